@@ -1,0 +1,98 @@
+"""The words every part shares: label classes, landmarks, samples, batches, the world.
+
+Shape legend, used as suffix of tensor names everywhere: B samples of a batch, C label classes, K landmarks,
+H and W rows and columns. Images are RGB; on the device they are floats in [-1, 1]. Pixel coordinates are (x, y) with
+integers at pixel centres. "Left" is left in the picture. `hole` is 1 inside the occluded region, so it is the
+complement of the paper's M.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+# Label maps: the classes of the parsing network of Table 2, by their 8-bit value.
+CLASSES: Final = (
+    "background",
+    "face",
+    "left_eyebrow",
+    "right_eyebrow",
+    "left_eye",
+    "right_eye",
+    "nose",
+    "upper_lip",
+    "teeth",
+    "lower_lip",
+    "hair",
+)
+# Table 2 scores these; background and hair are learned but not in the table.
+SCORED_CLASSES: Final = CLASSES[1:10]
+LANDMARKS: Final = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+
+# A mirrored picture swaps left and right: CLASS_FLIP[c] is what class c becomes, LANDMARK_FLIP likewise for points.
+CLASS_FLIP: Final = (0, 1, 3, 2, 5, 4, 6, 7, 8, 9, 10)
+LANDMARK_FLIP: Final = (1, 0, 2, 4, 3)
+
+# The face square is FACE_SQUARE times the larger extent of the landmarks; shards keep a MARGIN around it, which holds
+# every augmented view of it.
+FACE_SQUARE: Final = 3.2
+MARGIN: Final = 1.3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated picture as a reader of `data/readers` hands it to packing.
+
+    `landmarks` are five (x, y) pairs in pixels of the picture; `labels` is the path of its label map.
+    """
+
+    key: str
+    source: str
+    path: str
+    split: str
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    labels: str | None = None
+    identity: str | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among the processes of a run. `launcher` is ray, torchrun, srun or alone."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    node: int = 0
+    launcher: str = "alone"
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+@dataclass
+class Batch:
+    """One batch on the device, ready for the networks.
+
+    image_B3HW   the unoccluded picture y_i, [-1, 1]
+    input_B3HW   the picture with its hole filled, x of eq. 1
+    hole_B1HW    1 inside the occluded region
+    label_BHW    uint8 classes, None when the set has none
+    points_BK2   landmarks (x, y) in pixels of image_B3HW, None when the set has none
+    ids_B        sample numbers within the split; epoch_B their epochs
+    keys_B2      int32 keys of each sample's randomness, see `counter`
+    """
+
+    image_B3HW: torch.Tensor
+    input_B3HW: torch.Tensor
+    hole_B1HW: torch.Tensor
+    label_BHW: torch.Tensor | None
+    points_BK2: torch.Tensor | None
+    ids_B: np.ndarray
+    epoch_B: np.ndarray
+    keys_B2: torch.Tensor

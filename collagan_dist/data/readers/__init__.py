@@ -1,0 +1,14 @@
+"""Readers of data sets as they are published: a function from a recipe to samples, split by split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collagan_dist.contract import Sample
+from collagan_dist.data.readers.celeba import read_aligned, read_in_the_wild
+from collagan_dist.data.recipe import Recipe
+
+READERS: dict[str, Callable[[Recipe], list[Sample]]] = {
+    "celeba": read_in_the_wild,
+    "celeba_aligned": read_aligned,
+}

@@ -1,0 +1,122 @@
+"""CelebA's own layout: Img/, Anno/, Eval/. Annotation files are read whole and believed only when they are sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collagan_dist.contract import Sample
+from collagan_dist.data.recipe import Recipe
+from collagan_dist.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+_KEY_LIMIT = 92  # bytes: `KEY.seg.png` must fit the 100 of a USTAR name
+
+
+def read_in_the_wild(recipe: Recipe) -> list[Sample]:
+    """Samples of Img/img_celeba with Anno/list_landmarks_celeba.txt."""
+    return _read(recipe, "Img/img_celeba", "Anno/list_landmarks_celeba.txt")
+
+
+def read_aligned(recipe: Recipe) -> list[Sample]:
+    """Samples of Img/img_align_celeba. Eyes are aligned there, which makes inpainting easier than the paper's."""
+    return _read(recipe, "Img/img_align_celeba", "Anno/list_landmarks_align_celeba.txt")
+
+
+def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
+    root = Path(recipe.root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the folder that holds Img/, Anno/ and Eval/ (--root)")
+    if not (root / pictures).is_dir():
+        raise DataError(f"{root / pictures}: no such folder of pictures; unpack CelebA's archive there")
+    landmarks = _landmarks(root / annotation)
+    splits = _partition(root / "Eval/list_eval_partition.txt")
+    identities = _identities(root / "Anno/identity_CelebA.txt")
+    _same_names(landmarks, splits, root / annotation, root / "Eval/list_eval_partition.txt")
+    samples = [
+        Sample(
+            key=_key(name, root / annotation),
+            source=name,
+            path=str(root / pictures / name),
+            split=splits[name],
+            landmarks=points,
+            labels=str(root / recipe.labels / f"{Path(name).stem}.png") if recipe.labels else None,
+            identity=identities.get(name),
+        )
+        for name, points in landmarks.items()
+        if splits[name] in recipe.splits
+    ]
+    if not samples:
+        raise DataError(f"{root}: no picture belongs to the splits {', '.join(recipe.splits)}; see {root / 'Eval'}")
+    return samples
+
+
+def _landmarks(path: Path) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Five points by file name. The first line is the number of rows, the second names the columns."""
+    lines = _lines(path)
+    if len(lines) < 2 or not lines[0][1].strip().isdigit():
+        raise DataError(f"{path}:1: must be the number of pictures, then a line of column names; copy the file anew")
+    announced = int(lines[0][1])
+    result: dict[str, tuple[tuple[float, float], ...]] = {}
+    for number, line in lines[2:]:
+        name, *fields = line.split()
+        try:
+            values = [float(int(f)) for f in fields]
+        except ValueError:
+            values = []
+        if len(values) != 10:
+            raise DataError(f"{path}:{number}: {name} needs 10 integers (x and y of five points), found {' '.join(fields)!r}; correct the line")
+        if name in result:
+            raise DataError(f"{path}:{number}: {name} stands here for the second time; remove one of its lines")
+        result[name] = tuple(zip(values[::2], values[1::2], strict=True))
+    if len(result) != announced:
+        raise DataError(f"{path}:1: announces {announced} pictures, the file lists {len(result)}; it is cut short or edited")
+    return result
+
+
+def _partition(path: Path) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for number, line in _lines(path):
+        name, *rest = line.split()
+        if len(rest) != 1 or rest[0] not in ("0", "1", "2"):
+            raise DataError(f"{path}:{number}: {name} needs one split number (0 train, 1 valid, 2 test), found {' '.join(rest)!r}")
+        if name in result:
+            raise DataError(f"{path}:{number}: {name} stands here for the second time; remove one of its lines")
+        result[name] = SPLITS[int(rest[0])]
+    return result
+
+
+def _identities(path: Path) -> dict[str, str]:
+    """Person numbers by file name; the file is optional."""
+    if not path.exists():
+        return {}
+    result = {}
+    for number, line in _lines(path):
+        row = line.split()
+        if len(row) != 2:
+            raise DataError(f"{path}:{number}: must be a file name and a person's number, found {line!r}")
+        result[row[0]] = row[1]
+    return result
+
+
+def _same_names(landmarks: dict[str, tuple], splits: dict[str, str], one: Path, other: Path) -> None:
+    for has, lacks, name in ((one, other, set(landmarks) - set(splits)), (other, one, set(splits) - set(landmarks))):
+        if name:
+            raise DataError(f"{lacks}: {sorted(name)[0]} is missing ({len(name)} in all), though {has.name} lists it")
+
+
+def _key(name: str, path: Path) -> str:
+    key = Path(name).stem
+    if not key.isascii() or "." in key or "/" in name or len(key) > _KEY_LIMIT or key.startswith(".") or not key:
+        raise DataError(f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {_KEY_LIMIT} letters; rename it")
+    return key
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    except FileNotFoundError:
+        raise DataError(f"{path}: this annotation file is missing; copy it from the data set") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from None

@@ -1,0 +1,54 @@
+"""The square of a picture that a sample is about, as plain arithmetic (decisions of section 4.1: no alignment).
+
+All coordinates are pixels (x, y) with integers at pixel centres, so a picture of width W covers [-0.5, W - 0.5].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from collagan_dist.contract import FACE_SQUARE, MARGIN
+
+Points = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Square:
+    """Centre and side, in pixels."""
+
+    x: float
+    y: float
+    side: float
+
+    def scaled(self, factor: float) -> Square:
+        return Square(self.x, self.y, self.side * factor)
+
+
+def face_square(landmarks: Points) -> Square:
+    """Centred on the bounding box of the landmarks, FACE_SQUARE times its larger extent."""
+    xs, ys = [p[0] for p in landmarks], [p[1] for p in landmarks]
+    extent = max(max(xs) - min(xs), max(ys) - min(ys))
+    return Square((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, FACE_SQUARE * extent)
+
+
+def middle_square(width: int, height: int) -> Square:
+    """The face square of a stored crop without landmarks: what packing left in the middle of its margin."""
+    return Square((width - 1) / 2, (height - 1) / 2, min(width, height) / MARGIN)
+
+
+def view_square(landmarks: Points | None, width: int, height: int) -> Square:
+    """The face square of a stored picture."""
+    return face_square(landmarks) if landmarks is not None else middle_square(width, height)
+
+
+def whole_pixels(square: Square) -> tuple[int, int, int]:
+    """(left, top, side) of the square rounded to whole pixels; it may reach over the picture's border."""
+    side = max(1, round(square.side))
+    return round(square.x - (side - 1) / 2), round(square.y - (side - 1) / 2), side
+
+
+def to_stored(points: Points, left: int, top: int, side: int, size: int) -> list[list[float]]:
+    """Points of the picture in pixels of the crop (left, top, side) resized to `size`."""
+    scale = size / side
+    return [[round((x - left + 0.5) * scale - 0.5, 3), round((y - top + 0.5) * scale - 0.5, 3)] for x, y in points]

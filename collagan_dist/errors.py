@@ -1,0 +1,43 @@
+"""The errors that people see: one message (what, where, how to mend) and one exit code each."""
+
+
+class CollaganError(Exception):
+    """An error for people. Its text names what is wrong, where, and how to mend it."""
+
+    exit_code = 1
+
+
+class ConfigError(CollaganError):
+    """Usage or configuration."""
+
+    exit_code = 2
+
+
+class DataError(CollaganError):
+    """Annotation files, pictures, shards."""
+
+    exit_code = 3
+
+
+class ClusterError(CollaganError):
+    """Rendezvous, hang, nodes that disagree, a lost lease."""
+
+    exit_code = 4
+
+
+class CheckpointError(CollaganError):
+    """A checkpoint that is damaged, missing or of another configuration."""
+
+    exit_code = 5
+
+
+class NumericError(CollaganError):
+    """NaN or Inf that did not go away."""
+
+    exit_code = 6
+
+
+class Interrupted(CollaganError):
+    """Asked to stop: everything is saved, the same command continues."""
+
+    exit_code = 75
