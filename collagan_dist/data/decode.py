@@ -1,0 +1,65 @@
+"""JPEGs and label maps to dense uint8 batches on the device. The one file that knows DALI.
+
+DALI only decodes (and resizes where the stored size is not the canvas): geometry in DALI costs four times the decode
+on a CPU, and next to nothing as torch code on the device (benchmarks/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from collagan_dist.data.shards import Stored
+
+
+class Decoder:
+    """Decodes up to `batch` samples at a time to pictures and label maps of `canvas` x `canvas` pixels.
+
+    `resize` may be left out when every stored picture is a canvas already. On a GPU by nvJPEG ("mixed"), on a CPU by libjpeg-turbo; fancy upsampling makes both give the same picture.
+    """
+
+    def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
+        from nvidia.dali import Pipeline
+
+        self.canvas, self.labels, self.resize = canvas, labels, resize
+        gpu = device.index or 0 if device.type == "cuda" else None
+        self._pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=gpu, prefetch_queue_depth=1)
+        with self._pipe:
+            self._pipe.set_outputs(*self._graph("mixed" if gpu is not None else "cpu"))
+        self._pipe.build()
+
+    def _graph(self, device: str) -> list:
+        from nvidia.dali import fn, types
+
+        jpg = fn.external_source(name="jpg", dtype=types.UINT8, ndim=1)
+        picture = fn.decoders.image(jpg, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False)
+        outputs = [picture]
+        if self.labels:
+            png = fn.external_source(name="png", dtype=types.UINT8, ndim=1)
+            outputs.append(fn.decoders.image(png, device="cpu", output_type=types.ANY_DATA, adjust_orientation=False))
+        if self.resize:
+            # [top, left, bottom, right] of what the canvas shows, in pixels of the stored picture.
+            region = fn.external_source(name="region", dtype=types.FLOAT, ndim=1)
+            roi = {"size": [self.canvas, self.canvas], "roi_start": region[0:2], "roi_end": region[2:4]}
+            methods = ({"interp_type": types.INTERP_LINEAR, "antialias": True}, {"interp_type": types.INTERP_NN})
+            outputs = [fn.resize(o, **roi, **method) for o, method in zip(outputs, methods, strict=False)]
+        if self.labels and device == "mixed":
+            outputs[1] = outputs[1].gpu()
+        return outputs
+
+    def __call__(self, samples: Sequence[Stored], regions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
+
+        Raises RuntimeError, DALI's, when a sample does not decode; `training` never meets one in a verified data set.
+        """
+        self._pipe.feed_input("jpg", [s.jpg for s in samples])
+        if self.resize:
+            self._pipe.feed_input("region", list(regions.astype(np.float32)))
+        if self.labels:
+            self._pipe.feed_input("png", [s.labels for s in samples])
+        outputs = self._pipe.run()
+        # Copies: DALI takes its buffers back at the next run.
+        image, *label = (torch.from_dlpack(o.as_tensor()).clone() for o in outputs)
+        return image, label[0].squeeze(-1) if label else None

@@ -1,0 +1,6 @@
+"""Drawn faces in CelebA's layout, with exact landmarks and label maps: the data set where no real one can be shipped."""
+
+from collagan_dist.data.draw.layout import draw_faces
+from collagan_dist.data.draw.render import draw_face
+
+__all__ = ["draw_face", "draw_faces"]

@@ -1,0 +1,100 @@
+"""One affine matrix a sample moves its picture, its label map and its landmarks alike, on the device.
+
+A canvas is the decoded square with its margin; a view is the picture that the networks see. Matrices map pixels of the
+view to pixels of the canvas (x, y, integers at pixel centres), in float64: a label on the edge between two pixels must
+fall on the same side on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from collagan_dist import counter
+from collagan_dist.config import Augment
+from collagan_dist.contract import CLASS_FLIP, LANDMARK_FLIP, MARGIN
+from collagan_dist.data.shards import Stored
+from collagan_dist.data.square import view_square
+
+
+def canvas_size(image_size: int) -> int:
+    """Pixels of a canvas: the margin around a view of image_size, rounded up to sixteenths of it (128 -> 176)."""
+    return int(np.ceil(MARGIN * 16 / 2) * 2) * image_size // 16
+
+
+def canvas_region(sample: Stored) -> np.ndarray:
+    """[top, left, bottom, right] of the stored picture that its canvas shows: the margin square as far as there are pixels."""
+    square = view_square(sample.landmarks, sample.width, sample.height).scaled(MARGIN)
+    half = square.side / 2
+    left, top = max(0.0, square.x + 0.5 - half), max(0.0, square.y + 0.5 - half)
+    right, bottom = min(sample.width, square.x + 0.5 + half), min(sample.height, square.y + 0.5 + half)
+    return np.array([top, left, bottom, right])
+
+
+def region_to_canvas(region: np.ndarray, size: int) -> np.ndarray:
+    """(3, 3) matrix from stored pixels to canvas pixels."""
+    top, left, bottom, right = region
+    sx, sy = size / (right - left), size / (bottom - top)
+    return np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5], [0, 0, 1]])
+
+
+def view_to_stored(sample: Stored, size: int, shift: np.ndarray, angle: float, scale: float, flip: bool) -> np.ndarray:
+    """(3, 3) matrix from pixels of a view of `size` to stored pixels: flip, scale, rotate (radians), shift by shares of the side."""
+    square = view_square(sample.landmarks, sample.width, sample.height)
+    to_unit = np.array([[1 / size, 0, 0.5 / size - 0.5], [0, 1 / size, 0.5 / size - 0.5], [0, 0, 1]])
+    mirror = np.diag([-1.0 if flip else 1.0, 1.0, 1.0])
+    cos, sin, side = np.cos(angle) * scale, np.sin(angle) * scale, square.side
+    turn = np.array([[cos, -sin, shift[0]], [sin, cos, shift[1]], [0, 0, 1]])
+    to_stored = np.array([[side, 0, square.x], [0, side, square.y], [0, 0, 1]])
+    return to_stored @ turn @ mirror @ to_unit
+
+
+def draw(key: np.ndarray, augment: Augment | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(shift_B2, angle_B, scale_B, flip_B) behind the keys of a batch; the identity without `augment`."""
+    count = len(key)
+    if augment is None:
+        return np.zeros((count, 2)), np.zeros(count), np.ones(count), np.zeros(count, bool)
+    u = counter.uniforms(key, 5)
+    signed = 2 * u - 1
+    shift = augment.shift * signed[:, :2]
+    return shift, np.deg2rad(augment.rotate) * signed[:, 2], 1 + augment.scale * signed[:, 3], u[:, 4] < augment.flip
+
+
+def sample_grid(matrix_B33: torch.Tensor, view: int, canvas: int) -> torch.Tensor:
+    """(B, view, view, 2) canvas coordinates of every view pixel, reflected at the canvas's outer pixel centres; float64."""
+    step = torch.arange(view, dtype=torch.float64, device=matrix_B33.device)
+    m = matrix_B33[:, :, :, None, None]
+    x, y = step[None, None, :], step[None, :, None]
+    grid = torch.stack([m[:, r, 0] * x + m[:, r, 1] * y + m[:, r, 2] for r in range(2)], dim=-1)
+    period = 2.0 * (canvas - 1)
+    folded = grid.remainder(period)
+    return torch.minimum(folded, period - folded)
+
+
+def warp_image(canvas_BHW3: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:
+    """Bilinear (B, 3, H, W) float32 view in [-1, 1] of uint8 canvases."""
+    size = canvas_BHW3.shape[1]
+    source = canvas_BHW3.permute(0, 3, 1, 2).float().mul_(1 / 127.5).sub_(1)
+    unit = (grid_BHW2 * (2.0 / (size - 1)) - 1).float()
+    return F.grid_sample(source, unit, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp_labels(canvas_BHW: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:
+    """Nearest (B, H, W) view of label canvases."""
+    batch, height, width = canvas_BHW.shape
+    index = (grid_BHW2 + 0.5).floor_().long()
+    flat = index[..., 1] * width + index[..., 0]
+    return canvas_BHW.reshape(batch, height * width).gather(1, flat.reshape(batch, -1)).reshape(grid_BHW2.shape[:3])
+
+
+def swap_labels(label_BHW: torch.Tensor, flip_B: torch.Tensor) -> torch.Tensor:
+    """Left and right classes exchanged where a sample was mirrored."""
+    table = torch.tensor(CLASS_FLIP, dtype=label_BHW.dtype, device=label_BHW.device)
+    return torch.where(flip_B[:, None, None], table[label_BHW.long()], label_BHW)
+
+
+def move_points(points_BK2: np.ndarray, stored_to_view_B33: np.ndarray, flip_B: np.ndarray) -> np.ndarray:
+    """Landmarks in pixels of the view, left and right exchanged where a sample was mirrored; float64."""
+    moved = np.einsum("brc,bkc->bkr", stored_to_view_B33[:, :2, :2], points_BK2) + stored_to_view_B33[:, None, :2, 2]
+    return np.where(flip_B[:, None, None], moved[:, list(LANDMARK_FLIP)], moved)
