@@ -1,0 +1,23 @@
+"""collagan complete"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "complete a picture or a folder of pictures with a trained model"
+EXAMPLE = "collagan complete runs/demo photo.jpg --out completed --hole block"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="run folder")
+    parser.add_argument("input", metavar="INPUT", help="a picture or a folder of pictures; what is not square is centre-cropped")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
+    parser.add_argument("--hole", default="block", metavar="PNG|KIND", help="a PNG (white = hole), or block, pattern, noise (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist.training.complete import complete
+
+    results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole)
+    print(f"{args.out}: {len(results)} picture(s) completed; see {results[0]}")

@@ -1,0 +1,66 @@
+"""`collagan COMMAND`: dispatch, errors as one message, exit codes. Heavy libraries are imported by the commands that run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from collagan_dist import __version__
+from collagan_dist.commands import complete, draw, evaluate, pack, report, train, verify
+from collagan_dist.errors import CollaganError
+
+COMMANDS = {
+    "draw": draw,
+    "pack": pack,
+    "verify": verify,
+    "train": train,
+    "evaluate": evaluate,
+    "complete": complete,
+    "report": report,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="collagan",
+        description="Distributed training of collaborative GANs: complete a face, segment its parts, find its landmarks.",
+        epilog="example: collagan draw faces && collagan pack shards/drawn.yaml --root faces --out packed && collagan train demo --data packed",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"collagan_dist {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=module.HELP, description=module.HELP, epilog=f"example: {module.EXAMPLE}", allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        one.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        module.arguments(one)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    args = parser().parse_args(argv)
+    try:
+        code = COMMANDS[args.command].run(args) or 0
+    except CollaganError as error:
+        if args.debug and error.exit_code != 75:
+            raise
+        print(f"collagan {args.command}: {error}", file=sys.stderr, flush=True)
+        code = exit_code(error)
+    except KeyboardInterrupt:
+        print(f"\ncollagan {args.command}: interrupted; the same command continues", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
+
+
+def exit_code(error: CollaganError) -> int:
+    """75 means "run me again"; launchers do not carry a rank's code reliably, so under one an interruption is a 0."""
+    from collagan_dist.runtime.world import detect
+
+    return 0 if error.exit_code == 75 and detect().launcher != "alone" else error.exit_code

@@ -1,0 +1,20 @@
+"""collagan report"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "one self-contained report.html for runs: curves, pictures, metrics, configuration"
+EXAMPLE = "collagan report runs/demo"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="run folders; several are compared")
+    parser.add_argument("--out", help="file to write (default: report.html in the run folder, or beside several)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist.report import write_report
+
+    print(write_report([Path(p) for p in args.paths], Path(args.out) if args.out else None))

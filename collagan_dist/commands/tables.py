@@ -1,0 +1,38 @@
+"""Numbers as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Metric: (what to print, its number format).
+_ROWS = {
+    "psnr_hole": ("PSNR in the hole, dB", ".2f"),
+    "psnr": ("PSNR, dB", ".2f"),
+    "ssim_hole": ("SSIM in the hole", ".3f"),
+    "ssim": ("SSIM", ".3f"),
+    "dice": ("Dice, mean of classes", ".3f"),
+    "landmark_error": ("landmark error, pixels", ".2f"),
+}
+
+
+def metrics_table(metrics: dict[str, Any]) -> None:
+    """The headline metrics of metrics.json: model, standard error, baselines."""
+    from rich.console import Console
+    from rich.table import Table
+
+    baselines = {name: b for name, b in metrics.get("baselines", {}).items() if isinstance(b, dict)}
+    subset = metrics.get("baselines", {}).get("samples")
+    table = Table(title=f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes", title_justify="left")
+    table.add_column("metric")
+    for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
+        table.add_column(name.replace("_", " "), justify="right")
+    for key, (title, form) in _ROWS.items():
+        if (value := _scalar(metrics.get(key))) is not None:
+            others = [_scalar(b.get(key)) for b in baselines.values()]
+            cells = [value, _scalar(metrics["se"].get(key)), *others]
+            table.add_row(title, *("" if c is None else format(c, form) for c in cells))
+    Console().print(table)
+
+
+def _scalar(value: Any) -> float | None:
+    return value.get("mean") if isinstance(value, dict) else value

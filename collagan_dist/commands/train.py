@@ -1,0 +1,65 @@
+"""collagan train"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+HELP = "train alone, under torchrun or under srun; the same command continues"
+EXAMPLE = "collagan train stable --data packed/celeba --set schedule.batch=128\n         torchrun --nproc-per-node 8 -m collagan_dist train stable --data packed/celeba"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file")
+    parser.add_argument("--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd")
+    parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`")
+    parser.add_argument("--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of what is learned>)")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the configuration")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, and stop")
+    parser.add_argument("--allow-config-change", action="store_true", help="continue although what is learned differs from the checkpoint's")
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist import config as configuration
+    from collagan_dist.runtime.world import detect
+
+    config = configuration.load_config(args.config, args.model, args.set, args.data)
+    label = configuration.model_label(config.model)
+    folder = Path(args.run or f"runs/{Path(args.config).stem}-{label.replace('*', 'star')}-{configuration.identity_hash(config)}")
+    world = detect()
+    if args.dry_run:
+        _dry_run(config, folder, world)
+        return
+    from collagan_dist.training.loop import train
+
+    steps = train(config, folder, world, _command(world.launcher, world.local_size), args.allow_config_change)
+    if world.is_main:
+        print(f"{folder}: {steps} steps done; next: collagan evaluate {folder} && collagan report {folder}")
+
+
+def _dry_run(config: object, folder: Path, world: object) -> None:
+    from collagan_dist import config as configuration
+    from collagan_dist.config import Config
+    from collagan_dist.contract import World
+    from collagan_dist.data import order
+    from collagan_dist.training.build import length, open_shards
+
+    assert isinstance(config, Config) and isinstance(world, World)
+    manifest = open_shards(config)
+    samples = manifest.samples(config.data.split)
+    order.check_batch(samples, config.schedule.batch, world)
+    print(configuration.to_yaml(config), end="")
+    print(
+        f"# {configuration.model_label(config.model)}: {length(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
+        f"{world.size} rank(s), into {folder}"
+    )
+
+
+def _command(launcher: str, local_size: int) -> str:
+    """The command that continues this start, as a person would type it."""
+    own = shlex.join(["collagan", *sys.argv[1:]])
+    if launcher == "torchrun":
+        return f"torchrun --nproc-per-node {local_size} -m collagan_dist {shlex.join(sys.argv[1:])}"
+    return f"srun {own}" if launcher == "srun" else own

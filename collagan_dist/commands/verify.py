@@ -1,0 +1,24 @@
+"""collagan verify"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "check that shards are what their manifest says"
+EXAMPLE = "collagan verify packed/celeba --deep"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", metavar="SHARDS", help="folder made by `collagan pack`")
+    parser.add_argument("--deep", action="store_true", help="hash every file, read every sample through webdataset and decode it")
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist.commands.progress import progress
+    from collagan_dist.data.verify import verify
+
+    with progress("verifying", "shards") as advance:
+        manifest = verify(args.shards, args.deep, advance)
+    samples = ", ".join(f"{manifest.samples(split)} {split}" for split in manifest.splits)
+    checked = "every file's hash and every sample" if args.deep else "sizes and indexes; --deep checks every byte"
+    print(f"{args.shards}: sound ({samples} samples; checked {checked})")

@@ -1,0 +1,90 @@
+"""G of section 3.4: a U-Net of 4x4 convolutions with stride 2, one output head for all tasks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from collagan_dist import counter
+
+_MAX_FACTOR = 8  # widths 64-128-256-512-512-... of pix2pix's unet_128
+_NOISY_LAYERS = 3  # decoder layers with dropout, where z of eq. 1 enters
+
+
+class Generator(nn.Module):
+    """Masked picture (B, 3, S, S) to task outputs (B, channels, S, S) in (-1, 1).
+
+    The encoder halves the picture down to 1x1: log2(S) layers, 7 at 128 pixels. The decoder mirrors it and gets the
+    encoder's features by concatenation. Batch normalization everywhere but in the first layer, the 1x1 bottleneck
+    (where it would normalise single values) and the output.
+    """
+
+    def __init__(self, channels: int, image_size: int, width: int, noise: float) -> None:
+        super().__init__()
+        levels = int(math.log2(image_size))
+        widths = [width * min(2**i, _MAX_FACTOR) for i in range(levels)]
+        self.encoder = nn.ModuleList(
+            _down(cin, cout, norm=0 < i < levels - 1) for i, (cin, cout) in enumerate(zip([3, *widths], widths, strict=False))
+        )
+        # Decoder layer j turns level levels-j into levels-j-1; all but the first see encoder features beside their own.
+        self.decoder = nn.ModuleList(
+            _up(widths[i] * (1 if i == levels - 1 else 2), widths[i - 1]) for i in range(levels - 1, 0, -1)
+        )
+        self.output = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1)
+        self.noise = noise
+        self.apply(_initialize)
+
+    def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
+        """`keys_B2` are the samples' random keys: dropout is a function of them, not of a generator state."""
+        return torch.tanh(self.output(self.features(input_B3HW, keys_B2)))
+
+    def features(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
+        """(B, 2·width, S/2, S/2): the last layer that all tasks share; its first half is the decoder's, the rest the skip's."""
+        skips = []
+        x = input_B3HW
+        for layer in self.encoder:
+            x = layer(x)
+            skips.append(x)
+        skips.pop()
+        for number, layer in enumerate(self.decoder):
+            x = layer(x)
+            if self.training and self.noise and number < _NOISY_LAYERS:
+                x = hash_dropout(x, keys_B2, self.noise, stream=10 + number)
+            x = torch.cat([torch.relu(x), skips.pop()], dim=1)
+        return x
+
+    def start_at(self, mean_C: torch.Tensor) -> None:
+        """Let the output layer begin at the targets' mean per channel (decisions: sparse outputs never leave -1 otherwise)."""
+        limit = math.tanh(2.0)
+        with torch.no_grad():
+            self.output.bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
+
+
+def hash_dropout(x: torch.Tensor, keys_B2: torch.Tensor, probability: float, stream: int) -> torch.Tensor:
+    """Dropout whose mask is a pure function of each sample's keys."""
+    uniform = counter.uniform_tensor(keys_B2, x[0].numel(), stream).view(x.shape)
+    return x * (uniform >= probability) * (1 / (1 - probability))
+
+
+def _down(cin: int, cout: int, norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(cin, cout, 4, 2, 1, bias=not norm)]
+    if norm:
+        layers.append(nn.BatchNorm2d(cout))
+    return nn.Sequential(*layers, nn.LeakyReLU(0.2))
+
+
+def _up(cin: int, cout: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), nn.BatchNorm2d(cout))
+
+
+def _initialize(module: nn.Module) -> None:
+    """DCGAN's start: weights N(0, 0.02), normalization N(1, 0.02)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

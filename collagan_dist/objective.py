@@ -1,0 +1,39 @@
+"""The objective of section 3: adversarial terms (eqs. 1, 4) and the weighted sum (eqs. 2, 3).
+
+Discriminators put out logits: log D = logsigmoid(l), log(1 - D) = logsigmoid(-l). All terms are averages over patches
+and samples, in float32, and are minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+
+# What G minimises of log D(x, G(x, z)). Non-saturating (Goodfellow 2014, pix2pix); the min-max game of eq. 1 read as
+# log(1 - D); eq. 1 as printed, 1 - log D, which is the first plus a constant.
+GENERATOR_TERMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "ns": lambda logits: -F.logsigmoid(logits),
+    "minmax": lambda logits: F.logsigmoid(-logits),
+    "printed": lambda logits: 1 - F.logsigmoid(logits),
+}
+
+
+def generator_term(logits: torch.Tensor, form: str) -> torch.Tensor:
+    """G's adversarial term of one task, before λ_adv."""
+    return GENERATOR_TERMS[form](logits.float()).mean()
+
+
+def discriminator_term(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """D's loss of one task: -(log D(x, y) + log(1 - D(x, G))) / 2; ln 2 while D cannot tell.
+
+    λ_adv does not weigh it (pix2pix), and eq. 1's printed 1 - log D would leave it without a bound.
+    """
+    return (-F.logsigmoid(real_logits.float()).mean() - F.logsigmoid(-fake_logits.float()).mean()) / 2
+
+
+def weighted_sum(rec: Mapping[str, torch.Tensor], adv: Mapping[str, torch.Tensor], weights: Mapping[str, tuple[float, float]]) -> torch.Tensor:
+    """L_Ω of eq. 3: Σ λ_adv L_adv + λ_rec L_rec. `weights` are (λ_adv, λ_rec) by task."""
+    terms = [weights[task][1] * value for task, value in rec.items()] + [weights[task][0] * value for task, value in adv.items()]
+    return torch.stack(terms).sum()

@@ -1,0 +1,218 @@
+"""Which curves a page shows, as plain numbers. Drawing them is `plots`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from collagan_dist.report import formats
+from collagan_dist.report.evaluation import Evaluation, evaluation, is_number
+from collagan_dist.report.metrics_log import Row
+from collagan_dist.report.run_folder import Run
+
+_LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
+_NOT_CURVES = {"step", "epoch", "samples", "time", "kind"}
+_LOSS_TITLES = {
+    "rec": "Reconstruction loss",
+    "adv": "Adversarial loss of the generator",
+    "disc": "Discriminator loss",
+}
+_TITLES = {
+    "loss/total": "Total loss",
+    "lr": "Learning rate",
+    "images_per_s": "Pictures per second",
+    "data_wait_share": "Share of time spent waiting for data",
+}
+# Half of the cross-entropy of real and fake each: a discriminator that cannot tell them apart has ln 2.
+_UNDECIDED = ("undecided: ln 2", math.log(2))
+
+
+@dataclass(frozen=True)
+class Series:
+    """`colour` indexes the palette, so that a task or a run keeps its colour from chart to chart."""
+
+    label: str
+    colour: int
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    series: tuple[Series, ...]
+    unit: str = ""
+    references: tuple[tuple[str, float], ...] = ()
+    marks: tuple[int, ...] = ()
+    noisy: bool = True
+    from_zero: bool = False
+    main: bool = True
+
+
+def train_charts(run: Run) -> list[Chart]:
+    """Losses per task, then speed and whatever else the train lines hold."""
+    keys = _curve_keys(run.log.train)
+    tasks = _tasks(run, keys)
+    losses: dict[str, list[Series]] = {}
+    others: dict[str, list[Series]] = {}
+    for key in keys:
+        match = _LOSS.fullmatch(key)
+        if match:
+            label, colour = formats.words(match["task"]), tasks.index(match["task"])
+            losses.setdefault(match["part"], []).append(_series(run.log.train, key, label, colour))
+        else:
+            group = others.setdefault(_group(key), [])
+            group.append(_series(run.log.train, key, title(key), len(group)))
+    marks = tuple(
+        e["step"] for e in run.log.events if e.get("event") in ("resume", "rollback") and is_number(e.get("step"))
+    )
+    ordered = sorted(losses, key=lambda part: [*_LOSS_TITLES, part].index(part))
+    charts = [_loss_chart(part, tuple(losses[part]), marks) for part in ordered]
+    return charts + [_other_chart(name, tuple(others[name]), marks) for name in _main_first(others)]
+
+
+def eval_charts(run: Run) -> list[Chart]:
+    """One chart per metric and its variants over steps, baselines as lines; classes and points one by one come last."""
+    items = [evaluation(row) for row in run.log.evals]
+    subjects = list(dict.fromkeys(item.subject for item in items))
+    groups: dict[tuple[str, bool], list[str]] = {}
+    for key in dict.fromkeys(key for item in items for key in item.values):
+        single = "/" in key and not key.endswith("/mean")
+        groups.setdefault((formats.head(key) if single else formats.stem(key), single), []).append(key)
+    charts = []
+    for (name, single), keys in sorted(groups.items(), key=lambda group: group[0][1]):
+        series: list[Series] = []
+        for key in keys:
+            for subject in subjects:
+                chosen = [item for item in items if item.subject == subject and key in item.values]
+                label = _part(key) if single else formats.variant_label(key)
+                label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
+                if chosen:
+                    series.append(_eval_series(chosen, key, label, len(series)))
+        heading = f"{formats.metric_label(name)}{': each one' if single else ''}"
+        references = () if single else _references(run.evaluation, keys)
+        charts.append(Chart(heading, tuple(series), formats.unit(name), references, noisy=False, main=not single))
+    return charts
+
+
+def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
+    """The same key of every run in one chart; only keys that at least two runs share."""
+    charts = []
+    for key in _shared(_summary_keys(run) for run in runs):
+        drawn = _each_run(runs, names, _eval_picker(key))
+        charts.append(Chart(formats.metric_label(key), drawn, formats.unit(key), noisy=False))
+    for key in _shared(_curve_keys(run.log.train) for run in runs):
+        drawn = _each_run(runs, names, _train_picker(key))
+        # Adversarial losses say little across runs: each is against an opponent of its own.
+        main = key == "loss/total" or key.endswith("/rec")
+        charts.append(Chart(title(key), drawn, from_zero=_from_zero(key), main=main))
+    return charts
+
+
+def title(key: str) -> str:
+    """ "loss/inpainting/rec" -> "Reconstruction loss: inpainting"."""
+    match = _LOSS.fullmatch(key)
+    if match:
+        part = _LOSS_TITLES.get(match["part"], f"Loss, {match['part']}")
+        return f"{part}: {match['task'].replace('_', ' ')}"
+    return _TITLES.get(key, formats.words(key))
+
+
+def _curve_keys(rows: Iterable[Row]) -> list[str]:
+    return list(
+        dict.fromkeys(k for row in rows for k, value in row.items() if is_number(value) and k not in _NOT_CURVES)
+    )
+
+
+def _tasks(run: Run, keys: Iterable[str]) -> list[str]:
+    logged = [match["task"] for match in map(_LOSS.fullmatch, keys) if match]
+    return list(dict.fromkeys([*run.tasks, *logged]))
+
+
+def _series(rows: Iterable[Row], key: str, label: str, colour: int) -> Series:
+    points = [(row["step"], float(row[key])) for row in rows if is_number(row.get(key))]
+    return Series(label, colour, tuple(step for step, _ in points), tuple(value for _, value in points))
+
+
+def _eval_series(items: Sequence[Evaluation], key: str, label: str, colour: int) -> Series:
+    return Series(label, colour, tuple(item.step or 0 for item in items), tuple(item.values[key] for item in items))
+
+
+def _loss_chart(part: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
+    references = (_UNDECIDED,) if part == "disc" else ()
+    heading = _LOSS_TITLES.get(part, f"Loss, {part}")
+    return Chart(heading, series, references=references, marks=marks, main=part in _LOSS_TITLES)
+
+
+def _other_chart(name: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
+    noisy = not name.startswith("lr")
+    return Chart(title(name), series, "", (), marks, noisy, _from_zero(name), _is_main(name))
+
+
+def _from_zero(key: str) -> bool:
+    return key in ("images_per_s", "data_wait_share")
+
+
+def _is_main(key: str) -> bool:
+    return key in _TITLES or bool(_LOSS.fullmatch(key))
+
+
+def _group(key: str) -> str:
+    """Keys like lr/generator and lr/discriminators share a chart; loss/total is its own."""
+    return key if key in _TITLES else formats.head(key)
+
+
+def _main_first(names: Iterable[str]) -> list[str]:
+    known = list(_TITLES)
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def _part(key: str) -> str:
+    return formats.part_label(key.split("/", 1)[1])
+
+
+def _references(item: Evaluation | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Baselines of the one variant that matters most: inside the hole where there is such a number."""
+    if item is None:
+        return ()
+    key = next((key for key in keys if formats.head(key).endswith("_hole")), keys[0])
+    named = [(name, values[key]) for name, values in item.baselines.items() if key in values]
+    if not named and key != keys[0]:
+        return _references(item, keys[:1])
+    return tuple((formats.words(name) + (", in the hole" if "_hole" in key else ""), value) for name, value in named)
+
+
+def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
+    counts: dict[str, int] = {}
+    for keys in keys_of_runs:
+        for key in keys:
+            counts[key] = counts.get(key, 0) + 1
+    return [key for key, count in counts.items() if count > 1]
+
+
+def _summary_keys(run: Run) -> list[str]:
+    keys = dict.fromkeys(key for row in run.log.evals for key in evaluation(row).values)
+    return [key for key in keys if "/" not in key or key.endswith("/mean")]
+
+
+def _each_run(runs: Sequence[Run], names: Sequence[str], pick: Callable[[Run, str, int], Series]) -> tuple[Series, ...]:
+    drawn = (pick(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True)))
+    return tuple(series for series in drawn if series.steps)
+
+
+def _train_picker(key: str) -> Callable[[Run, str, int], Series]:
+    return lambda run, name, colour: _series(run.log.train, key, name, colour)
+
+
+def _eval_picker(key: str) -> Callable[[Run, str, int], Series]:
+    """The first subject only (split and hole): a second one would double back over the same steps."""
+
+    def pick(run: Run, name: str, colour: int) -> Series:
+        items = [evaluation(row) for row in run.log.evals]
+        chosen = [item for item in items if key in item.values]
+        chosen = [item for item in chosen if item.subject == chosen[0].subject]
+        return _eval_series(chosen, key, name, colour)
+
+    return pick

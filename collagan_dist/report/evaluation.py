@@ -1,0 +1,83 @@
+"""One evaluation (a metrics.json or an eval line) as flat numbers: "psnr", "dice/face", "landmark_error/mean"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Numbers = dict[str, float]
+
+# Numbers that say what was evaluated or when, not how well.
+_NOT_METRICS = {"step", "samples", "epoch", "time", "seed", "seconds", "world_size", "version"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`errors` are standard errors of `values`; `baselines` holds the same keys for each simple competitor."""
+
+    values: Numbers
+    errors: Numbers
+    baselines: dict[str, Numbers]
+    split: str = ""
+    hole: str = ""
+    blend: str = ""
+    samples: int | None = None
+    step: int | None = None
+
+    @property
+    def subject(self) -> tuple[str, str, str]:
+        return self.split, self.hole, self.blend
+
+    @property
+    def name(self) -> str:
+        """What was evaluated, in words."""
+        parts = [self.split and f"split {self.split}", self.hole and f"hole {self.hole}"]
+        parts.append(self.blend and f"blended ({self.blend})")
+        return ", ".join(part for part in parts if part) or "evaluation"
+
+
+def evaluation(raw: Mapping[str, Any]) -> Evaluation:
+    """Read nested or flattened ("dice/face", "dice.face") keys alike."""
+    flat = dict(_flatten(raw))
+    numbers = {key: float(value) for key, value in flat.items() if is_number(value)}
+    baselines: dict[str, Numbers] = {}
+    for key, value in numbers.items():
+        if key.startswith("baselines/") and key.count("/") >= 2:
+            _, name, rest = key.split("/", 2)
+            baselines.setdefault(name, {})[rest] = value
+    samples, step = numbers.get("samples"), numbers.get("step")
+    return Evaluation(
+        values={key: value for key, value in numbers.items() if _is_metric(key)},
+        errors={key[len("se/") :]: value for key, value in numbers.items() if key.startswith("se/")},
+        baselines={name: values for name, values in baselines.items() if values},
+        split=_word(flat.get("split")),
+        hole=_word(flat.get("hole")),
+        blend=_word(flat.get("blend")),
+        samples=None if samples is None else int(samples),
+        step=None if step is None else int(step),
+    )
+
+
+def is_number(value: object) -> bool:
+    """A finite number; booleans are not numbers here."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        path = f"{prefix}{str(key).replace('.', '/')}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{path}/")
+        else:
+            yield path, value
+
+
+def _is_metric(key: str) -> bool:
+    return not key.startswith(("se/", "baselines/")) and key not in _NOT_METRICS
+
+
+def _word(value: object) -> str:
+    """A blend that is off comes as null, false or "none"."""
+    return "" if value in (None, False, "none") else str(value)

@@ -1,0 +1,176 @@
+"""Reading a run folder: everything the page shows about one run, as plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from collagan_dist.errors import DataError
+from collagan_dist.report.evaluation import Evaluation, evaluation
+from collagan_dist.report.metrics_log import MetricsLog, read_log
+
+_STEP = re.compile(r"step-(\d+)$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    name: str
+    step: int
+    bytes: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """`evaluations` begins with the headline one (metrics.json), when there is any."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    data: dict[str, Any]
+    world: dict[str, Any]
+    log: MetricsLog
+    evaluations: tuple[Evaluation, ...]
+    grids: tuple[tuple[int, Path], ...]
+    columns: tuple[str, ...]
+    sheets: tuple[Path, ...]
+    checkpoints: tuple[Checkpoint, ...]
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The headline evaluation, or the last one logged while training."""
+        if self.evaluations:
+            return self.evaluations[0]
+        return evaluation(self.log.evals[-1]) if self.log.evals else None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        tasks = section(self.config, "model").get("tasks")
+        return tuple(str(task) for task in tasks) if isinstance(tasks, (list, tuple, dict)) else ()
+
+    @property
+    def steps_done(self) -> int:
+        steps = [row["step"] for row in self.log.train[-1:]] + [point.step for point in self.checkpoints[-1:]]
+        return max(steps, default=0)
+
+    @property
+    def steps_planned(self) -> int | None:
+        """`schedule.steps`, which wins over epochs: 20 epochs are ceil(20 N / B) steps."""
+        schedule = section(self.config, "schedule")
+        if isinstance(schedule.get("steps"), int):
+            return int(schedule["steps"])
+        epochs, batch = schedule.get("epochs"), schedule.get("batch")
+        split = section(self.config, "data").get("split", "train")
+        samples = section(self.data, "splits").get(split)
+        if isinstance(samples, dict):
+            samples = samples.get("samples")
+        if all(isinstance(value, (int, float)) and value > 0 for value in (epochs, batch, samples)):
+            return math.ceil(epochs * samples / batch)  # type: ignore[operator]
+        return None
+
+
+def read_run(path: Path) -> Run:
+    """The run in folder `path`."""
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder. Name the folder of a run, the one that holds config.yaml.")
+    if not (path / "config.yaml").is_file():
+        raise DataError(f"{path}: no config.yaml in it, so this is not the folder of a run. {_nearby(path)}")
+    return Run(
+        name=path.resolve().name,
+        path=path,
+        config=_read_yaml(path / "config.yaml"),
+        data=_read_json(path / "data.json"),
+        world=_read_json(path / "world.json"),
+        log=read_log(path / "metrics.jsonl"),
+        evaluations=_evaluations(path),
+        grids=_grids(path / "grids"),
+        columns=_columns(path / "grids" / "columns.json"),
+        sheets=tuple(_visible(path / "evaluation", "*.png")),
+        checkpoints=_checkpoints(path / "checkpoints"),
+    )
+
+
+def section(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    """`mapping[key]` where it is a mapping, else an empty one."""
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _nearby(path: Path) -> str:
+    """Point to run folders one or two levels below: a sweep's trials, a folder of runs."""
+    below = sorted(found.parent for pattern in ("*/config.yaml", "*/*/config.yaml") for found in path.glob(pattern))
+    if not below:
+        return "Name the folder that `collagan train` wrote."
+    names = ", ".join(str(found) for found in below[:5])
+    return f"These below it are: {names}{', …' if len(below) > 5 else ''}. Name those."
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as YAML ({error}). Restore the file the run wrote.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: a mapping of settings is expected. Restore the file the run wrote.")
+    return value
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). Write it again, or remove it.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; an empty one when the file is missing."""
+    if not path.is_file():
+        return {}
+    value = _load_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: a JSON object is expected. Write it again, or remove it.")
+    return value
+
+
+def _columns(path: Path) -> tuple[str, ...]:
+    value = _load_json(path) if path.is_file() else []
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Sorted matches without dot-files, which are still being written."""
+    return sorted(found for found in folder.glob(pattern) if not found.name.startswith("."))
+
+
+def _evaluations(path: Path) -> tuple[Evaluation, ...]:
+    """metrics.json first, then the others of evaluation/ that tell of something else."""
+    first = [path / "metrics.json", path / "evaluation" / "metrics.json"]
+    files = [file for file in first if file.is_file()]
+    files += [file for file in _visible(path / "evaluation", "*.json") if file not in files]
+    found: dict[tuple[str, str, str], Evaluation] = {}
+    for file in files:
+        item = evaluation(_read_json(file))
+        if item.values:
+            found.setdefault(item.subject, item)
+    return tuple(found.values())
+
+
+def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
+    steps = ((_STEP.search(file.stem), file) for file in _visible(folder, "*.png"))
+    return tuple(sorted((int(match[1]), file) for match, file in steps if match))
+
+
+def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
+    points = []
+    for path in _visible(folder, "step-*"):
+        match = _STEP.match(path.name)
+        if match and path.is_dir():
+            total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            points.append(Checkpoint(path.name, int(match[1]), total, (path / "manifest.json").is_file()))
+    return tuple(sorted(points, key=lambda point: point.step))

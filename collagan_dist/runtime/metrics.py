@@ -1,0 +1,53 @@
+"""Where numbers go: one stream of records, JSON Lines first."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import files
+
+
+def finite(tree: Any) -> Any:
+    """The tree without the leaves that are not finite: NaN never appears in a file."""
+    if isinstance(tree, dict):
+        pruned = {key: finite(value) for key, value in tree.items()}
+        return {key: value for key, value in pruned.items() if value is not None and value != {}}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+class MetricsFile:
+    """metrics.jsonl of a run folder, one object a line.
+
+    Opened at `step`, it drops what an earlier start wrote beyond that step (the coming steps write it again, equal) and
+    a last line that a kill cut short. Events stay.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in _whole_lines(path) if _stays(line, step)]
+        files.write_text(path, "".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
+        line = json.dumps({"kind": kind, "step": step, **finite(record)}, allow_nan=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line.decode() for line in path.read_bytes().split(b"\n")[:-1] if line]
+
+
+def _stays(line: str, step: int) -> bool:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return record["kind"] == "event" or record["step"] <= step

@@ -1,0 +1,22 @@
+"""Ω, the tasks that one generator learns together. A fourth one is a file here, a line in TASKS and its λ in config.TASK_WEIGHTS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collagan_dist.config import Config
+from collagan_dist.tasks.base import Task
+from collagan_dist.tasks.inpainting import Inpainting
+from collagan_dist.tasks.landmarks import Landmarks
+from collagan_dist.tasks.segmentation import Segmentation
+
+TASKS: dict[str, Callable[[Config], Task]] = {
+    "inpainting": Inpainting,
+    "segmentation": Segmentation,
+    "landmarks": Landmarks,
+}
+
+
+def build_tasks(config: Config) -> dict[str, Task]:
+    """The configured tasks by name, in the order of their channels in the generator's output."""
+    return {name: TASKS[name](config) for name in config.model.tasks}

@@ -1,0 +1,109 @@
+"""Face completion, task i: L1, and the inpainting-concentrated scheme of section 3.3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from collagan_dist.config import Config
+from collagan_dist.contract import Batch
+from collagan_dist.tasks.base import Rows, Task, mean_and_error
+
+SSIM_WINDOW = 7
+PSNR_CAP = 100.0  # dB, of a picture without any error
+
+
+class Inpainting(Task):
+    name = "inpainting"
+    channels = 3
+
+    def __init__(self, config: Config) -> None:
+        # Without holes there is nothing to concentrate on: x is y, and the scheme would leave no loss at all.
+        self.concentrated = config.model.concentrated and config.hole.kind != "none"
+        self.over_hole = config.loss.inpainting_over == "hole"
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        return batch.image_B3HW
+
+    def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
+        """L1; eq. 6 when concentrated: errors outside the hole do not count.
+
+        Over the hole it is normalised per sample, so that unequal holes on different ranks weigh the same.
+        """
+        error = (output - target).abs()
+        if not self.concentrated:
+            return error.mean()
+        error = error * batch.hole_B1HW
+        if not self.over_hole:
+            return error.mean()
+        pixels = batch.hole_B1HW.sum(dim=(1, 2, 3)).clamp(min=1) * self.channels
+        return (error.sum(dim=(1, 2, 3)) / pixels).mean()
+
+    def shown(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return composite(output, batch) if self.concentrated else output
+
+    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+        """PSNR and SSIM of the 8-bit composite, over the whole picture and over the hole."""
+        done = to_bytes(composite(output, batch))
+        truth = to_bytes(batch.image_B3HW)
+        hole = batch.hole_B1HW[:, 0].cpu().numpy()
+        rows = [_quality(t, d, h) for t, d, h in zip(truth, done, hole, strict=True)]
+        return {name: np.array([row[name] for row in rows]) for name in ("psnr", "psnr_hole", "ssim", "ssim_hole")}
+
+    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+        pairs = {name: mean_and_error(values) for name, values in rows.items()}
+        return {name: mean for name, (mean, _) in pairs.items()}, {name: error for name, (_, error) in pairs.items()}
+
+    def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {"mean_colour": _mean_colour(batch), "biharmonic": _biharmonic(batch)}
+
+    def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
+        return "completed", composite(output, batch)
+
+
+def composite(output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """ŷ of eq. 5: the output inside the hole, x outside it (bit for bit)."""
+    return torch.where(batch.hole_B1HW, output, batch.input_B3HW)
+
+
+def to_bytes(image_B3HW: torch.Tensor) -> np.ndarray:
+    """(B, H, W, 3) uint8 of pictures in [-1, 1]."""
+    scaled = image_B3HW.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def psnr(truth: np.ndarray, other: np.ndarray) -> float:
+    """dB between 8-bit values of any equal shape."""
+    error = np.mean((truth.astype(np.float64) - other.astype(np.float64)) ** 2)
+    return PSNR_CAP if error == 0 else min(PSNR_CAP, float(10 * np.log10(255.0**2 / error)))
+
+
+def _quality(truth_HW3: np.ndarray, done_HW3: np.ndarray, hole_HW: np.ndarray) -> dict[str, float]:
+    from skimage.metrics import structural_similarity
+
+    mean, ssim_map = structural_similarity(truth_HW3, done_HW3, win_size=SSIM_WINDOW, channel_axis=2, data_range=255, full=True)
+    inside = bool(hole_HW.any())
+    return {
+        "psnr": psnr(truth_HW3, done_HW3),
+        "psnr_hole": psnr(truth_HW3[hole_HW], done_HW3[hole_HW]) if inside else np.nan,
+        "ssim": float(mean),
+        "ssim_hole": float(ssim_map[hole_HW].mean()) if inside else np.nan,
+    }
+
+
+def _mean_colour(batch: Batch) -> torch.Tensor:
+    """The mean colour of what is seen of each picture."""
+    seen = ~batch.hole_B1HW
+    total = (batch.image_B3HW * seen).sum(dim=(2, 3), keepdim=True)
+    return (total / seen.sum(dim=(2, 3), keepdim=True).clamp(min=1)).expand_as(batch.image_B3HW)
+
+
+def _biharmonic(batch: Batch) -> torch.Tensor:
+    from skimage.restoration import inpaint_biharmonic
+
+    results = []
+    for image, hole in zip(batch.image_B3HW.cpu().double().numpy(), batch.hole_B1HW[:, 0].cpu().numpy(), strict=True):
+        results.append(inpaint_biharmonic(image * ~hole, hole, channel_axis=0) if hole.any() else image)
+    return torch.from_numpy(np.stack(results)).to(batch.image_B3HW)

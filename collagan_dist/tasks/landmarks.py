@@ -1,0 +1,103 @@
+"""Landmark detection, task d: one Gaussian heatmap a point, L2 (section 3.2, after Pfister and Payer)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from collagan_dist.config import Config
+from collagan_dist.contract import LANDMARKS, Batch
+from collagan_dist.tasks.base import Rows, Task, mean_and_error
+
+_DOT = 0.02  # radius of a drawn point, as a share of the picture's side
+
+
+class Landmarks(Task):
+    name = "landmarks"
+    channels = len(LANDMARKS)
+    needs_points = True
+
+    def __init__(self, config: Config) -> None:
+        self.sigma = config.model.heatmap_sigma * config.data.image_size / 128
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        assert batch.points_BK2 is not None
+        return heatmaps(batch.points_BK2, batch.image_B3HW.shape[-1], self.sigma)
+
+    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+        """(B, K) Euclidean distances in pixels; `landmark_error_hole` only for points inside the hole."""
+        assert batch.points_BK2 is not None
+        truth = batch.points_BK2.double().cpu().numpy()
+        distance = np.linalg.norm(read_points(output) - truth, axis=-1)
+        return {"landmark_error": distance, "landmark_error_hole": np.where(_inside(truth, batch.hole_B1HW), distance, np.nan)}
+
+    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+        values: dict[str, Any] = {}
+        errors: dict[str, Any] = {}
+        for name, distance in rows.items():
+            pairs = {point: mean_and_error(distance[:, k]) for k, point in enumerate(LANDMARKS)}
+            per_sample = mean_and_error(_row_means(distance))
+            values[name] = {p: mean for p, (mean, _) in pairs.items() if not np.isnan(mean)}
+            errors[name] = {p: error for p, (_, error) in pairs.items() if not np.isnan(error)}
+            if values[name]:
+                # Table 3's average: the plain mean of its rows.
+                values[name]["mean"] = float(np.mean(list(values[name].values())))
+                errors[name]["mean"] = per_sample[1]
+        return values, errors
+
+    def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The training set's mean landmarks, whatever the picture shows."""
+        points = torch.as_tensor(statistics["mean_points"], dtype=torch.float32, device=batch.image_B3HW.device)
+        size = batch.image_B3HW.shape[-1]
+        return {"mean_landmarks": heatmaps(points.expand(len(batch.image_B3HW), -1, -1), size, self.sigma)}
+
+    def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
+        return "landmarks", draw_points(batch.image_B3HW, torch.from_numpy(read_points(output)).to(output.device))
+
+
+def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
+    """(B, K, size, size) Gaussians with peak 1 at each point, mapped from [0, 1] to [-1, 1]."""
+    at = torch.arange(size, dtype=torch.float32, device=points_BK2.device)
+    # A Gaussian is a product of its profiles along x and y.
+    profile = torch.exp(-(at - points_BK2[..., None]).square() / (2 * sigma**2))
+    return (profile[:, :, 1, :, None] * profile[:, :, 0, None, :]).mul_(2).sub_(1)
+
+
+def read_points(heatmap_BKHW: torch.Tensor) -> np.ndarray:
+    """(B, K, 2) float64 points: the largest pixel, moved a quarter pixel towards its larger neighbour on each axis."""
+    maps = heatmap_BKHW.detach().float().cpu()
+    height, width = maps.shape[-2:]
+    y, x = (t.numpy() for t in torch.unravel_index(maps.flatten(2).argmax(2), (height, width)))
+    padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    b, k = np.indices(x.shape)
+    dx = np.sign(padded[b, k, y + 1, x + 2] - padded[b, k, y + 1, x])
+    dy = np.sign(padded[b, k, y + 2, x + 1] - padded[b, k, y, x + 1])
+    return np.stack([x + 0.25 * dx, y + 0.25 * dy], axis=-1).astype(np.float64)
+
+
+def draw_points(image_B3HW: torch.Tensor, points_BK2: torch.Tensor) -> torch.Tensor:
+    """The pictures with a light dot on each point."""
+    size = image_B3HW.shape[-1]
+    at = torch.arange(size, device=image_B3HW.device)
+    x, y = points_BK2[..., 0, None, None], points_BK2[..., 1, None, None]
+    distance = (at[None, None, None, :] - x).square() + (at[None, None, :, None] - y).square()
+    radius = max(1.0, _DOT * size)
+    dots = (distance <= radius**2).any(dim=1, keepdim=True)
+    green = torch.tensor([-0.6, 1.0, -0.2], device=image_B3HW.device)[None, :, None, None]
+    return torch.where(dots, green, image_B3HW.float())
+
+
+def _row_means(distance_BK: np.ndarray) -> np.ndarray:
+    count = (~np.isnan(distance_BK)).sum(1)
+    return np.where(count > 0, np.nansum(distance_BK, 1) / np.maximum(count, 1), np.nan)
+
+
+def _inside(points_BK2: np.ndarray, hole_B1HW: torch.Tensor) -> np.ndarray:
+    """(B, K) whether the pixel of each point belongs to the hole; points outside the picture do not."""
+    hole = hole_B1HW[:, 0].cpu().numpy()
+    column, row = np.rint(points_BK2[..., 0]).astype(int), np.rint(points_BK2[..., 1]).astype(int)
+    within = (column >= 0) & (row >= 0) & (column < hole.shape[2]) & (row < hole.shape[1])
+    b = np.arange(len(hole))[:, None]
+    return within & hole[b, np.clip(row, 0, hole.shape[1] - 1), np.clip(column, 0, hole.shape[2] - 1)]

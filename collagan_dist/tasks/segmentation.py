@@ -1,0 +1,103 @@
+"""Face parsing, task s: one channel a class, regressed to ±1 by L2 (section 3.2), read by the largest channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from collagan_dist.config import Config
+from collagan_dist.contract import CLASSES, SCORED_CLASSES, Batch
+from collagan_dist.tasks.base import Rows, Task, mean_and_error
+
+# One colour a class for pictures, in the order of CLASSES.
+PALETTE = (
+    (24, 24, 32), (236, 188, 150), (148, 84, 40), (196, 124, 60), (52, 120, 220), (90, 180, 250),
+    (240, 130, 90), (220, 60, 90), (250, 250, 240), (170, 30, 60), (90, 60, 120),
+)  # fmt: skip
+
+
+class Segmentation(Task):
+    name = "segmentation"
+    channels = len(CLASSES)
+    needs_labels = True
+
+    def __init__(self, config: Config) -> None:
+        pass
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        assert batch.label_BHW is not None
+        one_hot = F.one_hot(batch.label_BHW.long(), self.channels).permute(0, 3, 1, 2)
+        return one_hot.to(batch.image_B3HW.dtype).mul_(2).sub_(1)
+
+    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+        """(B, C, 3) pixel counts a class: in both, predicted, true; for the whole picture and the hole."""
+        assert batch.label_BHW is not None
+        found, truth = read_labels(output), batch.label_BHW
+        everywhere = torch.ones_like(batch.hole_B1HW[:, 0])
+        return {"dice": _counts(found, truth, everywhere), "dice_hole": _counts(found, truth, batch.hole_B1HW[:, 0])}
+
+    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Dice pooled over the samples (`dice`, `dice_hole`) and averaged over pictures (`dice_per_image`)."""
+        scored = [CLASSES.index(name) for name in SCORED_CLASSES]
+        values: dict[str, Any] = {}
+        errors: dict[str, Any] = {}
+        for name, counts in rows.items():
+            values[name] = _named(dice(counts.sum(0))[scored])
+            errors[name] = _named(_pooled_error(counts)[scored])
+        per_image = dice(rows["dice"])[:, scored]
+        pairs = [mean_and_error(per_image[:, c]) for c in range(len(scored))]
+        values["dice_per_image"] = _named(np.array([p[0] for p in pairs]))
+        errors["dice_per_image"] = _named(np.array([p[1] for p in pairs]))
+        return values, errors
+
+    def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
+        return "labels", colour(read_labels(output))
+
+
+def read_labels(output_BCHW: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) uint8 label maps: the class of the largest channel."""
+    return output_BCHW.argmax(dim=1).to(torch.uint8)
+
+
+def colour(label_BHW: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) picture in [-1, 1] of label maps."""
+    palette = torch.tensor(PALETTE, dtype=torch.float32, device=label_BHW.device) / 127.5 - 1
+    return palette[label_BHW.long()].permute(0, 3, 1, 2)
+
+
+def dice(counts: np.ndarray) -> np.ndarray:
+    """2 |A∩B| / (|A| + |B|) of (..., C, 3) counts; NaN for a class that neither truth nor prediction has."""
+    both, found, true = counts[..., 0], counts[..., 1], counts[..., 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(found + true > 0, 2 * both / (found + true), np.nan)
+
+
+def _counts(found_BHW: torch.Tensor, truth_BHW: torch.Tensor, where_BHW: torch.Tensor) -> np.ndarray:
+    classes = len(CLASSES)
+
+    def count(label: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        flat = (label.long() + classes * torch.arange(len(label), device=label.device)[:, None, None])[mask]
+        return torch.bincount(flat, minlength=classes * len(label)).view(len(label), classes)
+
+    both = count(truth_BHW, where_BHW & (found_BHW == truth_BHW))
+    return torch.stack([both, count(found_BHW, where_BHW), count(truth_BHW, where_BHW)], dim=-1).double().cpu().numpy()
+
+
+def _pooled_error(counts_BC3: np.ndarray) -> np.ndarray:
+    """Standard error of a pooled Dice, a ratio of sums, by linearisation over samples."""
+    both, size = 2 * counts_BC3[..., 0], counts_BC3[..., 1] + counts_BC3[..., 2]
+    n = len(counts_BC3)
+    if n < 2:
+        return np.full(counts_BC3.shape[1], np.nan)
+    residual = both - dice(counts_BC3.sum(0)) * size
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return residual.std(axis=0, ddof=1) / np.sqrt(n) / size.mean(0)
+
+
+def _named(values: np.ndarray) -> dict[str, float]:
+    """Values by class name and their mean; classes without a value are left out."""
+    named = {name: float(v) for name, v in zip(SCORED_CLASSES, values, strict=True) if not np.isnan(v)}
+    return named | ({"mean": float(np.mean(list(named.values())))} if named else {})

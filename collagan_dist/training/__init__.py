@@ -1,0 +1,1 @@
+"""Where data, tasks, networks, objective and runtime meet: build, step, loop, evaluation."""

@@ -1,0 +1,113 @@
+"""From a configuration to the parts of a run, in small steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from collagan_dist.config import Config
+from collagan_dist.contract import World
+from collagan_dist.data import order
+from collagan_dist.data.loader import Loader, View
+from collagan_dist.data.manifest import Manifest, quick_check, read_manifest
+from collagan_dist.data.shards import Split
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.runtime import devices
+from collagan_dist.runtime.engine import Engine, build_engine
+from collagan_dist.runtime.group import Group
+from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks.base import Task
+
+Plan = tuple[np.ndarray, np.ndarray]
+
+_MEAN_SAMPLES = 256  # from which the targets' means are taken, in batches whose size no world size changes
+_MEAN_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What training and evaluation share."""
+
+    config: Config
+    world: World
+    device: torch.device
+    group: Group
+    engine: Engine
+    manifest: Manifest
+    tasks: dict[str, Task]
+
+    @property
+    def threads(self) -> int:
+        return devices.share_of_cores(self.world, self.config.data.threads)
+
+    def split(self, name: str) -> Split:
+        split = Split(self.manifest, name)
+        if not len(split):
+            raise DataError(f"{self.manifest.folder}: the split {name!r} is empty")
+        return split
+
+    def view(self, training: bool, hole: str | None = None) -> View:
+        config = self.config
+        return View(
+            image_size=config.data.image_size,
+            hole=hole or config.hole.kind,
+            seed=config.seed,
+            augment=config.data.augment if training else None,
+            points=any(task.needs_points for task in self.tasks.values()),
+            labels=any(task.needs_labels for task in self.tasks.values()),
+        )
+
+    def loader(self, split: str, view: View, batch: int) -> Loader:
+        return Loader(self.split(split), view, batch, self.threads, self.device)
+
+
+def open_shards(config: Config) -> Manifest:
+    """The data set of a configuration, quickly checked: nothing starts on a damaged one."""
+    if config.data.shards is None:
+        raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
+    manifest = read_manifest(config.data.shards)
+    quick_check(manifest)
+    return manifest
+
+
+def build(config: Config, world: World, manifest: Manifest) -> Setup:
+    """Device, process group and engine of this rank. Collective."""
+    device = devices.pick_device(world)
+    devices.configure(devices.share_of_cores(world, config.runtime.threads), config.deterministic)
+    group = Group(world, device, config.runtime.timeout)
+    return Setup(config, world, device, group, build_engine(config.runtime, world, device), manifest, build_tasks(config))
+
+
+def length(config: Config, samples: int) -> int:
+    """Steps of the whole run."""
+    return config.schedule.steps or order.total_steps(samples, config.schedule.batch, config.schedule.epochs)
+
+
+def training_plan(config: Config, world: World, samples: int, start: int, stop: int) -> Iterator[Plan]:
+    """(sample numbers, epochs) of this rank for the steps start..stop-1."""
+    for step in range(start, stop):
+        yield order.sample_at(order.positions(step, config.schedule.batch, world), samples, config.seed)
+
+
+def plain_plan(numbers: np.ndarray, batch: int) -> Iterator[Plan]:
+    """The given samples once, in order."""
+    for start in range(0, len(numbers), batch):
+        ids = numbers[start : start + batch]
+        yield ids, np.zeros(len(ids), np.int64)
+
+
+def target_means(setup: Setup) -> torch.Tensor:
+    """(channels,) mean of every task's target over the first training samples: where the output layer starts."""
+    loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _MEAN_BATCH)
+    numbers = np.arange(min(_MEAN_SAMPLES, len(loader.split)))
+    total, count = None, 0
+    for part in loader.batches(plain_plan(numbers, _MEAN_BATCH)):
+        targets = torch.cat([task.target(part) for task in setup.tasks.values()], dim=1)
+        sums = targets.double().mean(dim=(2, 3)).sum(0)
+        total = sums if total is None else total + sums
+        count += len(targets)
+    assert total is not None
+    return (total / count).float()

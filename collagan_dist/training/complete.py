@@ -1,0 +1,137 @@
+"""`collagan complete`: pictures of any source through a trained generator."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from collagan_dist import counter, files
+from collagan_dist.config import Config
+from collagan_dist.contract import Batch, World
+from collagan_dist.data import holes
+from collagan_dist.data.picture import Unusable, read_picture
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.runtime import devices
+from collagan_dist.runtime.engine import Engine, build_engine
+from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks.base import Task
+from collagan_dist.tasks.inpainting import composite, to_bytes
+from collagan_dist.tasks.landmarks import draw_points, read_points
+from collagan_dist.tasks.segmentation import colour, read_labels
+from collagan_dist.training.grids import draw_grid, png
+from collagan_dist.training.networks import build_generator
+from collagan_dist.training.run_folder import load_generator, read_config
+from collagan_dist.training.step import Pictures, split_channels
+
+_KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_OVERLAY = 0.45  # opacity of label colours over the completed picture
+
+
+def complete(run: Path, source: Path, out: Path, hole: str) -> list[Path]:
+    """Complete a picture or a folder of them; the sheets, one a picture, in the order of names.
+
+    Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png.
+    """
+    config = read_config(run)
+    pictures = _sources(source)
+    _check_hole(hole)
+    device = devices.pick_device(World())
+    engine = build_engine(config.runtime, World(), device)
+    tasks = build_tasks(config)
+    generator = engine.place(build_generator(config, tasks))
+    load_generator(run, generator, lambda text: print(f"warning: {text}", file=sys.stderr))
+    generator.eval()
+    out.mkdir(parents=True, exist_ok=True)
+    sheets = []
+    for path in pictures:
+        batch = _batch(path, config, hole, engine.device)
+        with torch.inference_mode(), engine.autocast():
+            outputs = split_channels(generator(batch.input_B3HW, batch.keys_B2), tasks)
+        sheets.append(_write(out, path.stem, batch, outputs, tasks))
+    return sheets
+
+
+def _sources(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"{source}: no such picture or folder")
+    found = sorted(p for p in source.iterdir() if p.suffix.lower() in _KINDS and not p.name.startswith("."))
+    if not found:
+        raise DataError(f"{source}: holds no picture ({', '.join(_KINDS)})")
+    stems = [p.stem for p in found]
+    if len(set(stems)) < len(stems):
+        twice = next(s for s in stems if stems.count(s) > 1)
+        raise DataError(f"{source}: two pictures are called {twice}; rename one, their results would have one name")
+    return found
+
+
+def _check_hole(hole: str) -> None:
+    if hole not in holes.HOLES and not Path(hole).is_file():
+        raise ConfigError(f"--hole {hole}: must be a PNG file (white = hole) or one of {', '.join(holes.HOLES)}")
+
+
+def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch:
+    """The picture as a batch of one. All its randomness hangs on its name, so results repeat."""
+    size = config.data.image_size
+    try:
+        pixels = _square(read_picture(str(path)).pixels_HW3, size)
+    except Unusable as error:
+        raise DataError(f"{path}: {error}") from None
+    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
+    uid = np.array([zlib.crc32(path.stem.encode())])
+    keys = torch.from_numpy(counter.tensor_keys(counter.key64(config.seed, "tensors", -1, uid))).to(device)
+    mask = holes.HOLES[hole](keys, size) if hole in holes.HOLES else _read_hole(hole, size).to(device)
+    filled = holes.occlude(image, mask, hole if hole in holes.HOLES else "given", keys)
+    return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)
+
+
+def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.ndarray:
+    """The centre square, resized; untouched where it has the size."""
+    height, width = pixels_HW3.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(pixels_HW3[top : top + side, left : left + side])
+    if side == size:
+        return square
+    if method is None:
+        method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return cv2.resize(square, (size, size), interpolation=method)
+
+
+def _read_hole(path: str, size: int) -> torch.Tensor:
+    mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise DataError(f"{path}: is no picture; a hole is a PNG, white where the face is to be completed")
+    return torch.from_numpy(_square(mask, size, cv2.INTER_NEAREST) > 127)[None, None]
+
+
+def _write(out: Path, name: str, batch: Batch, outputs: Pictures, tasks: dict[str, Task]) -> Path:
+    done = composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW
+    overlay = done.float()
+    for content in _results(done, outputs):
+        files.write_bytes(out / f"{name}.{content[0]}", content[1])
+    if "segmentation" in outputs:
+        overlay = overlay * (1 - _OVERLAY) + colour(read_labels(outputs["segmentation"])) * _OVERLAY
+    if "landmarks" in outputs:
+        overlay = draw_points(overlay, torch.from_numpy(read_points(outputs["landmarks"])).to(done.device))
+    sheet = out / f"{name}.sheet.png"
+    files.write_bytes(sheet, png(draw_grid({"masked": batch.input_B3HW, "completed": done, "overlay": overlay})))
+    return sheet
+
+
+def _results(done: torch.Tensor, outputs: Pictures) -> Iterator[tuple[str, bytes]]:
+    """(ending, content) of the files of one picture."""
+    if "inpainting" in outputs:
+        yield "completed.png", png(to_bytes(done)[0])
+    if "segmentation" in outputs:
+        yield "labels.png", png(read_labels(outputs["segmentation"])[0].cpu().numpy())
+    if "landmarks" in outputs:
+        points = read_points(outputs["landmarks"])[0].round(2).tolist()
+        yield "landmarks.json", (str(points) + "\n").encode()

@@ -1,0 +1,135 @@
+"""What a run tells: losses averaged over ranks when they are due, progress for people, grids, evaluations."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from collagan_dist.errors import DataError, NumericError
+from collagan_dist.runtime.metrics import MetricsFile, finite
+from collagan_dist.training.build import Setup, plain_plan
+from collagan_dist.training.evaluate import evaluate
+from collagan_dist.training.grids import write_grid
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.step import Values
+
+_GRID_ROWS = 8
+
+
+class Journal:
+    """Gathers each step's values on the device and reduces them only when a line is due. Rank 0 writes and shows."""
+
+    def __init__(self, setup: Setup, run: Path, start: int, total: int) -> None:
+        self.setup, self.run, self.total = setup, run, total
+        self._sums: Values = {}
+        self._count = 0
+        self._since, self._waited = time.perf_counter(), 0.0
+        self._file = MetricsFile(run / "metrics.jsonl", start) if setup.world.is_main else None
+        self._progress = _Progress(start, total) if setup.world.is_main else None
+        self._grid_batch: Any = None
+
+    def event(self, step: int, name: str, **facts: Any) -> None:
+        if self._file is not None:
+            self._file.write("event", step, {"event": name, **facts})
+
+    def add(self, values: Values) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+        if self._progress is not None:
+            self._progress.advance()
+
+    def log(self, step: int, lr: float, waited: float) -> None:
+        """A train line: means over the steps since the last one and over ranks. Collective."""
+        names = sorted(self._sums)
+        means = self.setup.group.mean(torch.stack([self._sums[n] for n in names])).tolist()
+        losses = {name: value / self._count for name, value in zip(names, means, strict=True)}
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        batch = self.setup.config.schedule.batch
+        record = {
+            "epoch": step * batch / self.setup.manifest.samples(self.setup.config.data.split),
+            "samples": step * batch,
+            **losses,
+            "images_per_s": self._count * batch / seconds,
+            "data_wait_share": (waited - self._waited) / seconds,
+            "lr": lr,
+        }
+        self._sums, self._count, self._since, self._waited = {}, 0, now, waited
+        bad = [name for name, value in losses.items() if not np.isfinite(value)]
+        if bad:
+            raise NumericError(f"step {step}: {', '.join(bad)} became NaN or Inf; lower optim.generator.lr or the loss weights, then run the same command")
+        if self._file is not None and self._progress is not None:
+            self._file.write("train", step, record)
+            self._progress.show(step, record)
+
+    def evaluation(self, step: int, networks: Networks) -> None:
+        """An eval line. Collective."""
+        config = self.setup.config.evaluate
+        self.setup.group.broadcast_tensors(networks.buffers())
+        metrics = evaluate(self.setup, networks.scored, config.split, config.hole or self.setup.config.hole.kind, baselines=0)
+        if self._file is not None:
+            self._file.write("eval", step, metrics)
+
+    def grid(self, step: int, networks: Networks) -> None:
+        """A picture grid of the first samples that are not trained on."""
+        if self.setup.world.is_main:
+            if self._grid_batch is None:
+                self._grid_batch = _grid_batch(self.setup)
+            write_grid(self.run / "grids", f"step-{step:08d}", self.setup, networks.scored, self._grid_batch)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._progress is not None:
+            self._progress.close()
+
+
+def _grid_batch(setup: Setup) -> Any:
+    splits = setup.manifest.splits
+    split = next((s for s in ("valid", "test") if splits.get(s)), setup.config.data.split)
+    loader = setup.loader(split, setup.view(training=False), _GRID_ROWS)
+    if not len(loader.split):
+        raise DataError(f"{setup.manifest.folder}: the split {split!r} is empty")
+    return next(loader.batches(plain_plan(np.arange(min(_GRID_ROWS, len(loader.split))), _GRID_ROWS)))
+
+
+class _Progress:
+    """A bar on a terminal, a line now and then in a log."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self.total = total
+        self.console = Console(file=sys.stderr)
+        self.bar: Progress | None = None
+        if self.console.is_terminal:
+            self.bar = Progress(
+                SpinnerColumn(), TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+                TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self.console,
+            )  # fmt: skip
+            self.task = self.bar.add_task("", total=total, completed=start, text="")
+            self.bar.start()
+        self.began, self.start = time.perf_counter(), start
+
+    def advance(self) -> None:
+        if self.bar is not None:
+            self.bar.advance(self.task)
+
+    def show(self, step: int, record: dict[str, Any]) -> None:
+        record = finite(record)
+        text = f"{record['images_per_s']:.0f} images/s  data wait {record['data_wait_share']:.0%}  loss {record['loss/total']:.3f}"
+        if self.bar is not None:
+            self.bar.update(self.task, text=text)
+            return
+        left = (time.perf_counter() - self.began) / max(1, step - self.start) * (self.total - step)
+        self.console.print(f"step {step}/{self.total}  {text}  ETA {left:.0f} s", highlight=False)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()

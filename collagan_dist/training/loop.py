@@ -1,0 +1,85 @@
+"""Training: the same function for a process alone, torchrun, srun and a trial of a sweep; it continues what it finds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from collagan_dist.config import Config
+from collagan_dist.contract import World
+from collagan_dist.data import order
+from collagan_dist.errors import Interrupted
+from collagan_dist.runtime.preempt import StopRequest
+from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_plan
+from collagan_dist.training.journal import Journal
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.run_folder import RunFolder
+from collagan_dist.training.step import Step
+
+
+def train(config: Config, run: Path, world: World, command: str = "", allow_config_change: bool = False) -> int:
+    """Train into a run folder, from its newest checkpoint on; the number of steps done in all.
+
+    Raises Interrupted, with everything saved, when a signal asks to stop.
+    """
+    manifest = open_shards(config)
+    samples = manifest.samples(config.data.split)
+    order.check_batch(samples, config.schedule.batch, world)
+    setup = build(config, world, manifest)
+    try:
+        with StopRequest() as stop:
+            return _train(setup, run, length(config, samples), stop, command, allow_config_change)
+    finally:
+        setup.group.close()
+
+
+def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool) -> int:
+    config = setup.config
+    folder = RunFolder(run, setup)
+    networks = Networks(config, setup.engine, setup.tasks)
+    start = folder.resume(networks, allow_change, _warn)
+    folder.open(command)
+    if start == 0:
+        _begin(setup, networks)
+    step = Step(config, setup.engine, setup.tasks, networks, total)
+    loader = setup.loader(config.data.split, setup.view(training=True), config.schedule.batch // setup.world.size)
+    plan = training_plan(config, setup.world, len(loader.split), start, total)
+    journal = Journal(setup, run, start, total)
+    journal.event(start, "resume" if start else "start", world_size=setup.world.size)
+    try:
+        for number, batch in zip(range(start, total), loader.batches(plan), strict=True):
+            journal.add(step(batch, number))
+            done = number + 1
+            if due(done, config.log.every, total):
+                journal.log(done, step.rate(number), loader.waited)
+            if config.evaluate.every and due(done, config.evaluate.every, total):
+                journal.evaluation(done, networks)
+            if due(done, config.log.grid_every, total):
+                journal.grid(done, networks)
+            stopping = setup.group.any_soon(bool(stop)) and done < total
+            if due(done, config.checkpoint.every, total) or stopping:
+                folder.save(networks, done)
+            if stopping:
+                journal.event(done, "interrupted")
+                folder.ask_to_be_requeued()
+                raise Interrupted(f"stopped at step {done} of {total}, saved in {run}; this continues:\n  {command}")
+    finally:
+        journal.close()
+    return total
+
+
+def due(done: int, every: int, total: int) -> bool:
+    """Whether something periodic happens after `done` steps: each `every` steps and at the end."""
+    return done % every == 0 or done == total
+
+
+def _begin(setup: Setup, networks: Networks) -> None:
+    if setup.config.model.output_bias == "mean":
+        means = target_means(setup).to(setup.device)
+        for generator in (networks.generator, networks.ema):
+            if generator is not None:
+                generator.start_at(means)  # type: ignore[operator]
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}; taking the checkpoint before it", file=sys.stderr, flush=True)

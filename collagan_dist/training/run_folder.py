@@ -1,0 +1,136 @@
+"""The run folder: what a start finds there and what it leaves. It is the interface to evaluate, sweep and report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from collagan_dist import __version__, config as configuration, files
+from collagan_dist.config import Config
+from collagan_dist.errors import CheckpointError, ConfigError, NumericError
+from collagan_dist.runtime import checkpoint
+from collagan_dist.runtime.lease import Lease
+from collagan_dist.training.build import Setup
+from collagan_dist.training.networks import Networks
+
+
+class RunFolder:
+    """A run on disk, as rank 0 of one start sees it. Other ranks only read checkpoints."""
+
+    def __init__(self, path: Path, setup: Setup) -> None:
+        self.path, self.setup = path, setup
+        self.checkpoints = path / "checkpoints"
+        self._lease: Lease | None = None
+
+    def open(self, command: str) -> None:
+        """Take the lease and write down what starts here. Collective."""
+        facts = self.setup.group.gather(_facts(self.setup))
+        self.setup.group.on_main(lambda: self._write_start(facts, command))
+
+    def _write_start(self, facts: list[dict[str, Any]], command: str) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lease = Lease(self.path)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run") from None
+        (self.path / "requeue").unlink(missing_ok=True)
+        manifest, config = self.setup.manifest, self.setup.config
+        files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
+        files.write_json(
+            self.path / "data.json",
+            {
+                "shards": str(manifest.folder.resolve()),
+                "manifest": manifest.hash,
+                "dataset": manifest.dataset,
+                "splits": {name: manifest.samples(name) for name in manifest.splits},
+            },
+        )
+        files.write_json(
+            self.path / "world.json",
+            {"command": command, "started": time.strftime("%Y-%m-%d %H:%M:%S %z"), "world_size": self.setup.world.size, "ranks": facts},
+        )
+
+    def resume(self, networks: Networks, allow_change: bool, warn: Callable[[str], None]) -> int:
+        """Put the newest whole checkpoint into the networks; the step to go on from, 0 for a fresh run. Collective.
+
+        Raises CheckpointError when what is learned differs from the checkpoint's and `allow_change` is not given.
+        """
+        loaded = checkpoint.load_latest(self.checkpoints, warn)
+        found = self.setup.group.gather(loaded.state["step"] if loaded else 0)
+        if len(set(found)) > 1:
+            raise CheckpointError(
+                f"{self.checkpoints}: ranks find different checkpoints (steps {sorted(set(found))}); the run folder must be on storage that all nodes share"
+            )
+        if loaded is None:
+            return 0
+        now = configuration.identity(self.setup.config, self.setup.manifest.hash)
+        changes = configuration.differences(loaded.state["identity"], now)
+        if changes and not allow_change:
+            raise CheckpointError(
+                "\n  ".join([f"{loaded.path} was made by another configuration:", *changes])
+                + "\ngive another --run to start anew, or --allow-config-change to go on with the new one"
+            )
+        networks.restore(loaded.tensors)
+        return int(loaded.state["step"])
+
+    def save(self, networks: Networks, step: int) -> None:
+        """Commit a checkpoint. Collective: an error of rank 0 is raised by all."""
+        self.setup.group.on_main(lambda: self._save(networks, step))
+
+    def _save(self, networks: Networks, step: int) -> None:
+        assert self._lease is not None
+        self._lease.check()
+        config = self.setup.config
+        if not networks.finite():
+            raise NumericError(f"step {step}: parameters hold NaN or Inf; nothing was saved, lower the learning rate and run again")
+        state = {
+            "step": step,
+            "samples": step * config.schedule.batch,
+            "seed": config.seed,
+            "world_size": self.setup.world.size,
+            "skipped_batches": [],
+            "manifest": self.setup.manifest.hash,
+            "identity": configuration.identity(config, self.setup.manifest.hash),
+            "config": configuration.dump(config),
+            "version": __version__,
+        }
+        checkpoint.save(self.checkpoints, step, networks.tensors(), state, config.checkpoint.keep)
+
+    def ask_to_be_requeued(self) -> None:
+        if self.setup.world.is_main:
+            files.write_text(self.path / "requeue", "")
+
+
+def read_config(run: Path, shards: str | None = None) -> Config:
+    """The configuration of a run folder. Raises ConfigError when it is none."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{run}: is no run folder (no config.yaml); give a folder that `collagan train` wrote")
+    return configuration.load_config(str(path), shards=shards)
+
+
+def load_generator(run: Path, networks_generator: torch.nn.Module, warn: Callable[[str], None]) -> int:
+    """Put a run's newest generator, the averaged one where there is one, into a module; its step."""
+    loaded = checkpoint.load_latest(run / "checkpoints", warn)
+    if loaded is None:
+        raise CheckpointError(f"{run}: holds no checkpoint yet; train it first: collagan train {run / 'config.yaml'} --run {run}")
+    try:
+        networks_generator.load_state_dict(loaded.tensors.get("ema") or loaded.tensors["generator"])
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{loaded.path}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[-1].strip()}") from None
+    return int(loaded.state["step"])
+
+
+def _facts(setup: Setup) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "host": socket.gethostname(), "pid": os.getpid(), "device": str(setup.device), "name": gpu, "launcher": setup.world.launcher,
+        "python": platform.python_version(), "torch": torch.__version__, "collagan_dist": __version__,
+    }  # fmt: skip
