@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -58,11 +59,19 @@ class Loader:
         recipe = split.manifest.recipe
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
         self._exact = not resize
+        self.waited = 0.0  # seconds in which the device had nothing to do because no batch was ready
         self._decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
 
     def batches(self, plan: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
         """A Batch for each (sample numbers, epochs) of the plan; reading and decoding run ahead in a thread."""
-        for (ids, epochs), decoded in _ahead(plan, self._load):
+        ready = _ahead(plan, self._load)
+        while True:
+            began = time.perf_counter()
+            entry = next(ready, None)
+            self.waited += time.perf_counter() - began
+            if entry is None:
+                return
+            (ids, epochs), decoded = entry
             yield self.prepare(decoded, ids, epochs)
 
     def _load(self, ids: np.ndarray) -> _Decoded:

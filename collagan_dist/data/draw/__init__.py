@@ -1,4 +1,4 @@
-"""Drawn faces in CelebA's layout, with exact landmarks and label maps: the data set where no real one can be shipped."""
+"""Drawn faces in CelebA's layout, with exact landmarks and label maps, for where no real data set can be shipped."""
 
 from collagan_dist.data.draw.layout import draw_faces
 from collagan_dist.data.draw.render import draw_face

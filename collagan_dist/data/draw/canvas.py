@@ -13,13 +13,13 @@ from typing import Final
 import cv2
 import numpy as np
 
+from collagan_dist.contract import FACE_SQUARE, MARGIN
 from collagan_dist.data.draw.traits import Pose, Rgb
 
 WIDTH: Final = 360
 HEIGHT: Final = 440
-# The side of a square around the landmarks that must lie within the picture, in extents of the landmarks: the face
-# square of 3.2 with its margin of 1.3.
-SQUARE: Final = 4.16
+# The side of the square around the landmarks that must lie within the picture, in extents of the landmarks.
+SQUARE: Final = FACE_SQUARE * MARGIN
 PIVOT: Final = np.array([0.0, 0.3, 0.0])
 _BITS: Final = 4
 _ONE: Final = 1 << _BITS
@@ -38,7 +38,7 @@ class Projection:
         """(N, 3) face units to (N, 2) pixels."""
         return xyz_N3 @ self.matrix.T + self.shift
 
-    def front(self, xy_N2: np.ndarray, lift: float = 0.0) -> np.ndarray:
+    def front(self, xy_N2: np.ndarray, lift: float | np.ndarray = 0.0) -> np.ndarray:
         """Points on the face's surface, raised by `lift`, in pixels."""
         return self.points(on_face(xy_N2, lift))
 
@@ -52,7 +52,7 @@ class Projection:
         return self.points(xyz)
 
 
-def on_face(xy_N2: np.ndarray, lift: float = 0.0) -> np.ndarray:
+def on_face(xy_N2: np.ndarray, lift: float | np.ndarray = 0.0) -> np.ndarray:
     """(N, 2) to (N, 3): the depth of the face's surface at x, y."""
     x, y = xy_N2[:, 0], xy_N2[:, 1]
     return np.column_stack([x, y, 1.0 + lift - 0.5 * x * x - 0.12 * (y - 0.4) ** 2])

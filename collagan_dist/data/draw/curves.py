@@ -20,6 +20,10 @@ def ellipse(x: float, y: float, rx: float, ry: float, count: int = 20) -> np.nda
     return circle(count) * (rx, ry) + (x, y)
 
 
+def moved(points_N2: np.ndarray, x: float, y: float) -> np.ndarray:
+    return points_N2 + np.array([x, y])
+
+
 @functools.cache
 def _spline(count: int, steps: int) -> np.ndarray:
     """(rows, count) matrix of a Catmull-Rom spline through `count` points with `steps` samples per span."""
@@ -52,12 +56,11 @@ def face_outline(head: Head, gap: float) -> np.ndarray:
     unit = circle(64)
     chin = head.chin + 0.7 * gap
     down = np.clip(unit[:, 1], 0, 1)
-    x = np.sign(unit[:, 0]) * np.abs(unit[:, 0]) ** np.where(unit[:, 1] > 0, head.jaw, 0.92) * head.width
+    x = np.sign(unit[:, 0]) * np.abs(unit[:, 0]) ** np.where(unit[:, 1] > 0, head.jaw, 0.86) * head.width
     # Below the cheekbones the sides first run almost straight down, then turn into the jaw.
     x *= 1 - 0.1 * down**1.5
-    y = np.where(
-        unit[:, 1] > 0, 0.15 + (chin - 0.15) * down**0.95, 0.15 + (0.15 - head.top) * np.minimum(unit[:, 1], 0)
-    )
+    up = np.clip(unit[:, 1], -1, 0)
+    y = 0.15 + (chin - 0.15) * down**0.95 + (0.15 - head.top) * up
     return np.column_stack([x, y])
 
 
@@ -65,13 +68,13 @@ _T = np.linspace(-1, 1, 15)
 _LID = (1 - np.abs(_T) ** 2.1) ** 0.85
 
 
-def eye_lids(eyes: Eyes, side: int, open_by: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Upper and lower lid (15, 2), inner to outer corner; `side` -1 is left in the picture. `open_by` moves both out."""
+def eye_lids(eyes: Eyes, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Upper and lower lid (15, 2), inner to outer corner; `side` -1 is left in the picture."""
     x = side * (eyes.spread + eyes.width * _T)
     lean = -eyes.tilt * _T
     # The upper lid peaks a little towards the nose, the lower a little outwards.
-    upper = lean - (eyes.upper + open_by) * _LID * (1 - 0.12 * _T)
-    lower = lean + (eyes.lower + open_by) * _LID * (1 + 0.15 * _T)
+    upper = lean - eyes.upper * _LID * (1 - 0.12 * _T)
+    lower = lean + eyes.lower * _LID * (1 + 0.15 * _T)
     return np.column_stack([x, upper]), np.column_stack([x, lower])
 
 
@@ -112,7 +115,8 @@ def lips(mouth: Mouth) -> dict[str, np.ndarray]:
     # The corners are lifted by `smile` against the middle of the mouth.
     line = mouth.y - mouth.smile * (t * t - 0.35)
     round_ = np.sqrt(np.clip(bend, 0, 1))
-    top = line - 0.12 * mouth.gap * bend
+    # Between the lips the line dips a little in the middle.
+    top = line - 0.12 * mouth.gap * bend + 0.014 * np.exp(-((t / 0.25) ** 2))
     bottom = top + mouth.gap * round_**1.3
     cupid = mouth.bow * np.exp(-((t / 0.16) ** 2))
     upper = top - mouth.upper * bend**0.8 + cupid - 0.012 * np.exp(-(((np.abs(t) - 0.28) / 0.2) ** 2))

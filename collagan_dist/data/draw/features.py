@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from collagan_dist.data.draw.canvas import box_around, on_face
-from collagan_dist.data.draw.curves import ellipse, eye_centre, eye_lids, lips, nose_outline, smooth
+from collagan_dist.data.draw.canvas import box_around
+from collagan_dist.data.draw.curves import ellipse, eye_centre, eye_lids, lips, moved, nose_outline, smooth
 from collagan_dist.data.draw.skin import FACE, Sitting
 from collagan_dist.data.draw.traits import blend, lit
 
@@ -27,8 +27,7 @@ def _paint_nose(sitting: Sitting) -> None:
     """The nose is shaded skin (see `skin`); here are its label and the nostrils."""
     view, nose = sitting.view, sitting.traits.nose
     outline, lift = nose_outline(nose)
-    depth = on_face(outline)[:, 2] + lift
-    sitting.canvas.fill(view.points(np.column_stack([outline, depth])), None, _NOSE)
+    sitting.canvas.fill(view.front(outline, lift), None, _NOSE)
     dark = lit(sitting.traits.head.skin, 0.36)
     for side in (-1, 1):
         hole = ellipse(side * nose.width * 0.46, 0.7 * nose.length, nose.width * 0.23, 0.03, 12)
@@ -42,10 +41,11 @@ def _paint_eye(sitting: Sitting, side: int) -> None:
     opening = view.front(np.vstack([upper, lower[::-1]]))
     box = box_around(opening)
     patch = canvas.cut(box)
-    patch.image[:] = np.clip(sitting.lit((232, 228, 224), x, y), 0, 255)
+    patch.image[:] = sitting.lit((232, 228, 224), x, y)
     # Shade of the upper lid on the ball, and the red corner towards the nose.
-    patch.fill(view.front(np.vstack([upper - (0, 0.1), upper[::-1] + (0, 0.03)])), sitting.lit((168, 158, 154), x, y))
-    patch.fill(view.front(ellipse(*lower[0], 0.05, 0.04, 10)), sitting.lit((206, 150, 142), x, y))
+    lid = np.vstack([moved(upper, 0, -0.1), moved(upper[::-1], 0, 0.026)])
+    patch.fill(view.front(lid), sitting.lit((176, 166, 162), x, y))
+    patch.fill(view.front(moved(ellipse(0, 0, 0.05, 0.04, 10), *lower[0])), sitting.lit((206, 150, 142), x, y))
     at = (x + eyes.gaze[0], y * 0.9 + eyes.gaze[1])
     iris = sitting.lit(eyes.iris_rgb, x, y)
     patch.fill(view.front(ellipse(*at, eyes.iris, eyes.iris, 24)), lit(iris, 0.5))
@@ -69,7 +69,7 @@ def _paint_lids(sitting: Sitting, side: int, upper: np.ndarray, lower: np.ndarra
     canvas.stroke([view.front(lower)], lit(skin, 0.66), 0.5)
     thick = (0.01 + 0.016 * eyes.lashes) * 2
     fade = np.column_stack([np.zeros(15), np.linspace(0.25, 1, 15) ** 0.7 * thick])
-    tail = upper[-1:] + (side * (0.02 + 0.05 * eyes.lashes), -0.03 * eyes.lashes)
+    tail = moved(upper[-1:], side * (0.02 + 0.05 * eyes.lashes), -0.03 * eyes.lashes)
     lid = np.vstack([upper + fade * 0.25, tail, upper[::-1] - fade[::-1]])
     canvas.fill(view.front(lid), dark)
     if eyes.lashes > 0.5:
@@ -84,12 +84,12 @@ def _paint_brow(sitting: Sitting, side: int) -> None:
     x = side * (eyes.spread + 0.02 + brows.width * t)
     middle = -brows.height - brows.tilt * t - brows.arch * (1 - (t - 0.25) ** 2)
     thick = brows.thick * np.clip(1.05 - 0.15 * t - 0.75 * np.clip(t - 0.15, 0, 1) ** 1.3, 0.1, 1)
-    thick[0] *= 0.7
+    thick[:2] *= (0.4, 0.85)
     rgb = sitting.lit(blend(brows.rgb, sitting.traits.head.skin, 0.12), side * eyes.spread, -0.3)
     upper, lower = np.column_stack([x, middle - thick / 2]), np.column_stack([x, middle + thick / 2])
     sitting.canvas.fill(view.front(np.vstack([upper, lower[::-1]]), 0.03), rgb, _BROW[side])
     # Single hairs, a little darker and lighter, rising outwards.
-    for start, share in ((0, 0.8), (1, 1.2)):
+    for start, share in ((0, 0.86), (1, 1.14)):
         hairs = [
             view.front(np.array([lower[i] + (0, -0.01), upper[i + 1] + (0, 0.008)]), 0.03) for i in range(start, 11, 2)
         ]
@@ -107,12 +107,11 @@ def _paint_mouth(sitting: Sitting) -> None:
     canvas.fill(np.vstack([a, b[::-1]]), upper_rgb, _UPPER_LIP)
     canvas.fill(np.vstack([c, d[::-1]]), lower_rgb, _LOWER_LIP)
     # Fullness: a lighter middle of the lower lip with a gleam, a lighter rim above, a dark line between closed lips.
-    for width, low, high, share in ((0.7, 0.2, 0.8, 1.07), (0.42, 0.3, 0.62, 1.17)):
-        inside = line["c"] + (line["d"] - line["c"]) * low, line["c"] + (line["d"] - line["c"]) * high
-        body = np.vstack([inside[0], inside[1][::-1]]) * (width, 1)
-        canvas.fill(view.front(body, 0.04), lit(lower_rgb, share))
-    rim = (line["a"] + (line["b"] - line["a"]) * 0.4) * (0.6, 1)
-    canvas.stroke([view.front(rim, 0.04)], lit(upper_rgb, 1.1), 0.5)
+    for cut, low, high, share in ((3, 0.22, 0.8, 1.06), (6, 0.32, 0.62, 1.15)):
+        middle = slice(cut, -cut)
+        body = np.vstack([(c + (d - c) * low)[middle], (c + (d - c) * high)[middle][::-1]])
+        canvas.fill(body, lit(lower_rgb, share))
+    canvas.stroke([(a + (b - a) * 0.4)[4:-4]], lit(upper_rgb, 1.1), 0.5)
     if not mouth.gap:
         canvas.stroke([b], lit(upper_rgb, 0.45), 0.5)
 
@@ -129,12 +128,12 @@ def _paint_inner_mouth(sitting: Sitting, b: np.ndarray, c: np.ndarray) -> None:
     share = 0.35 + 0.5 * mouth.teeth
     bite = line["b"] + (line["c"] - line["b"]) * share
     white = sitting.lit((236, 231, 220), 0, mouth.y)
-    row = np.vstack([line["b"] - (0, 0.02), bite[::-1]])
-    patch.fill(view.front(row * (0.9, 1)), lit(white, 0.8))
-    patch.fill(view.front(row * (0.66, 1)), white)
-    gaps = [np.array([line["b"][i] * (0.8, 1), bite[i] * (0.8, 1)]) for i in range(3, 18, 2)]
-    patch.stroke([view.front(g) for g in gaps], lit(white, 0.86), 0.5)
-    patch.stroke([view.front(line["b"] + (0, 0.012))], lit(white, 0.6), 0.5)
+    for cut, share in ((1, 0.8), (4, 1.0)):
+        row = np.vstack([line["b"][cut:-cut] - (0, 0.02), bite[cut:-cut][::-1]])
+        patch.fill(view.front(row, 0.04), lit(white, share))
+    gaps = [np.array([line["b"][i], bite[i]]) for i in range(4, 17, 2)]
+    patch.stroke([view.front(gap, 0.04) for gap in gaps], lit(white, 0.86), 0.5)
+    patch.stroke([view.front(moved(line["b"], 0, 0.012), 0.04)], lit(white, 0.6), 0.5)
     canvas.paste(patch.image, box, opening, _TEETH)
 
 
@@ -147,10 +146,10 @@ def _paint_glasses(sitting: Sitting) -> None:
     square = np.sign(unit) * np.abs(unit) ** glasses.round
     rims = []
     for side in (-1, 1):
-        lens = square * (glasses.width, glasses.height) + (side * 0.5, 0.06)
+        lens = moved(square * (glasses.width, glasses.height), side * 0.5, 0.06)
         rims.append(view.front(lens, 0.12))
         canvas.glaze(rims[-1], (70, 80, 92), glasses.tint)
-        glare = np.array([(-0.2, -0.16), (-0.06, -0.18), (-0.18, 0.1), (-0.26, 0.08)]) + (side * 0.5, 0.06)
+        glare = moved(np.array([(-0.2, -0.16), (-0.06, -0.18), (-0.18, 0.1), (-0.26, 0.08)]), side * 0.5, 0.06)
         canvas.glaze(view.front(glare, 0.12), (255, 255, 255), 0.13)
     width = glasses.thick * view.scale
     canvas.stroke(rims, glasses.rgb, width, FACE, closed=True)

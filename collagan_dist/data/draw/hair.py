@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from collagan_dist.data.draw.canvas import Projection, SoftField, box_around
-from collagan_dist.data.draw.curves import along, ellipse, smooth
+from collagan_dist.data.draw.curves import along, ellipse, moved, smooth
 from collagan_dist.data.draw.skin import Sitting
 from collagan_dist.data.draw.traits import Hair, Head, Traits, lit
 
 HAIR = 10
 _STRANDS = 40
-_LONG = ("long", "long_fringe")
+LONG = ("long", "long_fringe")
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ def shape_hair(traits: Traits, view: Projection) -> HairShape:
     if hair.style == "bald":
         return HairShape(None, None, [])
     inner = _hairline(hair, head)
-    end = hair.length if hair.style in _LONG else 0.22
+    end = hair.length if hair.style in LONG else 0.22
     outer = _outer(hair, head, end)
-    if hair.style in _LONG:
-        side = np.array([(1.06, hair.length), (1.02, 1.5), (0.97, 0.9), (0.95, 0.45)]) * (head.width, 1)
+    if hair.style in LONG:
+        side = np.array([(0.9, hair.length), (0.93, 1.5), (0.95, 0.9), (0.95, 0.45)]) * (head.width, 1)
         inner = np.vstack([smooth(side * (-1, 1)), inner[3:-3], smooth(side)[::-1]])
     behind = []
-    if hair.style in _LONG:
+    if hair.style in LONG:
         behind.append(view.outline(outer, -0.2))
     if hair.style == "bun":
         behind.append(view.outline(ellipse(0, head.top - 0.3, 0.42 + hair.volume, 0.42 + hair.volume / 2), -0.4))
-    return HairShape(view.outline(outer, -0.05), _dome(inner, head, view), behind)
+    return HairShape(view.outline(outer, 0.08), _dome(inner, head, view), behind)
 
 
 def _outer(hair: Hair, head: Head, end: float) -> np.ndarray:
@@ -55,13 +56,19 @@ def _outer(hair: Hair, head: Head, end: float) -> np.ndarray:
     angle = np.linspace(np.pi, 0, 41)
     aside = hair.volume * (0.45 if hair.style in ("short", "swept", "bun", "parted") else 0.75)
     above = hair.volume * (0.5 if hair.style == "bun" else 1.0)
-    x = (head.width + aside) * np.cos(angle)
-    y = 0.1 - (0.1 - head.top + above) * np.sin(angle) ** 0.92
+    round_ = np.sin(angle).clip(0, 1)
+    if hair.style not in LONG:
+        # Short hair thins out towards the ears.
+        fade = 0.03 + (aside - 0.03) * round_**0.6
+        aside = 0.03
+    else:
+        fade = np.full(41, aside)
+    x = (head.width + fade) * np.cos(angle)
+    y = 0.1 - (0.1 - head.top + above) * round_**0.84
     arc = np.column_stack([x, y])
-    reach = head.width + (aside + 0.1 if hair.style in _LONG else -0.02)
-    drop = smooth(
-        [(-reach, end), (-head.width - aside - 0.03, 0.1 + 0.45 * (end - 0.1)), (-head.width - aside, 0.1)], 8
-    )
+    reach = head.width + (aside + 0.1 if hair.style in LONG else -0.03)
+    edge = -head.width - aside
+    drop = smooth([(-reach, end), (edge - 0.03, 0.1 + 0.45 * (end - 0.1)), (edge, 0.1)], 8)
     outer = np.vstack([drop[:-1], arc, drop[-2::-1] * (-1, 1)])
     return _curled(outer, hair)
 
@@ -70,9 +77,8 @@ def _curled(outer: np.ndarray, hair: Hair) -> np.ndarray:
     """Curls bulge the outline, waves bend it."""
     if hair.style == "curly":
         outer = along(outer, 150)
-        away = outer - (0, 0.0)
         bump = np.abs(np.sin(np.linspace(0, 13 * np.pi, 150) + hair.phase)) * 0.09 + 0.08
-        return outer + away / np.linalg.norm(away, axis=1, keepdims=True) * bump[:, None]
+        return outer + outer / np.linalg.norm(outer, axis=1, keepdims=True) * bump[:, None]
     wave = hair.wave * np.sin(5 * outer[:, 1] + hair.phase) * np.clip(outer[:, 1], 0, 1)
     return outer + np.column_stack([np.sign(outer[:, 0]) * wave, np.zeros(len(outer))])
 
@@ -80,7 +86,7 @@ def _curled(outer: np.ndarray, hair: Hair) -> np.ndarray:
 def _hairline(hair: Hair, head: Head) -> np.ndarray:
     """The boundary between hair and face, left to right, for a parting on the left or the right."""
     wide, line = head.width, hair.line
-    burn, temple = (0.99 * wide, 0.22), (0.92 * wide, -0.2)
+    burn, temple = (0.92 * wide, 0.22), (0.9 * wide, -0.2)
     corner = (0.76 * wide, line * 0.72)
     if hair.style in ("parted", "long"):
         points = [(-burn[0], burn[1]), (-temple[0], temple[1]), (-0.74 * wide, -0.5), (-0.42, line - 0.1)]
@@ -111,16 +117,18 @@ def _dome(xy_N2: np.ndarray, head: Head, view: Projection) -> np.ndarray:
 
 def paint_behind(sitting: Sitting, shape: HairShape) -> None:
     hair = sitting.traits.hair
+    if shape.outer is not None:
+        # The scalp: turning the head must not open a gap between hair and face.
+        sitting.canvas.fill(shape.outer, lit(hair.rgb, 0.6), HAIR)
     for points in shape.behind:
-        _paint_mass(sitting, points, _fan(points, hair), 0.72 if hair.style in _LONG else 0.9)
+        _paint_mass(sitting, points, _fan(points, hair), 0.72 if hair.style in LONG else 0.9)
 
 
 def paint_front(sitting: Sitting, shape: HairShape) -> None:
     if shape.front is None or shape.outer is None or shape.inner is None:
         return
     hair = sitting.traits.hair
-    count = 30
-    outer, inner = along(shape.outer, count), along(shape.inner, count)
+    outer, inner = along(shape.outer, 60), along(shape.inner, 60)
     if hair.style in ("short", "fringe", "swept", "bun"):
         # Strands from the hairline back to the crown.
         outer, inner = along(shape.outer, _STRANDS), along(shape.inner, _STRANDS)
@@ -128,8 +136,16 @@ def paint_front(sitting: Sitting, shape: HairShape) -> None:
         steps = np.linspace(0, 1, 5)[None, :, None]
         lines = list((inner[:, None] + (lean - inner)[:, None] * steps)[2:-2])
     else:
-        lines = [inner + (outer - inner) * share for share in np.linspace(0.03, 0.97, _STRANDS // 2)]
+        lines = [_strand(inner, outer, share, hair) for share in np.linspace(0.03, 0.97, _STRANDS // 2)]
     _paint_mass(sitting, shape.front, lines, 1.0)
+
+
+def _strand(inner: np.ndarray, outer: np.ndarray, share: float, hair: Hair) -> np.ndarray:
+    """A line between the hairline and the outline; no two run quite parallel, curls wind."""
+    at = np.linspace(0, 1, len(inner))
+    curl, turns = (0.07, 60.0) if hair.style == "curly" else (0.02, 7.0)
+    wander = share + curl * np.sin(turns * at + 40 * share + hair.phase)
+    return inner + (outer - inner) * wander[:, None]
 
 
 def _fan(points_N2: np.ndarray, hair: Hair) -> list[np.ndarray]:
@@ -146,19 +162,13 @@ def _paint_mass(sitting: Sitting, points: np.ndarray, lines: list[np.ndarray], b
     field = SoftField(box, 8)
     layer = field.layer()
     towards = view.points(np.array([[sitting.light.x * 0.6, -0.85, 0.3]]))[0]
-    field.fill(layer, ellipse(*towards, 0.62 * view.scale, 0.26 * view.scale), (0.34, 0.34, 0.34))
+    field.fill(layer, moved(ellipse(0, 0, 0.62 * view.scale, 0.26 * view.scale), *towards), (0.34, 0.34, 0.34))
     field.fill(layer, view.outline(ellipse(0, 0.5, 1.02, 1.0)), (-0.22, -0.22, -0.22))
     field.add(layer, 0.06 * view.scale)
     patch = sitting.canvas.cut(box)
     patch.image[:] = field.colours(lit(hair.rgb, bright))
-    tones = ((0, 0.8), (1, 1.12), (2, 0.9), (3, 1.22), (4, 0.7))
+    tones = ((0, 0.86), (1, 1.1), (2, 0.93), (3, 1.18), (4, 0.8))
     for start, share in tones:
         patch.stroke(lines[start :: len(tones)], lit(hair.rgb, bright * share), 1.0)
-    patch.image[:] = _softened(patch.image)
-    sitting.canvas.paste(patch.image, box, points, HAIR)
-
-
-def _softened(image: np.ndarray) -> np.ndarray:
-    import cv2
-
-    return cv2.blur(image, (5, 5))
+    # Blurred strands: single hairs would be noise to a network and vanish in the JPEG anyway.
+    sitting.canvas.paste(cv2.blur(patch.image, (5, 5)), box, points, HAIR)

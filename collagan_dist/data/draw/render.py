@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from collagan_dist.data.draw.canvas import HEIGHT, WIDTH, Canvas, Projection, box_around, on_face, project
 from collagan_dist.data.draw.curves import ellipse, eye_centre, face_outline, lips, nose_tip, smooth
 from collagan_dist.data.draw.features import paint_features
-from collagan_dist.data.draw.hair import paint_behind, paint_front, shape_hair
+from collagan_dist.data.draw.hair import LONG, paint_behind, paint_front, shape_hair
+from collagan_dist.data.draw.sampling import sample_traits
 from collagan_dist.data.draw.skin import Light, Sitting, paint_head, skin_patch
-from collagan_dist.data.draw.traits import Scene, Traits, lit, sample_traits
+from collagan_dist.data.draw.traits import Scene, Traits, lit
 
 
 def draw_face(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,10 +77,9 @@ def _body_points(view: Projection, roll: float, xy_N2: np.ndarray) -> np.ndarray
 def _paint_body(sitting: Sitting) -> None:
     traits, view, canvas = sitting.traits, sitting.view, sitting.canvas
     roll = traits.pose.roll
-    wide = 0.62 * traits.head.width
-    half = np.array(
-        [(wide * 1.05, 0.6), (wide, 1.6), (wide * 1.08, 2.15), (1.5, 2.55), (2.1, 2.9), (2.6, 4.0), (2.6, 8)]
-    )
+    wide = 0.54 * traits.head.width
+    neck = [(wide * 1.05, 0.6), (wide, 1.6), (wide * 1.1, 2.1)]
+    half = np.array([*neck, (1.5, 2.5), (2.1, 2.85), (2.6, 4.0), (2.6, 8)])
     outline = np.vstack([half[::-1] * (-1, 1), half])
     trunk = _body_points(view, roll, smooth(outline, 4))
     box = box_around(trunk)
@@ -88,37 +87,30 @@ def _paint_body(sitting: Sitting) -> None:
     rgb = sitting.lit(lit(traits.head.skin, 0.9), 0.0, 1.4)
     canvas.paste(skin_patch(box, rgb, [(chin, 0.34)], 0.035 * view.scale), box, trunk, 0)
     cloth = {"round": [(0.3, 2.72), (0.0, 2.8)], "v": [(0.35, 2.75), (0.0, 3.3)], "collar": [(0.34, 2.55), (0.0, 2.75)]}
-    neck = cloth.get(traits.scene.neckline, [(0.45, 2.2), (0.0, 2.26)])
+    dip = cloth.get(traits.scene.neckline, [(0.4, 2.12), (0.0, 2.2)])
     top = 2.38 if traits.scene.neckline != "high" else 2.0
-    right = np.array([(wide * 1.12, top), *neck])
+    right = np.array([(wide * 1.2, top), *dip])
     seam = np.vstack([right[:-1] * (-1, 1), right[::-1]])
     edge = smooth(seam, 5) if traits.scene.neckline != "v" else seam
-    shoulder = np.array([(wide * 1.12, top), (1.52, 2.5), (2.15, 2.86), (2.7, 4.0), (2.7, 8)])
+    shoulder = np.array([(wide * 1.2, top), (1.52, 2.5), (2.15, 2.86), (2.7, 4.0), (2.7, 8)])
     coat = np.vstack([edge, smooth(shoulder, 3), smooth(shoulder, 3)[::-1] * (-1, 1)])
     pixels = _body_points(view, roll, coat)
     box = box_around(pixels)
     if box[2] > box[0] and box[3] > box[1]:
-        folds = [(_body_points(view, roll, ellipse(s * 1.5, 4.2, 0.35, 1.0)), 0.18) for s in (-1, 1)]
+        folds = [(_body_points(view, roll, ellipse(s * 1.62, 4.4, 0.1, 1.2)), 0.2) for s in (-1, 1)]
         canvas.paste(skin_patch(box, traits.scene.cloth, folds, 0.05 * view.scale), box, pixels, 0)
     canvas.stroke([_body_points(view, roll, edge)], lit(traits.scene.cloth, 0.75), 1.0)
 
 
 def _paint_ears(sitting: Sitting) -> None:
+    """Both ears, behind the head; long hair hangs over them."""
     traits, view = sitting.traits, sitting.view
+    if traits.hair.style in LONG:
+        return
     wide = traits.head.width
     for side in (-1, 1):
         rgb = sitting.lit(lit(traits.head.skin, 0.9), side * 0.9, 0.3)
-        ear = ellipse(side * (wide + 0.02), 0.28, 0.16, 0.3) + np.array([0.05 * side, 0])
-        ear = view.outline(ear, -0.25)
+        ear = view.outline(ellipse(side * (wide + 0.01), 0.28, 0.17, 0.3), -0.1)
+        inside = view.outline(ellipse(side * (wide + 0.06), 0.28, 0.07, 0.18), -0.1)
         box = box_around(ear)
-        inside = view.outline(ellipse(side * (wide + 0.06), 0.28, 0.07, 0.18), -0.25)
-        canvas_patch = skin_patch(box, rgb, [(inside, 0.3)], 1.0)
-        sitting.canvas.paste(canvas_patch, box, ear, 0)
-
-
-def overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The label map in colours over the picture, for people to look at."""
-    hue = (np.arange(11) * 17 % 180).astype(np.uint8)
-    hsv = np.stack([hue, np.where(np.arange(11) > 0, 220, 0), np.full(11, 255)], axis=-1).astype(np.uint8)
-    table = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
-    return cv2.addWeighted(picture, 0.5, table[labels], 0.5, 0)
+        sitting.canvas.paste(skin_patch(box, rgb, [(inside, 0.3)], 1.0), box, ear, 0)

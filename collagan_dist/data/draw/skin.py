@@ -12,6 +12,7 @@ from collagan_dist.data.draw.curves import (
     eye_centre,
     face_outline,
     lips,
+    moved,
     nose_outline,
     nose_tip,
     smooth,
@@ -34,7 +35,7 @@ class Light:
         nx, ny = np.clip(np.asarray(x) / 1.32, -1, 1), np.clip((np.asarray(y) - 0.25) / 1.85, -1, 1)
         nz = np.sqrt(np.maximum(0.06, 1 - nx * nx - ny * ny))
         length = float(np.sqrt(1 + self.x**2 + self.y**2))
-        return 1.06 + self.contrast * ((nx * self.x + ny * self.y + nz) / length - 0.86)
+        return 1.0 + self.contrast * ((nx * self.x + ny * self.y + nz) / length - 0.86)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _wide_tones(field: SoftField, sitting: Sitting, hair_front: np.ndarray | Non
     strong = 0.5 + abs(sitting.light.x)
     if hair_front is not None:
         field.fill(layer, hair_front + np.array([0.0, 0.07 * view.scale]), (-0.2, -0.22, -0.22))
-    blush = 0.03 + 0.05 * head.blush
+    blush = 0.02 + 0.045 * head.blush
     for side in (-1, 1):
         tone(ellipse(side * 0.6, 0.62, 0.3, 0.24), (blush, -blush, -0.8 * blush))
         x, y = eye_centre(eyes, side)
@@ -99,8 +100,8 @@ def _wide_tones(field: SoftField, sitting: Sitting, hair_front: np.ndarray | Non
     tone(ellipse(0.0, below, 0.24, 0.06), (-0.14, -0.16, -0.16))
     _beard(field, layer, sitting)
     side_of_nose = [(0.02, 0.0), (0.16, 0.1), (0.2, 0.35), (nose.width + 0.08, 0.72 * nose.length), (0.06, 0.5)]
-    tone(np.array(side_of_nose) * (away, 1), (-0.17 * strong, -0.2 * strong, -0.2 * strong))
-    tone(np.array(side_of_nose) * (-away, 1) * (0.7, 1), (-0.03, -0.04, -0.04))
+    tone(np.array(side_of_nose) * (away, 1), (-0.24 * strong, -0.28 * strong, -0.28 * strong))
+    tone(np.array(side_of_nose) * (-away, 1) * (0.7, 1), (-0.06, -0.07, -0.07))
     field.add(layer, 0.055 * view.scale)
 
 
@@ -130,14 +131,14 @@ def _narrow_tones(field: SoftField, sitting: Sitting) -> None:
     nose, eyes, mouth, head = traits.nose, traits.eyes, traits.mouth, traits.head
     layer = field.layer()
     outline, lift = nose_outline(nose)
-    on_nose = view.points(np.column_stack([outline, _depths(outline, lift)]))
+    on_nose = view.front(outline, lift)
     half = len(outline) // 2
     # Shadow under the tip, contours of the wings, folds towards the mouth.
     base = nose_outline(nose)[0][half - 8 : half + 9]
-    under = np.vstack([base - (0, 0.04), base[::-1] + (0, 0.05)])
-    field.fill(layer, view.front(under, 0.14), (-0.2, -0.24, -0.24))
+    under = np.vstack([moved(base, 0, -0.04), moved(base[::-1], 0, 0.05)])
+    field.fill(layer, view.front(under, 0.14), (-0.26, -0.31, -0.3))
     wings = [on_nose[half - 16 : half - 3], on_nose[half + 4 : half + 17]]
-    field.stroke(layer, wings, (-0.2, -0.26, -0.26), 1)
+    field.stroke(layer, wings, (-0.3, -0.36, -0.36), 1)
     fold = -(0.04 + 0.1 * head.age + 0.6 * max(0.0, mouth.smile - 0.03))
     for side in (-1, 1):
         line = smooth([(nose.width + 0.02, 0.6), (nose.width + 0.16, 0.75), (mouth.width + 0.13, mouth.y - 0.06)], 4)
@@ -153,15 +154,12 @@ def _narrow_tones(field: SoftField, sitting: Sitting) -> None:
     field.fill(layer, view.front(np.vstack([philtrum, [(-0.06, mouth.y - 0.12)]])), (-0.05, -0.06, -0.06))
     x, y, rise = nose_tip(nose)
     shift = 0.05 if sitting.light.x > 0 else -0.05
-    ridge = np.array([(-0.035, 0.02), (0.035, 0.02), (0.045, 0.5), (-0.045, 0.5)]) + (shift * 0.6, 0)
-    field.fill(layer, view.front(ridge, 0.22), (0.07, 0.07, 0.07))
-    field.fill(layer, view.front(ellipse(x + shift, y - 0.03, 0.07, 0.05), rise), (0.17, 0.17, 0.17))
+    ridge = moved(np.array([(-0.035, 0.02), (0.035, 0.02), (0.045, 0.5), (-0.045, 0.5)]), shift * 0.6, 0)
+    # A gleam reflects the light, not the skin: on dark skin it is many times the skin's colour.
+    gleam = 0.12 * min(3.0, 190 / (sum(head.skin) / 3))
+    field.fill(layer, view.front(ridge, 0.22), (0.5 * gleam,) * 3)
+    field.fill(layer, view.front(ellipse(x + shift, y - 0.03, 0.07, 0.05), rise), (gleam,) * 3)
     field.add(layer, 0.02 * view.scale)
-
-
-def _depths(xy_N2: np.ndarray, lift: np.ndarray) -> np.ndarray:
-    x, y = xy_N2[:, 0], xy_N2[:, 1]
-    return 1.0 + lift - 0.5 * x * x - 0.12 * (y - 0.4) ** 2
 
 
 def skin_patch(box: Box, rgb: Rgb, shadows: list[tuple[np.ndarray, float]], sigma: float) -> np.ndarray:
