@@ -45,11 +45,9 @@ def png(image_HW3: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_grid(folder: Path, name: str, setup: Setup, generator: nn.Module, batch: Batch) -> Path:
-    """folder/NAME.png and the titles of its columns beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_grid(path: Path, setup: Setup, generator: nn.Module, batch: Batch) -> list[str]:
+    """A grid of the batch as PNG file `path`; the titles of its columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     pictures = columns(setup, run(generator, batch, setup), batch)
-    files.write_json(folder / "columns.json", list(pictures))
-    path = folder / f"{name}.png"
     files.write_bytes(path, png(draw_grid(pictures)))
-    return path
+    return list(pictures)

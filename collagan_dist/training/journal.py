@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from collagan_dist import files
 from collagan_dist.errors import DataError, NumericError
 from collagan_dist.runtime.metrics import MetricsFile, finite
 from collagan_dist.training.build import Setup, plain_plan
@@ -83,7 +84,8 @@ class Journal:
         if self.setup.world.is_main:
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
-            write_grid(self.run / "grids", f"step-{step:08d}", self.setup, networks.scored, self._grid_batch)
+            titles = write_grid(self.run / "grids" / f"step-{step:08d}.png", self.setup, networks.scored, self._grid_batch)
+            files.write_json(self.run / "grids" / "columns.json", titles)
 
     def close(self) -> None:
         if self._file is not None:

@@ -42,7 +42,7 @@ def score(run: Path, world: World, shards: str | None, split: str, hole: str | N
             if split == "test" and kind == (config.evaluate.hole or config.hole.kind):
                 files.write_json(run / "metrics.json", metrics)
             loader = setup.loader(split, setup.view(training=False, hole=kind), _SHEET_ROWS)
-            write_grid(path.parent, path.stem, setup, generator, _first(loader, setup))
+            write_grid(path.with_suffix(".png"), setup, generator, _first(loader, setup))
 
         setup.group.on_main(write)
         return metrics, path

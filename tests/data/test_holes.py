@@ -1,0 +1,62 @@
+"""Holes and fills of section 4.1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist import counter
+from collagan_dist.data import holes
+
+
+def keys(count: int) -> torch.Tensor:
+    return torch.from_numpy(counter.tensor_keys(counter.key64(1, "holes", np.arange(count))))
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_block_is_half_the_side_anywhere_inside(size: int) -> None:
+    hole = holes.block(keys(4000), size)[:, 0]
+    assert (hole.sum((1, 2)) == (size // 2) ** 2).all()  # 25 %
+    rows, columns = hole.any(2), hole.any(1)
+    assert (rows.sum(1) == size // 2).all() and (columns.sum(1) == size // 2).all()
+    corner = torch.stack([rows.int().argmax(1), columns.int().argmax(1)])
+    assert corner.min() == 0 and corner.max() == size // 2
+    counts = torch.bincount(corner.flatten(), minlength=size // 2 + 1).float()
+    assert (counts - 8000 / len(counts)).abs().max() < 6 * (8000 / len(counts)) ** 0.5
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_pattern_covers_20_to_30_percent(size: int) -> None:
+    share = holes.pattern(keys(300), size).float().mean((1, 2, 3))
+    assert share.min() >= 0.2 and share.max() <= 0.3
+    assert len({tuple(h.flatten().tolist()) for h in holes.pattern(keys(50), size)}) == 50
+
+
+def test_noise_hides_80_percent_of_pixels_alike_in_all_channels() -> None:
+    hole = holes.noise(keys(64), 128)
+    assert hole.shape == (64, 1, 128, 128)
+    assert abs(hole.float().mean() - 0.8) < 0.002
+    neighbours = (hole[..., 1:] & hole[..., :-1]).float().mean()
+    assert abs(neighbours - 0.64) < 0.004
+
+
+@pytest.mark.parametrize("kind", ["block", "noise"])
+def test_fill_is_uniform_noise(kind: str) -> None:
+    image = torch.full((16, 3, 64, 64), 0.3)
+    hole = holes.HOLES[kind](keys(16), 64)
+    x = holes.occlude(image, hole, kind, keys(16))
+    inside, outside = x.masked_select(hole), x.masked_select(~hole)
+    assert (outside == 0.3).all()
+    assert inside.min() < -0.99 and inside.max() > 0.99 and abs(inside.mean()) < 0.02 and abs(inside.var() - 1 / 3) < 0.02
+
+
+def test_pattern_is_filled_with_zeros() -> None:
+    hole = holes.pattern(keys(4), 64)
+    x = holes.occlude(torch.full((4, 3, 64, 64), 0.3), hole, "pattern", keys(4))
+    assert (x.masked_select(hole) == 0).all() and (x.masked_select(~hole) == 0.3).all()
+
+
+def test_no_hole_changes_nothing() -> None:
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(holes.occlude(image, holes.nothing(keys(2), 64), "none", keys(2)), image)

@@ -1,0 +1,115 @@
+"""Interrupted and continued equals uninterrupted, bit for bit; and the same command does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config import to_yaml
+from collagan_dist.contract import World
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import CheckpointError
+from collagan_dist.runtime import checkpoint
+from collagan_dist.training.loop import train
+from tests.conftest import collagan
+from tests.training.small import equal, small, weights
+
+
+@pytest.mark.parametrize("model", [{}, {"model__tasks": ["inpainting"], "schedule__adv_from": 3}])
+def test_continued_equals_uninterrupted(shards: Manifest, tmp_path: Path, model: dict) -> None:
+    train(small(shards.folder, **model), tmp_path / "whole", World())
+    for steps in (1, 4, 7):
+        train(small(shards.folder, **model, schedule__steps=steps), tmp_path / "parts", World())
+    assert equal(weights(tmp_path / "whole", 7), weights(tmp_path / "parts", 7))
+    assert _train_lines(tmp_path / "whole")[-1]["loss/total"] == _train_lines(tmp_path / "parts")[-1]["loss/total"]
+
+
+def test_another_seed_is_another_run(shards: Manifest, tmp_path: Path) -> None:
+    train(small(shards.folder), tmp_path / "a", World())
+    train(small(shards.folder, seed=1), tmp_path / "b", World())
+    assert not equal(weights(tmp_path / "a", 7), weights(tmp_path / "b", 7))
+
+
+@pytest.mark.parametrize(("ranks", "number", "code"), [(0, signal.SIGINT, 75), (2, signal.SIGTERM, None)])
+def test_a_signal_saves_and_the_same_command_continues(shards: Manifest, tmp_path: Path, ranks: int, number: int, code: int | None) -> None:
+    """Alone and under torchrun: stopped by a signal in the middle, run again, equal to a run that nobody stopped."""
+    config = tmp_path / "small.yaml"
+    config.write_text(to_yaml(small(shards.folder, schedule__steps=60)))
+    collagan("train", config, "--run", tmp_path / "whole", ranks=ranks)
+    start = [sys.executable, "-m", *(["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"] if ranks else [])]
+    command = [*start, "collagan_dist", "train", str(config), "--run", str(tmp_path / "run")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    metrics = tmp_path / "run/metrics.jsonl"
+    while child.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        time.sleep(0.02)
+    child.send_signal(number)
+    output = child.communicate(timeout=120)[0]
+    stopped = checkpoint.steps(tmp_path / "run/checkpoints")
+    assert stopped and 4 <= stopped[-1] < 60, output
+    assert f"stopped at step {stopped[-1]} of 60" in output and f"--run {tmp_path / 'run'}" in output
+    assert "Traceback" not in output or ranks  # torchrun's own agent prints one when it gets a signal
+    assert (tmp_path / "run/requeue").exists()
+    if code is not None:
+        assert child.returncode == code
+    collagan("train", config, "--run", tmp_path / "run", ranks=ranks)
+    assert equal(weights(tmp_path / "whole", 60), weights(tmp_path / "run", 60))
+    assert not (tmp_path / "run/requeue").exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(small(shards.folder), tmp_path / "whole", World())
+    train(small(shards.folder, checkpoint__every=2, schedule__steps=6), tmp_path / "run", World())
+    newest = tmp_path / "run/checkpoints/step-00000006/generator.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(content)
+    train(small(shards.folder), tmp_path / "run", World())
+    assert "step-00000006: generator.safetensors is damaged" in capsys.readouterr().err
+    assert equal(weights(tmp_path / "whole", 7), weights(tmp_path / "run", 7))
+
+
+def test_another_configuration_is_refused_with_the_difference(shards: Manifest, tmp_path: Path) -> None:
+    train(small(shards.folder, schedule__steps=2), tmp_path, World())
+    other = small(shards.folder, schedule__steps=3, loss__weights={"inpainting": {"adv": 0.8, "rec": 50.0}}, log__every=1)
+    with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --run"):
+        train(other, tmp_path, World())
+    assert train(other, tmp_path, World(), allow_config_change=True) == 3
+
+
+def test_only_the_newest_start_writes(shards: Manifest, tmp_path: Path) -> None:
+    """A second start takes the run over; the first one stops before it writes."""
+    from collagan_dist.errors import ClusterError
+    from collagan_dist.runtime.lease import Lease
+
+    first = Lease(tmp_path)
+    second = Lease(tmp_path)
+    second.check()
+    with pytest.raises(ClusterError, match="start 2 of this run has taken over"):
+        first.check()
+
+
+def test_keep_and_leftovers(shards: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/.step-00000003").mkdir(parents=True)
+    train(small(shards.folder, checkpoint__every=1, checkpoint__keep=2), tmp_path, World())
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000006", "step-00000007"]
+
+
+def test_the_log_of_a_continued_run_has_every_step_once(shards: Manifest, tmp_path: Path) -> None:
+    train(small(shards.folder, schedule__steps=4), tmp_path, World())
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 6, "loss/total": 1.0}\n{"kind": "train", "st')
+    train(small(shards.folder), tmp_path, World())
+    assert [line["step"] for line in _train_lines(tmp_path)] == [2, 4, 6, 7]
+    assert all("NaN" not in line for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+
+
+def _train_lines(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "train"]
