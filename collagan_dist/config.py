@@ -27,7 +27,9 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Every node of the tree: immutable, nothing unknown, nothing converted behind the user's back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Widths(Section):
@@ -201,7 +203,9 @@ class Config(Section):
         for task in self.loss.weights:
             if task not in self.model.tasks:
                 raise ValueError(f"loss.weights.{task}: the model has no such task ({', '.join(self.model.tasks)})")
-        weights = {task: self.loss.weights.get(task) or _default_weights(task, self.model.tasks) for task in self.model.tasks}
+        weights = {
+            task: self.loss.weights.get(task) or _default_weights(task, self.model.tasks) for task in self.model.tasks
+        }
         # The tree is frozen for everybody else; this fills in what the defaults leave open, once.
         object.__setattr__(self, "loss", self.loss.model_copy(update={"weights": weights}))
         return self
@@ -232,7 +236,11 @@ def model_label(model: Model) -> str:
 
 def presets() -> list[str]:
     """Names of the run configurations that come with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("collagan_dist.presets").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in resources.files("collagan_dist.presets").iterdir()
+        if p.name.endswith(".yaml")
+    )
 
 
 def load_config(source: str, model: str | None = None, sets: Iterable[str] = (), shards: str | None = None) -> Config:
@@ -301,11 +309,15 @@ def _read_source(source: str) -> tuple[str, str]:
         try:
             return Path(source).read_text(), source
         except OSError as error:
-            raise ConfigError(f"{source}: cannot read the configuration ({error.strerror}); give a YAML file or a preset: {', '.join(presets())}") from None
+            raise ConfigError(
+                f"{source}: cannot read the configuration ({error.strerror}); give a YAML file or a preset: {', '.join(presets())}"
+            ) from None
     if source not in presets():
         near = difflib.get_close_matches(source, presets(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no preset {source!r}{hint} Presets: {', '.join(presets())}; a file must end in .yaml")
+        raise ConfigError(
+            f"there is no preset {source!r}{hint} Presets: {', '.join(presets())}; a file must end in .yaml"
+        )
     return resources.files("collagan_dist.presets").joinpath(f"{source}.yaml").read_text(), f"preset {source}"
 
 
@@ -339,7 +351,9 @@ def _explain(error: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> st
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         known = _keys_at(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, 1) or [k for k in _all_keys() if k.endswith("." + path[-1])][:1]
+        near = (
+            difflib.get_close_matches(path[-1], known, 1) or [k for k in _all_keys() if k.endswith("." + path[-1])][:1]
+        )
         hint = f"did you mean {near[0]}?" if near else f"valid here: {', '.join(known)}"
         return f"{place}: unknown key {key}; {hint}"
     text = error["msg"].removeprefix("Value error, ")

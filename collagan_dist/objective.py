@@ -33,7 +33,11 @@ def discriminator_term(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> 
     return (-F.logsigmoid(real_logits.float()).mean() - F.logsigmoid(-fake_logits.float()).mean()) / 2
 
 
-def weighted_sum(rec: Mapping[str, torch.Tensor], adv: Mapping[str, torch.Tensor], weights: Mapping[str, tuple[float, float]]) -> torch.Tensor:
+def weighted_sum(
+    rec: Mapping[str, torch.Tensor], adv: Mapping[str, torch.Tensor], weights: Mapping[str, tuple[float, float]]
+) -> torch.Tensor:
     """L_Ω of eq. 3: Σ λ_adv L_adv + λ_rec L_rec. `weights` are (λ_adv, λ_rec) by task."""
-    terms = [weights[task][1] * value for task, value in rec.items()] + [weights[task][0] * value for task, value in adv.items()]
+    terms = [weights[task][1] * value for task, value in rec.items()] + [
+        weights[task][0] * value for task, value in adv.items()
+    ]
     return torch.stack(terms).sum()

@@ -57,12 +57,15 @@ def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: Lines) -> 
         for key_node, value in node.value:
             key = str(key_node.value)
             if key in result:
-                raise ConfigError(f"{where}:{key_node.start_mark.line + 1}: key {'.'.join((*path, key))} is given twice")
+                raise ConfigError(
+                    f"{where}:{key_node.start_mark.line + 1}: key {'.'.join((*path, key))} is given twice"
+                )
             lines[(*path, key)] = key_node.start_mark.line + 1
             result[key] = _plain(value, where, (*path, key), lines)
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_plain(child, where, path, lines) for child in node.value]
+    assert isinstance(node, yaml.ScalarNode)
     return _scalar(node, f"{where}:{line}")
 
 

@@ -30,7 +30,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The drawn faces packed for 64x64 pictures, in several shards a split."""
     out = tmp_path_factory.mktemp("shards") / "packed"
-    recipe = Recipe(dataset="celeba", root=str(drawn), labels="Label/img_celeba", out=str(out), samples_per_shard=20, store_size=88)
+    recipe = Recipe(
+        dataset="celeba", root=str(drawn), labels="Label/img_celeba", out=str(out), samples_per_shard=20, store_size=88
+    )
     pack(recipe, workers=1)
     return read_manifest(out)
 
@@ -50,9 +52,13 @@ def copy_of_drawn(drawn: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(drawn, tmp_path / "faces"))
 
 
-def collagan(*args: object, cwd: Path | None = None, ranks: int = 0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def collagan(
+    *args: object, cwd: Path | None = None, ranks: int = 0, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it; under torchrun with `ranks`."""
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--"] if ranks else ["-m"]
+    start = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--"] if ranks else ["-m"]
+    )
     result = subprocess.run(
         [sys.executable, *start, "collagan_dist", *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

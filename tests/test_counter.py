@@ -32,7 +32,10 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
 
 
 def test_every_part_of_a_key_counts() -> None:
-    keys = {int(counter.key64(*parts)) for parts in [(1, 2, 3), (1, 3, 2), (2, 1, 3), (1, 2, 4), ("1", 2, 3), (1, 2, -3), (1, 2)]}
+    keys = {
+        int(counter.key64(*parts))
+        for parts in [(1, 2, 3), (1, 3, 2), (2, 1, 3), (1, 2, 4), ("1", 2, 3), (1, 2, -3), (1, 2)]
+    }
     assert len(keys) == 7
 
 

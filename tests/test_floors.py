@@ -71,4 +71,6 @@ def test_recipe_folders_hold_no_python(folder: str) -> None:
 
 def test_help_is_light() -> None:
     code = "import sys, collagan_dist.commands.main as m; m.parser(); print([x for x in ('torch', 'numpy', 'pydantic', 'rich') if x in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

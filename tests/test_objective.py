@@ -35,7 +35,9 @@ def test_an_undecided_discriminator_has_loss_ln_2() -> None:
 
 def test_large_logits_stay_finite() -> None:
     big = torch.full((1, 1, 2, 2), 200.0)
-    assert torch.isfinite(objective.discriminator_term(-big, big)) and torch.isfinite(objective.generator_term(-big, "ns"))
+    assert torch.isfinite(objective.discriminator_term(-big, big)) and torch.isfinite(
+        objective.generator_term(-big, "ns")
+    )
 
 
 def test_weighted_sum_is_eqs_2_and_3() -> None:
@@ -91,7 +93,11 @@ def test_eq_6_has_no_gradient_outside_the_hole(over: str) -> None:
     assert (output.grad[outside] == 0).all() and (output.grad[~outside] != 0).all()
     m = (~b.hole_B1HW).double().numpy()  # the paper's M
     difference = np.abs(b.image_B3HW.numpy() * (1 - m) - output.detach().numpy() * (1 - m))
-    expected = difference.mean() if over == "all" else np.mean([d.sum() / (3 * (1 - mm).sum()) for d, mm in zip(difference, m, strict=True)])
+    expected = (
+        difference.mean()
+        if over == "all"
+        else np.mean([d.sum() / (3 * (1 - mm).sum()) for d, mm in zip(difference, m, strict=True)])
+    )
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -99,7 +105,9 @@ def test_without_concentration_all_pixels_count() -> None:
     b = batch()
     output = torch.randn_like(b.image_B3HW)
     task = tasks("model.concentrated=false")["inpainting"]
-    assert task.reconstruction(output, b, b.image_B3HW).item() == pytest.approx((output - b.image_B3HW).abs().mean().item())
+    assert task.reconstruction(output, b, b.image_B3HW).item() == pytest.approx(
+        (output - b.image_B3HW).abs().mean().item()
+    )
     assert task.shown(output, b) is output
 
 
@@ -109,5 +117,7 @@ def test_l2_of_labels_and_heatmaps() -> None:
         if name != "inpainting":
             target = task.target(b)
             output = torch.randn_like(target)
-            assert task.reconstruction(output, b, target).item() == pytest.approx(((output - target) ** 2).mean().item(), rel=1e-5)
+            assert task.reconstruction(output, b, target).item() == pytest.approx(
+                ((output - target) ** 2).mean().item(), rel=1e-5
+            )
             assert target.min() >= -1 and target.max() <= 1

@@ -11,9 +11,16 @@ EXAMPLE = "collagan complete runs/demo photo.jpg --out completed --hole block"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder")
-    parser.add_argument("input", metavar="INPUT", help="a picture or a folder of pictures; what is not square is centre-cropped")
+    parser.add_argument(
+        "input", metavar="INPUT", help="a picture or a folder of pictures; what is not square is centre-cropped"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
-    parser.add_argument("--hole", default="block", metavar="PNG|KIND", help="a PNG (white = hole), or block, pattern, noise (default: %(default)s)")
+    parser.add_argument(
+        "--hole",
+        default="block",
+        metavar="PNG|KIND",
+        help="a PNG (white = hole), or block, pattern, noise (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

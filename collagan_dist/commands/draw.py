@@ -22,4 +22,6 @@ def run(args: argparse.Namespace) -> None:
 
     with progress("drawing", "faces") as advance:
         draw_faces(Path(args.out), args.count, args.seed, args.workers, lambda done: advance(done, args.count))
-    print(f"{args.out}: {args.count} faces of seed {args.seed}; next: collagan pack shards/drawn.yaml --root {args.out}")
+    print(
+        f"{args.out}: {args.count} faces of seed {args.seed}; next: collagan pack shards/drawn.yaml --root {args.out}"
+    )

@@ -13,7 +13,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
-    parser.add_argument("--hole", choices=["block", "pattern", "noise", "none"], help="kind of holes (default: those of training)")
+    parser.add_argument(
+        "--hole", choices=["block", "pattern", "noise", "none"], help="kind of holes (default: those of training)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,7 +11,14 @@ from contextlib import contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Gives advance(done, total)."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(file=sys.stderr)
     bar = Progress(

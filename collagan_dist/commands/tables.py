@@ -22,7 +22,9 @@ def metrics_table(metrics: dict[str, Any]) -> None:
 
     baselines = {name: b for name, b in metrics.get("baselines", {}).items() if isinstance(b, dict)}
     subset = metrics.get("baselines", {}).get("samples")
-    table = Table(title=f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes", title_justify="left")
+    table = Table(
+        title=f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes", title_justify="left"
+    )
     table.add_column("metric")
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
         table.add_column(name.replace("_", " "), justify="right")

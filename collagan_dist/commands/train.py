@@ -8,17 +8,26 @@ import sys
 from pathlib import Path
 
 HELP = "train alone, under torchrun or under srun; the same command continues"
-EXAMPLE = "collagan train stable --data packed/celeba --set schedule.batch=128\n         torchrun --nproc-per-node 8 -m collagan_dist train stable --data packed/celeba"
+EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
+         torchrun --nproc-per-node 8 -m -- collagan_dist train stable --data packed/celeba"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file")
     parser.add_argument("--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd")
     parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`")
-    parser.add_argument("--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of what is learned>)")
+    parser.add_argument(
+        "--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of what is learned>)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the configuration")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, and stop")
-    parser.add_argument("--allow-config-change", action="store_true", help="continue although what is learned differs from the checkpoint's")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and the plan, and stop"
+    )
+    parser.add_argument(
+        "--allow-config-change",
+        action="store_true",
+        help="continue although what is learned differs from the checkpoint's",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,7 +36,9 @@ def run(args: argparse.Namespace) -> None:
 
     config = configuration.load_config(args.config, args.model, args.set, args.data)
     label = configuration.model_label(config.model)
-    folder = Path(args.run or f"runs/{Path(args.config).stem}-{label.replace('*', 'star')}-{configuration.identity_hash(config)}")
+    folder = Path(
+        args.run or f"runs/{Path(args.config).stem}-{label.replace('*', 'star')}-{configuration.identity_hash(config)}"
+    )
     world = detect()
     if args.dry_run:
         _dry_run(config, folder, world)
@@ -61,5 +72,5 @@ def _command(launcher: str, local_size: int) -> str:
     """The command that continues this start, as a person would type it."""
     own = shlex.join(["collagan", *sys.argv[1:]])
     if launcher == "torchrun":
-        return f"torchrun --nproc-per-node {local_size} -m collagan_dist {shlex.join(sys.argv[1:])}"
+        return f"torchrun --nproc-per-node {local_size} -m -- collagan_dist {shlex.join(sys.argv[1:])}"
     return f"srun {own}" if launcher == "srun" else own

@@ -10,7 +10,9 @@ EXAMPLE = "collagan verify packed/celeba --deep"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", metavar="SHARDS", help="folder made by `collagan pack`")
-    parser.add_argument("--deep", action="store_true", help="hash every file, read every sample through webdataset and decode it")
+    parser.add_argument(
+        "--deep", action="store_true", help="hash every file, read every sample through webdataset and decode it"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ on a CPU, and next to nothing as torch code on the device (benchmarks/README.md)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from collagan_dist.data.shards import Stored
 class Decoder:
     """Decodes up to `batch` samples at a time to pictures and label maps of `canvas` x `canvas` pixels.
 
-    `resize` may be left out when every stored picture is a canvas already. On a GPU by nvJPEG ("mixed"), on a CPU by libjpeg-turbo; fancy upsampling makes both give the same picture.
+    `resize` may be left out when every stored picture is a canvas already. On a GPU by nvJPEG ("mixed"), on a
+    CPU by libjpeg-turbo; fancy upsampling makes both give the same picture.
     """
 
     def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
@@ -30,11 +32,16 @@ class Decoder:
             self._pipe.set_outputs(*self._graph("mixed" if gpu is not None else "cpu"))
         self._pipe.build()
 
-    def _graph(self, device: str) -> list:
-        from nvidia.dali import fn, types
+    def _graph(self, device: str) -> list[Any]:
+        import nvidia.dali as dali
+
+        fn: Any = dali.fn
+        types: Any = dali.types
 
         jpg = fn.external_source(name="jpg", dtype=types.UINT8, ndim=1)
-        picture = fn.decoders.image(jpg, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False)
+        picture = fn.decoders.image(
+            jpg, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False
+        )
         outputs = [picture]
         if self.labels:
             png = fn.external_source(name="png", dtype=types.UINT8, ndim=1)

@@ -32,9 +32,13 @@ def block(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
 def pattern(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
     """A window of the Context Encoder's random pattern that covers 20 to 30 % of the picture."""
     whole, area = _pattern(size)
-    places = (counter.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(whole) - size + 1)).astype(np.int64)
+    places = (counter.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(whole) - size + 1)).astype(
+        np.int64
+    )
     top, left = places[:, :_TRIES], places[:, _TRIES:]
-    share = (area[top + size, left + size] - area[top, left + size] - area[top + size, left] + area[top, left]) / size**2
+    share = (
+        area[top + size, left + size] - area[top, left + size] - area[top + size, left] + area[top, left]
+    ) / size**2
     accepted = (share >= PATTERN_SHARE[0]) & (share <= PATTERN_SHARE[1])
     # The first accepted window; where none of the tries is (about 1 in 10^9), the one nearest to a quarter.
     best = np.where(accepted.any(1), accepted.argmax(1), abs(share - 0.25).argmin(1))
@@ -52,7 +56,12 @@ def nothing(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
     return torch.zeros(len(keys_B2), 1, size, size, dtype=torch.bool, device=keys_B2.device)
 
 
-HOLES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"block": block, "pattern": pattern, "noise": noise, "none": nothing}
+HOLES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+    "block": block,
+    "pattern": pattern,
+    "noise": noise,
+    "none": nothing,
+}
 
 
 def occlude(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, kind: str, keys_B2: torch.Tensor) -> torch.Tensor:

@@ -98,14 +98,19 @@ class Loader:
         epoch = epochs if view.augment is not None else np.full(len(ids), -1)
         shift, angle, scale, flip = geometry.draw(counter.key64(view.seed, "geometry", epoch, uids), view.augment)
         to_stored = np.stack(
-            [geometry.view_to_stored(s, view.image_size, shift[i], angle[i], scale[i], flip[i]) for i, s in enumerate(samples)]
+            [
+                geometry.view_to_stored(s, view.image_size, shift[i], angle[i], scale[i], flip[i])
+                for i, s in enumerate(samples)
+            ]
         )
         to_canvas = np.stack([geometry.region_to_canvas(r, self.canvas) for r in decoded.regions]) @ to_stored
         grid = geometry.sample_grid(torch.from_numpy(to_canvas).to(self.device), view.image_size, self.canvas)
         image = geometry.warp_image(decoded.image_BHW3, grid)
         label = points = None
         if decoded.label_BHW is not None:
-            label = geometry.swap_labels(geometry.warp_labels(decoded.label_BHW, grid), torch.from_numpy(flip).to(self.device))
+            label = geometry.swap_labels(
+                geometry.warp_labels(decoded.label_BHW, grid), torch.from_numpy(flip).to(self.device)
+            )
         if view.points:
             stored = np.array([s.landmarks for s in samples], np.float64)
             moved = geometry.move_points(stored, np.linalg.inv(to_stored), flip)
@@ -118,7 +123,9 @@ class Loader:
 def _require(split: Split, view: View, first: Stored) -> None:
     folder = split.manifest.folder
     if view.labels and first.labels is None:
-        raise DataError(f"{folder}: has no label maps, which the segmentation task needs; pack with `labels`, or train --model M_id")
+        raise DataError(
+            f"{folder}: has no label maps, which the segmentation task needs; pack with `labels`, or train --model M_id"
+        )
     if view.points and first.landmarks is None:
         raise DataError(f"{folder}: has no landmarks, which the landmarks task needs; train --model M_is")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Manifest:
     folder: Path
     dataset: str
     recipe: dict[str, Any]
-    splits: dict[str, tuple[Shard, ...]]
+    splits: Mapping[str, tuple[Shard, ...]]
     quarantined: int
     hash: str = ""
 
@@ -78,17 +78,28 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{folder}: no manifest.json, so this is no finished data set; make one with `collagan pack RECIPE --out {folder}`") from None
+        raise DataError(
+            f"{folder}: no manifest.json, so this is no finished data set; make one with `collagan pack RECIPE --out {folder}`"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         data = json.loads(content)
         if data["version"] != VERSION:
-            raise DataError(f"{path}: is of format {data['version']}, this program reads format {VERSION}; pack the data set again")
+            raise DataError(
+                f"{path}: is of format {data['version']}, this program reads format {VERSION}; pack the data set again"
+            )
         if data["classes"] != list(CLASSES) or data["landmarks"] != list(LANDMARKS):
             raise DataError(f"{path}: has other label classes or landmarks than this program; pack the data set again")
         splits = {name: tuple(Shard(**shard) for shard in part["shards"]) for name, part in data["splits"].items()}
-        return Manifest(Path(folder), data["dataset"], data["recipe"], splits, data["quarantined"], hashlib.sha256(content).hexdigest())
+        return Manifest(
+            Path(folder),
+            data["dataset"],
+            data["recipe"],
+            splits,
+            data["quarantined"],
+            hashlib.sha256(content).hexdigest(),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is not a manifest ({error!r}); pack the data set again") from None
 
@@ -97,7 +108,9 @@ def quick_check(manifest: Manifest) -> None:
     """Sizes of all shards, and every index bound to its tar by hash. Raises DataError naming all that is wrong."""
     wrong = [problem for shard in manifest for problem in _problems(manifest.folder, shard)]
     if wrong:
-        raise DataError("\n".join([*wrong, f"pack the data set again: remove {manifest.folder} and run `collagan pack`"]))
+        raise DataError(
+            "\n".join([*wrong, f"pack the data set again: remove {manifest.folder} and run `collagan pack`"])
+        )
 
 
 def _problems(folder: Path, shard: Shard) -> Iterator[str]:

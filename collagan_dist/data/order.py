@@ -71,7 +71,9 @@ def check_batch(samples: int, batch: int, world: World) -> None:
             f"set schedule.batch to {2 * world.size} or more, or start fewer ranks"
         )
     if samples < batch:
-        raise DataError(f"the split has {samples} samples, one global batch needs {batch}; set schedule.batch to at most {samples}")
+        raise DataError(
+            f"the split has {samples} samples, one global batch needs {batch}; set schedule.batch to at most {samples}"
+        )
 
 
 def shares(samples: int, world: World) -> np.ndarray:

@@ -57,7 +57,10 @@ class Part:
 
 
 def pack(
-    recipe: Recipe, workers: int = 0, max_bad: float = 0.001, progress: Callable[[int, int], None] = lambda done, total: None
+    recipe: Recipe,
+    workers: int = 0,
+    max_bad: float = 0.001,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
     """Pack the recipe's data set, or what is left of it to pack. `progress` gets samples done and in all.
 
@@ -84,7 +87,12 @@ def plan(recipe: Recipe, samples: list[Sample]) -> Iterator[Lot]:
             chosen = tuple(mine[i] for i in order[start : start + recipe.samples_per_shard])
             content = json.dumps([recipe.store, recipe.store_size, [asdict(s) for s in chosen]])
             yield Lot(
-                recipe.out, f"{split}-{number:06d}.tar", recipe.store, recipe.store_size, chosen, hashlib.sha256(content.encode()).hexdigest()
+                recipe.out,
+                f"{split}-{number:06d}.tar",
+                recipe.store,
+                recipe.store_size,
+                chosen,
+                hashlib.sha256(content.encode()).hexdigest(),
             )
 
 
@@ -102,13 +110,21 @@ def build(lot: Lot) -> Part:
                 quarantine.append((sample.source, str(error)))
         shard_file.finish()
     index = shard_file.index()
-    shard = Shard(lot.name, tar_path.stat().st_size, files.sha256(tar_path), hashlib.sha256(index).hexdigest(), len(shard_file.rows))
+    shard = Shard(
+        lot.name,
+        tar_path.stat().st_size,
+        files.sha256(tar_path),
+        hashlib.sha256(index).hexdigest(),
+        len(shard_file.rows),
+    )
     if shard.samples:
         files.write_bytes(folder / shard.index_name, index)
     else:
         tar_path.unlink()
     part = Part(lot.plan, shard, tuple(quarantine))
-    files.write_json(_note(folder, lot.name), {"plan": part.plan, "shard": asdict(shard), "quarantine": part.quarantine})
+    files.write_json(
+        _note(folder, lot.name), {"plan": part.plan, "shard": asdict(shard), "quarantine": part.quarantine}
+    )
     return part
 
 
@@ -147,14 +163,18 @@ def _check_landmarks(points: Any, width: int, height: int) -> None:
     if not all(-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5 for x, y in points):
         raise Unusable(f"a landmark lies outside the {width}x{height} picture")
     if (side := face_square(points).side) < MIN_FACE:
-        raise Unusable(f"undersized: the face's square has {side:.0f} pixels ({FACE_SQUARE} x the landmarks' extent), needs {MIN_FACE}")
+        raise Unusable(
+            f"undersized: the face's square has {side:.0f} pixels ({FACE_SQUARE} x the landmarks' extent), needs {MIN_FACE}"
+        )
 
 
 def _check_keys(samples: list[Sample]) -> None:
     seen: dict[str, str] = {}
     for sample in samples:
         if sample.key in seen:
-            raise DataError(f"{sample.source} and {seen[sample.key]} would both be sample {sample.key!r}; rename one of them")
+            raise DataError(
+                f"{sample.source} and {seen[sample.key]} would both be sample {sample.key!r}; rename one of them"
+            )
         seen[sample.key] = sample.source
 
 
@@ -192,9 +212,14 @@ def _finished(lot: Lot) -> Part | None:
     shard = Shard(**data["shard"])
     tar, index = folder / shard.name, folder / shard.index_name
     there = shard.samples == 0 or (
-        tar.exists() and tar.stat().st_size == shard.bytes and index.exists() and files.sha256(index) == shard.idx_sha256
+        tar.exists()
+        and tar.stat().st_size == shard.bytes
+        and index.exists()
+        and files.sha256(index) == shard.idx_sha256
     )
-    return Part(data["plan"], shard, tuple(map(tuple, data["quarantine"]))) if there and data["plan"] == lot.plan else None
+    return (
+        Part(data["plan"], shard, tuple(map(tuple, data["quarantine"]))) if there and data["plan"] == lot.plan else None
+    )
 
 
 def _sweep_out(out: Path, lots: list[Lot]) -> None:
@@ -229,7 +254,7 @@ def _build_all(lots: list[Lot], workers: int, progress: Callable[[int, int], Non
             for future in as_completed(futures):
                 take(futures[future], future.result())
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # lots under way end well or clean up
             raise
     return [parts[lot.name] for lot in lots]
 
@@ -252,8 +277,9 @@ def _finish(recipe: Recipe, lots: list[Lot], parts: list[Part], max_bad: float) 
             f"{len(quarantine)} of {total} pictures are unusable, more than --max-bad {max_bad:g} allows; "
             f"see {out / 'quarantine.jsonl'}, mend them or raise --max-bad, and run the same command"
         )
-    splits = {
-        split: tuple(p.shard for p in parts if p.shard.name.startswith(f"{split}-") and p.shard.samples) for split in recipe.splits
+    splits: dict[str, tuple[Shard, ...]] = {
+        split: tuple(p.shard for p in parts if p.shard.name.startswith(f"{split}-") and p.shard.samples)
+        for split in recipe.splits
     }
     if not any(splits.values()):
         raise DataError(f"{recipe.root}: not one usable picture; see {out / 'quarantine.jsonl'}")

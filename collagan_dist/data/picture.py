@@ -83,18 +83,25 @@ def read_labels(path: str, shape: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode not in ("L", "P"):
-                raise DataError(f"{path}: a label map must be an 8-bit single-channel PNG, this is {image.mode}; convert it")
+                raise DataError(
+                    f"{path}: a label map must be an 8-bit single-channel PNG, this is {image.mode}; convert it"
+                )
             labels = np.asarray(image)
     except FileNotFoundError:
-        raise DataError(f"{path}: the label map is missing; make it (`collagan draw` writes them), or leave `labels` out of the recipe") from None
+        raise DataError(
+            f"{path}: the label map is missing; make it (`collagan draw` writes them), or leave `labels` out of the recipe"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: the label map is damaged ({error}); make it anew") from None
     if labels.shape != shape:
-        raise DataError(f"{path}: the label map is {labels.shape[1]}x{labels.shape[0]}, its picture {shape[1]}x{shape[0]}; make it in the picture's size")
+        raise DataError(
+            f"{path}: the label map is {labels.shape[1]}x{labels.shape[0]}, its picture {shape[1]}x{shape[0]}; make it in the picture's size"
+        )
     wrong = labels >= len(CLASSES)
     if wrong.any():
         raise DataError(
-            f"{path}: label {int(labels.max())} is outside 0..{len(CLASSES) - 1} ({int(wrong.sum())} pixels); map the labels to the classes of shards/README.md"
+            f"{path}: label {int(labels.max())} is outside 0..{len(CLASSES) - 1} ({int(wrong.sum())} pixels); "
+            "map the labels to the classes of shards/README.md"
         )
     return labels
 

@@ -17,7 +17,9 @@ from collagan_dist.errors import ConfigError
 class Recipe(BaseModel):
     """See shards/README.md for the contract of what comes out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     dataset: Literal["celeba", "celeba_aligned"]
     """Reader: CelebA's layout in the wild (`Img/img_celeba`) or aligned (`Img/img_align_celeba`)."""
@@ -40,7 +42,9 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
     try:
         text = Path(path).read_text()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the recipe ({error.strerror}); the ones that exist lie in shards/") from None
+        raise ConfigError(
+            f"{path}: cannot read the recipe ({error.strerror}); the ones that exist lie in shards/"
+        ) from None
     tree, lines = yaml_strict.load(text, path)
     for item in sets:
         key, equals, value = item.partition("=")
@@ -60,5 +64,11 @@ def _explain(error: Any, where: str, lines: yaml_strict.Lines) -> str:
     place = f"{where}:{line}" if line else where
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Recipe.model_fields, 1)
-        return f"{place}: unknown key {key}; " + (f"did you mean {near[0]}?" if near else f"valid: {', '.join(Recipe.model_fields)}")
-    return f"{place}: {key}: {error['msg']} (given: {error['input']!r})" if error["type"] != "missing" else f"{place}: {key} is missing"
+        return f"{place}: unknown key {key}; " + (
+            f"did you mean {near[0]}?" if near else f"valid: {', '.join(Recipe.model_fields)}"
+        )
+    return (
+        f"{place}: {key}: {error['msg']} (given: {error['input']!r})"
+        if error["type"] != "missing"
+        else f"{place}: {key} is missing"
+    )

@@ -65,7 +65,9 @@ class _OpenShard:
             self.rows = wire.decode_index((manifest.folder / shard.index_name).read_bytes())
             self.file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: cannot be opened with its index ({error}); run `collagan verify {manifest.folder}`") from None
+            raise DataError(
+                f"{self.path}: cannot be opened with its index ({error}); run `collagan verify {manifest.folder}`"
+            ) from None
 
     def __del__(self) -> None:
         if hasattr(self, "file"):
@@ -79,7 +81,9 @@ class _OpenShard:
         start, end = members[0].offset, max(m.offset + m.size for m in members)
         content = os.pread(self.file, end - start, start)
         if len(content) < end - start:
-            raise DataError(f"{self.path}: sample {self.key(row)} is cut short; run `collagan verify {self.path.parent} --deep`")
+            raise DataError(
+                f"{self.path}: sample {self.key(row)} is cut short; run `collagan verify {self.path.parent} --deep`"
+            )
         parts = {m.extension: (m.offset - start, m.size) for m in members}
         offset, size = parts["json"]
         meta: dict[str, Any] = json.loads(content[offset : offset + size])

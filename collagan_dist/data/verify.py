@@ -16,7 +16,9 @@ from collagan_dist.data.manifest import Manifest, Shard, quick_check, read_manif
 from collagan_dist.errors import DataError
 
 
-def verify(folder: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest:
+def verify(
+    folder: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Manifest:
     """Manifest, sizes and indexes; `deep`: sha256 of every file, every sample read through webdataset and decoded.
 
     Raises DataError that names every shard with something wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -22,7 +23,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [3 + channels, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
-        for number, (cin, cout) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (cin, cout) in enumerate(itertools.pairwise(widths)):
             layers += [nn.Conv2d(cin, cout, 4, 2, 1, bias=number == 0), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
         del layers[1]  # the first layer's normalization
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 2, 1))

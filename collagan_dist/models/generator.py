@@ -26,7 +26,8 @@ class Generator(nn.Module):
         levels = int(math.log2(image_size))
         widths = [width * min(2**i, _MAX_FACTOR) for i in range(levels)]
         self.encoder = nn.ModuleList(
-            _down(cin, cout, norm=0 < i < levels - 1) for i, (cin, cout) in enumerate(zip([3, *widths], widths, strict=False))
+            _down(cin, cout, norm=0 < i < levels - 1)
+            for i, (cin, cout) in enumerate(zip([3, *widths], widths, strict=False))
         )
         # Decoder layer j turns level levels-j into levels-j-1; all but the first see encoder features beside their own.
         self.decoder = nn.ModuleList(
@@ -58,6 +59,7 @@ class Generator(nn.Module):
     def start_at(self, mean_C: torch.Tensor) -> None:
         """Let the output layer begin at the targets' mean per channel (decisions: sparse outputs never leave -1 otherwise)."""
         limit = math.tanh(2.0)
+        assert self.output.bias is not None
         with torch.no_grad():
             self.output.bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
 

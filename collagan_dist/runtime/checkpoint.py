@@ -58,7 +58,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(folder).free >> 20
-        raise CheckpointError(f"{final}: no space left ({free} MB free); make room, the former checkpoint is intact") from None
+        raise CheckpointError(
+            f"{final}: no space left ({free} MB free); make room, the former checkpoint is intact"
+        ) from None
     shutil.rmtree(final, ignore_errors=True)
     partial.replace(final)
     files.sync_folder(folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,10 @@ from collagan_dist.config import Adam, Runtime
 from collagan_dist.contract import World
 
 # torch 2.13 renamed the switch.
-_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DDP).parameters else "broadcast_buffers"
+_NO_SYNC = (
+    "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DDP).parameters else "broadcast_buffers"
+)
+_RANK_BUFFERS: dict[str, Any] = {_NO_SYNC: False}
 
 
 class Engine:
@@ -30,7 +34,7 @@ class Engine:
 
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, in the configured memory layout."""
-        return module.to(self.device, memory_format=self.layout)
+        return module.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """What to call in training so that gradients are those of the global batch."""
@@ -59,7 +63,7 @@ class DDPEngine(Engine):
         # Buffers are rank 0's by agreement and are shared when they matter (checkpoint, evaluation), not every step:
         # syncing them inside forward would touch batch statistics that an earlier pass of the same step still needs.
         devices = [self.device.index or 0] if self.device.type == "cuda" else None
-        return DDP(module, device_ids=devices, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False})
+        return DDP(module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
 
 
 ENGINES: dict[str, type[Engine]] = {"plain": Engine, "ddp": DDPEngine}

@@ -27,7 +27,9 @@ class Group:
             where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             try:
-                dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=timeout))
+                dist.init_process_group(
+                    backend, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=timeout)
+                )
             except (RuntimeError, ValueError) as error:
                 raise ClusterError(
                     f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {where} within {timeout:g} s; "
@@ -90,9 +92,9 @@ class Group:
                 result = (work(), None)
             except CollaganError as error:
                 result = (None, error)
-        value, error = self.broadcast(result)
-        if error is not None:
-            raise error
+        value, failure = self.broadcast(result)
+        if failure is not None:
+            raise failure
         return value  # type: ignore[return-value]
 
     def broadcast_tensors(self, tensors: list[torch.Tensor]) -> None:

@@ -12,7 +12,14 @@ from collagan_dist.errors import ClusterError
 # SLURM_PROCID too, so an srun step is known by SLURM_STEP_ID beside a task count of the step.
 _TORCHRUN = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _RAY = ("COLLAGAN_RAY_TRIAL", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
-_SRUN = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NODEID")
+_SRUN = (
+    "SLURM_STEP_ID",
+    "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_LOCALID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_NODEID",
+)
 
 
 def detect(env: Mapping[str, str] = os.environ) -> World:
@@ -25,7 +32,9 @@ def detect(env: Mapping[str, str] = os.environ) -> World:
 
 def _is_task(env: Mapping[str, str]) -> bool:
     """Whether this is a task of a step that srun started, not the batch script or an interactive shell of its job."""
-    return env["SLURM_STEP_ID"].isdigit() and "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") != "interactive"
+    return (
+        env["SLURM_STEP_ID"].isdigit() and "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") != "interactive"
+    )
 
 
 def _world(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> World:
@@ -33,5 +42,7 @@ def _world(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> Wor
         # Slurm writes tasks per node as "2" or "4(x2),3": the first number is enough where nodes are alike.
         rank, size, local_rank, local_size, node = (int(env[n].split("(")[0].split(",")[0]) for n in names)
     except (KeyError, ValueError) as error:
-        raise ClusterError(f"started by {launcher}, but its variable {error} is missing or no number; start through torchrun or srun") from None
+        raise ClusterError(
+            f"started by {launcher}, but its variable {error} is missing or no number; start through torchrun or srun"
+        ) from None
     return World(rank, size, local_rank, local_size, node, launcher)

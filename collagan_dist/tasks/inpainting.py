@@ -83,7 +83,9 @@ def psnr(truth: np.ndarray, other: np.ndarray) -> float:
 def _quality(truth_HW3: np.ndarray, done_HW3: np.ndarray, hole_HW: np.ndarray) -> dict[str, float]:
     from skimage.metrics import structural_similarity
 
-    mean, ssim_map = structural_similarity(truth_HW3, done_HW3, win_size=SSIM_WINDOW, channel_axis=2, data_range=255, full=True)
+    mean, ssim_map = structural_similarity(
+        truth_HW3, done_HW3, win_size=SSIM_WINDOW, channel_axis=2, data_range=255, full=True
+    )
     inside = bool(hole_HW.any())
     return {
         "psnr": psnr(truth_HW3, done_HW3),

@@ -31,7 +31,10 @@ class Landmarks(Task):
         assert batch.points_BK2 is not None
         truth = batch.points_BK2.double().cpu().numpy()
         distance = np.linalg.norm(read_points(output) - truth, axis=-1)
-        return {"landmark_error": distance, "landmark_error_hole": np.where(_inside(truth, batch.hole_B1HW), distance, np.nan)}
+        return {
+            "landmark_error": distance,
+            "landmark_error_hole": np.where(_inside(truth, batch.hole_B1HW), distance, np.nan),
+        }
 
     def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from collagan_dist.data import holes
 from collagan_dist.data.picture import Unusable, read_picture
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
-from collagan_dist.runtime.engine import Engine, build_engine
+from collagan_dist.runtime.engine import build_engine
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite, to_bytes

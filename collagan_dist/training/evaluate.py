@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,12 @@ def _head(batch: Batch, limit: int) -> Batch | None:
     count = int((batch.ids_B < limit).sum())
     if count == 0:
         return None
-    optional = [None if t is None else t[:count] for t in (batch.label_BHW, batch.points_BK2)]
-    return Batch(
-        batch.image_B3HW[:count], batch.input_B3HW[:count], batch.hole_B1HW[:count], *optional,
-        batch.ids_B[:count], batch.epoch_B[:count], batch.keys_B2[:count],
-    )  # fmt: skip
+    tensors = {
+        name: value[:count]
+        for name, value in vars(batch).items()
+        if value is not None  # a set without labels or landmarks
+    }
+    return replace(batch, **tensors)
 
 
 def _statistics(setup: Setup) -> dict[str, Any]:
@@ -93,7 +95,9 @@ def _statistics(setup: Setup) -> dict[str, Any]:
 def _concatenate(parts: list[Measured]) -> Measured:
     if not parts:
         return {}
-    return {task: {name: np.concatenate([p[task][name] for p in parts]) for name in parts[0][task]} for task in parts[0]}
+    return {
+        task: {name: np.concatenate([p[task][name] for p in parts]) for name in parts[0][task]} for task in parts[0]
+    }
 
 
 def _concatenate_named(parts: list[dict[str, Measured]]) -> dict[str, Measured]:
@@ -106,7 +110,14 @@ def _summary(setup: Setup, parts: list[Any], split: str, hole: str, few: int) ->
     order_of_ids = np.argsort(ids)
     rows = _sorted(_concatenate([p[1] for p in parts]), order_of_ids)
     values, errors = _summarize(setup.tasks, rows)
-    result: dict[str, Any] = {"split": split, "hole": hole, "blend": "none", "samples": len(ids), **values, "se": errors}
+    result: dict[str, Any] = {
+        "split": split,
+        "hole": hole,
+        "blend": "none",
+        "samples": len(ids),
+        **values,
+        "se": errors,
+    }
     if few:
         with_some = [p for p in parts if p[2]]
         few_order = np.argsort(np.concatenate([p[0][p[0] < few] for p in with_some]))

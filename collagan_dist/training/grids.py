@@ -34,7 +34,9 @@ def columns(setup: Setup, outputs: Pictures, batch: Batch) -> dict[str, torch.Te
 
 def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
     """(H, W, 3) uint8: one row a sample."""
-    tiles = [np.pad(to_bytes(p), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for p in pictures.values()]
+    tiles = [
+        np.pad(to_bytes(p), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for p in pictures.values()
+    ]
     rows = np.concatenate(tiles, axis=2)
     return np.concatenate(list(rows), axis=0)
 

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from collagan_dist import files
 from collagan_dist.errors import DataError, NumericError
@@ -66,7 +74,9 @@ class Journal:
         self._sums, self._count, self._since, self._waited = {}, 0, now, waited
         bad = [name for name, value in losses.items() if not np.isfinite(value)]
         if bad:
-            raise NumericError(f"step {step}: {', '.join(bad)} became NaN or Inf; lower optim.generator.lr or the loss weights, then run the same command")
+            raise NumericError(
+                f"step {step}: {', '.join(bad)} became NaN or Inf; lower optim.generator.lr or the loss weights, then run the same command"
+            )
         if self._file is not None and self._progress is not None:
             self._file.write("train", step, record)
             self._progress.show(step, record)
@@ -75,7 +85,9 @@ class Journal:
         """An eval line. Collective."""
         config = self.setup.config.evaluate
         self.setup.group.broadcast_tensors(networks.buffers())
-        metrics = evaluate(self.setup, networks.scored, config.split, config.hole or self.setup.config.hole.kind, baselines=0)
+        metrics = evaluate(
+            self.setup, networks.scored, config.split, config.hole or self.setup.config.hole.kind, baselines=0
+        )
         if self._file is not None:
             self._file.write("eval", step, metrics)
 
@@ -84,7 +96,9 @@ class Journal:
         if self.setup.world.is_main:
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
-            titles = write_grid(self.run / "grids" / f"step-{step:08d}.png", self.setup, networks.scored, self._grid_batch)
+            titles = write_grid(
+                self.run / "grids" / f"step-{step:08d}.png", self.setup, networks.scored, self._grid_batch
+            )
             files.write_json(self.run / "grids" / "columns.json", titles)
 
     def close(self) -> None:

@@ -82,10 +82,14 @@ class Networks:
             if self.ema is not None:
                 self.ema.load_state_dict(files.get("ema") or files["generator"])
         except (RuntimeError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from None
+            raise CheckpointError(
+                f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
+            ) from None
         for owner, name, parameter, optimizer in self._parameters():
             prefix = f"{owner}/{name}/"
-            state = {key.removeprefix(prefix): value for key, value in files["optimizer"].items() if key.startswith(prefix)}
+            state = {
+                key.removeprefix(prefix): value for key, value in files["optimizer"].items() if key.startswith(prefix)
+            }
             if state:
                 optimizer.state[parameter] = {key: _like(parameter, value) for key, value in state.items()}
 
@@ -94,7 +98,9 @@ class Networks:
             ("generator", self.generator, self.generator_optimizer),
             ("discriminators", self.discriminators, self.discriminator_optimizer),
         )
-        return ((owner, name, p, optimizer) for owner, module, optimizer in sides for name, p in module.named_parameters())
+        return (
+            (owner, name, p, optimizer) for owner, module, optimizer in sides for name, p in module.named_parameters()
+        )
 
 
 def _like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:

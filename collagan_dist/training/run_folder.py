@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from collagan_dist import __version__, config as configuration, files
+from collagan_dist import __version__, files
+from collagan_dist import config as configuration
 from collagan_dist.config import Config
 from collagan_dist.errors import CheckpointError, ConfigError, NumericError
 from collagan_dist.runtime import checkpoint
@@ -39,7 +40,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lease = Lease(self.path)
         except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run") from None
+            raise ConfigError(
+                f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run"
+            ) from None
         (self.path / "requeue").unlink(missing_ok=True)
         manifest, config = self.setup.manifest, self.setup.config
         files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
@@ -54,7 +57,12 @@ class RunFolder:
         )
         files.write_json(
             self.path / "world.json",
-            {"command": command, "started": time.strftime("%Y-%m-%d %H:%M:%S %z"), "world_size": self.setup.world.size, "ranks": facts},
+            {
+                "command": command,
+                "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                "world_size": self.setup.world.size,
+                "ranks": facts,
+            },
         )
 
     def resume(self, networks: Networks, allow_change: bool, warn: Callable[[str], None]) -> int:
@@ -66,7 +74,8 @@ class RunFolder:
         found = self.setup.group.gather(loaded.state["step"] if loaded else 0)
         if len(set(found)) > 1:
             raise CheckpointError(
-                f"{self.checkpoints}: ranks find different checkpoints (steps {sorted(set(found))}); the run folder must be on storage that all nodes share"
+                f"{self.checkpoints}: ranks find different checkpoints (steps {sorted(set(found))}); "
+                "the run folder must be on storage that all nodes share"
             )
         if loaded is None:
             return 0
@@ -89,7 +98,9 @@ class RunFolder:
         self._lease.check()
         config = self.setup.config
         if not networks.finite():
-            raise NumericError(f"step {step}: parameters hold NaN or Inf; nothing was saved, lower the learning rate and run again")
+            raise NumericError(
+                f"step {step}: parameters hold NaN or Inf; nothing was saved, lower the learning rate and run again"
+            )
         state = {
             "step": step,
             "samples": step * config.schedule.batch,
@@ -120,16 +131,24 @@ def load_generator(run: Path, networks_generator: torch.nn.Module, warn: Callabl
     """Put a run's newest generator, the averaged one where there is one, into a module; its step."""
     loaded = checkpoint.load_latest(run / "checkpoints", warn)
     if loaded is None:
-        raise CheckpointError(f"{run}: holds no checkpoint yet; train it first: collagan train {run / 'config.yaml'} --run {run}")
+        raise CheckpointError(
+            f"{run}: holds no checkpoint yet; train it first: collagan train {run / 'config.yaml'} --run {run}"
+        )
     try:
         networks_generator.load_state_dict(loaded.tensors.get("ema") or loaded.tensors["generator"])
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{loaded.path}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[-1].strip()}") from None
+        raise CheckpointError(
+            f"{loaded.path}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[-1].strip()}"
+        ) from None
     return int(loaded.state["step"])
 
 
 def _facts(setup: Setup) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else platform.processor() or platform.machine()
+    gpu = (
+        torch.cuda.get_device_name(setup.device)
+        if setup.device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "host": socket.gethostname(), "pid": os.getpid(), "device": str(setup.device), "name": gpu, "launcher": setup.world.launcher,
         "python": platform.python_version(), "torch": torch.__version__, "collagan_dist": __version__,

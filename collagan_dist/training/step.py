@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from torch import nn
 
@@ -43,7 +42,9 @@ class Step:
             real, fake = self._discriminators(batch.input_B3HW, targets, fakes)
         losses = {name: objective.discriminator_term(real[name], fake[name]) for name in self.tasks}
         loss = torch.stack(list(losses.values())).sum()
-        self.engine.update(loss, self.networks.discriminator_optimizer, self._rate(self.config.optim.discriminators, number))
+        self.engine.update(
+            loss, self.networks.discriminator_optimizer, self._rate(self.config.optim.discriminators, number)
+        )
         return {f"loss/{name}/disc": value.detach() for name, value in losses.items()}
 
     def generator_phase(
@@ -58,7 +59,9 @@ class Step:
             adv = {name: objective.generator_term(logits[name], self.config.loss.adv) for name in self.tasks}
         loss = objective.weighted_sum(rec, adv, self.weights)
         self.engine.update(loss, self.networks.generator_optimizer, self._rate(self.config.optim.generator, number))
-        values = {f"loss/{name}/rec": value for name, value in rec.items()} | {f"loss/{name}/adv": value for name, value in adv.items()}
+        values = {f"loss/{name}/rec": value for name, value in rec.items()} | {
+            f"loss/{name}/adv": value for name, value in adv.items()
+        }
         return {name: value.detach() for name, value in values.items()} | {"loss/total": loss.detach()}
 
     def rate(self, number: int) -> float:
@@ -96,5 +99,3 @@ class frozen:
     def __exit__(self, *_: object) -> None:
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-
-

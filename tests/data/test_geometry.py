@@ -34,15 +34,24 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None)
     rng = np.random.default_rng(0)
     batch, canvas, view = 6, 88, 64
     smooth = rng.uniform(0, 255, (batch, 12, 12, 3))
-    image = np.stack([np.stack([np.kron(s[..., c], np.ones((8, 8)))[:canvas, :canvas] for c in range(3)], -1) for s in smooth]).astype(np.uint8)
+    image = np.stack(
+        [np.stack([np.kron(s[..., c], np.ones((8, 8)))[:canvas, :canvas] for c in range(3)], -1) for s in smooth]
+    ).astype(np.uint8)
     image = np.pad(image, ((0, 0), (0, canvas - image.shape[1]), (0, canvas - image.shape[2]), (0, 0)), mode="edge")
     label = rng.integers(0, len(CLASSES), (batch, canvas, canvas)).astype(np.uint8)
     points = np.array([[30.0, 35], [56, 33], [44, 48], [34, 60], [53, 61]]) + rng.normal(0, 2, (batch, 5, 2))
     shift, angle, scale, flip = geometry.draw(np.arange(1, batch + 1).astype(np.uint64) * np.uint64(2**60), augment)
-    matrix = np.stack([geometry.view_to_stored(stored(points[i].tolist(), 88, 88), view, shift[i], angle[i], scale[i], flip[i]) for i in range(batch)])
+    matrix = np.stack(
+        [
+            geometry.view_to_stored(stored(points[i].tolist(), 88, 88), view, shift[i], angle[i], scale[i], flip[i])
+            for i in range(batch)
+        ]
+    )
     grid = geometry.sample_grid(torch.from_numpy(matrix), view, canvas)
     got_image = (geometry.warp_image(torch.from_numpy(image), grid).permute(0, 2, 3, 1).numpy() + 1) * 127.5
-    got_label = geometry.swap_labels(geometry.warp_labels(torch.from_numpy(label), grid), torch.from_numpy(flip)).numpy()
+    got_label = geometry.swap_labels(
+        geometry.warp_labels(torch.from_numpy(label), grid), torch.from_numpy(flip)
+    ).numpy()
     got_points = geometry.move_points(points, np.linalg.inv(matrix), flip)
     for i in range(batch):
         centre = (points[i].min(0) + points[i].max(0)) / 2
@@ -67,7 +76,9 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None)
 
 
 def test_augmentation_stays_in_its_ranges() -> None:
-    shift, angle, scale, flip = geometry.draw(np.arange(5000).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), Augment())
+    shift, angle, scale, flip = geometry.draw(
+        np.arange(5000).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), Augment()
+    )
     assert np.abs(shift).max() <= 0.05 and np.abs(shift).max() > 0.049
     assert np.abs(np.rad2deg(angle)).max() <= 5 and np.abs(np.rad2deg(angle)).max() > 4.9
     assert scale.min() >= 0.9 and scale.max() <= 1.1 and scale.min() < 0.902
@@ -81,7 +92,9 @@ def test_the_margin_holds_every_augmented_view() -> None:
     top, left, bottom, right = geometry.canvas_region(sample)
     for signs in np.ndindex(2, 2, 2, 2):
         sx, sy, sa, ss = (2 * s - 1 for s in signs)
-        matrix = geometry.view_to_stored(sample, size, 0.05 * np.array([sx, sy]), np.deg2rad(5 * sa), 1 + 0.1 * ss, False)
+        matrix = geometry.view_to_stored(
+            sample, size, 0.05 * np.array([sx, sy]), np.deg2rad(5 * sa), 1 + 0.1 * ss, False
+        )
         at = corners @ matrix.T
         assert (at[:, 0] + 0.5 > left - 0.2).all() and (at[:, 0] + 0.5 < right + 0.2).all()
         assert (at[:, 1] + 0.5 > top - 0.2).all() and (at[:, 1] + 0.5 < bottom + 0.2).all()
@@ -120,7 +133,14 @@ def test_both_kinds_of_storage_show_the_same(drawn, tmp_path) -> None:  # type: 
     """A view from stored crops equals the view from original photos up to a second JPEG compression."""
     views = {}
     for store in ("crop", "original"):
-        recipe = Recipe(dataset="celeba", root=str(drawn), labels="Label/img_celeba", out=str(tmp_path / store), store=store, store_size=176)
+        recipe = Recipe(
+            dataset="celeba",
+            root=str(drawn),
+            labels="Label/img_celeba",
+            out=str(tmp_path / store),
+            store=store,
+            store_size=176,
+        )
         views[store] = _first_batch(pack(recipe, workers=1), Augment(), size=128)
     assert (views["crop"].image_B3HW - views["original"].image_B3HW).abs().mean() < 0.015
     assert (views["crop"].label_BHW == views["original"].label_BHW).float().mean() > 0.98

@@ -48,7 +48,9 @@ def test_fill_is_uniform_noise(kind: str) -> None:
     x = holes.occlude(image, hole, kind, keys(16))
     inside, outside = x.masked_select(hole), x.masked_select(~hole)
     assert (outside == 0.3).all()
-    assert inside.min() < -0.99 and inside.max() > 0.99 and abs(inside.mean()) < 0.02 and abs(inside.var() - 1 / 3) < 0.02
+    assert (
+        inside.min() < -0.99 and inside.max() > 0.99 and abs(inside.mean()) < 0.02 and abs(inside.var() - 1 / 3) < 0.02
+    )
 
 
 def test_pattern_is_filled_with_zeros() -> None:

@@ -29,7 +29,14 @@ from collagan_dist.errors import DataError
 
 
 def recipe(root: Path, out: Path, **changes: object) -> Recipe:
-    known = {"dataset": "celeba", "root": str(root), "labels": "Label/img_celeba", "out": str(out), "samples_per_shard": 20, "store_size": 88}
+    known = {
+        "dataset": "celeba",
+        "root": str(root),
+        "labels": "Label/img_celeba",
+        "out": str(out),
+        "samples_per_shard": 20,
+        "store_size": 88,
+    }
     return Recipe.model_validate({**known, **changes}, strict=False)
 
 
@@ -89,11 +96,18 @@ def test_crop_keeps_the_margin_square_around_the_face(drawn: Path, shards: Manif
         scale = np.ptp(stored, axis=0).max() / np.ptp(annotated, axis=0).max()
         shift = (stored - scale * annotated).mean(0)
         assert np.abs(scale * annotated + shift - stored).max() < 0.02
-        photo = gaussian(cv2.imread(str(drawn / "Img/img_celeba" / meta["source"]))[:, :, ::-1] / 255.0, 0.3 / scale, channel_axis=2)
-        expected = warp(photo, AffineTransform(scale=scale, translation=shift).inverse, output_shape=(88, 88), mode="reflect")
+        photo = gaussian(
+            cv2.imread(str(drawn / "Img/img_celeba" / meta["source"]))[:, :, ::-1] / 255.0, 0.3 / scale, channel_axis=2
+        )
+        expected = warp(
+            photo, AffineTransform(scale=scale, translation=shift).inverse, output_shape=(88, 88), mode="reflect"
+        )
         difference = np.abs(expected * 255 - simplejpeg.decode_jpeg(sample["jpg"], "RGB"))
         assert difference.mean() < 2.5
-        assert difference.mean() < np.abs(np.roll(expected, 1, axis=1) * 255 - simplejpeg.decode_jpeg(sample["jpg"], "RGB")).mean()
+        assert (
+            difference.mean()
+            < np.abs(np.roll(expected, 1, axis=1) * 255 - simplejpeg.decode_jpeg(sample["jpg"], "RGB")).mean()
+        )
 
 
 def test_original_keeps_the_jpegs_own_bytes(drawn: Path, tmp_path: Path) -> None:
@@ -118,7 +132,9 @@ def test_original_writes_anew_what_readers_would_disagree_about(copy_of_drawn: P
     for name in ("000001.jpg", "000002.jpg"):
         meta, sample = metas[name]
         with Image.open(io.BytesIO(sample["jpg"])) as image:
-            assert meta["reencoded"] is True and image.mode == "RGB" and image.size == (360, 440) and not image.getexif()
+            assert (
+                meta["reencoded"] is True and image.mode == "RGB" and image.size == (360, 440) and not image.getexif()
+            )
 
 
 def test_killed_and_continued_gives_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
@@ -140,12 +156,19 @@ def _kill_rounds(drawn: Path, tmp_path: Path, rounds: int) -> None:
     length = time.monotonic() - began
     for number in range(rounds):
         out = tmp_path / f"killed{number}"
-        child = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         time.sleep(length * (0.3 + 0.7 * number / max(1, rounds)) if rounds > 1 else length * 0.7)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         time.sleep(0.3)
-        alive = subprocess.run(["ps", "-o", "stat=", "-s", str(child.pid)], capture_output=True, text=True).stdout.split()
+        alive = subprocess.run(
+            ["ps", "-o", "stat=", "-s", str(child.pid)], capture_output=True, text=True
+        ).stdout.split()
         assert all(state.startswith("Z") for state in alive), "workers outlive a killed pack"
         if out.exists() and not (out / "manifest.json").exists():
             with pytest.raises(DataError, match=r"no manifest\.json"):
@@ -156,7 +179,9 @@ def _kill_rounds(drawn: Path, tmp_path: Path, rounds: int) -> None:
 
 def _recipe_file(drawn: Path, tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"dataset: celeba\nroot: {drawn}\nlabels: Label/img_celeba\nout: x\nsamples_per_shard: 4\nstore_size: 88\n")
+    path.write_text(
+        f"dataset: celeba\nroot: {drawn}\nlabels: Label/img_celeba\nout: x\nsamples_per_shard: 4\nstore_size: 88\n"
+    )
     return path
 
 
@@ -174,7 +199,15 @@ def test_unusable_pictures_are_named_and_left_out(copy_of_drawn: Path, tmp_path:
     manifest = pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1)
     lines = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines()]
     assert [line["key"] for line in lines] == [f"00000{n}.jpg" for n in range(1, 8)]
-    reasons = ["damaged JPEG", "damaged, or not", "empty file", "No such file", "CMYK", "decompression bomb", "smaller than"]
+    reasons = [
+        "damaged JPEG",
+        "damaged, or not",
+        "empty file",
+        "No such file",
+        "CMYK",
+        "decompression bomb",
+        "smaller than",
+    ]
     assert all(part in line["reason"] for part, line in zip(reasons, lines, strict=True))
     assert manifest.quarantined == 7 and manifest.samples("train") == 48 - 7
     verify(tmp_path / "out", deep=True)

@@ -24,7 +24,9 @@ def batch(count: int = 4, size: int = 32, kind: str = "block") -> Batch:
     label = torch.randint(0, len(CLASSES), (count, size, size), dtype=torch.uint8)
     label[0][label[0] == 8] = 0
     points = torch.rand(count, len(LANDMARKS), 2) * (size - 9) + 4
-    return Batch(image, holes.occlude(image, hole, kind, keys), hole, label, points, np.arange(count), np.zeros(count), keys)
+    return Batch(
+        image, holes.occlude(image, hole, kind, keys), hole, label, points, np.arange(count), np.zeros(count), keys
+    )
 
 
 def naive_psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -134,7 +136,9 @@ def test_baselines() -> None:
     assert np.abs(read_points(drawn) - mean_points).max() <= 0.25 + 1e-5
     fills = tasks["inpainting"].baselines(b, {})
     seen = ~b.hole_B1HW[0, 0]
-    assert torch.allclose(fills["mean_colour"][0, :, 0, 0], torch.stack([b.image_B3HW[0, c][seen].mean() for c in range(3)]), atol=1e-5)
+    assert torch.allclose(
+        fills["mean_colour"][0, :, 0, 0], torch.stack([b.image_B3HW[0, c][seen].mean() for c in range(3)]), atol=1e-5
+    )
     # A biharmonic fill continues a plane exactly.
     ramp = torch.linspace(-0.5, 0.5, 64).expand(4, 3, 64, 64).contiguous()
     b.image_B3HW = ramp

@@ -24,7 +24,15 @@ def setup(manifest: Manifest, **changes: object) -> Setup:
     """What one rank trains with, without the other ranks' processes: reading needs none."""
     config = small(manifest.folder, **changes)
     device = torch.device("cpu")
-    return Setup(config, World(), device, Group(World(), device, 60), Engine(config.runtime, device), manifest, build_tasks(config))
+    return Setup(
+        config,
+        World(),
+        device,
+        Group(World(), device, 60),
+        Engine(config.runtime, device),
+        manifest,
+        build_tasks(config),
+    )
 
 
 def batches(manifest: Manifest, rank: int, size: int, steps: range, kind: str) -> list[Batch]:
@@ -54,7 +62,9 @@ def test_ranks_together_see_what_one_rank_sees(shards: Manifest, size: int, kind
 def test_views_differ_between_epochs_and_not_between_runs(shards: Manifest) -> None:
     first, again = batches(shards, 0, 1, range(8), "block"), batches(shards, 0, 1, range(8), "block")
     assert all(torch.equal(a.input_B3HW, b.input_B3HW) for a, b in zip(first, again, strict=True))
-    by_epoch = [{int(i): x for b in part for i, x in zip(b.ids_B, b.image_B3HW, strict=True)} for part in (first[:4], first[4:])]
+    by_epoch = [
+        {int(i): x for b in part for i, x in zip(b.ids_B, b.image_B3HW, strict=True)} for part in (first[:4], first[4:])
+    ]
     assert all(not torch.equal(by_epoch[0][i], by_epoch[1][i]) for i in range(48))
 
 
@@ -64,7 +74,10 @@ def test_ddp_learns_as_one_rank_does(shards: Manifest, tmp_path: Path) -> None:
     config.write_text(to_yaml(small(shards.folder, schedule__batch=12, schedule__steps=3, log__every=1)))
     collagan("train", config, "--run", tmp_path / "one")
     collagan("train", config, "--run", tmp_path / "two", ranks=2)
-    lines = {name: [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")}
+    lines = {
+        name: [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    }
     losses = {name: [x["loss/inpainting/rec"] for x in rows if x["kind"] == "train"] for name, rows in lines.items()}
     assert losses["one"] == pytest.approx(losses["two"], rel=0.02)
     assert json.loads((tmp_path / "two/world.json").read_text())["world_size"] == 2

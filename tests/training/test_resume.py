@@ -38,14 +38,22 @@ def test_another_seed_is_another_run(shards: Manifest, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "number", "code"), [(0, signal.SIGINT, 75), (2, signal.SIGTERM, None)])
-def test_a_signal_saves_and_the_same_command_continues(shards: Manifest, tmp_path: Path, ranks: int, number: int, code: int | None) -> None:
+def test_a_signal_saves_and_the_same_command_continues(
+    shards: Manifest, tmp_path: Path, ranks: int, number: int, code: int | None
+) -> None:
     """Alone and under torchrun: stopped by a signal in the middle, run again, equal to a run that nobody stopped."""
     config = tmp_path / "small.yaml"
     config.write_text(to_yaml(small(shards.folder, schedule__steps=60)))
     collagan("train", config, "--run", tmp_path / "whole", ranks=ranks)
-    start = [sys.executable, "-m", *(["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"] if ranks else [])]
+    start = [
+        sys.executable,
+        "-m",
+        *(["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"] if ranks else []),
+    ]
     command = [*start, "collagan_dist", "train", str(config), "--run", str(tmp_path / "run")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     metrics = tmp_path / "run/metrics.jsonl"
     while child.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
         time.sleep(0.02)
@@ -63,7 +71,9 @@ def test_a_signal_saves_and_the_same_command_continues(shards: Manifest, tmp_pat
     assert not (tmp_path / "run/requeue").exists()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(
+    shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(small(shards.folder), tmp_path / "whole", World())
     train(small(shards.folder, checkpoint__every=2, schedule__steps=6), tmp_path / "run", World())
     newest = tmp_path / "run/checkpoints/step-00000006/generator.safetensors"
@@ -77,7 +87,9 @@ def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(shards: Manifest
 
 def test_another_configuration_is_refused_with_the_difference(shards: Manifest, tmp_path: Path) -> None:
     train(small(shards.folder, schedule__steps=2), tmp_path, World())
-    other = small(shards.folder, schedule__steps=3, loss__weights={"inpainting": {"adv": 0.8, "rec": 50.0}}, log__every=1)
+    other = small(
+        shards.folder, schedule__steps=3, loss__weights={"inpainting": {"adv": 0.8, "rec": 50.0}}, log__every=1
+    )
     with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --run"):
         train(other, tmp_path, World())
     assert train(other, tmp_path, World(), allow_config_change=True) == 3

@@ -64,12 +64,16 @@ def _landmarks(path: Path) -> dict[str, tuple[tuple[float, float], ...]]:
         except ValueError:
             values = []
         if len(values) != 10:
-            raise DataError(f"{path}:{number}: {name} needs 10 integers (x and y of five points), found {' '.join(fields)!r}; correct the line")
+            raise DataError(
+                f"{path}:{number}: {name} needs 10 integers (x and y of five points), found {' '.join(fields)!r}; correct the line"
+            )
         if name in result:
             raise DataError(f"{path}:{number}: {name} stands here for the second time; remove one of its lines")
         result[name] = tuple(zip(values[::2], values[1::2], strict=True))
     if len(result) != announced:
-        raise DataError(f"{path}:1: announces {announced} pictures, the file lists {len(result)}; it is cut short or edited")
+        raise DataError(
+            f"{path}:1: announces {announced} pictures, the file lists {len(result)}; it is cut short or edited"
+        )
     return result
 
 
@@ -78,7 +82,9 @@ def _partition(path: Path) -> dict[str, str]:
     for number, line in _lines(path):
         name, *rest = line.split()
         if len(rest) != 1 or rest[0] not in ("0", "1", "2"):
-            raise DataError(f"{path}:{number}: {name} needs one split number (0 train, 1 valid, 2 test), found {' '.join(rest)!r}")
+            raise DataError(
+                f"{path}:{number}: {name} needs one split number (0 train, 1 valid, 2 test), found {' '.join(rest)!r}"
+            )
         if name in result:
             raise DataError(f"{path}:{number}: {name} stands here for the second time; remove one of its lines")
         result[name] = SPLITS[int(rest[0])]
@@ -107,7 +113,9 @@ def _same_names(landmarks: dict[str, tuple], splits: dict[str, str], one: Path, 
 def _key(name: str, path: Path) -> str:
     key = Path(name).stem
     if not key.isascii() or "." in key or "/" in name or len(key) > _KEY_LIMIT or key.startswith(".") or not key:
-        raise DataError(f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {_KEY_LIMIT} letters; rename it")
+        raise DataError(
+            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {_KEY_LIMIT} letters; rename it"
+        )
     return key
 
 

@@ -1,0 +1,42 @@
+# make demo   from nothing to a trained, evaluated, pictured model     make test   the tests
+PYTHON ?= python3
+BIN := .venv/bin
+# Ranks of the demo: all GPUs of this machine (as many as share its batch of 16), or two processes on the CPU.
+RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); print(max((r for r in (1, 2, 4, 8) if r <= n), default=2))")
+TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(RANKS) -m -- collagan_dist
+
+.PHONY: setup demo test test-full check bench clean-demo
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/collagan draw demo/faces --count 3000 --seed 1
+	$(BIN)/collagan pack shards/drawn.yaml --root demo/faces --out demo/shards --set store_size=88
+	$(TORCHRUN) train demo --data demo/shards --run demo/run
+	$(TORCHRUN) evaluate demo/run
+	$(BIN)/collagan report demo/run
+	@echo "look at:"
+	@echo "  demo/run/report.html"
+	@ls demo/run/grids/step-*.png | tail -1 | sed 's/^/  /'
+
+clean-demo:
+	rm -rf demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-full: setup
+	COLLAGAN_FULL=1 $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
