@@ -18,6 +18,7 @@ _ROWS = {
 def metrics_table(metrics: dict[str, Any]) -> None:
     """The headline metrics of metrics.json: model, standard error, baselines."""
     from rich.console import Console
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     baselines = {name: b for name, b in metrics.get("baselines", {}).items() if isinstance(b, dict)}
@@ -25,7 +26,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     table = Table(
         title=f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes", title_justify="left"
     )
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
         table.add_column(name.replace("_", " "), justify="right")
     for key, (title, form) in _ROWS.items():
@@ -33,7 +34,9 @@ def metrics_table(metrics: dict[str, Any]) -> None:
             others = [_scalar(b.get(key)) for b in baselines.values()]
             cells = [value, _scalar(metrics["se"].get(key)), *others]
             table.add_row(title, *("" if c is None else format(c, form) for c in cells))
-    Console().print(table)
+    console = Console()
+    # A log has no width of its own.
+    (console if console.is_terminal else Console(width=120)).print(table)
 
 
 def _scalar(value: Any) -> float | None:

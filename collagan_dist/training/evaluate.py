@@ -23,7 +23,7 @@ Measured = dict[str, Rows]
 
 
 def evaluate(setup: Setup, generator: nn.Module, split: str, hole: str, baselines: int) -> dict[str, Any]:
-    """metrics.json of a generator: see the contract in docs/formats.md. Collective; every rank gets the result.
+    """metrics.json of a generator: see the contract in docs/run-folder.md. Collective; every rank gets the result.
 
     Baselines are computed on the first `baselines` samples, and `baselines.model` repeats the generator on those.
     """

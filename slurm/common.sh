@@ -1,0 +1,21 @@
+# Sourced by the batch scripts: where the project is, which collagan to run, how ranks meet.
+
+# The batch script runs from a spool copy, so the project is found through the command that was submitted.
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+project=$(cd "$(dirname "$script")/.." && pwd)
+
+if [ -x "$project/.venv/bin/collagan" ]; then
+    PATH="$project/.venv/bin:$PATH"
+elif ! command -v collagan >/dev/null; then
+    echo "slurm: no collagan on PATH and no $project/.venv; run 'make setup' in $project" >&2
+    exit 2
+fi
+export PATH
+
+# shellcheck source=../cluster/env.sh
+. "$project/cluster/env.sh"
+
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -1)
+# A restarted job must not meet the port of its first life, nor two jobs of one node each other.
+MASTER_PORT=$((20000 + (SLURM_JOB_ID * 10 + ${SLURM_RESTART_COUNT:-0}) % 10000))
+export MASTER_ADDR MASTER_PORT

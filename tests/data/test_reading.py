@@ -1,0 +1,102 @@
+"""Shards through every reader: ours, plain webdataset, DALI's own; and device batches that do not depend on batching."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.data.decode import Decoder
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.pack import pack
+from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.shards import Split
+from collagan_dist.data.verify import verify
+from collagan_dist.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def webdataset_samples(manifest: Manifest, split: str) -> list[dict]:
+    import webdataset
+
+    return list(
+        webdataset.WebDataset([str(manifest.folder / s.name) for s in manifest.shards(split)], shardshuffle=False)
+    )
+
+
+def dali_samples(manifest: Manifest, split: str) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(picture, label map, json bytes) of DALI's own webdataset reader with our index files."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    tars = [str(manifest.folder / s.name) for s in manifest.shards(split)]
+    index = [str(manifest.folder / s.index_name) for s in manifest.shards(split)]
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None)
+    def reader():  # type: ignore[no-untyped-def]
+        jpg, seg, meta = fn.readers.webdataset(
+            paths=tars, index_paths=index, ext=["jpg", "seg.png", "json"], missing_component_behavior="error"
+        )
+        return fn.decoders.image(jpg, output_type=types.RGB), fn.decoders.image(seg, output_type=types.ANY_DATA), meta
+
+    pipe = reader()
+    pipe.build()
+    return [tuple(np.array(o.at(0)) for o in pipe.run()) for _ in range(manifest.samples(split))]
+
+
+def all_readers_agree(manifest: Manifest, split: str) -> None:
+    ours = Split(manifest, split)
+    others = webdataset_samples(manifest, split)
+    dali = dali_samples(manifest, split)
+    assert len(ours) == len(others) == len(dali) == manifest.samples(split)
+    for number, (other, (picture, labels, meta)) in enumerate(zip(others, dali, strict=True)):
+        mine = ours.read(number)
+        assert mine.key == other["__key__"] == ours.key(number)
+        assert mine.jpg.tobytes() == other["jpg"] and mine.labels.tobytes() == other["seg.png"]
+        assert json.loads(other["json"])["landmarks"] == mine.landmarks and meta.tobytes() == other["json"]
+        side = max(mine.width, mine.height)
+        if mine.width == mine.height:
+            image, label = Decoder(1, side, True, False, 1, CPU)([mine], np.zeros((1, 4)))
+            assert (image[0].numpy() == picture).all() and (label[0].numpy() == labels[..., 0]).all()
+
+
+def test_drawn_faces_through_every_reader(shards: Manifest) -> None:
+    for split in shards.splits:
+        all_readers_agree(shards, split)
+
+
+@pytest.mark.parametrize("store", ["crop", "original"])
+@pytest.mark.parametrize(
+    ("dataset", "labels"), [("celeba", "Label/img_celeba"), ("celeba_aligned", "Label/img_align_celeba")]
+)
+def test_photographs_through_every_reader(faces: Path, tmp_path: Path, store: str, dataset: str, labels: str) -> None:
+    recipe = Recipe(
+        dataset=dataset, root=str(faces), labels=labels, out=str(tmp_path / "out"), store=store, samples_per_shard=30
+    )
+    manifest = pack(recipe, workers=2)
+    assert {name: manifest.samples(name) for name in manifest.splits} == {"train": 75, "valid": 13, "test": 14}
+    assert manifest.quarantined == 0
+    verify(manifest.folder, deep=True)
+    all_readers_agree(manifest, "test")
+    if store == "original":
+        folder = faces / ("Img/img_celeba" if dataset == "celeba" else "Img/img_align_celeba")
+        for sample in webdataset_samples(manifest, "valid"):
+            assert sample["jpg"] == (folder / json.loads(sample["json"])["source"]).read_bytes()
+
+
+def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manifest, tmp_path: Path) -> None:
+    import shutil
+
+    from collagan_dist.data.manifest import read_manifest
+
+    copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
+    split = Split(read_manifest(copy), "test")
+    split.read(0)
+    with (copy / "test-000000.tar").open("r+b") as file:
+        file.truncate(3000)
+    with pytest.raises(DataError, match=r"test-000000.tar: sample .* is cut short"):
+        for number in range(len(split)):
+            split.read(number)

@@ -1,0 +1,69 @@
+"""On a GPU: the same batches, decoding and losses as on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.contract import World
+from collagan_dist.data.decode import Decoder
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards import Split
+from collagan_dist.runtime.engine import Engine
+from collagan_dist.runtime.group import Group
+from collagan_dist.tasks import build_tasks
+from collagan_dist.training.build import Setup
+from collagan_dist.training.loop import train
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.step import Step
+from tests.training.small import equal, small, weights
+
+pytestmark = pytest.mark.gpu
+
+
+def setup(manifest: Manifest, device: torch.device) -> Setup:
+    config = small(manifest.folder, hole__kind="noise")
+    return Setup(
+        config,
+        World(),
+        device,
+        Group(World(), device, 60),
+        Engine(config.runtime, device),
+        manifest,
+        build_tasks(config),
+    )
+
+
+def test_mixed_decoding_is_cpu_decoding(shards: Manifest) -> None:
+    split = Split(shards, "train")
+    samples = [split.read(n) for n in range(8)]
+    cpu, gpu = (
+        Decoder(8, 88, True, False, 2, d)(samples, np.zeros((8, 4)))
+        for d in (torch.device("cpu"), torch.device("cuda", 0))
+    )
+    assert (cpu[0].int() - gpu[0].cpu().int()).abs().max() <= 2
+    assert torch.equal(cpu[1], gpu[1].cpu())
+
+
+def test_batches_and_losses_are_those_of_the_cpu(shards: Manifest) -> None:
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda", 0)):
+        part = setup(shards, device)
+        loader = part.loader("train", part.view(training=True), 4)
+        batch = next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
+        networks = Networks(part.config, part.engine, part.tasks)
+        values = Step(part.config, part.engine, part.tasks, networks, 10)(batch, 0)
+        found.append((batch, {name: value.item() for name, value in values.items()}))
+    (cpu, cpu_values), (gpu, gpu_values) = found
+    assert torch.equal(cpu.hole_B1HW, gpu.hole_B1HW.cpu()) and torch.equal(cpu.keys_B2, gpu.keys_B2.cpu())
+    assert torch.equal(cpu.label_BHW, gpu.label_BHW.cpu())
+    assert (cpu.image_B3HW - gpu.image_B3HW.cpu()).abs().max() < 3 / 127.5
+    assert gpu_values == pytest.approx(cpu_values, rel=2e-3)
+
+
+def test_training_continues_on_the_gpu(shards: Manifest, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    for name, stops in (("whole", (7,)), ("parts", (3, 7))):
+        for steps in stops:
+            train(small(shards.folder, schedule__steps=steps, deterministic=True), tmp_path / name, World())
+    assert equal(weights(tmp_path / "whole", 7), weights(tmp_path / "parts", 7))

@@ -1,0 +1,68 @@
+"""Configuration: what wins, what is kept, what it means to be the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collagan_dist import config, yaml_strict
+from collagan_dist.errors import ConfigError
+
+
+def test_defaults_then_file_then_model_then_set(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {tasks: [inpainting], concentrated: true}\nschedule: {batch: 8, epochs: 3}\n")
+    loaded = config.load_config(str(path), "M_id", ["schedule.batch=16", "optim.generator.lr=1e-3"], "somewhere")
+    assert loaded.schedule.batch == 16 and loaded.schedule.epochs == 3 and loaded.seed == 0
+    assert loaded.model.tasks == ("inpainting", "landmarks") and not loaded.model.concentrated
+    assert loaded.optim.generator.lr == 1e-3 and loaded.data.shards == "somewhere"
+
+
+def test_what_is_written_is_read_back_equal() -> None:
+    for name in config.presets():
+        loaded = config.load_config(name)
+        tree, _ = yaml_strict.load(config.to_yaml(loaded), "text")
+        assert config.validate(tree, "text") == loaded
+
+
+def test_a_presets_weights_follow_the_model() -> None:
+    assert config.load_config("demo", "M_i").loss.weights.keys() == {"inpainting"}
+
+
+def test_a_number_is_a_number() -> None:
+    assert yaml_strict.load("a: 1e-4\nb: 1.5\nc: 3\nd: on\ne: '1'\nf: null", "x")[0] == {
+        "a": 1e-4, "b": 1.5, "c": 3, "d": "on", "e": "1", "f": None,
+    }  # fmt: skip
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config.Config().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("schedule.steps=7", True), ("log.every=7", True), ("checkpoint.keep=9", True), ("data.threads=4", True), ("runtime.precision=bf16", True),
+        ("data.image_size=64", False), ("loss.adv=minmax", False), ("seed=4", False), ("schedule.batch=8", False),
+        ("optim.generator.lr=0.5", False), ("data.augment.flip=0.0", False),
+    ],
+)  # fmt: skip
+def test_identity_is_what_is_learned(change: str, same: bool) -> None:
+    plain, changed = config.load_config("paper"), config.load_config("paper", None, [change])
+    assert (config.identity_hash(plain) == config.identity_hash(changed)) is same
+    assert bool(config.differences(config.identity(plain), config.identity(changed))) is not same
+
+
+def test_model_names_both_ways() -> None:
+    for name in config.MODELS:
+        assert config.model_label(config.load_config("stable", name).model) == name
+
+
+def test_an_interrupted_anchor_bomb_is_no_threat() -> None:
+    bomb = "a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(
+        f"c{i}: &c{i} [*{'b' if i == 0 else f'c{i - 1}'}, *b]\n" for i in range(3)
+    )
+    with pytest.raises(ConfigError):
+        config.validate(yaml_strict.load(bomb, "x")[0], "x")

@@ -1,0 +1,92 @@
+"""Every command that the documentation shows parses, names files that exist, and the tree it draws is the tree on disk."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.commands.main import COMMANDS, parser
+from collagan_dist.config import presets
+from tests.conftest import ROOT
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of code blocks that start one of our commands."""
+    lines = [line.strip() for line in page.read_text().splitlines() if line.startswith("    ")]
+    return [line.split("  #")[0] for line in lines if re.match(r"(collagan [a-z]|torchrun |sbatch |make )", line)]
+
+
+def mentions(page: Path) -> list[str]:
+    """Names of our commands inside running text."""
+    return re.findall(r"`collagan ([a-z]+)", page.read_text())
+
+
+ALL = [(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{p}: {c}" for p, c in ALL])
+def test_command(page: str, command: str) -> None:
+    words = shlex.split(command.replace("[sbatch options]", "").replace("[train options]", ""))
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert words[1] in targets
+        return
+    if words[0] == "sbatch":
+        script = next(i for i, w in enumerate(words) if w.endswith(".sh"))
+        assert (ROOT / words[script]).exists()
+        words = ["collagan", Path(words[script]).stem, *words[script + 1 :]]
+    elif words[0] == "torchrun":
+        words = ["collagan", *words[words.index("collagan_dist") + 1 :]]
+    if (
+        len(words) < 3 or words[2:3] == ["RECIPE"] or "COMMAND" in words
+    ):  # `collagan pack` as a name, or with a placeholder
+        assert words[1] in COMMANDS or "COMMAND" in words
+        return
+    if words[1] == "train" and words[2] == "CONFIG":
+        words[2] = "demo"
+    args = parser().parse_args(words[1:])
+    if args.command == "train":
+        assert args.config in presets() or args.config.endswith(".yaml")
+    if args.command == "pack":
+        assert (ROOT / args.recipe).exists()
+
+
+def test_there_is_something_to_parse() -> None:
+    assert len(ALL) > 15
+
+
+def test_mentioned_commands_exist() -> None:
+    named = {name for page in PAGES for name in mentions(page)}
+    assert {"train", "pack"} <= named <= set(COMMANDS)
+
+
+def test_examples_of_help_parse() -> None:
+    for name, module in COMMANDS.items():
+        for line in module.EXAMPLE.splitlines():
+            words = shlex.split(line)
+            args = parser().parse_args(words[words.index(name) :])
+            assert args.command == name
+
+
+def test_the_tree_is_the_tree_on_disk() -> None:
+    block = (ROOT / "README.md").read_text().split("## Where things are")[1].split("[docs/")[0]
+    for line in block.splitlines():
+        if line.startswith("    ") and line.strip():
+            inside = line.startswith("      ")
+            for word in re.split(r"  +", line.strip())[0].split():
+                assert ((ROOT / "collagan_dist" if inside else ROOT) / word).exists(), word
+
+
+def test_recipes_and_presets_load() -> None:
+    from collagan_dist.config import load_config
+    from collagan_dist.data.recipe import load_recipe
+
+    for recipe in (ROOT / "shards").glob("*.yaml"):
+        assert load_recipe(str(recipe)).out.startswith("packed/")
+    for name in presets():
+        load_config(name)

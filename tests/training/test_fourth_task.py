@@ -1,0 +1,64 @@
+"""A task is the unit of change: one class, one entry in TASKS and one weight make a fourth one train, score and show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from collagan_dist import config as configuration
+from collagan_dist import tasks
+from collagan_dist.contract import Batch, World
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.report import write_report
+from collagan_dist.tasks.base import Rows, Task, mean_and_error
+from collagan_dist.training.loop import train
+from collagan_dist.training.score import score
+from tests.training.small import small, weights
+
+
+class Brightness(Task):
+    """Where the original is light: one channel."""
+
+    name = "brightness"
+    channels = 1
+
+    def __init__(self, config: configuration.Config) -> None:
+        pass
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        return batch.image_B3HW.mean(dim=1, keepdim=True)
+
+    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+        return {"brightness_error": (output - self.target(batch)).abs().mean((1, 2, 3)).double().cpu().numpy()}
+
+    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+        mean, error = mean_and_error(rows["brightness_error"])
+        return {"brightness_error": mean}, {"brightness_error": error}
+
+    def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
+        return "brightness", output.expand(-1, 3, -1, -1)
+
+
+def test_a_fourth_task(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tasks.TASKS, "brightness", Brightness)
+    monkeypatch.setitem(configuration.TASK_WEIGHTS, "brightness", ((1.0, 100.0),))
+    four = ["inpainting", "segmentation", "landmarks", "brightness"]
+    train(small(shards.folder, model__tasks=four, log__grid_every=7), tmp_path, World())
+    saved = weights(tmp_path, 7)
+    assert saved["generator/output.weight"].shape[1] == 3 + 11 + 5 + 1
+    assert any(name.startswith("discriminators/of.brightness.") for name in saved)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"loss/brightness/rec", "loss/brightness/adv", "loss/brightness/disc"} <= line.keys()
+    metrics, _ = score(tmp_path, World(), None, "test", None)
+    assert metrics["brightness_error"] > 0 and metrics["se"]["brightness_error"] > 0
+    assert {"brightness", "true brightness"} <= set(json.loads((tmp_path / "grids/columns.json").read_text()))
+    assert "brightness" in write_report([tmp_path]).read_text()
+
+
+def test_without_it_there_is_no_trace(shards: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(configuration.ConfigError, match="no task 'brightness'"):
+        small(shards.folder, model__tasks=["brightness"])

@@ -1,0 +1,88 @@
+"""The GAN step: two phases, each moving one side only, and one generator forward."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.config import MODELS, model_settings
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.step import Step
+from tests.training.test_ranks import setup
+
+
+def parts(manifest: Manifest, **changes: object):  # type: ignore[no-untyped-def]
+    part = setup(manifest, **changes)
+    networks = Networks(part.config, part.engine, part.tasks)
+    loader = part.loader("train", part.view(training=True), 4)
+    batch = next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
+    return Step(part.config, part.engine, part.tasks, networks, 10), networks, batch
+
+
+def copy(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
+    return any(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
+
+
+def test_each_phase_moves_one_side(shards: Manifest) -> None:
+    step, networks, batch = parts(shards)
+    targets = {n: t.target(batch) for n, t in step.tasks.items()}
+    outputs = step._generate(batch)
+    shown = {n: t.shown(outputs[n], batch) for n, t in step.tasks.items()}
+    g, d = copy(networks.generator), copy(networks.discriminators)
+    step.discriminator_phase(batch, targets, shown, 0)
+    assert moved(networks.discriminators, d) and not moved(networks.generator, g)
+    assert all(p.grad is None for p in networks.generator.parameters())
+    d = copy(networks.discriminators)
+    kept = [p.grad.clone() for p in networks.discriminators.parameters()]
+    step.generator_phase(batch, targets, outputs, shown, 0, adversarial=True)
+    assert moved(networks.generator, g) and not moved(networks.discriminators, d)
+    assert all(torch.equal(p.grad, k) for p, k in zip(networks.discriminators.parameters(), kept, strict=True))
+    assert all(p.requires_grad for p in networks.discriminators.parameters())
+
+
+def test_one_generator_forward(shards: Manifest) -> None:
+    step, networks, batch = parts(shards)
+    calls = []
+    networks.generator.register_forward_hook(lambda *_: calls.append(1))
+    step(batch, 0)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_values_of_every_model(shards: Manifest, model: str) -> None:
+    settings = model_settings(model)
+    step, networks, batch = parts(
+        shards, model__tasks=settings["tasks"], model__concentrated=settings["concentrated"], schedule__adv_from=1
+    )
+    plain, adversarial = step(batch, 0), step(batch, 1)
+    tasks = settings["tasks"]
+    assert set(plain) == {f"loss/{t}/rec" for t in tasks} | {"loss/total"}
+    assert set(adversarial) == {f"loss/{t}/{k}" for t in tasks for k in ("rec", "adv", "disc")} | {"loss/total"}
+    weights = step.config.loss.weights
+    total = sum(
+        weights[t].rec * adversarial[f"loss/{t}/rec"] + weights[t].adv * adversarial[f"loss/{t}/adv"] for t in tasks
+    )
+    assert adversarial["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
+    assert set(networks.discriminators.of) == set(tasks)
+
+
+def test_learning_rates(shards: Manifest) -> None:
+    step, _, _ = parts(shards, optim__generator={"lr": 0.1, "decay_from": 0.5, "decay_to": 0.1})
+    assert [step.rate(n) for n in (0, 4, 5)] == [0.1] * 3
+    assert step.rate(7) == pytest.approx(0.1 * (1 - 0.9 * 0.4)) and step.rate(10) == pytest.approx(0.01)
+
+
+def test_bf16_agrees_with_fp32(shards: Manifest) -> None:
+    values = []
+    for precision, layout in (("fp32", False), ("bf16", True)):
+        step, _, batch = parts(shards, runtime__precision=precision, runtime__channels_last=layout)
+        values.append(step(batch, 0))
+    for name in values[0]:
+        assert values[1][name].dtype == torch.float32
+        assert values[1][name].item() == pytest.approx(values[0][name].item(), rel=0.05), name

@@ -1,0 +1,100 @@
+"""The main job from an empty folder to a report, by the commands that a user types, on 2 ranks."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, collagan
+
+NARROW = ["--set", "schedule.steps=30", "--set", "schedule.adv_from=20", "--set", "log.grid_every=15", "--set", "log.every=10",
+          "--set", "model.widths.generator=8", "--set", "evaluate.every=30"]  # fmt: skip
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_from_nothing_to_a_report(tmp_path: Path) -> None:
+    collagan("draw", "faces", "--count", "60", "--seed", "5", cwd=tmp_path)
+    pack = ["pack", ROOT / "shards/drawn.yaml", "--root", "faces", "--out", "shards", "--set", "store_size=88"]
+    assert "train: 48 samples" in collagan(*pack, cwd=tmp_path).stdout
+    assert "sound" in collagan("verify", "shards", "--deep", cwd=tmp_path).stdout
+    train = ["train", "demo", "--data", "shards", "--run", "run", *NARROW]
+    assert "48 samples" in collagan(*train, "--dry-run", cwd=tmp_path).stdout and not (tmp_path / "run").exists()
+    collagan(*train, cwd=tmp_path, ranks=2)
+    evaluated = collagan("evaluate", "run", cwd=tmp_path, ranks=2).stdout
+    assert "PSNR in the hole" in evaluated and "biharmonic" in evaluated
+    _check_run(tmp_path / "run")
+    collagan("report", "run", cwd=tmp_path)
+    links = Links()
+    links.feed((tmp_path / "run/report.html").read_text())
+    assert links.found and all(link.startswith(("data:", "#")) for link in links.found)
+    _check_complete(tmp_path)
+
+
+def _check_run(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["samples"] == 6 and metrics["step"] == 30
+    assert {
+        "psnr",
+        "psnr_hole",
+        "ssim",
+        "ssim_hole",
+        "dice",
+        "dice_per_image",
+        "dice_hole",
+        "landmark_error",
+    } <= metrics.keys()
+    assert set(metrics["baselines"]) == {"mean_colour", "biharmonic", "mean_landmarks"}
+    assert metrics == json.loads((run / "evaluation/test-block.json").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [10, 20, 30]
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [30]
+    assert sorted(p.name for p in (run / "grids").glob("*.png")) == ["step-00000015.png", "step-00000030.png"]
+    checkpoint = run / "checkpoints/step-00000030"
+    names = {"generator", "discriminators", "optimizer", "ema"}
+    assert {p.name for p in checkpoint.iterdir()} == {f"{n}.safetensors" for n in names} | {
+        "state.json",
+        "manifest.json",
+    }
+    assert all(
+        np.isfinite(t.float()).all() for name in names for t in load_file(checkpoint / f"{name}.safetensors").values()
+    )
+    assert not list(run.rglob(".*"))
+
+
+def _check_complete(folder: Path) -> None:
+    """Sizes, ranges, context bit for bit; a second run gives the same bytes."""
+    photo = cv2.imread(str(folder / "faces/Img/img_celeba/000060.jpg"))
+    (folder / "in").mkdir()
+    small = cv2.resize(photo[60:400, 10:350], (64, 64), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(folder / "in/square.png"), small)
+    cv2.imwrite(str(folder / "in/wide.jpg"), photo)
+    hole = np.zeros((64, 64), np.uint8)
+    hole[20:52, 16:48] = 255
+    cv2.imwrite(str(folder / "hole.png"), hole)
+    collagan("complete", "run", "in", "--out", "out", "--hole", "hole.png", cwd=folder)
+    done = cv2.imread(str(folder / "out/square.completed.png"))
+    assert (done[hole == 0] == small[hole == 0]).all() and (done[hole > 0] != small[hole > 0]).any()
+    labels = cv2.imread(str(folder / "out/square.labels.png"), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (64, 64) and labels.max() <= 10
+    points = json.loads((folder / "out/square.landmarks.json").read_text())
+    assert np.shape(points) == (5, 2) and np.min(points) >= 0 and np.max(points) < 64
+    assert cv2.imread(str(folder / "out/wide.completed.png")).shape == (64, 64, 3)
+    before = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
+    assert len(before) == 8
+    for kind in ("block", "pattern", "noise"):
+        collagan("complete", "run", "in/square.png", "--out", f"out-{kind}", "--hole", kind, cwd=folder)
+    collagan("complete", "run", "in", "--out", "out", "--hole", "hole.png", cwd=folder)
+    assert before == {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
