@@ -139,9 +139,9 @@ def _head(dice: Dice, tone: float, feminine: bool) -> Head:
     index = min(int(position), len(_SKIN) - 2)
     skin = blend(_SKIN[index], _SKIN[index + 1], position - index)
     return Head(
-        width=dice.between(1.03, 1.15) - 0.03 * feminine,
-        top=dice.between(-1.45, -1.25),
-        chin=dice.between(1.68, 1.92) - 0.05 * feminine,
+        width=dice.between(1.14, 1.26) - 0.03 * feminine,
+        top=dice.between(-1.6, -1.42),
+        chin=dice.between(1.84, 2.06) - 0.05 * feminine,
         jaw=dice.between(0.66, 0.95) + 0.08 * feminine,
         skin=blend(skin, (skin[0], skin[1] * 0.95, skin[2] * 0.9), dice.between(-0.5, 1.0)),
         blush=dice.between(0.0, 1.0),
@@ -156,12 +156,12 @@ def _eyes(dice: Dice, tone: float, feminine: bool) -> Eyes:
     painted = feminine and dice.chance(0.4)
     return Eyes(
         spread=dice.between(0.465, 0.535),
-        width=dice.between(0.195, 0.24),
-        upper=0.094 * opening + dice.between(-0.005, 0.015),
-        lower=0.068 * opening + dice.between(-0.005, 0.01),
+        width=dice.between(0.22, 0.26),
+        upper=0.105 * opening + dice.between(-0.005, 0.015),
+        lower=0.075 * opening + dice.between(-0.005, 0.01),
         tilt=dice.between(-0.025, 0.05),
         gaze=(dice.bell(0.075), dice.bell(0.022)),
-        iris=dice.between(0.1, 0.114),
+        iris=dice.between(0.11, 0.124),
         iris_rgb=lit(colour, dice.between(0.85, 1.15)),
         pupil=dice.between(0.36, 0.52),
         crease=dice.between(0.02, 0.07),
@@ -172,9 +172,9 @@ def _eyes(dice: Dice, tone: float, feminine: bool) -> Eyes:
 
 def _brows(dice: Dice, hair: Rgb, feminine: bool) -> Brows:
     return Brows(
-        height=dice.between(0.29, 0.38),
-        width=dice.between(0.3, 0.37),
-        thick=dice.between(0.05, 0.085) if feminine else dice.between(0.07, 0.125),
+        height=dice.between(0.32, 0.39),
+        width=dice.between(0.34, 0.4),
+        thick=dice.between(0.09, 0.13) if feminine else dice.between(0.12, 0.17),
         arch=dice.between(0.02, 0.1),
         tilt=dice.between(-0.06, 0.05),
         rgb=blend(lit(hair, 0.8), (60, 44, 36), 0.35),
@@ -184,7 +184,7 @@ def _brows(dice: Dice, hair: Rgb, feminine: bool) -> Brows:
 def _nose(dice: Dice, feminine: bool) -> Nose:
     return Nose(
         length=dice.between(0.92, 1.1),
-        width=dice.between(0.23, 0.33) - 0.02 * feminine,
+        width=dice.between(0.29, 0.38) - 0.02 * feminine,
         bridge=dice.between(0.085, 0.125),
         depth=dice.between(0.3, 0.42),
     )
@@ -200,8 +200,8 @@ def _mouth(dice: Dice, skin: Rgb, feminine: bool) -> Mouth:
     return Mouth(
         y=dice.between(1.02, 1.12),
         width=dice.between(0.34, 0.43) + (0.06 if is_open and laughing else 0.0),
-        upper=dice.between(0.07, 0.12),
-        lower=dice.between(0.1, 0.165),
+        upper=dice.between(0.1, 0.14),
+        lower=dice.between(0.13, 0.19),
         bow=dice.between(0.0, 0.03),
         smile=dice.between(0.06, 0.13) if is_open and laughing else dice.between(-0.005, 0.09),
         gap=gap,
