@@ -17,26 +17,26 @@ _ROWS = {
 
 def metrics_table(metrics: dict[str, Any]) -> None:
     """The headline metrics of metrics.json: model, standard error, baselines."""
-    from rich.console import Console
     from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.table import Table
 
     baselines = {name: b for name, b in metrics.get("baselines", {}).items() if isinstance(b, dict)}
     subset = metrics.get("baselines", {}).get("samples")
-    table = Table(
-        title=f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes", title_justify="left"
-    )
+    title = f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
         table.add_column(name.replace("_", " "), justify="right")
-    for key, (title, form) in _ROWS.items():
+    for key, (label, form) in _ROWS.items():
         if (value := _scalar(metrics.get(key))) is not None:
             others = [_scalar(b.get(key)) for b in baselines.values()]
             cells = [value, _scalar(metrics["se"].get(key)), *others]
-            table.add_row(title, *("" if c is None else format(c, form) for c in cells))
+            table.add_row(label, *("" if c is None else format(c, form) for c in cells))
     console = Console()
-    # A log has no width of its own.
-    (console if console.is_terminal else Console(width=120)).print(table)
+    if not console.is_terminal:
+        console = Console(width=120)  # a log has no width of its own
+    console.print(table)
 
 
 def _scalar(value: Any) -> float | None:

@@ -25,8 +25,9 @@ class Decoder:
     def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
         from nvidia.dali import Pipeline
 
-        self.canvas, self.labels, self.resize = canvas, labels, resize
-        gpu = device.index or 0 if device.type == "cuda" else None
+        self.canvas, self.labels, self.resize, self.device = canvas, labels, resize, device
+        gpu = (device.index or 0) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=gpu, prefetch_queue_depth=1)
         with self._pipe:
             self._pipe.set_outputs(*self._graph("mixed" if gpu is not None else "cpu"))
@@ -66,7 +67,17 @@ class Decoder:
             self._pipe.feed_input("region", list(regions.astype(np.float32)))
         if self.labels:
             self._pipe.feed_input("png", [s.labels for s in samples])
-        outputs = self._pipe.run()
-        # Copies: DALI takes its buffers back at the next run.
-        image, *label = (torch.from_dlpack(o.as_tensor()).clone() for o in outputs)
+        image, *label = self._copies(self._pipe.run())
         return image, label[0].squeeze(-1) if label else None
+
+    def _copies(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
+        """Tensors of our own: DALI takes its buffers back at the next run."""
+        if self._stream is None:
+            return [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]
+        # On a stream of our own, so that waiting for the copies does not wait for the networks.
+        with torch.cuda.stream(self._stream):
+            copies = [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]
+        self._stream.synchronize()
+        for copy in copies:
+            copy.record_stream(torch.cuda.default_stream(self.device))
+        return copies
