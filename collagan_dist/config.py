@@ -292,8 +292,8 @@ def identity(config: Config, manifest_hash: str | None = None) -> dict[str, Any]
     }
 
 
-def identity_hash(config: Config) -> str:
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
+    return hashlib.sha256(json.dumps(identity(config, manifest_hash), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

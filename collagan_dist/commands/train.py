@@ -6,6 +6,11 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collagan_dist.config import Config
+    from collagan_dist.contract import World
 
 HELP = "train alone, under torchrun or under srun; the same command continues"
 EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
@@ -35,29 +40,36 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.runtime.world import detect
 
     config = configuration.load_config(args.config, args.model, args.set, args.data)
-    label = configuration.model_label(config.model)
-    folder = Path(
-        args.run or f"runs/{Path(args.config).stem}-{label.replace('*', 'star')}-{configuration.identity_hash(config)}"
-    )
+    folder = Path(args.run) if args.run else _default_run(args.config, config)
     world = detect()
     if args.dry_run:
         _dry_run(config, folder, world)
         return
-    from collagan_dist.training.loop import train
+    from collagan_dist.runtime.preempt import StopRequest
 
-    steps = train(config, folder, world, _command(world.launcher, world.local_size), args.allow_config_change)
+    with StopRequest() as stop:  # before the seconds that importing torch takes
+        from collagan_dist.training.loop import train
+
+        command = _command(world.launcher, world.local_size)
+        steps = train(config, folder, world, stop, command, args.allow_config_change)
     if world.is_main:
         print(f"{folder}: {steps} steps done; next: collagan evaluate {folder} && collagan report {folder}")
 
 
-def _dry_run(config: object, folder: Path, world: object) -> None:
+def _default_run(source: str, config: Config) -> Path:
+    """runs/<config>-<model>-<hash of what is learned>: the same command finds its run again."""
+    from collagan_dist.config import identity_hash, model_label
+    from collagan_dist.data.manifest import read_manifest
+
+    manifest = read_manifest(config.data.shards).hash if config.data.shards else None
+    return Path("runs") / f"{Path(source).stem}-{model_label(config.model)}-{identity_hash(config, manifest)}"
+
+
+def _dry_run(config: Config, folder: Path, world: World) -> None:
     from collagan_dist import config as configuration
-    from collagan_dist.config import Config
-    from collagan_dist.contract import World
     from collagan_dist.data import order
     from collagan_dist.training.build import length, open_shards
 
-    assert isinstance(config, Config) and isinstance(world, World)
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     order.check_batch(samples, config.schedule.batch, world)

@@ -17,18 +17,24 @@ from collagan_dist.training.run_folder import RunFolder
 from collagan_dist.training.step import Step
 
 
-def train(config: Config, run: Path, world: World, command: str = "", allow_config_change: bool = False) -> int:
+def train(
+    config: Config,
+    run: Path,
+    world: World,
+    stop: StopRequest | None = None,
+    command: str = "",
+    allow_config_change: bool = False,
+) -> int:
     """Train into a run folder, from its newest checkpoint on; the number of steps done in all.
 
-    Raises Interrupted, with everything saved, when a signal asks to stop.
+    Raises Interrupted, with everything saved, when `stop` becomes true. `command` is what the user is told to run then.
     """
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     order.check_batch(samples, config.schedule.batch, world)
     setup = build(config, world, manifest)
     try:
-        with StopRequest() as stop:
-            return _train(setup, run, length(config, samples), stop, command, allow_config_change)
+        return _train(setup, run, length(config, samples), stop or StopRequest(), command, allow_config_change)
     finally:
         setup.group.close()
 

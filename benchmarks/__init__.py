@@ -1,0 +1,36 @@
+"""What benchmarks share: A and B alternating in one process, medians, and where and on what it ran."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def alternate(methods: dict[str, Callable[[], int]], rounds: int = 7) -> dict[str, float]:
+    """Median items per CPU-second of each method; every round runs all of them, and the first round warms up."""
+    rates: dict[str, list[float]] = {name: [] for name in methods}
+    for number in range(rounds + 1):
+        for name, method in methods.items():
+            began = time.process_time()
+            items = method()
+            if number:
+                rates[name].append(items / (time.process_time() - began))
+    return {name: round(statistics.median(values), 1) for name, values in rates.items()}
+
+
+def save(script: str, result: dict[str, Any]) -> None:
+    """The result beside the script, with command, commit and hardware; and on the terminal."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    with Path("/proc/cpuinfo").open() as file:
+        cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
+    record = {"command": f"python {Path(sys.argv[0]).name}", "commit": commit, "cpu": cpu, **result}
+    path = Path(script).with_suffix(".json")
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
