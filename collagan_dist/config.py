@@ -14,22 +14,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from collagan_dist import yaml_strict
+from collagan_dist import strict, yaml_strict
+from collagan_dist.contract import HoleKind
 from collagan_dist.errors import ConfigError
+from collagan_dist.strict import Lines, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Every node of the tree: immutable, nothing unknown, nothing converted behind the user's back."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class Widths(Section):
@@ -76,23 +70,17 @@ TASK_WEIGHTS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
-def _default_weights(task: str, tasks: tuple[str, ...]) -> TaskWeights:
-    rows = TASK_WEIGHTS[task]
-    adv, rec = rows[min(len(tasks), len(rows)) - 1]
-    return TaskWeights(adv=adv, rec=rec)
-
-
 class Loss(Section):
     adv: Literal["ns", "minmax", "printed"] = "ns"
     """Adversarial form: non-saturating, the min-max game, or the equations as printed (1 - log D)."""
     weights: dict[str, TaskWeights] = {}
-    """λ per task. Tasks that are not named take section 4.2's values for the number of tasks."""
+    """λ per task. What is not given takes section 4.2's value for the number of tasks."""
     inpainting_over: Literal["all", "hole"] = "all"
     """M*'s L1 (eq. 6) averaged over all pixels or over those of the hole; a hole of 1/4 makes `hole` 4 times larger."""
 
 
 class Hole(Section):
-    kind: Literal["block", "pattern", "noise", "none"] = "block"
+    kind: HoleKind = "block"
     """Training holes of section 4.1: half-size block, random pattern of about 25 %, 80 % of the pixels, or no hole."""
 
 
@@ -165,7 +153,7 @@ class Evaluate(Section):
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between evaluations in training; 0 is never."""
     split: str = "valid"
-    hole: Literal["block", "pattern", "noise", "none"] | None = None
+    hole: HoleKind | None = None
     """Holes of the evaluation; null: those of training."""
     baselines: Annotated[int, Field(ge=0)] = 256
     """Samples on which the slow baselines (biharmonic inpainting) are computed, beside the model on the same ones."""
@@ -196,18 +184,13 @@ class Config(Section):
     """Ask torch for deterministic kernels (CPU runs are deterministic without it)."""
 
     @model_validator(mode="after")
-    def _resolve_weights(self) -> Config:
+    def _known_tasks(self) -> Config:
         for task in self.model.tasks:
             if task not in TASK_WEIGHTS:
                 raise ValueError(f"model.tasks: there is no task {task!r}; choose from {', '.join(TASK_WEIGHTS)}")
         for task in self.loss.weights:
             if task not in self.model.tasks:
                 raise ValueError(f"loss.weights.{task}: the model has no such task ({', '.join(self.model.tasks)})")
-        weights = {
-            task: self.loss.weights.get(task) or _default_weights(task, self.model.tasks) for task in self.model.tasks
-        }
-        # The tree is frozen for everybody else; this fills in what the defaults leave open, once.
-        object.__setattr__(self, "loss", self.loss.model_copy(update={"weights": weights}))
         return self
 
 
@@ -252,7 +235,9 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     tree, lines = yaml_strict.load(text, where)
     if model is not None:
         _put(tree, ("model",), {**tree.get("model", {}), **model_settings(model)})
-        if weights := _task_weights(tree):  # of a preset's weights, those of the tasks that remain
+        if isinstance(
+            weights := _dig(tree, "loss", "weights"), dict
+        ):  # of a preset's weights, those of the tasks that remain
             _put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in tree["model"]["tasks"]})
     for item in sets:
         key, value = _parse_set(item)
@@ -263,12 +248,9 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     return validate(tree, where, lines)
 
 
-def validate(tree: Mapping[str, Any], where: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Config:
+def validate(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
     """A checked Config from plain data. `lines` are line numbers of keys for error messages."""
-    try:
-        return Config.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, where, lines or {}) for e in error.errors())) from None
+    return strict.validate(Config, _with_weights(tree), where, lines)
 
 
 def dump(config: Config) -> dict[str, Any]:
@@ -307,7 +289,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 def _read_source(source: str) -> tuple[str, str]:
     if source.endswith((".yaml", ".yml")) or "/" in source:
         try:
-            return Path(source).read_text(), source
+            return Path(source).read_text(encoding="utf-8"), source
+        except UnicodeDecodeError:
+            raise ConfigError(f"{source}: is not text (UTF-8)") from None
         except OSError as error:
             raise ConfigError(
                 f"{source}: cannot read the configuration ({error.strerror}); give a YAML file or a preset: {', '.join(presets())}"
@@ -321,10 +305,25 @@ def _read_source(source: str) -> tuple[str, str]:
     return resources.files("collagan_dist.presets").joinpath(f"{source}.yaml").read_text(), f"preset {source}"
 
 
-def _task_weights(tree: Mapping[str, Any]) -> dict[str, Any]:
-    loss = tree.get("loss")
-    weights = loss.get("weights") if isinstance(loss, dict) else None
-    return weights if isinstance(weights, dict) else {}
+def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tree with every λ that it leaves open: section 4.2's for the number of tasks."""
+    tasks = _dig(tree, "model", "tasks") or Model().tasks
+    given = _dig(tree, "loss", "weights") or {}
+    if not isinstance(tasks, list | tuple) or not isinstance(given, dict):
+        return tree  # of another type: the fields say so
+    weights = dict(given)
+    for task in tasks:
+        if (rows := TASK_WEIGHTS.get(str(task))) is not None and isinstance(given.get(task, {}), dict):
+            adv, rec = rows[min(len(tasks), len(rows)) - 1]
+            weights[task] = {"adv": adv, "rec": rec, **given.get(task, {})}
+    return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
+
+
+def _dig(tree: Any, *path: str) -> Any:
+    """The value at a path of nested mappings; None where there is none."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 def _parse_set(item: str) -> tuple[tuple[str, ...], Any]:
@@ -342,40 +341,3 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
             raise ConfigError(f"{'.'.join(path)}: {key} is a value ({child!r}), not a section")
         tree = child
     tree[path[-1]] = value
-
-
-def _explain(error: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
-    path = tuple(str(part) for part in error["loc"])
-    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-    place = f"{where}:{line}" if line else where
-    key = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(path[:-1])
-        near = (
-            difflib.get_close_matches(path[-1], known, 1) or [k for k in _all_keys() if k.endswith("." + path[-1])][:1]
-        )
-        hint = f"did you mean {near[0]}?" if near else f"valid here: {', '.join(known)}"
-        return f"{place}: unknown key {key}; {hint}"
-    text = error["msg"].removeprefix("Value error, ")
-    given = f" (given: {error['input']!r})" if path and not isinstance(error["input"], dict) else ""
-    return f"{place}: {key + ': ' if key else ''}{text}{given}"
-
-
-def _keys_at(path: tuple[str, ...]) -> list[str]:
-    node: type[BaseModel] = Config
-    for key in path:
-        field = node.model_fields.get(key)
-        child = field.annotation if field else None
-        if not (isinstance(child, type) and issubclass(child, BaseModel)):
-            return list(TaskWeights.model_fields) if path[:2] == ("loss", "weights") else []
-        node = child
-    return list(node.model_fields)
-
-
-def _all_keys(node: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in node.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _all_keys(field.annotation, f"{prefix}{name}.")
-    return keys

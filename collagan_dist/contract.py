@@ -9,7 +9,7 @@ complement of the paper's M.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,9 @@ LANDMARKS: Final = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth"
 # A mirrored picture swaps left and right: CLASS_FLIP[c] is what class c becomes, LANDMARK_FLIP likewise for points.
 CLASS_FLIP: Final = (0, 1, 3, 2, 5, 4, 6, 7, 8, 9, 10)
 LANDMARK_FLIP: Final = (1, 0, 2, 4, 3)
+
+# Kinds of holes, by name (data/holes.py makes them).
+HoleKind = Literal["block", "pattern", "noise", "none"]
 
 # The face square is FACE_SQUARE times the larger extent of the landmarks; shards keep a MARGIN around it, which holds
 # every augmented view of it.

@@ -5,6 +5,8 @@ class CollaganError(Exception):
     """An error for people. Its text names what is wrong, where, and how to mend it."""
 
     exit_code = 1
+    # Every rank raises the same one: it is enough that rank 0 says it.
+    shared = False
 
 
 class ConfigError(CollaganError):
@@ -41,3 +43,4 @@ class Interrupted(CollaganError):
     """Asked to stop: everything is saved, the same command continues."""
 
     exit_code = 75
+    shared = True

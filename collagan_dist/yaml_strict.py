@@ -27,6 +27,8 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, Lines]:
     The document must be a mapping unless `scalar`. Raises ConfigError with `where` and the line.
     """
     try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            _plain_event(event, where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -48,10 +50,17 @@ def dump(tree: Any) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
+def _plain_event(event: yaml.Event, where: str) -> None:
+    """Refuse what a configuration needs not and an attacker can use: tags, anchors and their references."""
+    place = f"{where}:{event.start_mark.line + 1}" if event.start_mark else where
+    if (tag := getattr(event, "tag", None)) is not None:
+        raise ConfigError(f"{place}: YAML tags are not allowed ({tag})")
+    if (anchor := getattr(event, "anchor", None)) is not None:
+        raise ConfigError(f"{place}: YAML anchors and references are not allowed ({anchor})")
+
+
 def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: Lines) -> Any:
     line = node.start_mark.line + 1
-    if node.tag.startswith("!") or "python" in node.tag:
-        raise ConfigError(f"{where}:{line}: YAML tags are not allowed ({node.tag})")
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value in node.value:

@@ -4,11 +4,12 @@
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
 project=$(cd "$(dirname "$script")/.." && pwd)
 
-if [ -x "$project/.venv/bin/collagan" ]; then
+if ! command -v collagan >/dev/null; then
+    if [ ! -x "$project/.venv/bin/collagan" ]; then
+        echo "slurm: no collagan on PATH and no $project/.venv; run 'make setup' in $project" >&2
+        exit 2
+    fi
     PATH="$project/.venv/bin:$PATH"
-elif ! command -v collagan >/dev/null; then
-    echo "slurm: no collagan on PATH and no $project/.venv; run 'make setup' in $project" >&2
-    exit 2
 fi
 export PATH
 

@@ -60,9 +60,12 @@ def test_model_names_both_ways() -> None:
         assert config.model_label(config.load_config("stable", name).model) == name
 
 
-def test_an_interrupted_anchor_bomb_is_no_threat() -> None:
-    bomb = "a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(
-        f"c{i}: &c{i} [*{'b' if i == 0 else f'c{i - 1}'}, *b]\n" for i in range(3)
-    )
-    with pytest.raises(ConfigError):
-        config.validate(yaml_strict.load(bomb, "x")[0], "x")
+@pytest.mark.parametrize("text", ["a: &a [x, x]\nb: [*a, *a]\n", "a: &a [*a]", "a: !!str 1", "a: !x 1"])
+def test_references_and_tags_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"x:1: YAML (anchors|tags)"):
+        yaml_strict.load(text, "x")
+
+
+def test_one_weight_may_be_given_alone() -> None:
+    weights = config.load_config("stable", "M_is", ["loss.weights.inpainting.rec=30"]).loss.weights
+    assert (weights["inpainting"].adv, weights["inpainting"].rec, weights["segmentation"].rec) == (0.8, 30.0, 200.0)

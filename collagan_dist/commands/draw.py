@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from collagan_dist.commands.progress import workers
+
 HELP = "draw procedural faces with exact landmarks and label maps, in CelebA's layout"
 EXAMPLE = "collagan draw faces --count 2000 --seed 1"
 
@@ -13,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="folder to make")
     parser.add_argument("--count", type=int, default=1000, help="faces, split 80 / 10 / 10 (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds draw other faces (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core (default)")
+    parser.add_argument("--workers", type=workers, default=0, help="processes; 0: one a core (default)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -48,19 +48,29 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except CollaganError as error:
         if args.debug and error.exit_code != 75:
             raise
-        print(f"collagan {args.command}: {error}", file=sys.stderr, flush=True)
-        code = exit_code(error)
-    except KeyboardInterrupt:
-        print(f"\ncollagan {args.command}: interrupted; the same command continues", file=sys.stderr)
-        code = 130
+        code = report_error(args.command, error)
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        if args.debug or error.filename is None:
+            raise
+        print(f"collagan {args.command}: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        code = 2
+    except KeyboardInterrupt:
+        print(f"\ncollagan {args.command}: interrupted; the same command continues", file=sys.stderr)
+        code = 130
     sys.exit(code)
 
 
-def exit_code(error: CollaganError) -> int:
-    """75 means "run me again"; launchers do not carry a rank's code reliably, so under one an interruption is a 0."""
+def report_error(command: str, error: CollaganError) -> int:
+    """Say it, once for all ranks where they share it; the exit code.
+
+    75 means "run me again"; launchers do not carry a rank's code reliably, so under one an interruption is a 0.
+    """
     from collagan_dist.runtime.world import detect
 
-    return 0 if error.exit_code == 75 and detect().launcher != "alone" else error.exit_code
+    world = detect()
+    if world.is_main or not error.shared:
+        print(f"collagan {command}: {error}", file=sys.stderr, flush=True)
+    return 0 if error.exit_code == 75 and world.launcher != "alone" else error.exit_code

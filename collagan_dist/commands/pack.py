@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from collagan_dist.commands.progress import workers
+
 HELP = "convert a data set into shards; the same command continues an interrupted one"
 EXAMPLE = "collagan pack shards/celeba.yaml --root /data/CelebA --out packed/celeba"
 
@@ -13,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="folder of the data set, instead of the recipe's")
     parser.add_argument("--out", help="folder of the shards, instead of the recipe's")
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes; 0: one a core (default). The bytes do not depend on it"
+        "--workers", type=workers, default=0, help="processes; 0: one a core (default). The bytes do not depend on it"
     )
     parser.add_argument(
         "--max-bad",

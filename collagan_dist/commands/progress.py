@@ -1,10 +1,18 @@
-"""One progress bar for commands: rate and time left on a terminal, nothing in a log."""
+"""What commands share: a progress bar (nothing in a log), and a number of workers."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+
+def workers(text: str) -> int:
+    """A number of processes, 0 for one a core."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+    return int(text)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     for key, (label, form) in _ROWS.items():
         if (value := _scalar(metrics.get(key))) is not None:
             others = [_scalar(b.get(key)) for b in baselines.values()]
-            cells = [value, _scalar(metrics["se"].get(key)), *others]
+            cells = [value, _scalar(metrics.get("se", {}).get(key)), *others]
             table.add_row(label, *("" if c is None else format(c, form) for c in cells))
     console = Console()
     if not console.is_terminal:

@@ -79,6 +79,8 @@ class Loader:
         regions = np.stack([self._region(s) for s in samples])
         try:
             image, label = self._decode(samples, regions)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             names = ", ".join(s.key for s in samples)
             raise DataError(

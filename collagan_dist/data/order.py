@@ -61,7 +61,8 @@ def total_steps(samples: int, batch: int, epochs: int) -> int:
 def check_batch(samples: int, batch: int, world: World) -> None:
     """Refuse a global batch that the ranks cannot share or the data set cannot fill. The same verdict on all ranks."""
     if batch % world.size:
-        near = [n for n in range(world.size, batch + world.size + 1, world.size) if abs(n - batch) < world.size]
+        below = batch - batch % world.size
+        near = [n for n in (below, below + world.size) if n >= 2 * world.size]
         raise ConfigError(
             f"schedule.batch: {batch} samples cannot be shared evenly by {world.size} ranks; set it to {' or '.join(map(str, near))}"
         )

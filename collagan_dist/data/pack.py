@@ -107,7 +107,7 @@ def build(lot: Lot) -> Part:
             try:
                 shard_file.add(sample.key, members(sample, lot.store, lot.store_size))
             except Unusable as error:
-                quarantine.append((sample.source, str(error)))
+                quarantine.append((sample.key, str(error)))
         shard_file.finish()
     index = shard_file.index()
     shard = Shard(
@@ -209,6 +209,8 @@ def _finished(lot: Lot) -> Part | None:
         data = json.loads(_note(folder, lot.name).read_bytes())
     except (OSError, ValueError):
         return None
+    if data["quarantine"]:
+        return None  # its pictures may have been mended since
     shard = Shard(**data["shard"])
     tar, index = folder / shard.name, folder / shard.index_name
     there = shard.samples == 0 or (
@@ -217,9 +219,7 @@ def _finished(lot: Lot) -> Part | None:
         and index.exists()
         and files.sha256(index) == shard.idx_sha256
     )
-    return (
-        Part(data["plan"], shard, tuple(map(tuple, data["quarantine"]))) if there and data["plan"] == lot.plan else None
-    )
+    return Part(data["plan"], shard, ()) if there and data["plan"] == lot.plan else None
 
 
 def _sweep_out(out: Path, lots: list[Lot]) -> None:

@@ -49,7 +49,7 @@ def _decode_jpeg(content: bytes) -> Picture:
     except ValueError as error:
         raise Unusable(f"damaged JPEG: {error}") from None
     _check_size(width, height)
-    if colours not in ("YCbCr", "Gray"):
+    if colours not in ("YCbCr", "Gray", "RGB"):
         raise Unusable(f"wrong mode {colours}, needs RGB")
     try:
         pixels = simplejpeg.decode_jpeg(content, "RGB", strict=True)
@@ -66,7 +66,7 @@ def _decode_other(content: bytes) -> Picture:
             _check_size(*image.size)
             if image.mode not in ("RGB", "L", "P"):
                 raise Unusable(f"wrong mode {image.mode}, needs RGB")
-            return Picture(np.asarray(image.convert("RGB")), None)
+            return Picture(np.array(image.convert("RGB")), None)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise Unusable("damaged, or not a picture") from None
 
@@ -91,7 +91,7 @@ def read_labels(path: str, shape: tuple[int, int]) -> np.ndarray:
         raise DataError(
             f"{path}: the label map is missing; make it (`collagan draw` writes them), or leave `labels` out of the recipe"
         ) from None
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the label map is damaged ({error}); make it anew") from None
     if labels.shape != shape:
         raise DataError(

@@ -39,7 +39,9 @@ class Generator(nn.Module):
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """`keys_B2` are the samples' random keys: dropout is a function of them, not of a generator state."""
-        return torch.tanh(self.output(self.features(input_B3HW, keys_B2)))
+        output = self.output(self.features(input_B3HW, keys_B2))
+        # In float32: bfloat16 rounds the tanh of sparse outputs to -1, where its gradient is 0.
+        return torch.tanh(output.float())
 
     def features(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """(B, 2·width, S/2, S/2): the last layer that all tasks share; its first half is the decoder's, the rest the skip's."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError
@@ -47,7 +48,8 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
         for name, content in tensors.items():
             # One copy of each tensor in plain layout: views and channels_last do not travel.
             plain = {key: value.detach().cpu().contiguous().clone() for key, value in content.items()}
-            save_file(plain, partial / f"{name}.safetensors")
+            # Not save_file: its errors do not say that the disk is full.
+            (partial / f"{name}.safetensors").write_bytes(serialize(plain))
         files.write_json(partial / "state.json", {"format": FORMAT, **state})
         hashes = {path.name: files.sha256(path) for path in sorted(partial.iterdir())}
         for path in partial.iterdir():
@@ -55,7 +57,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
         files.write_json(partial / "manifest.json", {"step": step, "sha256": hashes})
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         free = shutil.disk_usage(folder).free >> 20
         raise CheckpointError(

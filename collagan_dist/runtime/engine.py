@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from collagan_dist.config import Adam, Runtime
 from collagan_dist.contract import World
+from collagan_dist.errors import ConfigError
 
 # torch 2.13 renamed the switch.
 _NO_SYNC = (
@@ -71,4 +72,8 @@ ENGINES: dict[str, type[Engine]] = {"plain": Engine, "ddp": DDPEngine}
 
 def build_engine(runtime: Runtime, world: World, device: torch.device) -> Engine:
     """The configured engine; a process alone is always plain."""
+    if runtime.engine == "plain" and world.size > 1:
+        raise ConfigError(
+            f"runtime.engine: plain trains alone, this run has {world.size} ranks; set runtime.engine to ddp"
+        )
     return ENGINES[runtime.engine if world.size > 1 else "plain"](runtime, device)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from collagan_dist.contract import World
 from collagan_dist.errors import ClusterError, CollaganError
+from collagan_dist.runtime.world import rendezvous
 
 T = TypeVar("T")
 
@@ -24,7 +25,6 @@ class Group:
         self.world, self.device = world, device
         self._pending: tuple[Any, torch.Tensor] | None = None
         if world.size > 1:
-            where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             try:
                 dist.init_process_group(
@@ -32,7 +32,7 @@ class Group:
                 )
             except (RuntimeError, ValueError) as error:
                 raise ClusterError(
-                    f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {where} within {timeout:g} s; "
+                    f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {rendezvous()} within {timeout:g} s; "
                     f"check that host and port are reachable from every node ({str(error).splitlines()[0]})"
                 ) from None
 
@@ -62,7 +62,8 @@ class Group:
         answer = False
         if self._pending is not None:
             work, said = self._pending
-            work.wait()
+            with _together():
+                work.wait()
             answer = bool(said.item())
         said = torch.tensor([float(flag)])
         self._pending = (dist.all_reduce(said, async_op=True), said)
@@ -73,7 +74,8 @@ class Group:
         if self.world.size == 1:
             return [value]
         values: list[Any] = [None] * self.world.size
-        dist.all_gather_object(values, value)
+        with _together():
+            dist.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: T) -> T:
@@ -81,28 +83,47 @@ class Group:
         if self.world.size == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
+        with _together():
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Rank 0's result of `work`, which only rank 0 does; its error is raised on every rank, so nobody waits for ever."""
         result: tuple[T | None, CollaganError | None] = (None, None)
+        own: Exception | None = None
         if self.world.is_main:
             try:
                 result = (work(), None)
             except CollaganError as error:
                 result = (None, error)
+            except Exception as error:  # ours to see whole, the others' to know of
+                own = error
+                result = (None, ClusterError(f"rank 0 failed: {error!r}"))
         value, failure = self.broadcast(result)
+        if own is not None:
+            raise own
         if failure is not None:
+            failure.shared = True
             raise failure
         return value  # type: ignore[return-value]
 
     def broadcast_tensors(self, tensors: list[torch.Tensor]) -> None:
         """Rank 0's contents into everybody's tensors."""
         if self.world.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+            with _together():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        dist.all_reduce(values)
+        with _together():
+            dist.all_reduce(values)
         return values
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """A collective operation fails when another rank is gone; that rank says why, this one says that it is not to blame."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ClusterError(f"another rank is gone or hangs; see its message ({str(error).splitlines()[0]})") from error

@@ -30,6 +30,11 @@ def detect(env: Mapping[str, str] = os.environ) -> World:
     return World()
 
 
+def rendezvous(env: Mapping[str, str] = os.environ) -> str:
+    """host:port where the ranks of a run meet."""
+    return f"{env.get('MASTER_ADDR', '?')}:{env.get('MASTER_PORT', '?')}"
+
+
 def _is_task(env: Mapping[str, str]) -> bool:
     """Whether this is a task of a step that srun started, not the batch script or an interactive shell of its job."""
     return (

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from collagan_dist.config import Config
 from collagan_dist.contract import CLASSES, SCORED_CLASSES, Batch
@@ -29,7 +28,8 @@ class Segmentation(Task):
 
     def target(self, batch: Batch) -> torch.Tensor:
         assert batch.label_BHW is not None
-        one_hot = F.one_hot(batch.label_BHW.long(), self.channels).permute(0, 3, 1, 2)
+        classes = torch.arange(self.channels, dtype=batch.label_BHW.dtype, device=batch.label_BHW.device)
+        one_hot = batch.label_BHW[:, None] == classes[:, None, None]
         return one_hot.to(batch.image_B3HW.dtype).mul_(2).sub_(1)
 
     def measure(self, output: torch.Tensor, batch: Batch) -> Rows:

@@ -28,7 +28,7 @@ def evaluate(setup: Setup, generator: nn.Module, split: str, hole: str, baseline
     Baselines are computed on the first `baselines` samples, and `baselines.model` repeats the generator on those.
     """
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
-    statistics = _statistics(setup)
+    statistics = _statistics(setup) if baselines else {}
     mine = order.shares(len(loader.split), setup.world)
     ids: list[int] = []
     measured: list[Measured] = []

@@ -38,6 +38,7 @@ class Journal:
     def __init__(self, setup: Setup, run: Path, start: int, total: int) -> None:
         self.setup, self.run, self.total = setup, run, total
         self._sums: Values = {}
+        self._times: dict[str, int] = {}  # the adversarial losses may begin within a line's steps
         self._count = 0
         self._since, self._waited = time.perf_counter(), 0.0
         self._file = MetricsFile(run / "metrics.jsonl", start) if setup.world.is_main else None
@@ -51,6 +52,7 @@ class Journal:
     def add(self, values: Values) -> None:
         for name, value in values.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._times[name] = self._times.get(name, 0) + 1
         self._count += 1
         if self._progress is not None:
             self._progress.advance()
@@ -59,7 +61,7 @@ class Journal:
         """A train line: means over the steps since the last one and over ranks. Collective."""
         names = sorted(self._sums)
         means = self.setup.group.mean(torch.stack([self._sums[n] for n in names])).tolist()
-        losses = {name: value / self._count for name, value in zip(names, means, strict=True)}
+        losses = {name: value / self._times[name] for name, value in zip(names, means, strict=True)}
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         batch = self.setup.config.schedule.batch
@@ -71,7 +73,7 @@ class Journal:
             "data_wait_share": (waited - self._waited) / seconds,
             "lr": lr,
         }
-        self._sums, self._count, self._since, self._waited = {}, 0, now, waited
+        self._sums, self._times, self._count, self._since, self._waited = {}, {}, 0, now, waited
         bad = [name for name, value in losses.items() if not np.isfinite(value)]
         if bad:
             raise NumericError(

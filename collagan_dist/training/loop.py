@@ -34,13 +34,22 @@ def train(
     order.check_batch(samples, config.schedule.batch, world)
     setup = build(config, world, manifest)
     try:
-        return _train(setup, run, length(config, samples), stop or StopRequest(), command, allow_config_change)
+        return _train(
+            setup,
+            run,
+            length(config, samples),
+            stop if stop is not None else StopRequest(),
+            command,
+            allow_config_change,
+        )
     finally:
         setup.group.close()
 
 
 def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool) -> int:
     config = setup.config
+    if config.evaluate.every:
+        setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
     folder = RunFolder(run, setup)
     networks = Networks(config, setup.engine, setup.tasks)
     start = folder.resume(networks, allow_change, _warn)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +122,12 @@ class RunFolder:
 
 
 def read_config(run: Path, shards: str | None = None) -> Config:
-    """The configuration of a run folder. Raises ConfigError when it is none."""
+    """The configuration of a run folder, whose shards are found from any folder. Raises ConfigError when it is none."""
     path = run / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{run}: is no run folder (no config.yaml); give a folder that `collagan train` wrote")
+    with suppress(OSError, ValueError, KeyError):
+        shards = shards or json.loads((run / "data.json").read_bytes())["shards"]
     return configuration.load_config(str(path), shards=shards)
 
 

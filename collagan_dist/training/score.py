@@ -33,13 +33,14 @@ def score(run: Path, world: World, shards: str | None, split: str, hole: str | N
         generator = setup.engine.place(build_generator(config, setup.tasks))
         step = load_generator(run, generator, lambda text: print(f"warning: {text}", file=sys.stderr))
         kind = hole or config.evaluate.hole or config.hole.kind
-        metrics = finite(evaluate(setup, generator, split, kind, config.evaluate.baselines)) | {"step": step}
+        metrics = finite(evaluate(setup, generator, split, kind, config.evaluate.baselines))
+        metrics |= {"step": step, "manifest": manifest.hash}
         path = run / "evaluation" / f"{split}-{kind}.json"
 
         def write() -> None:
             path.parent.mkdir(exist_ok=True)
             files.write_json(path, metrics)
-            if split == "test" and kind == (config.evaluate.hole or config.hole.kind):
+            if shards is None and split == "test" and kind == (config.evaluate.hole or config.hole.kind):
                 files.write_json(run / "metrics.json", metrics)
             loader = setup.loader(split, setup.view(training=False, hole=kind), _SHEET_ROWS)
             write_grid(path.with_suffix(".png"), setup, generator, _first(loader, setup))

@@ -198,7 +198,7 @@ def test_unusable_pictures_are_named_and_left_out(copy_of_drawn: Path, tmp_path:
     Image.new("RGB", (16, 16)).save(pictures / "000007.jpg")
     manifest = pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1)
     lines = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines()]
-    assert [line["key"] for line in lines] == [f"00000{n}.jpg" for n in range(1, 8)]
+    assert [line["key"] for line in lines] == [f"00000{n}" for n in range(1, 8)]
     reasons = [
         "damaged JPEG",
         "damaged, or not",
@@ -233,6 +233,17 @@ def test_too_many_unusable_pictures_fail(copy_of_drawn: Path, tmp_path: Path) ->
         pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1)
     assert not (tmp_path / "out/manifest.json").exists()
     assert pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1, max_bad=0.3).quarantined == 12
+
+
+def test_mended_pictures_are_taken_by_the_same_command(drawn: Path, copy_of_drawn: Path, tmp_path: Path) -> None:
+    for number in range(1, 13):
+        (copy_of_drawn / f"Img/img_celeba/{number:06d}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="unusable"):
+        pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1)
+    for number in range(1, 13):
+        name = f"Img/img_celeba/{number:06d}.jpg"
+        (copy_of_drawn / name).write_bytes((drawn / name).read_bytes())
+    assert pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1).quarantined == 0
 
 
 def test_another_recipe_does_not_touch_finished_shards(drawn: Path, shards: Manifest, tmp_path: Path) -> None:

@@ -107,6 +107,43 @@ def test_only_the_newest_start_writes(shards: Manifest, tmp_path: Path) -> None:
         first.check()
 
 
+def test_adversarial_losses_that_begin_inside_a_window_are_means_over_their_own_steps(
+    shards: Manifest, tmp_path: Path
+) -> None:
+    train(small(shards.folder, schedule__adv_from=3, schedule__steps=4, log__every=4), tmp_path / "window", World())
+    train(small(shards.folder, schedule__adv_from=3, schedule__steps=4, log__every=1), tmp_path / "single", World())
+    name = "loss/inpainting/disc"
+    assert _train_lines(tmp_path / "window")[-1][name] == _train_lines(tmp_path / "single")[-1][name]
+
+
+def test_a_run_is_evaluated_from_any_folder(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collagan_dist.training.score import score
+
+    monkeypatch.chdir(shards.folder.parent)
+    train(small(Path(shards.folder.name), schedule__steps=1), tmp_path / "run", World())
+    monkeypatch.chdir(tmp_path)
+    metrics, _ = score(Path("run"), World(), None, "test", None)
+    assert metrics["manifest"] == shards.hash and (tmp_path / "run/metrics.json").exists()
+
+
+def test_no_space_left_keeps_the_former_checkpoint(shards: Manifest, tmp_path: Path) -> None:
+    """A real full disk: a small tmpfs of this process's own."""
+    script = (
+        "import sys, ctypes, torch; from pathlib import Path; from collagan_dist.runtime import checkpoint\n"
+        "from collagan_dist.errors import CheckpointError\n"
+        "folder = Path(sys.argv[1])\n"
+        "checkpoint.save(folder, 1, {'generator': {'a': torch.zeros(1000)}}, {'step': 1}, 3)\n"
+        "try: checkpoint.save(folder, 2, {'generator': {'a': torch.zeros(10**6)}}, {'step': 2}, 3)\n"
+        "except CheckpointError as error: print(error)\n"
+        "print(sorted(p.name for p in folder.iterdir()), checkpoint.load_latest(folder, print).state['step'])\n"
+    )
+    mount = f'mount -t tmpfs -o size=2m none {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", mount, script], capture_output=True, text=True)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("mount namespaces need root")
+    assert "no space left" in done.stdout and "['step-00000001'] 1" in done.stdout, done.stdout + done.stderr
+
+
 def test_keep_and_leftovers(shards: Manifest, tmp_path: Path) -> None:
     (tmp_path / "checkpoints/.step-00000003").mkdir(parents=True)
     train(small(shards.folder, checkpoint__every=1, checkpoint__keep=2), tmp_path, World())

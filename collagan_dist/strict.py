@@ -1,0 +1,72 @@
+"""Typed trees that come from YAML: frozen, nothing unknown, nothing converted; errors name file, line and nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from collagan_dist.errors import ConfigError
+
+Lines = Mapping[tuple[str, ...], int]
+M = TypeVar("M", bound="Section")
+
+
+class Section(BaseModel):
+    """Every node of such a tree."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> M:
+    """A checked `model` from plain data. `lines` are the line numbers of its keys. Raises ConfigError."""
+    try:
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, e, where, lines or {}) for e in error.errors())) from None
+
+
+def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+    place = f"{where}:{line}" if line else where
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key {key}; {_hint(model, path)}"
+    if error["type"] == "missing":
+        return f"{place}: {key} is missing"
+    text = error["msg"].removeprefix("Value error, ")
+    given = f" (given: {error['input']!r})" if path and not isinstance(error["input"], dict) else ""
+    return f"{place}: {key + ': ' if key else ''}{text}{given}"
+
+
+def _hint(model: type[BaseModel], path: tuple[str, ...]) -> str:
+    """The nearest key beside the unknown one, the same name elsewhere, or all that is valid here."""
+    here = _keys_at(model, path[:-1])
+    near = difflib.get_close_matches(path[-1], here, 1)
+    near = near or [key for key in _all_keys(model) if key.endswith("." + path[-1])][:1]
+    return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(here)}"
+
+
+def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    for key in path:
+        field = model.model_fields.get(key)
+        child = field.annotation if field else None
+        if not (isinstance(child, type) and issubclass(child, BaseModel)):
+            return []
+        model = child
+    return list(model.model_fields)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys

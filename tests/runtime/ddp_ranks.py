@@ -1,0 +1,48 @@
+"""Run by test_engine.py under torchrun: a GAN-like pair of networks trained by an engine; the parameters go to a file."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from collagan_dist.config import Adam, Runtime
+from collagan_dist.runtime.engine import build_engine
+from collagan_dist.runtime.group import Group
+from collagan_dist.runtime.world import detect
+from collagan_dist.training.step import frozen
+
+
+def main(out: str) -> None:
+    world = detect()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    group = Group(world, device, 60)
+    engine = build_engine(Runtime(), world, device)
+    g, d = engine.place(nn.Linear(6, 6).double()), engine.place(nn.Linear(6, 1).double())
+    g_optimizer, d_optimizer = (
+        engine.optimizer(g.parameters(), Adam(lr=1e-2)),
+        engine.optimizer(d.parameters(), Adam(lr=1e-2)),
+    )
+    wrapped_g, wrapped_d = engine.wrap(g), engine.wrap(d)
+    for _ in range(4):
+        x = torch.randn(8, 6, dtype=torch.float64).chunk(world.size)[world.rank]
+        fake = wrapped_g(x)
+        engine.update(wrapped_d(fake.detach()).square().mean() - wrapped_d(x).mean(), d_optimizer, 1e-2)
+        with frozen(d):
+            loss = -d(fake).mean() + (fake - x).square().mean()
+        engine.update(loss, g_optimizer, 1e-2)
+    mean = group.mean(torch.tensor([float(world.rank)]))
+    save_file(
+        {f"{name}{k}": p.detach() for name, m in (("g", g), ("d", d)) for k, p in enumerate(m.parameters())},
+        f"{out}.{world.rank}",
+    )
+    assert mean.item() == (world.size - 1) / 2
+    group.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
