@@ -1,8 +1,8 @@
 # make demo   from nothing to a trained, evaluated, pictured model     make test   the tests
 PYTHON ?= python3
 BIN := .venv/bin
-# Ranks of the demo: all GPUs of this machine (as many as share its batch of 16), or two processes on the CPU.
-RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); print(max((r for r in (1, 2, 4, 8) if r <= n), default=2))")
+# Ranks of the demo: all GPUs of this machine (as many as share its batch of 32), or two processes on the CPU.
+RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); print(max((r for r in (1, 2, 4, 8, 16) if r <= n), default=2))")
 TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(RANKS) -m -- collagan_dist
 
 .PHONY: setup demo test test-full check bench clean-demo
