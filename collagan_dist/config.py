@@ -155,7 +155,7 @@ class Evaluate(Section):
     split: str = "valid"
     hole: HoleKind | None = None
     """Holes of the evaluation; null: those of training."""
-    baselines: Annotated[int, Field(ge=0)] = 256
+    baselines: Annotated[int, Field(ge=0)] = 512
     """Samples on which the slow baselines (biharmonic inpainting) are computed, beside the model on the same ones."""
 
 

@@ -21,8 +21,8 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    baselines = {name: b for name, b in metrics.get("baselines", {}).items() if isinstance(b, dict)}
-    subset = metrics.get("baselines", {}).get("samples")
+    baselines = metrics.get("baselines", {})
+    subset = metrics.get("baselines_subset", {}).get("samples")
     title = f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)

@@ -25,6 +25,8 @@ class Evaluation:
     blend: str = ""
     samples: int | None = None
     step: int | None = None
+    baseline_samples: int | None = None
+    """Where the baselines were measured on the first samples only: on how many."""
 
     @property
     def subject(self) -> tuple[str, str, str]:
@@ -47,7 +49,7 @@ def evaluation(raw: Mapping[str, Any]) -> Evaluation:
         if key.startswith("baselines/") and key.count("/") >= 2:
             _, name, rest = key.split("/", 2)
             baselines.setdefault(name, {})[rest] = value
-    samples, step = numbers.get("samples"), numbers.get("step")
+    samples, step, subset = numbers.get("samples"), numbers.get("step"), numbers.get("baselines_subset/samples")
     return Evaluation(
         values={key: value for key, value in numbers.items() if _is_metric(key)},
         errors={key[len("se/") :]: value for key, value in numbers.items() if key.startswith("se/")},
@@ -57,6 +59,7 @@ def evaluation(raw: Mapping[str, Any]) -> Evaluation:
         blend=_word(flat.get("blend")),
         samples=None if samples is None else int(samples),
         step=None if step is None else int(step),
+        baseline_samples=None if subset is None else int(subset),
     )
 
 
@@ -75,7 +78,7 @@ def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _is_metric(key: str) -> bool:
-    return not key.startswith(("se/", "baselines/")) and key not in _NOT_METRICS
+    return not key.startswith(("se/", "baselines/", "baselines_subset/")) and key not in _NOT_METRICS
 
 
 def _word(value: object) -> str:

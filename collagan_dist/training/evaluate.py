@@ -25,7 +25,7 @@ Measured = dict[str, Rows]
 def evaluate(setup: Setup, generator: nn.Module, split: str, hole: str, baselines: int) -> dict[str, Any]:
     """metrics.json of a generator: see the contract in docs/run-folder.md. Collective; every rank gets the result.
 
-    Baselines are computed on the first `baselines` samples, and `baselines.model` repeats the generator on those.
+    Baselines are computed on the first `baselines` samples, and `baselines_subset.model` repeats the generator on those.
     """
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
     statistics = _statistics(setup) if baselines else {}
@@ -125,7 +125,7 @@ def _summary(setup: Setup, parts: list[Any], split: str, hole: str, few: int) ->
         result["baselines"] = {name: _summarize(setup.tasks, _sorted(m, few_order))[0] for name, m in named.items()}
         if few < len(ids):
             subset = {task: {name: v[:few] for name, v in task_rows.items()} for task, task_rows in rows.items()}
-            result["baselines"] |= {"samples": few, "model": _summarize(setup.tasks, subset)[0]}
+            result["baselines_subset"] = {"samples": few, "model": _summarize(setup.tasks, subset)[0]}
     return result
 
 

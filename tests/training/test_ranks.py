@@ -92,7 +92,7 @@ def test_metrics_do_not_depend_on_the_number_of_ranks(shards: Manifest, tmp_path
     for ranks in (0, 2, 4):
         collagan("evaluate", tmp_path / "run", ranks=ranks)
         found.append(json.loads((tmp_path / "run/metrics.json").read_text()))
-    assert found[0]["samples"] == 6 and found[0]["baselines"]["samples"] == 3
+    assert found[0]["samples"] == 6 and found[0]["baselines_subset"]["samples"] == 3
     flat = [_flat(f) for f in found]
     assert flat[0].keys() == flat[1].keys() == flat[2].keys()
     for key, value in flat[0].items():

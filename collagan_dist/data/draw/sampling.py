@@ -128,7 +128,7 @@ def _pose(dice: Dice) -> Pose:
     return Pose(
         yaw=dice.bell(math.radians(21)),
         pitch=dice.bell(math.radians(12)),
-        roll=dice.between(-math.radians(40), math.radians(40)),
+        roll=dice.between(-math.radians(45), math.radians(45)),
         extent=dice.between(60, 83),
         place=(dice.between(0.02, 0.98), dice.between(0.1, 0.9)),
     )
