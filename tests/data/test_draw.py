@@ -195,6 +195,11 @@ def test_both_eyes_of_a_face_match() -> None:
     assert np.abs(np.log(sizes[:, 0] / sizes[:, 1])).max() < 0.8
 
 
+def grown(mask: np.ndarray) -> np.ndarray:
+    """The mask and its neighbours."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+
+
 def test_picture_and_labels_show_the_same_outlines() -> None:
     """What changes its colour with the paint of the lips and of the hair is what is labelled so."""
     for number in (1, 2, 3, 6, 8, 13):
@@ -205,7 +210,9 @@ def test_picture_and_labels_show_the_same_outlines() -> None:
             picture, labels, _ = paint(changed)
             painted = np.abs(picture.astype(int) - face(number)[0]).max(axis=-1) > 30
             labelled = np.isin(labels, values)
-            assert (painted & labelled).sum() >= 0.85 * (painted | labelled).sum(), (number, values)
+            # Edges are smooth in one and hard in the other: they may differ by a pixel, and by no more.
+            beyond = (painted & ~grown(labelled)) | (labelled & ~grown(painted))
+            assert beyond.sum() <= 0.02 * labelled.sum(), (number, values)
 
 
 def test_frames_of_glasses_are_face_and_lenses_change_nothing() -> None:
