@@ -240,7 +240,7 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
         ):  # of a preset's weights, those of the tasks that remain
             _put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in tree["model"]["tasks"]})
     for item in sets:
-        key, value = _parse_set(item)
+        key, value = yaml_strict.assignment(item)
         _put(tree, key, value)
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key}
     if shards is not None:
@@ -324,14 +324,6 @@ def _dig(tree: Any, *path: str) -> Any:
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
-
-
-def _parse_set(item: str) -> tuple[tuple[str, ...], Any]:
-    key, equals, value = item.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {item}: must read key=value, as in --set schedule.batch=32")
-    parsed, _ = yaml_strict.load(value, f"--set {item}", scalar=True)
-    return tuple(key.strip().split(".")), parsed
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -45,6 +45,14 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, Lines]:
     return data, lines
 
 
+def assignment(item: str) -> tuple[tuple[str, ...], Any]:
+    """(key path, value) of a command line's `--set a.b=c`. Raises ConfigError."""
+    key, equals, value = item.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {item}: must read key=value, as in --set schedule.batch=32")
+    return tuple(key.strip().split(".")), load(value, f"--set {item}", scalar=True)[0]
+
+
 def dump(tree: Any) -> str:
     """YAML text that `load` reads back as the same data."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -44,9 +44,7 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
         ) from None
     tree, lines = yaml_strict.load(text, path)
     for item in sets:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item}: must read key=value, as in --set samples_per_shard=512")
-        tree[key], _ = yaml_strict.load(value, f"--set {item}", scalar=True)
+        key, value = yaml_strict.assignment(item)
+        tree[".".join(key)] = value
     tree |= {name: value for name, value in (("root", root), ("out", out)) if value is not None}
     return validate(Recipe, tree, path, lines)

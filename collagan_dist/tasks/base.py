@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from collagan_dist.contract import Batch
 Rows = dict[str, np.ndarray]
 
 
-class Task:
+class Task(ABC):
     """One t of Ω: what the generator shall put out for a batch, how wrong it is, and how people read it.
 
     Outputs and targets are (B, channels, H, W) in [-1, 1], the range of the generator's tanh.
@@ -24,9 +25,9 @@ class Task:
     needs_labels = False
     needs_points = False
 
+    @abstractmethod
     def target(self, batch: Batch) -> torch.Tensor:
         """y_t."""
-        raise NotImplementedError
 
     def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
         """L^t_rec of eq. 2, a scalar: L2 averaged over all elements unless the task says otherwise."""
@@ -36,21 +37,21 @@ class Task:
         """What the discriminator judges; G^t(x, z) itself unless the task says otherwise."""
         return output
 
+    @abstractmethod
     def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
         """Per-sample numbers from which `summarize` makes metrics."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
         """(metrics, their standard errors) over all samples, with the keys of metrics.json."""
-        raise NotImplementedError
 
     def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Outputs of trivial predictors by name, to be measured like the model's own. May be slow."""
         return {}
 
+    @abstractmethod
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
         """(column title, (B, 3, H, W) in [-1, 1]) for picture grids."""
-        raise NotImplementedError
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

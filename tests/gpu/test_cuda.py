@@ -10,29 +10,13 @@ from collagan_dist.contract import World
 from collagan_dist.data.decode import Decoder
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.data.shards import Split
-from collagan_dist.runtime.engine import Engine
-from collagan_dist.runtime.group import Group
-from collagan_dist.tasks import build_tasks
-from collagan_dist.training.build import Setup
 from collagan_dist.training.loop import train
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.step import Step
 from tests.training.small import equal, small, weights
+from tests.training.test_ranks import setup
 
 pytestmark = pytest.mark.gpu
-
-
-def setup(manifest: Manifest, device: torch.device) -> Setup:
-    config = small(manifest.folder, hole__kind="noise")
-    return Setup(
-        config,
-        World(),
-        device,
-        Group(World(), device, 60),
-        Engine(config.runtime, device),
-        manifest,
-        build_tasks(config),
-    )
 
 
 def test_mixed_decoding_is_cpu_decoding(shards: Manifest) -> None:
@@ -49,7 +33,7 @@ def test_mixed_decoding_is_cpu_decoding(shards: Manifest) -> None:
 def test_batches_and_losses_are_those_of_the_cpu(shards: Manifest) -> None:
     found = []
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
-        part = setup(shards, device)
+        part = setup(shards, device, hole__kind="noise")
         loader = part.loader("train", part.view(training=True), 4)
         batch = next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
         networks = Networks(part.config, part.engine, part.tasks)

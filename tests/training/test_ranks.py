@@ -19,11 +19,12 @@ from collagan_dist.training.build import Setup, training_plan
 from tests.conftest import collagan
 from tests.training.small import small
 
+CPU = torch.device("cpu")
 
-def setup(manifest: Manifest, **changes: object) -> Setup:
+
+def setup(manifest: Manifest, device: torch.device = CPU, **changes: object) -> Setup:
     """What one rank trains with, without the other ranks' processes: reading needs none."""
     config = small(manifest.folder, **changes)
-    device = torch.device("cpu")
     return Setup(
         config,
         World(),
