@@ -16,7 +16,6 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -128,7 +127,7 @@ class _Progress:
         self.bar: Progress | None = None
         if self.console.is_terminal:
             self.bar = Progress(
-                SpinnerColumn(), TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+                SpinnerColumn(), TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
                 TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self.console,
             )  # fmt: skip
             self.task = self.bar.add_task("", total=total, completed=start, text="")

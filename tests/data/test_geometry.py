@@ -110,6 +110,13 @@ def test_a_clipped_region_maps_where_its_pixels_are() -> None:
     assert np.allclose(edges[:, :2], [[-0.5, -0.5], [175.5, 175.5]])
 
 
+@pytest.mark.parametrize(("names", "flip"), [(CLASSES, CLASS_FLIP), (LANDMARKS, LANDMARK_FLIP)])
+def test_a_mirror_swaps_left_and_right_by_name(names: tuple[str, ...], flip: tuple[int, ...]) -> None:
+    other = {"left": "right", "right": "left"}
+    expected = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
+    assert [names[i] for i in flip] == expected
+
+
 def test_flip_twice_is_the_identity(shards: Manifest) -> None:
     label = torch.randint(0, len(CLASSES), (2, 8, 8), dtype=torch.uint8)
     yes = torch.ones(2, dtype=torch.bool)

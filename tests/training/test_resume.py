@@ -28,6 +28,8 @@ def test_continued_equals_uninterrupted(shards: Manifest, tmp_path: Path, model:
     for steps in (1, 4, 7):
         train(small(shards.folder, **model, schedule__steps=steps), tmp_path / "parts", World())
     assert equal(weights(tmp_path / "whole", 7), weights(tmp_path / "parts", 7))
+    files = {name.split("/")[0] for name in weights(tmp_path / "whole", 7)}
+    assert files == {"generator", "discriminators", "optimizer", "ema"}
     assert _train_lines(tmp_path / "whole")[-1]["loss/total"] == _train_lines(tmp_path / "parts")[-1]["loss/total"]
 
 
