@@ -69,6 +69,19 @@ def test_views_differ_between_epochs_and_not_between_runs(shards: Manifest) -> N
     assert all(not torch.equal(by_epoch[0][i], by_epoch[1][i]) for i in range(48))
 
 
+def test_no_two_samples_share_their_randomness(shards: Manifest) -> None:
+    first = batches(shards, 0, 1, range(8), "noise")
+    keys = [tuple(k) for b in first for k in b.keys_B2.tolist()]
+    assert len(set(keys)) == len(keys) == 96  # two epochs
+    assert not set(keys) & {tuple(k) for k in setup_keys(shards, seed=1)}
+
+
+def setup_keys(manifest: Manifest, seed: int) -> list[list[int]]:
+    part = setup(manifest, schedule__batch=12, seed=seed)
+    loader = part.loader("train", part.view(training=True), 12)
+    return next(loader.batches(training_plan(part.config, World(), 48, 0, 1))).keys_B2.tolist()
+
+
 def test_ddp_learns_as_one_rank_does(shards: Manifest, tmp_path: Path) -> None:
     """Losses of 2 ranks and of 1 rank with the same global batch agree up to batch statistics per rank."""
     config = tmp_path / "small.yaml"
