@@ -50,7 +50,7 @@ def main() -> None:
     def ours() -> int:
         for _ in range(ROUNDS):
             image, label = decode(samples, np.zeros((BATCH, 4)))
-            grid = geometry.sample_grid(torch.from_numpy(matrix), VIEW, CANVAS)
+            grid = geometry.sample_grid(matrix, VIEW, CANVAS, torch.device("cpu"))
             geometry.warp_image(image, grid)
             assert label is not None
             geometry.warp_labels(label, grid)

@@ -61,12 +61,16 @@ def draw(key: np.ndarray, augment: Augment | None) -> tuple[np.ndarray, np.ndarr
     return shift, np.deg2rad(augment.rotate) * signed[:, 2], 1 + augment.scale * signed[:, 3], u[:, 4] < augment.flip
 
 
-def sample_grid(matrix_B33: torch.Tensor, view: int, canvas: int) -> torch.Tensor:
+def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.device) -> torch.Tensor:
     """(B, view, view, 2) canvas coordinates of every view pixel, reflected at the canvas's outer pixel centres; float64."""
-    step = torch.arange(view, dtype=torch.float64, device=matrix_B33.device)
-    m = matrix_B33[:, :, :, None, None]
+    m = torch.from_numpy(matrix_B33).to(device)[:, :, :, None, None]
+    step = torch.arange(view, dtype=torch.float64, device=device)
     x, y = step[None, None, :], step[None, :, None]
     grid = torch.stack([m[:, r, 0] * x + m[:, r, 1] * y + m[:, r, 2] for r in range(2)], dim=-1)
+    # An affine map is extreme at corners: where they stay inside, nothing is to be reflected.
+    corners = matrix_B33[:, :2] @ np.array([[0, view - 1, 0, view - 1], [0, 0, view - 1, view - 1], [1, 1, 1, 1]])
+    if corners.min() >= 0 and corners.max() <= canvas - 1:
+        return grid
     period = 2.0 * (canvas - 1)
     folded = grid.remainder(period)
     return torch.minimum(folded, period - folded)

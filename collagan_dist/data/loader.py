@@ -106,7 +106,7 @@ class Loader:
             ]
         )
         to_canvas = np.stack([geometry.region_to_canvas(r, self.canvas) for r in decoded.regions]) @ to_stored
-        grid = geometry.sample_grid(torch.from_numpy(to_canvas).to(self.device), view.image_size, self.canvas)
+        grid = geometry.sample_grid(to_canvas, view.image_size, self.canvas, self.device)
         image = geometry.warp_image(decoded.image_BHW3, grid)
         label = points = None
         if decoded.label_BHW is not None:

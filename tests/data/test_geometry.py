@@ -47,7 +47,7 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None)
             for i in range(batch)
         ]
     )
-    grid = geometry.sample_grid(torch.from_numpy(matrix), view, canvas)
+    grid = geometry.sample_grid(matrix, view, canvas, torch.device("cpu"))
     got_image = (geometry.warp_image(torch.from_numpy(image), grid).permute(0, 2, 3, 1).numpy() + 1) * 127.5
     got_label = geometry.swap_labels(
         geometry.warp_labels(torch.from_numpy(label), grid), torch.from_numpy(flip)
