@@ -50,6 +50,8 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
     config = setup.config
     if config.evaluate.every:
         setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
+    # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
+    loader = setup.loader(config.data.split, setup.view(training=True), config.schedule.batch // setup.world.size)
     folder = RunFolder(run, setup)
     networks = Networks(config, setup.engine, setup.tasks)
     start = folder.resume(networks, allow_change, _warn)
@@ -57,7 +59,6 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
     if start == 0:
         _begin(setup, networks)
     step = Step(config, setup.engine, setup.tasks, networks, total)
-    loader = setup.loader(config.data.split, setup.view(training=True), config.schedule.batch // setup.world.size)
     plan = training_plan(config, setup.world, len(loader.split), start, total)
     journal = Journal(setup, run, start, total)
     journal.event(start, "resume" if start else "start", world_size=setup.world.size)

@@ -185,7 +185,7 @@ def test_a_data_set_without_labels_trains_what_it_can(
     assert run(capsys, "pack", ROOT / "shards/celeba.yaml", "--root", copy_of_drawn, "--out", tmp_path / "out")[0] == 0
     small = ["--data", tmp_path / "out", "--set", "schedule.steps=1", "--set", "schedule.batch=4"]
     code, text = run(capsys, "train", "demo", *small, "--run", tmp_path / "run")
-    assert code == 3 and "no label maps" in text and "--model M_id" in text
+    assert code == 3 and "no label maps" in text and "--model M_id" in text and not (tmp_path / "run").exists()
     assert run(capsys, "train", "demo", *small, "--run", tmp_path / "run2", "--model", "M_id")[0] == 0
 
 
