@@ -75,6 +75,15 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None)
         assert np.abs(centre + side * (unit @ turn.T + shift[i]) - source).max() < 0.01
 
 
+@pytest.mark.parametrize("shift", [(30.0, 0.0), (-30.0, 0.0), (0.0, 30.0), (0.0, -30.0), (5.0, 5.0)])
+def test_a_view_over_any_one_border_is_reflected_there(shift: tuple[float, float]) -> None:
+    matrix = np.array([[[1.0, 0, 10 + shift[0]], [0, 1, 10 + shift[1]], [0, 0, 1]]])
+    grid = geometry.sample_grid(matrix, 64, 88, torch.device("cpu"))[0].numpy()
+    for axis in (0, 1):
+        straight = np.arange(64) + 10 + shift[axis]
+        assert (grid[0, :, 0] if axis == 0 else grid[:, 0, 1]).tolist() == fold(straight, 88).tolist()
+
+
 def test_augmentation_stays_in_its_ranges() -> None:
     shift, angle, scale, flip = geometry.draw(
         np.arange(5000).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), Augment()

@@ -244,6 +244,8 @@ def test_mended_pictures_are_taken_by_the_same_command(drawn: Path, copy_of_draw
         name = f"Img/img_celeba/{number:06d}.jpg"
         (copy_of_drawn / name).write_bytes((drawn / name).read_bytes())
     assert pack(recipe(copy_of_drawn, tmp_path / "out"), workers=1).quarantined == 0
+    pack(recipe(drawn, tmp_path / "never-damaged"), workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "never-damaged")
 
 
 def test_another_recipe_does_not_touch_finished_shards(drawn: Path, shards: Manifest, tmp_path: Path) -> None:
