@@ -235,9 +235,8 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     tree, lines = yaml_strict.load(text, where)
     if model is not None:
         _put(tree, ("model",), {**tree.get("model", {}), **model_settings(model)})
-        if isinstance(
-            weights := _dig(tree, "loss", "weights"), dict
-        ):  # of a preset's weights, those of the tasks that remain
+        weights = _dig(tree, "loss", "weights")
+        if isinstance(weights, dict):  # of a preset's weights, those of the tasks that remain
             _put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in tree["model"]["tasks"]})
     for item in sets:
         key, value = yaml_strict.assignment(item)

@@ -29,12 +29,17 @@ def mix64(x: np.ndarray) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
+def name_id(name: str) -> int:
+    """The number that stands for a name: its CRC-32."""
+    return zlib.crc32(name.encode())
+
+
 def key64(*parts: int | str | np.ndarray) -> np.ndarray:
     """uint64 key of a chain of integers (arrays broadcast); a string stands for its CRC-32."""
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
-            value = zlib.crc32(part.encode()) if isinstance(part, str) else part
+            value = name_id(part) if isinstance(part, str) else part
             word = np.asarray(value).astype(np.int64).astype(np.uint64)
             state = mix64(state + _GAMMA + word * np.uint64(0xD1342543DE82EF95))
     return np.asarray(state)
@@ -54,13 +59,18 @@ def tensor_keys(key: np.ndarray) -> np.ndarray:
     return np.stack([start, increment], axis=-1).view(np.int32)
 
 
+def sample_keys(seed: int, epoch: int | np.ndarray, uids: np.ndarray) -> np.ndarray:
+    """(B, 2) int32 keys of the large tensors of samples (hole, fill, dropout); `uids` are the name_ids of their keys."""
+    return tensor_keys(key64(seed, "tensors", epoch, uids))
+
+
 def hash_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Tensor:
     """(B, count) int32 hash bits; `stream` separates tensors that share the keys."""
     import torch
 
     index = torch.arange(1, count + 1, dtype=torch.int32, device=keys_B2.device)
     # A stream's constant enters behind a multiplication, so that streams are not shifts of each other.
-    offset = (zlib.crc32(f"stream {stream}".encode()) | 1) - 2**31
+    offset = (name_id(f"stream {stream}") | 1) - 2**31
     x = index * keys_B2[:, 1:] + (keys_B2[:, :1] ^ offset)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
         x.bitwise_xor_((x >> shift).bitwise_and_((1 << (32 - shift)) - 1))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
+
+from collagan_dist.contract import HoleKind
 
 HELP = "score a trained model on a split, beside trivial baselines; over all ranks"
 EXAMPLE = "collagan evaluate runs/demo --split test"
@@ -13,9 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
-    parser.add_argument(
-        "--hole", choices=["block", "pattern", "noise", "none"], help="kind of holes (default: those of training)"
-    )
+    parser.add_argument("--hole", choices=get_args(HoleKind), help="kind of holes (default: those of training)")
 
 
 def run(args: argparse.Namespace) -> None:

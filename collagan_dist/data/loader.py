@@ -117,7 +117,7 @@ class Loader:
             stored = np.array([s.landmarks for s in samples], np.float64)
             moved = geometry.move_points(stored, np.linalg.inv(to_stored), flip)
             points = torch.from_numpy(moved.astype(np.float32)).to(self.device)
-        keys = torch.from_numpy(counter.tensor_keys(counter.key64(view.seed, "tensors", epoch, uids))).to(self.device)
+        keys = torch.from_numpy(counter.sample_keys(view.seed, epoch, uids)).to(self.device)
         hole = holes.HOLES[view.hole](keys, view.image_size)
         return Batch(image, holes.occlude(image, hole, view.hole, keys), hole, label, points, ids, epochs, keys)
 

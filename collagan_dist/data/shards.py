@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from collagan_dist import counter
 from collagan_dist.data import wire
 from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.errors import DataError
@@ -89,7 +89,7 @@ class _OpenShard:
         meta: dict[str, Any] = json.loads(content[offset : offset + size])
         key = self.key(row)
         return Stored(
-            key, zlib.crc32(key.encode()), _view(content, parts["jpg"]),
+            key, counter.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
             meta["landmarks"], meta["width"], meta["height"],
         )  # fmt: skip

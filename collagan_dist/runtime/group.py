@@ -40,17 +40,9 @@ class Group:
         if self.world.size > 1:
             dist.destroy_process_group()
 
-    def barrier(self) -> None:
-        if self.world.size > 1:
-            self._sum(torch.zeros(1))
-
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The average over ranks, elementwise; in place."""
         return values if self.world.size == 1 else self._sum(values).div_(self.world.size)
-
-    def any(self, flag: bool) -> bool:
-        """Whether any rank says so. A blocking round: for rare decisions."""
-        return flag if self.world.size == 1 else bool(self._sum(torch.tensor([float(flag)])).item())
 
     def any_soon(self, flag: bool) -> bool:
         """Whether any rank said so one call ago: the round of this call travels while the next step computes.

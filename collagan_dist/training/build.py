@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from collagan_dist.config import Config
-from collagan_dist.contract import World
+from collagan_dist.contract import Batch, World
 from collagan_dist.data import order
 from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest, quick_check, read_manifest
@@ -62,6 +62,11 @@ class Setup:
 
     def loader(self, split: str, view: View, batch: int) -> Loader:
         return Loader(self.split(split), view, batch, self.threads, self.device)
+
+    def first_batch(self, split: str, view: View, rows: int) -> Batch:
+        """The first `rows` samples of a split, or as many as it has."""
+        loader = self.loader(split, view, rows)
+        return next(loader.batches(plain_plan(np.arange(min(rows, len(loader.split))), rows)))
 
 
 def open_shards(config: Config) -> Manifest:

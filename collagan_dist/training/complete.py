@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +43,7 @@ def complete(run: Path, source: Path, out: Path, hole: str) -> list[Path]:
     engine = build_engine(config.runtime, World(), device)
     tasks = build_tasks(config)
     generator = engine.place(build_generator(config, tasks))
-    load_generator(run, generator, lambda text: print(f"warning: {text}", file=sys.stderr))
+    load_generator(run, generator)
     generator.eval()
     out.mkdir(parents=True, exist_ok=True)
     sheets = []
@@ -85,8 +83,8 @@ def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch
     except Unusable as error:
         raise DataError(f"{path}: {error}") from None
     image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
-    uid = np.array([zlib.crc32(path.stem.encode())])
-    keys = torch.from_numpy(counter.tensor_keys(counter.key64(config.seed, "tensors", -1, uid))).to(device)
+    uid = np.array([counter.name_id(path.stem)])
+    keys = torch.from_numpy(counter.sample_keys(config.seed, -1, uid)).to(device)
     mask = holes.HOLES[hole](keys, size) if hole in holes.HOLES else _read_hole(hole, size).to(device)
     filled = holes.occlude(image, mask, hole if hole in holes.HOLES else "given", keys)
     return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)

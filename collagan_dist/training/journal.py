@@ -20,9 +20,10 @@ from rich.progress import (
 )
 
 from collagan_dist import files
-from collagan_dist.errors import DataError, NumericError
+from collagan_dist.contract import Batch
+from collagan_dist.errors import NumericError
 from collagan_dist.runtime.metrics import MetricsFile, finite
-from collagan_dist.training.build import Setup, plain_plan
+from collagan_dist.training.build import Setup
 from collagan_dist.training.evaluate import evaluate
 from collagan_dist.training.grids import write_grid
 from collagan_dist.training.networks import Networks
@@ -42,7 +43,7 @@ class Journal:
         self._since, self._waited = time.perf_counter(), 0.0
         self._file = MetricsFile(run / "metrics.jsonl", start) if setup.world.is_main else None
         self._progress = _Progress(start, total) if setup.world.is_main else None
-        self._grid_batch: Any = None
+        self._grid_batch: Batch | None = None
 
     def event(self, step: int, name: str, **facts: Any) -> None:
         if self._file is not None:
@@ -109,13 +110,10 @@ class Journal:
             self._progress.close()
 
 
-def _grid_batch(setup: Setup) -> Any:
+def _grid_batch(setup: Setup) -> Batch:
     splits = setup.manifest.splits
     split = next((s for s in ("valid", "test") if splits.get(s)), setup.config.data.split)
-    loader = setup.loader(split, setup.view(training=False), _GRID_ROWS)
-    if not len(loader.split):
-        raise DataError(f"{setup.manifest.folder}: the split {split!r} is empty")
-    return next(loader.batches(plain_plan(np.arange(min(_GRID_ROWS, len(loader.split))), _GRID_ROWS)))
+    return setup.first_batch(split, setup.view(training=False), _GRID_ROWS)
 
 
 class _Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from collagan_dist.config import Config
@@ -54,7 +53,7 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
     loader = setup.loader(config.data.split, setup.view(training=True), config.schedule.batch // setup.world.size)
     folder = RunFolder(run, setup)
     networks = Networks(config, setup.engine, setup.tasks)
-    start = folder.resume(networks, allow_change, _warn)
+    start = folder.resume(networks, allow_change)
     folder.open(command)
     if start == 0:
         _begin(setup, networks)
@@ -95,7 +94,3 @@ def _begin(setup: Setup, networks: Networks) -> None:
         for generator in (networks.generator, networks.ema):
             if generator is not None:
                 generator.start_at(means)  # type: ignore[operator]
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}; taking the checkpoint before it", file=sys.stderr, flush=True)

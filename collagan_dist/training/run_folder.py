@@ -6,8 +6,8 @@ import json
 import os
 import platform
 import socket
+import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,12 @@ class RunFolder:
             },
         )
 
-    def resume(self, networks: Networks, allow_change: bool, warn: Callable[[str], None]) -> int:
+    def resume(self, networks: Networks, allow_change: bool) -> int:
         """Put the newest whole checkpoint into the networks; the step to go on from, 0 for a fresh run. Collective.
 
         Raises CheckpointError when what is learned differs from the checkpoint's and `allow_change` is not given.
         """
-        loaded = checkpoint.load_latest(self.checkpoints, warn)
+        loaded = checkpoint.load_latest(self.checkpoints, _warn)
         found = self.setup.group.gather(loaded.state["step"] if loaded else 0)
         if len(set(found)) > 1:
             raise CheckpointError(
@@ -131,20 +131,24 @@ def read_config(run: Path, shards: str | None = None) -> Config:
     return configuration.load_config(str(path), shards=shards)
 
 
-def load_generator(run: Path, networks_generator: torch.nn.Module, warn: Callable[[str], None]) -> int:
+def load_generator(run: Path, generator: torch.nn.Module) -> int:
     """Put a run's newest generator, the averaged one where there is one, into a module; its step."""
-    loaded = checkpoint.load_latest(run / "checkpoints", warn)
+    loaded = checkpoint.load_latest(run / "checkpoints", _warn)
     if loaded is None:
         raise CheckpointError(
             f"{run}: holds no checkpoint yet; train it first: collagan train {run / 'config.yaml'} --run {run}"
         )
     try:
-        networks_generator.load_state_dict(loaded.tensors.get("ema") or loaded.tensors["generator"])
+        generator.load_state_dict(loaded.tensors.get("ema") or loaded.tensors["generator"])
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"{loaded.path}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[-1].strip()}"
         ) from None
     return int(loaded.state["step"])
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}; taking the checkpoint before it", file=sys.stderr, flush=True)
 
 
 def _facts(setup: Setup) -> dict[str, Any]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from collagan_dist import files
 from collagan_dist.contract import World
-from collagan_dist.data.loader import Loader
 from collagan_dist.runtime.metrics import finite
-from collagan_dist.training.build import Setup, build, open_shards, plain_plan
+from collagan_dist.training.build import build, open_shards
 from collagan_dist.training.evaluate import evaluate
 from collagan_dist.training.grids import write_grid
 from collagan_dist.training.networks import build_generator
@@ -31,7 +27,7 @@ def score(run: Path, world: World, shards: str | None, split: str, hole: str | N
     setup = build(config, world, manifest)
     try:
         generator = setup.engine.place(build_generator(config, setup.tasks))
-        step = load_generator(run, generator, lambda text: print(f"warning: {text}", file=sys.stderr))
+        step = load_generator(run, generator)
         kind = hole or config.evaluate.hole or config.hole.kind
         metrics = finite(evaluate(setup, generator, split, kind, config.evaluate.baselines))
         metrics |= {"step": step, "manifest": manifest.hash}
@@ -42,15 +38,10 @@ def score(run: Path, world: World, shards: str | None, split: str, hole: str | N
             files.write_json(path, metrics)
             if shards is None and split == "test" and kind == (config.evaluate.hole or config.hole.kind):
                 files.write_json(run / "metrics.json", metrics)
-            loader = setup.loader(split, setup.view(training=False, hole=kind), _SHEET_ROWS)
-            write_grid(path.with_suffix(".png"), setup, generator, _first(loader, setup))
+            rows = setup.first_batch(split, setup.view(training=False, hole=kind), _SHEET_ROWS)
+            write_grid(path.with_suffix(".png"), setup, generator, rows)
 
         setup.group.on_main(write)
         return metrics, path
     finally:
         setup.group.close()
-
-
-def _first(loader: Loader, setup: Setup) -> Any:
-    rows = min(_SHEET_ROWS, len(loader.split))
-    return next(loader.batches(plain_plan(np.arange(rows), rows)))
