@@ -101,6 +101,8 @@ class Data(Section):
     split: str = "train"
     image_size: Literal[32, 64, 128, 256, 512] = 128
     augment: Augment = Augment()
+    window: Count = 128
+    """Shards that a run reads from at a time. A split of no more is shuffled whole; smaller windows suit network storage."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Decoding threads of a rank; 0 shares the machine's cores among its ranks."""
 

@@ -18,7 +18,7 @@ from collagan_dist.data import wire
 from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.errors import DataError
 
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 256
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _OpenShard:
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
         self.path = manifest.folder / shard.name
         try:
-            self.rows = wire.decode_index((manifest.folder / shard.index_name).read_bytes())
+            self.rows = wire.Index((manifest.folder / shard.index_name).read_bytes())
             self.file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise DataError(
