@@ -72,13 +72,17 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, total):
                 journal.grid(done, networks)
-            stopping = setup.group.any_soon(bool(stop)) and done < total
+            stops, damaged = setup.group.sum_soon(bool(stop), len(loader.damaged))
+            stopping = bool(stops) and done < total
+            if damaged > journal.damaged:
+                journal.quarantine(done, loader.damaged)
             if due(done, config.checkpoint.every, total) or stopping:
                 folder.save(networks, done)
             if stopping:
                 journal.event(done, "interrupted")
                 folder.ask_to_be_requeued()
                 raise Interrupted(f"stopped at step {done} of {total}, saved in {run}; this continues:\n  {command}")
+        journal.quarantine(total, loader.damaged)
     finally:
         journal.close()
     return total
