@@ -170,13 +170,8 @@ class Loader:
             ]
         )
         to_canvas = np.stack([geometry.region_to_canvas(r, self.canvas) for r in decoded.regions]) @ to_stored
-        grid = geometry.sample_grid(to_canvas, view.image_size, self.canvas, self.device)
-        image = geometry.warp_image(decoded.image_BHW3, grid)
-        label = points = None
-        if decoded.label_BHW is not None:
-            label = geometry.swap_labels(
-                geometry.warp_labels(decoded.label_BHW, grid), torch.from_numpy(flip).to(self.device)
-            )
+        image, label = geometry.warp(decoded.image_BHW3, decoded.label_BHW, to_canvas, flip, view.image_size)
+        points = None
         if view.points:
             stored = np.array([s.landmarks for s in samples], np.float64)
             moved = geometry.move_points(stored, np.linalg.inv(to_stored), flip)
