@@ -178,8 +178,8 @@ def _claim(photos: Photographs, parser: Parser) -> None:
         )
     if found is not None and {key: found.get(key) for key in mine} != mine:
         raise DataError(
-            f"{maps}: holds label maps of another model ({found.get('model')}, {str(found.get('sha256'))[:12]}, {found.get('settings')}); "
-            f"this is {identity.name}, {identity.sha256[:12]}, {identity.settings}; give another --out, or remove that folder"
+            f"{maps}: holds label maps of another model or class map ({found.get('model')}, sha256 {str(found.get('sha256'))[:12]}); "
+            f"this is {identity.name}, {identity.sha256[:12]}; give another --out, or remove that folder"
         )
     for path in maps.glob(".*.partial"):
         path.unlink(missing_ok=True)
