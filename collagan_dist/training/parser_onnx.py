@@ -23,6 +23,7 @@ Index = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Layout = Literal["NCHW", "NHWC"]
 Three = tuple[float, float, float]
+_NEVER = -1e30  # score of a class that the network does not know; finite, so that it can be resized
 
 
 class Input(Section):
@@ -162,7 +163,7 @@ class OnnxParser:
                 f"{scores.shape[1]} channels (0..{scores.shape[1] - 1}; output.layout is {self.map.output.layout})"
             )
         known = self._known(scores.shape[1])
-        lowest = np.full(scores[:, 0].shape, np.finfo(np.float32).min, np.float32)
+        lowest = np.full(scores[:, 0].shape, _NEVER, np.float32)
         ours = [scores[:, known == c].max(1) if (known == c).any() else lowest for c in range(len(CLASSES))]
         return np.stack(ours, axis=1).astype(np.float32)
 

@@ -28,13 +28,14 @@ def colour_network(
     shape: tuple[int | str, int | str, int | str] = ("batch", "height", "width"),
     outside: int = 0,
 ) -> Path:
-    """Undoes x·scale + offset (by input channel) to pixels of 0..1 and puts out 2 c·x - |c|² a colour c.
+    """Undoes x·scale + offset (by input channel) to pixels of 0..1 and puts out 2 c·x - |c|² - 100 a colour c.
 
     `indices`: their arg-max; `pool`: pictures are averaged over so many pixels first; `outside` channels that never win.
     """
     colours = np.concatenate([COLOURS / 255.0, np.full((outside, 3), 9.0)])
     weights = (2 * colours / np.array(scale)).astype(np.float32)
-    bias = (-np.square(colours).sum(1) - (2 * colours / np.array(scale)) @ np.array(offset)).astype(np.float32)
+    # 100 less everywhere, so that every score is negative, as logits may be.
+    bias = (-100 - np.square(colours).sum(1) - (2 * colours / np.array(scale)) @ np.array(offset)).astype(np.float32)
     constants = [numpy_helper.from_array(weights[:, :, None, None], "w"), numpy_helper.from_array(bias, "b")]
     nodes, x = [], "x"
     if nhwc:
