@@ -140,8 +140,8 @@ def _summary(setup: Setup, parts: list[Any], split: str, hole: str, few: int) ->
         **values,
         "se": errors,
     }
-    if few:
-        with_some = [p for p in parts if p[2]]
+    with_some = [p for p in parts if p[2]]
+    if with_some:  # the segmentation task alone has no trivial competitor
         few_order = np.argsort(np.concatenate([p[0][p[0] < few] for p in with_some]))
         named = _concatenate_named([p[2] for p in with_some])
         result["baselines"] = {name: _summarize(setup.tasks, _sorted(m, few_order))[0] for name, m in named.items()}
