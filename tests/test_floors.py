@@ -19,7 +19,7 @@ FLOORS = {
 # Library: the files or folders (below the package) that may import it.
 HOMES = {
     "ray": ("sweep/",), "deepspeed": ("runtime/deepspeed.py",), "nvidia": ("data/decode.py",), "torch.distributed": ("runtime/",),
-    "matplotlib": ("report/",), "jinja2": ("report/",), "webdataset": ("data/verify.py", "data/wire.py"),
+    "matplotlib": ("report/",), "jinja2": ("report/",), "webdataset": ("data/verify.py",),
     "onnxruntime": ("training/parser_onnx.py",),
 }  # fmt: skip
 NEVER = {"models": ("World", "yaml"), "report": ("torch",)}

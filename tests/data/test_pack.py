@@ -185,6 +185,21 @@ def _recipe_file(drawn: Path, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
+    import webdataset
+
+    mine, theirs = io.BytesIO(), io.BytesIO()
+    ours = wire.ShardFile(mine)
+    writer = webdataset.TarWriter(theirs, mtime=0, user="", group="", encoder=False)
+    for number, size in enumerate([0, 1, 511, 512, 513, 7000, 20000]):
+        key, members = f"{number:092d}", {"jpg": os.urandom(size), "json": b"{}", "seg.png": os.urandom(size // 3)}
+        ours.add(key, members)
+        writer.write({"__key__": key, **members})
+    ours.finish()
+    writer.close()
+    assert mine.getvalue() == theirs.getvalue()
+
+
 def test_unusable_pictures_are_named_and_left_out(copy_of_drawn: Path, tmp_path: Path) -> None:
     pictures = copy_of_drawn / "Img/img_celeba"
     whole = (pictures / "000001.jpg").read_bytes()
