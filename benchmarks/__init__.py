@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +25,17 @@ def alternate(methods: dict[str, Callable[[], int]], rounds: int = 7) -> dict[st
     return {name: round(statistics.median(values), 1) for name, values in rates.items()}
 
 
-def save(script: str, result: dict[str, Any]) -> None:
-    """The result beside the script, with command, commit and hardware; and on the terminal."""
+def where() -> dict[str, str]:
+    """Commit and hardware."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     with Path("/proc/cpuinfo").open() as file:
         cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
-    record = {"command": f"python {Path(sys.argv[0]).name}", "commit": commit, "cpu": cpu, **result}
+    return {"commit": commit, "cpu": f"{os.cpu_count()} x {cpu}"}
+
+
+def save(script: str, result: dict[str, Any]) -> None:
+    """The result beside the script, with command, commit and hardware; and on the terminal."""
+    record = {"command": f"python -m benchmarks.{Path(script).stem}", **where(), **result}
     path = Path(script).with_suffix(".json")
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))

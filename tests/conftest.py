@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks import where
 from collagan_dist.data.draw import draw_faces
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.pack import pack
@@ -50,6 +53,20 @@ def faces() -> Path:
 def copy_of_drawn(drawn: Path, tmp_path: Path) -> Path:
     """A copy of the drawn faces to damage."""
     return Path(shutil.copytree(drawn, tmp_path / "faces"))
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keeps what a fault row's rounds did in benchmarks/faults.json, when `make test-full` runs them."""
+
+    def write(row: str, **facts: object) -> None:
+        if os.environ.get("COLLAGAN_FULL") == "1":
+            path = ROOT / "benchmarks/faults.json"
+            known = json.loads(path.read_text()) if path.exists() else {}
+            known[f"row {row}"] = {"test": request.node.nodeid, **facts, **where()}
+            path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+    return write
 
 
 def collagan(

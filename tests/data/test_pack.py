@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -20,7 +18,7 @@ from skimage.filters import gaussian
 from skimage.transform import AffineTransform, warp
 
 from collagan_dist.data import wire
-from collagan_dist.data.manifest import Manifest, read_manifest
+from collagan_dist.data.manifest import Manifest
 from collagan_dist.data.pack import pack
 from collagan_dist.data.recipe import Recipe
 from collagan_dist.data.square import face_square
@@ -135,54 +133,6 @@ def test_original_writes_anew_what_readers_would_disagree_about(copy_of_drawn: P
             assert (
                 meta["reencoded"] is True and image.mode == "RGB" and image.size == (360, 440) and not image.getexif()
             )
-
-
-def test_killed_and_continued_gives_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
-    _kill_rounds(drawn, tmp_path, rounds=1)
-
-
-@pytest.mark.full
-def test_killed_and_continued_gives_the_same_bytes_often(drawn: Path, tmp_path: Path) -> None:
-    _kill_rounds(drawn, tmp_path, rounds=20)
-
-
-def _kill_rounds(drawn: Path, tmp_path: Path, rounds: int) -> None:
-    code = (
-        "import sys; from collagan_dist.commands.main import main; "
-        f"main(['pack', {str(_recipe_file(drawn, tmp_path))!r}, '--out', sys.argv[1], '--workers', '2'])"
-    )
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "whole")], check=True, capture_output=True)
-    length = time.monotonic() - began
-    for number in range(rounds):
-        out = tmp_path / f"killed{number}"
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(out)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        time.sleep(length * (0.3 + 0.7 * number / max(1, rounds)) if rounds > 1 else length * 0.7)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        time.sleep(0.3)
-        alive = subprocess.run(
-            ["ps", "-o", "stat=", "-s", str(child.pid)], capture_output=True, text=True
-        ).stdout.split()
-        assert all(state.startswith("Z") for state in alive), "workers outlive a killed pack"
-        if out.exists() and not (out / "manifest.json").exists():
-            with pytest.raises(DataError, match=r"no manifest\.json"):
-                read_manifest(out)
-        subprocess.run([sys.executable, "-c", code, str(out)], check=True, capture_output=True)
-        assert contents(out) == contents(tmp_path / "whole")
-
-
-def _recipe_file(drawn: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"dataset: celeba\nroot: {drawn}\nlabels: Label/img_celeba\nout: x\nsamples_per_shard: 4\nstore_size: 88\n"
-    )
-    return path
 
 
 def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
