@@ -107,7 +107,7 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
         return None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the mask is damaged, or no PNG ({error}); copy it from the data set") from None
-    return np.atleast_3d(values).any(-1)
+    return np.count_nonzero(np.atleast_3d(values), axis=-1) > 0
 
 
 def _resized(labels_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
