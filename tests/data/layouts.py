@@ -56,6 +56,7 @@ def write_celebamask_hq(root: Path, out: Path, shrink: int = 1) -> list[str]:
 def write_folder(root: Path, out: Path, kind: str = "celeba", columns: tuple[str, ...] = ("split", "identity")) -> None:
     """A folder of pictures with labels/ and faces.csv."""
     shutil.copytree(root / f"Img/img_{kind}", out)
+    out.chmod(0o755)  # the originals may be read-only
     if (root / f"Label/img_{kind}").is_dir():
         shutil.copytree(root / f"Label/img_{kind}", out / "labels")
     extra = {"split": {n: ("train", "valid", "test")[int(s)] for n, s in splits_of(root).items()}, "identity": {}}

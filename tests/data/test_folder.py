@@ -45,6 +45,17 @@ def test_the_same_samples_as_through_celeba(copy_of_drawn: Path, tmp_path: Path,
         assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["celeba", "align_celeba"])
+def test_photographs_as_through_celeba(faces: Path, tmp_path: Path, kind: str) -> None:
+    write_folder(faces, tmp_path / "set", kind, columns=("split",))
+    reader = "celeba" if kind == "celeba" else "celeba_aligned"
+    one = pack(recipe(faces, tmp_path / "a", dataset=reader, labels=f"Label/img_{kind}"), workers=1)
+    other = pack(recipe(tmp_path / "set", tmp_path / "b", labels="labels", landmarks="faces.csv"), workers=1)
+    assert one.quarantined == other.quarantined == 0 and sum(map(one.samples, one.splits)) == 102
+    for shard in one:
+        assert (one.folder / shard.name).read_bytes() == (other.folder / shard.name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

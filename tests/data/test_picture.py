@@ -168,16 +168,39 @@ def test_a_large_label_map_is_refused_from_its_header(tmp_path: Path) -> None:
         label_maps.read_labels(str(large), (500, 450))
     with pytest.raises(DataError, match=r"m_skin.png: the mask is 12000x12000"):
         label_maps.read_labels(PartMasks(str(tmp_path / "m")), (1000, 1000))
-    code = (
-        "import resource, sys; from collagan_dist.data import label_maps, picture; from collagan_dist.contract import PartMasks\n"
-        "from collagan_dist.errors import DataError\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "for labels in (sys.argv[1], PartMasks(sys.argv[1].removesuffix('_skin.png'))):\n"
-        "    try: label_maps.read_labels(labels, (500, 500))\n"
-        "    except DataError: print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
-    )
-    grown = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, large], capture_output=True, text=True, check=True
-    )
-    numbers = grown.stdout.split()
-    assert len(numbers) == 2 and max(map(int, numbers)) < 50
+    read = "label_maps.read_labels({}, (500, 500))"
+    for labels in ("sys.argv[1]", "PartMasks(sys.argv[1].removesuffix('_skin.png'))"):
+        assert grown(read.format(labels), "DataError", large) < 50
+
+
+def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (12000, 12000)), "bomb.jpg", quality=5)
+    assert grown("picture.read_picture(sys.argv[1])", "picture.Unusable", path) < 50
+
+
+def test_what_is_decoded_shows_in_the_memory(tmp_path: Path) -> None:
+    """That the two tests above can fail: a picture within the limits."""
+    path = saved(tmp_path, Image.new("RGB", (8000, 8000)), "large.jpg", quality=5)
+    assert grown("picture.read_picture(sys.argv[1]).pixels_HW3; raise picture.Unusable", "picture.Unusable", path) > 150
+
+
+def grown(statement: str, error: str, path: Path) -> int:
+    """MB by which the peak of a process's memory grows by a statement that ends in an error.
+
+    Of the process itself: `ru_maxrss` would begin with the peak of the one that started it.
+    """
+    code = f"""
+import sys
+from collagan_dist.contract import PartMasks
+from collagan_dist.data import label_maps, picture
+from collagan_dist.errors import DataError
+def peak():
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
+try:
+    {statement}
+except {error}:
+    print(peak() - before)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(path)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
