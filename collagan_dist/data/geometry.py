@@ -26,7 +26,7 @@ def canvas_size(image_size: int) -> int:
 
 def canvas_region(sample: Stored) -> np.ndarray:
     """[top, left, bottom, right] of the stored picture that its canvas shows: the margin square as far as there are pixels."""
-    square = view_square(sample.landmarks, sample.width, sample.height).scaled(MARGIN)
+    square = view_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(MARGIN)
     half = square.side / 2
     left, top = max(0.0, square.x + 0.5 - half), max(0.0, square.y + 0.5 - half)
     right, bottom = min(sample.width, square.x + 0.5 + half), min(sample.height, square.y + 0.5 + half)
@@ -42,7 +42,7 @@ def region_to_canvas(region: np.ndarray, size: int) -> np.ndarray:
 
 def view_to_stored(sample: Stored, size: int, shift: np.ndarray, angle: float, scale: float, flip: bool) -> np.ndarray:
     """(3, 3) matrix from pixels of a view of `size` to stored pixels: flip, scale, rotate (radians), shift by shares of the side."""
-    square = view_square(sample.landmarks, sample.width, sample.height)
+    square = view_square(sample.landmarks, sample.square, sample.width, sample.height)
     # The product of four matrices, written out: pixels to shares of the side around the middle, mirror, turn and shift, square.
     middle, mirror, side = 0.5 / size - 0.5, -1.0 if flip else 1.0, square.side
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale

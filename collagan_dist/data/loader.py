@@ -183,13 +183,18 @@ class Loader:
 
 def _require(split: Split, view: View) -> None:
     first = _first(split)
-    folder = split.manifest.folder
-    if view.labels and first.labels is None:
+    has = {"s": first.labels is not None, "d": first.landmarks is not None}
+    missing = []
+    if view.labels and not has["s"]:
+        missing.append("label maps, which the segmentation task needs")
+    if view.points and not has["d"]:
+        missing.append("landmarks, which the landmarks task needs")
+    if missing:
+        model = "M_i" + "".join(letter for letter in "sd" if has[letter])
         raise DataError(
-            f"{folder}: has no label maps, which the segmentation task needs; pack with `labels`, or train --model M_id"
+            f"{split.manifest.folder}: has no {' and no '.join(missing)}; train --model {model}, "
+            "or pack a data set that has them"
         )
-    if view.points and first.landmarks is None:
-        raise DataError(f"{folder}: has no landmarks, which the landmarks task needs; train --model M_is")
 
 
 def _first(split: Split) -> Stored:

@@ -1,23 +1,30 @@
-"""One picture or label map from disk: decoded in full, judged, cut to what a shard stores."""
+"""One picture from disk or from an archive: judged by its header, decoded in full, cut to what a shard stores.
+
+What is converted: grey and palette pictures become RGB, 16-bit colours keep their higher byte. What is refused: CMYK, 16-bit
+grey, and transparency of any kind, since nothing says what lies behind it. Pixels are taken as they are stored: annotations
+mean those, so an EXIF orientation turns nothing.
+"""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from collagan_dist.contract import CLASSES
+from collagan_dist.contract import File
+from collagan_dist.data import archives
 from collagan_dist.data.square import Square, whole_pixels
-from collagan_dist.errors import DataError
 
 QUALITY = 95
 MAX_PIXELS = 64_000_000  # of one picture: a decompression bomb is refused from its header
 MIN_FACE = 32  # pixels: side of the smallest face square that is worth learning from
+
+_FORMATS = ("PNG", "BMP", "WEBP", "TIFF")
 
 
 class Unusable(Exception):
@@ -26,48 +33,89 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture. `jpeg` are its own bytes when they may be stored as they are."""
+    """A picture whose header is in order. Nothing is decoded before `pixels_HW3` or `as_jpeg` asks for it."""
 
-    pixels_HW3: np.ndarray
-    jpeg: bytes | None
+    content: bytes
+    width: int
+    height: int
+    colours: str | None  # of a JPEG: YCbCr, Gray or RGB
+
+    @cached_property
+    def pixels_HW3(self) -> np.ndarray:
+        """uint8 RGB. Raises Unusable unless every byte decodes."""
+        return _decode_jpeg(self.content) if self.colours else _decode_other(self.content)
+
+    def as_jpeg(self) -> tuple[bytes, bool]:
+        """JPEG bytes that all readers understand alike, and whether they had to be made anew.
+
+        Raises Unusable unless every byte decodes.
+        """
+        if not self._is_plain_jpeg():
+            return encode_jpeg(self.pixels_HW3), True
+        # At an eighth of the size all entropy-coded data is still decoded: the verdict is that of the full size at 1.6 times
+        # its speed (tests/data/test_picture.py holds it to that).
+        _decode_jpeg(self.content, min_height=1, min_width=1)
+        return self.content, False
+
+    def _is_plain_jpeg(self) -> bool:
+        # Readers disagree about an EXIF orientation.
+        head, end = self.content[:65536], self.content.rstrip(b"\0")
+        return self.colours == "YCbCr" and b"Exif\0\0" not in head and end.endswith(b"\xff\xd9")
 
 
-def read_picture(path: str) -> Picture:
-    """The picture of a file, every pixel of it decoded. Raises Unusable."""
+def read_picture(file: File) -> Picture:
+    """The picture of a file, judged by its header. Raises Unusable."""
     try:
-        content = Path(path).read_bytes()
+        content = archives.read(file)
     except OSError as error:
         raise Unusable(f"cannot be read: {error.strerror}") from None
     if not content:
         raise Unusable("is an empty file")
-    return _decode_jpeg(content) if content[:2] == b"\xff\xd8" else _decode_other(content)
+    picture = _jpeg_header(content) if content[:2] == b"\xff\xd8" else _other_header(content)
+    _check_size(picture.width, picture.height)
+    return picture
 
 
-def _decode_jpeg(content: bytes) -> Picture:
+def _jpeg_header(content: bytes) -> Picture:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError as error:
         raise Unusable(f"damaged JPEG: {error}") from None
-    _check_size(width, height)
     if colours not in ("YCbCr", "Gray", "RGB"):
         raise Unusable(f"wrong mode {colours}, needs RGB")
+    return Picture(content, width, height, colours)
+
+
+def _decode_jpeg(content: bytes, **scale: int) -> np.ndarray:
     try:
-        pixels = simplejpeg.decode_jpeg(content, "RGB", strict=True)
+        return simplejpeg.decode_jpeg(content, "RGB", strict=True, **scale)
     except ValueError as error:
         raise Unusable(f"damaged JPEG: {error}") from None
-    # Readers disagree about an EXIF orientation, and annotations mean the pixels as stored: such files are written anew.
-    sound = colours == "YCbCr" and b"Exif\0\0" not in content[:65536] and content.rstrip(b"\0").endswith(b"\xff\xd9")
-    return Picture(pixels, content if sound else None)
 
 
-def _decode_other(content: bytes) -> Picture:
+def _other_header(content: bytes) -> Picture:
+    with _opened(content) as image:
+        if image.mode not in ("RGB", "L", "P"):
+            raise Unusable(f"wrong mode {image.mode}, needs RGB")
+        if "transparency" in image.info:
+            raise Unusable(f"wrong mode {image.mode} with transparency, needs RGB")
+        return Picture(content, *image.size, None)
+
+
+def _decode_other(content: bytes) -> np.ndarray:
+    with _opened(content) as image:
+        try:
+            return np.array(image.convert("RGB"))
+        except Exception:  # Pillow's decoders raise whatever their libraries meet
+            raise Unusable("damaged, or not a picture") from None
+
+
+def _opened(content: bytes) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "BMP", "WEBP", "TIFF")) as image:
-            _check_size(*image.size)
-            if image.mode not in ("RGB", "L", "P"):
-                raise Unusable(f"wrong mode {image.mode}, needs RGB")
-            return Picture(np.array(image.convert("RGB")), None)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError:
+        raise Unusable("a decompression bomb, from its header") from None
+    except Exception:
         raise Unusable("damaged, or not a picture") from None
 
 
@@ -76,34 +124,6 @@ def _check_size(width: int, height: int) -> None:
         raise Unusable(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
     if min(width, height) < MIN_FACE:
         raise Unusable(f"{width}x{height} pixels are smaller than {MIN_FACE}x{MIN_FACE}")
-
-
-def read_labels(path: str, shape: tuple[int, int]) -> np.ndarray:
-    """The (H, W) uint8 label map of a file. Raises DataError: a wrong one is a fault of the whole set, not of a sample."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise DataError(
-                    f"{path}: a label map must be an 8-bit single-channel PNG, this is {image.mode}; convert it"
-                )
-            labels = np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: the label map is missing; make it (`collagan draw` writes them), or leave `labels` out of the recipe"
-        ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the label map is damaged ({error}); make it anew") from None
-    if labels.shape != shape:
-        raise DataError(
-            f"{path}: the label map is {labels.shape[1]}x{labels.shape[0]}, its picture {shape[1]}x{shape[0]}; make it in the picture's size"
-        )
-    wrong = labels >= len(CLASSES)
-    if wrong.any():
-        raise DataError(
-            f"{path}: label {int(labels.max())} is outside 0..{len(CLASSES) - 1} ({int(wrong.sum())} pixels); "
-            "map the labels to the classes of shards/README.md"
-        )
-    return labels
 
 
 def cut(array: np.ndarray, square: Square, size: int, nearest: bool = False) -> np.ndarray:

@@ -32,6 +32,7 @@ class Stored:
     landmarks: list[list[float]] | None
     width: int
     height: int
+    square: list[float] | None = None  # centre and side of the face, where there are no landmarks to make it of
 
 
 class Split:
@@ -102,7 +103,7 @@ class _OpenShard:
         return Stored(
             key, counter.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
-            meta["landmarks"], meta["width"], meta["height"],
+            meta["landmarks"], meta["width"], meta["height"], meta.get("square"),
         )  # fmt: skip
 
 

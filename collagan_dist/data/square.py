@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from collagan_dist.contract import FACE_SQUARE, MARGIN
+import numpy as np
+
+from collagan_dist.contract import CLASSES, FACE_SQUARE, LABEL_CHIN, LABEL_SQUARE, MARGIN
 
 Points = Sequence[Sequence[float]]
 
@@ -32,20 +34,41 @@ def face_square(landmarks: Points) -> Square:
     return Square((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, FACE_SQUARE * extent)
 
 
+def label_square(labels_HW: np.ndarray) -> Square | None:
+    """The same from a label map: LABEL_SQUARE times the width of its face, above the chin. None where it has no face."""
+    face = (labels_HW > 0) & (labels_HW < CLASSES.index("hair"))
+    columns, rows = np.flatnonzero(face.any(0)), np.flatnonzero(face.any(1))
+    if not len(columns):
+        return None
+    width = int(columns[-1] - columns[0]) + 1
+    return Square(float(columns[0] + columns[-1]) / 2, float(rows[-1]) - LABEL_CHIN * width, LABEL_SQUARE * width)
+
+
 def middle_square(width: int, height: int) -> Square:
-    """The face square of a stored crop without landmarks: what packing left in the middle of its margin."""
+    """The face square of a picture of which nothing is known: its margin is all that the picture holds in the middle.
+
+    It is also that of a crop, which packing put in the middle of its margin.
+    """
     return Square((width - 1) / 2, (height - 1) / 2, min(width, height) / MARGIN)
 
 
-def view_square(landmarks: Points | None, width: int, height: int) -> Square:
-    """The face square of a stored picture."""
-    return face_square(landmarks) if landmarks is not None else middle_square(width, height)
+def view_square(landmarks: Points | None, square: Sequence[float] | None, width: int, height: int) -> Square:
+    """The face square of a stored picture: of its landmarks, else as packing noted it (centre and side)."""
+    if landmarks is not None:
+        return face_square(landmarks)
+    return Square(*square) if square is not None else middle_square(width, height)
 
 
 def whole_pixels(square: Square) -> tuple[int, int, int]:
     """(left, top, side) of the square rounded to whole pixels; it may reach over the picture's border."""
     side = max(1, round(square.side))
     return round(square.x - (side - 1) / 2), round(square.y - (side - 1) / 2), side
+
+
+def snapped(square: Square) -> Square:
+    """The square whose margin is the whole pixels that `crop` keeps, so that both ways of storing show the same view."""
+    left, top, side = whole_pixels(square.scaled(MARGIN))
+    return Square(left + (side - 1) / 2, top + (side - 1) / 2, side / MARGIN)
 
 
 def to_stored(points: Points, left: int, top: int, side: int, size: int) -> list[list[float]]:

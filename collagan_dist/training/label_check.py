@@ -8,7 +8,8 @@ import numpy as np
 
 from collagan_dist.config import Config
 from collagan_dist.contract import CLASSES, SCORED_CLASSES, Sample
-from collagan_dist.data.picture import Unusable, read_labels
+from collagan_dist.data.label_maps import read_labels
+from collagan_dist.data.picture import Unusable
 from collagan_dist.errors import DataError
 from collagan_dist.tasks.segmentation import Segmentation, dice
 from collagan_dist.training.label import Photographs, Progress, each_map

@@ -1,15 +1,19 @@
-"""CelebA's own layout: Img/, Anno/, Eval/. Annotation files are read whole and believed only when they are sound."""
+"""CelebA's own layout: Img/, Anno/, Eval/. Annotation files are read whole and believed only when they are sound.
+
+Pictures lie in a folder of Img/, or in the zip or tar archive of that name.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.contract import Sample
+from collagan_dist.contract import KEY_LIMIT, Sample
+from collagan_dist.data.archives import open_tree
+from collagan_dist.data.readers.lines import read_lines
 from collagan_dist.data.recipe import Recipe
 from collagan_dist.errors import DataError
 
 SPLITS = ("train", "valid", "test")
-_KEY_LIMIT = 92  # bytes: `KEY.seg.png` must fit the 100 of a USTAR name
 
 
 def read_in_the_wild(recipe: Recipe) -> list[Sample]:
@@ -26,8 +30,12 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
     root = Path(recipe.root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds Img/, Anno/ and Eval/ (--root)")
-    if not (root / pictures).is_dir():
-        raise DataError(f"{root / pictures}: no such folder of pictures; unpack CelebA's archive there")
+    tree = open_tree(root / pictures)
+    if tree is None:
+        name = Path(pictures).name
+        raise DataError(
+            f"{root / pictures}: no such folder of pictures; unpack CelebA's archive there, or put {name}.zip or {name}.tar beside"
+        )
     landmarks = _landmarks(root / annotation)
     splits = _partition(root / "Eval/list_eval_partition.txt")
     identities = _identities(root / "Anno/identity_CelebA.txt")
@@ -36,7 +44,7 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
         Sample(
             key=_key(name, root / annotation),
             source=name,
-            path=str(root / pictures / name),
+            path=tree.file(name),
             split=splits[name],
             landmarks=points,
             labels=str(root / recipe.labels / f"{Path(name).stem}.png") if recipe.labels else None,
@@ -52,7 +60,7 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
 
 def _landmarks(path: Path) -> dict[str, tuple[tuple[float, float], ...]]:
     """Five points by file name. The first line is the number of rows, the second names the columns."""
-    lines = _lines(path)
+    lines = read_lines(path)
     if len(lines) < 2 or not lines[0][1].strip().isdigit():
         raise DataError(f"{path}:1: must be the number of pictures, then a line of column names; copy the file anew")
     announced = int(lines[0][1])
@@ -79,7 +87,7 @@ def _landmarks(path: Path) -> dict[str, tuple[tuple[float, float], ...]]:
 
 def _partition(path: Path) -> dict[str, str]:
     result: dict[str, str] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         name, *rest = line.split()
         if len(rest) != 1 or rest[0] not in ("0", "1", "2"):
             raise DataError(
@@ -96,7 +104,7 @@ def _identities(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     result = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         row = line.split()
         if len(row) != 2:
             raise DataError(f"{path}:{number}: must be a file name and a person's number, found {line!r}")
@@ -112,19 +120,8 @@ def _same_names(landmarks: dict[str, tuple], splits: dict[str, str], one: Path, 
 
 def _key(name: str, path: Path) -> str:
     key = Path(name).stem
-    if not key.isascii() or "." in key or "/" in name or len(key) > _KEY_LIMIT or key.startswith(".") or not key:
+    if not key.isascii() or "." in key or "/" in name or len(key) > KEY_LIMIT or key.startswith(".") or not key:
         raise DataError(
-            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {_KEY_LIMIT} letters; rename it"
+            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {KEY_LIMIT} letters; rename it"
         )
     return key
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    except FileNotFoundError:
-        raise DataError(f"{path}: this annotation file is missing; copy it from the data set") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from None

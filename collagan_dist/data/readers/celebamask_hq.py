@@ -1,0 +1,75 @@
+"""CelebAMask-HQ's own layout: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and the mapping to CelebA's pictures.
+
+The set has label maps and no landmarks. A picture belongs to the split that it has in CelebA, so that a model is never
+tested on a face that another set showed it in training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collagan_dist.contract import PartMasks, Sample
+from collagan_dist.data.readers.lines import read_lines
+from collagan_dist.data.recipe import Recipe
+from collagan_dist.errors import DataError
+
+PICTURES = "CelebA-HQ-img"
+MASKS = "CelebAMask-HQ-mask-anno"
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+MASKS_PER_FOLDER = 2000
+
+_HEADER = ["idx", "orig_idx", "orig_file"]
+_LAST = {"train": 162770, "valid": 182637, "test": 202599}  # picture of each split of CelebA
+
+
+def read_celebamask_hq(recipe: Recipe) -> list[Sample]:
+    """A sample for each row of the mapping."""
+    root = Path(recipe.root)
+    for folder in (root, root / PICTURES, root / MASKS):
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; unpack CelebAMask-HQ and give the folder that holds {PICTURES}/ (--root)"
+            )
+    samples = [
+        Sample(
+            key=f"{number:05d}",
+            source=f"{number}.jpg",
+            path=str(root / PICTURES / f"{number}.jpg"),
+            split=split,
+            labels=PartMasks(str(root / MASKS / str(number // MASKS_PER_FOLDER) / f"{number:05d}")),
+        )
+        for number, split in _splits(root / MAPPING).items()
+        if split in recipe.splits
+    ]
+    if not samples:
+        raise DataError(f"{root / MAPPING}: no picture belongs to the splits {', '.join(recipe.splits)}")
+    return samples
+
+
+def _splits(path: Path) -> dict[int, str]:
+    """Split by picture number."""
+    lines = read_lines(path)
+    if not lines or lines[0][1].split() != _HEADER:
+        raise DataError(f"{path}:1: must be the line `{' '.join(_HEADER)}`; copy the file anew")
+    result: dict[int, str] = {}
+    for number, line in lines[1:]:
+        row = line.split()
+        if len(row) != 3 or not (row[0].isdecimal() and row[1].isdecimal()) or not row[0].isascii():
+            raise DataError(f"{path}:{number}: must be two numbers and CelebA's file name, found {line!r}")
+        if int(row[0]) in result:
+            raise DataError(
+                f"{path}:{number}: picture {row[0]} stands here for the second time; remove one of its lines"
+            )
+        result[int(row[0])] = _split(row[2], f"{path}:{number}")
+    return result
+
+
+def _split(name: str, place: str) -> str:
+    """CelebA's split of one of its pictures."""
+    stem, _, suffix = name.partition(".")
+    number = int(stem) if stem.isascii() and stem.isdecimal() else 0
+    if suffix != "jpg" or not 1 <= number <= _LAST["test"]:
+        raise DataError(
+            f"{place}: {name!r} is no picture of CelebA (000001.jpg to {_LAST['test']}.jpg); correct the line"
+        )
+    return next(split for split, last in _LAST.items() if number <= last)

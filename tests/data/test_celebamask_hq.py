@@ -1,0 +1,207 @@
+"""CelebAMask-HQ's layout: part masks become the label maps that they were made of, sides by place and not by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from collagan_dist.data.pack import pack
+from collagan_dist.data.part_masks import compose
+from collagan_dist.data.recipe import Recipe
+from collagan_dist.errors import DataError
+from tests.data.layouts import samples_of, splits_of, write_celebamask_hq
+
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+
+
+@pytest.fixture(scope="module")
+def published(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    out = tmp_path_factory.mktemp("hq") / "CelebAMask-HQ"
+    return out, write_celebamask_hq(drawn, out)
+
+
+@pytest.fixture
+def small(drawn: Path, tmp_path: Path) -> Path:
+    """A layout to damage."""
+    write_celebamask_hq(drawn, tmp_path / "hq")
+    return tmp_path / "hq"
+
+
+def packed(root: Path, out: Path, **changes: object) -> dict[str, dict]:
+    recipe = {"dataset": "celebamask_hq", "root": str(root), "out": str(out), "store": "original"} | changes
+    return samples_of(pack(Recipe.model_validate(recipe, strict=False), workers=1))
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_label_maps_come_back_equal(drawn: Path, published: tuple[Path, list[str]], tmp_path: Path) -> None:
+    root, names = published
+    samples = packed(root, tmp_path / "out")
+    assert samples.keys() == {f"{number}.jpg" for number in range(len(names))}
+    splits = splits_of(drawn)
+    for number, name in enumerate(names):
+        sample = samples[f"{number}.jpg"]
+        truth = cv2.imread(str(drawn / f"Label/img_celeba/{Path(name).stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(decoded(sample["seg.png"]), truth), name
+        assert sample["jpg"] == (drawn / "Img/img_celeba" / name).read_bytes()
+        assert sample["__key__"] == f"{number:05d}" and sample["split"] == ("train", "valid", "test")[int(splits[name])]
+        assert json.loads(sample["json"])["landmarks"] is None
+
+
+def test_masks_of_half_the_size_keep_every_part_in_its_place(drawn: Path, tmp_path: Path) -> None:
+    names = write_celebamask_hq(drawn, tmp_path / "hq", shrink=2)
+    samples = packed(tmp_path / "hq", tmp_path / "out", splits=["test"])
+    assert len(samples) == 6
+    for source, sample in samples.items():
+        stem = Path(names[int(source[:-4])]).stem
+        truth = cv2.imread(str(drawn / f"Label/img_celeba/{stem}.png"), cv2.IMREAD_UNCHANGED)
+        got = decoded(sample["seg.png"])
+        assert got.shape == truth.shape and (got != truth).mean() < 0.02
+        # Each label is within one mask pixel of where it was: eroded by two pixels, the truth still holds.
+        for value in np.unique(truth):
+            inside = cv2.erode((truth == value).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1) > 0
+            assert (got[inside] == value).all()
+
+
+def write_masks(folder: Path, masks: dict[str, np.ndarray], mode: str = "L") -> str:
+    folder.mkdir(exist_ok=True)
+    for part, mask in masks.items():
+        Image.fromarray(mask.astype(np.uint8) * 255).convert(mode).save(folder / f"00000_{part}.png")
+    return str(folder / "00000")
+
+
+def box(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    mask = np.zeros((32, 32), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def test_painting_order(tmp_path: Path) -> None:
+    """Later over earlier; glasses leave brows and eyes; ears, earrings, neck, necklace, cloth and hat are background."""
+    skin, lens = box(4, 28, 4, 28), box(8, 14, 4, 28)
+    masks = {
+        "skin": skin, "eye_g": lens, "l_eye": box(10, 12, 18, 22), "r_eye": box(10, 12, 8, 12), "l_brow": box(7, 9, 18, 22),
+        "r_brow": box(7, 9, 8, 12), "nose": box(12, 18, 14, 18), "mouth": box(20, 24, 10, 22), "u_lip": box(19, 21, 10, 22),
+        "l_lip": box(23, 25, 10, 22), "l_ear": box(10, 14, 26, 30), "ear_r": box(13, 15, 26, 30), "neck": box(26, 32, 10, 20),
+        "neck_l": box(28, 29, 10, 20), "cloth": box(29, 32, 0, 32), "hair": box(2, 8, 2, 30), "hat": box(0, 4, 0, 32),
+    }  # fmt: skip
+    order = [("skin", 1), ("eye_g", 1), ("r_brow", 2), ("l_brow", 3), ("r_eye", 4), ("l_eye", 5), ("l_ear", 0), ("ear_r", 0), ("nose", 6),
+             ("mouth", 8), ("u_lip", 7), ("l_lip", 9), ("neck", 0), ("neck_l", 0), ("cloth", 0), ("hair", 10), ("hat", 0)]  # fmt: skip
+    expected = np.zeros((32, 32), np.uint8)
+    for part, value in order:
+        expected[masks[part]] = value
+    got = compose(write_masks(tmp_path / "m", masks), (32, 32))
+    assert np.array_equal(got, expected)
+    assert (got[10:12, 8:12] == 4).all() and got[8, 9] == 2 and got[13, 5] == 1  # seen through the glasses
+    assert np.array_equal(compose(write_masks(tmp_path / "m", masks), (64, 64)), expected.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize(("x", "value"), [(6, 4), (20, 5)])
+@pytest.mark.parametrize("name", ["l_eye", "r_eye"])
+def test_one_eye_alone_has_the_side_of_the_face_it_lies_on(tmp_path: Path, x: int, value: int, name: str) -> None:
+    """The face's middle (column 15.5 of the skin) counts: neither the name nor the picture's middle."""
+    empty = np.zeros((32, 32), bool)
+    other = {"l_eye": "r_eye", "r_eye": "l_eye"}[name]
+    prefix = write_masks(tmp_path / "m", {"skin": box(4, 28, 4, 28), name: box(10, 12, x, x + 3), other: empty})
+    assert set(np.unique(compose(prefix, (32, 32)))) == {0, 1, value}
+    aside = write_masks(tmp_path / "n", {"skin": box(4, 28, 0, 12), name: box(10, 12, 8, 11)})
+    assert set(np.unique(compose(aside, (32, 32)))) == {0, 1, 5}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_masks_of_any_mode(tmp_path: Path, mode: str) -> None:
+    skin = box(4, 28, 4, 28)
+    assert np.array_equal(compose(write_masks(tmp_path / "m", {"skin": skin}, mode), (32, 32)), skin)
+
+
+def test_a_palette_counts_by_its_colours(tmp_path: Path) -> None:
+    skin = box(4, 28, 4, 28)
+    image = Image.fromarray((~skin).astype(np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    (tmp_path / "m").mkdir()
+    image.save(tmp_path / "m/00000_skin.png")
+    assert np.array_equal(compose(str(tmp_path / "m/00000"), (32, 32)), skin)
+
+
+def remove_masks(root: Path) -> None:
+    for path in (root / "CelebAMask-HQ-mask-anno/0").glob("00003_*"):
+        path.unlink()
+
+
+def rewrite(name: str, image: Image.Image | bytes):  # type: ignore[no-untyped-def]
+    def change(root: Path) -> None:
+        path = root / "CelebAMask-HQ-mask-anno/0" / name
+        path.write_bytes(image) if isinstance(image, bytes) else image.save(path)
+
+    return change
+
+
+def edit(number: int, line: str):  # type: ignore[no-untyped-def]
+    def change(root: Path) -> None:
+        lines = (root / MAPPING).read_text().splitlines()
+        lines[number - 1] = line
+        (root / MAPPING).write_text("\n".join(lines))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (remove_masks, ["0/00003_*.png: there is no mask of any part"]),
+        (rewrite("00003_nose.png", b"not a picture"), ["0/00003_nose.png: the mask is damaged"]),
+        (rewrite("00003_nose.png", Image.new("L", (180, 220))), ["00003_nose.png: the mask is 180x220", "00003_skin.png is 360x440"]),
+        (rewrite("00003_skin.png", Image.new("L", (360, 360))), ["00003_skin.png: the mask is 360x360", "360x440 picture"]),
+        (rewrite("00003_skin.png", Image.new("1", (9000, 11000))), ["00003_skin.png: the mask is 9000x11000"]),
+        (lambda root: (root / MAPPING).unlink(), [f"{MAPPING}: this annotation file is missing"]),
+        (edit(1, "idx file"), [f"{MAPPING}:1: must be the line `idx orig_idx orig_file`"]),
+        (edit(4, "2  119613"), [f"{MAPPING}:4: must be two numbers"]),
+        (edit(4, "two 119613 119614.jpg"), [f"{MAPPING}:4: must be two numbers"]),
+        (edit(4, "1 119613 119614.jpg"), [f"{MAPPING}:4: picture 1 stands here for the second time"]),
+        (edit(4, "2 202599 202600.jpg"), [f"{MAPPING}:4: '202600.jpg' is no picture of CelebA"]),
+        (edit(4, "2 202599 face.png"), [f"{MAPPING}:4: 'face.png' is no picture of CelebA"]),
+        (lambda root: (root / "CelebA-HQ-img").rename(root / "img"), ["CelebA-HQ-img: no such folder"]),
+        (lambda root: (root / "CelebAMask-HQ-mask-anno").rename(root / "a"), ["CelebAMask-HQ-mask-anno: no such folder"]),
+    ],
+)  # fmt: skip
+def test_malformed_annotation(small: Path, tmp_path: Path, change, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
+    change(small)
+    with pytest.raises(DataError) as caught:
+        packed(small, tmp_path / "out")
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+@pytest.mark.parametrize("last", ["000001", "162770", "162771", "182637", "182638", "202599"])
+def test_splits_are_celebas(small: Path, tmp_path: Path, last: str) -> None:
+    from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
+
+    edit(2, f"0 1 {last}.jpg")(small)
+    recipe = Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path))
+    first = next(s for s in read_celebamask_hq(recipe) if s.key == "00000")
+    assert first.split == ("train" if int(last) <= 162770 else "valid" if int(last) <= 182637 else "test")
+
+
+def test_planning_opens_no_mask(small: Path, tmp_path: Path) -> None:
+    from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
+
+    for path in (small / "CelebAMask-HQ-mask-anno/0").iterdir():
+        path.unlink()
+    assert len(read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path)))) == 60
+
+
+def test_a_missing_picture_and_a_face_that_is_not_there_are_quarantined(small: Path, tmp_path: Path) -> None:
+    (small / "CelebA-HQ-img/5.jpg").unlink()
+    for path in (small / "CelebAMask-HQ-mask-anno/0").glob("00007_*"):
+        if not path.name.endswith("hair.png"):
+            path.unlink()
+    assert len(packed(small, tmp_path / "out", store="crop")) == 58
+    lines = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == ["00005", "00007"]
+    assert "No such file" in lines[0]["reason"] and "no face" in lines[1]["reason"]

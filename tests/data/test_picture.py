@@ -1,0 +1,206 @@
+"""Pictures: what is converted, what is refused, and that no judgement depends on how much was decoded for it."""
+
+from __future__ import annotations
+
+import io
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from collagan_dist.contract import PartMasks
+from collagan_dist.data import label_maps
+from collagan_dist.data.picture import Picture, Unusable, read_picture
+from collagan_dist.errors import DataError
+
+
+def photo(size: int = 96) -> np.ndarray:
+    """A smooth picture with some grain, so that files are neither tiny nor noise."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:size, :size] / size
+    waves = np.stack([np.sin(9 * x + k) * np.cos(7 * y - k) for k in range(3)], -1)
+    return np.clip(128 + 90 * waves + rng.normal(0, 6, (size, size, 3)), 0, 255).astype(np.uint8)
+
+
+def jpegs() -> list[bytes]:
+    """Baseline and progressive, 4:4:4 and 4:2:0, with and without restart markers."""
+    result = []
+    for progressive in (False, True):
+        for subsampling in (0, 2):
+            for restart in ({}, {"restart_marker_rows": 1}):
+                file = io.BytesIO()
+                options = {"quality": 85, "progressive": progressive, "subsampling": subsampling, **restart}
+                Image.fromarray(photo()).save(file, "JPEG", **options)
+                result.append(file.getvalue())
+    return result
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Cut, flipped, overwritten, lengthened or shortened somewhere."""
+    data = bytearray(content)
+    places = [rng.randrange(2, len(data)) for _ in range(rng.choice((1, 1, 2, 8)))]
+    kind = rng.randrange(5)
+    if kind == 0:
+        del data[places[0] :]
+    elif kind == 1:
+        for place in places:
+            data[place] ^= 1 << rng.randrange(8)
+    elif kind == 2:
+        for place in places:
+            data[place] = rng.randrange(256)
+    elif kind == 3:
+        data[places[0] : places[0]] = rng.randbytes(rng.choice((1, 2, 16)))
+    else:
+        del data[places[0] : places[0] + rng.choice((1, 2, 50))]
+    return bytes(data)
+
+
+def verdict(look) -> str | None:  # type: ignore[no-untyped-def]
+    try:
+        look()
+    except Unusable as error:
+        return str(error)
+    return None
+
+
+def test_the_small_decode_judges_as_the_full_one(tmp_path: Path) -> None:
+    rng, files, path = random.Random(8), jpegs(), tmp_path / "x.jpg"
+    judged = {True: 0, False: 0}
+    for number in range(2500):
+        path.write_bytes(damaged(files[number % len(files)], rng))
+        try:
+            picture = read_picture(str(path))
+        except Unusable:
+            continue
+        if picture.colours != "YCbCr":
+            continue
+        # Without the look at its last bytes, which both ways share.
+        sealed = Picture(picture.content + b"\xff\xd9", picture.width, picture.height, picture.colours)
+        full = verdict(lambda p=sealed: p.pixels_HW3)
+        assert verdict(sealed.as_jpeg) == full
+        judged[full is None] += 1
+    assert min(judged.values()) > 400, judged
+
+
+def saved(tmp_path: Path, image: Image.Image, name: str, **options: object) -> Path:
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def test_what_is_kept_and_what_is_converted(tmp_path: Path) -> None:
+    """A sound JPEG keeps its bytes; grey, palette, 16-bit colour, an EXIF orientation and other formats are written anew."""
+    pixels = photo()
+    image = Image.fromarray(pixels)
+    plain = saved(tmp_path, image, "plain.jpg", quality=95)
+    assert read_picture(str(plain)).as_jpeg() == (plain.read_bytes(), False)
+    grey = pixels[..., 0]
+    palette = image.quantize(64)
+    cases = {
+        saved(tmp_path, image, "a.png"): pixels,
+        saved(tmp_path, image, "a.bmp"): pixels,
+        saved(tmp_path, image, "a.tif"): pixels,
+        saved(tmp_path, image, "a.webp", lossless=True): pixels,
+        saved(tmp_path, Image.fromarray(grey), "grey.png"): np.repeat(grey[..., None], 3, -1),
+        saved(tmp_path, palette, "palette.png"): np.array(palette.convert("RGB")),
+    }
+    (tmp_path / "16.png").write_bytes(png16(pixels))
+    cases[tmp_path / "16.png"] = pixels
+    for path, expected in cases.items():
+        picture = read_picture(str(path))
+        assert np.array_equal(picture.pixels_HW3, expected), path
+        assert (picture.height, picture.width) == expected.shape[:2]
+        jpeg, anew = picture.as_jpeg()
+        assert anew and np.abs(np.array(Image.open(io.BytesIO(jpeg))).astype(int) - expected).mean() < 4
+    exif = saved(tmp_path, image, "turned.jpg", quality=95, exif=turned())
+    sideways = read_picture(str(exif))
+    assert np.array_equal(sideways.pixels_HW3, np.array(Image.open(exif))) and sideways.as_jpeg()[1]
+    assert not Image.open(io.BytesIO(sideways.as_jpeg()[0])).getexif()
+    gray = read_picture(str(saved(tmp_path, Image.fromarray(grey), "grey.jpg")))
+    assert gray.pixels_HW3.shape == (96, 96, 3) and gray.as_jpeg()[1]
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    import cv2
+
+    low = np.random.default_rng(1).integers(0, 256, pixels.shape)
+    return cv2.imencode(".png", (pixels[..., ::-1].astype(np.uint16) * 256 + low).astype(np.uint16))[1].tobytes()
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    image = Image.fromarray(photo())
+    see_through = image.quantize(16)
+    see_through.info["transparency"] = 3
+    cases = {
+        saved(tmp_path, image.convert("CMYK"), "cmyk.jpg"): "wrong mode CMYK",
+        saved(tmp_path, image.convert("CMYK"), "cmyk.tif"): "wrong mode CMYK",
+        saved(tmp_path, image.convert("RGBA"), "rgba.png"): "wrong mode RGBA",
+        saved(tmp_path, image.convert("LA"), "la.png"): "wrong mode LA",
+        saved(tmp_path, image.convert("L").convert("I;16"), "grey16.png"): "wrong mode I;16",
+        saved(tmp_path, see_through, "hole.png", transparency=3): "wrong mode P with transparency",
+        saved(tmp_path, image.resize((31, 96)), "thin.png"): "31x96 pixels are smaller than 32x32",
+        saved(tmp_path, Image.new("1", (9000, 9000)), "bomb.png"): "wrong mode 1",
+        saved(tmp_path, Image.new("L", (9000, 9000)), "bomb8.png"): "a decompression bomb",
+        saved(tmp_path, Image.new("L", (14000, 14000)), "bomb14.png"): "a decompression bomb",
+        saved(tmp_path, image, "a.gif"): "not a picture",
+    }
+    (tmp_path / "cut.png").write_bytes((saved(tmp_path, image, "a.png")).read_bytes()[:9000])
+    cases[tmp_path / "cut.png"] = "damaged"
+    for path, reason in cases.items():
+        with pytest.raises(Unusable) as caught:
+            read_picture(str(path)).as_jpeg()
+        assert reason in str(caught.value), path
+
+
+def test_a_large_label_map_is_refused_from_its_header(tmp_path: Path) -> None:
+    """Of the wrong size and of one mask too; in memory they would need 144 MB."""
+    large = saved(tmp_path, Image.new("L", (12000, 12000), 3), "m_skin.png")
+    with pytest.raises(DataError, match=r"m_skin.png: the label map is 12000x12000, its picture 450x500"):
+        label_maps.read_labels(str(large), (500, 450))
+    with pytest.raises(DataError, match=r"m_skin.png: the mask is 12000x12000"):
+        label_maps.read_labels(PartMasks(str(tmp_path / "m")), (1000, 1000))
+    read = "label_maps.read_labels({}, (500, 500))"
+    for labels in ("sys.argv[1]", "PartMasks(sys.argv[1].removesuffix('_skin.png'))"):
+        assert grown(read.format(labels), "DataError", large) < 50
+
+
+def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (12000, 12000)), "bomb.jpg", quality=5)
+    assert grown("picture.read_picture(sys.argv[1])", "picture.Unusable", path) < 50
+
+
+def test_what_is_decoded_shows_in_the_memory(tmp_path: Path) -> None:
+    """That the two tests above can fail: a picture within the limits."""
+    path = saved(tmp_path, Image.new("RGB", (8000, 8000)), "large.jpg", quality=5)
+    assert grown("picture.read_picture(sys.argv[1]).pixels_HW3; raise picture.Unusable", "picture.Unusable", path) > 150
+
+
+def grown(statement: str, error: str, path: Path) -> int:
+    """MB by which the peak of a process's memory grows by a statement that ends in an error.
+
+    Of the process itself: `ru_maxrss` would begin with the peak of the one that started it.
+    """
+    code = f"""
+import sys
+from collagan_dist.contract import PartMasks
+from collagan_dist.data import label_maps, picture
+from collagan_dist.errors import DataError
+def peak():
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
+try:
+    {statement}
+except {error}:
+    print(peak() - before)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(path)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
