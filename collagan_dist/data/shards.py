@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from collagan_dist import counter
-from collagan_dist.data import wire
+from collagan_dist.data import sources
 from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.errors import DataError
 
@@ -60,18 +59,9 @@ class Split:
 
 class _OpenShard:
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
-        self.path = manifest.folder / shard.name
-        try:
-            self.rows = wire.decode_index((manifest.folder / shard.index_name).read_bytes())
-            self.file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.path}: cannot be opened with its index ({error}); run `collagan verify {manifest.folder}`"
-            ) from None
-
-    def __del__(self) -> None:
-        if hasattr(self, "file"):
-            os.close(self.file)
+        self.folder, self.path = manifest.folder, manifest.folder / shard.name
+        self.rows = sources.rows(self.folder, shard)
+        self.tar = sources.open_tar(self.folder, shard)
 
     def key(self, row: int) -> str:
         return self.rows[row][0].name.split(".", 1)[0]
@@ -79,10 +69,10 @@ class _OpenShard:
     def read(self, row: int) -> Stored:
         members = self.rows[row]
         start, end = members[0].offset, max(m.offset + m.size for m in members)
-        content = os.pread(self.file, end - start, start)
+        content = self.tar.pread(end - start, start)
         if len(content) < end - start:
             raise DataError(
-                f"{self.path}: sample {self.key(row)} is cut short; run `collagan verify {self.path.parent} --deep`"
+                f"{self.path}: sample {self.key(row)} is cut short; run `collagan verify {self.folder} --deep`"
             )
         parts = {m.extension: (m.offset - start, m.size) for m in members}
         offset, size = parts["json"]

@@ -6,8 +6,10 @@ A sample's files lie one behind another, each after a header of one block, so th
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 BLOCK = 512
@@ -61,8 +63,8 @@ def encode_index(rows: Iterable[list[Member]]) -> bytes:
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode()
 
 
-def decode_index(content: bytes) -> list[list[Member]]:
-    """The members of every sample of an index. Raises ValueError when it is not one."""
+def decode_index(content: bytes, tar_bytes: int) -> list[list[Member]]:
+    """The members of every sample of a tar. Raises ValueError when this is no index, or a sample is none of ours."""
     head, *lines = content.decode("ascii").splitlines()
     version, count = head.split()
     if version != INDEX_VERSION or int(count) != len(lines):
@@ -71,5 +73,41 @@ def decode_index(content: bytes) -> list[list[Member]]:
     for line in lines:
         words = line.split(" ")
         fields = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
-        rows.append([Member(ext, int(offset), int(size), name) for ext, offset, size, name in fields])
+        row = [Member(ext, int(offset), int(size), name) for ext, offset, size, name in fields]
+        _check(row, tar_bytes)
+        rows.append(row)
     return rows
+
+
+def _check(row: list[Member], tar_bytes: int) -> None:
+    """Refuse a sample that lacks a file, or has one that is no picture, no json and no label map, or lies elsewhere."""
+    key = row[0].name.split(".", 1)[0]
+    if (problem := wrong_members([m.extension for m in row])) is not None:
+        raise ValueError(f"sample {key} {problem}")
+    end = 0
+    for member in row:
+        if member.name != f"{key}.{member.extension}" or member.offset < end + BLOCK or member.size < 0:
+            raise ValueError(f"sample {key} has files of other names or places")
+        end = member.offset + member.size
+    if end > tar_bytes:
+        raise ValueError(f"sample {key} lies behind the end of the tar")
+
+
+def wrong_members(extensions: list[str]) -> str | None:
+    """What is wrong with the files of a sample, in the order of a shard; None where they are right."""
+    if extensions in (["jpg", "json"], ["jpg", "json", "seg.png"]):
+        return None
+    return f"has files {', '.join(extensions)}; a sample is jpg, json and at most seg.png"
+
+
+def index_of(path: Path) -> bytes:
+    """The index of a tar, from its headers. Raises OSError, or tarfile.TarError for what is no tar.
+
+    Headers after a damaged one are not found: only a hash tells whether this is the whole index.
+    """
+    rows: dict[str, list[Member]] = {}
+    with tarfile.open(path, "r:") as tar:
+        for header in tar:
+            key, _, extension = header.name.partition(".")
+            rows.setdefault(key, []).append(Member(extension, header.offset_data, header.size, header.name))
+    return encode_index(rows.values())
