@@ -49,14 +49,11 @@ class Cache:
 
         `fetch` writes the file to a path, or raises; it is called when there is no copy and nobody else is fetching.
         """
-        path = self._path(item)
-        while True:
-            with suppress(FileNotFoundError):
-                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return self._opened(item)  # nearly always
+        except OSError:
             with self._errors(item):
-                if (claim := self._claim(item)) is not None:
-                    return self._fill(item, claim, fetch)
-                self._wait(item)
+                return self._fetched(item, fetch)
 
     def drop(self, item: Content) -> None:
         """Remove a copy that turned out to be damaged."""
@@ -67,6 +64,17 @@ class Cache:
 
     def _partial(self, item: Content) -> Path:
         return self.folder / f".{item.sha256}{item.suffix}.{item.most}.partial"
+
+    def _opened(self, item: Content) -> int:
+        return os.open(f"{self.folder}/{item.sha256}{item.suffix}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _fetched(self, item: Content, fetch: Callable[[Path], None]) -> int:
+        while True:
+            if (claim := self._claim(item)) is not None:
+                return self._fill(item, claim, fetch)
+            self._wait(item)
+            with suppress(FileNotFoundError):
+                return self._opened(item)
 
     def _claim(self, item: Content) -> int | None:
         """The locked partial file of `item`, and room for it. None: it is there, or others hold the file or the room."""
@@ -118,7 +126,7 @@ class Cache:
             os.fsync(claim)
             with self._locked():
                 partial.rename(self._path(item))
-                return os.open(self._path(item), os.O_RDONLY | os.O_CLOEXEC)
+                return self._opened(item)
         except BaseException:
             # Under the lock: nobody may claim this file between its removal and the end of its flock.
             with self._locked():
