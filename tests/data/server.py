@@ -58,9 +58,9 @@ class Server:
                 if fault in ("short", "drop"):
                     self.wfile.write(content[:half])
                     return None
-                if fault == "slow":
+                if fault in ("slow", "pause"):
                     self.wfile.write(content[:half])
-                    server.go_on.wait(60)
+                    server.go_on.wait(60 if fault == "slow" else 0.02)
                     content = content[half:]
                 self.wfile.write(content)
                 return None
