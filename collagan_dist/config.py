@@ -95,9 +95,19 @@ class Augment(Section):
     """Probability of mirroring."""
 
 
+class Cache(Section):
+    """Copies of shards that lie behind a URL: one for all ranks of a node, and for all runs."""
+
+    folder: str | None = None
+    """Where they lie; null: collagan_dist/shards below $XDG_CACHE_HOME or ~/.cache."""
+    gigabytes: Positive = 50.0
+    """Most that they take, in 10^9 bytes; what was not used for longest makes room."""
+
+
 class Data(Section):
     shards: str | None = None
-    """Folder of shards made by `collagan pack`."""
+    """Folder of shards made by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs)."""
+    cache: Cache = Cache()
     split: str = "train"
     image_size: Literal[32, 64, 128, 256, 512] = 128
     augment: Augment = Augment()
@@ -268,7 +278,7 @@ def to_yaml(config: Config) -> str:
 def identity(config: Config, manifest_hash: str | None = None) -> dict[str, Any]:
     """The keys that say what is learned: they may not change when a run is continued."""
     tree = dump(config)
-    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "threads", "max_damaged")}
+    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
     return {
         **{section: tree[section] for section in ("model", "loss", "hole", "optim", "seed")},
         "data": data,

@@ -21,6 +21,7 @@ HOMES = {
     "ray": ("sweep/",), "deepspeed": ("runtime/deepspeed.py",), "nvidia": ("data/decode.py",), "torch.distributed": ("runtime/",),
     "matplotlib": ("report/",), "jinja2": ("report/",), "webdataset": ("data/verify.py",),
     "onnxruntime": ("training/parser_onnx.py",),
+    "fsspec": ("data/places.py",), "aiohttp": ("data/places.py",),
 }  # fmt: skip
 NEVER = {"models": ("World", "yaml"), "report": ("torch",)}
 

@@ -20,7 +20,7 @@ EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file")
     parser.add_argument("--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd")
-    parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`")
+    parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`, or its URL")
     parser.add_argument(
         "--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of what is learned>)"
     )

@@ -21,7 +21,8 @@ from collagan_dist.config import Augment
 from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, holes
 from collagan_dist.data.decode import Decoder
-from collagan_dist.data.shards import Split, Stored
+from collagan_dist.data.places import Remote
+from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.errors import DataError
 
 _AHEAD = 2  # decoded batches that wait
@@ -49,7 +50,7 @@ class Damaged:
     reason: str
 
 
-def check_damaged(folder: Path, count: int, limit: int) -> None:
+def check_damaged(folder: Path | Remote, count: int, limit: int) -> None:
     """Refuse more than data.max_damaged damaged samples. `count` is that of all ranks, so all of them refuse."""
     if count > limit:
         error = DataError(
@@ -111,7 +112,7 @@ class Loader:
             return self._decoded(shown[shown >= 0], epochs[shown >= 0])
         except torch.OutOfMemoryError:
             raise
-        except (DataError, RuntimeError):
+        except (DamagedSample, RuntimeError):
             known = len(self.damaged)
             shown = np.array([self._sound(int(i)) for i in ids], np.int64)
             if len(self.damaged) == known:
@@ -138,7 +139,7 @@ class Loader:
         one = np.array([number])
         try:
             self._decoded(one, one)
-        except DataError as error:
+        except DamagedSample as error:
             return str(error)
         except torch.OutOfMemoryError:
             raise
@@ -200,7 +201,7 @@ def _require(split: Split, view: View) -> None:
 def _first(split: Split) -> Stored:
     """The first sample that can be read."""
     for number in range(len(split) - 1):
-        with suppress(DataError):
+        with suppress(DamagedSample):
             return split.read(number)
     return split.read(len(split) - 1)
 

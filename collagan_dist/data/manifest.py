@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from collagan_dist import files
 from collagan_dist.contract import CLASSES, LANDMARKS
+from collagan_dist.data.places import Remote, find
 from collagan_dist.errors import DataError
 
 VERSION = 1
@@ -33,7 +35,7 @@ class Shard:
 class Manifest:
     """The manifest of `folder`. `hash` is the sha256 of the file itself: the name of this data set's content."""
 
-    folder: Path
+    folder: Path | Remote
     dataset: str
     recipe: dict[str, Any]
     splits: Mapping[str, tuple[Shard, ...]]
@@ -54,6 +56,7 @@ class Manifest:
 
 def write_manifest(manifest: Manifest) -> None:
     """The last file of a packing, written atomically."""
+    assert isinstance(manifest.folder, Path)
     splits = {
         name: {"samples": sum(s.samples for s in shards), "shards": [asdict(s) for s in shards]}
         for name, shards in manifest.splits.items()
@@ -72,17 +75,10 @@ def write_manifest(manifest: Manifest) -> None:
     )
 
 
-def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a folder of shards. Raises DataError."""
-    path = Path(folder) / "manifest.json"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: no manifest.json, so this is no finished data set; make one with `collagan pack RECIPE --out {folder}`"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+def read_manifest(place: str | Path | Remote) -> Manifest:
+    """The manifest of a folder of shards, or of its URL. Raises DataError, or ConfigError for a URL that is not read."""
+    folder = place if isinstance(place, Remote) else find(place)
+    path, content = folder / "manifest.json", _content(folder)
     try:
         data = json.loads(content)
         if data["version"] != VERSION:
@@ -91,9 +87,9 @@ def read_manifest(folder: str | Path) -> Manifest:
             )
         if data["classes"] != list(CLASSES) or data["landmarks"] != list(LANDMARKS):
             raise DataError(f"{path}: has other label classes or landmarks than this program; pack the data set again")
-        splits = {name: tuple(Shard(**shard) for shard in part["shards"]) for name, part in data["splits"].items()}
+        splits = {name: tuple(_shard(shard) for shard in part["shards"]) for name, part in data["splits"].items()}
         return Manifest(
-            Path(folder),
+            folder,
             data["dataset"],
             data["recipe"],
             splits,
@@ -104,22 +100,29 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise DataError(f"{path}: is not a manifest ({error!r}); pack the data set again") from None
 
 
-def quick_check(manifest: Manifest) -> None:
-    """Sizes of all shards, and every index bound to its tar by hash. Raises DataError naming all that is wrong."""
-    wrong = [problem for shard in manifest for problem in _problems(manifest.folder, shard)]
-    if wrong:
+def _content(folder: Path | Remote) -> bytes:
+    if isinstance(folder, Remote):
+        return folder.read("manifest.json")
+    try:
+        return (folder / "manifest.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            "\n".join([*wrong, f"pack the data set again: remove {manifest.folder} and run `collagan pack`"])
-        )
+            f"{folder}: no manifest.json, so this is no finished data set; make one with `collagan pack RECIPE --out {folder}`"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{folder / 'manifest.json'}: cannot be read ({error.strerror})") from None
 
 
-def _problems(folder: Path, shard: Shard) -> Iterator[str]:
-    tar, index = folder / shard.name, folder / shard.index_name
-    if not tar.exists():
-        yield f"{tar}: is missing"
-    elif tar.stat().st_size != shard.bytes:
-        yield f"{tar}: has {tar.stat().st_size} bytes, the manifest says {shard.bytes}"
-    if not index.exists():
-        yield f"{index}: is missing"
-    elif files.sha256(index) != shard.idx_sha256:
-        yield f"{index}: is not the index of {shard.name} (its hash differs from the manifest's)"
+def _shard(data: Mapping[str, Any]) -> Shard:
+    """A shard whose names are safe to make paths of: manifests come from elsewhere, too. Raises ValueError."""
+    shard = Shard(**data)
+    hashes = (shard.sha256, shard.idx_sha256)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*\.tar", shard.name) or not all(_is_hash(h) for h in hashes):
+        raise ValueError(f"no shard of this format: {shard.name!r}")
+    if not all(type(number) is int and number > 0 for number in (shard.bytes, shard.samples)):
+        raise ValueError(f"{shard.name}: bytes and samples must be counts")
+    return shard
+
+
+def _is_hash(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None

@@ -6,23 +6,26 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass
+from bisect import bisect_right
 from functools import lru_cache
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from collagan_dist import counter
-from collagan_dist.data import wire
+from collagan_dist.data import sources, wire
 from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.errors import DataError
 
 _OPEN_SHARDS = 256
 
 
-@dataclass(frozen=True)
-class Stored:
+class DamagedSample(DataError):
+    """One sample is not what packing wrote any more; the shards around it are in order."""
+
+
+class Stored(NamedTuple):
     """One sample as its shard holds it. `uid` is a number made from the key: what its randomness hangs on."""
 
     key: str
@@ -42,15 +45,15 @@ class Split:
         self.name = name
         self.manifest = manifest
         self._shards = manifest.shards(name)
-        self._starts = np.cumsum([0, *(s.samples for s in self._shards)])
+        self._starts = list(accumulate((s.samples for s in self._shards), initial=0))
         # Per instance, so that file handles close with it.
         self._open = lru_cache(_OPEN_SHARDS)(lambda number: _OpenShard(manifest, self._shards[number]))
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def read(self, number: int) -> Stored:
-        """Sample `number`. Raises DataError naming shard and sample when its bytes are not there."""
+        """Sample `number`. Raises DamagedSample naming shard and sample, DataError for a shard that cannot be had."""
         shard, row = self._find(number)
         return self._open(shard).read(row)
 
@@ -63,48 +66,40 @@ class Split:
         return f"{self.manifest.folder / self._shards[self._find(number)[0]].name}: sample {self.key(number)}"
 
     def _find(self, number: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return shard, number - int(self._starts[shard])
+        shard = bisect_right(self._starts, number) - 1
+        return shard, number - self._starts[shard]
 
 
 class _OpenShard:
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
-        self.path = manifest.folder / shard.name
-        try:
-            self.rows = wire.Index((manifest.folder / shard.index_name).read_bytes())
-            self.file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.path}: cannot be opened with its index ({error}); run `collagan verify {manifest.folder}`"
-            ) from None
-
-    def __del__(self) -> None:
-        if hasattr(self, "file"):
-            os.close(self.file)
+        self.folder, self.path = manifest.folder, manifest.folder / shard.name
+        self.index = sources.index(self.folder, shard)
+        self.tar = sources.open_tar(self.folder, shard)
 
     def key(self, row: int) -> str:
-        return self.rows[row][0].name.split(".", 1)[0]
+        return self._row(row).key
 
     def read(self, row: int) -> Stored:
-        members = self.rows[row]
-        start, end = members[0].offset, max(m.offset + m.size for m in members)
-        content = os.pread(self.file, end - start, start)
-        if len(content) < end - start:
-            raise DataError(
-                f"{self.path}: sample {self.key(row)} is cut short; run `collagan verify {self.path.parent} --deep`"
-            )
-        parts = {m.extension: (m.offset - start, m.size) for m in members}
-        offset, size = parts["json"]
-        key = self.key(row)
+        key, start, size, parts = self._row(row)
+        content = self.tar.pread(size, start)
+        if len(content) < size:
+            raise DamagedSample(f"{self.path}: sample {key} is cut short; run `collagan verify {self.folder} --deep`")
+        offset, count = parts["json"]
         try:
-            meta: dict[str, Any] = json.loads(content[offset : offset + size])
+            meta: dict[str, Any] = json.loads(content[offset : offset + count].decode())
         except ValueError as error:
-            raise DataError(f"{self.path}: the json of sample {key} is damaged ({error})") from None
+            raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error})") from None
         return Stored(
             key, counter.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
             meta["landmarks"], meta["width"], meta["height"], meta.get("square"),
         )  # fmt: skip
+
+    def _row(self, row: int) -> wire.Row:
+        try:
+            return self.index[row]
+        except ValueError as error:
+            raise DamagedSample(f"{self.path}: {error}; pack this data set again") from None
 
 
 def _view(content: bytes, part: tuple[int, int]) -> np.ndarray:

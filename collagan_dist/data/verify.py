@@ -1,8 +1,11 @@
-"""`collagan verify`: is a folder of shards what its manifest says?"""
+"""`collagan verify`: is a data set what its manifest says?"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,19 +15,24 @@ import simplejpeg
 
 from collagan_dist import files
 from collagan_dist.contract import CLASSES
-from collagan_dist.data.manifest import Manifest, Shard, quick_check, read_manifest
+from collagan_dist.data import wire
+from collagan_dist.data.check import how_to_mend, quick_check
+from collagan_dist.data.manifest import Manifest, Shard, read_manifest
+from collagan_dist.data.places import Remote
+from collagan_dist.data.sources import index_content, tar_content
 from collagan_dist.errors import DataError
 
 
 def verify(
-    folder: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    place: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Manifest:
     """Manifest, sizes and indexes; `deep`: sha256 of every file, every sample read through webdataset and decoded.
 
+    Indexes of a local folder are mended. Of a URL, `deep` fetches every file anew, past the cache, and keeps none.
     Raises DataError that names every shard with something wrong.
     """
-    manifest = read_manifest(folder)
-    quick_check(manifest)
+    manifest = read_manifest(place)
+    quick_check(manifest, ask_each=not deep)
     if deep:
         shards = list(manifest)
         problems = []
@@ -32,44 +40,71 @@ def verify(
             problems += list(_deep(manifest.folder, shard))
             progress(number, len(shards))
         if problems:
-            raise DataError("\n".join([*problems, "copy these shards anew, or remove the folder and pack again"]))
+            raise DataError("\n".join([*problems, how_to_mend(manifest.folder)]))
     return manifest
 
 
-def _deep(folder: Path, shard: Shard) -> Iterator[str]:
-    path = folder / shard.name
-    if files.sha256(path) != shard.sha256:
-        yield f"{path}: its sha256 differs from the manifest's"
+def _deep(place: Path | Remote, shard: Shard) -> Iterator[str]:
+    if not isinstance(place, Remote):
+        yield from _tar_problems(place / shard.name, str(place / shard.name), shard)
+        return
+    with tempfile.TemporaryDirectory(prefix="collagan-verify-") as folder:
+        tar = Path(folder) / shard.name
+        try:
+            place.fetch(shard.index_name, Path(folder) / shard.index_name, index_content(shard))
+            place.fetch(shard.name, tar, tar_content(shard))
+        except DataError as error:
+            yield str(error)
+            return
+        yield from _tar_problems(tar, place / shard.name, shard)
+
+
+def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
+    """What is wrong with a tar; `name` is what people know it by."""
+    if files.sha256(tar) != shard.sha256:
+        yield f"{name}: its sha256 differs from the manifest's"
         return
     count = 0
-    for sample in _samples(path):
-        count += 1
-        if (problem := _problem(sample)) is not None:
-            yield f"{path}: sample {sample['__key__']}: {problem}"
+    try:
+        if hashlib.sha256(wire.index_of(tar)).hexdigest() != shard.idx_sha256:
+            yield f"{name}: its index is that of another tar"
+        for sample in _samples(tar):
+            count += 1
+            if (problem := _problem(sample)) is not None:
+                yield f"{name}: sample {sample['__key__']} {problem}"
+    except (tarfile.TarError, ValueError) as error:
+        yield f"{name}: is no tar of samples ({error})"
+        return
     if count != shard.samples:
-        yield f"{path}: holds {count} samples, the manifest says {shard.samples}"
+        yield f"{name}: holds {count} samples, the manifest says {shard.samples}"
 
 
-def _samples(path: Path) -> Iterator[dict]:
-    """The samples as plain webdataset yields them, undecoded."""
+def _samples(tar: Path) -> Iterator[dict]:
+    """The samples as plain webdataset yields them, undecoded.
+
+    It gets an open file: names of folders are no URLs here, so none of them can become a command (`pipe:`).
+    """
     import webdataset
+    from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    return iter(webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False))
+    webdataset.utils.enforce_security = True
+    with tar.open("rb") as stream:
+        yield from group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}]))
 
 
 def _problem(sample: dict) -> str | None:
-    unknown = {k for k in sample if not k.startswith("__")} - {"jpg", "json", "seg.png"}
-    if unknown or "jpg" not in sample or "json" not in sample:
-        return f"has members {sorted(k for k in sample if not k.startswith('__'))}, needs jpg, json and at most seg.png"
+    if (wrong := wire.wrong_members([k for k in sample if not k.startswith("__")])) is not None:
+        return wrong
     try:
         meta = json.loads(sample["json"])
+        size = (meta["height"], meta["width"])
         pixels = simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         return f"does not decode: {error}"
-    if pixels.shape[:2] != (meta["height"], meta["width"]):
-        return f"is {pixels.shape[1]}x{pixels.shape[0]}, its json says {meta['width']}x{meta['height']}"
+    if pixels.shape[:2] != size:
+        return f"is {pixels.shape[1]}x{pixels.shape[0]}, its json says {size[1]}x{size[0]}"
     if "seg.png" in sample:
         labels = cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED)
         if labels is None or labels.shape != pixels.shape[:2] or labels.max() >= len(CLASSES):
-            return "its label map does not decode to classes in the picture's size"
+            return "has a label map that does not decode to classes in the picture's size"
     return None

@@ -6,10 +6,12 @@ A sample's files lie one behind another, each after a header of one block, so th
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -82,20 +84,79 @@ def encode_index(rows: Iterable[list[Member]]) -> bytes:
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode()
 
 
-class Index:
-    """An index as it was read: a line is taken apart when its sample is asked for. Raises ValueError when it is none."""
+class Row(NamedTuple):
+    """Where a sample lies in its tar: `parts` are extension: (offset from start, bytes)."""
 
-    def __init__(self, content: bytes) -> None:
+    key: str
+    start: int
+    size: int
+    parts: dict[str, tuple[int, int]]
+
+
+# The lines of samples that have the files of ours; their places are looked at when they are asked for.
+_FILE = rb" \d++ \d++ "
+_LINES = re.compile(
+    rb"(?:jpg" + _FILE + rb"([^ .\n]++)\.jpg json" + _FILE + rb"\1\.json(?: seg\.png" + _FILE + rb"\1\.seg\.png)?+\n)*+"
+)
+
+
+class Index:
+    """The index of a tar of `tar_bytes`, as it was read: a line is taken apart when its sample is asked for.
+
+    Raises ValueError when it is none, or for a sample that is none of ours.
+    """
+
+    def __init__(self, content: bytes, tar_bytes: int) -> None:
         version, _, count = content[: content.find(b"\n")].decode("ascii").partition(" ")
-        self._content = content
-        self._ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
+        self._content, self._tar_bytes = content, tar_bytes
+        self._ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")).tolist()
         if version != INDEX_VERSION or not count.isdigit() or int(count) != len(self) or not content.endswith(b"\n"):
             raise ValueError(f"not an index {INDEX_VERSION} of {count} samples")
+        if not _LINES.fullmatch(content, self._ends[0] + 1):
+            for row in range(len(self)):
+                self[row]  # says which one, and why
+            raise ValueError("not an index: its lines are malformed")
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, row: int) -> list[Member]:
+    def __getitem__(self, row: int) -> Row:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
         words = self._content[self._ends[row] + 1 : self._ends[row + 1]].decode("ascii").split(" ")
-        fields = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
-        return [Member(ext, int(offset), int(size), name) for ext, offset, size, name in fields]
+        if len(words) % 4 or len(words) < 4:
+            raise ValueError(f"line {row + 2} of its index is malformed")
+        extensions = words[::4]
+        key = words[3].split(".", 1)[0]
+        if (problem := wrong_members(extensions)) is not None:
+            raise ValueError(f"sample {key} {problem}")
+        offsets, sizes = [int(w) for w in words[1::4]], [int(w) for w in words[2::4]]
+        start = end = offsets[0]
+        for extension, name, offset, size in zip(extensions, words[3::4], offsets, sizes, strict=True):
+            if name != f"{key}.{extension}" or offset < end or size < 0:
+                raise ValueError(f"sample {key} has files of other names or places")
+            end = offset + size
+        if not BLOCK <= start <= end <= self._tar_bytes:
+            raise ValueError(f"sample {key} lies outside its tar")
+        parts = {e: (o - start, s) for e, o, s in zip(extensions, offsets, sizes, strict=True)}
+        return Row(key, start, end - start, parts)
+
+
+def wrong_members(extensions: list[str]) -> str | None:
+    """What is wrong with the files of a sample, in the order of a shard; None where they are right."""
+    if extensions in (["jpg", "json"], ["jpg", "json", "seg.png"]):
+        return None
+    return f"has files {', '.join(extensions)}; a sample is jpg, json and at most seg.png"
+
+
+def index_of(path: Path) -> bytes:
+    """The index of a tar, from its headers. Raises OSError, or tarfile.TarError for what is no tar.
+
+    Headers after a damaged one are not found: only a hash tells whether this is the whole index.
+    """
+    rows: dict[str, list[Member]] = {}
+    with tarfile.open(path, "r:") as tar:
+        for header in tar:
+            key, _, extension = header.name.partition(".")
+            rows.setdefault(key, []).append(Member(extension, header.offset_data, header.size, header.name))
+    return encode_index(rows.values())

@@ -10,9 +10,10 @@ import torch
 
 from collagan_dist.config import Config
 from collagan_dist.contract import Batch, World
-from collagan_dist.data import order
+from collagan_dist.data import order, places
+from collagan_dist.data.check import quick_check
 from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.manifest import Manifest, quick_check, read_manifest
+from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.order import Order
 from collagan_dist.data.shards import Split
 from collagan_dist.errors import ConfigError, DataError
@@ -74,7 +75,7 @@ def open_shards(config: Config) -> Manifest:
     """The data set of a configuration, quickly checked: nothing starts on a damaged one."""
     if config.data.shards is None:
         raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
-    manifest = read_manifest(config.data.shards)
+    manifest = read_manifest(places.find(config.data.shards, config.data.cache))
     quick_check(manifest)
     return manifest
 

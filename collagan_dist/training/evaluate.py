@@ -13,8 +13,7 @@ from torch import nn
 from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, order
 from collagan_dist.data.loader import Damaged, check_damaged
-from collagan_dist.data.shards import Split, Stored
-from collagan_dist.errors import DataError
+from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.tasks.base import Rows, Task
 from collagan_dist.training.build import Setup, plain_plan
 from collagan_dist.training.step import Pictures, split_channels
@@ -110,7 +109,7 @@ def _statistics(setup: Setup) -> dict[str, Any]:
 def _readable(split: Split, number: int) -> Stored | None:
     try:
         return split.read(number)
-    except DataError:
+    except DamagedSample:
         return None
 
 

@@ -55,11 +55,11 @@ def test_every_sample_once_in_its_split(drawn: Path, shards: Manifest) -> None:
     found = {}
     for number, split in enumerate(("train", "valid", "test")):
         for shard in shards.shards(split):
-            for row in wire.Index((shards.folder / shard.index_name).read_bytes()):
-                meta = next(m for m in row if m.extension == "json")
+            for row in wire.Index((shards.folder / shard.index_name).read_bytes(), shard.bytes):
+                offset, size = row.parts["json"]
                 with (shards.folder / shard.name).open("rb") as file:
-                    file.seek(meta.offset)
-                    found[json.loads(file.read(meta.size))["source"]] = str(number)
+                    file.seek(row.start + offset)
+                    found[json.loads(file.read(size))["source"]] = str(number)
     assert found == expected
 
 

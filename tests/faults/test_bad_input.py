@@ -187,26 +187,3 @@ def test_a_data_set_without_labels_trains_what_it_can(
     code, text = run(capsys, "train", "demo", *small, "--run", tmp_path / "run")
     assert code == 3 and "no label maps" in text and "--model M_id" in text and not (tmp_path / "run").exists()
     assert run(capsys, "train", "demo", *small, "--run", tmp_path / "run2", "--model", "M_id")[0] == 0
-
-
-def test_damaged_shards_do_not_train(shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
-    tar, index = copy / "train-000000.tar", copy / "train-000001.idx"
-    tar.write_bytes(tar.read_bytes()[:-5000])
-    index.write_bytes((copy / "train-000000.idx").read_bytes())
-    code, text = run(capsys, "train", "demo", "--data", copy, "--run", tmp_path / "run")
-    assert code == 3 and "train-000000.tar: has" in text and "train-000001.idx: is not the index" in text
-    assert run(capsys, "verify", copy)[0] == 3
-
-
-def test_a_flipped_bit_is_found_by_deep_verify(
-    shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
-    tar = copy / "valid-000000.tar"
-    content = bytearray(tar.read_bytes())
-    content[5000] ^= 4
-    tar.write_bytes(content)
-    assert run(capsys, "verify", copy)[0] == 0
-    code, text = run(capsys, "verify", copy, "--deep")
-    assert code == 3 and "valid-000000.tar: its sha256 differs" in text

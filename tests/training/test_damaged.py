@@ -26,15 +26,15 @@ def copy(shards: Manifest, tmp_path: Path) -> Manifest:
 def damage(manifest: Manifest, split: str, number: int, how: str) -> str:
     """Damage a sample in place, sizes unchanged; its key. Shards hold 20 samples."""
     shard = manifest.shards(split)[number // 20]
-    members = {m.extension: m for m in wire.Index((manifest.folder / shard.index_name).read_bytes())[number % 20]}
+    row = wire.Index((manifest.folder / shard.index_name).read_bytes(), shard.bytes)[number % 20]
     with (manifest.folder / shard.name).open("r+b") as file:
         if how == "short":
-            file.truncate(members["json"].offset + 3)
-            return members["jpg"].name.split(".")[0]
-        member = members[{"picture": "jpg", "labels": "seg.png", "json": "json"}[how]]
-        file.seek(member.offset)
-        file.write(bytes(member.size))  # (zeros behind a sound JPEG header may well decode)
-    return members["jpg"].name.split(".")[0]
+            file.truncate(row.start + row.parts["json"][0] + 3)
+        else:
+            offset, size = row.parts[{"picture": "jpg", "labels": "seg.png", "json": "json"}[how]]
+            file.seek(row.start + offset)
+            file.write(bytes(size))  # (zeros behind a sound JPEG header may well decode)
+    return row.key
 
 
 @pytest.mark.parametrize("how", ["picture", "labels", "json"])
