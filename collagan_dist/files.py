@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from collagan_dist.errors import DataError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class NoSpace(DataError):
+    """A disk or a quota is full; `written` bytes of the file had been written."""
+
+    def __init__(self, text: str, written: int) -> None:
+        super().__init__(text, written)
+        self.written = written
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears as `path` when the block ends well, and not at all when it does not."""
+    """A binary file that appears as `path` when the block ends well, and not at all when it does not.
+
+    Raises NoSpace when the disk is full.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -22,9 +42,18 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         partial.replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
+        problem = _no_space(path, partial) if isinstance(error, OSError) and error.errno in _FULL else None
         partial.unlink(missing_ok=True)
+        if problem is not None:
+            raise problem from None
         raise
+
+
+def _no_space(path: Path, partial: Path) -> NoSpace:
+    written = partial.stat().st_size if partial.exists() else 0
+    free = shutil.disk_usage(path.parent).free
+    return NoSpace(f"{path}: no space left after {written} bytes of it, {free} are free there; make room", written)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

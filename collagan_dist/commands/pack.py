@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from collagan_dist.commands.progress import workers
 
+if TYPE_CHECKING:
+    from collagan_dist.data.manifest import Manifest
+    from collagan_dist.data.recipe import Recipe
+
 HELP = "convert a data set into shards; the same command continues an interrupted one"
-EXAMPLE = "collagan pack shards/celeba.yaml --root /data/CelebA --out packed/celeba"
+EXAMPLE = """collagan pack shards/celeba.yaml --root /data/CelebA --out packed/celeba
+         collagan pack shards/celeba.yaml --ray auto
+         sbatch --array=0-15 slurm/pack.sh shards/celeba.yaml; then collagan pack shards/celeba.yaml --merge"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +24,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=workers, default=0, help="processes; 0: one a core (default). The bytes do not depend on it"
     )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--ray", metavar="ADDRESS", help="pack on all nodes of a running Ray cluster (host:port, or auto)"
+    )
+    where.add_argument(
+        "--part",
+        metavar="i/n",
+        type=part,
+        help="pack every n-th shard only, from number i on (n/n is 0/n); needs --merge later",
+    )
+    where.add_argument("--merge", action="store_true", help="finish a data set that was packed in parts")
     parser.add_argument(
         "--max-bad",
         type=float,
@@ -26,9 +44,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="k=v", help="change a key of the recipe")
 
 
+def part(text: str) -> tuple[int, int]:
+    """i/n: which of how many parts. Parts may be counted from 0 or from 1."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) <= int(count) and int(count) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: i/n, like 0/16 to 15/16 (or 1/16 to 16/16)")
+    return int(index), int(count)
+
+
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.commands.progress import progress
-    from collagan_dist.data.pack import pack
+    from collagan_dist.data import pack
     from collagan_dist.data.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.root, args.out, args.set)
@@ -36,8 +61,43 @@ def run(args: argparse.Namespace) -> None:
         print(
             "note: faces of the aligned set have their eyes in one place, which makes inpainting easier than the paper's unaligned faces"
         )
+    if args.part is not None:
+        _pack_part(args, recipe)
+    else:
+        _summary(pack.merge(recipe, args.max_bad) if args.merge else _pack(args, recipe))
+
+
+def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
+    from collagan_dist.commands.progress import progress
+    from collagan_dist.data.lots import build
+    from collagan_dist.data.pack import pack
+
     with progress("packing", "pictures") as advance:
-        manifest = pack(recipe, args.workers, args.max_bad, advance)
+        if args.ray is None:
+            return pack(recipe, args.workers, args.max_bad, advance)
+        from collagan_dist.sweep.ray_cluster import spread
+
+        return pack(recipe, 0, args.max_bad, advance, builder=lambda lots: spread(args.ray, build, lots))
+
+
+def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:
+    from collagan_dist.commands.progress import progress
+    from collagan_dist.data.pack import pack_part
+
+    index, count = args.part
+    with progress(f"packing part {index}/{count}", "pictures") as advance:
+        parts = pack_part(recipe, index, count, args.workers, advance)
+    if parts is None:
+        print(f"{recipe.out}: is packed and merged already")
+        return
+    samples, bad = sum(p.shard.samples for p in parts), sum(len(p.quarantine) for p in parts)
+    print(
+        f"{recipe.out}: part {index}/{count} done, {samples} samples in {len(parts)} shards, {bad} unusable pictures; "
+        f"when all parts are: collagan pack {args.recipe} --merge"
+    )
+
+
+def _summary(manifest: Manifest) -> None:
     for split, shards in manifest.splits.items():
         print(
             f"{split}: {manifest.samples(split)} samples in {len(shards)} shards, {sum(s.bytes for s in shards) / 1e6:.1f} MB"

@@ -1,11 +1,14 @@
-"""What commands share: a progress bar (nothing in a log), and a number of workers."""
+"""What commands share: progress, and a number of workers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_LINE_EVERY = 30.0  # seconds between lines in a log
 
 
 def workers(text: str) -> int:
@@ -17,7 +20,10 @@ def workers(text: str) -> int:
 
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives advance(done, total)."""
+    """Gives advance(done, total): a bar with rate and ETA on a terminal, a line now and then in a log.
+
+    What is done at the first call was done before, and does not count in the rate.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -34,10 +40,22 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     task = bar.add_task(title, total=None, rate="")
+    began = told = time.monotonic()
+    first: int | None = None
 
     def advance(done: int, total: int) -> None:
-        speed = bar.tasks[0].speed
-        bar.update(task, completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
+        nonlocal first, told
+        if first is None:
+            first = done
+            bar.reset(task, total=total, completed=done)
+            return
+        now = time.monotonic()
+        speed = (done - first) / max(now - began, 1e-9)
+        bar.update(task, completed=done, total=total, rate=f"{speed:.0f}/s")
+        if not console.is_terminal and now - told >= _LINE_EVERY:
+            told = now
+            left = (total - done) / speed if speed else 0.0
+            print(f"{title}: {done} of {total} {unit}, {speed:.0f}/s, ETA {left:.0f} s", file=sys.stderr, flush=True)
 
     with bar:
         yield advance

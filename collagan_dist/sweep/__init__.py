@@ -1,0 +1,1 @@
+"""Work spread over a Ray cluster. The only place that imports ray."""
