@@ -28,7 +28,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides                    # believe CPUs= below, not the hardware
-SchedulerParameters=sched_interval=2,bf_interval=2   # a requeued job starts in seconds, not in a minute
+SchedulerParameters=sched_interval=1,bf_interval=1   # a requeued job starts in seconds, not in a minute
 PreemptType=preempt/partition_prio                   # jobs of the partition urgent preempt those of main
 PreemptMode=REQUEUE
 FirstJobId={first_job}                               # ids do not repeat from cluster to cluster
