@@ -69,10 +69,12 @@ class Cluster:
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Cluster:
-        with ExitStack() as cleanup:  # in reverse: power off, what clusters share, the folder
-            self.folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="collagan-slurm-")))
+        with (
+            ExitStack() as cleanup
+        ):  # in reverse: power off, what clusters share, the folder (short: it holds a socket)
+            self.folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="collagan-slurm-", dir="/tmp")))
             self.folder.chmod(0o755)
-            cleanup.enter_context(_shared_with_other_clusters())
+            cleanup.enter_context(shared_with_other_clusters())
             cleanup.callback(self._power_off)
             self._start()
             self._cleanup = cleanup.pop_all()
@@ -256,7 +258,7 @@ class Cluster:
 
 
 @contextmanager
-def _shared_with_other_clusters() -> Iterator[None]:
+def shared_with_other_clusters() -> Iterator[None]:
     """A folder to mount on and Slurm's cgroups: the last cluster of several takes them away."""
     RAY.mkdir(exist_ok=True)
     lock = os.open(RAY, os.O_RDONLY)

@@ -45,16 +45,20 @@ def parts_done(log: str) -> list[str]:
     return sorted(re.findall(r"part (\S+) done", log))
 
 
-@pytest.mark.parametrize("tasks", ["0-2", "1-3", "4-12:4%1"])
-def test_any_range_of_an_array(
-    cluster: Cluster, drawn: Path, tmp_path: Path, whole: dict[str, bytes], tasks: str
-) -> None:
-    recipe = recipe_over(drawn, tmp_path)
-    array = cluster.submit(PACK, recipe, options=[f"--array={tasks}", *SMALL], cwd=tmp_path)
-    merge = cluster.submit(PACK, recipe, "--merge", options=[f"--dependency=afterok:{array}", *SMALL], cwd=tmp_path)
-    assert cluster.wait(merge).exit_code == 0, cluster.log(array) + cluster.log(merge)
-    assert parts_done(cluster.log(array)) == ["0/3", "1/3", "2/3"]
-    assert contents(tmp_path / "packed") == whole
+def test_any_range_of_an_array(cluster: Cluster, drawn: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    """Three data sets at once, by arrays counted from 0, from 1 and in steps; each is merged behind its array."""
+    jobs = {}
+    for tasks in ("0-2", "1-3", "4-12:4"):
+        folder = tmp_path / tasks
+        folder.mkdir()
+        recipe = recipe_over(drawn, folder)
+        array = cluster.submit(PACK, recipe, options=[f"--array={tasks}", *SMALL], cwd=folder)
+        merge = cluster.submit(PACK, recipe, "--merge", options=[f"--dependency=afterok:{array}", *SMALL], cwd=folder)
+        jobs[folder] = array, merge
+    for folder, (array, merge) in jobs.items():
+        assert cluster.wait(merge, 120).exit_code == 0, cluster.log(array) + cluster.log(merge)
+        assert parts_done(cluster.log(array)) == ["0/3", "1/3", "2/3"]
+        assert contents(folder / "packed") == whole
 
 
 def test_a_list_of_tasks_is_refused(cluster: Cluster, tmp_path: Path) -> None:
