@@ -41,6 +41,10 @@ def recipe_over(faces: Path, folder: Path) -> str:
     return "faces.yaml"
 
 
+def after(array: str) -> list[str]:
+    return [f"--dependency=afterok:{array}", "--kill-on-invalid-dep=yes", *SMALL]
+
+
 def parts_done(log: str) -> list[str]:
     return sorted(re.findall(r"part (\S+) done", log))
 
@@ -53,10 +57,10 @@ def test_any_range_of_an_array(cluster: Cluster, drawn: Path, tmp_path: Path, wh
         folder.mkdir()
         recipe = recipe_over(drawn, folder)
         array = cluster.submit(PACK, recipe, options=[f"--array={tasks}", *SMALL], cwd=folder)
-        merge = cluster.submit(PACK, recipe, "--merge", options=[f"--dependency=afterok:{array}", *SMALL], cwd=folder)
+        merge = cluster.submit(PACK, recipe, "--merge", options=after(array), cwd=folder)
         jobs[folder] = array, merge
     for folder, (array, merge) in jobs.items():
-        assert cluster.wait(merge, 120).exit_code == 0, cluster.log(array) + cluster.log(merge)
+        assert cluster.wait(merge, 120).state == "COMPLETED", cluster.log(array) + cluster.log(merge)
         assert parts_done(cluster.log(array)) == ["0/3", "1/3", "2/3"]
         assert contents(folder / "packed") == whole
 
@@ -139,7 +143,7 @@ def test_a_node_is_lost_in_the_middle(
     recipe = recipe_over(copy_of_drawn, tmp_path)
     with stuck_at(copy_of_drawn / STUCK):
         array = cluster.submit(PACK, recipe, options=["--array=0-2", "--exclusive", *SMALL], cwd=tmp_path)
-        merge = cluster.submit(PACK, recipe, "--merge", options=[f"--dependency=afterok:{array}", *SMALL], cwd=tmp_path)
+        merge = cluster.submit(PACK, recipe, "--merge", options=after(array), cwd=tmp_path)
         task = reach(cluster, array, tmp_path)
         node = cluster.job(task).nodes
         processes = cluster.on(node, "pgrep", "--full", "collagan pack").split()
@@ -147,7 +151,7 @@ def test_a_node_is_lost_in_the_middle(
         cluster.kill_node(node)
         cluster.declare_down(node)
     try:
-        assert cluster.wait(merge).exit_code == 0, cluster.log(array) + cluster.log(merge)
+        assert cluster.wait(merge).state == "COMPLETED", cluster.log(array) + cluster.log(merge)
         assert cluster.job(task).restarts == 1 and cluster.job(task).nodes != node
         assert contents(tmp_path / "packed") == whole
     finally:
