@@ -44,7 +44,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-JOB = ["--wrap=setsid sleep 4321 & echo up; sleep 4321"]  # one of its processes leaves its parent
+JOB = ["--wrap=(setsid sleep 4321 &); echo up; sleep 4321"]  # one of its processes has lost its parent
 ALONE = f"""
 import time
 from tests.slurm.cluster import Cluster
