@@ -101,6 +101,10 @@ class Data(Section):
     split: str = "train"
     image_size: Literal[32, 64, 128, 256, 512] = 128
     augment: Augment = Augment()
+    window: Count = 128
+    """Shards that a run reads from at a time. A split of no more is shuffled whole; smaller windows suit network storage."""
+    max_damaged: Annotated[int, Field(ge=0)] = 100
+    """Samples damaged since packing that a start puts up with: each is named, and another shown in its place."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Decoding threads of a rank; 0 shares the machine's cores among its ranks."""
 
@@ -264,7 +268,7 @@ def to_yaml(config: Config) -> str:
 def identity(config: Config, manifest_hash: str | None = None) -> dict[str, Any]:
     """The keys that say what is learned: they may not change when a run is continued."""
     tree = dump(config)
-    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "threads")}
+    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "threads", "max_damaged")}
     return {
         **{section: tree[section] for section in ("model", "loss", "hole", "optim", "seed")},
         "data": data,

@@ -20,6 +20,7 @@ FLOORS = {
 HOMES = {
     "ray": ("sweep/",), "deepspeed": ("runtime/deepspeed.py",), "nvidia": ("data/decode.py",), "torch.distributed": ("runtime/",),
     "matplotlib": ("report/",), "jinja2": ("report/",), "webdataset": ("data/verify.py", "data/wire.py"),
+    "onnxruntime": ("training/parser_onnx.py",),
 }  # fmt: skip
 NEVER = {"models": ("World", "yaml"), "report": ("torch",)}
 

@@ -10,7 +10,7 @@ EXAMPLE = "collagan complete runs/demo photo.jpg --out completed --hole block"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder")
+    parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
     parser.add_argument(
         "input", metavar="INPUT", help="a picture or a folder of pictures; what is not square is centre-cropped"
     )

@@ -13,7 +13,7 @@ EXAMPLE = "collagan evaluate runs/demo --split test"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder")
+    parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
     parser.add_argument("--hole", choices=get_args(HoleKind), help="kind of holes (default: those of training)")

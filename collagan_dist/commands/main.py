@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from collagan_dist import __version__
-from collagan_dist.commands import complete, draw, evaluate, pack, report, train, verify
+from collagan_dist.commands import complete, draw, evaluate, export, label, pack, report, train, verify
 from collagan_dist.errors import CollaganError
 
 COMMANDS = {
     "draw": draw,
+    "label": label,
     "pack": pack,
     "verify": verify,
     "train": train,
     "evaluate": evaluate,
     "complete": complete,
+    "export": export,
     "report": report,
 }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Metric: (what to print, its number format).
 _ROWS = {
@@ -18,12 +21,11 @@ _ROWS = {
 def metrics_table(metrics: dict[str, Any]) -> None:
     """The headline metrics of metrics.json: model, standard error, baselines."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     baselines = metrics.get("baselines", {})
     subset = metrics.get("baselines_subset", {}).get("samples")
-    title = f"{metrics['samples']} {metrics['split']} samples, {metrics['hole']} holes"
+    title = f"{metrics['samples']} {metrics['split']} samples, {'no' if metrics['hole'] == 'none' else metrics['hole']} holes"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
@@ -33,10 +35,14 @@ def metrics_table(metrics: dict[str, Any]) -> None:
             others = [_scalar(b.get(key)) for b in baselines.values()]
             cells = [value, _scalar(metrics.get("se", {}).get(key)), *others]
             table.add_row(label, *("" if c is None else format(c, form) for c in cells))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a log has no width of its own
-    console.print(table)
+    console().print(table)
+
+
+def console() -> Console:
+    """Where tables go: the terminal's width, or 120 columns in a log, which has none of its own."""
+    from rich.console import Console
+
+    return screen if (screen := Console()).is_terminal else Console(width=120)
 
 
 def _scalar(value: Any) -> float | None:

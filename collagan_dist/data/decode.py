@@ -23,15 +23,20 @@ class Decoder:
     """
 
     def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
+        self.batch, self.canvas, self.labels, self.resize = batch, canvas, labels, resize
+        self.threads, self.device = threads, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._pipe = self._pipeline()
+
+    def _pipeline(self) -> Any:
         from nvidia.dali import Pipeline
 
-        self.canvas, self.labels, self.resize, self.device = canvas, labels, resize, device
-        gpu = (device.index or 0) if device.type == "cuda" else None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._pipe = Pipeline(batch_size=batch, num_threads=threads, device_id=gpu, prefetch_queue_depth=1)
-        with self._pipe:
-            self._pipe.set_outputs(*self._graph("mixed" if gpu is not None else "cpu"))
-        self._pipe.build()
+        gpu = (self.device.index or 0) if self.device.type == "cuda" else None
+        pipe = Pipeline(batch_size=self.batch, num_threads=self.threads, device_id=gpu, prefetch_queue_depth=1)
+        with pipe:
+            pipe.set_outputs(*self._graph("mixed" if gpu is not None else "cpu"))
+        pipe.build()
+        return pipe
 
     def _graph(self, device: str) -> list[Any]:
         import nvidia.dali as dali
@@ -60,14 +65,20 @@ class Decoder:
     def __call__(self, samples: Sequence[Stored], regions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
 
-        Raises RuntimeError, DALI's, when a sample does not decode; `training` never meets one in a verified data set.
+        Raises RuntimeError, DALI's, when a sample does not decode or has another size than the canvas.
         """
-        self._pipe.feed_input("jpg", [s.jpg for s in samples])
-        if self.resize:
-            self._pipe.feed_input("region", list(regions.astype(np.float32)))
-        if self.labels:
-            self._pipe.feed_input("png", [s.labels for s in samples])
-        image, *label = self._copies(self._pipe.run())
+        try:
+            self._pipe.feed_input("jpg", [s.jpg for s in samples])
+            if self.resize:
+                self._pipe.feed_input("region", list(regions.astype(np.float32)))
+            if self.labels:
+                self._pipe.feed_input("png", [s.labels for s in samples])
+            image, *label = self._copies(self._pipe.run())
+        except RuntimeError:
+            self._pipe = self._pipeline()  # DALI's own is of no use after an error
+            raise
+        if {image.shape[1:3], *(one.shape[1:3] for one in label)} != {(self.canvas, self.canvas)}:
+            raise RuntimeError(f"a picture of {tuple(image.shape[1:3])} where {self.canvas}x{self.canvas} was stored")
         return image, label[0].squeeze(-1) if label else None
 
     def _copies(self, outputs: Sequence[Any]) -> list[torch.Tensor]:

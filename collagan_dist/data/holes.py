@@ -66,6 +66,8 @@ HOLES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
 
 def occlude(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, kind: str, keys_B2: torch.Tensor) -> torch.Tensor:
     """x of eq. 1: block, noise and given holes are filled with U(-1, 1), a pattern with zeros."""
+    if kind == "none":
+        return image_B3HW
     if kind == "pattern":
         return image_B3HW.masked_fill(hole_B1HW, 0.0)
     fill = counter.uniform_tensor(keys_B2, image_B3HW[0].numel(), stream=2).mul_(2).sub_(1).view(image_B3HW.shape)

@@ -1,14 +1,23 @@
 """Which sample comes when: pure integer functions of (seed, epoch, position), for any number of ranks.
 
-A run is one endless line of positions; position p shows sample `sample_at(p)` of epoch p // N. A global batch is a
-range of positions and every rank takes its share of it, so all ranks have the same number of steps by construction,
-world sizes that divide the batch see the same batches, and resuming is a number.
+A run is one endless line of positions; position p is offset p % N of epoch p // N. A global batch is a range of
+positions and every rank takes its share of it, so all ranks have the same number of steps by construction, world sizes
+that divide the batch see the same batches, and resuming is a number.
 
-An epoch is a permutation of 0..N-1 computed point by point: a four-round Feistel network on the next even number of
+A data set of up to `window` shards is shuffled whole. A larger one is read through lanes, so that storage sees long
+runs of neighbours: an epoch's shards stand in shuffled order as one line, the line starts at a random place and is cut
+into as many lanes as divide the batch (at most `window`), and every lane gives its next samples to every batch. Within
+a shard the samples are shuffled. A run thus reads from about `window` shards at a time, a rank from its lanes', and a
+batch still holds samples from all over the data set.
+
+A shuffle is a permutation of 0..n-1 computed point by point: a four-round Feistel network on the next even number of
 bits (Luby and Rackoff 1988), walked until it lands inside (Black and Rogaway 2002). No table, any position at once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,17 +28,66 @@ from collagan_dist.errors import ConfigError, DataError
 _ROUNDS = 4
 
 
+@dataclass(frozen=True)
+class Order:
+    """The order of one split: `samples` in all, `shard` to a full shard; `batch` is global."""
+
+    samples: int
+    batch: int
+    seed: int
+    shard: int
+    window: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether epochs are shuffled whole."""
+        return self.samples <= self.window * self.shard
+
+    @cached_property
+    def lanes(self) -> int:
+        """Places of the line that are read from at a time."""
+        return max(n for n in range(1, min(self.window, self.batch) + 1) if self.batch % n == 0)
+
+    def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(sample number, epoch) at each position; every epoch shows every sample exactly once."""
+        epoch, offset = np.divmod(np.asarray(position, np.int64), self.samples)
+        if self.whole:
+            return permute(offset, self.samples, counter.key64(self.seed, "order", epoch)), epoch
+        return self._in_shards(self._in_line(offset, epoch), epoch), epoch
+
+    def step(self, number: int, world: World) -> tuple[np.ndarray, np.ndarray]:
+        """(sample numbers, epochs) of this rank's share of global batch `number`."""
+        return self.at(positions(number, self.batch, world))
+
+    def _in_line(self, offset: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Place in the line of shards: the next one of the lane that the slot of the batch belongs to."""
+        width = self.batch // self.lanes  # samples that a lane gives to a batch
+        row, slot = np.divmod(offset, self.batch)
+        lane, within = np.divmod(slot, width)
+        rows, rest = divmod(self.samples, self.batch)
+        start = lane * rows * width + np.minimum(rest, lane * width)
+        turn = (counter.key64(self.seed, "turn", epoch) % np.uint64(self.samples)).astype(np.int64)
+        return (start + row * width + within + turn) % self.samples
+
+    def _in_shards(self, place: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Sample number at a place of the line: shards shuffled, a short last one at the end, samples shuffled in each."""
+        full, short = divmod(self.samples, self.shard)
+        shard, within = np.divmod(place, self.shard)
+        key = counter.key64(self.seed, "samples", epoch, shard)
+        number = np.empty_like(place)
+        last = shard == full
+        number[last] = permute(within[last], short, key[last]) + full * self.shard
+        rest = ~last
+        chosen = permute(shard[rest], full, counter.key64(self.seed, "shards", epoch[rest]))
+        number[rest] = chosen * self.shard + permute(within[rest], self.shard, key[rest])
+        return number
+
+
 def positions(step: int, batch: int, world: World) -> np.ndarray:
     """Positions of this rank in global batch `step`: int64 (batch / world.size,)."""
     share = batch // world.size
     start = step * batch + world.rank * share
     return np.arange(start, start + share, dtype=np.int64)
-
-
-def sample_at(position: np.ndarray, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sample number, epoch) at each position; every epoch shows every sample exactly once."""
-    epoch, offset = np.divmod(np.asarray(position, np.int64), samples)
-    return permute(offset, samples, counter.key64(seed, "order", epoch)), epoch
 
 
 def permute(offset: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from collagan_dist.data import wire
 from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.errors import DataError
 
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 256
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,27 @@ class Split:
 
     def read(self, number: int) -> Stored:
         """Sample `number`. Raises DataError naming shard and sample when its bytes are not there."""
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._open(shard).read(number - int(self._starts[shard]))
+        shard, row = self._find(number)
+        return self._open(shard).read(row)
 
     def key(self, number: int) -> str:
+        shard, row = self._find(number)
+        return self._open(shard).key(row)
+
+    def place(self, number: int) -> str:
+        """Where a sample lies, in words."""
+        return f"{self.manifest.folder / self._shards[self._find(number)[0]].name}: sample {self.key(number)}"
+
+    def _find(self, number: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._open(shard).key(number - int(self._starts[shard]))
+        return shard, number - int(self._starts[shard])
 
 
 class _OpenShard:
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
         self.path = manifest.folder / shard.name
         try:
-            self.rows = wire.decode_index((manifest.folder / shard.index_name).read_bytes())
+            self.rows = wire.Index((manifest.folder / shard.index_name).read_bytes())
             self.file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise DataError(
@@ -86,8 +94,11 @@ class _OpenShard:
             )
         parts = {m.extension: (m.offset - start, m.size) for m in members}
         offset, size = parts["json"]
-        meta: dict[str, Any] = json.loads(content[offset : offset + size])
         key = self.key(row)
+        try:
+            meta: dict[str, Any] = json.loads(content[offset : offset + size])
+        except ValueError as error:
+            raise DataError(f"{self.path}: the json of sample {key} is damaged ({error})") from None
         return Stored(
             key, counter.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
+
 BLOCK = 512
 INDEX_VERSION = "v1.2"
 
@@ -61,15 +63,20 @@ def encode_index(rows: Iterable[list[Member]]) -> bytes:
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode()
 
 
-def decode_index(content: bytes) -> list[list[Member]]:
-    """The members of every sample of an index. Raises ValueError when it is not one."""
-    head, *lines = content.decode("ascii").splitlines()
-    version, count = head.split()
-    if version != INDEX_VERSION or int(count) != len(lines):
-        raise ValueError(f"not an index {INDEX_VERSION} of {count} samples")
-    rows = []
-    for line in lines:
-        words = line.split(" ")
+class Index:
+    """An index as it was read: a line is taken apart when its sample is asked for. Raises ValueError when it is none."""
+
+    def __init__(self, content: bytes) -> None:
+        version, _, count = content[: content.find(b"\n")].decode("ascii").partition(" ")
+        self._content = content
+        self._ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
+        if version != INDEX_VERSION or not count.isdigit() or int(count) != len(self) or not content.endswith(b"\n"):
+            raise ValueError(f"not an index {INDEX_VERSION} of {count} samples")
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> list[Member]:
+        words = self._content[self._ends[row] + 1 : self._ends[row + 1]].decode("ascii").split(" ")
         fields = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
-        rows.append([Member(ext, int(offset), int(size), name) for ext, offset, size, name in fields])
-    return rows
+        return [Member(ext, int(offset), int(size), name) for ext, offset, size, name in fields]

@@ -44,20 +44,20 @@ class Group:
         """The average over ranks, elementwise; in place."""
         return values if self.world.size == 1 else self._sum(values).div_(self.world.size)
 
-    def any_soon(self, flag: bool) -> bool:
-        """Whether any rank said so one call ago: the round of this call travels while the next step computes.
+    def sum_soon(self, *values: float) -> list[float]:
+        """Sums over ranks of what they said one call ago: the round of this call travels while the next step computes.
 
         Every rank gets the same answer at the same call, without waiting for anybody.
         """
         if self.world.size == 1:
-            return flag
-        answer = False
+            return list(values)
+        answer = [0.0] * len(values)
         if self._pending is not None:
             work, said = self._pending
             with _together():
                 work.wait()
-            answer = bool(said.item())
-        said = torch.tensor([float(flag)])
+            answer = said.tolist()
+        said = torch.tensor(values, dtype=torch.float64)
         self._pending = (dist.all_reduce(said, async_op=True), said)
         return answer
 

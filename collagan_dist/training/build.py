@@ -13,6 +13,7 @@ from collagan_dist.contract import Batch, World
 from collagan_dist.data import order
 from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest, quick_check, read_manifest
+from collagan_dist.data.order import Order
 from collagan_dist.data.shards import Split
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
@@ -93,10 +94,11 @@ def length(config: Config, samples: int) -> int:
     return config.schedule.steps or order.total_steps(samples, config.schedule.batch, config.schedule.epochs)
 
 
-def training_plan(config: Config, world: World, samples: int, start: int, stop: int) -> Iterator[Plan]:
-    """(sample numbers, epochs) of this rank for the steps start..stop-1."""
-    for step in range(start, stop):
-        yield order.sample_at(order.positions(step, config.schedule.batch, world), samples, config.seed)
+def training_order(config: Config, manifest: Manifest) -> Order:
+    return Order(
+        manifest.samples(config.data.split), config.schedule.batch, config.seed,
+        manifest.recipe["samples_per_shard"], config.data.window,
+    )  # fmt: skip
 
 
 def plain_plan(numbers: np.ndarray, batch: int) -> Iterator[Plan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import nn
 
 from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, order
+from collagan_dist.data.loader import Damaged, check_damaged
+from collagan_dist.data.shards import Split, Stored
+from collagan_dist.errors import DataError
 from collagan_dist.tasks.base import Rows, Task
 from collagan_dist.training.build import Setup, plain_plan
 from collagan_dist.training.step import Pictures, split_channels
@@ -39,7 +43,18 @@ def evaluate(setup: Setup, generator: nn.Module, split: str, hole: str, baseline
         if (few := _head(batch, baselines)) is not None:
             trivial.append(_baselines(setup.tasks, few, statistics))
     parts = setup.group.gather((np.array(ids, np.int64), _concatenate(measured), _concatenate_named(trivial)))
-    return _summary(setup, parts, split, hole, min(baselines, len(loader.split)))
+    damaged = [one for found in setup.group.gather(loader.damaged) for one in found]
+    _check(setup, damaged)
+    result = _summary(setup, parts, split, hole, min(baselines, len(loader.split)))
+    return {**result, "damaged": len(damaged)} if damaged else result
+
+
+def _check(setup: Setup, damaged: list[Damaged]) -> None:
+    """Damaged samples were left out: say so, and refuse a result that lacks too many."""
+    if setup.world.is_main:
+        for one in damaged:
+            print(f"warning: {one.reason}; it was left out", file=sys.stderr, flush=True)
+    check_damaged(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)
 
 
 def run(generator: nn.Module, batch: Batch, setup: Setup) -> Pictures:
@@ -84,12 +99,19 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     size = setup.config.data.image_size
     total = np.zeros(2)
     count = min(_STATISTICS_SAMPLES, len(split))
-    for number in range(count):
-        sample = split.read(number)
+    samples = [sample for number in range(count) if (sample := _readable(split, number)) is not None]
+    for sample in samples:
         to_view = np.linalg.inv(geometry.view_to_stored(sample, size, np.zeros(2), 0.0, 1.0, False))
         points = np.array(sample.landmarks, np.float64)
         total = total + geometry.move_points(points[None], to_view[None], np.zeros(1, bool))[0]
-    return {"mean_points": total / count}
+    return {"mean_points": total / max(1, len(samples))}
+
+
+def _readable(split: Split, number: int) -> Stored | None:
+    try:
+        return split.read(number)
+    except DataError:
+        return None
 
 
 def _concatenate(parts: list[Measured]) -> Measured:
@@ -118,14 +140,15 @@ def _summary(setup: Setup, parts: list[Any], split: str, hole: str, few: int) ->
         **values,
         "se": errors,
     }
-    if few:
-        with_some = [p for p in parts if p[2]]
+    with_some = [p for p in parts if p[2]]
+    if with_some:  # the segmentation task alone has no trivial competitor
         few_order = np.argsort(np.concatenate([p[0][p[0] < few] for p in with_some]))
         named = _concatenate_named([p[2] for p in with_some])
         result["baselines"] = {name: _summarize(setup.tasks, _sorted(m, few_order))[0] for name, m in named.items()}
-        if few < len(ids):
-            subset = {task: {name: v[:few] for name, v in task_rows.items()} for task, task_rows in rows.items()}
-            result["baselines_subset"] = {"samples": few, "model": _summarize(setup.tasks, subset)[0]}
+        count = int((ids < few).sum())
+        if count < len(ids):
+            subset = {task: {name: v[:count] for name, v in task_rows.items()} for task, task_rows in rows.items()}
+            result["baselines_subset"] = {"samples": count, "model": _summarize(setup.tasks, subset)[0]}
     return result
 
 

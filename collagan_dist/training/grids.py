@@ -29,7 +29,8 @@ def columns(setup: Setup, outputs: Pictures, batch: Batch) -> dict[str, torch.Te
         result[title] = picture
         truths[f"true {title}"] = task.picture(task.target(batch), batch)[1]
     truths.pop("true completed", None)
-    return result | {"original": batch.image_B3HW} | truths
+    original = {"original": batch.image_B3HW} if batch.hole_B1HW.any() else {}  # without a hole it is the input
+    return result | original | truths
 
 
 def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:

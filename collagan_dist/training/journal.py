@@ -21,6 +21,7 @@ from rich.progress import (
 
 from collagan_dist import files
 from collagan_dist.contract import Batch
+from collagan_dist.data.loader import Damaged, check_damaged
 from collagan_dist.errors import NumericError
 from collagan_dist.runtime.metrics import MetricsFile, finite
 from collagan_dist.training.build import Setup
@@ -44,6 +45,8 @@ class Journal:
         self._file = MetricsFile(run / "metrics.jsonl", start) if setup.world.is_main else None
         self._progress = _Progress(start, total) if setup.world.is_main else None
         self._grid_batch: Batch | None = None
+        self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
+        self._named: set[int] = set()
 
     def event(self, step: int, name: str, **facts: Any) -> None:
         if self._file is not None:
@@ -56,6 +59,21 @@ class Journal:
         self._count += 1
         if self._progress is not None:
             self._progress.advance()
+
+    def quarantine(self, step: int, found: list[Damaged]) -> None:
+        """Name the damaged samples that ranks have met; `found` are this rank's. Collective.
+
+        Raises DataError, on all ranks, when there are more than data.max_damaged.
+        """
+        parts = self.setup.group.gather(list(found))
+        self.damaged = sum(map(len, parts))
+        for one in {one.number: one for part in parts for one in part}.values():
+            if one.number not in self._named:
+                self._named.add(one.number)
+                self.event(step, "quarantine", sample=one.number, reason=one.reason)
+                if self.setup.world.is_main:
+                    print(f"warning: {one.reason}; another sample takes its place", file=sys.stderr, flush=True)
+        check_damaged(self.setup.manifest.folder, len(self._named), self.setup.config.data.max_damaged)
 
     def log(self, step: int, lr: float, waited: float) -> None:
         """A train line: means over the steps since the last one and over ranks. Collective."""

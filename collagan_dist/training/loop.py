@@ -6,10 +6,10 @@ from pathlib import Path
 
 from collagan_dist.config import Config
 from collagan_dist.contract import World
-from collagan_dist.data import order
+from collagan_dist.data.order import check_batch
 from collagan_dist.errors import Interrupted
 from collagan_dist.runtime.preempt import StopRequest
-from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_plan
+from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_order
 from collagan_dist.training.journal import Journal
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.run_folder import RunFolder
@@ -30,7 +30,7 @@ def train(
     """
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
-    order.check_batch(samples, config.schedule.batch, world)
+    check_batch(samples, config.schedule.batch, world)
     setup = build(config, world, manifest)
     try:
         return _train(
@@ -58,7 +58,8 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
     if start == 0:
         _begin(setup, networks)
     step = Step(config, setup.engine, setup.tasks, networks, total)
-    plan = training_plan(config, setup.world, len(loader.split), start, total)
+    order = training_order(config, setup.manifest)
+    plan = (order.step(number, setup.world) for number in range(start, total))
     journal = Journal(setup, run, start, total)
     journal.event(start, "resume" if start else "start", world_size=setup.world.size)
     try:
@@ -71,13 +72,17 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, total):
                 journal.grid(done, networks)
-            stopping = setup.group.any_soon(bool(stop)) and done < total
+            stops, damaged = setup.group.sum_soon(bool(stop), len(loader.damaged))
+            stopping = bool(stops) and done < total
+            if damaged > journal.damaged:
+                journal.quarantine(done, loader.damaged)
             if due(done, config.checkpoint.every, total) or stopping:
                 folder.save(networks, done)
             if stopping:
                 journal.event(done, "interrupted")
                 folder.ask_to_be_requeued()
                 raise Interrupted(f"stopped at step {done} of {total}, saved in {run}; this continues:\n  {command}")
+        journal.quarantine(total, loader.damaged)
     finally:
         journal.close()
     return total

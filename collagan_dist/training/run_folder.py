@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from collagan_dist.errors import CheckpointError, ConfigError, NumericError
 from collagan_dist.runtime import checkpoint
 from collagan_dist.runtime.lease import Lease
 from collagan_dist.training.build import Setup
+from collagan_dist.training.exported import WEIGHTS, is_exported, read_exported
 from collagan_dist.training.networks import Networks
 
 
@@ -121,30 +123,54 @@ class RunFolder:
             files.write_text(self.path / "requeue", "")
 
 
-def read_config(run: Path, shards: str | None = None) -> Config:
-    """The configuration of a run folder, whose shards are found from any folder. Raises ConfigError when it is none."""
-    path = run / "config.yaml"
+def read_config(model: Path, shards: str | None = None) -> Config:
+    """The configuration of a run folder or an exported one; a run's shards are found from any folder. Raises ConfigError."""
+    path = model / "config.yaml"
     if not path.is_file():
-        raise ConfigError(f"{run}: is no run folder (no config.yaml); give a folder that `collagan train` wrote")
+        raise ConfigError(
+            f"{model}: is no run folder (no config.yaml); give a folder that `collagan train` or `collagan export` wrote"
+        )
     with suppress(OSError, ValueError, KeyError):
-        shards = shards or json.loads((run / "data.json").read_bytes())["shards"]
+        shards = shards or json.loads((model / "data.json").read_bytes())["shards"]
     return configuration.load_config(str(path), shards=shards)
 
 
-def load_generator(run: Path, generator: torch.nn.Module) -> int:
-    """Put a run's newest generator, the averaged one where there is one, into a module; its step."""
-    loaded = checkpoint.load_latest(run / "checkpoints", _warn)
-    if loaded is None:
+@dataclass(frozen=True)
+class Scored:
+    """The generator that evaluation uses, the averaged one where there is one, as it lies on disk."""
+
+    file: Path
+    step: int
+    tensors: dict[str, torch.Tensor]
+
+    def put_into(self, generator: torch.nn.Module) -> None:
+        try:
+            generator.load_state_dict(self.tensors)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
+            ) from None
+
+
+def read_scored(model: Path) -> Scored:
+    """The newest generator of a run folder, or that of an exported one; every byte checked. Raises CheckpointError."""
+    if is_exported(model):
+        manifest, tensors = read_exported(model)
+        return Scored(model / WEIGHTS, manifest["step"], tensors)
+    newest = checkpoint.load_latest(model / "checkpoints", _warn)
+    if newest is None:
         raise CheckpointError(
-            f"{run}: holds no checkpoint yet; train it first: collagan train {run / 'config.yaml'} --run {run}"
+            f"{model}: holds no checkpoint yet; train it first: collagan train {model / 'config.yaml'} --run {model}"
         )
-    try:
-        generator.load_state_dict(loaded.tensors.get("ema") or loaded.tensors["generator"])
-    except (RuntimeError, KeyError) as error:
-        raise CheckpointError(
-            f"{loaded.path}: does not fit {run / 'config.yaml'}: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return int(loaded.state["step"])
+    name = "ema" if "ema" in newest.tensors else "generator"
+    return Scored(newest.path / f"{name}.safetensors", int(newest.state["step"]), newest.tensors[name])
+
+
+def load_generator(model: Path, generator: torch.nn.Module) -> int:
+    """Put the scored generator of a run folder or an exported one into a module; its step."""
+    scored = read_scored(model)
+    scored.put_into(generator)
+    return scored.step
 
 
 def _warn(text: str) -> None:

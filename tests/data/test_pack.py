@@ -57,7 +57,7 @@ def test_every_sample_once_in_its_split(drawn: Path, shards: Manifest) -> None:
     found = {}
     for number, split in enumerate(("train", "valid", "test")):
         for shard in shards.shards(split):
-            for row in wire.decode_index((shards.folder / shard.index_name).read_bytes()):
+            for row in wire.Index((shards.folder / shard.index_name).read_bytes()):
                 meta = next(m for m in row if m.extension == "json")
                 with (shards.folder / shard.name).open("rb") as file:
                     file.seek(meta.offset)

@@ -15,7 +15,7 @@ from collagan_dist.data.manifest import Manifest
 from collagan_dist.runtime.engine import Engine
 from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.build import Setup, training_plan
+from collagan_dist.training.build import Setup, training_order
 from tests.conftest import collagan
 from tests.training.small import small
 
@@ -36,25 +36,33 @@ def setup(manifest: Manifest, device: torch.device = CPU, **changes: object) -> 
     )
 
 
-def batches(manifest: Manifest, rank: int, size: int, steps: range, kind: str) -> list[Batch]:
-    part = setup(manifest, schedule__batch=12, hole__kind=kind)
+def batches(
+    manifest: Manifest, rank: int, size: int, steps: range, kind: str = "block", window: int = 128
+) -> list[Batch]:
+    part = setup(manifest, schedule__batch=12, hole__kind=kind, data__window=window)
     loader = part.loader("train", part.view(training=True), 12 // size)
-    plan = training_plan(part.config, World(rank=rank, size=size), len(loader.split), steps.start, steps.stop)
-    return list(loader.batches(plan))
+    order = training_order(part.config, manifest)
+    assert order.whole == (window > 2)
+    return list(loader.batches(order.step(step, World(rank=rank, size=size)) for step in steps))
 
 
-@pytest.mark.parametrize("kind", ["block", "pattern", "noise"])
-@pytest.mark.parametrize("size", [2, 3])
-def test_ranks_together_see_what_one_rank_sees(shards: Manifest, size: int, kind: str) -> None:
-    """Two epochs and more: samples, augmented pictures, labels, points, holes, fills and noise keys are bit-equal."""
-    steps = range(0, 9)
-    alone = batches(shards, 0, 1, steps, kind)
-    shared = [batches(shards, rank, size, steps, kind) for rank in range(size)]
+def together(manifest: Manifest, size: int, steps: range, **how: object) -> list[Batch]:
+    """The batches of one rank, once they were seen to be bit-equal to those of `size` ranks put together."""
+    alone = batches(manifest, 0, 1, steps, **how)
+    shared = [batches(manifest, rank, size, steps, **how) for rank in range(size)]
     for step in steps:
         for field in ("ids_B", "epoch_B"):
             assert (getattr(alone[step], field) == np.concatenate([getattr(s[step], field) for s in shared])).all()
         for field in ("image_B3HW", "input_B3HW", "hole_B1HW", "label_BHW", "points_BK2", "keys_B2"):
             assert torch.equal(getattr(alone[step], field), torch.cat([getattr(s[step], field) for s in shared])), field
+    return alone
+
+
+@pytest.mark.parametrize(("kind", "window"), [("block", 128), ("pattern", 128), ("noise", 128), ("block", 2)])
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_together_see_what_one_rank_sees(shards: Manifest, size: int, kind: str, window: int) -> None:
+    """Two epochs and more: samples, augmented pictures, labels, points, holes, fills and noise keys are bit-equal."""
+    alone = together(shards, size, range(9), kind=kind, window=window)
     seen = np.concatenate([b.ids_B for b in alone])
     epochs = np.concatenate([b.epoch_B for b in alone])
     assert sorted(seen[epochs == 0]) == sorted(seen[epochs == 1]) == list(range(48))
@@ -79,7 +87,8 @@ def test_no_two_samples_share_their_randomness(shards: Manifest) -> None:
 def setup_keys(manifest: Manifest, seed: int) -> list[list[int]]:
     part = setup(manifest, schedule__batch=12, seed=seed)
     loader = part.loader("train", part.view(training=True), 12)
-    return next(loader.batches(training_plan(part.config, World(), 48, 0, 1))).keys_B2.tolist()
+    plan = iter([training_order(part.config, manifest).step(0, World())])
+    return next(loader.batches(plan)).keys_B2.tolist()
 
 
 def test_ddp_learns_as_one_rank_does(shards: Manifest, tmp_path: Path) -> None:

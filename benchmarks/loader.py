@@ -1,0 +1,172 @@
+"""Reading for training, on a CPU, one thread; images per CPU-second, the methods alternating in one process.
+
+whole batches   pictures and label maps of 128x128 under one affine view each, floats in [-1, 1] and class numbers: our loader
+                against webdataset with PIL, which gets the same matrices
+decoding        pictures and label maps as dense bytes: ours (order, bytes, DALI's decoders) against DALI's own webdataset reader
+feeding         order and bytes into DALI, without decoding: microseconds of CPU a sample
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import alternate, save
+from benchmarks.faces import aligned_set
+from collagan_dist import counter
+from collagan_dist.config import Augment
+from collagan_dist.contract import World
+from collagan_dist.data import geometry
+from collagan_dist.data.decode import Decoder
+from collagan_dist.data.loader import Loader, View
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.order import Order
+from collagan_dist.data.pack import pack
+from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.shards import Split, Stored
+
+SAMPLES, BATCH, SIZE, CANVAS, SEED = 2048, 32, 128, 176, 1
+STEPS = 512 // BATCH  # of one round
+CPU = torch.device("cpu")
+Plan = Iterator[tuple[np.ndarray, np.ndarray]]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    root, what = aligned_set(SAMPLES)
+    recipe = Recipe(
+        dataset="celeba_aligned",
+        root=str(root),
+        labels="Label/img_align_celeba",
+        out=str(root / "out"),
+        samples_per_shard=256,
+    )
+    manifest = pack(recipe)
+    split = Split(manifest, "train")
+    batches = alternate({"ours": whole_batches(split), "webdataset + PIL": webdataset_and_pil(split)})
+    decoding = alternate({"ours": decode_only(split), "DALI's webdataset reader": dali_reader(manifest)})
+    feeding = alternate({"with label map": feed(split, labels=True), "picture alone": feed(split, labels=False)})
+    save(
+        __file__,
+        {
+            "data": f"{SAMPLES} {what}, packed as crops of {CANVAS} pixels",
+            "batches_images_per_cpu_s": batches,
+            "batches_ratio": round(batches["ours"] / batches["webdataset + PIL"], 2),
+            "decoding_images_per_cpu_s": decoding,
+            "decoding_ratio": round(decoding["ours"] / decoding["DALI's webdataset reader"], 3),
+            "feeding_microseconds_a_sample": {name: round(1e6 / rate, 1) for name, rate in feeding.items()},
+        },
+    )
+    shutil.rmtree(root)
+
+
+def rounds(split: Split) -> Iterator[Plan]:
+    """Endless training, a round of STEPS batches at a time."""
+    order = Order(len(split), BATCH, SEED, 256, 128)
+    for start in itertools.count(0, STEPS):
+        yield (order.step(step, World()) for step in range(start, start + STEPS))
+
+
+def whole_batches(split: Split) -> Callable[[], int]:
+    view = View(SIZE, "none", SEED, Augment(), points=True, labels=True)
+    loader, plans = Loader(split, view, BATCH, 1, CPU), rounds(split)
+    return lambda: sum(len(batch.image_B3HW) for batch in loader.batches(next(plans)))
+
+
+def webdataset_and_pil(split: Split) -> Callable[[], int]:
+    """The same outputs as a careful user of webdataset writes them."""
+    import webdataset
+    from PIL import Image
+
+    def view(sample: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        meta = json.loads(sample["json"])
+        stored = Stored(sample["__key__"], 0, np.empty(0), None, meta["landmarks"], meta["width"], meta["height"])
+        key = counter.key64(SEED, "geometry", 0, np.array([counter.name_id(sample["__key__"])]))
+        shift, angle, scale, flip = geometry.draw(key, Augment())
+        matrix = geometry.view_to_stored(stored, SIZE, shift[0], angle[0], scale[0], flip[0])
+        # PIL counts from pixel corners, we from their centres.
+        matrix[:2, 2] += 0.5 - 0.5 * matrix[:2, :2].sum(axis=1)
+        how = ((SIZE, SIZE), Image.Transform.AFFINE, tuple(matrix[:2].ravel()))
+        with Image.open(io.BytesIO(sample["jpg"])) as image, Image.open(io.BytesIO(sample["seg.png"])) as labels:
+            picture = np.asarray(image.convert("RGB").transform(*how, resample=Image.Resampling.BILINEAR))
+            classes = np.asarray(labels.transform(*how, resample=Image.Resampling.NEAREST))
+        floats = torch.from_numpy(picture.copy()).permute(2, 0, 1).float().mul_(1 / 127.5).sub_(1)
+        return floats, torch.from_numpy(classes.copy())
+
+    urls = [str(split.manifest.folder / shard.name) for shard in split.manifest.shards(split.name)]
+    samples = iter(webdataset.WebDataset(urls, shardshuffle=False).repeat())
+
+    def run() -> int:
+        for _ in range(STEPS):
+            views = [view(next(samples)) for _ in range(BATCH)]
+            torch.stack([v[0] for v in views]), torch.stack([v[1] for v in views])
+        return STEPS * BATCH
+
+    return run
+
+
+def decode_only(split: Split) -> Callable[[], int]:
+    decode, plans = Decoder(BATCH, CANVAS, True, False, 1, CPU), rounds(split)
+
+    def run() -> int:
+        for ids, _ in next(plans):
+            decode([split.read(int(i)) for i in ids], np.zeros((BATCH, 4)))
+        return STEPS * BATCH
+
+    return run
+
+
+def dali_reader(manifest: Manifest) -> Callable[[], int]:
+    from nvidia.dali import fn, pipeline_def, types
+
+    shards = manifest.shards("train")
+
+    @pipeline_def(batch_size=BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    def reader():  # type: ignore[no-untyped-def]
+        jpg, seg = fn.readers.webdataset(
+            paths=[str(manifest.folder / s.name) for s in shards], index_paths=[str(manifest.folder / s.index_name) for s in shards],
+            ext=["jpg", "seg.png"], missing_component_behavior="error", random_shuffle=True, initial_fill=256, seed=SEED,
+        )  # fmt: skip
+        return fn.decoders.image(jpg, output_type=types.RGB), fn.decoders.image(seg, output_type=types.ANY_DATA)
+
+    pipe = reader()
+    pipe.build()
+
+    def run() -> int:
+        for _ in range(STEPS):
+            [torch.from_dlpack(o.as_tensor()).clone() for o in pipe.run()]
+        return STEPS * BATCH
+
+    return run
+
+
+def feed(split: Split, labels: bool) -> Callable[[], int]:
+    from nvidia.dali import Pipeline, fn, types
+
+    plans, names = rounds(split), ["jpg", "png"][: 1 + labels]
+    pipe = Pipeline(batch_size=BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    with pipe:
+        pipe.set_outputs(*(fn.external_source(name=name, dtype=types.UINT8, ndim=1) for name in names))
+    pipe.build()
+
+    def run() -> int:
+        for ids, _ in next(plans):
+            samples = [split.read(int(i)) for i in ids]
+            pipe.feed_input("jpg", [s.jpg for s in samples])
+            if labels:
+                pipe.feed_input("png", [s.labels for s in samples])
+            pipe.run()
+        return STEPS * BATCH
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

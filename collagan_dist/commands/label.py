@@ -1,0 +1,118 @@
+"""collagan label"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collagan_dist.training.label import Labelled, Photographs
+    from collagan_dist.training.label_check import Agreement
+
+HELP = "label maps for photographs in CelebA's layout, by a parsing network; the same command continues"
+EXAMPLE = """collagan label /data/CelebA --model runs/parser
+         collagan label /data/CelebA --model face-parsing.onnx --classes face-parsing.yaml"""
+
+_NAMED = 5  # unusable pictures that are named on the terminal
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="ROOT", help="folder in CelebA's layout: Img, Anno, Eval")
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        required=True,
+        help="run folder or exported folder of a model that segments, or an ONNX file",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder of the maps (default: ROOT/Label/<folder of pictures>)")
+    parser.add_argument(
+        "--classes",
+        metavar="YAML",
+        help="class map of an ONNX file, see docs/label.md (default: its name with .yaml)",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=("celeba", "celeba_aligned"),
+        help="pictures in the wild or aligned (default: what is there, in the wild first)",
+    )
+    parser.add_argument(
+        "--batch", type=_count, default=16, metavar="N", help="pictures at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing: compare with the maps that DIR holds (Dice a class)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist.commands.progress import progress
+    from collagan_dist.training.label import label, photographs
+    from collagan_dist.training.label_check import check
+    from collagan_dist.training.parsers import open_parser
+
+    photos = photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
+    parser = open_parser(Path(args.model), Path(args.classes) if args.classes else None)
+    with progress("comparing" if args.check else "labelling", "pictures") as advance:
+        if args.check:
+            agreement = check(parser, photos, args.batch, advance)
+        else:
+            done = label(parser, photos, args.batch, advance)
+    if args.check:
+        _show(agreement, photos)
+    else:
+        _tell(done, photos, Path(args.root))
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures")
+    return int(text)
+
+
+def _tell(done: Labelled, photos: Photographs, root: Path) -> None:
+    from collagan_dist.training.label import UNLABELLED
+
+    for key, reason in done.unusable[:_NAMED]:
+        print(f"no label map for {key}: {reason}")
+    if done.unusable:
+        print(
+            f"{len(done.unusable)} unusable pictures have no label map, see {photos.maps / UNLABELLED}; `collagan pack` leaves them out too"
+        )
+    kept = f" ({done.kept} were there)" if done.kept else ""
+    maps = photos.maps.resolve()
+    labels = maps.relative_to(root.resolve()) if maps.is_relative_to(root.resolve()) else maps
+    print(
+        f"{photos.maps}: {done.written + done.kept} label maps{kept}; "
+        f"next: collagan pack shards/{photos.dataset}.yaml --root {root} --set labels={labels}"
+    )
+
+
+def _show(agreement: Agreement, photos: Photographs) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from collagan_dist.commands.tables import console
+    from collagan_dist.contract import CLASSES
+
+    title = f"{agreement.pictures} pictures against {photos.maps}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name, side in (
+        ("class", "left"),
+        ("Dice", "right"),
+        ("±", "right"),
+        ("pixels there", "right"),
+        ("found", "right"),
+    ):
+        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    for name in CLASSES:
+        value, error = agreement.dice.get(name), agreement.errors.get(name)
+        shares = (f"{agreement.true[name]:.2%}", f"{agreement.found[name]:.2%}")
+        table.add_row(
+            name, f"{value:.3f}" if value is not None else "", f"{error:.3f}" if error is not None else "", *shares
+        )
+    if (mean := agreement.dice.get("mean")) is not None:
+        error = agreement.errors.get("mean")
+        table.add_row("mean of face to lower_lip", f"{mean:.3f}", f"{error:.3f}" if error is not None else "", "", "")
+    console().print(table)
+    if agreement.without or agreement.unusable:
+        print(f"{agreement.without} pictures without a map and {agreement.unusable} unusable ones were left out")

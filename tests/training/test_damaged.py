@@ -1,0 +1,103 @@
+"""A sample damaged after the start: named, counted, replaced the same way on any number of ranks; above a limit, exit 3."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collagan_dist.config import to_yaml
+from collagan_dist.data import wire
+from collagan_dist.data.manifest import Manifest, read_manifest
+from tests.conftest import collagan
+from tests.training.small import small
+from tests.training.test_ranks import batches, setup, together
+
+
+@pytest.fixture
+def copy(shards: Manifest, tmp_path: Path) -> Manifest:
+    return read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
+
+
+def damage(manifest: Manifest, split: str, number: int, how: str) -> str:
+    """Damage a sample in place, sizes unchanged; its key. Shards hold 20 samples."""
+    shard = manifest.shards(split)[number // 20]
+    members = {m.extension: m for m in wire.Index((manifest.folder / shard.index_name).read_bytes())[number % 20]}
+    with (manifest.folder / shard.name).open("r+b") as file:
+        if how == "short":
+            file.truncate(members["json"].offset + 3)
+            return members["jpg"].name.split(".")[0]
+        member = members[{"picture": "jpg", "labels": "seg.png", "json": "json"}[how]]
+        file.seek(member.offset)
+        file.write(bytes(member.size))  # (zeros behind a sound JPEG header may well decode)
+    return members["jpg"].name.split(".")[0]
+
+
+@pytest.mark.parametrize("how", ["picture", "labels", "json"])
+def test_the_next_sound_sample_takes_the_place(copy: Manifest, shards: Manifest, how: str) -> None:
+    """On 1, 2 and 3 ranks alike, in every epoch; all other slots are those of the undamaged data."""
+    for number in (7, 8, 47):  # 7 and 8 by 9; the last by the first
+        damage(copy, "train", number, how)
+    whole = batches(shards, 0, 1, range(9))
+    for size in (2, 3):
+        found = together(copy, size, range(9))
+    instead = {7: 9, 8: 9, 47: 0}
+    for mine, theirs in zip(found, whole, strict=True):
+        assert mine.ids_B.tolist() == [instead.get(int(i), int(i)) for i in theirs.ids_B]
+        same = mine.ids_B == theirs.ids_B
+        assert np.array_equal(mine.image_B3HW.numpy()[same], theirs.image_B3HW.numpy()[same])
+
+
+def test_a_tar_that_grows_short_costs_its_last_samples(copy: Manifest) -> None:
+    part = setup(copy, schedule__batch=12)
+    loader = part.loader("train", part.view(training=True), 4)
+    plan = [(np.arange(first, first + 4), np.zeros(4, np.int64)) for first in (0, 16, 20, 16)]
+    running = loader.batches(iter(plan[:1]))
+    next(running)
+    damage(copy, "train", 18, "short")
+    shown = [batch.ids_B.tolist() for batch in loader.batches(iter(plan[1:]))]
+    assert shown == [[16, 17, 20, 20], [20, 21, 22, 23], [16, 17, 20, 20]]
+    assert [one.number for one in loader.damaged] == [18, 19]
+    assert all("train-000000.tar: sample" in one.reason and "cut short" in one.reason for one in loader.damaged)
+
+
+def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path) -> None:
+    keys = [damage(copy, "train", number, "picture") for number in (3, 30, 31)]
+    damage(copy, "test", 2, "labels")
+    config = tmp_path / "small.yaml"
+    settings = {"schedule__batch": 12, "schedule__steps": 8, "evaluate__baselines": 4}
+    config.write_text(to_yaml(small(copy.folder, **settings)))
+    result = collagan("train", config, "--run", tmp_path / "run", ranks=2)
+    events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    named = [e for e in events if e.get("event") == "quarantine"]
+    assert {e["sample"] for e in named} == {3, 30, 31} and len(named) == 3
+    assert all(any(f"sample {key} does not decode" in e["reason"] for e in named) for key in keys)
+    assert all(
+        result.stderr.count(f"sample {key} does not decode; another sample takes its place") == 1 for key in keys
+    )
+
+    evaluated = collagan("evaluate", tmp_path / "run", ranks=2)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["samples"] == 5 and metrics["damaged"] == 1 and "it was left out" in evaluated.stderr
+
+    began = time.monotonic()
+    few = ["--set", "data.max_damaged=2"]
+    stopped = collagan("train", config, "--run", tmp_path / "few", *few, ranks=2, check=False)
+    text = "3 samples are damaged, more than data.max_damaged (2) allows"
+    assert stopped.returncode != 0 and stopped.stderr.count(text) == 1, stopped.stderr
+    assert time.monotonic() - began < 100  # nobody waits for a collective's 300 s
+    alone = collagan("train", config, "--run", tmp_path / "alone", *few, check=False)
+    assert alone.returncode == 3 and text in alone.stderr and "Traceback" not in alone.stderr
+
+
+def test_nothing_left_is_an_error(copy: Manifest, tmp_path: Path) -> None:
+    for number in range(48):
+        damage(copy, "train", number, "picture")
+    config = tmp_path / "small.yaml"
+    config.write_text(to_yaml(small(copy.folder)))
+    result = collagan("train", config, "--run", tmp_path / "run", check=False)
+    assert result.returncode == 3 and "no sample of the split 'train' is left" in result.stderr, result.stderr

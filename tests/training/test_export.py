@@ -1,0 +1,115 @@
+"""An exported folder is the run's scored model: the same weights, metrics and label maps, and its damage is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist import files
+from collagan_dist.config import load_config
+from collagan_dist.contract import World
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.tasks import build_tasks
+from collagan_dist.training.export import export
+from collagan_dist.training.loop import train
+from collagan_dist.training.networks import build_generator
+from collagan_dist.training.run_folder import load_generator
+from collagan_dist.training.score import score
+from tests.training.small import small, weights
+
+
+@pytest.fixture(scope="module")
+def run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all three tasks, with a moving average."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    train(small(shards.folder), folder, World())
+    return folder
+
+
+def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "models/out")
+    out = tmp_path / "models/out"
+    assert {p.name for p in out.iterdir()} == {"config.yaml", "generator.safetensors", "manifest.json"}
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["step"] == 7 and manifest["model"] == "M*_isd"
+    assert manifest["sha256"] == {n: files.sha256(out / n) for n in ("config.yaml", "generator.safetensors")}
+    config = load_config(str(out / "config.yaml"))
+    assert config.data.shards is None
+    generator = build_generator(config, build_tasks(config))
+    assert load_generator(out, generator) == 7
+    checkpoint = weights(run, 7)
+    assert all(torch.equal(value, checkpoint[f"ema/{name}"]) for name, value in generator.state_dict().items())
+    assert any(not torch.equal(v, checkpoint[f"generator/{name}"]) for name, v in generator.state_dict().items())
+
+
+def test_it_scores_as_the_run_does(run: Path, shards: Manifest, tmp_path: Path) -> None:
+    export(run, tmp_path / "out")
+    mine, path = score(tmp_path / "out", World(), str(shards.folder), "test", None)
+    assert path == tmp_path / "out/evaluation/test-block.json" and path.is_file()
+    assert mine == score(run, World(), None, "test", None)[0]
+    with pytest.raises(ConfigError, match=r"data.shards is not set: give the folder of shards by --data"):
+        score(tmp_path / "out", World(), None, "test", None)
+
+
+@pytest.mark.parametrize("name", ["generator.safetensors", "config.yaml"])
+def test_damage_is_named(run: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    export(run, out)
+    content = bytearray((out / name).read_bytes())
+    content[-2] ^= 1
+    (out / name).write_bytes(content)
+    config = load_config(str(run / "config.yaml"))
+    with pytest.raises(CheckpointError, match=f"{name}: is damaged or edited"):
+        load_generator(out, build_generator(config, build_tasks(config)))
+
+
+def test_a_folder_that_is_not_empty_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    export(run, tmp_path / "empty")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="is not empty; give another --out"):
+        export(run, tmp_path / "empty")
+    with pytest.raises(ConfigError, match="is no run folder"):
+        export(tmp_path, tmp_path / "other")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_onnx_file_is_the_generator(run: Path, drawn: Path, tmp_path: Path) -> None:
+    """Every task's output, at batch sizes other than the exported one; without segmentation there is no class map."""
+    import onnxruntime
+
+    out = tmp_path / "out"
+    export(run, out, onnx=True)
+    config = load_config(str(out / "config.yaml"))
+    tasks = build_tasks(config)
+    generator = build_generator(config, tasks).eval()
+    load_generator(out, generator)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    assert [o.name for o in session.get_outputs()] == list(tasks) and (out / "model.yaml").is_file()
+    photo = cv2.resize(cv2.imread(str(drawn / "Img/img_celeba/000001.jpg")), (32, 32)).transpose(2, 0, 1) / 127.5 - 1
+    for batch in (1, 3):
+        x = np.stack([np.roll(photo, i, axis=1) for i in range(batch)]).astype(np.float32)
+        with torch.inference_mode():
+            expected = generator(torch.from_numpy(x), torch.zeros(batch, 2, dtype=torch.int32)).numpy()
+        found = np.concatenate(session.run(None, {"x": x}), axis=1)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_without_segmentation_there_is_no_class_map(shards: Manifest, tmp_path: Path) -> None:
+    train(small(shards.folder, model__tasks=["landmarks"], schedule__steps=1), tmp_path / "run", World())
+    export(tmp_path / "run", tmp_path / "out", onnx=True)
+    assert (tmp_path / "out/model.onnx").is_file() and not (tmp_path / "out/model.yaml").exists()
+
+
+def test_missing_onnx_packages_are_asked_for(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match="onnxscript is missing; pip install onnx onnxscript"):
+        export(run, tmp_path / "out", onnx=True)
+    assert not list(tmp_path.iterdir())
