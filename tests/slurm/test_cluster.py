@@ -166,9 +166,9 @@ def test_a_node_hangs_and_recovers(cluster: Cluster) -> None:
         return cluster.on("n2", "ps", "-C", "slurmd", "-o", "state=").strip()
 
     cluster.freeze("n2")
-    assert state() == "T"
+    cluster.until(lambda: state() == "T", 10, "slurmd to stand still")
     cluster.thaw("n2")
-    assert state() == "S" and cluster.run("srun", "-w", "n2", "hostname") == "n2\n"
+    assert state() != "T" and cluster.run("srun", "-w", "n2", "hostname") == "n2\n"
 
 
 def test_a_cluster_that_does_not_come_up_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
