@@ -222,21 +222,29 @@ class Cluster:
         key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(1024))
-        munged = (
-            f"munged --force --key-file={key} --seed-file={self.folder}/munge.seed --log-file={self.folder}/munged.log"
-        )
-        munged += f" --pid-file={self.folder}/munged.pid --socket={self.folder}/munge.sock"
-        head = self._machine("head", "sh", "-ec", f"{munged}; slurmctld -D -i")
+        files = {
+            "key-file": key,
+            "seed-file": "munge.seed",
+            "log-file": "munged.log",
+            "pid-file": "munged.pid",
+            "socket": "munge.sock",
+        }
+        munged = ["munged --force", *(f"--{name}={self.folder / file}" for name, file in files.items())]
+        head = self._machine("head", "sh", "-ec", f"{' '.join(munged)}; slurmctld -D -i")
         head.switch(f"{configuration.HEAD_ADDRESS}/24")
         head.start()
-        for name in self.names:
-            self._boot(name)
         try:
+            for name in self.names:
+                self._boot(name)
             self.until(self._all_idle, START_SECONDS, "the cluster to come up")
         except TimeoutError as error:
             raise RuntimeError(f"no Slurm cluster: {error}") from None
+        except RuntimeError as error:
+            raise RuntimeError(f"no Slurm cluster: {error}\n{self.daemon_logs()}") from None
 
     def _all_idle(self) -> bool:
+        if dead := [machine.name for machine in self._machines.values() if not machine.alive]:
+            raise RuntimeError(f"the daemon of {', '.join(dead)} ended")
         try:
             return self.states() == dict.fromkeys(self.names, "idle")
         except RuntimeError:  # slurmctld does not listen yet

@@ -71,7 +71,7 @@ class Machine:
 
     def disconnect(self, name: str) -> None:
         """Take away the cable of a machine that is gone; the kernel would do it some time later."""
-        with suppress(subprocess.CalledProcessError):
+        with suppress(RuntimeError):
             self.ip(f"link del {name}")
 
     def start(self) -> None:
@@ -81,10 +81,12 @@ class Machine:
 
     def ip(self, *commands: str) -> None:
         """ip(8) in this machine's network. Process ids in `commands` are those of the test's."""
-        subprocess.run(
+        done = subprocess.run(
             ["nsenter", f"--net=/proc/{self.init}/ns/net", "ip", "-batch", "-"],
-            input="\n".join(commands), text=True, check=True, capture_output=True,
+            input="\n".join(commands), text=True, capture_output=True,
         )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"network of {self.name}: {done.stderr.strip()}")
 
     def inside(self, *command: object) -> list[str]:
         """The command line that runs `command` in all namespaces of this machine."""

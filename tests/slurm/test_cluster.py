@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.slurm.cluster import RAY, Cluster, shared_with_other_clusters
-from tests.slurm.configuration import FREEZER, proctrack
+from tests.slurm.configuration import FREEZER, SLURM_CONF, proctrack
 
 pytestmark = pytest.mark.slurm
 REACH = "timeout 1 bash -c '</dev/tcp/n1/6818'"  # slurmd's port
@@ -171,10 +171,19 @@ def test_a_node_hangs_and_recovers(cluster: Cluster) -> None:
     assert state() != "T" and cluster.run("srun", "-w", "n2", "hostname") == "n2\n"
 
 
-def test_a_cluster_that_does_not_come_up_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.slurm.configuration.SLURM_CONF", "NoSuchKey=1\n")
-    monkeypatch.setattr("tests.slurm.cluster.START_SECONDS", 1)
+@pytest.mark.parametrize(
+    ("seconds", "configuration", "why"),
+    [
+        (30, "NoSuchKey=1\n", "NoSuchKey"),
+        (1, SLURM_CONF.replace("Name=main", "Name=other"), "waited 1 s for the cluster to come up.*--- head.out"),
+    ],
+)
+def test_a_cluster_that_does_not_come_up_says_why(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, configuration: str, why: str
+) -> None:
+    monkeypatch.setattr("tests.slurm.configuration.SLURM_CONF", configuration)
+    monkeypatch.setattr("tests.slurm.cluster.START_SECONDS", seconds)
     before, cluster = traces(), Cluster(nodes=1)
-    with pytest.raises(RuntimeError, match=r"(?s)no Slurm cluster: waited 1 s.*head.out.*NoSuchKey"), cluster:
+    with pytest.raises(RuntimeError, match=f"(?s)no Slurm cluster: .*{why}"), cluster:
         pytest.fail("it came up")
     assert left_since(before) == {}
