@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from collagan_dist.data.draw import draw_faces
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.pack import pack
 from collagan_dist.data.recipe import Recipe
+from tests.slurm.cluster import Cluster, missing_slurm
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,19 +85,30 @@ def collagan(
     return result
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running Slurm cluster of three nodes, shared by all tests marked `slurm`. Leave its nodes on, whole and idle."""
+    with Cluster(nodes=3) as cluster:
+        yield cluster
+
+
+def _missing_gpu() -> str | None:
     import torch
 
-    for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            if "gpu" in os.environ.get("COLLAGAN_REQUIRE", "").split(","):
-                item.add_marker(pytest.mark.usefixtures("missing_gpu"))
-            else:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if item.get_closest_marker("full") and os.environ.get("COLLAGAN_FULL") != "1":
-            item.add_marker(pytest.mark.skip(reason="many rounds: make test-full"))
+    return None if torch.cuda.is_available() else "no CUDA device"
 
 
-@pytest.fixture
-def missing_gpu() -> None:
-    pytest.fail("COLLAGAN_REQUIRE asks for a GPU, and torch finds none")
+# Marker: why the machine cannot run the tests that have it, or None.
+NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the machine lacks, or fail where COLLAGAN_REQUIRE names it."""
+    if item.get_closest_marker("full") and os.environ.get("COLLAGAN_FULL") != "1":
+        pytest.skip("many rounds: make test-full")
+    required = os.environ.get("COLLAGAN_REQUIRE", "").split(",")
+    for need, missing in NEEDS.items():
+        if item.get_closest_marker(need) and (reason := missing()):
+            if need in required:
+                pytest.fail(f"COLLAGAN_REQUIRE asks for {need}: {reason}", pytrace=False)
+            pytest.skip(reason)

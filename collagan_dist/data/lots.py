@@ -72,7 +72,9 @@ def plan(recipe: Recipe, samples: list[Sample]) -> Iterator[Lot]:
         order = np.argsort(counter.key64(SHUFFLE_SEED, split, np.arange(len(mine))), kind="stable")
         for number, start in enumerate(range(0, len(mine), recipe.samples_per_shard)):
             chosen = tuple(mine[i] for i in order[start : start + recipe.samples_per_shard])
-            content = json.dumps([tools(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]])
+            content = json.dumps(
+                [tools(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]], default=vars
+            )
             yield Lot(
                 recipe.out,
                 f"{split}-{number:06d}.tar",

@@ -12,29 +12,28 @@ from collagan_dist.errors import DataError
 
 _CLASS = {name: number for number, name in enumerate(CLASSES)}
 
-# Parts in the order in which they are painted, later over earlier, with the class they become. Left and right are settled
-# by where a part lies, not by its name. Glasses come before brows and eyes, as in the data set's own g_mask.py: their masks
-# cover the whole lens, and clear ones would erase the eyes. (That script paints neck and cloth over hair, here hair
-# lies over them.)
+# Parts in the order in which they are painted, later over earlier, with the class they become: the order of the data set's
+# own g_mask.py. (Glasses come before the eyes: their masks cover the whole lens, and clear ones would erase the eyes.) Left
+# and right are settled by where a part lies, not by its name.
 PARTS = {
     "skin": _CLASS["face"],
+    "nose": _CLASS["nose"],
     "eye_g": _CLASS["face"],
-    "l_brow": _CLASS["left_eyebrow"],
-    "r_brow": _CLASS["right_eyebrow"],
     "l_eye": _CLASS["left_eye"],
     "r_eye": _CLASS["right_eye"],
+    "l_brow": _CLASS["left_eyebrow"],
+    "r_brow": _CLASS["right_eyebrow"],
     "l_ear": 0,
     "r_ear": 0,
-    "ear_r": 0,
-    "nose": _CLASS["nose"],
     "mouth": _CLASS["teeth"],
     "u_lip": _CLASS["upper_lip"],
     "l_lip": _CLASS["lower_lip"],
-    "neck": 0,
-    "neck_l": 0,
-    "cloth": 0,
     "hair": _CLASS["hair"],
     "hat": 0,
+    "ear_r": 0,
+    "neck_l": 0,
+    "neck": 0,
+    "cloth": 0,
 }
 _PAIRS = (("l_brow", "r_brow"), ("l_eye", "r_eye"))
 

@@ -92,8 +92,9 @@ def test_painting_order(tmp_path: Path) -> None:
         "l_lip": box(23, 25, 10, 22), "l_ear": box(10, 14, 26, 30), "ear_r": box(13, 15, 26, 30), "neck": box(26, 32, 10, 20),
         "neck_l": box(28, 29, 10, 20), "cloth": box(29, 32, 0, 32), "hair": box(2, 8, 2, 30), "hat": box(0, 4, 0, 32),
     }  # fmt: skip
-    order = [("skin", 1), ("eye_g", 1), ("r_brow", 2), ("l_brow", 3), ("r_eye", 4), ("l_eye", 5), ("l_ear", 0), ("ear_r", 0), ("nose", 6),
-             ("mouth", 8), ("u_lip", 7), ("l_lip", 9), ("neck", 0), ("neck_l", 0), ("cloth", 0), ("hair", 10), ("hat", 0)]  # fmt: skip
+    order = [("skin", 1), ("nose", 6), ("eye_g", 1), ("r_eye", 4), ("l_eye", 5), ("r_brow", 2), ("l_brow", 3), ("l_ear", 0),
+             ("mouth", 8), ("u_lip", 7), ("l_lip", 9), ("hair", 10), ("hat", 0), ("ear_r", 0), ("neck_l", 0), ("neck", 0),
+             ("cloth", 0)]  # fmt: skip
     expected = np.zeros((32, 32), np.uint8)
     for part, value in order:
         expected[masks[part]] = value

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=collagan-pack
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+# sbatch --array=0-15 [sbatch options] slurm/pack.sh RECIPE [pack options]      each task packs its part of the shards
+# sbatch [--dependency=afterok:JOB] slurm/pack.sh RECIPE --merge                ... and this makes a data set of them
+set -euo pipefail
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
+. "$(dirname "$script")/common.sh"
+
+part=()
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    number=$(((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN) / SLURM_ARRAY_TASK_STEP))
+    last=$((SLURM_ARRAY_TASK_MIN + (SLURM_ARRAY_TASK_COUNT - 1) * SLURM_ARRAY_TASK_STEP))
+    if [ "$last" != "$SLURM_ARRAY_TASK_MAX" ]; then
+        echo "slurm: a list in --array does not say how many parts there are; give the whole range again, like --array=0-15" \
+            "(what is packed already is not packed again)" >&2
+        exit 2
+    fi
+    part=(--part "$number/$SLURM_ARRAY_TASK_COUNT")
+fi
+exec collagan pack --workers "${SLURM_CPUS_PER_TASK:-0}" "${part[@]}" "$@"

@@ -1,0 +1,158 @@
+"""slurm/pack.sh: an array packs the bytes of one process, whatever its range and whatever happens to a task."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, collagan
+from tests.data.test_pack import contents
+from tests.slurm.cluster import Cluster
+
+pytestmark = pytest.mark.slurm
+PACK = ROOT / "slurm/pack.sh"
+SMALL = ["--cpus-per-task=1", "--time=5"]
+STUCK = "Img/img_celeba/000031.jpg"
+
+
+@pytest.fixture(scope="module")
+def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file that one plain `collagan pack` makes: 9 shards, their indexes, manifest and quarantine."""
+    folder = tmp_path_factory.mktemp("whole")
+    collagan("pack", recipe_over(drawn, folder), "--workers", 1, cwd=folder)
+    files = contents(folder / "packed")
+    assert len(files) == 2 * 9 + 2
+    return files
+
+
+def recipe_over(faces: Path, folder: Path) -> str:
+    """The name of a recipe in `folder`, whose `out` is relative to it."""
+    text = (
+        f"dataset: celeba\nroot: {faces}\nlabels: Label/img_celeba\nout: packed\nsamples_per_shard: 7\nstore_size: 88\n"
+    )
+    (folder / "faces.yaml").write_text(text)
+    return "faces.yaml"
+
+
+def after(array: str) -> list[str]:
+    return [f"--dependency=afterok:{array}", "--kill-on-invalid-dep=yes", *SMALL]
+
+
+def parts_done(log: str) -> list[str]:
+    return sorted(re.findall(r"part (\S+) done", log))
+
+
+def test_any_range_of_an_array(cluster: Cluster, drawn: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    """Three data sets at once, by arrays counted from 0, from 1 and in steps; each is merged behind its array."""
+    jobs = {}
+    for tasks in ("0-2", "1-3", "4-12:4"):
+        folder = tmp_path / tasks
+        folder.mkdir()
+        recipe = recipe_over(drawn, folder)
+        array = cluster.submit(PACK, recipe, options=[f"--array={tasks}", *SMALL], cwd=folder)
+        merge = cluster.submit(PACK, recipe, "--merge", options=after(array), cwd=folder)
+        jobs[folder] = array, merge
+    for folder, (array, merge) in jobs.items():
+        assert cluster.wait(merge, 120).state == "COMPLETED", cluster.log(array) + cluster.log(merge)
+        assert parts_done(cluster.log(array)) == ["0/3", "1/3", "2/3"]
+        assert contents(folder / "packed") == whole
+
+
+def test_a_list_of_tasks_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    """A task of --array=0,1,5 cannot know which of how many parts it is."""
+    array = cluster.submit(PACK, "faces.yaml", options=["--array=0,1,5", *SMALL], cwd=tmp_path)
+    assert [task.exit_code for task in cluster.wait_all(array)] == [2, 2, 2]
+    assert "give the whole range again" in cluster.log(array)
+
+
+def test_a_project_without_collagan_on_path(
+    cluster: Cluster, drawn: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    """The .venv beside slurm/ is found from the spool copy of the script; without an array, all is packed at once."""
+    project = tmp_path / "project"
+    for part in ("slurm", "cluster"):
+        shutil.copytree(ROOT / part, project / part)
+    without = cluster.submit(project / "slurm/pack.sh", "faces.yaml", options=SMALL, cwd=tmp_path, collagan=False)
+    assert cluster.wait(without).exit_code == 2 and "run 'make setup'" in cluster.log(without)
+    (project / ".venv").symlink_to(sys.prefix)
+    recipe = recipe_over(drawn, tmp_path)
+    job = cluster.submit(project / "slurm/pack.sh", recipe, options=SMALL, cwd=tmp_path, collagan=False)
+    assert cluster.wait(job).exit_code == 0, cluster.log(job)
+    assert contents(tmp_path / "packed") == whole
+
+
+@contextmanager
+def stuck_at(photo: Path) -> Iterator[None]:
+    """A picture whose reading does not end: whoever packs it is in the middle of its shard."""
+    content = photo.read_bytes()
+    photo.unlink()
+    os.mkfifo(photo)
+    yield
+    photo.unlink()
+    photo.write_bytes(content)
+
+
+def reach(cluster: Cluster, array: str, folder: Path) -> str:
+    """The task that is left when the other two have ended: the one that is stuck, with a shard begun."""
+
+    def running() -> list[str]:
+        tasks = [f"{array}_{number}" for number in range(3)]
+        return [task for task in tasks if not cluster.job(task).ended]
+
+    cluster.until(lambda: len(running()) == 1, 60, "two tasks to end", array)
+    (task,) = running()
+    cluster.until(lambda: len(list((folder / "packed").glob(".*.partial"))) == 1, 30, "a shard to be begun", task)
+    return task
+
+
+def test_a_cancelled_task_is_made_up_for(
+    cluster: Cluster, copy_of_drawn: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    """--merge before all is there names what is missing (exit 3); the same sbatch line packs only that."""
+    recipe = recipe_over(copy_of_drawn, tmp_path)
+    submit = {"options": ["--array=0-2", *SMALL], "cwd": tmp_path}
+    with stuck_at(copy_of_drawn / STUCK):
+        array = cluster.submit(PACK, recipe, **submit)
+        task = reach(cluster, array, tmp_path)
+        cluster.cancel(task)
+        assert cluster.wait(task).state == "CANCELLED"
+    built = {p.name for p in (tmp_path / "packed").glob("*.tar")}
+    early = cluster.submit(PACK, recipe, "--merge", options=SMALL, cwd=tmp_path)
+    assert cluster.wait(early).exit_code == 3
+    missing = set(re.findall(r"\w+-\d+\.tar", cluster.log(early)))
+    assert missing and missing | built == {name for name in whole if name.endswith(".tar")} and not missing & built
+    times = {name: (tmp_path / "packed" / name).stat().st_mtime_ns for name in built}
+    again = cluster.submit(PACK, recipe, **submit)
+    assert {t.exit_code for t in cluster.wait_all(again)} == {0}, cluster.log(again)
+    assert times == {name: (tmp_path / "packed" / name).stat().st_mtime_ns for name in built}
+    collagan("pack", recipe, "--merge", cwd=tmp_path)
+    assert contents(tmp_path / "packed") == whole
+
+
+def test_a_node_is_lost_in_the_middle(
+    cluster: Cluster, copy_of_drawn: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    """Slurm requeues the task, it continues, and the merge that was queued behind the array runs after it."""
+    recipe = recipe_over(copy_of_drawn, tmp_path)
+    with stuck_at(copy_of_drawn / STUCK):
+        array = cluster.submit(PACK, recipe, options=["--array=0-2", "--exclusive", *SMALL], cwd=tmp_path)
+        merge = cluster.submit(PACK, recipe, "--merge", options=after(array), cwd=tmp_path)
+        task = reach(cluster, array, tmp_path)
+        node = cluster.job(task).nodes
+        processes = cluster.on(node, "pgrep", "--full", "collagan pack").split()
+        assert len(processes) == 1 + 1  # --workers is --cpus-per-task, whatever cores the machine has
+        cluster.kill_node(node)
+        cluster.declare_down(node)
+    try:
+        assert cluster.wait(merge).state == "COMPLETED", cluster.log(array) + cluster.log(merge)
+        assert cluster.job(task).restarts == 1 and cluster.job(task).nodes != node
+        assert contents(tmp_path / "packed") == whole
+    finally:
+        cluster.start_node(node)
