@@ -71,7 +71,7 @@ def rounds(split: Split) -> Iterator[Plan]:
     """Endless training, a round of STEPS batches at a time."""
     order = Order(len(split), BATCH, SEED, 256, 128)
     for start in itertools.count(0, STEPS):
-        yield (order.step(step, World()) for step in range(start, start + STEPS))
+        yield order.steps(start, start + STEPS, World())
 
 
 def whole_batches(split: Split) -> Callable[[], int]:

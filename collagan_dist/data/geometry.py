@@ -33,11 +33,15 @@ def canvas_region(sample: Stored) -> np.ndarray:
     return np.array([top, left, bottom, right])
 
 
-def region_to_canvas(region: np.ndarray, size: int) -> np.ndarray:
-    """(3, 3) matrix from stored pixels to canvas pixels."""
-    top, left, bottom, right = region
+def region_to_canvas(regions_B4: np.ndarray, size: int) -> np.ndarray:
+    """(B, 3, 3) matrices from stored pixels to canvas pixels."""
+    top, left, bottom, right = regions_B4.T
     sx, sy = size / (right - left), size / (bottom - top)
-    return np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5], [0, 0, 1]])
+    matrix = np.zeros((len(regions_B4), 3, 3))
+    matrix[:, 0, 0], matrix[:, 0, 2] = sx, (0.5 - left) * sx - 0.5
+    matrix[:, 1, 1], matrix[:, 1, 2] = sy, (0.5 - top) * sy - 0.5
+    matrix[:, 2, 2] = 1
+    return matrix
 
 
 def view_to_stored(sample: Stored, size: int, shift: np.ndarray, angle: float, scale: float, flip: bool) -> np.ndarray:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,13 +22,14 @@ from collagan_dist.config import Augment
 from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, holes
 from collagan_dist.data.decode import Decoder
-from collagan_dist.data.places import Remote
+from collagan_dist.data.order import Plan
+from collagan_dist.data.reading import Damaged, Decoded, Reading
 from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.errors import DataError
 
 _AHEAD = 2  # decoded batches that wait
-
-Plan = tuple[np.ndarray, np.ndarray]  # sample numbers, epochs
+_WARM_AHEAD = 32  # batches by which shards are brought near before they are read
+_WARMERS = 4  # threads that do so
 
 
 @dataclass(frozen=True)
@@ -42,35 +44,6 @@ class View:
     labels: bool = True
 
 
-@dataclass(frozen=True)
-class Damaged:
-    """A sample, by its number in the split, that is not what packing wrote any more; the reason names shard and key."""
-
-    number: int
-    reason: str
-
-
-def check_damaged(folder: Path | Remote, count: int, limit: int) -> None:
-    """Refuse more than data.max_damaged damaged samples. `count` is that of all ranks, so all of them refuse."""
-    if count > limit:
-        error = DataError(
-            f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
-            "run `collagan verify --deep`, and copy the shards anew or pack again"
-        )
-        error.shared = True
-        raise error
-
-
-@dataclass
-class _Decoded:
-    ids: np.ndarray
-    epochs: np.ndarray
-    samples: list[Stored]
-    regions: np.ndarray
-    image_BHW3: torch.Tensor
-    label_BHW: torch.Tensor | None
-
-
 class Loader:
     """Batches of a split. `labels` and `points` of the view say which annotations the tasks need.
 
@@ -83,19 +56,22 @@ class Loader:
         self.canvas = geometry.canvas_size(view.image_size)
         recipe = split.manifest.recipe
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
-        self._exact = not resize
-        self.damaged: list[Damaged] = []
-        self._instead: dict[int, int] = {}  # damaged sample: its neighbour that is shown in its place, or -1
         self.waited = 0.0  # seconds in which the device had nothing to do because no batch was ready
-        self._decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
+        decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
+        self._read = Reading(split, decode, replace=view.augment is not None)
 
-    def batches(self, plan: Iterator[Plan]) -> Iterator[Batch]:
+    @property
+    def damaged(self) -> list[Damaged]:
+        """The damaged samples met so far."""
+        return self._read.damaged
+
+    def batches(self, plan: Iterator[Plan], warm: bool = False) -> Iterator[Batch]:
         """A Batch for each (sample numbers, epochs) of the plan; reading and decoding run ahead in a thread.
 
-        In training the place of a damaged sample is taken by the next sound one of the split, which depends on nothing
-        but the data, so batches stay whole on any number of ranks; at test it is left out. `damaged` names them.
+        With `warm`, as always from a URL, whole shards are brought near before they are read: for plans that keep to few
+        of them at a time. A damaged sample is replaced in training and left out at test (data/reading.py).
         """
-        ready = _ahead(plan, self._load)
+        ready = _ahead(_warmed(plan, self.split) if warm or self.split.is_remote else plan, self._read)
         while True:
             began = time.perf_counter()
             decoded = next(ready, None)
@@ -105,59 +81,7 @@ class Loader:
             if len(decoded.ids):
                 yield self.prepare(decoded)
 
-    def _load(self, ids: np.ndarray, epochs: np.ndarray) -> _Decoded:
-        """The plan's samples decoded. All are taken as sound at first; only when that fails is each looked at alone."""
-        shown = np.array([self._shown(int(i)) for i in ids], np.int64)
-        try:
-            return self._decoded(shown[shown >= 0], epochs[shown >= 0])
-        except torch.OutOfMemoryError:
-            raise
-        except (DamagedSample, RuntimeError):
-            known = len(self.damaged)
-            shown = np.array([self._sound(int(i)) for i in ids], np.int64)
-            if len(self.damaged) == known:
-                raise  # every sample decodes alone: not the data is at fault
-            return self._decoded(shown[shown >= 0], epochs[shown >= 0])
-
-    def _shown(self, number: int) -> int:
-        """The sample that is shown for `number`, as far as known; -1 for none."""
-        while number in self._instead:
-            number = self._instead[number]
-        return number
-
-    def _sound(self, number: int) -> int:
-        """The sample that is shown for `number`, found out by decoding."""
-        while (number := self._shown(number)) >= 0 and (reason := self._trouble(number)) is not None:
-            if len(self._instead) + 1 >= len(self.split):
-                raise DataError(f"{reason}; no sample of the split {self.split.name!r} is left")
-            self._instead[number] = (number + 1) % len(self.split) if self.view.augment is not None else -1
-            self.damaged.append(Damaged(number, reason))
-        return number
-
-    def _trouble(self, number: int) -> str | None:
-        """What is wrong with a sample; None when it decodes."""
-        one = np.array([number])
-        try:
-            self._decoded(one, one)
-        except DamagedSample as error:
-            return str(error)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            return f"{self.split.place(number)} does not decode"
-        return None
-
-    def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> _Decoded:
-        if not len(ids):
-            return _Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
-        samples = [self.split.read(int(i)) for i in ids]
-        regions = np.stack([self._region(s) for s in samples])
-        return _Decoded(ids, epochs, samples, regions, *self._decode(samples, regions))
-
-    def _region(self, sample: Stored) -> np.ndarray:
-        return np.array([0.0, 0.0, sample.height, sample.width]) if self._exact else geometry.canvas_region(sample)
-
-    def prepare(self, decoded: _Decoded) -> Batch:
+    def prepare(self, decoded: Decoded) -> Batch:
         """Geometry, holes and fills on the device."""
         view, samples, ids, epochs = self.view, decoded.samples, decoded.ids, decoded.epochs
         uids = np.array([s.uid for s in samples])
@@ -170,7 +94,7 @@ class Loader:
                 for i, s in enumerate(samples)
             ]
         )
-        to_canvas = np.stack([geometry.region_to_canvas(r, self.canvas) for r in decoded.regions]) @ to_stored
+        to_canvas = geometry.region_to_canvas(decoded.regions_B4, self.canvas) @ to_stored
         image, label = geometry.warp(decoded.image_BHW3, decoded.label_BHW, to_canvas, flip, view.image_size)
         points = None
         if view.points:
@@ -206,7 +130,26 @@ def _first(split: Split) -> Stored:
     return split.read(len(split) - 1)
 
 
-def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], _Decoded]) -> Iterator[_Decoded]:
+def _warmed(plan: Iterator[Plan], split: Split) -> Iterator[Plan]:
+    """The plan, with its shards asked for _WARM_AHEAD entries early. What goes wrong there shows when they are read."""
+    waiting: deque[Plan] = deque()
+    near: set[int] = set()
+    pool = ThreadPoolExecutor(_WARMERS, thread_name_prefix="warm")
+    try:
+        for entry in plan:
+            shards = split.shards_of(entry[0])
+            for shard in sorted(shards - near):
+                pool.submit(split.warm, shard)
+            near = shards
+            waiting.append(entry)
+            if len(waiting) > _WARM_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], Decoded]) -> Iterator[Decoded]:
     """`load` of each plan entry, done _AHEAD entries early by one thread. Its errors are raised here."""
     ready: queue.Queue = queue.Queue(_AHEAD)
     closed = threading.Event()

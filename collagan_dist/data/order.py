@@ -16,6 +16,7 @@ bits (Luby and Rackoff 1988), walked until it lands inside (Black and Rogaway 20
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +27,9 @@ from collagan_dist.contract import World
 from collagan_dist.errors import ConfigError, DataError
 
 _ROUNDS = 4
+_AT_ONCE = 4096  # positions
+
+Plan = tuple[np.ndarray, np.ndarray]  # sample numbers, epochs
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,17 @@ class Order:
             return permute(offset, self.samples, counter.key64(self.seed, "order", epoch)), epoch
         return self._in_shards(self._in_line(offset, epoch), epoch), epoch
 
-    def step(self, number: int, world: World) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, number: int, world: World) -> Plan:
         """(sample numbers, epochs) of this rank's share of global batch `number`."""
         return self.at(positions(number, self.batch, world))
+
+    def steps(self, start: int, stop: int, world: World) -> Iterator[Plan]:
+        """`step` of start..stop-1, computed many at a time."""
+        many = max(1, _AT_ONCE * world.size // self.batch)
+        for first in range(start, stop, many):
+            rows = [positions(number, self.batch, world) for number in range(first, min(stop, first + many))]
+            numbers, epochs = self.at(np.concatenate(rows))
+            yield from zip(numbers.reshape(len(rows), -1), epochs.reshape(len(rows), -1), strict=True)
 
     def _in_line(self, offset: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Place in the line of shards: the next one of the lane that the slot of the batch belongs to."""

@@ -16,6 +16,7 @@ import numpy as np
 from collagan_dist import counter
 from collagan_dist.data import sources, wire
 from collagan_dist.data.manifest import Manifest, Shard
+from collagan_dist.data.places import Remote
 from collagan_dist.errors import DataError
 
 _OPEN_SHARDS = 256
@@ -64,6 +65,18 @@ class Split:
     def place(self, number: int) -> str:
         """Where a sample lies, in words."""
         return f"{self.manifest.folder / self._shards[self._find(number)[0]].name}: sample {self.key(number)}"
+
+    @property
+    def is_remote(self) -> bool:
+        return isinstance(self.manifest.folder, Remote)
+
+    def shards_of(self, numbers: np.ndarray) -> set[int]:
+        """The shards, by number, in which samples lie."""
+        return set((np.searchsorted(self._starts, numbers, side="right") - 1).tolist())
+
+    def warm(self, shard: int) -> None:
+        """Have the bytes of a shard brought near, since they will be read: into the cache from a URL, into memory from a folder."""
+        self._open(shard).tar.warm()
 
     def _find(self, number: int) -> tuple[int, int]:
         shard = bisect_right(self._starts, number) - 1

@@ -14,7 +14,7 @@ from collagan_dist.data import order, places
 from collagan_dist.data.check import quick_check
 from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.data.order import Order
+from collagan_dist.data.order import Order, Plan
 from collagan_dist.data.shards import Split
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
@@ -22,8 +22,6 @@ from collagan_dist.runtime.engine import Engine, build_engine
 from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
-
-Plan = tuple[np.ndarray, np.ndarray]
 
 _MEAN_SAMPLES = 256  # from which the targets' means are taken, in batches whose size no world size changes
 _MEAN_BATCH = 16

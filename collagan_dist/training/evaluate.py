@@ -12,7 +12,7 @@ from torch import nn
 
 from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, order
-from collagan_dist.data.loader import Damaged, check_damaged
+from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.tasks.base import Rows, Task
 from collagan_dist.training.build import Setup, plain_plan

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from collagan_dist import files
 from collagan_dist.contract import Batch
-from collagan_dist.data.loader import Damaged, check_damaged
+from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.errors import NumericError
 from collagan_dist.runtime.metrics import MetricsFile, finite
 from collagan_dist.training.build import Setup

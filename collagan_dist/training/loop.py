@@ -59,11 +59,11 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
         _begin(setup, networks)
     step = Step(config, setup.engine, setup.tasks, networks, total)
     order = training_order(config, setup.manifest)
-    plan = (order.step(number, setup.world) for number in range(start, total))
+    batches = loader.batches(order.steps(start, total, setup.world), warm=not order.whole)
     journal = Journal(setup, run, start, total)
     journal.event(start, "resume" if start else "start", world_size=setup.world.size)
     try:
-        for number, batch in zip(range(start, total), loader.batches(plan), strict=True):
+        for number, batch in zip(range(start, total), batches, strict=True):
             journal.add(step(batch, number))
             done = number + 1
             if due(done, config.log.every, total):

@@ -122,7 +122,7 @@ def test_a_clipped_region_maps_where_its_pixels_are() -> None:
     sample = stored([[10.0, 40], [60, 40], [35, 60], [15, 85], [55, 85]], 100, 120)
     region = geometry.canvas_region(sample)
     assert region[1] == 0.0
-    matrix = geometry.region_to_canvas(region, 176)
+    matrix = geometry.region_to_canvas(region[None], 176)[0]
     edges = np.array([[region[1] - 0.5, region[0] - 0.5, 1], [region[3] - 0.5, region[2] - 0.5, 1]]) @ matrix.T
     assert np.allclose(edges[:, :2], [[-0.5, -0.5], [175.5, 175.5]])
 

@@ -47,6 +47,18 @@ def test_a_position_does_not_depend_on_what_is_asked_with_it() -> None:
         assert [int(one.at(np.array([p]))[0][0]) for p in range(0, 500, 17)] == whole[::17].tolist()
 
 
+def test_many_steps_at_once_are_the_same_steps() -> None:
+    for one in shapes(20):
+        for world in (World(), World(rank=1, size=2)):
+            if one.batch % world.size == 0:
+                many = list(one.steps(3, 250, world))
+                assert len(many) == 247
+                for number, (numbers, epochs) in zip(range(3, 250, 1), many, strict=True):
+                    if number % 31 == 0:
+                        expected = one.step(number, world)
+                        assert (numbers == expected[0]).all() and (epochs == expected[1]).all()
+
+
 def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once() -> None:
     one = Order(samples=200_300, batch=64, seed=4, shard=500, window=16)
     assert not one.whole and one.lanes == 16

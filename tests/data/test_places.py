@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from collagan_dist import config, files
-from collagan_dist.config import to_yaml
+from collagan_dist.config import Augment, to_yaml
 from collagan_dist.contract import World
 from collagan_dist.data import places
 from collagan_dist.data.check import quick_check
+from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.shards import Split, Stored
 from collagan_dist.errors import ConfigError, DataError
@@ -104,6 +108,50 @@ def test_training_from_a_url_is_training_from_the_folder(
     assert names(cache) == {n for s in shards for n in (f"{s.sha256}.tar", f"{s.idx_sha256}.idx")}
     for shard in shards.shards("train"):
         assert files.sha256(cache / f"{shard.sha256}.tar") == shard.sha256
+
+
+def test_shards_are_asked_for_before_they_are_read(shards: Manifest, server: Server, cache: Path) -> None:
+    """Each once, while the first batches are still being looked at; the batches are those of the folder."""
+
+    def plan() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, 48, 4):  # twelve batches over three shards
+            yield np.arange(first, first + 4), np.zeros(4, np.int64)
+
+    def loader(split: Split) -> Loader:
+        return Loader(split, View(32, "block", 0, Augment()), 4, 1, torch.device("cpu"))
+
+    batches = loader(Split(remote(server.url, cache), "train")).batches(plan())
+    first = next(batches)
+    wanted = {f"{s.sha256}.tar" for s in shards.shards("train")}
+    last = time.monotonic() + 20
+    while not wanted <= names(cache) and time.monotonic() < last:
+        time.sleep(0.02)
+    assert wanted <= names(cache)
+    near = list(loader(Split(shards, "train")).batches(plan(), warm=True))
+    assert all(torch.equal(a.image_B3HW, b.image_B3HW) for a, b in zip([first, *batches], near, strict=True))
+    assert all(server.requests[s.name] == 1 for s in shards.shards("train"))
+
+
+def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Path) -> None:
+    copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
+    path = tmp_path / "copy" / copy.shards("train")[0].name
+
+    def resident() -> int:
+        lines = subprocess.run(
+            ["fincore", "-n", "-r", "-b", "-o", "RES", path], capture_output=True, text=True, check=True
+        )
+        return int(lines.stdout)
+
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident():
+        pytest.skip("this file system keeps its pages")
+    Split(copy, "train").warm(0)
+    last = time.monotonic() + 10
+    while resident() < path.stat().st_size and time.monotonic() < last:
+        time.sleep(0.02)
+    assert resident() >= path.stat().st_size
 
 
 def test_where_and_how_large_the_cache_is_does_not_make_another_run(server: Server) -> None:
@@ -269,9 +317,17 @@ def test_what_cannot_be_had_whole_stops_the_training(
     path.write_text(to_yaml(small(Path("/"), data__shards=server.url, data__cache={"folder": str(cache)})))
     code, text = run(capsys, "train", path, "--run", tmp_path / "run")
     assert code == 3 and f"{server.url}/train-000001.tar" in text and said in text, text
-    assert server.requests["train-000001.tar"] == tries and "Traceback" not in text
+    # Once when it was asked for ahead, once when it was to be read.
+    assert server.requests["train-000001.tar"] in (tries, 2 * tries) and "Traceback" not in text
     wrong = shards.shards("train")[1]
-    assert not [name for name in names(cache) if name.startswith(".") or wrong.sha256 in name]
+
+    def left() -> list[str]:
+        return [name for name in names(cache) if name.startswith(".") or wrong.sha256 in name]
+
+    last = time.monotonic() + 10  # another shard may still be under way
+    while left() and time.monotonic() < last:
+        time.sleep(0.02)
+    assert not left()
 
 
 def test_verify_reads_the_source_and_not_the_cache(

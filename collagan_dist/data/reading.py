@@ -1,0 +1,111 @@
+"""Samples by number to decoded canvases, whatever has become of single ones since they were packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from collagan_dist.data import geometry
+from collagan_dist.data.decode import Decoder
+from collagan_dist.data.places import Remote
+from collagan_dist.data.shards import DamagedSample, Split, Stored
+from collagan_dist.errors import DataError
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A sample, by its number in the split, that is not what packing wrote any more; the reason names shard and key."""
+
+    number: int
+    reason: str
+
+
+def check_damaged(folder: Path | Remote, count: int, limit: int) -> None:
+    """Refuse more than data.max_damaged damaged samples. `count` is that of all ranks, so all of them refuse."""
+    if count > limit:
+        error = DataError(
+            f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
+            "run `collagan verify --deep`, and copy the shards anew or pack again"
+        )
+        error.shared = True
+        raise error
+
+
+@dataclass
+class Decoded:
+    """Samples of a batch with their canvases. `regions_B4` are [top, left, bottom, right] of those in stored pixels."""
+
+    ids: np.ndarray
+    epochs: np.ndarray
+    samples: list[Stored]
+    regions_B4: np.ndarray
+    image_BHW3: torch.Tensor
+    label_BHW: torch.Tensor | None
+
+
+class Reading:
+    """Reads and decodes samples of a split.
+
+    With `replace` the place of a damaged one is taken by the next sound one of the split, which depends on nothing but the
+    data, so batches stay whole and any number of ranks sees the same; without, it is left out. `damaged` names them.
+    """
+
+    def __init__(self, split: Split, decode: Decoder, replace: bool) -> None:
+        self.split, self.decode, self.replace = split, decode, replace
+        self.damaged: list[Damaged] = []
+        self._instead: dict[int, int] = {}  # damaged sample: its neighbour that is shown in its place, or -1
+
+    def __call__(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
+        """The samples decoded. All are taken as sound at first; only when that fails is each looked at alone."""
+        shown = np.array([self._shown(number) for number in ids.tolist()], np.int64)
+        try:
+            return self._decoded(shown[shown >= 0], epochs[shown >= 0])
+        except torch.OutOfMemoryError:
+            raise
+        except (DamagedSample, RuntimeError):
+            known = len(self.damaged)
+            shown = np.array([self._sound(number) for number in ids.tolist()], np.int64)
+            if len(self.damaged) == known:
+                raise  # every sample decodes alone: not the data is at fault
+            return self._decoded(shown[shown >= 0], epochs[shown >= 0])
+
+    def _shown(self, number: int) -> int:
+        """The sample that is shown for `number`, as far as known; -1 for none."""
+        while number in self._instead:
+            number = self._instead[number]
+        return number
+
+    def _sound(self, number: int) -> int:
+        """The sample that is shown for `number`, found out by decoding."""
+        while (number := self._shown(number)) >= 0 and (reason := self._trouble(number)) is not None:
+            if len(self._instead) + 1 >= len(self.split):
+                raise DataError(f"{reason}; no sample of the split {self.split.name!r} is left")
+            self._instead[number] = (number + 1) % len(self.split) if self.replace else -1
+            self.damaged.append(Damaged(number, reason))
+        return number
+
+    def _trouble(self, number: int) -> str | None:
+        """What is wrong with a sample; None when it decodes."""
+        one = np.array([number])
+        try:
+            self._decoded(one, one)
+        except DamagedSample as error:
+            return str(error)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return f"{self.split.place(number)} does not decode"
+        return None
+
+    def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
+        if not len(ids):
+            return Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
+        samples = [self.split.read(number) for number in ids.tolist()]
+        if self.decode.resize:
+            regions = np.stack([geometry.canvas_region(sample) for sample in samples])
+        else:  # every stored picture is a canvas
+            regions = np.array([(0.0, 0.0, sample.height, sample.width) for sample in samples])
+        return Decoded(ids, epochs, samples, regions, *self.decode(samples, regions))
