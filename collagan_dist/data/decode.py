@@ -65,6 +65,7 @@ class Decoder:
     def __call__(self, samples: Sequence[Stored], regions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
 
+        On a CPU they are DALI's own buffers, good until the next call; on a GPU, where that may come first, copies.
         Raises RuntimeError, DALI's, when a sample does not decode or has another size than the canvas.
         """
         try:
@@ -73,7 +74,7 @@ class Decoder:
                 self._pipe.feed_input("region", list(regions.astype(np.float32)))
             if self.labels:
                 self._pipe.feed_input("png", [s.labels for s in samples])
-            image, *label = self._copies(self._pipe.run())
+            image, *label = self._tensors(self._pipe.run())
         except RuntimeError:
             self._pipe = self._pipeline()  # DALI's own is of no use after an error
             raise
@@ -81,10 +82,9 @@ class Decoder:
             raise RuntimeError(f"a picture of {tuple(image.shape[1:3])} where {self.canvas}x{self.canvas} was stored")
         return image, label[0].squeeze(-1) if label else None
 
-    def _copies(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
-        """Tensors of our own: DALI takes its buffers back at the next run."""
+    def _tensors(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
         if self._stream is None:
-            return [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]
+            return [torch.from_dlpack(o.as_tensor()) for o in outputs]
         # On a stream of our own, so that waiting for the copies does not wait for the networks.
         with torch.cuda.stream(self._stream):
             copies = [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]

@@ -89,13 +89,12 @@ def _warp_image_cpu(canvas_BHW3: np.ndarray, matrix_B33: np.ndarray, size: int) 
     views = torch.empty(len(canvas_BHW3), 3, size, size)
     source = np.empty(canvas_BHW3.shape[1:], np.float32)
     warped = np.empty((size, size, 3), np.float32)
-    offset, planes = torch.tensor(-1.0), torch.from_numpy(warped).permute(2, 0, 1)
     how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REFLECT_101}
-    for canvas, matrix, view in zip(canvas_BHW3, matrix_B33, views, strict=True):
+    for canvas, matrix, view in zip(canvas_BHW3, matrix_B33, views.numpy(), strict=True):
         np.copyto(source, canvas)
         cv2.warpAffine(source, matrix[:2], (size, size), dst=warped, **how)
-        torch.add(offset, planes, alpha=1 / 127.5, out=view)
-    return views
+        cv2.split(warped, list(view))
+    return torch.add(torch.tensor(-1.0), views, alpha=1 / 127.5, out=views)
 
 
 def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.ndarray, size: int) -> torch.Tensor:
@@ -105,16 +104,20 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
     table = np.zeros(256, np.uint8)
     table[: len(CLASS_FLIP)] = CLASS_FLIP
     views = np.empty((len(label_BHW), size, size), np.uint8)
+    at, index, column = np.empty((2, size, size)), np.empty((size, size), np.int32), np.empty((size, size), np.int32)
     inside = _inside(matrix_B33, size, last)
     for number, (label, m, view) in enumerate(zip(label_BHW, matrix_B33, views, strict=True)):
-        x, y = ((m[r, 0] * step)[None, :] + (m[r, 1] * step)[:, None] + m[r, 2] for r in range(2))
+        for r in range(2):
+            np.add((m[r, 0] * step)[None, :], (m[r, 1] * step + m[r, 2])[:, None], out=at[r])
         if not inside[number]:
-            x, y = (np.minimum(np.mod(v, 2.0 * last), 2.0 * last - np.mod(v, 2.0 * last)) for v in (x, y))
-        x += 0.5
-        y += 0.5
-        index = y.astype(np.int32)  # coordinates are not negative, so cutting off is rounding down
+            np.mod(at, 2.0 * last, out=at)
+            np.minimum(at, 2.0 * last - at, out=at)
+        at += 0.5
+        # Coordinates are not negative, so cutting off is rounding down.
+        np.copyto(column, at[0], casting="unsafe")
+        np.copyto(index, at[1], casting="unsafe")
         index *= last + 1
-        index += x.astype(np.int32)
+        index += column
         np.take(label, index, out=view, mode="clip")
         if flip_B[number]:
             cv2.LUT(view, table, dst=view)
@@ -132,7 +135,7 @@ def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.de
     m = torch.from_numpy(matrix_B33).to(device)[:, :, :, None, None]
     step = torch.arange(view, dtype=torch.float64, device=device)
     x, y = step[None, None, :], step[None, :, None]
-    grid = torch.stack([m[:, r, 0] * x + m[:, r, 1] * y + m[:, r, 2] for r in range(2)], dim=-1)
+    grid = torch.stack([m[:, r, 0] * x + (m[:, r, 1] * y + m[:, r, 2]) for r in range(2)], dim=-1)
     if _inside(matrix_B33, view, canvas - 1).all():
         return grid
     period = 2.0 * (canvas - 1)

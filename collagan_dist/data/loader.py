@@ -1,6 +1,6 @@
 """Order, bytes, decoding and geometry put together: batches of one split, for training or in plain order.
 
-A thread reads and decodes ahead; the rest runs on the device, in the caller's thread.
+A thread reads and decodes ahead. Geometry, holes and fills run there too on a CPU, else on the device in the caller's thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from collagan_dist.errors import DataError
 _AHEAD = 2  # decoded batches that wait
 _WARM_AHEAD = 32  # batches by which shards are brought near before they are read
 _WARMERS = 4  # threads that do so
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,27 @@ class Loader:
         With `warm`, as always from a URL, whole shards are brought near before they are read: for plans that keep to few
         of them at a time. A damaged sample is replaced in training and left out at test (data/reading.py).
         """
-        ready = _ahead(_warmed(plan, self.split) if warm or self.split.is_remote else plan, self._read)
+        plan = _warmed(plan, self.split) if warm or self.split.is_remote else plan
+        if self.device.type == "cpu":
+            ready = self._timed(_ahead(plan, lambda *entry: self._prepared(self._read(*entry))))
+        else:  # geometry belongs to the stream of the networks
+            ready = map(self._prepared, self._timed(_ahead(plan, self._read)))
+        yield from (batch for batch in ready if batch is not None)
+
+    def _timed(self, items: Iterator[tuple[T]]) -> Iterator[T]:
         while True:
             began = time.perf_counter()
-            decoded = next(ready, None)
+            item = next(items, None)
             self.waited += time.perf_counter() - began
-            if decoded is None:
+            if item is None:
                 return
-            if len(decoded.ids):
-                yield self.prepare(decoded)
+            yield item[0]
 
-    def prepare(self, decoded: Decoded) -> Batch:
-        """Geometry, holes and fills on the device."""
+    def _prepared(self, decoded: Decoded) -> Batch | None:
+        """Geometry, holes and fills on the device; None where every sample was left out."""
         view, samples, ids, epochs = self.view, decoded.samples, decoded.ids, decoded.epochs
+        if not samples:
+            return None
         uids = np.array([s.uid for s in samples])
         # At test everything hangs on the sample alone, so that tables repeat.
         epoch = epochs if view.augment is not None else np.full(len(ids), -1)
@@ -149,7 +160,7 @@ def _warmed(plan: Iterator[Plan], split: Split) -> Iterator[Plan]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], Decoded]) -> Iterator[Decoded]:
+def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], T]) -> Iterator[tuple[T]]:
     """`load` of each plan entry, done _AHEAD entries early by one thread. Its errors are raised here."""
     ready: queue.Queue = queue.Queue(_AHEAD)
     closed = threading.Event()
@@ -167,7 +178,7 @@ def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], Decode
             for entry in plan:
                 if closed.is_set():
                     return
-                put(load(*entry))
+                put((load(*entry),))
             put(None)
         except BaseException as error:  # to be raised where the batches are used
             put(error)

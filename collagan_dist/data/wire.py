@@ -93,7 +93,7 @@ class Row(NamedTuple):
     parts: dict[str, tuple[int, int]]
 
 
-# The lines of samples that have the files of ours; their places are looked at when they are asked for.
+# The lines of samples that have the files of ours.
 _FILE = rb" \d++ \d++ "
 _LINES = re.compile(
     rb"(?:jpg" + _FILE + rb"([^ .\n]++)\.jpg json" + _FILE + rb"\1\.json(?: seg\.png" + _FILE + rb"\1\.seg\.png)?+\n)*+"
@@ -113,9 +113,7 @@ class Index:
         if version != INDEX_VERSION or not count.isdigit() or int(count) != len(self) or not content.endswith(b"\n"):
             raise ValueError(f"not an index {INDEX_VERSION} of {count} samples")
         if not _LINES.fullmatch(content, self._ends[0] + 1):
-            for row in range(len(self)):
-                self[row]  # says which one, and why
-            raise ValueError("not an index: its lines are malformed")
+            raise ValueError(self._whats_wrong())
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -123,23 +121,29 @@ class Index:
     def __getitem__(self, row: int) -> Row:
         if not 0 <= row < len(self):
             raise IndexError(row)
-        words = self._content[self._ends[row] + 1 : self._ends[row + 1]].decode("ascii").split(" ")
-        if len(words) % 4 or len(words) < 4:
-            raise ValueError(f"line {row + 2} of its index is malformed")
-        extensions = words[::4]
-        key = words[3].split(".", 1)[0]
-        if (problem := wrong_members(extensions)) is not None:
-            raise ValueError(f"sample {key} {problem}")
-        offsets, sizes = [int(w) for w in words[1::4]], [int(w) for w in words[2::4]]
-        start = end = offsets[0]
-        for extension, name, offset, size in zip(extensions, words[3::4], offsets, sizes, strict=True):
-            if name != f"{key}.{extension}" or offset < end or size < 0:
-                raise ValueError(f"sample {key} has files of other names or places")
-            end = offset + size
-        if not BLOCK <= start <= end <= self._tar_bytes:
-            raise ValueError(f"sample {key} lies outside its tar")
-        parts = {e: (o - start, s) for e, o, s in zip(extensions, offsets, sizes, strict=True)}
+        words = self._content[self._ends[row] + 1 : self._ends[row + 1]].split(b" ")  # their pattern was checked
+        start, jpg, json_at, json_size = int(words[1]), int(words[2]), int(words[5]), int(words[6])
+        parts = {"jpg": (0, jpg), "json": (json_at - start, json_size)}
+        sound, end = start >= BLOCK and start + jpg <= json_at, json_at + json_size
+        if len(words) > 8:
+            at, size = int(words[9]), int(words[10])
+            parts["seg.png"] = (at - start, size)
+            sound, end = sound and end <= at, at + size
+        key = words[3][:-4].decode("ascii")
+        if not sound or end > self._tar_bytes:
+            raise ValueError(f"sample {key} does not lie in its tar as its index says")
         return Row(key, start, end - start, parts)
+
+    def _whats_wrong(self) -> str:
+        """The first line that is not of the pattern, in words."""
+        for row in range(len(self)):
+            words = self._content[self._ends[row] + 1 : self._ends[row + 1]].decode("ascii", "replace").split(" ")
+            key = words[3].split(".", 1)[0] if len(words) > 3 else ""
+            if len(words) % 4 == 0 and (problem := wrong_members(words[::4])) is not None:
+                return f"sample {key} {problem}"
+            if not _LINES.fullmatch(self._content, self._ends[row] + 1, self._ends[row + 1] + 1):
+                return f"line {row + 2} of its index is malformed"
+        raise AssertionError("the lines are of the pattern")
 
 
 def wrong_members(extensions: list[str]) -> str | None:
