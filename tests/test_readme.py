@@ -90,3 +90,10 @@ def test_recipes_and_presets_load() -> None:
         assert load_recipe(str(recipe)).out.startswith("packed/")
     for name in presets():
         load_config(name)
+
+
+def test_every_fault_names_tests_that_exist() -> None:
+    names = re.findall(r"`(tests/[^`]+)::(test_\w+)`", (ROOT / "docs/faults.md").read_text())
+    assert len(names) > 20
+    for file, name in names:
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
