@@ -24,7 +24,7 @@ from collagan_dist.data.lots import build
 from collagan_dist.data.pack import pack, pack_part
 from collagan_dist.data.recipe import Recipe
 
-SAMPLES = 2048
+SAMPLES = 6144
 count = itertools.count()
 
 

@@ -174,6 +174,7 @@ def _already_packed(recipe: Recipe) -> Manifest | None:
     if (out / "manifest.json").exists():
         manifest = read_manifest(out)
         if manifest.recipe == _lasting(recipe):
+            shutil.rmtree(out / ".parts", ignore_errors=True)  # of a packing killed at its very end
             return manifest
         raise DataError(f"{out}: holds shards of another recipe; give another --out, or remove that folder")
     if any(not p.name.startswith(".") for p in out.iterdir()) and not (out / ".parts").is_dir():

@@ -62,4 +62,7 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
         key, value = yaml_strict.assignment(item)
         tree[".".join(key)] = value
     tree |= {name: value for name, value in (("root", root), ("out", out)) if value is not None}
+    for name in ("root", "out"):
+        if "://" in str(tree.get(name)):
+            raise ConfigError(f"{name}: {tree[name]} is a URL; pack from and to a folder, then upload OUT as it is")
     return validate(Recipe, tree, path, lines)

@@ -74,3 +74,13 @@ def test_quarantined_pictures_survive_parts_and_merge(copy_of_drawn: Path, tmp_p
     assert merge(mine).quarantined == 1
     pack(recipe(copy_of_drawn, tmp_path / "whole"), workers=1)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_what_a_packing_killed_at_its_very_end_leaves_is_removed(drawn: Path, tmp_path: Path) -> None:
+    mine = recipe(drawn, tmp_path / "out")
+    pack(mine)
+    before = contents(tmp_path / "out")
+    (tmp_path / "out/.parts").mkdir()
+    (tmp_path / "out/.parts/train-000000.json").write_text("{}")
+    pack(mine)
+    assert contents(tmp_path / "out") == before

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from collagan_dist.contract import World
 from collagan_dist.data.decode import Decoder
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.shards import Split
 from collagan_dist.training.loop import train
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.step import Step
 from tests.training.small import equal, small, weights
+from tests.training.test_damaged import damage
 from tests.training.test_ranks import setup
 
 pytestmark = pytest.mark.gpu
@@ -46,7 +50,21 @@ def test_batches_and_losses_are_those_of_the_cpu(shards: Manifest) -> None:
     assert gpu_values == pytest.approx(cpu_values, rel=2e-3)
 
 
-def test_training_continues_on_the_gpu(shards: Manifest, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_sample_is_replaced_as_on_the_cpu(shards: Manifest, tmp_path: Path) -> None:
+    copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
+    for number, how in ((3, "picture"), (17, "labels"), (40, "json")):
+        damage(copy, "train", number, how)
+    shown = []
+    for device in (torch.device("cpu"), torch.device("cuda", 0)):
+        part = setup(copy, device)
+        loader = part.loader("train", part.view(training=True), 8)
+        plan = [(np.arange(first, first + 8), np.zeros(8, np.int64)) for first in (0, 16, 40, 0)]
+        shown.append([batch.ids_B.tolist() for batch in loader.batches(iter(plan))])
+        assert [one.number for one in loader.damaged] == [3, 17, 40]
+    assert shown[0] == shown[1]
+
+
+def test_training_continues_on_the_gpu(shards: Manifest, tmp_path: Path) -> None:
     for name, stops in (("whole", (7,)), ("parts", (3, 7))):
         for steps in stops:
             train(small(shards.folder, schedule__steps=steps, deterministic=True), tmp_path / name, World())
