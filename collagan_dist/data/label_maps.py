@@ -25,7 +25,7 @@ def _read_map(file: File, shape: tuple[int, int]) -> np.ndarray:
             labels = np.asarray(image)
     except FileNotFoundError:
         raise DataError(
-            f"{file}: the label map is missing; make it (`collagan draw` writes them), or leave `labels` out of the recipe"
+            f"{file}: the label map is missing; make it (`collagan label`), or leave `labels` out of the recipe"
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: the label map is damaged, or no PNG ({error}); make it anew") from None

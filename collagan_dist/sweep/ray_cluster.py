@@ -42,10 +42,10 @@ def joined(address: str) -> Iterator[Any]:
 def spread(address: str, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
     """(item, function(item)) of every item, as they are done, each on one CPU of the cluster.
 
-    A task whose node is lost runs again on another; an error of `function` is raised here and ends the others.
+    A task whose node is lost runs again on another, ten times at most; an error of `function` is raised here and ends the others.
     """
     with joined(address) as ray:
-        task = ray.remote(num_cpus=1, max_retries=-1)(function)
+        task = ray.remote(num_cpus=1, max_retries=10)(function)
         waiting = {task.remote(item): item for item in items}
         try:
             while waiting:

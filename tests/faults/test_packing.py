@@ -59,14 +59,14 @@ def test_row_8_killed_while_packing(drawn: Path, tmp_path: Path, rounds: int, re
     """kill -9 at random moments: shards before it are whole, nothing stays alive, and the same command gives the same bytes."""
     path, whole = recipe_file(drawn, tmp_path), tmp_path / "whole"
     command = [sys.executable, "-m", "collagan_dist", "pack", str(path), "--workers", "2", "--out"]
-    began = time.monotonic()
-    subprocess.run([*command, whole], check=True, capture_output=True)
-    length = time.monotonic() - began
+    subprocess.run([*command, tmp_path / "warm"], check=True, capture_output=True)
+    length = seconds([*command, whole])
+    start = 0.9 * seconds([*command, whole])  # with nothing to do
     midway = 0
     for number in range(rounds):
         out = tmp_path / f"killed{number}"
         child = subprocess.Popen([*command, out], stdout=-3, stderr=-3, start_new_session=True)
-        time.sleep(length * (0.4 + 0.6 * number / rounds))
+        time.sleep(start + (length - start) * (number + 0.5) / rounds)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         last = time.monotonic() + 5
@@ -82,6 +82,12 @@ def test_row_8_killed_while_packing(drawn: Path, tmp_path: Path, rounds: int, re
         subprocess.run([*command, out], check=True, capture_output=True)
         assert contents(out) == contents(whole)
     record("8", rounds=rounds, killed_midway=midway)
+
+
+def seconds(command: list[str]) -> float:
+    began = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - began
 
 
 def living(session: int) -> list[str]:
