@@ -111,7 +111,7 @@ class Data(Section):
     split: str = "train"
     image_size: Literal[32, 64, 128, 256, 512] = 128
     augment: Augment = Augment()
-    window: Count = 128
+    window: Annotated[int, Field(ge=1, le=256)] = 128
     """Shards that a run reads from at a time. A split of no more is shuffled whole; smaller windows suit network storage."""
     max_damaged: Annotated[int, Field(ge=0)] = 100
     """Samples damaged since packing that a start puts up with: each is named, and another shown in its place."""

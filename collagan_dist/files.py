@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,9 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
     Raises NoSpace when the disk is full.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(
+        f".{path.name}.{secrets.token_hex(4)}.partial"
+    )  # a pid may be that of another node's process
     try:
         with partial.open("wb") as file:
             yield file

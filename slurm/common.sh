@@ -1,8 +1,7 @@
 # Sourced by the batch scripts: where the project is, which collagan to run, how ranks meet.
 
-# The batch script runs from a spool copy, so the project is found through the command that was submitted. (The last task
-# of an array has the id of the whole array, which shows every task: all have the same command.)
-script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
+# `script` is the batch script itself. It runs from a spool copy, so the scripts find it through the command that was
+# submitted. (The last task of an array has the id of the whole array, which shows every task: all have the same command.)
 project=$(cd "$(dirname "$script")/.." && pwd)
 
 if ! command -v collagan >/dev/null; then

@@ -8,7 +8,7 @@
 #SBATCH --open-mode=append
 # sbatch [sbatch options] slurm/train.sh CONFIG [train options]
 set -euo pipefail
-script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
 . "$(dirname "$script")/common.sh"
 
 srun --kill-on-bad-exit=1 collagan train "$@"

@@ -26,7 +26,7 @@ from collagan_dist.errors import DataError
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 1 << 28  # of one file in an archive: a size that is a lie must not fill the memory
 
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _TAR_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
@@ -78,7 +78,15 @@ def open_archive(path: str) -> Archive:
     try:
         status = Path(path).stat()
         return _open_archive(path, status.st_mtime_ns, status.st_size)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         raise DataError(
             f"{path}: is damaged, or no plain {Path(path).suffix[1:]} archive ({error}); download it anew"
         ) from None
@@ -97,6 +105,7 @@ def _walk(folder: Path) -> Iterator[str]:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror})")
 
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders.sort()
         status = Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

@@ -1,7 +1,7 @@
 """JPEGs and label maps to dense uint8 batches on the device. The one file that knows DALI.
 
-DALI only decodes (and resizes where the stored size is not the canvas). Geometry is torch code on the device: next to
-nothing on a GPU, about what it costs in DALI on a CPU (benchmarks/geometry.py), and exact to the label and the bit.
+DALI only decodes (and resizes where the stored size is not the canvas). Geometry is ours (data/geometry.py): next to
+nothing on a GPU, less than DALI's on a CPU (benchmarks/geometry.py), and exact to the label.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ class Decoder:
         except RuntimeError:
             self._pipe = self._pipeline()  # DALI's own is of no use after an error
             raise
-        if {image.shape[1:3], *(one.shape[1:3] for one in label)} != {(self.canvas, self.canvas)}:
-            raise RuntimeError(f"a picture of {tuple(image.shape[1:3])} where {self.canvas}x{self.canvas} was stored")
+        shapes, side = [tuple(one.shape[1:]) for one in (image, *label)], self.canvas
+        if shapes != [(side, side, 3), (side, side, 1)][: len(shapes)]:
+            raise RuntimeError(f"pictures and label maps of {shapes} where {side}x{side} was stored")
         return image, label[0].squeeze(-1) if label else None
 
     def _tensors(self, outputs: Sequence[Any]) -> list[torch.Tensor]:

@@ -31,6 +31,7 @@ from collagan_dist.errors import DataError
 _AHEAD = 2  # decoded batches that wait
 _WARM_AHEAD = 32  # batches by which shards are brought near before they are read
 _WARMERS = 4  # threads that do so
+_LEAVE = 5.0  # seconds that closing a loader waits for a read under way
 
 T = TypeVar("T")
 
@@ -48,12 +49,14 @@ class View:
 
 
 class Loader:
-    """Batches of a split. `labels` and `points` of the view say which annotations the tasks need.
+    """Batches of a split. `labels` and `points` of the view say which annotations the tasks need; `max_damaged` is data.max_damaged.
 
     Raises DataError when the split lacks them.
     """
 
-    def __init__(self, split: Split, view: View, batch: int, threads: int, device: torch.device) -> None:
+    def __init__(
+        self, split: Split, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
+    ) -> None:
         _require(split, view)
         self.split, self.view, self.device = split, view, device
         self.canvas = geometry.canvas_size(view.image_size)
@@ -61,7 +64,7 @@ class Loader:
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
         self.waited = 0.0  # seconds in which the device had nothing to do because no batch was ready
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
-        self._read = Reading(split, decode, replace=view.augment is not None)
+        self._read = Reading(split, decode, view.points, view.augment is not None, max_damaged)
 
     @property
     def damaged(self) -> list[Damaged]:
@@ -192,4 +195,4 @@ def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], T]) ->
             yield item
     finally:
         closed.set()
-        thread.join()
+        thread.join(_LEAVE)

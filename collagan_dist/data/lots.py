@@ -131,9 +131,9 @@ def finished(lot: Lot) -> Part | None:
     folder = Path(lot.folder)
     try:
         data = json.loads(lot.note.read_bytes())
-    except (OSError, ValueError):
+        part = Part(data["plan"], Shard(**data["shard"]), tuple((key, reason) for key, reason in data["quarantine"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    part = Part(data["plan"], Shard(**data["shard"]), tuple((key, reason) for key, reason in data["quarantine"]))
     tar, index = folder / part.shard.name, folder / part.shard.index_name
     there = part.shard.samples == 0 or (
         tar.exists()

@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,10 @@ def pack(
     """
     if (done := _already_packed(recipe)) is not None:
         return done
-    lots = _plan(recipe)
-    with _only_one(recipe):
+    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
+    with _only_one(recipe) as done:
+        if done is not None:
+            return done
         _sweep_out(Path(recipe.out), lots)
         parts = _build_missing(lots, builder or processes(workers), progress)
         return _finish(recipe, lots, parts, max_bad)
@@ -66,17 +68,19 @@ def pack_part(
     """
     if _already_packed(recipe) is not None:
         return None
-    lots = _plan(recipe)[index % count :: count]
-    with _only_one(recipe, part=f"{index % count}-{count}"):
-        return _build_missing(lots, processes(workers), progress)
+    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))[index % count :: count]
+    with _only_one(recipe, part=f"{index % count}-{count}") as done:
+        return _build_missing(lots, processes(workers), progress) if done is None else None
 
 
 def merge(recipe: Recipe, max_bad: float = 0.001) -> Manifest:
     """The manifest over what the parts have built. Raises DataError naming what is missing, as `pack` does otherwise."""
     if (done := _already_packed(recipe)) is not None:
         return done
-    lots = _plan(recipe)
-    with _only_one(recipe):
+    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
+    with _only_one(recipe) as done:
+        if done is not None:
+            return done
         parts = [finished(lot) for lot in lots]
         missing = [lot.name for lot, part in zip(lots, parts, strict=True) if part is None]
         if missing:
@@ -114,12 +118,6 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _plan(recipe: Recipe) -> list[Lot]:
-    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
-    Path(recipe.out, ".parts").mkdir(parents=True, exist_ok=True)
-    return lots
-
-
 def _build_missing(lots: list[Lot], builder: Builder, progress: Progress) -> list[Part]:
     """The parts of all lots, in their order; only those that nobody finished are built."""
     parts = {lot.name: part for lot in lots if (part := finished(lot)) is not None}
@@ -134,35 +132,47 @@ def _build_missing(lots: list[Lot], builder: Builder, progress: Progress) -> lis
 
 
 @contextmanager
-def _only_one(recipe: Recipe, part: str = "") -> Iterator[None]:
-    """Only one packing at a time works on OUT, or only one a part. The locks end with their process, however it ends."""
+def _only_one(recipe: Recipe, part: str = "") -> Iterator[Manifest | None]:
+    """Only one packing at a time works on OUT, or only one a part. The locks end with their process, however it ends.
+
+    Gives the manifest, and sweeps, where another one has finished meanwhile.
+    """
     folder = Path(recipe.out, ".parts")
     held = [_lock(folder / "lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
     try:
         if part:
             held.append(_lock(folder / f"{part}.lock", fcntl.LOCK_EX))
-        yield
+        done = _read_finished(recipe)
+        if done is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield done
     finally:
         for handle in held:
             os.close(handle)
 
 
 def _lock(path: Path, kind: int) -> int:
-    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     last = time.monotonic() + _LOCK_WAIT
     while True:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return handle
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                return handle  # a file system without locks
-        if time.monotonic() > last:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # removed meanwhile by a packing that finished
+            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            if _locked(handle, kind) and os.fstat(handle).st_nlink:
+                return handle
             os.close(handle)
+        if time.monotonic() > last:
             raise DataError(
                 f"{path.parent.parent}: another `collagan pack` is at work there; wait for its end, or give another --out"
             )
         time.sleep(0.05)
+
+
+def _locked(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)  # a file system without locks lets everybody in
+    return True
 
 
 def _already_packed(recipe: Recipe) -> Manifest | None:
@@ -171,15 +181,22 @@ def _already_packed(recipe: Recipe) -> Manifest | None:
         return None
     if not out.is_dir():
         raise DataError(f"{out}: is a file, not a folder for shards; give another --out")
-    if (out / "manifest.json").exists():
-        manifest = read_manifest(out)
-        if manifest.recipe == _lasting(recipe):
-            shutil.rmtree(out / ".parts", ignore_errors=True)  # of a packing killed at its very end
-            return manifest
-        raise DataError(f"{out}: holds shards of another recipe; give another --out, or remove that folder")
+    if (manifest := _read_finished(recipe)) is not None:
+        # What a packing left that was killed at its very end goes under the lock.
+        return manifest if not (out / ".parts").exists() else None
     if any(not p.name.startswith(".") for p in out.iterdir()) and not (out / ".parts").is_dir():
         raise DataError(f"{out}: is not empty and no folder of shards; give another --out")
     return None
+
+
+def _read_finished(recipe: Recipe) -> Manifest | None:
+    """The manifest of a finished OUT. Raises DataError when it is another data set's."""
+    if not Path(recipe.out, "manifest.json").exists():
+        return None
+    manifest = read_manifest(recipe.out)
+    if manifest.recipe != _lasting(recipe):
+        raise DataError(f"{recipe.out}: holds shards of another recipe; give another --out, or remove that folder")
+    return manifest
 
 
 def _lasting(recipe: Recipe) -> dict[str, Any]:

@@ -7,6 +7,7 @@ mean those, so an EXIF orientation turns nothing.
 
 from __future__ import annotations
 
+import errno
 import io
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,14 @@ from PIL import Image
 from collagan_dist.contract import File
 from collagan_dist.data import archives
 from collagan_dist.data.square import Square, whole_pixels
+from collagan_dist.errors import DataError
 
 QUALITY = 95
 MAX_PIXELS = 64_000_000  # of one picture: a decompression bomb is refused from its header
 MIN_FACE = 32  # pixels: side of the smallest face square that is worth learning from
 
+# Of the machine or its storage, not of a picture: nothing is left out for these.
+_TROUBLES = (errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 _FORMATS = ("PNG", "BMP", "WEBP", "TIFF")
 
 
@@ -68,6 +72,10 @@ def read_picture(file: File) -> Picture:
     try:
         content = archives.read(file)
     except OSError as error:
+        if error.errno in _TROUBLES or (error.errno == errno.EIO and isinstance(file, str)):
+            raise DataError(
+                f"{file}: cannot be read ({error.strerror}); the same command continues when it can"
+            ) from None
         raise Unusable(f"cannot be read: {error.strerror}") from None
     if not content:
         raise Unusable("is an empty file")

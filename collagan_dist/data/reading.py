@@ -10,6 +10,7 @@ import torch
 
 from collagan_dist.data import geometry
 from collagan_dist.data.decode import Decoder
+from collagan_dist.data.picture import encode_jpeg, encode_labels
 from collagan_dist.data.places import Remote
 from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.errors import DataError
@@ -46,6 +47,9 @@ class Decoded:
     label_BHW: torch.Tensor | None
 
 
+_BEYOND = 64  # damaged samples above the limit that a rank still replaces, so that ranks stop together
+
+
 class Reading:
     """Reads and decodes samples of a split.
 
@@ -53,8 +57,8 @@ class Reading:
     data, so batches stay whole and any number of ranks sees the same; without, it is left out. `damaged` names them.
     """
 
-    def __init__(self, split: Split, decode: Decoder, replace: bool) -> None:
-        self.split, self.decode, self.replace = split, decode, replace
+    def __init__(self, split: Split, decode: Decoder, points: bool, replace: bool, limit: int) -> None:
+        self.split, self.decode, self.points, self.replace, self.limit = split, decode, points, replace, limit
         self.damaged: list[Damaged] = []
         self._instead: dict[int, int] = {}  # damaged sample: its neighbour that is shown in its place, or -1
 
@@ -66,11 +70,20 @@ class Reading:
         except torch.OutOfMemoryError:
             raise
         except (DamagedSample, RuntimeError):
-            known = len(self.damaged)
+            self._probe()
+            before = len(self.damaged)
             shown = np.array([self._sound(number) for number in ids.tolist()], np.int64)
-            if len(self.damaged) == known:
-                raise  # every sample decodes alone: not the data is at fault
+            if len(self.damaged) == before:
+                raise  # every sample decodes alone
             return self._decoded(shown[shown >= 0], epochs[shown >= 0])
+
+    def _probe(self) -> None:
+        """Decode a picture that is sound for certain: where that fails, not the data is at fault, and nothing is replaced."""
+        side = self.decode.canvas
+        blank = np.zeros((side, side, 3), np.uint8)
+        jpg, png = encode_jpeg(blank), encode_labels(blank[..., 0])
+        sample = Stored("", 0, np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8), None, side, side)
+        self.decode([sample], np.array([[0.0, 0.0, side, side]]))
 
     def _shown(self, number: int) -> int:
         """The sample that is shown for `number`, as far as known; -1 for none."""
@@ -85,6 +98,12 @@ class Reading:
                 raise DataError(f"{reason}; no sample of the split {self.split.name!r} is left")
             self._instead[number] = (number + 1) % len(self.split) if self.replace else -1
             self.damaged.append(Damaged(number, reason))
+            if (
+                len(self.damaged) > self.limit + _BEYOND
+            ):  # no use to look further: all ranks will hear of it, or this one says so
+                raise DataError(
+                    f"{reason}; and {len(self.damaged) - 1} samples before it, more than data.max_damaged allows"
+                )
         return number
 
     def _trouble(self, number: int) -> str | None:
@@ -103,9 +122,18 @@ class Reading:
     def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
         if not len(ids):
             return Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
-        samples = [self.split.read(number) for number in ids.tolist()]
+        samples = [self._whole(number) for number in ids.tolist()]
         if self.decode.resize:
             regions = np.stack([geometry.canvas_region(sample) for sample in samples])
         else:  # every stored picture is a canvas
             regions = np.array([(0.0, 0.0, sample.height, sample.width) for sample in samples])
         return Decoded(ids, epochs, samples, regions, *self.decode(samples, regions))
+
+    def _whole(self, number: int) -> Stored:
+        """The sample, with all that is needed of it: single ones of a set may lack what the others have."""
+        sample = self.split.read(number)
+        if self.decode.labels and sample.labels is None:
+            raise DamagedSample(f"{self.split.place(number)} has no label map")
+        if self.points and sample.landmarks is None:
+            raise DamagedSample(f"{self.split.place(number)} has no landmarks")
+        return sample

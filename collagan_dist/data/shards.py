@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from collagan_dist import counter
+from collagan_dist.contract import LANDMARKS
 from collagan_dist.data import sources, wire
 from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.data.places import Remote
 from collagan_dist.errors import DataError
 
-_OPEN_SHARDS = 256
+_OPEN_SHARDS = 320  # more than the largest data.window
 
 
 class DamagedSample(DataError):
@@ -45,10 +48,10 @@ class Split:
     def __init__(self, manifest: Manifest, name: str) -> None:
         self.name = name
         self.manifest = manifest
-        self._shards = manifest.shards(name)
+        self._shards = shards = manifest.shards(name)
         self._starts = list(accumulate((s.samples for s in self._shards), initial=0))
-        # Per instance, so that file handles close with it.
-        self._open = lru_cache(_OPEN_SHARDS)(lambda number: _OpenShard(manifest, self._shards[number]))
+        # Per instance and without a cycle, so that file handles close with it.
+        self._open = lru_cache(_OPEN_SHARDS)(lambda number: _OpenShard(manifest, shards[number]))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -94,14 +97,18 @@ class _OpenShard:
 
     def read(self, row: int) -> Stored:
         key, start, size, parts = self._row(row)
-        content = self.tar.pread(size, start)
+        try:
+            content = self.tar.pread(size, start)
+        except OSError as error:
+            kind = DamagedSample if error.errno == errno.EIO else DataError
+            raise kind(f"{self.path}: sample {key} cannot be read ({error.strerror})") from None
         if len(content) < size:
             raise DamagedSample(f"{self.path}: sample {key} is cut short; run `collagan verify {self.folder} --deep`")
         offset, count = parts["json"]
         try:
-            meta: dict[str, Any] = json.loads(content[offset : offset + count].decode())
-        except ValueError as error:
-            raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error})") from None
+            meta = _checked(json.loads(content[offset : offset + count].decode()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error!r})") from None
         return Stored(
             key, counter.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
@@ -113,6 +120,21 @@ class _OpenShard:
             return self.index[row]
         except ValueError as error:
             raise DamagedSample(f"{self.path}: {error}; pack this data set again") from None
+
+
+def _checked(meta: dict[str, Any]) -> dict[str, Any]:
+    """The json of a sample, if it says what geometry needs. Raises ValueError, KeyError or TypeError."""
+    points, square = meta["landmarks"], meta.get("square")
+    numbers = [meta["width"], meta["height"], *(square or ())]
+    if points is not None:
+        if [len(point) for point in points] != [2] * len(LANDMARKS):
+            raise ValueError(f"{points} are not {len(LANDMARKS)} points")
+        numbers += [value for point in points for value in point]
+    if not (min(meta["width"], meta["height"]) > 0 and all(isfinite(number) for number in numbers)):
+        raise ValueError("sizes or coordinates are none")
+    if square is not None and not (len(square) == 3 and square[2] > 0):
+        raise ValueError(f"{square} is no square")
+    return meta
 
 
 def _view(content: bytes, part: tuple[int, int]) -> np.ndarray:

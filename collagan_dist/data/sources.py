@@ -83,7 +83,8 @@ class CachedTar:
         try:
             if (now := time.monotonic()) > self._noted + _TOUCH:
                 self._noted = now
-                os.utime(file)
+                with suppress(OSError):  # a copy of somebody else's, a cache that is read-only
+                    os.utime(file)
             return os.pread(file, count, offset)
         finally:
             os.close(file)

@@ -42,7 +42,7 @@ _HEADER[148:156] = b" " * 8
 class ShardFile:
     """Appends samples to an open file as a tar, and remembers their index.
 
-    The bytes are those of webdataset's TarWriter with time, user and group 0, at a fifth of its cost (benchmarks/packing.py).
+    The bytes are those of webdataset's TarWriter with time, user and group 0, at a quarter of its cost (benchmarks/packing.py).
     """
 
     def __init__(self, file: BinaryIO) -> None:

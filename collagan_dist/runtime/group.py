@@ -58,7 +58,8 @@ class Group:
                 work.wait()
             answer = said.tolist()
         said = torch.tensor(values, dtype=torch.float64)
-        self._pending = (dist.all_reduce(said, async_op=True), said)
+        with _together():
+            self._pending = (dist.all_reduce(said, async_op=True), said)
         return answer
 
     def gather(self, value: T) -> list[T]:

@@ -61,12 +61,17 @@ class Setup:
         )
 
     def loader(self, split: str, view: View, batch: int) -> Loader:
-        return Loader(self.split(split), view, batch, self.threads, self.device)
+        return Loader(self.split(split), view, batch, self.threads, self.device, self.config.data.max_damaged)
 
     def first_batch(self, split: str, view: View, rows: int) -> Batch:
-        """The first `rows` samples of a split, or as many as it has."""
+        """The first `rows` samples of a split, or as many as it has. Raises DataError when all of them are damaged."""
         loader = self.loader(split, view, rows)
-        return next(loader.batches(plain_plan(np.arange(min(rows, len(loader.split))), rows)))
+        batch = next(loader.batches(plain_plan(np.arange(min(rows, len(loader.split))), rows)), None)
+        if batch is None:
+            raise DataError(
+                f"{loader.damaged[0].reason}; and so are all of the first {rows} samples of the split {split!r}"
+            )
+        return batch
 
 
 def open_shards(config: Config) -> Manifest:

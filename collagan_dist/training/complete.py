@@ -13,6 +13,7 @@ from collagan_dist import counter, files
 from collagan_dist.config import Config
 from collagan_dist.contract import Batch, World
 from collagan_dist.data import holes
+from collagan_dist.data.archives import PICTURES
 from collagan_dist.data.picture import Unusable, read_picture
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
@@ -27,7 +28,6 @@ from collagan_dist.training.networks import build_generator
 from collagan_dist.training.run_folder import load_generator, read_config
 from collagan_dist.training.step import Pictures, split_channels
 
-_KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _OVERLAY = 0.45  # opacity of label colours over the completed picture
 
 
@@ -60,9 +60,9 @@ def _sources(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such picture or folder")
-    found = sorted(p for p in source.iterdir() if p.suffix.lower() in _KINDS and not p.name.startswith("."))
+    found = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
     if not found:
-        raise DataError(f"{source}: holds no picture ({', '.join(_KINDS)})")
+        raise DataError(f"{source}: holds no picture ({', '.join(PICTURES)})")
     stems = [p.stem for p in found]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)

@@ -14,6 +14,7 @@ from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, order
 from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.data.shards import DamagedSample, Split, Stored
+from collagan_dist.errors import DataError
 from collagan_dist.tasks.base import Rows, Task
 from collagan_dist.training.build import Setup, plain_plan
 from collagan_dist.training.step import Pictures, split_channels
@@ -127,6 +128,10 @@ def _concatenate_named(parts: list[dict[str, Measured]]) -> dict[str, Measured]:
 
 def _summary(setup: Setup, parts: list[Any], split: str, hole: str, few: int) -> dict[str, Any]:
     parts = [p for p in parts if len(p[0])]
+    if not parts:
+        raise DataError(
+            f"{setup.manifest.folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`"
+        )
     ids = np.concatenate([p[0] for p in parts])
     order_of_ids = np.argsort(ids)
     rows = _sorted(_concatenate([p[1] for p in parts]), order_of_ids)

@@ -19,15 +19,17 @@ import numpy as np
 
 from collagan_dist import __version__, files
 from collagan_dist.contract import Sample, World
+from collagan_dist.data.archives import open_tree
 from collagan_dist.data.picture import Unusable, encode_labels
 from collagan_dist.data.readers import READERS
+from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD
 from collagan_dist.data.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.training.face_views import Face, look, paint
 from collagan_dist.training.parsers import Parser
 
-FOLDERS = {"celeba": "Img/img_celeba", "celeba_aligned": "Img/img_align_celeba"}
+FOLDERS = {"celeba": IN_THE_WILD, "celeba_aligned": ALIGNED}
 NOTE, UNLABELLED = ".label.json", "unlabelled.jsonl"
 _AHEAD = 2  # lots that are cut, or written, beside the network
 
@@ -58,7 +60,7 @@ class Photographs:
 
 def photographs(root: Path, dataset: str | None = None, out: Path | None = None) -> Photographs:
     """What lies in CelebA's layout below root: `dataset`, or the one that is there, in the wild first. Raises DataError."""
-    dataset = dataset or next((d for d, folder in FOLDERS.items() if (root / folder).is_dir()), "celeba")
+    dataset = dataset or next((d for d, folder in FOLDERS.items() if open_tree(root / folder) is not None), "celeba")
     # A recipe is what readers read; nothing is packed here.
     samples = READERS[dataset](Recipe.model_validate({"dataset": dataset, "root": str(root), "out": ""}))
     seen: dict[str, str] = {}

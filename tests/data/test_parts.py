@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +88,25 @@ def test_what_a_packing_killed_at_its_very_end_leaves_is_removed(drawn: Path, tm
     (tmp_path / "out/.parts/train-000000.json").write_text("{}")
     pack(mine)
     assert contents(tmp_path / "out") == before
+
+
+def test_who_waited_while_another_one_finished_finds_it_done(drawn: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    pack(recipe(drawn, whole))
+    out = tmp_path / "out"
+    (out / ".parts").mkdir(parents=True)
+    with (out / ".parts/lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        (tmp_path / "recipe.yaml").write_text(
+            f"{{dataset: celeba, root: {drawn}, labels: Label/img_celeba, out: {out}, samples_per_shard: 20, store_size: 88}}"
+        )
+        command = [sys.executable, "-m", "collagan_dist", "pack", str(tmp_path / "recipe.yaml"), "--part", "0/2"]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        time.sleep(3)  # it has read the annotations and waits for the lock
+        for path in whole.iterdir():
+            shutil.copy(path, out)
+        before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+        shutil.rmtree(out / ".parts")
+    assert "is packed and merged already" in waiting.communicate(timeout=60)[0] and waiting.returncode == 0
+    assert contents(out) == contents(whole)
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")} == before

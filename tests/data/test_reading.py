@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -100,3 +101,17 @@ def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manife
     with pytest.raises(DataError, match=r"test-000000.tar: sample .* is cut short"):
         for number in range(len(split)):
             split.read(number)
+
+
+def test_a_split_that_is_dropped_gives_its_files_back(shards: Manifest) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(5):
+            split = Split(shards, "train")
+            [split.read(number) for number in range(len(split))]
+        del split
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    finally:
+        gc.enable()

@@ -94,6 +94,46 @@ def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path) -> N
     assert alone.returncode == 3 and text in alone.stderr and "Traceback" not in alone.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"landmarks"', '"landmarkz"'),
+        ("[[", "[,"),
+        ('"width":88', '"width":00'),
+        ('"height":88', '"height":-8'),
+        ("]]", "9]"),
+    ],
+)
+def test_a_json_that_says_something_else_is_damage(copy: Manifest, old: str, new: str) -> None:
+    shard = copy.shards("train")[0]
+    row = wire.Index((copy.folder / shard.index_name).read_bytes(), shard.bytes)[5]
+    offset, size = row.parts["json"]
+    with (copy.folder / shard.name).open("r+b") as file:
+        file.seek(row.start + offset)
+        text = file.read(size).decode()
+        assert old in text
+        file.seek(row.start + offset)
+        file.write(text.replace(old, new, 1).encode()[:size])
+    part = setup(copy)
+    loader = part.loader("train", part.view(training=True), 4)
+    shown = [b.ids_B.tolist() for b in loader.batches(iter([(np.arange(4, 8), np.zeros(4, np.int64))]))]
+    assert shown == [[4, 6, 6, 7]] and f"json of sample {row.key}" in loader.damaged[0].reason
+
+
+def test_a_device_in_trouble_blames_no_sample(shards: Manifest) -> None:
+    part = setup(shards)
+    loader = part.loader("train", part.view(training=True), 4)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no memory left on the device")
+
+    loader._read.decode._pipe.run = broken
+    loader._read.decode._pipeline = lambda: loader._read.decode._pipe
+    with pytest.raises(RuntimeError, match="no memory left"):
+        next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
+    assert not loader.damaged
+
+
 def test_nothing_left_is_an_error(copy: Manifest, tmp_path: Path) -> None:
     for number in range(48):
         damage(copy, "train", number, "picture")

@@ -13,17 +13,18 @@ from collagan_dist.data.readers.lines import read_lines
 from collagan_dist.data.recipe import Recipe
 from collagan_dist.errors import DataError
 
+IN_THE_WILD, ALIGNED = "Img/img_celeba", "Img/img_align_celeba"
 SPLITS = ("train", "valid", "test")
 
 
 def read_in_the_wild(recipe: Recipe) -> list[Sample]:
     """Samples of Img/img_celeba with Anno/list_landmarks_celeba.txt."""
-    return _read(recipe, "Img/img_celeba", "Anno/list_landmarks_celeba.txt")
+    return _read(recipe, IN_THE_WILD, "Anno/list_landmarks_celeba.txt")
 
 
 def read_aligned(recipe: Recipe) -> list[Sample]:
     """Samples of Img/img_align_celeba. Eyes are aligned there, which makes inpainting easier than the paper's."""
-    return _read(recipe, "Img/img_align_celeba", "Anno/list_landmarks_align_celeba.txt")
+    return _read(recipe, ALIGNED, "Anno/list_landmarks_align_celeba.txt")
 
 
 def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
