@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__
 from collagan_dist.commands import complete, draw, evaluate, export, label, pack, report, train, verify
-from collagan_dist.errors import CollaganError
+from collagan_dist.errors import CollaganError, Interrupted
 
 COMMANDS = {
     "draw": draw,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = 2
     except KeyboardInterrupt:
         print(f"\ncollagan {args.command}: interrupted; the same command continues", file=sys.stderr)
-        code = 130
+        code = Interrupted.exit_code
     sys.exit(code)
 
 

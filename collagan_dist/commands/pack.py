@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist.commands.progress import workers
@@ -37,11 +39,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--merge", action="store_true", help="finish a data set that was packed in parts")
     parser.add_argument(
         "--max-bad",
-        type=float,
+        type=share,
         default=0.001,
         help="share of unusable pictures to accept (default: %(default)s, and always 10)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="k=v", help="change a key of the recipe")
+
+
+def share(text: str) -> float:
+    """A share of all pictures, 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return value
 
 
 def part(text: str) -> tuple[int, int]:
@@ -63,8 +76,19 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.part is not None:
         _pack_part(args, recipe)
+        return
+    done_before = Path(recipe.out, "manifest.json").exists()
+    began = time.monotonic()
+    manifest = pack.merge(recipe, args.max_bad) if args.merge else _pack(args, recipe)
+    _summary(manifest)
+    if done_before:
+        print(
+            f"{manifest.folder}: was packed already, and is left as it is; to pack anew, remove it or give another --out"
+        )
     else:
-        _summary(pack.merge(recipe, args.max_bad) if args.merge else _pack(args, recipe))
+        print(
+            f"{manifest.folder}: done in {time.monotonic() - began:.0f} s; next: collagan train demo --data {manifest.folder}"
+        )
 
 
 def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
@@ -93,7 +117,7 @@ def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:
     samples, bad = sum(p.shard.samples for p in parts), sum(len(p.quarantine) for p in parts)
     print(
         f"{recipe.out}: part {index}/{count} done, {samples} samples in {len(parts)} shards, {bad} unusable pictures; "
-        f"when all parts are: collagan pack {args.recipe} --merge"
+        f"when all parts are: the same command with --merge in place of --part"
     )
 
 
@@ -104,4 +128,3 @@ def _summary(manifest: Manifest) -> None:
         )
     if manifest.quarantined:
         print(f"{manifest.quarantined} unusable pictures left out, see {manifest.folder / 'quarantine.jsonl'}")
-    print(f"{manifest.folder}: done; next: collagan train demo --data {manifest.folder}")

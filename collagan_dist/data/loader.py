@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ class Loader:
         self.canvas = geometry.canvas_size(view.image_size)
         recipe = split.manifest.recipe
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
+        self.enlarges = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
         self.waited = 0.0  # seconds in which the device had nothing to do because no batch was ready
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
         self._read = Reading(split, decode, view.points, view.augment is not None, max_damaged)
@@ -71,7 +72,7 @@ class Loader:
         """The damaged samples met so far."""
         return self._read.damaged
 
-    def batches(self, plan: Iterator[Plan], warm: bool = False) -> Iterator[Batch]:
+    def batches(self, plan: Iterator[Plan], warm: bool = False) -> Generator[Batch]:
         """A Batch for each (sample numbers, epochs) of the plan; reading and decoding run ahead in a thread.
 
         With `warm`, as always from a URL, whole shards are brought near before they are read: for plans that keep to few

@@ -88,6 +88,10 @@ def read_manifest(place: str | Path | Remote) -> Manifest:
         if data["classes"] != list(CLASSES) or data["landmarks"] != list(LANDMARKS):
             raise DataError(f"{path}: has other label classes or landmarks than this program; pack the data set again")
         splits = {name: tuple(_shard(shard) for shard in part["shards"]) for name, part in data["splits"].items()}
+        names = [shard.name for shards in splits.values() for shard in shards]
+        counts = {name: sum(shard.samples for shard in shards) for name, shards in splits.items()}
+        if not names or len(set(names)) < len(names) or counts != {n: p["samples"] for n, p in data["splits"].items()}:
+            raise ValueError("its splits are empty, name a shard twice, or do not add up")
         return Manifest(
             folder,
             data["dataset"],

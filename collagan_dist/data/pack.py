@@ -18,6 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from collagan_dist.data.lots import Lot, Part, build, finished, plan
 from collagan_dist.data.manifest import Manifest, Shard, read_manifest, write_manifest
 from collagan_dist.data.readers import READERS
 from collagan_dist.data.recipe import Recipe
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ClusterError, DataError
 
 MAX_BAD_COUNT = 10  # so many quarantined pictures are always accepted, beside the share `max_bad`
 _LOCK_WAIT = 5.0  # seconds: workers of a killed packing need a moment to die
@@ -104,6 +105,14 @@ def processes(workers: int) -> Builder:
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
+            except KeyboardInterrupt:
+                for process in list(pool._processes.values()):
+                    process.kill()  # what is half-written has a dotted name, and is swept by the next start
+                raise
+            except BrokenProcessPool:
+                raise ClusterError(
+                    "a worker process was killed from outside (out of memory?); the same command continues, with fewer --workers if need be"
+                ) from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # lots under way end well or clean up
                 raise
@@ -201,7 +210,11 @@ def _read_finished(recipe: Recipe) -> Manifest | None:
 
 def _lasting(recipe: Recipe) -> dict[str, Any]:
     """The recipe without the places of this machine, so that equal data sets have equal manifests."""
-    return recipe.model_dump(mode="json", exclude={"root", "out"})
+    lasting = recipe.model_dump(mode="json", exclude={"root", "out"})
+    for key in ("labels", "landmarks"):
+        if lasting[key] is not None and Path(lasting[key]).is_absolute():
+            lasting[key] = Path(lasting[key]).name
+    return lasting
 
 
 def _sweep_out(out: Path, lots: list[Lot]) -> None:

@@ -34,6 +34,13 @@ class Recipe(Section):
     store_size: Annotated[int, Field(ge=32, le=1024)] = 176
     """Side of the stored crop in pixels: 1.375 x the picture size to train at."""
 
+    @field_validator("splits")
+    @classmethod
+    def _distinct(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        if not splits or len(set(splits)) != len(splits):
+            raise ValueError("needs at least one split, each at most once")
+        return splits
+
     @field_validator("labels", "landmarks")
     @classmethod
     def _has_a_meaning(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -65,4 +72,7 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
     for name in ("root", "out"):
         if "://" in str(tree.get(name)):
             raise ConfigError(f"{name}: {tree[name]} is a URL; pack from and to a folder, then upload OUT as it is")
+    for name in ("root", "out", "labels", "landmarks"):
+        if isinstance(tree.get(name), str):
+            tree[name] = str(Path(tree[name]).expanduser())
     return validate(Recipe, tree, path, lines)

@@ -22,6 +22,7 @@ from collagan_dist.data.manifest import Manifest, Shard
 from collagan_dist.data.places import Remote
 from collagan_dist.errors import DataError
 
+_parse: Any = vars(json.JSONDecoder())["scan_once"]  # without the search for blanks around it
 _OPEN_SHARDS = 320  # more than the largest data.window
 
 
@@ -106,8 +107,8 @@ class _OpenShard:
             raise DamagedSample(f"{self.path}: sample {key} is cut short; run `collagan verify {self.folder} --deep`")
         offset, count = parts["json"]
         try:
-            meta = _checked(json.loads(content[offset : offset + count].decode()))
-        except (ValueError, KeyError, TypeError) as error:
+            meta = _checked(_parse(content[offset : offset + count].decode(), 0)[0])
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error!r})") from None
         return Stored(
             key, counter.name_id(key), _view(content, parts["jpg"]),
@@ -125,15 +126,16 @@ class _OpenShard:
 def _checked(meta: dict[str, Any]) -> dict[str, Any]:
     """The json of a sample, if it says what geometry needs. Raises ValueError, KeyError or TypeError."""
     points, square = meta["landmarks"], meta.get("square")
-    numbers = [meta["width"], meta["height"], *(square or ())]
+    total, sizes = 0.0, [meta["width"], meta["height"]]
     if points is not None:
-        if [len(point) for point in points] != [2] * len(LANDMARKS):
+        total = sum([x + y for x, y in points])
+        if len(points) != len(LANDMARKS):
             raise ValueError(f"{points} are not {len(LANDMARKS)} points")
-        numbers += [value for point in points for value in point]
-    if not (min(meta["width"], meta["height"]) > 0 and all(isfinite(number) for number in numbers)):
+    if square is not None:
+        x, y, side = square
+        total, sizes = x + y, [*sizes, side]
+    if min(sizes) <= 0 or not isfinite(total + sum(sizes)):
         raise ValueError("sizes or coordinates are none")
-    if square is not None and not (len(square) == 3 and square[2] > 0):
-        raise ValueError(f"{square} is no square")
     return meta
 
 

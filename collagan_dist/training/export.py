@@ -32,6 +32,8 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
 
     Raises ConfigError when `out` is not empty or when `onnx` needs a package that is missing.
     """
+    if "://" in str(out) or str(out).split("/")[0].endswith(":"):
+        raise ConfigError(f"{out}: is a URL; export to a folder, then upload it as it is")
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is not empty; give another --out, or remove it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from collagan_dist.config import Config
@@ -51,6 +52,11 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
         setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
     # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
     loader = setup.loader(config.data.split, setup.view(training=True), config.schedule.batch // setup.world.size)
+    if setup.world.is_main and loader.enlarges:
+        print(
+            f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to {loader.canvas}; "
+            f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
+        )  # fmt: skip
     folder = RunFolder(run, setup)
     networks = Networks(config, setup.engine, setup.tasks)
     start = folder.resume(networks, allow_change)
@@ -84,6 +90,7 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
                 raise Interrupted(f"stopped at step {done} of {total}, saved in {run}; this continues:\n  {command}")
         journal.quarantine(total, loader.damaged)
     finally:
+        batches.close()
         journal.close()
     return total
 
