@@ -106,7 +106,7 @@ def processes(workers: int) -> Builder:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
             except KeyboardInterrupt:
-                for process in list(pool._processes.values()):
+                for process in list((pool._processes or {}).values()):
                     process.kill()  # what is half-written has a dotted name, and is swept by the next start
                 raise
             except BrokenProcessPool:
@@ -151,10 +151,9 @@ def _only_one(recipe: Recipe, part: str = "") -> Iterator[Manifest | None]:
     try:
         if part:
             held.append(_lock(folder / f"{part}.lock", fcntl.LOCK_EX))
-        done = _read_finished(recipe)
-        if done is not None:
+        if Path(recipe.out, "manifest.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-        yield done
+        yield _read_finished(recipe)
     finally:
         for handle in held:
             os.close(handle)
