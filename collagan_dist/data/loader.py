@@ -148,14 +148,14 @@ def _first(split: Split) -> Stored:
 def _warmed(plan: Iterator[Plan], split: Split) -> Iterator[Plan]:
     """The plan, with its shards asked for _WARM_AHEAD entries early. What goes wrong there shows when they are read."""
     waiting: deque[Plan] = deque()
-    near: set[int] = set()
+    needed: dict[int, int] = {}  # shard: the last entry that reads it
     pool = ThreadPoolExecutor(_WARMERS, thread_name_prefix="warm")
     try:
-        for entry in plan:
-            shards = split.shards_of(entry[0])
-            for shard in sorted(shards - near):
-                pool.submit(split.warm, shard)
-            near = shards
+        for number, entry in enumerate(plan):
+            for shard in sorted(split.shards_of(entry[0])):
+                if number - needed.get(shard, -_WARM_AHEAD - 1) > _WARM_AHEAD:
+                    pool.submit(split.warm, shard)
+                needed[shard] = number
             waiting.append(entry)
             if len(waiting) > _WARM_AHEAD:
                 yield waiting.popleft()
@@ -186,6 +186,9 @@ def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], T]) ->
             put(None)
         except BaseException as error:  # to be raised where the batches are used
             put(error)
+        finally:
+            if isinstance(plan, Generator):
+                plan.close()  # now, and not when its last reference goes: it may have threads of its own
 
     thread = threading.Thread(target=work, name="loader", daemon=True)
     thread.start()
