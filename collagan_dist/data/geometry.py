@@ -104,7 +104,8 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
     table = np.zeros(256, np.uint8)
     table[: len(CLASS_FLIP)] = CLASS_FLIP
     views = np.empty((len(label_BHW), size, size), np.uint8)
-    at, index, column = np.empty((2, size, size)), np.empty((size, size), np.int32), np.empty((size, size), np.int32)
+    at, whole = np.empty((2, size, size)), np.empty((2, size, size), np.int16)
+    pixels = np.empty((size, size, 2), np.int16)
     inside = _inside(matrix_B33, size, last)
     for number, (label, m, view) in enumerate(zip(label_BHW, matrix_B33, views, strict=True)):
         for r in range(2):
@@ -113,12 +114,9 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
             np.mod(at, 2.0 * last, out=at)
             np.minimum(at, 2.0 * last - at, out=at)
         at += 0.5
-        # Coordinates are not negative, so cutting off is rounding down.
-        np.copyto(column, at[0], casting="unsafe")
-        np.copyto(index, at[1], casting="unsafe")
-        index *= last + 1
-        index += column
-        np.take(label, index, out=view, mode="clip")
+        np.copyto(whole, at, casting="unsafe")  # coordinates are not negative, so cutting off is rounding down
+        cv2.merge([whole[0], whole[1]], dst=pixels)
+        cv2.remap(label, pixels, None, cv2.INTER_NEAREST, dst=view)  # type: ignore[call-overload]
         if flip_B[number]:
             cv2.LUT(view, table, dst=view)
     return torch.from_numpy(views)
