@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 
@@ -58,6 +59,7 @@ class Loader:
         self, split: Split, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
     ) -> None:
         _require(split, view)
+        cv2.setNumThreads(1)  # views are small: OpenCV's own threads cost more than they give
         self.split, self.view, self.device = split, view, device
         self.canvas = geometry.canvas_size(view.image_size)
         recipe = split.manifest.recipe
