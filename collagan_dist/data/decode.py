@@ -105,7 +105,7 @@ def _check_parses(sample: Stored, labels: bool) -> None:
     """Raise RuntimeError for streams that DALI's parsers would refuse.
 
     It refuses them while others of the batch are being decoded, and takes the process with it (2.4.0: a segmentation
-    fault, one in some ten such batches). Streams that parse and then do not decode are an error and nothing worse.
+    fault within 40 such batches). Streams that parse and then do not decode are an error and nothing worse.
     """
     try:
         simplejpeg.decode_jpeg_header(sample.jpg)
