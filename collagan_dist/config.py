@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -301,14 +300,8 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 def _read_source(source: str) -> tuple[str, str]:
     if source.endswith((".yaml", ".yml")) or "/" in source:
-        try:
-            return Path(source).read_text(encoding="utf-8"), source
-        except UnicodeDecodeError:
-            raise ConfigError(f"{source}: is not text (UTF-8)") from None
-        except OSError as error:
-            raise ConfigError(
-                f"{source}: cannot read the configuration ({error.strerror}); give a YAML file or a preset: {', '.join(presets())}"
-            ) from None
+        hint = f"give a YAML file or a preset: {', '.join(presets())}"
+        return yaml_strict.read(source, "configuration", hint), source
     if source not in presets():
         near = difflib.get_close_matches(source, presets(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -31,6 +31,7 @@ CLASSES: Final = (
 )
 # Table 2 scores these; background and hair are learned but not in the table.
 SCORED_CLASSES: Final = CLASSES[1:10]
+SPLITS: Final = ("train", "valid", "test")
 LANDMARKS: Final = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 # A mirrored picture swaps left and right: CLASS_FLIP[c] is what class c becomes, LANDMARK_FLIP likewise for points.

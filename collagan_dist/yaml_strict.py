@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +20,16 @@ _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
 
 Lines = dict[tuple[str, ...], int]
+
+
+def read(path: str | Path, what: str, hint: str) -> str:
+    """The text of a YAML file. Raises ConfigError that says what could not be read, and how to mend it."""
+    try:
+        return Path(path).read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not text (UTF-8)") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the {what} ({error.strerror}); {hint}") from None
 
 
 def load(text: str, where: str, scalar: bool = False) -> tuple[Any, Lines]:

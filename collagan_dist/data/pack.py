@@ -49,12 +49,9 @@ def pack(
     Raises DataError when annotations are unsound, when OUT holds something else, or when more than `max_bad` of the
     pictures (and more than MAX_BAD_COUNT) are unusable; the shards are kept then, without a manifest.
     """
-    if (done := _already_packed(recipe)) is not None:
-        return done
-    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
-    with _only_one(recipe) as done:
-        if done is not None:
-            return done
+    with _at_work(recipe) as lots:
+        if lots is None:
+            return read_manifest(recipe.out)
         _sweep_out(Path(recipe.out), lots)
         parts = _build_missing(lots, builder or processes(workers), progress)
         return _finish(recipe, lots, parts, max_bad)
@@ -67,21 +64,15 @@ def pack_part(
 
     Parts may run at the same time, on any nodes that share OUT.
     """
-    if _already_packed(recipe) is not None:
-        return None
-    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))[index % count :: count]
-    with _only_one(recipe, part=f"{index % count}-{count}") as done:
-        return _build_missing(lots, processes(workers), progress) if done is None else None
+    with _at_work(recipe, part=f"{index % count}-{count}") as lots:
+        return _build_missing(lots[index % count :: count], processes(workers), progress) if lots is not None else None
 
 
 def merge(recipe: Recipe, max_bad: float = 0.001) -> Manifest:
     """The manifest over what the parts have built. Raises DataError naming what is missing, as `pack` does otherwise."""
-    if (done := _already_packed(recipe)) is not None:
-        return done
-    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
-    with _only_one(recipe) as done:
-        if done is not None:
-            return done
+    with _at_work(recipe) as lots:
+        if lots is None:
+            return read_manifest(recipe.out)
         parts = [finished(lot) for lot in lots]
         missing = [lot.name for lot, part in zip(lots, parts, strict=True) if part is None]
         if missing:
@@ -141,19 +132,23 @@ def _build_missing(lots: list[Lot], builder: Builder, progress: Progress) -> lis
 
 
 @contextmanager
-def _only_one(recipe: Recipe, part: str = "") -> Iterator[Manifest | None]:
-    """Only one packing at a time works on OUT, or only one a part. The locks end with their process, however it ends.
+def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[Lot] | None]:
+    """The lots of OUT, on which only one packing works at a time, or only one a part; None where OUT is finished.
 
-    Gives the manifest, and sweeps, where another one has finished meanwhile.
+    The locks end with their process, however it ends. What a packing left that was killed at its very end goes under them.
     """
     folder = Path(recipe.out, ".parts")
+    if _is_packed(recipe) and not folder.exists():
+        yield None
+        return
+    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
     held = [_lock(folder / "lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
     try:
         if part:
             held.append(_lock(folder / f"{part}.lock", fcntl.LOCK_EX))
         if Path(recipe.out, "manifest.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-        yield _read_finished(recipe)
+        yield None if _is_packed(recipe) else lots
     finally:
         for handle in held:
             os.close(handle)
@@ -183,28 +178,20 @@ def _locked(handle: int, kind: int) -> bool:
     return True
 
 
-def _already_packed(recipe: Recipe) -> Manifest | None:
+def _is_packed(recipe: Recipe) -> bool:
+    """Whether OUT is finished. Raises DataError when it holds something else."""
     out = Path(recipe.out)
     if not out.exists():
-        return None
+        return False
     if not out.is_dir():
         raise DataError(f"{out}: is a file, not a folder for shards; give another --out")
-    if (manifest := _read_finished(recipe)) is not None:
-        # What a packing left that was killed at its very end goes under the lock.
-        return manifest if not (out / ".parts").exists() else None
+    if (out / "manifest.json").exists():
+        if read_manifest(out).recipe == _lasting(recipe):
+            return True
+        raise DataError(f"{out}: holds shards of another recipe; give another --out, or remove that folder")
     if any(not p.name.startswith(".") for p in out.iterdir()) and not (out / ".parts").is_dir():
         raise DataError(f"{out}: is not empty and no folder of shards; give another --out")
-    return None
-
-
-def _read_finished(recipe: Recipe) -> Manifest | None:
-    """The manifest of a finished OUT. Raises DataError when it is another data set's."""
-    if not Path(recipe.out, "manifest.json").exists():
-        return None
-    manifest = read_manifest(recipe.out)
-    if manifest.recipe != _lasting(recipe):
-        raise DataError(f"{recipe.out}: holds shards of another recipe; give another --out, or remove that folder")
-    return manifest
+    return False
 
 
 def _lasting(recipe: Recipe) -> dict[str, Any]:

@@ -56,14 +56,7 @@ class Recipe(Section):
 
 def load_recipe(path: str, root: str | None = None, out: str | None = None, sets: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file with the command line's changes. Raises ConfigError with file, line and key."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not text (UTF-8)") from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read the recipe ({error.strerror}); the ones that exist lie in shards/"
-        ) from None
+    text = yaml_strict.read(path, "recipe", "the ones that exist lie in shards/")
     tree, lines = yaml_strict.load(text, path)
     for item in sets:
         key, value = yaml_strict.assignment(item)

@@ -91,17 +91,9 @@ class ClassMap(Section):
 
 def read_class_map(path: Path) -> tuple[ClassMap, bytes]:
     """A class map and the bytes of its file. Raises ConfigError with file, line and key."""
-    try:
-        content = path.read_bytes()
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not text (UTF-8)") from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read the class map ({error.strerror}); write one (docs/label.md shows how) and give it by --classes"
-        ) from None
+    text = yaml_strict.read(path, "class map", "write one (docs/label.md shows how) and give it by --classes")
     tree, lines = yaml_strict.load(text, str(path))
-    return validate(ClassMap, tree, str(path), lines), content
+    return validate(ClassMap, tree, str(path), lines), text.encode()
 
 
 class OnnxParser:

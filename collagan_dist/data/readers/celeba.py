@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.contract import KEY_LIMIT, Sample
+from collagan_dist.contract import KEY_LIMIT, SPLITS, Sample
 from collagan_dist.data.archives import open_tree
 from collagan_dist.data.readers.lines import read_lines
 from collagan_dist.data.recipe import Recipe
 from collagan_dist.errors import DataError
 
 IN_THE_WILD, ALIGNED = "Img/img_celeba", "Img/img_align_celeba"
-SPLITS = ("train", "valid", "test")
 
 
 def read_in_the_wild(recipe: Recipe) -> list[Sample]:

@@ -7,13 +7,12 @@ import io
 import math
 from dataclasses import dataclass
 
-from collagan_dist.contract import LANDMARKS, File
+from collagan_dist.contract import LANDMARKS, SPLITS, File
 from collagan_dist.data import archives
 from collagan_dist.errors import DataError
 
 NUMBERS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 OPTIONAL = ("split", "identity")
-_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ def _row(fields: dict[str, str], line: int, place: str) -> Row:
             raise DataError(f"{place}: {name} must be a number of pixels, found {fields[name]!r}")
         values.append(value)
     split = fields.get("split")
-    if split is not None and split not in _SPLITS:
-        raise DataError(f"{place}: split must be {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]}, found {split!r}")
+    if split is not None and split not in SPLITS:
+        raise DataError(f"{place}: split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, found {split!r}")
     return Row(line, tuple(zip(values[::2], values[1::2], strict=True)), split, fields.get("identity") or None)
 
 
