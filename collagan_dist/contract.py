@@ -40,6 +40,9 @@ LANDMARK_FLIP: Final = (1, 0, 2, 4, 3)
 
 # Kinds of holes, by name (data/holes.py makes them).
 HoleKind = Literal["block", "pattern", "noise", "none"]
+# Table 1's positions, at test only: left eye, right eye, upper, left, right and lower face.
+TestHole = Literal["block", "pattern", "noise", "none", "O1", "O2", "O3", "O4", "O5", "O6"]
+POSITIONS: Final = ("O1", "O2", "O3", "O4", "O5", "O6")
 
 # The face square is FACE_SQUARE times the larger extent of the landmarks; shards keep a MARGIN around it, which holds
 # every augmented view of it.

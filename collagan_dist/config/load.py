@@ -1,0 +1,159 @@
+"""The configuration of a run: typed, frozen, checked before any device is touched.
+
+Defaults < preset or YAML file < `--model` < `--set a.b=c`. Unknown keys, NaN, duplicate keys and YAML tags are refused
+with file, line and the nearest valid key. The resolved tree is what the run folder keeps as config.yaml.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+from collagan_dist import strict, yaml_strict
+from collagan_dist.config.models import PEERS, TASK_WEIGHTS, model_name, model_settings
+from collagan_dist.config.tree import Config, Model
+from collagan_dist.errors import ConfigError
+from collagan_dist.strict import Lines
+
+
+def presets() -> list[str]:
+    """Names of the run configurations that come with the package."""
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in resources.files("collagan_dist.presets").iterdir()
+        if p.name.endswith(".yaml")
+    )
+
+
+def load_config(source: str, model: str | None = None, sets: Iterable[str] = (), shards: str | None = None) -> Config:
+    """The configuration of preset or YAML file `source` with the command line's changes.
+
+    Raises ConfigError naming file, line and key.
+    """
+    text, where = _read_source(source)
+    tree, lines = yaml_strict.load(text, where)
+    if model is not None:
+        tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
+    for item in sets:
+        key, value = yaml_strict.assignment(item)
+        _put(tree, key, value)
+        lines = {path: line for path, line in lines.items() if path[: len(key)] != key}
+    if shards is not None:
+        _put(tree, ("data", "shards"), shards)
+    return validate(tree, where, lines)
+
+
+def validate(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
+    """A checked Config from plain data. `lines` are line numbers of keys for error messages."""
+    return strict.validate(Config, _with_weights(tree), where, lines)
+
+
+def model_label(model: Model) -> str:
+    """The paper's name of a configuration's model."""
+    return model_name(model.name, model.tasks, model.concentrated)
+
+
+def dump(config: Config) -> dict[str, Any]:
+    """Plain data that `validate` turns back into an equal Config."""
+    return config.model_dump(mode="json")
+
+
+def to_yaml(config: Config) -> str:
+    return yaml_strict.dump(dump(config))
+
+
+def identity(config: Config, manifest_hash: str | None = None) -> dict[str, Any]:
+    """The keys that say what is learned: they may not change when a run is continued."""
+    tree = dump(config)
+    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
+    del tree["model"]["gfc"]["parser"]  # a path; what it held is in the checkpoint
+    return {
+        **{section: tree[section] for section in ("model", "loss", "hole", "optim", "seed")},
+        "data": data,
+        "schedule": {"batch": tree["schedule"]["batch"]},
+        "manifest": manifest_hash,
+    }
+
+
+def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
+    return hashlib.sha256(json.dumps(identity(config, manifest_hash), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Lines "key: old -> new" for every leaf in which two plain trees differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [f"{path}: {old} -> {new}"]
+
+
+def _read_source(source: str) -> tuple[str, str]:
+    if source.endswith((".yaml", ".yml")) or "/" in source:
+        hint = f"give a YAML file or a preset: {', '.join(presets())}"
+        return yaml_strict.read(source, "configuration", hint), source
+    if source not in presets():
+        near = difflib.get_close_matches(source, presets(), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"there is no preset {source!r}{hint} Presets: {', '.join(presets())}; a file must end in .yaml"
+        )
+    return resources.files("collagan_dist.presets").joinpath(f"{source}.yaml").read_text(), f"preset {source}"
+
+
+def _with_model(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """The tree for one of the paper's models; of its loss weights, those of the tasks that remain."""
+    settings = model_settings(name)
+    tree = _merged(tree, {"model": settings})
+    weights = _dig(tree, "loss", "weights")
+    if isinstance(weights, dict):
+        _put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in settings["tasks"]})
+    return tree
+
+
+def _with_peer(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """The tree for a peer: its own preset says how it learns, the tree how long and on what, how wide and with which holes."""
+    peer, _ = yaml_strict.load(*_read_source(name.lower()))
+    own = {section: peer[section] for section in ("loss", "optim") if section in peer}
+    merged = {section: peer[section] for section in ("model", "hole", "evaluate") if section in peer}
+    return _merged({k: v for k, v in tree.items() if k not in ("loss", "optim")} | own, merged)
+
+
+def _merged(tree: Any, changes: dict[str, Any]) -> Any:
+    """`changes` laid over the tree, section by section."""
+    if not isinstance(tree, dict):
+        return changes
+    return tree | {k: _merged(tree.get(k), v) if isinstance(v, dict) else v for k, v in changes.items()}
+
+
+def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tree with every λ that it leaves open: section 4.2's for the number of tasks."""
+    tasks = _dig(tree, "model", "tasks") or Model().tasks
+    given = _dig(tree, "loss", "weights") or {}
+    if not isinstance(tasks, list | tuple) or not isinstance(given, dict):
+        return tree  # of another type: the fields say so
+    weights = dict(given)
+    for task in tasks:
+        if (rows := TASK_WEIGHTS.get(str(task))) is not None and isinstance(given.get(task, {}), dict):
+            adv, rec = rows[min(len(tasks), len(rows)) - 1]
+            weights[task] = {"adv": adv, "rec": rec, **given.get(task, {})}
+    return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
+
+
+def _dig(tree: Any, *path: str) -> Any:
+    """The value at a path of nested mappings; None where there is none."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{'.'.join(path)}: {key} is a value ({child!r}), not a section")
+        tree = child
+    tree[path[-1]] = value
