@@ -19,7 +19,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--hole",
         default="block",
         metavar="PNG|KIND",
-        help="a PNG (white = hole), or block, pattern, noise (default: %(default)s)",
+        help="a PNG (white = hole), block, pattern, noise, or O1 to O6: left eye, right eye, upper, left, right, lower face "
+        "of an upright face in the middle (default: %(default)s)",
     )
 
 
