@@ -40,9 +40,7 @@ def blend(
     lifted = grid.spread(
         _solve(grid, grid.gather(seam), grid.gather(contacts), grid.gather(degree), iterations, tolerance)
     )
-    blended = (exact + lifted).clamp(-1, 1)
-    anything = contacts.flatten(1).any(1)[:, None, None, None]
-    return torch.where(hole & anything, blended, exact)
+    return torch.where(hole, (exact + lifted).clamp(-1, 1), exact)
 
 
 def _equations(
@@ -130,7 +128,7 @@ def _solve(
     if not grid.count:
         return x
     start = grid.sums(seam) / grid.sums(contacts).clamp(min=1)
-    grid.pictures(x).copy_(start * (grid.pictures(degree) > 0))
+    grid.pictures(x).copy_(start.expand_as(grid.pictures(x)))
     residual = seam[: grid.rows] - grid.laplacian(x, degree)
     direction = torch.zeros_like(seam)  # its last row stays zero: the neighbour that is none
     direction[: grid.rows] = residual
