@@ -225,3 +225,12 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
     assert (view.image_size, training.image_size) == (64, 32)
     assert view.positions == "fixed" and view.fixed["O2"] == (1, 2, 3, 4) and view.hole == "O2"
     assert view.fill == training.fill == "mean" and view.face_square == training.face_square == 2.5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_gpu_makes_the_same_holes(shards: Manifest, name: str) -> None:
+    points = first_batch(shards).points_BK2
+    assert points is not None
+    for places, there in ((Places(points), Places(points.cuda())), (Places(), Places())):
+        assert torch.equal(places.hole(name, 32, 64, CPU), there.hole(name, 32, 64, torch.device("cuda")).cpu())
