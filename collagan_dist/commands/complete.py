@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="block",
         metavar="PNG|KIND",
         help="a PNG (white = hole), block, pattern, noise, or O1 to O6: left eye, right eye, upper, left, right, lower face "
-        "of an upright face in the middle (default: %(default)s)",
+        "where a face cut as for training has them (default: %(default)s)",
     )
 
 
