@@ -158,7 +158,13 @@ def _evaluations(path: Path) -> tuple[Evaluation, ...]:
         item = evaluation(_read_json(file))
         if item.values:
             found.setdefault(item.subject, item)
-    return tuple(found.values())
+    # Without metrics.json the headline is one with training's kind of holes, before positions and blended ones.
+    ordered = list(found.values())
+    return tuple(ordered if files[:1] == first[:1] else sorted(ordered, key=_rank))
+
+
+def _rank(item: Evaluation) -> tuple[bool, bool]:
+    return item.hole.startswith("O"), bool(item.blend)
 
 
 def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
