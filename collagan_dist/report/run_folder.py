@@ -91,7 +91,7 @@ def read_run(path: Path) -> Run:
         evaluations=_evaluations(path),
         grids=_grids(path / "grids"),
         columns=_columns(path / "grids" / "columns.json"),
-        sheets=tuple(_visible(path / "evaluation", "*.png")),
+        sheets=tuple(sorted(_visible(path / "evaluation", "*.png"), key=_sheet_rank)),
         checkpoints=_checkpoints(path / "checkpoints"),
     )
 
@@ -165,6 +165,11 @@ def _evaluations(path: Path) -> tuple[Evaluation, ...]:
 
 def _rank(item: Evaluation) -> tuple[bool, bool]:
     return item.hole.startswith("O"), bool(item.blend)
+
+
+def _sheet_rank(path: Path) -> tuple[bool, bool]:
+    """The same by the file's name: test-block, test-O1-blended."""
+    return "-O" in path.stem, path.stem.endswith("-blended")
 
 
 def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
