@@ -24,12 +24,12 @@ _INNERMOST = 4  # pixels that the bottleneck, and the discriminator's logit, see
 class ContextEncoder(nn.Module):
     """Filled picture (B, 3, S, S) to a completed one in (-1, 1), through a bottleneck of 1x1."""
 
-    def __init__(self, size: int, width: int, bottleneck: int) -> None:
+    def __init__(self, size: int, width: int, bottleneck: int, channels: int = 3) -> None:
         super().__init__()
         widths = ladder(size, _INNERMOST, 8 * width, width)
         outwards = widths[::-1]
         self.encoder = nn.Sequential(
-            *_halvings(widths),
+            *_halvings([channels, *widths]),
             nn.Conv2d(widths[-1], bottleneck, _INNERMOST, bias=False),
             nn.BatchNorm2d(bottleneck),
             nn.LeakyReLU(0.2),
@@ -55,7 +55,7 @@ class Discriminator(nn.Module):
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         widths = ladder(size, _INNERMOST, 8 * width, width)
-        self.layers = nn.Sequential(*_halvings(widths), nn.Conv2d(widths[-1], 1, _INNERMOST, bias=False))
+        self.layers = nn.Sequential(*_halvings([3, *widths]), nn.Conv2d(widths[-1], 1, _INNERMOST, bias=False))
         self.apply(_initialize)
 
     def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
@@ -70,17 +70,18 @@ class CEStep(Step):
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    return ContextEncoder(config.data.image_size, config.model.widths.generator, config.model.ce.bottleneck)
+    model = config.model
+    return ContextEncoder(config.data.image_size, model.widths.generator, model.ce.bottleneck, 3 + model.mask_channel)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
     return Unconditional(Discriminator(config.data.image_size, config.model.widths.discriminator))
 
 
-def _halvings(widths: list[int]) -> list[nn.Module]:
-    """4x4 convolutions with stride 2, normalised but for the first."""
-    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
-    for cin, cout in itertools.pairwise(widths):
+def _halvings(channels: list[int]) -> list[nn.Module]:
+    """4x4 convolutions with stride 2 from one number of channels to the next, normalised but for the first."""
+    layers: list[nn.Module] = [nn.Conv2d(channels[0], channels[1], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+    for cin, cout in itertools.pairwise(channels[1:]):
         layers += [nn.Conv2d(cin, cout, 4, 2, 1, bias=False), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
     return layers
 

@@ -24,12 +24,13 @@ class Generator(nn.Module):
     With a width of 64 and S = 128: encoder 32-64-128-256 of 2, 2, 2 and 4 convolutions, full layers of 4096 and 16384.
     """
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, size: int, width: int, channels: int = 3) -> None:
         super().__init__()
         widths = ladder(size, _FULL, 4 * width)
         deepest, cells = widths[-1], widths[-1] * _FULL**2
         self.encoder = nn.ModuleList(
-            _convolutions([cin, *[cout] * _depth(cout, deepest)]) for cin, cout in itertools.pairwise([3, *widths])
+            _convolutions([cin, *[cout] * _depth(cout, deepest)])
+            for cin, cout in itertools.pairwise([channels, *widths])
         )
         self.full = nn.Sequential(nn.Linear(cells, 64 * width), nn.ReLU(), nn.Linear(64 * width, cells), nn.ReLU())
         self.decoder = nn.ModuleList(

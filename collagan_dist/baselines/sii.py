@@ -8,6 +8,8 @@ for D; both codes keep z in [-1, 1] and take -log D(G(z)) as the prior loss, whe
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,7 @@ class Generator(nn.Module):
     def __init__(self, length: int, size: int, width: int) -> None:
         super().__init__()
         widths = ladder(size, _INNERMOST, 8 * width, width)[::-1]
-        self.length, self.size, self.widest = length, size, widths[0]
+        self.length, self.widest = length, widths[0]
         self.project = nn.Linear(length, widths[0] * _INNERMOST**2)
         layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
         for cin, cout in itertools.pairwise(widths):
@@ -94,10 +96,9 @@ class SIIStep(Step):
                 outputs = self._generate(batch)
             adv = self._adversarial(batch, outputs["inpainting"])
             loss = self.weights["inpainting"][0] * adv
-            rate = self._rate(self.config.optim.generator, number)
-            self.engine.update(loss, self.networks.generator_optimizer, rate)
+            norm = self.update_generator(loss, number)
         self.networks.average(self.config.optim.ema)
-        return values | {"loss/inpainting/adv": adv.detach(), "loss/total": loss.detach()}
+        return values | {"loss/inpainting/adv": adv.detach(), "loss/total": loss.detach()} | norm
 
     def _adversarial(self, batch: Batch, output_B3HW: torch.Tensor) -> torch.Tensor:
         with frozen(self.networks.discriminators), self.engine.autocast():
@@ -114,12 +115,12 @@ class SIIPredictor(Predictor):
         assert self.discriminators is not None
         size = batch.input_B3HW.shape[-1]
         # Tensors made here are normal ones, whatever mode the caller is in: the search needs gradients.
-        with torch.inference_mode(False), torch.enable_grad():
-            seen, hole = seen_at(batch.input_B3HW.clone(), batch.hole_B1HW.clone(), self.generator.size)
-            z = noise(batch.keys_B2.clone(), self.generator.length)
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.engine.device.type, enabled=False):
+            seen, hole = seen_at(batch.input_B3HW.clone(), batch.hole_B1HW.clone(), self.config.data.image_size)
+            z = noise(batch.keys_B2.clone(), self.config.model.sii.z)
             z = search(self.generator, self.discriminators, seen, hole, z, self.config.evaluate.search)
-        with torch.inference_mode():
-            output = self.generator.decode(z)
+        with _searched(self.generator), torch.inference_mode():
+            output = self.generator.decode(z)  # type: ignore[operator]
             if output.shape[-1] != size:
                 output = F.interpolate(output, (size, size), mode="bilinear", antialias=True)
         return {"inpainting": output}
@@ -135,21 +136,30 @@ def search(
 ) -> torch.Tensor:
     """The z to which Adam comes from `z_BN`, each picture on its own: batch statistics are those of training, sums are not shared.
 
-    In float32. Leaves both networks as they were found.
+    Leaves both networks as they were found.
     """
-    modes = generator.training, discriminators.training
-    generator.eval(), discriminators.eval()
     weights = neighbour_weights(hole_B1HW, how.window)
     z = z_BN.detach().clone().requires_grad_(True)
     adam = torch.optim.Adam([z], lr=how.lr)
-    for _ in range(how.steps):
-        loss = losses(generator, discriminators, image_B3HW, weights, z, how.prior)
-        (z.grad,) = torch.autograd.grad(loss.sum(), [z])
-        adam.step()
-        with torch.no_grad():
-            z.clamp_(-1, 1)
-    generator.train(modes[0]), discriminators.train(modes[1])
+    with _searched(generator, discriminators):
+        for _ in range(how.steps):
+            loss = losses(generator, discriminators, image_B3HW, weights, z, how.prior)
+            (z.grad,) = torch.autograd.grad(loss.sum(), [z])
+            adam.step()
+            with torch.no_grad():
+                z.clamp_(-1, 1)
     return z.detach()
+
+
+@contextmanager
+def _searched(*networks: nn.Module) -> Iterator[None]:
+    """Inside, batch normalization uses the statistics of training."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    yield
+    for network, mode in zip(networks, modes, strict=True):
+        network.train(mode)
 
 
 def losses(

@@ -136,7 +136,9 @@ class Journal:
 def _grid_batch(setup: Setup) -> Batch:
     splits = setup.manifest.splits
     split = next((s for s in ("valid", "test") if splits.get(s)), setup.config.data.split)
-    return setup.first_batch(split, setup.view(training=False), _GRID_ROWS)
+    config = setup.config
+    hole = config.evaluate.hole if config.hole.kind == "none" else None  # SII learns whole faces and completes
+    return setup.first_batch(split, setup.view(training=False, hole=hole), _GRID_ROWS)
 
 
 class _Progress:
