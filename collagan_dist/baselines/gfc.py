@@ -159,8 +159,8 @@ class GFCStep(Step):
             with self.engine.autocast():
                 real, fake = self._judges[name](reals[name], pictures.detach())
             losses.append(objective.discriminator_term(real, fake))
-            values[_LOGGED[name].format("disc")] = losses[-1].detach()
-            values[f"accuracy/{name}"] = objective.accuracy(real, fake)
+            values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
+            values[f"accuracy/inpainting{_SUFFIX[name]}"] = objective.accuracy(real, fake)
         return values | self.update_discriminators(torch.stack(losses).sum(), number)
 
     def completion_phase(
@@ -180,7 +180,7 @@ class GFCStep(Step):
             with frozen(judges), self.engine.autocast():
                 (logits,) = getattr(judges, name)(pictures)
             adv = objective.generator_term(logits, self.config.loss.adv)
-            loss, values[_LOGGED[name].format("adv")] = loss + adv_weight * adv, adv.detach()
+            loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
         if parsed is not None and judges.parser is not None:
             parsing = self._parsing(batch, parsed)
             loss = loss + self.config.model.gfc.parsing * parsing
@@ -197,8 +197,8 @@ class GFCStep(Step):
         return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
 
 
-# Names of what is logged of each discriminator.
-_LOGGED = {"local": "loss/inpainting/{}_local", "whole": "loss/inpainting/{}"}
+# How what is logged of each discriminator ends.
+_SUFFIX = {"local": "_local", "whole": ""}
 
 
 def block_of(picture_BCHW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:

@@ -35,13 +35,22 @@ def peer(manifest: Manifest, name: str, parser: object = None, **changes: Any) -
     search = {"hole": "block", "search": {"steps": 20, "lr": 0.05}}
     sections = {"model": model, "evaluate": {**tree.get("evaluate", {}), **(search if name == "sii" else {})}}
     sections |= {key: tree[key] for key in ("loss", "hole", "optim") if key in tree}
-    return small(manifest.folder, **sections, **changes)
+    sections["optim"] = {**sections["optim"], "ema": 0.9}
+    return small(manifest.folder, **{**sections, **changes})
 
 
 def train_parser(manifest: Manifest, size: int = 32) -> Config:
-    """A parsing network that has seen next to nothing."""
-    model = {"tasks": ["segmentation"], "concentrated": False, "widths": {"generator": 4, "discriminator": 4}}
-    return small(manifest.folder, model=model, hole={"kind": "none"}, schedule__steps=3, data__image_size=size)
+    """A parsing network that learns nothing: the same weights on every machine."""
+    model: dict[str, Any] = {
+        "tasks": ["segmentation"],
+        "concentrated": False,
+        "widths": {"generator": 4, "discriminator": 4},
+    }
+    model["output_bias"] = "zero"
+    still = {"generator": {"lr": 1e-12}, "discriminators": {"lr": 1e-12}}
+    return small(
+        manifest.folder, model=model, hole={"kind": "none"}, optim=still, schedule__steps=3, data__image_size=size
+    )
 
 
 def start(config: Config) -> tuple[Step, Networks]:
