@@ -15,6 +15,7 @@ from collagan_dist.contract import Batch, World
 from collagan_dist.data import holes
 from collagan_dist.data.archives import PICTURES
 from collagan_dist.data.picture import Unusable, read_picture
+from collagan_dist.data.positions import Places
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import build_engine
@@ -32,13 +33,14 @@ from collagan_dist.training.run_folder import read_config
 _OVERLAY = 0.45  # opacity of label colours over the completed picture
 
 
-def complete(run: Path, source: Path, out: Path, hole: str, blend: str = "none") -> list[Path]:
+def complete(run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none") -> list[Path]:
     """Complete a picture or a folder of them; the sheets, one a picture, in the order of names.
 
     Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png.
     """
     config = read_config(run)
     pictures = _sources(source)
+    hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
     device = devices.pick_device(World())
     engine = build_engine(config.runtime, World(), device)
@@ -82,8 +84,11 @@ def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch
     image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
     uid = np.array([counter.name_id(path.stem)])
     keys = torch.from_numpy(counter.sample_keys(config.seed, -1, uid)).to(device)
-    mask = holes.HOLES[hole](keys, size) if hole in holes.HOLES else _read_hole(hole, size).to(device)
-    filled = holes.occlude(image, mask, hole if hole in holes.HOLES else "given", keys)
+    if hole in holes.HOLES:
+        kind, mask = hole, holes.HOLES[hole](keys, size, Places(fixed=config.evaluate.fixed))
+    else:
+        kind, mask = "given", _read_hole(hole, size).to(device)
+    filled = holes.occlude(image, mask, kind, keys, config.hole.fill)
     return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)
 
 
