@@ -14,9 +14,10 @@ from torch import nn
 from collagan_dist.baselines.layers import Unconditional, ladder
 from collagan_dist.config import Config
 from collagan_dist.contract import Batch
+from collagan_dist.errors import ConfigError
 from collagan_dist.models.generator import _initialize
 from collagan_dist.tasks.base import Task
-from collagan_dist.training.step import Step
+from collagan_dist.training.step import Step, Values
 
 _INNERMOST = 4  # pixels that the bottleneck, and the discriminator's logit, see of the last layer
 
@@ -64,6 +65,14 @@ class Discriminator(nn.Module):
 
 class CEStep(Step):
     """The plain step with L2 over the whole picture."""
+
+    def __call__(self, batch: Batch, number: int) -> Values:
+        if len(batch.image_B3HW) < 2:
+            raise ConfigError(
+                "schedule.batch: CE normalises its bottleneck of one pixel over the samples of a rank, and one sample has no spread; "
+                "give every rank at least 2"
+            )
+        return super().__call__(batch, number)
 
     def reconstruction(self, name: str, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
         return (output - target).square().mean()

@@ -86,7 +86,10 @@ def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
 
 
 class SIIStep(Step):
-    """One update of D, then model.sii.generator_updates of G, all from the same z; whole pictures."""
+    """One update of D, then model.sii.generator_updates of G, all from the same z; whole pictures.
+
+    It has nothing to learn but the adversarial part: schedule.adv_from is not looked at.
+    """
 
     def __call__(self, batch: Batch, number: int) -> Values:
         outputs = self._generate(batch)
@@ -107,7 +110,10 @@ class SIIStep(Step):
 
 
 class SIIPredictor(Predictor):
-    """G(z) of the z found for each picture, at the picture's own size."""
+    """G(z) of the z found for each picture, at the picture's own size.
+
+    Always in float32 and with the running statistics, whatever evaluate.batch_norm says: a search hangs on no batch mate.
+    """
 
     judges = True
 
@@ -157,9 +163,11 @@ def _searched(*networks: nn.Module) -> Iterator[None]:
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
-    yield
-    for network, mode in zip(networks, modes, strict=True):
-        network.train(mode)
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
 
 
 def losses(

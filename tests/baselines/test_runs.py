@@ -90,9 +90,9 @@ def test_sii_from_training_to_completion(shards: Manifest, drawn: Path, tmp_path
     content = bytearray(discriminators.read_bytes())
     content[-3] ^= 1
     discriminators.write_bytes(content)
-    with pytest.raises(CheckpointError, match="discriminators.safetensors: is damaged or edited"):
+    with pytest.raises(CheckpointError, match=r"discriminators.safetensors: is damaged or edited"):
         complete(out, photo, tmp_path / "damaged", "block")
-    with pytest.raises(ConfigError, match="--onnx: .* is SII, which searches at test"):
+    with pytest.raises(ConfigError, match=r"--onnx: .* is SII, which searches at test"):
         export(run, tmp_path / "onnx", onnx=True)
 
 

@@ -59,6 +59,12 @@ def test_ce_is_l2_over_the_whole_picture(shards: Manifest) -> None:
     assert values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
 
 
+def test_ce_needs_two_samples_a_rank(shards: Manifest) -> None:
+    step, _ = start(peer(shards, "ce"))
+    with pytest.raises(ConfigError, match=r"schedule.batch: .* give every rank at least 2"):
+        step(smooth(1, 32), 0)
+
+
 def test_sii_learns_from_whole_pictures_alone(shards: Manifest) -> None:
     """What is filled in and where holes are changes nothing."""
     found = []
