@@ -25,12 +25,19 @@ def generator_term(logits: torch.Tensor, form: str) -> torch.Tensor:
     return GENERATOR_TERMS[form](logits.float()).mean()
 
 
-def discriminator_term(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-    """D's loss of one task: -(log D(x, y) + log(1 - D(x, G))) / 2; ln 2 while D cannot tell.
+def discriminator_term(real_logits: torch.Tensor, fake_logits: torch.Tensor, fake_weight: float = 1.0) -> torch.Tensor:
+    """D's loss of one task: -(log D(x, y) + w log(1 - D(x, G))) / 2; ln 2 while D cannot tell and w is 1.
 
-    λ_adv does not weigh it (pix2pix), and eq. 1's printed 1 - log D would leave it without a bound.
+    w is 1 as in pix2pix, or λ_adv as eq. 1 has it. Its printed 1 - log D would leave D's loss without a bound.
     """
-    return (-F.logsigmoid(real_logits.float()).mean() - F.logsigmoid(-fake_logits.float()).mean()) / 2
+    fake = F.logsigmoid(-fake_logits.float()).mean()
+    return (-F.logsigmoid(real_logits.float()).mean() - fake_weight * fake) / 2
+
+
+def accuracy(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """Share of patches that D tells right, real and fake ones weighing the same: 1/2 by guessing, 1 when D has won."""
+    right = (real_logits.detach() > 0).float().mean() + (fake_logits.detach() < 0).float().mean()
+    return right / 2
 
 
 def weighted_sum(

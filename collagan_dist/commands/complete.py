@@ -21,10 +21,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG|KIND",
         help="a PNG (white = hole), or block, pattern, noise (default: %(default)s)",
     )
+    parser.add_argument(
+        "--blend", choices=("none", "poisson"), default="none", help="Poisson blending (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.training.complete import complete
 
-    results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole)
+    results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole, args.blend)
     print(f"{args.out}: {len(results)} picture(s) completed; see {results[0]}")

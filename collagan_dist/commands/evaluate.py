@@ -6,17 +6,31 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from collagan_dist.contract import HoleKind
+from collagan_dist.contract import TestHole
 
 HELP = "score a trained model on a split, beside trivial baselines; over all ranks"
-EXAMPLE = "collagan evaluate runs/demo --split test"
+EXAMPLE = "collagan evaluate runs/demo --split test --hole O1,O2 --blend both"
+
+_BLENDS = {"none": ("none",), "poisson": ("poisson",), "both": ("none", "poisson")}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
-    parser.add_argument("--hole", choices=get_args(HoleKind), help="kind of holes (default: those of training)")
+    parser.add_argument(
+        "--hole",
+        type=_holes,
+        default=(),
+        metavar="KIND[,KIND...]",
+        help=f"kinds of holes: {', '.join(get_args(TestHole))} (default: that of training)",
+    )
+    parser.add_argument(
+        "--blend", choices=_BLENDS, default="none", help="Poisson blending of completions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change a key, as evaluate.readout=argmax"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,9 +38,20 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.training.score import score
 
     world = detect()
-    metrics, path = score(Path(args.model), world, args.data, args.split, args.hole)
+    results = score(Path(args.model), world, args.data, args.split, args.hole, _BLENDS[args.blend], args.set)
     if world.is_main:
         from collagan_dist.commands.tables import metrics_table
 
-        metrics_table(metrics)
-        print(path)
+        for metrics, path in results:
+            metrics_table(metrics)
+            print(path)
+
+
+def _holes(text: str) -> tuple[str, ...]:
+    kinds = tuple(dict.fromkeys(text.split(",")))
+    for kind in kinds:
+        if kind not in get_args(TestHole):
+            raise argparse.ArgumentTypeError(
+                f"{kind!r} is no kind of hole; choose from {', '.join(get_args(TestHole))}"
+            )
+    return kinds

@@ -26,6 +26,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     baselines = metrics.get("baselines", {})
     subset = metrics.get("baselines_subset", {}).get("samples")
     title = f"{metrics['samples']} {metrics['split']} samples, {'no' if metrics['hole'] == 'none' else metrics['hole']} holes"
+    title += ", blended" if metrics["blend"] == "poisson" else ""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):

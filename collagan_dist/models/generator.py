@@ -14,20 +14,20 @@ _NOISY_LAYERS = 3  # decoder layers with dropout, where z of eq. 1 enters
 
 
 class Generator(nn.Module):
-    """Masked picture (B, 3, S, S) to task outputs (B, channels, S, S) in (-1, 1).
+    """Masked picture (B, inputs, S, S) to task outputs (B, channels, S, S) in (-1, 1).
 
     The encoder halves the picture down to 1x1: log2(S) layers, 7 at 128 pixels. The decoder mirrors it and gets the
     encoder's features by concatenation. Batch normalization everywhere but in the first layer, the 1x1 bottleneck
     (where it would normalise single values) and the output.
     """
 
-    def __init__(self, channels: int, image_size: int, width: int, noise: float) -> None:
+    def __init__(self, channels: int, image_size: int, width: int, noise: float, inputs: int = 3) -> None:
         super().__init__()
         levels = int(math.log2(image_size))
         widths = [width * min(2**i, _MAX_FACTOR) for i in range(levels)]
         self.encoder = nn.ModuleList(
             _down(cin, cout, norm=0 < i < levels - 1)
-            for i, (cin, cout) in enumerate(zip([3, *widths], widths, strict=False))
+            for i, (cin, cout) in enumerate(zip([inputs, *widths], widths, strict=False))
         )
         # Decoder layer j turns level levels-j into levels-j-1; all but the first see encoder features beside their own.
         self.decoder = nn.ModuleList(

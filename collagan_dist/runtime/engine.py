@@ -48,13 +48,16 @@ class Engine:
         """Networks run inside; losses are computed outside, in float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def update(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
-        """One step of the optimizer down the gradient of `loss`."""
+    def update(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer, lr: float) -> torch.Tensor:
+        """One step of the optimizer down the gradient of `loss`; the gradient's L2 norm, a scalar on the device."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = lr
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         optimizer.step()
+        return norm
 
 
 class DDPEngine(Engine):

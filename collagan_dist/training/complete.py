@@ -23,15 +23,16 @@ from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
+from collagan_dist.training.evaluate import BLENDS
 from collagan_dist.training.grids import draw_grid, png
-from collagan_dist.training.networks import build_generator
-from collagan_dist.training.run_folder import load_generator, read_config
-from collagan_dist.training.step import Pictures, split_channels
+from collagan_dist.training.methods import load_predictor
+from collagan_dist.training.predict import Pictures
+from collagan_dist.training.run_folder import read_config
 
 _OVERLAY = 0.45  # opacity of label colours over the completed picture
 
 
-def complete(run: Path, source: Path, out: Path, hole: str) -> list[Path]:
+def complete(run: Path, source: Path, out: Path, hole: str, blend: str = "none") -> list[Path]:
     """Complete a picture or a folder of them; the sheets, one a picture, in the order of names.
 
     Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png.
@@ -42,16 +43,12 @@ def complete(run: Path, source: Path, out: Path, hole: str) -> list[Path]:
     device = devices.pick_device(World())
     engine = build_engine(config.runtime, World(), device)
     tasks = build_tasks(config)
-    generator = engine.place(build_generator(config, tasks))
-    load_generator(run, generator)
-    generator.eval()
+    predictor, _ = load_predictor(run, config, engine, tasks)
     out.mkdir(parents=True, exist_ok=True)
     sheets = []
     for path in pictures:
         batch = _batch(path, config, hole, engine.device)
-        with torch.inference_mode(), engine.autocast():
-            outputs = split_channels(generator(batch.input_B3HW, batch.keys_B2), tasks)
-        sheets.append(_write(out, path.stem, batch, outputs, tasks))
+        sheets.append(_write(out, path.stem, batch, BLENDS[blend](predictor(batch), batch), tasks))
     return sheets
 
 

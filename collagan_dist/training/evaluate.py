@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from collagan_dist.contract import Batch
 from collagan_dist.data import geometry, order
 from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.data.shards import DamagedSample, Split, Stored
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.tasks import poisson
 from collagan_dist.tasks.base import Rows, Task
 from collagan_dist.training.build import Setup, plain_plan
-from collagan_dist.training.step import Pictures, split_channels
+from collagan_dist.training.predict import Blend, Pictures, Predictor
 
 _STATISTICS_SAMPLES = 2048  # training samples behind the mean landmarks
 _BATCH = 32
@@ -26,27 +26,61 @@ _BATCH = 32
 Measured = dict[str, Rows]
 
 
-def evaluate(setup: Setup, generator: nn.Module, split: str, hole: str, baselines: int) -> dict[str, Any]:
-    """metrics.json of a generator: see the contract in docs/run-folder.md. Collective; every rank gets the result.
+@dataclass(frozen=True)
+class Evaluation:
+    """`metrics` as in metrics.json; `samples` are what they are made of: `ids` (N,) and, by metric, one row a sample."""
 
-    Baselines are computed on the first `baselines` samples, and `baselines_subset.model` repeats the generator on those.
+    metrics: dict[str, Any]
+    samples: dict[str, np.ndarray]
+
+
+def evaluate(
+    setup: Setup, predictor: Predictor, split: str, hole: str, baselines: int, blends: Sequence[str] = ("none",)
+) -> list[Evaluation]:
+    """A model on the samples of a split, once for each of `blends` (BLENDS). Collective; every rank gets the result.
+
+    docs/run-folder.md has the metrics. Baselines are computed on the first `baselines` samples, and
+    `baselines_subset.model` repeats the model on those.
     """
+    if blends != ("none",) and "inpainting" not in setup.tasks:
+        raise ConfigError(f"--blend: the model has no completions to blend, only {', '.join(setup.tasks)}")
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
-    statistics = _statistics(setup) if baselines else {}
-    mine = order.shares(len(loader.split), setup.world)
+    count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
+    few = min(baselines, count)
+    statistics = _statistics(setup) if few else {}
     ids: list[int] = []
-    measured: list[Measured] = []
+    measured: dict[str, list[Measured]] = {blend: [] for blend in blends}
     trivial: list[dict[str, Measured]] = []
-    for batch in loader.batches(plain_plan(mine, _BATCH)):
+    for batch in loader.batches(plain_plan(order.shares(count, setup.world), _BATCH)):
         ids += batch.ids_B.tolist()
-        measured.append(_measure(setup.tasks, run(generator, batch, setup), batch))
-        if (few := _head(batch, baselines)) is not None:
-            trivial.append(_baselines(setup.tasks, few, statistics))
-    parts = setup.group.gather((np.array(ids, np.int64), _concatenate(measured), _concatenate_named(trivial)))
+        outputs = predictor(batch)
+        for blend in blends:
+            measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
+        if (first := _head(batch, few)) is not None:
+            trivial.append(_baselines(setup.tasks, first, statistics))
+    mine = (np.array(ids, np.int64), {b: _concatenate(m) for b, m in measured.items()}, _concatenate_named(trivial))
+    parts = [part for part in setup.group.gather(mine) if len(part[0])]
     damaged = [one for found in setup.group.gather(loader.damaged) for one in found]
     _check(setup, damaged)
-    result = _summary(setup, parts, split, hole, min(baselines, len(loader.split)))
-    return {**result, "damaged": len(damaged)} if damaged else result
+    if not parts:
+        raise DataError(
+            f"{setup.manifest.folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`"
+        )
+    about = {"damaged": len(damaged)} if damaged else {}
+    results = []
+    for blend in blends:
+        scored = _summary(setup.tasks, [(i, m[blend], t) for i, m, t in parts], few)
+        head = {"split": split, "hole": hole, "blend": blend, "samples": sum(len(p[0]) for p in parts)}
+        results.append(replace(scored, metrics={**head, **scored.metrics, **about}))
+    return results
+
+
+def _blended(outputs: Pictures, batch: Batch) -> Pictures:
+    return {**outputs, "inpainting": poisson.blend(outputs["inpainting"], batch)}
+
+
+# What becomes of a completion before it is scored.
+BLENDS: dict[str, Blend] = {"none": lambda outputs, batch: outputs, "poisson": _blended}
 
 
 def _check(setup: Setup, damaged: list[Damaged]) -> None:
@@ -55,15 +89,6 @@ def _check(setup: Setup, damaged: list[Damaged]) -> None:
         for one in damaged:
             print(f"warning: {one.reason}; it was left out", file=sys.stderr, flush=True)
     check_damaged(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)
-
-
-def run(generator: nn.Module, batch: Batch, setup: Setup) -> Pictures:
-    """Outputs by task of a generator at test: running statistics, no noise."""
-    generator.eval()
-    with torch.inference_mode(), setup.engine.autocast():
-        output = generator(batch.input_B3HW, batch.keys_B2)
-    generator.train()
-    return split_channels(output, setup.tasks)
 
 
 def _measure(tasks: dict[str, Task], outputs: Pictures, batch: Batch) -> Measured:
@@ -126,34 +151,23 @@ def _concatenate_named(parts: list[dict[str, Measured]]) -> dict[str, Measured]:
     return {name: _concatenate([p[name] for p in parts]) for name in (parts[0] if parts else ())}
 
 
-def _summary(setup: Setup, parts: list[Any], split: str, hole: str, few: int) -> dict[str, Any]:
-    parts = [p for p in parts if len(p[0])]
-    if not parts:
-        raise DataError(
-            f"{setup.manifest.folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`"
-        )
+def _summary(tasks: dict[str, Task], parts: list[Any], few: int) -> Evaluation:
+    """What all ranks' (ids, rows, baselines' rows) say together."""
     ids = np.concatenate([p[0] for p in parts])
     order_of_ids = np.argsort(ids)
     rows = _sorted(_concatenate([p[1] for p in parts]), order_of_ids)
-    values, errors = _summarize(setup.tasks, rows)
-    result: dict[str, Any] = {
-        "split": split,
-        "hole": hole,
-        "blend": "none",
-        "samples": len(ids),
-        **values,
-        "se": errors,
-    }
+    values, errors = _summarize(tasks, rows)
+    result: dict[str, Any] = {**values, "se": errors}
     with_some = [p for p in parts if p[2]]
     if with_some:  # the segmentation task alone has no trivial competitor
         few_order = np.argsort(np.concatenate([p[0][p[0] < few] for p in with_some]))
         named = _concatenate_named([p[2] for p in with_some])
-        result["baselines"] = {name: _summarize(setup.tasks, _sorted(m, few_order))[0] for name, m in named.items()}
+        result["baselines"] = {name: _summarize(tasks, _sorted(m, few_order))[0] for name, m in named.items()}
         count = int((ids < few).sum())
         if count < len(ids):
             subset = {task: {name: v[:count] for name, v in task_rows.items()} for task, task_rows in rows.items()}
-            result["baselines_subset"] = {"samples": count, "model": _summarize(setup.tasks, subset)[0]}
-    return result
+            result["baselines_subset"] = {"samples": count, "model": _summarize(tasks, subset)[0]}
+    return Evaluation(result, {"ids": ids[order_of_ids]} | {k: v for task in rows.values() for k, v in task.items()})
 
 
 def _sorted(measured: Measured, by: np.ndarray) -> Measured:

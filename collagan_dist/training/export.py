@@ -19,7 +19,7 @@ from collagan_dist.contract import CLASSES
 from collagan_dist.errors import ConfigError
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.exported import CONFIG, FORMAT, MANIFEST, ONNX, WEIGHTS
-from collagan_dist.training.networks import build_generator
+from collagan_dist.training.methods import build_generator
 from collagan_dist.training.run_folder import Scored, read_config, read_scored
 
 _CLASS_MAP = """# What `collagan label --model {onnx}` needs to know of {onnx}.
@@ -98,7 +98,7 @@ def _write_onnx(folder: Path, scored: Scored, config: Config) -> None:
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             network,
-            (torch.zeros(2, 3, size, size),),
+            (torch.zeros(2, 3 + config.model.mask_channel, size, size),),
             str(folder / ONNX),
             dynamo=True,
             input_names=["x"],
@@ -107,7 +107,7 @@ def _write_onnx(folder: Path, scored: Scored, config: Config) -> None:
             external_data=False,
             verbose=False,
         )
-    if "segmentation" in tasks:
+    if "segmentation" in tasks and not config.model.mask_channel:
         head = _CLASS_MAP.format(onnx=ONNX, size=size, outputs=", ".join(tasks))
         files.write_text(folder / Path(ONNX).with_suffix(".yaml"), head + yaml_strict.dump(_class_map()))
 

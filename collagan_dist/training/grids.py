@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from collagan_dist import files
 from collagan_dist.contract import Batch
 from collagan_dist.tasks.inpainting import to_bytes
 from collagan_dist.training.build import Setup
-from collagan_dist.training.evaluate import run
-from collagan_dist.training.step import Pictures
+from collagan_dist.training.predict import Blend, Pictures, Predictor
 
 _GAP = 2  # pixels between pictures
 
@@ -48,9 +46,10 @@ def png(image_HW3: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_grid(path: Path, setup: Setup, generator: nn.Module, batch: Batch) -> list[str]:
-    """A grid of the batch as PNG file `path`; the titles of its columns."""
+def write_grid(path: Path, setup: Setup, predictor: Predictor, batch: Batch, blend: Blend | None = None) -> list[str]:
+    """A grid of the batch as PNG file `path`; the titles of its columns. `blend` is what becomes of the outputs before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = columns(setup, run(generator, batch, setup), batch)
+    outputs = predictor(batch)
+    pictures = columns(setup, blend(outputs, batch) if blend else outputs, batch)
     files.write_bytes(path, png(draw_grid(pictures)))
     return list(pictures)

@@ -27,7 +27,9 @@ from collagan_dist.runtime.metrics import MetricsFile, finite
 from collagan_dist.training.build import Setup
 from collagan_dist.training.evaluate import evaluate
 from collagan_dist.training.grids import write_grid
+from collagan_dist.training.methods import predictor_of
 from collagan_dist.training.networks import Networks
+from collagan_dist.training.predict import Predictor
 from collagan_dist.training.step import Values
 
 _GRID_ROWS = 8
@@ -103,23 +105,26 @@ class Journal:
 
     def evaluation(self, step: int, networks: Networks) -> None:
         """An eval line. Collective."""
+        predictor = self._predictor(networks)
         config = self.setup.config.evaluate
         self.setup.group.broadcast_tensors(networks.buffers())
-        metrics = evaluate(
-            self.setup, networks.scored, config.split, config.hole or self.setup.config.hole.kind, baselines=0
+        (result,) = evaluate(
+            self.setup, predictor, config.split, config.hole or self.setup.config.hole.kind, baselines=0
         )
         if self._file is not None:
-            self._file.write("eval", step, metrics)
+            self._file.write("eval", step, result.metrics)
 
     def grid(self, step: int, networks: Networks) -> None:
         """A picture grid of the first samples that are not trained on."""
         if self.setup.world.is_main:
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
-            titles = write_grid(
-                self.run / "grids" / f"step-{step:08d}.png", self.setup, networks.scored, self._grid_batch
-            )
+            path = self.run / "grids" / f"step-{step:08d}.png"
+            titles = write_grid(path, self.setup, self._predictor(networks), self._grid_batch)
             files.write_json(self.run / "grids" / "columns.json", titles)
+
+    def _predictor(self, networks: Networks) -> Predictor:
+        return predictor_of(self.setup.config, self.setup.engine, self.setup.tasks, networks)
 
     def close(self) -> None:
         if self._file is not None:

@@ -12,9 +12,9 @@ from collagan_dist.errors import Interrupted
 from collagan_dist.runtime.preempt import StopRequest
 from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_order
 from collagan_dist.training.journal import Journal
+from collagan_dist.training.methods import build_networks, build_step
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.run_folder import RunFolder
-from collagan_dist.training.step import Step
 
 
 def train(
@@ -58,12 +58,12 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
             f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
         )  # fmt: skip
     folder = RunFolder(run, setup)
-    networks = Networks(config, setup.engine, setup.tasks)
+    networks = build_networks(config, setup.engine, setup.tasks)
     start = folder.resume(networks, allow_change)
     folder.open(command)
     if start == 0:
         _begin(setup, networks)
-    step = Step(config, setup.engine, setup.tasks, networks, total)
+    step = build_step(config, setup.engine, setup.tasks, networks, total)
     order = training_order(config, setup.manifest)
     batches = loader.batches(order.steps(start, total, setup.world), warm=not order.whole)
     journal = Journal(setup, run, start, total)

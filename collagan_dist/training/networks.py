@@ -8,37 +8,22 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from collagan_dist import counter
 from collagan_dist.config import Config
 from collagan_dist.errors import CheckpointError
-from collagan_dist.models.discriminator import Discriminators
-from collagan_dist.models.generator import Generator
 from collagan_dist.runtime.engine import Engine
-from collagan_dist.tasks.base import Task
 
 Tensors = dict[str, torch.Tensor]
-
-
-def build_generator(config: Config, tasks: dict[str, Task]) -> Generator:
-    """G with a head of every task's channels; its start depends on the seed alone."""
-    torch.manual_seed(int(counter.key64(config.seed, "generator") >> 1))
-    channels = sum(task.channels for task in tasks.values())
-    return Generator(channels, config.data.image_size, config.model.widths.generator, config.model.noise)
 
 
 class Networks:
     """The generator, the discriminators and their optimizers. `ema` is the generator's moving average, or None."""
 
-    def __init__(self, config: Config, engine: Engine, tasks: dict[str, Task]) -> None:
-        generator = build_generator(config, tasks)
-        torch.manual_seed(int(counter.key64(config.seed, "discriminators") >> 1))
-        channels = {name: task.channels for name, task in tasks.items()}
-        discriminators = Discriminators(channels, config.model.widths.discriminator)
+    def __init__(self, config: Config, engine: Engine, generator: nn.Module, discriminators: nn.Module) -> None:
         self.generator = engine.place(generator)
         self.discriminators = engine.place(discriminators)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.optim.ema else None
-        self.generator_optimizer = engine.optimizer(self.generator.parameters(), config.optim.generator)
-        self.discriminator_optimizer = engine.optimizer(self.discriminators.parameters(), config.optim.discriminators)
+        self.generator_optimizer = engine.optimizer(learned(self.generator), config.optim.generator)
+        self.discriminator_optimizer = engine.optimizer(learned(self.discriminators), config.optim.discriminators)
 
     def average(self, decay: float) -> None:
         """Move the average by 1 - decay towards the generator, batch statistics included."""
@@ -99,8 +84,16 @@ class Networks:
             ("discriminators", self.discriminators, self.discriminator_optimizer),
         )
         return (
-            (owner, name, p, optimizer) for owner, module, optimizer in sides for name, p in module.named_parameters()
+            (owner, name, p, optimizer)
+            for owner, module, optimizer in sides
+            for name, p in module.named_parameters()
+            if p.requires_grad
         )
+
+
+def learned(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a run changes; a network that only helps has none."""
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def _like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:

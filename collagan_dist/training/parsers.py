@@ -18,9 +18,9 @@ from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import build_engine
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.face_views import Views
-from collagan_dist.training.networks import build_generator
+from collagan_dist.training.methods import build_generator
+from collagan_dist.training.predict import generator_input, split_channels
 from collagan_dist.training.run_folder import read_config, read_scored
-from collagan_dist.training.step import split_channels
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class OwnParser:
             raise ConfigError(
                 f"--model {model}: is {model_label(config.model)}, which does not segment; train one that does: collagan train parser"
             )
-        self._tasks = build_tasks(config)
+        self._config, self._tasks = config, build_tasks(config)
         self._engine = build_engine(config.runtime, World(), devices.pick_device(World()))
         generator = build_generator(config, self._tasks)
         scored = read_scored(model)
@@ -83,8 +83,9 @@ class OwnParser:
             torch.from_numpy(pixels_BHW3).to(self._engine.device).permute(0, 3, 1, 2).float().mul_(1 / 127.5).sub_(1)
         )
         keys = torch.zeros(len(image), 2, dtype=torch.int32, device=image.device)  # no dropout here
+        whole = torch.zeros_like(image[:, :1], dtype=torch.bool)
         with torch.inference_mode():
-            outputs = split_channels(self._generator(image, keys), self._tasks)
+            outputs = split_channels(self._generator(generator_input(self._config, image, whole), keys), self._tasks)
         return outputs["segmentation"].cpu().numpy()
 
 

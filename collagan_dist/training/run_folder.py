@@ -8,6 +8,7 @@ import platform
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class RunFolder:
             files.write_text(self.path / "requeue", "")
 
 
-def read_config(model: Path, shards: str | None = None) -> Config:
+def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:
     """The configuration of a run folder or an exported one; a run's shards are found from any folder. Raises ConfigError."""
     path = model / "config.yaml"
     if not path.is_file():
@@ -132,7 +133,7 @@ def read_config(model: Path, shards: str | None = None) -> Config:
         )
     with suppress(OSError, ValueError, KeyError):
         shards = shards or json.loads((model / "data.json").read_bytes())["shards"]
-    return configuration.load_config(str(path), shards=shards)
+    return configuration.load_config(str(path), sets=sets, shards=shards)
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,6 @@ def read_scored(model: Path) -> Scored:
         )
     name = "ema" if "ema" in newest.tensors else "generator"
     return Scored(newest.path / f"{name}.safetensors", int(newest.state["step"]), newest.tensors[name])
-
-
-def load_generator(model: Path, generator: torch.nn.Module) -> int:
-    """Put the scored generator of a run folder or an exported one into a module; its step."""
-    scored = read_scored(model)
-    scored.put_into(generator)
-    return scored.step
 
 
 def _warn(text: str) -> None:

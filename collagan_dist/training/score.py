@@ -1,47 +1,94 @@
-"""`collagan evaluate`: a run folder's newest generator, scored into RUN/evaluation/."""
+"""`collagan evaluate`: a model's newest generator, scored into RUN/evaluation/."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from collagan_dist import files
-from collagan_dist.contract import World
+from collagan_dist.config import Config
+from collagan_dist.config import dump as plain
+from collagan_dist.contract import POSITIONS, World
+from collagan_dist.errors import ConfigError
 from collagan_dist.runtime.metrics import finite
-from collagan_dist.training.build import build, open_shards
-from collagan_dist.training.evaluate import evaluate
+from collagan_dist.training.build import Setup, build, open_shards
+from collagan_dist.training.evaluate import BLENDS, Evaluation, evaluate
 from collagan_dist.training.grids import write_grid
-from collagan_dist.training.networks import build_generator
-from collagan_dist.training.run_folder import load_generator, read_config
+from collagan_dist.training.methods import load_predictor
+from collagan_dist.training.predict import Predictor
+from collagan_dist.training.run_folder import read_config
 
 _SHEET_ROWS = 12
+# Keys of `evaluate` that change numbers; a result says which it was made with.
+SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
+_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
 
 
-def score(run: Path, world: World, shards: str | None, split: str, hole: str | None) -> tuple[dict[str, Any], Path]:
-    """(metrics, the file they were written to). Collective; rank 0 writes.
+def score(
+    run: Path,
+    world: World,
+    shards: str | None = None,
+    split: str = "test",
+    holes: Sequence[str] = (),
+    blends: Sequence[str] = ("none",),
+    sets: Sequence[str] = (),
+) -> list[tuple[dict[str, Any], Path]]:
+    """(metrics, the file they were written to) for every kind of hole (none: the run's own) and blend. Collective; rank 0 writes.
 
-    With the split `test` and the run's own kind of hole they are also RUN/metrics.json.
+    With the split `test`, the run's own kind of hole and no `sets` they are also RUN/metrics.json.
     """
-    config = read_config(run, shards)
+    for item in sets:
+        if not item.startswith(_CHANGEABLE):
+            raise ConfigError(f"--set {item}: only how a model is looked at can be changed here: evaluate.*, runtime.*")
+    config = read_config(run, shards, sets)
     manifest = open_shards(config)
+    own = config.evaluate.hole or config.hole.kind
     setup = build(config, world, manifest)
     try:
-        generator = setup.engine.place(build_generator(config, setup.tasks))
-        step = load_generator(run, generator)
-        kind = hole or config.evaluate.hole or config.hole.kind
-        metrics = finite(evaluate(setup, generator, split, kind, config.evaluate.baselines))
-        metrics |= {"step": step, "manifest": manifest.hash}
-        path = run / "evaluation" / f"{split}-{kind}.json"
-
-        def write() -> None:
-            path.parent.mkdir(exist_ok=True)
-            files.write_json(path, metrics)
-            if shards is None and split == "test" and kind == (config.evaluate.hole or config.hole.kind):
-                files.write_json(run / "metrics.json", metrics)
-            rows = setup.first_batch(split, setup.view(training=False, hole=kind), _SHEET_ROWS)
-            write_grid(path.with_suffix(".png"), setup, generator, rows)
-
-        setup.group.on_main(write)
-        return metrics, path
+        predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
+        about = {"settings": settings(config), "step": step, "manifest": manifest.hash}
+        results = []
+        for hole in holes or (own,):
+            for result in evaluate(setup, predictor, split, hole, config.evaluate.baselines, blends):
+                blend = result.metrics["blend"]
+                path = run / "evaluation" / f"{file_stem(config, split, hole, blend)}.json"
+                metrics = finite(result.metrics) | about
+                headline = split == "test" and hole == own and blend == "none" and not (shards or sets)
+                setup.group.on_main(
+                    lambda p=path, m=metrics, r=result, h=headline: _write(run, p, m, r, setup, predictor, h)  # type: ignore[misc]
+                )
+                results.append((metrics, path))
+        return results
     finally:
         setup.group.close()
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """How a model is looked at: what of the configuration changes a result, without what is learned."""
+    tree = plain(config)["evaluate"]
+    return {key: tree[key] for key in SETTINGS}
+
+
+def file_stem(config: Config, split: str, hole: str, blend: str) -> str:
+    """Name of a result: test-block, test-O1-blended, test-O1-fixed."""
+    fixed = "-fixed" if hole in POSITIONS and config.evaluate.positions == "fixed" else ""
+    return f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}"
+
+
+def _write(
+    run: Path, path: Path, metrics: dict[str, Any], result: Evaluation, setup: Setup, predictor: Predictor, head: bool
+) -> None:
+    path.parent.mkdir(exist_ok=True)
+    rows = io.BytesIO()
+    np.savez_compressed(rows, **result.samples)  # type: ignore[arg-type]
+    files.write_bytes(path.with_suffix(".npz"), rows.getvalue())
+    view = setup.view(training=False, hole=metrics["hole"])
+    batch = setup.first_batch(metrics["split"], view, _SHEET_ROWS)
+    write_grid(path.with_suffix(".png"), setup, predictor, batch, BLENDS[metrics["blend"]])
+    if head:
+        files.write_json(run / "metrics.json", metrics)
+    files.write_json(path, metrics)  # last: who finds it finds the others too

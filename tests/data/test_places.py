@@ -103,7 +103,7 @@ def test_training_from_a_url_is_training_from_the_folder(
     train(from_url, tmp_path / "url", World())
     assert equal(weights(tmp_path / "folder", 7), weights(tmp_path / "url", 7))
     assert json.loads((tmp_path / "url/data.json").read_text())["shards"] == server.url
-    scores = [score(tmp_path / name, World(), None, "test", None)[0] for name in ("folder", "url")]
+    scores = [score(tmp_path / name, World())[0][0] for name in ("folder", "url")]
     assert scores[0] == scores[1]
     assert names(cache) == {n for s in shards for n in (f"{s.sha256}.tar", f"{s.idx_sha256}.idx")}
     for shard in shards.shards("train"):

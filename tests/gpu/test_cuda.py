@@ -14,7 +14,7 @@ from collagan_dist.data.decode import Decoder
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.shards import Split
 from collagan_dist.training.loop import train
-from collagan_dist.training.networks import Networks
+from collagan_dist.training.methods import build_networks
 from collagan_dist.training.step import Step
 from tests.training.small import equal, small, weights
 from tests.training.test_damaged import damage
@@ -40,7 +40,7 @@ def test_batches_and_losses_are_those_of_the_cpu(shards: Manifest) -> None:
         part = setup(shards, device, hole__kind="noise")
         loader = part.loader("train", part.view(training=True), 4)
         batch = next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
-        networks = Networks(part.config, part.engine, part.tasks)
+        networks = build_networks(part.config, part.engine, part.tasks)
         values = Step(part.config, part.engine, part.tasks, networks, 10)(batch, 0)
         found.append((batch, {name: value.item() for name, value in values.items()}))
     (cpu, cpu_values), (gpu, gpu_values) = found

@@ -18,8 +18,8 @@ from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.export import export
 from collagan_dist.training.loop import train
-from collagan_dist.training.networks import build_generator
-from collagan_dist.training.run_folder import load_generator
+from collagan_dist.training.methods import build_generator
+from collagan_dist.training.run_folder import read_scored
 from collagan_dist.training.score import score
 from tests.training.small import small, weights
 
@@ -43,7 +43,9 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_p
     config = load_config(str(out / "config.yaml"))
     assert config.data.shards is None
     generator = build_generator(config, build_tasks(config))
-    assert load_generator(out, generator) == 7
+    scored = read_scored(out)
+    scored.put_into(generator)
+    assert scored.step == 7
     checkpoint = weights(run, 7)
     assert all(torch.equal(value, checkpoint[f"ema/{name}"]) for name, value in generator.state_dict().items())
     assert any(not torch.equal(v, checkpoint[f"generator/{name}"]) for name, v in generator.state_dict().items())
@@ -51,11 +53,11 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_p
 
 def test_it_scores_as_the_run_does(run: Path, shards: Manifest, tmp_path: Path) -> None:
     export(run, tmp_path / "out")
-    mine, path = score(tmp_path / "out", World(), str(shards.folder), "test", None)
+    ((mine, path),) = score(tmp_path / "out", World(), str(shards.folder))
     assert path == tmp_path / "out/evaluation/test-block.json" and path.is_file()
-    assert mine == score(run, World(), None, "test", None)[0]
+    assert mine == score(run, World())[0][0]
     with pytest.raises(ConfigError, match=r"data.shards is not set: give the folder of shards by --data"):
-        score(tmp_path / "out", World(), None, "test", None)
+        score(tmp_path / "out", World())
 
 
 @pytest.mark.parametrize("name", ["generator.safetensors", "config.yaml"])
@@ -67,7 +69,7 @@ def test_damage_is_named(run: Path, tmp_path: Path, name: str) -> None:
     (out / name).write_bytes(content)
     config = load_config(str(run / "config.yaml"))
     with pytest.raises(CheckpointError, match=f"{name}: is damaged or edited"):
-        load_generator(out, build_generator(config, build_tasks(config)))
+        read_scored(out).put_into(build_generator(config, build_tasks(config)))
 
 
 def test_a_folder_that_is_not_empty_is_refused(run: Path, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_the_onnx_file_is_the_generator(run: Path, drawn: Path, tmp_path: Path) 
     config = load_config(str(out / "config.yaml"))
     tasks = build_tasks(config)
     generator = build_generator(config, tasks).eval()
-    load_generator(out, generator)
+    read_scored(out).put_into(generator)
     session = onnxruntime.InferenceSession(out / "model.onnx")
     assert [o.name for o in session.get_outputs()] == list(tasks) and (out / "model.yaml").is_file()
     photo = cv2.resize(cv2.imread(str(drawn / "Img/img_celeba/000001.jpg")), (32, 32)).transpose(2, 0, 1) / 127.5 - 1

@@ -13,6 +13,7 @@ from collagan_dist import config as configuration
 from collagan_dist import tasks
 from collagan_dist.contract import Batch, World
 from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import ConfigError
 from collagan_dist.report import write_report
 from collagan_dist.tasks.base import Rows, Task, mean_and_error
 from collagan_dist.training.loop import train
@@ -53,12 +54,12 @@ def test_a_fourth_task(shards: Manifest, tmp_path: Path, monkeypatch: pytest.Mon
     assert any(name.startswith("discriminators/of.brightness.") for name in saved)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"loss/brightness/rec", "loss/brightness/adv", "loss/brightness/disc"} <= line.keys()
-    metrics, _ = score(tmp_path, World(), None, "test", None)
+    ((metrics, _),) = score(tmp_path, World())
     assert metrics["brightness_error"] > 0 and metrics["se"]["brightness_error"] > 0
     assert {"brightness", "true brightness"} <= set(json.loads((tmp_path / "grids/columns.json").read_text()))
     assert "brightness" in write_report([tmp_path]).read_text()
 
 
 def test_without_it_there_is_no_trace(shards: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(configuration.ConfigError, match="no task 'brightness'"):
+    with pytest.raises(ConfigError, match="no task 'brightness'"):
         small(shards.folder, model__tasks=["brightness"])

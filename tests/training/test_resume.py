@@ -124,7 +124,7 @@ def test_a_run_is_evaluated_from_any_folder(shards: Manifest, tmp_path: Path, mo
     monkeypatch.chdir(shards.folder.parent)
     train(small(Path(shards.folder.name), schedule__steps=1), tmp_path / "run", World())
     monkeypatch.chdir(tmp_path)
-    metrics, _ = score(Path("run"), World(), None, "test", None)
+    ((metrics, _),) = score(Path("run"), World())
     assert metrics["manifest"] == shards.hash and (tmp_path / "run/metrics.json").exists()
 
 

@@ -8,14 +8,14 @@ import torch
 
 from collagan_dist.config import MODELS, model_settings
 from collagan_dist.data.manifest import Manifest
-from collagan_dist.training.networks import Networks
+from collagan_dist.training.methods import build_networks
 from collagan_dist.training.step import Step
 from tests.training.test_ranks import setup
 
 
 def parts(manifest: Manifest, **changes: object):  # type: ignore[no-untyped-def]
     part = setup(manifest, **changes)
-    networks = Networks(part.config, part.engine, part.tasks)
+    networks = build_networks(part.config, part.engine, part.tasks)
     loader = part.loader("train", part.view(training=True), 4)
     batch = next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
     return Step(part.config, part.engine, part.tasks, networks, 10), networks, batch
@@ -62,8 +62,9 @@ def test_values_of_every_model(shards: Manifest, model: str) -> None:
     )
     plain, adversarial = step(batch, 0), step(batch, 1)
     tasks = settings["tasks"]
-    assert set(plain) == {f"loss/{t}/rec" for t in tasks} | {"loss/total"}
-    assert set(adversarial) == {f"loss/{t}/{k}" for t in tasks for k in ("rec", "adv", "disc")} | {"loss/total"}
+    assert set(plain) == {f"loss/{t}/rec" for t in tasks} | {"loss/total", "gradient/generator"}
+    losses = {f"loss/{t}/{k}" for t in tasks for k in ("rec", "adv", "disc")} | {f"accuracy/{t}" for t in tasks}
+    assert set(adversarial) == losses | {"loss/total", "gradient/generator", "gradient/discriminators"}
     weights = step.config.loss.weights
     total = sum(
         weights[t].rec * adversarial[f"loss/{t}/rec"] + weights[t].adv * adversarial[f"loss/{t}/adv"] for t in tasks

@@ -1,0 +1,88 @@
+"""The kinds of models there are: how each is built, learns a batch and completes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from collagan_dist import counter
+from collagan_dist.config import Config
+from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator
+from collagan_dist.models.generator import Generator
+from collagan_dist.runtime.engine import Engine
+from collagan_dist.tasks.base import Task
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.predict import Predictor, Tasks
+from collagan_dist.training.run_folder import read_scored
+from collagan_dist.training.step import Step
+
+
+def _generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """G with a head of every task's channels."""
+    channels = sum(task.channels for task in tasks.values())
+    model = config.model
+    return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
+
+
+def _discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    channels = {name: task.channels for name, task in tasks.items()}
+    kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
+    return kind(channels, config.model.widths.discriminator, config.model.patch)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One kind of model. `generator` and `discriminators` build its networks; their start depends on the seed alone."""
+
+    generator: Callable[[Config, Tasks], nn.Module]
+    discriminators: Callable[[Config, Tasks], nn.Module]
+    step: type[Step] = Step
+    predictor: type[Predictor] = Predictor
+
+
+METHODS: dict[str, Method] = {
+    "collagan": Method(_generator, _discriminators),
+}
+
+
+def build_generator(config: Config, tasks: Tasks) -> nn.Module:
+    _seed(config, "generator")
+    return METHODS[config.model.name].generator(config, tasks)
+
+
+def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
+    _seed(config, "discriminators")
+    return METHODS[config.model.name].discriminators(config, tasks)
+
+
+def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
+    """All that a run learns, at its start."""
+    return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks))
+
+
+def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total: int) -> Step:
+    """How a run of `total` steps learns."""
+    return METHODS[config.model.name].step(config, engine, tasks, networks, total)
+
+
+def predictor_of(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
+    """The model as it stands, completing."""
+    kind = METHODS[config.model.name].predictor
+    return kind(config, engine, tasks, networks.scored, networks.discriminators if kind.judges else None)
+
+
+def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
+    """(the model of a run folder or an exported one, its step). Raises CheckpointError."""
+    kind = METHODS[config.model.name].predictor
+    scored = read_scored(model)
+    generator = build_generator(config, tasks)
+    scored.put_into(generator)
+    return kind(config, engine, tasks, engine.place(generator)), scored.step
+
+
+def _seed(config: Config, network: str) -> None:
+    torch.manual_seed(int(counter.key64(config.seed, network) >> 1))
