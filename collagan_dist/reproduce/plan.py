@@ -22,7 +22,21 @@ FIGURES: Final[dict[int, tuple[str, ...]]] = {
     6: ("M_isd", "M_i"),
 }
 # In the order in which they are trained: the models of the argument first, the peers after the parser that GFC needs.
-ORDER: Final = ("M_i", "M*_isd", "M_isd", "M_id", "M_is", "M_s", "M_d", "M*_isd-noise", "CE", "CE-noise", "SII", "parser", "GFC")
+ORDER: Final = (
+    "M_i",
+    "M*_isd",
+    "M_isd",
+    "M_id",
+    "M_is",
+    "M_s",
+    "M_d",
+    "M*_isd-noise",
+    "CE",
+    "CE-noise",
+    "SII",
+    "parser",
+    "GFC",
+)
 PARSER: Final = "parser"
 # What a run is, which --set would make another.
 _OURS: Final = ("model.name", "model.tasks", "model.concentrated", "hole.kind", "data.shards", "data.split")
@@ -71,7 +85,10 @@ class Run:
         return self.out / "logs" / f"{self.name}.log"
 
     def evaluation(self, hole: str, blended: bool) -> Path:
-        return self.folder / "evaluation" / f"test-{hole}{'-blended' if blended else ''}.json"
+        from collagan_dist.training.score import file_stem
+
+        stem = file_stem(self.config, "test", hole, "poisson" if blended else "none")
+        return self.folder / "evaluation" / f"{stem}.json"
 
 
 def make_plan(options: Options, samples: int) -> list[Run]:

@@ -84,7 +84,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         order = np.argsort(rows["ids"])
         return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read with the rows beside it ({error}); remove both files and run again") from None
+        raise DataError(
+            f"{path}: cannot be read with the rows beside it ({error}); remove both files and run again"
+        ) from None
 
 
 def _dig(metrics: dict[str, Any], score: Score) -> float | None:

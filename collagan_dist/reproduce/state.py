@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import config as configuration
-from collagan_dist import files
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import Run
-
-# Of `evaluate`, what says when a training run looks at itself, not how.
-_NOT_HOW = ("every", "split", "hole", "baselines")
 
 
 def steps_done(run: Run) -> int:
@@ -44,36 +40,29 @@ def check(run: Run, manifest: str) -> None:
 
 def is_scored(run: Run, hole: str, blended: bool, manifest: str) -> bool:
     """Whether the evaluation is that of the run's last step, on these shards, by the present settings."""
-    path = run.evaluation(hole, blended)
-    metrics = _json(path)
-    same = metrics.get("step") == run.steps and metrics.get("manifest") == manifest
-    return same and path.with_suffix(".npz").is_file() and _json(_note(run)).get(hole) == settings(run)
+    from collagan_dist.training.score import settings
+
+    metrics = _json(run.evaluation(hole, blended))
+    about = {"step": run.steps, "manifest": manifest, "settings": settings(run.config)}
+    return all(metrics.get(key) == value for key, value in about.items())
 
 
-def unscored(run: Run, manifest: str) -> list[str]:
-    """The holes whose evaluations are missing."""
-    return [
-        hole
-        for hole, both in run.holes.items()
-        if not all(is_scored(run, hole, blended, manifest) for blended in ((False, True) if both else (False,)))
-    ]
+def unscored(run: Run, manifest: str) -> dict[bool, list[str]]:
+    """The holes whose evaluations are missing, by whether blended ones are needed too."""
+    found: dict[bool, list[str]] = {}
+    for hole, both in run.holes.items():
+        if not all(is_scored(run, hole, blended, manifest) for blended in ((False, True) if both else (False,))):
+            found.setdefault(both, []).append(hole)
+    return found
 
 
-def note_scored(run: Run, holes: list[str]) -> None:
-    """Remember by which settings holes were scored: the evaluations themselves do not say."""
-    note = _note(run)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(note, _json(note) | dict.fromkeys(holes, settings(run)))
+def other_settings(run: Run) -> list[str]:
+    """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
+    from collagan_dist.training.run_folder import read_config
+    from collagan_dist.training.score import settings
 
-
-def settings(run: Run) -> dict[str, Any]:
-    """What decides an evaluation's numbers beside the model and the shards."""
-    tree = configuration.dump(run.config)["evaluate"]
-    return {key: value for key, value in tree.items() if key not in _NOT_HOW}
-
-
-def _note(run: Run) -> Path:
-    return run.out / "scored" / f"{run.name}.json"
+    then, now = settings(read_config(run.folder)), settings(run.config)
+    return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -89,4 +78,6 @@ def _checkpoints(run: Run) -> list[tuple[int, Path]]:
     """(step, folder) of the committed checkpoints."""
     folder = run.folder / "checkpoints"
     found = folder.glob("step-*") if folder.is_dir() else ()
-    return [(int(path.name[5:]), path) for path in found if path.name[5:].isdigit() and (path / "manifest.json").is_file()]
+    return [
+        (int(path.name[5:]), path) for path in found if path.name[5:].isdigit() and (path / "manifest.json").is_file()
+    ]

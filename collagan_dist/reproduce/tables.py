@@ -60,7 +60,10 @@ def parts(number: int, table: dict[str, Any]) -> list[tuple[str, dict[str, dict[
     if number != 1:
         return [(TITLES[number], table["cells"])]
     return [
-        (f"{TITLES[1]}: {_KINDS[kind]}", {m: {c: cell[kind] for c, cell in row.items()} for m, row in table["cells"].items()})
+        (
+            f"{TITLES[1]}: {_KINDS[kind]}",
+            {m: {c: cell[kind] for c, cell in row.items()} for m, row in table["cells"].items()},
+        )
         for kind in paper.kinds(1)
     ]
 
@@ -101,7 +104,24 @@ def text(cell: Cell) -> str:
 
 def is_significant(cell: Cell) -> bool:
     """Whether ours differs from the paper by more than chance over the test samples allows."""
-    return cell["ours"] is not None and bool(cell["se"]) and abs(cell["ours"] - cell["paper"]) > SIGNIFICANT * cell["se"]
+    return (
+        cell["ours"] is not None and bool(cell["se"]) and abs(cell["ours"] - cell["paper"]) > SIGNIFICANT * cell["se"]
+    )
+
+
+def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:
+    """One row a claim: what the paper finds, what we find, the verdict."""
+    lines = ["# Claims", "", note, "", "| table | claim | paper | ours | verdict |", "|---|---|---|---|---|"]
+    for one in claims:
+        lines.append(
+            f"| {one['table']} | {_plain(one['claim'])} | {_plain(one['paper'])} | {_plain(one['ours'] or NOTHING)} | {one['verdict']} |"
+        )
+    stars = "\\*, \\*\\*, \\*\\*\\*: p < 0.05, 0.01, 0.001 (two-sided, paired over the same test samples)."
+    return "\n".join([*lines, "", stars, ""])
+
+
+def _plain(text: str) -> str:
+    return text.replace("*", r"\*").replace("_", r"\_")
 
 
 def _name(text: str) -> str:
