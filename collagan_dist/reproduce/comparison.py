@@ -55,7 +55,7 @@ def _tested(gap: Estimate, seeds: list[list[float]]) -> Found:
     se = gap.se
     between = sum(stdev(values) ** 2 / len(values) for values in seeds if len(values) > 1)
     total = None if se is None else float(np.sqrt(se**2 + between))
-    p = statistics.p_value(gap.value, total)
+    p = statistics.p_value(gap.value, total, len(gap.ids_N))
     found = {"ours": gap.value, "se": total, "p": p, "stars": statistics.stars(p), "samples": len(gap.ids_N)}
     return found | ({"se_samples": se, "sd_seeds": float(np.sqrt(between))} if between else {})
 

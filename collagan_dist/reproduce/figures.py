@@ -143,7 +143,7 @@ def _figure6(shoot: Shoot) -> Any:
             _show(axes, None, f"({letter}) {NAMES[name]}")
             continue
         found = one.features(0)
-        text = f"mean activation {found.inside:.3f} in the hole, {found.outside:.3f} around it"
+        text = f"mean activation {found.inside:.3g} in the hole, {found.outside:.3g} around it"
         _show(axes, mosaic(found.maps_CHW), f"({letter}) {NAMES[name]}: {len(found.maps_CHW)} maps\n{text}")
     return figure
 

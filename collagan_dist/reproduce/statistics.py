@@ -71,13 +71,11 @@ def relative_change(to: Estimate, start: Estimate) -> Estimate:
     return Estimate(to.value / start.value - 1, change.influence_N, change.ids_N)
 
 
-def p_value(value: float, se: float | None) -> float | None:
-    """Two-sided, of a normal difference from zero."""
-    from scipy.stats import norm
+def p_value(value: float, se: float | None, samples: int) -> float | None:
+    """Two-sided, of a mean over so many samples that differs from zero (Student's t)."""
+    from scipy.stats import t
 
-    if not se:
-        return None
-    return float(2 * norm.sf(abs(value) / se))
+    return float(2 * t.sf(abs(value) / se, samples - 1)) if se else None
 
 
 def stars(p: float | None) -> str:

@@ -11,6 +11,9 @@ from collagan_dist.reproduce.results import Results
 Cell = dict[str, Any]
 NOTHING = "–"
 SIGNIFICANT = 1.96  # standard errors
+_PERCENT = (
+    40.0  # above all decibels and pixels of the paper, which have two digits, and below all its percent, which have one
+)
 TITLES = {
     1: "Completion at six positions",
     2: "Dice of the classes, percent, block holes",
@@ -92,7 +95,7 @@ _LEGEND = (
 
 def text(cell: Cell) -> str:
     ours, se = cell["ours"], cell["se"]
-    printed = f"{cell['paper']:.{2 if cell['paper'] < 40 else 1}f}"
+    printed = f"{cell['paper']:.{2 if cell['paper'] < _PERCENT else 1}f}"
     if ours is None:
         return f"{printed} / {NOTHING} / {NOTHING}"
     change = f"{ours - cell['paper']:+.2f}".replace("-", "−")
