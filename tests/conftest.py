@@ -32,13 +32,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """The drawn faces packed for 64x64 pictures, in several shards a split."""
+    """The drawn faces, packed."""
     out = tmp_path_factory.mktemp("shards") / "packed"
-    recipe = Recipe(
-        dataset="celeba", root=str(drawn), labels="Label/img_celeba", out=str(out), samples_per_shard=20, store_size=88
-    )
-    pack(recipe, workers=1)
+    pack(small_recipe(drawn, out), workers=1)
     return read_manifest(out)
+
+
+def small_recipe(faces: Path, out: Path) -> Recipe:
+    """Drawn faces for 64x64 pictures, in several shards a split."""
+    return Recipe(
+        dataset="celeba", root=str(faces), labels="Label/img_celeba", out=str(out), samples_per_shard=20, store_size=88
+    )
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ def test_adversarial_terms() -> None:
     d_real, d_fake = sigmoid(real.double().numpy()), sigmoid(fake.double().numpy())
     expected = -(np.log(d_real).mean() + np.log(1 - d_fake).mean()) / 2
     assert objective.discriminator_term(real, fake).item() == pytest.approx(expected, rel=1e-5)
+    weighed = -(np.log(d_real).mean() + 0.3 * np.log(1 - d_fake).mean()) / 2
+    assert objective.discriminator_term(real, fake, 0.3).item() == pytest.approx(weighed, rel=1e-5)
     assert objective.generator_term(fake, "ns").item() == pytest.approx(-np.log(d_fake).mean(), rel=1e-5)
     assert objective.generator_term(fake, "minmax").item() == pytest.approx(np.log(1 - d_fake).mean(), rel=1e-5)
     assert objective.generator_term(fake, "printed").item() == pytest.approx((1 - np.log(d_fake)).mean(), rel=1e-5)
@@ -38,6 +40,12 @@ def test_large_logits_stay_finite() -> None:
     assert torch.isfinite(objective.discriminator_term(-big, big)) and torch.isfinite(
         objective.generator_term(-big, "ns")
     )
+
+
+def test_accuracy_counts_real_and_fake_alike() -> None:
+    real, fake = torch.tensor([1.0, -1.0, 2.0, 3.0]), torch.tensor([-1.0, 1.0])
+    assert objective.accuracy(real, fake).item() == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert objective.accuracy(real.abs(), -fake.abs()).item() == 1
 
 
 def test_weighted_sum_is_eqs_2_and_3() -> None:

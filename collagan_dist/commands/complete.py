@@ -17,9 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
     parser.add_argument(
         "--hole",
-        default="block",
         metavar="PNG|KIND",
-        help="a PNG (white = hole), or block, pattern, noise (default: %(default)s)",
+        help="a PNG (white = hole), or block, pattern, noise, O1 to O6, none (default: block; none for a model that completes nothing)",
     )
     parser.add_argument(
         "--blend", choices=("none", "poisson"), default="none", help="Poisson blending (default: %(default)s)"

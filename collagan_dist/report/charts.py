@@ -25,6 +25,12 @@ _TITLES = {
     "images_per_s": "Pictures per second",
     "data_wait_share": "Share of time spent waiting for data",
 }
+# Groups of keys "<group>/<member>": title, whether it stands with the losses, what its values are held against.
+_GROUPS: dict[str, tuple[str, bool, tuple[tuple[str, float], ...]]] = {
+    "accuracy": ("Accuracy of the discriminators", True, (("guessing", 0.5),)),
+    "weighted": ("What each term adds to the total loss", True, ()),
+    "gradient": ("Norm of the gradient", False, ()),
+}
 # Half of the cross-entropy of real and fake each: a discriminator that cannot tell them apart has ln 2.
 _UNDECIDED = ("undecided: ln 2", math.log(2))
 
@@ -64,7 +70,7 @@ def train_charts(run: Run) -> list[Chart]:
             losses.setdefault(match["part"], []).append(_series(run.log.train, key, label, colour))
         else:
             group = others.setdefault(_group(key), [])
-            group.append(_series(run.log.train, key, title(key), len(group)))
+            group.append(_series(run.log.train, key, _member(key), len(group)))
     marks = tuple(
         e["step"] for e in run.log.events if e.get("event") in ("resume", "rollback") and is_number(e.get("step"))
     )
@@ -117,7 +123,16 @@ def title(key: str) -> str:
     if match:
         part = _LOSS_TITLES.get(match["part"], f"Loss, {match['part']}")
         return f"{part}: {match['task'].replace('_', ' ')}"
+    group, _, member = key.partition("/")
+    if group in _GROUPS:
+        return f"{_GROUPS[group][0]}{': ' + _member(key).lower() if member else ''}"
     return _TITLES.get(key, formats.words(key))
+
+
+def _member(key: str) -> str:
+    """ "weighted/inpainting/rec" -> "Inpainting, rec": a curve where its group is named above it."""
+    group, _, member = key.partition("/")
+    return formats.words(member.replace("/", ", ")) if group in _GROUPS else title(key)
 
 
 def _curve_keys(rows: Iterable[Row]) -> list[str]:
@@ -148,7 +163,8 @@ def _loss_chart(part: str, series: tuple[Series, ...], marks: tuple[int, ...]) -
 
 def _other_chart(name: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
     noisy = not name.startswith("lr")
-    return Chart(title(name), series, "", (), marks, noisy, _from_zero(name), _is_main(name))
+    _, main, references = _GROUPS.get(name, ("", _is_main(name), ()))
+    return Chart(title(name), series, "", references, marks, noisy, _from_zero(name), main)
 
 
 def _from_zero(key: str) -> bool:
@@ -165,7 +181,7 @@ def _group(key: str) -> str:
 
 
 def _main_first(names: Iterable[str]) -> list[str]:
-    known = list(_TITLES)
+    known = [*_GROUPS, *_TITLES]
     return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
 

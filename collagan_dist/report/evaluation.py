@@ -10,7 +10,8 @@ from typing import Any
 Numbers = dict[str, float]
 
 # Numbers that say what was evaluated or when, not how well.
-_NOT_METRICS = {"step", "samples", "epoch", "time", "seed", "seconds", "world_size", "version"}
+_NOT_METRICS = {"step", "samples", "epoch", "time", "seed", "seconds", "world_size", "version", "damaged"}
+_NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _is_metric(key: str) -> bool:
-    return not key.startswith(("se/", "baselines/", "baselines_subset/")) and key not in _NOT_METRICS
+    return not key.startswith(_NOT_SCORES) and key not in _NOT_METRICS
 
 
 def _word(value: object) -> str:

@@ -32,13 +32,14 @@ from collagan_dist.training.run_folder import read_config
 _OVERLAY = 0.45  # opacity of label colours over the completed picture
 
 
-def complete(run: Path, source: Path, out: Path, hole: str, blend: str = "none") -> list[Path]:
+def complete(run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none") -> list[Path]:
     """Complete a picture or a folder of them; the sheets, one a picture, in the order of names.
 
     Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png.
     """
     config = read_config(run)
     pictures = _sources(source)
+    hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
     device = devices.pick_device(World())
     engine = build_engine(config.runtime, World(), device)

@@ -30,9 +30,11 @@ from collagan_dist.training.grids import write_grid
 from collagan_dist.training.methods import predictor_of
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.predict import Predictor
-from collagan_dist.training.step import Values
+from collagan_dist.training.step import Values, objective_weights
 
 _GRID_ROWS = 8
+# A discriminator that tells this share of patches right, for so many lines in a row, teaches the generator little more.
+_WON_ACCURACY, _WON_LINES = 0.99, 5
 
 
 class Journal:
@@ -49,6 +51,8 @@ class Journal:
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
         self._named: set[int] = set()
+        self._weights = objective_weights(setup.config)
+        self._ahead: dict[str, int] = {}  # lines in a row in which a discriminator was nearly always right
 
     def event(self, step: int, name: str, **facts: Any) -> None:
         if self._file is not None:
@@ -89,6 +93,7 @@ class Journal:
             "epoch": step * batch / self.setup.manifest.samples(self.setup.config.data.split),
             "samples": step * batch,
             **losses,
+            **_weighted(losses, self._weights),
             "images_per_s": self._count * batch / seconds,
             "data_wait_share": (waited - self._waited) / seconds,
             "lr": lr,
@@ -102,6 +107,22 @@ class Journal:
         if self._file is not None and self._progress is not None:
             self._file.write("train", step, record)
             self._progress.show(step, record)
+        self._watch(step, losses)
+
+    def _watch(self, step: int, losses: dict[str, float]) -> None:
+        """Warn, once a spell, when a discriminator has won."""
+        for name, value in losses.items():
+            if name.startswith("accuracy/"):
+                task = name.removeprefix("accuracy/")
+                self._ahead[task] = self._ahead.get(task, 0) + 1 if value >= _WON_ACCURACY else 0
+                if self._ahead[task] == _WON_LINES:
+                    self.event(step, "discriminator_won", task=task, accuracy=value)
+                    if self._file is not None:
+                        print(
+                            f"warning: step {step}: the discriminator of {task} tells {value:.1%} of real and completed patches apart; the generator "
+                            "learns little from it now. Lower optim.discriminators.lr or loss.weights, or start it later (schedule.adv_from)",
+                            file=sys.stderr, flush=True,
+                        )  # fmt: skip
 
     def evaluation(self, step: int, networks: Networks) -> None:
         """An eval line. Collective."""
@@ -131,6 +152,16 @@ class Journal:
             self._file.close()
         if self._progress is not None:
             self._progress.close()
+
+
+def _weighted(losses: dict[str, float], weights: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """What each term adds to the total: `weighted/<task>/<rec|adv>`, λ times the loss."""
+    result = {}
+    for task, (adv, rec) in weights.items():
+        for part, weight in (("rec", rec), ("adv", adv)):
+            if (value := losses.get(f"loss/{task}/{part}")) is not None:
+                result[f"weighted/{task}/{part}"] = weight * value
+    return result
 
 
 def _grid_batch(setup: Setup) -> Batch:

@@ -87,3 +87,51 @@ def test_bf16_agrees_with_fp32(shards: Manifest) -> None:
     for name in values[0]:
         assert values[1][name].dtype == torch.float32
         assert values[1][name].item() == pytest.approx(values[0][name].item(), rel=0.05), name
+
+
+def log_sigmoid(logits: torch.Tensor) -> np.ndarray:
+    return -np.log1p(np.exp(-logits.detach().double().numpy()))
+
+
+@pytest.mark.parametrize("model", ["M_isd", "M*_isd"])
+@pytest.mark.parametrize("both", [False, True])
+def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bool) -> None:
+    """A literal transcription: M is the paper's mask (0 in the hole), expectations are means."""
+    settings = {"model__concentrated": model == "M*_isd", "loss__adv_weighs": "both" if both else "generator"}
+    step, networks, batch = parts(shards, **settings)
+    x, m = batch.input_B3HW.numpy(), 1 - batch.hole_B1HW.numpy().astype(np.float64)
+    y = {name: task.target(batch) for name, task in step.tasks.items()}
+    g = {name: output.detach() for name, output in step._generate(batch).items()}
+    judged = dict(g)
+    if model == "M*_isd":
+        y_hat = g["inpainting"].numpy() * (1 - m) + x * m  # eq. 5
+        judged["inpainting"] = torch.from_numpy(y_hat).float()
+        l1 = np.abs(y["inpainting"].numpy() * (1 - m) - g["inpainting"].numpy() * (1 - m)).mean()  # eq. 6
+    else:
+        l1 = np.abs(y["inpainting"].numpy() - g["inpainting"].numpy()).mean()
+    rec = {"inpainting": l1} | {t: ((y[t] - g[t]).numpy() ** 2).mean() for t in ("segmentation", "landmarks")}
+    lam = {"inpainting": (0.8, 100), "segmentation": (0.1, 200), "landmarks": (0.1, 200)}  # section 4.2
+    with torch.no_grad():
+        real, fake = networks.discriminators(batch.input_B3HW, y, judged)
+    weight = {t: lam[t][0] if both else 1.0 for t in lam}
+    disc = {t: -(log_sigmoid(real[t]).mean() + weight[t] * log_sigmoid(-fake[t]).mean()) / 2 for t in lam}
+    shown = {name: task.shown(g[name], batch) for name, task in step.tasks.items()}
+    found = step.discriminator_phase(batch, y, shown, 0)
+    with torch.no_grad():  # G meets the discriminators after their step
+        (fake,) = networks.discriminators(batch.input_B3HW, judged)
+    adv = {t: -log_sigmoid(fake[t]).mean() for t in lam}  # log D in place of the printed 1 - log D
+    total = sum(lam[t][0] * adv[t] + lam[t][1] * rec[t] for t in lam)  # eqs. 1, 2, 3
+    found |= step.generator_phase(batch, y, step._generate(batch), shown, 0, adversarial=True)
+    for t in lam:
+        assert found[f"loss/{t}/rec"].item() == pytest.approx(rec[t], rel=1e-4), t
+        assert found[f"loss/{t}/disc"].item() == pytest.approx(disc[t], rel=1e-4), t
+        assert found[f"loss/{t}/adv"].item() == pytest.approx(adv[t], rel=1e-4), t
+    assert found["loss/total"].item() == pytest.approx(total, rel=1e-4)
+
+
+def test_gradient_norms_are_those_of_the_whole_side(shards: Manifest) -> None:
+    step, networks, batch = parts(shards)
+    values = step(batch, 0)
+    for name, module in (("generator", networks.generator), ("discriminators", networks.discriminators)):
+        flat = torch.cat([p.grad.flatten() for p in module.parameters()]).double()
+        assert values[f"gradient/{name}"].item() == pytest.approx(flat.norm().item(), rel=1e-5)

@@ -1,0 +1,54 @@
+"""What a run tells of its learning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.training.journal import Journal
+from tests.training.test_ranks import setup
+
+
+def lines(run: Path, kind: str) -> list[dict]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [r for r in records if r["kind"] == kind]
+
+
+def journal(shards: Manifest, run: Path) -> Journal:
+    return Journal(setup(shards), run, 0, 1000)
+
+
+def told(log: Journal, step: int, **values: float) -> None:
+    named = {name.replace("__", "/"): torch.tensor(value) for name, value in {"loss__total": 1.0, **values}.items()}
+    log.add(named)
+    log.log(step, 1e-3, 0.0)
+
+
+def test_a_discriminator_that_has_won_is_named_once_a_spell(
+    shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = journal(shards, tmp_path)
+    accuracies = [0.995] * 4 + [0.98] + [0.999] * 7 + [0.6] + [1.0] * 5
+    for step, accuracy in enumerate(accuracies, 1):
+        told(log, step, accuracy__inpainting=accuracy, accuracy__landmarks=0.7)
+    log.close()
+    events = lines(tmp_path, "event")
+    assert [(e["step"], e["event"], e["task"]) for e in events] == [
+        (10, "discriminator_won", "inpainting"), (18, "discriminator_won", "inpainting"),
+    ]  # fmt: skip
+    warned = capsys.readouterr().err
+    assert warned.count("the discriminator of inpainting") == 2 and "adv_from" in warned
+
+
+def test_lines_have_raw_and_weighted_losses(shards: Manifest, tmp_path: Path) -> None:
+    log = journal(shards, tmp_path)
+    told(log, 1, loss__inpainting__rec=0.25, loss__inpainting__adv=2.0, loss__landmarks__rec=0.5)
+    log.close()
+    (line,) = lines(tmp_path, "train")
+    assert line["loss/inpainting/rec"] == 0.25 and line["weighted/inpainting/rec"] == 25.0
+    assert line["weighted/inpainting/adv"] == pytest.approx(1.6) and line["weighted/landmarks/rec"] == 100.0
+    assert "weighted/landmarks/adv" not in line and "weighted/segmentation/rec" not in line

@@ -1,0 +1,103 @@
+"""`collagan evaluate`: every kind of hole, blended or not, with what was asked for and nothing of training changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collagan_dist.config import to_yaml
+from collagan_dist.contract import World
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import ConfigError
+from collagan_dist.tasks.segmentation import dice
+from collagan_dist.training.loop import train
+from collagan_dist.training.score import score
+from tests.conftest import collagan
+from tests.training.small import small
+
+
+@pytest.fixture(scope="module")
+def run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scored") / "run"
+    train(small(shards.folder, schedule__steps=4), folder, World())
+    return folder
+
+
+def test_holes_and_blends_in_one_call(run: Path) -> None:
+    done = collagan("evaluate", run, "--hole", "O1,O6,block", "--blend", "both")
+    names = ["test-O1", "test-O1-blended", "test-O6", "test-O6-blended", "test-block", "test-block-blended"]
+    assert [line for line in done.stdout.splitlines() if line.endswith(".json")] == [
+        str(run / "evaluation" / f"{name}.json") for name in names
+    ]
+    for name in names:
+        metrics = json.loads((run / "evaluation" / f"{name}.json").read_bytes())
+        assert (metrics["split"], metrics["hole"]) == ("test", name.split("-")[1])
+        assert metrics["blend"] == ("poisson" if name.endswith("blended") else "none") and metrics["step"] == 4
+        assert metrics["settings"]["positions"] == "landmarks"
+        assert (run / "evaluation" / f"{name}.png").is_file()
+    assert (run / "metrics.json").read_bytes() == (run / "evaluation" / "test-block.json").read_bytes()
+
+
+def test_rows_are_what_the_metrics_are_made_of(run: Path) -> None:
+    ((metrics, path),) = score(run, World())
+    rows = np.load(path.with_suffix(".npz"))
+    assert list(rows["ids"]) == list(range(metrics["samples"]))
+    assert rows["psnr"].mean() == pytest.approx(metrics["psnr"])
+    assert rows["psnr"].std(ddof=1) / np.sqrt(len(rows["psnr"])) == pytest.approx(metrics["se"]["psnr"])
+    assert dice(rows["dice"].sum(0))[6] == pytest.approx(metrics["dice"]["nose"])
+    assert rows["landmark_error"].mean() == pytest.approx(metrics["landmark_error"]["mean"])
+
+
+def test_ranks_score_alike(run: Path, shards: Manifest) -> None:
+    ((alone, path),) = score(run, World())
+    rows = dict(np.load(path.with_suffix(".npz")))
+    collagan("evaluate", run, ranks=2)
+    assert json.loads(path.read_bytes()) == json.loads(json.dumps(alone))
+    assert all(np.array_equal(v, rows[k], equal_nan=True) for k, v in np.load(path.with_suffix(".npz")).items())
+
+
+def test_only_the_first_samples(run: Path) -> None:
+    ((whole, path),) = score(run, World())
+    rows = dict(np.load(path.with_suffix(".npz")))
+    headline = (run / "metrics.json").read_bytes()
+    ((few, _),) = score(run, World(), sets=["evaluate.samples=3", "evaluate.baselines=0"])
+    assert few["samples"] == 3 and few["psnr"] == pytest.approx(rows["psnr"][:3].mean()) and "baselines" not in few
+    assert few["settings"]["samples"] == 3 and whole["settings"]["samples"] is None
+    assert (run / "metrics.json").read_bytes() == headline  # it is that of all samples
+
+
+def test_fixed_positions_have_a_file_of_their_own(run: Path) -> None:
+    results = score(run, World(), holes=["O2", "block"], sets=["evaluate.positions=fixed"])
+    assert [path.name for _, path in results] == ["test-O2-fixed.json", "test-block.json"]
+
+
+@pytest.mark.parametrize("item", ["model.noise=0", "data.image_size=64", "evaluate.redout=argmax"])
+def test_what_was_learned_cannot_be_set(run: Path, item: str) -> None:
+    with pytest.raises(ConfigError, match=r"evaluate\."):
+        score(run, World(), sets=[item])
+
+
+def test_nothing_to_blend(shards: Manifest, tmp_path: Path) -> None:
+    config = small(shards.folder, schedule__steps=1, model__tasks=["landmarks"])
+    train(config, tmp_path / "run", World())
+    with pytest.raises(ConfigError, match="no completions to blend"):
+        score(tmp_path / "run", World(), blends=["poisson"])
+
+
+def test_unknown_holes_are_refused(run: Path) -> None:
+    refused = collagan("evaluate", run, "--hole", "O7", check=False)
+    assert refused.returncode == 2 and "O7" in refused.stderr and "O6" in refused.stderr
+
+
+def test_a_run_evaluates_while_it_trains(shards: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(small(shards.folder, schedule__steps=2, evaluate__every=2, evaluate__split="test")))
+    collagan("train", path, "--run", tmp_path / "run")
+    collagan("evaluate", tmp_path / "run")
+    told = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [r for r in told if r["kind"] == "eval"]
+    scored = json.loads((tmp_path / "run" / "metrics.json").read_bytes())
+    assert line["psnr"] == scored["psnr"] and line["dice"] == scored["dice"]

@@ -1,0 +1,162 @@
+"""Every switch changes what it should and nothing else: the first step's values with it, beside those without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.contract import Batch
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.training.build import Setup
+from collagan_dist.training.evaluate import evaluate
+from collagan_dist.training.methods import build_networks, build_step, predictor_of
+from collagan_dist.training.networks import Networks
+from tests.training.test_ranks import setup
+
+PLAN = (np.arange(4), np.zeros(4, np.int64))
+TASKS = ("inpainting", "segmentation", "landmarks")
+
+
+def changes(key: str, value: Any) -> dict[str, Any]:
+    """A dotted key as the argument of `setup`."""
+    section, _, rest = key.partition(".")
+    first, _, inner = rest.partition(".")
+    return {f"{section}__{first}": {inner: value} if inner else value} if rest else {section: value}
+
+
+def first_step(manifest: Manifest, **settings: Any) -> tuple[dict[str, float], Batch]:
+    part = setup(manifest, **settings)
+    networks = build_networks(part.config, part.engine, part.tasks)
+    batch = next(part.loader("train", part.view(training=True), 4).batches(iter([PLAN])))
+    step = build_step(part.config, part.engine, part.tasks, networks, 10)
+    return {name: float(value) for name, value in step(batch, 0).items()}, batch
+
+
+def learn(part: Setup, networks: Networks, steps: int) -> None:
+    """So that the running statistics are of something."""
+    step = build_step(part.config, part.engine, part.tasks, networks, steps)
+    loader = part.loader("train", part.view(training=True), 4)
+    for number, batch in enumerate(loader.batches(iter([PLAN] * steps))):
+        step(batch, number)
+
+
+def differing(one: dict[str, float], other: dict[str, float]) -> set[str]:
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def keys(*patterns: str) -> set[str]:
+    """`*` stands for every task."""
+    return {p.replace("*", task) for p in patterns for task in TASKS}
+
+
+G = {"gradient/generator", "loss/total"}
+D = {"gradient/discriminators"}
+EVERYTHING_SHOWN = keys("loss/*/rec", "loss/*/adv", "loss/*/disc") | G | D
+
+# Switch, value: the values of the first step that it changes. What follows from the discriminators' own step is among them.
+LEARNING: list[tuple[str, Any, set[str]]] = [
+    ("loss.adv", "minmax", keys("loss/*/adv") | G),
+    ("loss.adv", "printed", keys("loss/*/adv") | {"loss/total"}),  # the same gradient: it is ns plus a constant
+    ("loss.adv_weighs", "both", keys("loss/*/disc", "loss/*/adv") | G | D),
+    ("loss.inpainting_over", "hole", {"loss/inpainting/rec"} | G),
+    ("loss.l2", "sum_channels", {"loss/segmentation/rec", "loss/landmarks/rec"} | G),
+    ("loss.weights", {"landmarks": {"adv": 0.1, "rec": 10.0}}, G),
+    ("model.noise", 0.0, EVERYTHING_SHOWN),
+    ("model.mask_channel", True, EVERYTHING_SHOWN),
+    ("model.patch", 70, keys("loss/*/disc", "loss/*/adv") | G | D),
+    ("model.widths", {"generator": 4, "discriminator": 6}, keys("loss/*/disc", "loss/*/adv") | G | D),
+    ("model.concentrated", False, {"loss/inpainting/rec", "loss/inpainting/adv", "loss/inpainting/disc"} | G | D),
+    ("model.heatmap_sigma", 5.0, {"loss/landmarks/rec", "loss/landmarks/adv", "loss/landmarks/disc"} | G | D),
+    ("hole.fill", "zero", EVERYTHING_SHOWN),
+    ("hole.fill", "mean", EVERYTHING_SHOWN),
+    ("hole.fill", "noise", set()),  # what the paper fills a block with
+    ("schedule.adv_from", 1, keys("loss/*/disc", "loss/*/adv", "accuracy/*") | G | D),
+    ("optim.ema", 0.5, set()),
+    ("checkpoint.every", 7, set()),
+    ("evaluate.readout", "argmax", set()),
+    ("evaluate.noise", True, set()),
+    ("evaluate.batch_norm", "batch", set()),
+    ("evaluate.positions", "fixed", set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), LEARNING)
+def test_what_is_learned(shards: Manifest, key: str, value: Any, expected: set[str]) -> None:
+    plain, batch = first_step(shards)
+    switched, other = first_step(shards, **changes(key, value))
+    found = differing(plain, switched)
+    # Shares of patches are coarse: they may stay where the logits move.
+    coarse = keys("accuracy/*")
+    assert found - coarse == expected - coarse
+    assert found & coarse <= expected | (coarse if expected & keys("loss/*/disc") else set())
+    for field in ("image_B3HW", "hole_B1HW", "label_BHW", "points_BK2", "keys_B2"):
+        assert torch.equal(getattr(batch, field), getattr(other, field)), field
+    outside = ~batch.hole_B1HW.expand_as(batch.input_B3HW)
+    assert torch.equal(batch.input_B3HW[outside], other.input_B3HW[outside])
+
+
+def test_sums_over_channels_are_11_and_5_means(shards: Manifest) -> None:
+    plain, _ = first_step(shards)
+    summed, _ = first_step(shards, loss__l2="sum_channels")
+    assert summed["loss/segmentation/rec"] == pytest.approx(11 * plain["loss/segmentation/rec"], rel=1e-5)
+    assert summed["loss/landmarks/rec"] == pytest.approx(5 * plain["loss/landmarks/rec"], rel=1e-5)
+
+
+def test_one_discriminator_for_all(shards: Manifest) -> None:
+    plain, _ = first_step(shards)
+    shared, _ = first_step(shards, model__discriminators="shared")
+    assert {k for k in shared if k not in plain} == {"loss/shared/disc", "loss/shared/adv", "accuracy/shared"}
+    assert all(shared[f"loss/{t}/rec"] == plain[f"loss/{t}/rec"] for t in TASKS)
+    weighted = 100 * shared["loss/inpainting/rec"] + sum(200 * shared[f"loss/{t}/rec"] for t in TASKS[1:])
+    assert shared["loss/total"] == pytest.approx(weighted + shared["loss/shared/adv"], rel=1e-5)  # .8 + .1 + .1
+
+
+@pytest.mark.parametrize(
+    ("augment", "same"),
+    [({"flip": 0.0}, False), ({"shift": 0.0}, False), ({"rotate": 0.0}, False), ({"scale": 0.0}, False), ({}, True)],
+)
+def test_augmentation_moves_pictures_and_annotations_together(shards: Manifest, augment: dict, same: bool) -> None:
+    (_, plain), (_, other) = first_step(shards), first_step(shards, data__augment=augment)
+    assert torch.equal(plain.image_B3HW, other.image_B3HW) is same
+    assert torch.equal(plain.points_BK2, other.points_BK2) is same
+    assert torch.equal(plain.label_BHW, other.label_BHW) is same
+    assert torch.equal(plain.hole_B1HW, other.hole_B1HW)
+
+
+def test_a_larger_face_square_shows_smaller_faces(shards: Manifest) -> None:
+    points = [
+        first_step(shards, data__face_square=side, data__augment={"shift": 0.0})[1].points_BK2 for side in (3.2, 4.0)
+    ]
+    extents = [(p.amax(1) - p.amin(1)).amax(1) for p in points]
+    assert torch.allclose(extents[1] * 4.0 / 3.2, extents[0], rtol=0.02)
+
+
+# Key of `evaluate`, value: the heads of the metrics that it changes.
+LOOKING: list[tuple[str, Any, set[str]]] = [
+    ("readout", "argmax", {"landmark_error", "landmark_error_hole", "landmark_error_argmax"}),
+    ("ssim", "gaussian", {"ssim", "ssim_hole"}),
+    ("noise", True, {"psnr", "psnr_hole", "ssim", "ssim_hole", "dice", "dice_hole", "dice_per_image"}),
+    ("batch_norm", "batch", {"psnr", "psnr_hole", "ssim", "ssim_hole", "dice", "dice_hole", "dice_per_image"}),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), LOOKING)
+def test_what_is_looked_at(shards: Manifest, key: str, value: Any, expected: set[str]) -> None:
+    results = []
+    for settings in ({}, {key: value}):
+        part = setup(shards, evaluate=settings)
+        networks = build_networks(part.config, part.engine, part.tasks)
+        learn(part, networks, steps=10)
+        before = {k: v.clone() for k, v in networks.generator.state_dict().items()}
+        predictor = predictor_of(part.config, part.engine, part.tasks, networks)
+        ((result),) = evaluate(part, predictor, "test", "block", 0)
+        results.append(result.metrics)
+        assert all(torch.equal(v, before[k]) for k, v in networks.generator.state_dict().items())
+        assert networks.generator.training and all(m.training for m in networks.generator.modules())
+    found = {k for k in results[0].keys() | results[1].keys() if results[0].get(k) != results[1].get(k)} - {"se"}
+    assert {k for k in found if not k.startswith("landmark")} == {k for k in expected if not k.startswith("landmark")}
+    if not expected & {"psnr"}:
+        assert found == expected
