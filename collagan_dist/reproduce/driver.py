@@ -39,7 +39,10 @@ def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
     with at_work(options.out) as lock:
         runs, manifest = prepare(options)
         write_configs(runs)
-        outcomes = _work(options, runs, manifest, stop, lock, ray)
+        try:
+            outcomes = _work(options, runs, manifest, stop, lock, ray)
+        except Interrupted as error:
+            raise Interrupted(f"{error}; what is done is kept in {options.out}, and the same command continues") from None
         failed = [one for one in outcomes if one.reason is not None]
         results = Results(runs, manifest.hash)
         missing = write_tables(options, results)
@@ -92,7 +95,7 @@ def _work(
         jobs = [Job(run, options.data, manifest.hash, ranks, lock) for run in chain]
         outcomes += do_chain(jobs, stop, _say)
         if stop:
-            raise Interrupted(_again(options))
+            raise Interrupted("stopped")
     return outcomes
 
 
@@ -156,7 +159,7 @@ def _figures(options: Options, runs: list[Run], stop: Any) -> list[Outcome]:
     outcomes = []
     for number in options.figures:
         if stop:
-            raise Interrupted(_again(options))
+            raise Interrupted(f"stopped; what is done is kept in {options.out}, and the same command continues")
         reason = draw_figure(number, {run.name: run for run in runs}, options.data, options.out)
         if reason is not None:
             outcomes.append(Outcome(f"figure {number}", reason, 1))
@@ -167,10 +170,6 @@ def _report(options: Options) -> None:
     from collagan_dist.report import write_report
 
     write_report([options.out])
-
-
-def _again(options: Options) -> str:
-    return f"stopped; what is done is kept in {options.out}, and the same command continues"
 
 
 def _say(text: str) -> None:

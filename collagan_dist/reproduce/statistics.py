@@ -75,7 +75,11 @@ def p_value(value: float, se: float | None, samples: int) -> float | None:
     """Two-sided, of a mean over so many samples that differs from zero (Student's t)."""
     from scipy.stats import t
 
-    return float(2 * t.sf(abs(value) / se, samples - 1)) if se else None
+    if se is None:
+        return None
+    if se == 0:  # every sample differs by the same
+        return float(value == 0)
+    return float(2 * t.sf(abs(value) / se, samples - 1))
 
 
 def stars(p: float | None) -> str:
