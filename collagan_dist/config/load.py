@@ -118,7 +118,7 @@ def _with_peer(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """The tree for a peer: its own preset says how it learns, the tree how long and on what, how wide and with which holes."""
     peer, _ = yaml_strict.load(*_read_source(name.lower()))
     own = {section: peer[section] for section in ("loss", "optim") if section in peer}
-    merged = {section: peer[section] for section in ("model", "hole", "evaluate") if section in peer}
+    merged = {section: peer[section] for section in ("model", "hole", "data", "evaluate") if section in peer}
     return _merged({k: v for k, v in tree.items() if k not in ("loss", "optim")} | own, merged)
 
 

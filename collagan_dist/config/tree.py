@@ -19,14 +19,15 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 
 
-# Where O1 to O6 lie at 128x128 around the mean landmarks of CelebA's face squares: (top, left, height, width).
+# Where O1 to O6 lie at 128x128 where landmarks are unknown: (top, left, height, width). What data/positions.py gives for
+# the mean landmarks of 102 photographs of upright faces, made symmetric.
 FIXED_POSITIONS: dict[str, tuple[int, int, int, int]] = {
-    "O1": (28, 26, 32, 40),
-    "O2": (28, 62, 32, 40),
-    "O3": (28, 28, 32, 72),
-    "O4": (36, 28, 56, 36),
-    "O5": (36, 64, 56, 36),
-    "O6": (70, 32, 32, 64),
+    "O1": (25, 27, 31, 39),
+    "O2": (25, 62, 31, 39),
+    "O3": (25, 27, 31, 74),
+    "O4": (31, 29, 57, 35),
+    "O5": (31, 64, 57, 35),
+    "O6": (74, 32, 31, 64),
 }
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from collagan_dist import counter
 from collagan_dist.config import Augment
-from collagan_dist.contract import CLASS_FLIP, LANDMARK_FLIP, MARGIN
+from collagan_dist.contract import CLASS_FLIP, FACE_SQUARE, LANDMARK_FLIP, MARGIN
 from collagan_dist.data.shards import Stored
 from collagan_dist.data.square import view_square
 
@@ -44,9 +44,20 @@ def region_to_canvas(regions_B4: np.ndarray, size: int) -> np.ndarray:
     return matrix
 
 
-def view_to_stored(sample: Stored, size: int, shift: np.ndarray, angle: float, scale: float, flip: bool) -> np.ndarray:
-    """(3, 3) matrix from pixels of a view of `size` to stored pixels: flip, scale, rotate (radians), shift by shares of the side."""
-    square = view_square(sample.landmarks, sample.square, sample.width, sample.height)
+def view_to_stored(
+    sample: Stored,
+    size: int,
+    shift: np.ndarray,
+    angle: float,
+    scale: float,
+    flip: bool,
+    face_square: float = FACE_SQUARE,
+) -> np.ndarray:
+    """(3, 3) matrix from pixels of a view of `size` to stored pixels: flip, scale, rotate (radians), shift by shares of the side.
+
+    `face_square` is data.face_square; shards are cut for views of FACE_SQUARE, what wider ones lack is reflected.
+    """
+    square = view_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(face_square / FACE_SQUARE)
     # The product of four matrices, written out: pixels to shares of the side around the middle, mirror, turn and shift, square.
     middle, mirror, side = 0.5 / size - 0.5, -1.0 if flip else 1.0, square.side
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale

@@ -1,15 +1,18 @@
-"""Holes of section 4.1 and what fills them: 1 inside the hole, the complement of the paper's M."""
+"""Holes of sections 4.1 and 4.3 and what fills them: 1 inside the hole, the complement of the paper's M."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 
 from collagan_dist import counter
+from collagan_dist.contract import POSITIONS
+from collagan_dist.data.positions import Places
 
 BLOCK_SHARE = 0.5  # side of the block, as a share of the picture's: 64 of 128
 NOISE_SHARE = 0.8
@@ -18,8 +21,13 @@ _PATTERN_SIZE = 2048
 _PATTERN_SEED = 1604  # one pattern for all runs, so that models are compared on the same holes
 _TRIES = 64
 
+# hole.fill: the paper's (zeros in a pattern, else noise), U(-1, 1), zeros, or the mean colour.
+Fill = Literal["paper", "noise", "zero", "mean"]
+# The Context Encoder's code puts these values into R, G and B (ImageNet's mean in another order).
+MEAN_COLOUR = (117, 104, 123)
 
-def block(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
+
+def block(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
     """One square of half the side, uniform over all whole positions inside the picture."""
     side = int(size * BLOCK_SHARE)
     corner = (counter.uniform_tensor(keys_B2, 2, stream=1) * (size - side + 1)).floor()
@@ -29,13 +37,13 @@ def block(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def pattern(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
+def pattern(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
     """A window of the Context Encoder's random pattern that covers 20 to 30 % of the picture."""
     whole, area = _pattern(size)
-    places = (counter.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(whole) - size + 1)).astype(
+    corners = (counter.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(whole) - size + 1)).astype(
         np.int64
     )
-    top, left = places[:, :_TRIES], places[:, _TRIES:]
+    top, left = corners[:, :_TRIES], corners[:, _TRIES:]
     share = (
         area[top + size, left + size] - area[top, left + size] - area[top + size, left] + area[top, left]
     ) / size**2
@@ -47,31 +55,43 @@ def pattern(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(windows)[:, None]).to(keys_B2.device)
 
 
-def noise(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
+def noise(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
     """Every pixel on its own with probability 80 %."""
     return (counter.uniform_tensor(keys_B2, size * size, stream=1) < NOISE_SHARE).view(-1, 1, size, size)
 
 
-def nothing(keys_B2: torch.Tensor, size: int) -> torch.Tensor:
+def nothing(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
     return torch.zeros(len(keys_B2), 1, size, size, dtype=torch.bool, device=keys_B2.device)
 
 
-HOLES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+def position(name: str, keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
+    """O1 to O6 of Table 1; by default at their fixed boxes."""
+    return (places or Places()).hole(name, len(keys_B2), size, keys_B2.device)
+
+
+# (B, 1, size, size) holes by kind, of keys, size, and where the parts of the faces are (for positions only).
+HOLES: dict[str, Callable[..., torch.Tensor]] = {
     "block": block,
     "pattern": pattern,
     "noise": noise,
     "none": nothing,
+    **{name: partial(position, name) for name in POSITIONS},
 }
 
 
-def occlude(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, kind: str, keys_B2: torch.Tensor) -> torch.Tensor:
-    """x of eq. 1: block, noise and given holes are filled with U(-1, 1), a pattern with zeros."""
+def occlude(
+    image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, kind: str, keys_B2: torch.Tensor, fill: Fill = "paper"
+) -> torch.Tensor:
+    """x of eq. 1. The paper's fill is zeros for a pattern; for all other holes, given ones too, it is U(-1, 1)."""
     if kind == "none":
         return image_B3HW
-    if kind == "pattern":
+    if fill == "zero" or (fill == "paper" and kind == "pattern"):
         return image_B3HW.masked_fill(hole_B1HW, 0.0)
-    fill = counter.uniform_tensor(keys_B2, image_B3HW[0].numel(), stream=2).mul_(2).sub_(1).view(image_B3HW.shape)
-    return torch.where(hole_B1HW, fill, image_B3HW)
+    if fill == "mean":
+        colour = torch.tensor(MEAN_COLOUR, dtype=image_B3HW.dtype, device=image_B3HW.device) / 127.5 - 1
+        return torch.where(hole_B1HW, colour[:, None, None], image_B3HW)
+    noise = counter.uniform_tensor(keys_B2, image_B3HW[0].numel(), stream=2).mul_(2).sub_(1).view(image_B3HW.shape)
+    return torch.where(hole_B1HW, noise, image_B3HW)
 
 
 @lru_cache(maxsize=4)

@@ -9,11 +9,11 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -21,10 +21,12 @@ import torch
 
 from collagan_dist import counter
 from collagan_dist.config import Augment
-from collagan_dist.contract import Batch
+from collagan_dist.config.tree import FIXED_POSITIONS, Box
+from collagan_dist.contract import FACE_SQUARE, POSITIONS, Batch
 from collagan_dist.data import geometry, holes
 from collagan_dist.data.decode import Decoder
 from collagan_dist.data.order import Plan
+from collagan_dist.data.positions import Places
 from collagan_dist.data.reading import Damaged, Decoded, Reading
 from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.errors import DataError
@@ -39,7 +41,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class View:
-    """How samples are looked at: size, augmentation (None at test), kind of hole, and the seed of all of it."""
+    """How samples are looked at: size, augmentation (None at test), kind of hole and its fill, and the seed of all of it.
+
+    O1 to O6 lie around the landmarks where `positions` says so and the split has some, else in the boxes of `fixed`.
+    """
 
     image_size: int
     hole: str
@@ -47,6 +52,10 @@ class View:
     augment: Augment | None = None
     points: bool = True
     labels: bool = True
+    fill: holes.Fill = "paper"
+    positions: Literal["landmarks", "fixed"] = "landmarks"
+    fixed: Mapping[str, Box] = field(default_factory=lambda: FIXED_POSITIONS)
+    face_square: float = FACE_SQUARE
 
 
 class Loader:
@@ -59,6 +68,7 @@ class Loader:
         self, split: Split, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
     ) -> None:
         _require(split, view)
+        view = _with_points(split, view)
         cv2.setNumThreads(1)  # views are small: OpenCV's own threads cost more than they give
         self.split, self.view, self.device = split, view, device
         self.canvas = geometry.canvas_size(view.image_size)
@@ -107,7 +117,7 @@ class Loader:
         shift, angle, scale, flip = geometry.draw(counter.key64(view.seed, "geometry", epoch, uids), view.augment)
         to_stored = np.stack(
             [
-                geometry.view_to_stored(s, view.image_size, shift[i], angle[i], scale[i], flip[i])
+                geometry.view_to_stored(s, view.image_size, shift[i], angle[i], scale[i], flip[i], view.face_square)
                 for i, s in enumerate(samples)
             ]
         )
@@ -119,8 +129,10 @@ class Loader:
             moved = geometry.move_points(stored, np.linalg.inv(to_stored), flip)
             points = torch.from_numpy(moved.astype(np.float32)).to(self.device)
         keys = torch.from_numpy(counter.sample_keys(view.seed, epoch, uids)).to(self.device)
-        hole = holes.HOLES[view.hole](keys, view.image_size)
-        return Batch(image, holes.occlude(image, hole, view.hole, keys), hole, label, points, ids, epochs, keys)
+        places = Places(points if view.positions == "landmarks" else None, view.fixed)
+        hole = holes.HOLES[view.hole](keys, view.image_size, places)
+        filled = holes.occlude(image, hole, view.hole, keys, view.fill)
+        return Batch(image, filled, hole, label, points, ids, epochs, keys)
 
 
 def _require(split: Split, view: View) -> None:
@@ -137,6 +149,13 @@ def _require(split: Split, view: View) -> None:
             f"{split.manifest.folder}: has no {' and no '.join(missing)}; train --model {model}, "
             "or pack a data set that has them"
         )
+
+
+def _with_points(split: Split, view: View) -> View:
+    """The view that asks for landmarks too where its holes lie around them and the split has them."""
+    around = view.hole in POSITIONS and view.positions == "landmarks"
+    wanted = around and not view.points and _first(split).landmarks is not None
+    return replace(view, points=True) if wanted else view
 
 
 def _first(split: Split) -> Stored:

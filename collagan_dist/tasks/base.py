@@ -24,14 +24,20 @@ class Task(ABC):
     channels: int
     needs_labels = False
     needs_points = False
+    sums_channels = False
+    """loss.l2: sum_channels, for tasks whose reconstruction loss is the L2 below."""
 
     @abstractmethod
     def target(self, batch: Batch) -> torch.Tensor:
         """y_t."""
 
     def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
-        """L^t_rec of eq. 2, a scalar: L2 averaged over all elements unless the task says otherwise."""
-        return (output - target).square().mean()
+        """L^t_rec of eq. 2, a scalar: L2 averaged over all elements unless the task says otherwise.
+
+        With `sums_channels` it is averaged over samples and pixels and summed over channels: `channels` times as large.
+        """
+        error = (output - target).square().mean()
+        return error * self.channels if self.sums_channels else error
 
     def shown(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """What the discriminator judges; G^t(x, z) itself unless the task says otherwise."""
@@ -59,5 +65,24 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
-    spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return float(values.mean()), float(spread)
+    return float(values.mean()), spread_of_mean(values)
+
+
+def error_of_mean(values_NK: np.ndarray) -> float:
+    """Standard error, over samples, of the plain mean of the columns' means; NaN stands for no value.
+
+    Columns of one sample are not independent, and not all have a value: so by linearisation, from what each sample
+    adds to the result.
+    """
+    has = ~np.isnan(values_NK)
+    count = has.sum(0)
+    values_NK, has, count = values_NK[:, count > 0], has[:, count > 0], count[count > 0]
+    if not len(count):
+        return float("nan")
+    means = np.where(has, values_NK, 0).sum(0) / count
+    return spread_of_mean((np.where(has, values_NK - means, 0) * len(values_NK) / count).mean(1))
+
+
+def spread_of_mean(values_N: np.ndarray) -> float:
+    """Standard error of a mean of whole values; NaN for fewer than two."""
+    return float(values_N.std(ddof=1) / np.sqrt(len(values_N))) if len(values_N) > 1 else float("nan")

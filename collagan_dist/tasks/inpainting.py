@@ -11,7 +11,11 @@ from collagan_dist.config import Config
 from collagan_dist.contract import Batch
 from collagan_dist.tasks.base import Rows, Task, mean_and_error
 
-SSIM_WINDOW = 7
+# How skimage computes SSIM by evaluate.ssim: its own default, and Wang 2004 (11 pixels: 3.5 σ on each side).
+SSIM: dict[str, dict[str, Any]] = {
+    "uniform": {"win_size": 7},
+    "gaussian": {"gaussian_weights": True, "sigma": 1.5, "truncate": 3.5, "use_sample_covariance": False},
+}
 PSNR_CAP = 100.0  # dB, of a picture without any error
 
 
@@ -23,6 +27,7 @@ class Inpainting(Task):
         # Without holes there is nothing to concentrate on: x is y, and the scheme would leave no loss at all.
         self.concentrated = config.model.concentrated and config.hole.kind != "none"
         self.over_hole = config.loss.inpainting_over == "hole"
+        self.ssim = SSIM[config.evaluate.ssim]
 
     def target(self, batch: Batch) -> torch.Tensor:
         return batch.image_B3HW
@@ -49,7 +54,7 @@ class Inpainting(Task):
         done = to_bytes(composite(output, batch))
         truth = to_bytes(batch.image_B3HW)
         hole = batch.hole_B1HW[:, 0].cpu().numpy()
-        rows = [_quality(t, d, h) for t, d, h in zip(truth, done, hole, strict=True)]
+        rows = [_quality(t, d, h, self.ssim) for t, d, h in zip(truth, done, hole, strict=True)]
         return {name: np.array([row[name] for row in rows]) for name in ("psnr", "psnr_hole", "ssim", "ssim_hole")}
 
     def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -80,12 +85,12 @@ def psnr(truth: np.ndarray, other: np.ndarray) -> float:
     return PSNR_CAP if error == 0 else min(PSNR_CAP, float(10 * np.log10(255.0**2 / error)))
 
 
-def _quality(truth_HW3: np.ndarray, done_HW3: np.ndarray, hole_HW: np.ndarray) -> dict[str, float]:
+def _quality(
+    truth_HW3: np.ndarray, done_HW3: np.ndarray, hole_HW: np.ndarray, ssim: dict[str, Any]
+) -> dict[str, float]:
     from skimage.metrics import structural_similarity
 
-    mean, ssim_map = structural_similarity(
-        truth_HW3, done_HW3, win_size=SSIM_WINDOW, channel_axis=2, data_range=255, full=True
-    )
+    mean, ssim_map = structural_similarity(truth_HW3, done_HW3, channel_axis=2, data_range=255, full=True, **ssim)
     inside = bool(hole_HW.any())
     return {
         "psnr": psnr(truth_HW3, done_HW3),

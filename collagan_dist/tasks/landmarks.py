@@ -9,7 +9,7 @@ import torch
 
 from collagan_dist.config import Config
 from collagan_dist.contract import LANDMARKS, Batch
-from collagan_dist.tasks.base import Rows, Task, mean_and_error
+from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error
 
 _DOT = 0.02  # radius of a drawn point, as a share of the picture's side
 
@@ -20,44 +20,53 @@ class Landmarks(Task):
     needs_points = True
 
     def __init__(self, config: Config) -> None:
-        self.sigma = config.model.heatmap_sigma * config.data.image_size / 128
+        self.sigma = config.model.heatmap_sigma / 128  # as a share of the picture's side
+        self.quarter = config.evaluate.readout == "quarter"
+        self.sums_channels = config.loss.l2 == "sum_channels"
 
     def target(self, batch: Batch) -> torch.Tensor:
         assert batch.points_BK2 is not None
-        return heatmaps(batch.points_BK2, batch.image_B3HW.shape[-1], self.sigma)
+        size = batch.image_B3HW.shape[-1]
+        return heatmaps(batch.points_BK2, size, self.sigma * size)
 
     def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
-        """(B, K) Euclidean distances in pixels; `landmark_error_hole` only for points inside the hole."""
+        """(B, K) Euclidean distances in pixels; `landmark_error_hole` only for points inside the hole.
+
+        Both are of the read-out that is configured; `landmark_error_argmax` is of the plain arg-max beside the other.
+        """
         assert batch.points_BK2 is not None
         truth = batch.points_BK2.double().cpu().numpy()
-        distance = np.linalg.norm(read_points(output) - truth, axis=-1)
-        return {
+        distance = np.linalg.norm(read_points(output, self.quarter) - truth, axis=-1)
+        rows = {
             "landmark_error": distance,
             "landmark_error_hole": np.where(_inside(truth, batch.hole_B1HW), distance, np.nan),
         }
+        if self.quarter:
+            rows["landmark_error_argmax"] = np.linalg.norm(read_points(output, quarter=False) - truth, axis=-1)
+        return rows
 
     def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
         for name, distance in rows.items():
             pairs = {point: mean_and_error(distance[:, k]) for k, point in enumerate(LANDMARKS)}
-            per_sample = mean_and_error(_row_means(distance))
             values[name] = {p: mean for p, (mean, _) in pairs.items() if not np.isnan(mean)}
             errors[name] = {p: error for p, (_, error) in pairs.items() if not np.isnan(error)}
             if values[name]:
                 # Table 3's average: the plain mean of its rows.
                 values[name]["mean"] = float(np.mean(list(values[name].values())))
-                errors[name]["mean"] = per_sample[1]
+                errors[name]["mean"] = error_of_mean(distance)
         return values, errors
 
     def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The training set's mean landmarks, whatever the picture shows."""
         points = torch.as_tensor(statistics["mean_points"], dtype=torch.float32, device=batch.image_B3HW.device)
         size = batch.image_B3HW.shape[-1]
-        return {"mean_landmarks": heatmaps(points.expand(len(batch.image_B3HW), -1, -1), size, self.sigma)}
+        return {"mean_landmarks": heatmaps(points.expand(len(batch.image_B3HW), -1, -1), size, self.sigma * size)}
 
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
-        return "landmarks", draw_points(batch.image_B3HW, torch.from_numpy(read_points(output)).to(output.device))
+        points = torch.from_numpy(read_points(output, self.quarter)).to(output.device)
+        return "landmarks", draw_points(batch.image_B3HW, points)
 
 
 def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
@@ -68,11 +77,13 @@ def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
     return (profile[:, :, 1, :, None] * profile[:, :, 0, None, :]).mul_(2).sub_(1)
 
 
-def read_points(heatmap_BKHW: torch.Tensor) -> np.ndarray:
-    """(B, K, 2) float64 points: the largest pixel, moved a quarter pixel towards its larger neighbour on each axis."""
+def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
+    """(B, K, 2) float64 points: the largest pixel, with `quarter` moved so far towards its larger neighbour on each axis."""
     maps = heatmap_BKHW.detach().float().cpu()
     height, width = maps.shape[-2:]
     y, x = (t.numpy() for t in torch.unravel_index(maps.flatten(2).argmax(2), (height, width)))
+    if not quarter:
+        return np.stack([x, y], axis=-1).astype(np.float64)
     padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     b, k = np.indices(x.shape)
     dx = np.sign(padded[b, k, y + 1, x + 2] - padded[b, k, y + 1, x])
@@ -90,11 +101,6 @@ def draw_points(image_B3HW: torch.Tensor, points_BK2: torch.Tensor) -> torch.Ten
     dots = (distance <= radius**2).any(dim=1, keepdim=True)
     green = torch.tensor([-0.6, 1.0, -0.2], device=image_B3HW.device)[None, :, None, None]
     return torch.where(dots, green, image_B3HW.float())
-
-
-def _row_means(distance_BK: np.ndarray) -> np.ndarray:
-    count = (~np.isnan(distance_BK)).sum(1)
-    return np.where(count > 0, np.nansum(distance_BK, 1) / np.maximum(count, 1), np.nan)
 
 
 def _inside(points_BK2: np.ndarray, hole_B1HW: torch.Tensor) -> np.ndarray:

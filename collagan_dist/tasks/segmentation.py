@@ -9,7 +9,7 @@ import torch
 
 from collagan_dist.config import Config
 from collagan_dist.contract import CLASSES, SCORED_CLASSES, Batch
-from collagan_dist.tasks.base import Rows, Task, mean_and_error
+from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error, spread_of_mean
 
 # One colour a class for pictures, in the order of CLASSES.
 PALETTE = (
@@ -24,7 +24,7 @@ class Segmentation(Task):
     needs_labels = True
 
     def __init__(self, config: Config) -> None:
-        pass
+        self.sums_channels = config.loss.l2 == "sum_channels"
 
     def target(self, batch: Batch) -> torch.Tensor:
         assert batch.label_BHW is not None
@@ -45,12 +45,17 @@ class Segmentation(Task):
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
         for name, counts in rows.items():
+            residual = _residuals(counts[:, scored])
             values[name] = _named(dice(counts.sum(0))[scored])
-            errors[name] = _named(_pooled_error(counts)[scored])
+            errors[name] = _named(np.array([spread_of_mean(residual[:, c]) for c in range(len(scored))]))
+            if "mean" in errors[name]:  # classes of one picture are not independent
+                errors[name]["mean"] = spread_of_mean(residual[:, ~np.isnan(residual).any(0)].mean(1))
         per_image = dice(rows["dice"])[:, scored]
         pairs = [mean_and_error(per_image[:, c]) for c in range(len(scored))]
         values["dice_per_image"] = _named(np.array([p[0] for p in pairs]))
         errors["dice_per_image"] = _named(np.array([p[1] for p in pairs]))
+        if "mean" in errors["dice_per_image"]:
+            errors["dice_per_image"]["mean"] = error_of_mean(per_image)
         return values, errors
 
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
@@ -86,15 +91,11 @@ def _counts(found_BHW: torch.Tensor, truth_BHW: torch.Tensor, where_BHW: torch.T
     return torch.stack([both, count(found_BHW, where_BHW), count(truth_BHW, where_BHW)], dim=-1).double().cpu().numpy()
 
 
-def _pooled_error(counts_BC3: np.ndarray) -> np.ndarray:
-    """Standard error of a pooled Dice, a ratio of sums, by linearisation over samples."""
+def _residuals(counts_BC3: np.ndarray) -> np.ndarray:
+    """(B, C) what each sample adds to a pooled Dice, a ratio of sums, by linearisation; NaN for a class that nobody has."""
     both, size = 2 * counts_BC3[..., 0], counts_BC3[..., 1] + counts_BC3[..., 2]
-    n = len(counts_BC3)
-    if n < 2:
-        return np.full(counts_BC3.shape[1], np.nan)
-    residual = both - dice(counts_BC3.sum(0)) * size
     with np.errstate(invalid="ignore", divide="ignore"):
-        return residual.std(axis=0, ddof=1) / np.sqrt(n) / size.mean(0)
+        return (both - dice(counts_BC3.sum(0)) * size) / size.mean(0)
 
 
 def _named(values: np.ndarray) -> dict[str, float]:

@@ -50,14 +50,20 @@ class Setup:
         return split
 
     def view(self, training: bool, hole: str | None = None) -> View:
+        """How samples are looked at in training, or in evaluation (without augmentation, at evaluate.size)."""
         config = self.config
+        size = config.data.image_size
         return View(
-            image_size=config.data.image_size,
+            image_size=size if training else config.evaluate.size or size,
             hole=hole or config.hole.kind,
             seed=config.seed,
             augment=config.data.augment if training else None,
             points=any(task.needs_points for task in self.tasks.values()),
             labels=any(task.needs_labels for task in self.tasks.values()),
+            fill=config.hole.fill,
+            positions=config.evaluate.positions,
+            fixed=config.evaluate.fixed,
+            face_square=config.data.face_square,
         )
 
     def loader(self, split: str, view: View, batch: int) -> Loader:

@@ -15,6 +15,7 @@ from collagan_dist.contract import Batch, World
 from collagan_dist.data import holes
 from collagan_dist.data.archives import PICTURES
 from collagan_dist.data.picture import Unusable, read_picture
+from collagan_dist.data.positions import Places
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import build_engine
@@ -83,8 +84,11 @@ def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch
     image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
     uid = np.array([counter.name_id(path.stem)])
     keys = torch.from_numpy(counter.sample_keys(config.seed, -1, uid)).to(device)
-    mask = holes.HOLES[hole](keys, size) if hole in holes.HOLES else _read_hole(hole, size).to(device)
-    filled = holes.occlude(image, mask, hole if hole in holes.HOLES else "given", keys)
+    if hole in holes.HOLES:
+        kind, mask = hole, holes.HOLES[hole](keys, size, Places(fixed=config.evaluate.fixed))
+    else:
+        kind, mask = "given", _read_hole(hole, size).to(device)
+    filled = holes.occlude(image, mask, kind, keys, config.hole.fill)
     return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)
 
 

@@ -153,6 +153,32 @@ def test_flip_twice_is_the_identity(shards: Manifest) -> None:
     assert (back - plain.points_BK2).abs().max() < 1e-3
 
 
+def test_a_narrower_face_square_shows_the_same_larger() -> None:
+    """A view of 2.4 is the middle three quarters of a view of 3.2: matrices, and so pictures, labels and points."""
+    sample = stored([[70.0, 71], [106, 75], [88, 90], [73, 117], [103, 117]])
+    shift, size = np.array([0.04, -0.02]), 128
+    wide = geometry.view_to_stored(sample, size, shift, 0.1, 1.05, True)
+    assert np.array_equal(wide, geometry.view_to_stored(sample, size, shift, 0.1, 1.05, True, 3.2))
+    for face_square in (2.4, 4.0):
+        other = geometry.view_to_stored(sample, size, shift, 0.1, 1.05, True, face_square)
+        zoom = face_square / 3.2
+        middle = np.array([(70 + 106) / 2, (71 + 117) / 2])
+        for corner in ((0, 0), (127, 0), (30, 99)):
+            at, was = other @ (*corner, 1), wide @ (*corner, 1)
+            assert np.allclose(at[:2] - middle, zoom * (was[:2] - middle))
+
+
+def test_face_square_moves_picture_labels_and_points_alike(shards: Manifest) -> None:
+    still = Augment(shift=0.0, rotate=0.0, scale=0.0, flip=0.0)
+    plain, near = (_first_batch(shards, still, face_square=f) for f in (3.2, 2.4))
+    middle = (near.points_BK2 - 31.5) * 0.75 + 31.5
+    assert (middle - plain.points_BK2).abs().max() < 1e-3
+    small = torch.nn.functional.interpolate(near.image_B3HW, 48, mode="area")
+    assert (small - plain.image_B3HW[..., 8:56, 8:56]).abs().mean() < 0.04
+    labels = torch.nn.functional.interpolate(near.label_BHW[:, None].float(), 48)[:, 0]
+    assert (labels == plain.label_BHW[:, 8:56, 8:56]).float().mean() > 0.9
+
+
 def test_both_kinds_of_storage_show_the_same(drawn, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """A view from stored crops equals the view from original photos up to a second JPEG compression."""
     views = {}
@@ -171,6 +197,6 @@ def test_both_kinds_of_storage_show_the_same(drawn, tmp_path) -> None:  # type: 
     assert (views["crop"].points_BK2 - views["original"].points_BK2).abs().max() < 0.5
 
 
-def _first_batch(manifest: Manifest, augment: Augment, size: int = 64):  # type: ignore[no-untyped-def]
-    loader = Loader(Split(manifest, "train"), View(size, "block", 1, augment), 8, 1, torch.device("cpu"))
+def _first_batch(manifest: Manifest, augment: Augment, size: int = 64, **view: float):  # type: ignore[no-untyped-def]
+    loader = Loader(Split(manifest, "train"), View(size, "block", 1, augment, **view), 8, 1, torch.device("cpu"))
     return next(loader.batches(iter([(np.arange(8), np.zeros(8, np.int64))])))

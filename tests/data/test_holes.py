@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
 from collagan_dist import counter
+from collagan_dist.contract import TestHole
 from collagan_dist.data import holes
+from collagan_dist.data.positions import Places
 
 
 def keys(count: int) -> torch.Tensor:
@@ -57,6 +61,38 @@ def test_pattern_is_filled_with_zeros() -> None:
     hole = holes.pattern(keys(4), 64)
     x = holes.occlude(torch.full((4, 3, 64, 64), 0.3), hole, "pattern", keys(4))
     assert (x.masked_select(hole) == 0).all() and (x.masked_select(~hole) == 0.3).all()
+
+
+def test_the_table_has_every_kind_of_hole_with_one_signature() -> None:
+    assert set(holes.HOLES) == set(get_args(TestHole))
+    points = torch.rand(3, 5, 2) * 64
+    for kind, make in holes.HOLES.items():
+        for more in ((), (None,), (Places(points),)):
+            hole = make(keys(3), 64, *more)
+            assert (
+                hole.shape == (3, 1, 64, 64)
+                and hole.dtype == torch.bool
+                and torch.equal(hole, make(keys(3), 64, *more))
+            )
+        around = torch.equal(make(keys(3), 64, Places(points)), make(keys(3), 64))
+        assert around == (not kind.startswith("O")), kind
+
+
+@pytest.mark.parametrize("kind", ["block", "noise", "pattern", "O1", "O4", "given"])
+def test_fills(kind: str) -> None:
+    image = torch.full((8, 3, 64, 64), 0.3)
+    hole = holes.HOLES.get(kind, holes.block)(keys(8), 64)
+    filled = {fill: holes.occlude(image, hole, kind, keys(8), fill) for fill in ("paper", "noise", "zero", "mean")}
+    for x in filled.values():
+        assert (x.masked_select(~hole) == 0.3).all() and x.dtype == torch.float32
+    assert (filled["zero"].masked_select(hole) == 0).all()
+    assert torch.equal(filled["paper"], filled["zero" if kind == "pattern" else "noise"])
+    noise = filled["noise"].masked_select(hole)
+    assert abs(noise.mean()) < 0.03 and abs(noise.var() - 1 / 3) < 0.02 and len(noise.unique()) > 0.9 * len(noise)
+    assert torch.equal(filled["noise"], holes.occlude(image, hole, kind, keys(8), "noise"))
+    for channel, value in enumerate((117, 104, 123)):  # R, G, B as the Context Encoder writes them
+        inside = filled["mean"][:, channel : channel + 1].masked_select(hole)
+        assert torch.allclose(inside, torch.tensor(2 * value / 255 - 1)) and len(inside) == hole.sum()
 
 
 def test_no_hole_changes_nothing() -> None:

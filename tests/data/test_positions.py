@@ -1,0 +1,211 @@
+"""O1 to O6 by hand, over the named parts of drawn faces, over photographs, and through the loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.config import validate
+from collagan_dist.config.tree import FIXED_POSITIONS, Box
+from collagan_dist.contract import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
+from collagan_dist.data.loader import Loader, View
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.pack import pack
+from collagan_dist.data.positions import Places, hole_size
+from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.shards import Split
+from tests.data.layouts import write_folder
+
+CPU = torch.device("cpu")
+# An upright face with u = 40 around (64, 64).
+UPRIGHT = torch.tensor([[[46.0, 44], [82, 44], [64, 62], [49, 84], [79, 84]]])
+
+
+def extent(hole_HW: torch.Tensor) -> Box:
+    """(top, left, height, width) of a hole, which must be a whole box."""
+    rows, columns = hole_HW.any(1).nonzero().flatten(), hole_HW.any(0).nonzero().flatten()
+    box = (int(rows[0]), int(columns[0]), len(rows), len(columns))
+    assert hole_HW.sum() == box[2] * box[3]
+    return box
+
+
+def first_batch(manifest: Manifest, split: str = "train", count: int = 32, **view: object) -> Batch:
+    part = Split(manifest, split)
+    ids = np.arange(min(count, len(part)))
+    loader = Loader(part, View(**{"image_size": 64, "hole": "none", "seed": 0, **view}), len(ids), 1, CPU)
+    return next(loader.batches(iter([(ids, np.zeros(len(ids), np.int64))])))
+
+
+@pytest.mark.parametrize(
+    ("name", "box"),
+    {
+        "O1": (24, 26, 32, 40),  # the eye at (46, 44): half of u above and beside it, 0.3 u below
+        "O2": (24, 62, 32, 40),
+        "O3": (24, 26, 32, 76),
+        "O4": (30, 28, 58, 36),  # from 0.35 u above the eye to 0.1 u below the mouth, left of column 64
+        "O5": (30, 64, 58, 36),
+        "O6": (74, 31, 32, 66),
+    }.items(),
+)
+def test_boxes_of_an_upright_face_by_hand(name: str, box: Box) -> None:
+    assert extent(Places(UPRIGHT).hole(name, 1, 128, CPU)[0, 0]) == box
+    # In half the size, boxes of half the size: no more than the pixel at each edge may change.
+    small = extent(Places((UPRIGHT + 0.5) / 2 - 0.5).hole(name, 1, 64, CPU)[0, 0])
+    assert np.abs(np.array(small) - np.array(box) / 2).max() <= 0.5
+
+
+def test_they_are_40_by_48_on_average() -> None:
+    sizes = [hole_size(Places(UPRIGHT).hole(name, 1, 128, CPU))[0] for name in POSITIONS]
+    assert np.abs(np.mean(sizes, axis=0) - (40, 48)).max() <= 1.001  # u is 40 here, 39 in photographs
+    fixed = np.array([FIXED_POSITIONS[name][2:] for name in POSITIONS])
+    assert np.abs(fixed.mean(0) - (40, 48)).max() < 1
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_box_is_clipped_at_the_border(name: str) -> None:
+    for shift in ([-60.0, 0], [60, 0], [0, -60], [0, 60], [-500, 0]):
+        moved = Places(UPRIGHT + torch.tensor(shift)).hole(name, 1, 128, CPU)[0, 0]
+        plain = Places(UPRIGHT).hole(name, 1, 128, CPU)[0, 0].nonzero() + torch.tensor(shift).flip(0).long()
+        inside = ((plain >= 0) & (plain < 128)).all(1)
+        assert torch.equal(moved.nonzero(), plain[inside])
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_fixed_boxes_scale_with_the_picture(size: int) -> None:
+    boxes = {name: (8 * n, 4 * n, 16, 8 + 2 * n) for n, name in enumerate(POSITIONS)}
+    for name in POSITIONS:
+        hole = Places(None, boxes).hole(name, 3, size, CPU)
+        assert hole.shape == (3, 1, size, size) and hole.dtype == torch.bool
+        assert all(extent(h) == tuple(v * size // 128 for v in boxes[name]) for h in hole[:, 0])
+
+
+def test_hole_size_of_each_sample() -> None:
+    hole = torch.zeros(3, 1, 16, 16, dtype=torch.bool)
+    hole[0, 0, 2:7, 3:5] = True
+    hole[1, 0, 0, 15] = True
+    assert np.array_equal(hole_size(hole), [[5, 2], [1, 1], [np.nan, np.nan]], equal_nan=True)
+
+
+# Position: classes that it must hide and classes that it must leave.
+PARTS = {
+    "O1": (("left_eye", "left_eyebrow"), ("right_eye", "right_eyebrow", "upper_lip", "teeth", "lower_lip")),
+    "O2": (("right_eye", "right_eyebrow"), ("left_eye", "left_eyebrow", "upper_lip", "teeth", "lower_lip")),
+    "O3": (("left_eye", "right_eye", "left_eyebrow", "right_eyebrow"), ("lower_lip",)),
+    "O4": (("left_eye",), ("right_eye", "right_eyebrow")),
+    "O5": (("right_eye",), ("left_eye", "left_eyebrow")),
+    "O6": (("upper_lip", "teeth", "lower_lip"), ("left_eye", "right_eye", "left_eyebrow", "right_eyebrow")),
+}
+
+
+def hidden(hole_B1HW: torch.Tensor, label_BHW: torch.Tensor, name: str) -> np.ndarray:
+    """Share of a class's pixels inside the hole, of every picture that has some."""
+    mine = label_BHW == CLASSES.index(name)
+    count = mine.sum((1, 2))
+    return ((mine & hole_B1HW[:, 0]).sum((1, 2))[count > 0] / count[count > 0]).numpy()
+
+
+def check_parts(batch: Batch, name: str) -> None:
+    assert batch.label_BHW is not None
+    for part in PARTS[name][0]:
+        share = hidden(batch.hole_B1HW, batch.label_BHW, part)
+        assert share.mean() > 0.93 and share.min() > 0.3, (name, part, share.mean(), share.min())
+    for part in PARTS[name][1]:
+        share = hidden(batch.hole_B1HW, batch.label_BHW, part)
+        assert not len(share) or (share.mean() < 0.03 and share.max() < 0.6), (name, part, share.mean(), share.max())
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_they_hide_the_named_parts_of_drawn_faces(shards: Manifest, name: str) -> None:
+    """Their heads are tilted by up to 45 degrees."""
+    batch = first_batch(shards, hole=name, count=48)
+    check_parts(batch, name)
+    points = batch.points_BK2
+    assert points is not None
+    x, y = points.round().long().unbind(-1)
+    inside = batch.hole_B1HW[torch.arange(len(x))[:, None], 0, y, x].float().mean(0)  # by landmark
+    order = list(LANDMARK_FLIP) if name in ("O2", "O5") else list(range(5))  # as if it were the left side's hole
+    left_eye, right_eye, _, left_mouth, right_mouth = inside[order].tolist()
+    if name in ("O1", "O2"):
+        assert left_eye == 1 and right_eye == left_mouth == right_mouth == 0
+    elif name in ("O4", "O5"):
+        assert left_eye > 0.9 and left_mouth > 0.85 and right_eye == 0 and right_mouth < 0.15
+    elif name == "O3":
+        assert left_eye == right_eye == 1 and max(left_mouth, right_mouth) < 0.05
+    else:
+        assert left_mouth == right_mouth == 1 and left_eye == right_eye == 0
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    import os
+
+    folder = os.environ.get("COLLAGAN_FACES")
+    if not folder:
+        pytest.skip("COLLAGAN_FACES does not name the folder of photographs")
+    out = tmp_path_factory.mktemp("photographs")
+    return pack(Recipe(dataset="celeba", root=folder, labels="Label/img_celeba", out=str(out)), workers=1)
+
+
+def test_photographs(photographs: Manifest) -> None:
+    """All named parts are hidden, the mean size is the paper's, and the fixed boxes are those of the mean landmarks."""
+    sizes, corners = [], []
+    for name in POSITIONS:
+        batch = first_batch(photographs, "train", 200, image_size=128, hole=name)
+        check_parts(batch, name)
+        sizes.append(hole_size(batch.hole_B1HW).mean(0))
+        assert batch.points_BK2 is not None
+        mean = Places(batch.points_BK2.mean(0, keepdim=True)).hole(name, 1, 128, CPU)[0, 0]
+        corners.append(np.abs(np.array(extent(mean)) - FIXED_POSITIONS[name]).max())
+    assert np.abs(np.mean(sizes, axis=0) - (40, 48)).max() < 1, np.mean(sizes, axis=0)
+    assert max(corners) <= 1, corners
+
+
+def test_a_mirrored_face_has_mirrored_holes(shards: Manifest) -> None:
+    batch = first_batch(shards, hole="none")
+    assert batch.points_BK2 is not None
+    mirrored = batch.points_BK2[:, list(LANDMARK_FLIP)].clone()
+    mirrored[..., 0] = 63 - mirrored[..., 0]
+    for name, other in {"O1": "O2", "O2": "O1", "O3": "O3", "O4": "O5", "O5": "O4", "O6": "O6"}.items():
+        hole = Places(batch.points_BK2).hole(name, 32, 64, CPU)
+        assert torch.equal(Places(mirrored).hole(other, 32, 64, CPU).flip(3), hole)
+
+
+def test_views_without_landmarks_take_the_fixed_boxes(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
+    fixed = Places().hole("O1", 4, 64, CPU)
+    around = first_batch(shards, count=4, hole="O1", points=False, labels=False)  # a model of inpainting alone
+    assert around.points_BK2 is not None and torch.equal(
+        around.hole_B1HW, Places(around.points_BK2).hole("O1", 4, 64, CPU)
+    )
+    assert not torch.equal(around.hole_B1HW, fixed)
+    asked = first_batch(shards, count=4, hole="O1", positions="fixed", points=False)
+    assert asked.points_BK2 is None and torch.equal(asked.hole_B1HW, fixed)
+    with_points = first_batch(shards, count=4, hole="O1", positions="fixed", points=True)
+    assert with_points.points_BK2 is not None and torch.equal(with_points.hole_B1HW, fixed)
+    write_folder(drawn, tmp_path / "set", columns=())
+    (tmp_path / "set/faces.csv").unlink()
+    recipe = Recipe(dataset="folder", root=str(tmp_path / "set"), out=str(tmp_path / "out"), store_size=88)
+    unknown = first_batch(pack(recipe, workers=1), count=4, hole="O1", points=False, labels=False)
+    assert unknown.points_BK2 is None and torch.equal(unknown.hole_B1HW, fixed)
+    boxes = dict(FIXED_POSITIONS, O1=(0, 0, 2, 4))
+    other = first_batch(shards, count=4, hole="O1", positions="fixed", fixed=boxes)
+    assert [extent(h) for h in other.hole_B1HW[:, 0]] == [(0, 0, 1, 2)] * 4
+
+
+def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None:
+    from collagan_dist.contract import World
+    from collagan_dist.training.build import build
+
+    settings = {
+        "model": {"tasks": ["inpainting"]},
+        "data": {"image_size": 32, "face_square": 2.5},
+        "hole": {"fill": "mean"},
+        "evaluate": {"positions": "fixed", "size": 64, "fixed": dict(FIXED_POSITIONS, O2=(1, 2, 3, 4))},
+    }
+    setup = build(validate(settings, "test"), World(), shards)
+    view, training = setup.view(training=False, hole="O2"), setup.view(training=True)
+    assert (view.image_size, training.image_size) == (64, 32)
+    assert view.positions == "fixed" and view.fixed["O2"] == (1, 2, 3, 4) and view.hole == "O2"
+    assert view.fill == training.fill == "mean" and view.face_square == training.face_square == 2.5

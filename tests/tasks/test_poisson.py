@@ -1,0 +1,154 @@
+"""Poisson blending against sparse direct solutions of the same equations, written out pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import spsolve
+
+from collagan_dist import counter
+from collagan_dist.contract import Batch
+from collagan_dist.data import holes
+from collagan_dist.tasks.inpainting import composite, psnr, to_bytes
+from collagan_dist.tasks.poisson import blend
+
+SIZE = 32
+
+
+def smooth(count: int, seed: int, size: int = SIZE) -> torch.Tensor:
+    torch.manual_seed(seed)
+    coarse = torch.rand(count, 3, 6, 6) * 1.6 - 0.8
+    return torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(-0.9, 0.9)
+
+
+def boxes(*box: tuple[int, int, int, int]) -> torch.Tensor:
+    hole = torch.zeros(len(box), 1, SIZE, SIZE, dtype=torch.bool)
+    for h, (top, left, height, width) in zip(hole, box, strict=True):
+        h[0, top : top + height, left : left + width] = True
+    return hole
+
+
+KEYS = torch.from_numpy(counter.tensor_keys(counter.key64(4, np.arange(4))))
+HOLES = {
+    "block": holes.block(KEYS, SIZE),
+    "at the border": boxes((0, 3, 10, 12), (20, 0, 12, 9), (22, 20, 10, 12), (8, 25, 9, 7)),
+    "noise": holes.noise(KEYS, SIZE),
+    "pattern": holes.pattern(KEYS, SIZE),
+    "unequal": boxes((0, 0, 32, 32), (5, 5, 1, 1), (0, 0, 0, 0), (3, 0, 9, 32)),
+    "all but one pixel": ~boxes((5, 7, 1, 1), (0, 0, 1, 1), (31, 12, 1, 1), (16, 16, 1, 1)),
+}
+
+
+def batch_of(image: torch.Tensor, hole: torch.Tensor) -> Batch:
+    filled = torch.where(hole, torch.rand_like(image) * 2 - 1, image)
+    return Batch(image, filled, hole, None, None, np.arange(len(image)), np.zeros(len(image)), KEYS)
+
+
+def exactly(output: np.ndarray, context: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(3, H, W): for every hole pixel the sum over its neighbours of v_p - v_q equals that of the guidance."""
+    pixels = [(int(y), int(x)) for y, x in np.argwhere(hole)]
+    if not pixels or hole.all():
+        return output
+    number = {p: n for n, p in enumerate(pixels)}
+    known = {(y, x) for y, x in np.ndindex(hole.shape) if not hole[y, x]}
+    matrix, right = lil_matrix((len(pixels), len(pixels))), np.zeros((len(pixels), 3))
+    for (y, x), n in number.items():
+        for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            q, inner, outer = (y + dy, x + dx), (y - dy, x - dx), (y + 2 * dy, x + 2 * dx)
+            if q in number:
+                matrix[n, n] += 1
+                matrix[n, number[q]] -= 1
+                right[n] += output[:, y, x] - output[:, q[0], q[1]]
+            elif q in known:
+                matrix[n, n] += 1
+                right[n] += context[:, q[0], q[1]]
+                if inner in number:
+                    right[n] += output[:, inner[0], inner[1]] - output[:, y, x]
+                elif outer in known:
+                    right[n] += context[:, q[0], q[1]] - context[:, outer[0], outer[1]]
+    result = output.copy()
+    values = spsolve(matrix.tocsc(), right)
+    for (y, x), n in number.items():
+        result[:, y, x] = values[n]
+    return result.clip(-1, 1)
+
+
+@pytest.mark.parametrize("kind", list(HOLES))
+def test_it_solves_the_equations(kind: str) -> None:
+    image, output, hole = smooth(4, 0), 0.7 * smooth(4, 1) + 0.2, HOLES[kind]
+    batch = batch_of(image, hole)
+    blended = blend(output, batch)
+    fine = blend(output.double(), batch, iterations=3000, tolerance=1e-12)
+    assert blended.dtype == torch.float32 and fine.dtype == torch.float64
+    for i in range(4):
+        truth = exactly(output[i].double().numpy(), image[i].double().numpy(), hole[i, 0].numpy())
+        inside = hole[i, 0].numpy()
+        assert np.abs(fine[i].numpy() - truth)[:, inside].max(initial=0) < 1e-7
+        assert np.abs(blended[i].numpy() - truth)[:, inside].max(initial=0) < 1 / 127.5  # under a level of 8 bits
+    done = composite(blended, batch)
+    assert torch.equal(torch.where(hole, 0.0, done), torch.where(hole, 0.0, image))  # the context to the bit
+    assert torch.equal(torch.where(hole, 0.0, blended), torch.where(hole, 0.0, output))
+
+
+def test_nothing_to_blend_with_leaves_the_output() -> None:
+    image, output = smooth(2, 0), smooth(2, 1)
+    for hole in (torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool), torch.zeros(2, 1, SIZE, SIZE, dtype=torch.bool)):
+        assert torch.equal(blend(output, batch_of(image, hole)), output)
+    mixed = torch.cat([torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool), boxes((4, 4, 9, 9))])
+    blended = blend(output, batch_of(image, mixed))
+    assert torch.equal(blended[0], output[0]) and not torch.equal(blended[1], output[1])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HOLES if kind != "unequal"])
+def test_a_shifted_picture_comes_back(kind: str) -> None:
+    """Output = picture + a constant a channel: exactly where gradients are even, nearly elsewhere."""
+    shift = torch.tensor([0.2, -0.1, 0.05])[:, None, None]
+    at = torch.linspace(-0.5, 0.5, SIZE)
+    ramp = (0.5 * at[None, :] + torch.tensor([0.3, -0.6, 0.1])[:, None, None] * at[:, None]).expand(4, 3, SIZE, SIZE)
+    batch = batch_of(ramp.contiguous(), HOLES[kind])
+    thick = blend((ramp + shift).double(), batch, iterations=3000, tolerance=1e-10)
+    if kind in ("block", "at the border"):
+        assert (composite(thick, batch) - ramp).abs().max() < 1e-6
+    # The same colours everywhere need no gradient at all, so any hole of them closes exactly.
+    flat = shift.expand(4, 3, SIZE, SIZE) * 3
+    batch = batch_of(flat.contiguous(), HOLES[kind])
+    closed = composite(blend(flat.double() - 2 * shift, batch, iterations=3000, tolerance=1e-10), batch)
+    assert (closed - flat).abs().max() < 1e-6
+    image = smooth(4, 3)
+    batch = batch_of(image, HOLES[kind])
+    for i in range(4):
+        before, after = (
+            psnr(to_bytes(image)[i], to_bytes(composite(o, batch))[i])
+            for o in (image + shift, blend(image + shift, batch))
+        )
+        assert after > before + (3 if kind == "all but one pixel" else 8), (i, before, after)
+
+
+def test_what_the_output_is_outside_the_hole_does_not_matter() -> None:
+    image, output = smooth(4, 0), smooth(4, 1)
+    for hole in HOLES.values():
+        batch = batch_of(image, hole)
+        other = torch.where(hole, output, torch.randn_like(output))
+        assert torch.equal(composite(blend(other, batch), batch), composite(blend(output, batch), batch))
+
+
+def test_fewer_iterations_are_enough_at_the_paper_s_size() -> None:
+    """200 against the exact solution at 128: under a level of 8 bits. And the limit is one."""
+    image, output = smooth(4, 0, 128), 0.7 * smooth(4, 1, 128) + 0.2
+    for kind in ("block", "pattern", "noise", "O3"):
+        batch = batch_of(image, holes.HOLES[kind](KEYS, 128))
+        exact = blend(output.double(), batch, iterations=5000, tolerance=1e-10)
+        assert (blend(output, batch) - exact).abs().max() < 1 / 127.5
+    batch = batch_of(image, holes.block(KEYS, 128))
+    exact = blend(output.double(), batch, iterations=5000, tolerance=1e-10)
+    assert (blend(output, batch, iterations=5) - exact).abs().max() > 0.02
+
+
+def test_values_are_clipped_and_other_types_taken() -> None:
+    image, output = smooth(2, 0).sign() * 0.99, smooth(2, 1)
+    batch = batch_of(image, HOLES["block"][:2])
+    blended = blend(output.bfloat16().to(memory_format=torch.channels_last), batch)
+    assert blended.dtype == torch.float32 and blended.abs().max() <= 1
+    assert (blended - blend(output.bfloat16().float(), batch)).abs().max() < 1e-5
