@@ -42,7 +42,9 @@ def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
         try:
             outcomes = _work(options, runs, manifest, stop, lock, ray)
         except Interrupted as error:
-            raise Interrupted(f"{error}; what is done is kept in {options.out}, and the same command continues") from None
+            raise Interrupted(
+                f"{error}; what is done is kept in {options.out}, and the same command continues"
+            ) from None
         failed = [one for one in outcomes if one.reason is not None]
         results = Results(runs, manifest.hash)
         missing = write_tables(options, results)

@@ -64,13 +64,16 @@ class Results:
         return _dice_terms(self._read(paths[0])[1]) if paths else None
 
     def hole_sizes(self, scores: Iterable[Score]) -> list[tuple[float, float]]:
-        """Mean (height, width) of the hole of every evaluation that says it, one a position."""
+        """Mean (height, width) of the hole in pixels of a 128x128 picture, one for each position that an evaluation tells of."""
         found: dict[str, tuple[float, float]] = {}
         for score in scores:
-            for model in self._runs:
-                for path in self.evaluations(model, score):
-                    if size := self._read(path)[0].get("hole_size"):
-                        found.setdefault(score.hole, (float(size[0]), float(size[1])))
+            for runs in self._runs.values():
+                for run in runs:
+                    if not is_scored(run, score.hole, score.blended, self._manifest):
+                        continue
+                    if size := self._read(run.evaluation(score.hole, score.blended))[0].get("hole_size"):
+                        factor = 128 / (run.config.evaluate.size or run.config.data.image_size)
+                        found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
         return list(found.values())
 
 
