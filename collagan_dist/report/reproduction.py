@@ -128,5 +128,5 @@ def _cell(cell: dict[str, Any]) -> Cell:
     error = "" if se is None else f" ± {se:.2f}"
     change = f"{ours - cell['paper']:+.2f}".replace("-", "−")
     mark = " ≠" if se and abs(ours - cell["paper"]) > _SIGNIFICANT * se else ""
-    spread = f", sd {cell['sd']:.2f} of {len(cell['seeds'])} seeds" if "sd" in cell else ""
+    spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
     return Cell(f"{ours:.2f}{error}", f"{paper}, {change}{mark}{spread}")
