@@ -3,11 +3,12 @@
 Inside the hole the result has the output's gradients; at its border it meets the context; beyond the picture's border is nothing
 (Neumann). Holes of any shape will do, scattered ones and those at the picture's border too.
 
-Between a hole's pixel and a context pixel the gradient of the output would need the output outside the hole, which
-M* is never taught (section 3.3) and which may be anything. It is continued from the next pair of pixels instead: from the one further
-inside the hole, else (the hole is one pixel wide there) from that further out in the context, else it is zero. What the
-output is outside the hole never matters, for any model, so that blended models compare. On photographs this loses at
-most 0.6 dB in the hole against gradients of a perfect outside, where a zero gradient loses up to 3 dB.
+Between a hole's pixel and a context pixel, the gradient of the output would need the output outside the hole, which
+M* is never taught (section 3.3) and which may be anything. It is continued from the next pair of pixels in line
+instead: the one further inside the hole, else (the hole is one pixel wide there) the one further out in the context,
+else it is zero. What the output is outside the hole matters for no model, so that blended models compare. In
+photographs with a blurred completion of wrong colours, PSNR in the hole is within 0.4 dB (noise: 1.7 dB) of what
+gradients of an equally good outside give; a zero gradient loses up to 4 dB.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ def blend(
     lifted = grid.spread(
         _solve(grid, grid.gather(seam), grid.gather(contacts), grid.gather(degree), iterations, tolerance)
     )
-    blended = (exact + lifted).clamp(-1, 1)
-    anything = contacts.flatten(1).any(1)[:, None, None, None]
-    return torch.where(hole & anything, blended, exact)
+    return torch.where(hole, (exact + lifted).clamp(-1, 1), exact)
 
 
 def _equations(
@@ -130,7 +129,7 @@ def _solve(
     if not grid.count:
         return x
     start = grid.sums(seam) / grid.sums(contacts).clamp(min=1)
-    grid.pictures(x).copy_(start * (grid.pictures(degree) > 0))
+    grid.pictures(x).copy_(start.expand_as(grid.pictures(x)))
     residual = seam[: grid.rows] - grid.laplacian(x, degree)
     direction = torch.zeros_like(seam)  # its last row stays zero: the neighbour that is none
     direction[: grid.rows] = residual

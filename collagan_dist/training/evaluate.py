@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from collagan_dist.contract import Batch
+from collagan_dist.contract import POSITIONS, Batch
 from collagan_dist.data import geometry, order
+from collagan_dist.data.positions import hole_size
 from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.data.shards import DamagedSample, Split, Stored
 from collagan_dist.errors import ConfigError, DataError
@@ -49,10 +50,12 @@ def evaluate(
     few = min(baselines, count)
     statistics = _statistics(setup) if few else {}
     ids: list[int] = []
+    sizes: list[np.ndarray] = []
     measured: dict[str, list[Measured]] = {blend: [] for blend in blends}
     trivial: list[dict[str, Measured]] = []
     for batch in loader.batches(plain_plan(order.shares(count, setup.world), _BATCH)):
         ids += batch.ids_B.tolist()
+        sizes.append(hole_size(batch.hole_B1HW))
         outputs = predictor(batch)
         for blend in blends:
             measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
@@ -66,7 +69,10 @@ def evaluate(
         raise DataError(
             f"{setup.manifest.folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`"
         )
-    about = {"damaged": len(damaged)} if damaged else {}
+    about: dict[str, Any] = {"damaged": len(damaged)} if damaged else {}
+    if hole in POSITIONS:
+        found = [size for part in setup.group.gather(sizes) for size in part]
+        about["hole_size"] = np.concatenate(found).mean(0).tolist()
     results = []
     for blend in blends:
         scored = _summary(setup.tasks, [(i, m[blend], t) for i, m, t in parts], few)

@@ -21,6 +21,7 @@ class Predictor:
     """predictor(batch) gives G^t(x, z) of every task, in float32: running statistics and no noise unless `evaluate` says otherwise."""
 
     judges = False  # whether completing takes the discriminators too
+    any_size = False  # whether it completes pictures of another size than it learned
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import torch
 from collagan_dist.config import validate
 from collagan_dist.config.tree import FIXED_POSITIONS, Box
 from collagan_dist.contract import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
+from collagan_dist.data import holes
 from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.data.pack import pack
@@ -80,6 +81,9 @@ def test_fixed_boxes_scale_with_the_picture(size: int) -> None:
         hole = Places(None, boxes).hole(name, 3, size, CPU)
         assert hole.shape == (3, 1, size, size) and hole.dtype == torch.bool
         assert all(extent(h) == tuple(v * size // 128 for v in boxes[name]) for h in hole[:, 0])
+    # A pixel belongs to a box that holds its centre: 12.5 to 28 are rows 12 (its centre is at 12.5) to 27.
+    odd = Places(None, {"O1": (25, 27, 31, 38)}).hole("O1", 1, size, CPU)[0, 0]
+    assert extent(odd) == ((25, 27, 31, 38) if size == 128 else (12, 13, 16, 19))
 
 
 def test_hole_size_of_each_sample() -> None:
@@ -194,6 +198,18 @@ def test_views_without_landmarks_take_the_fixed_boxes(shards: Manifest, drawn: P
     assert [extent(h) for h in other.hole_B1HW[:, 0]] == [(0, 0, 1, 2)] * 4
 
 
+def test_the_fill_of_a_view(shards: Manifest) -> None:
+    for fill in ("paper", "noise", "zero", "mean"):
+        batch = first_batch(shards, count=4, hole="O3", fill=fill)
+        expected = holes.occlude(batch.image_B3HW, batch.hole_B1HW, "O3", batch.keys_B2, fill)
+        assert torch.equal(batch.input_B3HW, expected)
+        assert not torch.equal(batch.input_B3HW, first_batch(shards, count=4, hole="O3", fill="zero").input_B3HW) or (
+            fill == "zero"
+        )
+    again = [first_batch(shards, count=n, hole="O3").input_B3HW[:2] for n in (2, 4)]
+    assert torch.equal(*again)  # a sample's fill depends on the sample alone
+
+
 def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None:
     from collagan_dist.contract import World
     from collagan_dist.training.build import build
@@ -209,3 +225,12 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
     assert (view.image_size, training.image_size) == (64, 32)
     assert view.positions == "fixed" and view.fixed["O2"] == (1, 2, 3, 4) and view.hole == "O2"
     assert view.fill == training.fill == "mean" and view.face_square == training.face_square == 2.5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_gpu_makes_the_same_holes(shards: Manifest, name: str) -> None:
+    points = first_batch(shards).points_BK2
+    assert points is not None
+    for places, there in ((Places(points), Places(points.cuda())), (Places(), Places())):
+        assert torch.equal(places.hole(name, 32, 64, CPU), there.hole(name, 32, 64, torch.device("cuda")).cpu())

@@ -253,7 +253,7 @@ def test_standard_errors_are_those_of_a_bootstrap(task: str) -> None:
         found = both + rng.poisson(4, true.shape) * (true > 0)
         rows = {name: np.stack([both, found, true], axis=-1) for name in ("dice", "dice_hole")}
     else:
-        distance = difficulty * rng.gamma(2, 1, (count, len(LANDMARKS)))
+        distance = difficulty * rng.gamma(2, 1, (count, len(LANDMARKS))) + 3 * np.arange(len(LANDMARKS))
         hidden = np.where(rng.random(distance.shape) < [0.2, 0.3, 0.5, 0.6, 0.9], distance, np.nan)
         rows = {"landmark_error": distance, "landmark_error_hole": hidden}
     values, errors = part.summarize(rows)

@@ -152,3 +152,12 @@ def test_values_are_clipped_and_other_types_taken() -> None:
     blended = blend(output.bfloat16().to(memory_format=torch.channels_last), batch)
     assert blended.dtype == torch.float32 and blended.abs().max() <= 1
     assert (blended - blend(output.bfloat16().float(), batch)).abs().max() < 1e-5
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same() -> None:
+    image, output = smooth(4, 0), smooth(4, 1)
+    for hole in HOLES.values():
+        batch = batch_of(image, hole)
+        there = Batch(image.cuda(), batch.input_B3HW.cuda(), hole.cuda(), None, None, batch.ids_B, batch.epoch_B, KEYS)
+        assert (blend(output.cuda(), there).cpu() - blend(output, batch)).abs().max() < 1e-3

@@ -38,6 +38,9 @@ def test_holes_and_blends_in_one_call(run: Path) -> None:
         assert metrics["blend"] == ("poisson" if name.endswith("blended") else "none") and metrics["step"] == 4
         assert metrics["settings"]["positions"] == "landmarks"
         assert (run / "evaluation" / f"{name}.png").is_file()
+        assert ("hole_size" in metrics) == (metrics["hole"] != "block")
+        if metrics["hole"] == "O6":  # wider than high, and about a tenth of 32x32 pixels
+            assert metrics["hole_size"][1] > metrics["hole_size"][0] > 4
     assert (run / "metrics.json").read_bytes() == (run / "evaluation" / "test-block.json").read_bytes()
 
 
@@ -78,6 +81,11 @@ def test_fixed_positions_have_a_file_of_their_own(run: Path) -> None:
 def test_what_was_learned_cannot_be_set(run: Path, item: str) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\."):
         score(run, World(), sets=[item])
+
+
+def test_another_size_is_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match="pictures of 32 pixels only"):
+        score(run, World(), sets=["evaluate.size=64"])
 
 
 def test_nothing_to_blend(shards: Manifest, tmp_path: Path) -> None:
