@@ -56,7 +56,9 @@ def plan_table(lines: Sequence[Line]) -> None:
     for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), feet, strict=True):
         table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
     for line in lines:
-        done = "yes" if line.done == line.run.steps and line.scored else f"{line.done / line.run.steps:.0%}"
+        done = f"{line.done / line.run.steps:.0%}"
+        if line.done == line.run.steps:
+            done = "yes" if line.scored else "trained"
         time = "unknown" if line.seconds is None else _hours(line.seconds)
         size = "unknown" if line.bytes is None else _size(line.bytes)
         table.add_row(

@@ -11,11 +11,12 @@ from tests.reproduce.small import TABLE_3, content, ended, events, start, words,
 from tests.sweep.ray_nodes import QUIET, ray_nodes
 
 
-def test_ray_gives_the_same_tables(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gives_the_same_tables(
+    undisturbed: Path, shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     config, data = write_small(tmp_path), Path(str(shards.folder))
-    ended(start(*words(config, data, tmp_path / "here", *TABLE_3)))
     blocked = tmp_path / "bad/runs/M_id"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
@@ -24,4 +25,4 @@ def test_ray_gives_the_same_tables(shards: Manifest, tmp_path: Path, monkeypatch
         assert err.count(": done") == 2
         _, err = ended(start(*words(config, data, tmp_path / "bad", *TABLE_3, "--ray", address)), 2)
         assert "M_id failed" in err and events(tmp_path / "bad/runs/M_d") == ["start"]
-    assert content(tmp_path / "ray") == content(tmp_path / "here")
+    assert content(tmp_path / "ray") == content(undisturbed)
