@@ -6,11 +6,16 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import ConfigError
+from collagan_dist.reproduce import lock, work
 from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
 
 
@@ -102,3 +107,33 @@ def test_a_failed_run_is_named_and_the_others_go_on(shards: Manifest, tmp_path: 
     table = json.loads((out / "table3.json").read_text())
     assert table["cells"]["M_id"]["nose"]["ours"] is None and table["cells"]["M_d"]["nose"]["ours"] > 0
     assert "1.85 / – / –" in (out / "table3.md").read_text() and (out / "report.html").exists()
+
+
+def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is busy as long as a reproduction, or a child that it left behind, is at work there."""
+    monkeypatch.setattr(lock, "_WAIT", 0.2)
+    with lock.at_work(tmp_path / "out") as held:
+        child = work.start(["sleep", "100"], subprocess.DEVNULL, held)
+        with pytest.raises(ConfigError, match="is at work there"), lock.at_work(tmp_path / "out"):
+            pass
+    with pytest.raises(ConfigError, match="is at work there"), lock.at_work(tmp_path / "out"):
+        pass
+    child.kill()
+    child.wait()
+    with lock.at_work(tmp_path / "out"):
+        pass
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    """However the parent dies: its training is asked to save and end."""
+    code = "from collagan_dist.reproduce.work import start; import os, time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = Path("/proc") / parent.stdout.readline().strip() / "cmdline"
+    assert child.read_bytes().startswith(b"sleep")
+    parent.kill()
+    parent.communicate()
+    last = time.monotonic() + 10
+    while child.exists() and child.read_bytes():  # what nobody waits for keeps an entry without a command
+        assert time.monotonic() < last
+        time.sleep(0.05)
