@@ -113,9 +113,11 @@ def _call(job: Job, command: Sequence[str], stop: Any, say: Say) -> int:
                 _echo(job.run.name, seen, say)
         finally:
             _end(child)
-            _echo(job.run.name, seen, say)
-    if stop:
-        raise Interrupted(f"stopped during {job.run.name}")
+        if stop:  # what launchers have to say of that is in the log
+            raise Interrupted(
+                f"stopped during {job.run.name}, which is saved at step {state.steps_done(job.run)} of {job.run.steps}"
+            )
+        _echo(job.run.name, seen, say)
     return child.returncode
 
 
