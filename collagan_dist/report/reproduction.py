@@ -83,11 +83,11 @@ def _summary(claims: list[dict[str, Any]]) -> str:
 
 def _claims(claims: list[dict[str, Any]]) -> Table:
     rows = tuple(
-        (c["claim"], tuple(map(Cell, (c["verdict"], c["paper"], c["ours"] or formats.NOTHING, str(c["table"])))))
+        (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formats.NOTHING))))
         for c in claims
     )
     note = "*, **, ***: p < 0.05, 0.01, 0.001 (two-sided, paired over the same test samples)."
-    return Table("Claims", ("Claim", "Verdict", "Paper", "Ours", "Table"), rows, note, numeric=False)
+    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, note, numeric=False)
 
 
 def _tables(folder: Path, number: int) -> list[Table]:
@@ -127,6 +127,6 @@ def _cell(cell: dict[str, Any]) -> Cell:
         return Cell(formats.NOTHING, paper)
     error = "" if se is None else f" ± {se:.2f}"
     change = f"{ours - cell['paper']:+.2f}".replace("-", "−")
-    mark = " ≠" if se and abs(ours - cell["paper"]) > _SIGNIFICANT * se else ""
+    mark = " ≠" if se is not None and abs(ours - cell["paper"]) > _SIGNIFICANT * se else ""
     spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
     return Cell(f"{ours:.2f}{error}", f"{paper}, {change}{mark}{spread}")

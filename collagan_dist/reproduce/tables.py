@@ -107,9 +107,9 @@ def text(cell: Cell) -> str:
 
 def is_significant(cell: Cell) -> bool:
     """Whether ours differs from the paper by more than chance over the test samples allows."""
-    return (
-        cell["ours"] is not None and bool(cell["se"]) and abs(cell["ours"] - cell["paper"]) > SIGNIFICANT * cell["se"]
-    )
+    if cell["ours"] is None or cell["se"] is None:
+        return False
+    return bool(abs(cell["ours"] - cell["paper"]) > SIGNIFICANT * cell["se"])
 
 
 def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:

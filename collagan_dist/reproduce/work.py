@@ -67,7 +67,8 @@ def do_run(job: Job, stop: Any, say: Say) -> Outcome:
                 )
             return Outcome(run.name, _reason(run.log, code), max(code, 1))
     for both, holes in state.unscored(run, job.manifest).items():
-        code = _call(job, _evaluate(job, holes, both), stop, say)
+        say(f"{run.name}: scoring {', '.join(holes)}{', blended and not' if both else ''}")
+        code = _call(job, _evaluate(job, holes, both), stop, lambda line: None)  # its tables are in the log
         if code:
             return Outcome(run.name, _reason(run.log, code), max(code, 1))
     if state.unscored(run, job.manifest):

@@ -62,8 +62,8 @@ def test_needs_nothing_but_itself(page: Page) -> None:
 
 def test_shows_claims_tables_and_figures(page: Page) -> None:
     assert "2 claims of the paper: 1 hold, 1 not scored." in page.text and "One seed only: CE." in page.text
-    assert page.row("M_id <beats> CE") == ["M_id <beats> CE", "holds", "SSIM +1.0 %", "SSIM +0.5 ± 0.1 %***", "1"]
-    assert page.row("The error falls")[3] == "–"
+    assert page.row("M_id <beats> CE") == ["M_id <beats> CE", "1", "holds", "SSIM +1.0 %", "SSIM +0.5 ± 0.1 %***"]
+    assert page.row("The error falls")[4] == "–"
     tables = [row for row in page.rows if row[0] == "M*_isd"]
     assert [row[1] for row in tables] == [
         "91.00 ± 0.10 paper 90.5, +0.50 ≠", "26.75 ± 0.10 paper 26.70, +0.05, sd 0.07", "91.00 ± 0.10 paper 90.5, +0.50 ≠", "– paper 27.00",

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,46 @@ import pytest
 from collagan_dist.data.manifest import Manifest
 from tests.conftest import ROOT
 from tests.reproduce.small import TABLE_3, events, words, write_small
+from tests.reproduce.test_plan import peers
 from tests.slurm.cluster import Cluster
 
 OPTIONS = "--gpus-per-node=0 --cpus-per-task=1 --time=5"
+
+
+ENV = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def drained(cluster: Cluster) -> Iterator[None]:
+    """Inside, jobs wait."""
+    for node in cluster.names:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        yield
+    finally:
+        for node in cluster.names:
+            cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+@pytest.mark.slurm
+@peers
+def test_gfc_waits_for_its_parser(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
+    """By afterok; and what else was submitted does not."""
+    command = [
+        sys.executable,
+        "-m",
+        "collagan_dist",
+        *words(write_small(tmp_path), Path(str(shards.folder)), tmp_path / "out"),
+    ]
+    with drained(cluster):
+        cluster.run(*command, "--tables", "", "--figures", "5", "--slurm", OPTIONS, cwd=tmp_path, env=ENV)
+        jobs = json.loads((tmp_path / "out/slurm.json").read_text())
+        waits = {name: cluster.run("squeue", "-h", "-j", job, "-o", "%E").strip() for name, job in jobs.items()}
+        for job in reversed(jobs.values()):
+            cluster.cancel(job)
+    assert f"afterok:{jobs['parser']}" in waits["GFC"]
+    assert set(jobs) == {"M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "parser", "GFC", "reproduce"}
+    assert not [name for name, wait in waits.items() if "after" in wait and name not in ("GFC", "reproduce")]
 
 
 @pytest.mark.slurm
@@ -31,23 +70,16 @@ def test_jobs_train_what_is_missing_and_the_last_one_writes_the_tables(
         "collagan_dist",
         *words(write_small(tmp_path), Path(str(shards.folder)), out, *TABLE_3),
     ]
-    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    nodes = ["n1", "n2", "n3"]
-    for node in nodes:  # nothing starts before all is submitted
-        cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
-    try:
-        said = cluster.run(*command, "--slurm", OPTIONS, cwd=tmp_path, env=env)
+    with drained(cluster):  # nothing starts before all is submitted
+        said = cluster.run(*command, "--slurm", OPTIONS, cwd=tmp_path, env=ENV)
         jobs = json.loads((out / "slurm.json").read_text())
         assert set(jobs) == {"M_d", "M_id", "M_isd", "M*_isd", "reproduce"} and f"M_d: job {jobs['M_d']}\n" in said
         waits_for = cluster.run("squeue", "-h", "-j", jobs["reproduce"], "-o", "%E")
         assert all(f"afterany:{jobs[name]}" in waits_for for name in ("M_d", "M_id", "M_isd", "M*_isd"))
-        again = cluster.run(*command, "--slurm", OPTIONS, cwd=tmp_path, env=env)
+        again = cluster.run(*command, "--slurm", OPTIONS, cwd=tmp_path, env=ENV)
         assert again.count("is in the queue already") == 4
         jobs = json.loads((out / "slurm.json").read_text())
         cluster.cancel(jobs["M_d"])
-    finally:
-        for node in nodes:
-            cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
     last = cluster.wait(jobs["reproduce"], 300)
     log = cluster.log(jobs["reproduce"])
     assert (last.state, last.exit_code) == ("COMPLETED", 0), log
