@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from collagan_dist import __version__
-from collagan_dist.commands import complete, draw, evaluate, export, label, pack, report, train, verify
+from collagan_dist.commands import complete, draw, evaluate, export, label, pack, report, reproduce, train, verify
 from collagan_dist.errors import CollaganError, Interrupted
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": verify,
     "train": train,
     "evaluate": evaluate,
+    "reproduce": reproduce,
     "complete": complete,
     "export": export,
     "report": report,

@@ -10,7 +10,9 @@ EXAMPLE = "collagan report runs/demo"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="run folders; several are compared")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", help="run folders, several are compared; or the folder of a reproduction"
+    )
     parser.add_argument("--out", help="file to write (default: report.html in the run folder, or beside several)")
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from collagan_dist.reproduce.estimate import Line
 
 # Metric: (what to print, its number format).
 _ROWS = {
@@ -37,6 +42,73 @@ def metrics_table(metrics: dict[str, Any]) -> None:
             cells = [value, _scalar(metrics.get("se", {}).get(key)), *others]
             table.add_row(label, *("" if c is None else format(c, form) for c in cells))
     console().print(table)
+
+
+def plan_table(lines: Sequence[Line]) -> None:
+    """A reproduction's runs: what each takes, what is done; sums at the end."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, show_footer=True)
+    known = [line for line in lines if line.seconds is not None]
+    feet = ["", str(sum(line.run.steps for line in lines)), str(sum(line.run.steps * line.run.config.schedule.batch for line in lines)), "",
+            _hours(sum(line.seconds or 0 for line in known)), _size(sum(line.bytes or 0 for line in known))]  # fmt: skip
+    for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), feet, strict=True):
+        table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
+    for line in lines:
+        done = f"{line.done / line.run.steps:.0%}"
+        if line.done == line.run.steps:
+            done = "yes" if line.scored else "trained"
+        time = "unknown" if line.seconds is None else _hours(line.seconds)
+        size = "unknown" if line.bytes is None else _size(line.bytes)
+        table.add_row(
+            line.run.name, str(line.run.steps), str(line.run.steps * line.run.config.schedule.batch), done, time, size
+        )
+    console().print(table)
+    console().print(
+        "time: training alone, one run after the other, by the runs' own logs or by a few real steps of each model on this machine"
+    )
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def averages_table(out: Path, tables: Sequence[int]) -> None:
+    """A reproduction's tables by their averages: paper, ours, difference."""
+    import json
+
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Averages", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("table", "model", "number", "paper", "ours", "difference"):
+        table.add_column(name, justify="left" if name in ("table", "model", "number") else "right", no_wrap=True)
+    for number in tables:
+        content = json.loads((out / f"table{number}.json").read_bytes())
+        for model, row in content["cells"].items():
+            for name, cells in _averaged(number, row).items():
+                paper = fmean(cell["paper"] for cell in cells)
+                known = [cell["ours"] for cell in cells if cell["ours"] is not None]
+                ours = fmean(known) if len(known) == len(cells) else None
+                found = ("–", "–") if ours is None else (f"{ours:.2f}", f"{ours - paper:+.2f}")
+                table.add_row(str(number), model, name, f"{paper:.2f}", *found)
+    if table.row_count:
+        console().print(table)
+
+
+def _averaged(number: int, row: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """By what is averaged, the cells: Table 1's six positions, blended; the others' own average."""
+    if number == 1:
+        names = {"SSIM %, blended": "ssim_blended", "PSNR dB, blended": "psnr_blended"}
+        return {name: [cell[key] for cell in row.values()] for name, key in names.items()}
+    return {{2: "Dice %", 3: "landmark error, pixels"}[number]: [row["average"]]}
 
 
 def console() -> Console:

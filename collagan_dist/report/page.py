@@ -12,6 +12,7 @@ from typing import Any
 from collagan_dist.errors import DataError
 from collagan_dist.report import pictures, summary, tables
 from collagan_dist.report.charts import Chart, comparison_charts, eval_charts, train_charts
+from collagan_dist.report.reproduction import is_reproduction, read_reproduction
 from collagan_dist.report.run_folder import Run, read_run
 
 _HERE = Path(__file__).parent
@@ -39,15 +40,21 @@ class Plot:
 
 
 def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
-    """Write one page about the run folders `paths` and return where it is.
+    """Write one page about the run folders `paths`, or about one reproduction, and return where it is.
 
     Without `out`: report.html in the run folder, or in the folder that several runs share.
     """
     folders = list(dict.fromkeys(Path(path).resolve() for path in paths))
     if not folders:
         raise DataError("No run folder was named. Name at least one folder that holds a config.yaml.")
-    runs = [read_run(folder) for folder in folders]
-    text = _render(runs, _names(folders))
+    if reproductions := [folder for folder in folders if is_reproduction(folder)]:
+        if len(folders) > 1:
+            raise DataError(
+                f"{reproductions[0]}: is a reproduction, which is shown on a page of its own. Name it alone."
+            )
+        text = _render_reproduction(reproductions[0])
+    else:
+        text = _render([read_run(folder) for folder in folders], _names(folders))
     target = _target(folders, out)
     try:
         _write(target, text)
@@ -86,19 +93,38 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [os.path.relpath(folder, common) for folder in folders]
 
 
-def _render(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _fill(**content: Any) -> str:
+    """page.html with its content."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(_HERE)
     env = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return env.get_template("page.html").render(**content, written=datetime.now().strftime("%Y-%m-%d %H:%M"))
+
+
+def _render_reproduction(folder: Path) -> str:
+    found = read_reproduction(folder)
+    figures = []
+    for path, caption in found.figures:
+        name = f"Figure {path.stem.removeprefix('figure')}"
+        try:
+            figures.append(Figure(pictures.embed(path, pictures.LARGE), f"{name}. {caption}", f"{name}: {caption}"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{path}: cannot be shown ({error}); remove it and run `collagan reproduce` again"
+            ) from None
+    return _fill(title=found.name, runs=[], comparison=None, reproduction=found, figures=figures)
+
+
+def _render(runs: Sequence[Run], names: Sequence[str]) -> str:
     several = len(runs) > 1
-    return env.get_template("page.html").render(
+    return _fill(
         title=f"Comparison of {len(runs)} runs" if several else names[0],
+        reproduction=None,
         runs=[_run_view(run, name, f"r{index}") for index, (run, name) in enumerate(zip(runs, names, strict=True))],
         comparison=_comparison_view(runs, names) if several else None,
-        written=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
 
 

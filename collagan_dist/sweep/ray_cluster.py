@@ -39,13 +39,16 @@ def joined(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def spread(address: str, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) of every item, as they are done, each on one CPU of the cluster.
+def spread(
+    address: str, function: Callable[[Item], Result], items: Iterable[Item], gpus: int = 0
+) -> Iterator[tuple[Item, Result]]:
+    """(item, function(item)) of every item, as they are done, each on one CPU of the cluster and, where it has any, `gpus` GPUs.
 
     A task whose node is lost runs again on another, ten times at most; an error of `function` is raised here and ends the others.
     """
     with joined(address) as ray:
-        task = ray.remote(num_cpus=1, max_retries=10)(function)
+        gpus = gpus if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=10)(function)
         waiting = {task.remote(item): item for item in items}
         try:
             while waiting:

@@ -1,0 +1,127 @@
+"""collagan reproduce"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+HELP = "the paper again: train its models, write its tables and figures beside ours; the same command continues"
+EXAMPLE = """collagan reproduce --data packed/celeba --out reproduction
+         collagan reproduce --data packed/celeba --out quick --scale 0.01 --tables 1,3 --figures 4 --dry-run"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        default="stable",
+        help="preset name or YAML file of the paper's models (default: %(default)s)",
+    )
+    parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack`, or its URL")
+    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="folder of runs, tables and figures")
+    parser.add_argument(
+        "--tables", type=_tables, default=(1, 2, 3), metavar="N[,N...]", help="of 1, 2, 3; none: '' (default: all)"
+    )
+    parser.add_argument(
+        "--figures",
+        type=_figures,
+        default=(1, 3, 4, 5, 6),
+        metavar="N[,N...]",
+        help="of 1, 3, 4, 5, 6; none: '' (default: all)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_factor,
+        default=1.0,
+        metavar="F",
+        help="length of every run, as a share of the paper's (default: 1)",
+    )
+    parser.add_argument(
+        "--seeds", type=_count, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change a key of every run's configuration"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the runs, their time and storage, and write nothing"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--ranks",
+        type=_count,
+        metavar="N",
+        help="processes of each training on this machine (default: one a GPU, else 1)",
+    )
+    where.add_argument(
+        "--slurm",
+        metavar="OPTIONS",
+        help="submit each missing run by sbatch with these options, and the rest behind them",
+    )
+    where.add_argument(
+        "--ray", metavar="ADDRESS", help="spread the runs over a running Ray cluster (host:port, or auto)"
+    )
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from collagan_dist.reproduce.plan import Options
+
+    options = Options(
+        args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks
+    )
+    if args.dry_run:
+        from collagan_dist.commands.tables import plan_table
+        from collagan_dist.reproduce.estimate import estimate
+
+        plan_table(estimate(options))
+        return None
+    if args.slurm is not None:
+        from collagan_dist.reproduce.slurm import submit
+
+        for line in submit(options, args.slurm):
+            print(line)
+        return None
+    from collagan_dist.runtime.preempt import StopRequest
+
+    with StopRequest() as stop:
+        from collagan_dist.reproduce.driver import reproduce
+
+        code = reproduce(options, stop, args.ray)
+    from collagan_dist.commands.tables import averages_table
+
+    averages_table(options.out, options.tables)
+    print(f"tables and figures: {options.out}\nreport: {options.out / 'report.html'}")
+    return code
+
+
+def _tables(text: str) -> tuple[int, ...]:
+    return _numbers(text, (1, 2, 3))
+
+
+def _figures(text: str) -> tuple[int, ...]:
+    return _numbers(text, (1, 3, 4, 5, 6))
+
+
+def _numbers(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+    """Some of `known`, in their order; an empty text is none of them."""
+    names = [name.strip() for name in text.split(",")] if text.strip() not in ("", "none") else []
+    if bad := [name for name in names if name not in map(str, known)]:
+        raise argparse.ArgumentTypeError(f"{bad[0]!r} is none of {', '.join(map(str, known))}")
+    return tuple(number for number in known if str(number) in names)
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

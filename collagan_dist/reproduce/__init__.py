@@ -1,0 +1,1 @@
+"""The paper again: its models trained, its tables and figures beside ours."""

@@ -1,0 +1,178 @@
+"""The whole reproduction: runs, evaluations, tables, claims, figures, report. The same call continues."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import config as configuration
+from collagan_dist import files
+from collagan_dist.data import places
+from collagan_dist.data.manifest import Manifest, read_manifest
+from collagan_dist.errors import ConfigError, Interrupted
+from collagan_dist.reproduce import claims, plan, state, tables
+from collagan_dist.reproduce.lock import at_work
+from collagan_dist.reproduce.plan import Options, Run
+from collagan_dist.reproduce.results import Results
+from collagan_dist.reproduce.work import Job, Outcome, do_chain
+
+
+def prepare(options: Options) -> tuple[list[Run], Manifest]:
+    """The plan of a reproduction and its data set. Raises what is wrong with either, before anything is written."""
+    first = configuration.load_config(options.config, shards=options.data)
+    manifest = read_manifest(places.find(options.data, first.data.cache))
+    samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
+    if not samples or not manifest.splits.get("test"):
+        raise ConfigError(f"{options.data}: needs the splits {first.data.split!r} and 'test'; pack both")
+    runs = plan.make_plan(options, samples)
+    for run in runs:
+        state.check(run, manifest.hash)
+    return runs, manifest
+
+
+def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
+    """Train what is missing, score it, write tables and figures of what there is; the exit code. Raises Interrupted."""
+    with at_work(options.out) as lock:
+        runs, manifest = prepare(options)
+        write_configs(runs)
+        try:
+            outcomes = _work(options, runs, manifest, stop, lock, ray)
+        except Interrupted as error:
+            raise Interrupted(
+                f"{error}; what is done is kept in {options.out}, and the same command continues"
+            ) from None
+        failed = [one for one in outcomes if one.reason is not None]
+        results = Results(runs, manifest.hash)
+        missing = write_tables(options, results)
+        failed += _figures(options, runs, stop)
+        _report(options)
+    for one in failed:
+        print(f"collagan reproduce: {one.name} failed: {one.reason}", file=sys.stderr, flush=True)
+    if missing:
+        print(
+            f"collagan reproduce: {missing} numbers of the tables are missing; the same command continues",
+            file=sys.stderr,
+        )
+    return failed[0].code if failed else int(missing > 0)
+
+
+def write_configs(runs: list[Run]) -> None:
+    for run in runs:
+        run.config_file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(run.config_file, configuration.to_yaml(run.config))
+
+
+def is_done(run: Run, manifest: str) -> bool:
+    return state.is_trained(run) and not state.unscored(run, manifest)
+
+
+def default_ranks() -> int:
+    """Processes of a training: one a GPU of this machine, else one."""
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _work(
+    options: Options, runs: list[Run], manifest: Manifest, stop: Any, lock: int, ray: str | None
+) -> list[Outcome]:
+    missing = [run for run in runs if not is_done(run, manifest.hash)]
+    for run in runs:
+        if run not in missing:
+            _say(f"{run.name}: done already")
+    if ray is not None:
+        return _on_ray(options, missing, manifest, ray)
+    ranks = options.ranks or default_ranks()
+    outcomes: list[Outcome] = []
+    chains = plan.chains(missing)
+    for chain in chains:
+        for run in chain:
+            _say(
+                f"{run.name}: {run.steps - state.steps_done(run)} of {run.steps} steps to go, on {ranks} process(es); log: {run.log}"
+            )
+        jobs = [Job(run, options.data, manifest.hash, ranks, lock) for run in chain]
+        outcomes += do_chain(jobs, stop, _say)
+        if stop:
+            raise Interrupted("stopped")
+    return outcomes
+
+
+def _on_ray(options: Options, missing: list[Run], manifest: Manifest, address: str) -> list[Outcome]:
+    """Chains of runs as tasks of a Ray cluster, each on one GPU where the cluster has any."""
+    from collagan_dist.sweep.ray_cluster import spread
+
+    items = [
+        [Job(_absolute(run), _shared(options.data), manifest.hash, options.ranks or 1) for run in chain]
+        for chain in plan.chains(missing)
+    ]
+    outcomes: list[Outcome] = []
+    with _signals_interrupt():
+        for jobs, done in spread(address, do_chain, items, gpus=options.ranks or 1):
+            _say(
+                f"{', '.join(job.run.name for job in jobs)}: {'done' if all(o.reason is None for o in done) else 'failed'}"
+            )
+            outcomes += done
+    return outcomes
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Waiting for a cluster ends at once: what runs there saves by itself."""
+    former = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _absolute(run: Run) -> Run:
+    from dataclasses import replace
+
+    return replace(run, out=run.out.absolute())
+
+
+def _shared(data: str) -> str:
+    return data if "://" in data else str(Path(data).absolute())
+
+
+def write_tables(options: Options, results: Results) -> int:
+    """tableN.json, tableN.md, claims.json and claims.md of what is scored; how many numbers are missing."""
+    missing = 0
+    for number in options.tables:
+        table = tables.make_table(number, results)
+        missing += tables.missing(table)
+        files.write_json(options.out / f"table{number}.json", table)
+        files.write_text(options.out / f"table{number}.md", tables.markdown(number, table))
+    found = claims.try_claims(results, options.tables)
+    note = claims.seeds_note(results, options.tables)
+    files.write_json(options.out / "claims.json", {"note": note, "claims": found})
+    files.write_text(options.out / "claims.md", tables.claims_markdown(found, note))
+    return missing
+
+
+def _figures(options: Options, runs: list[Run], stop: Any) -> list[Outcome]:
+    from collagan_dist.reproduce.figures import draw_figure
+
+    outcomes = []
+    for number in options.figures:
+        if stop:
+            raise Interrupted(f"stopped; what is done is kept in {options.out}, and the same command continues")
+        reason = draw_figure(number, {run.name: run for run in runs}, options.data, options.out)
+        if reason is not None:
+            outcomes.append(Outcome(f"figure {number}", reason, 1))
+    return outcomes
+
+
+def _report(options: Options) -> None:
+    from collagan_dist.report import write_report
+
+    write_report([options.out])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,192 @@
+"""Which runs the asked tables and figures need, with their configurations and the evaluations of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from collagan_dist import config as configuration
+from collagan_dist import yaml_strict
+from collagan_dist.config import Config
+from collagan_dist.contract import POSITIONS
+from collagan_dist.errors import ConfigError
+from collagan_dist.reproduce import paper
+
+FIGURES: Final[dict[int, tuple[str, ...]]] = {
+    1: ("M_i", "M*_isd"),
+    3: ("M*_isd",),
+    4: ("M_i", "M_id", "M_is", "M_isd", "M*_isd"),
+    5: ("M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "GFC"),
+    6: ("M_isd", "M_i"),
+}
+# In the order in which they are trained: the models of the argument first, the peers after the parser that GFC needs.
+ORDER: Final = (
+    "M_i",
+    "M*_isd",
+    "M_isd",
+    "M_id",
+    "M_is",
+    "M_s",
+    "M_d",
+    "M*_isd-noise",
+    "CE",
+    "CE-noise",
+    "SII",
+    "parser",
+    "GFC",
+)
+PARSER: Final = "parser"
+# What a run is, which --set would make another.
+_OURS: Final = ("model.name", "model.tasks", "model.concentrated", "hole.kind", "data.shards", "data.split")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    config: str
+    data: str
+    out: Path
+    tables: tuple[int, ...] = paper.TABLES
+    figures: tuple[int, ...] = tuple(FIGURES)
+    scale: float = 1.0
+    seeds: int = 1
+    sets: tuple[str, ...] = ()
+    ranks: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. `base` is its name without the seed's; `holes` are those of its evaluations, by whether they are blended too.
+
+    `needs` is the run that must be done before it.
+    """
+
+    name: str
+    base: str
+    config: Config
+    out: Path
+    steps: int
+    holes: dict[str, bool] = field(default_factory=dict)
+    needs: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "runs" / self.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.out / "configs" / f"{self.name}.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.out / "logs" / f"{self.name}.log"
+
+    def evaluation(self, hole: str, blended: bool) -> Path:
+        from collagan_dist.training.score import file_stem
+
+        stem = file_stem(self.config, "test", hole, "poisson" if blended else "none")
+        return self.folder / "evaluation" / f"{stem}.json"
+
+
+def make_plan(options: Options, samples: int) -> list[Run]:
+    """The runs that are needed, in the order of training. `samples` is the length of the training split.
+
+    Raises ConfigError for keys that are not the user's to set.
+    """
+    _check(options)
+    needed = _needed(options)
+    runs = []
+    for base in ORDER:
+        if base not in needed:
+            continue
+        for seed in range(options.seeds if base in paper.SEEDED else 1):
+            runs.append(_run(options, base, seed, samples, needed[base]))
+    own_parser = any(run.base == "GFC" and run.needs is None for run in runs)
+    return [run for run in runs if not (run.base == PARSER and own_parser)]
+
+
+def chains(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that may go on at the same time, each with those behind it that wait for it."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.needs or run.name, []).append(run)
+    return list(found.values())
+
+
+def _check(options: Options) -> None:
+    for item in options.sets:
+        key = ".".join(yaml_strict.assignment(item)[0])
+        if key in _OURS:
+            raise ConfigError(f"--set {item}: {key} is what tells the paper's runs apart; reproduce sets it itself")
+
+
+def _needed(options: Options) -> dict[str, dict[str, bool]]:
+    """The holes that are evaluated of each run that is needed at all."""
+    needed: dict[str, dict[str, bool]] = {}
+    for table in options.tables:
+        for model in paper.rows(table):
+            holes = dict.fromkeys(POSITIONS, True) if table == 1 else {"block": False}
+            needed.setdefault(model, {}).update(holes)
+    for figure in options.figures:
+        for name in FIGURES[figure]:
+            needed.setdefault(name, {})
+    if "GFC" in needed:
+        needed[PARSER] = {}
+    return needed
+
+
+def _run(options: Options, base: str, seed: int, samples: int, holes: dict[str, bool]) -> Run:
+    name = f"{base}-seed{seed}" if seed else base
+    config = _config(options, base, options.out)
+    tree = configuration.dump(config)
+    tree["seed"] += seed
+    _shorten(tree, config, samples, options.scale)
+    needs = PARSER if config.model.gfc.parser == _parser_folder(options.out) else None
+    final = configuration.validate(tree, f"run {name}")
+    assert final.schedule.steps is not None
+    return Run(name, base, final, options.out, final.schedule.steps, holes, needs)
+
+
+def _config(options: Options, base: str, out: Path) -> Config:
+    """CONFIG as one of the runs, at its full length."""
+    model = "M_s" if base == PARSER else base.removesuffix("-noise")
+    kind = {PARSER: "none", "SII": "none"}.get(base, "noise" if base.endswith("-noise") else "block")
+    sets = [*_applicable(options.sets, model), f"hole.kind={kind}"]
+    config = configuration.load_config(options.config, model, sets, options.data)
+    if base == "GFC" and config.model.gfc.parser is None:
+        sets.append(f"model.gfc.parser={_parser_folder(out)}")
+        config = configuration.load_config(options.config, model, sets, options.data)
+    return config
+
+
+def _parser_folder(out: Path) -> str:
+    return str((out / "runs" / PARSER).absolute())
+
+
+def _applicable(sets: Iterable[str], model: str) -> Iterator[str]:
+    """The settings that a model has: one without landmarks has no loss.weights.landmarks."""
+    tasks = ["inpainting"] if model in configuration.PEERS else configuration.model_settings(model)["tasks"]
+    for item in sets:
+        key = yaml_strict.assignment(item)[0]
+        if key[:2] != ("loss", "weights") or len(key) < 3 or key[2] in tasks:
+            yield item
+
+
+def _shorten(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
+    """The length as steps, and all that is counted in steps of training, times `scale`."""
+    from collagan_dist.data.order import total_steps
+
+    steps = config.schedule.steps or total_steps(samples, config.schedule.batch, config.schedule.epochs)
+    tree["schedule"]["steps"] = _scaled(steps, scale)
+    if config.schedule.adv_from:
+        tree["schedule"]["adv_from"] = _scaled(config.schedule.adv_from, scale)
+    tree["checkpoint"]["every"] = _scaled(config.checkpoint.every, scale)
+    tree["log"]["every"] = _scaled(config.log.every, scale)
+    tree["log"]["grid_every"] = _scaled(config.log.grid_every, scale)
+
+
+def _scaled(count: int, scale: float) -> int:
+    return max(1, round(count * scale))

@@ -1,0 +1,121 @@
+"""Evaluations of the runs as numbers of the tables: the JSON of each for its cell, its rows by sample for comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collagan_dist.contract import CLASSES, LANDMARKS, SCORED_CLASSES
+from collagan_dist.errors import DataError
+from collagan_dist.reproduce.paper import Score
+from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce.state import is_scored
+from collagan_dist.reproduce.statistics import Estimate, average, combine, mean, ratio
+
+
+class Results:
+    """What is scored of a reproduction. A model is its runs, one a seed."""
+
+    def __init__(self, runs: Iterable[Run], manifest: str) -> None:
+        self._runs: dict[str, list[Run]] = {}
+        for run in runs:
+            self._runs.setdefault(run.base, []).append(run)
+        self._manifest = manifest
+        self._read = cache(_read)
+
+    def evaluations(self, model: str, score: Score) -> list[Path]:
+        """The JSON of every seed that is scored."""
+        runs = self._runs.get(model, [])
+        done = [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
+        return [run.evaluation(score.hole, score.blended) for run in done]
+
+    def values(self, model: str, score: Score) -> list[float]:
+        """The number of every seed that has it, in the table's unit."""
+        found = [_dig(self._read(path)[0], score) for path in self.evaluations(model, score)]
+        return [value * score.factor for value in found if value is not None]
+
+    def error(self, model: str, score: Score) -> float | None:
+        """Standard error over samples of the mean over seeds."""
+        paths = self.evaluations(model, score)
+        if len(paths) == 1:
+            value = _dig(self._read(paths[0])[0].get("se", {}), score)
+            return None if value is None else value * score.factor
+        estimate = self.estimate(model, score)
+        return None if estimate is None else estimate.se
+
+    def estimate(self, model: str, score: Score) -> Estimate | None:
+        """The mean over seeds with its influences, in the table's unit; None where nothing is scored."""
+        parts = self.seeds(model, score)
+        return average(parts) if parts else None
+
+    def seeds(self, model: str, score: Score) -> list[Estimate]:
+        """One estimate a seed, in the table's unit."""
+        found = [_estimate(self._read(path)[1], score) for path in self.evaluations(model, score)]
+        return [combine([one], [score.factor]) for one in found if one is not None]
+
+    def dice_counts(self, model: str, score: Score) -> tuple[np.ndarray, np.ndarray] | None:
+        """(ids, (N, C, 2) of statistics.bootstrap_dice) of the first seed."""
+        paths = self.evaluations(model, score)
+        return _dice_terms(self._read(paths[0])[1]) if paths else None
+
+    def hole_sizes(self, scores: Iterable[Score]) -> list[tuple[float, float]]:
+        """Mean (height, width) of the hole in pixels of a 128x128 picture, one for each position that an evaluation tells of."""
+        found: dict[str, tuple[float, float]] = {}
+        for score in scores:
+            for runs in self._runs.values():
+                for run in runs:
+                    if not is_scored(run, score.hole, score.blended, self._manifest):
+                        continue
+                    if size := self._read(run.evaluation(score.hole, score.blended))[0].get("hole_size"):
+                        factor = 128 / (run.config.evaluate.size or run.config.data.image_size)
+                        found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
+        return list(found.values())
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(metrics, rows by sample) of an evaluation; rows in the order of their ids. Raises DataError."""
+    rows_file = path.with_suffix(".npz")
+    try:
+        metrics = json.loads(path.read_bytes())
+        with np.load(rows_file, allow_pickle=False) as archive:
+            rows = {name: archive[name] for name in archive.files}
+        order = np.argsort(rows["ids"])
+        return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: cannot be read with the rows beside it ({error}); remove both files and run again"
+        ) from None
+
+
+def _dig(metrics: dict[str, Any], score: Score) -> float | None:
+    value = metrics.get(score.key)
+    if isinstance(value, dict):
+        value = value.get(score.part or "mean")
+    return None if value is None else float(value)
+
+
+def _estimate(rows: dict[str, np.ndarray], score: Score) -> Estimate | None:
+    if score.key not in rows:
+        return None
+    ids, values = rows["ids"], rows[score.key]
+    if score.key == "dice":
+        names: tuple[str, ...] = SCORED_CLASSES if score.part == "mean" else (score.part or "",)
+        terms = _dice_terms(rows)[1]
+        at = [SCORED_CLASSES.index(name) for name in names]
+        parts = [ratio(terms[:, c, 0], terms[:, c, 1], ids) for c in at]
+        known = [part for part in parts if part is not None]
+        return average(known) if known else None
+    if score.key == "landmark_error":
+        points: tuple[str, ...] = LANDMARKS if score.part == "mean" else (score.part or "",)
+        return average([mean(values[:, LANDMARKS.index(point)], ids) for point in points])
+    return mean(values, ids)
+
+
+def _dice_terms(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    counts = rows["dice"][:, [CLASSES.index(name) for name in SCORED_CLASSES]].astype(np.float64)
+    return rows["ids"], np.stack([2 * counts[..., 0], counts[..., 1] + counts[..., 2]], axis=-1)

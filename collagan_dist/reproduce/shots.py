@@ -1,0 +1,100 @@
+"""What a trained run makes of fixed test samples, as pictures: the first ones of the test split, which packing has shuffled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from collagan_dist.contract import Batch, World
+from collagan_dist.reproduce.plan import Run
+from collagan_dist.tasks.inpainting import composite, to_bytes
+from collagan_dist.tasks.segmentation import colour, read_labels
+from collagan_dist.training.build import Setup, build, open_shards
+from collagan_dist.training.evaluate import BLENDS
+from collagan_dist.training.methods import load_predictor
+from collagan_dist.training.predict import Predictor, generator_input
+from collagan_dist.training.run_folder import read_config
+
+_OVERLAY = 0.45  # opacity of label colours
+
+
+@dataclass(frozen=True)
+class Features:
+    """The last layer that all tasks share, without the half that comes through the skip connection, of one sample.
+
+    `maps_CHW` are after ReLU, at half the picture's size. `inside` and `outside` are mean activations in the hole and around it.
+    """
+
+    maps_CHW: np.ndarray
+    inside: float
+    outside: float
+
+
+class Shots:
+    """A run's view of the first `count` test samples with holes of a kind; (N, H, W, 3) uint8 pictures, N <= count."""
+
+    def __init__(self, run: Run, data: str, hole: str, count: int) -> None:
+        self._run, self._data, self._hole, self._count = run, data, hole, count
+
+    @property
+    def original(self) -> np.ndarray:
+        return to_bytes(self._batch.image_B3HW)
+
+    @property
+    def masked(self) -> np.ndarray:
+        return to_bytes(self._batch.input_B3HW)
+
+    @property
+    def raw(self) -> np.ndarray:
+        """G^i(x, z) as it comes."""
+        return to_bytes(self._outputs["inpainting"])
+
+    @property
+    def composite(self) -> np.ndarray:
+        """Eq. 5: the output in the hole, the picture around it."""
+        return to_bytes(composite(self._outputs["inpainting"], self._batch))
+
+    @property
+    def blended(self) -> np.ndarray:
+        outputs = BLENDS["poisson"](self._outputs, self._batch)
+        return to_bytes(composite(outputs["inpainting"], self._batch))
+
+    @property
+    def overlay(self) -> np.ndarray:
+        """The predicted labels over the completed picture."""
+        done = composite(self._outputs["inpainting"], self._batch).float()
+        return to_bytes(done * (1 - _OVERLAY) + colour(read_labels(self._outputs["segmentation"])) * _OVERLAY)
+
+    def features(self, number: int) -> Features:
+        predictor, batch = self._predictor, self._batch
+        generator = predictor.generator
+        width = predictor.config.model.widths.generator
+        was = generator.training
+        generator.eval()
+        with torch.inference_mode(), predictor.engine.autocast():
+            seen = generator_input(predictor.config, batch.input_B3HW, batch.hole_B1HW)
+            maps = generator.features(seen, batch.keys_B2)[number, :width].float()  # type: ignore[operator]
+        generator.train(was)
+        hole = torch.nn.functional.avg_pool2d(batch.hole_B1HW[number, 0][None, None].float(), 2)[0, 0] > 0.5
+        inside, outside = (float(maps[:, where].mean()) if where.any() else 0.0 for where in (hole, ~hole))
+        return Features(maps.cpu().numpy(), inside, outside)
+
+    @cached_property
+    def _setup(self) -> Setup:
+        config = read_config(self._run.folder, self._data)
+        return build(config, World(), open_shards(config))
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return load_predictor(self._run.folder, self._setup.config, self._setup.engine, self._setup.tasks)[0]
+
+    @cached_property
+    def _batch(self) -> Batch:
+        return self._setup.first_batch("test", self._setup.view(training=False, hole=self._hole), self._count)
+
+    @cached_property
+    def _outputs(self) -> dict[str, torch.Tensor]:
+        return self._predictor(self._batch)

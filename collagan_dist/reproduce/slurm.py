@@ -1,0 +1,124 @@
+"""A reproduction as jobs of a Slurm cluster: one a run that is missing, and one behind them that scores, draws and continues."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import collagan_dist
+from collagan_dist import files
+from collagan_dist.errors import ClusterError, ConfigError
+from collagan_dist.reproduce import driver, state
+from collagan_dist.reproduce.lock import at_work
+from collagan_dist.reproduce.plan import Options, Run
+from collagan_dist.reproduce.work import train_words
+
+# The job behind the runs is one process; what the options ask for a run's ranks is not for it.
+_ONE_TASK = ("--nodes=1", "--ntasks=1", "--ntasks-per-node=1")
+
+
+def submit(options: Options, sbatch_options: str) -> Iterator[str]:
+    """Submit what is missing and is not in the queue already; a line for people a job. Raises ConfigError, ClusterError."""
+    scripts, words = _scripts(), _split(sbatch_options)
+    if shutil.which("sbatch") is None:
+        raise ConfigError("--slurm: there is no sbatch here; run it on a login node of the cluster")
+    with at_work(options.out):
+        runs, _ = driver.prepare(options)
+        driver.write_configs(runs)
+        queue = Queue(options.out)
+        for run in runs:
+            if state.is_trained(run):
+                yield f"{run.name}: trained already"
+            elif (job := queue.waiting(run.name)) is not None:
+                yield f"{run.name}: job {job} is in the queue already"
+            else:
+                yield f"{run.name}: job {_submit_run(options, run, queue, scripts, words)}"
+        if (job := queue.waiting(_LAST)) is not None:
+            queue.cancel(job)  # it would come before what was submitted now
+        jobs = [job for run in runs if (job := queue.waiting(run.name)) is not None]
+        after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []
+        last = queue.submit(_LAST, [*words, *_ONE_TASK, *after], scripts / "reproduce.sh", again(options))
+        yield f"tables and figures: job {last}, after the others"
+
+
+_LAST = "reproduce"  # the name of the job behind the runs; no model's
+
+
+def again(options: Options) -> list[str]:
+    """What follows `collagan reproduce` in the job that finishes."""
+    words = [
+        options.config,
+        "--data",
+        options.data,
+        "--out",
+        str(options.out),
+        "--scale",
+        repr(options.scale),
+        "--seeds",
+        str(options.seeds),
+    ]
+    words += ["--tables", ",".join(map(str, options.tables)), "--figures", ",".join(map(str, options.figures))]
+    words += [word for item in options.sets for word in ("--set", item)]
+    return words + (["--ranks", str(options.ranks)] if options.ranks else [])
+
+
+class Queue:
+    """The jobs of a reproduction, by run; OUT/slurm.json remembers them."""
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / "slurm.json"
+        self._jobs: dict[str, str] = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
+
+    def waiting(self, name: str) -> str | None:
+        """The job of a run that waits or runs, or None."""
+        job = self._jobs.get(name)
+        if job is None:
+            return None
+        found = subprocess.run(["squeue", "--noheader", "--jobs", job, "--format=%T"], capture_output=True, text=True)
+        return job if found.returncode == 0 and found.stdout.strip() else None
+
+    def submit(self, name: str, options: Sequence[str], script: Path, words: Sequence[str]) -> str:
+        """The id of a new job."""
+        command = ["sbatch", "--parsable", *options, str(script), *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ClusterError(
+                f"{shlex.join(command)}: {done.stderr.strip() or 'failed'}; mend the options of --slurm and run the same command"
+            )
+        job = done.stdout.strip().split(";")[0]
+        self._jobs[name] = job
+        files.write_json(self._path, self._jobs)
+        return job
+
+    def cancel(self, job: str) -> None:
+        subprocess.run(["scancel", job], capture_output=True)
+
+
+def _submit_run(options: Options, run: Run, queue: Queue, scripts: Path, words: Sequence[str]) -> str:
+    """A job that trains a run, behind the one that it needs where that is not done."""
+    first = queue.waiting(run.needs) if run.needs is not None else None
+    after = [f"--dependency=afterok:{first}", "--kill-on-invalid-dep=yes"] if first is not None else []
+    name = [f"--job-name=collagan-{run.name}"]
+    return queue.submit(run.name, [*name, *words, *after], scripts / "train.sh", train_words(run, options.data))
+
+
+def _scripts() -> Path:
+    """slurm/ of the checkout that this package is part of. Raises ConfigError."""
+    folder = Path(collagan_dist.__file__).parent.parent / "slurm"
+    if not (folder / "reproduce.sh").is_file():
+        raise ConfigError(
+            f"--slurm: there is no folder {folder}: the batch scripts are part of the project's checkout, not of the installed package; "
+            "install it from a checkout by `pip install -e`"
+        )
+    return folder
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--slurm {text!r}: not a list of sbatch options ({error})") from None

@@ -1,0 +1,83 @@
+"""What is done already: a run at its last step, an evaluation of that step. All of it is read from the files themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import config as configuration
+from collagan_dist.errors import CheckpointError
+from collagan_dist.reproduce.plan import Run
+
+
+def steps_done(run: Run) -> int:
+    """The step of the newest checkpoint, 0 without one."""
+    return max((step for step, _ in _checkpoints(run)), default=0)
+
+
+def is_trained(run: Run) -> bool:
+    return steps_done(run) == run.steps
+
+
+def check(run: Run, manifest: str) -> None:
+    """Raises CheckpointError when the run folder holds the training of another configuration, or a longer one."""
+    newest = max(_checkpoints(run), default=None)
+    if newest is None:
+        return
+    step, folder = newest
+    try:
+        identity = json.loads((folder / "state.json").read_bytes())["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # damaged: `collagan train` takes the one before it, and says so
+    mend = f"give the options of the first time, another --out, or remove {run.folder}"
+    if changes := configuration.differences(identity, configuration.identity(run.config, manifest)):
+        lines = "\n  ".join([f"{run.folder}: was trained by another configuration:", *changes])
+        raise CheckpointError(f"{lines}\n{mend}")
+    if step > run.steps:
+        raise CheckpointError(f"{run.folder}: is at step {step}, beyond the {run.steps} steps asked for; {mend}")
+
+
+def is_scored(run: Run, hole: str, blended: bool, manifest: str) -> bool:
+    """Whether the evaluation is that of the run's last step, on these shards, by the present settings."""
+    from collagan_dist.training.score import settings
+
+    metrics = _json(run.evaluation(hole, blended))
+    about = {"step": run.steps, "manifest": manifest, "settings": settings(run.config)}
+    return all(metrics.get(key) == value for key, value in about.items())
+
+
+def unscored(run: Run, manifest: str) -> dict[bool, list[str]]:
+    """The holes whose evaluations are missing, by whether blended ones are needed too."""
+    found: dict[bool, list[str]] = {}
+    for hole, both in run.holes.items():
+        if not all(is_scored(run, hole, blended, manifest) for blended in ((False, True) if both else (False,))):
+            found.setdefault(both, []).append(hole)
+    return found
+
+
+def other_settings(run: Run) -> list[str]:
+    """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
+    from collagan_dist.training.run_folder import read_config
+    from collagan_dist.training.score import settings
+
+    then, now = settings(read_config(run.folder)), settings(run.config)
+    return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; an empty one where there is none, or a damaged one."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _checkpoints(run: Run) -> list[tuple[int, Path]]:
+    """(step, folder) of the committed checkpoints."""
+    folder = run.folder / "checkpoints"
+    found = folder.glob("step-*") if folder.is_dir() else ()
+    return [
+        (int(path.name[5:]), path) for path in found if path.name[5:].isdigit() and (path / "manifest.json").is_file()
+    ]

@@ -1,0 +1,62 @@
+"""The paper's numbers as they are kept agree with what the paper says about them."""
+
+from __future__ import annotations
+
+import pytest
+
+from collagan_dist.contract import LANDMARKS, POSITIONS, SCORED_CLASSES
+from collagan_dist.reproduce import paper
+from collagan_dist.reproduce.claims import _KINDS
+
+
+@pytest.mark.parametrize("table", [2, 3])
+def test_averages_are_means_of_the_rows_above(table: int) -> None:
+    """To the last printed digit."""
+    digit = {2: 0.1, 3: 0.01}[table]
+    for model in paper.rows(table):
+        *parts, average = (paper.printed(table, model, column) for column in paper.columns(table))
+        assert abs(sum(parts) / len(parts) - average) <= 0.51 * digit, model
+
+
+def test_what_the_text_quotes() -> None:
+    assert paper.printed(3, "M_d", "average") == 2.38 and paper.printed(3, "M*_isd", "average") == 1.72
+    assert round(100 * (1 - 1.72 / 2.38), 1) == 27.7
+    assert paper.printed(1, "M*_isd", "O6", "psnr_blended") == 27.81 == paper.printed(1, "M*_isd", "O6", "psnr")
+
+
+def test_shape() -> None:
+    assert paper.columns(1) == POSITIONS and len(paper.rows(1)) == 8
+    assert paper.columns(2) == (*SCORED_CLASSES, "average") and paper.rows(2) == ("M_s", "M_is", "M_isd", "M*_isd")
+    assert paper.columns(3) == (*LANDMARKS, "average") and paper.rows(3) == ("M_d", "M_id", "M_isd", "M*_isd")
+    for table in paper.TABLES:
+        numbers = [
+            paper.printed(table, m, c, k)
+            for m in paper.rows(table)
+            for c in paper.columns(table)
+            for k in paper.kinds(table)
+        ]
+        assert len(numbers) == {1: 8 * 6 * 4, 2: 40, 3: 24}[table] and min(numbers) > 1
+
+
+def test_claims_are_about_models_of_their_table() -> None:
+    for claim in paper.paper()["claims"]:
+        models = {claim[key] for key in ("better", "worse", "model") if key in claim}
+        assert claim["kind"] in _KINDS and models <= set(paper.rows(claim["table"])), claim
+    pairs = [(c["better"], c["worse"]) for c in paper.paper()["claims"] if c["table"] == 1 and "better" in c]
+    ours = [m for m in paper.rows(1) if m.startswith("M")]
+    assert {(m, peer) for m in ours for peer in ("CE", "SII", "GFC")} <= set(pairs)
+    assert {(m, "M_i") for m in ours[1:]} <= set(pairs)
+
+
+def test_the_paper_supports_its_own_claims() -> None:
+    """Each comparison has the sign that it is said to have, so none was copied the wrong way round."""
+    for claim in paper.paper()["claims"]:
+        if claim["kind"] == "pair":
+            for kind in paper.kinds(claim["table"]):
+                columns = POSITIONS if claim["table"] == 1 else ("average",)
+                gaps = [
+                    paper.printed(claim["table"], claim["better"], c, kind)
+                    - paper.printed(claim["table"], claim["worse"], c, kind)
+                    for c in columns
+                ]
+                assert (sum(gaps) > 0) == paper.score(claim["table"], columns[0], kind).higher_is_better, claim

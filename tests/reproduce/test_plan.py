@@ -1,0 +1,106 @@
+"""Which runs are planned, and that they are the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config import PEERS, dump, load_config, model_label, presets
+from collagan_dist.contract import POSITIONS
+from collagan_dist.errors import ConfigError
+from collagan_dist.reproduce.plan import Options, Run, chains, make_plan
+
+CELEBA = 162_770
+peers = pytest.mark.skipif(not {p.lower() for p in PEERS} <= set(presets()), reason="no presets of the peers")
+
+
+def plan(**changes: object) -> dict[str, Run]:
+    options = Options(**{"config": "stable", "data": "packed", "out": Path("out"), **changes})  # type: ignore[arg-type]
+    return {run.name: run for run in make_plan(options, CELEBA)}
+
+
+def test_tables_2_and_3_need_six_models_with_block_holes() -> None:
+    runs = plan(tables=(2, 3), figures=())
+    assert set(runs) == {"M_s", "M_is", "M_isd", "M*_isd", "M_d", "M_id"}
+    for name, run in runs.items():
+        assert (
+            model_label(run.config.model) == name and run.config.hole.kind == "block" and run.holes == {"block": False}
+        )
+        assert run.steps == run.config.schedule.steps == 50_866  # ceil(20 * 162770 / 64)
+        same = load_config("stable", name, ["schedule.steps=50866"], "packed")
+        assert run.config == same  # full length: nothing else differs from what `collagan train stable --model` learns
+
+
+@peers
+def test_everything_needs_the_papers_twelve_runs_and_the_parser() -> None:
+    runs = plan()
+    twelve = {"M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "GFC"}
+    assert set(runs) == twelve | {"parser"}
+    kinds = {name: run.config.hole.kind for name, run in runs.items()}
+    assert {n for n, kind in kinds.items() if kind == "noise"} == {"M*_isd-noise", "CE-noise"}
+    assert {n for n, kind in kinds.items() if kind == "none"} == {"SII", "parser"}
+    assert runs["GFC"].needs == "parser" and runs["GFC"].config.model.gfc.parser == str(
+        Path("out/runs/parser").absolute()
+    )
+    scored = {name: {hole for hole, both in run.holes.items() if both} for name, run in runs.items()}
+    assert {name for name, holes in scored.items() if holes == set(POSITIONS)} == twelve - {
+        "M_s",
+        "M_d",
+        "M*_isd-noise",
+        "CE-noise",
+    }
+    assert runs["M*_isd"].holes["block"] is False and not runs["parser"].holes
+    assert [[run.name for run in chain] for chain in chains(runs.values()) if len(chain) > 1] == [["parser", "GFC"]]
+
+
+@peers
+def test_the_parser_is_the_preset_parser() -> None:
+    run = plan(tables=(), figures=(5,))["parser"]
+    assert run.config == load_config("parser", None, [f"schedule.steps={run.steps}"], "packed")
+
+
+@peers
+def test_a_parser_of_ones_own_is_taken() -> None:
+    runs = plan(tables=(), figures=(5,), sets=("model.gfc.parser=runs/mine",))
+    assert "parser" not in runs and runs["GFC"].needs is None
+
+
+def test_figures_need_their_models() -> None:
+    assert set(plan(tables=(), figures=(1, 3))) == {"M_i", "M*_isd"}
+    assert set(plan(tables=(), figures=(4,))) == {"M_i", "M_id", "M_is", "M_isd", "M*_isd"}
+    assert set(plan(tables=(), figures=(6,))) == {"M_i", "M_isd"} and not plan(tables=(), figures=(6,))["M_i"].holes
+
+
+def test_scale_shortens_all_that_is_counted_in_steps() -> None:
+    config = plan(scale=0.01, sets=("schedule.adv_from=20000",), tables=(3,), figures=())["M_d"].config
+    assert (config.schedule.steps, config.schedule.adv_from) == (509, 200)
+    assert (config.checkpoint.every, config.log.every, config.log.grid_every) == (10, 1, 5)
+    assert config.evaluate.search.steps == 1000
+    assert plan(scale=1e-9, tables=(3,), figures=())["M_d"].steps == 1
+    assert plan(scale=0.01, tables=(3,), figures=())["M_d"].config.schedule.adv_from == 0
+
+
+def test_seeds() -> None:
+    runs = plan(seeds=3, tables=(3,), figures=(), sets=("seed=7",))
+    assert set(runs) == {"M_d", "M_id"} | {f"{m}{s}" for m in ("M_isd", "M*_isd") for s in ("", "-seed1", "-seed2")}
+    assert {n: run.config.seed for n, run in runs.items() if run.base == "M_isd"} == {
+        "M_isd": 7,
+        "M_isd-seed1": 8,
+        "M_isd-seed2": 9,
+    }
+    one, other = dump(runs["M_isd"].config), dump(runs["M_isd-seed2"].config)
+    assert {k for k in one if one[k] != other[k]} == {"seed"}
+
+
+def test_settings_reach_the_runs_that_have_them() -> None:
+    runs = plan(tables=(3,), figures=(), sets=("loss.weights.inpainting.rec=50", "schedule.batch=32"))
+    assert runs["M_id"].config.loss.weights["inpainting"].rec == 50
+    assert "inpainting" not in runs["M_d"].config.loss.weights
+    assert {run.config.schedule.batch for run in runs.values()} == {32} and runs["M_d"].steps == 101_732
+
+
+@pytest.mark.parametrize("item", ["hole.kind=noise", "model.tasks=[inpainting]", "model.concentrated=false"])
+def test_what_tells_the_runs_apart_is_not_to_be_set(item: str) -> None:
+    with pytest.raises(ConfigError, match="reproduce sets it itself"):
+        plan(sets=(item,))

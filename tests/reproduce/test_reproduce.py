@@ -1,0 +1,139 @@
+"""`collagan reproduce` from nothing to tables, through interruptions of every kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import ConfigError
+from collagan_dist.reproduce import lock, work
+from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
+
+
+def until(process: subprocess.Popen, done: Callable[[], bool]) -> None:
+    last = time.monotonic() + 120
+    while not done():
+        assert process.poll() is None and time.monotonic() < last, process.communicate()
+        time.sleep(0.02)
+
+
+def test_what_it_leaves(undisturbed: Path) -> None:
+    table = json.loads((undisturbed / "table3.json").read_text())
+    assert table["rows"] == ["M_d", "M_id"] and all(
+        c["ours"] > 0 for row in table["cells"].values() for c in row.values()
+    )
+    for name in ("M_d", "M_id"):
+        run = undisturbed / "runs" / name
+        assert events(run) == ["start"] and (run / "checkpoints/step-00000003").is_dir()
+        metrics = json.loads((run / "evaluation/test-block.json").read_text())
+        cell = table["cells"][name]["average"]
+        assert (
+            cell["ours"] == metrics["landmark_error"]["mean"] and cell["se"] == metrics["se"]["landmark_error"]["mean"]
+        )
+    verdicts = {one["claim"]: one["verdict"] for one in content(undisturbed)["claims.json"]["claims"]}
+    assert verdicts["Completion helps landmarks: M_id beats M_d"] in ("holds", "does not", "undecided")
+    assert (undisturbed / "report.html").stat().st_size > 5000 and not list(undisturbed.glob(".*.partial"))
+
+
+def test_killed_in_the_middle_and_continued(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+    """kill -9 while the second model learns: its training saves and ends by itself, the first is not learned again."""
+    command = words(write_small(tmp_path), Path(str(shards.folder)), tmp_path / "out", *TABLE_3)
+    process = start(*command)
+    first, second = (tmp_path / "out/runs" / name for name in ("M_id", "M_d"))
+    until(process, lambda: (second / "lease").exists())
+    children = subprocess.run(["pgrep", "--parent", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(children) == 1
+    last = time.monotonic() + 60
+    while Path(f"/proc/{children[0]}").exists():
+        assert time.monotonic() < last
+        time.sleep(0.05)
+    learned = (first / "metrics.jsonl").read_bytes()
+    ended(start(*command))
+    assert (first / "metrics.jsonl").read_bytes() == learned and events(first) == ["start"]
+    assert content(tmp_path / "out") == content(undisturbed)
+
+
+def test_asked_to_stop_and_continued(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+    """TERM: the training saves, exit 75; the same command continues, and once all is done does nothing again."""
+    command = words(write_small(tmp_path), Path(str(shards.folder)), tmp_path / "out", *TABLE_3)
+    process = start(*command)
+    until(process, lambda: (tmp_path / "out/runs/M_id/lease").exists())
+    process.send_signal(signal.SIGTERM)
+    _, err = ended(process, 75)
+    assert "the same command continues" in err and "Traceback" not in err
+    assert not (tmp_path / "out/table3.json").exists()
+    ended(start(*command))
+    assert content(tmp_path / "out") == content(undisturbed)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/runs").rglob("*") if p.is_file()}
+    _, err = ended(start(*command))
+    assert err.count("done already") == 2
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out/runs").rglob("*") if p.is_file()}
+
+
+def test_another_configuration_is_refused(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+    before = content(undisturbed)
+    data = Path(str(shards.folder))
+    command = words(write_small(tmp_path), data, undisturbed, *TABLE_3, "--set", "optim.generator.lr=1e-3")
+    _, err = ended(start(*command), 5)
+    assert "optim.generator.lr: 0.0002 -> 0.001" in err and "another --out" in err
+    shorter = [
+        word if word != "0.01" else "0.004" for word in words(write_small(tmp_path), data, undisturbed, *TABLE_3)
+    ]
+    _, err = ended(start(*shorter), 5)
+    assert "is at step 3, beyond the 1 steps asked for" in err
+    assert content(undisturbed) == before
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(shards: Manifest, tmp_path: Path) -> None:
+    """A file stands where M_id's run folder would be."""
+    config = write_small(tmp_path)
+    out = tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    (out / "runs/M_id").write_text("in the way")
+    _, err = ended(start(*words(config, Path(str(shards.folder)), out, *TABLE_3)), 2)
+    assert "M_id failed:" in err and "cannot be used as run folder" in err and "12 numbers" not in err
+    assert "6 numbers of the tables are missing" in err
+    table = json.loads((out / "table3.json").read_text())
+    assert table["cells"]["M_id"]["nose"]["ours"] is None and table["cells"]["M_d"]["nose"]["ours"] > 0
+    assert "1.85 / – / –" in (out / "table3.md").read_text() and (out / "report.html").exists()
+
+
+def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is busy as long as a reproduction, or a child that it left behind, is at work there."""
+    monkeypatch.setattr(lock, "_WAIT", 0.2)
+    with lock.at_work(tmp_path / "out") as held:
+        child = work.start(["sleep", "100"], subprocess.DEVNULL, held)
+        with pytest.raises(ConfigError, match="is at work there"), lock.at_work(tmp_path / "out"):
+            pass
+    with pytest.raises(ConfigError, match="is at work there"), lock.at_work(tmp_path / "out"):
+        pass
+    child.kill()
+    child.wait()
+    with lock.at_work(tmp_path / "out"):
+        pass
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    """However the parent dies: its training is asked to save and end."""
+    code = "from collagan_dist.reproduce.work import start; import os, time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = Path("/proc") / parent.stdout.readline().strip() / "cmdline"
+    assert child.read_bytes().startswith(b"sleep")
+    parent.kill()
+    parent.communicate()
+    last = time.monotonic() + 10
+    while child.exists() and child.read_bytes():  # what nobody waits for keeps an entry without a command
+        assert time.monotonic() < last
+        time.sleep(0.05)
