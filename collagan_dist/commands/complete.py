@@ -18,7 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hole",
         metavar="PNG|KIND",
-        help="a PNG (white = hole), or block, pattern, noise, O1 to O6 (at the fixed positions), none (default: block; none for a model that completes nothing)",
+        help="a PNG (white = hole), or block, pattern, noise, none, O1 to O6 at their fixed positions "
+        "(default: block; none for a model that completes nothing)",
     )
     parser.add_argument(
         "--blend", choices=("none", "poisson"), default="none", help="Poisson blending (default: %(default)s)"

@@ -50,17 +50,20 @@ class SII(Section):
 
     z: Count = 100
     """Length of the noise vector."""
+    generator_updates: Count = 2
+    """Updates of the generator for each of the discriminator (carpedm20's and bamos's DCGAN; DCGAN's paper has 1)."""
 
 
 class GFC(Section):
     """Generative face completion (Li 2017)."""
 
     parser: str | None = None
-    """Run folder or exported folder of a model that segments (preset `parser`). Needed where a run begins; the checkpoints keep it."""
+    """Run folder or exported folder of a model that segments (preset `parser`), of any image_size. Where a run is continued, the
+    weights that its checkpoint keeps count."""
     stages: tuple[Fraction, Fraction] = (0.5, 0.75)
     """Shares of the run after which the local discriminator begins, then the global one and the parsing loss."""
-    parsing: Annotated[float, Field(ge=0)] = 0.05
-    """Weight of the parsing loss."""
+    parsing: Annotated[float, Field(ge=0)] = 0.0167
+    """Weight of the parsing loss, a mean over pixels, for a reconstruction weight of 1: its code's 0.05 (baselines/gfc.py). 0: none."""
 
 
 class Model(Section):
@@ -212,7 +215,7 @@ class Search(Section):
     """SII at test: gradient descent on z (Yeh 2017, eq. 8)."""
 
     prior: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the prior loss log(1 - D(G(z))) against the context loss."""
+    """Weight of the prior loss -log D(G(z)) against the context loss, a sum over a picture's elements."""
     lr: Positive = 0.01
     steps: Count = 1000
     window: Annotated[int, Field(ge=1)] = 7
@@ -278,6 +281,8 @@ class Config(Section):
                 raise ValueError(f"model.tasks: there is no task {task!r}; choose from {', '.join(TASK_WEIGHTS)}")
         if self.model.name != "collagan" and (self.model.tasks != ("inpainting",) or self.model.concentrated):
             raise ValueError(f"model.name: {self.model.name} has the one task inpainting and no concentrated scheme")
+        if self.model.name != "collagan" and self.model.output_bias != "zero":
+            raise ValueError(f"model.output_bias: {self.model.name} starts as its code does; set it to zero")
         if set(self.evaluate.fixed) != set(POSITIONS):
             raise ValueError(f"evaluate.fixed: needs a box for each of {', '.join(POSITIONS)}")
         for task in self.loss.weights:

@@ -11,7 +11,7 @@ _METRICS = {
     "dice": ("Dice", 3, ""),
     "landmark_error": ("Landmark error", 2, "px"),
 }
-_SUFFIXES = {"": "", "_hole": ", in the hole", "_per_image": ", per picture"}
+_SUFFIXES = {"": "", "_hole": ", in the hole", "_per_image": ", per picture", "_argmax": ", by arg-max"}
 _LOWER_IS_BETTER = re.compile(r"error|loss|distance|mse|mae|rmse|fid|lpips", re.IGNORECASE)
 
 NOTHING = "–"
@@ -25,7 +25,7 @@ def head(key: str) -> str:
 def stem(key: str) -> str:
     """ "dice_hole/face" -> "dice": what shares a table, a curve, a unit."""
     name = head(key)
-    for suffix in ("_per_image", "_hole"):
+    for suffix in ("_per_image", "_hole", "_argmax"):
         name = name.removesuffix(suffix)
     return name
 
@@ -41,7 +41,9 @@ def metric_label(key: str) -> str:
 def variant_label(key: str) -> str:
     """Which variant of its metric a key is, where the metric itself is already named."""
     variant = head(key).removeprefix(stem(key)).removeprefix("_")
-    return {"": "Overall", "hole": "In the hole", "per_image": "Per picture"}.get(variant, words(variant))
+    return {"": "Overall", "hole": "In the hole", "per_image": "Per picture", "argmax": "By arg-max"}.get(
+        variant, words(variant)
+    )
 
 
 def part_label(part: str) -> str:

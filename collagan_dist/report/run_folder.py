@@ -91,7 +91,7 @@ def read_run(path: Path) -> Run:
         evaluations=_evaluations(path),
         grids=_grids(path / "grids"),
         columns=_columns(path / "grids" / "columns.json"),
-        sheets=tuple(_visible(path / "evaluation", "*.png")),
+        sheets=tuple(sorted(_visible(path / "evaluation", "*.png"), key=_sheet_rank)),
         checkpoints=_checkpoints(path / "checkpoints"),
     )
 
@@ -158,7 +158,18 @@ def _evaluations(path: Path) -> tuple[Evaluation, ...]:
         item = evaluation(_read_json(file))
         if item.values:
             found.setdefault(item.subject, item)
-    return tuple(found.values())
+    # Without metrics.json the headline is one with training's kind of holes, before positions and blended ones.
+    ordered = list(found.values())
+    return tuple(ordered if files[:1] == first[:1] else sorted(ordered, key=_rank))
+
+
+def _rank(item: Evaluation) -> tuple[bool, bool]:
+    return item.hole.startswith("O"), bool(item.blend)
+
+
+def _sheet_rank(path: Path) -> tuple[bool, bool]:
+    """The same by the file's name: test-block, test-O1-blended."""
+    return "-O" in path.stem, path.stem.endswith("-blended")
 
 
 def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:

@@ -12,6 +12,7 @@ from collagan_dist.report.evaluation import Evaluation
 from collagan_dist.report.run_folder import Checkpoint, Run
 
 MAX_EVENTS = 200
+_VARIANTS = ("_per_image", "_argmax")  # other ways to count what has a metric of its own
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ def _baselines(names: Iterable[str]) -> tuple[str, ...]:
 def summary_keys(items: Iterable[Evaluation]) -> list[str]:
     """The metrics that stand for an evaluation in one line: plain ones and averages over all pictures."""
     keys = dict.fromkeys(key for item in items for key in item.values)
-    return [key for key in keys if "/" not in key or (key.endswith("/mean") and "_per_image" not in formats.head(key))]
+    return [
+        key for key in keys if "/" not in key or (key.endswith("/mean") and not formats.head(key).endswith(_VARIANTS))
+    ]
 
 
 def summary_label(key: str) -> str:

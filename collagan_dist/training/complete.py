@@ -20,7 +20,6 @@ from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import build_engine
 from collagan_dist.tasks import build_tasks
-from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
@@ -46,11 +45,12 @@ def complete(run: Path, source: Path, out: Path, hole: str | None = None, blend:
     engine = build_engine(config.runtime, World(), device)
     tasks = build_tasks(config)
     predictor, _ = load_predictor(run, config, engine, tasks)
+    quarter = config.evaluate.readout == "quarter"
     out.mkdir(parents=True, exist_ok=True)
     sheets = []
     for path in pictures:
         batch = _batch(path, config, hole, engine.device)
-        sheets.append(_write(out, path.stem, batch, BLENDS[blend](predictor(batch), batch), tasks))
+        sheets.append(_write(out, path.stem, batch, BLENDS[blend](predictor(batch), batch), quarter))
     return sheets
 
 
@@ -112,26 +112,26 @@ def _read_hole(path: str, size: int) -> torch.Tensor:
     return torch.from_numpy(_square(mask, size, cv2.INTER_NEAREST) > 127)[None, None]
 
 
-def _write(out: Path, name: str, batch: Batch, outputs: Pictures, tasks: dict[str, Task]) -> Path:
+def _write(out: Path, name: str, batch: Batch, outputs: Pictures, quarter: bool) -> Path:
     done = composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW
     overlay = done.float()
-    for content in _results(done, outputs):
+    points = read_points(outputs["landmarks"], quarter) if "landmarks" in outputs else None
+    for content in _results(done, outputs, points):
         files.write_bytes(out / f"{name}.{content[0]}", content[1])
     if "segmentation" in outputs:
         overlay = overlay * (1 - _OVERLAY) + colour(read_labels(outputs["segmentation"])) * _OVERLAY
-    if "landmarks" in outputs:
-        overlay = draw_points(overlay, torch.from_numpy(read_points(outputs["landmarks"])).to(done.device))
+    if points is not None:
+        overlay = draw_points(overlay, torch.from_numpy(points).to(done.device))
     sheet = out / f"{name}.sheet.png"
     files.write_bytes(sheet, png(draw_grid({"masked": batch.input_B3HW, "completed": done, "overlay": overlay})))
     return sheet
 
 
-def _results(done: torch.Tensor, outputs: Pictures) -> Iterator[tuple[str, bytes]]:
+def _results(done: torch.Tensor, outputs: Pictures, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
     """(ending, content) of the files of one picture."""
     if "inpainting" in outputs:
         yield "completed.png", png(to_bytes(done)[0])
     if "segmentation" in outputs:
         yield "labels.png", png(read_labels(outputs["segmentation"])[0].cpu().numpy())
-    if "landmarks" in outputs:
-        points = read_points(outputs["landmarks"])[0].round(2).tolist()
-        yield "landmarks.json", (str(points) + "\n").encode()
+    if points is not None:
+        yield "landmarks.json", (str(points[0].round(2).tolist()) + "\n").encode()

@@ -129,10 +129,11 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     split = setup.split(setup.config.data.split)
     size = setup.config.data.image_size
     total = np.zeros(2)
+    face_square = setup.config.data.face_square
     count = min(_STATISTICS_SAMPLES, len(split))
     samples = [sample for number in range(count) if (sample := _readable(split, number)) is not None]
     for sample in samples:
-        to_view = np.linalg.inv(geometry.view_to_stored(sample, size, np.zeros(2), 0.0, 1.0, False))
+        to_view = np.linalg.inv(geometry.view_to_stored(sample, size, np.zeros(2), 0.0, 1.0, False, face_square))
         points = np.array(sample.landmarks, np.float64)
         total = total + geometry.move_points(points[None], to_view[None], np.zeros(1, bool))[0]
     return {"mean_points": total / max(1, len(samples))}

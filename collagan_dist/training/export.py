@@ -18,8 +18,8 @@ from collagan_dist.config import Config
 from collagan_dist.contract import CLASSES
 from collagan_dist.errors import ConfigError
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.exported import CONFIG, FORMAT, MANIFEST, ONNX, WEIGHTS
-from collagan_dist.training.methods import build_generator
+from collagan_dist.training.exported import CONFIG, FORMAT, JUDGES, MANIFEST, ONNX, WEIGHTS
+from collagan_dist.training.methods import METHODS, build_generator
 from collagan_dist.training.run_folder import Scored, read_config, read_scored
 
 _CLASS_MAP = """# What `collagan label --model {onnx}` needs to know of {onnx}.
@@ -30,7 +30,7 @@ _CLASS_MAP = """# What `collagan label --model {onnx}` needs to know of {onnx}.
 def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     """Write the exported folder `out`; its manifest. The folder appears whole or not at all.
 
-    Raises ConfigError when `out` is not empty or when `onnx` needs a package that is missing.
+    Raises ConfigError when `out` is not empty, or when `onnx` needs a package that is missing or is asked of a model that searches.
     """
     if "://" in str(out) or str(out).split("/")[0].endswith(":"):
         raise ConfigError(f"{out}: is a URL; export to a folder, then upload it as it is")
@@ -40,6 +40,12 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     if onnx:
         _require_onnx()
     config = read_config(model)
+    judges = METHODS[config.model.name].predictor.judges
+    if onnx and judges:
+        raise ConfigError(
+            f"--onnx: {model} is {configuration.model_label(config.model)}, which searches at test; an ONNX file of its generator "
+            "completes nothing. Export it without --onnx"
+        )
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
     scored = read_scored(model)
     partial = out.with_name(f".{out.name}.partial")
@@ -48,6 +54,8 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     try:
         files.write_text(partial / CONFIG, configuration.to_yaml(config))
         shutil.copyfile(scored.file, partial / WEIGHTS)  # its bytes, so that its hash stays the model's
+        if judges:
+            shutil.copyfile(scored.judges_file, partial / JUDGES)
         if onnx:
             _write_onnx(partial, scored, config)
         manifest = {

@@ -2,6 +2,7 @@
 
 config.yaml             the run's configuration, without the place of its shards
 generator.safetensors   the generator that evaluation uses
+discriminators.safetensors   for a model that completes with them (SII)
 model.onnx, model.yaml  with `--onnx`: the same network, and the class map that `collagan label` needs beside it
 manifest.json           sha256 of each file, step, model, version; written last
 """
@@ -19,14 +20,15 @@ from collagan_dist.errors import CheckpointError
 
 FORMAT = 1
 CONFIG, WEIGHTS, ONNX, MANIFEST = "config.yaml", "generator.safetensors", "model.onnx", "manifest.json"
+JUDGES = "discriminators.safetensors"
 
 
 def is_exported(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and not (folder / "checkpoints").is_dir()
 
 
-def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """(manifest, tensors) of an exported folder, its bytes checked. Raises CheckpointError that names what is damaged."""
+def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+    """(manifest, tensors by file) of an exported folder, its bytes checked. Raises CheckpointError that names what is damaged."""
     from safetensors.torch import load_file
 
     try:
@@ -35,11 +37,12 @@ def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]
             raise CheckpointError(
                 f"{folder}: is of format {manifest['format']}, this program reads format {FORMAT}; export the run again"
             )
-        for name in (CONFIG, WEIGHTS):
+        weights = [name for name in (WEIGHTS, JUDGES) if name == WEIGHTS or name in manifest["sha256"]]
+        for name in (CONFIG, *weights):
             if files.sha256(folder / name) != manifest["sha256"][name]:
                 raise CheckpointError(
                     f"{folder / name}: is damaged or edited (its sha256 differs from the manifest's); export the run again"
                 )
-        return {"step": int(manifest["step"]), **manifest}, load_file(folder / WEIGHTS)
+        return {"step": int(manifest["step"]), **manifest}, {name: load_file(folder / name) for name in weights}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None

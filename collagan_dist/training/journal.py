@@ -167,7 +167,9 @@ def _weighted(losses: dict[str, float], weights: dict[str, tuple[float, float]])
 def _grid_batch(setup: Setup) -> Batch:
     splits = setup.manifest.splits
     split = next((s for s in ("valid", "test") if splits.get(s)), setup.config.data.split)
-    return setup.first_batch(split, setup.view(training=False), _GRID_ROWS)
+    config = setup.config
+    hole = config.evaluate.hole if config.hole.kind == "none" else None  # SII learns whole faces and completes
+    return setup.first_batch(split, setup.view(training=False, hole=hole), _GRID_ROWS)
 
 
 class _Progress:

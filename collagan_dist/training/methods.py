@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from collagan_dist import counter
+from collagan_dist.baselines import ce, gfc, sii
 from collagan_dist.config import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator
@@ -47,6 +48,9 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "collagan": Method(_generator, _discriminators),
+    "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
+    "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
+    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep),
 }
 
 
@@ -82,7 +86,12 @@ def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) ->
     scored = read_scored(model)
     generator = build_generator(config, tasks)
     scored.put_into(generator)
-    return kind(config, engine, tasks, engine.place(generator)), scored.step
+    judges = None
+    if kind.judges:
+        judges = build_discriminators(config, tasks)
+        scored.put_judges_into(judges)
+        judges = engine.place(judges)
+    return kind(config, engine, tasks, engine.place(generator), judges), scored.step
 
 
 def _predictor(config: Config) -> type[Predictor]:

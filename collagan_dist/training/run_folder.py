@@ -23,7 +23,7 @@ from collagan_dist.errors import CheckpointError, ConfigError, NumericError
 from collagan_dist.runtime import checkpoint
 from collagan_dist.runtime.lease import Lease
 from collagan_dist.training.build import Setup
-from collagan_dist.training.exported import WEIGHTS, is_exported, read_exported
+from collagan_dist.training.exported import JUDGES, WEIGHTS, is_exported, read_exported
 from collagan_dist.training.networks import Networks
 
 
@@ -138,33 +138,53 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
 
 @dataclass(frozen=True)
 class Scored:
-    """The generator that evaluation uses, the averaged one where there is one, as it lies on disk."""
+    """The generator that evaluation uses, the averaged one where there is one, as it lies on disk.
+
+    `judges` are the discriminators' tensors; None where an exported folder has none.
+    """
 
     file: Path
     step: int
     tensors: dict[str, torch.Tensor]
+    judges: dict[str, torch.Tensor] | None = None
+
+    @property
+    def judges_file(self) -> Path:
+        return self.file.with_name(JUDGES)
 
     def put_into(self, generator: torch.nn.Module) -> None:
-        try:
-            generator.load_state_dict(self.tensors)
-        except RuntimeError as error:
+        _put(self.file, self.tensors, generator)
+
+    def put_judges_into(self, discriminators: torch.nn.Module) -> None:
+        if self.judges is None:
             raise CheckpointError(
-                f"{self.file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
-            ) from None
+                f"{self.judges_file}: is missing, and this model completes with it; export the run again"
+            )
+        _put(self.judges_file, self.judges, discriminators)
+
+
+def _put(file: Path, tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
 def read_scored(model: Path) -> Scored:
-    """The newest generator of a run folder, or that of an exported one; every byte checked. Raises CheckpointError."""
+    """The newest networks of a run folder, or those of an exported one; every byte checked. Raises CheckpointError."""
     if is_exported(model):
         manifest, tensors = read_exported(model)
-        return Scored(model / WEIGHTS, manifest["step"], tensors)
+        return Scored(model / WEIGHTS, manifest["step"], tensors[WEIGHTS], tensors.get(JUDGES))
     newest = checkpoint.load_latest(model / "checkpoints", _warn)
     if newest is None:
         raise CheckpointError(
             f"{model}: holds no checkpoint yet; train it first: collagan train {model / 'config.yaml'} --run {model}"
         )
     name = "ema" if "ema" in newest.tensors else "generator"
-    return Scored(newest.path / f"{name}.safetensors", int(newest.state["step"]), newest.tensors[name])
+    file = newest.path / f"{name}.safetensors"
+    return Scored(file, int(newest.state["step"]), newest.tensors[name], newest.tensors["discriminators"])
 
 
 def _warn(text: str) -> None:

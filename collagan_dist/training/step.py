@@ -24,7 +24,11 @@ class Step:
         self.config, self.engine, self.tasks, self.networks, self.total = config, engine, tasks, networks, total
         self.weights = objective_weights(config)
         self._generator = engine.wrap(networks.generator)
-        self._discriminators = engine.wrap(networks.discriminators)
+        self.wrap_discriminators()
+
+    def wrap_discriminators(self) -> None:
+        """What learns together is wrapped together: every update takes in all parameters of a wrapped network (DDP)."""
+        self._discriminators = self.engine.wrap(self.networks.discriminators)
 
     def __call__(self, batch: Batch, number: int) -> Values:
         adversarial = number >= self.config.schedule.adv_from

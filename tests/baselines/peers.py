@@ -1,0 +1,94 @@
+"""The peers, small: their presets with narrow networks and 32x32 pictures."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from collagan_dist import counter, yaml_strict
+from collagan_dist.config import Config
+from collagan_dist.contract import Batch, World
+from collagan_dist.data import holes
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.runtime.engine import Engine
+from collagan_dist.tasks import build_tasks
+from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.step import Step
+from tests.training.small import small
+
+PEERS = ("ce", "sii", "gfc")
+CPU = torch.device("cpu")
+
+
+def peer(manifest: Manifest, name: str, parser: object = None, **changes: Any) -> Config:
+    """The preset `name`, small. Keyword arguments as for `small`."""
+    tree, _ = yaml_strict.load(resources.files("collagan_dist.presets").joinpath(f"{name}.yaml").read_text(), name)
+    model = {**tree["model"], "widths": {"generator": 4, "discriminator": 4}, "ce": {"bottleneck": 16}}
+    model["sii"] = {"z": 8}
+    if name == "gfc":
+        model["gfc"] = {**tree["model"]["gfc"], "parser": str(parser) if parser else None}
+    search = {"hole": "block", "search": {"steps": 20, "lr": 0.05}}
+    sections = {"model": model, "evaluate": {**tree.get("evaluate", {}), **(search if name == "sii" else {})}}
+    sections |= {key: tree[key] for key in ("loss", "hole", "optim") if key in tree}
+    sections["optim"] = {**sections["optim"], "ema": 0.9}
+    return small(manifest.folder, **{**sections, **changes})
+
+
+def train_parser(manifest: Manifest, size: int = 32) -> Config:
+    """A parsing network that learns nothing: the same weights on every machine."""
+    model: dict[str, Any] = {
+        "tasks": ["segmentation"],
+        "concentrated": False,
+        "widths": {"generator": 4, "discriminator": 4},
+    }
+    model["output_bias"] = "zero"
+    still = {"generator": {"lr": 1e-12}, "discriminators": {"lr": 1e-12}}
+    return small(
+        manifest.folder, model=model, hole={"kind": "none"}, optim=still, schedule__steps=3, data__image_size=size
+    )
+
+
+def start(config: Config) -> tuple[Step, Networks]:
+    """A run of 20 steps before its first one."""
+    engine, tasks = Engine(config.runtime, CPU), build_tasks(config)
+    networks = build_networks(config, engine, tasks)
+    return build_step(config, engine, tasks, networks, 20), networks
+
+
+def smooth(count: int, size: int, kind: str = "block", seed: int = 0) -> Batch:
+    """A batch of smooth colours that hangs on no decoder: the same on every machine."""
+    low = counter.uniforms(counter.key64(seed, np.arange(count)), 5 * 5 * 3).reshape(count, 5, 5, 3)
+    pixels = np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_LINEAR) for x in low])
+    image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().mul(2).sub(1).contiguous()
+    ids = np.arange(count)
+    keys = torch.from_numpy(counter.sample_keys(seed, 0, ids))
+    hole = holes.HOLES[kind](keys, size)
+    filled = torch.where(hole, torch.zeros(()), image)
+    return Batch(image, filled, hole, None, None, ids, np.zeros(count, np.int64), keys)
+
+
+def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+class StopAfter:
+    """A stop request that comes true in the given step."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+WORLD = World()

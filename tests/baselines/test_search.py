@@ -1,0 +1,111 @@
+"""SII at test: the search of z."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from collagan_dist.baselines import sii
+from collagan_dist.config import Search
+from collagan_dist.contract import Batch
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.runtime.engine import Engine
+from collagan_dist.tasks import build_tasks
+from collagan_dist.training.methods import predictor_of
+from collagan_dist.training.networks import Networks
+from tests.baselines.peers import CPU, peer, same, smooth, start, state
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Manifest) -> Networks:
+    """After some steps, and with an output layer that makes colours of what the generator has learned by then."""
+    step, networks = start(peer(shards, "sii"))
+    for number in range(20):
+        step(smooth(8, 32, seed=number), number)
+    with torch.no_grad():
+        networks.scored.layers[-1].weight.mul_(30)
+    return networks
+
+
+def predict(shards: Manifest, networks: Networks, batch: Batch, **changes: object) -> torch.Tensor:
+    config = peer(shards, "sii", **changes)
+    return predictor_of(config, Engine(config.runtime, CPU), build_tasks(config), networks)(batch)["inpainting"]
+
+
+def rows(batch: Batch, which: slice) -> Batch:
+    tensors = (batch.image_B3HW[which], batch.input_B3HW[which], batch.hole_B1HW[which])
+    return Batch(*tensors, None, None, batch.ids_B[which], batch.epoch_B[which], batch.keys_B2[which])
+
+
+def test_it_reduces_each_picture_s_loss(trained: Networks) -> None:
+    batch, generator, judges = smooth(4, 32), trained.scored.eval(), trained.discriminators.eval()
+    weights = sii.neighbour_weights(batch.hole_B1HW, 7)
+    begin = sii.noise(batch.keys_B2, 8)
+    end = sii.search(generator, judges, batch.input_B3HW, batch.hole_B1HW, begin, Search(steps=50, lr=0.05))
+    before, after = (sii.losses(generator, judges, batch.input_B3HW, weights, z, 0.1) for z in (begin, end))
+    assert (after < before).all() and end.abs().max() <= 1
+
+
+def test_it_repeats_and_hangs_on_no_batch_mate(shards: Manifest, trained: Networks) -> None:
+    batch = smooth(4, 32)
+    whole = predict(shards, trained, batch)
+    assert torch.equal(whole, predict(shards, trained, batch)) and whole.shape == (4, 3, 32, 32)
+    single = torch.cat([predict(shards, trained, rows(batch, slice(i, i + 1))) for i in range(4)])
+    assert torch.allclose(whole, single, atol=1e-4)
+    assert (whole[0] - whole[1]).abs().mean() > 0.01
+
+
+def test_it_does_not_look_into_the_hole(shards: Manifest, trained: Networks) -> None:
+    batch = smooth(2, 32)
+    other = rows(batch, slice(None))
+    other.input_B3HW = torch.where(batch.hole_B1HW, torch.ones(()), batch.input_B3HW)
+    other.image_B3HW = torch.zeros_like(batch.image_B3HW)
+    assert torch.equal(predict(shards, trained, batch), predict(shards, trained, other))
+
+
+def test_it_leaves_the_networks_as_they_were(shards: Manifest, trained: Networks) -> None:
+    trained.generator.train(), trained.discriminators.train()
+    before = state(trained.scored), state(trained.discriminators)
+    modes = trained.scored.training, trained.discriminators.training
+    with torch.inference_mode():
+        predict(shards, trained, smooth(2, 32))
+    assert same(before[0], trained.scored.state_dict()) and same(before[1], trained.discriminators.state_dict())
+    assert (trained.scored.training, trained.discriminators.training) == modes
+    assert all(p.requires_grad for p in trained.discriminators.parameters())
+
+
+def test_pictures_of_another_size(shards: Manifest, trained: Networks) -> None:
+    """At 64 pixels with a model of 32: every pixel doubled asks for the same z."""
+    batch = smooth(2, 32)
+    double = copy.copy(batch)
+    for field in ("image_B3HW", "input_B3HW", "hole_B1HW"):
+        setattr(double, field, getattr(batch, field).repeat_interleave(2, 2).repeat_interleave(2, 3))
+    small, large = predict(shards, trained, batch), predict(shards, trained, double)
+    assert large.shape == (2, 3, 64, 64)
+    assert torch.allclose(F.avg_pool2d(large, 2), small, atol=0.1) and abs(large.mean() - small.mean()) < 1e-3
+
+
+def test_weights_are_shares_of_missing_neighbours() -> None:
+    hole = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+    hole[..., 3:6, 3:6] = True
+    weights = sii.neighbour_weights(hole, 3)[0, 0]
+    by_hand = torch.zeros(9, 9)
+    for y, x in np.ndindex(9, 9):
+        window = hole[0, 0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].float()
+        by_hand[y, x] = 0.0 if hole[0, 0, y, x] else window.mean()
+    assert torch.allclose(weights, by_hand) and weights[2, 2] == pytest.approx(1 / 9)
+    assert sii.neighbour_weights(hole, 4).shape == hole.shape
+
+
+def test_a_smaller_picture_is_made_of_seen_pixels() -> None:
+    picture = torch.arange(16.0).view(1, 1, 4, 4).repeat(1, 3, 1, 1)
+    hole = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    hole[..., :2, :2] = True
+    hole[..., 3, 3] = True
+    seen, missing = sii.seen_at(picture, hole, 2)
+    assert missing[0, 0].tolist() == [[True, False], [False, False]]
+    assert seen[0, 0, 0, 1] == np.mean([2, 3, 6, 7]) and seen[0, 0, 1, 1] == pytest.approx(np.mean([10, 11, 14]))
