@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -120,6 +121,8 @@ def _timed(run: Run, data: str, ranks: int, folder: Path) -> Rate | None:
     rate = _rate(place)
     if rate is None:
         print(f"{run.name} could not be timed: {reason(folder / f'{run.name}.log', child.returncode)}", file=sys.stderr)
+    if run.name != PARSER:
+        shutil.rmtree(place, ignore_errors=True)
     return rate
 
 
