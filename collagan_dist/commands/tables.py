@@ -52,7 +52,8 @@ def plan_table(lines: Sequence[Line]) -> None:
     table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, show_footer=True)
     known = [line for line in lines if line.seconds is not None]
     feet = ["", str(sum(line.run.steps for line in lines)), str(sum(line.run.steps * line.run.config.schedule.batch for line in lines)), "",
-            _hours(sum(line.seconds or 0 for line in known)), _size(sum(line.bytes or 0 for line in known))]  # fmt: skip
+            _hours(sum(line.seconds or 0 for line in known)) if known else "unknown",
+            _size(sum(line.bytes or 0 for line in known)) if known else "unknown"]  # fmt: skip
     for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), feet, strict=True):
         table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
     for line in lines:

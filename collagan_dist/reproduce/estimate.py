@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.reproduce import driver, state
 from collagan_dist.reproduce.plan import PARSER, Options, Run
-from collagan_dist.reproduce.work import start, start_words
+from collagan_dist.reproduce.work import reason, start, start_words
 
 _SECONDS = 8.0  # of real steps behind a rate
 _ENOUGH = 12  # steps
@@ -116,7 +118,12 @@ def _timed(run: Run, data: str, ranks: int, folder: Path) -> Rate | None:
             if child.poll() is None:
                 child.terminate()
                 child.wait()
-    return _rate(place)
+    rate = _rate(place)
+    if rate is None:
+        print(f"{run.name} could not be timed: {reason(folder / f'{run.name}.log', child.returncode)}", file=sys.stderr)
+    if run.name != PARSER:
+        shutil.rmtree(place, ignore_errors=True)
+    return rate
 
 
 def _endless(run: Run, folder: Path) -> configuration.Config:

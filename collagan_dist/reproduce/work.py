@@ -65,12 +65,12 @@ def do_run(job: Job, stop: Any, say: Say) -> Outcome:
                 raise Interrupted(
                     f"{run.name} was stopped at step {state.steps_done(run)} of {run.steps}, which is saved"
                 )
-            return Outcome(run.name, _reason(run.log, code), max(code, 1))
+            return Outcome(run.name, reason(run.log, code), max(code, 1))
     for both, holes in state.unscored(run, job.manifest).items():
         say(f"{run.name}: scoring {', '.join(holes)}{', blended and not' if both else ''}")
         code = _call(job, _evaluate(job, holes, both), stop, lambda line: None)  # its tables are in the log
         if code:
-            return Outcome(run.name, _reason(run.log, code), max(code, 1))
+            return Outcome(run.name, reason(run.log, code), max(code, 1))
     if state.unscored(run, job.manifest):
         return Outcome(run.name, f"its evaluation is not of step {run.steps}; see {run.log}", 5)
     return Outcome(run.name)
@@ -153,7 +153,7 @@ def _echo(name: str, log: Any, say: Say) -> None:
             say(f"{name}: {text}")
 
 
-def _reason(log: Path, code: int) -> str:
+def reason(log: Path, code: int) -> str:
     """Why a command failed: its own message where it left one, else the last line of its log."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     for number in range(len(lines) - 1, max(-1, len(lines) - 200), -1):

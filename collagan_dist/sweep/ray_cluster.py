@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _REACH = 10.0  # seconds for the head node to answer
+_LEAVE = 60.0  # seconds for tasks that are cancelled to save
 
 
 @contextmanager
@@ -27,7 +29,9 @@ def joined(address: str) -> Iterator[Any]:
         if address != "auto":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_REACH).close()
+        asked_to_end = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, asked_to_end)  # Ray has put a handler of its own there, which ends at once
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
@@ -61,3 +65,5 @@ def spread(
         finally:
             for left in waiting:
                 ray.cancel(left, force=False)
+            if waiting:
+                ray.wait(list(waiting), num_returns=len(waiting), timeout=_LEAVE)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import PEERS, dump, load_config, model_label, presets
+from collagan_dist.config import dump, load_config, model_label
 from collagan_dist.contract import POSITIONS
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce.plan import Options, Run, chains, make_plan
 
 CELEBA = 162_770
-peers = pytest.mark.skipif(not {p.lower() for p in PEERS} <= set(presets()), reason="no presets of the peers")
 
 
 def plan(**changes: object) -> dict[str, Run]:
@@ -32,7 +31,6 @@ def test_tables_2_and_3_need_six_models_with_block_holes() -> None:
         assert run.config == same  # full length: nothing else differs from what `collagan train stable --model` learns
 
 
-@peers
 def test_everything_needs_the_papers_twelve_runs_and_the_parser() -> None:
     runs = plan()
     twelve = {"M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "GFC"}
@@ -54,13 +52,11 @@ def test_everything_needs_the_papers_twelve_runs_and_the_parser() -> None:
     assert [[run.name for run in chain] for chain in chains(runs.values()) if len(chain) > 1] == [["parser", "GFC"]]
 
 
-@peers
 def test_the_parser_is_the_preset_parser() -> None:
     run = plan(tables=(), figures=(5,))["parser"]
     assert run.config == load_config("parser", None, [f"schedule.steps={run.steps}"], "packed")
 
 
-@peers
 def test_a_parser_of_ones_own_is_taken() -> None:
     runs = plan(tables=(), figures=(5,), sets=("model.gfc.parser=runs/mine",))
     assert "parser" not in runs and runs["GFC"].needs is None

@@ -16,7 +16,6 @@ import pytest
 from collagan_dist.data.manifest import Manifest
 from tests.conftest import ROOT
 from tests.reproduce.small import TABLE_3, events, words, write_small
-from tests.reproduce.test_plan import peers
 from tests.slurm.cluster import Cluster
 
 OPTIONS = "--gpus-per-node=0 --cpus-per-task=1 --time=5"
@@ -38,7 +37,6 @@ def drained(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.slurm
-@peers
 def test_gfc_waits_for_its_parser(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
     """By afterok; and what else was submitted does not."""
     command = [
