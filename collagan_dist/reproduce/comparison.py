@@ -53,9 +53,11 @@ def _position(score: Score, better: str, worse: str, results: Results) -> Found:
 def _tested(gap: Estimate, seeds: list[list[float]]) -> Found:
     """A difference with its error; with several seeds of a model, the variance of its mean over them is added."""
     se = gap.se
-    between = sum(stdev(values) ** 2 / len(values) for values in seeds if len(values) > 1)
+    parts = [(stdev(values) ** 2 / len(values), len(values) - 1) for values in seeds if len(values) > 1]
+    between = sum(variance for variance, _ in parts)
     total = None if se is None else float(np.sqrt(se**2 + between))
-    p = statistics.p_value(gap.value, total, len(gap.ids_N))
+    freedom = statistics.freedom([(se**2 if se else 0.0, len(gap.ids_N) - 1), *parts])
+    p = statistics.p_value(gap.value, total, freedom)
     found = {"ours": gap.value, "se": total, "p": p, "stars": statistics.stars(p), "samples": len(gap.ids_N)}
     return found | ({"se_samples": se, "sd_seeds": float(np.sqrt(between))} if between else {})
 

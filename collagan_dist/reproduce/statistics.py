@@ -71,15 +71,23 @@ def relative_change(to: Estimate, start: Estimate) -> Estimate:
     return Estimate(to.value / start.value - 1, change.influence_N, change.ids_N)
 
 
-def p_value(value: float, se: float | None, samples: int) -> float | None:
-    """Two-sided, of a mean over so many samples that differs from zero (Student's t)."""
+def freedom(parts: Sequence[tuple[float, int]]) -> float:
+    """Degrees of freedom of a sum of estimated variances, each with its own (Welch and Satterthwaite)."""
+    known = [(variance, degrees) for variance, degrees in parts if variance > 0 and degrees > 0]
+    if not known:
+        return float(parts[0][1])
+    return sum(v for v, _ in known) ** 2 / sum(v**2 / d for v, d in known)
+
+
+def p_value(value: float, se: float | None, degrees: float) -> float | None:
+    """Two-sided, of a mean that differs from zero (Student's t)."""
     from scipy.stats import t
 
     if se is None:
         return None
     if se == 0:  # every sample differs by the same
         return float(value == 0)
-    return float(2 * t.sf(abs(value) / se, samples - 1))
+    return float(2 * t.sf(abs(value) / se, degrees))
 
 
 def stars(p: float | None) -> str:

@@ -22,7 +22,7 @@ def test_a_paired_difference_is_scipys(generator: np.random.Generator) -> None:
     gap = statistics.difference(statistics.mean(one, ids), statistics.mean(other, ids))
     expected = stats.ttest_rel(one, other)
     assert gap.value == pytest.approx((one - other).mean(), abs=1e-12)
-    assert statistics.p_value(gap.value, gap.se, 300) == pytest.approx(expected.pvalue, rel=1e-9)
+    assert statistics.p_value(gap.value, gap.se, 299) == pytest.approx(expected.pvalue, rel=1e-9)
     unpaired = stats.ttest_ind(one, other).pvalue
     assert unpaired > 10 * expected.pvalue  # the pairing is what finds so small a difference
 
@@ -86,6 +86,17 @@ def test_relative_change(generator: np.random.Generator) -> None:
 
 def test_a_class_that_nowhere_is_has_no_dice() -> None:
     assert statistics.ratio(np.zeros(4), np.zeros(4), np.arange(4)) is None
+
+
+def test_few_seeds_leave_few_degrees_of_freedom(generator: np.random.Generator) -> None:
+    """Two sources are Welch's test; a dominant one of three seeds leaves its two."""
+    one, other = generator.normal(0, 1, 12), generator.normal(0.3, 4, 5)
+    parts = [(x.var(ddof=1) / len(x), len(x) - 1) for x in (one, other)]
+    se = np.sqrt(sum(variance for variance, _ in parts))
+    p = statistics.p_value(one.mean() - other.mean(), se, statistics.freedom(parts))
+    assert p == pytest.approx(stats.ttest_ind(one, other, equal_var=False).pvalue, rel=1e-9)
+    assert statistics.freedom([(1e-6, 299), (1.0, 2)]) == pytest.approx(2, rel=1e-3)
+    assert statistics.freedom([(0.5, 299)]) == 299
 
 
 def test_stars() -> None:

@@ -17,6 +17,7 @@ from collagan_dist.training.loop import train
 from collagan_dist.training.score import score
 from tests.conftest import collagan
 from tests.training.small import small
+from tests.training.test_ranks import setup
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,9 @@ def test_a_run_evaluates_while_it_trains(shards: Manifest, tmp_path: Path) -> No
     (line,) = [r for r in told if r["kind"] == "eval"]
     scored = json.loads((tmp_path / "run" / "metrics.json").read_bytes())
     assert line["psnr"] == scored["psnr"] and line["dice"] == scored["dice"]
+
+
+def test_every_seed_is_scored_on_the_same_holes(shards: Manifest) -> None:
+    views = [setup(shards, seed=seed).view(training=False) for seed in (0, 5)]
+    training = [setup(shards, seed=seed).view(training=True) for seed in (0, 5)]
+    assert views[0] == views[1] and training[0].seed == 0 and training[1].seed == 5
