@@ -115,6 +115,10 @@ def load_parser(folder: str | None) -> Parser:
             "--run runs/parser` and give --set model.gfc.parser=runs/parser, or do without by --set model.gfc.parsing=0"
         )
     config = read_config(Path(folder))
+    if (Path(folder) / "requeue").exists():  # a run that stopped before its end
+        raise ConfigError(
+            f"model.gfc.parser: {folder} was stopped before its end; finish it first: collagan train {folder}/config.yaml --run {folder}"
+        )
     if "segmentation" not in config.model.tasks:
         raise ConfigError(
             f"model.gfc.parser: {folder} is {model_label(config.model)}, which does not segment; train one that does: "
@@ -128,6 +132,11 @@ def load_parser(folder: str | None) -> Parser:
 
 class GFCStep(Step):
     """One update of the discriminators at work and one of G. The stages say which are; schedule.adv_from is not looked at."""
+
+    def lambdas(self) -> dict[str, float]:
+        adv, _ = self.weights["inpainting"]
+        own = {"loss/inpainting/adv_local": adv, "loss/inpainting/parsing": self.config.model.gfc.parsing}
+        return super().lambdas() | own
 
     def wrap_discriminators(self) -> None:
         # One by one: in the second stage the local one learns alone.

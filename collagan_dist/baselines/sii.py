@@ -116,7 +116,6 @@ class SIIPredictor(Predictor):
     """
 
     judges = True
-    any_size = True
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert self.discriminators is not None

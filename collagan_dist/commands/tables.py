@@ -31,6 +31,8 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     baselines = metrics.get("baselines", {})
     subset = metrics.get("baselines_subset", {}).get("samples")
     title = f"{metrics['samples']} {metrics['split']} samples, {'no' if metrics['hole'] == 'none' else metrics['hole']} holes"
+    if "hole_size" in metrics:
+        title += " of {:.1f}x{:.1f} pixels".format(*metrics["hole_size"])
     title += ", blended" if metrics["blend"] == "poisson" else ""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("metric", no_wrap=True)

@@ -66,11 +66,14 @@ def to_yaml(config: Config) -> str:
     return yaml_strict.dump(dump(config))
 
 
-def identity(config: Config, manifest_hash: str | None = None) -> dict[str, Any]:
-    """The keys that say what is learned: they may not change when a run is continued."""
+def identity(config: Config, manifest_hash: str | None = None, parser: str | None = None) -> dict[str, Any]:
+    """The keys that say what is learned: they may not change when a run is continued.
+
+    `parser` stands for the weights of GFC's parser; the folder that they came from may change.
+    """
     tree = dump(config)
     data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
-    del tree["model"]["gfc"]["parser"]  # a path; what it held is in the checkpoint
+    tree["model"]["gfc"]["parser"] = parser
     return {
         **{section: tree[section] for section in ("model", "loss", "hole", "optim", "seed")},
         "data": data,
@@ -80,7 +83,8 @@ def identity(config: Config, manifest_hash: str | None = None) -> dict[str, Any]
 
 
 def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
-    return hashlib.sha256(json.dumps(identity(config, manifest_hash), sort_keys=True).encode()).hexdigest()[:8]
+    learned = identity(config, manifest_hash, config.model.gfc.parser)
+    return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

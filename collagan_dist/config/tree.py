@@ -283,8 +283,15 @@ class Config(Section):
             raise ValueError(f"model.name: {self.model.name} has the one task inpainting and no concentrated scheme")
         if self.model.name != "collagan" and self.model.output_bias != "zero":
             raise ValueError(f"model.output_bias: {self.model.name} starts as its code does; set it to zero")
+        if self.model.name != "sii" and self.evaluate.size not in (None, self.data.image_size):
+            raise ValueError(
+                f"evaluate.size: this model completes pictures of {self.data.image_size} pixels only (data.image_size)"
+            )
         if set(self.evaluate.fixed) != set(POSITIONS):
             raise ValueError(f"evaluate.fixed: needs a box for each of {', '.join(POSITIONS)}")
+        for name, (top, left, height, width) in self.evaluate.fixed.items():
+            if top + height > 128 or left + width > 128:
+                raise ValueError(f"evaluate.fixed.{name}: (top, left, height, width) reaches beyond 128x128")
         for task in self.loss.weights:
             if task not in self.model.tasks:
                 raise ValueError(f"loss.weights.{task}: the model has no such task ({', '.join(self.model.tasks)})")

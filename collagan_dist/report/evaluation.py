@@ -26,17 +26,19 @@ class Evaluation:
     blend: str = ""
     samples: int | None = None
     step: int | None = None
+    positions: str = ""
+    """`fixed` where O1 to O6 lay at fixed boxes."""
     baseline_samples: int | None = None
     """Where the baselines were measured on the first samples only: on how many."""
 
     @property
-    def subject(self) -> tuple[str, str, str]:
-        return self.split, self.hole, self.blend
+    def subject(self) -> tuple[str, str, str, str]:
+        return self.split, self.hole, self.blend, self.positions
 
     @property
     def name(self) -> str:
         """What was evaluated, in words."""
-        parts = [self.split and f"split {self.split}", self.hole and f"hole {self.hole}"]
+        parts = [self.split and f"split {self.split}", self.hole and f"hole {self.hole}", self.positions]
         parts.append(self.blend and f"blended ({self.blend})")
         return ", ".join(part for part in parts if part) or "evaluation"
 
@@ -60,6 +62,9 @@ def evaluation(raw: Mapping[str, Any]) -> Evaluation:
         blend=_word(flat.get("blend")),
         samples=None if samples is None else int(samples),
         step=None if step is None else int(step),
+        positions="fixed"
+        if flat.get("settings/positions") == "fixed" and _word(flat.get("hole")).startswith("O")
+        else "",
         baseline_samples=None if subset is None else int(subset),
     )
 

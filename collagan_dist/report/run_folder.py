@@ -153,7 +153,7 @@ def _evaluations(path: Path) -> tuple[Evaluation, ...]:
     first = [path / "metrics.json", path / "evaluation" / "metrics.json"]
     files = [file for file in first if file.is_file()]
     files += [file for file in _visible(path / "evaluation", "*.json") if file not in files]
-    found: dict[tuple[str, str, str], Evaluation] = {}
+    found: dict[tuple[str, ...], Evaluation] = {}
     for file in files:
         item = evaluation(_read_json(file))
         if item.values:

@@ -39,6 +39,10 @@ def complete(run: Path, source: Path, out: Path, hole: str | None = None, blend:
     """
     config = read_config(run)
     pictures = _sources(source)
+    if blend != "none" and "inpainting" not in config.model.tasks:
+        raise ConfigError(
+            f"--blend {blend}: the model has no completions to blend, only {', '.join(config.model.tasks)}"
+        )
     hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
     device = devices.pick_device(World())

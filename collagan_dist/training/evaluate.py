@@ -71,8 +71,9 @@ def evaluate(
         )
     about: dict[str, Any] = {"damaged": len(damaged)} if damaged else {}
     if hole in POSITIONS:
-        found = [size for part in setup.group.gather(sizes) for size in part]
-        about["hole_size"] = np.concatenate(found).mean(0).tolist()
+        extents = np.concatenate([size for part in setup.group.gather(sizes) for size in part])
+        if not np.isnan(extents).all():  # pictures whose box lies outside have none
+            about["hole_size"] = np.nanmean(extents, axis=0).tolist()
     results = []
     for blend in blends:
         scored = _summary(setup.tasks, [(i, m[blend], t) for i, m, t in parts], few)

@@ -30,7 +30,7 @@ from collagan_dist.training.grids import write_grid
 from collagan_dist.training.methods import predictor_of
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.predict import Predictor
-from collagan_dist.training.step import Values, objective_weights
+from collagan_dist.training.step import Values
 
 _GRID_ROWS = 8
 # A discriminator that tells this share of patches right, for so many lines in a row, teaches the generator little more.
@@ -40,8 +40,8 @@ _WON_ACCURACY, _WON_LINES = 0.99, 5
 class Journal:
     """Gathers each step's values on the device and reduces them only when a line is due. Rank 0 writes and shows."""
 
-    def __init__(self, setup: Setup, run: Path, start: int, total: int) -> None:
-        self.setup, self.run, self.total = setup, run, total
+    def __init__(self, setup: Setup, run: Path, start: int, total: int, lambdas: dict[str, float]) -> None:
+        self.setup, self.run, self.total, self.lambdas = setup, run, total, lambdas
         self._sums: Values = {}
         self._times: dict[str, int] = {}  # the adversarial losses may begin within a line's steps
         self._count = 0
@@ -51,7 +51,6 @@ class Journal:
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
         self._named: set[int] = set()
-        self._weights = objective_weights(setup.config)
         self._ahead: dict[str, int] = {}  # lines in a row in which a discriminator was nearly always right
 
     def event(self, step: int, name: str, **facts: Any) -> None:
@@ -93,7 +92,11 @@ class Journal:
             "epoch": step * batch / self.setup.manifest.samples(self.setup.config.data.split),
             "samples": step * batch,
             **losses,
-            **_weighted(losses, self._weights),
+            **{  # what each term adds to the total
+                name.replace("loss/", "weighted/", 1): self.lambdas[name] * value
+                for name, value in losses.items()
+                if name in self.lambdas
+            },
             "images_per_s": self._count * batch / seconds,
             "data_wait_share": (waited - self._waited) / seconds,
             "lr": lr,
@@ -152,16 +155,6 @@ class Journal:
             self._file.close()
         if self._progress is not None:
             self._progress.close()
-
-
-def _weighted(losses: dict[str, float], weights: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """What each term adds to the total: `weighted/<task>/<rec|adv>`, λ times the loss."""
-    result = {}
-    for task, (adv, rec) in weights.items():
-        for part, weight in (("rec", rec), ("adv", adv)):
-            if (value := losses.get(f"loss/{task}/{part}")) is not None:
-                result[f"weighted/{task}/{part}"] = weight * value
-    return result
 
 
 def _grid_batch(setup: Setup) -> Batch:

@@ -66,7 +66,7 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
     step = build_step(config, setup.engine, setup.tasks, networks, total)
     order = training_order(config, setup.manifest)
     batches = loader.batches(order.steps(start, total, setup.world), warm=not order.whole)
-    journal = Journal(setup, run, start, total)
+    journal = Journal(setup, run, start, total, step.lambdas())
     journal.event(start, "resume" if start else "start", world_size=setup.world.size)
     try:
         for number, batch in zip(range(start, total), batches, strict=True):

@@ -12,7 +12,6 @@ from torch import nn
 from collagan_dist import counter
 from collagan_dist.baselines import ce, gfc, sii
 from collagan_dist.config import Config
-from collagan_dist.errors import ConfigError
 from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator
 from collagan_dist.models.generator import Generator
 from collagan_dist.runtime.engine import Engine
@@ -76,13 +75,13 @@ def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks,
 
 def predictor_of(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
     """The model as it stands, completing."""
-    kind = _predictor(config)
+    kind = METHODS[config.model.name].predictor
     return kind(config, engine, tasks, networks.scored, networks.discriminators if kind.judges else None)
 
 
 def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
     """(the model of a run folder or an exported one, its step). Raises CheckpointError."""
-    kind = _predictor(config)
+    kind = METHODS[config.model.name].predictor
     scored = read_scored(model)
     generator = build_generator(config, tasks)
     scored.put_into(generator)
@@ -92,15 +91,6 @@ def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) ->
         scored.put_judges_into(judges)
         judges = engine.place(judges)
     return kind(config, engine, tasks, engine.place(generator), judges), scored.step
-
-
-def _predictor(config: Config) -> type[Predictor]:
-    kind = METHODS[config.model.name].predictor
-    if config.evaluate.size not in (None, config.data.image_size) and not kind.any_size:
-        raise ConfigError(
-            f"evaluate.size: {config.model.name} completes pictures of {config.data.image_size} pixels only, not {config.evaluate.size}"
-        )
-    return kind
 
 
 def _seed(config: Config, network: str) -> None:

@@ -21,7 +21,6 @@ class Predictor:
     """predictor(batch) gives G^t(x, z) of every task, in float32: running statistics and no noise unless `evaluate` says otherwise."""
 
     judges = False  # whether completing takes the discriminators too
-    any_size = False  # whether it completes pictures of another size than it learned
 
     def __init__(
         self,
@@ -35,7 +34,11 @@ class Predictor:
         self.generator, self.discriminators = generator, discriminators
 
     def __call__(self, batch: Batch) -> Pictures:
-        with _tested(self.generator, self.config), torch.inference_mode(), self.engine.autocast():
+        with (
+            _tested(self.generator, self.config, len(batch.input_B3HW)),
+            torch.inference_mode(),
+            self.engine.autocast(),
+        ):
             seen = generator_input(self.config, batch.input_B3HW, batch.hole_B1HW)
             output = self.generator(seen, batch.keys_B2)
         return split_channels(output, self.tasks)
@@ -57,8 +60,9 @@ def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> Pictures:
 class _tested:
     """Inside, the generator is as `evaluate` looks at it; it trains on as before afterwards."""
 
-    def __init__(self, generator: nn.Module, config: Config) -> None:
+    def __init__(self, generator: nn.Module, config: Config, samples: int) -> None:
         self.generator, self.config = generator, config.evaluate
+        self.batch_norm = config.evaluate.batch_norm == "batch" and samples > 1  # one sample has no statistics
         self.norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def __enter__(self) -> None:
@@ -66,13 +70,13 @@ class _tested:
         self.generator.eval()
         # The generator's own flag switches its dropout, a normalization's own flag that layer's statistics.
         self.generator.training = self.config.noise
-        if self.config.batch_norm == "batch":
+        if self.batch_norm:
             self.momenta = [norm.momentum for norm in self.norms]
             for norm in self.norms:
                 norm.training, norm.momentum = True, 0.0  # the running statistics stay as they are
 
     def __exit__(self, *_: object) -> None:
-        if self.config.batch_norm == "batch":
+        if self.batch_norm:
             for norm, momentum in zip(self.norms, self.momenta, strict=True):
                 norm.momentum = momentum
         self.generator.train(self.was)

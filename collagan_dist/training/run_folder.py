@@ -34,9 +34,11 @@ class RunFolder:
         self.path, self.setup = path, setup
         self.checkpoints = path / "checkpoints"
         self._lease: Lease | None = None
+        self._identity: dict[str, Any] = {}
 
     def open(self, command: str) -> None:
         """Take the lease and write down what starts here. Collective."""
+        self._identity = identity(self.setup.config, self.setup.manifest.hash)
         facts = self.setup.group.gather(_facts(self.setup))
         self.setup.group.on_main(lambda: self._write_start(facts, command))
 
@@ -84,7 +86,7 @@ class RunFolder:
             )
         if loaded is None:
             return 0
-        now = configuration.identity(self.setup.config, self.setup.manifest.hash)
+        now = identity(self.setup.config, self.setup.manifest.hash)
         changes = configuration.differences(loaded.state["identity"], now)
         if changes and not allow_change:
             raise CheckpointError(
@@ -113,7 +115,7 @@ class RunFolder:
             "world_size": self.setup.world.size,
             "skipped_batches": [],
             "manifest": self.setup.manifest.hash,
-            "identity": configuration.identity(config, self.setup.manifest.hash),
+            "identity": self._identity,
             "config": configuration.dump(config),
             "version": __version__,
         }
@@ -122,6 +124,13 @@ class RunFolder:
     def ask_to_be_requeued(self) -> None:
         if self.setup.world.is_main:
             files.write_text(self.path / "requeue", "")
+
+
+def identity(config: Config, manifest_hash: str) -> dict[str, Any]:
+    """What a run learns, with the sha256 of its parser's weights where it has one (GFC)."""
+    parser = config.model.gfc.parser if config.model.name == "gfc" else None
+    weights = files.sha256(read_scored(Path(parser)).file) if parser else None
+    return configuration.identity(config, manifest_hash, weights)
 
 
 def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:

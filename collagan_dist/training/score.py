@@ -23,6 +23,7 @@ from collagan_dist.training.predict import Predictor
 from collagan_dist.training.run_folder import read_config
 
 _SHEET_ROWS = 12
+_SEARCHED_ROWS = 4  # of a model that searches at test, while the other ranks wait
 # Keys of `evaluate` that change numbers; a result says which it was made with.
 SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
 _CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
@@ -83,11 +84,12 @@ def _write(
     run: Path, path: Path, metrics: dict[str, Any], result: Evaluation, setup: Setup, predictor: Predictor, head: bool
 ) -> None:
     path.parent.mkdir(exist_ok=True)
-    rows = io.BytesIO()
-    np.savez_compressed(rows, **result.samples)  # type: ignore[arg-type]
-    files.write_bytes(path.with_suffix(".npz"), rows.getvalue())
+    samples = io.BytesIO()
+    np.savez_compressed(samples, **result.samples)  # type: ignore[arg-type]
+    files.write_bytes(path.with_suffix(".npz"), samples.getvalue())
     view = setup.view(training=False, hole=metrics["hole"])
-    batch = setup.first_batch(metrics["split"], view, _SHEET_ROWS)
+    rows = _SEARCHED_ROWS if predictor.judges else _SHEET_ROWS
+    batch = setup.first_batch(metrics["split"], view, rows)
     write_grid(path.with_suffix(".png"), setup, predictor, batch, BLENDS[metrics["blend"]])
     if head:
         files.write_json(run / "metrics.json", metrics)

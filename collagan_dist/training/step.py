@@ -85,6 +85,11 @@ class Step:
         rate = self._rate(self.config.optim.discriminators, number)
         return {"gradient/discriminators": self.engine.update(loss, self.networks.discriminator_optimizer, rate)}
 
+    def lambdas(self) -> dict[str, float]:
+        """The weight in the total loss of each loss of G, by its name."""
+        parts = (("adv", 0), ("rec", 1))
+        return {f"loss/{task}/{part}": weights[n] for task, weights in self.weights.items() for part, n in parts}
+
     def rate(self, number: int) -> float:
         """The generator's learning rate at a step."""
         return self._rate(self.config.optim.generator, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from collagan_dist.training.export import export
 from collagan_dist.training.loop import train
 from collagan_dist.training.run_folder import read_scored
 from collagan_dist.training.score import score
-from tests.baselines.peers import PEERS, WORLD, StopAfter, peer, smooth, start
+from tests.baselines.peers import PEERS, WORLD, StopAfter, peer, smooth, start, train_parser
 from tests.conftest import collagan
 from tests.training.small import equal, weights
 
@@ -37,7 +38,7 @@ def test_interrupted_equals_uninterrupted(shards: Manifest, parser: Path, tmp_pa
 
 
 def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path: Path) -> None:
-    """It never changes; a run that is continued keeps its own, even where the folder holds another one by then."""
+    """It never changes. Another one is refused, or with --allow-config-change not looked at: the checkpoint's stays."""
     before = read_scored(parser).tensors
     config = peer(shards, "gfc", parser, schedule__steps=8)
     with pytest.raises(Interrupted):
@@ -45,10 +46,27 @@ def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path:
     other = tmp_path / "other"
     train(load_config(str(parser / "config.yaml"), sets=["seed=9"], shards=str(shards.folder)), other, WORLD)
     model = config.model.model_copy(update={"gfc": config.model.gfc.model_copy(update={"parser": str(other)})})
-    train(config.model_copy(update={"model": model}), tmp_path / "run", WORLD)
+    changed = config.model_copy(update={"model": model})
+    with pytest.raises(CheckpointError, match=r"model\.gfc\.parser: [0-9a-f]{64} -> [0-9a-f]{64}"):
+        train(changed, tmp_path / "run", WORLD)
+    train(changed, tmp_path / "run", WORLD, allow_config_change=True)
     kept = {n: t for n, t in weights(tmp_path / "run", 8).items() if n.startswith("discriminators/parser.")}
     assert kept and equal(kept, {f"discriminators/parser.network.{n}": t for n, t in before.items()})
     assert not any("optimizer/discriminators/parser" in n for n in weights(tmp_path / "run", 8))
+
+
+def test_a_parser_may_move(shards: Manifest, parser: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(parser, tmp_path / "moved"))
+    with pytest.raises(Interrupted):
+        train(peer(shards, "gfc", parser, schedule__steps=4), tmp_path / "run", WORLD, StopAfter(2))
+    assert train(peer(shards, "gfc", moved, schedule__steps=4), tmp_path / "run", WORLD) == 4
+
+
+def test_an_unfinished_parser_is_refused(shards: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(train_parser(shards), tmp_path / "parser", WORLD, StopAfter(1))
+    with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):
+        train(peer(shards, "gfc", tmp_path / "parser"), tmp_path / "run", WORLD)
 
 
 @pytest.mark.parametrize("name", PEERS)

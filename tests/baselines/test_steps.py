@@ -105,6 +105,13 @@ def test_gfc_weights_are_those_of_its_gradients(shards: Manifest, parser: Path) 
     assert values["loss/total"] == pytest.approx(total, rel=1e-5)
 
 
+def test_gfc_weighted_losses_add_up(shards: Manifest, parser: Path) -> None:
+    step, _ = start(peer(shards, "gfc", parser))
+    values, lambdas = step(smooth(4, 32), 19), step.lambdas()
+    total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
+    assert "loss/inpainting/parsing" in values and values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
+
+
 def test_gfc_judges_see_the_hole_only_through_the_composite(shards: Manifest, parser: Path) -> None:
     """Without the reconstruction no gradient reaches G's output outside the hole."""
     step, networks = start(peer(shards, "gfc", parser, loss={"weights": {"inpainting": {"adv": 1, "rec": 0}}}))

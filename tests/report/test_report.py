@@ -14,6 +14,7 @@ from read_page import Page
 
 from collagan_dist.errors import DataError
 from collagan_dist.report import write_report
+from collagan_dist.report.evaluation import evaluation
 from collagan_dist.report.metrics_log import read_log
 
 
@@ -174,6 +175,14 @@ def test_flattened_eval_keys_read_like_nested_ones(tmp_path: Path) -> None:
     page = report(path)
     assert page.row("PSNR (dB)") == ["PSNR (dB)", "27.12 ★ ± 0.25", "20.00"]
     assert page.row("Face")[1] == "0.875" and page.row("Average")[1] in ("0.812", "0.813")
+
+
+def test_fixed_and_landmark_positions_are_two_results() -> None:
+    raw = {"split": "test", "hole": "O1", "blend": "none", "psnr": 20.0}
+    fixed, around = (evaluation({**raw, "settings": {"positions": p}}) for p in ("fixed", "landmarks"))
+    block = evaluation({**raw, "hole": "block", "settings": {"positions": "fixed"}})
+    assert fixed.subject != around.subject and "fixed" in fixed.name and "fixed" not in block.name
+    assert set(fixed.values) == {"psnr"}
 
 
 def test_a_task_nobody_knew_shows_up(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def lines(run: Path, kind: str) -> list[dict]:
 
 
 def journal(shards: Manifest, run: Path) -> Journal:
-    return Journal(setup(shards), run, 0, 1000)
+    lambdas = {"loss/inpainting/rec": 100.0, "loss/inpainting/adv": 0.8, "loss/landmarks/rec": 200.0}
+    return Journal(setup(shards), run, 0, 1000, lambdas)
 
 
 def told(log: Journal, step: int, **values: float) -> None:

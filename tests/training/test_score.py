@@ -13,6 +13,7 @@ from collagan_dist.contract import World
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.tasks.segmentation import dice
+from collagan_dist.training.complete import complete
 from collagan_dist.training.loop import train
 from collagan_dist.training.score import score
 from tests.conftest import collagan
@@ -94,6 +95,36 @@ def test_nothing_to_blend(shards: Manifest, tmp_path: Path) -> None:
     train(config, tmp_path / "run", World())
     with pytest.raises(ConfigError, match="no completions to blend"):
         score(tmp_path / "run", World(), blends=["poisson"])
+
+
+def test_completions_of_nothing_are_not_blended(run: Path, drawn: Path, shards: Manifest, tmp_path: Path) -> None:
+    train(small(shards.folder, schedule__steps=1, model__tasks=["segmentation"]), tmp_path / "run", World())
+    picture = next((drawn / "Img/img_celeba").iterdir())
+    with pytest.raises(ConfigError, match="no completions to blend"):
+        complete(tmp_path / "run", picture, tmp_path / "out", blend="poisson")
+    (sheet,) = complete(run, picture, tmp_path / "out", "O6", "poisson")
+    assert sheet.is_file()
+
+
+@pytest.mark.parametrize(("box", "message"), [([100, 0, 40, 10], "reaches beyond"), ([0, 0, 0, 10], "fixed.O1.2")])
+def test_fixed_boxes_lie_in_the_picture(run: Path, box: list[int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        score(run, World(), sets=[f"evaluate.fixed.O1={box}"])
+
+
+def test_a_box_without_a_pixel_has_no_size(run: Path) -> None:
+    """A hole of one pixel at 128 may have none at 32."""
+    ((metrics, _),) = score(
+        run, World(), holes=["O1"], sets=["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"]
+    )
+    assert "hole_size" not in metrics and metrics["psnr"] == 100 and "psnr_hole" not in metrics
+
+
+def test_batch_statistics_of_one_sample_are_the_running_ones(run: Path) -> None:
+    sets = ["evaluate.samples=1", "evaluate.baselines=0"]
+    ((batch, _),) = score(run, World(), sets=[*sets, "evaluate.batch_norm=batch"])
+    ((running, _),) = score(run, World(), sets=sets)
+    assert batch["psnr"] == running["psnr"]
 
 
 def test_unknown_holes_are_refused(run: Path) -> None:

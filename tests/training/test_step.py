@@ -129,6 +129,14 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
     assert found["loss/total"].item() == pytest.approx(total, rel=1e-4)
 
 
+def test_weighted_losses_add_up_to_the_total(shards: Manifest) -> None:
+    for discriminators in ("per_task", "shared"):
+        step, _, batch = parts(shards, model__discriminators=discriminators)
+        values, lambdas = step(batch, 0), step.lambdas()
+        total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
+        assert values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
+
+
 def test_gradient_norms_are_those_of_the_whole_side(shards: Manifest) -> None:
     step, networks, batch = parts(shards)
     values = step(batch, 0)
