@@ -317,14 +317,14 @@ def test_what_cannot_be_had_whole_stops_the_training(
     path.write_text(to_yaml(small(Path("/"), data__shards=server.url, data__cache={"folder": str(cache)})))
     code, text = run(capsys, "train", path, "--run", tmp_path / "run")
     assert code == 3 and f"{server.url}/train-000001.tar" in text and said in text, text
-    # Once when it was asked for ahead, once when it was to be read.
-    assert server.requests["train-000001.tar"] in (tries, 2 * tries) and "Traceback" not in text
+    # Once when it was asked for ahead, which may still be under way, and once when it was to be read.
+    assert tries <= server.requests["train-000001.tar"] <= 2 * tries and "Traceback" not in text
     wrong = shards.shards("train")[1]
 
     def left() -> list[str]:
         return [name for name in names(cache) if name.startswith(".") or wrong.sha256 in name]
 
-    last = time.monotonic() + 10  # another shard may still be under way
+    last = time.monotonic() + 60  # another shard may still be under way
     while left() and time.monotonic() < last:
         time.sleep(0.02)
     assert not left()
