@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from collagan_dist.config import load_config
 from collagan_dist.data.manifest import Manifest
-from collagan_dist.errors import ConfigError
-from collagan_dist.reproduce import lock, work
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.reproduce import lock, state, work
+from collagan_dist.reproduce.plan import Run
 from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
 
 
@@ -91,8 +93,20 @@ def test_another_configuration_is_refused(undisturbed: Path, shards: Manifest, t
         word if word != "0.01" else "0.004" for word in words(write_small(tmp_path), data, undisturbed, *TABLE_3)
     ]
     _, err = ended(start(*shorter), 5)
-    assert "is at step 3, beyond the 1 steps asked for" in err
+    assert "schedule.steps: 3 -> 1" in err and "another --out" in err
     assert content(undisturbed) == before
+
+
+def test_a_rehearsal_is_not_continued_in_full(undisturbed: Path, tmp_path: Path) -> None:
+    """A longer run learns otherwise from its first step: a part of a rehearsal is no part of it."""
+    config = load_config(str(undisturbed / "runs/M_d/config.yaml"))
+    manifest = json.loads((undisturbed / "runs/M_d/data.json").read_text())["manifest"]
+    state.check(Run("M_d", "M_d", config, undisturbed, 3), manifest)
+    for change in ({"steps": 300}, {"adv_from": 100}):
+        other = config.model_copy(update={"schedule": config.schedule.model_copy(update=change)})
+        run = Run("M_d", "M_d", other, undisturbed, other.schedule.steps or 0)
+        with pytest.raises(CheckpointError, match=rf"schedule.{next(iter(change))}: \d+ -> \d00(.|\n)*another --out"):
+            state.check(run, manifest)
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(shards: Manifest, tmp_path: Path) -> None:
