@@ -30,9 +30,7 @@ class Results:
 
     def evaluations(self, model: str, score: Score) -> list[Path]:
         """The JSON of every seed that is scored."""
-        runs = self._runs.get(model, [])
-        done = [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
-        return [run.evaluation(score.hole, score.blended) for run in done]
+        return [run.evaluation(score.hole, score.blended) for run in self._scored(model, score)]
 
     def values(self, model: str, score: Score) -> list[float]:
         """The number of every seed that has it, in the table's unit."""
@@ -51,12 +49,12 @@ class Results:
     def estimate(self, model: str, score: Score) -> Estimate | None:
         """The mean over seeds with its influences, in the table's unit; None where nothing is scored."""
         parts = self.seeds(model, score)
-        return average(parts) if parts else None
+        return average(list(parts.values())) if parts else None
 
-    def seeds(self, model: str, score: Score) -> list[Estimate]:
-        """One estimate a seed, in the table's unit."""
-        found = [_estimate(self._read(path)[1], score) for path in self.evaluations(model, score)]
-        return [combine([one], [score.factor]) for one in found if one is not None]
+    def seeds(self, model: str, score: Score) -> dict[int, Estimate]:
+        """One estimate a seed that is scored, in the table's unit."""
+        found = {run.config.seed: _estimate(self._rows(run, score), score) for run in self._scored(model, score)}
+        return {seed: combine([one], [score.factor]) for seed, one in found.items() if one is not None}
 
     def dice_counts(self, model: str, score: Score) -> tuple[np.ndarray, np.ndarray] | None:
         """(ids, (N, C, 2) of statistics.bootstrap_dice) of the first seed."""
@@ -75,6 +73,13 @@ class Results:
                         factor = 128 / (run.config.evaluate.size or run.config.data.image_size)
                         found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
         return list(found.values())
+
+    def _scored(self, model: str, score: Score) -> list[Run]:
+        runs = self._runs.get(model, [])
+        return [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
+
+    def _rows(self, run: Run, score: Score) -> dict[str, np.ndarray]:
+        return self._read(run.evaluation(score.hole, score.blended))[1]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

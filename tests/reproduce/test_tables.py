@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from collagan_dist.reproduce import claims, paper, tables
 from collagan_dist.reproduce.plan import Run
@@ -149,6 +150,52 @@ def test_dice_comparisons_have_a_bootstraps_interval(tmp_path: Path) -> None:
     low, high = detail["interval"]
     assert claim["verdict"] == "holds" and low < detail["ours"] < high
     assert (high - low) / 2 == pytest.approx(1.96 * detail["se"], rel=0.15)
+
+
+def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path: Path) -> None:
+    """Two seeds that agree within a third of the margin leave one degree of freedom: 12.7 standard errors, not 1.96."""
+    generator = np.random.default_rng(12)
+    base = generator.gamma(4, 0.6, (60, 5))
+    base /= base.mean()
+    for model, shifts in (("M*_isd", (0.0, 0.02)), ("M_isd", (0.0,)), ("M_d", (1.0, 1.5, 1.8))):
+        for seed, shift in enumerate(shifts):
+            write_points(run_of(tmp_path, model, seed), base + shift)
+    runs = [run_of(tmp_path, m, s) for m, n in (("M*_isd", 2), ("M_isd", 1), ("M_d", 3)) for s in range(n)]
+    found = tried(runs, 3)
+    close = found["The scheme adds nothing to landmarks: M*_isd and M_isd are close"]
+    detail = close["details"][0]
+    assert detail["freedom"] == pytest.approx(1) and detail["se"] == pytest.approx(0.01)
+    assert close["verdict"] == "undecided" and abs(detail["ours"]) + 1.96 * detail["se"] < 0.1
+
+    (detail,) = found["The average landmark error falls by 27.7 % from M_d to M*_isd"]["details"]
+    now, before = (np.array(shifts) + 1 for shifts in ((0.0, 0.02), (1.0, 1.5, 1.8)))
+    drawn = generator.normal(now.mean(), now.std(ddof=1) / np.sqrt(2), 100_000) / generator.normal(
+        before.mean(), before.std(ddof=1) / np.sqrt(3), 100_000
+    )
+    assert detail["sd_seeds"] == pytest.approx(drawn.std(), rel=0.05)
+    assert detail["se"] ** 2 == pytest.approx(detail["se_samples"] ** 2 + detail["sd_seeds"] ** 2)
+    low, high = detail["interval"]
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, detail["freedom"]) * detail["se"])
+
+
+def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
+    """Seed 0 lacks a position, seed 1 another: only seed 2 and 3 say what a seed changes."""
+    generator = np.random.default_rng(13)
+    runs = [run_of(tmp_path, "M_i", seed) for seed in range(4)] + [run_of(tmp_path, "M_id")]
+    for number, hole in enumerate(paper.columns(1)):
+        for run in runs:
+            if run.base == "M_id" or run.config.seed != number:
+                write_quality(run, hole, np.full(9, 0.9), 27 + run.config.seed**2 + generator.normal(0, 1, 9))
+    detail = tried(runs, 1)["Landmarks help completion: M_id beats M_i"]["details"][1]
+    scores = [paper.score(1, column, "psnr_blended") for column in paper.columns(1)]
+    results = Results(runs[:4], MANIFEST)
+    assert "sd_seeds" not in detail and len(results.values("M_i", scores[0])) == 3
+    for run in runs[:4]:
+        write_quality(run, "O3", np.full(9, 0.9), 27 + run.config.seed**2 + np.zeros(9))
+        write_quality(run, "O4", np.full(9, 0.9), 27 + run.config.seed**2 + np.zeros(9))
+    detail = tried(runs, 1)["Landmarks help completion: M_id beats M_i"]["details"][1]
+    by_seed = [np.mean([results.seeds("M_i", score)[seed].value for score in scores]) for seed in (2, 3)]
+    assert detail["sd_seeds"] == pytest.approx(np.std(by_seed, ddof=1) / np.sqrt(2))
 
 
 def test_the_seeds_variance_is_part_of_the_error(tmp_path: Path) -> None:
