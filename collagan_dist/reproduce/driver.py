@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import config as configuration
-from collagan_dist import files
+from collagan_dist import files, yaml_strict
 from collagan_dist.data import places
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.errors import ConfigError, Interrupted
@@ -23,7 +23,9 @@ from collagan_dist.reproduce.work import Job, Outcome, do_chain
 
 def prepare(options: Options) -> tuple[list[Run], Manifest]:
     """The plan of a reproduction and its data set. Raises what is wrong with either, before anything is written."""
-    first = configuration.load_config(options.config, shards=options.data)
+    plan.check(options)
+    about_data = [item for item in options.sets if yaml_strict.assignment(item)[0][0] == "data"]
+    first = configuration.load_config(options.config, sets=about_data, shards=options.data)
     manifest = read_manifest(places.find(options.data, first.data.cache))
     samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
     if not samples or not manifest.splits.get("test"):
@@ -31,6 +33,8 @@ def prepare(options: Options) -> tuple[list[Run], Manifest]:
     runs = plan.make_plan(options, samples)
     for run in runs:
         state.check(run, manifest.hash)
+    for item, names in plan.not_applied(options, runs).items():
+        _say(f"--set {item}: not for {', '.join(names)}, which keep what is published or have no such task")
     return runs, manifest
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from collagan_dist.config import Search
 from collagan_dist.contract import World
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.reproduce import figures
@@ -94,6 +95,17 @@ def test_what_the_pictures_are(trained: Run, shards: Manifest) -> None:
     assert np.array_equal(shots.blended[~hole[..., 0]], shots.masked[~hole[..., 0]])
     assert not np.array_equal(shots.blended, shots.composite)
     assert (shots.overlay != shots.composite).mean() > 0.5
+
+
+def test_pictures_are_made_as_the_tables_are_scored(trained: Run, shards: Manifest) -> None:
+    """How a model is looked at may change after its training: its config.yaml tells of then, the plan of now."""
+    evaluate = trained.config.evaluate.model_copy(
+        update={"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
+    )
+    now = replace(trained, config=trained.config.model_copy(update={"evaluate": evaluate}))
+    assert Shots(now, str(shards.folder), "block", 2)._setup.config.evaluate == evaluate
+    former, noisy = (Shots(run, str(shards.folder), "block", 2).raw for run in (trained, now))
+    assert not np.array_equal(former, noisy)
 
 
 def test_features_are_those_before_the_output_layer(trained: Run, shards: Manifest) -> None:
