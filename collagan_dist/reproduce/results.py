@@ -32,6 +32,11 @@ class Results:
         """The JSON of every seed that is scored."""
         return [run.evaluation(score.hole, score.blended) for run in self._scored(model, score)]
 
+    def is_whole(self, model: str, score: Score) -> bool:
+        """Whether every seed is scored."""
+        runs = self._runs.get(model, [])
+        return bool(runs) and len(self._scored(model, score)) == len(runs)
+
     def values(self, model: str, score: Score) -> list[float]:
         """The number of every seed that has it, in the table's unit."""
         found = [_dig(self._read(path)[0], score) for path in self.evaluations(model, score)]

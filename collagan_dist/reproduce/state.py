@@ -61,6 +61,13 @@ def unscored(run: Run, manifest: str) -> dict[bool, list[str]]:
     return found
 
 
+def scored_before(run: Run, manifest: str) -> bool:
+    """Whether an evaluation is of an earlier step than the last: right after scoring, the last checkpoint is damaged."""
+    holes = [(hole, blended) for blended, found in unscored(run, manifest).items() for hole in found]
+    steps = [_json(run.evaluation(hole, blended)).get("step") for hole, blended in holes]
+    return any(isinstance(step, int) and step < run.steps for step in steps)
+
+
 def other_settings(run: Run) -> list[str]:
     """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
     from collagan_dist.training.run_folder import read_config

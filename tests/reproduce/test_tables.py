@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from collagan_dist.contract import CLASSES
 from collagan_dist.reproduce import claims, paper, tables
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.results import Results
@@ -36,14 +37,14 @@ def test_table1_has_the_contracts_shape(printed: list[Run]) -> None:
             for number in cell.values():
                 assert set(number) == {"paper", "ours", "se"}
                 assert number["ours"] == pytest.approx(number["paper"], abs=1e-6) and number["se"] > 0
-    assert tables.missing(table) == 0 and json.dumps(table, allow_nan=False)
+    assert tables.missing(1, Results(printed, MANIFEST)) == 0 and json.dumps(table, allow_nan=False)
 
 
 def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
     run = run_of(tmp_path, "M_d")
     write_points(run, np.full((30, 5), 2.0) + np.random.default_rng(0).normal(0, 0.1, (30, 5)))
     table = tables.make_table(3, Results([run], MANIFEST))
-    assert tables.missing(table) == 3 * 6 and table["cells"]["M_id"]["nose"] == {
+    assert tables.missing(3, Results([run], MANIFEST)) == 3 * 6 and table["cells"]["M_id"]["nose"] == {
         "paper": 2.15,
         "ours": None,
         "se": None,
@@ -68,6 +69,21 @@ def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
         assert estimate is not None and estimate.value == pytest.approx(row[column]["ours"])
         if column != "average":
             assert estimate.se == pytest.approx(row[column]["se"])
+
+
+def test_what_no_evaluation_can_tell_is_not_missing(tmp_path: Path) -> None:
+    """No face of the test split shows teeth: its cell stays empty, and no run is waited for."""
+    counts = random_counts(np.random.default_rng(3), 60, 0.7)
+    counts[:, CLASSES.index("teeth")] = 0
+    runs = [run_of(tmp_path, model) for model in paper.rows(2)]
+    for run in runs:
+        write_dice(run, counts)
+    results = Results(runs, MANIFEST)
+    table = tables.make_table(2, results)
+    assert table["cells"]["M_s"]["teeth"]["ours"] is None and table["cells"]["M_s"]["nose"]["ours"] > 0
+    assert tables.missing(2, results) == 0
+    another = run_of(tmp_path, "M_s", seed=1)
+    assert tables.missing(2, Results([*runs, another], MANIFEST)) == 10
 
 
 def test_several_seeds(tmp_path: Path) -> None:
