@@ -75,9 +75,13 @@ class Results:
                     if not is_scored(run, score.hole, score.blended, self._manifest):
                         continue
                     if size := self._read(run.evaluation(score.hole, score.blended))[0].get("hole_size"):
-                        factor = 128 / (run.config.evaluate.size or run.config.data.image_size)
+                        factor = 128 / _size(run)
                         found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
         return list(found.values())
+
+    def sizes(self, models: Iterable[str]) -> dict[str, int]:
+        """The side of the pictures that each planned model is scored on, pixels."""
+        return {model: _size(self._runs[model][0]) for model in models if model in self._runs}
 
     def _scored(self, model: str, score: Score) -> list[Run]:
         runs = self._runs.get(model, [])
@@ -85,6 +89,10 @@ class Results:
 
     def _rows(self, run: Run, score: Score) -> dict[str, np.ndarray]:
         return self._read(run.evaluation(score.hole, score.blended))[1]
+
+
+def _size(run: Run) -> int:
+    return run.config.evaluate.size or run.config.data.image_size
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

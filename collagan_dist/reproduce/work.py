@@ -201,5 +201,5 @@ def reason(text: str, code: int, log: Path) -> str:
 
 def contract_code(text: str, code: int) -> int:
     """The exit code of a failed command, or of its rank where a launcher wrote `text`; that of the cluster where neither tells."""
-    codes = [code, *map(int, _RANK.findall(text))]
+    codes = [code, *map(int, reversed(_RANK.findall(text)))]  # the launcher's root cause comes last
     return next((one for one in codes if one in _TELLING), ClusterError.exit_code)

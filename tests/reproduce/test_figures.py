@@ -81,6 +81,22 @@ def test_figure_5_has_six_rows_and_nine_columns(
     }  # fmt: skip
 
 
+def test_pictures_of_another_size_are_said_to_be(runs: dict[str, Run], shards: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / "figure5.png"
+    draw_figure(5, runs, str(shards.folder), tmp_path)
+    with Image.open(path) as image:
+        assert "Description" not in image.info
+        height = image.height
+    config = runs["SII"].config
+    larger = config.model_copy(update={"data": config.data.model_copy(update={"image_size": 64})})
+    draw_figure(5, {**runs, "SII": replace(runs["SII"], config=larger)}, str(shards.folder), tmp_path)
+    with Image.open(path) as image:
+        assert (
+            image.info["Description"] == "Pictures of SII at 64x64 pixels, the others at 32x32."
+            and image.height > height
+        )
+
+
 def test_nothing_trained_is_no_figure(trained: Run, shards: Manifest, tmp_path: Path) -> None:
     nothing = {name: replace(trained, name=name, out=tmp_path) for name in FIGURES[6]}
     assert draw_figure(6, nothing, str(shards.folder), tmp_path) == "not trained: M_isd, M_i"

@@ -12,6 +12,7 @@ from scipy import stats
 
 from collagan_dist.contract import CLASSES
 from collagan_dist.reproduce import claims, paper, tables
+from collagan_dist.reproduce.cells import is_significant
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.results import Results
 from tests.reproduce.scored import MANIFEST, as_printed, random_counts, run_of, write_dice, write_points, write_quality
@@ -54,7 +55,7 @@ def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
     cell = table["cells"]["M_d"]["nose"]
     assert f"2.53 / {cell['ours']:.2f} ± {cell['se']:.2f} / **−{2.53 - cell['ours']:.2f}**" in text
     same = {"paper": 2.0, "ours": 2.1, "se": 0.06}
-    assert tables.text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not tables.is_significant(same)
+    assert tables.text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not is_significant(same)
 
 
 def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
@@ -69,6 +70,16 @@ def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
         assert estimate is not None and estimate.value == pytest.approx(row[column]["ours"])
         if column != "average":
             assert estimate.se == pytest.approx(row[column]["se"])
+
+
+def test_rows_scored_at_another_size_are_noted(printed: list[Run], tmp_path: Path) -> None:
+    """By what each run is scored at: evaluate.size where it is given."""
+    sizes = {"SII": {"data": {"image_size": 64}}, "CE": {"data": {"image_size": 32}, "evaluate": {"size": 128}}}
+    runs = [run_of(tmp_path, model, **sizes.get(model, {})) for model in paper.rows(1)]
+    table = tables.make_table(1, Results(runs, MANIFEST))
+    assert table["note"].endswith(": SII at 64x64 pixels, the others at 128x128.")
+    assert table["note"] in tables.markdown(1, table)
+    assert "note" not in tables.make_table(1, Results(printed, MANIFEST))
 
 
 def test_what_no_evaluation_can_tell_is_not_missing(tmp_path: Path) -> None:
