@@ -37,6 +37,7 @@ class Reproduction:
     claims: Table | None
     tables: tuple[Table, ...]
     figures: tuple[tuple[Path, str], ...]
+    significant: float = cells.SIGNIFICANT
 
 
 def is_reproduction(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,19 @@ class Results:
     def sizes(self, models: Iterable[str]) -> dict[str, int]:
         """The side of the pictures that each planned model is scored on, pixels."""
         return {model: _size(self._runs[model][0]) for model in models if model in self._runs}
+
+    def baselines(self, models: Iterable[str], score: Score) -> dict[str, tuple[float, int]]:
+        """(number in the table's unit, samples behind it) of each trivial baseline: the same beside every model of a picture size."""
+        sizes = self.sizes(models)
+        usual = Counter(sizes.values()).most_common(1)
+        for model in (m for m, side in sizes.items() if side == usual[0][0]):
+            for path in self.evaluations(model, score):
+                metrics = self._read(path)[0]
+                values = {name: _dig(one, score) for name, one in metrics.get("baselines", {}).items()}
+                if known := {name: value * score.factor for name, value in values.items() if value is not None}:
+                    samples = metrics.get("baselines_subset", metrics)["samples"]
+                    return {name: (value, samples) for name, value in known.items()}
+        return {}
 
     def _scored(self, model: str, score: Score) -> list[Run]:
         runs = self._runs.get(model, [])

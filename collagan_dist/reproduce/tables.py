@@ -13,7 +13,7 @@ from collagan_dist.reproduce.results import Results
 def make_table(number: int, results: Results) -> dict[str, Any]:
     """{"rows", "columns", "cells": {model: {column: cell}}}; of Table 1 a cell holds one for each of its numbers.
 
-    And "note", where there is something to say of the rows.
+    And "note", where there is something to say of the rows; of Table 1 "baselines", where they were scored.
     """
     by_model: dict[str, Any] = {}
     for model in paper.rows(number):
@@ -24,7 +24,21 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
     table = {"rows": list(paper.rows(number)), "columns": list(paper.columns(number)), "cells": by_model}
     sizes = cells.sizes(results.sizes(paper.rows(number)))
     note = f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}."
-    return table | ({"note": note} if sizes else {})
+    if sizes:
+        table["note"] = note
+    if number == 1 and (baselines := _baselines(results)):
+        table["baselines"] = baselines
+    return table
+
+
+def _baselines(results: Results) -> dict[str, Any]:
+    """{baseline: {column: {kind, "samples"}}} of trivial completions of the same holes, not blended; empty where none was scored."""
+    found: dict[str, Any] = {}
+    for column in paper.columns(1):
+        for kind in paper.METRICS:
+            for name, (value, samples) in results.baselines(paper.rows(1), paper.score(1, column, kind)).items():
+                found.setdefault(name, {}).setdefault(column, {"samples": samples})[kind] = value
+    return found
 
 
 def _cell(number: int, model: str, column: str, kind: str, results: Results) -> Cell:

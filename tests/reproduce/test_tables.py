@@ -15,7 +15,16 @@ from collagan_dist.reproduce import claims, paper, tables
 from collagan_dist.reproduce.cells import is_significant
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.results import Results
-from tests.reproduce.scored import MANIFEST, as_printed, random_counts, run_of, write_dice, write_points, write_quality
+from tests.reproduce.scored import (
+    MANIFEST,
+    as_printed,
+    random_counts,
+    run_of,
+    write,
+    write_dice,
+    write_points,
+    write_quality,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +79,17 @@ def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
         assert estimate is not None and estimate.value == pytest.approx(row[column]["ours"])
         if column != "average":
             assert estimate.se == pytest.approx(row[column]["se"])
+
+
+def test_trivial_baselines_stand_beside_the_rows(printed: list[Run], tmp_path: Path) -> None:
+    """Those of the runs that share a picture size, on as many samples as they were computed on."""
+    assert "baselines" not in tables.make_table(1, Results(printed, MANIFEST))
+    runs = [run_of(tmp_path, "SII", data={"image_size": 64}), run_of(tmp_path, "M_i"), run_of(tmp_path, "M_id")]
+    for run, psnr in zip(runs, (40.0, 25.0, 25.0), strict=True):
+        metrics = {"psnr": 27.0, "ssim": 0.9, "samples": 9, "baselines": {"biharmonic": {"psnr": psnr, "ssim": 0.88}}}
+        write(run, "O2", False, metrics | {"baselines_subset": {"samples": 4}}, {"ids": np.arange(9)})
+    table = tables.make_table(1, Results(runs, MANIFEST))
+    assert table["baselines"] == {"biharmonic": {"O2": {"ssim": pytest.approx(88), "psnr": 25.0, "samples": 4}}}
 
 
 def test_rows_scored_at_another_size_are_noted(printed: list[Run], tmp_path: Path) -> None:
