@@ -42,7 +42,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=_count, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="a.b=c", help="change a key of every run's configuration"
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        help="change a key of every run's configuration; CE, SII and GFC keep their published losses and optimizers",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the runs, their time and storage, and write nothing"

@@ -11,6 +11,7 @@ from typing import Any
 from collagan_dist.errors import DataError
 from collagan_dist.report import formats
 from collagan_dist.report.tables import Cell, Table
+from collagan_dist.reproduce import cells
 
 _TABLES = (1, 2, 3)
 _FIGURES = {
@@ -23,17 +24,7 @@ _FIGURES = {
     6: "The last layer that all tasks share, features through the skip connection left out, each map by its own range: (a) the picture, "
     "(b) with three tasks, (c) with one.",
 }
-_CAPTIONS = {
-    "ssim_blended": "Table 1: SSIM (%), Poisson blended",
-    "psnr_blended": "Table 1: PSNR (dB), Poisson blended",
-    "ssim": "Table 1: SSIM (%), not blended",
-    "psnr": "Table 1: PSNR (dB), not blended",
-    2: "Table 2: Dice (%), block holes",
-    3: "Table 3: landmark error (pixels), block holes",
-}
 _VERDICTS = ("holds", "does not", "undecided", "not scored")
-_SIGNIFICANT = 1.96
-_PERCENT = 40.0  # above all decibels and pixels of the paper, below all its percent
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,7 @@ class Reproduction:
     claims: Table | None
     tables: tuple[Table, ...]
     figures: tuple[tuple[Path, str], ...]
+    significant: float = cells.SIGNIFICANT
 
 
 def is_reproduction(folder: Path) -> bool:
@@ -86,8 +78,7 @@ def _claims(claims: list[dict[str, Any]]) -> Table:
         (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formats.NOTHING))))
         for c in claims
     )
-    note = "*, **, ***: p < 0.05, 0.01, 0.001 (two-sided, paired over the same test samples)."
-    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, note, numeric=False)
+    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, cells.STARS, numeric=False)
 
 
 def _tables(folder: Path, number: int) -> list[Table]:
@@ -95,38 +86,31 @@ def _tables(folder: Path, number: int) -> list[Table]:
     if not path.is_file():
         return []
     table = json.loads(path.read_bytes())
-    cells = table["cells"]
-    if number == 1:
-        kinds = [kind for kind in _CAPTIONS if isinstance(kind, str)]
-        return [
-            _table(_CAPTIONS[k], table, {m: {c: row[c][k] for c in row} for m, row in cells.items()}) for k in kinds
-        ]
-    return [_table(_CAPTIONS[number], table, cells, down="columns")]
+    return [
+        _table(f"Table {number}: {caption}", table, by_model, "rows" if number == 1 else "columns")
+        for caption, by_model in cells.parts(number, table)
+    ]
 
 
-def _table(caption: str, table: dict[str, Any], cells: dict[str, Any], down: str = "rows") -> Table:
+def _table(caption: str, table: dict[str, Any], by_model: dict[str, Any], down: str) -> Table:
     """Rows are models, or the table's columns as in the paper's Tables 2 and 3."""
     if down == "rows":
-        rows = [(model, [cells[model][column] for column in table["columns"]]) for model in table["rows"]]
+        rows = [(model, [by_model[model][column] for column in table["columns"]]) for model in table["rows"]]
         heads = table["columns"]
     else:
         rows = [
-            (formats.words(column), [cells[model][column] for model in table["rows"]]) for column in table["columns"]
+            (formats.words(column), [by_model[model][column] for model in table["rows"]]) for column in table["columns"]
         ]
         heads = table["rows"]
     body = tuple((name, tuple(_cell(cell) for cell in row)) for name, row in rows)
-    return Table(caption, ("Model" if down == "rows" else "Part", *heads), body, compact=True)
+    return Table(caption, ("Model" if down == "rows" else "Part", *heads), body, table.get("note", ""), compact=True)
 
 
 def _cell(cell: dict[str, Any]) -> Cell:
     """Ours with its error; below it the paper's and the difference, with a mark where chance does not explain it."""
-    # The paper prints PSNR and pixels with two digits, percent with one.
-    paper = f"paper {cell['paper']:.{2 if cell['paper'] < _PERCENT else 1}f}"
-    ours, se = cell["ours"], cell["se"]
-    if ours is None:
-        return Cell(formats.NOTHING, paper)
-    error = "" if se is None else f" ± {se:.2f}"
-    change = f"{ours - cell['paper']:+.2f}".replace("-", "−")
-    mark = " ≠" if se is not None and abs(ours - cell["paper"]) > _SIGNIFICANT * se else ""
+    paper = f"paper {cells.printed(cell)}"
+    if cell["ours"] is None:
+        return Cell(cells.NOTHING, paper)
+    mark = " ≠" if cells.is_significant(cell) else ""
     spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
-    return Cell(f"{ours:.2f}{error}", f"{paper}, {change}{mark}{spread}")
+    return Cell(cells.ours(cell), f"{paper}, {cells.change(cell)}{mark}{spread}")

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from collagan_dist.reproduce import comparison, paper, statistics
-from collagan_dist.reproduce.comparison import DOES_NOT, HOLDS, LABELS, MISSING, UNDECIDED, Found, Z, pooled, signed
+from collagan_dist.reproduce.comparison import DOES_NOT, HOLDS, LABELS, MISSING, UNDECIDED, Found, pooled, signed
 from collagan_dist.reproduce.results import Results
 
 # Spearman's, above which the order of eight models is no chance (one-sided 5 %).
@@ -68,7 +68,7 @@ def _close(entry: dict[str, Any], results: Results) -> Found:
 def _compared(entry: dict[str, Any], results: Results, judge: Callable[[Found], str], note: str = "") -> Found:
     """`better` minus `worse` in every metric of the table, over its average; each verdict by `judge`."""
     table, better, worse = entry["table"], entry["better"], entry["worse"]
-    details = [comparison.difference(table, better, worse, kind, results) for kind in _numbers(table)]
+    details = [comparison.difference(table, better, worse, kind, results) for kind in paper.kinds(table)]
     known = [d for d in details if d["ours"] is not None]
     for detail in known:
         detail["verdict"] = judge(detail)
@@ -85,7 +85,7 @@ def _compared(entry: dict[str, Any], results: Results, judge: Callable[[Found], 
 
 
 def _reduction(entry: dict[str, Any], results: Results) -> Found:
-    """The relative change of the average, with its 95 % interval by the delta method."""
+    """The relative change of the average, with its 95 % interval by the delta method: over samples, and over seeds where there are several."""
     table, score = entry["table"], pooled(entry["table"])[0]
     now, before = (paper.printed(table, entry[which], "average") for which in ("better", "worse"))
     said = f"{100 * (now / before - 1):+.1f} %".replace("-", "−")
@@ -95,11 +95,13 @@ def _reduction(entry: dict[str, Any], results: Results) -> Found:
     change = statistics.relative_change(one, other)
     if change.se is None:
         return {"paper": said, "ours": f"{100 * change.value:+.1f} %", "verdict": UNDECIDED, "details": []}
-    low, high = change.value - Z * change.se, change.value + Z * change.se
+    slopes = (1 / other.value, one.value / other.value**2)
+    seeds = comparison.seed_variances([score], (entry["better"], entry["worse"]), results, slopes)
+    detail = comparison.with_seeds(change, seeds)
+    low, high = comparison.interval(detail)
     verdict = HOLDS if high < 0 else DOES_NOT if low > 0 else UNDECIDED
     ours = f"{100 * change.value:+.1f} % (95 %: {100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−")
-    detail = {"ours": change.value, "se": change.se, "interval": [low, high], "paper": now / before - 1,
-              "paper_in_interval": low <= now / before - 1 <= high}  # fmt: skip
+    detail |= {"interval": [low, high], "paper": now / before - 1, "paper_in_interval": low <= now / before - 1 <= high}
     return {"paper": said, "ours": ours, "verdict": verdict, "details": [detail]}
 
 
@@ -167,10 +169,6 @@ _KINDS: dict[str, Callable[[dict[str, Any], Results], Found]] = {
 
 def _worst(verdicts: list[str]) -> str:
     return next((v for v in (DOES_NOT, UNDECIDED) if v in verdicts), HOLDS)
-
-
-def _numbers(table: int) -> tuple[str, ...]:
-    return paper.kinds(table)
 
 
 def _headline(table: int) -> int:

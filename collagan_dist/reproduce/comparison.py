@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from statistics import fmean, stdev
+from collections.abc import Sequence
+from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from collagan_dist.reproduce.statistics import Estimate
 
 HOLDS, DOES_NOT, UNDECIDED, MISSING = "holds", "does not", "undecided", "not scored"
 LEVEL = 0.05
-Z = 1.96
 UNITS = {"ssim": "%", "psnr": "dB", "dice": "%", "landmark_error": "px"}
 LABELS = {"ssim": "SSIM", "psnr": "PSNR", "dice": "Dice", "landmark_error": "landmark error"}
 
 Found = dict[str, Any]
+Variances = list[tuple[float, int]]  # each with its degrees of freedom
 
 
 def difference(table: int, better: str, worse: str, kind: str, results: Results) -> Found:
@@ -35,7 +36,7 @@ def difference(table: int, better: str, worse: str, kind: str, results: Results)
     if one is None or other is None:
         return found
     gap = statistics.difference(one, other)
-    found |= _tested(gap, _seed_differences(scores, better, worse, results))
+    found |= _tested(gap, seed_variances(scores, (better, worse), results))
     found["higher_is_better"] = scores[0].higher_is_better
     if table == 1:
         found["positions"] = {score.hole: _position(score, better, worse, results) for score in scores}
@@ -47,27 +48,39 @@ def difference(table: int, better: str, worse: str, kind: str, results: Results)
 def _position(score: Score, better: str, worse: str, results: Results) -> Found:
     one, other = results.estimate(better, score), results.estimate(worse, score)
     assert one is not None and other is not None
-    return _tested(statistics.difference(one, other), _seed_differences([score], better, worse, results))
+    return _tested(statistics.difference(one, other), seed_variances([score], (better, worse), results))
 
 
-def _tested(gap: Estimate, seeds: list[list[float]]) -> Found:
-    """A difference with its error; with several seeds of a model, the variance of its mean over them is added."""
-    se = gap.se
-    parts = [(stdev(values) ** 2 / len(values), len(values) - 1) for values in seeds if len(values) > 1]
-    between = sum(variance for variance, _ in parts)
-    total = None if se is None else float(np.sqrt(se**2 + between))
-    freedom = statistics.freedom([(se**2 if se else 0.0, len(gap.ids_N) - 1), *parts])
-    p = statistics.p_value(gap.value, total, freedom)
-    found = {"ours": gap.value, "se": total, "p": p, "stars": statistics.stars(p), "samples": len(gap.ids_N)}
+def _tested(gap: Estimate, seeds: Variances) -> Found:
+    found = with_seeds(gap, seeds)
+    p = statistics.p_value(gap.value, found["se"], found["freedom"])
+    return found | {"p": p, "stars": statistics.stars(p)}
+
+
+def with_seeds(estimate: Estimate, seeds: Variances) -> Found:
+    """An estimate with its error; with several seeds of a model, the variance of its mean over them is added."""
+    se = estimate.se
+    between = sum(part for part, _ in seeds)
+    found: Found = {
+        "ours": estimate.value,
+        "se": None if se is None else float(np.sqrt(se**2 + between)),
+        "freedom": statistics.freedom([(se**2 if se else 0.0, len(estimate.ids_N) - 1), *seeds]),
+        "samples": len(estimate.ids_N),
+    }
     return found | ({"se_samples": se, "sd_seeds": float(np.sqrt(between))} if between else {})
 
 
-def _seed_differences(scores: list[Score], better: str, worse: str, results: Results) -> list[list[float]]:
-    """Each model's number by seed, averaged over `scores`."""
+def seed_variances(
+    scores: list[Score], models: Sequence[str], results: Results, weights: Sequence[float] = (1.0, 1.0)
+) -> Variances:
+    """Of each model with several seeds: the variance of its mean over them, averaged over `scores`, times its weight squared."""
     found = []
-    for model in (better, worse):
-        by_score = [[one.value for one in results.seeds(model, score)] for score in scores]
-        found.append([fmean(values) for values in zip(*by_score, strict=False)])
+    for model, weight in zip(models, weights, strict=True):
+        by_score = [results.seeds(model, score) for score in scores]
+        common = [seed for seed in by_score[0] if all(seed in one for one in by_score)]
+        values = [fmean(one[seed].value for one in by_score) for seed in common]
+        if len(values) > 1:
+            found.append((weight**2 * variance(values) / len(values), len(values) - 1))
     return found
 
 
@@ -93,7 +106,7 @@ def no_worse(detail: Found, margin: float) -> str:
     """Not inferior by more than `margin`."""
     if detail["se"] is None:
         return UNDECIDED
-    low, high = detail["ours"] - Z * detail["se"], detail["ours"] + Z * detail["se"]
+    low, high = interval(detail)
     return HOLDS if low > -margin else DOES_NOT if high < -margin else UNDECIDED
 
 
@@ -101,8 +114,14 @@ def within(detail: Found, margin: float) -> str:
     """Equivalent up to `margin`."""
     if detail["se"] is None:
         return UNDECIDED
-    low, high = detail["ours"] - Z * detail["se"], detail["ours"] + Z * detail["se"]
+    low, high = interval(detail)
     return HOLDS if -margin < low and high < margin else DOES_NOT if high < -margin or low > margin else UNDECIDED
+
+
+def interval(detail: Found) -> tuple[float, float]:
+    """95 % of a number with its error and degrees of freedom."""
+    half = statistics.half_width(detail["se"], detail["freedom"])
+    return detail["ours"] - half, detail["ours"] + half
 
 
 def _columns(table: int) -> tuple[str, ...]:

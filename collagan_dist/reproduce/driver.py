@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import config as configuration
-from collagan_dist import files
+from collagan_dist import files, yaml_strict
 from collagan_dist.data import places
 from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.errors import ConfigError, Interrupted
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, Interrupted
 from collagan_dist.reproduce import claims, plan, state, tables
 from collagan_dist.reproduce.lock import at_work
 from collagan_dist.reproduce.plan import Options, Run
@@ -23,7 +23,9 @@ from collagan_dist.reproduce.work import Job, Outcome, do_chain
 
 def prepare(options: Options) -> tuple[list[Run], Manifest]:
     """The plan of a reproduction and its data set. Raises what is wrong with either, before anything is written."""
-    first = configuration.load_config(options.config, shards=options.data)
+    plan.check(options)
+    about_data = [item for item in options.sets if yaml_strict.assignment(item)[0][0] == "data"]
+    first = configuration.load_config(options.config, sets=about_data, shards=options.data)
     manifest = read_manifest(places.find(options.data, first.data.cache))
     samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
     if not samples or not manifest.splits.get("test"):
@@ -31,6 +33,8 @@ def prepare(options: Options) -> tuple[list[Run], Manifest]:
     runs = plan.make_plan(options, samples)
     for run in runs:
         state.check(run, manifest.hash)
+    for item, names in plan.not_applied(options, runs).items():
+        _say(f"--set {item}: not for {', '.join(names)}, which keep what is published or have no such task")
     return runs, manifest
 
 
@@ -57,7 +61,7 @@ def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
             f"collagan reproduce: {missing} numbers of the tables are missing; the same command continues",
             file=sys.stderr,
         )
-    return failed[0].code if failed else int(missing > 0)
+    return failed[0].code if failed else ClusterError.exit_code if missing else 0
 
 
 def write_configs(runs: list[Run]) -> None:
@@ -141,11 +145,11 @@ def _shared(data: str) -> str:
 
 
 def write_tables(options: Options, results: Results) -> int:
-    """tableN.json, tableN.md, claims.json and claims.md of what is scored; how many numbers are missing."""
+    """tableN.json, tableN.md, claims.json and claims.md of what is scored; how many numbers wait for a run or an evaluation."""
     missing = 0
     for number in options.tables:
         table = tables.make_table(number, results)
-        missing += tables.missing(table)
+        missing += tables.missing(number, results)
         files.write_json(options.out / f"table{number}.json", table)
         files.write_text(options.out / f"table{number}.md", tables.markdown(number, table))
     found = claims.try_claims(results, options.tables)
@@ -164,7 +168,7 @@ def _figures(options: Options, runs: list[Run], stop: Any) -> list[Outcome]:
             raise Interrupted(f"stopped; what is done is kept in {options.out}, and the same command continues")
         reason = draw_figure(number, {run.name: run for run in runs}, options.data, options.out)
         if reason is not None:
-            outcomes.append(Outcome(f"figure {number}", reason, 1))
+            outcomes.append(Outcome(f"figure {number}", reason, CheckpointError.exit_code))
     return outcomes
 
 

@@ -99,11 +99,14 @@ def _kind(run: Run) -> str:
 def _timed(run: Run, data: str, ranks: int, folder: Path) -> Rate | None:
     """Some real steps of a run in a folder of their own, all losses on; None when they fail."""
     place = folder / "runs" / run.name
+    if run.needs is not None:
+        _lend(run.out / "runs" / run.needs, folder / "runs" / run.needs)
     config = folder / f"{run.name}.yaml"
     files.write_text(config, configuration.to_yaml(_endless(run, folder)))
     command = [*start_words(ranks), "train", str(config), "--data", data, "--run", str(place)]
-    with (folder / f"{run.name}.log").open("wb") as log:
-        child = start(command, log)
+    log = folder / f"{run.name}.log"
+    with log.open("wb") as out:
+        child = start(command, out)
         try:
             first, begin = 0.0, time.monotonic()
             while child.poll() is None:
@@ -120,10 +123,24 @@ def _timed(run: Run, data: str, ranks: int, folder: Path) -> Rate | None:
                 child.wait()
     rate = _rate(place)
     if rate is None:
-        print(f"{run.name} could not be timed: {reason(folder / f'{run.name}.log', child.returncode)}", file=sys.stderr)
+        print(
+            f"{run.name} could not be timed: {reason(log.read_text(errors='replace'), child.returncode, log)}",
+            file=sys.stderr,
+        )
     if run.name != PARSER:
         shutil.rmtree(place, ignore_errors=True)
+    (place / "requeue").unlink(missing_ok=True)  # as if it were finished: GFC refuses a parser that is not
     return rate
+
+
+def _lend(real: Path, place: Path) -> None:
+    """The run that another needs, as far as it has come, in the place of the one that was timed; nothing where that is."""
+    if place.exists() or not (real / "checkpoints").is_dir():
+        return
+    place.mkdir(parents=True)
+    (place / "checkpoints").symlink_to((real / "checkpoints").absolute())
+    for name in ("config.yaml", "data.json"):
+        shutil.copy(real / name, place / name)
 
 
 def _endless(run: Run, folder: Path) -> configuration.Config:

@@ -14,7 +14,7 @@ import numpy as np
 from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.errors import CollaganError
-from collagan_dist.reproduce import state
+from collagan_dist.reproduce import cells, state
 from collagan_dist.reproduce.plan import FIGURES, Run
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def draw_figure(number: int, runs: Mapping[str, Run], data: str, out: Path) -> s
     """
     used = [runs[name] for name in FIGURES[number]]
     missing = [run.name for run in used if not state.is_trained(run)]
-    path, key = out / f"figure{number}.png", _key(number, used, data, missing)
+    note = cells.sizes({NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used})
+    path, key = out / f"figure{number}.png", _key(number, used, data, [*missing, *([note] if note else [])])
     if len(missing) < len(used) and _drawn_from(path) != key:
         from collagan_dist.reproduce.shots import Shots
 
@@ -50,7 +51,7 @@ def draw_figure(number: int, runs: Mapping[str, Run], data: str, out: Path) -> s
             return None if name in missing else Shots(runs[name], data, hole, count)
 
         try:
-            files.write_bytes(path, _png(_FIGURES[number](shoot), key))
+            files.write_bytes(path, _png(_FIGURES[number](shoot), key, f"Pictures of {note}." if note else ""))
         except (CollaganError, NotImplementedError) as error:
             return str(error) or type(error).__name__
     return f"not trained: {', '.join(missing)}" if missing else None
@@ -71,9 +72,15 @@ def _drawn_from(path: Path) -> str | None:
         return None
 
 
-def _png(figure: Any, key: str) -> bytes:
+def _png(figure: Any, key: str, note: str) -> bytes:
+    """The figure with a note below it; the PNG's Description has its words, too."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={_KEY: key, "Software": None})
+    metadata = {_KEY: key, "Software": None}
+    more: dict[str, Any] = {}
+    if note:
+        figure.text(0.5, -0.01, note, ha="center", va="top", fontsize=8)
+        metadata["Description"], more = note.replace("$", ""), {"bbox_inches": "tight", "pad_inches": 0.05}
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata=metadata, **more)
     return buffer.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,9 @@ ORDER: Final = (
 PARSER: Final = "parser"
 # What a run is, which --set would make another.
 _OURS: Final = ("model.name", "model.tasks", "model.concentrated", "hole.kind", "data.shards", "data.split")
+# What is published of a peer: how it learns, and of these keys those that its preset gives.
+_LEARNS: Final = ("loss", "optim")
+_PUBLISHED: Final = (("data", "image_size"), ("hole", "fill"), ("model", "output_bias"))
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def make_plan(options: Options, samples: int) -> list[Run]:
 
     Raises ConfigError for keys that are not the user's to set.
     """
-    _check(options)
+    check(options)
     needed = _needed(options)
     runs = []
     for base in ORDER:
@@ -108,6 +112,16 @@ def make_plan(options: Options, samples: int) -> list[Run]:
     return [run for run in runs if not (run.base == PARSER and own_parser)]
 
 
+def not_applied(options: Options, runs: Iterable[Run]) -> dict[str, list[str]]:
+    """The runs that a setting does not reach: it is another task's, or the peer has a published one of its own."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        for item in options.sets:
+            if item not in _applicable([item], _model(run.base)):
+                found.setdefault(item, []).append(run.name)
+    return found
+
+
 def chains(runs: Iterable[Run]) -> list[list[Run]]:
     """Runs that may go on at the same time, each with those behind it that wait for it."""
     found: dict[str, list[Run]] = {}
@@ -116,7 +130,8 @@ def chains(runs: Iterable[Run]) -> list[list[Run]]:
     return list(found.values())
 
 
-def _check(options: Options) -> None:
+def check(options: Options) -> None:
+    """Raises ConfigError for keys that are not the user's to set."""
     for item in options.sets:
         key = ".".join(yaml_strict.assignment(item)[0])
         if key in _OURS:
@@ -152,7 +167,7 @@ def _run(options: Options, base: str, seed: int, samples: int, holes: dict[str, 
 
 def _config(options: Options, base: str, out: Path) -> Config:
     """CONFIG as one of the runs, at its full length."""
-    model = "M_s" if base == PARSER else base.removesuffix("-noise")
+    model = _model(base)
     kind = {PARSER: "none", "SII": "none"}.get(base, "noise" if base.endswith("-noise") else "block")
     sets = [*_applicable(options.sets, model), f"hole.kind={kind}"]
     config = configuration.load_config(options.config, model, sets, options.data)
@@ -162,17 +177,32 @@ def _config(options: Options, base: str, out: Path) -> Config:
     return config
 
 
+def _model(base: str) -> str:
+    return "M_s" if base == PARSER else base.removesuffix("-noise")
+
+
 def _parser_folder(out: Path) -> str:
     return str((out / "runs" / PARSER).absolute())
 
 
 def _applicable(sets: Iterable[str], model: str) -> Iterator[str]:
-    """The settings that a model has: one without landmarks has no loss.weights.landmarks."""
-    tasks = ["inpainting"] if model in configuration.PEERS else configuration.model_settings(model)["tasks"]
+    """The settings that a model has: one without landmarks has no loss.weights.landmarks, a peer keeps what is published of it."""
     for item in sets:
         key = yaml_strict.assignment(item)[0]
-        if key[:2] != ("loss", "weights") or len(key) < 3 or key[2] in tasks:
+        if model in configuration.PEERS:
+            applies = key[0] not in _LEARNS and not (key in _PUBLISHED and _gives(model, key))
+        else:
+            tasks = configuration.model_settings(model)["tasks"]
+            applies = key[:2] != ("loss", "weights") or len(key) < 3 or key[2] in tasks
+        if applies:
             yield item
+
+
+def _gives(peer: str, key: tuple[str, ...]) -> bool:
+    """Whether a peer's preset has the key `section.name`."""
+    name = f"{peer.lower()}.yaml"
+    text = resources.files("collagan_dist.presets").joinpath(name).read_text()
+    return key[1] in yaml_strict.load(text, name)[0].get(key[0], {})
 
 
 def _shorten(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -30,9 +31,12 @@ class Results:
 
     def evaluations(self, model: str, score: Score) -> list[Path]:
         """The JSON of every seed that is scored."""
+        return [run.evaluation(score.hole, score.blended) for run in self._scored(model, score)]
+
+    def is_whole(self, model: str, score: Score) -> bool:
+        """Whether every seed is scored."""
         runs = self._runs.get(model, [])
-        done = [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
-        return [run.evaluation(score.hole, score.blended) for run in done]
+        return bool(runs) and len(self._scored(model, score)) == len(runs)
 
     def values(self, model: str, score: Score) -> list[float]:
         """The number of every seed that has it, in the table's unit."""
@@ -51,12 +55,12 @@ class Results:
     def estimate(self, model: str, score: Score) -> Estimate | None:
         """The mean over seeds with its influences, in the table's unit; None where nothing is scored."""
         parts = self.seeds(model, score)
-        return average(parts) if parts else None
+        return average(list(parts.values())) if parts else None
 
-    def seeds(self, model: str, score: Score) -> list[Estimate]:
-        """One estimate a seed, in the table's unit."""
-        found = [_estimate(self._read(path)[1], score) for path in self.evaluations(model, score)]
-        return [combine([one], [score.factor]) for one in found if one is not None]
+    def seeds(self, model: str, score: Score) -> dict[int, Estimate]:
+        """One estimate a seed that is scored, in the table's unit."""
+        found = {run.config.seed: _estimate(self._rows(run, score), score) for run in self._scored(model, score)}
+        return {seed: combine([one], [score.factor]) for seed, one in found.items() if one is not None}
 
     def dice_counts(self, model: str, score: Score) -> tuple[np.ndarray, np.ndarray] | None:
         """(ids, (N, C, 2) of statistics.bootstrap_dice) of the first seed."""
@@ -72,9 +76,37 @@ class Results:
                     if not is_scored(run, score.hole, score.blended, self._manifest):
                         continue
                     if size := self._read(run.evaluation(score.hole, score.blended))[0].get("hole_size"):
-                        factor = 128 / (run.config.evaluate.size or run.config.data.image_size)
+                        factor = 128 / _size(run)
                         found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
         return list(found.values())
+
+    def sizes(self, models: Iterable[str]) -> dict[str, int]:
+        """The side of the pictures that each planned model is scored on, pixels."""
+        return {model: _size(self._runs[model][0]) for model in models if model in self._runs}
+
+    def baselines(self, models: Iterable[str], score: Score) -> dict[str, tuple[float, int]]:
+        """(number in the table's unit, samples behind it) of each trivial baseline: the same beside every model of a picture size."""
+        sizes = self.sizes(models)
+        usual = Counter(sizes.values()).most_common(1)
+        for model in (m for m, side in sizes.items() if side == usual[0][0]):
+            for path in self.evaluations(model, score):
+                metrics = self._read(path)[0]
+                values = {name: _dig(one, score) for name, one in metrics.get("baselines", {}).items()}
+                if known := {name: value * score.factor for name, value in values.items() if value is not None}:
+                    samples = metrics.get("baselines_subset", metrics)["samples"]
+                    return {name: (value, samples) for name, value in known.items()}
+        return {}
+
+    def _scored(self, model: str, score: Score) -> list[Run]:
+        runs = self._runs.get(model, [])
+        return [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
+
+    def _rows(self, run: Run, score: Score) -> dict[str, np.ndarray]:
+        return self._read(run.evaluation(score.hole, score.blended))[1]
+
+
+def _size(run: Run) -> int:
+    return run.config.evaluate.size or run.config.data.image_size
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -10,15 +10,15 @@ import torch
 
 from collagan_dist.contract import Batch, World
 from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce.state import other_settings
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.training.build import Setup, build, open_shards
+from collagan_dist.training.complete import OVERLAY
 from collagan_dist.training.evaluate import BLENDS
 from collagan_dist.training.methods import load_predictor
 from collagan_dist.training.predict import Predictor, generator_input
 from collagan_dist.training.run_folder import read_config
-
-_OVERLAY = 0.45  # opacity of label colours
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Shots:
     def overlay(self) -> np.ndarray:
         """The predicted labels over the completed picture."""
         done = composite(self._outputs["inpainting"], self._batch).float()
-        return to_bytes(done * (1 - _OVERLAY) + colour(read_labels(self._outputs["segmentation"])) * _OVERLAY)
+        return to_bytes(done * (1 - OVERLAY) + colour(read_labels(self._outputs["segmentation"])) * OVERLAY)
 
     def features(self, number: int) -> Features:
         predictor, batch = self._predictor, self._batch
@@ -84,7 +84,7 @@ class Shots:
 
     @cached_property
     def _setup(self) -> Setup:
-        config = read_config(self._run.folder, self._data)
+        config = read_config(self._run.folder, self._data, other_settings(self._run))
         return build(config, World(), open_shards(config))
 
     @cached_property

@@ -21,21 +21,26 @@ def is_trained(run: Run) -> bool:
 
 
 def check(run: Run, manifest: str) -> None:
-    """Raises CheckpointError when the run folder holds the training of another configuration, or a longer one."""
-    newest = max(_checkpoints(run), default=None)
-    if newest is None:
+    """Raises CheckpointError when the run folder holds the training of another configuration, or one of another length.
+
+    A training is free to grow longer; a reproduction is not, for when losses join, stages begin and learning rates fall hangs on its length.
+    """
+    now = _learned(configuration.identity(run.config, manifest), configuration.dump(run.config))
+    for _, folder in sorted(_checkpoints(run), reverse=True):
+        try:
+            state = json.loads((folder / "state.json").read_bytes())
+            then = _learned(state["identity"], state["config"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: `collagan train` takes the one before it, too, and says so
+        if changes := configuration.differences(then, now):
+            lines = "\n  ".join([f"{run.folder}: was trained by another configuration:", *changes])
+            raise CheckpointError(f"{lines}\ngive the options of the first time, another --out, or remove {run.folder}")
         return
-    step, folder = newest
-    try:
-        identity = json.loads((folder / "state.json").read_bytes())["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # damaged: `collagan train` takes the one before it, and says so
-    mend = f"give the options of the first time, another --out, or remove {run.folder}"
-    if changes := configuration.differences(identity, configuration.identity(run.config, manifest)):
-        lines = "\n  ".join([f"{run.folder}: was trained by another configuration:", *changes])
-        raise CheckpointError(f"{lines}\n{mend}")
-    if step > run.steps:
-        raise CheckpointError(f"{run.folder}: is at step {step}, beyond the {run.steps} steps asked for; {mend}")
+
+
+def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """What makes two trainings the same: what is learned, and for how long."""
+    return identity | {"schedule": {key: tree["schedule"][key] for key in ("batch", "steps", "adv_from")}}
 
 
 def is_scored(run: Run, hole: str, blended: bool, manifest: str) -> bool:
@@ -54,6 +59,13 @@ def unscored(run: Run, manifest: str) -> dict[bool, list[str]]:
         if not all(is_scored(run, hole, blended, manifest) for blended in ((False, True) if both else (False,))):
             found.setdefault(both, []).append(hole)
     return found
+
+
+def scored_before(run: Run, manifest: str) -> bool:
+    """Whether an evaluation is of an earlier step than the last: right after scoring, the last checkpoint is damaged."""
+    holes = [(hole, blended) for blended, found in unscored(run, manifest).items() for hole in found]
+    steps = [_json(run.evaluation(hole, blended)).get("step") for hole, blended in holes]
+    return any(isinstance(step, int) and step < run.steps for step in steps)
 
 
 def other_settings(run: Run) -> list[str]:

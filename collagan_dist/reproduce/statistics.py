@@ -90,6 +90,13 @@ def p_value(value: float, se: float | None, degrees: float) -> float | None:
     return float(2 * t.sf(abs(value) / se, degrees))
 
 
+def half_width(se: float, degrees: float) -> float:
+    """Of the 95 % interval of a mean (Student's t)."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, degrees) * se)
+
+
 def stars(p: float | None) -> str:
     return "" if p is None else "***" if p < 0.001 else "**" if p < 0.01 else "*" if p < 0.05 else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.errors import Interrupted
+from collagan_dist.errors import (
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    NumericError,
+)
 from collagan_dist.reproduce import state
 from collagan_dist.reproduce.plan import Run
 
 _POLL = 0.2  # seconds between looks at a child and its log
 _PR_SET_PDEATHSIG = 1
+
+# Codes that say what went wrong. Launchers end with 1 or a signal whatever it was, and write down the code of a rank.
+_TELLING = {kind.exit_code for kind in (ConfigError, DataError, ClusterError, CheckpointError, NumericError)}
+_RANK = re.compile(r"^ *exitcode *: (\d+)", re.MULTILINE)
 
 Say = Callable[[str], None]
 
@@ -44,6 +56,17 @@ class Outcome:
     code: int = 0
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended, with what it wrote."""
+
+    code: int
+    text: str
+
+    def failure(self, run: Run) -> Outcome:
+        return Outcome(run.name, reason(self.text, self.code, run.log), contract_code(self.text, self.code))
+
+
 def do_chain(jobs: Sequence[Job], stop: Any = False, say: Say = print) -> list[Outcome]:
     """Runs in turn, of which each needs the one before it. Raises Interrupted when `stop` becomes true."""
     outcomes: list[Outcome] = []
@@ -58,22 +81,34 @@ def do_chain(jobs: Sequence[Job], stop: Any = False, say: Say = print) -> list[O
 def do_run(job: Job, stop: Any, say: Say) -> Outcome:
     """Train what is left of a run, then score what is not scored."""
     run = job.run
-    if not state.is_trained(run):
-        code = _call(job, _train(job), stop, say)
-        if not state.is_trained(run):
-            if code in (0, Interrupted.exit_code):
-                raise Interrupted(
-                    f"{run.name} was stopped at step {state.steps_done(run)} of {run.steps}, which is saved"
-                )
-            return Outcome(run.name, reason(run.log, code), max(code, 1))
+    failed = None if state.is_trained(run) else _learn(job, stop, say)
+    failed = failed or _score(job, stop, say)
+    if failed is None and state.scored_before(run, job.manifest):
+        say(f"{run.name}: its last checkpoint is damaged, the one before it was scored; training the rest again")
+        failed = _learn(job, stop, say) or _score(job, stop, say)
+    if failed is None and state.unscored(run, job.manifest):
+        return Outcome(run.name, f"its evaluation is not of step {run.steps}; see {run.log}", CheckpointError.exit_code)
+    return failed or Outcome(run.name)
+
+
+def _learn(job: Job, stop: Any, say: Say) -> Outcome | None:
+    """Train to the last step; what failed, or None. Raises Interrupted when the training ends early without an error."""
+    run = job.run
+    ended = _call(job, _train(job), stop, say)
+    if ended.code in (0, Interrupted.exit_code) and not state.is_trained(run):
+        raise Interrupted(f"{run.name} was stopped at step {state.steps_done(run)} of {run.steps}, which is saved")
+    return None if state.is_trained(run) else ended.failure(run)
+
+
+def _score(job: Job, stop: Any, say: Say) -> Outcome | None:
+    """Score what is not scored; what failed, or None."""
+    run = job.run
     for both, holes in state.unscored(run, job.manifest).items():
         say(f"{run.name}: scoring {', '.join(holes)}{', blended and not' if both else ''}")
-        code = _call(job, _evaluate(job, holes, both), stop, lambda line: None)  # its tables are in the log
-        if code:
-            return Outcome(run.name, reason(run.log, code), max(code, 1))
-    if state.unscored(run, job.manifest):
-        return Outcome(run.name, f"its evaluation is not of step {run.steps}; see {run.log}", 5)
-    return Outcome(run.name)
+        ended = _call(job, _evaluate(job, holes, both), stop, lambda line: None)  # its tables are in the log
+        if ended.code:
+            return ended.failure(run)
+    return None
 
 
 def train_words(run: Run, data: str) -> list[str]:
@@ -98,15 +133,15 @@ def _evaluate(job: Job, holes: Sequence[str], both: bool) -> list[str]:
     return [*start_words(job.ranks), "evaluate", str(job.run.folder), *options]
 
 
-def _call(job: Job, command: Sequence[str], stop: Any, say: Say) -> int:
-    """The exit code of a command. Its output goes to the run's log, whose new lines are said.
+def _call(job: Job, command: Sequence[str], stop: Any, say: Say) -> Ended:
+    """Run a command to its end. Its output goes to the run's log, whose new lines are said.
 
     Raises Interrupted when `stop` becomes true; the command is asked to end, and waited for.
     """
     log = job.run.log
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out, log.open("rb") as seen:
-        seen.seek(0, os.SEEK_END)
+        begin = seen.seek(0, os.SEEK_END)
         child = start(command, out, job.lock)
         try:
             while child.poll() is None and not stop:
@@ -119,7 +154,8 @@ def _call(job: Job, command: Sequence[str], stop: Any, say: Say) -> int:
                 f"stopped during {job.run.name}, which is saved at step {state.steps_done(job.run)} of {job.run.steps}"
             )
         _echo(job.run.name, seen, say)
-    return child.returncode
+        seen.seek(begin)
+        return Ended(child.returncode, seen.read().decode(errors="replace"))
 
 
 def start(command: Sequence[str], out: Any, lock: int | None = None) -> subprocess.Popen:
@@ -153,11 +189,17 @@ def _echo(name: str, log: Any, say: Say) -> None:
             say(f"{name}: {text}")
 
 
-def reason(log: Path, code: int) -> str:
-    """Why a command failed: its own message where it left one, else the last line of its log."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def reason(text: str, code: int, log: Path) -> str:
+    """Why a command that wrote `text` into a log failed: its own message where it left one, else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     for number in range(len(lines) - 1, max(-1, len(lines) - 200), -1):
         if lines[number].startswith(("collagan train: ", "collagan evaluate: ")):
             return lines[number].split(": ", 1)[1]
     killed = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     return f"{killed}; {lines[-1] if lines else 'it said nothing'} (log: {log})"
+
+
+def contract_code(text: str, code: int) -> int:
+    """The exit code of a failed command, or of its rank where a launcher wrote `text`; that of the cluster where neither tells."""
+    codes = [code, *map(int, reversed(_RANK.findall(text)))]  # the launcher's root cause comes last
+    return next((one for one in codes if one in _TELLING), ClusterError.exit_code)

@@ -29,7 +29,7 @@ from collagan_dist.training.methods import load_predictor
 from collagan_dist.training.predict import Pictures
 from collagan_dist.training.run_folder import read_config
 
-_OVERLAY = 0.45  # opacity of label colours over the completed picture
+OVERLAY = 0.45  # opacity of label colours over the completed picture
 
 
 def complete(run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none") -> list[Path]:
@@ -123,7 +123,7 @@ def _write(out: Path, name: str, batch: Batch, outputs: Pictures, quarter: bool)
     for content in _results(done, outputs, points):
         files.write_bytes(out / f"{name}.{content[0]}", content[1])
     if "segmentation" in outputs:
-        overlay = overlay * (1 - _OVERLAY) + colour(read_labels(outputs["segmentation"])) * _OVERLAY
+        overlay = overlay * (1 - OVERLAY) + colour(read_labels(outputs["segmentation"])) * OVERLAY
     if points is not None:
         overlay = draw_points(overlay, torch.from_numpy(points).to(done.device))
     sheet = out / f"{name}.sheet.png"

@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     }
     lost = {"table": 3, "claim": "The error falls", "paper": "−27.7 %", "ours": None, "verdict": "not scored"}
     (tmp_path / "claims.json").write_text(json.dumps({"note": "One seed only: CE.", "claims": [claim, lost]}))
-    (tmp_path / "table1.json").write_text(json.dumps(table1()))
+    (tmp_path / "table1.json").write_text(json.dumps(table1() | {"note": "SII at 64x64 pixels."}))
     (tmp_path / "table3.json").write_text(json.dumps(table3()))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / "figure4.png")
     return tmp_path
@@ -70,6 +70,7 @@ def test_shows_claims_tables_and_figures(page: Page) -> None:
     ]  # fmt: skip
     assert page.row("Nose")[1:] == ["2.00 ± 0.20 paper 2.50, −0.50 ≠"] * 2
     assert page.row("Average")[1:] == ["2.10 ± 0.30 paper 2.38, −0.28"] * 2
+    assert page.text.count("SII at 64x64 pixels.") == 4
     assert "Figure 4: Completion by models with different tasks." in page.text and "Figure 5" not in page.text
 
 

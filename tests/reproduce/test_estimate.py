@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from collagan_dist.commands.tables import plan_table
+from collagan_dist.contract import World
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.reproduce import estimate
 from collagan_dist.reproduce.plan import Options
+from collagan_dist.training.loop import train
 from tests.reproduce.small import write_small
 
 
@@ -45,3 +48,17 @@ def test_what_has_begun_tells_its_own_rate(
     ]
     assert [line.bytes for line in lines] == [2 * size for size in newest]
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+
+
+def test_gfc_is_timed_with_the_parser_that_has_begun(shards: Manifest, tmp_path: Path) -> None:
+    """Which is not finished, and stays as it is."""
+    plain = options(write_small(tmp_path), shards, tmp_path / "out")
+    runs = {run.name: run for run in estimate.driver.prepare(replace(plain, tables=(), figures=(5,)))[0]}
+    parser = runs["parser"]
+    train(parser.config, parser.folder, World())
+    (parser.folder / "requeue").write_text("")
+    before = {p: p.stat().st_mtime_ns for p in parser.folder.rglob("*")}
+    (tmp_path / "timed").mkdir()
+    rate = estimate._timed(runs["GFC"], str(shards.folder), 1, tmp_path / "timed")
+    assert rate is not None and rate.images_per_s > 0
+    assert before == {p: p.stat().st_mtime_ns for p in parser.folder.rglob("*")} and not runs["GFC"].folder.exists()

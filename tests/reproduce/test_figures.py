@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from collagan_dist.config import Search
 from collagan_dist.contract import World
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.reproduce import figures
@@ -80,6 +81,22 @@ def test_figure_5_has_six_rows_and_nine_columns(
     }  # fmt: skip
 
 
+def test_pictures_of_another_size_are_said_to_be(runs: dict[str, Run], shards: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / "figure5.png"
+    draw_figure(5, runs, str(shards.folder), tmp_path)
+    with Image.open(path) as image:
+        assert "Description" not in image.info
+        height = image.height
+    config = runs["SII"].config
+    larger = config.model_copy(update={"data": config.data.model_copy(update={"image_size": 64})})
+    draw_figure(5, {**runs, "SII": replace(runs["SII"], config=larger)}, str(shards.folder), tmp_path)
+    with Image.open(path) as image:
+        assert (
+            image.info["Description"] == "Pictures of SII at 64x64 pixels, the others at 32x32."
+            and image.height > height
+        )
+
+
 def test_nothing_trained_is_no_figure(trained: Run, shards: Manifest, tmp_path: Path) -> None:
     nothing = {name: replace(trained, name=name, out=tmp_path) for name in FIGURES[6]}
     assert draw_figure(6, nothing, str(shards.folder), tmp_path) == "not trained: M_isd, M_i"
@@ -94,6 +111,17 @@ def test_what_the_pictures_are(trained: Run, shards: Manifest) -> None:
     assert np.array_equal(shots.blended[~hole[..., 0]], shots.masked[~hole[..., 0]])
     assert not np.array_equal(shots.blended, shots.composite)
     assert (shots.overlay != shots.composite).mean() > 0.5
+
+
+def test_pictures_are_made_as_the_tables_are_scored(trained: Run, shards: Manifest) -> None:
+    """How a model is looked at may change after its training: its config.yaml tells of then, the plan of now."""
+    evaluate = trained.config.evaluate.model_copy(
+        update={"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
+    )
+    now = replace(trained, config=trained.config.model_copy(update={"evaluate": evaluate}))
+    assert Shots(now, str(shards.folder), "block", 2)._setup.config.evaluate == evaluate
+    former, noisy = (Shots(run, str(shards.folder), "block", 2).raw for run in (trained, now))
+    assert not np.array_equal(former, noisy)
 
 
 def test_features_are_those_before_the_output_layer(trained: Run, shards: Manifest) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import dump, load_config, model_label
+from collagan_dist.config import Cache, dump, load_config, model_label
 from collagan_dist.contract import POSITIONS
+from collagan_dist.data import places
+from collagan_dist.data.manifest import Manifest
 from collagan_dist.errors import ConfigError
-from collagan_dist.reproduce.plan import Options, Run, chains, make_plan
+from collagan_dist.reproduce.driver import prepare
+from collagan_dist.reproduce.plan import Options, Run, chains, make_plan, not_applied
 
 CELEBA = 162_770
 
@@ -96,7 +99,67 @@ def test_settings_reach_the_runs_that_have_them() -> None:
     assert {run.config.schedule.batch for run in runs.values()} == {32} and runs["M_d"].steps == 101_732
 
 
+def test_peers_keep_what_is_published_of_them() -> None:
+    sets = (
+        "loss.adv=minmax",
+        "loss.weights.inpainting.rec=50",
+        "optim.generator.lr=1e-3",
+        "data.image_size=64",
+        "model.output_bias=mean",
+        "hole.fill=noise",
+        "model.widths.generator=16",
+        "data.augment.flip=0.25",
+        "schedule.batch=32",
+        "evaluate.search.steps=7",
+    )
+    options = Options("stable", "packed", Path("out"), (1,), (), sets=sets)
+    runs, former = plan(tables=(1,), figures=(), sets=sets), plan(tables=(1,), figures=())
+    ours = runs["M_i"].config
+    assert (ours.loss.adv, ours.optim.generator.lr, ours.model.output_bias) == ("minmax", 1e-3, "mean")
+    for name in ("CE", "SII", "GFC"):
+        now, then = runs[name].config, former[name].config
+        assert (now.loss, now.optim, now.model.output_bias) == (then.loss, then.optim, "zero")
+        assert now.model.widths.generator == 16 and now.data.augment.flip == 0.25
+        assert now.schedule.batch == 32 and now.evaluate.search.steps == 7
+    assert {name: runs[name].config.data.image_size for name in ("CE", "SII", "GFC", "M_i")} == {
+        "CE": 64, "SII": 64, "GFC": 64, "M_i": 64,
+    }  # fmt: skip
+    smaller = plan(tables=(1,), figures=(), sets=("data.image_size=32",))
+    assert {name: smaller[name].config.data.image_size for name in ("CE", "SII", "GFC")} == {
+        "CE": 32,
+        "SII": 64,
+        "GFC": 32,
+    }
+    assert (runs["CE"].config.hole.fill, runs["GFC"].config.hole.fill) == ("mean", "noise")
+    missed = not_applied(options, runs.values())
+    peers = ["CE", "SII", "GFC"]
+    assert {item: names for item, names in missed.items() if item.startswith("optim")} == {sets[2]: peers}
+    assert missed["data.image_size=64"] == ["SII"] and missed["hole.fill=noise"] == ["CE"]
+    assert "schedule.batch=32" not in missed and missed["loss.weights.inpainting.rec=50"] == [
+        "CE",
+        "SII",
+        "parser",
+        "GFC",
+    ]
+
+
 @pytest.mark.parametrize("item", ["hole.kind=noise", "model.tasks=[inpainting]", "model.concentrated=false"])
 def test_what_tells_the_runs_apart_is_not_to_be_set(item: str) -> None:
     with pytest.raises(ConfigError, match="reproduce sets it itself"):
         plan(sets=(item,))
+
+
+def test_the_data_sets_own_settings_count_from_the_first_look(shards: Manifest, tmp_path: Path) -> None:
+    """The manifest comes through the cache that is asked for; other settings are for the runs."""
+    seen: list[Cache] = []
+    find = places.find
+
+    def noted(data: str, cache: Cache) -> object:
+        seen.append(cache)
+        return find(data, cache)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("collagan_dist.reproduce.driver.places.find", noted)
+        sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2")
+        prepare(Options("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
+    assert [cache.folder for cache in seen] == [str(tmp_path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from collagan_dist.config import Config, load_config
 from collagan_dist.data.manifest import Manifest
-from collagan_dist.errors import ConfigError
-from collagan_dist.reproduce import lock, work
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.reproduce import lock, state, work
+from collagan_dist.reproduce.plan import Run
 from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
 
 
@@ -91,8 +94,20 @@ def test_another_configuration_is_refused(undisturbed: Path, shards: Manifest, t
         word if word != "0.01" else "0.004" for word in words(write_small(tmp_path), data, undisturbed, *TABLE_3)
     ]
     _, err = ended(start(*shorter), 5)
-    assert "is at step 3, beyond the 1 steps asked for" in err
+    assert "schedule.steps: 3 -> 1" in err and "another --out" in err
     assert content(undisturbed) == before
+
+
+def test_a_rehearsal_is_not_continued_in_full(undisturbed: Path, tmp_path: Path) -> None:
+    """A longer run learns otherwise from its first step: a part of a rehearsal is no part of it."""
+    config = load_config(str(undisturbed / "runs/M_d/config.yaml"))
+    manifest = json.loads((undisturbed / "runs/M_d/data.json").read_text())["manifest"]
+    state.check(Run("M_d", "M_d", config, undisturbed, 3), manifest)
+    for change in ({"steps": 300}, {"adv_from": 100}):
+        other = config.model_copy(update={"schedule": config.schedule.model_copy(update=change)})
+        run = Run("M_d", "M_d", other, undisturbed, other.schedule.steps or 0)
+        with pytest.raises(CheckpointError, match=rf"schedule.{next(iter(change))}: \d+ -> \d00(.|\n)*another --out"):
+            state.check(run, manifest)
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(shards: Manifest, tmp_path: Path) -> None:
@@ -107,6 +122,42 @@ def test_a_failed_run_is_named_and_the_others_go_on(shards: Manifest, tmp_path: 
     table = json.loads((out / "table3.json").read_text())
     assert table["cells"]["M_id"]["nose"]["ours"] is None and table["cells"]["M_d"]["nose"]["ours"] > 0
     assert "1.85 / – / –" in (out / "table3.md").read_text() and (out / "report.html").exists()
+
+
+def test_a_damaged_last_checkpoint_is_trained_again(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+    """Its bytes are looked at when it is scored: the step is learned again from the checkpoint before, to the same network."""
+    shutil.copytree(undisturbed / "runs/M_d", tmp_path / "runs/M_d")
+    shutil.copytree(undisturbed / "configs", tmp_path / "configs")
+    folder = tmp_path / "runs/M_d"
+    weights = folder / "checkpoints/step-00000003/generator.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    scored = (folder / "evaluation/test-block.json").read_bytes()
+    (folder / "evaluation/test-block.json").unlink()
+    run = Run("M_d", "M_d", load_config(str(folder / "config.yaml")), tmp_path, 3, {"block": False})
+    said: list[str] = []
+    outcome = work.do_run(work.Job(run, str(shards.folder), shards.hash, 1), False, said.append)
+    assert outcome == work.Outcome("M_d") and any("its last checkpoint is damaged" in line for line in said)
+    assert (folder / "evaluation/test-block.json").read_bytes() == scored and weights.read_bytes() == whole
+
+
+def test_a_failure_is_told_by_what_was_written_this_time(tmp_path: Path) -> None:
+    """An older message in the log, which is appended to, is not this failure's."""
+    run = Run("M_d", "M_d", Config(), tmp_path, 3)
+    run.log.parent.mkdir()
+    run.log.write_text("collagan train: the disk is full\n")
+    code = "import sys; print('no such device'); sys.exit(1)"
+    ended = work._call(work.Job(run, "", "", 1), [sys.executable, "-c", code], False, lambda line: None)
+    failed = ended.failure(run)
+    assert failed.reason == f"exit code 1; no such device (log: {run.log})" and failed.code == 4
+    assert run.log.read_text().startswith("collagan train: the disk is full\n")
+
+
+def test_exit_codes_are_the_contracts() -> None:
+    """A rank's own where a launcher tells it (torchrun ends with 1); else that of the cluster."""
+    torchrun = "Root Cause (first observed failure):\n  rank      : 1 (local_rank: 1)\n  exitcode  : {} (pid: 77)\n"
+    cases = [("", 3, 3), (torchrun.format(6), 1, 6), (torchrun.format(-9), 1, 4), ("", -9, 4), ("", 1, 4), ("", 75, 4)]
+    assert [work.contract_code(text, code) for text, code, _ in cases] == [expected for *_, expected in cases]
 
 
 def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from collagan_dist.contract import CLASSES
 from collagan_dist.reproduce import claims, paper, tables
+from collagan_dist.reproduce.cells import is_significant
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.results import Results
-from tests.reproduce.scored import MANIFEST, as_printed, random_counts, run_of, write_dice, write_points, write_quality
+from tests.reproduce.scored import (
+    MANIFEST,
+    as_printed,
+    random_counts,
+    run_of,
+    write,
+    write_dice,
+    write_points,
+    write_quality,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +47,14 @@ def test_table1_has_the_contracts_shape(printed: list[Run]) -> None:
             for number in cell.values():
                 assert set(number) == {"paper", "ours", "se"}
                 assert number["ours"] == pytest.approx(number["paper"], abs=1e-6) and number["se"] > 0
-    assert tables.missing(table) == 0 and json.dumps(table, allow_nan=False)
+    assert tables.missing(1, Results(printed, MANIFEST)) == 0 and json.dumps(table, allow_nan=False)
 
 
 def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
     run = run_of(tmp_path, "M_d")
     write_points(run, np.full((30, 5), 2.0) + np.random.default_rng(0).normal(0, 0.1, (30, 5)))
     table = tables.make_table(3, Results([run], MANIFEST))
-    assert tables.missing(table) == 3 * 6 and table["cells"]["M_id"]["nose"] == {
+    assert tables.missing(3, Results([run], MANIFEST)) == 3 * 6 and table["cells"]["M_id"]["nose"] == {
         "paper": 2.15,
         "ours": None,
         "se": None,
@@ -52,7 +64,7 @@ def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
     cell = table["cells"]["M_d"]["nose"]
     assert f"2.53 / {cell['ours']:.2f} ± {cell['se']:.2f} / **−{2.53 - cell['ours']:.2f}**" in text
     same = {"paper": 2.0, "ours": 2.1, "se": 0.06}
-    assert tables.text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not tables.is_significant(same)
+    assert tables.text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not is_significant(same)
 
 
 def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
@@ -67,6 +79,42 @@ def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
         assert estimate is not None and estimate.value == pytest.approx(row[column]["ours"])
         if column != "average":
             assert estimate.se == pytest.approx(row[column]["se"])
+
+
+def test_trivial_baselines_stand_beside_the_rows(printed: list[Run], tmp_path: Path) -> None:
+    """Those of the runs that share a picture size, on as many samples as they were computed on."""
+    assert "baselines" not in tables.make_table(1, Results(printed, MANIFEST))
+    runs = [run_of(tmp_path, "SII", data={"image_size": 64}), run_of(tmp_path, "M_i"), run_of(tmp_path, "M_id")]
+    for run, psnr in zip(runs, (40.0, 25.0, 25.0), strict=True):
+        metrics = {"psnr": 27.0, "ssim": 0.9, "samples": 9, "baselines": {"biharmonic": {"psnr": psnr, "ssim": 0.88}}}
+        write(run, "O2", False, metrics | {"baselines_subset": {"samples": 4}}, {"ids": np.arange(9)})
+    table = tables.make_table(1, Results(runs, MANIFEST))
+    assert table["baselines"] == {"biharmonic": {"O2": {"ssim": pytest.approx(88), "psnr": 25.0, "samples": 4}}}
+
+
+def test_rows_scored_at_another_size_are_noted(printed: list[Run], tmp_path: Path) -> None:
+    """By what each run is scored at: evaluate.size where it is given."""
+    sizes = {"SII": {"data": {"image_size": 64}}, "CE": {"data": {"image_size": 32}, "evaluate": {"size": 128}}}
+    runs = [run_of(tmp_path, model, **sizes.get(model, {})) for model in paper.rows(1)]
+    table = tables.make_table(1, Results(runs, MANIFEST))
+    assert table["note"].endswith(": SII at 64x64 pixels, the others at 128x128.")
+    assert table["note"] in tables.markdown(1, table)
+    assert "note" not in tables.make_table(1, Results(printed, MANIFEST))
+
+
+def test_what_no_evaluation_can_tell_is_not_missing(tmp_path: Path) -> None:
+    """No face of the test split shows teeth: its cell stays empty, and no run is waited for."""
+    counts = random_counts(np.random.default_rng(3), 60, 0.7)
+    counts[:, CLASSES.index("teeth")] = 0
+    runs = [run_of(tmp_path, model) for model in paper.rows(2)]
+    for run in runs:
+        write_dice(run, counts)
+    results = Results(runs, MANIFEST)
+    table = tables.make_table(2, results)
+    assert table["cells"]["M_s"]["teeth"]["ours"] is None and table["cells"]["M_s"]["nose"]["ours"] > 0
+    assert tables.missing(2, results) == 0
+    another = run_of(tmp_path, "M_s", seed=1)
+    assert tables.missing(2, Results([*runs, another], MANIFEST)) == 10
 
 
 def test_several_seeds(tmp_path: Path) -> None:
@@ -149,6 +197,52 @@ def test_dice_comparisons_have_a_bootstraps_interval(tmp_path: Path) -> None:
     low, high = detail["interval"]
     assert claim["verdict"] == "holds" and low < detail["ours"] < high
     assert (high - low) / 2 == pytest.approx(1.96 * detail["se"], rel=0.15)
+
+
+def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path: Path) -> None:
+    """Two seeds that agree within a third of the margin leave one degree of freedom: 12.7 standard errors, not 1.96."""
+    generator = np.random.default_rng(12)
+    base = generator.gamma(4, 0.6, (60, 5))
+    base /= base.mean()
+    for model, shifts in (("M*_isd", (0.0, 0.02)), ("M_isd", (0.0,)), ("M_d", (1.0, 1.5, 1.8))):
+        for seed, shift in enumerate(shifts):
+            write_points(run_of(tmp_path, model, seed), base + shift)
+    runs = [run_of(tmp_path, m, s) for m, n in (("M*_isd", 2), ("M_isd", 1), ("M_d", 3)) for s in range(n)]
+    found = tried(runs, 3)
+    close = found["The scheme adds nothing to landmarks: M*_isd and M_isd are close"]
+    detail = close["details"][0]
+    assert detail["freedom"] == pytest.approx(1) and detail["se"] == pytest.approx(0.01)
+    assert close["verdict"] == "undecided" and abs(detail["ours"]) + 1.96 * detail["se"] < 0.1
+
+    (detail,) = found["The average landmark error falls by 27.7 % from M_d to M*_isd"]["details"]
+    now, before = (np.array(shifts) + 1 for shifts in ((0.0, 0.02), (1.0, 1.5, 1.8)))
+    drawn = generator.normal(now.mean(), now.std(ddof=1) / np.sqrt(2), 100_000) / generator.normal(
+        before.mean(), before.std(ddof=1) / np.sqrt(3), 100_000
+    )
+    assert detail["sd_seeds"] == pytest.approx(drawn.std(), rel=0.05)
+    assert detail["se"] ** 2 == pytest.approx(detail["se_samples"] ** 2 + detail["sd_seeds"] ** 2)
+    low, high = detail["interval"]
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, detail["freedom"]) * detail["se"])
+
+
+def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
+    """Seed 0 lacks a position, seed 1 another: only seed 2 and 3 say what a seed changes."""
+    generator = np.random.default_rng(13)
+    runs = [run_of(tmp_path, "M_i", seed) for seed in range(4)] + [run_of(tmp_path, "M_id")]
+    for number, hole in enumerate(paper.columns(1)):
+        for run in runs:
+            if run.base == "M_id" or run.config.seed != number:
+                write_quality(run, hole, np.full(9, 0.9), 27 + run.config.seed**2 + generator.normal(0, 1, 9))
+    detail = tried(runs, 1)["Landmarks help completion: M_id beats M_i"]["details"][1]
+    scores = [paper.score(1, column, "psnr_blended") for column in paper.columns(1)]
+    results = Results(runs[:4], MANIFEST)
+    assert "sd_seeds" not in detail and len(results.values("M_i", scores[0])) == 3
+    for run in runs[:4]:
+        write_quality(run, "O3", np.full(9, 0.9), 27 + run.config.seed**2 + np.zeros(9))
+        write_quality(run, "O4", np.full(9, 0.9), 27 + run.config.seed**2 + np.zeros(9))
+    detail = tried(runs, 1)["Landmarks help completion: M_id beats M_i"]["details"][1]
+    by_seed = [np.mean([results.seeds("M_i", score)[seed].value for score in scores]) for seed in (2, 3)]
+    assert detail["sd_seeds"] == pytest.approx(np.std(by_seed, ddof=1) / np.sqrt(2))
 
 
 def test_the_seeds_variance_is_part_of_the_error(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""How a table of the paper reads, in Markdown and on the report's page. Knows nothing but the table's JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+Cell = dict[str, Any]
+
+NOTHING: Final = "–"
+SIGNIFICANT: Final = 1.96  # standard errors
+STARS: Final = "*, **, ***: p < 0.05, 0.01, 0.001 (two-sided, paired over the same test samples)."
+# By the numbers of a cell; Tables 2 and 3 have one, without a name.
+_CAPTIONS: Final[dict[int, dict[str, str]]] = {
+    1: {
+        "ssim_blended": "SSIM (%), Poisson blended",
+        "psnr_blended": "PSNR (dB), Poisson blended",
+        "ssim": "SSIM (%), not blended",
+        "psnr": "PSNR (dB), not blended",
+    },
+    2: {"": "Dice (%), block holes"},
+    3: {"": "landmark error (pixels), block holes"},
+}
+# Above all decibels and pixels of the paper, which have two digits, and below all its percent, which have one.
+_PERCENT: Final = 40.0
+
+
+def parts(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str, dict[str, Cell]]]]:
+    """(caption, {model: {column: cell}}) of what is shown as one table: a number each of Table 1."""
+    return [
+        (
+            caption,
+            {m: {c: cell[kind] if kind else cell for c, cell in row.items()} for m, row in table["cells"].items()},
+        )
+        for kind, caption in _CAPTIONS[number].items()
+    ]
+
+
+def printed(cell: Cell) -> str:
+    """The paper's number with the paper's digits."""
+    return f"{cell['paper']:.{2 if cell['paper'] < _PERCENT else 1}f}"
+
+
+def ours(cell: Cell) -> str:
+    error = "" if cell["se"] is None else f" ± {cell['se']:.2f}"
+    return NOTHING if cell["ours"] is None else f"{cell['ours']:.2f}{error}"
+
+
+def change(cell: Cell) -> str:
+    """Ours minus the paper's."""
+    return NOTHING if cell["ours"] is None else f"{cell['ours'] - cell['paper']:+.2f}".replace("-", "−")
+
+
+def is_significant(cell: Cell) -> bool:
+    """Whether ours differs from the paper by more than chance over the test samples allows."""
+    if cell["ours"] is None or cell["se"] is None:
+        return False
+    return bool(abs(cell["ours"] - cell["paper"]) > SIGNIFICANT * cell["se"])
+
+
+def sizes(pixels: Mapping[str, int]) -> str:
+    """ "SII at 64x64 pixels, the others at 128x128", by the side of each model's pictures; nothing where all are the same."""
+    (usual, _), *others = Counter(pixels.values()).most_common() or [(0, 0)]
+    odd = [f"{', '.join(m for m, one in pixels.items() if one == side)} at {side}x{side} pixels" for side, _ in others]
+    return f"{', '.join(odd)}, the others at {usual}x{usual}" if odd else ""
