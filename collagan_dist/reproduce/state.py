@@ -25,17 +25,25 @@ def check(run: Run, manifest: str) -> None:
 
     A training is free to grow longer; a reproduction is not, for when losses join, stages begin and learning rates fall hangs on its length.
     """
-    now = _learned(configuration.identity(run.config, manifest), configuration.dump(run.config))
     for _, folder in sorted(_checkpoints(run), reverse=True):
         try:
             state = json.loads((folder / "state.json").read_bytes())
             then = _learned(state["identity"], state["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
+        now = _learned(_identity(run, manifest), configuration.dump(run.config))
         if changes := configuration.differences(then, now):
             lines = "\n  ".join([f"{run.folder}: was trained by another configuration:", *changes])
             raise CheckpointError(f"{lines}\ngive the options of the first time, another --out, or remove {run.folder}")
         return
+
+
+def _identity(run: Run, manifest: str) -> dict[str, Any]:
+    if run.config.model.name != "gfc":
+        return configuration.identity(run.config, manifest)
+    from collagan_dist.training.run_folder import identity  # which reads the parser's weights
+
+    return identity(run.config, manifest)
 
 
 def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
