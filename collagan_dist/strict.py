@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collagan_dist.errors import ConfigError
 
-Lines = Mapping[tuple[str, ...], int]
+# Where a key stands: its line, or what gave it in place of the file.
+Lines = Mapping[tuple[str, ...], int | str]
 M = TypeVar("M", bound="Section")
 
 
@@ -34,7 +35,7 @@ def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines |
 def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
     path = tuple(str(part) for part in error["loc"])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-    place = f"{where}:{line}" if line else where
+    place = line if isinstance(line, str) else f"{where}:{line}" if line else where
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key {key}; {_hint(model, path)}"

@@ -69,3 +69,10 @@ def test_references_and_tags_are_refused(text: str) -> None:
 def test_one_weight_may_be_given_alone() -> None:
     weights = config.load_config("stable", "M_is", ["loss.weights.inpainting.rec=30"]).loss.weights
     assert (weights["inpainting"].adv, weights["inpainting"].rec, weights["segmentation"].rec) == (0.8, 30.0, 200.0)
+
+
+def test_a_bad_setting_is_blamed_on_the_command_line() -> None:
+    with pytest.raises(ConfigError, match=r"^--set evaluate.noise=maybe: evaluate.noise: "):
+        config.load_config("stable", None, ["evaluate.noise=maybe"])
+    with pytest.raises(ConfigError, match=r"^--set model.widths.generater=4: unknown key .*did you mean generator"):
+        config.load_config("stable", None, ["model.widths.generater=4"])

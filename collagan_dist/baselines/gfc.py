@@ -19,6 +19,7 @@ is over all pixels, against the classes that the parser gives the original.
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +118,8 @@ def load_parser(folder: str | None) -> Parser:
     config = read_config(Path(folder))
     if (Path(folder) / "requeue").exists():  # a run that stopped before its end
         raise ConfigError(
-            f"model.gfc.parser: {folder} was stopped before its end; finish it first: collagan train {folder}/config.yaml --run {folder}"
+            f"model.gfc.parser: {folder} was stopped before its end; finish it first: "
+            f"collagan train {quote(folder + '/config.yaml')} --run {quote(folder)}"
         )
     if "segmentation" not in config.model.tasks:
         raise ConfigError(

@@ -24,10 +24,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blend", choices=("none", "poisson"), default="none", help="Poisson blending (default: %(default)s)"
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change a key, as evaluate.search.steps=200 (SII)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.training.complete import complete
 
-    results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole, args.blend)
+    results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole, args.blend, args.set)
     print(f"{args.out}: {len(results)} picture(s) completed; see {results[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 from collagan_dist.commands.progress import workers
 
@@ -25,5 +26,5 @@ def run(args: argparse.Namespace) -> None:
     with progress("drawing", "faces") as advance:
         draw_faces(Path(args.out), args.count, args.seed, args.workers, lambda done: advance(done, args.count))
     print(
-        f"{args.out}: {args.count} faces of seed {args.seed}; next: collagan pack shards/drawn.yaml --root {args.out}"
+        f"{args.out}: {args.count} faces of seed {args.seed}; next: collagan pack shards/drawn.yaml --root {quote(str(args.out))}"
     )

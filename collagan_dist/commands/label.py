@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _tell(done: Labelled, photos: Photographs, root: Path) -> None:
     labels = maps.relative_to(root.resolve()) if maps.is_relative_to(root.resolve()) else maps
     print(
         f"{photos.maps}: {done.written + done.kept} label maps{kept}; "
-        f"next: collagan pack shards/{photos.dataset}.yaml --root {root} --set labels={labels}"
+        f"next: collagan pack shards/{photos.dataset}.yaml --root {quote(str(root))} --set labels={quote(str(labels))}"
     )
 
 

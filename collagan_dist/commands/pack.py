@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from collagan_dist.commands.progress import workers
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         )
     else:
         print(
-            f"{manifest.folder}: done in {time.monotonic() - began:.0f} s; next: collagan train demo --data {manifest.folder}"
+            f"{manifest.folder}: done in {time.monotonic() - began:.0f} s; next: collagan train demo --data {quote(str(manifest.folder))}"
         )
 
 

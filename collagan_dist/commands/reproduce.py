@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 from pathlib import Path
 
 HELP = "the paper again: train its models, write its tables and figures beside ours; the same command continues"
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int | None:
         args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks
     )
     if args.dry_run:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what it timed with is removed
         from collagan_dist.commands.tables import plan_table
         from collagan_dist.reproduce.estimate import estimate
 

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
         command = _command(world.launcher, world.local_size)
         steps = train(config, folder, world, stop, command, args.allow_config_change)
     if world.is_main:
-        print(f"{folder}: {steps} steps done; next: collagan evaluate {folder} && collagan report {folder}")
+        name = shlex.quote(str(folder))
+        print(f"{folder}: {steps} steps done; next: collagan evaluate {name} && collagan report {name}")
 
 
 def _default_run(source: str, config: Config) -> Path:

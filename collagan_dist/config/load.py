@@ -35,13 +35,14 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     Raises ConfigError naming file, line and key.
     """
     text, where = _read_source(source)
-    tree, lines = yaml_strict.load(text, where)
+    tree, found = yaml_strict.load(text, where)
+    lines: dict[tuple[str, ...], int | str] = {**found}
     if model is not None:
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
         key, value = yaml_strict.assignment(item)
         _put(tree, key, value)
-        lines = {path: line for path, line in lines.items() if path[: len(key)] != key}
+        lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}
     if shards is not None:
         _put(tree, ("data", "shards"), shards)
     return validate(tree, where, lines)
@@ -103,7 +104,7 @@ def _read_source(source: str) -> tuple[str, str]:
         near = difflib.get_close_matches(source, presets(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"there is no preset {source!r}{hint} Presets: {', '.join(presets())}; a file must end in .yaml"
+            f"there is no preset {source!r}{hint or '.'} Presets: {', '.join(presets())}; a file must end in .yaml"
         )
     return resources.files("collagan_dist.presets").joinpath(f"{source}.yaml").read_text(), f"preset {source}"
 

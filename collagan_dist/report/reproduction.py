@@ -16,11 +16,11 @@ from collagan_dist.reproduce import cells
 _TABLES = (1, 2, 3)
 _FIGURES = {
     1: "Completion with and without collaborative learning: (a) original, (b) masked, (c) with, (d) without; "
-    "and the labels that were found, over (c).",
+    "and below it in the paper, the labels that were found, over (c).",
     3: "(a) Original, (b) masked, (c) the output as it comes, (d) the composite of eq. 5, of the inpainting-concentrated model.",
     4: "Completion by models with different tasks.",
-    5: "Completion by ours and by others, Poisson blended: (a) original, (b) masked, (c) ours, (d) CE, (e) SII, (f) GFC, which needs "
-    "square holes and has none in the noise. Columns for noise show models that were trained with it.",
+    5: "Completion by ours and by others, Poisson blended: (a) original, (b) masked, (c) ours, (d) CE, (e) SII, (f) GFC, which cannot "
+    "be trained with noise. Columns for patterns show models that were trained with blocks, those for noise models that were trained with it.",
     6: "The last layer that all tasks share, features through the skip connection left out, each map by its own range: (a) the picture, "
     "(b) with three tasks, (c) with one.",
 }
@@ -89,7 +89,12 @@ def _tables(folder: Path, number: int) -> list[Table]:
     return [
         _table(f"Table {number}: {caption}", table, by_model, "rows" if number == 1 else "columns")
         for caption, by_model in cells.parts(number, table)
-    ]
+    ] + [_baselines(caption, rows, table["columns"]) for caption, rows in cells.baselines(table)]
+
+
+def _baselines(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
+    body = tuple((formats.words(name), tuple(map(Cell, values))) for name, values in rows.items())
+    return Table(caption, ("Completion", *columns), body, compact=True)
 
 
 def _table(caption: str, table: dict[str, Any], by_model: dict[str, Any], down: str) -> Table:

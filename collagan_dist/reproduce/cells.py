@@ -37,6 +37,24 @@ def parts(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str, di
     ]
 
 
+def baselines(table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
+    """(caption, {trivial completion: its numbers by column}) of Table 1, where they were scored."""
+    found = table.get("baselines", {})
+    counts = {at["samples"] for by_column in found.values() for at in by_column.values()}
+    on = f"{'/'.join(map(str, sorted(counts)))} samples"
+    return [
+        (
+            f"Trivial completions of the same holes, {_CAPTIONS[1][kind]}, {on}",
+            {
+                name: [f"{row[c][kind]:.2f}" if c in row else NOTHING for c in table["columns"]]
+                for name, row in found.items()
+            },
+        )
+        for kind in ("ssim", "psnr")
+        if found
+    ]
+
+
 def printed(cell: Cell) -> str:
     """The paper's number with the paper's digits."""
     return f"{cell['paper']:.{2 if cell['paper'] < _PERCENT else 1}f}"

@@ -154,7 +154,7 @@ def _last(entry: dict[str, Any], results: Results) -> Found:
 def _hole(entry: dict[str, Any], results: Results) -> Found:
     height, width = paper.paper()["hole"]
     sizes = results.hole_sizes(paper.score(1, column, "psnr") for column in paper.columns(1))
-    said = f"{height}x{width}"
+    said = f"{height}x{width} (near: within {_HOLE_TOLERANCE:.0%})"
     if len(sizes) < len(paper.columns(1)):
         return {"paper": said, "ours": None, "verdict": MISSING, "details": []}
     h, w = (fmean(side) for side in zip(*sizes, strict=True))

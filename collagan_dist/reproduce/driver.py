@@ -11,9 +11,11 @@ from typing import Any
 
 from collagan_dist import config as configuration
 from collagan_dist import files, yaml_strict
+from collagan_dist.contract import World
 from collagan_dist.data import places
 from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, Interrupted
+from collagan_dist.data.order import check_batch
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted
 from collagan_dist.reproduce import claims, plan, state, tables
 from collagan_dist.reproduce.lock import at_work
 from collagan_dist.reproduce.plan import Options, Run
@@ -29,12 +31,20 @@ def prepare(options: Options) -> tuple[list[Run], Manifest]:
     manifest = read_manifest(places.find(options.data, first.data.cache))
     samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
     if not samples or not manifest.splits.get("test"):
-        raise ConfigError(f"{options.data}: needs the splits {first.data.split!r} and 'test'; pack both")
+        raise DataError(f"{options.data}: needs the splits {first.data.split!r} and 'test'; pack both")
+    if first.model.name != "collagan":
+        raise ConfigError(
+            f"{options.config}: is a configuration of {first.model.name}; reproduce sets the peers up itself"
+        )
     runs = plan.make_plan(options, samples)
+    if not runs:
+        raise ConfigError("--tables and --figures: name at least one")
+    for run in runs:
+        check_batch(samples, run.config.schedule.batch, World(size=options.ranks or 1))
     for run in runs:
         state.check(run, manifest.hash)
     for item, names in plan.not_applied(options, runs).items():
-        _say(f"--set {item}: not for {', '.join(names)}, which keep what is published or have no such task")
+        _say(f"--set {item}: not for {', '.join(names)} (another task's, or the published settings of a peer)")
     return runs, manifest
 
 
@@ -51,7 +61,7 @@ def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
             ) from None
         failed = [one for one in outcomes if one.reason is not None]
         results = Results(runs, manifest.hash)
-        missing = write_tables(options, results)
+        missing = write_tables(options, results, about(options, runs, manifest))
         failed += _figures(options, runs, stop)
         _report(options)
     for one in failed:
@@ -144,16 +154,29 @@ def _shared(data: str) -> str:
     return data if "://" in data else str(Path(data).absolute())
 
 
-def write_tables(options: Options, results: Results) -> int:
+def about(options: Options, runs: list[Run], manifest: Manifest) -> str:
+    """What was trained and on what was scored: a rehearsal is to be seen as one."""
+    config, test = runs[0].config, manifest.samples("test")
+    steps = " or ".join(f"{n:,}" for n in sorted({run.steps for run in runs}))
+    scored = f"{min(config.evaluate.samples or test, test):,}"
+    return (
+        f"{options.config} at scale {options.scale:g}: {steps} steps of {config.schedule.batch}, "
+        f"{config.data.image_size}x{config.data.image_size} pixels, "
+        f"trained on {manifest.samples(config.data.split):,} and scored on {scored} samples "
+        f"of {Path(options.data).name} ({manifest.dataset}). The paper trains 20 epochs of 162,770 pictures of 128x128."
+    )
+
+
+def write_tables(options: Options, results: Results, about: str) -> int:
     """tableN.json, tableN.md, claims.json and claims.md of what is scored; how many numbers wait for a run or an evaluation."""
     missing = 0
     for number in options.tables:
-        table = tables.make_table(number, results)
+        table = {"about": about, **tables.make_table(number, results)}
         missing += tables.missing(number, results)
         files.write_json(options.out / f"table{number}.json", table)
         files.write_text(options.out / f"table{number}.md", tables.markdown(number, table))
     found = claims.try_claims(results, options.tables)
-    note = claims.seeds_note(results, options.tables)
+    note = f"{about} {claims.seeds_note(results, options.tables)}"
     files.write_json(options.out / "claims.json", {"note": note, "claims": found})
     files.write_text(options.out / "claims.md", tables.claims_markdown(found, note))
     return missing

@@ -63,7 +63,7 @@ def missing(number: int, results: Results) -> int:
 
 def markdown(number: int, table: dict[str, Any]) -> str:
     """Every cell as paper / ours ± se / difference. Models are columns in Tables 2 and 3, as in the paper."""
-    lines = [f"# Table {number}", "", _LEGEND, ""]
+    lines = [f"# Table {number}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
     lines += [_plain(table["note"]), ""] if "note" in table else []
     for title, by_model in cells.parts(number, table):
         across, down = table["columns"], table["rows"]
@@ -78,6 +78,11 @@ def markdown(number: int, table: dict[str, Any]) -> str:
             f"|---|{'---|' * len(across)}",
         ]
         lines += [f"| {_name(row)} | {' | '.join(grid[row, column] for column in across)} |" for row in down]
+        lines += [""]
+    for title, rows in cells.baselines(table):
+        across = table["columns"]
+        lines += [f"## {title}", "", f"| | {' | '.join(across)} |", f"|---|{'---|' * len(across)}"]
+        lines += [f"| {_name(name)} | {' | '.join(values)} |" for name, values in rows.items()]
         lines += [""]
     return "\n".join(lines)
 

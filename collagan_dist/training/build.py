@@ -25,7 +25,7 @@ from collagan_dist.tasks.base import Task
 
 _MEAN_SAMPLES = 256  # from which the targets' means are taken, in batches whose size no world size changes
 _MEAN_BATCH = 16
-_TEST_SEED = 0  # of holes and fills at test: all models meet the same ones, whatever their own seed
+TEST_SEED = 0  # of holes and fills at test: all models meet the same ones, whatever their own seed
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Setup:
         return View(
             image_size=size if training else config.evaluate.size or size,
             hole=hole or config.hole.kind,
-            seed=config.seed if training else _TEST_SEED,
+            seed=config.seed if training else TEST_SEED,
             augment=config.data.augment if training else None,
             points=any(task.needs_points for task in self.tasks.values()),
             labels=any(task.needs_labels for task in self.tasks.values()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +23,7 @@ from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
+from collagan_dist.training.build import TEST_SEED
 from collagan_dist.training.evaluate import BLENDS
 from collagan_dist.training.grids import draw_grid, png
 from collagan_dist.training.methods import load_predictor
@@ -32,12 +33,14 @@ from collagan_dist.training.run_folder import read_config
 OVERLAY = 0.45  # opacity of label colours over the completed picture
 
 
-def complete(run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none") -> list[Path]:
+def complete(
+    run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none", sets: Sequence[str] = ()
+) -> list[Path]:
     """Complete a picture or a folder of them; the sheets, one a picture, in the order of names.
 
     Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png.
     """
-    config = read_config(run)
+    config = read_config(run, sets=sets)
     pictures = _sources(source)
     if blend != "none" and "inpainting" not in config.model.tasks:
         raise ConfigError(
@@ -82,16 +85,16 @@ def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch
     """The picture as a batch of one. All its randomness hangs on its name, so results repeat."""
     size = config.data.image_size
     try:
-        pixels = _square(read_picture(str(path)).pixels_HW3, size)
+        whole = read_picture(str(path)).pixels_HW3
     except Unusable as error:
         raise DataError(f"{path}: {error}") from None
-    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
+    image = torch.from_numpy(_square(whole, size)).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
     uid = np.array([counter.name_id(path.stem)])
-    keys = torch.from_numpy(counter.sample_keys(config.seed, -1, uid)).to(device)
+    keys = torch.from_numpy(counter.sample_keys(TEST_SEED, -1, uid)).to(device)
     if hole in holes.HOLES:
         kind, mask = hole, holes.HOLES[hole](keys, size, Places(fixed=config.evaluate.fixed))
     else:
-        kind, mask = "given", _read_hole(hole, size).to(device)
+        kind, mask = "given", _read_hole(hole, size, whole.shape[:2]).to(device)
     filled = holes.occlude(image, mask, kind, keys, config.hole.fill)
     return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)
 
@@ -109,10 +112,17 @@ def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.
     return cv2.resize(square, (size, size), interpolation=method)
 
 
-def _read_hole(path: str, size: int) -> torch.Tensor:
+def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
+    """The hole of a picture of (height, width): one of the picture's own shape is cut like it, a square one is of that cut."""
     mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise DataError(f"{path}: is no picture; a hole is a PNG, white where the face is to be completed")
+    height, width = mask.shape
+    if height != width and height * picture[1] != width * picture[0]:
+        raise DataError(
+            f"{path}: is {width}x{height}, of another shape than the picture ({picture[1]}x{picture[0]}); give a hole of the picture's "
+            "shape, or a square one for its centre square"
+        )
     return torch.from_numpy(_square(mask, size, cv2.INTER_NEAREST) > 127)[None, None]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -126,6 +127,10 @@ class RunFolder:
             files.write_text(self.path / "requeue", "")
 
 
+# Keys that say nothing of what a model learned.
+_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
+
+
 def identity(config: Config, manifest_hash: str) -> dict[str, Any]:
     """What a run learns, with the sha256 of its parser's weights where it has one (GFC)."""
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
@@ -134,7 +139,13 @@ def identity(config: Config, manifest_hash: str) -> dict[str, Any]:
 
 
 def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:
-    """The configuration of a run folder or an exported one; a run's shards are found from any folder. Raises ConfigError."""
+    """The configuration of a run folder or an exported one; a run's shards are found from any folder.
+
+    `sets` change how the model is looked at; what it learned cannot be changed. Raises ConfigError.
+    """
+    for item in sets:
+        if not item.startswith(_CHANGEABLE):
+            raise ConfigError(f"--set {item}: only how a model is looked at can be changed here: evaluate.*, runtime.*")
     path = model / "config.yaml"
     if not path.is_file():
         raise ConfigError(
@@ -189,7 +200,7 @@ def read_scored(model: Path) -> Scored:
     newest = checkpoint.load_latest(model / "checkpoints", _warn)
     if newest is None:
         raise CheckpointError(
-            f"{model}: holds no checkpoint yet; train it first: collagan train {model / 'config.yaml'} --run {model}"
+            f"{model}: holds no checkpoint yet; train it first: collagan train {quote(str(model / 'config.yaml'))} --run {quote(str(model))}"
         )
     name = "ema" if "ema" in newest.tensors else "generator"
     file = newest.path / f"{name}.safetensors"

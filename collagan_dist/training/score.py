@@ -13,7 +13,6 @@ from collagan_dist import files
 from collagan_dist.config import Config
 from collagan_dist.config import dump as plain
 from collagan_dist.contract import POSITIONS, World
-from collagan_dist.errors import ConfigError
 from collagan_dist.runtime.metrics import finite
 from collagan_dist.training.build import Setup, build, open_shards
 from collagan_dist.training.evaluate import BLENDS, Evaluation, evaluate
@@ -26,7 +25,6 @@ _SHEET_ROWS = 12
 _SEARCHED_ROWS = 4  # of a model that searches at test, while the other ranks wait
 # Keys of `evaluate` that change numbers; a result says which it was made with.
 SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
-_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
 
 
 def score(
@@ -42,9 +40,6 @@ def score(
 
     With the split `test`, the run's own kind of hole and no `sets` they are also RUN/metrics.json.
     """
-    for item in sets:
-        if not item.startswith(_CHANGEABLE):
-            raise ConfigError(f"--set {item}: only how a model is looked at can be changed here: evaluate.*, runtime.*")
     config = read_config(run, shards, sets)
     manifest = open_shards(config)
     own = config.evaluate.hole or config.hole.kind

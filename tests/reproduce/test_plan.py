@@ -10,8 +10,8 @@ from collagan_dist.config import Cache, dump, load_config, model_label
 from collagan_dist.contract import POSITIONS
 from collagan_dist.data import places
 from collagan_dist.data.manifest import Manifest
-from collagan_dist.errors import ConfigError
-from collagan_dist.reproduce.driver import prepare
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.reproduce.driver import about, prepare
 from collagan_dist.reproduce.plan import Options, Run, chains, make_plan, not_applied
 
 CELEBA = 162_770
@@ -160,6 +160,32 @@ def test_the_data_sets_own_settings_count_from_the_first_look(shards: Manifest, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("collagan_dist.reproduce.driver.places.find", noted)
-        sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2")
+        sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2", "schedule.batch=4")
         prepare(Options("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
     assert [cache.folder for cache in seen] == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"config": "sii"}, ConfigError, "sii: is a configuration of sii"),
+        ({"sets": ("schedule.batch=64",)}, DataError, "the split has 48 samples"),
+        ({"ranks": 3}, ConfigError, "cannot be shared evenly by 3 ranks"),
+        ({"tables": (), "figures": ()}, ConfigError, "name at least one"),
+    ],
+)
+def test_what_can_never_start_is_refused_at_once(
+    shards: Manifest, tmp_path: Path, options: dict, error: type[Exception], message: str
+) -> None:
+    given = {"config": "stable", "tables": (3,), "figures": (), "sets": ("schedule.batch=4",), **options}
+    with pytest.raises(error, match=message):
+        prepare(Options(data=str(shards.folder), out=tmp_path / "out", **given))
+
+
+def test_what_was_done_is_told(shards: Manifest, tmp_path: Path) -> None:
+    sets = ("schedule.steps=40", "schedule.batch=4", "data.image_size=32", "evaluate.samples=5")
+    options = Options("stable", str(shards.folder), tmp_path / "out", (3,), (), scale=0.1, sets=sets)
+    told = about(options, *prepare(options))
+    assert told.startswith(
+        "stable at scale 0.1: 4 steps of 4, 32x32 pixels, trained on 48 and scored on 5 samples of packed"
+    )

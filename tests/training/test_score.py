@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from collagan_dist.config import to_yaml
 from collagan_dist.contract import World
 from collagan_dist.data.manifest import Manifest
-from collagan_dist.errors import ConfigError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.tasks.segmentation import dice
 from collagan_dist.training.complete import complete
 from collagan_dist.training.loop import train
@@ -125,6 +126,20 @@ def test_batch_statistics_of_one_sample_are_the_running_ones(run: Path) -> None:
     ((batch, _),) = score(run, World(), sets=[*sets, "evaluate.batch_norm=batch"])
     ((running, _),) = score(run, World(), sets=sets)
     assert batch["psnr"] == running["psnr"]
+
+
+def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(run: Path, tmp_path: Path) -> None:
+    done = {}
+    for name, (height, width) in {"photo": (48, 36), "whole": (96, 72), "square": (20, 20), "wrong": (20, 50)}.items():
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[height // 4 : height // 2] = 255
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    for name in ("whole", "square"):
+        (done[name],) = complete(run, tmp_path / "photo.png", tmp_path / name, str(tmp_path / f"{name}.png"))
+    with pytest.raises(DataError, match=r"is 50x20, of another shape than the picture \(36x48\)"):
+        complete(run, tmp_path / "photo.png", tmp_path / "out", str(tmp_path / "wrong.png"))
+    with pytest.raises(ConfigError, match="only how a model is looked at"):
+        complete(run, tmp_path / "photo.png", tmp_path / "out", sets=["seed=3"])
 
 
 def test_unknown_holes_are_refused(run: Path) -> None:
