@@ -94,7 +94,8 @@ def test_trivial_baselines_stand_beside_the_rows(printed: list[Run], tmp_path: P
 
 def test_rows_scored_at_another_size_are_noted(printed: list[Run], tmp_path: Path) -> None:
     """By what each run is scored at: evaluate.size where it is given."""
-    sizes = {"SII": {"data": {"image_size": 32}, "evaluate": {"size": 64}}}
+    model = {"name": "sii", "tasks": ["inpainting"], "concentrated": False, "output_bias": "zero"}
+    sizes = {"SII": {"model": model, "data": {"image_size": 32}, "evaluate": {"size": 64}}}
     runs = [run_of(tmp_path, model, **sizes.get(model, {})) for model in paper.rows(1)]
     table = tables.make_table(1, Results(runs, MANIFEST))
     assert table["note"].endswith(": SII at 64x64 pixels, the others at 128x128.")
