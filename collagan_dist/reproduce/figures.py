@@ -98,8 +98,8 @@ def _figure1(shoot: Shoot) -> Any:
         "(a) original",
         "(b) masked",
         "(c) with\ncollaboration",
-        "(d) top: without\ncollaboration",
-        "(d) bottom: labels\nover (c)",
+        "(d) top:\nwithout it",
+        "(d) bottom:\nlabels over (c)",
     ]
     return _columns(columns, titles)
 
