@@ -160,7 +160,7 @@ def about(options: Options, runs: list[Run], manifest: Manifest) -> str:
     steps = " or ".join(f"{n:,}" for n in sorted({run.steps for run in runs}))
     scored = f"{min(config.evaluate.samples or test, test):,}"
     return (
-        f"{options.config} at scale {options.scale:g}: {steps} steps of {config.schedule.batch}, "
+        f"{Path(options.config).stem} at scale {options.scale:g}: {steps} steps of {config.schedule.batch}, "
         f"{config.data.image_size}x{config.data.image_size} pixels, "
         f"trained on {manifest.samples(config.data.split):,} and scored on {scored} samples "
         f"of {Path(options.data).name} ({manifest.dataset}). The paper trains 20 epochs of 162,770 pictures of 128x128."
