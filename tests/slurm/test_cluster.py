@@ -78,8 +78,9 @@ def test_it_ends_with_the_tests_that_are_killed(how: signal.Signals) -> None:
     """Ctrl-C in the middle leaves nothing; even kill -9 leaves no process, only files."""
     before = traces()
     owner = subprocess.Popen(
-        [sys.executable, "-c", ALONE], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+        [sys.executable, "-c", ALONE], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests that run in the background ignore it
+    )  # fmt: skip
     assert owner.stdout
     folder = owner.stdout.readline().strip()
     assert len(traces()["processes"] - before["processes"]) >= 8
