@@ -215,7 +215,7 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
     from collagan_dist.training.build import build
 
     settings = {
-        "model": {"tasks": ["inpainting"]},
+        "model": {"name": "sii", "tasks": ["inpainting"], "concentrated": False, "output_bias": "zero"},  # of any size
         "data": {"image_size": 32, "face_square": 2.5},
         "hole": {"fill": "mean"},
         "evaluate": {"positions": "fixed", "size": 64, "fixed": dict(FIXED_POSITIONS, O2=(1, 2, 3, 4))},
