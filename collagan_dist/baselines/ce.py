@@ -15,7 +15,7 @@ from collagan_dist.baselines.layers import Unconditional, ladder
 from collagan_dist.config import Config
 from collagan_dist.contract import Batch
 from collagan_dist.errors import ConfigError
-from collagan_dist.models.generator import _initialize
+from collagan_dist.models.generator import initialize
 from collagan_dist.tasks.base import Task
 from collagan_dist.training.step import Step, Values
 
@@ -43,7 +43,7 @@ class ContextEncoder(nn.Module):
             ),
             nn.ConvTranspose2d(outwards[-1], 3, 4, 2, 1, bias=False),
         )
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """`keys_B2` is not looked at: there is no noise."""
@@ -57,7 +57,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = ladder(size, _INNERMOST, 8 * width, width)
         self.layers = nn.Sequential(*_halvings([3, *widths]), nn.Conv2d(widths[-1], 1, _INNERMOST, bias=False))
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
         return self.layers(picture_B3HW)

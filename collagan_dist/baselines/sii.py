@@ -19,7 +19,7 @@ from collagan_dist import counter, objective
 from collagan_dist.baselines.layers import Unconditional, ladder
 from collagan_dist.config import Config, Search
 from collagan_dist.contract import Batch
-from collagan_dist.models.generator import _initialize
+from collagan_dist.models.generator import initialize
 from collagan_dist.tasks.base import Task
 from collagan_dist.training.predict import Predictor
 from collagan_dist.training.step import Step, Values, frozen
@@ -40,7 +40,7 @@ class Generator(nn.Module):
         for cin, cout in itertools.pairwise(widths):
             layers += [nn.ConvTranspose2d(cin, cout, 5, 2, 2, 1), nn.BatchNorm2d(cout), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1))
-        self.apply(_initialize)
+        self.apply(initialize)
         nn.init.normal_(self.project.weight, 0.0, 0.02)
         nn.init.zeros_(self.project.bias)
 
@@ -63,7 +63,7 @@ class Discriminator(nn.Module):
         for cin, cout in itertools.pairwise(widths):
             layers += [nn.Conv2d(cin, cout, 5, 2, 2), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
-        self.apply(_initialize)
+        self.apply(initialize)
         self.output = nn.Linear(widths[-1] * _INNERMOST**2, 1)
         nn.init.normal_(self.output.weight, 0.0, 0.02)
         nn.init.zeros_(self.output.bias)

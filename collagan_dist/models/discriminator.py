@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from collagan_dist.models.generator import _initialize
+from collagan_dist.models.generator import initialize
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -34,7 +34,7 @@ class Discriminator(nn.Module):
             layers += [convolution, nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
         del layers[1]  # the first layer's normalization
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, strides[-1], 1))
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def forward(self, input_B3HW: torch.Tensor, y_BCHW: torch.Tensor) -> torch.Tensor:
         return self.layers(torch.cat([input_B3HW, y_BCHW], dim=1))

@@ -35,7 +35,7 @@ class Generator(nn.Module):
         )
         self.output = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1)
         self.noise = noise
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """`keys_B2` are the samples' random keys: dropout is a function of them, not of a generator state."""
@@ -83,7 +83,7 @@ def _up(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), nn.BatchNorm2d(cout))
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """DCGAN's start: weights N(0, 0.02), normalization N(1, 0.02)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)

@@ -52,8 +52,8 @@ def draw_figure(number: int, runs: Mapping[str, Run], data: str, out: Path) -> s
 
         try:
             files.write_bytes(path, _png(_FIGURES[number](shoot), key, f"Pictures of {note}." if note else ""))
-        except (CollaganError, NotImplementedError) as error:
-            return str(error) or type(error).__name__
+        except CollaganError as error:
+            return str(error)
     return f"not trained: {', '.join(missing)}" if missing else None
 
 

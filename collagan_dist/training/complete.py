@@ -24,7 +24,7 @@ from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.training.build import TEST_SEED
-from collagan_dist.training.evaluate import BLENDS
+from collagan_dist.training.evaluate import BLENDS, check_blends
 from collagan_dist.training.grids import draw_grid, png
 from collagan_dist.training.methods import load_predictor
 from collagan_dist.training.predict import Pictures
@@ -42,10 +42,7 @@ def complete(
     """
     config = read_config(run, sets=sets)
     pictures = _sources(source)
-    if blend != "none" and "inpainting" not in config.model.tasks:
-        raise ConfigError(
-            f"--blend {blend}: the model has no completions to blend, only {', '.join(config.model.tasks)}"
-        )
+    check_blends([blend], config.model.tasks)
     hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
     device = devices.pick_device(World())

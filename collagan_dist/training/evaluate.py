@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,8 +43,7 @@ def evaluate(
     docs/run-folder.md has the metrics. Baselines are computed on the first `baselines` samples, and
     `baselines_subset.model` repeats the model on those.
     """
-    if blends != ("none",) and "inpainting" not in setup.tasks:
-        raise ConfigError(f"--blend: the model has no completions to blend, only {', '.join(setup.tasks)}")
+    check_blends(blends, setup.tasks)
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
     count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
     few = min(baselines, count)
@@ -55,7 +54,8 @@ def evaluate(
     trivial: list[dict[str, Measured]] = []
     for batch in loader.batches(plain_plan(order.shares(count, setup.world), _BATCH)):
         ids += batch.ids_B.tolist()
-        sizes.append(hole_size(batch.hole_B1HW))
+        if hole in POSITIONS:
+            sizes.append(hole_size(batch.hole_B1HW))
         outputs = predictor(batch)
         for blend in blends:
             measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
@@ -88,6 +88,12 @@ def _blended(outputs: Pictures, batch: Batch) -> Pictures:
 
 # What becomes of a completion before it is scored.
 BLENDS: dict[str, Blend] = {"none": lambda outputs, batch: outputs, "poisson": _blended}
+
+
+def check_blends(blends: Sequence[str], tasks: Iterable[str]) -> None:
+    """Raises ConfigError when a model without completions is to blend some."""
+    if any(blend != "none" for blend in blends) and "inpainting" not in tasks:
+        raise ConfigError(f"--blend: the model has no completions to blend, only {', '.join(tasks)}")
 
 
 def _check(setup: Setup, damaged: list[Damaged]) -> None:
