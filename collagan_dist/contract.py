@@ -8,7 +8,7 @@ complement of the paper's M.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -137,3 +137,9 @@ class Batch:
     ids_B: np.ndarray
     epoch_B: np.ndarray
     keys_B2: torch.Tensor
+
+    def split(self, parts: int) -> list[Batch]:
+        """The batch in equal parts; `parts` divides B."""
+        size = len(self.ids_B) // parts
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        return [replace(self, **{n: v[i * size : (i + 1) * size] for n, v in fields.items()}) for i in range(parts)]

@@ -18,6 +18,7 @@ is over all pixels, against the classes that the parser gives the original.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -34,10 +35,12 @@ from collagan_dist.errors import ConfigError
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
-from collagan_dist.training.predict import generator_input, split_channels
+from collagan_dist.training.predict import Pictures, generator_input, split_channels
 from collagan_dist.training.run_folder import read_config, read_scored
-from collagan_dist.training.step import Step, Values, frozen
+from collagan_dist.training.step import Part, Step, Values, frozen
 
+# The discriminators, in the order in which the stages bring them in. They learn one by one: in the second stage the local one alone.
+JUDGES = ("local", "whole")
 _SMALLEST = 1e-4  # added to probabilities before their logarithm
 
 
@@ -140,63 +143,60 @@ class GFCStep(Step):
         own = {"loss/inpainting/adv_local": adv, "loss/inpainting/parsing": self.config.model.gfc.parsing}
         return super().lambdas() | own
 
-    def wrap_discriminators(self) -> None:
-        # One by one: in the second stage the local one learns alone.
-        both = self.networks.discriminators
-        self._judges = {name: self.engine.wrap(getattr(both, name)) for name in ("local", "whole")}
-
     def stage(self, number: int) -> int:
         """1: reconstruction; 2: and the local discriminator; 3: and the global one and the parser."""
         return 1 + sum(number >= share * self.total for share in self.config.model.gfc.stages)
 
-    def __call__(self, batch: Batch, number: int) -> Values:
+    def learn(self, parts: list[Part], number: int) -> Values:
         stage = self.stage(number)
-        output = self._generate(batch)["inpainting"]
-        done = composite(output, batch)
-        fakes = {"local": block_of(output, batch.hole_B1HW), "whole": done}
-        fakes = dict(list(fakes.items())[: stage - 1])
-        values: Values = {}
-        if fakes:
-            reals = {"local": block_of(batch.image_B3HW, batch.hole_B1HW), "whole": batch.image_B3HW}
-            values = self.judges_phase(reals, fakes, number)
-        values |= self.completion_phase(batch, output, fakes, done if stage == 3 else None, number)
-        self.networks.average(self.config.optim.ema)
-        return values
+        judges = JUDGES[: stage - 1]
+        values = self.judges_phase(judges, parts, number) if judges else {}
+        return values | self.completion_phase(judges, parts, number, parsed=stage == 3)
 
-    def judges_phase(self, reals: dict[str, torch.Tensor], fakes: dict[str, torch.Tensor], number: int) -> Values:
-        """The discriminators of `fakes` learn to tell them from `reals`."""
-        losses, values = [], {}
-        for name, pictures in fakes.items():
-            with self.engine.autocast():
-                real, fake = self._judges[name](reals[name], pictures.detach())
-            losses.append(objective.discriminator_term(real, fake))
-            values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
-            values[f"accuracy/inpainting{_SUFFIX[name]}"] = objective.accuracy(real, fake)
-        return values | self.update_discriminators(torch.stack(losses).sum(), number)
+    def judges_phase(self, judges: Sequence[str], parts: list[Part], number: int) -> Values:
+        """The discriminators at work learn to tell what G made from what there was."""
+        learners = [self.networks.learn_discriminators[name] for name in judges]
 
-    def completion_phase(
-        self,
-        batch: Batch,
-        output: torch.Tensor,
-        fakes: dict[str, torch.Tensor],
-        parsed: torch.Tensor | None,
-        number: int,
-    ) -> Values:
-        """G minimises L1, its adversarial terms at `fakes` and the parsing loss of the completed picture `parsed`."""
-        judges = self.networks.discriminators
+        def judged(part: Part) -> tuple[list[torch.Tensor], Values]:
+            reals, fakes = _seen(part.batch.image_B3HW, part.batch), self._fakes(part.batch, self.made(part))
+            losses, values = [], {}
+            for name, learner in zip(judges, learners, strict=True):
+                with self.engine.autocast():
+                    real, fake = learner(reals[name], fakes[name].detach())
+                losses.append(objective.discriminator_term(real, fake))
+                values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
+                values[f"accuracy/inpainting{_SUFFIX[name]}"] = objective.accuracy(real, fake)
+            return losses, values
+
+        return self.update_discriminators(learners, judged, parts, number)
+
+    def completion_phase(self, judges: Sequence[str], parts: list[Part], number: int, parsed: bool) -> Values:
+        """G minimises L1, its adversarial terms and, when `parsed`, the parsing loss of the completed picture."""
+        networks = self.networks.discriminators
         adv_weight, rec_weight = self.weights["inpainting"]
-        rec = self.reconstruction("inpainting", output, batch, batch.image_B3HW)
-        loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
-        for name, pictures in fakes.items():
-            with frozen(judges), self.engine.autocast():
-                (logits,) = getattr(judges, name)(pictures)
-            adv = objective.generator_term(logits, self.config.loss.adv)
-            loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
-        if parsed is not None and judges.parser is not None:
-            parsing = self._parsing(batch, parsed)
-            loss = loss + self.config.model.gfc.parsing * parsing
-            values["loss/inpainting/parsing"] = parsing.detach()
-        return values | {"loss/total": loss.detach()} | self.update_generator(loss, number)
+
+        def completed(part: Part) -> tuple[list[torch.Tensor], Values]:
+            batch, outputs = part.batch, self.taught(part)
+            fakes = self._fakes(batch, outputs)
+            rec = self.reconstruction("inpainting", outputs["inpainting"], batch, batch.image_B3HW)
+            loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
+            for name in judges:
+                with frozen(networks), self.engine.autocast():
+                    (logits,) = getattr(networks, name)(fakes[name])
+                adv = objective.generator_term(logits, self.config.loss.adv)
+                loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
+            if parsed and networks.parser is not None:
+                parsing = self._parsing(batch, fakes["whole"])
+                loss = loss + self.config.model.gfc.parsing * parsing
+                values["loss/inpainting/parsing"] = parsing.detach()
+            return [loss], values | {"loss/total": loss.detach()}
+
+        return self.update_generator(completed, parts, number)
+
+    def _fakes(self, batch: Batch, outputs: Pictures) -> Pictures:
+        """What each judge sees of G's: the block that was the hole as G made it, the whole composite."""
+        output = outputs["inpainting"]
+        return {"local": block_of(output, batch.hole_B1HW), "whole": composite(output, batch)}
 
     def _parsing(self, batch: Batch, completed: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the parser's classes for the original and its probabilities for the completed picture, over all pixels."""
@@ -206,6 +206,11 @@ class GFCStep(Step):
                 classes = parser(batch.image_B3HW).argmax(1, keepdim=True)  # type: ignore[operator]
             found = parser(completed)  # type: ignore[operator]
         return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
+
+
+def _seen(picture_B3HW: torch.Tensor, batch: Batch) -> Pictures:
+    """What each judge sees of a real picture."""
+    return {"local": block_of(picture_B3HW, batch.hole_B1HW), "whole": picture_B3HW}
 
 
 # How what is logged of each discriminator ends.

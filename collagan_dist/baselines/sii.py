@@ -22,7 +22,7 @@ from collagan_dist.contract import Batch
 from collagan_dist.models.generator import initialize
 from collagan_dist.tasks.base import Task
 from collagan_dist.training.predict import Predictor
-from collagan_dist.training.step import Step, Values, frozen
+from collagan_dist.training.step import Part, Step, Values, frozen
 
 _INNERMOST = 4
 _STREAM = 20  # of the counter, for z
@@ -91,22 +91,19 @@ class SIIStep(Step):
     It has nothing to learn but the adversarial part: schedule.adv_from is not looked at.
     """
 
-    def __call__(self, batch: Batch, number: int) -> Values:
-        outputs = self._generate(batch)
-        values = self.discriminator_phase(batch, {"inpainting": batch.image_B3HW}, outputs, number)
-        for update in range(self.config.model.sii.generator_updates):
-            if update:
-                outputs = self._generate(batch)
-            adv = self._adversarial(batch, outputs["inpainting"])
-            loss = self.weights["inpainting"][0] * adv
-            norm = self.update_generator(loss, number)
-        self.networks.average(self.config.optim.ema)
-        return values | {"loss/inpainting/adv": adv.detach(), "loss/total": loss.detach()} | norm
+    def learn(self, parts: list[Part], number: int) -> Values:
+        values = self.discriminator_phase(parts, number)
+        for _ in range(self.config.model.sii.generator_updates):
+            last = self.update_generator(self._adversarial, parts, number)
+        return values | last
 
-    def _adversarial(self, batch: Batch, output_B3HW: torch.Tensor) -> torch.Tensor:
+    def _adversarial(self, part: Part) -> tuple[list[torch.Tensor], Values]:
+        output_B3HW = self.taught(part)["inpainting"]
         with frozen(self.networks.discriminators), self.engine.autocast():
-            (logits,) = self.networks.discriminators(batch.input_B3HW, {"inpainting": output_B3HW})
-        return objective.generator_term(logits["inpainting"], self.config.loss.adv)
+            (logits,) = self.networks.discriminators(part.batch.input_B3HW, {"inpainting": output_B3HW})
+        adv = objective.generator_term(logits["inpainting"], self.config.loss.adv)
+        loss = self.weights["inpainting"][0] * adv
+        return [loss], {"loss/inpainting/adv": adv.detach(), "loss/total": loss.detach()}
 
 
 class SIIPredictor(Predictor):

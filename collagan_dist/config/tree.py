@@ -169,6 +169,8 @@ class Adam(Section):
     decay_from: Fraction = 1.0
     """Share of the steps after which the learning rate falls linearly, ending at decay_to times itself."""
     decay_to: Fraction = 1.0
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    """Largest L2 norm of a gradient, longer ones are shortened to it; 0 leaves them."""
 
 
 class Optim(Section):
@@ -190,21 +192,52 @@ class Schedule(Section):
 
 
 class Runtime(Section):
-    engine: Literal["plain", "ddp"] = "ddp"
-    """How ranks train together; one rank alone is always plain."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast: networks in bfloat16, logits, losses and optimizer in float32."""
+    engine: Literal["plain", "ddp", "deepspeed"] = "ddp"
+    """How ranks train together; one rank alone is plain unless this is deepspeed."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """DeepSpeed's ZeRO: 0 nothing, 1 optimizer state, 2 gradients too is shared out among ranks."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are autocast: networks in 16 bits, logits, losses and optimizer in float32; fp16 scales its losses."""
+    accumulate: Count = 1
+    """Parts in which a rank takes its share of a batch, one after the other, to save memory. Batch statistics are a part's."""
+    sync_bn: bool = False
+    """Batch statistics over all ranks (and one part of each) instead of a rank's own."""
+    compile: bool = False
+    """torch.compile the networks in training."""
     channels_last: bool = False
     """Memory layout of pictures and convolutions; faster with bf16."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a rank for the networks; 0 shares the machine's cores among its ranks."""
     timeout: Count = 300
-    """Seconds after which a collective operation is given up."""
+    """Seconds that ranks wait for one another in a step before the one that hangs is named and all stop."""
+    rendezvous_timeout: Count = 120
+    """Seconds that ranks wait for one another at the start."""
+    straggler: Annotated[float, Field(ge=0)] = 2.0
+    """A rank whose own part of a step takes this many times the others' median is named; 0 is never."""
+    fail_on_straggler: bool = False
+    """Stop, to be started again elsewhere, instead of only naming it."""
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> Runtime:
+        if self.zero_stage == 3:
+            raise ValueError(
+                "zero_stage: 3 shares out the parameters themselves, but each phase of a GAN step runs through the other network's "
+                "plain module, whose parameters would not be there; use 2 (networks of this size fit any GPU whole)"
+            )
+        if self.zero_stage and self.engine != "deepspeed":
+            raise ValueError(
+                f"zero_stage: {self.zero_stage} is DeepSpeed's; set engine to deepspeed, or zero_stage to 0"
+            )
+        return self
 
 
 class Checkpoint(Section):
     every: Count = 1000
+    """Steps between checkpoints; there is always one of the last step."""
     keep: Count = 3
+    """The newest so many stay."""
+    max_failures: Count = 3
+    """Checkpoints in a row that may fail to be written, as on a full disk, before the run stops (exit 5)."""
 
 
 # (top, left, height, width) in pixels of a 128x128 picture.

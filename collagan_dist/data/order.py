@@ -128,18 +128,23 @@ def total_steps(samples: int, batch: int, epochs: int) -> int:
     return -(-epochs * samples // batch)
 
 
-def check_batch(samples: int, batch: int, world: World) -> None:
-    """Refuse a global batch that the ranks cannot share or the data set cannot fill. The same verdict on all ranks."""
-    if batch % world.size:
-        below = batch - batch % world.size
-        near = [n for n in (below, below + world.size) if n >= 2 * world.size]
+def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
+    """Refuse a global batch that the ranks cannot share, each in so many parts (runtime.accumulate), or the data set cannot fill.
+
+    The same verdict on all ranks.
+    """
+    shares = world.size * parts
+    who = f"{world.size} ranks" if parts == 1 else f"{world.size} ranks in {parts} parts each (runtime.accumulate)"
+    if batch % shares:
+        below = batch - batch % shares
+        near = [n for n in (below, below + shares) if n >= 2 * shares]
         raise ConfigError(
-            f"schedule.batch: {batch} samples cannot be shared evenly by {world.size} ranks; set it to {' or '.join(map(str, near))}"
+            f"schedule.batch: {batch} samples cannot be shared evenly by {who}; set it to {' or '.join(map(str, near))}"
         )
-    if batch // world.size < 2:
+    if batch // shares < 2:
         raise ConfigError(
-            f"schedule.batch: {batch} samples on {world.size} ranks are {batch // world.size} a rank, batch normalization needs 2; "
-            f"set schedule.batch to {2 * world.size} or more, or start fewer ranks"
+            f"schedule.batch: {batch} samples on {who} are {batch // shares} at a time, batch normalization needs 2; "
+            f"set schedule.batch to {2 * shares} or more, or start fewer ranks"
         )
     if samples < batch:
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,23 +19,47 @@ from collagan_dist.runtime.world import rendezvous
 T = TypeVar("T")
 
 
-class Group:
-    """All ranks of a run. Collective methods must be called by every rank."""
+# A hang is named by the ranks themselves (runtime.timeout); the library's own limit comes this much later, in seconds.
+_LIBRARY_LATER = 30
 
-    def __init__(self, world: World, device: torch.device, timeout: float) -> None:
-        self.world, self.device = world, device
+
+class Group:
+    """All ranks of a run. Collective methods must be called by every rank, in the same order.
+
+    `store` is the key-value store through which the ranks met, None alone. `waiting` is what this rank's main thread
+    waits for the others in, and since when (time.monotonic), or None.
+    """
+
+    def __init__(
+        self, world: World, device: torch.device, timeout: float = 300, rendezvous_timeout: float = 120
+    ) -> None:
+        self.world, self.device, self.timeout = world, device, timeout
+        self.store: dist.Store | None = None
+        self.waiting: tuple[str, float] | None = None
         self._pending: tuple[Any, torch.Tensor] | None = None
         if world.size > 1:
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            try:
-                dist.init_process_group(
-                    backend, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=timeout)
-                )
-            except (RuntimeError, ValueError) as error:
-                raise ClusterError(
-                    f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {rendezvous()} within {timeout:g} s; "
-                    f"check that host and port are reachable from every node ({str(error).splitlines()[0]})"
-                ) from None
+            self.store = self._meet(rendezvous_timeout)
+
+    def _meet(self, timeout: float) -> dist.Store:
+        """Join the other ranks. Raises ClusterError when they are not there in time."""
+        backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+        world = self.world
+        try:
+            store, _, _ = next(dist.rendezvous("env://", world.rank, world.size, timeout=timedelta(seconds=timeout)))
+            store.set_timeout(timedelta(seconds=timeout))
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("group", store),
+                rank=world.rank,
+                world_size=world.size,
+                timeout=timedelta(seconds=self.timeout + _LIBRARY_LATER),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {rendezvous()} within {timeout:g} s; "
+                f"check that host and port are reachable from every node ({str(error).splitlines()[0]})"
+            ) from None
+        return store
 
     def close(self) -> None:
         if self.world.size > 1:
@@ -43,6 +68,30 @@ class Group:
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The average over ranks, elementwise; in place."""
         return values if self.world.size == 1 else self._sum(values).div_(self.world.size)
+
+    def all_true(self, value: torch.Tensor) -> bool:
+        """Whether `value`, a boolean scalar on the device, is true on every rank. Waits for the device."""
+        if self.world.size == 1:
+            return bool(value)
+        flag = value.to(torch.float32)
+        with self.together("the verdict on a phase"):
+            dist.all_reduce(flag, dist.ReduceOp.MIN)
+            return bool(flag)
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """Around whatever waits for other ranks: `waiting` says so, and a failure that they caused is a ClusterError."""
+        outer, self.waiting = self.waiting, (what, time.monotonic())
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world.size == 1 or not _by_others(error):
+                raise
+            raise ClusterError(
+                f"rank {self.world.rank}: another rank is gone or hangs, in {what}; see its message ({str(error).splitlines()[0]})"
+            ) from error
+        finally:
+            self.waiting = outer
 
     def sum_soon(self, *values: float) -> list[float]:
         """Sums over ranks of what they said one call ago: the round of this call travels while the next step computes.
@@ -54,11 +103,11 @@ class Group:
         answer = [0.0] * len(values)
         if self._pending is not None:
             work, said = self._pending
-            with _together():
+            with self.together("the sum of flags"):
                 work.wait()
             answer = said.tolist()
         said = torch.tensor(values, dtype=torch.float64)
-        with _together():
+        with self.together("the sum of flags"):
             self._pending = (dist.all_reduce(said, async_op=True), said)
         return answer
 
@@ -67,7 +116,7 @@ class Group:
         if self.world.size == 1:
             return [value]
         values: list[Any] = [None] * self.world.size
-        with _together():
+        with self.together("gathering"):
             dist.all_gather_object(values, value)
         return values
 
@@ -76,7 +125,7 @@ class Group:
         if self.world.size == 1:
             return value
         box: list[Any] = [value]
-        with _together():
+        with self.together("rank 0's word"):
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
@@ -103,20 +152,17 @@ class Group:
     def broadcast_tensors(self, tensors: list[torch.Tensor]) -> None:
         """Rank 0's contents into everybody's tensors."""
         if self.world.size > 1:
-            with _together():
+            with self.together("rank 0's tensors"):
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        with _together():
+        with self.together("a mean"):
             dist.all_reduce(values)
         return values
 
 
-@contextmanager
-def _together() -> Iterator[None]:
-    """A collective operation fails when another rank is gone; that rank says why, this one says that it is not to blame."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise ClusterError(f"another rank is gone or hangs; see its message ({str(error).splitlines()[0]})") from error
+def _by_others(error: RuntimeError) -> bool:
+    """Whether another rank or the network is what failed here."""
+    words = ("gloo", "nccl", "connection", "timed out", "store", "peer")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

@@ -94,10 +94,8 @@ def build(config: Config, world: World, manifest: Manifest) -> Setup:
     """Device, process group and engine of this rank. Collective."""
     device = devices.pick_device(world)
     devices.configure(devices.share_of_cores(world, config.runtime.threads), config.deterministic)
-    group = Group(world, device, config.runtime.timeout)
-    return Setup(
-        config, world, device, group, build_engine(config.runtime, world, device), manifest, build_tasks(config)
-    )
+    group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
+    return Setup(config, world, device, group, build_engine(config.runtime, group), manifest, build_tasks(config))
 
 
 def length(config: Config, samples: int) -> int:

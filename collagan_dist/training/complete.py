@@ -19,6 +19,7 @@ from collagan_dist.data.positions import Places
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import build_engine
+from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import draw_points, read_points
@@ -46,7 +47,7 @@ def complete(
     hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
     device = devices.pick_device(World())
-    engine = build_engine(config.runtime, World(), device)
+    engine = build_engine(config.runtime, Group(World(), device))
     tasks = build_tasks(config)
     predictor, _ = load_predictor(run, config, engine, tasks)
     quarter = config.evaluate.readout == "quarter"

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +21,7 @@ from rich.progress import (
 from collagan_dist import files
 from collagan_dist.contract import Batch
 from collagan_dist.data.reading import Damaged, check_damaged
-from collagan_dist.errors import NumericError
+from collagan_dist.runtime.engine import NotFinite
 from collagan_dist.runtime.metrics import MetricsFile, finite
 from collagan_dist.training.build import Setup
 from collagan_dist.training.evaluate import evaluate
@@ -80,8 +79,17 @@ class Journal:
                     print(f"warning: {one.reason}; another sample takes its place", file=sys.stderr, flush=True)
         check_damaged(self.setup.manifest.folder, len(self._named), self.setup.config.data.max_damaged)
 
+    def skip(self, step: int, bad: NotFinite) -> None:
+        """A step was not taken."""
+        self.event(step, "skip", phase=bad.side, overflow=bad.overflow, ranks=bad.ranks)
+        if self._file is not None and not bad.overflow:
+            whose = f" on rank {', '.join(map(str, bad.ranks))}" if bad.ranks else ""
+            print(f"warning: step {step}: the {bad.side} met NaN or Inf{whose}; skipped", file=sys.stderr, flush=True)
+
     def log(self, step: int, lr: float, waited: float) -> None:
         """A train line: means over the steps since the last one and over ranks. Collective."""
+        if not self._count:  # all were skipped
+            return
         names = sorted(self._sums)
         means = self.setup.group.mean(torch.stack([self._sums[n] for n in names])).tolist()
         losses = {name: value / self._times[name] for name, value in zip(names, means, strict=True)}
@@ -102,11 +110,6 @@ class Journal:
             "lr": lr,
         }
         self._sums, self._times, self._count, self._since, self._waited = {}, {}, 0, now, waited
-        bad = [name for name, value in losses.items() if not np.isfinite(value)]
-        if bad:
-            raise NumericError(
-                f"step {step}: {', '.join(bad)} became NaN or Inf; lower optim.generator.lr or the loss weights, then run the same command"
-            )
         if self._file is not None and self._progress is not None:
             self._file.write("train", step, record)
             self._progress.show(step, record)

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from collagan_dist.config import Config
 from collagan_dist.contract import World
+from collagan_dist.data.loader import Loader
 from collagan_dist.data.order import check_batch
 from collagan_dist.errors import Interrupted
+from collagan_dist.runtime.engine import NotFinite
 from collagan_dist.runtime.preempt import StopRequest
 from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_order
+from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.journal import Journal
 from collagan_dist.training.methods import build_networks, build_step
 from collagan_dist.training.networks import Networks
-from collagan_dist.training.run_folder import RunFolder
+from collagan_dist.training.run_folder import Progress, RunFolder
 
 
 def train(
@@ -31,7 +34,7 @@ def train(
     """
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
-    check_batch(samples, config.schedule.batch, world)
+    check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     setup = build(config, world, manifest)
     try:
         return _train(
@@ -51,27 +54,54 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
     if config.evaluate.every:
         setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
     # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
-    loader = setup.loader(config.data.split, setup.view(training=True), config.schedule.batch // setup.world.size)
+    share = config.schedule.batch // setup.world.size
+    loader = setup.loader(config.data.split, setup.view(training=True), share)
     if setup.world.is_main and loader.enlarges:
         print(
             f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to {loader.canvas}; "
             f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
         )  # fmt: skip
     folder = RunFolder(run, setup)
-    networks = build_networks(config, setup.engine, setup.tasks)
-    start = folder.resume(networks, allow_change)
-    folder.open(command)
-    if start == 0:
-        _begin(setup, networks)
+    guard = Guard()
+    while True:
+        networks = build_networks(config, setup.engine, setup.tasks)
+        progress = folder.resume(networks, allow_change)
+        if not guard.rollbacks:
+            folder.open(command)
+        if progress.step == 0:
+            _begin(setup, networks)
+        try:
+            return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, stop, command)
+        except Diverged as error:
+            folder.finish()
+            guard.roll_back(error)
+
+
+def _steps(
+    setup: Setup, folder: RunFolder, loader: Loader, networks: Networks, progress: Progress, guard: Guard, total: int,
+    stop: StopRequest, command: str,
+) -> int:  # fmt: skip
+    """All steps from where the run stands to its end. Raises Diverged, on all ranks, when it is to go back to its checkpoint."""
+    config, start, left_out = setup.config, progress.step, set(progress.skipped)
     step = build_step(config, setup.engine, setup.tasks, networks, total)
     order = training_order(config, setup.manifest)
-    batches = loader.batches(order.steps(start, total, setup.world), warm=not order.whole)
-    journal = Journal(setup, run, start, total, step.lambdas())
-    journal.event(start, "resume" if start else "start", world_size=setup.world.size)
+    plans = zip(range(start, total), order.steps(start, total, setup.world), strict=True)
+    batches = loader.batches((plan for number, plan in plans if number not in left_out), warm=not order.whole)
+    journal = Journal(setup, folder.path, start, total, step.lambdas())
+    journal.event(start, *progress.event(guard.rollbacks), world_size=setup.world.size)
     try:
-        for number, batch in zip(range(start, total), batches, strict=True):
-            journal.add(step(batch, number))
+        for number in range(start, total):
             done = number + 1
+            if number in left_out:
+                journal.event(done, "left_out")
+            else:
+                batch = next(batches)
+                try:
+                    journal.add(step(batch, number))
+                    guard.good()
+                except NotFinite as bad:
+                    journal.skip(done, bad)
+                    guard.bad(number, bad)
             if due(done, config.log.every, total):
                 journal.log(done, step.rate(number), loader.waited)
             if config.evaluate.every and due(done, config.evaluate.every, total):
@@ -83,12 +113,17 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
             if damaged > journal.damaged:
                 journal.quarantine(done, loader.damaged)
             if due(done, config.checkpoint.every, total) or stopping:
-                folder.save(networks, done)
+                guard.check(networks, number)
+                folder.save(networks, progress.at(done))
             if stopping:
                 journal.event(done, "interrupted")
+                folder.finish()
                 folder.ask_to_be_requeued()
-                raise Interrupted(f"stopped at step {done} of {total}, saved in {run}; this continues:\n  {command}")
+                raise Interrupted(
+                    f"stopped at step {done} of {total}, saved in {folder.path}; this continues:\n  {command}"
+                )
         journal.quarantine(total, loader.damaged)
+        folder.finish()
     finally:
         batches.close()
         journal.close()
@@ -106,3 +141,4 @@ def _begin(setup: Setup, networks: Networks) -> None:
         for generator in (networks.generator, networks.ema):
             if generator is not None:
                 generator.start_at(means)  # type: ignore[operator]
+        networks.set_parameters()

@@ -37,19 +37,23 @@ def _discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
 
 @dataclass(frozen=True)
 class Method:
-    """One kind of model. `generator` and `discriminators` build its networks; their start depends on the seed alone."""
+    """One kind of model. `generator` and `discriminators` build its networks; their start depends on the seed alone.
+
+    `apart` names the members of the discriminators that learn one by one; () for all together.
+    """
 
     generator: Callable[[Config, Tasks], nn.Module]
     discriminators: Callable[[Config, Tasks], nn.Module]
     step: type[Step] = Step
     predictor: type[Predictor] = Predictor
+    apart: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
     "collagan": Method(_generator, _discriminators),
     "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
     "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
-    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep),
+    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, apart=gfc.JUDGES),
 }
 
 
@@ -65,7 +69,8 @@ def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
 
 def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
     """All that a run learns, at its start."""
-    return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks))
+    apart = METHODS[config.model.name].apart
+    return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks), apart)
 
 
 def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total: int) -> Step:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from collagan_dist.config import Config
 from collagan_dist.errors import CheckpointError
-from collagan_dist.runtime.engine import Engine
+from collagan_dist.runtime.engine import Engine, Learner
 
 Tensors = dict[str, torch.Tensor]
 
 
 class Networks:
-    """The generator, the discriminators and their optimizers. `ema` is the generator's moving average, or None."""
+    """The generator, the discriminators and who teaches them. `ema` is the generator's moving average, or None.
 
-    def __init__(self, config: Config, engine: Engine, generator: nn.Module, discriminators: nn.Module) -> None:
+    `apart` names the members of the discriminators that learn one by one, each its own learner; () for all together.
+    """
+
+    def __init__(
+        self, config: Config, engine: Engine, generator: nn.Module, discriminators: nn.Module, apart: Sequence[str] = ()
+    ) -> None:
         self.generator = engine.place(generator)
         self.discriminators = engine.place(discriminators)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.optim.ema else None
-        self.generator_optimizer = engine.optimizer(learned(self.generator), config.optim.generator)
-        self.discriminator_optimizer = engine.optimizer(learned(self.discriminators), config.optim.discriminators)
+        self.learn_generator = engine.learner(self.generator, config.optim.generator)
+        members = {name: getattr(self.discriminators, name) for name in apart} or {"": self.discriminators}
+        # By member; the one learner of discriminators that learn together is "".
+        self.learn_discriminators = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
 
     def average(self, decay: float) -> None:
         """Move the average by 1 - decay towards the generator, batch statistics included."""
@@ -47,14 +54,23 @@ class Networks:
         parameters = [*self.generator.parameters(), *self.discriminators.parameters()]
         return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
 
+    def set_parameters(self) -> None:
+        """Say that parameters were set from outside."""
+        for _, learner in self._learners():
+            learner.refresh()
+
     def tensors(self) -> dict[str, Tensors]:
-        """Everything by file: plain names, the same for every engine and world size."""
+        """Everything by file: plain names, the same for every engine and world size. Collective."""
         files = {"generator": self.generator.state_dict(), "discriminators": self.discriminators.state_dict()}
         files["optimizer"] = {
-            f"{owner}/{name}/{key}": value
-            for owner, name, parameter, optimizer in self._parameters()
-            for key, value in optimizer.state[parameter].items()
+            f"{prefix}{name}/{key}": value
+            for prefix, learner in self._learners()
+            for name, moments in learner.moments().items()
+            for key, value in moments.items()
         }
+        for prefix, learner in self._learners():
+            if learner.scale is not None:
+                files["optimizer"][f"{prefix}{_SCALE}"] = learner.scale.state()
         if self.ema is not None:
             files["ema"] = self.ema.state_dict()
         return files
@@ -70,25 +86,25 @@ class Networks:
             raise CheckpointError(
                 f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
             ) from None
-        for owner, name, parameter, optimizer in self._parameters():
-            prefix = f"{owner}/{name}/"
-            state = {
-                key.removeprefix(prefix): value for key, value in files["optimizer"].items() if key.startswith(prefix)
-            }
-            if state:
-                optimizer.state[parameter] = {key: _like(parameter, value) for key, value in state.items()}
+        self.set_parameters()
+        for prefix, learner in self._learners():
+            moments: dict[str, Tensors] = {}
+            for path, value in files["optimizer"].items():
+                if path.startswith(prefix) and not path.endswith(_SCALE):
+                    name, _, key = path.removeprefix(prefix).rpartition("/")
+                    moments.setdefault(name, {})[key] = value
+            learner.load_moments(moments)
+            if learner.scale is not None and (scale := files["optimizer"].get(f"{prefix}{_SCALE}")) is not None:
+                learner.scale.load(scale)
 
-    def _parameters(self) -> Iterator[tuple[str, str, nn.Parameter, torch.optim.Optimizer]]:
-        sides: Iterable[tuple[str, nn.Module, torch.optim.Optimizer]] = (
-            ("generator", self.generator, self.generator_optimizer),
-            ("discriminators", self.discriminators, self.discriminator_optimizer),
-        )
-        return (
-            (owner, name, p, optimizer)
-            for owner, module, optimizer in sides
-            for name, p in module.named_parameters()
-            if p.requires_grad
-        )
+    def _learners(self) -> Iterator[tuple[str, Learner]]:
+        """What each learner's parameters begin with in the optimizer's file, and the learner."""
+        yield "generator/", self.learn_generator
+        for member, learner in self.learn_discriminators.items():
+            yield f"discriminators/{member}." if member else "discriminators/", learner
+
+
+_SCALE = "loss_scale"  # beside the parameters of a learner that has one
 
 
 def learned(module: nn.Module) -> list[nn.Parameter]:
@@ -96,8 +112,14 @@ def learned(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def _like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
-    """A moment in its parameter's memory layout; the step counter as it is."""
-    if value.shape != parameter.shape:
-        return value.to(parameter.device)
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+class Kept:
+    """A copy of running statistics, to go back to."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self._buffers = [buffer for module in modules for buffer in module.buffers()]
+        self._values = [buffer.clone() for buffer in self._buffers]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers, self._values, strict=True):
+                buffer.copy_(value)

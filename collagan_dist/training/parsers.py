@@ -16,6 +16,7 @@ from collagan_dist.contract import World
 from collagan_dist.errors import ConfigError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import build_engine
+from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.face_views import Views
 from collagan_dist.training.methods import build_generator
@@ -70,7 +71,7 @@ class OwnParser:
                 f"--model {model}: is {model_label(config.model)}, which does not segment; train one that does: collagan train parser"
             )
         self._config, self._tasks = config, build_tasks(config)
-        self._engine = build_engine(config.runtime, World(), devices.pick_device(World()))
+        self._engine = build_engine(config.runtime, Group(World(), devices.pick_device(World())))
         generator = build_generator(config, self._tasks)
         scored = read_scored(model)
         scored.put_into(generator)

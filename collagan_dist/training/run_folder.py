@@ -8,9 +8,9 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -20,12 +20,27 @@ import torch
 from collagan_dist import __version__, files
 from collagan_dist import config as configuration
 from collagan_dist.config import Config
-from collagan_dist.errors import CheckpointError, ConfigError, NumericError
+from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runtime import checkpoint
 from collagan_dist.runtime.lease import Lease
 from collagan_dist.training.build import Setup
 from collagan_dist.training.exported import JUDGES, WEIGHTS, is_exported, read_exported
-from collagan_dist.training.networks import Networks
+from collagan_dist.training.networks import Networks, Tensors
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: steps done, and the numbers of those whose batches are left out."""
+
+    step: int = 0
+    skipped: Sequence[int] = ()
+
+    def at(self, step: int) -> Progress:
+        return replace(self, step=step)
+
+    def event(self, rollbacks: int) -> tuple[str, ...]:
+        """What goes on here."""
+        return ("rollback" if rollbacks else "resume" if self.step else "start",)
 
 
 class RunFolder:
@@ -73,8 +88,8 @@ class RunFolder:
             },
         )
 
-    def resume(self, networks: Networks, allow_change: bool) -> int:
-        """Put the newest whole checkpoint into the networks; the step to go on from, 0 for a fresh run. Collective.
+    def resume(self, networks: Networks, allow_change: bool) -> Progress:
+        """Put the newest whole checkpoint into the networks; where to go on. Collective.
 
         Raises CheckpointError when what is learned differs from the checkpoint's and `allow_change` is not given.
         """
@@ -86,7 +101,7 @@ class RunFolder:
                 "the run folder must be on storage that all nodes share"
             )
         if loaded is None:
-            return 0
+            return Progress()
         now = identity(self.setup.config, self.setup.manifest.hash)
         changes = configuration.differences(loaded.state["identity"], now)
         if changes and not allow_change:
@@ -95,32 +110,32 @@ class RunFolder:
                 + "\ngive another --run to start anew, or --allow-config-change to go on with the new one"
             )
         networks.restore(loaded.tensors)
-        return int(loaded.state["step"])
+        return Progress(int(loaded.state["step"]), loaded.state["skipped_batches"])
 
-    def save(self, networks: Networks, step: int) -> None:
+    def save(self, networks: Networks, progress: Progress) -> None:
         """Commit a checkpoint. Collective: an error of rank 0 is raised by all."""
-        self.setup.group.on_main(lambda: self._save(networks, step))
+        tensors = networks.tensors()
+        self.setup.group.on_main(lambda: self._save(tensors, progress))
 
-    def _save(self, networks: Networks, step: int) -> None:
+    def finish(self) -> None:
+        """Wait until what was saved is on disk. Collective."""
+
+    def _save(self, tensors: dict[str, Tensors], progress: Progress) -> None:
         assert self._lease is not None
         self._lease.check()
-        config = self.setup.config
-        if not networks.finite():
-            raise NumericError(
-                f"step {step}: parameters hold NaN or Inf; nothing was saved, lower the learning rate and run again"
-            )
+        config, step = self.setup.config, progress.step
         state = {
             "step": step,
             "samples": step * config.schedule.batch,
             "seed": config.seed,
             "world_size": self.setup.world.size,
-            "skipped_batches": [],
+            "skipped_batches": list(progress.skipped),
             "manifest": self.setup.manifest.hash,
             "identity": self._identity,
             "config": configuration.dump(config),
             "version": __version__,
         }
-        checkpoint.save(self.checkpoints, step, networks.tensors(), state, config.checkpoint.keep)
+        checkpoint.save(self.checkpoints, step, tensors, state, config.checkpoint.keep)
 
     def ask_to_be_requeued(self) -> None:
         if self.setup.world.is_main:

@@ -15,6 +15,7 @@ from collagan_dist.contract import Batch, World
 from collagan_dist.data import holes
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.runtime.engine import Engine
+from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.methods import build_networks, build_step
 from collagan_dist.training.networks import Networks
@@ -55,7 +56,7 @@ def train_parser(manifest: Manifest, size: int = 32) -> Config:
 
 def start(config: Config) -> tuple[Step, Networks]:
     """A run of 20 steps before its first one."""
-    engine, tasks = Engine(config.runtime, CPU), build_tasks(config)
+    engine, tasks = Engine(config.runtime, Group(World(), CPU)), build_tasks(config)
     networks = build_networks(config, engine, tasks)
     return build_step(config, engine, tasks, networks, 20), networks
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from collagan_dist.baselines import sii
 from collagan_dist.config import Search
-from collagan_dist.contract import Batch
+from collagan_dist.contract import Batch, World
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.runtime.engine import Engine
+from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.methods import predictor_of
 from collagan_dist.training.networks import Networks
@@ -33,7 +34,9 @@ def trained(shards: Manifest) -> Networks:
 
 def predict(shards: Manifest, networks: Networks, batch: Batch, **changes: object) -> torch.Tensor:
     config = peer(shards, "sii", **changes)
-    return predictor_of(config, Engine(config.runtime, CPU), build_tasks(config), networks)(batch)["inpainting"]
+    return predictor_of(config, Engine(config.runtime, Group(World(), CPU)), build_tasks(config), networks)(batch)[
+        "inpainting"
+    ]
 
 
 def rows(batch: Batch, which: slice) -> Batch:

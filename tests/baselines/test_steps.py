@@ -24,9 +24,9 @@ class Watched:
         self.networks, self.moved = networks, []
         update = step.engine.update
 
-        def watching(loss: torch.Tensor, optimizer: torch.optim.Optimizer, lr: float) -> torch.Tensor:
+        def watching(*args: Any) -> torch.Tensor:
             before = self.learned()
-            norm = update(loss, optimizer, lr)
+            norm = update(*args)
             after = self.learned()
             self.moved.append("".join(side for side in "GD" if not same(before[side], after[side])))
             return norm
@@ -85,7 +85,7 @@ def test_gfc_stages(shards: Manifest, parser: Path) -> None:
     rec, local, whole = {"rec"}, {"adv_local", "disc_local"}, {"adv", "disc", "parsing"}
     seen.append(set(step(smooth(4, 32), 10)))
     assert not same(begins["local"], judges.local.state_dict()) and same(begins["whole"], judges.whole.state_dict())
-    assert not any(networks.discriminator_optimizer.state[p] for p in judges.whole.parameters())
+    assert not networks.learn_discriminators["whole"].moments()
     seen.append(set(step(smooth(4, 32), 15)))
     assert not same(begins["whole"], judges.whole.state_dict()) and same(begins["parser"], judges.parser.state_dict())
     losses = [{n.removeprefix("loss/inpainting/") for n in names if n.startswith("loss/inp")} for names in seen]

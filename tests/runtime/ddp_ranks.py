@@ -21,20 +21,17 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
     group = Group(world, device, 60)
-    engine = build_engine(Runtime(), world, device)
+    engine = build_engine(Runtime(), group)
     g, d = engine.place(nn.Linear(6, 6).double()), engine.place(nn.Linear(6, 1).double())
-    g_optimizer, d_optimizer = (
-        engine.optimizer(g.parameters(), Adam(lr=1e-2)),
-        engine.optimizer(d.parameters(), Adam(lr=1e-2)),
-    )
-    wrapped_g, wrapped_d = engine.wrap(g), engine.wrap(d)
+    learn_g, learn_d = engine.learner(g, Adam(lr=1e-2)), engine.learner(d, Adam(lr=1e-2))
     for _ in range(4):
         x = torch.randn(8, 6, dtype=torch.float64).chunk(world.size)[world.rank]
-        fake = wrapped_g(x)
-        engine.update(wrapped_d(fake.detach()).square().mean() - wrapped_d(x).mean(), d_optimizer, 1e-2)
+        fake = learn_g(x)
+        loss = learn_d(fake.detach()).square().mean() - learn_d(x).mean()
+        engine.update("d", [learn_d], lambda _, loss=loss: [loss], 1, 1e-2)
         with frozen(d):
             loss = -d(fake).mean() + (fake - x).square().mean()
-        engine.update(loss, g_optimizer, 1e-2)
+        engine.update("g", [learn_g], lambda _, loss=loss: [loss], 1, 1e-2)
     mean = group.mean(torch.tensor([float(world.rank)]))
     save_file(
         {f"{name}{k}": p.detach() for name, m in (("g", g), ("d", d)) for k, p in enumerate(m.parameters())},

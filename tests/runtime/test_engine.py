@@ -15,6 +15,7 @@ from collagan_dist.config import Runtime
 from collagan_dist.contract import World
 from collagan_dist.errors import ConfigError
 from collagan_dist.runtime.engine import build_engine
+from collagan_dist.runtime.group import Group
 from tests.conftest import ROOT
 
 
@@ -47,7 +48,9 @@ def test_ranks_take_the_steps_of_the_global_batch(tmp_path: Path) -> None:
 
 def test_ranks_without_an_engine_that_joins_them_are_refused() -> None:
     with pytest.raises(ConfigError, match="this run has 2 ranks"):
-        build_engine(Runtime(engine="plain"), World(size=2), torch.device("cpu"))
+        group = Group(World(), torch.device("cpu"))
+        group.world = World(size=2)
+        build_engine(Runtime(engine="plain"), group)
 
 
 @pytest.mark.parametrize(("kind", "said"), [("DataError", "no such thing"), ("OSError", "rank 0 failed")])

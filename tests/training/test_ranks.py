@@ -29,8 +29,8 @@ def setup(manifest: Manifest, device: torch.device = CPU, **changes: object) -> 
         config,
         World(),
         device,
-        Group(World(), device, 60),
-        Engine(config.runtime, device),
+        group := Group(World(), device),
+        Engine(config.runtime, group),
         manifest,
         build_tasks(config),
     )

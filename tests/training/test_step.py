@@ -9,7 +9,7 @@ import torch
 from collagan_dist.config import MODELS, model_settings
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.training.methods import build_networks
-from collagan_dist.training.step import Step
+from collagan_dist.training.step import Part, Step
 from tests.training.test_ranks import setup
 
 
@@ -31,16 +31,14 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
 
 def test_each_phase_moves_one_side(shards: Manifest) -> None:
     step, networks, batch = parts(shards)
-    targets = {n: t.target(batch) for n, t in step.tasks.items()}
-    outputs = step._generate(batch)
-    shown = {n: t.shown(outputs[n], batch) for n, t in step.tasks.items()}
+    whole = [Part(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
     g, d = copy(networks.generator), copy(networks.discriminators)
-    step.discriminator_phase(batch, targets, shown, 0)
+    step.discriminator_phase(whole, 0)
     assert moved(networks.discriminators, d) and not moved(networks.generator, g)
     assert all(p.grad is None for p in networks.generator.parameters())
     d = copy(networks.discriminators)
     kept = [p.grad.clone() for p in networks.discriminators.parameters()]
-    step.generator_phase(batch, targets, outputs, shown, 0, adversarial=True)
+    step.generator_phase(whole, 0, adversarial=True)
     assert moved(networks.generator, g) and not moved(networks.discriminators, d)
     assert all(torch.equal(p.grad, k) for p, k in zip(networks.discriminators.parameters(), kept, strict=True))
     assert all(p.requires_grad for p in networks.discriminators.parameters())

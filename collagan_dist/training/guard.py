@@ -1,0 +1,65 @@
+"""What becomes of steps that met NaN or Inf: skipped; after three in a row the run goes back to its checkpoint without them."""
+
+from __future__ import annotations
+
+import sys
+
+from collagan_dist.errors import NumericError
+from collagan_dist.runtime.engine import NotFinite
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.run_folder import Progress
+
+_IN_A_ROW = 3
+_ROLLBACKS = 3
+
+
+class Diverged(Exception):
+    """Steps in a row were not finite: `steps` are their numbers."""
+
+    def __init__(self, steps: list[int]) -> None:
+        super().__init__(steps)
+        self.steps = steps
+
+
+class Guard:
+    """Counts what was not finite. All ranks count the same, since NotFinite is raised by all or none."""
+
+    def __init__(self) -> None:
+        self.rollbacks = 0
+        self._spell: list[int] = []
+        self._left_out: set[int] = set()
+
+    def good(self) -> None:
+        self._spell.clear()
+
+    def bad(self, number: int, error: NotFinite) -> None:
+        """Step `number` was skipped. Raises Diverged when it is one too many; an overflow of fp16 mends itself."""
+        if not error.overflow:
+            self._spell.append(number)
+        if len(self._spell) == _IN_A_ROW:
+            raise Diverged(list(self._spell))
+
+    def check(self, networks: Networks, number: int) -> None:
+        """Raises Diverged rather than let a parameter that is no number be saved."""
+        if not networks.finite():
+            raise Diverged([*self._spell, number])
+
+    def roll_back(self, error: Diverged) -> None:
+        """Raises NumericError when the run went back often enough."""
+        self._spell.clear()
+        self._left_out |= set(error.steps)
+        if self.rollbacks == _ROLLBACKS:
+            raise NumericError(
+                f"steps {error.steps[0]} to {error.steps[-1]}: NaN or Inf again, after {_ROLLBACKS} returns to the last good checkpoint; "
+                "nothing of it was saved. Lower optim.generator.lr or the loss weights, set optim.generator.clip, or use fp32 or bf16, "
+                "then run the same command"
+            )
+        self.rollbacks += 1
+        print(
+            f"warning: steps {error.steps[0]} to {error.steps[-1]} met NaN or Inf: back to the last good checkpoint, without their batches",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    def joined(self, progress: Progress) -> Progress:
+        """The progress, with the batches that this start found to be bad left out."""
+        return Progress(progress.step, sorted({*progress.skipped, *self._left_out}))
