@@ -61,6 +61,9 @@ class Group:
             ) from None
         return store
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Group:
+        return self  # a copy of a network is of the same ranks
+
     def close(self) -> None:
         if self.world.size > 1:
             dist.destroy_process_group()
