@@ -54,7 +54,7 @@ class Journal:
 
     def event(self, step: int, name: str, **facts: Any) -> None:
         if self._file is not None:
-            self._file.write("event", step, {"event": name, **facts})
+            self._file.write("event", step, {"event": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
 
     def add(self, values: Values) -> None:
         for name, value in values.items():
