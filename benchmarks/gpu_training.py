@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from collagan_dist import counter
 from collagan_dist.config import load_config
 from collagan_dist.contract import Batch, World
 from collagan_dist.data import holes
-from collagan_dist.runtime.engine import build_engine
+from collagan_dist.runtime.engine import NotFinite, build_engine
 from collagan_dist.runtime.group import Group
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.methods import build_networks, build_step
@@ -76,11 +77,16 @@ def made_up(device: torch.device) -> Batch:
     return Batch(image, torch.where(hole, 0.0, image), hole, label, points, ids, np.zeros(BATCH, np.int64), keys)
 
 
-def stepping(keys: list[str], batch: Batch, device: torch.device) -> Callable[[], object]:
+def stepping(keys: list[str], batch: Batch, device: torch.device) -> Callable[[], None]:
     config = load_config("stable", sets=[f"runtime.{key}" for key in keys])
     engine, tasks = build_engine(config.runtime, Group(World(), device)), build_tasks(config)
     step = build_step(config, engine, tasks, build_networks(config, engine, tasks), 1000)
-    return lambda: step(batch, 0)
+
+    def run() -> None:
+        with suppress(NotFinite):  # fp16 finds its scale in the first steps
+            step(batch, 0)
+
+    return run
 
 
 if __name__ == "__main__":
