@@ -195,6 +195,8 @@ class DDPLearner(Learner):
         # syncing them inside forward would touch batch statistics that an earlier pass of the same step still needs.
         device = self.engine.device
         devices = [device.index or 0] if device.type == "cuda" else None
+        import torch._dynamo  # noqa: F401  DDP needs it: seconds of this rank's own
+
         with self.engine.group.together("the start of the networks"):
             self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
         return self.engine.compiled(self.ddp)

@@ -38,7 +38,7 @@ class Group:
     def __init__(
         self, world: World, device: torch.device, timeout: float = 300, rendezvous_timeout: float = 120
     ) -> None:
-        self.world, self.device, self.timeout = world, device, timeout
+        self.world, self.device, self.timeout, self.start_timeout = world, device, timeout, rendezvous_timeout
         self.store: dist.Store | None = None
         self.waiting: tuple[str, float] | None = None
         self.step: int | None = None
@@ -64,7 +64,7 @@ class Group:
                 store=dist.PrefixStore("group", store),
                 rank=world.rank,
                 world_size=world.size,
-                timeout=timedelta(seconds=self.timeout + _LIBRARY_LATER),
+                timeout=timedelta(seconds=max(self.timeout, self.start_timeout) + _LIBRARY_LATER),
             )
         except (RuntimeError, ValueError) as error:
             raise ClusterError(

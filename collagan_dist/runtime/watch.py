@@ -68,7 +68,9 @@ class Watch:
         self._count = 0
         self._beats: dict[int, Beat] = {}
         self._heard: dict[int, float] = {}  # when a rank's count was first seen to be what it is
-        self._answered = time.monotonic()  # the store
+        self._answered = self._looked = self._awake = (
+            time.monotonic()
+        )  # the store; this class; since it was last stopped
         self._ended: str | None = None
         self._last_words: str | None = None
         self._stopped = threading.Event()
@@ -112,15 +114,17 @@ class Watch:
                     self._end(self._store.get("hang").decode())
                 self._look_for_last_words()
                 waited = self._waited()
-                if waited > self.group.timeout or (
+                if waited > self._limit() or (
                     now - listened >= self.period and (waited > self.period or len(self._beats) < self.size)
                 ):
                     self._listen()
                     listened = now
-                if self._waited() > self.group.timeout:
+                if self._waited() > self._limit():
                     self._end(self._store.compare_set("hang", "", self._verdict()).decode())
                 self._answered = time.monotonic()
-            except RuntimeError:  # the store is gone or silent: the main thread's own error, or _guard, ends this
+            except dist.DistNetworkError:  # it does not come back: the main thread's own error, or _guard, ends this
+                return
+            except RuntimeError:
                 continue
         if self._last_words:
             with suppress(RuntimeError):
@@ -128,17 +132,25 @@ class Watch:
 
     def _guard(self) -> None:
         while not self._stopped.wait(self.tick):
-            silent = time.monotonic() - self._answered
-            if self._waited() > self.group.timeout + self.tick and silent > min(10, self.group.timeout / 2):
+            waited, silent = self._waited(), time.monotonic() - max(self._answered, self._awake)
+            if waited > self._limit() + self.tick and silent > min(10, self.group.timeout / 2):
                 self._end(self._verdict_without_store(silent))
 
     def _look_for_last_words(self) -> None:
         if self._ended is None and self._store.check(["ended"]):
             self._ended = self._store.get("ended").decode()
 
+    def _limit(self) -> float:
+        """How long the others may be waited for; at the start they import libraries, check shards, fetch them."""
+        return self.group.timeout if self.group.step is not None else max(self.group.timeout, self.group.start_timeout)
+
     def _waited(self) -> float:
-        waiting = self.group.waiting
-        return time.monotonic() - waiting[1] if waiting else 0.0
+        """Seconds; those in which this process itself was stopped do not count, nor do those before."""
+        waiting, now = self.group.waiting, time.monotonic()
+        if now - self._looked > self.group.timeout / 2:
+            self._awake = now
+        self._looked = now
+        return now - max(waiting[1], self._awake) if waiting else 0.0
 
     def _tell(self) -> None:
         self._count += 1

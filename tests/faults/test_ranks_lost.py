@@ -82,7 +82,7 @@ def killed_and_restarted(config: Path, run: Path, rank: int, step: int) -> int:
 
 # Row 23
 
-HUNG = {"schedule__steps": 100_000, "schedule__batch": 6, "runtime__timeout": 6}
+HUNG = {"schedule__steps": 100_000, "schedule__batch": 6, "runtime__timeout": 8}
 
 
 @pytest.mark.parametrize("stopped", [1, 0])
@@ -102,24 +102,25 @@ def test_row_23_a_rank_is_stopped(shards: Manifest, tmp_path: Path, stopped: int
         # The stopped one comes back: it is told, or finds the others gone.
         ranks.send(stopped, signal.SIGCONT)
         assert ranks.ends(stopped) == [4], ranks.all_said()
+        assert f"rank {other} (host" not in ranks.said(stopped)
 
 
 def stacks(run: Path, rank: int) -> str:
     return (run / f"logs/stacks-rank-{rank}.txt").read_text()
 
 
-@pytest.mark.parametrize("hung", [1, 0])
-def test_row_23_a_rank_hangs_in_its_own_code(shards: Manifest, tmp_path: Path, hung: int) -> None:
+@pytest.mark.parametrize(("hung", "size"), [(1, 3), (0, 2)])
+def test_row_23_a_rank_hangs_in_its_own_code(shards: Manifest, tmp_path: Path, hung: int, size: int) -> None:
     """All end; the message says where it is, and its stack is kept."""
     run, config = tmp_path / "run", configured(shards, tmp_path, **HUNG)
-    with Ranks(tmp_path, "tests.faults.driver", "hang", hung, 3, "train", config, "--run", run, size=3) as ranks:
-        assert ranks.ends(0, 1, 2) == [4, 4, 4], ranks.all_said()
+    with Ranks(tmp_path, "tests.faults.driver", "hang", hung, 3, "train", config, "--run", run, size=size) as ranks:
+        assert ranks.ends(*range(size)) == [4] * size, ranks.all_said()
         said = ranks.all_said()
         assert f"rank {hung} (host " in said and "has not come to the gradient of the discriminators of step 4" in said
         assert "busy or stuck in its own work" in said and f"rank {hung} is at:\n" in said
         assert said.count("all ranks end;") == 1 and "in stuck_for_ever" in said
         assert "stuck_for_ever" in stacks(run, hung) and "own work" in stacks(run, hung)
-        assert all("waits in the gradient of the discriminators" in stacks(run, r) for r in range(3) if r != hung)
+        assert all("waits in the gradient of the discriminators" in stacks(run, r) for r in range(size) if r != hung)
 
 
 @pytest.mark.parametrize("failing", [1, 0])
@@ -141,11 +142,11 @@ def test_row_24_a_slow_rank(shards: Manifest, tmp_path: Path, fails: bool) -> No
     """Named with its host, once a spell; all ranks stop where that is asked for."""
     run = tmp_path / "run"
     config = configured(
-        shards, tmp_path, schedule__steps=12, log__every=2, runtime__straggler=3.0, runtime__fail_on_straggler=fails
+        shards, tmp_path, schedule__steps=16, log__every=2, runtime__straggler=3.0, runtime__fail_on_straggler=fails
     )
     with Ranks(tmp_path, "tests.faults.driver", "slow", 1, 400, "train", config, "--run", run) as ranks:
         assert ranks.ends(0, 1) == ([4, 4] if fails else [0, 0]), ranks.all_said()
         (event,) = (record for record in records(run, "event") if record["event"] == "straggler")
-        assert event["rank"] == 1 and event["step"] == 6 and event["seconds"] > 0.4 > event["median"]
-        told = f"step 6: rank 1 on {event['host']} keeps the others waiting"
+        assert event["rank"] == 1 and 6 <= event["step"] <= 12 and event["seconds"] > 0.4 > event["median"]
+        told = f"step {event['step']}: rank 1 on {event['host']} keeps the others waiting"
         assert ranks.all_said().count(told) == 1 and told in ranks.said(0)
