@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from collagan_dist.errors import ClusterError
-from collagan_dist.runtime.world import agent_keeps_store, rendezvous
+from collagan_dist.runtime.world import keeps_the_store
 
 if TYPE_CHECKING:
     from collagan_dist.runtime.group import Group
@@ -64,6 +64,7 @@ class Watch:
         self.group, self.rank, self.size = group, group.world.rank, group.world.size
         self.period = min(_BEAT, group.timeout / 4)
         self.tick = min(1.0, group.timeout / 10)
+        self._place = _address(group.store)
         self._store = dist.PrefixStore("watch", group.store.clone())  # type: ignore[attr-defined]
         self._count = 0
         self._beats: dict[int, Beat] = {}
@@ -89,7 +90,7 @@ class Watch:
         self._stopped.set()
         for thread in self._threads:
             thread.join(timeout=3)
-        if last_words and self.rank == 0 and not agent_keeps_store():
+        if last_words and self.rank == 0 and not keeps_the_store():
             time.sleep(2 * self.tick)  # the store ends with this process: let the others read it
 
     def explain(self) -> str:
@@ -207,10 +208,10 @@ class Watch:
         return "\n".join(lines)
 
     def _verdict_without_store(self, silent: float) -> str:
-        keeper = "torchrun" if agent_keeps_store() else str(self._beats.get(0, "rank 0"))
+        keeper = "torchrun" if keeps_the_store() else str(self._beats.get(0, "rank 0"))
         what, since = self.group.waiting or ("a collective", time.monotonic())
         text = (
-            f"{keeper}, which keeps the store of the ranks at {rendezvous()}, has not answered for {silent:.0f} s, "
+            f"{keeper}, which keeps the store of the ranks at {self._place}, has not answered for {silent:.0f} s, "
             f"and rank {self.rank} waits in {what} of {self._where()} for {time.monotonic() - since:.0f} s: "
             f"that process is stopped, or the network between it and {socket.gethostname()} is cut"
         )
@@ -285,6 +286,12 @@ class Watch:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         frames = traceback.extract_stack(frame)[-_FRAMES:] if frame else []
         return "\n".join(f"  {f.filename}:{f.lineno} in {f.name}" for f in reversed(frames))
+
+
+def _address(store: dist.Store) -> str:
+    while isinstance(store, dist.PrefixStore):
+        store = store.underlying_store
+    return f"{store.host}:{store.port}" if isinstance(store, dist.TCPStore) else "?"
 
 
 def _write_records(path: Path) -> None:

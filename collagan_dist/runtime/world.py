@@ -35,8 +35,8 @@ def rendezvous(env: Mapping[str, str] = os.environ) -> str:
     return f"{env.get('MASTER_ADDR', '?')}:{env.get('MASTER_PORT', '?')}"
 
 
-def agent_keeps_store(env: Mapping[str, str] = os.environ) -> bool:
-    """Whether the store through which ranks meet is torchrun's own; else it lives and dies with rank 0."""
+def keeps_the_store(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher itself listens at the meeting place (torchrun's agent), not rank 0."""
     return env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
