@@ -69,9 +69,10 @@ class Watch:
         self._count = 0
         self._beats: dict[int, Beat] = {}
         self._heard: dict[int, float] = {}  # when a rank's count was first seen to be what it is
-        self._answered = self._looked = self._awake = (
-            time.monotonic()
-        )  # the store; this class; since it was last stopped
+        now = time.monotonic()
+        self._answered = now  # the store, last
+        self._looked = now  # this class, last
+        self._awake = now  # this process, since
         self._ended: str | None = None
         self._last_words: str | None = None
         self._stopped = threading.Event()

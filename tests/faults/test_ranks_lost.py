@@ -40,6 +40,7 @@ def records(run: Path, kind: str) -> list[dict[str, Any]]:
 # Row 19
 
 
+@pytest.mark.timeout(3600)
 @rounds(1, 10)
 def test_row_19_a_rank_is_killed(shards: Manifest, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
     """torchrun starts all again; at most a checkpoint's interval is done twice, and the run ends as if nothing had been."""
