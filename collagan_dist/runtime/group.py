@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from collagan_dist.contract import World
 from collagan_dist.errors import ClusterError, CollaganError
+from collagan_dist.runtime.meeting import HELP, meet
 from collagan_dist.runtime.world import rendezvous
 
 T = TypeVar("T")
@@ -42,24 +45,26 @@ class Group:
 
     def _meet(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError when they are not there in time."""
-        backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
-        world = self.world
+        begin, world = time.monotonic(), self.world
+        meeting = meet(world, timeout)
+        meeting.choose_interface()
+        left = max(5.0, timeout - (time.monotonic() - begin))
         try:
-            store, _, _ = next(dist.rendezvous("env://", world.rank, world.size, timeout=timedelta(seconds=timeout)))
-            store.set_timeout(timedelta(seconds=timeout))
             dist.init_process_group(
-                backend,
-                store=dist.PrefixStore("group", store),
+                "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo",
+                store=dist.PrefixStore("group", meeting.store),
                 rank=world.rank,
                 world_size=world.size,
-                timeout=timedelta(seconds=self.timeout + _LIBRARY_LATER),
+                timeout=timedelta(seconds=left),
             )
+            distributed_c10d._set_pg_timeout(timedelta(seconds=self.timeout + _LIBRARY_LATER))
         except (RuntimeError, ValueError) as error:
             raise ClusterError(
-                f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {rendezvous()} within {timeout:g} s; "
-                f"check that host and port are reachable from every node ({str(error).splitlines()[0]})"
+                f"rank {world.rank} of {world.size} on {socket.gethostname()} reached {':'.join(map(str, rendezvous()))}, but not "
+                f"every other rank ({str(error).splitlines()[0]}). Ranks connect to one another on any port: check firewalls between "
+                f"nodes, and GLOO_SOCKET_IFNAME ({os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}); {HELP}"
             ) from None
-        return store
+        return meeting.store
 
     def close(self) -> None:
         if self.world.size > 1:
