@@ -19,18 +19,19 @@ def names(world: World) -> Iterator[Finding]:
     """What this host's own name and the meeting place's mean here."""
     host = socket.gethostname()
     own = addresses.resolve(host)
-    if own is None:
-        text, bad = f"{host} does not know its own name", True
-    else:
-        text, bad = f"{host} is {own}", addresses.is_loopback(own)
+    text = f"{host} does not know its own name" if own is None else f"{host} is {own} to itself"
+    lost = (own is None or addresses.is_loopback(own)) and world.size > world.local_size
     if world.size > 1:
         master, port = rendezvous()
         text += f"; ranks meet at {master} ({addresses.resolve(master) or 'unknown here'}) port {port}"
     told = os.environ.get("GLOO_SOCKET_IFNAME")
     text += f"; GLOO_SOCKET_IFNAME is {told}" if told else ""
-    if bad and not told and world.size > 1:
-        yield warning("names", f"{text} to itself, so other nodes cannot reach it by that; collagan looks for the right interface",
-                      "set GLOO_SOCKET_IFNAME where it picks a wrong one")  # fmt: skip
+    if lost and not told:
+        yield warning(
+            "names",
+            f"{text}, which other nodes cannot use; collagan looks for the interface that leads to them",
+            "set GLOO_SOCKET_IFNAME where it picks a wrong one",
+        )
     else:
         yield ok("names", text)
 

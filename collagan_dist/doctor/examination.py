@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -96,7 +97,8 @@ def _together(group: Group, net: bool) -> list[Finding]:
     hosts = group.gather(socket.gethostname())
     if not group.world.is_main:
         return []
-    return [ok("meeting", f"{len(hosts)} ranks on {len(set(hosts))} host{'s' * (len(set(hosts)) > 1)}"), *found]
+    way = f", over {os.environ['GLOO_SOCKET_IFNAME']}" if "GLOO_SOCKET_IFNAME" in os.environ else ""
+    return [ok("meeting", f"{len(hosts)} ranks on {len(set(hosts))} host{'s' * (len(set(hosts)) > 1)}{way}"), *found]
 
 
 def _merged(everybody: Sequence[tuple[str, list[Finding]]]) -> Iterator[Finding]:
