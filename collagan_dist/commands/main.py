@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from collagan_dist import __version__
-from collagan_dist.commands import complete, draw, evaluate, export, label, pack, report, reproduce, train, verify
+from collagan_dist.commands import (
+    complete,
+    doctor,
+    draw,
+    evaluate,
+    export,
+    label,
+    pack,
+    report,
+    reproduce,
+    train,
+    verify,
+)
 from collagan_dist.errors import CollaganError, Interrupted
 
 COMMANDS = {
@@ -22,6 +34,7 @@ COMMANDS = {
     "complete": complete,
     "export": export,
     "report": report,
+    "doctor": doctor,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from collagan_dist.contract import World
 from collagan_dist.errors import ClusterError, CollaganError
+from collagan_dist.runtime.meeting import HELP, meet
 from collagan_dist.runtime.stopwatch import Stopwatch
 from collagan_dist.runtime.watch import Watch, keep_records
 from collagan_dist.runtime.world import rendezvous
@@ -24,7 +27,7 @@ T = TypeVar("T")
 
 
 # A hang is named by the ranks themselves (runtime.timeout); the library's own limit comes this much later, in seconds.
-_LIBRARY_LATER = 30
+LIBRARY_LATER = 30
 
 
 class Group:
@@ -54,24 +57,26 @@ class Group:
 
     def _meet(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError when they are not there in time."""
-        backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
-        world = self.world
+        begin, world = time.monotonic(), self.world
+        meeting = meet(world, timeout)
+        meeting.choose_interface()
+        left = max(5.0, timeout - (time.monotonic() - begin))
         try:
-            store, _, _ = next(dist.rendezvous("env://", world.rank, world.size, timeout=timedelta(seconds=timeout)))
-            store.set_timeout(timedelta(seconds=timeout))
             dist.init_process_group(
-                backend,
-                store=dist.PrefixStore("group", store),
+                _backend(world, self.device),
+                store=dist.PrefixStore("group", meeting.store),
                 rank=world.rank,
                 world_size=world.size,
-                timeout=timedelta(seconds=max(self.timeout, self.start_timeout) + _LIBRARY_LATER),
+                timeout=timedelta(seconds=left),
             )
+            distributed_c10d._set_pg_timeout(timedelta(seconds=max(self.timeout, self.start_timeout) + LIBRARY_LATER))
         except (RuntimeError, ValueError) as error:
             raise ClusterError(
-                f"rank {world.rank} of {world.size} on {socket.gethostname()} could not meet the others at {rendezvous()} within {timeout:g} s; "
-                f"check that host and port are reachable from every node ({str(error).splitlines()[0]})"
+                f"rank {world.rank} of {world.size} on {socket.gethostname()} reached {':'.join(map(str, rendezvous()))}, but not "
+                f"every other rank ({str(error).splitlines()[0]}). Ranks connect to one another on any port: check firewalls between "
+                f"nodes, and GLOO_SOCKET_IFNAME ({os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}); {HELP}"
             ) from None
-        return store
+        return meeting.store
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Group:
         return self  # a copy of a network is of the same ranks
@@ -211,6 +216,13 @@ class Group:
         """A GPU's collectives come back before they are done: wait here, where a hang is seen, not wherever their result is read."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
+
+
+def _backend(world: World, device: torch.device) -> str:
+    """NCCL between GPUs; gloo between CPUs, and where ranks share a GPU, which NCCL refuses."""
+    if device.type == "cpu" or world.local_size > torch.cuda.device_count():
+        return "gloo"
+    return "cpu:gloo,cuda:nccl"
 
 
 def _by_others(error: RuntimeError) -> bool:

@@ -1,8 +1,9 @@
-"""Who am I: the variables of launchers, turned into a World. The one file that reads them."""
+"""Who am I, and where do we meet: the variables of launchers. The one file that reads them."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from collagan_dist.contract import World
@@ -21,6 +22,9 @@ _SRUN = (
     "SLURM_NODEID",
 )
 
+# Steps from here on are Slurm's own: the batch script, the shell of salloc, ...
+_SLURM_OWN_STEPS = 0xFFFFFFF0
+
 
 def detect(env: Mapping[str, str] = os.environ) -> World:
     """The world by the launcher that started this process: Ray, then torchrun, then an srun step, then alone."""
@@ -30,9 +34,21 @@ def detect(env: Mapping[str, str] = os.environ) -> World:
     return World()
 
 
-def rendezvous(env: Mapping[str, str] = os.environ) -> str:
-    """host:port where the ranks of a run meet."""
-    return f"{env.get('MASTER_ADDR', '?')}:{env.get('MASTER_PORT', '?')}"
+def rendezvous(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port where the ranks of a run meet. An srun step that was told none meets on its first node.
+
+    Raises ClusterError where neither is known.
+    """
+    host, port = env.get("MASTER_ADDR"), env.get("MASTER_PORT")
+    if detect(env).launcher == "srun":
+        host = host or first_host(env.get("SLURM_STEP_NODELIST", ""))
+        port = port or str(_step_port(env))
+    if not host or not port or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ClusterError(
+            f"where do ranks meet? MASTER_ADDR is {host or 'not set'}, MASTER_PORT is {port or 'not set'}; "
+            "start through torchrun or srun, or set both (the port from 1 to 65535)"
+        )
+    return host, int(port)
 
 
 def keeps_the_store(env: Mapping[str, str] = os.environ) -> bool:
@@ -40,19 +56,51 @@ def keeps_the_store(env: Mapping[str, str] = os.environ) -> bool:
     return env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
+def start_name(env: Mapping[str, str] = os.environ) -> str:
+    """What all ranks of one start share and no other start has, as far as the launcher says it."""
+    launcher = detect(env).launcher
+    if launcher == "srun":
+        return f"{env.get('SLURM_JOB_ID')}.{env['SLURM_STEP_ID']}"
+    return env.get({"torchrun": _TORCHRUN, "ray": _RAY}[launcher][0], "") if launcher != "alone" else launcher
+
+
+def first_host(nodes: str) -> str:
+    """The first name of a node list as Slurm writes it: `n[08-11,15],x3` -> `n08`."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else ""
+
+
+def _step_port(env: Mapping[str, str]) -> int:
+    """A port of the step's own: a restarted job must not meet the one of its first life, nor two steps each other."""
+    job, restart, step = (int(env.get(f"SLURM_{name}", 0) or 0) for name in ("JOB_ID", "RESTART_COUNT", "STEP_ID"))
+    return 20000 + (job * 10 + restart + step * 1009) % 10000
+
+
 def _is_task(env: Mapping[str, str]) -> bool:
-    """Whether this is a task of a step that srun started, not the batch script or an interactive shell of its job."""
-    return (
-        env["SLURM_STEP_ID"].isdigit() and "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") != "interactive"
-    )
+    """Whether this is a task of a step that srun started, not the batch script or an interactive shell of its job.
+
+    (The job's name does not tell: a step started from salloc's shell is named `interactive`, too.)
+    """
+    step = env["SLURM_STEP_ID"]
+    return step.isdigit() and int(step) < _SLURM_OWN_STEPS and "SLURM_STEP_NUM_TASKS" in env
 
 
 def _world(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> World:
     try:
-        # Slurm writes tasks per node as "2" or "4(x2),3": the first number is enough where nodes are alike.
-        rank, size, local_rank, local_size, node = (int(env[n].split("(")[0].split(",")[0]) for n in names)
+        rank, size, local_rank = (int(env[name]) for name in names[:3])
+        node = int(env[names[4]])
+        local_size = _tasks_of(node, env[names[3]]) if launcher == "srun" else int(env[names[3]])
     except (KeyError, ValueError) as error:
         raise ClusterError(
             f"started by {launcher}, but its variable {error} is missing or no number; start through torchrun or srun"
         ) from None
     return World(rank, size, local_rank, local_size, node, launcher)
+
+
+def _tasks_of(node: int, text: str) -> int:
+    """Tasks of a node of the step, from Slurm's list for all of them: `4(x2),3`."""
+    runs = (re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(","))
+    counts = [int(run[1]) for run in runs if run for _ in range(int(run[2] or 1))]
+    if node >= len(counts):
+        raise ValueError(f"SLURM_STEP_TASKS_PER_NODE ({text})")
+    return counts[node]

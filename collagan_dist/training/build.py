@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,10 +17,12 @@ from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.order import Order, Plan
 from collagan_dist.data.shards import Split
-from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.errors import ClusterError, ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import Engine, build_engine
 from collagan_dist.runtime.group import Group
+from collagan_dist.runtime.jit_locks import remove_stale
+from collagan_dist.runtime.preflight import preflight
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 
@@ -91,10 +94,23 @@ def open_shards(config: Config) -> Manifest:
 
 
 def build(config: Config, world: World, manifest: Manifest) -> Setup:
-    """Device, process group and engine of this rank. Collective."""
+    """Device, process group and engine of this rank. Collective; raises ClusterError where ranks do not belong together.
+
+    What failed before, on one rank alone, leaves the others waiting for it: at most runtime.rendezvous_timeout.
+    """
     device = devices.pick_device(world)
     devices.configure(devices.share_of_cores(world, config.runtime.threads), config.deterministic)
+    if config.runtime.engine == "deepspeed" and world.local_rank == 0:
+        for lock in remove_stale():
+            print(
+                f"removed {lock.path}: a compilation was killed there {lock.age:.0f} s ago", file=sys.stderr, flush=True
+            )
     group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
+    try:
+        preflight(group, config, manifest.hash)
+    except ClusterError:
+        group.close()
+        raise
     return Setup(config, world, device, group, build_engine(config.runtime, group), manifest, build_tasks(config))
 
 

@@ -1,0 +1,36 @@
+"""collagan doctor"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "check libraries, devices, storage, the cluster and the way between ranks"
+EXAMPLE = """collagan doctor --data packed/celeba
+         srun collagan doctor"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="SHARDS", help="look at this data set, too")
+    parser.add_argument(
+        "--net", action="store_true", help="look only at the way between ranks (through srun or torchrun)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    from collagan_dist.doctor import examine
+    from collagan_dist.errors import ClusterError
+    from collagan_dist.runtime.world import detect
+
+    world = detect()
+    report = examine(world, args.data, args.net)
+    if world.is_main or not report.met:
+        if args.json:
+            print(json.dumps(report.as_dict()), flush=True)
+        else:
+            # Ranks that did not meet each say what they know; what all could say, rank 0 does.
+            for finding in report.findings if world.is_main else report.failures:
+                mend = f"; {finding.mend}" if finding.mend else ""
+                print(f"{finding.state:8} {finding.check:19} {finding.text}{mend}", flush=True)
+    return 0 if report.sound else ClusterError.exit_code

@@ -1,0 +1,24 @@
+"""Run by test_start.py as a rank: meets the other, adds up, writes the sum and the interface that was chosen."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from collagan_dist.runtime.group import Group
+from collagan_dist.runtime.world import detect
+
+
+def main(out: str) -> None:
+    world = detect()
+    group = Group(world, torch.device("cpu"), 30, 30)
+    total = 2 * group.mean(torch.tensor([1.0 + world.rank])).item()
+    Path(out).write_text(f"{total} {os.environ.get('GLOO_SOCKET_IFNAME')}")
+    group.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

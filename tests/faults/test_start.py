@@ -1,0 +1,260 @@
+"""Starts that cannot succeed, by the rows of docs/faults.md: one message, the right exit code, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config import to_yaml
+from collagan_dist.data.draw import draw_faces
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.pack import pack
+from collagan_dist.runtime import jit_locks
+from tests.conftest import ROOT, small_recipe
+from tests.faults.starts import as_rank, free_port, run_ranks
+from tests.faults.test_bad_input import run
+from tests.slurm.machine import Machine, missing
+from tests.training.small import small
+
+WAIT = 4  # runtime.rendezvous_timeout of these tests, in seconds
+
+
+@pytest.fixture
+def configuration(shards: Manifest, tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        to_yaml(
+            small(
+                shards.folder,
+                runtime__rendezvous_timeout=WAIT,
+                runtime__timeout=60,
+                schedule__steps=1,
+                schedule__batch=12,
+            )
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nschedule:\n  batchs: 8\n", r"3: unknown key schedule.batchs; did you mean batch"),
+        ("seed: 1\nschedule:\n  batch: many\n", r"3: schedule.batch: "),
+        ("loss:\n  weights:\n    inpainting:\n      rec: .nan\n", r"4: \.nan is not a finite number"),
+        ("seed: 1\nlog: !!python/object/apply:os.system ['touch CANARY']\n", r"2: YAML tags"),
+        ("seed: 1\n\nseed: 2\n", r"3: .*seed.*(twice|duplicate|again|already)"),
+        ("schedule:\n  batch: 8\noptim:\n  generator:\n    lr: 1e-4\n", None),
+    ],
+    ids=["unknown key", "wrong type", "NaN weight", "python tag", "duplicate key", "1e-4"],
+)
+def test_row_14_a_configuration_that_is_wrong(
+    text: str,
+    message: str | None,
+    shards: Manifest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Refused with file, line and key before any device is touched; a number in scientific notation is a number."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    code, error = run(capsys, "train", path, "--data", shards.folder, "--set", "schedule.epochs=1", "--dry-run")
+    assert not (tmp_path / "CANARY").exists()
+    if message is None:
+        assert (code, error) == (0, "")
+    else:
+        assert code == 2 and re.search(rf"{path}:{message}", error) and len(error.splitlines()) == 1, error
+
+
+def test_row_15_a_name_that_nobody_knows(configuration: Path, tmp_path: Path) -> None:
+    """Rank 1 says that the name means nothing; rank 0 says who is missing."""
+    port, name = free_port(), "no-such-host.invalid"
+    command = ["train", configuration, "--run", tmp_path / "run"]
+    first, second = run_ranks([command] * 2, [as_rank(rank, 2, port, name) for rank in range(2)], tmp_path)
+    assert (first.code, second.code) == (4, 4) and not (tmp_path / "run").exists()
+    assert f"1 of 2 ranks did not come to {name}:{port} within {WAIT} s: missing rank 1" in first.err
+    assert f"rank 1 of 2 on {socket.gethostname()}" in second.err and f"knows no host of the name {name}" in second.err
+    for rank in (first, second):
+        assert "collagan doctor --net" in rank.err and "Traceback" not in rank.err and len(rank.err.splitlines()) == 1
+
+
+def test_row_15_nobody_listens_and_somebody_is_missing(configuration: Path, tmp_path: Path) -> None:
+    """A refused port is said at once by what refuses it; of three ranks the one that never came is named to the other two."""
+    command = ["train", configuration, "--run", tmp_path / "run"]
+    alone = run_ranks([command], [as_rank(1, 2, port := free_port())], tmp_path)[0]
+    assert alone.code == 4 and f"127.0.0.1 refuses port {port}" in alone.err and "Traceback" not in alone.err
+    here = run_ranks([command] * 2, [as_rank(rank, 3, port) for rank in (0, 2)], tmp_path)
+    assert [rank.code for rank in here] == [4, 4]
+    assert re.search(r"1 of 3 ranks did not come .* missing rank 1; those that came: ranks 0, 2 \(", here[0].err)
+    assert not here[1].err  # rank 0 has said it
+
+
+@pytest.mark.skipif(missing() is not None, reason=missing() or "")
+def test_row_15_packets_are_swallowed(configuration: Path, tmp_path: Path) -> None:
+    """No refusal, no answer, only silence."""
+    port = free_port()
+    silence = (  # a cable to nobody who has the address that it is sure of
+        "ip link add here type veth peer name gone; ip addr add 10.9.0.1/24 dev here; ip link set lo up; ip link set gone up; "
+        'ip link set here up; ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev here; exec "$@"'
+    )
+    prefix = ["unshare", "--net", "sh", "-ec", silence, "sh"]
+    begin = time.monotonic()
+    (rank,) = run_ranks([["train", configuration]], [as_rank(1, 2, port, "10.9.0.2")], tmp_path, prefix)
+    assert rank.code == 4 and f"10.9.0.2 is silent on port {port}" in rank.err and "firewall" in rank.err
+    assert time.monotonic() - begin < 150 and len(rank.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(missing() is not None, reason=missing() or "")
+def test_row_15_names_that_mean_loopback(tmp_path: Path) -> None:
+    """Debian's hosts file: each node's own name is 127.0.1.1 to itself. The ranks find the way without being told."""
+    port, env = free_port(), {**os.environ, "SLURM_CONF": "/dev/null"}
+    Path("/tmp/ray").mkdir(exist_ok=True)
+    addresses = {"n1": "10.78.0.1", "n2": "10.78.0.2"}
+    machines = []
+    try:
+        head = Machine("head", _hosts(tmp_path / "head.hosts", {}), ["sleep", "300"], tmp_path / "head", env)
+        machines.append(head)
+        head.switch("10.78.0.254/24")
+        head.start()
+        for rank, (name, address) in enumerate(addresses.items()):
+            hosts = _hosts(tmp_path / f"{name}.hosts", {**addresses, name: "127.0.1.1"})
+            own = as_rank(rank, 2, port, "n1") | {
+                "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+                "SLURM_NODEID": str(rank),
+                "SLURM_LOCALID": "0",
+            }
+            command = [sys.executable, "-m", "tests.faults.meet", tmp_path / f"{name}.met"]
+            machine = Machine(name, hosts, command, tmp_path / name, own)
+            machines.append(machine)
+            machine.connect(head, f"{address}/24")
+        for machine in machines[1:]:
+            machine.start()
+        met = [tmp_path / "n1.met", tmp_path / "n2.met"]
+        end = time.monotonic() + 120
+        while not all(path.exists() for path in met) and any(m.alive for m in machines[1:]) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert [path.read_text() for path in met if path.exists()] == ["3.0 eth0"] * 2, (
+            tmp_path / "n1"
+        ).read_text() + (tmp_path / "n2").read_text()
+    finally:
+        for machine in reversed(machines):
+            machine.kill()
+
+
+def _hosts(path: Path, addresses: dict[str, str]) -> Path:
+    path.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses.items()))
+    return path
+
+
+def test_row_16_the_port_is_in_use(configuration: Path, tmp_path: Path) -> None:
+    """Rank 0 names port and host; rank 1 notices that a stranger listens, and does not wait for an answer for ever."""
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = ["train", configuration, "--run", tmp_path / "run"]
+        first, second = run_ranks([command] * 2, [as_rank(rank, 2, port) for rank in range(2)], tmp_path)
+    assert (first.code, second.code) == (4, 4)
+    assert f"port {port} of {socket.gethostname()}" in first.err and "MASTER_PORT" in first.err
+    assert "it is not the meeting place of any run" in second.err
+    assert all(len(rank.err.splitlines()) == 1 for rank in (first, second)), first.err + second.err
+
+
+def _two(tmp_path: Path, commands: list[list[object]], **second: str) -> str:
+    """What two ranks that differ say, once they have all ended with 4: rank 0 for both."""
+    port = free_port()
+    ranks = run_ranks(commands, [as_rank(0, 2, port), as_rank(1, 2, port) | second], tmp_path)
+    assert [rank.code for rank in ranks] == [4, 4], ranks
+    assert not ranks[1].err and "Traceback" not in ranks[0].err and not (tmp_path / "run").exists()
+    return ranks[0].err
+
+
+def test_row_17_another_configuration(configuration: Path, shards: Manifest, tmp_path: Path) -> None:
+    """The keys that differ are named; those that are a node's own may differ."""
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        to_yaml(
+            small(
+                shards.folder,
+                runtime__rendezvous_timeout=WAIT,
+                runtime__timeout=60,
+                schedule__steps=1,
+                schedule__batch=12,
+                seed=9,
+                data__threads=2,
+            )
+        )
+    )
+    error = _two(tmp_path, [["train", path, "--run", "run"] for path in (configuration, other)])
+    table = [line.split() for line in error.splitlines()[1:-1]]
+    assert table == [
+        ["rank", "0", f"({socket.gethostname()})", "rank", "1", f"({socket.gethostname()})"],
+        ["seed", "0", "9"],
+    ], error
+
+
+def test_row_17_another_data_set(configuration: Path, shards: Manifest, tmp_path: Path) -> None:
+    draw_faces(tmp_path / "faces", count=60, seed=4, workers=1)
+    pack(small_recipe(tmp_path / "faces", tmp_path / "packed"), workers=1)
+    train = ["train", configuration, "--run", "run"]
+    error = _two(tmp_path, [train, [*train, "--data", tmp_path / "packed"]])
+    assert re.search(rf"\n  data set +{shards.hash[:12]}  [0-9a-f]{{12}}\n", error) and "copy its folder anew" in error
+
+
+def test_row_17_an_edited_package(configuration: Path, tmp_path: Path) -> None:
+    """The same version, one comment more."""
+    shutil.copytree(ROOT / "collagan_dist", tmp_path / "edited/collagan_dist")
+    with (tmp_path / "edited/collagan_dist/objective.py").open("a") as file:
+        file.write("# tried something\n")
+    error = _two(tmp_path, [["train", configuration, "--run", "run"]] * 2, PYTHONPATH=str(tmp_path / "edited"))
+    assert re.search(r"\n  collagan_dist +\S+ \(\w{8}\)  \S+ \(\w{8}\)\n", error) and "same checkout" in error
+
+
+def _plant(folder: Path, age: float) -> Path:
+    lock = folder / "py311_cpu/deepspeed_shm_comm/lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (time.time() - age,) * 2)
+    return lock
+
+
+def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed when it is old and nobody on this host works there; a living compiler keeps its lock."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = _plant(tmp_path, jit_locks.STALE_AFTER + 60)
+    compiler = subprocess.Popen(["sleep", "60"], cwd=lock.parent)
+    try:
+        assert jit_locks.abandoned() == [] == jit_locks.remove_stale() and lock.exists()
+    finally:
+        compiler.kill()
+        compiler.wait()
+    (lock.parent / "shm.o").touch()  # something was built a moment ago, perhaps by another node
+    assert (
+        [found.stale for found in jit_locks.abandoned()] == [False] and not jit_locks.remove_stale() and lock.exists()
+    )
+    (lock.parent / "shm.o").unlink()
+    assert [removed.path for removed in jit_locks.remove_stale()] == [lock] and not lock.exists()
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("deepspeed", "collagan_dist.runtime.deepspeed")),
+    reason="no DeepSpeed",
+)
+def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path, tmp_path: Path) -> None:
+    lock = _plant(tmp_path / "extensions", jit_locks.STALE_AFTER + 60)
+    command = ["train", configuration, "--run", "run", "--set", "runtime.engine=deepspeed"]
+    port, own = free_port(), {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    ranks = run_ranks([command] * 2, [as_rank(rank, 2, port) | own for rank in range(2)], tmp_path)
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert f"removed {lock}: a compilation was killed there" in ranks[0].err and not lock.exists()
