@@ -78,7 +78,8 @@ def killed_and_restarted(config: Path, run: Path, rank: int, step: int) -> int:
         reached = records(run, "train")[-1]["step"]
         assert torchrun.wait(timeout=LIMIT) == 0, log.read_text()
     finally:
-        torchrun.kill()
+        torchrun.terminate()  # it takes its ranks along
+        torchrun.wait(timeout=LIMIT)
     return int(reached)
 
 
