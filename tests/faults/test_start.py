@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from tests.slurm.machine import Machine, missing
 from tests.training.small import small
 
 WAIT = 4  # runtime.rendezvous_timeout of these tests, in seconds
+ELASTIC_STEPS = 400
 
 
 @pytest.fixture
@@ -258,3 +260,37 @@ def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path,
     ranks = run_ranks([command] * 2, [as_rank(rank, 2, port) | own for rank in range(2)], tmp_path)
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
     assert f"removed {lock}: a compilation was killed there" in ranks[0].err and not lock.exists()
+
+
+def _agent(endpoint: str, command: list[object], log: Path, nodes: str = "1:2", restarts: int = 3) -> subprocess.Popen[bytes]:
+    """torchrun as on one node of an elastic job."""
+    elastic = ["--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", restarts, "--rdzv-id", "test", "--rdzv-backend", "c10d",
+               "--rdzv-endpoint", endpoint, "--rdzv-conf", "last_call_timeout=2", "--monitor-interval", "0.5", "--local-addr", "127.0.0.1"]  # fmt: skip
+    words = [sys.executable, "-m", "torch.distributed.run", *elastic, "-m", "--", "collagan_dist", *command]
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            list(map(str, words)), cwd=ROOT, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+
+
+def test_a_node_joins_an_elastic_training(shards: Manifest, tmp_path: Path) -> None:
+    """torchrun --nnodes 1:2: the ranks of the second life meet, though those of the first left their words at the same store."""
+    path, run_folder = tmp_path / "small.yaml", tmp_path / "run"
+    path.write_text(to_yaml(small(shards.folder, schedule__steps=ELASTIC_STEPS, log__every=1, checkpoint__every=20)))
+    command, endpoint = ["train", path, "--run", run_folder], f"127.0.0.1:{free_port()}"
+    agents = [_agent(endpoint, command, tmp_path / "first")]
+    try:
+        end = time.monotonic() + 100
+        while not (run_folder / "metrics.jsonl").exists() and time.monotonic() < end:
+            time.sleep(0.2)
+        agents.append(_agent(endpoint, command, tmp_path / "second"))
+        codes = [agent.wait(timeout=200) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.terminate()
+            agent.wait()
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    starts = [line["world_size"] for line in lines if "world_size" in line]
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert codes == [0, 0] and starts == [1, 2], (tmp_path / "first").read_text() + (tmp_path / "second").read_text()
+    assert steps == list(range(1, ELASTIC_STEPS + 1))
