@@ -36,7 +36,7 @@ def train(
     samples = manifest.samples(config.data.split)
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     setup = build(config, world, manifest)
-    try:
+    with setup.group:
         return _train(
             setup,
             run,
@@ -45,8 +45,6 @@ def train(
             command,
             allow_config_change,
         )
-    finally:
-        setup.group.close()
 
 
 def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool) -> int:
@@ -68,6 +66,7 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
         progress = folder.resume(networks, allow_change)
         if not guard.rollbacks:
             folder.open(command)
+            setup.group.logs = run / "logs"
         if progress.step == 0:
             _begin(setup, networks)
         try:
@@ -92,12 +91,14 @@ def _steps(
     try:
         for number in range(start, total):
             done = number + 1
+            setup.group.step = done
             if number in left_out:
                 journal.event(done, "left_out")
             else:
-                batch = next(batches)
                 try:
-                    journal.add(step(batch, number))
+                    with setup.group.stopwatch:  # waiting for data is a rank's own time
+                        values = step(next(batches), number)
+                    journal.add(values)
                     guard.good()
                 except NotFinite as bad:
                     journal.skip(done, bad)
