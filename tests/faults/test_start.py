@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,6 @@ from tests.slurm.machine import Machine, missing
 from tests.training.small import small
 
 WAIT = 4  # runtime.rendezvous_timeout of these tests, in seconds
-ELASTIC_STEPS = 400
 
 
 @pytest.fixture
@@ -262,35 +262,66 @@ def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path,
     assert f"removed {lock}: a compilation was killed there" in ranks[0].err and not lock.exists()
 
 
-def _agent(endpoint: str, command: list[object], log: Path, nodes: str = "1:2", restarts: int = 3) -> subprocess.Popen[bytes]:
-    """torchrun as on one node of an elastic job."""
-    elastic = ["--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", restarts, "--rdzv-id", "test", "--rdzv-backend", "c10d",
-               "--rdzv-endpoint", endpoint, "--rdzv-conf", "last_call_timeout=2", "--monitor-interval", "0.5", "--local-addr", "127.0.0.1"]  # fmt: skip
-    words = [sys.executable, "-m", "torch.distributed.run", *elastic, "-m", "--", "collagan_dist", *command]
+def _agent(endpoint: str, command: list[object], log: Path) -> subprocess.Popen[bytes]:
+    """torchrun as on one node of an elastic job.
+
+    (torch 2.13 shares a store between starts, of which an agent that joins later is never told: hence the variable.)
+    """
+    where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "test", "--local-addr", "127.0.0.1"]
+    elastic = [
+        "--nnodes",
+        "1:2",
+        "--nproc-per-node",
+        "1",
+        "--rdzv-conf",
+        "last_call_timeout=2",
+        "--monitor-interval",
+        "0.5",
+    ]
+    words = [sys.executable, "-m", "torch.distributed.run", *where, *elastic, "-m", "--", "collagan_dist", *command]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with log.open("wb") as out:
-        return subprocess.Popen(
-            list(map(str, words)), cwd=ROOT, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        return subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=out, stderr=out, env=env)
+
+
+def _records(run_folder: Path) -> list[dict[str, Any]]:
+    path = run_folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_a_node_joins_an_elastic_training(shards: Manifest, tmp_path: Path) -> None:
-    """torchrun --nnodes 1:2: the ranks of the second life meet, though those of the first left their words at the same store."""
+    """torchrun --nnodes 1:2: the one rank saves and stops, and two go on at the next step."""
     path, run_folder = tmp_path / "small.yaml", tmp_path / "run"
-    path.write_text(to_yaml(small(shards.folder, schedule__steps=ELASTIC_STEPS, log__every=1, checkpoint__every=20)))
+    path.write_text(to_yaml(small(shards.folder, schedule__steps=1_000_000, log__every=1, log__grid_every=1_000_000)))
     command, endpoint = ["train", path, "--run", run_folder], f"127.0.0.1:{free_port()}"
     agents = [_agent(endpoint, command, tmp_path / "first")]
-    try:
-        end = time.monotonic() + 100
-        while not (run_folder / "metrics.jsonl").exists() and time.monotonic() < end:
+
+    def until(size: int) -> None:
+        """Until so many ranks have taken a step together."""
+        end = time.monotonic() + 120
+        while True:
+            found = _records(run_folder)
+            if {"train"} <= {
+                one["kind"] for i, one in enumerate(found) if any(o.get("world_size") == size for o in found[:i])
+            }:
+                return
+            alive = all(agent.poll() is None for agent in agents)
+            assert alive and time.monotonic() < end, "".join(
+                log.read_text() for log in tmp_path.glob("*st") if log.is_file()
+            )
             time.sleep(0.2)
-        agents.append(_agent(endpoint, command, tmp_path / "second"))
-        codes = [agent.wait(timeout=200) for agent in agents]
+
+    try:
+        until(1)
+        agents.append(_agent(endpoint, command, tmp_path / "last"))
+        until(2)
     finally:
         for agent in agents:
             agent.terminate()
+        for agent in agents:
             agent.wait()
-    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    starts = [line["world_size"] for line in lines if "world_size" in line]
-    steps = [line["step"] for line in lines if line["kind"] == "train"]
-    assert codes == [0, 0] and starts == [1, 2], (tmp_path / "first").read_text() + (tmp_path / "second").read_text()
-    assert steps == list(range(1, ELASTIC_STEPS + 1))
+    found = _records(run_folder)
+    steps = [one["step"] for one in found if one["kind"] == "train"]
+    assert [one["world_size"] for one in found if "world_size" in one] == [1, 2] and steps == list(
+        range(1, len(steps) + 1)
+    )
