@@ -108,8 +108,8 @@ def build(config: Config, world: World, manifest: Manifest) -> Setup:
     group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
     try:
         preflight(group, config, manifest.hash)
-    except ClusterError:
-        group.close()
+    except ClusterError as error:
+        group.close(error)
         raise
     return Setup(config, world, device, group, build_engine(config.runtime, group), manifest, build_tasks(config))
 

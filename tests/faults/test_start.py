@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -258,3 +260,68 @@ def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path,
     ranks = run_ranks([command] * 2, [as_rank(rank, 2, port) | own for rank in range(2)], tmp_path)
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
     assert f"removed {lock}: a compilation was killed there" in ranks[0].err and not lock.exists()
+
+
+def _agent(endpoint: str, command: list[object], log: Path) -> subprocess.Popen[bytes]:
+    """torchrun as on one node of an elastic job.
+
+    (torch 2.13 shares a store between starts, of which an agent that joins later is never told: hence the variable.)
+    """
+    where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "test", "--local-addr", "127.0.0.1"]
+    elastic = [
+        "--nnodes",
+        "1:2",
+        "--nproc-per-node",
+        "1",
+        "--rdzv-conf",
+        "last_call_timeout=2",
+        "--monitor-interval",
+        "0.5",
+    ]
+    words = [sys.executable, "-m", "torch.distributed.run", *where, *elastic, "-m", "--", "collagan_dist", *command]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with log.open("wb") as out:
+        return subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=out, stderr=out, env=env)
+
+
+def _records(run_folder: Path) -> list[dict[str, Any]]:
+    path = run_folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_node_joins_an_elastic_training(shards: Manifest, tmp_path: Path) -> None:
+    """torchrun --nnodes 1:2: the one rank saves and stops, and two go on at the next step."""
+    path, run_folder = tmp_path / "small.yaml", tmp_path / "run"
+    path.write_text(to_yaml(small(shards.folder, schedule__steps=1_000_000, log__every=1, log__grid_every=1_000_000)))
+    command, endpoint = ["train", path, "--run", run_folder], f"127.0.0.1:{free_port()}"
+    agents = [_agent(endpoint, command, tmp_path / "first")]
+
+    def until(size: int) -> None:
+        """Until so many ranks have taken a step together."""
+        end = time.monotonic() + 120
+        while True:
+            found = _records(run_folder)
+            if {"train"} <= {
+                one["kind"] for i, one in enumerate(found) if any(o.get("world_size") == size for o in found[:i])
+            }:
+                return
+            alive = all(agent.poll() is None for agent in agents)
+            assert alive and time.monotonic() < end, "".join(
+                log.read_text() for log in tmp_path.glob("*st") if log.is_file()
+            )
+            time.sleep(0.2)
+
+    try:
+        until(1)
+        agents.append(_agent(endpoint, command, tmp_path / "last"))
+        until(2)
+    finally:
+        for agent in agents:
+            agent.terminate()
+        for agent in agents:
+            agent.wait()
+    found = _records(run_folder)
+    steps = [one["step"] for one in found if one["kind"] == "train"]
+    assert [one["world_size"] for one in found if "world_size" in one] == [1, 2] and steps == list(
+        range(1, len(steps) + 1)
+    )
