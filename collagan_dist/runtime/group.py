@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 # A hang is named by the ranks themselves (runtime.timeout); the library's own limit comes this much later, in seconds.
-_LIBRARY_LATER = 30
+LIBRARY_LATER = 30
 
 
 class Group:
@@ -52,7 +52,7 @@ class Group:
                 store=dist.PrefixStore("group", store),
                 rank=world.rank,
                 world_size=world.size,
-                timeout=timedelta(seconds=self.timeout + _LIBRARY_LATER),
+                timeout=timedelta(seconds=self.timeout + LIBRARY_LATER),
             )
         except (RuntimeError, ValueError) as error:
             raise ClusterError(

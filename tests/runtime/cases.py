@@ -1,0 +1,68 @@
+"""Ways to train: engine, ZeRO stage, precision, accumulation, batch normalization; and what each is to be equal to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way, on two ranks; `plain` on one."""
+
+    engine: str
+    precision: str = "fp32"
+    accumulate: int = 1
+    sync_bn: bool = True
+    compile: bool = False
+
+    @property
+    def name(self) -> str:
+        switches = [f"accumulate-{self.accumulate}", *["sync"] * self.sync_bn, *["compile"] * self.compile]
+        return "_".join([self.engine, self.precision, *switches])
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """As keyword arguments of `small`."""
+        engine, _, stage = self.engine.partition("-")
+        return {
+            "runtime__engine": engine,
+            "runtime__zero_stage": int(stage or 0),
+            "runtime__precision": self.precision,
+            "runtime__accumulate": self.accumulate,
+            "runtime__sync_bn": self.sync_bn,
+            "runtime__compile": self.compile,
+        }
+
+    @property
+    def reference(self) -> Case:
+        """DeepSpeed is to equal DDP; DDP is to equal one rank, whose batch statistics are those of all samples.
+
+        Where each rank and part has its own statistics, one rank takes the batch in as many parts: the mean of their gradients
+        is the same.
+        """
+        if self.engine != "ddp":
+            return replace(self, engine="ddp", compile=False)
+        if self.sync_bn:
+            return replace(self, engine="plain", compile=False)
+        return replace(self, engine="plain", accumulate=2 * self.accumulate, compile=False)
+
+
+ENGINES = ("ddp", "deepspeed-0", "deepspeed-1", "deepspeed-2")
+ROWS = [*product(("fp32", "bf16", "fp16"), (1, 2), (True, False), (False,)), ("fp32", 1, False, True)]
+ALL = [Case(engine, *row) for row in ROWS for engine in ENGINES]
+# Of these every kind of row and every stage is in each run of the tests.
+OFTEN = [
+    case
+    for case in ALL
+    if not case.compile
+    and (
+        (case.precision == "fp32" and (case.sync_bn or case.accumulate == 2))
+        or (case.precision == "bf16" and case.accumulate == 1 and case.sync_bn)
+        or (case.precision == "fp16" and case.accumulate == 2 and not case.sync_bn and case.engine[-1] in "p02")
+    )
+]
+# Largest relative difference of a loss within ten steps, by precision.
+WITHIN = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.02}
