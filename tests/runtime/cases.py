@@ -37,16 +37,19 @@ class Case:
         }
 
     @property
-    def reference(self) -> Case:
+    def reference(self) -> Case | None:
         """DeepSpeed is to equal DDP; DDP is to equal one rank, whose batch statistics are those of all samples.
 
-        Where each rank and part has its own statistics, one rank takes the batch in as many parts: the mean of their gradients
-        is the same.
+        Where each rank and part has its own statistics, one rank takes the batch in as many parts: they hold the same samples.
+        Parts that span ranks hold others than those of one rank, so nothing is equal to them. And in float16 it hangs on how batch
+        normalization is computed which gradients overflow, so that other steps may be skipped.
         """
+        if self.engine == "plain":
+            return None
         if self.engine != "ddp":
             return replace(self, engine="ddp", compile=False)
         if self.sync_bn:
-            return replace(self, engine="plain", compile=False)
+            return None if self.accumulate > 1 or self.precision == "fp16" else replace(self, engine="plain", compile=False)
         return replace(self, engine="plain", accumulate=2 * self.accumulate, compile=False)
 
 
@@ -65,4 +68,18 @@ OFTEN = [
     )
 ]
 # Largest relative difference of a loss within ten steps, by precision.
-WITHIN = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.02}
+WITHIN = {"fp32": 2e-3, "bf16": 0.03, "fp16": 0.03, "compile": 0.01}
+
+
+def with_references(cases: list[Case]) -> list[Case]:
+    """The cases and all that they are compared with, each once."""
+    found: dict[Case, None] = {}
+    for case in cases:
+        step: Case | None = case
+        while step is not None:
+            found[step] = None
+            step = step.reference
+    return list(found)
+
+
+WITH_REFERENCES = with_references(ALL)
