@@ -38,7 +38,7 @@ class Case:
 
     @property
     def reference(self) -> Case | None:
-        """DeepSpeed is to equal DDP; DDP is to equal one rank, whose batch statistics are those of all samples.
+        """DeepSpeed is to equal DDP; compiled DDP is to equal DDP; DDP one rank, whose batch statistics are those of all samples.
 
         Where each rank and part has its own statistics, one rank takes the batch in as many parts: they hold the same samples.
         Parts that span ranks hold others than those of one rank, so nothing is equal to them. And in float16 it hangs on how batch
@@ -47,10 +47,12 @@ class Case:
         if self.engine == "plain":
             return None
         if self.engine != "ddp":
-            return replace(self, engine="ddp", compile=False)
+            return replace(self, engine="ddp")
+        if self.compile:
+            return replace(self, compile=False)
         if self.sync_bn:
-            return None if self.accumulate > 1 or self.precision == "fp16" else replace(self, engine="plain", compile=False)
-        return replace(self, engine="plain", accumulate=2 * self.accumulate, compile=False)
+            return None if self.accumulate > 1 or self.precision == "fp16" else replace(self, engine="plain")
+        return replace(self, engine="plain", accumulate=2 * self.accumulate)
 
 
 ENGINES = ("ddp", "deepspeed-0", "deepspeed-1", "deepspeed-2")
@@ -60,15 +62,12 @@ ALL = [Case(engine, *row) for row in ROWS for engine in ENGINES]
 OFTEN = [
     case
     for case in ALL
-    if not case.compile
-    and (
-        (case.precision == "fp32" and (case.sync_bn or case.accumulate == 2))
-        or (case.precision == "bf16" and case.accumulate == 1 and case.sync_bn)
-        or (case.precision == "fp16" and case.accumulate == 2 and not case.sync_bn and case.engine[-1] in "p02")
-    )
+    if (case.precision, case.accumulate, case.sync_bn, case.compile)
+    in {("fp32", 1, True, False), ("fp32", 2, False, False), ("bf16", 1, True, False), ("fp16", 2, False, False)}
+    and (case.precision == "fp32" or case.engine != "deepspeed-1")
 ]
 # Largest relative difference of a loss within ten steps, by precision.
-WITHIN = {"fp32": 2e-3, "bf16": 0.03, "fp16": 0.03, "compile": 0.01}
+WITHIN = {"fp32": 2e-3, "bf16": 0.03, "fp16": 0.03, "compile": 0.1}
 
 
 def with_references(cases: list[Case]) -> list[Case]:

@@ -1,7 +1,7 @@
 """The table docs/engines.md: trains in all ways, compares, and writes what came out.
 
-    python -m tests.runtime.matrix            runs all cases; some minutes
-    python -m tests.runtime.matrix render     writes the table anew from matrix.json
+python -m tests.runtime.matrix            runs all cases; some minutes
+python -m tests.runtime.matrix render     writes the table anew from matrix.json
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ HEADS = {"ddp": "DDP", **{f"deepspeed-{stage}": f"DeepSpeed, ZeRO {stage}" for s
 def run_cases(cases: Iterable[Case], shards: Path, out: Path, *stories: str, timeout: float = 500) -> None:
     """Train in all these ways: one start on two ranks, one alone for what runs on one; compilers write nowhere else than in `out`."""
     out.mkdir(exist_ok=True)
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_EXTENSIONS_DIR": str(out / "extensions")}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "TORCH_EXTENSIONS_DIR": str(out / "extensions"),
+    }
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     together = [case.name for case in cases if case.engine != "plain"]
     alone = [case.name for case in cases if case.engine == "plain"]
@@ -82,49 +87,48 @@ def cell(result: dict[str, Any]) -> str:
     return f"{name}, bit by bit" if result["bitwise"] else f"{name}, {result['loss']:.0e}"
 
 
-_TOLERANCES = {precision: f"{value:g}" for precision, value in WITHIN.items()}
+ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
+_TOLERANCES = {precision: f"{value:g}" for precision, value in WITHIN.items()} | {"zero": f"{ZERO:g}"}
 _PAGE = """# Engines
 
-What trains how, and what it was found to be equal to. This table is written by `python -m tests.runtime.matrix`, which trains in each of
-these ways for {steps} steps on two ranks ({cpu}) and compares every loss of every step and, at the end, all that is learned: networks, Adam's
-state, running statistics. A cell names what it was compared with and the largest relative difference of a loss. Each run of the tests
-repeats a part of it, `make test-full` all.
+What trains how, and what it was found to be equal to. `python -m tests.runtime.matrix` writes this page: it trains in each of these
+ways for {steps} steps on two ranks ({cpu}) and compares every loss of every step
+and, at the end, all that is learned: networks, Adam's state, running statistics. A cell names what it was compared with and the
+largest relative difference of a loss. Each run of the tests repeats a part of it, `make test-full` all.
 
 {table}
 
-- *one rank*: the same global batch on one process (the plain engine), without compilation. With SyncBN batch statistics span all ranks. Without, a rank's part has
-  its own, and one rank takes the batch in as many parts. With both parts and SyncBN a part spans ranks; one rank has no such parts, so
-  DDP has nothing to be equal to there.
-- *DDP*: the same case under DDP, without compilation. ZeRO 0 is the same arithmetic in the same order. ZeRO 1 and 2 keep the
-  parameters as one flat tensor, whose vector instructions round other elements differently.
-- Bounds of the tests: {fp32} in fp32 (in float64 ranks agree with one rank to 1e-9: `tests/training/test_world_sizes.py`),
-  {bf16} in bf16 and {fp16} in fp16 against one rank; DeepSpeed against DDP {zero} everywhere without compilation.
+- *one rank*: the same global batch on one process, the plain engine. With SyncBN batch statistics span all ranks. Without, each
+  rank's part has its own, and one rank takes the batch in as many parts. Where a batch is in parts that span ranks, no single
+  rank has such parts; and with SyncBN in fp16 other steps may overflow. There DDP has nothing to be equal to, it `runs`.
+- *DDP*: the same case under DDP; a compiled DDP is compared with one that is not. ZeRO 0 is the same arithmetic in the same order.
+  ZeRO 1 and 2 keep the parameters as one flat tensor, whose vector instructions round other elements differently.
+- Bounds of the tests: DDP against one rank {fp32} in fp32 (in float64 1e-9: `tests/training/test_world_sizes.py`), {bf16} in
+  bf16, {fp16} in fp16; compiled DDP {compile}; DeepSpeed against DDP {zero} everywhere. ZeRO 0 is bit by bit.
 - bf16 and fp16 are autocast, the same under all engines; gradients are reduced in float32. fp16 has our loss scale under all
-  engines, and steps that it skips while it finds its scale are the same ones.
+  engines: the steps that it skips while it finds its scale are the same ones.
 
 Refused, with the reason:
 
 | setting | reason |
 | --- | --- |
 | `runtime.engine=plain` on several ranks | it trains alone |
-| `runtime.zero_stage=3` | it shares out the parameters themselves, and each phase of a GAN step runs through the other network's plain module |
-| `runtime.zero_stage` without DeepSpeed | it is DeepSpeed's |
+| `runtime.zero_stage=3` | it shares out the parameters; each phase of a GAN step runs through the other network's plain module |
+| `runtime.zero_stage=1` or `2` without DeepSpeed | it is DeepSpeed's |
 | `runtime.engine=deepspeed` without its installation | `pip install 'collagan_dist[deepspeed]'` |
 
-Other things that hold for every engine and stage, each a test in `tests/runtime/test_deepspeed.py`: one rank and several; a NaN on one
-rank skips the step on all and leaves no trace; a run that is interrupted ends as the undisturbed one, bit by bit; checkpoints of
-any engine, stage and number of ranks are continued by any other; GFC with its two learners of discriminators; pictures in
-channels_last (DeepSpeed keeps the parameters themselves contiguous, which it needs to flatten them).
+What else holds for every stage, each a test in `tests/runtime/test_deepspeed.py`: one rank and several; a NaN on one rank skips the
+step on all and leaves no trace; what is resumed ends as the undisturbed run, bit by bit; checkpoints of any engine, stage and
+number of ranks are continued by any other; GFC with its two learners of discriminators; pictures in channels_last (DeepSpeed
+keeps the parameters contiguous, which it needs to flatten them); nothing is compiled, nothing is printed.
 """
-ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
-_TOLERANCES["zero"] = f"{ZERO:g}"
 
 
 def within(case: Case) -> float:
     """How far a loss may be from the reference's."""
-    if case.compile:
-        return WITHIN["compile"]
-    return ZERO if case.engine != "ddp" else WITHIN[case.precision]
+    if case.engine != "ddp":
+        return ZERO
+    return WITHIN["compile" if case.compile else case.precision]
 
 
 def main(mode: str = "run") -> None:
@@ -134,7 +138,11 @@ def main(mode: str = "run") -> None:
             draw_faces(faces, count=60, seed=3, workers=1)
             pack(small_recipe(faces, shards), workers=1)
             run_cases(with_references(ALL), shards, out, timeout=3000)
-            found = {"command": "python -m tests.runtime.matrix", **where(), "cases": {c.name: compare(out, c) for c in ALL}}
+            found = {
+                "command": "python -m tests.runtime.matrix",
+                **where(),
+                "cases": {c.name: compare(out, c) for c in ALL},
+            }
         FOUND.write_text(json.dumps(found, indent=1) + "\n")
     PAGE.write_text(render(json.loads(FOUND.read_text())))
 

@@ -24,33 +24,32 @@ Told = dict[str, Any]
 
 
 def spoilt(setup: Setup, _: Path) -> Told:
-    """A picture of the last rank has NaN, in the first or in the second part: the step is skipped, and what follows is as if it had not been.
+    """A picture of the last rank has NaN, in its last part: the step is skipped, and what follows is as if it had not been.
 
     By case: the ranks that are named, and whether the next steps are equal.
     """
     told = {}
     for case in [replace(c, accumulate=parts, sync_bn=False) for c in (Case("ddp"), *STAGES) for parts in (1, 2)]:
-        sound = _numbered(setup, case, [(0, None), (1, None), (3, None)])
-        for row in (0, 3):  # of this rank's four
-            ill = _numbered(setup, case, [(0, row), (0, None), (2, row), (1, None), (3, None)])
-            told[f"{case.name} {row}"] = [ill["named"], equal(sound["tensors"], ill["tensors"])]
+        sound = _numbered(setup, case, [(0, False), (1, False)])
+        ill = _numbered(setup, case, [(0, True), (0, False), (2, True), (1, False)])
+        told[case.name] = [ill["named"], equal(sound["tensors"], ill["tensors"])]
     return told
 
 
-def _numbered(setup: Setup, case: Case, plan: list[tuple[int, int | None]]) -> Told:
-    """Steps of these numbers (0 is before the discriminators begin), some with a NaN in a row of the last rank's batch."""
+def _numbered(setup: Setup, case: Case, plan: list[tuple[int, bool]]) -> Told:
+    """Steps of these numbers (0 is before the discriminators begin), some with a NaN in the last rank's last picture."""
     setup, networks = made(setup, case)
     step = build_step(setup.config, setup.engine, setup.tasks, networks, 10)
     named = []
-    for number, row in plan:
+    for number, ill in plan:
         batch = _batch(setup, number)
-        if row is not None and setup.world.rank == setup.world.size - 1:
-            batch.input_B3HW[row % len(batch.ids_B), 0, 0, 0] = torch.nan
+        if ill and setup.world.rank == setup.world.size - 1:
+            batch.input_B3HW[-1, 0, 0, 0] = torch.nan
         try:
             step(batch, number)
-            assert row is None
+            assert not ill
         except NotFinite as error:
-            assert row is not None
+            assert ill
             named.append([error.side, error.ranks])
     return {"named": named, "tensors": flat(networks)}
 
@@ -69,7 +68,11 @@ def _batch(setup: Setup, seed: int) -> Batch:
 def resumed(setup: Setup, _: Path) -> Told:
     """Three steps, new networks from the checkpoint, three steps: equal to six, bit by bit, with clipping and a falling rate."""
     told = {}
-    optim = {"generator": {"clip": 0.5, "decay_from": 0.0, "decay_to": 0.1}, "discriminators": {"clip": 0.5}, "ema": 0.9}
+    optim = {
+        "generator": {"clip": 0.5, "decay_from": 0.0, "decay_to": 0.1},
+        "discriminators": {"clip": 0.5},
+        "ema": 0.9,
+    }
     for case in STAGES:
         whole, networks = made(setup, case, optim=optim)
         learn(whole, networks, range(6))
@@ -123,7 +126,9 @@ def gfc(setup: Setup, _: Path) -> Told:
         for number in (17, 18, 19):
             batch = smooth(8, 32, seed=number).split(part.world.size)[part.world.rank]
             step(batch, number)
-        moved = [p.detach().double().flatten() for m in (networks.generator, networks.discriminators) for p in m.parameters()]
+        moved = [
+            p.detach().double().flatten() for m in (networks.generator, networks.discriminators) for p in m.parameters()
+        ]
         told[case.name] = torch.cat(moved).tolist()
     return told
 

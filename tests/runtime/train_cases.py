@@ -32,9 +32,7 @@ def learn(setup: Setup, networks: Networks, steps: range, total: int = STEPS) ->
     step = build_step(setup.config, setup.engine, setup.tasks, networks, total)
     loader = setup.loader("train", setup.view(training=True), setup.config.schedule.batch // setup.world.size)
     order, found = training_order(setup.config, setup.manifest), []
-    for number, batch in zip(
-        steps, loader.batches(order.steps(steps.start, steps.stop, setup.world)), strict=True
-    ):
+    for number, batch in zip(steps, loader.batches(order.steps(steps.start, steps.stop, setup.world)), strict=True):
         try:
             values = step(batch, number)
         except NotFinite as error:  # float16 finds its scale
@@ -60,7 +58,9 @@ def unflat(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor
     return files
 
 
-def made(setup: Setup, case: Case, tensors: dict[str, torch.Tensor] | None = None, **more: object) -> tuple[Setup, Networks]:
+def made(
+    setup: Setup, case: Case, tensors: dict[str, torch.Tensor] | None = None, **more: object
+) -> tuple[Setup, Networks]:
     """New networks that learn in this way, as they start or with these tensors."""
     assert setup.config.data.shards is not None
     setup = with_engine(setup, settings(Path(setup.config.data.shards), case, **more))
