@@ -212,7 +212,7 @@ class DDPEngine(Engine):
 def like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
     """A moment in its parameter's memory layout; the step counter as it is."""
     if value.shape != parameter.shape:
-        return value.to(parameter.device)
+        return value.to(parameter.device, copy=True)  # Adam counts in place
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 

@@ -1,0 +1,58 @@
+"""Run by test_deepspeed.py under torchrun, or alone: trains in several ways, one after the other in one process group.
+
+For each case rank 0 writes the losses of its steps and the tensors of its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from collagan_dist.data.manifest import read_manifest
+from collagan_dist.runtime.world import detect
+from collagan_dist.training.build import build
+from collagan_dist.training.methods import build_networks
+from collagan_dist.training.networks import Networks
+from tests.runtime.cases import STEPS, WITH_REFERENCES, Case
+from tests.runtime.stories import STORIES
+from tests.runtime.train_cases import flat, learn, settings, with_engine
+
+
+def scale_twice(networks: Networks) -> None:
+    """One rank's loss is a mean over twice the samples: so its float16 gradients are as large as those of two ranks, and as many overflow."""
+    for learner in (networks.learn_generator, *networks.learn_discriminators.values()):
+        if learner.scale is not None:
+            learner.scale.value *= 2
+
+
+def main(shards: str, out: str, *names: str) -> None:
+    known = {case.name: case for case in WITH_REFERENCES}
+    world, environment = detect(), dict(os.environ)
+    setup = build(settings(Path(shards), Case("ddp")), world, read_manifest(Path(shards)))
+    for name in names:
+        if name in STORIES:
+            told = STORIES[name](setup, Path(out))
+            if world.is_main:
+                Path(out, f"{name}-{world.size}.json").write_text(json.dumps(told))
+            continue
+        config = settings(Path(shards), known[name])
+        setup = with_engine(setup, config)
+        networks = build_networks(config, setup.engine, setup.tasks)
+        if known[name].engine == "plain":
+            scale_twice(networks)
+        found = learn(setup, networks, range(STEPS))
+        tensors = flat(networks)
+        if world.is_main:
+            Path(out, f"{name}.json").write_text(json.dumps(found))
+            save_file({k: v.contiguous() for k, v in tensors.items()}, Path(out, f"{name}.safetensors"))
+    changed = {name for name, _ in set(os.environ.items()) ^ set(environment.items())}
+    assert all("TORCHINDUCTOR" in name for name in changed), changed  # torch itself
+    setup.group.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,151 @@
+"""The table docs/engines.md: trains in all ways, compares, and writes what came out.
+
+python -m tests.runtime.matrix            runs all cases; some minutes
+python -m tests.runtime.matrix render     writes the table anew from matrix.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks import where
+from collagan_dist.data.draw import draw_faces
+from collagan_dist.data.pack import pack
+from tests.conftest import ROOT, small_recipe
+from tests.runtime.cases import ALL, ENGINES, ROWS, STEPS, WITHIN, Case, with_references
+
+FOUND = Path(__file__).with_suffix(".json")
+PAGE = ROOT / "docs/engines.md"
+HEADS = {"ddp": "DDP", **{f"deepspeed-{stage}": f"DeepSpeed, ZeRO {stage}" for stage in (0, 1, 2)}}
+
+
+def run_cases(cases: Iterable[Case], shards: Path, out: Path, *stories: str, timeout: float = 500) -> None:
+    """Train in all these ways: one start on two ranks, one alone for what runs on one; compilers write nowhere else than in `out`."""
+    out.mkdir(exist_ok=True)
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "TORCH_EXTENSIONS_DIR": str(out / "extensions"),
+    }
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    together = [case.name for case in cases if case.engine != "plain"]
+    alone = [case.name for case in cases if case.engine == "plain"]
+    for start, names in ((torchrun, [*together, *stories]), ([], [*alone, *stories])):
+        command = [sys.executable, "-m", *start, "tests.runtime.case_ranks", str(shards), str(out), *names]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (out / ("alone.log" if not start else "together.log")).write_text(done.stdout + done.stderr)
+
+
+def compare(out: Path, case: Case) -> dict[str, Any]:
+    """What a case came to beside its reference: the largest relative difference of a loss in any step, whether all is equal bit by bit."""
+    reference = case.reference
+    if reference is None:
+        return {"runs": True}
+    one, other = (json.loads((out / f"{c.name}.json").read_text()) for c in (reference, case))
+    assert len(one) == len(other) == STEPS
+    assert [sorted(step) for step in one] == [sorted(step) for step in other], "other steps were skipped"
+    pairs = [(a[n], b[n]) for a, b in zip(one, other, strict=True) for n in a if n.startswith("loss/")]
+    assert len(pairs) > STEPS  # some steps were taken
+    loss = max(abs(a - b) / abs(a) for a, b in pairs)
+    tensors = [load_file(out / f"{c.name}.safetensors") for c in (reference, case)]
+    assert tensors[0].keys() == tensors[1].keys()
+    same = all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+    return {"reference": reference.name, "loss": loss, "bitwise": same}
+
+
+def render(found: dict[str, Any]) -> str:
+    """The page, from what was found of each case."""
+    rows = []
+    for row in ROWS:
+        precision, accumulate, sync_bn, compiled = row
+        cells = [cell(found["cases"][Case(engine, *row).name]) for engine in ENGINES]
+        rows.append([precision, str(accumulate), "yes" if sync_bn else "no", "yes" if compiled else "no", *cells])
+    heads = ["precision", "accumulate", "SyncBN", "compile", *HEADS.values()]
+    lines = [heads, ["---"] * len(heads), *rows]
+    return _PAGE.format(
+        table="\n".join(f"| {' | '.join(line)} |" for line in lines), steps=STEPS, cpu=found["cpu"], **_TOLERANCES
+    )
+
+
+def cell(result: dict[str, Any]) -> str:
+    if "reference" not in result:
+        return "runs"
+    reference = result["reference"].split("_")[0]
+    name = {"plain": "one rank", "ddp": "DDP"}[reference]
+    return f"{name}, bit by bit" if result["bitwise"] else f"{name}, {result['loss']:.0e}"
+
+
+ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
+_TOLERANCES = {precision: f"{value:g}" for precision, value in WITHIN.items()} | {"zero": f"{ZERO:g}"}
+_PAGE = """# Engines
+
+What trains how, and what it was found to be equal to. `python -m tests.runtime.matrix` writes this page: it trains in each of these
+ways for {steps} steps on two ranks ({cpu}) and compares every loss of every step
+and, at the end, all that is learned: networks, Adam's state, running statistics. A cell names what it was compared with and the
+largest relative difference of a loss. Each run of the tests repeats a part of it, `make test-full` all.
+
+{table}
+
+- *one rank*: the same global batch on one process, the plain engine. With SyncBN batch statistics span all ranks. Without, each
+  rank's part has its own, and one rank takes the batch in as many parts. Where a batch is in parts that span ranks, no single
+  rank has such parts; and with SyncBN in fp16 other steps may overflow. There DDP has nothing to be equal to, it `runs`.
+- *DDP*: the same case under DDP; a compiled DDP is compared with one that is not. ZeRO 0 is the same arithmetic in the same order.
+  ZeRO 1 and 2 keep the parameters as one flat tensor, whose vector instructions round other elements differently.
+- Bounds of the tests: DDP against one rank {fp32} in fp32 (in float64 1e-9: `tests/training/test_world_sizes.py`), {bf16} in
+  bf16, {fp16} in fp16; compiled DDP {compile}; DeepSpeed against DDP {zero} everywhere. ZeRO 0 is bit by bit.
+- bf16 and fp16 are autocast, the same under all engines; gradients are reduced in float32. fp16 has our loss scale under all
+  engines: the steps that it skips while it finds its scale are the same ones.
+
+Refused, with the reason:
+
+| setting | reason |
+| --- | --- |
+| `runtime.engine=plain` on several ranks | it trains alone |
+| `runtime.zero_stage=3` | it shares out the parameters; each phase of a GAN step runs through the other network's plain module |
+| `runtime.zero_stage=1` or `2` without DeepSpeed | it is DeepSpeed's |
+| `runtime.engine=deepspeed` without its installation | `pip install 'collagan_dist[deepspeed]'` |
+
+What else holds for every stage, each a test in `tests/runtime/test_deepspeed.py`: one rank and several; a NaN on one rank skips the
+step on all and leaves no trace; what is resumed ends as the undisturbed run, bit by bit; checkpoints of any engine, stage and
+number of ranks are continued by any other; GFC with its two learners of discriminators; pictures in channels_last (DeepSpeed
+keeps the parameters contiguous, which it needs to flatten them); nothing is compiled, nothing is printed.
+"""
+
+
+def within(case: Case) -> float:
+    """How far a loss may be from the reference's."""
+    if case.engine != "ddp":
+        return ZERO
+    return WITHIN["compile" if case.compile else case.precision]
+
+
+def main(mode: str = "run") -> None:
+    if mode == "run":
+        with tempfile.TemporaryDirectory() as folder:
+            faces, shards, out = (Path(folder, name) for name in ("faces", "shards", "out"))
+            draw_faces(faces, count=60, seed=3, workers=1)
+            pack(small_recipe(faces, shards), workers=1)
+            run_cases(with_references(ALL), shards, out, timeout=3000)
+            found = {
+                "command": "python -m tests.runtime.matrix",
+                **where(),
+                "cases": {c.name: compare(out, c) for c in ALL},
+            }
+        FOUND.write_text(json.dumps(found, indent=1) + "\n")
+    PAGE.write_text(render(json.loads(FOUND.read_text())))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

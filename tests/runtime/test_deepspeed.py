@@ -1,0 +1,129 @@
+"""DeepSpeed with ZeRO 0, 1 and 2 is DDP is one rank: losses, parameters, checkpoints, what is skipped. docs/engines.md is what came out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.config import Runtime
+from collagan_dist.contract import World
+from collagan_dist.data.manifest import Manifest
+from collagan_dist.errors import ConfigError
+from collagan_dist.runtime import deepspeed
+from collagan_dist.runtime.group import Group
+from tests.runtime import matrix
+from tests.runtime.cases import ALL, OFTEN, Case, with_references
+
+STORIES = ("spoilt", "resumed", "converted", "undisturbed", "gfc", "layouts")
+# Where compilations of DeepSpeed's own exchange leave their lock: with a folder of our choice, and below its default.
+LOCKS = ("deepspeed_shm_comm/lock", "py311_cpu/deepspeed_shm_comm/lock")
+
+
+@pytest.fixture(scope="module")
+def out(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of it trained, in one start on two ranks and one on one, beside the lock of a compilation that was killed."""
+    folder = tmp_path_factory.mktemp("engines")
+    for lock in LOCKS:
+        (folder / "extensions" / lock).parent.mkdir(parents=True)
+        (folder / "extensions" / lock).touch()
+    matrix.run_cases(with_references(OFTEN), shards.folder, folder, *STORIES)
+    return folder
+
+
+def told(out: Path, story: str, ranks: int) -> dict[str, Any]:
+    return json.loads((out / f"{story}-{ranks}.json").read_text())
+
+
+@pytest.mark.parametrize("case", OFTEN, ids=lambda case: case.name)
+def test_a_way_to_train_is_its_reference(out: Path, case: Case) -> None:
+    found = matrix.compare(out, case)
+    if "reference" in found:
+        assert found["loss"] <= matrix.within(case)
+    assert not case.engine.endswith("-0") or found["bitwise"]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_all_ways_to_train_are_their_references(shards: Manifest, tmp_path: Path) -> None:
+    matrix.run_cases(with_references(ALL), shards.folder, tmp_path, timeout=3000)
+    for case in ALL:
+        found = matrix.compare(tmp_path, case)
+        assert "reference" not in found or found["loss"] <= matrix.within(case), case.name
+
+
+def test_the_page_is_what_was_found() -> None:
+    found = json.loads(matrix.FOUND.read_text())
+    assert list(found["cases"]) == [case.name for case in ALL]
+    for case in ALL:
+        result, reference = found["cases"][case.name], case.reference
+        assert result.get("reference") == (reference.name if reference else None)
+        assert "loss" not in result or result["loss"] <= matrix.within(case)
+    assert matrix.PAGE.read_text() == matrix.render(found)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_nan_on_one_rank_skips_the_step_and_leaves_no_trace(out: Path, ranks: int) -> None:
+    """In both phases, the batch whole and in parts: the rank is named, and what follows is as if the step had not been."""
+    stories = told(out, "spoilt", ranks)
+    assert len(stories) == 8
+    bad = [["generator", [ranks - 1]], ["discriminators", [ranks - 1]]]
+    assert all(story == [bad, True] for story in stories.values()), stories
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_resumed_is_undisturbed(out: Path, ranks: int) -> None:
+    assert list(told(out, "resumed", ranks).values()) == [True] * 3
+
+
+def test_row_30_engines_and_stages_continue_each_others_checkpoints(out: Path) -> None:
+    """DDP, then ZeRO 2, then any engine on two ranks or on one: loaded and saved bit by bit, and the losses are DDP's all along."""
+    expected = told(out, "undisturbed", 2)["ddp"]
+    for ranks, within in ((2, matrix.ZERO), (1, matrix.WITHIN["fp32"])):
+        for engine, (same, losses) in told(out, "converted", ranks).items():
+            assert same, (engine, ranks)
+            assert losses == pytest.approx(expected, rel=within), (engine, ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_gfc_with_its_two_learners_of_discriminators(out: Path, ranks: int) -> None:
+    ddp, *stages = (np.array(values) for values in told(out, "gfc", ranks).values())
+    assert len(stages) == 3 and all(np.abs(stage - ddp).max() < 1e-5 for stage in stages)
+
+
+def test_channels_last(out: Path) -> None:
+    ddp, *stages = told(out, "layouts", 2).values()
+    assert len(stages) == 3 and all(stage == pytest.approx(ddp, rel=matrix.WITHIN["fp32"]) for stage in stages)
+
+
+def test_it_says_nothing(out: Path) -> None:
+    assert (out / "together.log").read_text() == (out / "alone.log").read_text() == ""
+
+
+def test_row_18_the_lock_of_a_killed_compilation_is_not_waited_for(out: Path) -> None:
+    """Nothing is compiled: beside the locks there is nothing, after two ranks and one have trained."""
+    found = [
+        path.relative_to(out / "extensions").as_posix() for path in (out / "extensions").rglob("*") if path.is_file()
+    ]
+    assert sorted(found) == sorted(LOCKS)
+
+
+def test_a_missing_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    engine = deepspeed.DeepSpeedEngine(Runtime(engine="deepspeed"), Group(World(), torch.device("cpu")))
+    with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[deepspeed\]'"):
+        engine.learner(torch.nn.Linear(1, 1), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_settings_that_would_differ_from_ours_are_off(precision: str) -> None:
+    config = deepspeed.deepspeed_config(Runtime(engine="deepspeed", zero_stage=2, precision=precision), 100)
+    assert config["gradient_clipping"] == 0 and config["gradient_accumulation_steps"] == 1
+    assert not {"fp16", "bf16"} & set(config)  # its own scaling and its own low precision
+    assert config.get("torch_autocast", {}).get("lower_precision_safe_modules", []) == []
+    assert ("torch_autocast" in config) == (precision != "fp32")

@@ -1,0 +1,70 @@
+"""Trains in one of the ways of cases.py, in the ranks that there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from collagan_dist.config import Config
+from collagan_dist.runtime.engine import NotFinite, build_engine
+from collagan_dist.training.build import Setup, training_order
+from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.training.networks import Networks
+from tests.runtime.cases import STEPS, Case
+from tests.training.small import small
+
+Losses = list[dict[str, float]]
+
+
+def settings(shards: Path, case: Case, **more: object) -> Config:
+    return small(shards, schedule__batch=8, schedule__adv_from=1, hole__kind="pattern", seed=3, **case.changes, **more)
+
+
+def with_engine(setup: Setup, config: Config) -> Setup:
+    """The same ranks, trained another way."""
+    return replace(setup, config=config, engine=build_engine(config.runtime, setup.group))
+
+
+def learn(setup: Setup, networks: Networks, steps: range, total: int = STEPS) -> Losses:
+    """The values of each step, means over ranks; none of a step that is skipped."""
+    step = build_step(setup.config, setup.engine, setup.tasks, networks, total)
+    loader = setup.loader("train", setup.view(training=True), setup.config.schedule.batch // setup.world.size)
+    order, found = training_order(setup.config, setup.manifest), []
+    for number, batch in zip(steps, loader.batches(order.steps(steps.start, steps.stop, setup.world)), strict=True):
+        try:
+            values = step(batch, number)
+        except NotFinite as error:  # float16 finds its scale
+            assert error.overflow
+            found.append({})
+            continue
+        means = setup.group.mean(torch.stack([values[name].double() for name in sorted(values)]))
+        found.append(dict(zip(sorted(values), means.tolist(), strict=True)))
+    return found
+
+
+def flat(networks: Networks) -> dict[str, torch.Tensor]:
+    """All that is learned, by file and name. Collective."""
+    return {f"{file}/{name}": t.clone() for file, found in networks.tensors().items() for name, t in found.items()}
+
+
+def unflat(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """By file again."""
+    files: dict[str, dict[str, torch.Tensor]] = {}
+    for path, value in tensors.items():
+        file, _, name = path.partition("/")
+        files.setdefault(file, {})[name] = value
+    return files
+
+
+def made(
+    setup: Setup, case: Case, tensors: dict[str, torch.Tensor] | None = None, **more: object
+) -> tuple[Setup, Networks]:
+    """New networks that learn in this way, as they start or with these tensors."""
+    assert setup.config.data.shards is not None
+    setup = with_engine(setup, settings(Path(setup.config.data.shards), case, **more))
+    networks = build_networks(setup.config, setup.engine, setup.tasks)
+    if tensors is not None:
+        networks.restore(unflat(tensors))
+    return setup, networks
