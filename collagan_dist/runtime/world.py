@@ -51,3 +51,17 @@ def _world(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> Wor
             f"started by {launcher}, but its variable {error} is missing or no number; start through torchrun or srun"
         ) from None
     return World(rank, size, local_rank, local_size, node, launcher)
+
+
+def job(env: Mapping[str, str] = os.environ) -> str:
+    """The launcher's name of what this process belongs to, the same after a restart; "" where it has none."""
+    if number := env.get("SLURM_JOB_ID"):
+        return f"slurm:{number}"
+    name = env.get("TORCHELASTIC_RUN_ID", "none")  # torchrun's own default, which names nothing
+    return "" if name in ("", "none") else f"torchrun:{name}"
+
+
+def restarts(env: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """How often launchers started this anew: by `slurm` and `torchrun`, where they say so."""
+    names = {"slurm": "SLURM_RESTART_COUNT", "torchrun": "TORCHELASTIC_RESTART_COUNT"}
+    return {launcher: int(env[name]) for launcher, name in names.items() if env.get(name, "").isdigit()}
