@@ -29,7 +29,7 @@ from collagan_dist.training.build import build, open_shards, training_order
 from collagan_dist.training.methods import build_networks, build_step
 
 GPU = torch.cuda.is_available()
-BATCH, EVERY, ROUNDS = (64, 100, 5) if GPU else (8, 12, 5)
+BATCH, EVERY, ROUNDS = (64, 100, 5) if GPU else (4, 8, 5)
 
 
 class Training:
@@ -50,6 +50,7 @@ class Training:
         self.folder, self.number = root / "checkpoints", 0
         self.snapshot, self.writer = Snapshot(), Writer()
         self.waited: dict[str, list[float]] = {}
+        self.wrote: dict[str, list[float]] = {}
 
     def steps(self, how: str) -> float:
         """Seconds of EVERY steps with one checkpoint after the first, saved in this way."""
@@ -66,6 +67,9 @@ class Training:
         self._finish()
         seconds = time.perf_counter() - began
         self.writer.wait()
+        if (written := self.writer.written()) is not None:
+            assert written.error is None
+            self.wrote.setdefault(how, []).append(written.seconds)
         return seconds
 
     def _save(self, how: str) -> None:
@@ -86,7 +90,7 @@ def main() -> None:
     training.folder = scratch / "checkpoints"
     seconds: dict[str, list[float]] = {"none": [], "asynchronous": [], "synchronous": []}
     training.steps("synchronous"), training.steps("none")  # warm
-    training.waited.clear()
+    training.waited.clear(), training.wrote.clear()
     for _ in range(ROUNDS):
         for how, found in seconds.items():
             found.append(training.steps(how))
@@ -104,6 +108,7 @@ def main() -> None:
             "training_waits_seconds": {
                 how: round(statistics.median(found), 3) for how, found in training.waited.items()
             },
+            "a_write_takes_seconds": {how: round(statistics.median(found), 3) for how, found in training.wrote.items()},
             "costs_seconds": {how: round(median[how] - median["none"], 3) for how in ("asynchronous", "synchronous")},
             "waits_share_at_1000_steps": {
                 how: round(statistics.median(found) / (1000 * step), 6) for how, found in training.waited.items()

@@ -215,6 +215,9 @@ def test_the_file_is_the_librarys(tmp_path: Path) -> None:
     }
     content = b"".join(bytes(piece) for piece in tensor_file.pieces(tensors))
     assert len(content) == tensor_file.size(tensors)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    sizes = {name: tensor.element_size() for name, tensor in tensors.items()}
+    assert all(entry["data_offsets"][0] % sizes[name] == 0 for name, entry in header.items())  # readers may map it
     again = load(content)
     assert again.keys() == tensors.keys()
     for name, tensor in tensors.items():
