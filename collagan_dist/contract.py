@@ -143,3 +143,10 @@ class Batch:
         size = len(self.ids_B) // parts
         fields = {name: value for name, value in vars(self).items() if value is not None}
         return [replace(self, **{n: v[i * size : (i + 1) * size] for n, v in fields.items()}) for i in range(parts)]
+
+
+def full(x: torch.Tensor) -> torch.Tensor:
+    """In float32; float64 stays: outputs, logits and losses are never narrower."""
+    import torch
+
+    return x.to(torch.promote_types(x.dtype, torch.float32))

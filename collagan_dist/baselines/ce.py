@@ -13,7 +13,7 @@ from torch import nn
 
 from collagan_dist.baselines.layers import Unconditional, ladder
 from collagan_dist.config import Config
-from collagan_dist.contract import Batch
+from collagan_dist.contract import Batch, full
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.generator import initialize
 from collagan_dist.tasks.base import Task
@@ -47,7 +47,7 @@ class ContextEncoder(nn.Module):
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """`keys_B2` is not looked at: there is no noise."""
-        return torch.tanh(self.decoder(self.encoder(input_B3HW)).float())
+        return torch.tanh(full(self.decoder(self.encoder(input_B3HW))))
 
 
 class Discriminator(nn.Module):

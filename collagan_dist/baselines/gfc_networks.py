@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from collagan_dist.baselines.layers import ladder
+from collagan_dist.contract import full
 
 _FULL = 8  # pixels at which the full layers stand
 _INNERMOST = 4  # pixels that a discriminator's logit sees of its last layer
@@ -50,7 +51,7 @@ class Generator(nn.Module):
         x = self.full(x.flatten(1)).view(x.shape)
         for layer in self.decoder:
             x = layer(unpool(x, places.pop()))
-        output = self.output(x).float()
+        output = full(self.output(x))
         return output if self.training else output.clamp(-1, 1)
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from collagan_dist import counter, objective
 from collagan_dist.baselines.layers import Unconditional, ladder
 from collagan_dist.config import Config, Search
-from collagan_dist.contract import Batch
+from collagan_dist.contract import Batch, full
 from collagan_dist.models.generator import initialize
 from collagan_dist.tasks.base import Task
 from collagan_dist.training.predict import Predictor
@@ -50,7 +50,7 @@ class Generator(nn.Module):
 
     def decode(self, z_BN: torch.Tensor) -> torch.Tensor:
         x = self.project(z_BN).view(-1, self.widest, _INNERMOST, _INNERMOST)
-        return torch.tanh(self.layers(x).float())
+        return torch.tanh(full(self.layers(x)))
 
 
 class Discriminator(nn.Module):
@@ -180,7 +180,7 @@ def losses(
     output = generator.decode(z_BN)  # type: ignore[operator]
     (logits,) = discriminators(image_B3HW, {"inpainting": output})
     context = (weights_B1HW * (output - image_B3HW).abs()).sum(dim=(1, 2, 3))
-    return context + prior * F.softplus(-logits["inpainting"].float()).flatten()
+    return context + prior * F.softplus(-full(logits["inpainting"])).flatten()
 
 
 def neighbour_weights(hole_B1HW: torch.Tensor, window: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ learners is `update`: backward through the parts of the batch, one verdict of al
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -110,7 +109,7 @@ class Learner:
 
 
 class Engine:
-    """One process. `stopwatch` adds up this rank's own share of the steps, in seconds: the time in which it waits for nobody."""
+    """One process."""
 
     learner_type: type[Learner] = Learner
 
@@ -118,7 +117,6 @@ class Engine:
         self.runtime, self.group, self.device = runtime, group, group.device
         self.dtype = _AUTOCAST[runtime.precision]
         self.layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-        self.stopwatch = Stopwatch()
 
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, in the configured memory layout, its batch normalization over all ranks if configured."""
@@ -158,7 +156,6 @@ class Engine:
                 learner.begin(last=part == parts - 1)
             found = losses(part)
             finite &= torch.stack([loss.detach() for loss in found]).isfinite().all()
-            self.stopwatch.stop()
             with self.group.together(f"the gradient of the {side}"):
                 for learner, loss in zip(learners, found, strict=True):
                     learner.backward(loss / parts)
@@ -166,7 +163,6 @@ class Engine:
         self._agree(side, learners, finite, norm)
         for learner in learners:
             learner.apply(lr, _factor(learner, norm))
-        self.stopwatch.start()
         return norm
 
     def _agree(self, side: str, learners: Sequence[Learner], finite: torch.Tensor, norm: torch.Tensor) -> None:
@@ -179,7 +175,6 @@ class Engine:
             learner.forget()
         sound = self.group.gather(bool(finite))
         overflow = all(sound) and all(learner.scale is not None and learner.scale.lower() for learner in learners)
-        self.stopwatch.start()
         raise NotFinite(side, overflow, [rank for rank, is_sound in enumerate(sound) if not is_sound])
 
 
@@ -200,7 +195,10 @@ class DDPLearner(Learner):
         # syncing them inside forward would touch batch statistics that an earlier pass of the same step still needs.
         device = self.engine.device
         devices = [device.index or 0] if device.type == "cuda" else None
-        self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
+        import torch._dynamo  # noqa: F401  DDP needs it: seconds of this rank's own
+
+        with self.engine.group.together("the start of the networks"):
+            self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
         return self.engine.compiled(self.ddp)
 
     def begin(self, last: bool) -> None:
@@ -209,22 +207,6 @@ class DDPLearner(Learner):
 
 class DDPEngine(Engine):
     learner_type = DDPLearner
-
-
-class Stopwatch:
-    """Adds up the seconds between start and stop. A start while it runs, and a stop while it stands, change nothing."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        self._since = self._since or time.perf_counter()
-
-    def stop(self) -> None:
-        if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
-            self._since = None
 
 
 def like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:

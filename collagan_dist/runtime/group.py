@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +16,8 @@ import torch.distributed as dist
 
 from collagan_dist.contract import World
 from collagan_dist.errors import ClusterError, CollaganError
+from collagan_dist.runtime.stopwatch import Stopwatch
+from collagan_dist.runtime.watch import Watch, keep_records
 from collagan_dist.runtime.world import rendezvous
 
 T = TypeVar("T")
@@ -27,18 +31,26 @@ class Group:
     """All ranks of a run. Collective methods must be called by every rank, in the same order.
 
     `store` is the key-value store through which the ranks met, None alone. `waiting` is what this rank's main thread
-    waits for the others in, and since when (time.monotonic), or None.
+    waits for the others in, and since when (time.monotonic), or None. `step` and `logs`, a folder, are told by training: a hang is
+    named with the one, its stacks are written into the other. `stopwatch` takes the time of this rank's own work.
     """
 
     def __init__(
         self, world: World, device: torch.device, timeout: float = 300, rendezvous_timeout: float = 120
     ) -> None:
-        self.world, self.device, self.timeout = world, device, timeout
+        self.world, self.device, self.timeout, self.start_timeout = world, device, timeout, rendezvous_timeout
         self.store: dist.Store | None = None
         self.waiting: tuple[str, float] | None = None
+        self.step: int | None = None
+        self.logs: Path | None = None
+        self.stopwatch = Stopwatch(device)
+        self._watch: Watch | None = None
+        self._left_behind = False
         self._pending: tuple[Any, torch.Tensor] | None = None
         if world.size > 1:
+            keep_records()
             self.store = self._meet(rendezvous_timeout)
+            self._watch = Watch(self)
 
     def _meet(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError when they are not there in time."""
@@ -52,7 +64,7 @@ class Group:
                 store=dist.PrefixStore("group", store),
                 rank=world.rank,
                 world_size=world.size,
-                timeout=timedelta(seconds=self.timeout + _LIBRARY_LATER),
+                timeout=timedelta(seconds=max(self.timeout, self.start_timeout) + _LIBRARY_LATER),
             )
         except (RuntimeError, ValueError) as error:
             raise ClusterError(
@@ -61,9 +73,26 @@ class Group:
             ) from None
         return store
 
-    def close(self) -> None:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Group:
+        return self  # a copy of a network is of the same ranks
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave; by an error of this rank alone, the others are told of it."""
         if self.world.size > 1:
+            alone = isinstance(error, Exception) and not self._left_behind and not getattr(error, "shared", False)
+            assert self._watch is not None
+            self._watch.stop(self._last_words(error) if alone else None)
             dist.destroy_process_group()
+
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(error)
+
+    def _last_words(self, error: BaseException | None) -> str:
+        name = "" if isinstance(error, CollaganError) else f"{type(error).__name__}: "
+        return f"rank {self.world.rank} on {socket.gethostname()} ended: {name}{(str(error).splitlines() or [''])[0]}"
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The average over ranks, elementwise; in place."""
@@ -82,16 +111,21 @@ class Group:
     def together(self, what: str) -> Iterator[None]:
         """Around whatever waits for other ranks: `waiting` says so, and a failure that they caused is a ClusterError."""
         outer, self.waiting = self.waiting, (what, time.monotonic())
+        counting = self.stopwatch.pause()
         try:
             yield
         except RuntimeError as error:
             if self.world.size == 1 or not _by_others(error):
                 raise
+            self._left_behind = True
+            why = self._watch.explain() if self._watch else "see its message"
             raise ClusterError(
-                f"rank {self.world.rank}: another rank is gone or hangs, in {what}; see its message ({str(error).splitlines()[0]})"
+                f"rank {self.world.rank}: another rank is gone or hangs, in {what}; {why} ({str(error).splitlines()[0]})"
             ) from error
         finally:
             self.waiting = outer
+            if counting:
+                self.stopwatch.go_on()
 
     def sum_soon(self, *values: float) -> list[float]:
         """Sums over ranks of what they said one call ago: the round of this call travels while the next step computes.
@@ -110,6 +144,16 @@ class Group:
         with self.together("the sum of flags"):
             self._pending = (dist.all_reduce(said, async_op=True), said)
         return answer
+
+    def each(self, value: float) -> list[float]:
+        """Every rank's number, by rank, in one small round."""
+        if self.world.size == 1:
+            return [value]
+        numbers = torch.zeros(self.world.size, dtype=torch.float64)
+        numbers[self.world.rank] = value
+        with self.together("gathering"):
+            dist.all_reduce(numbers)
+        return numbers.tolist()
 
     def gather(self, value: T) -> list[T]:
         """Every rank's value, by rank."""
@@ -155,11 +199,18 @@ class Group:
             with self.together("rank 0's tensors"):
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
+                self._wait_for_device()
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         with self.together("a mean"):
             dist.all_reduce(values)
+            self._wait_for_device()
         return values
+
+    def _wait_for_device(self) -> None:
+        """A GPU's collectives come back before they are done: wait here, where a hang is seen, not wherever their result is read."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
 
 
 def _by_others(error: RuntimeError) -> bool:

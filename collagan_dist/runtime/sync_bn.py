@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from collagan_dist.contract import full
 from collagan_dist.runtime.group import Group
 
 
@@ -20,18 +21,14 @@ class SyncBatchNorm(nn.BatchNorm2d):
     def __init__(self, plain: nn.BatchNorm2d, group: Group) -> None:
         super().__init__(plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats)
         self.load_state_dict(plain.state_dict())
-        self.group = [group]  # in a list: no part of the module's own state, and not copied with it
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
-        twin = SyncBatchNorm(self, self.group[0]).to(self.weight.device).train(self.training)
-        return twin.requires_grad_(self.weight.requires_grad)
+        self.group = group
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         if not self.training or torch.is_inference_mode_enabled():  # ranks evaluate unequal batches, each at its pace
             return super().forward(x_BCHW)
-        x = x_BCHW if x_BCHW.dtype == torch.float64 else x_BCHW.float()
+        x = full(x_BCHW)
         var_C, mean_C = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-        with self.group[0].together("batch normalization"):
+        with self.group.together("batch normalization"):
             all_W2C = _gather(torch.stack([mean_C, var_C]))
         mean = all_W2C[:, 0].mean(0)
         # Chan's formula for equal parts: no difference of large numbers, as E[x²] - E[x]² would be.

@@ -35,6 +35,11 @@ def rendezvous(env: Mapping[str, str] = os.environ) -> str:
     return f"{env.get('MASTER_ADDR', '?')}:{env.get('MASTER_PORT', '?')}"
 
 
+def keeps_the_store(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher itself listens at the meeting place (torchrun's agent), not rank 0."""
+    return env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _is_task(env: Mapping[str, str]) -> bool:
     """Whether this is a task of a step that srun started, not the batch script or an interactive shell of its job."""
     return (

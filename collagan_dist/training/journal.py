@@ -22,9 +22,11 @@ from rich.progress import (
 from collagan_dist import files
 from collagan_dist.contract import Batch
 from collagan_dist.data.reading import Damaged, check_damaged
+from collagan_dist.errors import ClusterError
 from collagan_dist.runtime.engine import NotFinite
 from collagan_dist.runtime.lease import Lease
 from collagan_dist.runtime.metrics import MetricsFile, finite
+from collagan_dist.runtime.stragglers import Stragglers
 from collagan_dist.training.build import Setup
 from collagan_dist.training.evaluate import evaluate
 from collagan_dist.training.grids import write_grid
@@ -57,11 +59,12 @@ class Journal:
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
         self._named: set[int] = set()
+        self._stragglers = Stragglers(setup.group, setup.config.runtime.straggler)
         self._ahead: dict[str, int] = {}  # lines in a row in which a discriminator was nearly always right
 
     def event(self, step: int, name: str, **facts: Any) -> None:
         if self._file is not None:
-            self._file.write("event", step, {"event": name, **facts})
+            self._file.write("event", step, {"event": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
 
     def add(self, values: Values) -> None:
         for name, value in values.items():
@@ -126,6 +129,20 @@ class Journal:
             self._file.write("train", step, record)
             self._progress.show(step, record)
         self._watch(step, losses)
+        self._name_stragglers(step)
+
+    def _name_stragglers(self, step: int) -> None:
+        """Raises ClusterError, on all ranks, where the configuration says so. Collective."""
+        for one in self._stragglers.look():
+            self.event(step, "straggler", **vars(one))
+            if self.setup.config.runtime.fail_on_straggler:
+                error = ClusterError(
+                    f"step {step}: {one}; start again without that machine, or set runtime.fail_on_straggler to false"
+                )
+                error.shared = True
+                raise error
+            if self._file is not None:
+                print(f"warning: step {step}: {one}", file=sys.stderr, flush=True)
 
     def _watch(self, step: int, losses: dict[str, float]) -> None:
         """Warn, once a spell, when a discriminator has won."""

@@ -37,7 +37,7 @@ def train(
     samples = manifest.samples(config.data.split)
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     setup = build(config, world, manifest)
-    try:
+    with setup.group:
         return _train(
             setup,
             run,
@@ -47,8 +47,6 @@ def train(
             allow_config_change,
             strict,
         )
-    finally:
-        setup.group.close()
 
 
 def _train(
@@ -74,6 +72,7 @@ def _train(
             progress = folder.resume(networks, allow_change, strict)
             if not guard.rollbacks:
                 folder.open(command)
+                setup.group.logs = run / "logs"
             if progress.step == 0:
                 _begin(setup, networks)
             try:
@@ -100,12 +99,14 @@ def _steps(
     try:
         for number in range(start, total):
             done = number + 1
+            setup.group.step = done
             if number in left_out:
                 journal.event(done, "left_out")
             else:
-                batch = next(batches)
                 try:
-                    journal.add(step(batch, number))
+                    with setup.group.stopwatch:  # waiting for data is a rank's own time
+                        values = step(next(batches), number)
+                    journal.add(values)
                     guard.good()
                 except NotFinite as bad:
                     journal.skip(done, bad)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from collagan_dist.config import Config
-from collagan_dist.contract import Batch
+from collagan_dist.contract import Batch, full
 from collagan_dist.runtime.engine import Engine
 from collagan_dist.tasks.base import Task
 
@@ -53,7 +53,7 @@ def generator_input(config: Config, input_B3HW: torch.Tensor, hole_B1HW: torch.T
 
 def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> Pictures:
     """G^t(x, z) by task, in float32, from the stacked output."""
-    parts = output_BCHW.float().split([task.channels for task in tasks.values()], dim=1)
+    parts = full(output_BCHW).split([task.channels for task in tasks.values()], dim=1)
     return dict(zip(tasks, parts, strict=True))
 
 

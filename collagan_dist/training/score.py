@@ -44,7 +44,7 @@ def score(
     manifest = open_shards(config)
     own = config.evaluate.hole or config.hole.kind
     setup = build(config, world, manifest)
-    try:
+    with setup.group:
         predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
         about = {"settings": settings(config), "step": step, "manifest": manifest.hash}
         results = []
@@ -59,8 +59,6 @@ def score(
                 )
                 results.append((metrics, path))
         return results
-    finally:
-        setup.group.close()
 
 
 def settings(config: Config) -> dict[str, Any]:

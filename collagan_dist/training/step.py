@@ -44,7 +44,6 @@ class Step:
         self.weights = objective_weights(config)
 
     def __call__(self, batch: Batch, number: int) -> Values:
-        self.engine.stopwatch.start()
         parts = [Part(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
         kept = Kept(self.networks.generator, self.networks.discriminators)
         try:

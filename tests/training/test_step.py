@@ -113,13 +113,12 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
         real, fake = networks.discriminators(batch.input_B3HW, y, judged)
     weight = {t: lam[t][0] if both else 1.0 for t in lam}
     disc = {t: -(log_sigmoid(real[t]).mean() + weight[t] * log_sigmoid(-fake[t]).mean()) / 2 for t in lam}
-    shown = {name: task.shown(g[name], batch) for name, task in step.tasks.items()}
-    found = step.discriminator_phase(batch, y, shown, 0)
+    found = step.discriminator_phase([Part(batch, y)], 0)
     with torch.no_grad():  # G meets the discriminators after their step
         (fake,) = networks.discriminators(batch.input_B3HW, judged)
     adv = {t: -log_sigmoid(fake[t]).mean() for t in lam}  # log D in place of the printed 1 - log D
     total = sum(lam[t][0] * adv[t] + lam[t][1] * rec[t] for t in lam)  # eqs. 1, 2, 3
-    found |= step.generator_phase(batch, y, step._generate(batch), shown, 0, adversarial=True)
+    found |= step.generator_phase([Part(batch, y)], 0, adversarial=True)
     for t in lam:
         assert found[f"loss/{t}/rec"].item() == pytest.approx(rec[t], rel=1e-4), t
         assert found[f"loss/{t}/disc"].item() == pytest.approx(disc[t], rel=1e-4), t
