@@ -29,7 +29,7 @@ from collagan_dist.training.build import build, open_shards, training_order
 from collagan_dist.training.methods import build_networks, build_step
 
 GPU = torch.cuda.is_available()
-BATCH, EVERY, ROUNDS = (64, 100, 5) if GPU else (4, 8, 5)
+BATCH, EVERY, ROUNDS = (64, 100, 5) if GPU else (4, 8, 3)
 
 
 class Training:
