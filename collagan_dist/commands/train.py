@@ -33,6 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although what is learned differs from the checkpoint's",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse a damaged newest checkpoint instead of taking the one before it"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         from collagan_dist.training.loop import train
 
         command = _command(world.launcher, world.local_size)
-        steps = train(config, folder, world, stop, command, args.allow_config_change)
+        steps = train(config, folder, world, stop, command, args.allow_config_change, args.strict)
     if world.is_main:
         name = shlex.quote(str(folder))
         print(f"{folder}: {steps} steps done; next: collagan evaluate {name} && collagan report {name}")

@@ -9,6 +9,7 @@ from typing import Any
 from collagan_dist import config as configuration
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import Run
+from collagan_dist.training.saved_state import identity_then, migrated
 
 
 def steps_done(run: Run) -> int:
@@ -28,7 +29,7 @@ def check(run: Run, manifest: str) -> None:
     for _, folder in sorted(_checkpoints(run), reverse=True):
         try:
             state = json.loads((folder / "state.json").read_bytes())
-            then = _learned(state["identity"], state["config"])
+            then = _learned(identity_then(migrated(state), str(folder)), state["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
         now = _learned(_identity(run, manifest), configuration.dump(run.config))

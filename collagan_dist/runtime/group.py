@@ -63,7 +63,7 @@ class Group:
         left = max(5.0, timeout - (time.monotonic() - begin))
         try:
             dist.init_process_group(
-                _backend(world, self.device),
+                _backend(meeting.store, world, self.device),
                 store=dist.PrefixStore("group", meeting.store),
                 rank=world.rank,
                 world_size=world.size,
@@ -218,11 +218,13 @@ class Group:
             torch.cuda.current_stream(self.device).synchronize()
 
 
-def _backend(world: World, device: torch.device) -> str:
-    """NCCL between GPUs; gloo between CPUs, and where ranks share a GPU, which NCCL refuses."""
-    if device.type == "cpu" or world.local_size > torch.cuda.device_count():
+def _backend(store: dist.Store, world: World, device: torch.device) -> str:
+    """NCCL between GPUs; gloo between CPUs, and where any ranks share a GPU, which NCCL refuses."""
+    if device.type == "cpu":
         return "gloo"
-    return "cpu:gloo,cuda:nccl"
+    store.set(f"gpu/{world.rank}", f"{socket.gethostname()}/{torch.cuda.get_device_properties(device).uuid}")
+    gpus = store.multi_get([f"gpu/{rank}" for rank in range(world.size)])
+    return "cpu:gloo,cuda:nccl" if len(set(gpus)) == world.size else "gloo"
 
 
 def _by_others(error: RuntimeError) -> bool:

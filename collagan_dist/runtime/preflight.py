@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from collagan_dist.config import Config, dump
 from collagan_dist.errors import ClusterError
@@ -64,8 +63,8 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
             file=sys.stderr,
             flush=True,
         )
-    if "nccl" in str(dist.get_backend_config()):
-        _one_gpu_each(everybody)
+    if group.world.is_main and (shared := _shared_gpus(everybody)):
+        print(f"warning: {shared}", file=sys.stderr, flush=True)
 
 
 def _facts(group: Group, config: Config, tree: Mapping[str, str], manifest_hash: str) -> Facts:
@@ -106,14 +105,16 @@ def _counts_follow_ranks(everybody: list[Facts]) -> bool:
     return all(len(found) == 1 for found in counts.values())
 
 
-def _one_gpu_each(everybody: list[Facts]) -> None:
+def _shared_gpus(everybody: list[Facts]) -> str | None:
+    """What to say of ranks that share a GPU."""
     owners: dict[tuple[str, str], int] = {}
     for facts in everybody:
         if facts.gpu is not None and (first := owners.setdefault((facts.host, facts.gpu), facts.rank)) != facts.rank:
-            _refuse(
-                f"ranks {first} and {facts.rank} on {facts.host} use the same GPU, which NCCL refuses: {facts.host} has "
-                f"{facts.alike['devices']} for {facts.ranks_here} ranks; start as many ranks on a node as it has GPUs"
+            return (
+                f"ranks {first} and {facts.rank} on {facts.host} share a GPU, which NCCL refuses: all ranks talk by gloo, which is slow; "
+                f"{facts.host} has {facts.alike['devices']} for {facts.ranks_here} ranks"
             )
+    return None
 
 
 def _table(everybody: list[Facts], columns: list[dict[str, str]], rows: list[str]) -> str:

@@ -104,3 +104,17 @@ def _tasks_of(node: int, text: str) -> int:
     if node >= len(counts):
         raise ValueError(f"SLURM_STEP_TASKS_PER_NODE ({text})")
     return counts[node]
+
+
+def job(env: Mapping[str, str] = os.environ) -> str:
+    """The launcher's name of what this process belongs to, the same after a restart; "" where it has none."""
+    if number := env.get("SLURM_JOB_ID"):
+        return f"slurm:{number}"
+    name = env.get("TORCHELASTIC_RUN_ID", "none")  # torchrun's own default, which names nothing
+    return "" if name in ("", "none") else f"torchrun:{name}"
+
+
+def restarts(env: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """How often launchers started this anew: by `slurm` and `torchrun`, where they say so."""
+    names = {"slurm": "SLURM_RESTART_COUNT", "torchrun": "TORCHELASTIC_RESTART_COUNT"}
+    return {launcher: int(env[name]) for launcher, name in names.items() if env.get(name, "").isdigit()}

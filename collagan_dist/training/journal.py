@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from collagan_dist.contract import Batch
 from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.errors import ClusterError
 from collagan_dist.runtime.engine import NotFinite
+from collagan_dist.runtime.lease import Lease
 from collagan_dist.runtime.metrics import MetricsFile, finite
 from collagan_dist.runtime.stragglers import Stragglers
 from collagan_dist.training.build import Setup
@@ -41,13 +43,18 @@ _WON_ACCURACY, _WON_LINES = 0.99, 5
 class Journal:
     """Gathers each step's values on the device and reduces them only when a line is due. Rank 0 writes and shows."""
 
-    def __init__(self, setup: Setup, run: Path, start: int, total: int, lambdas: dict[str, float]) -> None:
-        self.setup, self.run, self.total, self.lambdas = setup, run, total, lambdas
+    def __init__(
+        self, setup: Setup, run: Path, start: int, total: int, lambdas: dict[str, float], lease: Lease | None = None
+    ) -> None:
+        self.setup, self.run, self.total, self.lambdas, self.lease = setup, run, total, lambdas, lease
         self._sums: Values = {}
         self._times: dict[str, int] = {}  # the adversarial losses may begin within a line's steps
         self._count = 0
-        self._since, self._waited = time.perf_counter(), 0.0
-        self._file = MetricsFile(run / "metrics.jsonl", start) if setup.world.is_main else None
+        self._since, self._waited, self._saving = time.perf_counter(), 0.0, 0.0
+        self._file: MetricsFile | None = None
+        if setup.world.is_main:
+            with lease.held() if lease else nullcontext():
+                self._file = MetricsFile(run / "metrics.jsonl", start, lease.mine if lease else lambda: True)
         self._progress = _Progress(start, total) if setup.world.is_main else None
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
@@ -89,8 +96,11 @@ class Journal:
             whose = f" on rank {', '.join(map(str, bad.ranks))}" if bad.ranks else ""
             print(f"warning: step {step}: the {bad.side} met NaN or Inf{whose}; skipped", file=sys.stderr, flush=True)
 
-    def log(self, step: int, lr: float, waited: float) -> None:
-        """A train line: means over the steps since the last one and over ranks. Collective."""
+    def log(self, step: int, lr: float, waited: float, saving: float = 0.0) -> None:
+        """A train line: means over the steps since the last one and over ranks. Collective.
+
+        `waited` and `saving` are the seconds, of the whole start, in which training stood still for data and for checkpoints.
+        """
         if not self._count:  # all were skipped
             return
         names = sorted(self._sums)
@@ -110,9 +120,11 @@ class Journal:
             },
             "images_per_s": self._count * batch / seconds,
             "data_wait_share": (waited - self._waited) / seconds,
+            "checkpoint_wait_share": (saving - self._saving) / seconds,
             "lr": lr,
         }
-        self._sums, self._times, self._count, self._since, self._waited = {}, {}, 0, now, waited
+        self._sums, self._times, self._count, self._since = {}, {}, 0, now
+        self._waited, self._saving = waited, saving
         if self._file is not None and self._progress is not None:
             self._file.write("train", step, record)
             self._progress.show(step, record)
@@ -159,13 +171,16 @@ class Journal:
             self._file.write("eval", step, result.metrics)
 
     def grid(self, step: int, networks: Networks) -> None:
-        """A picture grid of the first samples that are not trained on."""
-        if self.setup.world.is_main:
+        """A picture grid of the first samples that are not trained on; without room for it, the run goes on."""
+        if self.setup.world.is_main and (self.lease is None or self.lease.mine(fresh=True)):
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
             path = self.run / "grids" / f"step-{step:08d}.png"
-            titles = write_grid(path, self.setup, self._predictor(networks), self._grid_batch)
-            files.write_json(self.run / "grids" / "columns.json", titles)
+            try:
+                titles = write_grid(path, self.setup, self._predictor(networks), self._grid_batch)
+                files.write_json(self.run / "grids" / "columns.json", titles)
+            except (OSError, files.NoSpace) as error:
+                print(f"warning: {error}; the run goes on without this grid", file=sys.stderr, flush=True)
 
     def _predictor(self, networks: Networks) -> Predictor:
         return predictor_of(self.setup.config, self.setup.engine, self.setup.tasks, networks)

@@ -27,8 +27,9 @@ def train(
     stop: StopRequest | None = None,
     command: str = "",
     allow_config_change: bool = False,
+    strict: bool = False,
 ) -> int:
-    """Train into a run folder, from its newest checkpoint on; the number of steps done in all.
+    """Train into a run folder, from its newest whole checkpoint on (`strict`: the newest must be whole); the number of steps done in all.
 
     Raises Interrupted, with everything saved, when `stop` becomes true. `command` is what the user is told to run then.
     """
@@ -44,10 +45,13 @@ def train(
             stop if stop is not None else StopRequest(),
             command,
             allow_config_change,
+            strict,
         )
 
 
-def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool) -> int:
+def _train(
+    setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool, strict: bool
+) -> int:
     config = setup.config
     if config.evaluate.every:
         setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
@@ -61,19 +65,22 @@ def _train(setup: Setup, run: Path, total: int, stop: StopRequest, command: str,
         )  # fmt: skip
     folder = RunFolder(run, setup)
     guard = Guard()
-    while True:
-        networks = build_networks(config, setup.engine, setup.tasks)
-        progress = folder.resume(networks, allow_change)
-        if not guard.rollbacks:
-            folder.open(command)
-            setup.group.logs = run / "logs"
-        if progress.step == 0:
-            _begin(setup, networks)
-        try:
-            return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, stop, command)
-        except Diverged as error:
-            folder.finish()
-            guard.roll_back(error)
+    try:
+        folder.take()
+        while True:
+            networks = build_networks(config, setup.engine, setup.tasks)
+            progress = folder.resume(networks, allow_change, strict)
+            if not guard.rollbacks:
+                folder.open(command)
+                setup.group.logs = run / "logs"
+            if progress.step == 0:
+                _begin(setup, networks)
+            try:
+                return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, stop, command)
+            except Diverged as error:
+                guard.roll_back(error)
+    finally:
+        folder.close()
 
 
 def _steps(
@@ -86,8 +93,9 @@ def _steps(
     order = training_order(config, setup.manifest)
     plans = zip(range(start, total), order.steps(start, total, setup.world), strict=True)
     batches = loader.batches((plan for number, plan in plans if number not in left_out), warm=not order.whole)
-    journal = Journal(setup, folder.path, start, total, step.lambdas())
-    journal.event(start, *progress.event(guard.rollbacks), world_size=setup.world.size)
+    folder.check()
+    journal = Journal(setup, folder.path, start, total, step.lambdas(), folder.lease)
+    journal.event(start, *progress.event(guard.rollbacks), **folder.started())
     try:
         for number in range(start, total):
             done = number + 1
@@ -104,27 +112,32 @@ def _steps(
                     journal.skip(done, bad)
                     guard.bad(number, bad)
             if due(done, config.log.every, total):
-                journal.log(done, step.rate(number), loader.waited)
+                journal.log(done, step.rate(number), loader.waited, folder.saves.seconds)
             if config.evaluate.every and due(done, config.evaluate.every, total):
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, total):
                 journal.grid(done, networks)
-            stops, damaged = setup.group.sum_soon(bool(stop), len(loader.damaged))
+            stops, damaged, lost = setup.group.sum_soon(bool(stop), len(loader.damaged), folder.lost)
+            if lost:
+                folder.check()
             stopping = bool(stops) and done < total
             if damaged > journal.damaged:
                 journal.quarantine(done, loader.damaged)
             if due(done, config.checkpoint.every, total) or stopping:
                 guard.check(networks, number)
-                folder.save(networks, progress.at(done))
+                folder.save(networks, progress.at(done), journal.event)
             if stopping:
+                folder.finish(journal.event)
                 journal.event(done, "interrupted")
-                folder.finish()
                 folder.ask_to_be_requeued()
                 raise Interrupted(
                     f"stopped at step {done} of {total}, saved in {folder.path}; this continues:\n  {command}"
                 )
         journal.quarantine(total, loader.damaged)
-        folder.finish()
+        folder.finish(journal.event)
+    except Diverged:
+        folder.finish(journal.event, must=False)
+        raise
     finally:
         batches.close()
         journal.close()

@@ -6,11 +6,11 @@ import json
 import os
 import platform
 import socket
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -22,10 +22,16 @@ from collagan_dist import config as configuration
 from collagan_dist.config import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runtime import checkpoint
-from collagan_dist.runtime.lease import Lease
+from collagan_dist.runtime.lease import Claim, Lease
+from collagan_dist.runtime.world import job, restarts
 from collagan_dist.training.build import Setup
 from collagan_dist.training.exported import JUDGES, WEIGHTS, is_exported, read_exported
-from collagan_dist.training.networks import Networks, Tensors
+from collagan_dist.training.networks import Networks
+from collagan_dist.training.resume import newest, warn
+from collagan_dist.training.saved_state import changes, read_state
+from collagan_dist.training.saves import Saves, Tell
+
+_LOOK = 2.0  # seconds of looking for a former start's signs of life, between words to the other ranks
 
 
 @dataclass(frozen=True)
@@ -44,102 +50,169 @@ class Progress:
 
 
 class RunFolder:
-    """A run on disk, as rank 0 of one start sees it. Other ranks only read checkpoints."""
+    """A run on disk, as rank 0 of one start sees it. Other ranks only read checkpoints. `lease` is None on them."""
 
     def __init__(self, path: Path, setup: Setup) -> None:
         self.path, self.setup = path, setup
         self.checkpoints = path / "checkpoints"
-        self._lease: Lease | None = None
-        self._identity: dict[str, Any] = {}
+        self.lease: Lease | None = None
+        keep = setup.config.checkpoint
+        self.saves = Saves(self.checkpoints, setup.group, keep.keep, keep.max_failures)
+        self._generation = 0
 
-    def open(self, command: str) -> None:
-        """Take the lease and write down what starts here. Collective."""
-        self._identity = identity(self.setup.config, self.setup.manifest.hash)
-        facts = self.setup.group.gather(_facts(self.setup))
-        self.setup.group.on_main(lambda: self._write_start(facts, command))
+    def take(self) -> None:
+        """Become the one start that writes here, and sweep up after killed ones. Collective.
 
-    def _write_start(self, facts: list[dict[str, Any]], command: str) -> None:
+        Raises ClusterError where another start is alive, ConfigError where the folder cannot be used.
+        """
+        claim: list[Claim] = []
+        while not self.setup.group.on_main(lambda: self._take(claim)):
+            pass
+        self._generation = self.setup.group.broadcast(self.lease.generation if self.lease else 0)
+
+    def _take(self, claims: list[Claim]) -> bool:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lease = Lease(self.path)
+            if not claims:
+                self.path.mkdir(parents=True, exist_ok=True)
+                claims.append(Claim(self.path, job(), _generation(self.path)))
+            self.lease = claims[0].poll(_LOOK)
+            if self.lease is None:
+                return False
+            with self.lease.held():
+                _sweep(self.path)
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run"
             ) from None
-        (self.path / "requeue").unlink(missing_ok=True)
-        manifest, config = self.setup.manifest, self.setup.config
-        files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
-        files.write_json(
-            self.path / "data.json",
-            {
-                "shards": str(manifest.folder.resolve()),
-                "manifest": manifest.hash,
-                "dataset": manifest.dataset,
-                "splits": {name: manifest.samples(name) for name in manifest.splits},
-            },
-        )
-        files.write_json(
-            self.path / "world.json",
-            {
-                "command": command,
-                "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-                "world_size": self.setup.world.size,
-                "ranks": facts,
-            },
-        )
+        return True
 
-    def resume(self, networks: Networks, allow_change: bool) -> Progress:
+    def open(self, command: str) -> None:
+        """Write down what starts here. Collective."""
+        facts = self.setup.group.gather(_facts(self.setup))
+        self.setup.group.on_main(lambda: self._write_start(facts, command))
+
+    def _write_start(self, facts: list[dict[str, Any]], command: str) -> None:
+        assert self.lease is not None
+        manifest, config = self.setup.manifest, self.setup.config
+        with self.lease.held():
+            (self.path / "requeue").unlink(missing_ok=True)
+            files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
+            files.write_json(
+                self.path / "data.json",
+                {
+                    "shards": str(manifest.folder.resolve()),
+                    "manifest": manifest.hash,
+                    "dataset": manifest.dataset,
+                    "splits": {name: manifest.samples(name) for name in manifest.splits},
+                },
+            )
+            files.write_json(
+                self.path / "world.json",
+                {
+                    "command": command,
+                    "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                    "generation": self._generation,
+                    "restarts": restarts(),
+                    "world_size": self.setup.world.size,
+                    "ranks": facts,
+                },
+            )
+
+    def started(self) -> dict[str, Any]:
+        """What an event of a start tells."""
+        return {
+            "generation": self._generation, "world_size": self.setup.world.size,
+            **{f"restarts_{launcher}": times for launcher, times in restarts().items()},
+        }  # fmt: skip
+
+    def resume(self, networks: Networks, allow_change: bool, strict: bool = False) -> Progress:
         """Put the newest whole checkpoint into the networks; where to go on. Collective.
 
-        Raises CheckpointError when what is learned differs from the checkpoint's and `allow_change` is not given.
+        Raises CheckpointError where a rank cannot, and when what is learned differs from the checkpoint's and `allow_change` is not given.
         """
-        loaded = checkpoint.load_latest(self.checkpoints, _warn)
-        found = self.setup.group.gather(loaded.state["step"] if loaded else 0)
-        if len(set(found)) > 1:
-            raise CheckpointError(
-                f"{self.checkpoints}: ranks find different checkpoints (steps {sorted(set(found))}); "
-                "the run folder must be on storage that all nodes share"
-            )
+        group = self.setup.group
+        loaded = newest(self.checkpoints, group, strict)
         if loaded is None:
             return Progress()
-        now = identity(self.setup.config, self.setup.manifest.hash)
-        changes = configuration.differences(loaded.state["identity"], now)
-        if changes and not allow_change:
+        done, skipped, state = read_state(loaded.path, loaded.state)
+        changed = group.on_main(lambda: self._changes(loaded.path, state, allow_change))
+        if changed and not allow_change:
             raise CheckpointError(
-                "\n  ".join([f"{loaded.path} was made by another configuration:", *changes])
+                "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
                 + "\ngive another --run to start anew, or --allow-config-change to go on with the new one"
             )
         networks.restore(loaded.tensors)
-        return Progress(int(loaded.state["step"]), loaded.state["skipped_batches"])
+        group.on_main(lambda: self._keep_to(done))
+        return Progress(done, skipped)
 
-    def save(self, networks: Networks, progress: Progress) -> None:
-        """Commit a checkpoint. Collective: an error of rank 0 is raised by all."""
-        tensors = networks.tensors()
-        self.setup.group.on_main(lambda: self._save(tensors, progress))
+    @cached_property
+    def _learned(self) -> dict[str, Any]:
+        """The identity keys; rank 0's, which reads the parser's weights once."""
+        return identity(self.setup.config, self.setup.manifest.hash)
 
-    def finish(self) -> None:
-        """Wait until what was saved is on disk. Collective."""
+    def _changes(self, path: Path, state: dict[str, Any], allow_change: bool) -> list[str]:
+        try:
+            return changes(path, state, self._learned)
+        except CheckpointError:
+            if allow_change:
+                return []
+            raise
 
-    def _save(self, tensors: dict[str, Tensors], progress: Progress) -> None:
-        assert self._lease is not None
-        self._lease.check()
+    def _keep_to(self, step: int) -> None:
+        assert self.lease is not None
+        with self.lease.held():
+            checkpoint.prune(self.checkpoints, step, self.setup.config.checkpoint.keep)
+
+    def save(self, networks: Networks, progress: Progress, tell: Tell) -> None:
+        """Commit a checkpoint, while training goes on. Collective; see Saves.save."""
+        self.saves.save(networks, progress.step, lambda: self._state(progress), self.lease, tell)
+
+    def finish(self, tell: Tell, must: bool = True) -> None:
+        """Wait until what was saved is on disk. Collective; raises CheckpointError where it `must` be there and is not."""
+        self.saves.settle(tell, must)
+
+    def _state(self, progress: Progress) -> dict[str, Any]:
         config, step = self.setup.config, progress.step
-        state = {
+        return {
             "step": step,
             "samples": step * config.schedule.batch,
             "seed": config.seed,
             "world_size": self.setup.world.size,
+            "generation": self._generation,
             "skipped_batches": list(progress.skipped),
             "manifest": self.setup.manifest.hash,
-            "identity": self._identity,
+            "parser": self._learned["model"]["gfc"]["parser"],
             "config": configuration.dump(config),
             "version": __version__,
         }
-        checkpoint.save(self.checkpoints, step, tensors, state, config.checkpoint.keep)
+
+    @property
+    def lost(self) -> bool:
+        """Whether rank 0 saw that another start took over; then all are to call `check`."""
+        return self.lease is not None and not self.lease.mine()
+
+    def check(self) -> None:
+        """Raises ClusterError, on all ranks, when another start has taken over. Collective."""
+        self.setup.group.on_main(self._check)
+
+    def _check(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
 
     def ask_to_be_requeued(self) -> None:
-        if self.setup.world.is_main:
+        """Leave the marker. Collective."""
+        self.setup.group.on_main(self._ask)
+
+    def _ask(self) -> None:
+        assert self.lease is not None
+        with self.lease.held():
             files.write_text(self.path / "requeue", "")
+
+    def close(self) -> None:
+        """Let this start's writing end, then let others know that it has."""
+        self.saves.close()
+        if self.lease is not None:
+            self.lease.release()
 
 
 # Keys that say nothing of what a model learned.
@@ -212,18 +285,31 @@ def read_scored(model: Path) -> Scored:
     if is_exported(model):
         manifest, tensors = read_exported(model)
         return Scored(model / WEIGHTS, manifest["step"], tensors[WEIGHTS], tensors.get(JUDGES))
-    newest = checkpoint.load_latest(model / "checkpoints", _warn)
-    if newest is None:
+    found = checkpoint.load_latest(model / "checkpoints", warn)
+    if found is None:
         raise CheckpointError(
             f"{model}: holds no checkpoint yet; train it first: collagan train {quote(str(model / 'config.yaml'))} --run {quote(str(model))}"
         )
-    name = "ema" if "ema" in newest.tensors else "generator"
-    file = newest.path / f"{name}.safetensors"
-    return Scored(file, int(newest.state["step"]), newest.tensors[name], newest.tensors["discriminators"])
+    name = "ema" if "ema" in found.tensors else "generator"
+    file = found.path / f"{name}.safetensors"
+    return Scored(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
 
 
-def _warn(text: str) -> None:
-    print(f"warning: {text}; taking the checkpoint before it", file=sys.stderr, flush=True)
+def _generation(run: Path) -> int:
+    """The newest start that the folder knows of besides its lease."""
+    try:
+        return int(json.loads((run / "world.json").read_bytes())["generation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _sweep(run: Path) -> None:
+    """Remove what killed starts left unfinished."""
+    checkpoint.clean(run / "checkpoints")
+    names = ("lease", "config.yaml", "data.json", "world.json", "metrics.jsonl", "requeue")
+    unfinished = [path for name in names for path in run.glob(f".{name}.*.partial")]
+    for path in (*unfinished, *(run / "grids").glob(".*.partial")):
+        path.unlink(missing_ok=True)
 
 
 def _facts(setup: Setup) -> dict[str, Any]:

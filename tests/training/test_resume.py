@@ -97,18 +97,6 @@ def test_another_configuration_is_refused_with_the_difference(shards: Manifest, 
     assert train(other, tmp_path, World(), allow_config_change=True) == 3
 
 
-def test_only_the_newest_start_writes(shards: Manifest, tmp_path: Path) -> None:
-    """A second start takes the run over; the first one stops before it writes."""
-    from collagan_dist.errors import ClusterError
-    from collagan_dist.runtime.lease import Lease
-
-    first = Lease(tmp_path)
-    second = Lease(tmp_path)
-    second.check()
-    with pytest.raises(ClusterError, match="start 2 of this run has taken over"):
-        first.check()
-
-
 def test_adversarial_losses_that_begin_inside_a_window_are_means_over_their_own_steps(
     shards: Manifest, tmp_path: Path
 ) -> None:
@@ -147,9 +135,12 @@ def test_no_space_left_keeps_the_former_checkpoint(shards: Manifest, tmp_path: P
 
 
 def test_keep_and_leftovers(shards: Manifest, tmp_path: Path) -> None:
-    (tmp_path / "checkpoints/.step-00000003").mkdir(parents=True)
+    for leftover in (".step-00000003", ".step-00000005-0a1b2c3d", ".old-00000002"):
+        (tmp_path / "checkpoints" / leftover).mkdir(parents=True)
+    (tmp_path / ".metrics.jsonl.0a1b2c3d.partial").touch()
     train(small(shards.folder, checkpoint__every=1, checkpoint__keep=2), tmp_path, World())
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000006", "step-00000007"]
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_log_of_a_continued_run_has_every_step_once(shards: Manifest, tmp_path: Path) -> None:

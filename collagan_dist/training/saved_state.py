@@ -1,0 +1,48 @@
+"""state.json of a checkpoint: what it says, how older ones are read, and how its configuration differs from the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import config as configuration
+from collagan_dist.errors import CheckpointError, ConfigError
+
+
+def identity_then(state: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What was learned, from a stored configuration of any age. Raises CheckpointError that names a key of a newer program."""
+    try:
+        config = configuration.validate(state["config"], f"{where}: the stored configuration")
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{error}\nit is of another version of collagan_dist (by its own word {state.get('version')}); use that one, "
+            "or --allow-config-change to go on with the present configuration"
+        ) from None
+    return configuration.identity(config, state["manifest"], state["parser"])
+
+
+def migrated(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of any format as one of the present format. Format 1 kept the parser's hash among its identity keys."""
+    if state["format"] == 1:
+        return {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
+    return state
+
+
+def read_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[str, Any]]:
+    """(step, numbers of batches left out, the whole state in the present format). Raises CheckpointError."""
+    try:
+        state = migrated(state)
+        step, skipped = state["step"], state["skipped_batches"]
+        if not all(isinstance(number, int) and number >= 0 for number in [step, *skipped]):
+            raise ValueError("step or skipped_batches are no numbers")
+        if not isinstance(state["config"], dict) or not {"manifest", "parser"} <= state.keys():
+            raise ValueError("its configuration is missing")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: state.json is not one of ours ({error!r})") from None
+    return step, skipped, state
+
+
+def changes(path: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "key: then -> now" of what is learned otherwise. Raises CheckpointError where the stored keys are unknown."""
+    return configuration.differences(identity_then(state, str(path)), now)

@@ -1,0 +1,164 @@
+"""Run by test_checkpoints.py: trainings in forked processes, so that libraries are imported once, disturbed while they save.
+
+`killed CONFIG ROOT STAGE...`: for each stage a run that is killed there, then the same command again, into ROOT/STAGE.
+`full CONFIG RUN FILLER AT UNTIL`: a run whose disk is full from the AT-th save on, until before the UNTIL-th (0: for ever).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from collagan_dist.commands.main import main
+from collagan_dist.runtime import checkpoint
+from collagan_dist.training import loop  # noqa: F401 (before the forks)
+
+AT_SAVE = 3
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(work: Callable[[], Any]) -> int:
+    """What a child that does `work` ended with: its code, or minus the signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def half(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The pieces until about the middle of the file."""
+    for number, piece in enumerate(pieces):
+        if number == 2:
+            yield piece[: len(piece) // 2]
+            die()
+        yield piece
+
+
+def at(save: int, name: str, instead: Callable[..., Any]) -> None:
+    """At the save of that number, call `instead` in place of a function of checkpoint.py; it gets the function first."""
+    former = getattr(checkpoint, name)
+    counted = checkpoint.save
+    saves = 0
+
+    def counting(*args: Any, **kwargs: Any) -> int:
+        nonlocal saves
+        saves += 1
+        return counted(*args, **kwargs)
+
+    def perhaps(*args: Any, **kwargs: Any) -> Any:
+        return instead(former, *args, **kwargs) if saves == save else former(*args, **kwargs)
+
+    checkpoint.save = counting
+    setattr(checkpoint, name, perhaps)
+
+
+def die_flushed(write: Callable[..., Any], path: Path, pieces: Any) -> Any:
+    """Killed while the optimizer's file is half on disk."""
+    if path.name == "optimizer.safetensors":
+        with path.open("wb") as file:
+            for piece in half(pieces):
+                file.write(piece)
+                file.flush()
+    return write(path, pieces)
+
+
+def die_at_manifest(write: Callable[..., Any], path: Path, pieces: Any) -> Any:
+    return die() if path.name == "manifest.json" else write(path, pieces)
+
+
+def die_removing(remove: Callable[..., Any], doomed: list[Path]) -> Any:
+    """Killed while a checkpoint that was set aside is half removed."""
+    for path in doomed:
+        next(path.iterdir()).unlink()
+        die()
+    return remove(doomed)
+
+
+STAGES: dict[str, tuple[str, Callable[..., Any]]] = {
+    "before": ("_fill", die),
+    "mid-file": ("_write", die_flushed),
+    "before-manifest": ("_write", die_at_manifest),
+    "before-rename": ("_commit", die),
+    "after-rename": ("_set_aside", die),
+    "while-removing": ("_remove", die_removing),
+}
+
+
+def die_at_call(number: int) -> None:
+    """Killed before the n-th thing that the writing thread asks of the file system."""
+    count = 0
+
+    def hook(event: str, _: Any) -> None:
+        nonlocal count
+        if threading.current_thread().name == "checkpoint" and event.startswith(("open", "os.", "shutil.")):
+            count += 1
+            if count == number:
+                die()
+
+    sys.addaudithook(hook)
+
+
+def killed(config: str, root: str, *stages: str) -> None:
+    for stage in stages:
+        command = ["train", config, "--run", f"{root}/{stage}"]
+
+        def disturbed(stage: str = stage, command: list[str] = command) -> None:
+            if stage in STAGES:
+                at(AT_SAVE, *STAGES[stage])
+            else:
+                die_at_call(random.Random(stage).randrange(1, 150))
+            main(command)
+
+        code = forked(disturbed)
+        again = forked(lambda command=command: main(command))
+        print("ended", stage, code, again, flush=True)
+
+
+def full(config: str, run: str, filler: str, begin: str, end: str) -> None:
+    counted = checkpoint.save
+    saves = 0
+
+    def save(*args: Any, **kwargs: Any) -> int:
+        nonlocal saves
+        saves += 1
+        if saves == int(begin):
+            fill(Path(filler))
+        if saves == int(end):
+            Path(filler).unlink()
+        return counted(*args, **kwargs)
+
+    checkpoint.save = save
+    print("ended", forked(lambda: main(["train", config, "--run", run])), flush=True)
+
+
+def fill(path: Path) -> None:
+    """Take all room that there is."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            while True:
+                try:
+                    if not file.write(b"\1" * size):
+                        break
+                except OSError:
+                    break
+
+
+if __name__ == "__main__":
+    {"killed": killed, "full": full}[sys.argv[1]](*sys.argv[2:])
