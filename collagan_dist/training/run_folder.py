@@ -67,6 +67,7 @@ class RunFolder:
                 f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run"
             ) from None
         (self.path / "requeue").unlink(missing_ok=True)
+        (self.path / "failed").unlink(missing_ok=True)
         manifest, config = self.setup.manifest, self.setup.config
         files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
         files.write_json(
