@@ -34,7 +34,21 @@ export MASTER_ADDR MASTER_PORT COLLAGAN_NODES
 # (yet), as torchrun and Python's first second. The text is handed over, since a container need not see the file.
 task="trap '' USR2
 $(cat "$project/cluster/env.sh")
-exec \"\$@\""
+"
+itself='exec "$@"'
+# Slurm signals the tasks, not (with cgroups) what they started: workers of torchrun get the warning from here.
+with_workers='
+warn() { for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do kill -USR2 "$pid" 2>/dev/null; warn "$pid"; done; }
+"$@" &
+child=$!
+trap "warn $child" USR2
+trap "kill -TERM $child" TERM
+trap "kill -INT $child" INT
+while kill -0 "$child" 2>/dev/null; do
+    wait "$child"
+    code=$?
+done
+exit "$code"'
 
 tasks="${SLURM_NTASKS:-$((SLURM_NNODES * ${SLURM_NTASKS_PER_NODE:-1}))}"
 per_node=$((tasks / SLURM_NNODES))
@@ -56,14 +70,16 @@ ranks() {
     local cpus="${SLURM_CPUS_PER_TASK:-}" # srun does not take them from the allocation by itself
     local options=(--kill-on-bad-exit=1)
     local command=(collagan)
+    local how="$itself"
     if [ "$launcher" = torchrun ]; then
         options+=(--nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1)
         cpus=${cpus:+$((cpus * per_node))}
+        how="$with_workers"
         command=(torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="$per_node" --max-restarts="${COLLAGAN_MAX_RESTARTS:-3}"
             --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID.$restarts" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" -m -- collagan_dist)
     fi
     srun "${options[@]}" ${cpus:+--cpus-per-task="$cpus"} ${step_options[@]+"${step_options[@]}"} \
-        bash -c "$task" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" || return
+        bash -c "$task$how" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" || return
     MASTER_PORT=$((MASTER_PORT + 1)) # the next step's
 }
 

@@ -78,7 +78,12 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
         raise
     except CollaganError as error:
         if folder.is_dir():
-            facts = {"exit_code": error.exit_code, "message": str(error), "rank": world.rank, "host": socket.gethostname()}
+            facts = {
+                "exit_code": error.exit_code,
+                "message": str(error),
+                "rank": world.rank,
+                "host": socket.gethostname(),
+            }
             with suppress(OSError, CollaganError):  # the disk may be what is wrong
                 files.write_json(folder / "failed", {**facts, "time": time.strftime("%Y-%m-%d %H:%M:%S %z")})
         raise

@@ -29,6 +29,6 @@ class Undisturbed:
 @pytest.fixture(scope="session")
 def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = write_config(folder, shards.folder, schedule__steps=300)
+    config = write_config(folder, shards.folder, schedule__steps=200)
     collagan("train", config, "--run", folder / "run", ranks=2)
-    return Undisturbed(config, folder / "run", 300)
+    return Undisturbed(config, folder / "run", 200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Undisturbed
 from tests.slurm.training import Training
-from tests.training.small import rounds
+from tests.faults.test_rounds import rounds
 
 pytestmark = pytest.mark.slurm
 STEPS = 100
@@ -51,7 +50,7 @@ def test_row_21_warned_of_the_time_limit(
 
 def test_row_21_at_the_time_limit(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Slurm itself sends the warning, a while before the minute is over."""
-    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", "--time=1", "--signal=USR2@25")
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", "--time=1", "--signal=USR2@30")
     training.finish()
     assert training.state().restarts >= 1
     saved_once_and_resumed(training, undisturbed.steps)

@@ -84,6 +84,15 @@ class Training:
         (file,) = (self.run / "logs").glob("slurm-*.txt")
         return [line.split("  ", 3)[3] for line in file.read_text().splitlines() if not line.startswith("#")]
 
+    def steps(self) -> list[int]:
+        """Those of the lines of metrics.jsonl, in order."""
+        lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
+        return [line["step"] for line in lines if line["kind"] == "train"]
+
+    def lost_steps(self) -> int:
+        """Steps since the newest checkpoint, as far as the lines of metrics.jsonl tell."""
+        return max(self.steps()) - self.saved()
+
     def processes(self) -> list[tuple[str, str]]:
         """(node, process id) of everything that works on the run, and of its launchers."""
         return [
