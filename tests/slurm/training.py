@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +95,25 @@ class Training:
         return max(self.steps()) - self.saved()
 
     def processes(self) -> list[tuple[str, str]]:
-        """(node, process id) of everything that works on the run, and of its launchers."""
-        return [
-            (node, line.split()[0])
-            for node in self.cluster.names
-            for line in self.cluster.on(node, "ps", "axww", "-o", "pid,args").splitlines()
-            if str(self.run) in line
-        ]
+        """(node, process id) of everything that works on the run: ranks, launchers, batch scripts."""
+        return [(node, process) for node, process, _ in self._commands()]
+
+    def ranks(self) -> list[tuple[str, str]]:
+        """(node, process id) of the Python processes that train."""
+        pattern = rf"^\S*python\S* .*collagan\S* train .*{self.run}"
+        return [(node, process) for node, process, command in self._commands() if re.match(pattern, command)]
 
     def kill_rank(self, node: str) -> None:
-        """kill -9 of the Python process that trains on a node."""
-        self.cluster.on(node, "pkill", "-9", "--full", f"^\\S*python\\S* .*collagan\\S* train .*{self.run}")
+        """kill -9 of the rank on a node, which has only one."""
+        (process,) = [process for place, process in self.ranks() if place == node]
+        self.cluster.on(node, "kill", "-9", process)
+
+    def _commands(self) -> list[tuple[str, str, str]]:
+        """(node, process id, command line) of all processes that name the run."""
+        found = []
+        for node in self.cluster.with_power:
+            for line in self.cluster.on(node, "ps", "axww", "-o", "pid=,args=").splitlines():
+                process, _, command = line.strip().partition(" ")
+                if str(self.run) in command:
+                    found.append((node, process, command))
+        return found
