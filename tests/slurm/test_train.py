@@ -22,7 +22,7 @@ BASELINES = ("--set", "evaluate.baselines=4")
 
 def test_two_nodes_of_two_ranks_train_evaluate_report(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
     """With the weights of four processes on this machine, bit for bit."""
-    config = write_config(tmp_path, shards.folder, schedule__steps=4, evaluate__baselines=4)
+    config = write_config(tmp_path, shards.folder, schedule__steps=4, schedule__batch=8, evaluate__baselines=4)
     training = Training.submit(cluster, config, tmp_path / "run", "--ntasks-per-node=2", COLLAGAN_EVALUATE="1")
     done = training.finish()
     assert done.nodes == "n[1-2]" and done.restarts == 0 and training.notes()[-1] == "done"
@@ -87,10 +87,11 @@ def test_evaluate_scores_over_nodes(cluster: Cluster, undisturbed: Undisturbed, 
 def test_a_dry_run_and_a_wrong_launcher_start_no_rank(
     cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    plan = cluster.submit(TRAIN, undisturbed.config, "--dry-run", options=[*SMALL_JOB, "--ntasks-per-node=2"], cwd=tmp_path)  # fmt: skip
+    words = [undisturbed.config, "--dry-run", "--set", "schedule.batch=8"]
+    plan = cluster.submit(TRAIN, *words, options=[*SMALL_JOB, "--ntasks-per-node=2"], cwd=tmp_path)
     wrong = cluster.submit(
         TRAIN, undisturbed.config, options=SMALL_JOB, cwd=tmp_path, env={"COLLAGAN_LAUNCHER": "mpirun"}
     )
-    assert cluster.wait(plan).exit_code == 0 and "200 steps of 4 over 48 samples, 4 rank(s)" in cluster.log(plan)
+    assert cluster.wait(plan).exit_code == 0 and "200 steps of 8 over 48 samples, 4 rank(s)" in cluster.log(plan)
     assert cluster.wait(wrong).exit_code == 2 and "choose srun or torchrun" in cluster.log(wrong)
     assert not (tmp_path / "runs").exists()
