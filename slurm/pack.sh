@@ -23,4 +23,4 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     fi
     part=(--part "$number/$SLURM_ARRAY_TASK_COUNT")
 fi
-exec collagan pack --workers "${SLURM_CPUS_PER_TASK:-0}" ${part[@]+"${part[@]}"} "$@"
+exec ${container[@]+"${container[@]}"} collagan pack --workers "${SLURM_CPUS_PER_TASK:-0}" ${part[@]+"${part[@]}"} "$@"

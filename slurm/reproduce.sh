@@ -13,4 +13,4 @@ set -euo pipefail
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
 . "$(dirname "$script")/common.sh"
 
-exec collagan reproduce "$@"
+exec ${container[@]+"${container[@]}"} collagan reproduce "$@"

@@ -4,11 +4,33 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
 #SBATCH --time=24:00:00
-#SBATCH --signal=USR2@120
+#SBATCH --requeue
 #SBATCH --open-mode=append
-# sbatch [sbatch options] slurm/train.sh CONFIG [train options]
+#SBATCH --signal=USR2@120
+# sbatch [sbatch options] slurm/train.sh CONFIG [train options]      trains, evaluates, reports; comes back by itself
+# COLLAGAN_LAUNCHER=torchrun: one task a node. COLLAGAN_EVALUATE=0: only train. MAX_REQUEUE: restarts after failures (3).
 set -euo pipefail
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
 . "$(dirname "$script")/common.sh"
 
-srun --kill-on-bad-exit=1 collagan train "$@"
+# What is wrong with the command is found before ranks start; as rank 0 of so many, for whether they share the batch.
+plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "$@" --dry-run)
+run=$(sed -n 's/^# run: //p' <<<"$plan" | tail -1)
+if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
+    printf '%s\n' "$plan"
+    exit
+fi
+mkdir -p "$run/logs"
+rm -f "$run/requeue" "$run/failed"
+note "$tasks ranks by $launcher, meeting at $MASTER_ADDR:$MASTER_PORT"
+
+trap : TERM # Slurm sends it to this shell, too, which is to see the ranks' end
+code=0
+ranks train "$@" || code=$?
+settle "$code"
+if [ "${COLLAGAN_EVALUATE:-1}" != 0 ]; then
+    ranks evaluate "$run" || code=$?
+    settle "$code"
+    one report "$run"
+fi
+note "done"

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import socket
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from collagan_dist import files
+from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 
 if TYPE_CHECKING:
     from collagan_dist.config import Config
@@ -39,25 +46,50 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist import config as configuration
+    from collagan_dist.runtime.preempt import StopRequest
     from collagan_dist.runtime.world import detect
 
-    config = configuration.load_config(args.config, args.model, args.set, args.data)
-    folder = Path(args.run) if args.run else _default_run(args.config, config)
     world = detect()
-    if args.dry_run:
-        _dry_run(config, folder, world)
-        return
-    from collagan_dist.runtime.preempt import StopRequest
+    # Before the seconds that imports take. A launcher kills what does not stop, so it need not end itself.
+    with StopRequest(by_launcher=world.launcher != "alone") as stop:
+        from collagan_dist import config as configuration
 
-    with StopRequest() as stop:  # before the seconds that importing torch takes
+        config = configuration.load_config(args.config, args.model, args.set, args.data)
+        folder = Path(args.run) if args.run else _default_run(args.config, config)
+        if args.dry_run:
+            _dry_run(config, folder, world)
+            return
         from collagan_dist.training.loop import train
 
         command = _command(world.launcher, world.local_size)
-        steps = train(config, folder, world, stop, command, args.allow_config_change, args.strict)
+        with _note_of_failure(folder, world):
+            steps = train(config, folder, world, stop, command, args.allow_config_change, args.strict)
     if world.is_main:
         name = shlex.quote(str(folder))
         print(f"{folder}: {steps} steps done; next: collagan evaluate {name} && collagan report {name}")
+
+
+@contextmanager
+def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
+    """RUN/failed, by any rank, for an error that a restart does not mend: launchers do not carry exit codes reliably.
+
+    What the others did to this rank (exit code 4) needs no note; nor may a start that lost its lease write any.
+    """
+    try:
+        yield
+    except (ClusterError, Interrupted):
+        raise
+    except CollaganError as error:
+        if folder.is_dir():
+            facts = {
+                "exit_code": error.exit_code,
+                "message": str(error),
+                "rank": world.rank,
+                "host": socket.gethostname(),
+            }
+            with suppress(OSError, CollaganError):  # the disk may be what is wrong
+                files.write_json(folder / "failed", {**facts, "time": time.strftime("%Y-%m-%d %H:%M:%S %z")})
+        raise
 
 
 def _default_run(source: str, config: Config) -> Path:
@@ -82,6 +114,7 @@ def _dry_run(config: Config, folder: Path, world: World) -> None:
         f"# {configuration.model_label(config.model)}: {length(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
         f"{world.size} rank(s), into {folder}"
     )
+    print(f"# run: {folder}")  # read by slurm/train.sh
 
 
 def _command(launcher: str, local_size: int) -> str:

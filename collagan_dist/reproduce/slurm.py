@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -84,7 +85,8 @@ class Queue:
     def submit(self, name: str, options: Sequence[str], script: Path, words: Sequence[str]) -> str:
         """The id of a new job."""
         command = ["sbatch", "--parsable", *options, str(script), *words]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # The job behind the runs scores them.
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLLAGAN_EVALUATE": "0"})
         if done.returncode:
             raise ClusterError(
                 f"{shlex.join(command)}: {done.stderr.strip() or 'failed'}; mend the options of --slurm and run the same command"

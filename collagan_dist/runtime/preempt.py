@@ -12,14 +12,22 @@ _ONE_EVENT = 3.0  # seconds in which a terminal and a launcher may both deliver 
 
 
 class StopRequest:
-    """True once a signal asked to stop. A second request, made later than _ONE_EVENT after the first, ends at once."""
+    """True once a signal asked to stop; what was asked for is to save and leave.
 
-    def __init__(self) -> None:
-        self._since: float | None = None
+    USR2 is a warning, however often it comes. After INT or TERM a second one, made later than _ONE_EVENT, ends at once
+    with the last good checkpoint. Not so a second TERM where `by_launcher`: Slurm sends one when a preemption begins and one
+    when its grace ends, torchrun passes on what Slurm sent already, and both kill what does not leave; what is being
+    saved until then is worth more than leaving early.
+    """
+
+    def __init__(self, by_launcher: bool = False) -> None:
+        self._by_launcher = by_launcher
+        self._asked = False
+        self._urged: float | None = None
         self._former: dict[int, object] = {}
 
     def __bool__(self) -> bool:
-        return self._since is not None
+        return self._asked
 
     def __enter__(self) -> StopRequest:
         self._former = {s: signal.signal(s, self._note) for s in _SIGNALS}
@@ -30,8 +38,11 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if number == signal.SIGUSR2:
+            return
         now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        elif now - self._since > _ONE_EVENT and number != signal.SIGUSR2:
+        if self._urged is None:
+            self._urged = now
+        elif now - self._urged > _ONE_EVENT and not (self._by_launcher and number == signal.SIGTERM):
             os._exit(128 + number)

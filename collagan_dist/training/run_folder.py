@@ -95,7 +95,8 @@ class RunFolder:
         assert self.lease is not None
         manifest, config = self.setup.manifest, self.setup.config
         with self.lease.held():
-            (self.path / "requeue").unlink(missing_ok=True)
+            for mark in ("requeue", "failed"):
+                (self.path / mark).unlink(missing_ok=True)
             files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
             files.write_json(
                 self.path / "data.json",

@@ -144,6 +144,11 @@ class Cluster:
 
     # Nodes
 
+    @property
+    def with_power(self) -> list[str]:
+        """The nodes that are on."""
+        return [name for name in self.names if name in self._machines]
+
     def cut(self, node: str) -> None:
         """Pull the node's network cable: no connection is reset, there is only silence."""
         self._machines["head"].ip(f"link set {node} down")

@@ -1,8 +1,10 @@
-"""slurm/train.sh: one task a rank, over nodes."""
+"""slurm/train.sh and slurm/evaluate.sh when nothing goes wrong: ranks over nodes, by both launchers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,28 +12,86 @@ import pytest
 from collagan_dist.data.manifest import Manifest
 from tests.conftest import ROOT, collagan
 from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Undisturbed
+from tests.slurm.training import SMALL_JOB, TRAIN, Training, write_config
 from tests.training.small import equal, weights
 
 pytestmark = pytest.mark.slurm
-KEYS = ["model.widths.generator=4", "model.widths.discriminator=4", "data.image_size=32", "schedule.steps=4", "schedule.batch=4",
-        "schedule.adv_from=2", "log.every=1", "runtime.threads=1"]  # fmt: skip
+BASELINES = ("--set", "evaluate.baselines=4")
 
 
-def test_two_nodes_learn_what_two_processes_learn(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
-    """srun's ranks on two nodes and torchrun's on this machine end with the same weights, bit for bit."""
-    train = ["demo", "--data", shards.folder, *(word for key in KEYS for word in ("--set", key))]
+def test_two_nodes_of_two_ranks_train_evaluate_report(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
+    """With the weights of four processes on this machine, bit for bit."""
+    config = write_config(tmp_path, shards.folder, schedule__steps=4, schedule__batch=8, evaluate__baselines=4)
+    training = Training.submit(cluster, config, tmp_path / "run", "--ntasks-per-node=2", COLLAGAN_EVALUATE="1")
+    done = training.finish()
+    assert done.nodes == "n[1-2]" and done.restarts == 0 and training.notes()[-1] == "done"
+    world = json.loads((training.run / "world.json").read_text())
+    assert [(rank["host"], rank["launcher"]) for rank in world["ranks"]] == [
+        (node, "srun") for node in ("n1", "n1", "n2", "n2")
+    ]
+    assert json.loads((training.run / "metrics.json").read_text())["samples"] == shards.samples("test")
+    assert (training.run / "report.html").stat().st_size > 1000
+    collagan("train", config, "--run", tmp_path / "processes", ranks=4)
+    assert equal(weights(training.run, 4), weights(tmp_path / "processes", 4))
+
+
+@contextmanager
+def names_on_loopback(cluster: Cluster, nodes: list[str], folder: Path) -> Iterator[None]:
+    """Inside, each of these nodes resolves its own name to 127.0.1.1, as Debian installs it."""
+    known = (cluster.folder / "hosts").read_text().splitlines()
+    for node in nodes:
+        lines = [f"127.0.1.1 {node}" if line.split()[1] == node else line for line in known]
+        (folder / f"hosts-{node}").write_text("\n".join(lines) + "\n")
+        cluster.on(node, "mount", "--bind", folder / f"hosts-{node}", "/etc/hosts")
+    try:
+        yield
+    finally:
+        for node in nodes:
+            cluster.on(node, "umount", "/etc/hosts")
+
+
+@pytest.mark.parametrize("launcher", ["srun", "torchrun"])
+def test_host_names_that_lead_to_loopback(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str
+) -> None:
+    """Ranks meet and talk by the interface that leads to the other node; there is no default route."""
+    with names_on_loopback(cluster, ["n1", "n2"], tmp_path):
+        assert cluster.on("n1", "getent", "hosts", "n1").split()[0] == "127.0.1.1"
+        assert cluster.on("n1", "ip", "route", "show", "default") == ""
+        sets = ["schedule.steps=10", "runtime.rendezvous_timeout=40", "runtime.timeout=40"]
+        options = ["--nodelist=n1,n2", "--time=30"]
+        training = Training.submit(
+            cluster, undisturbed.config, tmp_path / "run", *options, sets=sets, COLLAGAN_LAUNCHER=launcher, MAX_REQUEUE="0"
+        )  # fmt: skip
+        training.finish()
+    assert undisturbed.equals(training.run, 10)
+
+
+def test_evaluate_scores_over_nodes(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """What one process finds, and with words before the command, where a container's go."""
+    words = ["--split", "valid", *BASELINES]
+    collagan("evaluate", undisturbed.run, *words)
+    (alone,) = (undisturbed.run / "evaluation").glob("valid-*.json")
+    expected = json.loads(alone.read_text())
+    alone.unlink()
     job = cluster.submit(
-        ROOT / "slurm/train.sh",
-        *train,
-        "--run",
-        "nodes",
-        options=["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--time=5"],
-        cwd=tmp_path,
-    )
+        ROOT / "slurm/evaluate.sh", undisturbed.run, *words, options=SMALL_JOB, cwd=tmp_path,
+        env={"COLLAGAN_CONTAINER": "env COLLAGAN_INSIDE=1"},
+    )  # fmt: skip
     done = cluster.wait(job, 120)
-    assert (done.state, done.exit_code, done.nodes) == ("COMPLETED", 0, "n[1-2]"), cluster.log(job)
-    assert "nodes: 4 steps done" in cluster.log(job)
-    world = json.loads((tmp_path / "nodes/world.json").read_text())
-    assert [(rank["host"], rank["launcher"]) for rank in world["ranks"]] == [("n1", "srun"), ("n2", "srun")]
-    collagan("train", *train, "--run", "processes", cwd=tmp_path, ranks=2)
-    assert equal(weights(tmp_path / "nodes", 4), weights(tmp_path / "processes", 4))
+    assert (done.state, done.exit_code) == ("COMPLETED", 0), cluster.log(job)
+    assert json.loads(alone.read_text()) == expected
+
+
+def test_a_dry_run_and_a_wrong_launcher_start_no_rank(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    words = [undisturbed.config, "--dry-run", "--set", "schedule.batch=8"]
+    plan = cluster.submit(TRAIN, *words, options=[*SMALL_JOB, "--ntasks-per-node=2"], cwd=tmp_path)
+    wrong = cluster.submit(
+        TRAIN, undisturbed.config, options=SMALL_JOB, cwd=tmp_path, env={"COLLAGAN_LAUNCHER": "mpirun"}
+    )
+    assert cluster.wait(plan).exit_code == 0 and "200 steps of 8 over 48 samples, 4 rank(s)" in cluster.log(plan)
+    assert cluster.wait(wrong).exit_code == 2 and "choose srun or torchrun" in cluster.log(wrong)
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,172 @@
+"""A rank, a node, the network is lost under slurm/train.sh: the job comes back by itself and learns what it would have learned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_rounds import rounds
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Undisturbed
+from tests.slurm.training import Training
+
+pytestmark = pytest.mark.slurm
+STEPS = 100
+SHORT = [f"schedule.steps={STEPS}"]
+
+
+@rounds(1, 10)
+@pytest.mark.parametrize("launcher", ["srun", pytest.param("torchrun", marks=pytest.mark.full)])
+def test_row_19_a_rank_is_killed(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str, rounds: int, record: Callable[..., None]
+) -> None:
+    """srun: the job is requeued by its script. torchrun starts all ranks again in the same job."""
+    lost = []
+    for number in range(rounds):
+        run = tmp_path / f"run{number}"
+        training = Training.submit(cluster, undisturbed.config, run, sets=SHORT, COLLAGAN_LAUNCHER=launcher)
+        training.until_saved(20)
+        training.kill_rank("n2" if number % 2 == 0 else "n1")
+        lost.append(training.lost_steps())
+        training.finish()
+        assert undisturbed.equals(run, STEPS)
+        failures = [note for note in training.notes() if "FAILED" in note]
+        assert len(failures) == training.state().restarts == (1 if launcher == "srun" else 0)
+    assert max(lost) <= 10
+    record(f"19 {launcher}", rounds=rounds, lost_steps=lost)
+
+
+def test_failures_are_counted_and_the_same_line_goes_on(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """After MAX_REQUEUE failures the job stays ended, with its reasons on file."""
+    run = tmp_path / "run"
+    training = Training.submit(cluster, undisturbed.config, run, sets=SHORT, MAX_REQUEUE="1")
+    for step in (10, 30):
+        training.until_saved(step)
+        training.kill_rank("n1")
+        cluster.until(lambda step=step: len(training.notes()) == (2 if step == 10 else 4), 60, "the note", training.job)
+    done = cluster.wait(training.job)
+    assert (done.state, done.restarts) == ("FAILED", 1) and done.exit_code > 0
+    first, _, last = training.notes()[1:]
+    assert first == f"FAILED with code {done.exit_code}; restart 1 of at most 1"
+    assert last.startswith(f"FAILED with code {done.exit_code}: the last of MAX_REQUEUE=1 restarts")
+    Training.submit(cluster, undisturbed.config, run, sets=SHORT).finish()
+    assert undisturbed.equals(run, STEPS)
+
+
+def test_what_a_restart_does_not_mend_is_not_started_again(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """A batch that ranks cannot share: exit 2 before ranks start. A checkpoint of another configuration: 5, which srun may not tell."""
+    shared = Training.submit(cluster, undisturbed.config, tmp_path / "none", sets=["schedule.batch=5"])
+    other = Training.submit(cluster, undisturbed.config, Path(shutil.copytree(undisturbed.run, tmp_path / "run")), sets=["seed=1"])  # fmt: skip
+    done = cluster.wait(shared.job)
+    assert (done.state, done.exit_code, done.restarts) == ("FAILED", 2, 0) and not shared.run.exists()
+    assert "schedule.batch" in shared.log()
+    done = cluster.wait(other.job, 120)
+    assert (done.state, done.exit_code, done.restarts) == ("FAILED", 5, 0), other.log()
+    assert other.notes()[1:] == ["ended with code 5, which a restart does not mend"]
+    failed = json.loads((other.run / "failed").read_text())
+    assert (
+        failed["exit_code"] == 5 and "seed: 0 -> 1" in failed["message"] and failed["host"] == f"n{failed['rank'] + 1}"
+    )
+
+
+@contextmanager
+def without_power(cluster: Cluster, node: str) -> Iterator[None]:
+    cluster.kill_node(node)
+    cluster.declare_down(node)
+    try:
+        yield
+    finally:
+        cluster.start_node(node)
+
+
+@pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
+@rounds(1, 5)
+def test_row_20_a_node_loses_power(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, node: str, rounds: int, record: Callable[..., None]
+) -> None:
+    """Slurm requeues the job, on the nodes that are left; n1 is the one with the batch script and rank 0."""
+    for number in range(rounds):
+        training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}", sets=SHORT)
+        training.until_saved(20)
+        with without_power(cluster, node):
+            done = training.finish()
+        assert done.restarts == 1 and node not in cluster.run("scontrol", "show", "hostnames", done.nodes)
+        assert undisturbed.equals(training.run, STEPS)
+    record(f"20 {node}", rounds=rounds)
+
+
+@contextmanager
+def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
+    cluster.cut(node)
+    try:
+        yield
+    finally:
+        cluster.heal(node)
+        if cluster.states()[node] not in ("idle", "mixed", "allocated"):  # Slurm would look again half a minute later
+            cluster.kill_node(node)
+            cluster.start_node(node)
+
+
+def test_row_25_the_network_is_away_for_a_while(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Five seconds are below every limit: the same start goes on."""
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=SHORT)
+    training.until_saved(20)
+    with cut_off(cluster, "n2"):
+        time.sleep(5)
+        assert training.saved() < STEPS
+    assert training.finish().restarts == 0
+    assert [event for event, _ in training.events() if event in ("start", "resume")] == ["start"]
+    assert undisturbed.equals(training.run, STEPS)
+
+
+@pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
+def test_row_25_the_network_does_not_come_back(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, node: str, record: Callable[..., None]
+) -> None:
+    """By the ranks' own limit or by Slurm's (whichever is shorter) the job ends, and goes on elsewhere."""
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=[*SHORT, "runtime.timeout=15"])
+    training.until_saved(20)
+    with cut_off(cluster, node):
+        since = time.monotonic()
+        training.until_start(1)
+        seconds = round(time.monotonic() - since)
+        done = training.finish()
+    assert done.restarts >= 1 and node not in cluster.run("scontrol", "show", "hostnames", done.nodes)
+    assert undisturbed.equals(training.run, STEPS)
+    record(f"25 {node}", seconds_to_restart=seconds)
+
+
+def test_row_33_a_start_that_was_cut_off_writes_no_more(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Both ranks on one node train on while Slurm, which sees only silence, starts the job again on another one."""
+    options = ["--nodes=1", "--ntasks-per-node=2"]
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", *options)
+    training.until_saved(20)
+    older = training.ranks()
+    with cut_off(cluster, older[0][0]):
+        for node, process in older:  # or they would end their work before there is another start
+            cluster.on(node, "kill", "-STOP", process)
+        cluster.declare_down(older[0][0])
+        training.until_start(1)
+        cluster.until(lambda: len(training.events()) > 1, 120, "the next start to write", training.job)
+        for node, process in older:
+            cluster.on(node, "kill", "-CONT", process)
+        cluster.until(lambda: not set(older) & set(training.ranks()), 120, "the older start to end", training.job)
+    # The older srun, healed, may end the newer step, whose number is the same: then there is one more start.
+    assert training.finish().restarts >= 1
+    assert "start 2 of this run has taken over from this one (start 1); nothing was written" in training.log()
+    (notes,) = (training.run / "logs").glob("slurm-*.txt")
+    assert notes.read_text().count("  start 0  ") == 1  # nor does the older batch script write of its end
+    assert training.steps() == list(range(10, undisturbed.steps + 1, 10))
+    assert undisturbed.equals(training.run, undisturbed.steps)

@@ -1,0 +1,86 @@
+"""slurm/train.sh is asked to stop in the middle: it saves once, comes back by itself and learns what it would have learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_rounds import rounds
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Undisturbed
+from tests.slurm.training import Training
+
+pytestmark = pytest.mark.slurm
+STEPS = 100
+SHORT = [f"schedule.steps={STEPS}"]
+
+
+def saved_once_and_resumed(training: Training, total: int = STEPS) -> int:
+    """The step at which it stopped: every stop saved one checkpoint more, from which the next start went on."""
+    stops = [step for event, step in training.events() if event == "interrupted"]
+    assert stops == [step for event, step in training.events() if event == "resume"]
+    assert len(stops) == training.state().restarts == training.notes().count("asked to stop, saved; goes on by itself")
+    saved = {int(path.name[5:]) for path in (training.run / "checkpoints").glob("step-*")}
+    assert saved == {*range(10, total + 1, 10), *stops}
+    assert not (training.run / "requeue").exists()
+    return stops[0]
+
+
+@rounds(1, 10)
+@pytest.mark.parametrize("launcher", ["srun", "torchrun"])
+def test_row_21_warned_of_the_time_limit(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str, rounds: int, record: Callable[..., None]
+) -> None:
+    """USR2 to all processes of the step, as Slurm sends it."""
+    stops = []
+    for number in range(rounds):
+        training = Training.submit(
+            cluster, undisturbed.config, tmp_path / f"run{number}", sets=SHORT, COLLAGAN_LAUNCHER=launcher
+        )
+        training.until_saved(10)
+        cluster.signal(training.job, "USR2")
+        training.finish()
+        stops.append(saved_once_and_resumed(training))
+        assert undisturbed.equals(training.run, STEPS)
+    record(f"21 {launcher}", rounds=rounds, stops=stops)
+
+
+def test_row_21_at_the_time_limit(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Slurm itself sends the warning, a while before the minute is over."""
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", "--time=1", "--signal=USR2@30")
+    training.finish()
+    assert training.state().restarts >= 1
+    saved_once_and_resumed(training, undisturbed.steps)
+    assert undisturbed.equals(training.run, undisturbed.steps)
+
+
+@contextmanager
+def preempted(training: Training) -> Iterator[None]:
+    """Inside, a job of the partition urgent takes all nodes away."""
+    urgent = training.cluster.submit(
+        None, options=["--partition=urgent", "--nodes=3", "--exclusive", "--wrap=sleep 600"], cwd=training.run.parent
+    )
+    training.cluster.wait_running(urgent)
+    yield
+    training.cluster.cancel(urgent)
+
+
+@rounds(1, 10)
+def test_row_22_preempted(
+    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, rounds: int, record: Callable[..., None]
+) -> None:
+    """TERM, and KILL seconds later; Slurm requeues the job by itself, once."""
+    stops = []
+    for number in range(rounds):
+        training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}", sets=SHORT)
+        training.until_saved(10)
+        with preempted(training):
+            assert training.state().state == "PENDING" and not training.ranks()
+        training.finish()
+        stops.append(next(step for event, step in training.events() if event == "interrupted"))
+        assert training.state().restarts == 1 and ("resume", stops[-1]) in training.events()
+        assert undisturbed.equals(training.run, STEPS)
+    record("22", rounds=rounds, stops=stops)
