@@ -108,7 +108,7 @@ def _dry_run(config: Config, folder: Path, world: World) -> None:
 
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
-    order.check_batch(samples, config.schedule.batch, world)
+    order.check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     print(configuration.to_yaml(config), end="")
     print(
         f"# {configuration.model_label(config.model)}: {length(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
