@@ -84,7 +84,13 @@ def cell(result: dict[str, Any]) -> str:
         return "runs"
     reference = result["reference"].split("_")[0]
     name = {"plain": "one rank", "ddp": "DDP"}[reference]
-    return f"{name}, bit by bit" if result["bitwise"] else f"{name}, {result['loss']:.0e}"
+    return (
+        f"{name}, bit by bit"
+        if result["bitwise"]
+        else f"{name}, {result['loss']:.0e}"
+        if result["loss"]
+        else f"{name}, losses bit by bit"
+    )
 
 
 ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
