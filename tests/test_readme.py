@@ -31,7 +31,7 @@ ALL = [(page.relative_to(ROOT).as_posix(), command) for page in PAGES for comman
 
 @pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{p}: {c}" for p, c in ALL])
 def test_command(page: str, command: str) -> None:
-    words = shlex.split(command.replace("[sbatch options]", "").replace("[train options]", ""))
+    words = shlex.split(re.sub(r"\[\w+ options\]", "", command))
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets

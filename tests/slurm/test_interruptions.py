@@ -49,12 +49,16 @@ def test_row_21_warned_of_the_time_limit(
 
 
 def test_row_21_at_the_time_limit(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    """Slurm itself sends the warning, a while before the minute is over."""
-    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", "--time=1", "--signal=USR2@30")
-    training.finish()
-    assert training.state().restarts >= 1
-    saved_once_and_resumed(training, undisturbed.steps)
+    """Slurm itself sends the warning, a while before the minute is over; a job that is cancelled afterwards stays ended."""
+    options = ["--time=1", "--signal=USR2@15"]
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", *options, sets=["schedule.steps=100000"])
+    training.until_start(1)
+    training.until_saved(undisturbed.steps)
+    assert "asked to stop, saved; goes on by itself" in training.notes()
     assert undisturbed.equals(training.run, undisturbed.steps)
+    cluster.cancel(training.job)
+    assert cluster.wait(training.job).state == "CANCELLED"
+    assert not training.processes()
 
 
 @contextmanager
