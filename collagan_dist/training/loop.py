@@ -67,12 +67,12 @@ def _train(
     guard = Guard()
     try:
         folder.take()
+        setup.group.logs = run / "logs"
         while True:
             networks = build_networks(config, setup.engine, setup.tasks)
             progress = folder.resume(networks, allow_change, strict)
             if not guard.rollbacks:
                 folder.open(command)
-                setup.group.logs = run / "logs"
             if progress.step == 0:
                 _begin(setup, networks)
             try:
