@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError
-from collagan_dist.runtime import tensor_file
 
 FORMAT = 2  # what state.json says; older ones are read, newer ones refused
 Tensors = Mapping[str, torch.Tensor]
@@ -73,7 +73,7 @@ def save(
     final = place(folder, step)
     partial = folder / f".{final.name}{tag}"
     told = json.dumps({"format": FORMAT, **state}, indent=1, allow_nan=False).encode()
-    needed = sum(map(tensor_file.size, tensors.values())) + len(told)
+    needed = sum(tensor.nbytes for content in tensors.values() for tensor in content.values()) + len(told)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -97,22 +97,19 @@ def _fill(partial: Path, step: int, tensors: Mapping[str, Tensors], state: bytes
     hashes = {}
     for name, content in tensors.items():
         file = f"{name}.safetensors"
-        hashes[file] = _write(partial / file, tensor_file.pieces(content))
-    hashes[_STATE] = _write(partial / _STATE, [state])
-    _write(partial / _MANIFEST, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
+        hashes[file] = _write(partial / file, serialize(dict(content)))
+    hashes[_STATE] = _write(partial / _STATE, state)
+    _write(partial / _MANIFEST, json.dumps({"step": step, "sha256": hashes}, indent=1).encode())
     files.sync_folder(partial)
 
 
-def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+def _write(path: Path, content: bytes) -> str:
     """The sha256 of what was written and flushed: of the bytes meant, not of what a disk may give back."""
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for piece in pieces:
-            digest.update(piece)
-            file.write(piece)
+    with path.open("wb") as file:  # not the library's save_file, whose errors do not say that the disk is full
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return digest.hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _commit(partial: Path, final: Path) -> list[Path]:
