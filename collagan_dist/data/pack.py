@@ -9,7 +9,6 @@ comes last.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import json
 import os
@@ -160,7 +159,7 @@ def _lock(path: Path, kind: int) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # removed meanwhile by a packing that finished
             handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            if _locked(handle, kind) and os.fstat(handle).st_nlink:
+            if files.try_lock(handle, kind) and os.fstat(handle).st_nlink:
                 return handle
             os.close(handle)
         if time.monotonic() > last:
@@ -168,14 +167,6 @@ def _lock(path: Path, kind: int) -> int:
                 f"{path.parent.parent}: another `collagan pack` is at work there; wait for its end, or give another --out"
             )
         time.sleep(0.05)
-
-
-def _locked(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EACCES)  # a file system without locks lets everybody in
-    return True
 
 
 def _is_packed(recipe: Recipe) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from collagan_dist import files
 from collagan_dist.errors import ConfigError
 
 _WAIT = 20.0  # seconds: a training whose driver was killed needs a moment to save
@@ -32,15 +32,9 @@ def at_work(out: Path) -> Iterator[int]:
 
 def _take(handle: int, out: Path) -> None:
     last = time.monotonic() + _WAIT
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > last:
-                raise ConfigError(
-                    f"{out}: another `collagan reproduce`, or a training it began, is at work there; wait for its end, or give another --out"
-                ) from None
-            time.sleep(0.1)
-        except OSError:  # a file system without locks lets everybody in
-            return
+    while not files.try_lock(handle):
+        if time.monotonic() > last:
+            raise ConfigError(
+                f"{out}: another `collagan reproduce`, or a training it began, is at work there; wait for its end, or give another --out"
+            )
+        time.sleep(0.1)

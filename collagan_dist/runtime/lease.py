@@ -7,7 +7,6 @@ the new start watches whether that goes on. Clocks of two hosts are never compar
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
@@ -163,14 +162,8 @@ def _locked(run: Path) -> Iterator[None]:
     handle = os.open(run / ".lease.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
         last = time.monotonic() + _LOCK_WAIT
-        while time.monotonic() < last:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.05)
-            except OSError:  # a file system without locks: the check is all there is
-                break
+        while not files.try_lock(handle) and time.monotonic() < last:
+            time.sleep(0.05)
         yield
     finally:
         os.close(handle)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from collagan_dist.config import Runtime
+from collagan_dist.config import Adam, Runtime
 from collagan_dist.contract import World
 from collagan_dist.errors import ConfigError
 from collagan_dist.runtime.engine import build_engine
@@ -70,3 +70,15 @@ def test_an_error_of_rank_0_reaches_every_rank(tmp_path: Path, kind: str, said: 
     assert torchrun(2, script, tmp_path / "said").returncode == 0
     assert (tmp_path / "said0").read_text() == f"{kind}: no such thing"
     assert said in (tmp_path / "said1").read_text()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_clipping_shortens_a_gradient_to_its_length_and_leaves_a_shorter_one(precision: str) -> None:
+    """What Adam gets, whatever the loss was scaled by; the norm that is told is the gradient's own."""
+    engine = build_engine(Runtime(precision=precision), Group(World(), torch.device("cpu")))
+    for clip, factor in ((0.0, 1.0), (2.5, 0.5), (50.0, 1.0)):
+        learner = engine.learner(torch.nn.Linear(1, 2, bias=False), Adam(clip=clip))
+        slope = torch.tensor([[3.0], [4.0]])
+        norm = engine.update("it", [learner], lambda _: [(learner.module.weight * slope).sum()], 1, 1e-3)  # noqa: B023
+        assert norm.item() == pytest.approx(5.0)
+        assert learner.parameters[0].grad.flatten().tolist() == pytest.approx([3 * factor, 4 * factor], rel=1e-5)
