@@ -29,6 +29,9 @@ MASTER_ADDR=${COLLAGAN_NODES%% *}
 # A restarted job must not meet the port of its first life, nor two jobs of one node each other.
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 10 + restarts) % 10000))
 export MASTER_ADDR MASTER_PORT COLLAGAN_NODES
+export SLURM_EXPORT_ENV=ALL # tasks get this shell's environment, whatever sbatch --export said of its own
+# Where nothing hides the devices of others, a job that asked for none must not find them.
+[ "${SLURM_GPUS_PER_NODE:-}" != 0 ] || export CUDA_VISIBLE_DEVICES=
 
 # A task starts with its node's environment, and with Slurm's warning USR2 ignored: it would kill what does not handle it
 # (yet), as torchrun and Python's first second. The text is handed over, since a container need not see the file.
@@ -44,10 +47,16 @@ child=$!
 trap "warn $child" USR2
 trap "kill -TERM $child" TERM
 trap "kill -INT $child" INT
-while kill -0 "$child" 2>/dev/null; do
+wait "$child"
+code=$?
+while kill -0 "$child" 2>/dev/null; do # a signal ended the waiting, not the child
     wait "$child"
     code=$?
 done
+if [ "$code" -gt 128 ]; then # or both: bash remembers how the child ended
+    wait "$child"
+    code=$?
+fi
 exit "$code"'
 
 tasks="${SLURM_NTASKS:-$((SLURM_NNODES * ${SLURM_NTASKS_PER_NODE:-1}))}"
@@ -57,6 +66,11 @@ case "$launcher" in
 srun) ;;
 torchrun) # one task a node holds them all; GPUs beyond the tasks get ranks, too
     if [ "$per_node" = 1 ] && [ "${SLURM_GPUS_ON_NODE:-0}" -gt 1 ]; then per_node=$SLURM_GPUS_ON_NODE; fi
+    if [ "$per_node" = 0 ] || [ $((tasks % SLURM_NNODES)) != 0 ]; then
+        echo "slurm: torchrun starts as many ranks on every node, but there are $tasks tasks for $SLURM_NNODES nodes; set --ntasks-per-node" >&2
+        exit 2
+    fi
+    unset SLURM_GPUS_PER_TASK # of the one task that holds all ranks of a node
     tasks=$((SLURM_NNODES * per_node))
     ;;
 *)
@@ -71,6 +85,7 @@ ranks() {
     local options=(--kill-on-bad-exit=1)
     local command=(collagan)
     local how="$itself"
+    [ ${#container[@]} = 0 ] || how="$with_workers"
     if [ "$launcher" = torchrun ]; then
         options+=(--nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1)
         cpus=${cpus:+$((cpus * per_node))}
@@ -115,11 +130,14 @@ requeue() {
     exit 0
 }
 
+# mine MARK: whether this start of this job left RUN/requeue or RUN/failed, not another one in the same folder.
+mine() { grep -qs "slurm:$SLURM_JOB_ID, start $restarts\b" "$run/$1"; }
+
 # settle CODE: after a step; returns when it went well. A stop that saved is continued, a failure is tried again up to
 # MAX_REQUEUE times, but not what a restart cannot mend: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN.
 settle() {
     local code=$1 failures final
-    [ "$code" != 0 ] || [ -e "$run/requeue" ] || return 0
+    [ "$code" != 0 ] || mine requeue || return 0
     if ! ask_slurm; then
         echo "slurm: this start of job $job is not its newest any more, or Slurm does not answer" >&2
         exit "$code"
@@ -129,11 +147,11 @@ settle() {
         note "ended by Slurm ($state)"
         exit "$code"
     fi
-    if [ -e "$run/requeue" ]; then
+    if mine requeue; then
         note "asked to stop, saved; goes on by itself"
         requeue 75
     fi
-    final=$(sed -n 's/.*"exit_code": \([0-9]*\).*/\1/p' "$run/failed" 2>/dev/null) || true
+    mine failed && final=$(sed -n 's/.*"exit_code": \([0-9]*\).*/\1/p' "$run/failed")
     case "${final:-$code}" in 2 | 3 | 5 | 6)
         note "ended with code ${final:-$code}, which a restart does not mend"
         exit "${final:-$code}"

@@ -21,7 +21,6 @@ if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
     exit
 fi
 mkdir -p "$run/logs"
-rm -f "$run/requeue" "$run/failed"
 note "$tasks ranks by $launcher, meeting at $MASTER_ADDR:$MASTER_PORT"
 
 trap : TERM # Slurm sends it to this shell, too, which is to see the ranks' end

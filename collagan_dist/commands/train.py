@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING
 
 from collagan_dist import files
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
+from collagan_dist.runtime.world import this_start
 
 if TYPE_CHECKING:
     from collagan_dist.config import Config
     from collagan_dist.contract import World
 
-HELP = "train alone, under torchrun or under srun; the same command continues"
+HELP = "train alone, under torchrun, srun or in a Ray trial; the same command continues"
 EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
          torchrun --nproc-per-node 8 -m -- collagan_dist train stable --data packed/celeba"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file")
-    parser.add_argument("--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd")
+    parser.add_argument(
+        "--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd; or its peer: CE SII GFC"
+    )
     parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`, or its URL")
     parser.add_argument(
         "--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of what is learned>)"
@@ -83,6 +86,7 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
         if folder.is_dir():
             facts = {
                 "exit_code": error.exit_code,
+                "start": this_start(),
                 "message": str(error),
                 "rank": world.rank,
                 "host": socket.gethostname(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from types import FrameType, TracebackType
 
@@ -30,7 +31,10 @@ class StopRequest:
         return self._asked
 
     def __enter__(self) -> StopRequest:
-        self._former = {s: signal.signal(s, self._note) for s in _SIGNALS}
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # elsewhere (a Ray worker) signals are not ours to take
+            self._former = {s: signal.signal(s, self._note) for s in _SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -114,6 +114,11 @@ def job(env: Mapping[str, str] = os.environ) -> str:
     return "" if name in ("", "none") else f"torchrun:{name}"
 
 
+def this_start(env: Mapping[str, str] = os.environ) -> str:
+    """Which start of which job this is, as slurm/common.sh looks for it in what a run leaves for its batch script."""
+    return f"{job(env) or 'no job'}, start {restarts(env).get('slurm', 0)}"
+
+
 def restarts(env: Mapping[str, str] = os.environ) -> dict[str, int]:
     """How often launchers started this anew: by `slurm` and `torchrun`, where they say so."""
     names = {"slurm": "SLURM_RESTART_COUNT", "torchrun": "TORCHELASTIC_RESTART_COUNT"}

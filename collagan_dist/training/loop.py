@@ -66,10 +66,11 @@ def _train(
     folder = RunFolder(run, setup)
     guard = Guard()
     try:
-        folder.take()
-        setup.group.logs = run / "logs"
         while True:
             networks = build_networks(config, setup.engine, setup.tasks)
+            if not guard.rollbacks:
+                folder.take()
+                setup.group.logs = run / "logs"
             progress = folder.resume(networks, allow_change, strict)
             if not guard.rollbacks:
                 folder.open(command)

@@ -23,7 +23,7 @@ from collagan_dist.config import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runtime import checkpoint
 from collagan_dist.runtime.lease import Claim, Lease
-from collagan_dist.runtime.world import job, restarts
+from collagan_dist.runtime.world import job, restarts, this_start
 from collagan_dist.training.build import Setup
 from collagan_dist.training.exported import JUDGES, WEIGHTS, is_exported, read_exported
 from collagan_dist.training.networks import Networks
@@ -207,7 +207,7 @@ class RunFolder:
     def _ask(self) -> None:
         assert self.lease is not None
         with self.lease.held():
-            files.write_text(self.path / "requeue", "")
+            files.write_text(self.path / "requeue", f"{this_start()}\n")
 
     def close(self) -> None:
         """Let this start's writing end, then let others know that it has."""

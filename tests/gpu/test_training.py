@@ -95,7 +95,7 @@ def test_deepspeed(shards: Manifest, device: torch.device, stage: int) -> None:
     near(json.loads(found.removeprefix("FOUND")), losses(setup(shards, device)), 1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_two_ranks_on_one_gpu(shards: Manifest, tmp_path: Path, precision: str) -> None:
     """NCCL refuses two ranks on a GPU: they meet by gloo. With batch normalization over both, they learn what one rank does."""
     config = tmp_path / "small.yaml"
