@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -34,6 +35,9 @@ def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines |
 
 def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
     path = tuple(str(part) for part in error["loc"])
+    text = error["msg"].removeprefix("Value error, ")
+    if path and isinstance(error["input"], dict) and (named := re.match(r"(\w+): ", text)):
+        path, text = (*path, named[1]), text[named.end() :]  # a section's own check names its key
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = line if isinstance(line, str) else f"{where}:{line}" if line else where
     key = ".".join(path)
@@ -41,7 +45,6 @@ def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> st
         return f"{place}: unknown key {key}; {_hint(model, path)}"
     if error["type"] == "missing":
         return f"{place}: {key} is missing"
-    text = error["msg"].removeprefix("Value error, ")
     given = f" (given: {error['input']!r})" if path and not isinstance(error["input"], dict) else ""
     return f"{place}: {key + ': ' if key else ''}{text}{given}"
 
