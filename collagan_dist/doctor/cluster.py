@@ -19,7 +19,7 @@ def names(world: World) -> Iterator[Finding]:
     """What this host's own name and the meeting place's mean here."""
     host = socket.gethostname()
     own = addresses.resolve(host)
-    text = f"{host} does not know its own name" if own is None else f"{host} is {own} to itself"
+    text = f"{host} does not know its own name" if own is None else f"this host is {host}, {own}"
     lost = (own is None or addresses.is_loopback(own)) and world.size > world.local_size
     if world.size > 1:
         master, port = rendezvous()
@@ -40,7 +40,10 @@ def slurm() -> Iterator[Finding]:
     if shutil.which("srun") is None:
         yield ok("slurm", "not installed")
         return
-    version = _said("srun", "--version") or "version unknown"
+    version = _said("srun", "--version")
+    if version is None:
+        yield ok("slurm", "installed, but not configured here")
+        return
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         yield ok("slurm", f"{version}, outside a job")

@@ -115,7 +115,7 @@ def shared_memory() -> Iterator[Finding]:
 
 def limits() -> Iterator[Finding]:
     files, locked = resource.getrlimit(resource.RLIMIT_NOFILE)[0], resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    text = f"{_limit(files)} open files, {_limit(locked)} bytes of locked memory"
+    text = f"{_limit(files)} open files, {_limit(locked, 1 << 20)} MB of locked memory"
     if files != resource.RLIM_INFINITY and files < _FILES:
         yield warning("limits", f"{text}: large data sets and many ranks need more files", f"ulimit -n {_FILES}")
     elif locked != resource.RLIM_INFINITY and any(Path("/sys/class/infiniband").glob("*")):
@@ -128,8 +128,8 @@ def limits() -> Iterator[Finding]:
         yield ok("limits", text)
 
 
-def _limit(value: int) -> str:
-    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
+def _limit(value: int, unit: int = 1) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value // unit)
 
 
 def locks() -> Iterator[Finding]:

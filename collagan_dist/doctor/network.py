@@ -18,7 +18,7 @@ _CLOCKS = 1.0  # seconds that clocks may differ by: logs and modification times 
 def reductions(group: Group) -> Iterator[Finding]:
     cpu = torch.device("cpu")
     for device in [cpu] + [group.device] * (group.device != cpu):
-        name = f"all-reduce ({'gloo' if device == cpu else 'nccl'})"
+        name = f"all-reduce ({device.type})"
         right = group.gather(network.all_reduce_is_right(group, device))
         seconds = network.all_reduce_seconds(group, device)
         if not all(right):

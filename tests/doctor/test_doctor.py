@@ -24,7 +24,7 @@ from tests.faults.starts import as_rank, free_port
 from tests.slurm.cluster import Cluster
 
 LOCAL = ["names", "libraries", "devices", "limits", "decoding", "/dev/shm", "locks", "storage"]
-TOGETHER = ["meeting", "all-reduce (gloo)", "latency", "clocks"]
+TOGETHER = ["meeting", "all-reduce (cpu)", "latency", "clocks"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     """Rank 0 speaks for both; `--net` looks at nothing else."""
     found = checks(collagan("doctor", "--json", cwd=tmp_path, ranks=2).stdout)
     assert [*found] == [*LOCAL, "slurm", "ray", *TOGETHER, "shared folder"]
-    assert found["meeting"]["text"].startswith("2 ranks on 1 host") and found["all-reduce (gloo)"]["text"].startswith(
+    assert found["meeting"]["text"].startswith("2 ranks on 1 host") and found["all-reduce (cpu)"]["text"].startswith(
         "right; "
     )
     assert "seen by all 2 ranks" in found["shared folder"]["text"] and list(tmp_path.iterdir()) == []
