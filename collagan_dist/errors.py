@@ -1,5 +1,9 @@
 """The errors that people see: one message (what, where, how to mend) and one exit code each."""
 
+from typing import TypeVar
+
+E = TypeVar("E", bound="CollaganError")
+
 
 class CollaganError(Exception):
     """An error for people. Its text names what is wrong, where, and how to mend it."""
@@ -44,3 +48,9 @@ class Interrupted(CollaganError):
 
     exit_code = 75
     shared = True
+
+
+def of_all_ranks(error: E) -> E:
+    """The error, raised by every rank alike: rank 0 alone says it."""
+    error.shared = True
+    return error

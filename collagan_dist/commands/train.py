@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from collagan_dist import files
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
-from collagan_dist.runtime.world import this_start
+from collagan_dist.runtime.world import job, this_start
 
 if TYPE_CHECKING:
     from collagan_dist.config import Config
@@ -76,14 +76,16 @@ def run(args: argparse.Namespace) -> None:
 def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
     """RUN/failed, by any rank, for an error that a restart does not mend: launchers do not carry exit codes reliably.
 
-    What the others did to this rank (exit code 4) needs no note; nor may a start that lost its lease write any.
+    What the others did to this rank (exit code 4) needs no note; nor may a start write any where another one trains.
     """
     try:
         yield
     except (ClusterError, Interrupted):
         raise
     except CollaganError as error:
-        if folder.is_dir():
+        from collagan_dist.runtime.lease import is_anothers
+
+        if folder.is_dir() and not is_anothers(folder, this_start() if job() else ""):
             facts = {
                 "exit_code": error.exit_code,
                 "start": this_start(),

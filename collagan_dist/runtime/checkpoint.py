@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialize
 
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError
+from collagan_dist.runtime import tensor_file
 
 FORMAT = 2  # what state.json says; older ones are read, newer ones refused
 Tensors = Mapping[str, torch.Tensor]
@@ -42,8 +42,11 @@ class WriteFailed(CheckpointError):
     """A checkpoint could not be written; the former ones are intact. `needed` and `free` are bytes."""
 
     def __init__(self, text: str, needed: int, free: int) -> None:
-        super().__init__(text)
+        super().__init__(text, needed, free)
         self.needed, self.free = needed, free
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NewerFormat(CheckpointError):
@@ -73,7 +76,7 @@ def save(
     final = place(folder, step)
     partial = folder / f".{final.name}{tag}"
     told = json.dumps({"format": FORMAT, **state}, indent=1, allow_nan=False).encode()
-    needed = sum(tensor.nbytes for content in tensors.values() for tensor in content.values()) + len(told)
+    needed = sum(map(tensor_file.size, tensors.values())) + len(told)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -97,19 +100,22 @@ def _fill(partial: Path, step: int, tensors: Mapping[str, Tensors], state: bytes
     hashes = {}
     for name, content in tensors.items():
         file = f"{name}.safetensors"
-        hashes[file] = _write(partial / file, serialize(dict(content)))
-    hashes[_STATE] = _write(partial / _STATE, state)
-    _write(partial / _MANIFEST, json.dumps({"step": step, "sha256": hashes}, indent=1).encode())
+        hashes[file] = _write(partial / file, tensor_file.pieces(content))
+    hashes[_STATE] = _write(partial / _STATE, [state])
+    _write(partial / _MANIFEST, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
     files.sync_folder(partial)
 
 
-def _write(path: Path, content: bytes) -> str:
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
     """The sha256 of what was written and flushed: of the bytes meant, not of what a disk may give back."""
-    with path.open("wb") as file:  # not the library's save_file, whose errors do not say that the disk is full
-        file.write(content)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in pieces:
+            digest.update(piece)
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
+    return digest.hexdigest()
 
 
 def _commit(partial: Path, final: Path) -> list[Path]:

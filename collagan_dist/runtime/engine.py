@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from collagan_dist.config import Adam, Runtime
-from collagan_dist.contract import World
 from collagan_dist.errors import ConfigError
 from collagan_dist.runtime.group import Group
 from collagan_dist.runtime.loss_scale import LossScale
@@ -35,7 +34,8 @@ Tensors = dict[str, torch.Tensor]
 class NotFinite(Exception):
     """A loss or a gradient is NaN or Inf on some rank: all ranks raise it together, and nothing was changed.
 
-    `overflow`: only the scaled gradient of fp16 was too large; the scale has been lowered.
+    (Batch statistics excepted, which forward passes move; the step puts them back.) `overflow`: only the scaled gradient of
+    fp16 was too large; the scale has been lowered.
     """
 
     def __init__(self, side: str, overflow: bool, ranks: list[int]) -> None:
@@ -67,7 +67,7 @@ class Learner:
         return self.forward(*args)
 
     def begin(self, last: bool) -> None:
-        """Before the forward pass of a part of the batch: `last` completes the gradient."""
+        """Before a part of the batch: `last` completes the gradient. (G's forward pass of a batch in one part comes before it.)"""
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a part's loss; after the last part it is that of all ranks' parts. Collective."""
@@ -104,6 +104,11 @@ class Learner:
             if name in moments:
                 self.optimizer.state[parameter] = {k: like(parameter, v) for k, v in moments[name].items()}
 
+    def held(self) -> list[torch.Tensor]:
+        """What this rank holds of Adam's moments, on the device."""
+        kept = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [value for value in kept if isinstance(value, torch.Tensor) and value.device == self.engine.device]
+
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
@@ -128,7 +133,11 @@ class Engine:
         return torch.compile(module) if self.runtime.compile else module
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
-        """A placed module, ready to learn."""
+        """A placed module, ready to learn. Raises ConfigError where ranks would each learn alone."""
+        if self.learner_type is Learner and self.group.world.size > 1:
+            raise ConfigError(
+                f"runtime.engine: plain trains alone, this run has {self.group.world.size} ranks; set runtime.engine to ddp"
+            )
         return self.learner_type(self, module, adam)
 
     def autocast(self) -> AbstractContextManager:
@@ -174,7 +183,10 @@ class Engine:
         for learner in learners:
             learner.forget()
         sound = self.group.gather(bool(finite))
-        overflow = all(sound) and all(learner.scale is not None and learner.scale.lower() for learner in learners)
+        lowered = (
+            [learner.scale is not None and learner.scale.lower() for learner in learners] if all(sound) else [False]
+        )
+        overflow = all(lowered)
         raise NotFinite(side, overflow, [rank for rank, is_sound in enumerate(sound) if not is_sound])
 
 
@@ -218,13 +230,8 @@ def like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
 
 def build_engine(runtime: Runtime, group: Group) -> Engine:
     """The configured engine; a process alone is plain, or DeepSpeed's."""
-    world: World = group.world
     if runtime.engine == "deepspeed":
         from collagan_dist.runtime.deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(runtime, group)
-    if runtime.engine == "plain" and world.size > 1:
-        raise ConfigError(
-            f"runtime.engine: plain trains alone, this run has {world.size} ranks; set runtime.engine to ddp"
-        )
-    return (DDPEngine if world.size > 1 else Engine)(runtime, group)
+    return (DDPEngine if runtime.engine == "ddp" and group.world.size > 1 else Engine)(runtime, group)

@@ -1,4 +1,4 @@
-"""Ranks talking to each other. All process-group calls of the package; alone, everything is the identity."""
+"""Ranks talking to each other; alone, everything is the identity."""
 
 from __future__ import annotations
 
@@ -150,6 +150,12 @@ class Group:
             self._pending = (dist.all_reduce(said, async_op=True), said)
         return answer
 
+    def wait_for_all(self, what: str) -> None:
+        """Return when every rank has come here."""
+        if self.world.size > 1:
+            with self.together(what):
+                dist.all_reduce(torch.zeros(1))
+
     def each(self, value: float) -> list[float]:
         """Every rank's number, by rank, in one small round."""
         if self.world.size == 1:
@@ -229,5 +235,5 @@ def _backend(store: dist.Store, world: World, device: torch.device) -> str:
 
 def _by_others(error: RuntimeError) -> bool:
     """Whether another rank or the network is what failed here."""
-    words = ("gloo", "nccl", "connection", "timed out", "store", "peer")
+    words = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "timed out", "tcpstore")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

@@ -1,7 +1,7 @@
 """Locks that a killed compilation of a torch extension leaves behind: every later start would wait for them, silently.
 
 torch's file baton (torch.utils.file_baton) waits while the file `lock` exists in the folder of an extension, whoever made it.
-DeepSpeed builds its operators that way.
+DeepSpeed builds its operators that way; here none is built (runtime/deepspeed.py), but other programs of the user may wait.
 """
 
 from __future__ import annotations
@@ -43,17 +43,6 @@ def abandoned() -> list[Lock]:
         (Lock(path, _age(path.parent)) for path in found if path.parent.resolve() not in in_use),
         key=lambda lock: -lock.age,
     )
-
-
-def remove_stale() -> list[Lock]:
-    """Remove the locks that are stale; those that were."""
-    removed = []
-    for lock in abandoned():
-        if lock.stale:
-            with suppress(FileNotFoundError):  # another rank was first
-                lock.path.unlink()
-                removed.append(lock)
-    return removed
 
 
 def _locks(folder: Path) -> Iterator[Path]:

@@ -27,6 +27,7 @@ _LOOK = 1.0  # seconds between looks at who owns the run
 _DYING = 10.0  # seconds that a process of the same job may take to end
 _LOCK_WAIT = 30.0
 _LARGEST = 4096
+_LIFE = ", start "  # between a job's name and the number of its start (world.this_start)
 
 
 class Claim:
@@ -72,7 +73,9 @@ class Claim:
         return waited > _MISSED * (former.beat or BEAT)
 
     def _is_restart_of(self, former: Owner) -> bool:
-        return bool(self.job) and former.job == self.job
+        """Whether the former start was an earlier life of this job; not another step of the same life of a Slurm job."""
+        (mine, _, life), (theirs, _, before) = (text.partition(_LIFE) for text in (self.job, former.job))
+        return bool(mine) and mine == theirs and not (mine.startswith("slurm:") and life == before)
 
 
 class Lease:
@@ -109,7 +112,7 @@ class Lease:
     def mine(self, fresh: bool = False) -> bool:
         """Whether this start owns the run folder: as of a second ago, or by a look at the file."""
         if fresh:
-            with suppress(ClusterError):
+            with suppress(OSError, ClusterError):  # storage that is away for a moment is no loss
                 self.check()
         return not self.lost
 
@@ -147,6 +150,14 @@ def _read(run: Path) -> tuple[str, int]:
             return file.read(_LARGEST).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return "", 0
+
+
+def is_anothers(run: Path, job: str) -> bool:
+    """Whether a live start of another job trains there, as far as it can be seen from this host."""
+    former = owner.parse(_read(run)[0])
+    if former.ended or former.is_me() or (job and former.job.partition(_LIFE)[0] == job.partition(_LIFE)[0]):
+        return False
+    return not former.is_here() or former.is_alive()
 
 
 def _refusal(run: Path, other: Owner) -> ClusterError:

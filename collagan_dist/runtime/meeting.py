@@ -23,7 +23,7 @@ from typing import Any
 import torch.distributed as dist
 
 from collagan_dist.contract import World
-from collagan_dist.errors import ClusterError
+from collagan_dist.errors import ClusterError, of_all_ranks
 from collagan_dist.runtime import addresses
 from collagan_dist.runtime.world import keeps_the_store, rendezvous, start_name
 
@@ -152,7 +152,7 @@ def _arrive(store: dist.Store, world: World, own: dict[str, Any], end: float, pl
         raise ClusterError(f"{_who(world)}: rank 0 at {place} fell silent while ranks were gathering. {HELP}")
     facts = json.loads(word)
     if "error" in facts:
-        raise _shared(facts["error"])
+        raise of_all_ranks(ClusterError(facts["error"]))
     return Meeting(dist.PrefixStore(name, store), facts["hosts"], facts["master"])
 
 
@@ -178,7 +178,7 @@ def _dismiss(store: dist.Store, name: str, text: str) -> None:
     """Tell everybody who came why nothing begins, and raise it."""
     store.set(f"{name}/word", json.dumps({"error": text}))
     time.sleep(_LINGER)
-    raise _shared(text)
+    raise of_all_ranks(ClusterError(text))
 
 
 def _wait(store: dist.Store, key: str, end: float) -> str | None:
@@ -188,12 +188,6 @@ def _wait(store: dist.Store, key: str, end: float) -> str | None:
     except dist.DistStoreError:
         return None
     return store.get(key).decode()
-
-
-def _shared(text: str) -> ClusterError:
-    error = ClusterError(text)
-    error.shared = True
-    return error
 
 
 def _by_host(here: Mapping[int, dict[str, Any]]) -> str:

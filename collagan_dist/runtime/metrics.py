@@ -71,4 +71,4 @@ def _stays(line: str, step: int) -> bool:
         record = json.loads(line)
     except ValueError:
         return False
-    return record["kind"] == "event" or record["step"] <= step
+    return record.get("kind") == "event" or record.get("step", 0) <= step

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from collagan_dist.config import Config, dump
-from collagan_dist.errors import ClusterError
+from collagan_dist.errors import ClusterError, of_all_ranks
 from collagan_dist.runtime import versions
 from collagan_dist.runtime.group import Group
 
@@ -54,8 +54,10 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
         columns = [facts | keys for facts, keys in zip(columns, trees, strict=True)]
         rows += sorted({key for one in trees for key in {**trees[0], **one} if one.get(key) != trees[0].get(key)})
     if differing - {*_MAY_DIFFER}:
-        _refuse(
-            f"the ranks of this run do not agree, so nothing was started:\n{_table(everybody, columns, rows)}\n{_mend(differing)}"
+        raise of_all_ranks(  # all see the same table
+            ClusterError(
+                f"the ranks of this run do not agree, so nothing was started:\n{_table(everybody, columns, rows)}\n{_mend(differing)}"
+            )
         )
     if differing and group.world.is_main:
         print(
@@ -157,9 +159,3 @@ def _mend(differing: set[str]) -> str:
     if "data set" in differing:
         return "give all ranks the same data set: copy its folder anew where it differs"
     return "give all nodes the same environment and the same checkout (`make setup`), or leave out those that differ"
-
-
-def _refuse(text: str) -> None:
-    error = ClusterError(text)
-    error.shared = True  # all ranks see the same table
-    raise error

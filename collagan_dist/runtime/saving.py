@@ -68,8 +68,9 @@ class Writer:
                 work()
             except Exception as error:  # the training's thread raises it
                 problem = error
-                failed(error)
             self._written = Written(step, time.perf_counter() - began, problem)
+            if problem is not None:
+                failed(problem)
 
         assert self._thread is None
         self._thread = threading.Thread(target=run, name="checkpoint")

@@ -53,9 +53,10 @@ class Stragglers:
 
     def look(self) -> list[Straggler]:
         """Those whose spell has become long enough with this line; each once a spell. Collective."""
+        mine = self.group.stopwatch.take()
         if self.group.world.size == 1 or not self.factor:
             return []
-        seconds = self.group.each(self.group.stopwatch.take())
+        seconds = self.group.each(mine)
         found = self._spells.add(seconds)
         hosts = self.group.gather(socket.gethostname()) if found else []
         return [Straggler(rank, hosts[rank], seconds[rank], median) for rank, median in found]

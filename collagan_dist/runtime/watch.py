@@ -115,6 +115,10 @@ class Watch:
                 if self._store.check(["hang"]):
                     self._end(self._store.get("hang").decode())
                 self._look_for_last_words()
+                if (
+                    self._ended is not None and self._waited() > self.period
+                ):  # NCCL's collectives do not notice by themselves
+                    self._end(self._store.compare_set("hang", "", self._verdict_on_the_dead()).decode())
                 waited = self._waited()
                 if waited > self._limit() or (
                     now - listened >= self.period and (waited > self.period or len(self._beats) < self.size)
@@ -178,7 +182,7 @@ class Watch:
     def _verdict(self) -> str:
         """JSON: who is `missing` (rank and text), whether each `answers`, and who says it."""
         now = time.monotonic()
-        silent = {r: now - self._heard[r] if r in self._heard else self._waited() for r in range(self.size)}
+        silent = {r: now - self._heard[r] if r in self._heard else float("inf") for r in range(self.size)}
         answering = [rank for rank in silent if silent[rank] < self.group.timeout / 2 or rank == self.rank]
         working = [r for r in answering if r != self.rank and self._beats[r].waits is None]
         missing = [r for r in silent if r not in answering or r in working]
@@ -203,10 +207,16 @@ class Watch:
             state = (
                 "it is busy or stuck in its own work"
                 if rank in working
-                else f"it has not answered for {silent[rank]:.0f} s or more: its process is stopped, or its machine or network is gone"
+                else f"it has {_for_how_long(silent[rank])}: its process is stopped, or its machine or network is gone"
             )
             lines.append(f"{name} has not come to {what} of {self._where()} {waited}; {state}")
         return "\n".join(lines)
+
+    def _verdict_on_the_dead(self) -> str:
+        """A rank has ended by an error of its own, which it told."""
+        what, _ = self.group.waiting or ("a collective", 0.0)
+        text = f"{self._ended}; the others wait for it in {what} of {self._where()}"
+        return json.dumps({"text": text, "working": [], "answering": [self.rank], "speaker": self.rank})
 
     def _verdict_without_store(self, silent: float) -> str:
         keeper = "torchrun" if keeps_the_store() else str(self._beats.get(0, "rank 0"))
@@ -296,10 +306,15 @@ def _address(store: dist.Store) -> str:
 
 
 def _write_records(path: Path) -> None:
-    """torch's flight recorder: the last collectives and how far each came. As JSON; torch's own dump is a pickle."""
-    records = getattr(torch._C._distributed_c10d, "_dump_fr_trace_json", None)
-    if records is not None:
-        path.write_bytes(records())
+    """torch's flight recorders, of gloo and of NCCL: the last collectives and how far each came. As JSON; torch's own dump is a pickle."""
+    for name, backend in (("_dump_fr_trace_json", ""), ("_dump_nccl_trace_json", "nccl-")):
+        records = getattr(torch._C._distributed_c10d, name, None)
+        if records is not None:
+            path.with_name(f"{backend}{path.name}").write_bytes(records())
+
+
+def _for_how_long(silent: float) -> str:
+    return "never answered" if silent == float("inf") else f"not answered for {silent:.0f} s or more"
 
 
 def _say(text: str) -> None:

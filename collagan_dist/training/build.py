@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,11 +16,10 @@ from collagan_dist.data.loader import Loader, View
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.order import Order, Plan
 from collagan_dist.data.shards import Split
-from collagan_dist.errors import ClusterError, ConfigError, DataError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runtime import devices
 from collagan_dist.runtime.engine import Engine, build_engine
 from collagan_dist.runtime.group import Group
-from collagan_dist.runtime.jit_locks import remove_stale
 from collagan_dist.runtime.preflight import preflight
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
@@ -100,18 +98,13 @@ def build(config: Config, world: World, manifest: Manifest) -> Setup:
     """
     device = devices.pick_device(world)
     devices.configure(devices.share_of_cores(world, config.runtime.threads), config.deterministic)
-    if config.runtime.engine == "deepspeed" and world.local_rank == 0:
-        for lock in remove_stale():
-            print(
-                f"removed {lock.path}: a compilation was killed there {lock.age:.0f} s ago", file=sys.stderr, flush=True
-            )
     group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
     try:
         preflight(group, config, manifest.hash)
-    except ClusterError as error:
+        return Setup(config, world, device, group, build_engine(config.runtime, group), manifest, build_tasks(config))
+    except BaseException as error:
         group.close(error)
         raise
-    return Setup(config, world, device, group, build_engine(config.runtime, group), manifest, build_tasks(config))
 
 
 def length(config: Config, samples: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,8 @@ def evaluate(
     sizes: list[np.ndarray] = []
     measured: dict[str, list[Measured]] = {blend: [] for blend in blends}
     trivial: list[dict[str, Measured]] = []
-    for batch in loader.batches(plain_plan(order.shares(count, setup.world), _BATCH)):
+    plan = plain_plan(order.shares(count, setup.world), _BATCH)
+    for batch in _in_step(setup, loader.batches(plan), count):
         ids += batch.ids_B.tolist()
         if hole in POSITIONS:
             sizes.append(hole_size(batch.hole_B1HW))
@@ -80,6 +81,14 @@ def evaluate(
         head = {"split": split, "hole": hole, "blend": blend, "samples": sum(len(p[0]) for p in parts)}
         results.append(replace(scored, metrics={**head, **scored.metrics, **about}))
     return results
+
+
+def _in_step(setup: Setup, batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """The batches, with all ranks waiting for one another after each, so that none waits long at the end. Collective."""
+    for _ in range(-(-count // (setup.world.size * _BATCH))):  # of the largest share
+        if (batch := next(batches, None)) is not None:
+            yield batch
+        setup.group.wait_for_all("an evaluation")
 
 
 def _blended(outputs: Pictures, batch: Batch) -> Pictures:

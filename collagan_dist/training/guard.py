@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from collagan_dist.errors import NumericError
+from collagan_dist.errors import NumericError, of_all_ranks
 from collagan_dist.runtime.engine import NotFinite
+from collagan_dist.runtime.group import Group
 from collagan_dist.training.networks import Networks
 from collagan_dist.training.run_folder import Progress
 
@@ -39,9 +40,9 @@ class Guard:
         if len(self._spell) == _IN_A_ROW:
             raise Diverged(list(self._spell))
 
-    def check(self, networks: Networks, number: int) -> None:
-        """Raises Diverged rather than let a parameter that is no number be saved."""
-        if not networks.finite():
+    def check(self, networks: Networks, group: Group, number: int) -> None:
+        """Raises Diverged, on all ranks, rather than let a value that is no number be saved. Collective."""
+        if not group.all_true(networks.finite()):
             raise Diverged([*self._spell, number])
 
     def roll_back(self, error: Diverged) -> None:
@@ -49,10 +50,12 @@ class Guard:
         self._spell.clear()
         self._left_out |= set(error.steps)
         if self.rollbacks == _ROLLBACKS:
-            raise NumericError(
-                f"steps {error.steps[0]} to {error.steps[-1]}: NaN or Inf again, after {_ROLLBACKS} returns to the last good checkpoint; "
-                "nothing of it was saved. Lower optim.generator.lr or the loss weights, set optim.generator.clip, or use fp32 or bf16, "
-                "then run the same command"
+            raise of_all_ranks(
+                NumericError(
+                    f"steps {error.steps[0]} to {error.steps[-1]}: NaN or Inf again, after {_ROLLBACKS} returns to the last good checkpoint; "
+                    "nothing of it was saved. Lower optim.generator.lr or the loss weights, set optim.generator.clip, or use fp32 or bf16, "
+                    "then run the same command"
+                )
             )
         self.rollbacks += 1
         print(

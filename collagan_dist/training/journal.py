@@ -22,7 +22,7 @@ from rich.progress import (
 from collagan_dist import files
 from collagan_dist.contract import Batch
 from collagan_dist.data.reading import Damaged, check_damaged
-from collagan_dist.errors import ClusterError
+from collagan_dist.errors import ClusterError, of_all_ranks
 from collagan_dist.runtime.engine import NotFinite
 from collagan_dist.runtime.lease import Lease
 from collagan_dist.runtime.metrics import MetricsFile, finite
@@ -136,11 +136,10 @@ class Journal:
         for one in self._stragglers.look():
             self.event(step, "straggler", **vars(one))
             if self.setup.config.runtime.fail_on_straggler:
-                error = ClusterError(
+                text = (
                     f"step {step}: {one}; start again without that machine, or set runtime.fail_on_straggler to false"
                 )
-                error.shared = True
-                raise error
+                raise of_all_ranks(ClusterError(text))
             if self._file is not None:
                 print(f"warning: step {step}: {one}", file=sys.stderr, flush=True)
 

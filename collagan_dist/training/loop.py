@@ -80,6 +80,7 @@ def _train(
                 return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, stop, command)
             except Diverged as error:
                 guard.roll_back(error)
+                del networks  # before the next ones are made
     finally:
         folder.close()
 
@@ -125,7 +126,7 @@ def _steps(
             if damaged > journal.damaged:
                 journal.quarantine(done, loader.damaged)
             if due(done, config.checkpoint.every, total) or stopping:
-                guard.check(networks, number)
+                guard.check(networks, setup.group, number)
                 folder.save(networks, progress.at(done), journal.event)
             if stopping:
                 folder.finish(journal.event)

@@ -49,10 +49,12 @@ class Networks:
         modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
         return [buffer for module in modules for buffer in module.buffers()]
 
-    def finite(self) -> bool:
-        """Whether every parameter is a number."""
-        parameters = [*self.generator.parameters(), *self.discriminators.parameters()]
-        return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
+    def finite(self) -> torch.Tensor:
+        """Whether all that this rank holds of what is saved are numbers: a boolean scalar on the device."""
+        modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
+        values = [value for module in modules for value in module.state_dict().values()]
+        values += [value for _, learner in self._learners() for value in learner.held()]
+        return torch.stack([value.isfinite().all() for value in values]).all()
 
     def set_parameters(self) -> None:
         """Say that parameters were set from outside."""
@@ -87,14 +89,15 @@ class Networks:
                 f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
             ) from None
         self.set_parameters()
+        stored = files.get("optimizer", {})
         for prefix, learner in self._learners():
             moments: dict[str, Tensors] = {}
-            for path, value in files["optimizer"].items():
+            for path, value in stored.items():
                 if path.startswith(prefix) and not path.endswith(_SCALE):
                     name, _, key = path.removeprefix(prefix).rpartition("/")
                     moments.setdefault(name, {})[key] = value
             learner.load_moments(moments)
-            if learner.scale is not None and (scale := files["optimizer"].get(f"{prefix}{_SCALE}")) is not None:
+            if learner.scale is not None and (scale := stored.get(f"{prefix}{_SCALE}")) is not None:
                 learner.scale.load(scale)
 
     def _learners(self) -> Iterator[tuple[str, Learner]]:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from collagan_dist.errors import CheckpointError
+from collagan_dist.errors import CheckpointError, of_all_ranks
 from collagan_dist.runtime import checkpoint
 from collagan_dist.runtime.checkpoint import Loaded
 from collagan_dist.runtime.group import Group
@@ -32,9 +32,7 @@ def newest(folder: Path, group: Group, strict: bool) -> Loaded | None:
         problem = f"rank {group.world.rank} on {socket.gethostname()}: {error}"
     if problems := [text for text in group.gather(problem) if text]:
         text = f"{folder}: step {step} is whole as rank 0 reads it, and not everywhere; the run folder must be on storage that all nodes share"
-        refused = CheckpointError("\n  ".join([text, *problems]))
-        refused.shared = True
-        raise refused
+        raise of_all_ranks(CheckpointError("\n  ".join([text, *problems])))
     return loaded
 
 

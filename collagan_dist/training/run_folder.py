@@ -20,7 +20,7 @@ import torch
 from collagan_dist import __version__, files
 from collagan_dist import config as configuration
 from collagan_dist.config import Config
-from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.errors import CheckpointError, ConfigError, of_all_ranks
 from collagan_dist.runtime import checkpoint
 from collagan_dist.runtime.lease import Claim, Lease
 from collagan_dist.runtime.world import job, restarts, this_start
@@ -74,7 +74,7 @@ class RunFolder:
         try:
             if not claims:
                 self.path.mkdir(parents=True, exist_ok=True)
-                claims.append(Claim(self.path, job(), _generation(self.path)))
+                claims.append(Claim(self.path, this_start() if job() else "", _generation(self.path)))
             self.lease = claims[0].poll(_LOOK)
             if self.lease is None:
                 return False
@@ -138,10 +138,9 @@ class RunFolder:
         done, skipped, state = read_state(loaded.path, loaded.state)
         changed = group.on_main(lambda: self._changes(loaded.path, state, allow_change))
         if changed and not allow_change:
-            raise CheckpointError(
-                "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
-                + "\ngive another --run to start anew, or --allow-config-change to go on with the new one"
-            )
+            text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
+            hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
+            raise of_all_ranks(CheckpointError(f"{text}\n{hint}"))
         networks.restore(loaded.tensors)
         group.on_main(lambda: self._keep_to(done))
         return Progress(done, skipped)

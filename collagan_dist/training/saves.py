@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,16 @@ class Saves:
 
     def _start(self, tensors: Mapping[str, Any], step: int, state: Mapping[str, Any], lease: Lease | None) -> None:
         assert lease is not None
-        lease.check()
+        with suppress(OSError):  # storage that is away for a moment costs a checkpoint, as the write will tell
+            lease.check()
         copies = self._snapshot.take(tensors)
 
         def write() -> None:
             try:
                 checkpoint.save(self.folder, step, copies, state, self.keep, lease.held, f"-{lease.owner.token[:8]}")
             except WriteFailed:
-                lease.check()  # a newer start sweeps the folder: no fault of the disk
+                with suppress(OSError):
+                    lease.check()  # a newer start sweeps the folder: no fault of the disk
                 raise
 
         self._writer.start(step, write, lambda error: self._warn(error, lease))

@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 import collagan_dist
 from collagan_dist.config import to_yaml
 from collagan_dist.contract import World
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ClusterError
-from collagan_dist.runtime import checkpoint, lease, owner
+from collagan_dist.runtime import checkpoint, lease, owner, tensor_file
 from collagan_dist.runtime.lease import Claim, Lease
 from collagan_dist.training.build import training_order
 from collagan_dist.training.journal import Journal
@@ -191,6 +191,37 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     train(small(shards.folder, schedule__steps=3, checkpoint__every=2), tmp_path / "long", World())
     assert equal(weights(tmp_path / "short", 2), weights(tmp_path / "long", 2))
     assert not equal(weights(tmp_path / "long", 2), weights(tmp_path / "long", 3))
+
+
+def test_the_file_is_the_librarys(tmp_path: Path) -> None:
+    """Every kind of tensor, read back by safetensors itself; the size is known before."""
+    kinds = [
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+    ]
+    tensors = {f"{kind}": torch.arange(3).to(kind) for kind in kinds}
+    tensors |= {
+        "truth": torch.tensor([True, False]),
+        "scalar": torch.tensor(7),
+        "none": torch.zeros(0, 3),
+        "ü": torch.ones(2, 1, 3),
+    }
+    content = b"".join(bytes(piece) for piece in tensor_file.pieces(tensors))
+    assert len(content) == tensor_file.size(tensors)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    sizes = {name: tensor.element_size() for name, tensor in tensors.items()}
+    assert all(entry["data_offsets"][0] % sizes[name] == 0 for name, entry in header.items())  # readers may map it
+    again = load(content)
+    assert again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype and torch.equal(again[name], tensor), name
 
 
 @rounds(12, 400)

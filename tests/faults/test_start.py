@@ -232,21 +232,19 @@ def _plant(folder: Path, age: float) -> Path:
 
 
 def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removed when it is old and nobody on this host works there; a living compiler keeps its lock."""
+    """Stale when it is old and nobody on this host works there; a living compiler's is not even named."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     lock = _plant(tmp_path, jit_locks.STALE_AFTER + 60)
     compiler = subprocess.Popen(["sleep", "60"], cwd=lock.parent)
     try:
-        assert jit_locks.abandoned() == [] == jit_locks.remove_stale() and lock.exists()
+        assert jit_locks.abandoned() == []
     finally:
         compiler.kill()
         compiler.wait()
     (lock.parent / "shm.o").touch()  # something was built a moment ago, perhaps by another node
-    assert (
-        [found.stale for found in jit_locks.abandoned()] == [False] and not jit_locks.remove_stale() and lock.exists()
-    )
+    assert [found.stale for found in jit_locks.abandoned()] == [False]
     (lock.parent / "shm.o").unlink()
-    assert [removed.path for removed in jit_locks.remove_stale()] == [lock] and not lock.exists()
+    assert [(found.path, found.stale) for found in jit_locks.abandoned()] == [(lock, True)]
 
 
 @pytest.mark.skipif(
@@ -259,7 +257,7 @@ def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path,
     port, own = free_port(), {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
     ranks = run_ranks([command] * 2, [as_rank(rank, 2, port) | own for rank in range(2)], tmp_path)
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
-    assert f"removed {lock}: a compilation was killed there" in ranks[0].err and not lock.exists()
+    assert lock.exists()  # nothing is compiled, so it is nobody's concern here; `collagan doctor` names it
 
 
 def _agent(endpoint: str, command: list[object], log: Path) -> subprocess.Popen[bytes]:

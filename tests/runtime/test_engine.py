@@ -50,7 +50,7 @@ def test_ranks_without_an_engine_that_joins_them_are_refused() -> None:
     with pytest.raises(ConfigError, match="this run has 2 ranks"):
         group = Group(World(), torch.device("cpu"))
         group.world = World(size=2)
-        build_engine(Runtime(engine="plain"), group)
+        build_engine(Runtime(engine="plain"), group).learner(torch.nn.Linear(1, 1), Adam())
 
 
 @pytest.mark.parametrize(("kind", "said"), [("DataError", "no such thing"), ("OSError", "rank 0 failed")])
