@@ -120,9 +120,8 @@ class Watch:
                 ):  # NCCL's collectives do not notice by themselves
                     self._end(self._store.compare_set("hang", "", self._verdict_on_the_dead()).decode())
                 waited = self._waited()
-                if waited > self._limit() or (
-                    now - listened >= self.period and (waited > self.period or len(self._beats) < self.size)
-                ):
+                unknown = len(self._beats) < self.size  # names are wanted before they are needed
+                if waited > self._limit() or unknown or (now - listened >= self.period and waited > self.period):
                     self._listen()
                     listened = now
                 if self._waited() > self._limit():

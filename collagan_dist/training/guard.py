@@ -25,8 +25,8 @@ class Diverged(Exception):
 class Guard:
     """Counts what was not finite. All ranks count the same, since NotFinite is raised by all or none."""
 
-    def __init__(self) -> None:
-        self.rollbacks = 0
+    def __init__(self, group: Group) -> None:
+        self.group, self.rollbacks = group, 0
         self._spell: list[int] = []
         self._left_out: set[int] = set()
 
@@ -40,9 +40,9 @@ class Guard:
         if len(self._spell) == _IN_A_ROW:
             raise Diverged(list(self._spell))
 
-    def check(self, networks: Networks, group: Group, number: int) -> None:
+    def check(self, networks: Networks, number: int) -> None:
         """Raises Diverged, on all ranks, rather than let a value that is no number be saved. Collective."""
-        if not group.all_true(networks.finite()):
+        if not self.group.all_true(networks.finite()):
             raise Diverged([*self._spell, number])
 
     def roll_back(self, error: Diverged) -> None:
@@ -58,10 +58,9 @@ class Guard:
                 )
             )
         self.rollbacks += 1
-        print(
-            f"warning: steps {error.steps[0]} to {error.steps[-1]} met NaN or Inf: back to the last good checkpoint, without their batches",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        if self.group.world.is_main:
+            text = f"steps {error.steps[0]} to {error.steps[-1]} met NaN or Inf: back to the last good checkpoint, without their batches"
+            print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def joined(self, progress: Progress) -> Progress:
         """The progress, with the batches that this start found to be bad left out."""

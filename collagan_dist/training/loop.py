@@ -64,7 +64,7 @@ def _train(
             f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
         )  # fmt: skip
     folder = RunFolder(run, setup)
-    guard = Guard()
+    guard = Guard(setup.group)
     try:
         while True:
             networks = build_networks(config, setup.engine, setup.tasks)
@@ -126,7 +126,7 @@ def _steps(
             if damaged > journal.damaged:
                 journal.quarantine(done, loader.damaged)
             if due(done, config.checkpoint.every, total) or stopping:
-                guard.check(networks, setup.group, number)
+                guard.check(networks, number)
                 folder.save(networks, progress.at(done), journal.event)
             if stopping:
                 folder.finish(journal.event)

@@ -487,7 +487,7 @@ def take(run: Path, job: str = "", seconds: float = 30) -> Lease:
 def elsewhere(run: Path, **changes: Any) -> owner.Owner:
     """A lease of a process on another host, alive by its own word."""
     text = {"host": "node7", "machine": "another", "beat": 0.2, **changes}
-    other = replace(owner.me(4, "cafe", "slurm:12", 1.0), **text)
+    other = replace(owner.me(4, "cafe", "slurm:12, start 0", 1.0), **text)
     (run / "lease").write_text(other.text())
     return other
 
@@ -527,7 +527,9 @@ def test_row_33_a_former_start_on_another_host(tmp_path: Path) -> None:
         ) as said:
             take(tmp_path)
         assert f"remove {tmp_path / 'lease'} to take the run over" in str(said.value)
-        take(tmp_path, "slurm:12").release()
+        with pytest.raises(ClusterError, match="is being trained by"):  # another step of the same life of the job
+            take(tmp_path, alive.job)
+        take(tmp_path, "slurm:12, start 1").release()
     finally:
         ended.set()
         thread.join()

@@ -71,7 +71,7 @@ def _check_run(run: Path) -> None:
     assert all(
         np.isfinite(t.float()).all() for name in names for t in load_file(checkpoint / f"{name}.safetensors").values()
     )
-    assert not list(run.rglob(".*"))
+    assert [path.name for path in run.rglob(".*")] == [".lease.lock"]
 
 
 def _check_complete(folder: Path) -> None:
