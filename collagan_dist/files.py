@@ -9,14 +9,16 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_AT_WORK = 20.0  # seconds: what a killed command began needs a moment to save
 
 
 class NoSpace(DataError):
@@ -94,3 +96,27 @@ def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     except OSError as error:
         return error.errno not in (errno.EAGAIN, errno.EACCES)
     return True
+
+
+@contextmanager
+def at_work(out: Path, command: str) -> Iterator[int]:
+    """The folder of a command to oneself; the number of the locked file, which children may hold too. Raises ConfigError.
+
+    The lock ends with its processes, however they end.
+    """
+    handle = -1
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be used as a folder ({error.strerror}); give another --out") from None
+    try:
+        last = time.monotonic() + _AT_WORK
+        while not try_lock(handle):
+            if time.monotonic() > last:
+                text = f"{out}: another `{command}`, or a training it began, is at work there; wait for its end, or give another --out"
+                raise ConfigError(text)
+            time.sleep(0.1)
+        yield handle
+    finally:
+        os.close(handle)

@@ -18,6 +18,7 @@ from collagan_dist.commands import (
     pack,
     report,
     reproduce,
+    sweep,
     train,
     verify,
 )
@@ -31,6 +32,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "reproduce": reproduce,
+    "sweep": sweep,
     "complete": complete,
     "export": export,
     "report": report,

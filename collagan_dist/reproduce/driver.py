@@ -17,7 +17,6 @@ from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.data.order import check_batch
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted
 from collagan_dist.reproduce import claims, plan, state, tables
-from collagan_dist.reproduce.lock import at_work
 from collagan_dist.reproduce.plan import Options, Run
 from collagan_dist.reproduce.results import Results
 from collagan_dist.reproduce.work import Job, Outcome, do_chain
@@ -50,7 +49,7 @@ def prepare(options: Options) -> tuple[list[Run], Manifest]:
 
 def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
     """Train what is missing, score it, write tables and figures of what there is; the exit code. Raises Interrupted."""
-    with at_work(options.out) as lock:
+    with files.at_work(options.out, "collagan reproduce") as lock:
         runs, manifest = prepare(options)
         write_configs(runs)
         try:

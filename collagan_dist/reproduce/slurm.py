@@ -14,7 +14,6 @@ import collagan_dist
 from collagan_dist import files
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.reproduce import driver, state
-from collagan_dist.reproduce.lock import at_work
 from collagan_dist.reproduce.plan import Options, Run
 from collagan_dist.reproduce.work import train_words
 
@@ -27,7 +26,7 @@ def submit(options: Options, sbatch_options: str) -> Iterator[str]:
     scripts, words = _scripts(), _split(sbatch_options)
     if shutil.which("sbatch") is None:
         raise ConfigError("--slurm: there is no sbatch here; run it on a login node of the cluster")
-    with at_work(options.out):
+    with files.at_work(options.out, "collagan reproduce"):
         runs, _ = driver.prepare(options)
         driver.write_configs(runs)
         queue = Queue(options.out)

@@ -108,6 +108,8 @@ def _tasks_of(node: int, text: str) -> int:
 
 def job(env: Mapping[str, str] = os.environ) -> str:
     """The launcher's name of what this process belongs to, the same after a restart; "" where it has none."""
+    if trial := env.get(_RAY[0]):
+        return f"ray:{trial}"
     if number := env.get("SLURM_JOB_ID"):
         return f"slurm:{number}"
     name = env.get("TORCHELASTIC_RUN_ID", "none")  # torchrun's own default, which names nothing

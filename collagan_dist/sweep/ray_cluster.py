@@ -1,10 +1,13 @@
-"""A Ray cluster that runs already: joining it, and a function over many items on all of its nodes."""
+"""A Ray cluster: joining one that runs already, or one of our own on this machine; a function over many items on all of its nodes."""
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,24 +17,52 @@ from collagan_dist.errors import ClusterError, ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_STORE = 100_000_000  # bytes of Ray's object store, through which next to nothing goes
 _REACH = 10.0  # seconds for the head node to answer
 _LEAVE = 60.0  # seconds for tasks that are cancelled to save
 
 
 @contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """The ray module, connected to the cluster at `address`, or without one to a cluster of this machine's own. Raises ClusterError."""
+    with joined(address) if address is not None else _own() as ray:
+        yield ray
+
+
+@contextmanager
+def _own() -> Iterator[Any]:
+    """A cluster of this machine alone, which ends with this process: heard on loopback only, and by who knows its token."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = _library()
+    with tempfile.TemporaryDirectory(
+        prefix="collagan-ray-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:  # short: sockets lie below
+        _connect(
+            ray, num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
+            _node_ip_address="127.0.0.1", _temp_dir=folder,
+        )  # fmt: skip
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
 def joined(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address` (host:port, or auto). Raises ClusterError."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("--ray needs Ray, which is not installed: pip install 'collagan_dist[ray]'") from None
+    ray = _library()
     try:
         if address != "auto":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_REACH).close()
-        asked_to_end = signal.getsignal(signal.SIGTERM)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        signal.signal(signal.SIGTERM, asked_to_end)  # Ray has put a handler of its own there, which ends at once
+        _connect(ray, address=address)
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError(
+            f"--ray {address}: the cluster asks for its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
+            f"to what its head node has ({str(error).splitlines()[0]})"
+        ) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
@@ -41,6 +72,20 @@ def joined(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, **options: Any) -> None:
+    asked_to_end = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    signal.signal(signal.SIGTERM, asked_to_end)  # Ray has put a handler of its own there, which ends at once
+
+
+def _library() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("this needs Ray, which is not installed: pip install 'collagan_dist[sweep]'") from None
+    return ray
 
 
 def spread(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from collagan_dist.errors import NumericError, of_all_ranks
 from collagan_dist.runtime.engine import NotFinite
@@ -64,4 +65,4 @@ class Guard:
 
     def joined(self, progress: Progress) -> Progress:
         """The progress, with the batches that this start found to be bad left out."""
-        return Progress(progress.step, sorted({*progress.skipped, *self._left_out}))
+        return replace(progress, skipped=sorted({*progress.skipped, *self._left_out}))

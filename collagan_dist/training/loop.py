@@ -28,10 +28,13 @@ def train(
     command: str = "",
     allow_config_change: bool = False,
     strict: bool = False,
+    until: int | None = None,
 ) -> int:
     """Train into a run folder, from its newest whole checkpoint on (`strict`: the newest must be whole); the number of steps done in all.
 
-    Raises Interrupted, with everything saved, when `stop` becomes true. `command` is what the user is told to run then.
+    `until` is the step at which to end for now, logged, evaluated and saved like the last one: a later start goes on to the
+    weights of a run that never paused. Raises Interrupted, with everything saved, when `stop` becomes true. `command` is what
+    the user is told to run then.
     """
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
@@ -46,12 +49,14 @@ def train(
             command,
             allow_config_change,
             strict,
+            until,
         )
 
 
 def _train(
-    setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool, strict: bool
-) -> int:
+    setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool, strict: bool,
+    until: int | None,
+) -> int:  # fmt: skip
     config = setup.config
     if config.evaluate.every:
         setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
@@ -77,7 +82,8 @@ def _train(
             if progress.step == 0:
                 _begin(setup, networks)
             try:
-                return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, stop, command)
+                end = min(total, until or total)
+                return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, end, stop, command)
             except Diverged as error:
                 guard.roll_back(error)
                 del networks  # before the next ones are made
@@ -87,19 +93,19 @@ def _train(
 
 def _steps(
     setup: Setup, folder: RunFolder, loader: Loader, networks: Networks, progress: Progress, guard: Guard, total: int,
-    stop: StopRequest, command: str,
+    end: int, stop: StopRequest, command: str,
 ) -> int:  # fmt: skip
-    """All steps from where the run stands to its end. Raises Diverged, on all ranks, when it is to go back to its checkpoint."""
+    """Steps from where the run stands to `end`, of `total`. Raises Diverged, on all ranks, when it is to go back to its checkpoint."""
     config, start, left_out = setup.config, progress.step, set(progress.skipped)
     step = build_step(config, setup.engine, setup.tasks, networks, total)
     order = training_order(config, setup.manifest)
-    plans = zip(range(start, total), order.steps(start, total, setup.world), strict=True)
+    plans = zip(range(start, end), order.steps(start, end, setup.world), strict=True)
     batches = loader.batches((plan for number, plan in plans if number not in left_out), warm=not order.whole)
     folder.check()
-    journal = Journal(setup, folder.path, start, total, step.lambdas(), folder.lease)
-    journal.event(start, *progress.event(guard.rollbacks), **folder.started())
+    journal = Journal(setup, folder.path, start, end, step.lambdas(), folder.lease)
+    journal.event(start, progress.event(guard.rollbacks), **folder.started(), **progress.facts())
     try:
-        for number in range(start, total):
+        for number in range(start, end):
             done = number + 1
             setup.group.step = done
             if number in left_out:
@@ -113,19 +119,19 @@ def _steps(
                 except NotFinite as bad:
                     journal.skip(done, bad)
                     guard.bad(number, bad)
-            if due(done, config.log.every, total):
+            if due(done, config.log.every, end):
                 journal.log(done, step.rate(number), loader.waited, folder.saves.seconds)
-            if config.evaluate.every and due(done, config.evaluate.every, total):
+            if config.evaluate.every and due(done, config.evaluate.every, end):
                 journal.evaluation(done, networks)
-            if due(done, config.log.grid_every, total):
+            if due(done, config.log.grid_every, end):
                 journal.grid(done, networks)
             stops, damaged, lost = setup.group.sum_soon(bool(stop), len(loader.damaged), folder.lost)
             if lost:
                 folder.check()
-            stopping = bool(stops) and done < total
+            stopping = bool(stops) and done < end
             if damaged > journal.damaged:
                 journal.quarantine(done, loader.damaged)
-            if due(done, config.checkpoint.every, total) or stopping:
+            if due(done, config.checkpoint.every, end) or stopping:
                 guard.check(networks, number)
                 folder.save(networks, progress.at(done), journal.event)
             if stopping:
@@ -135,7 +141,7 @@ def _steps(
                 raise Interrupted(
                     f"stopped at step {done} of {total}, saved in {folder.path}; this continues:\n  {command}"
                 )
-        journal.quarantine(total, loader.damaged)
+        journal.quarantine(end, loader.damaged)
         folder.finish(journal.event)
     except Diverged:
         folder.finish(journal.event, must=False)
@@ -143,7 +149,7 @@ def _steps(
     finally:
         batches.close()
         journal.close()
-    return total
+    return end
 
 
 def due(done: int, every: int, total: int) -> bool:

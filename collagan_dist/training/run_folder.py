@@ -36,17 +36,22 @@ _LOOK = 2.0  # seconds of looking for a former start's signs of life, between wo
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: steps done, and the numbers of those whose batches are left out."""
+    """How far a run has come: steps done, the numbers of those whose batches are left out, and what is learned otherwise from here on."""
 
     step: int = 0
     skipped: Sequence[int] = ()
+    changed: Sequence[str] = ()
 
     def at(self, step: int) -> Progress:
         return replace(self, step=step)
 
-    def event(self, rollbacks: int) -> tuple[str, ...]:
+    def event(self, rollbacks: int) -> str:
         """What goes on here."""
-        return ("rollback" if rollbacks else "resume" if self.step else "start",)
+        return "rollback" if rollbacks else "resume" if self.step else "start"
+
+    def facts(self) -> dict[str, Any]:
+        """What an event tells of a change of what is learned, which was allowed."""
+        return {"changed": list(self.changed)} if self.changed else {}
 
 
 class RunFolder:
@@ -143,7 +148,7 @@ class RunFolder:
             raise of_all_ranks(CheckpointError(f"{text}\n{hint}"))
         networks.restore(loaded.tensors)
         group.on_main(lambda: self._keep_to(done))
-        return Progress(done, skipped)
+        return Progress(done, skipped, changed)
 
     @cached_property
     def _learned(self) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from collagan_dist import files
 from collagan_dist.config import Config, load_config
 from collagan_dist.data.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
-from collagan_dist.reproduce import lock, state, work
+from collagan_dist.reproduce import state, work
 from collagan_dist.reproduce.plan import Run
 from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
 
@@ -162,16 +163,19 @@ def test_exit_codes_are_the_contracts() -> None:
 
 def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder is busy as long as a reproduction, or a child that it left behind, is at work there."""
-    monkeypatch.setattr(lock, "_WAIT", 0.2)
-    with lock.at_work(tmp_path / "out") as held:
+    monkeypatch.setattr(files, "_AT_WORK", 0.2)
+    with files.at_work(tmp_path / "out", "collagan reproduce") as held:
         child = work.start(["sleep", "100"], subprocess.DEVNULL, held)
-        with pytest.raises(ConfigError, match="is at work there"), lock.at_work(tmp_path / "out"):
+        with (
+            pytest.raises(ConfigError, match="is at work there"),
+            files.at_work(tmp_path / "out", "collagan reproduce"),
+        ):
             pass
-    with pytest.raises(ConfigError, match="is at work there"), lock.at_work(tmp_path / "out"):
+    with pytest.raises(ConfigError, match="is at work there"), files.at_work(tmp_path / "out", "collagan reproduce"):
         pass
     child.kill()
     child.wait()
-    with lock.at_work(tmp_path / "out"):
+    with files.at_work(tmp_path / "out", "collagan reproduce"):
         pass
 
 

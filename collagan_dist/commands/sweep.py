@@ -1,0 +1,129 @@
+"""collagan sweep"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collagan_dist.sweep.driver import Options, Prepared
+
+HELP = "search loss weights, or any other key, by trials over a Ray cluster; the same command continues"
+EXAMPLE = """collagan sweep stable --space cluster/sweep.yaml --data packed/celeba --out sweeps/lambda --trials 32
+         collagan sweep demo --space cluster/sweep.yaml --data packed/drawn --out sweeps/small --set schedule.steps=400 --dry-run"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file: what every trial has in common")
+    parser.add_argument(
+        "--space", metavar="SPACE", required=True, help="YAML file: metric, search, scheduler, and the values of keys"
+    )
+    parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack`, or its URL")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        type=Path,
+        help="folder of trials and results, on storage that all nodes share",
+    )
+    parser.add_argument(
+        "--trials", type=_count, metavar="N", help="configurations in all (default: 16; a grid's points)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_whole,
+        default=0,
+        metavar="N",
+        help="at the end, train the paper's λ and the best found with N other seeds each",
+    )
+    parser.add_argument("--model", metavar="NAME", help="the paper's model, as for `collagan train`")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change a key of every trial's configuration"
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="a running Ray cluster (host:port, or auto; default: one of this machine's own)",
+    )
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="ranks of a trial (default: 1)")
+    parser.add_argument("--cpus", type=_count, default=1, metavar="N", help="CPUs of a rank (default: 1)")
+    parser.add_argument("--gpus", type=_part, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
+    parser.add_argument(
+        "--spread", action="store_true", help="put the ranks of a trial on different nodes, as far as they go"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the first trials and the plan, and stop")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from collagan_dist.runtime.preempt import StopRequest
+    from collagan_dist.sweep.driver import Options, prepare
+    from collagan_dist.sweep.tuner import Takes
+
+    options = Options(
+        args.config, args.space, args.data, args.out, args.trials, args.seeds, args.model, tuple(args.set), args.ray,
+        Takes(args.workers, args.cpus, args.gpus, args.spread),
+    )  # fmt: skip
+    if args.dry_run:
+        _dry_run(prepare(options))
+        return None
+    with StopRequest() as stop:
+        from collagan_dist.commands.sweep_screen import Screen
+        from collagan_dist.sweep.driver import sweep
+
+        with Screen() as screen:
+            code = sweep(options, stop, screen.show)
+    _say_results(options)
+    return code
+
+
+def _dry_run(prepared: Prepared) -> None:
+    from collagan_dist.sweep import schedule, search
+    from collagan_dist.yaml_strict import dump
+
+    plan = prepared.plan
+    space = plan.space
+    for role, values in space.starts():
+        print(f"# {role}:\n{dump(values)}", end="")
+    if plan.trials > len(space.starts()):
+        print(
+            f"# the first that is searched ({space.tree.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
+            end="",
+        )
+    samples = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total
+    rungs = ", ".join(f"{rung:,}" for rung in plan.rungs)
+    print(
+        f"# {plan.trials} trials of up to {plan.total:,} samples, compared by {', '.join(space.metrics)} at {rungs} "
+        f"({space.tree.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.takes}"
+    )
+    print(f"# out: {prepared.options.out}")  # read by slurm/sweep.sh
+
+
+def _say_results(options: Options) -> None:
+    for name in ("best.yaml", "trials.csv", "report.html"):
+        if (options.out / name).exists():
+            print(options.out / name)
+    if (options.out / "best.yaml").exists():
+        print(f"next: collagan train {options.out / 'best.yaml'} --data {options.data}")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _part(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1000 or (value > 1 and not value.is_integer()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs: a whole one, or a part of one")
+    return value

@@ -1,0 +1,165 @@
+"""A sweep on a terminal: a table that stays, its best trial so far, when it will be done; lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collagan_dist.sweep.driver import Sweep
+    from collagan_dist.sweep.record import Trial
+
+_EVERY = 2.0  # seconds between two looks at what runs
+_LINE_EVERY = 30.0  # seconds between lines in a log
+_ROWS = 12
+
+
+class Screen:
+    """`show` it the sweep as often as you like."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(file=sys.stderr)
+        self._live: Any = None
+        self._shown = self._told = -_LINE_EVERY
+        self._line = ""
+        self._said = 0
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, sweep: Sweep) -> None:
+        now = time.monotonic()
+        news, self._said = sweep.log[self._said :], len(sweep.log)
+        for text in news:
+            self.console.print(text, highlight=False, markup=False)
+        if now - self._shown < _EVERY and not news:
+            return
+        self._shown = now
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            if self._live is None:
+                self._live = Live(console=self.console, auto_refresh=False)
+                self._live.start()
+            self._live.update(_table(sweep), refresh=True)
+            return
+        line = headline(sweep)
+        if (now - self._told >= _LINE_EVERY or news) and line != self._line:
+            self._told, self._line = now, line
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def headline(sweep: Sweep) -> str:
+    """How far it is, the best so far beside the paper's λ, and when it will be done."""
+    from collagan_dist.sweep import results, schedule
+
+    plan, trials = sweep.plan, sweep.trials
+    states = [results.status(plan, trial, over=False) for trial in trials]
+    counts = [
+        f"{states.count(state)} {state}" for state in ("done", "running", "paused", "failed") if states.count(state)
+    ]
+    again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
+    parts = [f"{len(trials)} of {plan.trials + again} trials begun: {', '.join(counts) or 'none runs yet'}"]
+    best = schedule.best(plan, trials)
+    if best is not None:
+        parts.append(
+            f"best: trial {best.number}, {plan.metric} {_number(best, best.reached, plan.metric)} after {best.reached:,} samples"
+        )
+        paper = next((trial for trial in trials if trial.role == "paper"), None)
+        if paper is not None and paper is not best and paper.at(best.reached):
+            parts[-1] += f" (the paper's λ: {_number(paper, best.reached, plan.metric)})"
+    if (left := _left(sweep)) is not None:
+        parts.append(f"ETA {left}")
+    return "; ".join(parts)
+
+
+def _table(sweep: Sweep) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from collagan_dist.sweep import record, results
+
+    plan = sweep.plan
+    table = Table(
+        title=f"{sweep.prepared.options.out}: {plan.space.tree.search}, {plan.space.tree.scheduler}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    keys = _short(plan.space.keys)
+    for name in ("trial", "status", "step", *plan.space.metrics, *keys.values()):
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    for trial in _chosen(sweep):
+        step = record.last_step(record.folder(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
+        scores = [_number(trial, trial.reached, name) for name in plan.space.metrics]
+        label = f"{trial.number}{f' {trial.role}' if trial.role in ('paper', 'confirm') else ''}"
+        values = [_value(trial.values[key]) for key in keys]
+        table.add_row(
+            label, results.status(plan, trial, over=False), f"{step}/{trial.steps(plan.total)}", *scores, *values
+        )
+    return Group(table, Text(headline(sweep)))
+
+
+def _chosen(sweep: Sweep) -> list[Trial]:
+    """What runs and the best of the rest, as many as a screen holds; furthest and best first."""
+    plan = sweep.plan
+    ranked = sorted(sweep.trials, key=lambda t: (not t.running, -t.reached, -plan.value(t, t.reached), t.number))[
+        :_ROWS
+    ]
+    return sorted(ranked, key=lambda t: (-t.reached, -plan.value(t, t.reached), t.number))
+
+
+def _short(keys: tuple[str, ...]) -> dict[str, str]:
+    """Keys by as few of their last words as tell them apart."""
+    names = {}
+    for key in keys:
+        words = key.split(".")
+        for count in range(1, len(words) + 1):
+            names[key] = ".".join(words[-count:])
+            if sum(other.endswith(f".{names[key]}") or other == names[key] for other in keys) == 1:
+                break
+    return names
+
+
+def _left(sweep: Sweep) -> str | None:
+    """Time to the end at the pace of this start; None while that is not known."""
+    from collagan_dist.sweep import record, schedule
+
+    plan = sweep.plan
+    running = [trial for trial in sweep.trials if trial.running]
+    ahead = sum(
+        max(0, record.last_step(place) - record.saved_steps(place)) * t.batch
+        for t in running
+        for place in [record.folder(sweep.out, t)]
+    )
+    done = sweep.samples() + ahead
+    pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.began, 1e-9)
+    left = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total - done
+    if pace <= 0 or left <= 0 or not running:
+        return None
+    seconds = left / pace
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _number(trial: Trial, samples: int, metric: str) -> str:
+    value = (trial.at(samples) or {}).get(metric)
+    return "" if value is None else f"{value:.4g}"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

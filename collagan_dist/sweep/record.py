@@ -1,0 +1,154 @@
+"""What a sweep knows: its trials, read from their folders. Nothing else is remembered, so whatever was killed can be continued.
+
+A trial's folder is an ordinary run folder with trial.json beside: which values it has, how far it may go, what made it fail.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import files
+from collagan_dist.errors import ClusterError, DataError
+from collagan_dist.sweep.space import METRICS
+
+_TAIL = 1 << 16  # bytes at the end of metrics.jsonl that hold its newest line
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and what became of it. Lengths are in samples.
+
+    `values` are those of the searched keys, `notes` the sampler's; `until` is how far it may go, `results` maps lengths to
+    metrics. `lineage` tells of each exchange of PBT: at which length, from whom, the values before. `failure` is (exit code, reason).
+    """
+
+    number: int
+    role: str  # paper, base, search or confirm
+    values: dict[str, Any]
+    seed: int
+    batch: int
+    notes: dict[str, Any] = field(default_factory=dict)
+    until: int = 0
+    lineage: tuple[dict[str, Any], ...] = ()
+    failure: tuple[int, str] | None = None
+    restarts: int = 0
+    results: dict[int, dict[str, float]] = field(default_factory=dict, compare=False)
+    running: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"t{self.number:03d}"
+
+    @property
+    def reached(self) -> int:
+        """The length of its last result, 0 before the first."""
+        return max(self.results, default=0)
+
+    def steps(self, samples: int) -> int:
+        """Steps to a length: the first that is no shorter."""
+        return -(-samples // self.batch)
+
+    def at(self, samples: int) -> dict[str, float] | None:
+        """Its metrics at a length, or None."""
+        return self.results.get(self.steps(samples) * self.batch)
+
+    def has(self, samples: int) -> bool:
+        return self.at(samples) is not None
+
+
+_SAVED = [one.name for one in fields(Trial) if one.name not in ("results", "running")]
+
+
+def folder(out: Path, trial: Trial) -> Path:
+    return out / "trials" / trial.name
+
+
+def write(out: Path, trial: Trial) -> None:
+    place = folder(out, trial)
+    place.mkdir(parents=True, exist_ok=True)
+    saved = asdict(trial)
+    files.write_json(place / "trial.json", {name: saved[name] for name in _SAVED})
+
+
+def read(out: Path) -> list[Trial]:
+    """The trials of a sweep, by number. Raises DataError for a file that is none of ours."""
+    found = []
+    for path in sorted((out / "trials").glob("t*/trial.json")):
+        try:
+            saved = json.loads(path.read_bytes())
+            failure = saved["failure"] and (int(saved["failure"][0]), str(saved["failure"][1]))
+            trial = Trial(
+                **{**{name: saved[name] for name in _SAVED}, "lineage": tuple(saved["lineage"]), "failure": failure}
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: is no trial of a sweep ({error!r}); restore it, or remove its folder to train the trial again"
+            ) from None
+        found.append(refreshed(out, trial))
+    found.sort(key=lambda trial: trial.number)
+    if [trial.number for trial in found] != list(range(len(found))):
+        raise DataError(
+            f"{out / 'trials'}: trials are missing between the first and the last; restore them, or give another --out"
+        )
+    return found
+
+
+def refreshed(out: Path, trial: Trial) -> Trial:
+    """The trial with what its run folder says now."""
+    place = folder(out, trial)
+    return replace(trial, results=_results(place, trial.batch, saved_steps(place)))
+
+
+def saved_steps(run: Path) -> int:
+    """The step of the newest checkpoint, 0 without any."""
+    return max(
+        (int(path.name[5:]) for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()), default=0
+    )
+
+
+def last_step(run: Path) -> int:
+    """The step of the newest train line, for people to look at."""
+    try:
+        with (run / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return 0
+    steps = [int(line["step"]) for line in map(_parsed, lines) if line.get("kind") == "train"]
+    return max(steps, default=0)
+
+
+def retried(trial: Trial) -> Trial:
+    """A trial as a new start of the sweep sees it: what the cluster did to it is tried again, its own errors are not."""
+    return replace(trial, failure=None) if trial.failure and trial.failure[0] == ClusterError.exit_code else trial
+
+
+def _results(run: Path, batch: int, saved: int) -> dict[int, dict[str, float]]:
+    """Metrics by samples, of steps that a checkpoint has: others would be trained again."""
+    try:
+        lines = (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        if b'"eval"' in line and (row := _parsed(line)).get("kind") == "eval" and row["step"] <= saved:
+            found[row["step"] * batch] = scores(row)
+    return found
+
+
+def scores(row: dict[str, Any]) -> dict[str, float]:
+    """The metrics of an evaluation, averages for those that are of classes or points."""
+    values = {name: row.get(name) for name in METRICS}
+    plain = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: float(value) for name, value in plain.items() if value is not None}
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
