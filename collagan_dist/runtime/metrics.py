@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
+from collagan_dist.runtime import tensorboard
 from collagan_dist.runtime.appended import Appended
+from collagan_dist.runtime.tensorboard import EventFile
 
 
 def finite(tree: Any) -> Any:
@@ -18,6 +20,41 @@ def finite(tree: Any) -> Any:
         pruned = {key: finite(value) for key, value in tree.items()}
         return {key: value for key, value in pruned.items() if value is not None and value != {}}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def check_sinks(sinks: Collection[str]) -> None:
+    """Raises ConfigError where one of them needs a library that is missing."""
+    if "tensorboard" in sinks:
+        tensorboard.check()
+
+
+class Metrics:
+    """The records and pictures of a run, to metrics.jsonl and to the other sinks that are wanted, from `step` on.
+
+    Nothing is written once `mine` says that the folder is another start's.
+    """
+
+    def __init__(
+        self, run: Path, step: int, sinks: Collection[str] = (), mine: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._lines = MetricsFile(run / "metrics.jsonl", step, mine)
+        self._events = EventFile(run, step, mine) if "tensorboard" in sinks else None
+
+    def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
+        record = finite(record)
+        self._lines.write(kind, step, record)
+        if self._events is not None:
+            self._events.write(kind, step, record)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture that was written as PNG file `path`."""
+        if self._events is not None:
+            self._events.picture(step, path.read_bytes())
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._events is not None:
+            self._events.close()
 
 
 class MetricsFile:
@@ -33,7 +70,7 @@ class MetricsFile:
         self._file = Appended(path, mine)
 
     def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
-        line = json.dumps({"kind": kind, "step": step, **finite(record)}, allow_nan=False)
+        line = json.dumps({"kind": kind, "step": step, **record}, allow_nan=False)
         self._file.add(f"{line}\n".encode())
 
     def close(self) -> None:
