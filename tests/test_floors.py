@@ -20,7 +20,7 @@ FLOORS = {
 HOMES = {
     "ray": ("sweep/",), "deepspeed": ("runtime/deepspeed.py",), "nvidia": ("data/decode.py",), "torch.distributed": ("runtime/",),
     "matplotlib": ("report/", "reproduce/"), "jinja2": ("report/",), "webdataset": ("data/verify.py",),
-    "onnxruntime": ("training/parser_onnx.py",),
+    "onnxruntime": ("training/parser_onnx.py",), "tensorboardX": ("runtime/tensorboard.py",),
     "fsspec": ("data/places.py",), "aiohttp": ("data/places.py",),
 }  # fmt: skip
 NEVER = {"models": ("World", "yaml"), "report": ("torch",)}

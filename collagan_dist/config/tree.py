@@ -288,6 +288,8 @@ class Log(Section):
     """Steps between lines of metrics.jsonl."""
     grid_every: Count = 500
     """Steps between picture grids."""
+    sinks: tuple[Literal["jsonl", "tensorboard"], ...] = ("jsonl",)
+    """Where numbers go. metrics.jsonl (jsonl) is always written, named or not; tensorboard adds event files in RUN/tensorboard."""
 
 
 class Config(Section):

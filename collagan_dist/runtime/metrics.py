@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
+from collagan_dist.runtime import tensorboard
+from collagan_dist.runtime.appended import Appended
+from collagan_dist.runtime.tensorboard import EventFile
 
 
 def finite(tree: Any) -> Any:
@@ -21,43 +22,59 @@ def finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
+def check_sinks(sinks: Collection[str]) -> None:
+    """Raises ConfigError where one of them needs a library that is missing."""
+    if "tensorboard" in sinks:
+        tensorboard.check()
+
+
+class Metrics:
+    """The records and pictures of a run, to metrics.jsonl and to the other sinks that are wanted, from `step` on.
+
+    Nothing is written once `mine` says that the folder is another start's.
+    """
+
+    def __init__(
+        self, run: Path, step: int, sinks: Collection[str] = (), mine: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._lines = MetricsFile(run / "metrics.jsonl", step, mine)
+        self._events = EventFile(run, step, mine) if "tensorboard" in sinks else None
+
+    def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
+        record = finite(record)
+        self._lines.write(kind, step, record)
+        if self._events is not None:
+            self._events.write(kind, step, record)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture that was written as PNG file `path`."""
+        if self._events is not None:
+            self._events.picture(step, path.read_bytes())
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._events is not None:
+            self._events.close()
+
+
 class MetricsFile:
     """metrics.jsonl of a run folder, one object a line.
 
     Opened at `step`, it drops what an earlier start wrote beyond that step (the coming steps write it again, equal) and
-    a last line that a kill cut short. Events stay. Lines for which there is no room wait for it. Nothing is written once
-    `mine` says that the folder is another start's.
+    a last line that a kill cut short. Events stay. Lines for which there is no room wait for it.
     """
 
     def __init__(self, path: Path, step: int, mine: Callable[[], bool] = lambda: True) -> None:
-        self.path, self._mine = path, mine
         kept = [line for line in _whole_lines(path) if _stays(line, step)]
         files.write_text(path, "".join(f"{line}\n" for line in kept))
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._waiting = b""
+        self._file = Appended(path, mine)
 
     def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
-        line = json.dumps({"kind": kind, "step": step, **finite(record)}, allow_nan=False)
-        told = bool(self._waiting)
-        self._waiting += f"{line}\n".encode()
-        self._flush(told)
-
-    def _flush(self, told: bool) -> None:
-        """Write what waits, as far as it goes: a line of which only a part fitted is completed later."""
-        try:
-            while self._waiting and self._mine():
-                self._waiting = self._waiting[os.write(self._file, self._waiting) :]
-        except OSError as error:
-            if not told:
-                text = f"warning: {self.path}: {error.strerror}; its lines wait until they can be written"
-                print(text, file=sys.stderr, flush=True)
+        line = json.dumps({"kind": kind, "step": step, **record}, allow_nan=False)
+        self._file.add(f"{line}\n".encode())
 
     def close(self) -> None:
-        self._flush(told=True)
-        if self._waiting and self._mine():
-            lost = self._waiting.count(b"\n")
-            print(f"warning: {self.path}: {lost} lines could not be written", file=sys.stderr, flush=True)
-        os.close(self._file)
+        self._file.close()
 
 
 def _whole_lines(path: Path) -> list[str]:

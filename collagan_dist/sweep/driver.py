@@ -9,7 +9,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from collagan_dist.data.check import quick_check
 from collagan_dist.data.manifest import Manifest, read_manifest
 from collagan_dist.errors import ClusterError, CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.runtime.preempt import StopRequest
+from collagan_dist.runtime.tensorboard import write_hparams
 from collagan_dist.runtime.world import job, this_start
 from collagan_dist.sweep import record, results, schedule, search
 from collagan_dist.sweep.leg import Work
@@ -202,6 +205,7 @@ class Sweep:
         over = schedule.next_leg(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
         self.close("done" if over else "interrupted")
         self._show(self)
+        self._tell_tensorboard()
         _report(self.out)
         if not over:
             if job():
@@ -214,6 +218,14 @@ class Sweep:
             assert failed[0].failure
             return failed[0].failure[0]
         return 0
+
+    def _tell_tensorboard(self) -> None:
+        """Each trial's values beside its last metrics, for TensorBoard's page of hyperparameters."""
+        for trial in self.trials:
+            place = record.folder(self.out, trial)
+            if trial.reached and (place / "tensorboard").is_dir():
+                with suppress(CollaganError, OSError):  # pictures of what is written elsewhere too
+                    write_hparams(place, trial.values, trial.results[trial.reached])
 
     def _begun(self) -> Trial:
         """A new trial: the paper's λ and the base configuration first, then what the search proposes, at last those that confirm."""
@@ -279,6 +291,8 @@ def trial_config(prepared: Prepared, trial: Trial, takes: Takes) -> Config:
     threads = max(1, int(takes.cpus))
     steps = trial.steps(prepared.plan.total)
     more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
+    if find_spec("tensorboardX"):
+        more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
     more |= {f"{part}.threads": threads for part in ("runtime", "data") if not getattr(base, part).threads}
     return prepared.plan.space.config(trial.values, **more)
 

@@ -25,7 +25,7 @@ from collagan_dist.data.reading import Damaged, check_damaged
 from collagan_dist.errors import ClusterError, of_all_ranks
 from collagan_dist.runtime.engine import NotFinite
 from collagan_dist.runtime.lease import Lease
-from collagan_dist.runtime.metrics import MetricsFile, finite
+from collagan_dist.runtime.metrics import Metrics, finite
 from collagan_dist.runtime.stragglers import Stragglers
 from collagan_dist.training.build import Setup
 from collagan_dist.training.evaluate import evaluate
@@ -51,10 +51,10 @@ class Journal:
         self._times: dict[str, int] = {}  # the adversarial losses may begin within a line's steps
         self._count = 0
         self._since, self._waited, self._saving = time.perf_counter(), 0.0, 0.0
-        self._file: MetricsFile | None = None
+        self._metrics: Metrics | None = None
         if setup.world.is_main:
             with lease.held() if lease else nullcontext():
-                self._file = MetricsFile(run / "metrics.jsonl", start, lease.mine if lease else lambda: True)
+                self._metrics = Metrics(run, start, setup.config.log.sinks, lease.mine if lease else lambda: True)
         self._progress = _Progress(start, total) if setup.world.is_main else None
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
@@ -63,8 +63,8 @@ class Journal:
         self._ahead: dict[str, int] = {}  # lines in a row in which a discriminator was nearly always right
 
     def event(self, step: int, name: str, **facts: Any) -> None:
-        if self._file is not None:
-            self._file.write("event", step, {"event": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
+        if self._metrics is not None:
+            self._metrics.write("event", step, {"event": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
 
     def add(self, values: Values) -> None:
         for name, value in values.items():
@@ -92,7 +92,7 @@ class Journal:
     def skip(self, step: int, bad: NotFinite) -> None:
         """A step was not taken."""
         self.event(step, "skip", phase=bad.side, overflow=bad.overflow, ranks=bad.ranks)
-        if self._file is not None and not bad.overflow:
+        if self._metrics is not None and not bad.overflow:
             whose = f" on rank {', '.join(map(str, bad.ranks))}" if bad.ranks else ""
             print(f"warning: step {step}: the {bad.side} met NaN or Inf{whose}; skipped", file=sys.stderr, flush=True)
 
@@ -125,8 +125,8 @@ class Journal:
         }
         self._sums, self._times, self._count, self._since = {}, {}, 0, now
         self._waited, self._saving = waited, saving
-        if self._file is not None and self._progress is not None:
-            self._file.write("train", step, record)
+        if self._metrics is not None and self._progress is not None:
+            self._metrics.write("train", step, record)
             self._progress.show(step, record)
         self._watch(step, losses)
         self._name_stragglers(step)
@@ -140,7 +140,7 @@ class Journal:
                     f"step {step}: {one}; start again without that machine, or set runtime.fail_on_straggler to false"
                 )
                 raise of_all_ranks(ClusterError(text))
-            if self._file is not None:
+            if self._metrics is not None:
                 print(f"warning: step {step}: {one}", file=sys.stderr, flush=True)
 
     def _watch(self, step: int, losses: dict[str, float]) -> None:
@@ -151,7 +151,7 @@ class Journal:
                 self._ahead[task] = self._ahead.get(task, 0) + 1 if value >= _WON_ACCURACY else 0
                 if self._ahead[task] == _WON_LINES:
                     self.event(step, "discriminator_won", task=task, accuracy=value)
-                    if self._file is not None:
+                    if self._metrics is not None:
                         print(
                             f"warning: step {step}: the discriminator of {task} tells {value:.1%} of real and completed patches apart; the generator "
                             "learns little from it now. Lower optim.discriminators.lr or loss.weights, or start it later (schedule.adv_from)",
@@ -166,8 +166,8 @@ class Journal:
         (result,) = evaluate(
             self.setup, predictor, config.split, config.hole or self.setup.config.hole.kind, baselines=0
         )
-        if self._file is not None:
-            self._file.write("eval", step, result.metrics)
+        if self._metrics is not None:
+            self._metrics.write("eval", step, result.metrics)
 
     def grid(self, step: int, networks: Networks) -> None:
         """A picture grid of the first samples that are not trained on; without room for it, the run goes on."""
@@ -178,6 +178,8 @@ class Journal:
             try:
                 titles = write_grid(path, self.setup, self._predictor(networks), self._grid_batch)
                 files.write_json(self.run / "grids" / "columns.json", titles)
+                if self._metrics is not None:
+                    self._metrics.picture(step, path)
             except (OSError, files.NoSpace) as error:
                 print(f"warning: {error}; the run goes on without this grid", file=sys.stderr, flush=True)
 
@@ -185,8 +187,8 @@ class Journal:
         return predictor_of(self.setup.config, self.setup.engine, self.setup.tasks, networks)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._metrics is not None:
+            self._metrics.close()
         if self._progress is not None:
             self._progress.close()
 

@@ -11,6 +11,7 @@ from collagan_dist.data.loader import Loader
 from collagan_dist.data.order import check_batch
 from collagan_dist.errors import Interrupted
 from collagan_dist.runtime.engine import NotFinite
+from collagan_dist.runtime.metrics import check_sinks
 from collagan_dist.runtime.preempt import StopRequest
 from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
@@ -36,6 +37,7 @@ def train(
     weights of a run that never paused. Raises Interrupted, with everything saved, when `stop` becomes true. `command` is what
     the user is told to run then.
     """
+    check_sinks(config.log.sinks)
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
