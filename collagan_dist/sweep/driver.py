@@ -71,7 +71,7 @@ class Prepared:
             "config": tree,
             "total": self.plan.total,
             "evaluate": evaluation,
-            "space": self.plan.space.tree.model_dump(mode="json"),
+            "space": self.plan.space.tree.model_dump(mode="json", exclude_none=True),
         }
 
 

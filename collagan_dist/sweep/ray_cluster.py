@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from collagan_dist.errors import ClusterError, ConfigError
@@ -17,6 +19,7 @@ from collagan_dist.errors import ClusterError, ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_FOLDER = "collagan-ray-"  # in /tmp, then the process that owns it
 _STORE = 100_000_000  # bytes of Ray's object store, through which next to nothing goes
 _REACH = 10.0  # seconds for the head node to answer
 _LEAVE = 60.0  # seconds for tasks that are cancelled to save
@@ -36,8 +39,9 @@ def _own() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _library()
+    _sweep_up()
     with tempfile.TemporaryDirectory(
-        prefix="collagan-ray-", dir="/tmp", ignore_cleanup_errors=True
+        prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:  # short: sockets lie below
         _connect(
             ray, num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
@@ -72,6 +76,14 @@ def joined(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _sweep_up() -> None:
+    """Remove what killed processes left of their clusters."""
+    for path in Path("/tmp").glob(f"{_FOLDER}*"):
+        process = path.name.removeprefix(_FOLDER).partition("-")[0]
+        if not Path("/proc", process).exists() and path.stat().st_uid == os.geteuid():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _connect(ray: Any, **options: Any) -> None:
