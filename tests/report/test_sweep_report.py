@@ -238,6 +238,13 @@ def test_the_table_has_every_trial_and_number(page: Page, rows: list[Trial]) -> 
     assert "best" in page.row(str(best_of(rows).number), len(header))[1]
 
 
+def test_a_stopped_trial_is_best_at_nothing(tmp_path: Path) -> None:
+    """Its value is of a shorter training: ahead of whole runs it may be by the noise of its rung, or a curve that fell."""
+    rows = [trial(0, 18.0), trial(1, 17.0), trial(2, 19.0, status="stopped", samples=RUNGS[0])]
+    page = report(sweeps.write(tmp_path / "a", rows, best=None))
+    assert "18.00" in page.best and "19.00" not in page.best and "19.00" in page.text
+
+
 def test_failed_trials_have_a_section(page: Page, rows: list[Trial]) -> None:
     failed = [one for one in rows if one.status == "failed"]
     assert len(failed) == 3
@@ -268,6 +275,8 @@ def test_curves_are_those_of_the_run_folders(folder: Path, page: Page, rows: lis
             ys += [-y for _, y in lines[one.number]]
         else:
             assert one.number not in lines
+        dice = (read.curves or {}).get("dice", ())
+        assert len(dice) == len(curve) and (not dice or dice[-1][1] == pytest.approx(one.scores["dice"]))
     is_affine(xs, samples)
     is_affine(ys, values)
     for rung in RUNGS:  # a dotted vertical each
@@ -283,6 +292,8 @@ def test_history_shows_every_value(page: Page, rows: list[Trial]) -> None:
     is_affine([-marks[one.number][0][1] for one in whole], [one.scores["psnr_hole"] for one in whole])
     stopped = [marks[one.number][0][1] for one in rows if one.status == "stopped"]
     assert min(stopped) > max(marks[one.number][0][1] for one in whole)  # lower on the page, at the edge of the frame
+    floor = max(marks[one.number][0][1] for one in rows if one.status == "failed")
+    assert all(floor - 8 < y < floor for y in stopped)
     assert f"worse than the frame: {len(stopped)}" in page.text
     for one in whole:
         assert f"trial {one.number}{' (the paper' if one.number == 0 else ', done'}" in page.source
@@ -323,6 +334,7 @@ def test_labels_are_short_and_tell_keys_apart() -> None:
     assert labels["optim.generator.lr"] == "generator.lr" and labels["schedule.batch"] == "batch"
     assert (labels["a.b.c.x"], labels["d.b.c.x"]) == ("a.b.c.x", "d.b.c.x") and labels["seed"] == "seed"
     assert len(set(labels.values())) == len(labels)
+    assert short_labels(["loss.weights.inpainting.rec"]) == {"loss.weights.inpainting.rec": "inpainting.rec"}
 
 
 def test_importance(page: Page) -> None:
@@ -469,6 +481,7 @@ def test_the_front_is_numbered_and_connected(page: Page, folder: Path, rows: lis
     is_affine([marks[t.number][0][0] for t in whole], [t.scores["psnr_hole"] for t in whole])
     is_affine([-marks[t.number][0][1] for t in whole], [t.scores["landmark_error"] for t in whole])
     joined = undominated([t for t in found.trials if t.number in front], found.metrics[0], found.metrics[2])
+    assert len(joined) > 1 and max(joined, key=lambda t: t.scores["psnr_hole"]).number == best_of(rows).number
     pairs = sorted((t.scores["psnr_hole"], t.scores["landmark_error"]) for t in joined)
     assert [b for _, b in pairs] == sorted(
         b for _, b in pairs
@@ -578,7 +591,7 @@ def test_names_cannot_run_code(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     keys = {f"model.{evil}": {"kind": "choice", "values": [evil, "$x_{$"]}}
     rows = [Trial(n, {f"model.{evil}": evil}, {"psnr_hole": 18.0 + n}, "done", reason=evil) for n in range(9)]
-    rows.append(Trial(9, {}, {}, evil, role=evil))
+    rows.append(Trial(9, {}, {"psnr_hole": 20.0}, evil, role=evil))
     path = sweeps.write(
         tmp_path / "<script>alert(2)<",
         rows,
@@ -589,6 +602,16 @@ def test_names_cannot_run_code(tmp_path: Path) -> None:
     )
     page = report(path)
     assert "script" not in {tag for tag, _ in page.tags} and evil in page.text
+
+
+def test_an_empty_cell_may_say_so_in_words(tmp_path: Path) -> None:
+    path = sweeps.write(tmp_path / "a", some(2), folders=False)
+    (path / "trials.csv").write_text(
+        f"trial,status,steps,{REC},psnr_hole,samples\n0,done,None,NaN,null,none\n1,done,,50,18.5,\n"
+    )
+    first, second = read_sweep(path).trials
+    assert (first.steps, first.samples, first.values[REC], first.scores) == (None, None, None, {})
+    assert (second.values[REC], second.scores) == (50.0, {"psnr_hole": 18.5})
 
 
 DAMAGED = {
