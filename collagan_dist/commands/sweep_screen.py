@@ -62,9 +62,11 @@ def headline(sweep: Sweep) -> str:
     from collagan_dist.sweep import results, schedule
 
     plan, trials = sweep.plan, sweep.trials
-    states = [results.status(plan, trial, over=False) for trial in trials]
+    states = [results.status(plan, trial, sweep.over) for trial in trials]
     counts = [
-        f"{states.count(state)} {state}" for state in ("done", "running", "paused", "failed") if states.count(state)
+        f"{states.count(state)} {state}"
+        for state in ("done", "running", "paused", "stopped", "failed")
+        if states.count(state)
     ]
     again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
     parts = [f"{len(trials)} of {plan.trials + again} trials begun: {', '.join(counts) or 'none runs yet'}"]

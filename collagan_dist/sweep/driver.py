@@ -132,6 +132,7 @@ class Sweep:
         self.began, self.before = time.monotonic(), float(fixed.get("seconds") or 0.0)
         self.samples_before = self.samples()
         self.log: list[str] = []
+        self.over = False
         self._mark = self.out / f".stop-{secrets.token_hex(4)}"
         self._starts = self.plan.space.starts()
         for old in self.out.glob(".stop-*"):
@@ -202,12 +203,12 @@ class Sweep:
 
     def conclude(self) -> int:
         """Write what the sweep came to; the exit code. Raises Interrupted."""
-        over = schedule.next_leg(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
-        self.close("done" if over else "interrupted")
+        self.over = schedule.next_leg(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
+        self.close("done" if self.over else "interrupted")
         self._show(self)
         self._tell_tensorboard()
         _report(self.out)
-        if not over:
+        if not self.over:
             if job():
                 files.write_text(self.out / "requeue", f"{this_start()}\n")
             raise Interrupted(

@@ -38,6 +38,9 @@ def _own() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+    )  # Ray's name for: no other hosts, so listen on loopback alone
     ray = _library()
     _sweep_up()
     with tempfile.TemporaryDirectory(
@@ -45,7 +48,7 @@ def _own() -> Iterator[Any]:
     ) as folder:  # short: sockets lie below
         _connect(
             ray, num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
-            _node_ip_address="127.0.0.1", _temp_dir=folder,
+            _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it
         )  # fmt: skip
         try:
             yield ray

@@ -17,9 +17,10 @@ from collagan_dist import yaml_strict
 from collagan_dist.config import to_yaml
 from tests.training.small import small
 
-STEPS, BATCH = 18, 4
+STEPS, BATCH = 54, 4
+FIRST, SECOND = STEPS // 9, STEPS // 3  # steps of the rungs
 HALVING: dict[str, Any] = {
-    "metric": "landmark_error",  # the one that differs after few steps
+    "metric": "psnr_hole",
     "scheduler": "sync_halving",
     "space": {"loss.weights.*.adv": {"simplex": 1.0}, "optim.generator.lr": {"loguniform": [1e-3, 1e-1]}},
 }
