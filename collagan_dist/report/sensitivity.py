@@ -96,7 +96,7 @@ def verdict(found: Sequence[Sensitivity], sweep: Sweep) -> str:
         return claim + "There are too few trials here to look for that."
     late = [one.sides for one in told if one.sides is not None]
     early = [one.early_sides for one in told if one.early_sides is not None]
-    text = f"Of {len(told)} λ searched here, the mean falls beyond chance ({SIGNIFICANT:g} standard errors) "
+    text = f"Of {len(told)} λ searched here, the mean gets worse beyond chance ({SIGNIFICANT:g} standard errors) "
     parts = [f"among {'all trials' if told[0].all_count else 'whole runs'} {_sides(late)}"] if late else []
     parts += [f"at {formats.number(sweep.rungs[0])} samples, before any was stopped, {_sides(early)}"] if early else []
     text += "; ".join(parts) + ". "
