@@ -60,25 +60,38 @@ def _own() -> Iterator[Any]:
 def joined(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address` (host:port, or auto). Raises ClusterError."""
     ray = _library()
+    reached = False
     try:
         if address != "auto":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_REACH).close()
+            reached = True
         _connect(ray, address=address)
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(
             f"--ray {address}: the cluster asks for its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
             f"to what its head node has ({str(error).splitlines()[0]})"
         ) from None
+    except ConnectionError as error:
+        if reached:
+            raise ClusterError(
+                f"--ray {address}: what answers there does not let this process in: RAY_AUTH_TOKEN (or the file RAY_AUTH_TOKEN_PATH) is not the "
+                f"token of that cluster, it runs another version of Ray, or it is no Ray cluster ({str(error).splitlines()[0]})"
+            ) from None
+        raise _nobody(address, error) from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
-            f"`ray start --address=...` on the others ({str(error).splitlines()[0]})"
-        ) from None
+        raise _nobody(address, error) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _nobody(address: str, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
+        f"`ray start --address=...` on the others ({str(error).splitlines()[0]})"
+    )
 
 
 def _sweep_up() -> None:
