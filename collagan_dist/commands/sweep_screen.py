@@ -39,7 +39,7 @@ class Screen:
         now = time.monotonic()
         news, self._said = sweep.log[self._said :], len(sweep.log)
         for text in news:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         if now - self._shown < _EVERY and not news:
             return
         self._shown = now

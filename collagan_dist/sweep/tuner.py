@@ -34,6 +34,7 @@ _SIGNS = {
     "memory usage threshold": "its node ran short of memory, and Ray ended its process",
     "node has died": "its node is gone",
     "node was terminated": "its node is gone",
+    "is unavailable": "its node does not answer",
     "The actor died": "its process was killed: by the system when memory ran out, by somebody, or with its node",
 }
 

@@ -14,6 +14,7 @@ import pytest
 from collagan_dist.config import load_config
 from collagan_dist.data.manifest import Manifest
 from tests.conftest import collagan
+from tests.sweep.ray_nodes import descendants
 from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep, left_alone
 from tests.training.small import equal, weights
 
@@ -204,14 +205,6 @@ def test_row_32_only_this_machine_is_heard_and_only_with_the_token(shards: Manif
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 75
     assert not folder.exists() and not [pid for pid in family if Path(f"/proc/{pid}").exists()]
-
-
-def descendants(process: int) -> list[int]:
-    """A process and all below it."""
-    found = [process]
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        found += [pid for child in path.read_text().split() for pid in descendants(int(child))]
-    return found
 
 
 def gcs(family: list[int]) -> str:
