@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -367,7 +367,7 @@ def _continued(prepared: Prepared) -> dict[str, Any]:
             then, trials = known["identity"], int(known["trials"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{out / 'sweep.json'}: is none of a sweep ({error!r}); restore it, or give another --out"
+                f"{out / 'sweep.json'}: is none of a sweep ({error!r}); restore it, or remove it: it is written anew from the trials"
             ) from None
         if changed := configuration.differences(then, prepared.identity):
             lines = "\n  ".join(changed)
@@ -379,8 +379,8 @@ def _continued(prepared: Prepared) -> dict[str, Any]:
                 f"--trials {plan.trials}: {out} was begun with {trials}; " + ("more can be added, not taken away" if trials > plan.trials else
                 f"{plan.space.tree.scheduler} compares all of them from the beginning. Give another --out")
             )  # fmt: skip
-    elif (out / "trials").exists() and any((out / "trials").iterdir()):
-        raise ConfigError(f"{out}: has trials, but no sweep.json; restore it, or give another --out")
+    elif (trials_there := record.read(out)) and not _are_of(plan, trials_there):
+        raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
     keys = {key: facts for dimension in plan.space.dimensions for key, facts in dimension.facts().items()}
     metrics = [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)]
     return {
@@ -388,6 +388,14 @@ def _continued(prepared: Prepared) -> dict[str, Any]:
         "trials": plan.trials, "seed": plan.seed, "rungs": list(plan.rungs), "keys": keys, "identity": prepared.identity,
         "seconds": known.get("seconds", 0.0),
     }  # fmt: skip
+
+
+def _are_of(plan: Plan, trials: Sequence[Trial]) -> bool:
+    """Whether trials can be those of a plan, where nothing else tells. (A run refuses another configuration by itself.)"""
+    starts = [values for _, values in plan.space.starts()]
+    return all(tuple(trial.values) == plan.space.keys for trial in trials) and all(
+        trial.values == values for trial, values in zip(trials, starts, strict=False)
+    )
 
 
 def _about(prepared: Prepared) -> str:
