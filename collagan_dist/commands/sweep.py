@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collagan_dist.sweep.driver import Options, Prepared
+    from collagan_dist.sweep.prepare import Options, Prepared
 
 HELP = "search loss weights, or any other key, by trials over a Ray cluster; the same command continues"
 EXAMPLE = """collagan sweep stable --space cluster/sweep.yaml --data packed/celeba --out sweeps/lambda --trials 32
@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.runtime.preempt import StopRequest
-    from collagan_dist.sweep.driver import Options, prepare
+    from collagan_dist.sweep.prepare import Options, prepare
     from collagan_dist.sweep.tuner import Takes
 
     options = Options(
