@@ -49,7 +49,7 @@ def main() -> None:
         )
         seconds = time.monotonic() - began
         found = json.loads((out / "sweep.json").read_bytes())
-        for name in ("trials.csv", "best.yaml", "report.html"):
+        for name in ("trials.csv", "report.html"):
             shutil.copy(out / name, HERE / name)
     rows = [line.split(",") for line in (HERE / "trials.csv").read_text().splitlines()]
     statuses = [row[1] for row in rows[1:]]
