@@ -1,6 +1,6 @@
 """slurm/sweep.sh: a Ray cluster inside an allocation, for its user alone, which is gone when the sweep is, and goes on without a node.
 
-`collagan sweep` is a stand-in here: what it does on the cluster is tests/sweep's matter.
+For all but one test `collagan sweep` is a stand-in that looks at the nodes: what trials do on them is tests/sweep's matter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from collagan_dist.data.manifest import Manifest
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, Job
+from tests.sweep import small
 
 pytestmark = pytest.mark.slurm
 SWEEP = ROOT / "slurm/sweep.sh"
@@ -142,9 +144,10 @@ class Sweeps:
 
     cluster: Cluster
     folder: Path
+    out: str = "out"
 
     def submit(self, *options: str, words: tuple[str, ...] = ("small",), **env: str) -> Sweep:
-        out = self.folder / "out"
+        out = self.folder / self.out
         path = f"{self.folder / 'bin'}:{BIN}:{os.environ['PATH']}"
         job = self.cluster.submit(
             SWEEP, *words, "--out", out, cwd=self.folder, options=["--cpus-per-task=4", "--gpus-per-node=0", "--time=10", *options],
@@ -233,6 +236,40 @@ def test_the_warning_reaches_the_sweep_which_comes_back(cluster: Cluster, sweeps
     assert first.startswith("Ray on 1 of 2 nodes") and second.startswith("Ray on 2 of 2 nodes")
     assert (stopped, end) == ("asked to stop, saved; goes on by itself", "done")
     assert len({note.split()[-1] for note in (first, second)}) == 2  # another port for another start
+
+
+def test_a_sweep_that_was_warned_trains_no_step_twice(
+    cluster: Cluster, sweeps: Sweeps, shards: Manifest, tmp_path: Path
+) -> None:
+    """The real command, over two nodes."""
+    (tmp_path / "bin/collagan").unlink()
+    left = small.Sweep(tmp_path, Path(str(shards.folder)), small.HALVING)
+    sweep = sweeps.submit("--nodes=2", "--cpus-per-task=2", words=(*map(str, left.words[4:-2]), "--trials", "4"))
+    cluster.until(lambda: any(left.saved(number) >= 4 for number in range(4)), 120, "trials to be trained", sweep.job)
+    cluster.signal(sweep.job, "USR2", batch=True)
+    assert sweep.ended("COMPLETED").restarts == 1
+    assert "asked to stop, saved; goes on by itself" in sweep.notes() and sweep.notes()[-1] == "done"
+    assert [row["status"] for row in left.rows()].count("done") == 1
+    for number, row in enumerate(left.rows()):
+        steps = [line["step"] for line in left.lines(number, "train")]
+        assert len(set(steps)) == len(steps) and left.saved(number) == int(row["steps"])
+
+
+def test_two_sweeps_share_a_node(cluster: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
+    """Whose jobs would have the same ports: the second takes others, and each sees its own Ray only."""
+    options = ["--nodelist=n1", "--cpus-per-task=1"]
+    first = sweeps.submit(*options)
+    for _ in range(19):  # ports repeat after 20 jobs
+        cluster.cancel(cluster.submit(None, options=["--hold", "--wrap=true"], cwd=tmp_path))
+    first.until_seen(0, {"n1"})
+    second = Sweeps(cluster, tmp_path, "beside").submit(*options)
+    assert int(second.job) == int(first.job) + 20
+    assert second.until_seen(0, {"n1"})["sizes"] == first.seen()["sizes"] == [1, 0]
+    assert first.notes()[0].split()[-1] != second.notes()[0].split()[-1]
+    for sweep in (first, second):
+        (sweep.out / "end").touch()
+        assert cluster.wait(sweep.job).state == "COMPLETED", sweep.log()
+    second.ended("COMPLETED")
 
 
 def test_cancelled(cluster: Cluster, sweeps: Sweeps) -> None:
