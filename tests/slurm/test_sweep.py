@@ -6,6 +6,7 @@ For all but one test `collagan sweep` is a stand-in that looks at the nodes: wha
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -19,9 +20,11 @@ from collagan_dist.data.manifest import Manifest
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, Job
 from tests.sweep import small
+from tests.training.small import equal, weights
 
 pytestmark = pytest.mark.slurm
 SWEEP = ROOT / "slurm/sweep.sh"
+SPACE = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}
 BIN = Path(sys.executable).parent
 
 # Does something on every node again and again, until the file `end` is there or it is asked to stop.
@@ -238,21 +241,53 @@ def test_the_warning_reaches_the_sweep_which_comes_back(cluster: Cluster, sweeps
     assert len({note.split()[-1] for note in (first, second)}) == 2  # another port for another start
 
 
-def test_a_sweep_that_was_warned_trains_no_step_twice(
-    cluster: Cluster, sweeps: Sweeps, shards: Manifest, tmp_path: Path
-) -> None:
-    """The real command, over two nodes."""
+def test_row_32_a_sweep_on_three_nodes(cluster: Cluster, sweeps: Sweeps, shards: Manifest, tmp_path: Path) -> None:
+    """The real command: eight trials over three nodes, of which one loses power; the driver is killed, which requeues the job; then
+    the time limit nears. It ends with the results of one machine that nothing disturbed."""
     (tmp_path / "bin/collagan").unlink()
-    left = small.Sweep(tmp_path, Path(str(shards.folder)), small.HALVING)
-    sweep = sweeps.submit("--nodes=2", "--cpus-per-task=2", words=(*map(str, left.words[4:-2]), "--trials", "4"))
-    cluster.until(lambda: any(left.saved(number) >= 4 for number in range(4)), 120, "trials to be trained", sweep.job)
+    left = small.Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 8)
+    words = [str(word) for word in left.words[4:] if word not in ("--out", left.out)]
+    quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}
+    sweep = sweeps.submit("--nodes=3", "--cpus-per-task=1", words=tuple(words), **quick)
+    trials = range(8)
+    cluster.until(
+        lambda: hosts(left) == {"n1", "n2", "n3"} and sum(map(left.saved, trials)) >= 12,
+        120,
+        "trials on all nodes",
+        sweep.job,
+    )
+    cluster.kill_node("n3")
+    cluster.declare_down("n3")
+    try:
+        cluster.until(
+            lambda: "starts again from its newest checkpoint" in sweep.log(), 60, "a trial to go on", sweep.job
+        )
+        before = sum(map(left.saved, trials))
+        cluster.until(lambda: sum(map(left.saved, trials)) > before + 30, 60, "trials to go on", sweep.job)
+    finally:
+        cluster.start_node("n3")
+    done = {number: left.starts(number) for number in trials if left.saved(number) == small.STEPS}
+    (driver,) = cluster.on("n1", "pgrep", "-f", f"python.*collagan sweep .*--out {left.out} ").split()
+    cluster.on("n1", "kill", "-9", driver)
+    cluster.until(lambda: sweep.state().restarts == 1, 60, "the job to be requeued", sweep.job)
+    before = sum(map(left.saved, trials))
+    cluster.until(lambda: sum(map(left.saved, trials)) > before, 120, "trials to go on", sweep.job)
     cluster.signal(sweep.job, "USR2", batch=True)
-    assert sweep.ended("COMPLETED").restarts == 1
+    assert sweep.ended("COMPLETED").restarts == 2
     assert "asked to stop, saved; goes on by itself" in sweep.notes() and sweep.notes()[-1] == "done"
-    assert [row["status"] for row in left.rows()].count("done") == 1
-    for number, row in enumerate(left.rows()):
-        steps = [line["step"] for line in left.lines(number, "train")]
-        assert len(set(steps)) == len(steps) and left.saved(number) == int(row["steps"])
+    assert done and all(
+        left.starts(number) == starts for number, starts in done.items()
+    )  # no finished trial was trained again
+    alone = small.Sweep(tmp_path / "alone", Path(str(shards.folder)), SPACE, "--trials", 8)
+    alone.run()
+    assert [{**row, "restarts": "0"} for row in left.rows()] == alone.rows()
+    assert all(equal(weights(left.trial(n), small.STEPS), weights(alone.trial(n), small.STEPS)) for n in trials)
+
+
+def hosts(left: small.Sweep) -> set[str]:
+    """Nodes on which trials were begun."""
+    worlds = [json.loads(path.read_text()) for path in left.out.glob("trials/*/world.json")]
+    return {world["ranks"][0]["host"] for world in worlds}
 
 
 def test_two_sweeps_share_a_node(cluster: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
