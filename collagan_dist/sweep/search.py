@@ -15,6 +15,7 @@ from collagan_dist.sweep.space import Space
 if TYPE_CHECKING:
     import optuna
 
+_ATTEMPTS = 20  # at values that no trial has yet; small spaces run out of them
 _POPULATION = (4, 50)  # of NSGA-II: a quarter of the trials, within these
 
 
@@ -42,11 +43,15 @@ def propose(
     """(values, notes of the sampler) of search trial `number`, of `trials` in all."""
     if space.tree.search == "grid":
         return space.grid()[number], {}
-    study = _study(space, int(rng(seed, number).integers(2**31)), trials, told)
-    with _quiet():
-        trial = study.ask(distributions(space))
-    notes = {key: value for key, value in study.trials[-1].system_attrs.items() if key != "fixed_params"}
-    return _values(space, trial.params), notes
+    known = [one.values for one in told]
+    for attempt in range(_ATTEMPTS):
+        study = _study(space, int(rng(seed, number, *([attempt] if attempt else [])).integers(2**31)), trials, told)
+        with _quiet():
+            trial = study.ask(distributions(space))
+        values = _values(space, trial.params)
+        if values not in known:  # the same again would tell nothing new; NSGA-II likes to copy a parent
+            break
+    return values, {key: value for key, value in study.trials[-1].system_attrs.items() if key != "fixed_params"}
 
 
 def importance(space: Space, told: Sequence[Told]) -> dict[str, dict[str, float]]:
