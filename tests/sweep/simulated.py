@@ -60,6 +60,7 @@ class Simulation:
                 return self._next()  # killed between two of them
             trial = self.trials[one.number]
             entry = {"at": one.at, "from": one.donor, "values": trial.values}
+            assert trial.until <= one.at >= self.trials[one.donor].until  # neither has been sent on from there
             self.traded.append((one.number, one.donor, one.at))
             self.trials[one.number] = replace(trial, values=one.values, lineage=(*trial.lineage, entry))
         return next_leg(self.plan, self.trials)
