@@ -121,11 +121,11 @@ def _chosen(sweep: Sweep) -> list[Trial]:
 
 
 def _short(keys: tuple[str, ...]) -> dict[str, str]:
-    """Keys by as few of their last words as tell them apart."""
+    """Keys by as few of their last words, two at least, as tell them apart."""
     names = {}
     for key in keys:
         words = key.split(".")
-        for count in range(1, len(words) + 1):
+        for count in range(min(2, len(words)), len(words) + 1):
             names[key] = ".".join(words[-count:])
             if sum(other.endswith(f".{names[key]}") or other == names[key] for other in keys) == 1:
                 break
