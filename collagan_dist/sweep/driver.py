@@ -159,21 +159,17 @@ class Sweep:
 
     def _begun(self) -> Trial:
         """A new trial: the paper's λ and the base configuration first, then what the search proposes, at last those that confirm."""
-        number = len(self.trials)
-        seed = self.prepared.base.seed
+        number, seed = len(self.trials), self.prepared.base.seed
+        searched = sum(trial.role != "confirm" for trial in self.trials)
         notes: dict[str, Any] = {}
-        if number >= self.plan.trials:
-            pair = schedule.to_confirm(self.plan, self.trials)
-            assert pair
-            count = number - self.plan.trials
-            values, role, seed = pair[count % 2].values, "confirm", seed + 1 + count // 2
-        elif number < len(self._starts):
-            role, values = self._starts[number]
+        if searched == self.plan.trials:
+            role, (values, seed) = "confirm", schedule.unconfirmed(self.plan, self.trials)[0]
+        elif searched < len(self._starts):
+            role, values = self._starts[searched]
         else:
-            role = "search"
-            known = results.told(self.plan, self.trials)
+            role, known = "search", results.told(self.plan, self.trials)
             values, notes = search.propose(
-                self.plan.space, self.plan.seed, number - len(self._starts), self.plan.trials, known
+                self.plan.space, self.plan.seed, searched - len(self._starts), self.plan.trials, known
             )
         batch = self.plan.space.config(values).schedule.batch
         trial = Trial(number, role, values, seed, batch, notes)
@@ -221,6 +217,8 @@ def trial_config(prepared: Prepared, trial: Trial, takes: Takes) -> Config:
     threads = max(1, int(takes.cpus))
     steps = trial.steps(prepared.plan.total)
     more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
+    if base.model.gfc.parser:
+        more["model.gfc.parser"] = str(Path(base.model.gfc.parser).absolute())
     if find_spec("tensorboardX"):
         more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
     more |= {f"{part}.threads": threads for part in ("runtime", "data") if not getattr(base, part).threads}

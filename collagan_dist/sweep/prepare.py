@@ -65,7 +65,8 @@ class Prepared:
 
 def prepare(options: Options) -> Prepared:
     """Raises what is wrong with the command, the space or the data, before anything is written or started."""
-    base = configuration.load_config(options.config, options.model, options.sets, options.data)
+    data = options.data if "://" in options.data else str(Path(options.data).absolute())  # trials run in other folders
+    base = configuration.load_config(options.config, options.model, options.sets, data)
     if base.model.name == "sii":
         raise ConfigError(
             f"{options.config}: SII completes by a search at test, which no sweep could pay for; take another model"

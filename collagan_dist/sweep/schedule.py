@@ -207,15 +207,21 @@ _GOALS: dict[str, Callable[[Plan, Sequence[Trial]], dict[int, int]]] = {
 
 def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done"]:
     """The paper's λ and the best of the search once more, with other seeds: a winner is partly lucky."""
-    if not to_confirm(plan, trials):
-        return DONE
     again = [trial for trial in trials if trial.role == "confirm"]
     due = [trial for trial in again if _alive(trial) and not trial.running and not trial.has(plan.total)]
     if due:
         return Leg(due[0].number, plan.total)
-    if len(again) < 2 * plan.confirm:
+    if unconfirmed(plan, trials):
         return Leg(len(trials), plan.total)
     return WAIT if any(trial.running for trial in again) else DONE
+
+
+def unconfirmed(plan: Plan, trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:
+    """(values, seed) of the trials that confirm and have not been begun."""
+    pair = to_confirm(plan, trials) or ()
+    begun = [(trial.values, trial.seed) for trial in trials if trial.role == "confirm"]
+    wanted = [(one.values, plan.seed + number) for number in range(1, plan.confirm + 1) for one in pair]
+    return [one for one in wanted if one not in begun]
 
 
 def to_confirm(plan: Plan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:

@@ -66,7 +66,7 @@ def descendants(process: int) -> list[int]:
 
 def start(*options: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [RAY, "start", "--block", "--disable-usage-stats", *options], env={**os.environ, **QUIET}, start_new_session=True,
+        [RAY, "start", "--block", "--disable-usage-stats", *options], env={**os.environ, **QUIET}, start_new_session=True, cwd="/",
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 

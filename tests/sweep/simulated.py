@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.sweep.record import Trial
-from collagan_dist.sweep.schedule import Leg, Plan, exchanges, next_leg, to_confirm
+from collagan_dist.sweep.schedule import Leg, Plan, exchanges, next_leg, unconfirmed
 from tests.sweep.test_space import space
 
 TOTAL, BATCH = 90, 2
@@ -67,14 +67,11 @@ class Simulation:
 
     def _begin(self, leg: Leg) -> None:
         if leg.number == len(self.trials):
-            number = leg.number
-            if number < self.plan.trials:
-                role, values = ("paper" if number == 0 else "search"), {"loss.weights.inpainting.rec": 30.0 + number}
-            else:
-                pair = to_confirm(self.plan, self.trials)
-                assert pair
-                role, values = "confirm", pair[(number - self.plan.trials) % 2].values
-            self.trials.append(Trial(number, role, values, 0, BATCH))
+            searched = sum(trial.role != "confirm" for trial in self.trials)
+            role, values, seed = "search" if searched else "paper", {"loss.weights.inpainting.rec": 30.0 + searched}, 0
+            if searched == self.plan.trials:
+                role, (values, seed) = "confirm", unconfirmed(self.plan, self.trials)[0]
+            self.trials.append(Trial(leg.number, role, values, seed, BATCH))
         trial = self.trials[leg.number]
         assert (
             not trial.running and trial.failure is None and leg.samples > trial.reached and leg.samples >= trial.until

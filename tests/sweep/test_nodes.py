@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch
         monkeypatch.setenv(name, value)
     with ray_cluster(3) as (address, nodes):
         sweep = Sweep(tmp_path / "nodes", data, SPACE, "--trials", 8, "--ray", address)
+        sweep.words[sweep.words.index(data)] = os.path.relpath(data)  # nodes were started in another folder
         with left_alone(sweep.start()) as process:
             sweep.until(process, lambda: on_node(nodes[2].pid) is not None and saves(sweep) >= 8)
             power_off(nodes[2])

@@ -159,6 +159,14 @@ def test_the_best_and_the_papers_are_confirmed(slots: int, tmp_path: Path) -> No
         winner is not None and len(again) == 6 and all(trial.role == "confirm" and trial.has(TOTAL) for trial in again)
     )
     assert [trial.values for trial in again] == [one.trials[0].values, winner.values] * 3
+    assert [trial.seed for trial in again] == [1, 1, 2, 2, 3, 3]
+    # More trials afterwards, of which one is better: that one is confirmed, too, and the paper's are not trained again.
+    one.plan, one.curve = make_plan(tmp_path, "asha", 12, confirm=3), lambda number, samples: float(number)
+    one.run()
+    assert [trial.role for trial in one.trials] == ["paper"] + ["search"] * 8 + ["confirm"] * 6 + ["search"] * 3 + [
+        "confirm"
+    ] * 3
+    assert {str(trial.values) for trial in one.trials[18:]} == {str(best(one.plan, one.trials).values)}  # type: ignore[union-attr]
     alone = Simulation(plan, lambda number, samples: quality(number, samples) if number else 99.0).run()
     assert len(alone.trials) == 9  # the paper's own are the best: nothing to compare
 
