@@ -57,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.runtime.preempt import StopRequest
+    from collagan_dist.runtime.world import job
     from collagan_dist.sweep.prepare import Options, prepare
     from collagan_dist.sweep.tuner import Takes
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.dry_run:
         _dry_run(prepare(options))
         return None
-    with StopRequest() as stop:
+    with StopRequest(by_launcher=bool(job())) as stop:
         from collagan_dist.commands.sweep_screen import Screen
         from collagan_dist.sweep.driver import sweep
 
@@ -79,8 +80,11 @@ def run(args: argparse.Namespace) -> int | None:
 
 def _dry_run(prepared: Prepared) -> None:
     from collagan_dist.sweep import schedule, search
+    from collagan_dist.sweep.prepare import check_owner, continued
     from collagan_dist.yaml_strict import dump
 
+    check_owner(prepared.options.out)
+    continued(prepared)
     plan = prepared.plan
     space = plan.space
     for role, values in space.starts():

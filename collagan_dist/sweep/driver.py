@@ -22,12 +22,14 @@ from collagan_dist.runtime.preempt import StopRequest
 from collagan_dist.runtime.tensorboard import write_hparams
 from collagan_dist.runtime.world import job, this_start
 from collagan_dist.sweep import record, results, schedule, search
-from collagan_dist.sweep.leg import Work
+from collagan_dist.sweep.leg import SPOILT, Work
 from collagan_dist.sweep.prepare import Options, Prepared, check_owner, continued, prepare
 from collagan_dist.sweep.ray_cluster import connected
 from collagan_dist.sweep.record import Trial
 from collagan_dist.sweep.schedule import DONE, WAIT, Leg
 from collagan_dist.sweep.tuner import Takes, check_resources, execute
+
+_MAX_RESTARTS = 3  # of a leg, by what the cluster did to it
 
 
 def sweep(options: Options, stop: StopRequest, show: Callable[[Sweep], None] = lambda sweep: None) -> int:
@@ -57,11 +59,13 @@ class Sweep:
         self.prepared, self.fixed, self.takes, self.stop, self._show = prepared, fixed, takes, stop, show
         self.out = prepared.options.out.absolute()
         self.plan = prepared.plan
+        recover(self.out)
         self.trials = [record.retried(trial) for trial in record.read(self.out)]
         self.began, self.before = time.monotonic(), float(fixed.get("seconds") or 0.0)
         self.samples_before = self.samples()
         self.log: list[str] = []
         self.over = False
+        self._tries: dict[int, int] = {}  # restarts of a trial since its last leg that went well
         self._mark = self.out / f".stop-{secrets.token_hex(4)}"
         self._starts = self.plan.space.starts()
         for old in self.out.glob(".stop-*"):
@@ -90,7 +94,8 @@ class Sweep:
         return leg.number, self._work(self.trials[leg.number])
 
     def ended(self, number: int, outcome: dict[str, Any]) -> None:
-        trial = replace(record.refreshed(self.out, self.trials[number]), running=False)
+        trial = replace(record.refreshed(self.out, self.trials[number], int(outcome.get("steps") or 0)), running=False)
+        self._tries.pop(number, None)
         if outcome.get("failed"):
             code, reason = outcome["failed"]
             trial = replace(trial, failure=(int(code), str(reason)))
@@ -103,16 +108,16 @@ class Sweep:
 
     def lost(self, number: int, reason: str) -> None:
         trial = replace(record.refreshed(self.out, self.trials[number]), running=False)
-        self._settle(
-            replace(
-                trial, failure=(ClusterError.exit_code, f"{reason}; given up for now, the same command tries it again")
-            )
-        )
-
-    def restarted(self, number: int, reason: str) -> None:
-        trial = self.trials[number]
-        self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
-        self._put(replace(trial, restarts=trial.restarts + 1))
+        if reason == SPOILT:  # no fault of this trial, nor of a machine
+            self._put(trial)
+            return
+        self._tries[number] = self._tries.get(number, 0) + 1
+        if self._tries[number] <= _MAX_RESTARTS:
+            self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
+            self._put(replace(trial, restarts=trial.restarts + 1))
+            return
+        text = f"{reason}; given up after {_MAX_RESTARTS} restarts, the same command tries it again"
+        self._settle(replace(trial, failure=(ClusterError.exit_code, text)))
 
     def tick(self) -> bool:
         if self.stop and not self._mark.exists():
@@ -132,22 +137,21 @@ class Sweep:
 
     def conclude(self) -> int:
         """Write what the sweep came to; the exit code. Raises Interrupted."""
-        self.over = schedule.next_leg(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
+        ended = schedule.next_leg(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
+        to_try_again = [t.failure[0] for t in self.trials if t.failure and record.retried(t).failure is None]
+        self.over = ended and not to_try_again
         self.close("done" if self.over else "interrupted")
         self._show(self)
         self._tell_tensorboard()
         _report(self.out)
-        if not self.over:
+        if not ended:
             if job():
                 files.write_text(self.out / "requeue", f"{this_start()}\n")
             raise Interrupted(
                 f"stopped; what was trained is kept in {self.prepared.options.out}, and the same command continues"
             )
-        failed = [trial for trial in self.trials if trial.failure]
-        if failed and len(failed) == len(self.trials):
-            assert failed[0].failure
-            return failed[0].failure[0]
-        return 0
+        codes = to_try_again or [trial.failure[0] for trial in self.trials if trial.failure]
+        return codes[0] if codes and (to_try_again or len(codes) == len(self.trials)) else 0
 
     def _tell_tensorboard(self) -> None:
         """Each trial's values beside its last metrics, for TensorBoard's page of hyperparameters."""
@@ -181,7 +185,7 @@ class Sweep:
         place = record.folder(self.out, trial)
         return Work(
             name=f"{self.out.name}/{trial.name}", run=str(place), config=configuration.dump(config), until=trial.steps(trial.until),
-            workers=self.takes.workers, allow_change=bool(trial.lineage), stop=str(self._mark),
+            workers=self.takes.workers, gpus=bool(self.takes.gpus), allow_change=bool(trial.lineage), stop=str(self._mark),
         )  # fmt: skip
 
     def _exchange(self, exchange: schedule.Exchange) -> None:
@@ -238,6 +242,14 @@ def adopt(member: Path, donor: Path, step: int) -> None:
     beside.rename(target)
     files.sync_folder(target.parent)
     shutil.rmtree(own, ignore_errors=True)
+
+
+def recover(out: Path) -> None:
+    """Put back what a kill in the middle of `adopt` left aside."""
+    for own in out.glob("trials/t*/checkpoints/.step-*.own"):
+        target = own.with_name(own.name.removeprefix(".").removesuffix(".own"))
+        if not target.exists():
+            own.rename(target)
 
 
 def _link(source: str, target: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ class Prepared:
 
 def prepare(options: Options) -> Prepared:
     """Raises what is wrong with the command, the space or the data, before anything is written or started."""
+    if lacking := [name for name in ("ray", "optuna", "pandas", "pyarrow") if find_spec(name) is None]:
+        raise ConfigError(f"a sweep needs {', '.join(lacking)}, not installed here: pip install 'collagan_dist[sweep]'")
     data = options.data if "://" in options.data else str(Path(options.data).absolute())  # trials run in other folders
     base = configuration.load_config(options.config, options.model, options.sets, data)
     if base.model.name == "sii":
@@ -84,7 +87,7 @@ def prepare(options: Options) -> Prepared:
     total = steps * base.schedule.batch
     trials = _trials(options, space)
     plan = Plan(space, trials, total, _rungs(space.tree, total), base.seed, options.seeds)
-    for values in ({}, *space.grid()) if space.tree.search == "grid" else ({},):
+    for values in ({}, *space.corners()):
         batch = space.config(values).schedule.batch
         order.check_batch(samples, batch, World(size=options.takes.workers), base.runtime.accumulate)
     return Prepared(options, base, manifest, plan)

@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,13 +41,14 @@ def _own() -> Iterator[Any]:
     os.environ.setdefault(
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
     )  # Ray's name for: no other hosts, so listen on loopback alone
+    os.environ.pop("RAY_ADDRESS", None)
     ray = _library()
     _sweep_up()
     with tempfile.TemporaryDirectory(
         prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:  # short: sockets lie below
         _connect(
-            ray, num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
+            ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
             _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it
         )  # fmt: skip
         try:
@@ -64,6 +65,8 @@ def joined(address: str) -> Iterator[Any]:
     try:
         if address != "auto":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
+            if not port.isdigit():
+                raise ConfigError(f"--ray {address}: give HOST:PORT, or auto")
             socket.create_connection((host, int(port)), timeout=_REACH).close()
             reached = True
         _connect(ray, address=address)
@@ -72,14 +75,14 @@ def joined(address: str) -> Iterator[Any]:
             f"--ray {address}: the cluster asks for its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
             f"to what its head node has ({str(error).splitlines()[0]})"
         ) from None
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError) as error:
         if reached:
             raise ClusterError(
                 f"--ray {address}: what answers there does not let this process in: RAY_AUTH_TOKEN (or the file RAY_AUTH_TOKEN_PATH) is not the "
-                f"token of that cluster, it runs another version of Ray, or it is no Ray cluster ({str(error).splitlines()[0]})"
+                f"token of that cluster, it runs another version of Ray, or it is no Ray cluster ({' '.join(str(error).split())})"
             ) from None
         raise _nobody(address, error) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
         raise _nobody(address, error) from None
     try:
         yield ray
@@ -98,8 +101,9 @@ def _sweep_up() -> None:
     """Remove what killed processes left of their clusters."""
     for path in Path("/tmp").glob(f"{_FOLDER}*"):
         process = path.name.removeprefix(_FOLDER).partition("-")[0]
-        if not Path("/proc", process).exists() and path.stat().st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # another start sweeps, too
+            if not Path("/proc", process).exists() and path.stat().st_uid == os.geteuid():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _connect(ray: Any, **options: Any) -> None:

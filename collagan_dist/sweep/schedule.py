@@ -80,10 +80,6 @@ def next_leg(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done
     return _confirmation(plan, trials)
 
 
-def finished(plan: Plan, trial: Trial) -> bool:
-    return trial.has(plan.total)
-
-
 def best(plan: Plan, trials: Sequence[Trial]) -> Trial | None:
     """Of those that were trained furthest, the one whose metric is best."""
     scored = [trial for trial in trials if trial.role != "confirm" and trial.reached and _alive(trial)]

@@ -10,7 +10,7 @@ import pytest
 
 from collagan_dist.errors import DataError
 from collagan_dist.sweep import record
-from collagan_dist.sweep.driver import adopt
+from collagan_dist.sweep.driver import adopt, recover
 from collagan_dist.sweep.record import Trial
 
 TRIAL = Trial(
@@ -60,7 +60,7 @@ def test_what_is_none_of_ours_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="trials are missing"):
         record.read(tmp_path)
     (tmp_path / "trials/t002/trial.json").write_text('{"number": 2}')
-    with pytest.raises(DataError, match=r"t002/trial\.json: is no trial of a sweep .* remove its folder"):
+    with pytest.raises(DataError, match=r"t002/trial\.json: is no trial of a sweep .* give another --out"):
         record.read(tmp_path)
 
 
@@ -75,3 +75,12 @@ def test_another_runs_checkpoint_takes_the_place_of_ones_own(tmp_path: Path) -> 
         assert (tmp_path / "mine/checkpoints/step-00000008/weights").read_text() == "theirs"
     (only,) = (tmp_path / "mine/checkpoints").iterdir()
     assert (only / "weights").stat().st_nlink == 2 and (tmp_path / "theirs/checkpoints/step-00000008/weights").exists()
+
+
+def test_an_exchange_that_was_killed_between_its_renames_is_taken_back(tmp_path: Path) -> None:
+    """Else the member would have to go back to an older checkpoint, or to none."""
+    aside = tmp_path / "trials/t000/checkpoints/.step-00000008.own"
+    aside.mkdir(parents=True)
+    (aside / "weights").write_text("mine")
+    recover(tmp_path)
+    assert (tmp_path / "trials/t000/checkpoints/step-00000008/weights").read_text() == "mine"
