@@ -1,4 +1,4 @@
-"""Ray Tune as the one that places legs, watches over them and starts those anew that the cluster took away.
+"""Ray Tune as the one that places legs, keeps processes for the next ones, and says what the cluster took away.
 
 Which leg comes next is asked of the sweep (a Tune searcher that hands out work, never a point twice), so Tune's own state is of no
 use to anybody and is never read: it lies in OUT/.tune and goes with the start that made it.

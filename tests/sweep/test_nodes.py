@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,38 @@ def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch
         starts = sweep.starts(number)
         assert [name for name, _ in starts] == ["start"] + ["resume"] * int(row["restarts"])
         assert all(step > 0 for name, step in starts if name == "resume")  # nothing older than a checkpoint was lost
+
+
+HOLDER = """
+import ray, sys, time
+ray.init(address=sys.argv[1], log_to_driver=False)
+hold = ray.remote(num_cpus=1)(lambda file: open(file, "w").close() or time.sleep(600))
+ray.get(hold.remote(sys.argv[2]))
+"""
+
+
+def test_a_sweep_that_waits_for_room_ends_when_asked(
+    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else has the cluster: nothing runs that would have to save."""
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    with (
+        ray_cluster(1) as (address, _),
+        left_alone(subprocess.Popen([sys.executable, "-c", HOLDER, address, tmp_path / "held"])) as holder,
+    ):
+        sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--ray", address)
+        sweep.log.touch()
+        sweep.until(holder, (tmp_path / "held").exists)
+        with left_alone(sweep.start()) as process:
+            sweep.until(process, (sweep.trial(0) / "trial.json").exists)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(40) == 75, sweep.log.read_text()
+        assert not (sweep.trial(0) / "checkpoints").exists()
+        holder.kill()
+        holder.wait()
+        sweep.run()
+    assert [row["status"] for row in sweep.rows()] == ["done"] * 2
 
 
 def on_node(node: int) -> int | None:
