@@ -76,9 +76,10 @@ begin() {
 
 # Ray's own end, then that of whatever still writes into its folder: workers, what trials started.
 finish() {
-    local i pid left
+    local i pid left patience=50
+    [ -z "$told" ] || patience=10
     kill -TERM "$ray" 2>/dev/null
-    for ((i = 0; i < 50; i++)); do
+    for ((i = 0; i < patience; i++)); do
         kill -0 "$ray" 2>/dev/null || break
         sleep 0.1
     done

@@ -127,7 +127,7 @@ class Sweep:
 
     def ended(self, state: str) -> Job:
         """The job, which must end so and leave neither processes nor folders."""
-        job = self.cluster.wait(self.job)
+        job = self.cluster.wait(self.job, 240)
         assert job.state == state, self.log()
         for node in self.cluster.with_power:
             processes = self.cluster.on(node, "ps", "axww", "-o", "args=")

@@ -1,18 +1,62 @@
-"""Recipes of cluster/ that Ray reads are such that it takes them."""
+"""cluster/ray.yaml: what Ray's cluster launcher takes, and that nobody gets into such a cluster without its token."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 import yaml
 
 from tests.conftest import ROOT
 
 
-def test_the_cluster_launcher_takes_ray_yaml() -> None:
-    """By Ray's own schema; the token is on, the dashboard on loopback, statistics off, on every node."""
-    from ray.autoscaler._private.util import prepare_config, validate_config
+@pytest.fixture
+def launcher() -> dict[str, Any]:
+    """The file as `ray up` reads it, with Ray's own defaults for its provider."""
+    pytest.importorskip("ray")
+    from ray.autoscaler._private.util import prepare_config
 
-    config = yaml.safe_load((ROOT / "cluster/ray.yaml").read_text())
-    validate_config(prepare_config(config))
-    starts = [config[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker")]
-    assert all("RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0" in line for line in starts)
-    assert "--dashboard-host=127.0.0.1" in starts[0]
+    return prepare_config(yaml.safe_load((ROOT / "cluster/ray.yaml").read_text()))
+
+
+def test_ray_takes_it(launcher: dict[str, Any]) -> None:
+    from ray.autoscaler._private.util import validate_config
+
+    validate_config(launcher)
+    assert launcher["max_workers"] == len(launcher["provider"]["worker_ips"])
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(launcher | {"max_worker": 3})
+
+
+def test_every_start_has_a_token_and_tells_nobody(launcher: dict[str, Any]) -> None:
+    starts = [
+        command
+        for role in ("head", "worker")
+        for command in launcher[f"{role}_start_ray_commands"]
+        if "ray start" in command
+    ]
+    assert ["--head" in command for command in starts] == [True, False]
+    for command in starts:
+        assert command.startswith("export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ")
+        assert "--disable-usage-stats" in command and "RAY_AUTH_TOKEN=" not in command
+    assert "--dashboard-host=127.0.0.1" in starts[0] and "without_client_server" in starts[0]
+    assert "RAY_enable_autoscaler_v2=0" in starts[0]  # the other one never starts the workers
+
+
+def test_what_it_copies_is_there(launcher: dict[str, Any]) -> None:
+    mounts = launcher["file_mounts"]
+    assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
+    project = Path(ROOT, mounts["~/collagan"])
+    assert {"pyproject.toml", "constraints.txt", "collagan_dist"} <= {path.name for path in project.iterdir()}
+
+
+def test_the_hook_leaves_out_the_client_server(launcher: dict[str, Any]) -> None:
+    from ray._private.parameter import RayParams
+
+    from collagan_dist.sweep.ray_start import without_client_server
+
+    params = RayParams(object_manager_port=7000)
+    params.ray_client_server_port = 10001  # what `ray start` takes where grpcio is installed
+    without_client_server(params, True)
+    assert params.ray_client_server_port is None and params.object_manager_port == 7000
