@@ -55,7 +55,9 @@ class Takes:
         return self if self.gpus is not None else replace(self, gpus=1.0 if ray.cluster_resources().get("GPU") else 0.0)
 
     def __str__(self) -> str:
-        each = f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+        each = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}" + (
+            f" and {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else ""
+        )
         return f"{self.workers} workers of {each} each" if self.workers > 1 else f"one worker of {each}"
 
     def fit(self, nodes: list[dict[str, float]]) -> int:
