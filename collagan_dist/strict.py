@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -36,8 +36,8 @@ def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines |
 def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
     path = tuple(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
-    if path and isinstance(error["input"], dict) and (named := re.match(r"(\w+): ", text)):
-        path, text = (*path, named[1]), text[named.end() :]  # a section's own check names its key
+    if isinstance(error["input"], dict) and (named := re.match(r"([\w.]+): ", text)):
+        path, text = (*path, *named[1].split(".")), text[named.end() :]  # a section's own check names its key
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = line if isinstance(line, str) else f"{where}:{line}" if line else where
     key = ".".join(path)
@@ -58,13 +58,18 @@ def _hint(model: type[BaseModel], path: tuple[str, ...]) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    here: Any = model
     for key in path:
-        field = model.model_fields.get(key)
-        child = field.annotation if field else None
-        if not (isinstance(child, type) and issubclass(child, BaseModel)):
-            return []
-        model = child
-    return list(model.model_fields)
+        if get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
+            field = here.model_fields.get(key) if _is_model(here) else None
+            here = field.annotation if field else None
+    return list(here.model_fields) if _is_model(here) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
