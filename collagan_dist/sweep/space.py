@@ -22,8 +22,9 @@ METRICS: dict[str, tuple[str, str]] = {
     "landmark_error": ("min", "landmarks"), "landmark_error_hole": ("min", "landmarks"),
 }  # fmt: skip
 # What changes nothing of what is learned, or changes what trials are compared on or how far they go.
-_NOT_SEARCHED = ("data.shards", "data.cache", "data.split", "data.threads", "runtime", "checkpoint", "evaluate", "log", "seed", "hole",
-                 "deterministic", "schedule.steps", "schedule.epochs")  # fmt: skip
+_NOT_SEARCHED = ("data.shards", "data.cache", "data.split", "data.threads", "data.max_damaged", "data.image_size", "data.face_square",
+                 "model.name", "model.tasks", "runtime", "checkpoint", "evaluate", "log", "seed", "hole", "deterministic", "schedule.steps",
+                 "schedule.epochs")  # fmt: skip
 _CHANGED_ON_THE_WAY = ("loss.", "optim.")  # what a run can change between two of its steps
 
 Pair = tuple[float, float]
@@ -59,8 +60,10 @@ class Domain(Section):
 
     @model_validator(mode="after")
     def _one(self) -> Domain:
-        if len(self.model_fields_set) != 1:
+        if len(self.model_fields_set) != 1 or all(getattr(self, name) is None for name in self.model_fields_set):
             raise ValueError(f"needs exactly one of {', '.join(Domain.model_fields)}")
+        if twice := [value for n, value in enumerate(self.choice or ()) if value in (self.choice or ())[:n]]:
+            raise ValueError(f"choice: {twice[0]!r} is given twice")
         if (pair := self.uniform or self.loguniform or self.integers) and not pair[0] < pair[1]:
             raise ValueError(f"[{pair[0]:g}, {pair[1]:g}] is no range: the first value must be below the second")
         if self.loguniform and self.loguniform[0] <= 0:
@@ -139,7 +142,8 @@ class Space:
         tree = _copy(self.base)
         for key, value in {**values, **more}.items():
             _put(tree, key, value)
-        return validate(tree, f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}")
+        lines: dict[tuple[str, ...], int | str] = {tuple(key.split(".")): self._place(key) for key in values}
+        return validate(tree, f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}", lines)
 
     def starts(self) -> list[tuple[str, dict[str, Any]]]:
         """(role, values) of what is tried before anything is searched: the paper's λ (section 4.2), and the base configuration's."""
@@ -170,8 +174,9 @@ class Space:
             if domain.simplex is not None:
                 if len(keys) < 2:
                     self._refuse(
-                        pattern, "a simplex needs at least two keys; name them by one `*`, as loss.weights.*.adv"
-                    )
+                        pattern, "a simplex needs at least two keys, named by `*` as in loss.weights.*.adv; of this model there is one: "
+                        "leave it out, or give it another domain",
+                    )  # fmt: skip
                 yield Simplex(tuple(keys), domain.simplex)
                 continue
             for key in keys:
@@ -197,9 +202,9 @@ class Space:
                 )
         for metric in self.metrics:
             if METRICS[metric][1] not in base.model.tasks:
-                raise ConfigError(
-                    f"{self.where}: metric {metric} is of {METRICS[metric][1]}, and the model has no such task"
-                )
+                has = ", ".join(name for name, (_, task) in METRICS.items() if task in base.model.tasks)
+                raise ConfigError(f"{self.where}:{self._lines.get(('metric',), 1)}: metric: {metric} is of {METRICS[metric][1]}, and the model has "
+                                  f"no such task; it has {has or 'none that is known'}")  # fmt: skip
         if self.tree.search == "grid":
             for dimension in self.dimensions:
                 if not isinstance(dimension, Choice):
@@ -213,11 +218,14 @@ class Space:
             yield from dimension.ends()
 
     def _refuse(self, key: str, why: str) -> None:
-        line = next(
-            (n for path, n in self._lines.items() if path[0] == "space" and len(path) == 2 and _matches(path[1], key)),
-            None,
-        )
-        raise ConfigError(f"{self.where}{f':{line}' if line else ''}: {key}: {why}")
+        raise ConfigError(f"{self._place(key)}: {key}: {why}")
+
+    def _place(self, key: str) -> str:
+        """File and line that speak of a key; the last of several."""
+        lines = [
+            n for path, n in self._lines.items() if path[0] == "space" and len(path) == 2 and _matches(path[1], key)
+        ]
+        return f"{self.where}:{lines[-1]}" if lines else self.where
 
 
 def read_space(source: str, base: Config) -> Space:
