@@ -54,11 +54,14 @@ class Interval:
     def params(self, values: Values) -> dict[str, Any] | None:
         """What a sampler would have had to draw; None for values that are outside."""
         value = values[self.key]
-        return {self.key: value} if self.low <= value <= self.high else None
+        if not self.low <= value <= self.high or (self.whole and value != int(value)):
+            return None
+        return {self.key: int(value) if self.whole else value}
 
     def plainly(self, values: Values) -> tuple[Values, dict[str, BaseDistribution]]:
         """The values themselves, the nearest inside, with what they are distributed like."""
-        return {self.key: min(self.high, max(self.low, values[self.key]))}, self.distributions()
+        inside = min(self.high, max(self.low, values[self.key]))
+        return {self.key: round(inside) if self.whole else inside}, self.distributions()
 
     def moved(self, values: Values, rng: np.random.Generator) -> Values:
         """A step up or down: by a factor, or on a linear scale by as much of the range; inside it."""
@@ -97,17 +100,19 @@ class Choice:
         return {self.key: json.loads(params[self.key])}
 
     def params(self, values: Values) -> dict[str, Any] | None:
-        return {self.key: json.dumps(values[self.key])} if values[self.key] in self.choices else None
+        place = self._place(values)  # its own way of writing: a configuration has 100.0 where 100 is the choice
+        return None if place is None else {self.key: json.dumps(self.choices[place])}
 
     def plainly(self, values: Values) -> tuple[Values, dict[str, BaseDistribution]]:
-        value = values[self.key] if values[self.key] in self.choices else self.choices[0]
-        return {self.key: json.dumps(value)}, self.distributions()
+        return {self.key: json.dumps(self.choices[self._place(values) or 0])}, self.distributions()
 
     def moved(self, values: Values, rng: np.random.Generator) -> Values:
         """A neighbour in the order in which the values are given."""
-        place = self.choices.index(values[self.key]) if values[self.key] in self.choices else 0
-        place += 1 if rng.integers(2) else -1
+        place = (self._place(values) or 0) + (1 if rng.integers(2) else -1)
         return {self.key: self.choices[min(len(self.choices) - 1, max(0, place))]}
+
+    def _place(self, values: Values) -> int | None:
+        return self.choices.index(values[self.key]) if values[self.key] in self.choices else None
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,8 @@ class Simplex:
         return {**values, self.keys[-1]: max(0.0, left)}
 
     def params(self, values: Values) -> dict[str, Any] | None:
-        if not math.isclose(sum(values[key] for key in self.keys), self.total, rel_tol=1e-6):
+        shares = [values[key] for key in self.keys]
+        if min(shares) < 0 or not math.isclose(sum(shares), self.total, rel_tol=1e-6):
             return None
         left, params = self.total, {}
         for number, key in enumerate(self.keys[:-1]):
@@ -158,8 +164,11 @@ class Simplex:
         return inside, {key: FloatDistribution(0.0, self.total) for key in self.keys}
 
     def moved(self, values: Values, rng: np.random.Generator) -> Values:
-        """Every value by a factor of its own, then to the same total."""
-        moved = [values[key] * (_STEP if rng.integers(2) else 1 / _STEP) for key in self.keys]
+        """Every value by a factor of its own, not all by the same, then to the same total."""
+        up = rng.integers(2, size=len(self.keys))
+        if up.min() == up.max():  # would be undone by the total
+            up[rng.integers(len(self.keys))] ^= 1
+        moved = [values[key] * _STEP ** (1 if one else -1) for key, one in zip(self.keys, up, strict=True)]
         whole = sum(moved)
         return (
             {key: self.total * value / whole for key, value in zip(self.keys, moved, strict=True)}
