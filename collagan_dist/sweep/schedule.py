@@ -212,15 +212,25 @@ _GOALS: dict[str, Callable[[Plan, Sequence[Trial]], dict[int, int]]] = {
 
 def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done"]:
     """The paper's λ and the best of the search once more, with other seeds: a winner is partly lucky."""
-    if not to_confirm(plan, trials):
+    pair = to_confirm(plan, trials)
+    if not pair:
         return DONE
-    again = [trial for trial in trials if trial.role == "confirm"]
+    values = [one.values for one in pair]
+    again = [trial for trial in trials if trial.role == "confirm" and trial.values in values]
     due = [trial for trial in again if _alive(trial) and not trial.running and not trial.has(plan.total)]
     if due:
         return Leg(due[0].number, plan.total)
-    if len(again) < 2 * plan.confirm:
+    if unconfirmed(plan, trials):
         return Leg(len(trials), plan.total)
     return WAIT if any(trial.running for trial in again) else DONE
+
+
+def unconfirmed(plan: Plan, trials: Sequence[Trial]) -> tuple[dict[str, Any], int] | None:
+    """(values, seed) of the next run that confirms and that no trial is yet; a sweep that grew may have another best one than before."""
+    begun = [(trial.values, trial.seed) for trial in trials if trial.role == "confirm"]
+    seeds = range(plan.seed + 1, plan.seed + 1 + plan.confirm)
+    wanted = [(one.values, seed) for seed in seeds for one in to_confirm(plan, trials) or ()]
+    return next((one for one in wanted if one not in begun), None)
 
 
 def to_confirm(plan: Plan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
