@@ -42,6 +42,8 @@ def propose(
     """(values, notes of the sampler) of search trial `number`, of `trials` in all."""
     if space.tree.search == "grid":
         return space.grid()[number], {}
+    if space.tree.search == "random":
+        told = ()  # it learns nothing
     study = _study(space, int(rng(seed, number).integers(2**31)), trials, told)
     with _quiet():
         trial = study.ask(distributions(space))
