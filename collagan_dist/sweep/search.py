@@ -47,7 +47,9 @@ def propose(
     study = _study(space, int(rng(seed, number).integers(2**31)), trials, told)
     with _quiet():
         trial = study.ask(distributions(space))
-    notes = {key: value for key, value in study.trials[-1].system_attrs.items() if key != "fixed_params"}
+    notes = {
+        key: value for key, value in study.get_trials(deepcopy=False)[-1].system_attrs.items() if key != "fixed_params"
+    }
     return _values(space, trial.params), notes
 
 
@@ -121,7 +123,8 @@ def _sampler(search: str, seed: int, trials: int) -> optuna.samplers.BaseSampler
     import optuna
 
     if search == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+        # A trial without metrics counts as a bad one: what runs beside is not proposed again, what was stopped early is no loss.
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     if search == "nsga2":
         low, high = _POPULATION
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=min(high, max(low, trials // 4)))
