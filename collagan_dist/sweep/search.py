@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
 _POPULATION = (4, 50)  # of NSGA-II: a quarter of the trials, within these
+_ATTEMPTS = 20  # to propose what was not tried yet; a space of a few choices may have nothing else
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,18 @@ def propose(
     """(values, notes of the sampler) of search trial `number`, of `trials` in all."""
     if space.tree.search == "grid":
         return space.grid()[number], {}
+    tried = [one.values for one in told]
     if space.tree.search == "random":
         told = ()  # it learns nothing
-    study = _study(space, int(rng(seed, number).integers(2**31)), trials, told)
-    with _quiet():
-        trial = study.ask(distributions(space))
-    notes = {
-        key: value for key, value in study.get_trials(deepcopy=False)[-1].system_attrs.items() if key != "fixed_params"
-    }
-    return _values(space, trial.params), notes
+    for attempt in range(_ATTEMPTS):
+        study = _study(space, int(rng(seed, number, attempt).integers(2**31)), trials, told)
+        with _quiet():
+            trial = study.ask(distributions(space))
+        values = _values(space, trial.params)
+        if values not in tried:  # the same again would be the same run: nsga2's children are often a parent's copy
+            break
+    attributes = study.get_trials(deepcopy=False)[-1].system_attrs
+    return values, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
 
 def importance(space: Space, told: Sequence[Told]) -> dict[str, dict[str, float]]:
