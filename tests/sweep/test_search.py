@@ -115,6 +115,22 @@ def test_random_does_not_depend_on_what_is_told() -> None:
     assert search.propose(where, 3, 5, 40, told) == search.propose(where, 3, 5, 9, ())
 
 
+def test_nothing_is_tried_twice() -> None:
+    """A run of the same values would be the same run. Few choices are all tried before one comes again; then it does come."""
+    for kind in ("random", "tpe"):
+        where = space(
+            f"metric: psnr\nsearch: {kind}\nspace: {{loss.adv: {{choice: [ns, minmax]}}, model.patch: {{choice: [94, 70]}}}}"
+        )
+        told = searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
+        assert len({json.dumps(one.values) for one in told[:4]}) == len({json.dumps(one.values) for one in told}) == 4
+    where = space(
+        "metric: [psnr, landmark_error]\nsearch: nsga2\nspace: {loss.weights.inpainting.*: {uniform: [0, 1]}}"
+    )
+    for seed in range(3):
+        told = searched(where, seed, 40, lambda values: (values[REC], values["loss.weights.inpainting.adv"]))
+        assert len({json.dumps(one.values) for one in told}) == 40
+
+
 def test_a_grid_is_walked_through() -> None:
     where = space(
         "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2]}}"
