@@ -43,7 +43,7 @@ def test_command(page: str, command: str) -> None:
     elif words[0] == "torchrun":
         words = ["collagan", *words[words.index("collagan_dist") + 1 :]]
     if (
-        len(words) < 3 or words[2:3] == ["RECIPE"] or "COMMAND" in words
+        len(words) < 3 or words[1:3] in (["pack", "RECIPE"], ["sweep", "CONFIG"]) or "COMMAND" in words
     ):  # `collagan pack` as a name, or with a placeholder
         assert words[1] in COMMANDS or "COMMAND" in words
         return
@@ -52,6 +52,8 @@ def test_command(page: str, command: str) -> None:
     args = parser().parse_args(words[1:])
     if args.command == "train":
         assert args.config in presets() or args.config.endswith(".yaml")
+    if args.command == "sweep":
+        assert args.config in presets() and (ROOT / args.space).exists()
     if args.command == "pack":
         assert (ROOT / args.recipe).exists()
 

@@ -11,7 +11,10 @@ EXAMPLE = "collagan report runs/demo"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", help="run folders, several are compared; or the folder of a reproduction"
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="run folders, several are compared; or the folder of a reproduction or of a sweep",
     )
     parser.add_argument("--out", help="file to write (default: report.html in the run folder, or beside several)")
 

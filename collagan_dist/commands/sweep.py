@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collagan_dist.sweep.driver import Options, Prepared
+    from collagan_dist.sweep.prepare import Options, Prepared
 
 HELP = "search loss weights, or any other key, by trials over a Ray cluster; the same command continues"
 EXAMPLE = """collagan sweep stable --space cluster/sweep.yaml --data packed/celeba --out sweeps/lambda --trials 32
@@ -57,7 +57,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.runtime.preempt import StopRequest
-    from collagan_dist.sweep.driver import Options, prepare
+    from collagan_dist.runtime.world import job
+    from collagan_dist.sweep.prepare import Options, prepare
     from collagan_dist.sweep.tuner import Takes
 
     options = Options(
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.dry_run:
         _dry_run(prepare(options))
         return None
-    with StopRequest() as stop:
+    with StopRequest(by_launcher=bool(job())) as stop:
         from collagan_dist.commands.sweep_screen import Screen
         from collagan_dist.sweep.driver import sweep
 
@@ -79,8 +80,11 @@ def run(args: argparse.Namespace) -> int | None:
 
 def _dry_run(prepared: Prepared) -> None:
     from collagan_dist.sweep import schedule, search
+    from collagan_dist.sweep.prepare import check_owner, continued
     from collagan_dist.yaml_strict import dump
 
+    check_owner(prepared.options.out)
+    continued(prepared)
     plan = prepared.plan
     space = plan.space
     for role, values in space.starts():

@@ -39,7 +39,7 @@ class Screen:
         now = time.monotonic()
         news, self._said = sweep.log[self._said :], len(sweep.log)
         for text in news:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         if now - self._shown < _EVERY and not news:
             return
         self._shown = now
@@ -62,9 +62,11 @@ def headline(sweep: Sweep) -> str:
     from collagan_dist.sweep import results, schedule
 
     plan, trials = sweep.plan, sweep.trials
-    states = [results.status(plan, trial, over=False) for trial in trials]
+    states = [results.status(plan, trial, sweep.over) for trial in trials]
     counts = [
-        f"{states.count(state)} {state}" for state in ("done", "running", "paused", "failed") if states.count(state)
+        f"{states.count(state)} {state}"
+        for state in ("done", "running", "paused", "stopped", "failed")
+        if states.count(state)
     ]
     again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
     parts = [f"{len(trials)} of {plan.trials + again} trials begun: {', '.join(counts) or 'none runs yet'}"]
@@ -119,11 +121,11 @@ def _chosen(sweep: Sweep) -> list[Trial]:
 
 
 def _short(keys: tuple[str, ...]) -> dict[str, str]:
-    """Keys by as few of their last words as tell them apart."""
+    """Keys by as few of their last words, two at least, as tell them apart."""
     names = {}
     for key in keys:
         words = key.split(".")
-        for count in range(1, len(words) + 1):
+        for count in range(min(2, len(words)), len(words) + 1):
             names[key] = ".".join(words[-count:])
             if sum(other.endswith(f".{names[key]}") or other == names[key] for other in keys) == 1:
                 break

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import pictures, summary, tables
+from collagan_dist.report import formats, pictures, sensitivity, summary, sweep_words, tables
 from collagan_dist.report.charts import Chart, comparison_charts, eval_charts, train_charts
 from collagan_dist.report.reproduction import is_reproduction, read_reproduction
 from collagan_dist.report.run_folder import Run, read_run
+from collagan_dist.report.sweep import Sweep, is_sweep, read_sweep
 
 _HERE = Path(__file__).parent
 
@@ -40,19 +41,19 @@ class Plot:
 
 
 def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
-    """Write one page about the run folders `paths`, or about one reproduction, and return where it is.
+    """Write one page about the run folders `paths`, or about one reproduction or sweep, and return where it is.
 
     Without `out`: report.html in the run folder, or in the folder that several runs share.
     """
     folders = list(dict.fromkeys(Path(path).resolve() for path in paths))
     if not folders:
         raise DataError("No run folder was named. Name at least one folder that holds a config.yaml.")
-    if reproductions := [folder for folder in folders if is_reproduction(folder)]:
-        if len(folders) > 1:
-            raise DataError(
-                f"{reproductions[0]}: is a reproduction, which is shown on a page of its own. Name it alone."
-            )
-        text = _render_reproduction(reproductions[0])
+    pages = ((is_reproduction, "a reproduction", _render_reproduction), (is_sweep, "a sweep", _render_sweep))
+    alone = [(folder, what, render) for found, what, render in pages for folder in folders if found(folder)]
+    if alone and len(folders) > 1:
+        raise DataError(f"{alone[0][0]}: is {alone[0][1]}, which is shown on a page of its own. Name it alone.")
+    if alone:
+        text = alone[0][2](folders[0])
     else:
         text = _render([read_run(folder) for folder in folders], _names(folders))
     target = _target(folders, out)
@@ -94,13 +95,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _fill(**content: Any) -> str:
-    """page.html with its content."""
+    """page.html with its content; what it shows one of, and is not named, is none."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(_HERE)
     env = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    content = {"runs": [], "comparison": None, "reproduction": None, "sweep": None, **content}
     return env.get_template("page.html").render(**content, written=datetime.now().strftime("%Y-%m-%d %H:%M"))
 
 
@@ -115,14 +117,87 @@ def _render_reproduction(folder: Path) -> str:
             raise DataError(
                 f"{path}: cannot be shown ({error}); remove it and run `collagan reproduce` again"
             ) from None
-    return _fill(title=found.name, runs=[], comparison=None, reproduction=found, figures=figures)
+    return _fill(title=found.name, reproduction=found, figures=figures)
+
+
+def _render_sweep(folder: Path) -> str:
+    found = read_sweep(folder)
+    figures, notes = _sweep_figures(found)
+    return _fill(title=found.name, sweep=_sweep_view(found, notes), figures=figures)
+
+
+def _sweep_view(found: Sweep, notes: Sequence[str]) -> dict[str, Any]:
+    from collagan_dist.report import sweep_parallel, sweep_plots
+
+    main, others = found.main, found.metrics[1:]
+    depends = [sensitivity.sensitivity(found, key, main) for key in found.keys]
+    depends = [one for one in depends if one.points]
+
+    def ways(metric: Any, uid: str) -> list[Any]:
+        return [sweep_plots.history(found, metric, f"{uid}h"), sweep_plots.curves(found, metric, f"{uid}c")]
+
+    return {
+        "name": found.name,
+        "about": found.about,
+        "state": sweep_words.state(found),
+        "headline": sweep_words.headline(found),
+        "cards": sweep_words.cards(found),
+        "main": formats.metric_label(main.name),
+        "stopped": any(trial.status == "stopped" for trial in found.trials),
+        "repeated": len(found.searched) < len(found.trials),
+        "plots": _shown(ways(main, "m0")),
+        "more_plots": _shown(drawn for i, metric in enumerate(others, 1) for drawn in ways(metric, f"m{i}")),
+        "parallel": next(iter(_shown([sweep_parallel.parallel(found, "par")])), None),
+        "sensitivity": _shown(sweep_plots.key_scatter(found, one, f"k{i}") for i, one in enumerate(depends)),
+        "verdict": sensitivity.verdict(depends, found),
+        "fronts": _shown(sweep_plots.pareto(found, main, metric, f"f{i}") for i, metric in enumerate(others)),
+        "importance": sweep_words.importance(found),
+        "best": sweep_words.best_table(found),
+        "command": sweep_words.command(found),
+        "failed": sweep_words.failed_table(found),
+        "table": sweep_words.trials_table(found),
+        "notes": [*found.notes, *notes],
+        "settings": sweep_words.settings_table(found),
+        "space": sweep_words.space_table(found),
+    }
+
+
+def _shown(drawings: Iterable[Any]) -> list[Any]:
+    """Those that there are, with their SVG as it is: matplotlib's own output, whose texts it escapes itself."""
+    from markupsafe import Markup
+
+    return [replace(drawing, svg=Markup(drawing.svg)) for drawing in drawings if drawing is not None]
+
+
+def _sweep_figures(found: Sweep) -> tuple[list[Figure], list[str]]:
+    """The last grids of the best trial and of the paper's; what is missing is left out, what is damaged a note."""
+    figures: list[Figure] = []
+    notes: list[str] = []
+    best, paper = found.best_trial, found.paper_trial
+    named = [(best, "the best")] if best is not None else []
+    named += [(paper, "the paper's λ")] if paper is not None and paper is not best else []
+    for trial, what in named:
+        folder = found.folder(trial)
+        if not (folder / "config.yaml").is_file():
+            continue
+        try:
+            run = read_run(folder)
+        except DataError as error:
+            notes.append(f"The pictures of trial {trial.number} are left out: {error}")
+            continue
+        figure = _grid(run, *run.grids[-1], limit=pictures.LARGE) if run.grids else None
+        if figure is not None:
+            name = f"Trial {trial.number}, {what}"
+            figures.append(replace(figure, caption=f"{name}: {figure.caption.lower()}", alt=f"{name}. {figure.alt}"))
+        elif run.grids:
+            notes += [note for note in run.log.notes if "cannot be shown" in note]
+    return figures, notes
 
 
 def _render(runs: Sequence[Run], names: Sequence[str]) -> str:
     several = len(runs) > 1
     return _fill(
         title=f"Comparison of {len(runs)} runs" if several else names[0],
-        reproduction=None,
         runs=[_run_view(run, name, f"r{index}") for index, (run, name) in enumerate(zip(runs, names, strict=True))],
         comparison=_comparison_view(runs, names) if several else None,
     )

@@ -1,12 +1,13 @@
 """A leg of a trial, where Ray has placed it: `train()` on one rank in this process, or on several, each an actor of its own.
 
 All ranks lie in the one placement group that Tune reserved for the trial: they are placed together or not at all, and Tune knows
-all that a trial takes. (Ray Train inside a Tune trial reserves its workers a second time, out of Tune's sight, and takes two
-more processes a trial.)
+all that a trial takes. (Ray Train inside a Tune trial reserves its workers a second time, out of Tune's sight, and takes ten times as
+long to begin: benchmarks/sweep_workers.py.)
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.errors import ClusterError, CollaganError, Interrupted
+from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted
 from collagan_dist.runtime.preempt import StopRequest
 
 _LOOK = 1.0  # seconds between looks at the mark that asks to stop
 _OTHERS = 30.0  # seconds for the other ranks to end after rank 0's error, for their words
+SPOILT = "its process met an error in another trial"
+_spoilt = False  # whether this process has met an error that may have left something behind
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Work:
     config: dict[str, Any]
     until: int
     workers: int
+    gpus: bool
     allow_change: bool
     stop: str
 
@@ -48,7 +52,8 @@ class Asked(StopRequest):
     def __bool__(self) -> bool:
         now = time.monotonic()
         if not self._asked and now - self._looked >= _LOOK:
-            self._looked, self._asked = now, self._mark.exists()
+            # A folder is listed anew on network storage, which remembers for long that a file was not there.
+            self._looked, self._asked = now, self._mark in self._mark.parent.iterdir()
         return self._asked
 
 
@@ -56,6 +61,8 @@ def leg(config: dict[str, Any]) -> None:
     """The function that Tune runs. It raises what another try elsewhere may mend, and reports all else."""
     from ray import tune
 
+    if _spoilt:
+        raise ClusterError(SPOILT)
     tune.report(perform(Work(**config["work"])))
 
 
@@ -69,11 +76,32 @@ def perform(work: Work) -> dict[str, Any]:
         raise
     except CollaganError as error:
         return {"failed": [error.exit_code, str(error)]}
-    except Exception as error:  # memory, CUDA, our own mistakes: the same again elsewhere
-        (Path(work.run) / "logs").mkdir(parents=True, exist_ok=True)
-        with (Path(work.run) / "logs" / "train.txt").open("a") as log:
-            traceback.print_exc(file=log)
-        return {"failed": [CollaganError.exit_code, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"]}
+    except OSError as error:  # a disk, a mount
+        return {"failed": [DataError.exit_code, f"{error.filename or work.run}: {error.strerror or error}"]}
+    except Exception as error:  # memory, CUDA, our own mistakes
+        return _unexpected(work, error)
+    finally:
+        _let_go()
+
+
+def _unexpected(work: Work, error: Exception) -> dict[str, Any]:
+    """The same again elsewhere, as a rule, but not what CUDA says of its device. This process is not trusted with another trial."""
+    global _spoilt
+    _spoilt = True
+    (Path(work.run) / "logs").mkdir(parents=True, exist_ok=True)
+    with (Path(work.run) / "logs" / "train.txt").open("a") as log:
+        traceback.print_exception(error, file=log)
+    text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if "CUDA error" in str(error):
+        raise ClusterError(f"on {socket.gethostname()}: {text}") from None
+    return {"failed": [CollaganError.exit_code, text]}
+
+
+def _let_go() -> None:
+    """Give memory back before the next trial, or who shares the GPU, wants it."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def train_rank(work: Work, variables: Mapping[str, str]) -> int:
@@ -82,6 +110,8 @@ def train_rank(work: Work, variables: Mapping[str, str]) -> int:
     from collagan_dist.runtime.world import detect
     from collagan_dist.training.loop import train
 
+    if not work.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing from who asked for none
     config = validate(work.config, f"trial {work.name}")
     with _environment(variables), _log(Path(work.run), int(variables["RANK"])):
         return train(

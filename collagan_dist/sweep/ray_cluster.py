@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from collagan_dist.errors import ClusterError, ConfigError
@@ -17,6 +19,7 @@ from collagan_dist.errors import ClusterError, ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_FOLDER = "collagan-ray-"  # in /tmp, then the process that owns it
 _STORE = 100_000_000  # bytes of Ray's object store, through which next to nothing goes
 _REACH = 10.0  # seconds for the head node to answer
 _LEAVE = 60.0  # seconds for tasks that are cancelled to save
@@ -35,13 +38,18 @@ def _own() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+    )  # Ray's name for: no other hosts, so listen on loopback alone
+    os.environ.pop("RAY_ADDRESS", None)
     ray = _library()
+    _sweep_up()
     with tempfile.TemporaryDirectory(
-        prefix="collagan-ray-", dir="/tmp", ignore_cleanup_errors=True
+        prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:  # short: sockets lie below
         _connect(
-            ray, num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
-            _node_ip_address="127.0.0.1", _temp_dir=folder,
+            ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
+            _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it
         )  # fmt: skip
         try:
             yield ray
@@ -53,25 +61,49 @@ def _own() -> Iterator[Any]:
 def joined(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address` (host:port, or auto). Raises ClusterError."""
     ray = _library()
+    reached = False
     try:
         if address != "auto":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
+            if not port.isdigit():
+                raise ConfigError(f"--ray {address}: give HOST:PORT, or auto")
             socket.create_connection((host, int(port)), timeout=_REACH).close()
+            reached = True
         _connect(ray, address=address)
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(
             f"--ray {address}: the cluster asks for its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
             f"to what its head node has ({str(error).splitlines()[0]})"
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
-            f"`ray start --address=...` on the others ({str(error).splitlines()[0]})"
-        ) from None
+    except (ConnectionError, RuntimeError) as error:
+        if reached:
+            raise ClusterError(
+                f"--ray {address}: what answers there does not let this process in: RAY_AUTH_TOKEN (or the file RAY_AUTH_TOKEN_PATH) is not the "
+                f"token of that cluster, it runs another version of Ray, or it is no Ray cluster ({' '.join(str(error).split())})"
+            ) from None
+        raise _nobody(address, error) from None
+    except OSError as error:
+        raise _nobody(address, error) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _nobody(address: str, error: Exception) -> ClusterError:
+    return ClusterError(
+        f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
+        f"`ray start --address=...` on the others ({str(error).splitlines()[0]})"
+    )
+
+
+def _sweep_up() -> None:
+    """Remove what killed processes left of their clusters."""
+    for path in Path("/tmp").glob(f"{_FOLDER}*"):
+        process = path.name.removeprefix(_FOLDER).partition("-")[0]
+        with suppress(OSError):  # another start sweeps, too
+            if not Path("/proc", process).exists() and path.stat().st_uid == os.geteuid():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _connect(ray: Any, **options: Any) -> None:

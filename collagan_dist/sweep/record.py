@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
-from collagan_dist.errors import ClusterError, DataError
+from collagan_dist.errors import CheckpointError, ClusterError, DataError
 from collagan_dist.sweep.space import METRICS
 
+_MENDED = (DataError.exit_code, ClusterError.exit_code, CheckpointError.exit_code)
 _TAIL = 1 << 16  # bytes at the end of metrics.jsonl that hold its newest line
 
 
@@ -84,9 +85,7 @@ def read(out: Path) -> list[Trial]:
                 **{**{name: saved[name] for name in _SAVED}, "lineage": tuple(saved["lineage"]), "failure": failure}
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: is no trial of a sweep ({error!r}); restore it, or remove its folder to train the trial again"
-            ) from None
+            raise DataError(f"{path}: is no trial of a sweep ({error!r}); restore it, or give another --out") from None
         found.append(refreshed(out, trial))
     found.sort(key=lambda trial: trial.number)
     if [trial.number for trial in found] != list(range(len(found))):
@@ -96,10 +95,10 @@ def read(out: Path) -> list[Trial]:
     return found
 
 
-def refreshed(out: Path, trial: Trial) -> Trial:
-    """The trial with what its run folder says now."""
+def refreshed(out: Path, trial: Trial, saved: int = 0) -> Trial:
+    """The trial with what its run folder says now; of a checkpoint of step `saved` it is known that it is there."""
     place = folder(out, trial)
-    return replace(trial, results=_results(place, trial.batch, saved_steps(place)))
+    return replace(trial, results=_results(place, trial.batch, max(saved, saved_steps(place))))
 
 
 def saved_steps(run: Path) -> int:
@@ -122,8 +121,8 @@ def last_step(run: Path) -> int:
 
 
 def retried(trial: Trial) -> Trial:
-    """A trial as a new start of the sweep sees it: what the cluster did to it is tried again, its own errors are not."""
-    return replace(trial, failure=None) if trial.failure and trial.failure[0] == ClusterError.exit_code else trial
+    """A trial as a new start of the sweep sees it: what somebody may have mended since (data, cluster, disk) is tried again."""
+    return replace(trial, failure=None) if trial.failure and trial.failure[0] in _MENDED else trial
 
 
 def _results(run: Path, batch: int, saved: int) -> dict[int, dict[str, float]]:

@@ -55,7 +55,7 @@ def write_best(out: Path, plan: Plan, trials: Sequence[Trial]) -> Trial | None:
         return None
     value = (best.at(best.reached) or {}).get(plan.metric)
     head = [
-        f"# collagan train {out / 'best.yaml'}",
+        "# collagan train best.yaml --data SHARDS",
         f"# Trial {best.number}, of {plan.trials}: {plan.metric} {_number(value)} after {best.reached:,} samples.",
     ]
     paper = next((trial for trial in trials if trial.role == "paper"), None)

@@ -80,10 +80,6 @@ def next_leg(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done
     return _confirmation(plan, trials)
 
 
-def finished(plan: Plan, trial: Trial) -> bool:
-    return trial.has(plan.total)
-
-
 def best(plan: Plan, trials: Sequence[Trial]) -> Trial | None:
     """Of those that were trained furthest, the one whose metric is best."""
     scored = [trial for trial in trials if trial.role != "confirm" and trial.reached and _alive(trial)]
@@ -212,11 +208,7 @@ _GOALS: dict[str, Callable[[Plan, Sequence[Trial]], dict[int, int]]] = {
 
 def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done"]:
     """The paper's λ and the best of the search once more, with other seeds: a winner is partly lucky."""
-    pair = to_confirm(plan, trials)
-    if not pair:
-        return DONE
-    values = [one.values for one in pair]
-    again = [trial for trial in trials if trial.role == "confirm" and trial.values in values]
+    again = [trial for trial in trials if trial.role == "confirm"]
     due = [trial for trial in again if _alive(trial) and not trial.running and not trial.has(plan.total)]
     if due:
         return Leg(due[0].number, plan.total)
@@ -225,12 +217,12 @@ def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", 
     return WAIT if any(trial.running for trial in again) else DONE
 
 
-def unconfirmed(plan: Plan, trials: Sequence[Trial]) -> tuple[dict[str, Any], int] | None:
-    """(values, seed) of the next run that confirms and that no trial is yet; a sweep that grew may have another best one than before."""
+def unconfirmed(plan: Plan, trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:
+    """(values, seed) of the trials that confirm and have not been begun."""
+    pair = to_confirm(plan, trials) or ()
     begun = [(trial.values, trial.seed) for trial in trials if trial.role == "confirm"]
-    seeds = range(plan.seed + 1, plan.seed + 1 + plan.confirm)
-    wanted = [(one.values, seed) for seed in seeds for one in to_confirm(plan, trials) or ()]
-    return next((one for one in wanted if one not in begun), None)
+    wanted = [(one.values, plan.seed + number) for number in range(1, plan.confirm + 1) for one in pair]
+    return [one for one in wanted if one not in begun]
 
 
 def to_confirm(plan: Plan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:

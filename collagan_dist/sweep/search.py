@@ -15,8 +15,8 @@ from collagan_dist.sweep.space import Space
 if TYPE_CHECKING:
     import optuna
 
+_ATTEMPTS = 20  # at values that no trial has yet; small spaces run out of them
 _POPULATION = (4, 50)  # of NSGA-II: a quarter of the trials, within these
-_ATTEMPTS = 20  # to propose what was not tried yet; a space of a few choices may have nothing else
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def propose(
     if space.tree.search == "random":
         told = ()  # it learns nothing
     for attempt in range(_ATTEMPTS):
-        study = _study(space, int(rng(seed, number, attempt).integers(2**31)), trials, told)
+        study = _study(space, int(rng(seed, number, *([attempt] if attempt else [])).integers(2**31)), trials, told)
         with _quiet():
             trial = study.ask(distributions(space))
         values = _values(space, trial.params)

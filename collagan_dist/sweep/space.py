@@ -209,10 +209,10 @@ class Space:
             for dimension in self.dimensions:
                 if not isinstance(dimension, Choice):
                     self._refuse(dimension.keys[0], "a grid needs its values one by one: {choice: [...]}")
-        for corner in self._corners():
+        for corner in self.corners():
             self.config(corner)  # what no configuration can have is said now
 
-    def _corners(self) -> Iterator[dict[str, Any]]:
+    def corners(self) -> Iterator[dict[str, Any]]:
         """Both ends, or every choice, of one dimension at a time."""
         for dimension in self.dimensions:
             yield from dimension.ends()

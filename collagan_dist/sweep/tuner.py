@@ -1,4 +1,4 @@
-"""Ray Tune as the one that places legs, watches over them and starts those anew that the cluster took away.
+"""Ray Tune as the one that places legs, keeps processes for the next ones, and says what the cluster took away.
 
 Which leg comes next is asked of the sweep (a Tune searcher that hands out work, never a point twice), so Tune's own state is of no
 use to anybody and is never read: it lies in OUT/.tune and goes with the start that made it.
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep.leg import Work, leg
 
-MAX_RESTARTS = 3  # of one leg, by what the cluster did to it
 _LOOK = 2.0  # seconds between looks at what the cluster has
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -34,6 +33,7 @@ _SIGNS = {
     "memory usage threshold": "its node ran short of memory, and Ray ended its process",
     "node has died": "its node is gone",
     "node was terminated": "its node is gone",
+    "is unavailable": "its node does not answer",
     "The actor died": "its process was killed: by the system when memory ran out, by somebody, or with its node",
 }
 
@@ -83,10 +83,8 @@ class Source(Protocol):
     def ended(self, number: int, outcome: dict[str, Any]) -> None: ...
 
     def lost(self, number: int, reason: str) -> None:
-        """The cluster took a leg away more often than MAX_RESTARTS."""
+        """The cluster took a leg away, or it could not go on where it was."""
         ...
-
-    def restarted(self, number: int, reason: str) -> None: ...
 
     def tick(self) -> bool:
         """Called several times a second; whether to begin no more legs."""
@@ -126,84 +124,126 @@ def execute(source: Source, ray: Any, takes: Takes, out: Path) -> None:
     group = tune.PlacementGroupFactory([bundle] * takes.workers, strategy="SPREAD" if takes.spread else "PACK")
     state = out / ".tune"
     shutil.rmtree(state, ignore_errors=True)
-    searcher = _searcher(source, lambda: takes.fit(list(nodes(ray).values())))
+    desk = Desk(source, lambda: takes.fit(list(nodes(ray).values())))
+    searcher, callback, stopper = _adapters(desk)
     try:
         tune.Tuner(
             tune.with_resources(leg, group),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
-                name="legs", storage_path=str(state), verbose=0, callbacks=[_callback(source, searcher)],
-                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+                name="legs", storage_path=str(state), verbose=0, callbacks=[callback], stop=stopper,
+                failure_config=tune.FailureConfig(max_failures=0),  # who tries again, and what, is the source's to say
             ),
         ).fit()  # fmt: skip
     finally:
         shutil.rmtree(state, ignore_errors=True)
+    if desk.error is not None:
+        raise desk.error
 
 
-def _searcher(source: Source, capacity: Callable[[], int]) -> Any:
+class Desk:
+    """Where Tune's parts meet the source: who has which leg, and what went wrong with the source itself, which Tune would hide."""
+
+    def __init__(self, source: Source, capacity: Callable[[], int]) -> None:
+        self.source, self.capacity = source, capacity
+        self.error: Exception | None = None
+        self._numbers: dict[str, int] = {}  # by Tune's name of a leg, the trial's
+        self._room, self._looked = 0, -_LOOK
+        self._stopping = self._busy = False
+
+    def ask(self, name: str) -> Work | str:
+        """The next leg, WAIT or DONE; as many legs at a time as the cluster has room for, each chosen as late as possible."""
+        self._do(self._tick)
+        if self._stopping or self.error is not None:
+            return "done"
+        if time.monotonic() - self._looked >= _LOOK:
+            self._room, self._looked = self.capacity(), time.monotonic()
+        if len(self._numbers) >= self._room:
+            return "wait"
+        found = self._do(self.source.next)
+        if found is None or isinstance(found, str):
+            return found or "done"
+        self._numbers[name], work = found
+        return work
+
+    def ended(self, name: str, outcome: dict[str, Any]) -> None:
+        self._do(self.source.ended, self._numbers.pop(name), outcome)
+
+    def step(self, trials: Sequence[Any]) -> None:
+        """After each event. A leg that Tune ended for an error of its own is told here, since it tells nobody of some."""
+        self._do(self._tick)
+        self._busy = any(trial.status == "RUNNING" for trial in trials)
+        for trial in [trial for trial in trials if trial.status == "ERROR" and trial.trial_id in self._numbers]:
+            self._do(self.source.lost, self._numbers.pop(trial.trial_id), _reason(trial))
+
+    def over(self) -> bool:
+        """Whether to end now: what waits for room shall not be waited for."""
+        return self.error is not None or (self._stopping and not self._busy)
+
+    def _tick(self) -> None:
+        self._stopping = self.source.tick()
+
+    def _do(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:
+            self.error = self.error or error
+            return None
+
+
+def _adapters(desk: Desk) -> tuple[Any, Any, Any]:
+    """The desk as Tune's searcher, callback and stopper. Tune pickles them, for nobody: nothing of ours goes along."""
+    from ray import tune
     from ray.tune.search import Searcher
 
-    class Legs(Searcher):
-        """Tune asks for points; it gets legs, as many at a time as the cluster has room for, each chosen as late as possible."""
+    class Unpickled:
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
 
-        def __init__(self, source: Source, capacity: Callable[[], int]) -> None:
+    class Legs(Unpickled, Searcher):
+        """Tune asks for points; it gets legs."""
+
+        def __init__(self, desk: Desk) -> None:
             super().__init__(metric=None, mode=None)
-            self.source, self.capacity = source, capacity
-            self.numbers: dict[str, int] = {}  # by Tune's name of a leg, the trial's
-            self._room, self._looked = 0, -_LOOK
+            self.desk = desk
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
             return True
 
         def suggest(self, trial_id: str) -> Any:
-            if self.source.tick():
-                return Searcher.FINISHED
-            if time.monotonic() - self._looked >= _LOOK:
-                self._room, self._looked = self.capacity(), time.monotonic()
-            if len(self.numbers) >= self._room:
-                return None
-            found = self.source.next()
+            found = self.desk.ask(trial_id)
             if isinstance(found, str):
                 return Searcher.FINISHED if found == "done" else None
-            self.numbers[trial_id], work = found
-            return {"work": asdict(work)}
+            return {"work": asdict(found)}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            if not error:  # of an error the callback knows more
-                self.source.ended(self.numbers.pop(trial_id), result or {})
+            if not error and result:  # of an error the trial itself knows more
+                self.desk.ended(trial_id, result)
 
         def save(self, checkpoint_path: str) -> None: ...
 
         def restore(self, checkpoint_path: str) -> None: ...
 
-        def __getstate__(self) -> dict[str, Any]:
-            return {}  # Tune pickles it, for nobody
-
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
-    return Legs(source, capacity)
-
-
-def _callback(source: Source, searcher: Any) -> Any:
-    from ray import tune
-
-    class Watch(tune.Callback):
-        def __init__(self, source: Source, searcher: Any) -> None:
-            self.source, self.searcher = source, searcher
+    class Watch(Unpickled, tune.Callback):
+        def __init__(self, desk: Desk) -> None:
+            self.desk = desk
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-            self.source.tick()
+            self.desk.step(trials)
 
-        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self.source.restarted(self.searcher.numbers[trial.trial_id], _reason(trial))
+    class Halt(Unpickled, tune.Stopper):
+        def __init__(self, desk: Desk) -> None:
+            self.desk = desk
 
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self.source.lost(self.searcher.numbers.pop(trial.trial_id), _reason(trial))
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
 
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
+        def stop_all(self) -> bool:
+            return self.desk.over()
 
-    return Watch(source, searcher)
+    return Legs(desk), Watch(desk), Halt(desk)
 
 
 def _reason(trial: Any) -> str:

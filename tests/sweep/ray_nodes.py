@@ -20,6 +20,13 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABL
 @contextmanager
 def ray_nodes(count: int, cpus: int = 1) -> Iterator[str]:
     """The address of a cluster of `count` nodes of `cpus` CPUs each; ended with everything they started."""
+    with ray_cluster(count, cpus) as (address, _):
+        yield address
+
+
+@contextmanager
+def ray_cluster(count: int, cpus: int = 1) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """The same, with the process of each node: the head first."""
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # short: Ray's sockets lie below
         head = ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false", f"--temp-dir={folder}"]
@@ -29,7 +36,7 @@ def ray_nodes(count: int, cpus: int = 1) -> Iterator[str]:
                 where = head if number == 0 else [f"--address={address}"]
                 nodes.append(start(*where, f"--num-cpus={cpus}", "--object-store-memory=100000000"))
                 wait_for(address, number + 1)
-            yield address
+            yield address, nodes
         finally:
             for node in reversed(nodes):
                 with suppress(ProcessLookupError):
@@ -40,9 +47,26 @@ def ray_nodes(count: int, cpus: int = 1) -> Iterator[str]:
                     os.killpg(node.pid, signal.SIGKILL)
 
 
+def power_off(node: subprocess.Popen) -> None:
+    """A node is gone in a moment, with all that runs on it."""
+    family = descendants(node.pid)
+    for process in family:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    node.wait()
+
+
+def descendants(process: int) -> list[int]:
+    """A process and all below it."""
+    found = [process]
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        found += [pid for child in path.read_text().split() for pid in descendants(int(child))]
+    return found
+
+
 def start(*options: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [RAY, "start", "--block", "--disable-usage-stats", *options], env={**os.environ, **QUIET}, start_new_session=True,
+        [RAY, "start", "--block", "--disable-usage-stats", *options], env={**os.environ, **QUIET}, start_new_session=True, cwd="/",
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collagan_dist.errors import ConfigError
 from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep.prepare import _rungs
 from collagan_dist.sweep.record import Trial
 from collagan_dist.sweep.schedule import Plan
 from tests.sweep.simulation import GENERATIONS, RUNGS, Simulation, plan, stored
@@ -52,7 +54,9 @@ def test_every_sweep_ends(sweep: Simulation) -> None:
     assert all(trial.until == 0 or trial.has(trial.until) for trial in alive)
     best = schedule.best(sweep.plan, sweep.trials)
     if alive:
-        assert best and best.failure is None and best.has(sweep.plan.total)
+        assert best and best.failure is None
+        whole = [sweep.plan.value(trial, sweep.plan.total) for trial in alive if trial.has(sweep.plan.total)]
+        assert sweep.plan.value(best, sweep.plan.total) == max(whole)
     else:
         assert best is None
 
@@ -177,6 +181,26 @@ def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
         promoted = {trial.number for trial in sweep.searched if trial.until >= following}
         best = [number for number in there if sweep.trials[number].failure is None][: len(there) // 3]
         assert set(best) <= promoted <= set(there)
+
+
+def test_who_is_furthest_is_promoted_first() -> None:
+    made, two = a_plan("asha", 13), RUNGS[:2]
+    lengths = [two if number < 3 else two[:1] for number in range(12)]
+    trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
+    trials = [replace(trial, until=ends[-1]) for trial, ends in zip(trials, lengths, strict=True)]
+    assert schedule.next_leg(made, trials) == schedule.Leg(
+        0, RUNGS[2]
+    )  # before trial 3 to the second, and before a new one
+    trials[0] = replace(trials[0], until=RUNGS[2], running=True)
+    assert schedule.next_leg(made, trials) == schedule.Leg(3, RUNGS[1])
+
+
+def test_what_was_promoted_once_goes_on() -> None:
+    """A leg that a kill broke off is done first, though three better ones have come to its rung since."""
+    trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
+    trials[0] = replace(trials[0], until=RUNGS[1])
+    trials[3] = replace(trials[3], until=RUNGS[1], running=True)
+    assert schedule.next_leg(a_plan("asha", 4), trials) == schedule.Leg(0, RUNGS[1])
 
 
 def test_none_trains_all_to_the_end() -> None:
@@ -337,6 +361,29 @@ def test_expected_samples_are_what_is_trained(trials: int) -> None:
     made = a_plan("asha", trials)
     share = Simulation(made, slots=1).run().trained / schedule.expected_samples(made)
     assert 0.99 < share < 1.7, share
+
+
+def test_rungs_are_of_samples() -> None:
+    """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
+    assert _rungs(PLANS["none", 3].space.tree, 20_000) == (20_000,)
+    asha, pbt = PLANS["asha", 3].space.tree, PLANS["pbt", 3].space.tree
+    assert _rungs(asha, 8640) == (960, 2880, 8640) and _rungs(asha, 100) == (11, 33, 100)
+    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.tree, 20_000) == (
+        1000,
+        4000,
+        16_000,
+        20_000,
+    )
+    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.tree, 100) == (40, 80, 100)
+    assert _rungs(pbt, 95) == (*range(10, 95, 10), 95)
+    for tree in (
+        plan("asha", 1, more="rungs: {first: 100}").space.tree,
+        plan("pbt", 4, more="pbt: {every: 100}").space.tree,
+    ):
+        with pytest.raises(
+            ConfigError, match=r"(rungs.first|pbt.every): 100 samples are no less than a whole run's 100"
+        ):
+            _rungs(tree, 100)
 
 
 # More of it

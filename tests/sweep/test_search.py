@@ -65,16 +65,22 @@ def some(kind: str, count: int = 24) -> tuple[Space, list[Told]]:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_the_same_question_has_the_same_answer(kind: str) -> None:
-    """Asked again, of a space read anew, in another process with other hashes; another one for another number or seed."""
+    """Asked again, of a space read anew; another one for another number or seed."""
     where, told = some(kind)
-    asked = search.propose(where, 7, 24, 40, told)
-    assert search.propose(where, 7, 24, 40, told) == search.propose(mixed(kind), 7, 24, 40, tuple(told)) == asked
-    code = f"""
-import json, sys
+    first = search.propose(where, 7, 24, 40, told)
+    assert search.propose(where, 7, 24, 40, told) == search.propose(mixed(kind), 7, 24, 40, tuple(told)) == first
+    others = [search.propose(where, seed, number, 40, told)[0] for seed, number in ((7, 25), (7, 23), (8, 24), (24, 7))]
+    assert len({json.dumps(values) for values in [first[0], *others]}) == 5
+
+
+def test_other_processes_have_the_same_answers() -> None:
+    """With other hashes, asked in another order."""
+    answers = {kind: search.propose(*asked(kind)) for kind in HEADS}
+    code = """
+import json
 from collagan_dist.sweep import search
-from tests.sweep.test_search import mixed, some
-where, told = some({kind!r})
-print(json.dumps(search.propose(where, 7, 24, 40, told)))"""
+from tests.sweep.test_search import HEADS, asked
+print(json.dumps({kind: search.propose(*asked(kind)) for kind in reversed(HEADS)}))"""
     elsewhere = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -83,9 +89,12 @@ print(json.dumps(search.propose(where, 7, 24, 40, told)))"""
         text=True,
     )
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert json.loads(elsewhere.stdout) == json.loads(json.dumps(asked))
-    others = [search.propose(where, seed, number, 40, told)[0] for seed, number in ((7, 25), (7, 23), (8, 24), (24, 7))]
-    assert len({json.dumps(values) for values in [asked[0], *others]}) == 5
+    assert json.loads(elsewhere.stdout) == json.loads(json.dumps(answers))
+
+
+def asked(kind: str) -> tuple[Space, int, int, int, list[Told]]:
+    where, told = some(kind)
+    return where, 7, 24, 40, told
 
 
 @pytest.mark.parametrize("kind", HEADS)

@@ -1,0 +1,119 @@
+"""What a sweep costs beside training: seconds of a trial that are not steps, against the same runs started by hand, in one run.
+
+Trials one at a time (each takes all CPUs), so that both do the same work on the same machine. A: `collagan sweep` of six trials, its
+Ray cluster started and ended with it. B: `collagan train` on each trial's config.yaml, one after the other. Alternating, two rounds;
+seconds of steps are those that a run's own train lines tell of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import save
+from collagan_dist.config import load_config
+
+TRIALS, ROUNDS = 6, 2
+SPACE = "{metric: psnr_hole, scheduler: %s, space: {loss.weights.inpainting.rec: {loguniform: [30, 300]}}}"
+SETS = (
+    "schedule.steps=90",
+    "schedule.batch=16",
+    "model.widths.generator=8",
+    "evaluate.samples=32",
+    "log.every=10",
+    "log.grid_every=90",
+)
+
+
+def main() -> None:
+    cpus = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        root = Path(folder)
+        collagan("draw", root / "faces", "--count", 400, "--seed", 11)
+        collagan(
+            "pack", "shards/drawn.yaml", "--root", root / "faces", "--out", root / "drawn", "--set", "store_size=88"
+        )
+        sets = [word for item in SETS for word in ("--set", item)]
+        found: dict[str, list[dict[str, float]]] = {"sweep": [], "by hand": [], "sweep in three legs": []}
+        for number in range(ROUNDS):
+            for name, scheduler in (("sweep", "none"), ("sweep in three legs", "asha")):
+                (root / "space.yaml").write_text(SPACE % scheduler)
+                out = root / f"{scheduler}-{number}"
+                words = (
+                    "--space",
+                    root / "space.yaml",
+                    "--data",
+                    root / "drawn",
+                    "--out",
+                    out,
+                    "--trials",
+                    TRIALS,
+                    "--cpus",
+                    cpus,
+                    *sets,
+                )
+                seconds = timed("sweep", "demo", *words)
+                found[name].append(account(seconds, sorted((out / "trials").glob("t*"))))
+            runs = [root / f"hand-{number}" / f"{trial}" for trial in range(TRIALS)]
+            seconds = sum(
+                timed("train", root / f"none-{number}/trials/t{trial:03d}/config.yaml", "--run", run)
+                for trial, run in enumerate(runs)
+            )
+            found["by hand"].append(account(seconds, runs))
+    medians = {
+        name: {key: round(statistics.median(r[key] for r in rounds), 2) for key in rounds[0]}
+        for name, rounds in found.items()
+    }
+    save(
+        __file__,
+        {
+            "data": f"{TRIALS} trials of 90 steps of 16 pictures of 64x64, width 8, all {cpus} CPUs each; {ROUNDS} rounds",
+            "load": round(os.getloadavg()[0], 1),
+            "medians": medians,
+            "seconds a trial that are not steps, to those by hand": round(
+                medians["sweep"]["others a run"] / medians["by hand"]["others a run"], 2
+            ),
+        },
+    )
+
+
+def account(seconds: float, runs: list[Path]) -> dict[str, float]:
+    steps = sum(map(in_steps, runs))
+    return {"wall": seconds, "in steps": steps, "others a run": (seconds - steps) / len(runs)}
+
+
+def in_steps(run: Path) -> float:
+    """Seconds of a run's steps: the samples between its train lines at the speed that these tell."""
+    batch = load_config(str(run / "config.yaml")).schedule.batch
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    before, seconds = 0, 0.0
+    for line in lines:
+        if line["kind"] == "train":
+            seconds += (line["step"] - before) * batch / line["images_per_s"]
+            before = line["step"]
+    return seconds
+
+
+def timed(*words: object) -> float:
+    began = time.monotonic()
+    collagan(*words)
+    return time.monotonic() - began
+
+
+def collagan(*words: object) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "collagan_dist", *map(str, words)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=collagan-sweep
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gpus-per-node=1
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --no-kill
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR2@120
+# sbatch [sbatch options] slurm/sweep.sh CONFIG [sweep options]      a Ray cluster over the nodes, and collagan sweep on it
+# It comes back by itself. MAX_REQUEUE: restarts after failures (3). COLLAGAN_RAY_WAIT: seconds for all nodes to join (120).
+set -euo pipefail
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
+. "$(dirname "$script")/common.sh"
+
+if [[ ${COLLAGAN_SRUN:-} == *--container-image* ]]; then
+    echo "slurm: sweep.sh knows containers by COLLAGAN_CONTAINER only: the command must share /tmp and processes with its node's Ray" >&2
+    exit 2
+fi
+if ! ${container[@]+"${container[@]}"} bash -c 'command -v ray' >/dev/null; then
+    echo "slurm: no ray on PATH beside collagan: pip install 'collagan_dist[sweep]'" >&2
+    exit 2
+fi
+
+# What is wrong with the command is found before Ray starts.
+plan=$(one sweep "$@" --dry-run)
+run=$(sed -n 's/^# out: //p' <<<"$plan" | tail -1)
+if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
+    printf '%s\n' "$plan"
+    exit
+fi
+mkdir -p "$run/logs"
+
+# Whoever does not know the token of this start gets nothing from this Ray. It goes by the environment, which only its user
+# can read, and into no file.
+unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH RAY_TMPDIR
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
+export RAY_USAGE_STATS_ENABLED=0 RAY_enable_metrics_collection=0
+export RAY_START_HOOK=collagan_dist.sweep.ray_start.without_client_server
+export COLLAGAN_START=$restarts COLLAGAN_GRACE
+COLLAGAN_GRACE=$(($(scontrol show config | sed -n 's/^KillWait *= *\([0-9]*\).*/\1/p') * 2 / 3)) # seconds between TERM and Ray's end
+
+# Asked to stop: the driver is told, which makes trials save. A container's own process may not pass on USR2, or die of it.
+driver='' stopping=''
+below() { for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do echo "$pid" && below "$pid"; done; }
+tell() {
+    stopping=$1
+    [ -n "$driver" ] || return 0
+    local who=''
+    [ ${#container[@]} = 0 ] || who=$(below "$driver")
+    kill -s "$1" ${who:-"$driver"} 2>/dev/null || true
+}
+trap 'tell USR2' USR2
+trap 'tell TERM' TERM
+
+# Steps live until the other end of their input is closed, here: by end_ray, or with this shell.
+folder=$(mktemp -d "/tmp/ray-$SLURM_JOB_ID.$restarts.XXXXXX")
+mkfifo "$folder/end"
+exec 9<>"$folder/end"
+declare -A step # of a node: its srun
+end_ray() {
+    [ -n "$folder" ] || return 0
+    exec 9>&-
+    local i pid
+    for ((i = 0; i < 150; i++)); do # a node that Slurm does not miss yet does not answer
+        kill -0 ${step[@]+"${step[@]}"} 2>/dev/null || break
+        sleep 0.2
+    done
+    for pid in ${step[@]+"${step[@]}"}; do kill -KILL "$pid" 2>/dev/null || true; done
+    rm -rf "/tmp/ray-$SLURM_JOB_ID.$restarts".* # where nodes share /tmp, those of lost ones, too
+    folder=
+}
+trap end_ray EXIT
+
+read -ra nodes <<<"$COLLAGAN_NODES"
+head=${SLURMD_NODENAME:-${nodes[0]}}
+declare -A cpus # of a node, from the job's list for all of them: 8(x3),4
+i=0
+for part in ${SLURM_JOB_CPUS_PER_NODE//,/ }; do
+    times=1
+    if [[ $part == *x* ]]; then times=${part#*x} times=${times%)}; fi
+    for (( ; times > 0; times--)); do cpus[${nodes[$i]}]=${part%%(*} i=$((i + 1)); done
+done
+
+# start NODE PLACE: Ray on a node, as `head` or beside the head's address. Its step has all that the job has there.
+start() {
+    env -u SLURM_GPUS -u SLURM_GPUS_PER_NODE -u SLURM_GPUS_PER_TASK -u SLURM_NTASKS -u SLURM_NPROCS -u SLURM_NTASKS_PER_NODE \
+        srun --overlap --no-kill --nodes=1 --ntasks=1 --nodelist="$1" --cpus-per-task="${cpus[$1]}" \
+        bash -c "$task$(cat "$project/slurm/ray_node.sh")" bash "$2" "${cpus[$1]}" ${container[@]+"${container[@]}"} \
+        <"$folder/end" >"$folder/$1.txt" 2>&1 9>&- &
+    step[$1]=$!
+}
+alive() { kill -0 "${step[$1]}" 2>/dev/null; }
+ready() { grep -q '^ready ' "$folder/$1.txt" 2>/dev/null; }
+pause() { read -r -t 1 -u 9 _ || true; } # a second; nobody writes there
+
+start "$head" head
+while [ -z "$stopping" ] && alive "$head" && ! ready "$head"; do pause; done
+address=$(sed -n 's/^ready //p' "$folder/$head.txt" | tail -1)
+if [ -n "$address" ]; then
+    for node in "${nodes[@]}"; do [ "$node" = "$head" ] || start "$node" "$address"; done
+fi
+began=$SECONDS
+while [ -z "$stopping" ] && [ $((SECONDS - began)) -lt "${COLLAGAN_RAY_WAIT:-120}" ]; do
+    coming=''
+    for node in "${!step[@]}"; do ready "$node" || ! alive "$node" || coming=1; done
+    [ -n "$coming" ] || break
+    pause
+done
+there=()
+for node in "${nodes[@]}"; do
+    if ready "$node"; then
+        there+=("$node")
+    elif [ -n "${step[$node]-}" ]; then
+        echo "slurm: no Ray on $node$(alive "$node" && echo ' yet')" >&2
+        tail -8 "$folder/$node.txt" >&2
+    fi
+done
+
+code=4
+[ -z "$stopping" ] || code=75
+if [ -n "$address" ] && [ -z "$stopping" ]; then
+    note "Ray on ${#there[@]} of ${#nodes[@]} nodes, at $address"
+    (
+        trap '' USR2 # as tasks start
+        unset MASTER_ADDR MASTER_PORT
+        exec ${container[@]+"${container[@]}"} collagan sweep "$@" --ray "$address"
+    ) 9>&- &
+    driver=$!
+    lost=''
+    while kill -0 "$driver" 2>/dev/null; do
+        pause
+        if [ "$stopping" = USR2 ] && [ $((SECONDS % 5)) = 0 ]; then tell USR2; fi # again: it may not have listened yet
+        if ! alive "$head" && [ -z "$lost" ]; then
+            lost=$SECONDS
+            echo "slurm: Ray ended on $head" >&2
+            tail -8 "$folder/$head.txt" >&2
+            tell TERM
+        elif [ -n "$lost" ] && [ $((SECONDS - lost)) -gt 60 ]; then
+            kill -KILL "$driver" 2>/dev/null || true
+        fi
+    done
+    code=0
+    wait "$driver" || code=$?
+fi
+end_ray
+settle "$code"
+note "done"

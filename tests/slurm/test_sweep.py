@@ -1,0 +1,337 @@
+"""slurm/sweep.sh: a Ray cluster inside an allocation, for its user alone, which is gone when the sweep is, and goes on without a node.
+
+For all but one test `collagan sweep` is a stand-in that looks at the nodes: what trials do on them is tests/sweep's matter.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.data.manifest import Manifest
+from tests.conftest import ROOT
+from tests.slurm.cluster import Cluster, Job
+from tests.sweep import small
+from tests.training.small import equal, weights
+
+pytestmark = pytest.mark.slurm
+SWEEP = ROOT / "slurm/sweep.sh"
+SPACE = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}
+BIN = Path(sys.executable).parent
+
+# Does something on every node again and again, until the file `end` is there or it is asked to stop.
+STAND_IN = f"""#!{sys.executable}
+import os, sys, time
+from pathlib import Path
+from collagan_dist.runtime.preempt import StopRequest
+from collagan_dist.runtime.world import this_start
+from collagan_dist.sweep.ray_cluster import joined
+
+words = sys.argv[1:]
+assert words[0] == "sweep"
+out = Path(words[words.index("--out") + 1]).absolute()
+if "--dry-run" in words:
+    print(f"# out: {{out}}")
+    sys.exit(2 if words[1] == "wrong" else 0)
+with StopRequest() as stop, joined(words[words.index("--ray") + 1]) as ray:
+    (out / "token").write_text(os.environ["RAY_AUTH_TOKEN"])
+    (out / "requeue").unlink(missing_ok=True)
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def look():
+        return [os.environ[name] for name in ("SLURMD_NODENAME", "SLURM_JOB_ID", "OMP_NUM_THREADS")]
+
+    rounds = 0
+    while not stop and not (out / "end").exists():
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        places = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        try:
+            seen = ray.get([look.options(scheduling_strategy=places(node["NodeID"], soft=False)).remote() for node in alive])
+        except ray.exceptions.RayError:
+            continue
+        rounds += 1
+        sizes = [node["Resources"].get(kind, 0) for node in alive for kind in ("CPU", "GPU")]
+        (out / "seen.tmp").write_text(repr(dict(start=this_start(), rounds=rounds, sizes=sizes, seen=sorted(seen))))
+        (out / "seen.tmp").replace(out / "seen")
+        time.sleep(0.5)
+if stop:
+    (out / "requeue").write_text(this_start())
+    sys.exit(75)
+"""
+
+# Ray's command, which fails as often as the file <node>.fails beside it says.
+FAILING_RAY = f"""#!/bin/bash
+fails=$(dirname "$0")/$SLURMD_NODENAME.fails
+if [ -s "$fails" ]; then sed -i 1d "$fails"; echo "does not start"; exit 1; fi
+exec {BIN}/ray "$@"
+"""
+JOIN = """
+import ray, sys
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False)
+    print("joined")
+except ConnectionError:
+    print("no connection")
+"""
+OPEN_PORTS = """
+import socket, sys
+for port in range(1, 32768):
+    with socket.socket() as probe:
+        if probe.connect_ex((sys.argv[1], port)) == 0:
+            print(port)
+"""
+STATUS = "import sys, urllib.request as u\ntry: u.urlopen(sys.argv[1])\nexcept u.HTTPError as error: print(error.code)"
+
+
+@dataclass
+class Sweep:
+    """A job of slurm/sweep.sh whose stand-in for `collagan sweep` looks at its nodes until `end`."""
+
+    cluster: Cluster
+    job: str
+    out: Path
+
+    def state(self) -> Job:
+        return self.cluster.job(self.job)
+
+    def log(self) -> str:
+        return self.cluster.log(self.job)
+
+    def seen(self) -> dict:
+        """What was seen last: `start`, how many `rounds` ago it began, CPUs and GPUs of all nodes, what tasks said."""
+        path = self.out / "seen"
+        return ast.literal_eval(path.read_text()) if path.exists() else {"rounds": 0, "start": "", "seen": []}
+
+    def until_seen(self, start: int, nodes: set[str], timeout: float = 90) -> dict:
+        """Wait until tasks of the `start`-th start ran on just these nodes."""
+
+        def there() -> bool:
+            assert not self.state().ended, self.log()
+            seen = self.seen()
+            return seen["start"] == f"slurm:{self.job}, start {start}" and {who[0] for who in seen["seen"]} == nodes
+
+        self.cluster.until(there, timeout, f"tasks on {nodes}", self.job)
+        return self.seen()
+
+    def finish(self) -> Job:
+        (self.out / "end").touch()
+        return self.ended("COMPLETED")
+
+    def ended(self, state: str) -> Job:
+        """The job, which must end so and leave neither processes nor folders."""
+        job = self.cluster.wait(self.job)
+        assert job.state == state, self.log()
+        for node in self.cluster.with_power:
+            processes = self.cluster.on(node, "ps", "axww", "-o", "args=")
+            assert not re.findall(rf".*(?:/ray/|/ray start|ray::|{self.out}).*", processes), processes
+            assert "LISTEN" not in self.cluster.on(node, "sh", "-c", "ss -Hltn | grep -v :6818 || true")
+        assert not list(Path("/tmp").glob(f"ray-{self.job}.*"))
+        return job
+
+    def notes(self) -> list[str]:
+        (file,) = (self.out / "logs").glob("slurm-*.txt")
+        return [line.split("  ", 3)[3] for line in file.read_text().splitlines() if not line.startswith("#")]
+
+
+@dataclass
+class Sweeps:
+    """Submits them, into folders of a test."""
+
+    cluster: Cluster
+    folder: Path
+    out: str = "out"
+
+    def submit(self, *options: str, words: tuple[str, ...] = ("small",), **env: str) -> Sweep:
+        out = self.folder / self.out
+        path = f"{self.folder / 'bin'}:{BIN}:{os.environ['PATH']}"
+        job = self.cluster.submit(
+            SWEEP, *words, "--out", out, cwd=self.folder, options=["--cpus-per-task=4", "--gpus-per-node=0", "--time=10", *options],
+            env={"PATH": path, "PYTHONPATH": str(ROOT), **env},
+        )  # fmt: skip
+        return Sweep(self.cluster, job, out)
+
+    def ray_fails(self, node: str, times: int) -> None:
+        (self.folder / "bin" / f"{node}.fails").write_text("x\n" * times)
+
+
+def join(cluster: Cluster, node: str, address: str, *env: str) -> str:
+    """What a client on a node gets: `joined`, or `refused` for its token."""
+    quick = "RAY_NUM_REDIS_GET_RETRIES=1"  # Ray would ask for 20 seconds
+    said = cluster.on(node, "sh", "-c", '"$@" 2>&1', "sh", "env", quick, *env, sys.executable, "-c", JOIN, address)
+    return "refused" if "Unauthenticated" in said and "no connection" in said else said.split()[-1]
+
+
+@pytest.fixture
+def sweeps(cluster: Cluster, tmp_path: Path) -> Sweeps:
+    pytest.importorskip("ray")
+    (tmp_path / "bin").mkdir()
+    for name, text in (("collagan", STAND_IN), ("ray", FAILING_RAY)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return Sweeps(cluster, tmp_path)
+
+
+def test_three_nodes_for_nobody_else(cluster: Cluster, sweeps: Sweeps) -> None:
+    """What each has in the allocation; Ray is tried again where it does not start. Without the token of this job nobody gets in."""
+    sweeps.ray_fails("n2", 1)
+    sweep = sweeps.submit("--nodes=3", "--gpus-per-node=2")
+    seen = sweep.until_seen(0, {"n1", "n2", "n3"})
+    assert seen["sizes"] == [4, 2] * 3
+    assert seen["seen"] == [[node, sweep.job, "1"] for node in ("n1", "n2", "n3")]
+    (note,) = sweep.notes()
+    address = re.fullmatch(r"Ray on 3 of 3 nodes, at (10\.77\.0\.1:(\d+))", note)
+    assert address, note
+    token = (sweep.out / "token").read_text()
+    assert re.fullmatch("[0-9a-f]{64}", token)
+    assert {name: join(cluster, "n3", address[1], *env) for name, env in {
+        "with none": ["RAY_AUTH_MODE=disabled"],
+        "with another": ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={'0' * 64}"],
+        "with the token": ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={token}"],
+    }.items()} == {"with none": "refused", "with another": "refused", "with the token": "joined"}  # fmt: skip
+    first = int(address[2])
+    for node, own in (("n1", 0), ("n2", 1)):  # only the head has a GCS
+        there = {int(port) for port in cluster.on("n3", sys.executable, "-c", OPEN_PORTS, f"10.77.0.{node[1]}").split()}
+        workers = {port for port in there if first + 10 <= port < first + 500}
+        assert there - workers == {6818, *range(first + own, first + 4)} and workers
+        assert "401" in cluster.on("n3", sys.executable, "-c", STATUS, f"http://10.77.0.{node[1]}:{first + 3}/")
+    listening = cluster.on("n1", "sh", "-c", "ss -Hltnp | grep -v -e srun -e slurmd")
+    assert all(first <= int(port) < first + 500 for port in re.findall(r":(\d+) +\S+:\*", listening)), listening
+    for node in cluster.names:
+        assert token not in cluster.on(node, "ps", "axww")
+    for folder in Path("/tmp").glob(f"ray-{sweep.job}.*"):  # the batch script's and, where nodes share /tmp, all nodes'
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert not subprocess.run(["grep", "-rIl", token, folder], capture_output=True, text=True).stdout
+    assert sweep.finish().restarts == 0 and sweep.notes()[1:] == ["done"]
+
+
+def test_a_node_is_lost_and_the_sweep_goes_on(cluster: Cluster, sweeps: Sweeps) -> None:
+    # By default Ray misses a node after 40 seconds.
+    sweep = sweeps.submit("--nodes=3", RAY_health_check_period_ms="1000", RAY_health_check_timeout_ms="3000")
+    rounds = sweep.until_seen(0, {"n1", "n2", "n3"})["rounds"]
+    cluster.kill_node("n3")
+    cluster.declare_down("n3")
+    try:
+        assert sweep.until_seen(0, {"n1", "n2"})["rounds"] > rounds
+        assert sweep.finish().restarts == 0
+    finally:
+        cluster.start_node("n3")
+
+
+def test_the_warning_reaches_the_sweep_which_comes_back(cluster: Cluster, sweeps: Sweeps) -> None:
+    """On the node that has Ray, where another has none."""
+    sweeps.ray_fails("n2", 3)
+    sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
+    sweep.until_seen(0, {"n1"})
+    assert "no Ray on n2" in sweep.log() and "does not start" in sweep.log()
+    cluster.signal(sweep.job, "USR2", batch=True)
+    sweep.until_seen(1, {"n1", "n2"})
+    done = sweep.finish()
+    assert done.restarts == 1
+    first, stopped, second, end = sweep.notes()
+    assert first.startswith("Ray on 1 of 2 nodes") and second.startswith("Ray on 2 of 2 nodes")
+    assert (stopped, end) == ("asked to stop, saved; goes on by itself", "done")
+    assert len({note.split()[-1] for note in (first, second)}) == 2  # another port for another start
+
+
+def test_row_32_a_sweep_on_three_nodes(cluster: Cluster, sweeps: Sweeps, shards: Manifest, tmp_path: Path) -> None:
+    """The real command: eight trials over three nodes, of which one loses power; the driver is killed, which requeues the job; then
+    the time limit nears. It ends with the results of one machine that nothing disturbed."""
+    (tmp_path / "bin/collagan").unlink()
+    left = small.Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 8)
+    words = [str(word) for word in left.words[4:] if word not in ("--out", left.out)]
+    quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}
+    sweep = sweeps.submit("--nodes=3", "--cpus-per-task=1", words=tuple(words), **quick)
+    trials = range(8)
+    cluster.until(
+        lambda: hosts(left) == {"n1", "n2", "n3"} and sum(map(left.saved, trials)) >= 12,
+        120,
+        "trials on all nodes",
+        sweep.job,
+    )
+    cluster.kill_node("n3")
+    cluster.declare_down("n3")
+    try:
+        cluster.until(
+            lambda: "starts again from its newest checkpoint" in sweep.log(), 60, "a trial to go on", sweep.job
+        )
+        before = sum(map(left.saved, trials))
+        cluster.until(lambda: sum(map(left.saved, trials)) > before + 30, 60, "trials to go on", sweep.job)
+    finally:
+        cluster.start_node("n3")
+    done = {number: left.starts(number) for number in trials if left.saved(number) == small.STEPS}
+    (driver,) = cluster.on("n1", "pgrep", "-f", f"python.*collagan sweep .*--out {left.out} ").split()
+    cluster.on("n1", "kill", "-9", driver)
+    cluster.until(lambda: sweep.state().restarts == 1, 60, "the job to be requeued", sweep.job)
+    before = sum(map(left.saved, trials))
+    cluster.until(lambda: sum(map(left.saved, trials)) > before, 120, "trials to go on", sweep.job)
+    cluster.signal(sweep.job, "USR2", batch=True)
+    assert sweep.ended("COMPLETED").restarts == 2
+    assert "asked to stop, saved; goes on by itself" in sweep.notes() and sweep.notes()[-1] == "done"
+    assert done and all(
+        left.starts(number) == starts for number, starts in done.items()
+    )  # no finished trial was trained again
+    alone = small.Sweep(tmp_path / "alone", Path(str(shards.folder)), SPACE, "--trials", 8)
+    alone.run()
+    assert [{**row, "restarts": "0"} for row in left.rows()] == alone.rows()
+    assert all(equal(weights(left.trial(n), small.STEPS), weights(alone.trial(n), small.STEPS)) for n in trials)
+
+
+def hosts(left: small.Sweep) -> set[str]:
+    """Nodes on which trials were begun."""
+    worlds = [json.loads(path.read_text()) for path in left.out.glob("trials/*/world.json")]
+    return {world["ranks"][0]["host"] for world in worlds}
+
+
+def test_two_sweeps_share_a_node(cluster: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
+    """Whose jobs would have the same ports: the second takes others, and each sees its own Ray only."""
+    options = ["--nodelist=n1", "--cpus-per-task=1"]
+    first = sweeps.submit(*options)
+    for _ in range(19):  # ports repeat after 20 jobs
+        cluster.cancel(cluster.submit(None, options=["--hold", "--wrap=true"], cwd=tmp_path))
+    first.until_seen(0, {"n1"})
+    second = Sweeps(cluster, tmp_path, "beside").submit(*options)
+    assert int(second.job) == int(first.job) + 20
+    assert second.until_seen(0, {"n1"})["sizes"] == first.seen()["sizes"] == [1, 0]
+    assert first.notes()[0].split()[-1] != second.notes()[0].split()[-1]
+    for sweep in (first, second):
+        (sweep.out / "end").touch()
+        assert cluster.wait(sweep.job).state == "COMPLETED", sweep.log()
+    second.ended("COMPLETED")
+
+
+def test_cancelled(cluster: Cluster, sweeps: Sweeps) -> None:
+    """The sweep is told and has time to save; the job stays ended."""
+    sweep = sweeps.submit("--nodes=1", COLLAGAN_CONTAINER="env COLLAGAN_INSIDE=1")
+    sweep.until_seen(0, {"n1"})
+    cluster.cancel(sweep.job)
+    assert sweep.ended("CANCELLED").restarts == 0
+    assert (sweep.out / "requeue").read_text() == f"slurm:{sweep.job}, start 0"
+
+
+def test_what_is_wrong_is_found_before_ray_starts(cluster: Cluster, sweeps: Sweeps) -> None:
+    wrong, plan = sweeps.submit(words=("wrong",)), sweeps.submit(words=("small", "--dry-run"))
+    assert cluster.wait(wrong.job).exit_code == 2 and cluster.wait(plan.job).exit_code == 0
+    assert "# out: " in plan.log() and not wrong.out.exists()
+
+
+@pytest.mark.full
+def test_the_head_node_is_lost(cluster: Cluster, sweeps: Sweeps) -> None:
+    """With --no-kill Slurm would let the job live without its batch script; the nodes that are left have it started again."""
+    sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
+    sweep.until_seen(0, {"n1", "n2"})
+    cluster.kill_node("n1")
+    cluster.declare_down("n1")
+    try:
+        cluster.until(lambda: sweep.state().restarts == 1, 180, "the job to be requeued", sweep.job)
+    finally:
+        cluster.start_node("n1")
+    sweep.until_seen(1, {"n1", "n2"})
+    assert sweep.finish().restarts == 1

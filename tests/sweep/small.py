@@ -1,0 +1,125 @@
+"""Sweeps small enough for tests, by the command as a user gives it, and what they left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import yaml_strict
+from collagan_dist.config import to_yaml
+from tests.training.small import small
+
+STEPS, BATCH = 54, 4
+FIRST, SECOND = STEPS // 9, STEPS // 3  # steps of the rungs
+HALVING: dict[str, Any] = {
+    "metric": "psnr_hole",
+    "scheduler": "sync_halving",
+    "space": {"loss.weights.*.adv": {"simplex": 1.0}, "optim.generator.lr": {"loguniform": [1e-3, 1e-1]}},
+}
+
+
+def write(folder: Path, shards: Path, space: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
+    """CONFIG and SPACE for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {
+        "schedule__steps": STEPS,
+        "schedule__batch": BATCH,
+        "checkpoint__every": 2,
+        "evaluate__samples": 4,
+    }
+    config, file = folder / "small.yaml", folder / "space.yaml"
+    config.write_text(to_yaml(small(shards, **(settings | changes))))
+    file.write_text(yaml_strict.dump(space))
+    return config, file
+
+
+class Sweep:
+    """`collagan sweep` over `space` into `folder`/out, however often it is started."""
+
+    def __init__(self, folder: Path, shards: Path, space: dict[str, Any], *options: object, **changes: Any) -> None:
+        config, file = write(folder, shards, space, **changes)
+        self.out, self.log = folder / "out", folder / "log.txt"
+        self.words = [
+            sys.executable,
+            "-m",
+            "collagan_dist",
+            "sweep",
+            config,
+            "--space",
+            file,
+            "--data",
+            shards,
+            "--out",
+            self.out,
+            *options,
+        ]
+
+    def start(self, **env: str) -> subprocess.Popen:
+        with self.log.open("ab") as log:
+            return subprocess.Popen([*map(str, self.words)], stdout=log, stderr=log, env={**os.environ, **env})
+
+    def run(self, code: int = 0, **env: str) -> str:
+        """To its end; what it said."""
+        before = self.log.stat().st_size if self.log.exists() else 0
+        process = self.start(**env)
+        try:
+            ended = process.wait(300)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        said = self.log.read_bytes()[before:].decode()
+        assert ended == code, said
+        assert "Traceback" not in said, said
+        return said
+
+    def until(self, process: subprocess.Popen, there: Callable[[], bool], timeout: float = 120) -> None:
+        """Wait for something that the running sweep does."""
+        last = time.monotonic() + timeout
+        while not there():
+            assert process.poll() is None, f"it ended before:\n{self.log.read_text()}"
+            assert time.monotonic() < last, self.log.read_text()
+            time.sleep(0.05)
+
+    def trial(self, number: int) -> Path:
+        return self.out / "trials" / f"t{number:03d}"
+
+    def saved(self, number: int) -> int:
+        """Step of a trial's newest checkpoint."""
+        return max((int(path.name[5:]) for path in (self.trial(number) / "checkpoints").glob("step-*")), default=0)
+
+    def rows(self) -> list[dict[str, str]]:
+        """trials.csv."""
+        with (self.out / "trials.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def lines(self, number: int, kind: str) -> list[dict[str, Any]]:
+        """Lines of a kind of a trial's metrics.jsonl."""
+        lines = map(json.loads, (self.trial(number) / "metrics.jsonl").read_text().splitlines())
+        return [line for line in lines if line["kind"] == kind]
+
+    def starts(self, number: int) -> list[tuple[str, int]]:
+        """(start or resume, the step from which) of each start of a trial."""
+        return [
+            (line["event"], line["step"])
+            for line in self.lines(number, "event")
+            if line["event"] in ("start", "resume")
+        ]
+
+
+@contextmanager
+def left_alone(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """The process, ended whatever the test does."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

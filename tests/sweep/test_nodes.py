@@ -1,0 +1,94 @@
+"""Sweeps over several Ray nodes, one of which is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.data.manifest import Manifest
+from tests.sweep.ray_nodes import QUIET, descendants, power_off, ray_cluster
+from tests.sweep.small import STEPS, Sweep, left_alone
+from tests.training.small import equal, weights
+
+SPACE = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}
+
+
+def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight trials over three nodes, one of which loses power: its trial goes on elsewhere from its checkpoint, and all end as
+    they would have on one machine alone."""
+    data = Path(str(shards.folder))
+    alone = Sweep(tmp_path / "alone", data, SPACE, "--trials", 8)
+    alone.run()
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    with ray_cluster(3) as (address, nodes):
+        sweep = Sweep(tmp_path / "nodes", data, SPACE, "--trials", 8, "--ray", address)
+        sweep.words[sweep.words.index(data)] = os.path.relpath(data)  # nodes were started in another folder
+        with left_alone(sweep.start()) as process:
+            sweep.until(process, lambda: on_node(nodes[2].pid) is not None and saves(sweep) >= 8)
+            power_off(nodes[2])
+            assert process.wait(300) == 0, sweep.log.read_text()
+    said = sweep.log.read_text()
+    assert re.search(
+        r"trial \d+ starts again from its newest checkpoint: its (node is gone|node does not answer|process was killed)",
+        said,
+    ), said
+    rows = sweep.rows()
+    assert [row["status"] for row in rows] == ["done"] * 8 and sum(int(row["restarts"]) for row in rows) == 1
+    assert [{**row, "restarts": "0"} for row in rows] == alone.rows()
+    for number, row in enumerate(rows):
+        assert equal(weights(sweep.trial(number), STEPS), weights(alone.trial(number), STEPS))
+        starts = sweep.starts(number)
+        assert [name for name, _ in starts] == ["start"] + ["resume"] * int(row["restarts"])
+        assert all(step > 0 for name, step in starts if name == "resume")  # nothing older than a checkpoint was lost
+
+
+HOLDER = """
+import ray, sys, time
+ray.init(address=sys.argv[1], log_to_driver=False)
+hold = ray.remote(num_cpus=1)(lambda file: open(file, "w").close() or time.sleep(600))
+ray.get(hold.remote(sys.argv[2]))
+"""
+
+
+def test_a_sweep_that_waits_for_room_ends_when_asked(
+    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else has the cluster: nothing runs that would have to save."""
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    with (
+        ray_cluster(1) as (address, _),
+        left_alone(subprocess.Popen([sys.executable, "-c", HOLDER, address, tmp_path / "held"])) as holder,
+    ):
+        sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--ray", address)
+        sweep.log.touch()
+        sweep.until(holder, (tmp_path / "held").exists)
+        with left_alone(sweep.start()) as process:
+            sweep.until(process, (sweep.trial(0) / "trial.json").exists)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(40) == 75, sweep.log.read_text()
+        assert not (sweep.trial(0) / "checkpoints").exists()
+        holder.kill()
+        holder.wait()
+        sweep.run()
+    assert [row["status"] for row in sweep.rows()] == ["done"] * 2
+
+
+def on_node(node: int) -> int | None:
+    """A process that trains below a node's."""
+    for pid in descendants(node):
+        command = Path(f"/proc/{pid}/cmdline")
+        if command.exists() and b"ImplicitFunc" in command.read_bytes():
+            return pid
+    return None
+
+
+def saves(sweep: Sweep) -> int:
+    return min((sweep.saved(number) for number in range(8) if sweep.trial(number).exists()), default=0)
