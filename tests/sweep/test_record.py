@@ -61,6 +61,7 @@ def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
     assert record.read(tmp_path)[0].results == {} and record.saved_steps(place) == record.last_step(place) == 0
     (place / "checkpoints/step-00000009").mkdir(parents=True)
     (place / "checkpoints/.step-00000012.partial").mkdir()
+    (place / "checkpoints/step-00000013.kept").mkdir()  # by somebody
     rows = [
         '{"kind": "train", "step": 1, "eval": 3, "psnr": 9.0}', '{"kind": "eval", "step": 2, "psnr": 1.0}',
         '{"kind": "eval", "step": 3, "psnr": 1{"kind": "eval", "step": 3, "psnr": 2.0}', '["eval"]',

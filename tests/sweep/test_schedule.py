@@ -410,6 +410,24 @@ def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -
         assert all(number >= 8 for number, _, _ in sweep.legs[first:])  # not before the search is over
 
 
+def test_nothing_is_confirmed_where_there_is_nothing_to_compare() -> None:
+    """The paper's own are the best, by itself or as another trial's; all failed; no trial is the paper's."""
+    made = a_plan("none", 2, confirm=2)
+    trials = results({made.total: 2.0}, {made.total: 1.0})
+    paper = replace(trials[0], role="paper", values={"a": 1})
+    other = replace(trials[1], values={"a": 2})
+    assert schedule.next_leg(made, [paper, other]) == schedule.DONE
+    better = {made.total: {"psnr": 3.0}}
+    assert schedule.next_leg(made, [paper, replace(other, values=paper.values, results=better)]) == schedule.DONE
+    assert schedule.next_leg(made, [replace(paper, role="base"), replace(other, results=better)]) == schedule.DONE
+    failed = [replace(one, failure=(6, "NaN")) for one in (paper, other)]
+    assert schedule.next_leg(made, failed) == schedule.DONE
+    assert schedule.next_leg(made, [paper, replace(other, results=better)]) == schedule.Leg(2, made.total)
+    assert schedule.next_leg(made, [failed[0], other]) == schedule.Leg(
+        2, made.total
+    )  # the paper's may do with another seed
+
+
 @pytest.mark.parametrize("name", ["none", "asha"])
 @pytest.mark.parametrize("confirm", [0, 2])
 def test_a_sweep_may_grow(name: str, confirm: int) -> None:

@@ -73,8 +73,7 @@ def test_what_trials_are_compared_by_is_not_searched(key: str) -> None:
         space(searched(f"{key}: {{choice: [1, 2]}}"))
 
 
-def test_names_that_begin_alike_are_other_keys() -> None:
-    """`schedule.steps` is fixed; what merely begins like a fixed key is not."""
+def test_the_rest_of_a_section_is_searched() -> None:
     assert keys_of("schedule.batch: {choice: [16, 32]}, schedule.adv_from: {integers: [0, 9]}") == [
         "schedule.batch",
         "schedule.adv_from",
