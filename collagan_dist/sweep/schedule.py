@@ -167,21 +167,16 @@ def _winner_goes_on(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
 
 
 def _sync_halving(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
-    """All come to a rung before the best 1/factor of them goes on: nothing depends on who was faster.
-
-    Who failed after a rung keeps the place that was won there: it was given when nobody could know.
-    """
+    """All come to a rung before the best 1/factor of them goes on: nothing depends on who was faster."""
     goals = {trial.number: plan.rungs[0] for trial in trials}
     left = list(trials)
     for rung, following in zip(plan.rungs, plan.rungs[1:], strict=False):
         if len(trials) < plan.trials or any(_alive(trial) and not trial.has(rung) for trial in left):
-            return goals
-        there = [trial for trial in left if trial.has(rung) and plan.value(trial, rung) > -float("inf")]
-        left = plan.ranked(there, rung)[: max(1, len(there) // plan.space.tree.rungs.factor)]
+            break
+        alive = [trial for trial in left if _alive(trial)]
+        left = plan.ranked(alive, rung)[: max(1, len(alive) // plan.space.tree.rungs.factor)]
         goals |= {trial.number: following for trial in left}
-    if any(_alive(trial) and not trial.has(plan.total) for trial in left):
-        return goals
-    return goals | _winner_goes_on(plan, trials)  # where all of the best failed
+    return goals
 
 
 def _pbt(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
