@@ -70,7 +70,8 @@ class Interval:
             value = value * _STEP if up else value / _STEP
         else:
             step = (_STEP - 1) / 2 * (self.high - self.low)
-            value += max(1, round(step)) * (1 if up else -1) if self.whole else step * (1 if up else -1)
+            value = round(value) if self.whole else value
+            value += (max(1, round(step)) if self.whole else step) * (1 if up else -1)
         return {self.key: type(values[self.key])(min(self.high, max(self.low, value)))}
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ from collagan_dist.sweep.leg import SPOILT, Work
 from collagan_dist.sweep.prepare import Options, Prepared, check_owner, continued, prepare
 from collagan_dist.sweep.ray_cluster import connected
 from collagan_dist.sweep.record import Trial
-from collagan_dist.sweep.schedule import DONE, WAIT, Leg
+from collagan_dist.sweep.schedule import DONE, WAIT, Leg, Plan
 from collagan_dist.sweep.tuner import Takes, check_resources, execute
 
 _MAX_RESTARTS = 3  # of a leg, by what the cluster did to it
@@ -67,7 +67,6 @@ class Sweep:
         self.over = False
         self._tries: dict[int, int] = {}  # restarts of a trial since its last leg that went well
         self._mark = self.out / f".stop-{secrets.token_hex(4)}"
-        self._starts = self.plan.space.starts()
         for old in self.out.glob(".stop-*"):
             old.unlink(missing_ok=True)
         for name in ("requeue", "failed"):
@@ -89,8 +88,9 @@ class Sweep:
         if leg in (WAIT, DONE):
             return str(leg)
         assert isinstance(leg, Leg)
-        trial = self._begun() if leg.number == len(self.trials) else self.trials[leg.number]
-        self._put(replace(trial, until=leg.samples, running=True))
+        if leg.number == len(self.trials):
+            self.trials.append(begun(self.plan, self.trials))
+        self._put(replace(self.trials[leg.number], until=leg.samples, running=True))
         return leg.number, self._work(self.trials[leg.number])
 
     def ended(self, number: int, outcome: dict[str, Any]) -> None:
@@ -161,25 +161,6 @@ class Sweep:
                 with suppress(CollaganError, OSError):  # pictures of what is written elsewhere too
                     write_hparams(place, trial.values, trial.results[trial.reached])
 
-    def _begun(self) -> Trial:
-        """A new trial: the paper's λ and the base configuration first, then what the search proposes, at last those that confirm."""
-        number, seed = len(self.trials), self.prepared.base.seed
-        searched = sum(trial.role != "confirm" for trial in self.trials)
-        notes: dict[str, Any] = {}
-        if searched == self.plan.trials:
-            role, (values, seed) = "confirm", schedule.unconfirmed(self.plan, self.trials)[0]
-        elif searched < len(self._starts):
-            role, values = self._starts[searched]
-        else:
-            role, known = "search", results.told(self.plan, self.trials)
-            values, notes = search.propose(
-                self.plan.space, self.plan.seed, searched - len(self._starts), self.plan.trials, known
-            )
-        batch = self.plan.space.config(values).schedule.batch
-        trial = Trial(number, role, values, seed, batch, notes)
-        self.trials.append(trial)
-        return trial
-
     def _work(self, trial: Trial) -> Work:
         config = trial_config(self.prepared, trial, self.takes)
         place = record.folder(self.out, trial)
@@ -213,6 +194,24 @@ class Sweep:
         results.write_csv(self.out, self.plan, self.trials, over=state == "done")
         results.write_summary(self.out, self.plan, self.trials, self.fixed, state, self.seconds)
         results.write_best(self.out, self.plan, self.trials)
+
+
+def begun(plan: Plan, trials: Sequence[Trial]) -> Trial:
+    """The next new trial: the paper's λ and the base configuration first, then what the search proposes, at last those that confirm.
+
+    What a sweep grew by comes after those that confirmed what it had found before.
+    """
+    starts, searched = plan.space.starts(), sum(trial.role != "confirm" for trial in trials)
+    seed = plan.seed
+    notes: dict[str, Any] = {}
+    if searched >= plan.trials:
+        role, (values, seed) = "confirm", schedule.unconfirmed(plan, trials)[0]
+    elif searched < len(starts):
+        role, values = starts[searched]
+    else:
+        role, number = "search", searched - len(starts)
+        values, notes = search.propose(plan.space, plan.seed, number, plan.trials, results.told(plan, trials))
+    return Trial(len(trials), role, values, seed, plan.space.config(values).schedule.batch, notes)
 
 
 def trial_config(prepared: Prepared, trial: Trial, takes: Takes) -> Config:

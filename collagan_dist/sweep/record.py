@@ -62,6 +62,10 @@ class Trial:
 
 _SAVED = [one.name for one in fields(Trial) if one.name not in ("results", "running")]
 
+_KINDS = {
+    "number": int, "role": str, "values": dict, "seed": int, "batch": int, "notes": dict, "until": int, "lineage": list, "restarts": int
+}  # fmt: skip
+
 
 def folder(out: Path, trial: Trial) -> Path:
     return out / "trials" / trial.name
@@ -79,12 +83,10 @@ def read(out: Path) -> list[Trial]:
     found = []
     for path in sorted((out / "trials").glob("t*/trial.json")):
         try:
-            saved = json.loads(path.read_bytes())
-            failure = saved["failure"] and (int(saved["failure"][0]), str(saved["failure"][1]))
-            trial = Trial(
-                **{**{name: saved[name] for name in _SAVED}, "lineage": tuple(saved["lineage"]), "failure": failure}
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            trial = _trial(json.loads(path.read_bytes()))
+            if trial.name != path.parent.name:
+                raise ValueError(f"it is of {trial.name}")
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"{path}: is no trial of a sweep ({error!r}); restore it, or give another --out") from None
         found.append(refreshed(out, trial))
     found.sort(key=lambda trial: trial.number)
@@ -93,6 +95,16 @@ def read(out: Path) -> list[Trial]:
             f"{out / 'trials'}: trials are missing between the first and the last; restore them, or give another --out"
         )
     return found
+
+
+def _trial(saved: dict[str, Any]) -> Trial:
+    """A trial from what was saved of it. Raises ValueError, LookupError or TypeError."""
+    if wrong := [name for name, kind in _KINDS.items() if type(saved[name]) is not kind]:
+        raise ValueError(f"{wrong[0]} is {saved[wrong[0]]!r}")
+    if saved["batch"] < 1:
+        raise ValueError("batch is below 1")
+    failure = saved["failure"] and (int(saved["failure"][0]), str(saved["failure"][1]))
+    return Trial(**{**{name: saved[name] for name in _SAVED}, "lineage": tuple(saved["lineage"]), "failure": failure})
 
 
 def refreshed(out: Path, trial: Trial, saved: int = 0) -> Trial:

@@ -118,7 +118,7 @@ def exchanges(plan: Plan, trials: Sequence[Trial]) -> list[Exchange]:
     if plan.space.tree.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
         return []
     alive = plan.ranked([member for member in members if _alive(member)], at)
-    count = int(len(alive) * plan.space.tree.pbt.quantile)
+    count = max(1, int(len(alive) * plan.space.tree.pbt.quantile)) if len(alive) > 1 else 0
     found = []
     for member in alive[len(alive) - count :]:
         if not any(entry["at"] == at for entry in member.lineage):

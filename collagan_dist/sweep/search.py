@@ -43,15 +43,18 @@ def propose(
     """(values, notes of the sampler) of search trial `number`, of `trials` in all."""
     if space.tree.search == "grid":
         return space.grid()[number], {}
-    known = [one.values for one in told]
+    tried = [one.values for one in told]
+    if space.tree.search == "random":
+        told = ()  # it learns nothing
     for attempt in range(_ATTEMPTS):
         study = _study(space, int(rng(seed, number, *([attempt] if attempt else [])).integers(2**31)), trials, told)
         with _quiet():
             trial = study.ask(distributions(space))
         values = _values(space, trial.params)
-        if values not in known:  # the same again would tell nothing new; NSGA-II likes to copy a parent
+        if values not in tried:  # the same again would be the same run: nsga2's children are often a parent's copy
             break
-    return values, {key: value for key, value in study.trials[-1].system_attrs.items() if key != "fixed_params"}
+    attributes = study.get_trials(deepcopy=False)[-1].system_attrs
+    return values, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
 
 def importance(space: Space, told: Sequence[Told]) -> dict[str, dict[str, float]]:
@@ -124,7 +127,8 @@ def _sampler(search: str, seed: int, trials: int) -> optuna.samplers.BaseSampler
     import optuna
 
     if search == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+        # A trial without metrics counts as a bad one: what runs beside is not proposed again, what was stopped early is no loss.
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     if search == "nsga2":
         low, high = _POPULATION
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=min(high, max(low, trials // 4)))

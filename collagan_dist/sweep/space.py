@@ -174,8 +174,9 @@ class Space:
             if domain.simplex is not None:
                 if len(keys) < 2:
                     self._refuse(
-                        pattern, "a simplex needs at least two keys; name them by one `*`, as loss.weights.*.adv"
-                    )
+                        pattern, "a simplex needs at least two keys, named by `*` as in loss.weights.*.adv; of this model there is one: "
+                        "leave it out, or give it another domain",
+                    )  # fmt: skip
                 yield Simplex(tuple(keys), domain.simplex)
                 continue
             for key in keys:
@@ -201,9 +202,9 @@ class Space:
                 )
         for metric in self.metrics:
             if METRICS[metric][1] not in base.model.tasks:
-                line = self._lines.get(("metric",))
-                raise ConfigError(f"{self.where}:{line}: metric {metric} is of {METRICS[metric][1]}, and the model has no such task; "
-                                  f"name one of {', '.join(base.model.tasks)}")  # fmt: skip
+                has = ", ".join(name for name, (_, task) in METRICS.items() if task in base.model.tasks)
+                raise ConfigError(f"{self.where}:{self._lines.get(('metric',), 1)}: metric: {metric} is of {METRICS[metric][1]}, and the model has "
+                                  f"no such task; it has {has or 'none that is known'}")  # fmt: skip
         if self.tree.search == "grid":
             for dimension in self.dimensions:
                 if not isinstance(dimension, Choice):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,70 @@ def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
     (trial,) = record.read(tmp_path)
     assert trial.results == {4: {"psnr": 0.5, "dice": 0.5}, 8: {"psnr": 1.0, "dice": 0.5}}
     assert trial.reached == 8 and trial.has(7) and trial.at(8) == trial.at(5) and not trial.has(9)
+
+
+def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
+    """Lines of other kinds, one that was cut by a crash and written on, metrics without a number; of two of a step the later one."""
+    record.write(tmp_path, TRIAL)
+    place = record.folder(tmp_path, TRIAL)
+    assert record.read(tmp_path)[0].results == {} and record.saved_steps(place) == record.last_step(place) == 0
+    (place / "checkpoints/step-00000009").mkdir(parents=True)
+    (place / "checkpoints/.step-00000012.partial").mkdir()
+    (place / "checkpoints/step-00000013.kept").mkdir()  # by somebody
+    rows = [
+        '{"kind": "train", "step": 1, "eval": 3, "psnr": 9.0}', '{"kind": "eval", "step": 2, "psnr": 1.0}',
+        '{"kind": "eval", "step": 3, "psnr": 1{"kind": "eval", "step": 3, "psnr": 2.0}', '["eval"]',
+        '{"kind": "eval", "step": 4, "psnr": null, "ssim": 0.5, "dice": {}, "landmark_error": {"nose": 1.0, "mean": 2.0}}',
+        '{"kind": "eval", "step": 2, "psnr": 3.0}', '{"kind": "train", "step": 8}',
+    ]  # fmt: skip
+    (place / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    (trial,) = record.read(tmp_path)
+    assert trial.results == {8: {"psnr": 3.0}, 16: {"ssim": 0.5, "landmark_error": 2.0}}
+    assert record.saved_steps(place) == 9 and record.last_step(place) == 8
+
+
+def test_the_last_step_is_found_at_the_end_of_a_long_file(tmp_path: Path) -> None:
+    """Read from its end, where the first line is cut."""
+    rows = [json.dumps({"kind": "train", "step": step, "text": "x" * 900}) for step in range(1, 200)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + '\n{"kind": "train", "st')
+    assert record.last_step(tmp_path) == 199
+
+
+def test_trials_are_read_by_number(tmp_path: Path) -> None:
+    """A thousand and one of them, too; a folder without trial.json, as a kill leaves it, is none."""
+    for number in (1000, *range(1000)):
+        place = tmp_path / "trials" / f"t{number:03d}"
+        place.mkdir(parents=True)
+        (place / "trial.json").write_text(json.dumps(asdict(replace(TRIAL, number=number))))
+    (tmp_path / "trials/t1001").mkdir()
+    assert [trial.number for trial in record.read(tmp_path)] == list(range(1001))
+    assert record.read(tmp_path / "nowhere") == []
+
+
+DAMAGED = {
+    "": "empty", "{": "cut", "[]": "a list", "null": "null", "{}": "nothing", json.dumps(asdict(TRIAL) | {"failure": [4]}): "half a failure",
+    json.dumps(asdict(TRIAL) | {"lineage": None}): "no lineage", json.dumps(asdict(TRIAL) | {"failure": ["x", "y"]}): "no code",
+    json.dumps({k: v for k, v in asdict(TRIAL).items() if k != "seed"}): "no seed",
+    json.dumps(asdict(TRIAL) | {"number": "0"}): "no number", json.dumps(asdict(TRIAL) | {"batch": 0}): "no batch",
+    json.dumps(asdict(TRIAL) | {"values": [1]}): "no values", "\xff": "no text",
+    json.dumps(asdict(TRIAL) | {"number": 7}): "another trial",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=list(DAMAGED.values()))
+def test_a_damaged_trial_is_named(text: str, tmp_path: Path) -> None:
+    record.write(tmp_path, TRIAL)
+    (tmp_path / "trials/t000/trial.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"trials/t000/trial\.json: is no trial of a sweep .* give another --out"):
+        record.read(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "again"), [(1, False), (2, False), (3, True), (4, True), (5, True), (6, False)])
+def test_what_somebody_may_have_mended_is_tried_again(code: int, again: bool) -> None:
+    """Data, cluster, disk; not a configuration, our own mistakes or NaN. Nothing else of the trial changes."""
+    failed = replace(TRIAL, failure=(code, "why"))
+    assert record.retried(failed) == replace(failed, failure=None if again else (code, "why"))
+    assert record.retried(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
 
 
 def test_what_is_none_of_ours_is_named(tmp_path: Path) -> None:

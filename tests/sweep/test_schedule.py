@@ -1,208 +1,477 @@
-"""Which leg comes next: whole sweeps simulated with any order of events, kills and failures, against independent oracles."""
+"""Whole sweeps without training: they end, repeat, lose nothing, and promote as the papers of their schedulers say."""
 
 from __future__ import annotations
 
-import random
+import itertools
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from collagan_dist.sweep import schedule
+from collagan_dist.errors import ConfigError
+from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.prepare import _rungs
 from collagan_dist.sweep.record import Trial
-from collagan_dist.sweep.schedule import best, expected_samples, front
-from tests.sweep.simulated import BATCH, TOTAL, Simulation, make_plan
-from tests.sweep.test_space import space
+from collagan_dist.sweep.schedule import Plan
+from tests.sweep.simulation import GENERATIONS, RUNGS, Simulation, plan, stored
+from tests.sweep.spaces import space
 
-ROUNDS = range(25)
-
-
-def quality(number: int, samples: int) -> float:
-    """Better trials are better at all lengths, but for some noise of their own."""
-    return random.Random(number).random() + 0.2 * random.Random(1000 * number + samples).random() + samples / 100
-
-
-@pytest.mark.parametrize("scheduler", ["none", "asha", "sync_halving", "pbt"])
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_every_sweep_ends_and_trains_nothing_twice(scheduler: str, seed: int, tmp_path: Path) -> None:
-    rungs = (TOTAL,) if scheduler == "none" else (10, 30, TOTAL)
-    plan = make_plan(tmp_path, scheduler, 12, rungs)
-    one = Simulation(plan, quality, 1 + seed % 4, seed, failing=0.1 * (seed % 3), killed=0.1 * (seed % 2)).run()
-    assert len(one.trials) == 12
-    for number in range(12):  # each leg begins where the one before it ended
-        legs = [(begin, end) for who, begin, end in one.legs if who == number]
-        assert [begin for begin, _ in legs] == [0, *(end for _, end in legs[:-1])][: len(legs)]
-    for trial in one.trials:  # what was begun was ended, though others overtook it while it lay killed
-        assert trial.failure or trial.reached == trial.until
-    if not all(trial.failure for trial in one.trials):
-        assert any(trial.has(TOTAL) for trial in one.trials)
-        winner = best(plan, one.trials)
-        whole = [trial for trial in one.trials if trial.has(TOTAL) and not trial.failure]
-        assert winner is not None and winner.at(TOTAL)["psnr_hole"] == max(t.at(TOTAL)["psnr_hole"] for t in whole)  # type: ignore[index]
+SCHEDULERS = ("none", "asha", "sync_halving", "pbt")
+PLANS = {
+    (name, factor): plan(name, 1, more=f"rungs: {{factor: {factor}}}") for name in SCHEDULERS for factor in (2, 3, 4)
+}  # read once: only these numbers change below
+MIN = plan("asha", 9, metric="landmark_error")
 
 
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_synchronous_halving_is_the_same_whatever_happens(seed: int, tmp_path: Path) -> None:
-    """Any order, any number of slots, any kills: the promotions of the ten lines below."""
-    plan = make_plan(tmp_path, "sync_halving", 20)
-    one = Simulation(plan, quality, 1 + seed % 5, seed, killed=0.2).run()
-    left, expected = list(range(20)), []
-    for before, rung in ((0, 10), (10, 30), (30, TOTAL)):
-        expected += [(number, before, rung) for number in left]
-        left = sorted(left, key=lambda number: -quality(number, rung))[: max(1, len(left) // 3)]
-    assert sorted(one.legs) == sorted(expected)
+def a_plan(name: str, trials: int, factor: int = 3, confirm: int = 0, seed: int = 0) -> Plan:
+    return replace(PLANS[name, factor], trials=trials, confirm=confirm, seed=seed)
 
 
-@pytest.mark.parametrize("trials", [1, 2, 5, 9, 27, 40])
-def test_asha_is_the_papers(trials: int, tmp_path: Path) -> None:
-    """One worker: get_job of Li et al. 2020 (algorithm 2), until no configuration is left and nothing can be promoted."""
-    plan = make_plan(tmp_path, "asha", trials)
-    one = Simulation(plan, quality).run()
-    rungs, results, promoted, expected = (10, 30, TOTAL), [{}, {}, {}], [set(), set(), set()], []  # type: ignore[var-annotated]
-    begun = 0
+a_sweep = st.builds(
+    lambda name, factor, trials, confirm, seed, **more: Simulation(a_plan(name, trials, factor, confirm, seed), **more),
+    name=st.sampled_from(SCHEDULERS), factor=st.integers(2, 4), trials=st.integers(1, 20), confirm=st.integers(0, 2), seed=st.integers(0, 99),
+    chance=st.integers(0, 99), slots=st.integers(1, 6), failing=st.sampled_from([0.0, 0.1, 0.5, 1.0]), lost=st.sampled_from([0.0, 0.1]),
+    killed=st.sampled_from([0.0, 0.1, 0.3]), alike=st.booleans(),
+)  # fmt: skip
+
+
+@given(a_sweep)
+@settings(max_examples=120, deadline=None)
+def test_every_sweep_ends(sweep: Simulation) -> None:
+    """Whatever fails, is lost or killed: as many trials as asked for, nothing twice, a whole run wherever there can be one.
+
+    The simulation itself holds that no leg is asked for twice, goes back, or is of a trial that failed.
+    """
+    sweep.run()
+    assert len(sweep.searched) == sweep.plan.trials
+    assert [trial.number for trial in sweep.trials] == list(range(len(sweep.trials)))
+    for number, legs in itertools.groupby(sorted(sweep.legs), key=lambda leg: leg[0]):
+        ends = [0] + [to for _, _, to in legs]
+        assert ends == sorted(set(ends)) and [leg[1] for leg in sorted(sweep.legs) if leg[0] == number] == ends[:-1]
+    alive = [trial for trial in sweep.searched if trial.failure is None]
+    assert all(trial.until == 0 or trial.has(trial.until) for trial in alive)
+    best = schedule.best(sweep.plan, sweep.trials)
+    if alive:
+        assert best and best.failure is None
+        whole = [sweep.plan.value(trial, sweep.plan.total) for trial in alive if trial.has(sweep.plan.total)]
+        assert sweep.plan.value(best, sweep.plan.total) == max(whole)
+    else:
+        assert best is None
+
+
+@given(a_sweep)
+@settings(max_examples=30, deadline=None)
+def test_a_sweep_that_is_over_can_be_started_again(sweep: Simulation) -> None:
+    """What the cluster took is tried again, and nothing else happens."""
+    sweep.run()
+    ended = {leg[0] for leg in sweep.legs}
+    before, sweep.trials, sweep.lost = sweep.trials, [stored(trial) for trial in sweep.trials], 0.0
+    count = len(sweep.legs)
+    sweep.run()
+    assert ended <= {leg[0] for leg in sweep.legs}
+    if not any(trial.failure and trial.failure[0] == 4 for trial in before):
+        assert len(sweep.legs) == count and sweep.trials == [replace(trial, running=False) for trial in before]
+
+
+def halving(sweep: Simulation, factor: int) -> tuple[set[tuple[int, int]], int]:
+    """Successive halving (Jamieson 2016) by itself: (trial, length) of all that is trained well, the best trial.
+
+    Who fails makes room for the next best: it is all done again as if the trial had never been.
+    """
+    gone, trained = set[int](), set[tuple[int, int]]()
     while True:
-        job = None
-        for k in (1, 0):  # from the highest rung that can promote
-            top = sorted(results[k], key=lambda number: -results[k][number])[: len(results[k]) // 3]
-            if candidates := [number for number in top if number not in promoted[k]]:
-                job = (candidates[0], k + 1)
-                promoted[k].add(candidates[0])
+        left, failed = [number for number in range(sweep.plan.trials) if number not in gone], set[int]()
+        for rung in sweep.plan.rungs:
+            failed = {number for number in left if sweep.fails(number, rung)}
+            trained |= {(number, rung) for number in left if number not in failed}
+            if failed:
                 break
-        if job is None and begun < trials:
-            job, begun = (begun, 0), begun + 1
-        if job is None:
-            break
-        number, k = job
-        expected.append((number, rungs[k - 1] if k else 0, rungs[k]))
-        results[k][number] = quality(number, rungs[k])
-    assert one.legs[: len(expected)] == expected
-    assert all(end > 10 for _, _, end in one.legs[len(expected) :])  # then the best goes on to the end
-    assert any(end == TOTAL for _, _, end in one.legs)
+            left.sort(key=lambda number: -sweep.score(number, rung))
+            left = left[: max(1, len(left) // factor)]
+        gone |= failed
+        if not failed:
+            return trained, left[0] if left else -1
 
 
-@pytest.mark.parametrize("seed", ROUNDS)
-def test_pbt_goes_in_generations_whatever_happens(seed: int, tmp_path: Path) -> None:
-    """The worst take from the best at each generation, the same ones after kills in the middle of it."""
-    plan = make_plan(tmp_path, "pbt", 8, pbt={"quantile": 0.25})
-    one = Simulation(plan, quality, 1 + seed % 4, seed, killed=0.2).run()
-    calm = Simulation(plan, quality).run()
-    assert sorted(one.traded, key=lambda t: (t[2], t[0])) == sorted(calm.traded, key=lambda t: (t[2], t[0]))
-    assert [trial.values for trial in one.trials] == [trial.values for trial in calm.trials]
-    for at in (10, 30):
-        ranked = sorted(range(8), key=lambda number: -quality(number, at))
-        trades = [(loser, winner) for loser, winner, when in one.traded if when == at]
-        assert {loser for loser, _ in trades} == set(ranked[-2:]) and {winner for _, winner in trades} <= set(
-            ranked[:2]
-        )
-    assert not [trade for trade in one.traded if trade[2] == TOTAL]
-    assert sum(len(trial.lineage) for trial in one.trials) == 4
+@pytest.mark.parametrize("failing", [0.0, 0.15, 0.4, 1.0])
+def test_sync_halving_repeats_exactly(failing: float) -> None:
+    """Any order, slots, kills and failures: the same trials come to the same lengths, those of the lines above, and one is best."""
+    for seed, (trials, factor) in enumerate([(27, 3), (20, 3), (9, 2), (2, 3), (21, 3), (13, 4)]):
+        made = a_plan("sync_halving", trials, factor, seed=seed)
+        sweeps = [
+            Simulation(made, chance, slots, failing, killed=killed).run()
+            for chance, (slots, killed) in enumerate([(1, 0.0), (1, 0.2), (3, 0.0), (8, 0.1), (40, 0.0)])
+        ]
+        expected, winner = halving(sweeps[0], factor)
+        for sweep in sweeps:
+            assert {(number, to) for number, _, to in sweep.legs} == expected and len(sweep.legs) == len(expected)
+            assert sweep.trials == sweeps[0].trials
+            best = schedule.best(made, sweep.trials)
+            assert best.number == winner if best else winner == -1
 
 
-def test_who_is_furthest_is_promoted_first(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, "asha", 13)
-    reached = {0: (10, 30), 1: (10, 30), 2: (10, 30)}
-    trials = []
-    for number in range(12):
-        ends = reached.get(number, (10,))
-        results = {end: {"psnr_hole": -float(number)} for end in ends}
-        trials.append(Trial(number, "search", {}, 0, BATCH, until=ends[-1], results=results))
-    assert schedule.next_leg(plan, trials) == schedule.Leg(0, TOTAL)  # before trial 3 to 30, and before a new one
-    trials[0] = replace(trials[0], until=TOTAL, running=True)
-    assert schedule.next_leg(plan, trials) == schedule.Leg(3, 30)
+class Asha:
+    """`get_job` of Algorithm 2 (Li 2020): a promotable trial of the highest rung that has one, else a new one at the bottom."""
+
+    def __init__(self, factor: int, rungs: int) -> None:
+        self.factor, self.scores = factor, [dict[int, float]() for _ in range(rungs)]
+        self.promoted: list[set[int]] = [set() for _ in range(rungs)]
+        self.begun = 0
+
+    def get_job(self, trials: int) -> tuple[int, int] | None:
+        for k in reversed(range(len(self.scores) - 1)):
+            rung = self.scores[k]
+            top = sorted(rung, key=lambda number: -rung[number])[: len(rung) // self.factor]
+            promotable = [number for number in top if number not in self.promoted[k]]
+            if promotable:
+                self.promoted[k].add(promotable[0])
+                return promotable[0], k + 1
+        if self.begun == trials:
+            return None
+        self.begun += 1
+        return self.begun - 1, 0
 
 
-def test_what_was_promoted_once_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trials", "factor", "seed"), [(30, 3, 0), (40, 2, 1), (64, 4, 2), (27, 3, 3), (5, 3, 4), (2, 2, 5)]
+)
+def test_asha_with_one_slot_is_li_2020(trials: int, factor: int, seed: int) -> None:
+    """Every job in the paper's order, killed or not; after the last, the best goes on to a whole run."""
+    for killed in (0.0, 0.2):
+        sweep = Simulation(a_plan("asha", trials, factor, seed=seed), chance=seed, killed=killed).run()
+        theirs, jobs = Asha(factor, len(RUNGS)), []
+        while (job := theirs.get_job(trials)) is not None:
+            number, k = job
+            theirs.scores[k][number] = sweep.score(number, RUNGS[k])
+            jobs.append((number, RUNGS[k]))
+        mine = [(number, to) for number, _, to in sweep.legs]
+        assert mine[: len(jobs)] == jobs
+        after = mine[len(jobs) :]
+        assert len({number for number, _ in after}) <= 1 and len(after) < len(RUNGS)
+        assert len(sweep.reached(RUNGS[-1])) >= 1
+
+
+@given(a_sweep)
+@settings(max_examples=40, deadline=None)
+def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
+    """On any number of slots, whatever fails: at the end all the best 1/factor of a rung that live were promoted from it."""
+    sweep.plan, sweep.lost, sweep.alike = (
+        replace(PLANS["asha", 3], trials=sweep.plan.trials, seed=sweep.plan.seed),
+        0.0,
+        False,
+    )
+    sweep.run()
+    for rung, following in itertools.pairwise(RUNGS):
+        there = sorted(sweep.reached(rung), key=lambda number: -sweep.score(number, rung))
+        promoted = {trial.number for trial in sweep.searched if trial.until >= following}
+        best = [number for number in there if sweep.trials[number].failure is None][: len(there) // 3]
+        assert set(best) <= promoted <= set(there)
+
+
+def test_who_is_furthest_is_promoted_first() -> None:
+    made, two = a_plan("asha", 13), RUNGS[:2]
+    lengths = [two if number < 3 else two[:1] for number in range(12)]
+    trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
+    trials = [replace(trial, until=ends[-1]) for trial, ends in zip(trials, lengths, strict=True)]
+    assert schedule.next_leg(made, trials) == schedule.Leg(
+        0, RUNGS[2]
+    )  # before trial 3 to the second, and before a new one
+    trials[0] = replace(trials[0], until=RUNGS[2], running=True)
+    assert schedule.next_leg(made, trials) == schedule.Leg(3, RUNGS[1])
+
+
+def test_what_was_promoted_once_goes_on() -> None:
     """A leg that a kill broke off is done first, though three better ones have come to its rung since."""
-    plan = make_plan(tmp_path, "asha", 4)
-    trials = [Trial(n, "search", {}, 0, BATCH, until=10, results={10: {"psnr_hole": float(n)}}) for n in range(4)]
-    trials[0] = replace(trials[0], until=30)
-    trials[3] = replace(trials[3], until=30, running=True)
-    assert schedule.next_leg(plan, trials) == schedule.Leg(0, 30)
+    trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
+    trials[0] = replace(trials[0], until=RUNGS[1])
+    trials[3] = replace(trials[3], until=RUNGS[1], running=True)
+    assert schedule.next_leg(a_plan("asha", 4), trials) == schedule.Leg(0, RUNGS[1])
 
 
-def test_an_error_is_best_when_it_is_smallest(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, "sync_halving", 6, metric="landmark_error")
-    one = Simulation(plan, quality).run()
-    first = [number for number, begin, _ in one.legs if begin == 10]
-    assert set(first) == set(sorted(range(6), key=lambda number: quality(number, 10))[:2])
+def test_none_trains_all_to_the_end() -> None:
+    sweep = Simulation(a_plan("none", 7), slots=3, chance=1).run()
+    assert sorted(sweep.legs) == [(number, 0, RUNGS[-1]) for number in range(7)]
 
 
-def test_a_winner_that_failed_later_is_none(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, "none", 3, (TOTAL,))
-    one = Simulation(plan, quality).run()
-    winner = best(plan, one.trials)
-    assert winner is not None
-    one.trials[winner.number] = replace(winner, failure=(6, "NaN"))
-    second = best(plan, one.trials)
-    assert second is not None and second.number != winner.number
+# PBT
 
 
-def test_a_sweep_can_be_given_more_trials(tmp_path: Path) -> None:
-    """What was trained stays; only the new ones, and who is promoted now, are trained."""
-    for scheduler in ("none", "asha"):
-        rungs = (TOTAL,) if scheduler == "none" else (10, 30, TOTAL)
-        one = Simulation(make_plan(tmp_path, scheduler, 6, rungs), quality).run()
-        before = len(one.legs)
-        one.plan = make_plan(tmp_path, scheduler, 12, rungs)
-        one.run()
-        assert len(one.trials) == 12 and len(set(one.legs)) == len(one.legs) and before < len(one.legs)
+def members(sweep: Simulation, at: int) -> list[int]:
+    """Those that had come to a generation alive, best first."""
+    there = [trial for trial in sweep.trials if trial.has(at)]
+    return [t.number for t in sorted(there, key=lambda t: (-sweep.score(t.number, t.steps(at) * t.batch), t.number))]
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-def test_the_best_and_the_papers_are_confirmed(slots: int, tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, "asha", 9, confirm=3)
-    one = Simulation(plan, lambda number, samples: quality(number, samples) if number else -1.0, slots).run()
-    again = one.trials[9:]
-    winner = best(plan, one.trials)
-    assert (
-        winner is not None and len(again) == 6 and all(trial.role == "confirm" and trial.has(TOTAL) for trial in again)
-    )
-    assert [trial.values for trial in again] == [one.trials[0].values, winner.values] * 3
-    assert [trial.seed for trial in again] == [1, 1, 2, 2, 3, 3]
-    # More trials afterwards, of which one is better: that one is confirmed, too, and the paper's are not trained again.
-    one.plan, one.curve = make_plan(tmp_path, "asha", 12, confirm=3), lambda number, samples: float(number)
-    one.run()
-    assert [trial.role for trial in one.trials] == ["paper"] + ["search"] * 8 + ["confirm"] * 6 + ["search"] * 3 + [
-        "confirm"
-    ] * 3
-    assert {str(trial.values) for trial in one.trials[18:]} == {str(best(one.plan, one.trials).values)}  # type: ignore[union-attr]
-    alone = Simulation(plan, lambda number, samples: quality(number, samples) if number else 99.0).run()
-    assert len(alone.trials) == 9  # the paper's own are the best: nothing to compare
+@pytest.mark.parametrize(
+    ("trials", "quantile", "count"),
+    [(8, 0.25, 2), (12, 0.25, 3), (7, 0.25, 1), (10, 0.5, 5), (4, 0.1, 1), (2, 0.5, 1), (1, 0.5, 0)],
+)
+def test_pbt_replaces_the_worst_by_the_best(trials: int, quantile: float, count: int) -> None:
+    """At every generation but the last: so many of the worst take over from some of as many best, each with values of its own."""
+    made = plan("pbt", trials, more=f"pbt: {{quantile: {quantile}}}")
+    sweep = Simulation(made, slots=3, chance=2).run()
+    assert len(sweep.exchanged) == count * (len(GENERATIONS) - 1)
+    donors = set()
+    for at in GENERATIONS[:-1]:
+        ranked, now = members(sweep, at), [one for one in sweep.exchanged if one.at == at]
+        assert sorted(one.number for one in now) == sorted(ranked[len(ranked) - count :])
+        assert {one.donor for one in now} <= set(ranked[:count])
+        donors |= {ranked.index(one.donor) for one in now}
+        for one in now:
+            assert one.values != sweep.trials[one.donor].values and set(one.values) == set(made.space.keys)
+            made.space.config(one.values)
+    assert count < 3 or len(donors) > 1  # not always the first
 
 
-def test_what_it_trains_is_what_was_expected(tmp_path: Path) -> None:
-    for scheduler in ("none", "sync_halving", "pbt", "asha"):
-        plan = make_plan(tmp_path, scheduler, 27, (TOTAL,) if scheduler == "none" else (10, 30, TOTAL))
-        trained = sum(end - begin for _, begin, end in Simulation(plan, quality).run().legs)
-        assert trained == pytest.approx(expected_samples(plan), rel=0.35 if scheduler == "asha" else 0.01)
+def test_pbt_goes_from_generation_to_generation_together() -> None:
+    """No leg to a generation before all who live have come to the one before; so nobody is more than one apart."""
+    for failing in (0.0, 0.1):
+        sweep = Simulation(a_plan("pbt", 9, seed=3), slots=4, chance=3, failing=failing, killed=0.1).run()
+        order = [GENERATIONS.index(leg.samples) for leg in sweep.asked]
+        assert order == sorted(order) and max(order) == len(GENERATIONS) - 1
+        assert all(trial.has(GENERATIONS[-1]) for trial in sweep.trials if not trial.failure)
 
 
-def test_the_front_is_what_nobody_beats(tmp_path: Path) -> None:
-    plan = schedule.Plan(
-        space(tmp_path, {"metric": ["psnr", "landmark_error"], "search": "nsga2"}), 40, TOTAL, (TOTAL,), 0
-    )
-    draw = random.Random(5)
-    points = [(draw.randrange(12), draw.randrange(12)) for _ in range(40)]
+@pytest.mark.parametrize("failing", [0.0, 0.1])
+def test_pbt_repeats_exactly(failing: float) -> None:
+    """Also killed between two exchanges of a round: the same exchanges, each once, and the same values at the end."""
+    for seed in range(4):
+        made = a_plan("pbt", 12, seed=seed)
+        first = Simulation(made, failing=failing).run()
+        assert len(first.exchanged) >= 4
+        for chance, (slots, killed) in enumerate([(1, 0.3), (5, 0.0), (5, 0.3), (20, 0.5)]):
+            again = Simulation(made, chance, slots, failing, killed=killed).run()
+            assert again.trials == [replace(trial, restarts=0) for trial in first.trials]
+            assert sorted(again.exchanged, key=repr) == sorted(first.exchanged, key=repr)
+
+
+def test_pbt_explores() -> None:
+    """With resample 0 every value is a step away from the donor's, with 1 it is drawn anew."""
+    for resample in (0, 1):
+        sweep = Simulation(plan("pbt", 8, more=f"pbt: {{resample: {resample}}}")).run()
+        donors = {trial.number: [*(e["values"] for e in trial.lineage), trial.values] for trial in sweep.trials}
+        for one in sweep.exchanged:
+            steps = []
+            for key in sweep.plan.space.keys:
+                near = [abs(np.log(one.values[key] / values[key]) / np.log(1.2)) for values in donors[one.donor]]
+                low, high = (
+                    next(d for d in sweep.plan.space.dimensions if d.keys == (key,)).facts()[key][k]
+                    for k in ("low", "high")
+                )
+                steps.append(min(near, key=lambda x: abs(x - 1)) if low < one.values[key] < high else 1.0)
+            assert np.allclose(steps, 1) == (resample == 0)
+
+
+def test_other_schedulers_exchange_nothing() -> None:
+    for name in ("none", "asha", "sync_halving"):
+        assert not Simulation(a_plan(name, 6), slots=2).run().exchanged
+
+
+# What comes of it
+
+
+def results(*curves: dict[int, float], metric: str = "psnr", **changes: object) -> list[Trial]:
+    return [Trial(n, "search", {}, 0, 64, results={s: {metric: v} for s, v in curve.items()}, **changes) for n, curve in enumerate(curves)]  # type: ignore[arg-type]  # fmt: skip
+
+
+def test_the_best_is_of_those_trained_furthest() -> None:
+    made = a_plan("asha", 4)
+    one, two, three = RUNGS[:3]
+    trials = results({one: 9.0}, {one: 5.0, two: 3.0}, {one: 4.0, two: 4.0}, {one: 1.0, two: 2.0})
+    assert schedule.best(made, []) is None and schedule.best(made, results({}, {})) is None
+    assert schedule.best(made, trials) == trials[2]
+    failed = [*trials[:2], replace(trials[2], failure=(6, "NaN")), trials[3]]
+    assert schedule.best(made, failed) == trials[1]
+    confirms = [*trials[:2], replace(trials[2], role="confirm", results={three: {"psnr": 9.0}}), trials[3]]
+    assert schedule.best(made, confirms) == trials[1]
+    without = [*trials[:2], replace(trials[2], results={two: {"ssim": 9.0}}), trials[3]]  # no number
+    assert schedule.best(made, without) == trials[1]
+    between = [
+        replace(trials[0], results={one: {"psnr": 9.0}, two + 64: {"psnr": 9.0}}),
+        *trials[1:],
+    ]  # evaluated on the way
+    assert schedule.best(made, between) == trials[2]
+    equal = results({one: 3.0}, {one: 3.0})
+    assert schedule.best(made, equal) == equal[0]
+
+
+def test_less_is_better_for_an_error() -> None:
+    trials = results({RUNGS[0]: 9.0}, {RUNGS[0]: 5.0}, {RUNGS[0]: 7.0}, metric="landmark_error")
+    assert schedule.best(MIN, trials) == trials[1]
+    assert [trial.number for trial in MIN.ranked(trials, RUNGS[0])] == [1, 2, 0]
+    sweep = Simulation(MIN, slots=2).run()
+    best = schedule.best(MIN, sweep.trials)
+    assert best and best.results[RUNGS[0]]["landmark_error"] < 0  # the simulation's sign
+    assert sweep.reached(RUNGS[1]) >= set(sorted(range(9), key=lambda n: -sweep.score(n, RUNGS[0]))[:3])
+
+
+def test_a_length_is_the_first_whole_step_after_it() -> None:
+    """Rungs that no batch divides; two of them within one step."""
+    trial = Trial(0, "search", {}, 0, 64, results={128: {"psnr": 1.0}})
+    assert trial.steps(100) == 2 and trial.has(100) and trial.has(65) and not trial.has(64) and not trial.has(129)
+    for name in ("asha", "sync_halving"):
+        for rungs in ((100, 300, 1000), (1, 3, 9, 27, 81), (63, 64, 65)):
+            made = replace(PLANS[name, 3], trials=9, rungs=rungs, total=rungs[-1])
+            sweep = Simulation(made, slots=2).run()
+            assert max(to for _, _, to in sweep.legs) == -(-rungs[-1] // 64) * 64
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
+def test_the_front_is_what_nobody_beats(points: list[tuple[int, int]]) -> None:
+    """By brute force; psnr is to be large, landmark_error small. Equal trials are all on it."""
+    made = plan("none", 12, metric="[psnr, landmark_error]", more="search: nsga2")
     trials = [
-        Trial(n, "search", {}, 0, BATCH, results={TOTAL: {"psnr": float(a), "landmark_error": float(b)}})
+        Trial(n, "search", {}, 0, 64, results={made.total: {"psnr": float(a), "landmark_error": float(b)}})
         for n, (a, b) in enumerate(points)
     ]
-    expected = [
-        n for n, (a, b) in enumerate(points) if not any((c, d) != (a, b) and c >= a and d <= b for c, d in points)
+    odd = [replace(one, number=20, results={made.total: {"psnr": 9.0}}) for one in trials[:1]]
+    odd += [replace(one, number=21, results={RUNGS[0]: {"psnr": 9.0, "landmark_error": 0.0}}) for one in trials[:1]]
+    odd += [
+        replace(one, number=22, role="confirm", results={made.total: {"psnr": 9.0, "landmark_error": 0.0}})
+        for one in trials[:1]
     ]
-    assert [trial.number for trial in front(plan, trials)] == expected
+    expected = [
+        n for n, (a, b) in enumerate(points)
+        if not any((c > a and d <= b) or (c >= a and d < b) for c, d in points)
+    ]  # fmt: skip
+    assert [trial.number for trial in schedule.front(made, [*trials, *odd])] == expected
 
 
-def test_rungs_are_of_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trials", [1, 4, 9, 20, 27])
+def test_expected_samples_are_what_is_trained(trials: int) -> None:
+    """Exactly, where it does not depend on the order; asha promotes a little more, since its best change."""
+    for name in ("none", "pbt", "sync_halving"):
+        made = a_plan(name, trials)
+        assert schedule.expected_samples(made) == Simulation(made, slots=3).run().trained, name
+    made = a_plan("asha", trials)
+    share = Simulation(made, slots=1).run().trained / schedule.expected_samples(made)
+    assert 0.99 < share < 1.7, share
+
+
+def test_rungs_are_of_samples() -> None:
     """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
-    tree = space(tmp_path, {"scheduler": "asha"}).tree
-    assert _rungs(tree, 8640) == (960, 2880, 8640) and _rungs(tree, 100) == (11, 33, 100)
-    assert _rungs(space(tmp_path, {"scheduler": "asha", "rungs": {"first": 1000, "factor": 4}}).tree, 20_000) == (
+    assert _rungs(PLANS["none", 3].space.tree, 20_000) == (20_000,)
+    asha, pbt = PLANS["asha", 3].space.tree, PLANS["pbt", 3].space.tree
+    assert _rungs(asha, 8640) == (960, 2880, 8640) and _rungs(asha, 100) == (11, 33, 100)
+    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.tree, 20_000) == (
         1000,
         4000,
         16_000,
         20_000,
     )
-    assert _rungs(space(tmp_path, {"scheduler": "pbt", "pbt": {"every": 40}}).tree, 100) == (40, 80, 100)
-    assert _rungs(space(tmp_path, {}).tree, 100) == (100,)
+    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.tree, 100) == (40, 80, 100)
+    assert _rungs(pbt, 95) == (*range(10, 95, 10), 95)
+    for tree in (
+        plan("asha", 1, more="rungs: {first: 100}").space.tree,
+        plan("pbt", 4, more="pbt: {every: 100}").space.tree,
+    ):
+        with pytest.raises(
+            ConfigError, match=r"(rungs.first|pbt.every): 100 samples are no less than a whole run's 100"
+        ):
+            _rungs(tree, 100)
+
+
+# More of it
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -> None:
+    for chance, (slots, killed) in enumerate([(1, 0.0), (4, 0.0), (3, 0.2)]):
+        made = a_plan(name, 8, confirm=3, seed=5)
+        sweep = Simulation(made, chance, slots, killed=killed).run()
+        again = [trial for trial in sweep.trials if trial.role == "confirm"]
+        winner = schedule.best(made, sweep.trials)
+        paper = sweep.trials[0]
+        if winner == paper:  # there is nothing to compare
+            assert not again
+            continue
+        assert winner and paper.role == "paper" and winner.values != paper.values
+        assert [trial.number for trial in again] == list(range(8, 14))
+        for one in (paper, winner):
+            assert [trial.seed for trial in again if trial.values == one.values] == [6, 7, 8]
+        assert all(trial.has(made.total) for trial in again)
+        assert all(trial.seed == 5 for trial in sweep.searched)
+        first = min(n for n, (number, _, _) in enumerate(sweep.legs) if number >= 8)
+        assert all(number >= 8 for number, _, _ in sweep.legs[first:])  # not before the search is over
+
+
+def test_nothing_is_confirmed_where_there_is_nothing_to_compare() -> None:
+    """The paper's own are the best, by itself or as another trial's; all failed; no trial is the paper's."""
+    made = a_plan("none", 2, confirm=2)
+    trials = results({made.total: 2.0}, {made.total: 1.0})
+    paper = replace(trials[0], role="paper", values={"a": 1})
+    other = replace(trials[1], values={"a": 2})
+    assert schedule.next_leg(made, [paper, other]) == schedule.DONE
+    better = {made.total: {"psnr": 3.0}}
+    assert schedule.next_leg(made, [paper, replace(other, values=paper.values, results=better)]) == schedule.DONE
+    assert schedule.next_leg(made, [replace(paper, role="base"), replace(other, results=better)]) == schedule.DONE
+    failed = [replace(one, failure=(6, "NaN")) for one in (paper, other)]
+    assert schedule.next_leg(made, failed) == schedule.DONE
+    assert schedule.next_leg(made, [paper, replace(other, results=better)]) == schedule.Leg(2, made.total)
+    assert schedule.next_leg(made, [failed[0], other]) == schedule.Leg(
+        2, made.total
+    )  # the paper's may do with another seed
+
+
+@pytest.mark.parametrize("name", ["none", "asha"])
+@pytest.mark.parametrize("confirm", [0, 2])
+def test_a_sweep_may_grow(name: str, confirm: int) -> None:
+    """New trials are searched, what was trained stays, and the confirmed pair is the present best one and the paper's."""
+    for seed in range(4):
+        small = a_plan(name, 6, confirm=confirm, seed=seed)
+        sweep = Simulation(small, slots=2).run()
+        before = list(sweep.trials)
+        sweep.plan, sweep.trials = replace(small, trials=15), [stored(trial) for trial in sweep.trials]
+        sweep.run()
+        assert len(sweep.searched) == 15 and len({repr(trial.values) for trial in sweep.searched}) == 15
+        assert all(
+            now.values == then.values and now.role == then.role for now, then in zip(sweep.trials, before, strict=False)
+        )
+        winner = schedule.best(sweep.plan, sweep.trials)
+        assert winner
+        again = [(trial.values, trial.seed) for trial in sweep.trials if trial.role == "confirm"]
+        for one in (winner, sweep.trials[0]) if winner.role != "paper" else ():
+            assert [s for values, s in again if values == one.values] == [seed + 1 + k for k in range(confirm)]
+        assert len(again) == len({repr(one) for one in again})
+
+
+def test_what_is_searched_does_not_depend_on_confirmations_between() -> None:
+    """The same values as in a sweep that had that many trials from the beginning."""
+    whole = Simulation(a_plan("none", 12)).run()
+    grown = Simulation(a_plan("none", 6, confirm=2)).run()
+    assert len(grown.trials) == 10
+    grown.plan = a_plan("none", 12, confirm=2)
+    grown.run()
+    assert [trial.values for trial in grown.searched] == [trial.values for trial in whole.searched]
+
+
+def test_a_grid_is_tried_after_the_start_and_each_point_once() -> None:
+    """Also where it is cut short first, confirmed, and continued."""
+    grid = space(
+        "metric: psnr\nsearch: grid\nspace: {loss.weights.inpainting.rec: {choice: [1, 10, 1000]}, loss.adv: {choice: [ns, minmax]}}"
+    )
+    sweep = Simulation(Plan(grid, 4, RUNGS[-1], RUNGS[-1:], 0, 1)).run()
+    sweep.plan = replace(sweep.plan, trials=7)
+    sweep.run()
+    assert [trial.role for trial in sweep.searched] == ["paper"] + 6 * ["search"]
+    assert [trial.values for trial in sweep.searched[1:]] == grid.grid()
+
+
+@pytest.mark.parametrize("head", ["metric: psnr\nsearch: tpe\nscheduler: asha", "metric: [psnr, dice]\nsearch: nsga2"])
+def test_samplers_that_learn_work_in_a_whole_sweep(head: str) -> None:
+    """With what is running, paused, stopped and failed among what they are told."""
+    where = space(
+        f"{head}\nspace: {{loss.weights.*.rec: {{loguniform: [1, 1000]}}, loss.weights.*.adv: {{simplex: 1}}}}"
+    )
+    rungs = RUNGS if "asha" in head else RUNGS[-1:]
+    sweep = Simulation(Plan(where, 30, rungs[-1], rungs, 0), 1, 4, failing=0.1, lost=0.05, killed=0.05).run()
+    assert len({repr(trial.values) for trial in sweep.trials}) == 30
+    assert any(trial.notes for trial in sweep.trials)
+
+
+def test_the_random_numbers_of_exchanges_are_their_own() -> None:
+    """Neighbouring members, generations and seeds do not share what is drawn."""
+    keys = [(seed, at, number) for seed in (0, 1) for at in GENERATIONS for number in range(4)]
+    assert len({search.rng(*key).random() for key in keys}) == len(keys)

@@ -1,147 +1,295 @@
-"""Which values a trial gets: pure functions that draw evenly, learn where they should, and survive being asked again."""
+"""The search: a pure function of what is known, that learns where it says it does."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as some
-from scipy import stats
+from scipy.stats import kstest
 
 from collagan_dist.sweep import search
-from collagan_dist.sweep.dimensions import Choice, Interval, Simplex
 from collagan_dist.sweep.search import Told
-from tests.sweep.test_space import ADV, REC, space
+from collagan_dist.sweep.space import Space
+from tests.conftest import ROOT
+from tests.sweep.spaces import space
 
-KEYS = ("a", "b", "c")
-LR = {"optim.generator.lr": {"loguniform": [1e-4, 1e-2]}}
+REC = "loss.weights.inpainting.rec"
+MIXED = """
+space:
+  loss.weights.*.adv: {simplex: 1}
+  loss.weights.inpainting.rec: {loguniform: [1, 1000]}
+  model.noise: {uniform: [0, 0.9]}
+  schedule.batch: {integers: [8, 64]}
+  loss.adv: {choice: [ns, minmax, printed]}
+"""
+HEADS = {
+    "random": "metric: psnr", "tpe": "metric: psnr\nsearch: tpe", "nsga2": "metric: [psnr, landmark_error]\nsearch: nsga2"
+}  # fmt: skip
+Metrics = Callable[[dict], tuple[float, ...]]
 
 
-def test_a_simplex_is_drawn_evenly() -> None:
-    """As Dirichlet(1, 1, 1): each value, and the pairs."""
-    simplex = Simplex(KEYS, 2.0)
-    draws = np.random.default_rng(0).random((20_000, 2))
-    drawn = np.array([list(simplex.values({"a#": a, "b#": b}).values()) for a, b in draws])
-    expected = 2 * np.random.default_rng(1).dirichlet((1, 1, 1), 20_000)
-    assert np.allclose(drawn.sum(1), 2) and drawn.min() >= 0
-    for column in range(3):
-        assert stats.ks_2samp(drawn[:, column], expected[:, column]).pvalue > 1e-3
-    assert np.allclose(np.cov(drawn.T), np.cov(expected.T), atol=0.01)
+def mixed(kind: str) -> Space:
+    return space(HEADS[kind] + MIXED)
 
 
-@given(some.lists(some.floats(0, 1), min_size=2, max_size=2))
-def test_a_simplex_and_its_draws_are_each_others_inverse(draws: list[float]) -> None:
-    simplex = Simplex(KEYS, 1.0)
-    values = simplex.values({"a#": draws[0], "b#": draws[1]})
-    params = simplex.params(values)
-    assert params is not None
-    assert list(simplex.values(params).values()) == pytest.approx(list(values.values()), abs=1e-9)
-    assert (
-        simplex.params({"a": 0.5, "b": 0.6, "c": 0.1}) is None
-        and simplex.params({"a": 1.5, "b": -0.5, "c": 0.0}) is None
+def kept(one: Told) -> Told:
+    """As it comes back from trial.json."""
+    saved = json.loads(json.dumps(asdict(one)))
+    return Told(**{**saved, "metrics": None if saved["metrics"] is None else tuple(saved["metrics"])})
+
+
+def searched(where: Space, seed: int, count: int, metrics: Metrics) -> list[Told]:
+    """A whole search, one trial after the other, each asked anew."""
+    told: list[Told] = []
+    for number in range(count):
+        values, notes = search.propose(where, seed, number, count, told)
+        told.append(kept(Told(values, notes, metrics(values))))
+    return told
+
+
+def good(values: dict) -> tuple[float, ...]:
+    return (-((math.log10(values[REC]) - 2) ** 2) - values["model.noise"], values["loss.weights.landmarks.adv"])
+
+
+def some(kind: str, count: int = 24) -> tuple[Space, list[Told]]:
+    where = mixed(kind)
+    return where, searched(where, 7, count, lambda values: good(values)[: len(where.metrics)])
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_same_question_has_the_same_answer(kind: str) -> None:
+    """Asked again, of a space read anew; another one for another number or seed."""
+    where, told = some(kind)
+    first = search.propose(where, 7, 24, 40, told)
+    assert search.propose(where, 7, 24, 40, told) == search.propose(mixed(kind), 7, 24, 40, tuple(told)) == first
+    others = [search.propose(where, seed, number, 40, told)[0] for seed, number in ((7, 25), (7, 23), (8, 24), (24, 7))]
+    assert len({json.dumps(values) for values in [first[0], *others]}) == 5
+
+
+def test_other_processes_have_the_same_answers() -> None:
+    """With other hashes, asked in another order."""
+    answers = {kind: search.propose(*asked(kind)) for kind in HEADS}
+    code = """
+import json
+from collagan_dist.sweep import search
+from tests.sweep.test_search import HEADS, asked
+print(json.dumps({kind: search.propose(*asked(kind)) for kind in reversed(HEADS)}))"""
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "99"},
+        capture_output=True,
+        text=True,
     )
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert json.loads(elsewhere.stdout) == json.loads(json.dumps(answers))
 
 
-@settings(max_examples=50)
-@given(some.integers(0, 2**30), some.floats(0, 1))
-def test_a_moved_value_is_another_one_inside(seed: int, part: float) -> None:
-    generator = np.random.default_rng(seed)
-    for one in (Interval("a", 1e-4, 1e-2, log=True), Interval("a", -1.0, 1.0), Interval("a", 1, 9, whole=True)):
-        value: Any = one.low + part * (one.high - one.low)
-        value = round(value) if one.whole else value
-        moved = one.moved({"a": value}, generator)["a"]
-        assert one.low <= moved <= one.high and type(moved) is type(value)
-        assert moved != value or value in (one.low, one.high)
-    choice = Choice("a", (1, 2, 3))
-    assert choice.moved({"a": 2}, generator)["a"] in (1, 3)
-    values = {"a": 0.2 + part / 2, "b": 0.1, "c": 0.7 - part / 2}
-    moved = Simplex(KEYS, 1.0).moved(values, generator)
-    assert sum(moved.values()) == pytest.approx(1) and min(moved.values()) >= 0 and moved != values
+def asked(kind: str) -> tuple[Space, int, int, int, list[Told]]:
+    where, told = some(kind)
+    return where, 7, 24, 40, told
 
 
-def test_the_same_question_has_the_same_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", HEADS)
+def test_what_is_proposed_can_be_trained(kind: str) -> None:
+    """Every key has a value, of its own type, inside; its configuration is valid, and trial.json keeps values and notes."""
+    where, told = some(kind)
+    for one in told:
+        assert tuple(one.values) == where.keys and kept(one) == one
+        assert all(dimension.params(one.values) is not None for dimension in where.dimensions)
+        assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
+
+
+def test_random_covers_a_range_evenly() -> None:
+    """By its logarithm where that is asked for; every whole number and every choice as often."""
+    where = mixed("random")
+    drawn = [search.propose(where, 1, number, 900, ())[0] for number in range(900)]
+    assert kstest([math.log10(values[REC]) / 3 for values in drawn], "uniform").pvalue > 1e-3
+    assert kstest([values["model.noise"] / 0.9 for values in drawn], "uniform").pvalue > 1e-3
+    wholes = [values["schedule.batch"] for values in drawn]
+    assert set(wholes) == set(range(8, 65)) and abs(np.mean(wholes) - 36) < 2
+    counts = np.unique([values["loss.adv"] for values in drawn], return_counts=True)[1]
+    assert len(counts) == 3 and counts.min() > 240
+
+
+def test_random_does_not_depend_on_what_is_told() -> None:
+    where, told = some("random", 12)
+    assert search.propose(where, 3, 5, 40, told) == search.propose(where, 3, 5, 9, ())
+
+
+def test_nothing_is_tried_twice() -> None:
+    """A run of the same values would be the same run. Few choices are all tried before one comes again; then it does come."""
     for kind in ("random", "tpe"):
-        one = space(tmp_path, {"search": kind, "space": ADV | LR})
-        told = [Told(search.propose(one, 0, n, 30, ())[0], {}, (float(n % 7),)) for n in range(12)]
-        answers = {
-            json.dumps(search.propose(one, seed, number, 30, told))
-            for seed in (0, 1)
-            for number in (12, 13)
-            for _ in range(2)
-        }
-        assert len(answers) == 4
-
-
-def test_a_logarithmic_range_is_drawn_evenly_by_its_logarithm(tmp_path: Path) -> None:
-    one = space(tmp_path, {"space": LR})
-    drawn = np.log10([search.propose(one, 0, number, 400, ())[0]["optim.generator.lr"] for number in range(400)])
-    assert stats.kstest(drawn, stats.uniform(-4, 2).cdf).pvalue > 1e-3
-
-
-def test_tpe_learns(tmp_path: Path) -> None:
-    """The best of 40 on a bowl around lr 1e-3, rec 100: nearer to it than random's, over ten seeds."""
-
-    def badness(values: dict[str, Any]) -> float:
-        return float(
-            np.log10(values["optim.generator.lr"] / 1e-3) ** 2
-            + np.log10(values["loss.weights.inpainting.rec"] / 100) ** 2
+        where = space(
+            f"metric: psnr\nsearch: {kind}\nspace: {{loss.adv: {{choice: [ns, minmax]}}, model.patch: {{choice: [94, 70]}}}}"
         )
-
-    def best(kind: str, seed: int) -> float:
-        one = space(tmp_path, {"metric": "landmark_error", "search": kind, "space": REC | LR})
-        told: list[Told] = []
-        for number in range(40):
-            values, notes = search.propose(one, seed, number, 40, told)
-            told.append(Told(values, notes, (badness(values),)))
-        return min(one.metrics[0] for one in told if one.metrics)
-
-    found = {kind: np.log([best(kind, seed) for seed in range(10)]).mean() for kind in ("random", "tpe")}
-    assert found["tpe"] < found["random"] - 0.5
-
-
-def test_nsga2_evolves(tmp_path: Path) -> None:
-    """Two aims at odds in lr, one that both share in rec: later trials come nearer to the shared one than random draws do. Its notes
-    travel through JSON, as in trial.json."""
-
-    def aims(values: dict[str, Any]) -> tuple[float, float]:
-        lr, rec = (
-            np.log10(values["optim.generator.lr"]),
-            40 * np.log10(values["loss.weights.inpainting.rec"] / 100) ** 2,
-        )
-        return (-((lr + 4) ** 2) - rec, (lr + 2) ** 2 + rec)
-
-    one = space(tmp_path, {"metric": ["psnr_hole", "landmark_error"], "search": "nsga2", "space": REC | LR})
-    first, last = [], []
+        told = searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
+        assert len({json.dumps(one.values) for one in told[:4]}) == len({json.dumps(one.values) for one in told}) == 4
+    where = space(
+        "metric: [psnr, landmark_error]\nsearch: nsga2\nspace: {loss.weights.inpainting.*: {uniform: [0, 1]}}"
+    )
     for seed in range(3):
-        told: list[Told] = []
-        for number in range(120):
-            values, notes = search.propose(one, seed, number, 120, told)
-            assert values not in [known.values for known in told]
-            told.append(Told(values, json.loads(json.dumps(notes)), aims(values)))
-        off = np.abs([np.log10(known.values["loss.weights.inpainting.rec"] / 100) for known in told])
-        first.append(np.median(off[:30]))
-        last.append(np.median(off[-30:]))
-        assert len({value for known in told for key, value in known.notes.items() if "generation" in key}) > 2
-    assert np.mean(last) < 0.75 * np.mean(first)  # 1.1 without the notes
+        told = searched(where, seed, 40, lambda values: (values[REC], values["loss.weights.inpainting.adv"]))
+        assert len({json.dumps(one.values) for one in told}) == 40
 
 
-def test_what_was_tried_outside_and_what_failed_does_no_harm(tmp_path: Path) -> None:
-    one = space(tmp_path, {"search": "tpe", "space": ADV | LR})
-    inside = search.propose(one, 0, 0, 9, ())[0]
-    outside = {**inside, "optim.generator.lr": 5.0}
-    told = [Told(outside, {}, (1.0,)), Told(inside, {}, None, failed=True), Told(inside, {}, None)]
-    values = search.propose(one, 0, 3, 9, told)[0]
-    assert 1e-4 <= values["optim.generator.lr"] <= 1e-2
+def test_a_grid_is_walked_through() -> None:
+    where = space(
+        "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2]}}"
+    )
+    assert [
+        search.propose(where, seed, n, 8, ())[0] for seed, n in zip("01234567", range(8), strict=True)
+    ] == where.grid()
 
 
-def test_what_matters_has_the_largest_share(tmp_path: Path) -> None:
-    one = space(tmp_path, {"space": ADV | LR | REC})
-    drawn = [search.propose(one, 3, number, 60, ())[0] for number in range(60)]
-    told = [Told(values, {}, (-((np.log10(values["optim.generator.lr"]) + 3) ** 2),)) for values in drawn]
-    (shares,) = search.importance(one, told).values()
-    assert sum(shares.values()) == pytest.approx(1) and max(shares, key=lambda key: shares[key]) == "optim.generator.lr"
-    assert shares["optim.generator.lr"] > 0.5
+def test_tpe_learns() -> None:
+    """A plain bowl in four keys: with the same 40 trials it comes much closer than chance."""
+    text = "space: {loss.weights.*.rec: {loguniform: [1, 1000]}, model.noise: {uniform: [0, 0.9]}}"
+
+    def bowl(values: dict) -> tuple[float, ...]:
+        powers = [
+            math.log10(values[f"loss.weights.{task}.rec"]) for task in ("inpainting", "segmentation", "landmarks")
+        ]
+        return (
+            -sum((a - b) ** 2 for a, b in zip(powers, (2, 1, 2.5), strict=True))
+            - 4 * (values["model.noise"] - 0.3) ** 2,
+        )
+
+    def misses(kind: str) -> list[float]:
+        where = space(f"metric: psnr\nsearch: {kind}\n{text}")
+        return [-max(one.metrics or (-99,) for one in searched(where, seed, 40, bowl))[0] for seed in range(8)]
+
+    assert np.median(misses("tpe")) < 0.5 * np.median(misses("random"))
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_tpe_seeks_the_better_direction(mode: str) -> None:
+    """Half of what it proposes after thirty trials is on the better side; turned round, on the other."""
+    where = space(
+        f"metric: {'psnr' if mode == 'max' else 'landmark_error'}\nsearch: tpe\nspace: {{model.noise: {{uniform: [0, 0.9]}}}}"
+    )
+    told = [Told({"model.noise": 0.03 * n}, {}, (0.03 * n,)) for n in range(30)]
+    asked = [search.propose(where, 0, number, 60, told)[0]["model.noise"] for number in range(30)]
+    assert np.mean(asked) > 0.7 if mode == "max" else np.mean(asked) < 0.2
+
+
+def test_nsga2_evolves() -> None:
+    """Two metrics that contradict each other, reached together only near the edge of three other keys."""
+    text = "space: {loss.weights.*.rec: {uniform: [0, 1]}, loss.weights.*.adv: {uniform: [0, 1]}}"
+
+    def torn(values: dict) -> tuple[float, float]:
+        first, *others = values.values()
+        far = 1 + 9 * sum(others) / len(others)
+        return -first, far * (1 - math.sqrt(first / far))  # ZDT1
+
+    def volume(told: list[Told]) -> float:
+        """Between the front and (-1, 8)."""
+        area, height = 0.0, 8.0
+        for first, second in sorted((one.metrics for one in told if one.metrics), reverse=True):
+            if second < height:
+                area, height = area + (1 + first) * (height - second), second
+        return area
+
+    where = space(f"metric: [psnr, landmark_error]\nsearch: nsga2\n{text}")
+    chance = space(f"metric: psnr\n{text}")
+    mine, others = [], []
+    for seed in range(2):
+        told = searched(where, seed, 100, torn)
+        mine.append(volume(told))
+        others.append(
+            volume([Told(v, {}, torn(v)) for v in (search.propose(chance, seed, n, 100, ())[0] for n in range(100))])
+        )
+        generations = [one.notes["NSGAIISampler:generation"] for one in told]
+        assert generations == sorted(generations) and generations[-1] == 3  # four times 25
+    assert min(mine) > max(others)
+    # Its notes are all that it remembers: without them every trial would be of the first generation.
+    forgotten = [replace(one, notes={}) for one in told]
+    assert search.propose(where, 0, 100, 100, forgotten)[1] == {"NSGAIISampler:generation": 0}
+
+
+@pytest.mark.parametrize("kind", ["tpe", "nsga2"])
+def test_trials_without_metrics_teach_nothing(kind: str) -> None:
+    """Failed, with values that the space does not have, or (nsga2) still running: the answer is the same as without them."""
+    where, told = some(kind)
+    asked = search.propose(where, 7, 24, 40, told)[0]
+    inside = told[3].values
+    count = len(where.metrics)
+    beside = [
+        Told({**inside, REC: 1e6}, {}, (99.0,) * count), Told({**inside, "loss.adv": "wgan"}, {}, (99.0,) * count),
+        Told({**inside, "schedule.batch": 8.5}, {}, (99.0,) * count),
+        Told({**inside, **dict.fromkeys(where.keys[:3], 0.8)}, {}, (99.0,) * count),
+        Told({**inside, "model.noise": 0.1}, told[3].notes, (99.0,) * count, failed=True),
+        Told(inside, told[3].notes, None, failed=True), *([Told(inside, told[3].notes, None)] if kind == "nsga2" else []),
+    ]  # fmt: skip
+    for one in beside:
+        assert search.propose(where, 7, 24, 40, [*told, one])[0] == asked, one
+    assert search.propose(where, 7, 24, 40, [*beside, *told])[0] == asked
+    assert search.propose(where, 7, 24, 40, beside)[0].keys() == asked.keys()  # nothing is known
+
+
+def test_tpe_keeps_away_from_what_runs_or_was_stopped() -> None:
+    """Trials without metrics around the best value: it is not proposed again."""
+    where = space("metric: psnr\nsearch: tpe\nspace: {model.noise: {uniform: [0, 0.9]}}")
+    told = [Told({"model.noise": x}, {}, (-abs(x - 0.2),)) for x in np.linspace(0, 0.9, 28).tolist()]
+    beside = [Told({"model.noise": x}, {}, None) for x in np.linspace(0.1, 0.3, 30).tolist()]
+
+    def near(told: list[Told]) -> float:
+        asked = [search.propose(where, 0, n, 90, told)[0]["model.noise"] for n in range(20)]
+        return float(np.mean([0.1 < value < 0.3 for value in asked]))
+
+    assert near(told) > 0.8 and near(told + beside) < 0.3
+
+
+def test_the_papers_and_the_bases_trial_are_known_to_tpe() -> None:
+    """They have no notes and are taken as any other: the best of all, and what follows is near."""
+    where = space(
+        f"metric: psnr\nsearch: tpe\nspace: {{{REC}: {{choice: [1, 10, 100, 1000]}}, model.noise: {{uniform: [0, 0.9]}}}}"
+    )
+    start = dict(where.starts()[0][1])
+    assert start[REC] == 100.0
+    told = [Told({**start, "model.noise": 0.5 + n / 100}, {}, (9.0,)) for n in range(4)]
+    told += [Told({REC: 1000, "model.noise": 0.05 * n}, {}, (1.0,)) for n in range(16)]
+    asked = [search.propose(where, 0, number, 60, told)[0][REC] for number in range(20)]
+    assert asked.count(100) > 10
+
+
+@pytest.mark.parametrize("kind", ["random", "nsga2"])
+@pytest.mark.parametrize("key", [REC, "model.noise", "loss.weights.landmarks.adv", "schedule.batch", "loss.adv"])
+def test_the_key_that_matters_is_the_most_important(key: str, kind: str) -> None:
+    """By every metric; also where some failed, and where the paper's values lie outside."""
+    where = mixed(kind)
+
+    def metric(values: dict) -> float:
+        value = values[key]
+        return (
+            {"ns": 0.0, "minmax": 1.0, "printed": 3.0}.get(value, 0)
+            if isinstance(value, str)
+            else math.log(value + 1e-9)
+        )
+
+    drawn = [search.propose(mixed("random"), 2, number, 60, ())[0] for number in range(60)]
+    told = [Told(values, {}, tuple(metric(values) for _ in where.metrics)) for values in drawn]
+    told += [Told(drawn[0], {}, None, failed=True), Told({**drawn[0], REC: 1e5}, {}, told[0].metrics)]
+    found = search.importance(where, told)
+    assert set(found) == set(where.metrics)
+    for shares in found.values():
+        assert set(shares) == set(where.keys) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) >= 0
+        assert max(shares, key=lambda one: shares[one]) == key and shares[key] > 0.4, shares
+
+
+def test_importance_of_too_little_is_none() -> None:
+    where, told = some("random", 8)
+    assert search.importance(where, []) == search.importance(where, [replace(told[0], metrics=None)]) == {}
+
+
+def test_draws_belong_to_their_generator() -> None:
+    where = mixed("random")
+    one, again, other = (search.draw(where, search.rng(*key)) for key in ((3, 1, 2), (3, 1, 2), (3, 2, 1)))
+    assert one == again != other

@@ -1,103 +1,238 @@
-"""SPACE.yaml: what is wrong with one is said with its line before anything starts; what it stands for."""
+"""SPACE.yaml: what is refused and where it says so, what patterns stand for, what is tried first."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from collagan_dist import yaml_strict
 from collagan_dist.config import TASK_WEIGHTS, load_config
 from collagan_dist.errors import ConfigError
-from collagan_dist.sweep.space import Space, read_space
+from collagan_dist.sweep.space import METRICS, Space, read_space
 from tests.conftest import ROOT
+from tests.sweep.spaces import LR, space
 
-ADV = {"loss.weights.*.adv": {"simplex": 1.0}}
-REC = {"loss.weights.inpainting.rec": {"loguniform": [30, 300]}}
-
-
-def space(folder: Path, tree: dict[str, Any], model: str | None = None, sets: tuple[str, ...] = ()) -> Space:
-    (folder / "space.yaml").write_text(yaml_strict.dump({"metric": "psnr_hole", "space": REC} | tree))
-    return read_space(str(folder / "space.yaml"), load_config("stable", model, sets))
+LETTERS = {"inpainting": "i", "segmentation": "s", "landmarks": "d"}
 
 
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"space": {"loss.weights.inpaintin.rec": {"uniform": [1, 2]}}}, "no such key in the configuration; did you mean loss.weights.inpainting.rec?"),
-    ({"space": {"optim.generator.lr": {"loguniform": [1e-4, 1e-3], "uniform": [1, 2]}}}, "needs exactly one of"),
-    ({"space": {"optim.generator.lr": {"logunifrom": [1e-4, 1e-3]}}}, "did you mean loguniform?"),
-    ({"space": {"optim.generator.lr": {"uniform": [2, 1]}}}, "[2, 1] is no range"),
-    ({"space": {"optim.generator.lr": {"loguniform": [0, 1]}}}, "both ends must be above 0"),
-    ({"space": {"optim.generator.lr": {"choice": [1e-3]}}}, "at least 2 items"),
-    ({"space": {"loss.weights.inpainting.adv": {"simplex": 1.0}}}, "a simplex needs at least two keys"),
-    ({"space": REC | {"loss.weights.*.rec": {"uniform": [1, 2]}}}, "loss.weights.inpainting.rec: is searched twice"),
-    ({"space": {"optim.generator.lr": {"uniform": [-1, 1]}}}, "optim.generator.lr: Input should be greater than 0"),
-    ({"space": {"data.shards": {"choice": ["a", "b"]}}}, "cannot be searched"),
-    ({"space": {"schedule.steps": {"choice": [10, 20]}}}, "cannot be searched"),
-    ({"space": {"hole.kind": {"choice": ["block", "noise"]}}}, "cannot be searched"),
-    ({"space": {"runtime.precision": {"choice": ["fp32", "bf16"]}}}, "cannot be searched"),
-    ({"metric": "psnr_hol"}, "there is none of the name 'psnr_hol'"),
-    ({"mode": "min"}, "of psnr_hole it is max"),
-    ({"metric": ["psnr", "dice"]}, "for 2 take nsga2"),
-    ({"search": "nsga2"}, "nsga2 is for several metrics"),
-    ({"metric": ["psnr", "dice"], "search": "nsga2", "scheduler": "asha"}, "with nsga2 all go to the end"),
-    ({"scheduler": "sync_halving", "search": "tpe"}, "tpe has nothing to learn from"),
-    ({"scheduler": "pbt", "search": "tpe"}, "pbt changes its members by itself"),
-    ({"scheduler": "pbt", "space": {"model.noise": {"uniform": [0, 0.5]}}}, "only loss.* and optim.* can"),
-    ({"search": "grid"}, "a grid needs its values one by one"),
-    ({"rungs": {"factor": 1}}, "greater than or equal to 2"),
-    ({"space": {}}, "at least 1 item"),
-]  # fmt: skip
+def searched(line: str, more: str = "metric: psnr") -> str:
+    """A file whose fourth line is a key's domain."""
+    return f"{more}\n\nspace:\n  {line}\n"
 
 
-@pytest.mark.parametrize(("tree", "words"), WRONG, ids=[words for _, words in WRONG])
-def test_what_is_wrong_is_said_with_its_place(tree: dict[str, Any], words: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as error:
-        space(tmp_path, tree)
-    assert words in str(error.value) and str(error.value).startswith(f"{tmp_path}/space.yaml:"), error.value
+def keys_of(patterns: str, model: str | None = None) -> list[str]:
+    return list(space(f"metric: {'dice' if model == 'M_s' else 'psnr'}\nspace: {{{patterns}}}", model=model).keys)
 
 
-def test_a_metric_of_a_task_that_the_model_lacks(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="metric dice is of segmentation, and the model has no such task"):
-        space(tmp_path, {"metric": "dice"}, "M_id")
+@pytest.mark.parametrize(
+    ("domain", "message"),
+    [
+        ("optim.generater.lr: {uniform: [0.1, 1]}", "no such key .*did you mean optim.generator.lr?"),
+        ("loss.weights: {choice: [1, 2]}", "no such key"),  # a section
+        ("loss.adv.form: {choice: [ns, minmax]}", "no such key"),  # below a value
+        ("optim.generator.lr: {unifrom: [0.1, 1]}", "unknown key .*did you mean uniform?"),
+        ("optim.generator.lr: {uniform: [0.1, 1], choice: [0.1, 1]}", "exactly one of uniform, loguniform"),
+        ("optim.generator.lr: {uniform: null, choice: [0.1, 1]}", "exactly one of"),
+        ("optim.generator.lr: {uniform: null}", "exactly one of"),
+        ("loss.weights.inpainting.rec: {choice: null}", "exactly one of"),
+        ("optim.generator.lr: {}", "exactly one of"),
+        ("optim.generator.lr: 0.1", "object .given: 0.1"),
+        ("optim.generator.lr: {uniform: [1, 0.1]}", r"\[1, 0.1\] is no range: the first value must be below"),
+        ("optim.generator.lr: {uniform: [0.1, 0.1]}", "is no range"),
+        ("optim.generator.lr: {uniform: [0.1]}", "uniform.1 is missing"),
+        ("optim.generator.lr: {uniform: [0.1, 0.2, 0.3]}", "at most 2 items"),
+        ("optim.generator.lr: {uniform: [low, high]}", "valid number"),
+        ("optim.generator.lr: {loguniform: [0, 0.1]}", "loguniform: both ends must be above 0"),
+        ("schedule.batch: {integers: [4, 8.5]}", "valid integer"),
+        ("optim.generator.lr: {choice: [0.1]}", "at least 2 items"),
+        ("loss.weights.inpainting.rec: {choice: [100, 50, 100.0]}", "choice: 100.0 is given twice"),
+        ("loss.weights.*.adv: {simplex: 0}", "greater than 0"),
+        ("loss.weights.inpainting.adv: {simplex: 1}", "at least two keys, named by `\\*` as in loss.weights.*.adv"),
+        # What no configuration can have, at either end of a range or as one of several.
+        ("optim.generator.lr: {uniform: [-1, 1]}", "optim.generator.lr: .*greater than 0 .given: -1"),
+        ("model.noise: {uniform: [0, 1]}", "model.noise: .*less than 1 .given: 1"),
+        ("optim.*.lr: {simplex: 1}", "optim.discriminators.lr: .*greater than 0 .given: 0"),
+        ("schedule.batch: {uniform: [16, 64]}", "valid integer"),
+        ("optim.generator.betas: {uniform: [0, 1]}", "valid array"),
+        ("loss.adv: {choice: [ns, minmax, wgan]}", "'ns', 'minmax' or 'printed' .given: 'wgan'"),
+    ],
+)  # fmt: skip
+def test_a_bad_domain_is_told_with_its_line(domain: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:4: .*({message})"):
+        space(searched(domain))
 
 
-@pytest.mark.parametrize(("model", "tasks"), [("M_i", 1), ("M_id", 2), ("M*_isd", 3)])
-def test_the_papers_weights_come_first(model: str, tasks: int, tmp_path: Path) -> None:
-    """Section 4.2's for the number of tasks; then the base configuration's, where they differ."""
-    tree = {
-        "space": REC | {"loss.weights.*.adv": {"uniform": [0, 1]}, "optim.generator.lr": {"loguniform": [1e-4, 1e-3]}}
-    }
-    (paper,) = space(tmp_path, tree, model).starts()
-    adv, rec = TASK_WEIGHTS["inpainting"][tasks - 1]
-    assert (
-        paper[0] == "paper"
-        and paper[1]["loss.weights.inpainting.adv"] == adv
-        and paper[1]["loss.weights.inpainting.rec"] == rec
+@pytest.mark.parametrize(
+    "key",
+    ["seed", "hole.kind", "data.split", "data.image_size", "data.face_square", "data.max_damaged", "evaluate.samples", "runtime.precision",
+     "checkpoint.every", "log.every", "schedule.steps", "schedule.epochs", "model.tasks", "model.name", "deterministic", "data.shards"],
+)  # fmt: skip
+def test_what_trials_are_compared_by_is_not_searched(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:4: {key}: cannot be searched"):
+        space(searched(f"{key}: {{choice: [1, 2]}}"))
+
+
+def test_the_rest_of_a_section_is_searched() -> None:
+    assert keys_of("schedule.batch: {choice: [16, 32]}, schedule.adv_from: {integers: [0, 9]}") == [
+        "schedule.batch",
+        "schedule.adv_from",
+    ]
+
+
+def test_a_key_is_searched_once() -> None:
+    text = "metric: psnr\nspace:\n  loss.weights.*.rec: {uniform: [1, 2]}\n  optim.generator.lr: {uniform: [0.1, 1]}\n"
+    with pytest.raises(ConfigError, match=r"sweep\.yaml:5: loss.weights.landmarks.rec: is searched twice"):
+        space(text + "  loss.weights.landmarks.rec: {uniform: [1, 3]}\n")
+    with pytest.raises(ConfigError, match=r"sweep\.yaml:5: key space.optim.generator.lr is given twice"):
+        space(text + "  optim.generator.lr: {uniform: [0.1, 2]}\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "message", "space_"),
+    [
+        ("mode: max\nmetric: psnr_hol", 2, "metric: there is none of the name 'psnr_hol'; choose from psnr, ", LR),
+        ("search: nsga2\nmetric: []", 2, "metric: name at least one, each once", LR),
+        ("search: nsga2\nmetric: [psnr, psnr]", 2, "metric: name at least one, each once", LR),
+        ("metric: landmark_error\nmode: max", 2, "mode: of landmark_error it is min; leave it out", LR),
+        ("metric: psnr\nmode: best", 2, "mode", LR),
+        ("metric: [psnr, landmark_error]\nsearch: nsga2\nmode: [max, max]", 3, "mode: .*it is max, min", LR),
+        ("metric: [psnr, landmark_error]\nsearch: nsga2\nmode: max", 3, "mode: .*it is max, min", LR),
+        ("metric: psnr\nsearch: bayes", 2, "search: .*'random', 'grid', 'tpe' or 'nsga2'", LR),
+        ("metric: psnr\nscheduler: halving", 2, "scheduler: .*'asha', 'sync_halving', 'pbt' or 'none'", LR),
+        ("metric: psnr\nsearch: nsga2", 2, "search: nsga2 is for several metrics", LR),
+        *((f"metric: [psnr, ssim]\nsearch: {s}", 2, f"search: {s} seeks the best of one", LR) for s in ("random", "grid", "tpe")),
+        *((f"metric: [psnr, ssim]\nsearch: nsga2\nscheduler: {s}", 3, f"scheduler: {s} stops trials by one metric", LR)
+          for s in ("asha", "sync_halving", "pbt")),
+        *((f"metric: psnr\nscheduler: pbt\nsearch: {s}", 3, "search: pbt changes its members by itself", LR) for s in ("grid", "tpe")),
+        ("metric: psnr\nscheduler: sync_halving\nsearch: tpe", 3, "search: .*tpe has nothing to learn from", LR),
+        ("metric: psnr\nsearch: grid\n", 4, "a grid needs its values one by one: {choice", LR),
+        ("metric: psnr\nsearch: grid\n", 4, "a grid needs", "space: {loss.weights.*.adv: {simplex: 1}}"),
+        ("metric: psnr\nscheduler: pbt\n", 4, "pbt changes values while", "space: {model.noise: {uniform: [0, 0.5]}}"),
+        ("metric: psnr\nscheduler: pbt\n", 4, "pbt changes values while", "space: {schedule.batch: {choice: [8, 16]}}"),
+        ("metric: psnr\nrungs: {factor: 1}", 2, "rungs.factor: .*greater than or equal to 2", LR),
+        ("metric: psnr\nrungs: {first: 0}", 2, "rungs.first: .*greater than or equal to 1", LR),
+        ("metric: psnr\nrungs: {frist: 10}", 2, "unknown key rungs.frist; did you mean first", LR),
+        ("metric: psnr\npbt: {quantile: 0.6}", 2, "pbt.quantile: .*less than or equal to 0.5", LR),
+        ("metric: psnr\npbt: {quantile: 0}", 2, "pbt.quantile: .*greater than 0", LR),
+        ("metric: psnr\npbt: {resample: 2}", 2, "pbt.resample: .*less than or equal to 1", LR),
+        ("metric: psnr\nschedular: asha", 2, "unknown key schedular; did you mean scheduler", LR),
+        ("metric: psnr\n", 3, "space: .*at least 1 item", "space: {}"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_told_with_its_line(head: str, line: int, message: str, space_: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:{line}: .*{message}"):
+        space(f"{head}\n{space_}")
+
+
+@pytest.mark.parametrize(("missing", "text"), [("space", "metric: psnr"), ("metric", LR)])
+def test_what_is_missing_is_named(missing: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml: {missing} is missing"):
+        space(text)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.yaml: cannot read the space .*cluster/sweep.yaml is one"):
+        read_space(str(tmp_path / "none.yaml"), load_config("stable"))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_needs_its_task(metric: str) -> None:
+    """Every metric is refused for a model without its task and taken, with its direction, for one of that task alone."""
+    task = METRICS[metric][1]
+    assert space(f"metric: {metric}\n{LR}", model=f"M_{LETTERS[task]}").modes == (METRICS[metric][0],)
+    other = {"inpainting": "M_s", "segmentation": "M_id", "landmarks": "M_is"}[task]
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:2: metric: {metric} is of {task}, .*it has (psnr|dice), "):
+        space(f"# one\nmetric: {metric}\n{LR}", model=other)
+
+
+def test_directions_are_known_and_may_be_written() -> None:
+    """Errors are to be small, all else large; measures of both kinds side by side."""
+    assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
+    both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")
+    assert both.metrics == ("psnr_hole", "landmark_error") and both.modes == ("max", "min")
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["search: tpe", "scheduler: asha\nsearch: tpe", "scheduler: asha", "scheduler: sync_halving", "scheduler: pbt", "mode: max"],
+)  # fmt: skip
+def test_what_makes_sense_is_taken(head: str) -> None:
+    assert space(f"metric: psnr\n{head}\n{LR}").keys == ("optim.generator.lr",)
+
+
+def test_a_star_is_any_one_name() -> None:
+    tasks = ("inpainting", "segmentation", "landmarks")
+    assert keys_of("loss.weights.*.adv: {uniform: [0, 1]}") == [f"loss.weights.{task}.adv" for task in tasks]
+    assert keys_of("loss.weights.*.adv: {uniform: [0, 1]}", "M_s") == ["loss.weights.segmentation.adv"]
+    assert len(keys_of("loss.weights.*.*: {uniform: [0, 1]}")) == 6
+    assert keys_of("'*.generator.lr': {uniform: [0.1, 1]}") == ["optim.generator.lr"]
+    assert keys_of("optim.*.lr: {uniform: [0.1, 1]}") == ["optim.generator.lr", "optim.discriminators.lr"]
+    with pytest.raises(ConfigError, match="no such key"):  # one name, not several
+        keys_of("'*.lr': {uniform: [0.1, 1]}")
+
+
+def test_values_reach_the_configuration_and_nothing_else_changes() -> None:
+    one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}, optim.generator.lr: {uniform: [0.1, 1]}}")
+    before = dict(one.base)
+    values = {"loss.weights.landmarks.adv": 0.25, "optim.generator.lr": 0.5}
+    expected = load_config("stable", None, [f"{key}={value}" for key, value in values.items()] + ["seed=4"])
+    assert one.config(values, seed=4) == expected and one.base == before
+    assert one.config({}) == load_config("stable")
+
+
+# Section 4.2 of the paper: (λ_adv, λ_rec) by number of tasks.
+PAPER = {
+    "M_i": {"inpainting": (1, 100)}, "M_s": {"segmentation": (1, 1000)}, "M_d": {"landmarks": (1, 1000)},
+    "M_is": {"inpainting": (0.8, 100), "segmentation": (0.2, 200)}, "M_id": {"inpainting": (0.8, 100), "landmarks": (0.2, 200)},
+    "M_isd": {"inpainting": (0.8, 100), "segmentation": (0.1, 200), "landmarks": (0.1, 200)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", PAPER)
+def test_the_papers_weights_are_tried_first(model: str) -> None:
+    """From a base with other weights: the paper's, then the base's own."""
+    mine = [f"loss.weights.{task}.{part}=7.5" for task in PAPER[model] for part in ("adv", "rec")]
+    metric = "psnr" if "i" in model else "dice" if "s" in model else "landmark_error"
+    one = space(f"metric: {metric}\nspace: {{loss.weights.*.*: {{uniform: [0, 9]}}}}", model=model, sets=mine)
+    paper = {f"loss.weights.{task}.{part}": both[i] for task, both in PAPER[model].items() for i, part in enumerate(("adv", "rec"))}  # fmt: skip
+    assert one.starts() == [("paper", paper), ("base", dict.fromkeys(one.keys, 7.5))]
+    assert {task: TASK_WEIGHTS[task][len(PAPER[model]) - 1] for task in PAPER[model]} == PAPER[model]
+
+
+def test_a_base_with_the_papers_weights_is_tried_once() -> None:
+    one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}}")
+    assert [role for role, _ in one.starts()] == ["paper"]
+
+
+def test_keys_that_are_no_weights_start_at_the_base() -> None:
+    only = space(f"metric: psnr\n{LR}", sets=["optim.generator.lr=0.5"])
+    assert only.starts() == [("base", {"optim.generator.lr": 0.5})]
+    both = space(
+        "metric: psnr\nspace: {loss.weights.inpainting.rec: {uniform: [1, 9]}, optim.generator.lr: {uniform: [0.1, 1]}}",
+        sets=["optim.generator.lr=0.5", "loss.weights.inpainting.rec=3", "loss.weights.landmarks.rec=3"],
     )
-    assert paper[1]["optim.generator.lr"] == 2e-4
-    both = space(tmp_path, tree, model, ("loss.weights.inpainting.rec=77",)).starts()
-    assert [(role, values["loss.weights.inpainting.rec"]) for role, values in both] == [("paper", rec), ("base", 77)]
+    first, second = both.starts()
+    assert first == ("paper", {"loss.weights.inpainting.rec": 100, "optim.generator.lr": 0.5})
+    assert second == ("base", {"loss.weights.inpainting.rec": 3, "optim.generator.lr": 0.5})
 
 
-def test_a_star_is_every_task_of_the_model(tmp_path: Path) -> None:
-    assert space(tmp_path, {"space": ADV}, "M_id").keys == ("loss.weights.inpainting.adv", "loss.weights.landmarks.adv")
+def test_a_grid_has_every_combination_once() -> None:
+    one = space(
+        "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2, 0.3]}}"
+    )
+    points = [tuple(values.values()) for values in one.grid()]
+    assert len(set(points)) == len(points) == 2 * 3 * 3
+    assert points[:4] == [("ns", 0.1, 0.1), ("ns", 0.1, 0.2), ("ns", 0.1, 0.3), ("ns", 0.2, 0.1)]
 
 
-def test_a_grid_is_every_combination(tmp_path: Path) -> None:
-    tree = {
-        "search": "grid",
-        "space": {"loss.weights.inpainting.rec": {"choice": [30, 100]}, "loss.adv": {"choice": ["ns", "minmax"]}},
-    }
-    found = [tuple(values.values()) for values in space(tmp_path, tree).grid()]
-    assert found == [(30, "ns"), (30, "minmax"), (100, "ns"), (100, "minmax")]
-
-
-def test_a_trials_configuration_is_the_base_one_but_for_its_values(tmp_path: Path) -> None:
-    one = space(tmp_path, {}).config({"loss.weights.inpainting.rec": 55.0})
-    assert one == load_config("stable", sets=["loss.weights.inpainting.rec=55.0"])
-
-
-@pytest.mark.parametrize("preset", ["demo", "stable", "paper"])
-def test_the_space_of_the_project_is_for_every_preset(preset: str) -> None:
-    assert len(read_space(str(ROOT / "cluster/sweep.yaml"), load_config(preset)).keys) == 6
+@pytest.mark.parametrize("preset", ["stable", "demo", "paper"])
+def test_the_sweep_that_comes_with_the_package(preset: str) -> None:
+    one: Space = read_space(str(ROOT / "cluster/sweep.yaml"), load_config(preset))
+    assert len(one.keys) == 6 and all(key.startswith("loss.weights.") for key in one.keys)
+    assert [role for role, _ in one.starts()] == (["paper", "base"] if preset == "demo" else ["paper"])
+    for _, values in one.starts():
+        assert one.config(values).model == load_config(preset).model
+    ranges = re.findall(r"\[(\d+), (\d+)\]", (ROOT / "cluster/sweep.yaml").read_text())
+    for (low, high), task in zip(ranges, TASK_WEIGHTS, strict=True):  # around the paper's
+        assert int(low) * int(high) == pytest.approx(TASK_WEIGHTS[task][2][1] ** 2, rel=0.11)

@@ -1,0 +1,148 @@
+"""A sweep without training: legs on some slots that end in any order, fail, and are lost when the sweep is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, field, replace
+
+from collagan_dist.errors import ClusterError
+from collagan_dist.sweep import record, schedule, search
+from collagan_dist.sweep.driver import begun
+from collagan_dist.sweep.record import Trial
+from collagan_dist.sweep.schedule import DONE, WAIT, Exchange, Leg, Plan
+from tests.sweep.spaces import space
+
+SPACE = "space: {loss.weights.*.rec: {loguniform: [1, 1000]}, optim.generator.lr: {loguniform: [1e-5, 0.1]}}"
+RUNGS = (640, 1920, 5760, 17280)
+GENERATIONS = (1280, 2560, 3840, 4096)
+
+
+def plan(
+    scheduler: str, trials: int, rungs: tuple[int, ...] = (), confirm: int = 0, seed: int = 0, metric: str = "psnr", more: str = ""
+) -> Plan:  # fmt: skip
+    head = f"metric: {metric}\nscheduler: {scheduler}\n{more}\n"
+    lengths = rungs or {"none": RUNGS[-1:], "pbt": GENERATIONS}.get(scheduler, RUNGS)
+    return Plan(space(head + SPACE), trials, lengths[-1], lengths, seed, confirm)
+
+
+def stored(trial: Trial) -> Trial:
+    """As a new start reads it: what ran is not running, and how far it came is in its checkpoints."""
+    saved = json.loads(json.dumps(asdict(trial)))
+    results = {int(samples): scores for samples, scores in saved["results"].items()}
+    failure = saved["failure"] and (saved["failure"][0], saved["failure"][1])
+    again = Trial(
+        **{**saved, "results": results, "lineage": tuple(saved["lineage"]), "failure": failure, "running": False}
+    )
+    return record.retried(again)
+
+
+@dataclass
+class Simulation:
+    """`failing` is the share of legs that end with NaN, as a function of trial and length; `lost` of those that the cluster ends for
+    good and `killed` of moments at which the sweep is killed are by `chance`, as is the order in which legs end."""
+
+    plan: Plan
+    chance: int = 0
+    slots: int = 1
+    failing: float = 0.0
+    lost: float = 0.0
+    killed: float = 0.0
+    alike: bool = False  # all results are equal
+    trials: list[Trial] = field(default_factory=list)
+    legs: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, from, to), those that ended well
+    asked: list[Leg] = field(default_factory=list)
+    exchanged: list[Exchange] = field(default_factory=list)
+    running: dict[int, Leg] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.chance)
+
+    def run(self) -> Simulation:
+        while self._fill():
+            if self.dice.random() < self.killed:
+                self._kill()
+            elif self.running:
+                self._end(self.dice.choice(sorted(self.running)))
+        assert not self.running
+        assert schedule.next_leg(self.plan, self.trials) == DONE
+        return self
+
+    def score(self, number: int, samples: int) -> float:
+        if self.alike:
+            return 1.0
+        own, noise = (search.rng(self.plan.seed, 77, *key).random() for key in ((number,), (number, samples)))
+        return float(own + 0.5 * noise + samples / 1e5)
+
+    def fails(self, number: int, samples: int) -> bool:
+        return bool(search.rng(self.plan.seed, 78, number, samples).random() < self.failing)
+
+    @property
+    def trained(self) -> int:
+        return sum(to - start for _, start, to in self.legs)
+
+    @property
+    def searched(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.role != "confirm"]
+
+    def reached(self, samples: int) -> set[int]:
+        """Numbers of those that came to a length."""
+        return {trial.number for trial in self.searched if trial.has(samples)}
+
+    def _fill(self) -> bool:
+        """Begin what there is room for, as the driver does; whether the sweep goes on."""
+        while len(self.running) < self.slots:
+            if not self._exchange():
+                continue
+            leg = schedule.next_leg(self.plan, self.trials)
+            if leg == DONE:
+                assert not self.running
+                return False
+            if leg == WAIT:
+                assert self.running
+                break
+            assert isinstance(leg, Leg)
+            self._begin(leg)
+        return True
+
+    def _exchange(self) -> bool:
+        """Whether all were made."""
+        for exchange in schedule.exchanges(self.plan, self.trials):
+            member, donor = self.trials[exchange.number], self.trials[exchange.donor]
+            assert not member.running and not donor.running and member.failure is donor.failure is None
+            assert donor.has(exchange.at) and member.has(exchange.at) and not member.until > exchange.at
+            entry = {"at": exchange.at, "from": exchange.donor, "values": member.values}
+            self.trials[exchange.number] = replace(member, values=exchange.values, lineage=(*member.lineage, entry))
+            self.exchanged.append(exchange)
+            if self.dice.random() < self.killed:
+                self._kill()
+                return False
+        return True
+
+    def _begin(self, leg: Leg) -> None:
+        if leg.number == len(self.trials):
+            self.trials.append(begun(self.plan, self.trials))
+        trial = self.trials[leg.number]
+        assert not trial.running and trial.failure is None and trial.number == leg.number
+        assert trial.steps(leg.samples) * trial.batch > trial.reached  # never back, nothing twice
+        assert len(self.searched) <= self.plan.trials
+        self.asked.append(leg)
+        self.running[leg.number] = leg
+        self.trials[leg.number] = replace(trial, until=leg.samples, running=True)
+
+    def _end(self, number: int) -> None:
+        leg, trial = self.running.pop(number), replace(self.trials[number], running=False)
+        to = trial.steps(leg.samples) * trial.batch
+        if self.fails(number, leg.samples):
+            trial = replace(trial, failure=(6, "NaN"))
+        elif self.dice.random() < self.lost:
+            trial = replace(trial, failure=(ClusterError.exit_code, "gone"))
+        else:
+            self.legs.append((number, trial.reached, to))
+            sign = 1 if self.plan.space.modes[0] == "max" else -1
+            scores = {name: sign * self.score(number, to) for name in self.plan.space.metrics}
+            trial = replace(trial, results={**trial.results, to: scores})
+        self.trials[number] = trial
+
+    def _kill(self) -> None:
+        self.trials, self.running = [stored(trial) for trial in self.trials], {}

@@ -1,0 +1,196 @@
+"""Dimensions: what a sampler draws is what a configuration gets, spread evenly; moves stay inside and move."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.stats import kstest
+
+from collagan_dist.sweep import search
+from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
+from tests.sweep.spaces import space
+
+ends = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda pair: pair[0] < pair[1])
+plain = st.one_of(st.none(), st.text(max_size=3), st.integers(-9, 9), st.lists(st.floats(0, 1), max_size=2))
+
+
+def apart(values: list[object]) -> bool:
+    return all(one != other for one, other in itertools.combinations(values, 2))
+
+
+def simplices() -> st.SearchStrategy[Simplex]:
+    return st.builds(lambda n, total: Simplex(tuple("abcdef"[:n]), total), st.integers(2, 6), st.floats(1e-3, 1e3))
+
+
+dimensions: st.SearchStrategy[Dimension] = st.one_of(
+    st.builds(lambda pair, log: Interval("a", *pair, log=log), ends, st.booleans()),
+    st.builds(lambda low, more: Interval("a", low, low + more, whole=True), st.integers(-99, 99), st.integers(1, 99)),
+    st.builds(lambda values: Choice("a", tuple(values)), st.lists(plain, min_size=2, max_size=5).filter(apart)),
+    simplices(),
+)
+
+
+def drawn(dimension: Dimension, data: st.DataObject) -> dict[str, object]:
+    """Whatever a sampler may draw."""
+    return {name: data.draw(_any_of(one)) for name, one in dimension.distributions().items()}
+
+
+def _any_of(one: BaseDistribution) -> st.SearchStrategy[object]:
+    if isinstance(one, CategoricalDistribution):
+        return st.sampled_from(one.choices)
+    if isinstance(one, IntDistribution):
+        return st.integers(one.low, one.high)
+    assert isinstance(one, FloatDistribution)
+    return st.floats(one.low, one.high)
+
+
+@given(dimensions, st.data())
+def test_values_tell_what_was_drawn(dimension: Dimension, data: st.DataObject) -> None:
+    """Through JSON, as trial.json keeps them: the same draw, so the same values again."""
+    values = json.loads(json.dumps(dimension.values(drawn(dimension, data))))
+    again = dimension.params(values)
+    assert again is not None and set(again) == set(dimension.distributions())
+    for name, one in dimension.distributions().items():
+        assert one._contains(one.to_internal_repr(again[name]))  # or a study would not take it
+    same = dimension.values(again)
+    for key in dimension.keys:
+        if isinstance(values[key], float) and isinstance(dimension, Simplex):
+            assert same[key] == pytest.approx(values[key], abs=1e-6 * dimension.total)
+        else:
+            assert same[key] == values[key] and type(same[key]) is type(values[key])
+
+
+@given(simplices(), st.data())
+def test_what_is_on_a_simplex_adds_up(simplex: Simplex, data: st.DataObject) -> None:
+    values = simplex.values(drawn(simplex, data))
+    assert math.isclose(sum(values.values()), simplex.total, rel_tol=1e-9) and min(values.values()) >= 0
+    assert list(values) == list(simplex.keys)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_simplex_is_drawn_evenly(count: int) -> None:
+    """As numpy's Dirichlet(1, ..., 1): each value, each difference and each share of two by Kolmogorov and Smirnov; covariances."""
+    simplex, draws = Simplex(tuple("abcde"[:count]), 2.0), 4000
+    rng = np.random.default_rng(3)
+    params = rng.random((draws, count - 1))
+    rows = [simplex.values(dict(zip(simplex.distributions(), map(float, row), strict=True))) for row in params]
+    mine = np.array([[row[key] for key in simplex.keys] for row in rows]) / 2.0
+    other = rng.dirichlet(np.ones(count), 20_000)
+    for i in range(count):
+        assert kstest(mine[:, i], "beta", (1, count - 1)).pvalue > 1e-4, i
+    for i, j in itertools.combinations(range(count), 2):
+        assert kstest(mine[:, i] - mine[:, j], other[:, i] - other[:, j]).pvalue > 1e-4, (i, j)
+        assert kstest(mine[:, i] / (mine[:, i] + mine[:, j]), "uniform").pvalue > 1e-4, (i, j)
+    assert np.abs(np.cov(mine.T) - np.cov(other.T)).max() < 0.008
+
+
+def test_random_search_is_even_on_a_simplex() -> None:
+    """The same, of what trials get."""
+    one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}}")
+    rows = np.array([list(search.propose(one, 5, number, 600, ())[0].values()) for number in range(600)])
+    assert rows.shape == (600, 3) and np.allclose(rows.sum(1), 1)
+    for i in range(3):
+        assert kstest(rows[:, i], "beta", (1, 2)).pvalue > 1e-4
+
+
+@given(dimensions, st.data(), st.integers(0, 99))
+def test_moves_stay_inside(dimension: Dimension, data: st.DataObject, seed: int) -> None:
+    """What is moved is the space's, of the same kind of number, and a function of the generator alone."""
+    values = dimension.values(drawn(dimension, data))
+    moved = dimension.moved(values, np.random.default_rng(seed))
+    assert moved == dimension.moved(values, np.random.default_rng(seed)) and set(moved) == set(dimension.keys)
+    if isinstance(dimension, Choice):
+        assert moved["a"] in dimension.choices
+        places = [dimension.choices.index(one["a"]) for one in (values, moved)]
+        assert abs(places[0] - places[1]) <= 1
+    else:
+        assert dimension.params(moved) is not None
+    if isinstance(dimension, Interval):
+        assert type(moved["a"]) is type(values["a"])
+
+
+@given(dimensions, st.data())
+def test_moves_move(dimension: Dimension, data: st.DataObject) -> None:
+    """Away from the ends every move is one. From an end, one of the two is."""
+    values = dimension.values(drawn(dimension, data))
+    moves = [dimension.moved(values, np.random.default_rng(seed)) for seed in range(12)]
+    if isinstance(dimension, Simplex):
+        shares = sorted(values[key] / dimension.total for key in dimension.keys)
+        if shares[0] > 1e-3:
+            assert all(max(abs(move[key] - values[key]) for key in values) > 1e-4 * dimension.total for move in moves)
+        return
+    assert any(move != values for move in moves)
+    if isinstance(dimension, Choice):
+        inside = 0 < dimension.choices.index(values["a"]) < len(dimension.choices) - 1
+    else:
+        inside = dimension.low < values["a"] < dimension.high
+    assert not inside or all(move != values for move in moves)
+
+
+def test_a_move_is_a_factor_of_1_2() -> None:
+    """Or, on a linear scale, a tenth of the range; at least one for whole numbers."""
+    rngs = [np.random.default_rng(seed) for seed in range(20)]
+    log, line = Interval("a", 1e-5, 1.0, log=True), Interval("a", 0.0, 2.0)
+    many, few = Interval("a", 0, 100, whole=True), Interval("a", 1, 3, whole=True)
+    assert {round(log.moved({"a": 0.01}, rng)["a"], 9) for rng in rngs} == {0.012, round(0.01 / 1.2, 9)}
+    assert {round(line.moved({"a": 1.0}, rng)["a"], 9) for rng in rngs} == {0.8, 1.2}
+    assert {many.moved({"a": 50}, rng)["a"] for rng in rngs} == {40, 60}
+    assert {few.moved({"a": 2}, rng)["a"] for rng in rngs} == {1, 3}
+
+
+def test_the_papers_weights_are_on_the_simplex() -> None:
+    assert Simplex(tuple("isd"), 1.0).params({"i": 0.8, "s": 0.1, "d": 0.1}) is not None
+    assert Simplex(tuple("is"), 1.0).params({"i": 0.8, "s": 0.2}) is not None
+
+
+@pytest.mark.parametrize(
+    ("dimension", "values"),
+    [
+        (Interval("a", 1.0, 2.0), {"a": 0.9}), (Interval("a", 1.0, 2.0, log=True), {"a": 2.1}),
+        (Interval("a", 1, 5, whole=True), {"a": 2.5}), (Choice("a", ("x", "y")), {"a": "z"}),
+        (Choice("a", (1, 2)), {"a": None}), (Simplex(("a", "b"), 1.0), {"a": 0.6, "b": 0.5}),
+        (Simplex(("a", "b", "c"), 1.0), {"a": 1.2, "b": -0.1, "c": -0.1}),
+    ],
+)  # fmt: skip
+def test_values_outside_were_never_drawn(dimension: Dimension, values: dict[str, object]) -> None:
+    """No draw gives them; the nearest inside stands for them in importance, and a move leads inside."""
+    assert dimension.params(values) is None
+    nearest, around = dimension.plainly(values)
+    assert all(one._contains(one.to_internal_repr(nearest[name])) for name, one in around.items())
+    assert set(nearest) == set(dimension.keys)
+    if isinstance(dimension, Interval):
+        assert dimension.params(dimension.moved(values, np.random.default_rng(0))) is not None
+
+
+def test_a_simplex_of_another_total_is_led_back() -> None:
+    one = Simplex(("a", "b"), 1.0)
+    assert one.params(one.moved({"a": 3.0, "b": 1.0}, np.random.default_rng(0))) is not None
+    assert one.moved({"a": 0.0, "b": 0.0}, np.random.default_rng(0)) == {"a": 0.0, "b": 0.0}  # nothing to share out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_configurations_float_is_the_whole_number_that_was_given(seed: int) -> None:
+    """A configuration has 100.0 where the file says 100: the same choice, drawn, told and moved."""
+    choice, whole = Choice("a", (50, 100, 200)), Interval("a", 50, 200, whole=True)
+    assert choice.params({"a": 100.0}) == choice.params({"a": 100}) == {"a": "100"}
+    assert choice.plainly({"a": 100.0})[0] == {"a": "100"}
+    assert choice.moved({"a": 100.0}, np.random.default_rng(seed))["a"] in (50, 200)
+    assert whole.params({"a": 100.0}) == {"a": 100}
+    assert set(whole.moved({"a": 100.0}, np.random.default_rng(seed)).values()) <= {85, 115}
+
+
+@given(dimensions)
+def test_ends_are_of_the_space(dimension: Dimension) -> None:
+    """Both ends of a range, every choice, every corner."""
+    found = list(dimension.ends())
+    assert all(dimension.params(values) is not None for values in found)
+    expected = {Interval: 2, Choice: len(getattr(dimension, "choices", ())), Simplex: len(dimension.keys)}
+    assert len(found) == expected[type(dimension)] and apart(found)
+    assert set(dimension.facts()) == set(dimension.keys)
