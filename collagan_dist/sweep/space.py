@@ -41,7 +41,7 @@ class Pbt(Section):
     every: Annotated[int, Field(ge=1)] | None = None
     """Samples of a generation; null: a tenth of a run."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """Share of the members that give up theirs for weights and values of one of the best so many."""
+    """Share of the members, at least one, that give up theirs for weights and values of one of the best so many."""
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Probability that a copied value is drawn anew instead of being moved by a factor of 1.2."""
 
@@ -205,6 +205,9 @@ class Space:
                 has = ", ".join(name for name, (_, task) in METRICS.items() if task in base.model.tasks)
                 raise ConfigError(f"{self.where}:{self._lines.get(('metric',), 1)}: metric: {metric} is of {METRICS[metric][1]}, and the model has "
                                   f"no such task; it has {has or 'none that is known'}")  # fmt: skip
+            if metric.endswith("_hole") and (base.evaluate.hole or base.hole.kind) == "none":
+                raise ConfigError(f"{self.where}:{self._lines.get(('metric',), 1)}: metric: there are no holes to measure {metric} in; take "
+                                  f"{metric.removesuffix('_hole')}, or set evaluate.hole")  # fmt: skip
         if self.tree.search == "grid":
             for dimension in self.dimensions:
                 if not isinstance(dimension, Choice):

@@ -146,6 +146,18 @@ def test_a_metric_needs_its_task(metric: str) -> None:
         space(f"# one\nmetric: {metric}\n{LR}", model=other)
 
 
+def test_what_is_measured_in_holes_needs_holes() -> None:
+    """Those of the evaluation count. (Every trial would be trained and then have no number.)"""
+    for sets in (["hole.kind=none"], ["hole.kind=none", "evaluate.hole=none"], ["evaluate.hole=none"]):
+        with pytest.raises(
+            ConfigError, match=r"sweep\.yaml:1: metric: there are no holes to measure dice_hole in; take dice, or"
+        ):
+            space(f"metric: dice_hole\n{LR}", sets=sets)
+        space(f"metric: dice\n{LR}", sets=sets)
+    for sets in (["hole.kind=none", "evaluate.hole=O1"], ["hole.kind=pattern"]):
+        space(f"metric: dice_hole\n{LR}", sets=sets)
+
+
 def test_directions_are_known_and_may_be_written() -> None:
     """Errors are to be small, all else large; measures of both kinds side by side."""
     assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
