@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,3 +40,16 @@ def save(script: str, result: dict[str, Any]) -> None:
     path = Path(script).with_suffix(".json")
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
+
+
+def collagan(*words: object, quiet: bool = False) -> None:
+    """The command as a user gives it."""
+    out = subprocess.DEVNULL if quiet else None
+    subprocess.run([sys.executable, "-m", "collagan_dist", *map(str, words)], check=True, stdout=out, stderr=out)
+
+
+def drawn_shards(root: Path, count: int, seed: int, *options: object) -> Path:
+    """Drawn faces below `root`, packed with options of `collagan pack`."""
+    collagan("draw", root / "faces", "--count", count, "--seed", seed, quiet=True)
+    collagan("pack", "shards/drawn.yaml", "--root", root / "faces", "--out", root / "drawn", *options, quiet=True)
+    return root / "drawn"

@@ -6,15 +6,13 @@ The networks of the paper at width 16 and at full width, 128x128: narrow ones le
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks import save
+from benchmarks import collagan, drawn_shards, save
 
 TRIALS, ROUNDS, STEPS, BATCH = 4, 2, 400, 64
 SPACE = "{metric: psnr_hole, space: {loss.weights.inpainting.rec: {loguniform: [30, 300]}}}"
@@ -27,8 +25,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         root = Path(folder)
-        collagan("draw", root / "faces", "--count", 2000, "--seed", 1)
-        collagan("pack", "shards/drawn.yaml", "--root", root / "faces", "--out", root / "drawn")
+        drawn_shards(root, 2000, 1)
         (root / "space.yaml").write_text(SPACE)
         for number in range(ROUNDS):
             for width in (16, 64):
@@ -44,10 +41,6 @@ def main() -> None:
     images = {name: round(TRIALS * STEPS * BATCH / statistics.median(values)) for name, values in seconds.items()}
     save(__file__, {"gpu": torch.cuda.get_device_name(), "data": f"{TRIALS} trials of {STEPS} steps of {BATCH}, start and evaluation included",
                     "images per second in all": images})  # fmt: skip
-
-
-def collagan(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "collagan_dist", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import save
+from benchmarks import collagan, drawn_shards, save
 
 HERE = Path(__file__).parent / "sweep"
 TRIALS, SEEDS, STEPS = 32, 3, 540
@@ -26,10 +24,7 @@ SETS = (f"schedule.steps={STEPS}", "schedule.batch=16", "schedule.adv_from=0", "
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         root = Path(folder)
-        collagan("draw", root / "faces", "--count", 2600, "--seed", 11)
-        collagan(
-            "pack", "shards/drawn.yaml", "--root", root / "faces", "--out", root / "drawn", "--set", "store_size=88"
-        )
+        drawn_shards(root, 2600, 11, "--set", "store_size=88")
         began, out = time.monotonic(), root / "lambda"
         sets = [word for item in SETS for word in ("--set", item)]
         collagan(
@@ -67,10 +62,6 @@ def main() -> None:
             "importance": found["importance"],
         },
     )
-
-
-def collagan(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "collagan_dist", *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import save
+from benchmarks import collagan, drawn_shards, save
 from collagan_dist.config import load_config
 
 TRIALS, ROUNDS = 6, 2
@@ -35,10 +33,7 @@ def main() -> None:
     cpus = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         root = Path(folder)
-        collagan("draw", root / "faces", "--count", 400, "--seed", 11)
-        collagan(
-            "pack", "shards/drawn.yaml", "--root", root / "faces", "--out", root / "drawn", "--set", "store_size=88"
-        )
+        drawn_shards(root, 400, 11, "--set", "store_size=88")
         sets = [word for item in SETS for word in ("--set", item)]
         found: dict[str, list[dict[str, float]]] = {"sweep": [], "by hand": [], "sweep in three legs": []}
         for number in range(ROUNDS):
@@ -102,17 +97,8 @@ def in_steps(run: Path) -> float:
 
 def timed(*words: object) -> float:
     began = time.monotonic()
-    collagan(*words)
+    collagan(*words, quiet=True)
     return time.monotonic() - began
-
-
-def collagan(*words: object) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "collagan_dist", *map(str, words)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,13 @@ def workers(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """How many of something, at least one."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Gives advance(done, total): a bar with rate and ETA on a terminal, a line now and then in a log.

@@ -7,6 +7,8 @@ import math
 import signal
 from pathlib import Path
 
+from collagan_dist.commands.progress import count
+
 HELP = "the paper again: train its models, write its tables and figures beside ours; the same command continues"
 EXAMPLE = """collagan reproduce --data packed/celeba --out reproduction
          collagan reproduce --data packed/celeba --out quick --scale 0.01 --tables 1,3 --figures 4 --dry-run"""
@@ -40,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="length of every run, as a share of the paper's (default: 1)",
     )
     parser.add_argument(
-        "--seeds", type=_count, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
+        "--seeds", type=count, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
     )
     parser.add_argument(
         "--set",
@@ -55,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--ranks",
-        type=_count,
+        type=count,
         metavar="N",
         help="processes of each training on this machine (default: one a GPU, else 1)",
     )
@@ -125,9 +127,3 @@ def _factor(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)

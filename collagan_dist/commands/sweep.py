@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collagan_dist.commands.progress import count
+
 if TYPE_CHECKING:
     from collagan_dist.sweep.prepare import Options, Prepared
 
@@ -28,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of trials and results, on storage that all nodes share",
     )
     parser.add_argument(
-        "--trials", type=_count, metavar="N", help="configurations in all (default: 16; a grid's points)"
+        "--trials", type=count, metavar="N", help="configurations in all (default: 16; a grid's points)"
     )
     parser.add_argument(
         "--seeds",
@@ -46,8 +48,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="a running Ray cluster (host:port, or auto; default: one of this machine's own)",
     )
-    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="ranks of a trial (default: 1)")
-    parser.add_argument("--cpus", type=_count, default=1, metavar="N", help="CPUs of a rank (default: 1)")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="ranks of a trial (default: 1)")
+    parser.add_argument("--cpus", type=count, default=1, metavar="N", help="CPUs of a rank (default: 1)")
     parser.add_argument("--gpus", type=_part, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
     parser.add_argument(
         "--spread", action="store_true", help="put the ranks of a trial on different nodes, as far as they go"
@@ -109,12 +111,6 @@ def _say_results(options: Options) -> None:
             print(options.out / name)
     if (options.out / "best.yaml").exists():
         print(f"next: collagan train {options.out / 'best.yaml'} --data {options.data}")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def _whole(text: str) -> int:

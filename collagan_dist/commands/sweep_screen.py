@@ -89,6 +89,7 @@ def _table(sweep: Sweep) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from collagan_dist.report.sweep import short_labels
     from collagan_dist.sweep import record, results
 
     plan = sweep.plan
@@ -97,7 +98,7 @@ def _table(sweep: Sweep) -> Any:
         title_justify="left",
         box=SIMPLE_HEAD,
     )
-    keys = _short(plan.space.keys)
+    keys = short_labels(list(plan.space.keys))
     for name in ("trial", "status", "step", *plan.space.metrics, *keys.values()):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for trial in _chosen(sweep):
@@ -118,18 +119,6 @@ def _chosen(sweep: Sweep) -> list[Trial]:
         :_ROWS
     ]
     return sorted(ranked, key=lambda t: (-t.reached, -plan.value(t, t.reached), t.number))
-
-
-def _short(keys: tuple[str, ...]) -> dict[str, str]:
-    """Keys by as few of their last words, two at least, as tell them apart."""
-    names = {}
-    for key in keys:
-        words = key.split(".")
-        for count in range(min(2, len(words)), len(words) + 1):
-            names[key] = ".".join(words[-count:])
-            if sum(other.endswith(f".{names[key]}") or other == names[key] for other in keys) == 1:
-                break
-    return names
 
 
 def _left(sweep: Sweep) -> str | None:

@@ -2,12 +2,14 @@
 
 from collagan_dist.config.load import (
     differences,
+    dig,
     dump,
     identity,
     identity_hash,
     load_config,
     model_label,
     presets,
+    put,
     to_yaml,
     validate,
 )
@@ -27,6 +29,7 @@ __all__ = [
     "Runtime",
     "Search",
     "differences",
+    "dig",
     "dump",
     "identity",
     "identity_hash",
@@ -34,6 +37,7 @@ __all__ = [
     "model_label",
     "model_settings",
     "presets",
+    "put",
     "to_yaml",
     "validate",
 ]

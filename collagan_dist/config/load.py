@@ -41,10 +41,10 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
         key, value = yaml_strict.assignment(item)
-        _put(tree, key, value)
+        put(tree, key, value)
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}
     if shards is not None:
-        _put(tree, ("data", "shards"), shards)
+        put(tree, ("data", "shards"), shards)
     return validate(tree, where, lines)
 
 
@@ -113,9 +113,9 @@ def _with_model(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """The tree for one of the paper's models; of its loss weights, those of the tasks that remain."""
     settings = model_settings(name)
     tree = _merged(tree, {"model": settings})
-    weights = _dig(tree, "loss", "weights")
+    weights = dig(tree, "loss", "weights")
     if isinstance(weights, dict):
-        _put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in settings["tasks"]})
+        put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in settings["tasks"]})
     return tree
 
 
@@ -136,8 +136,8 @@ def _merged(tree: Any, changes: dict[str, Any]) -> Any:
 
 def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tree with every λ that it leaves open: section 4.2's for the number of tasks."""
-    tasks = _dig(tree, "model", "tasks") or Model().tasks
-    given = _dig(tree, "loss", "weights") or {}
+    tasks = dig(tree, "model", "tasks") or Model().tasks
+    given = dig(tree, "loss", "weights") or {}
     if not isinstance(tasks, list | tuple) or not isinstance(given, dict):
         return tree  # of another type: the fields say so
     weights = dict(given)
@@ -148,14 +148,15 @@ def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
 
 
-def _dig(tree: Any, *path: str) -> Any:
+def dig(tree: Any, *path: str) -> Any:
     """The value at a path of nested mappings; None where there is none."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Lay a value at a path of nested mappings, which are made where they are missing. Raises ConfigError."""
     for key in path[:-1]:
         child = tree.setdefault(key, {})
         if not isinstance(child, dict):

@@ -79,7 +79,7 @@ class Sweep:
 
     def samples(self) -> int:
         """Trained and saved, over all trials."""
-        return sum(record.saved_steps(record.folder(self.out, trial)) * trial.batch for trial in self.trials)
+        return record.samples(self.out, self.trials)
 
     def next(self) -> tuple[int, Work] | str:
         for exchange in schedule.exchanges(self.plan, self.trials):

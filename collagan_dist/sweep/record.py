@@ -6,6 +6,7 @@ A trial's folder is an ordinary run folder with trial.json beside: which values 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,11 @@ def saved_steps(run: Path) -> int:
     return max(
         (int(path.name[5:]) for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()), default=0
     )
+
+
+def samples(out: Path, trials: Iterable[Trial]) -> int:
+    """Trained and saved, over all trials."""
+    return sum(saved_steps(folder(out, trial)) * trial.batch for trial in trials)
 
 
 def last_step(run: Path) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from collagan_dist import files
 from collagan_dist.config import to_yaml
 from collagan_dist.sweep import schedule, search
-from collagan_dist.sweep.record import Trial, folder, saved_steps
+from collagan_dist.sweep.record import Trial, folder, samples, saved_steps
 from collagan_dist.sweep.schedule import Plan
 from collagan_dist.sweep.search import Told
 from collagan_dist.sweep.space import METRICS
@@ -81,7 +81,7 @@ def write_summary(
         "front": [trial.number for trial in schedule.front(plan, trials)] if len(plan.space.metrics) > 1 else [],
         "paper": paper,
         "importance": importance(plan, trials) if over else {},
-        "samples_trained": sum(saved_steps(folder(out, trial)) * trial.batch for trial in trials),
+        "samples_trained": samples(out, trials),
         "seconds": seconds,
         "confirmed": confirmed(plan, trials),
     })  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from collagan_dist import strict, yaml_strict
-from collagan_dist.config import TASK_WEIGHTS, Config, dump, validate
+from collagan_dist.config import TASK_WEIGHTS, Config, dig, dump, put, validate
 from collagan_dist.errors import ConfigError
 from collagan_dist.strict import Lines, Section
 from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
@@ -139,15 +140,15 @@ class Space:
 
     def config(self, values: dict[str, Any], **more: Any) -> Config:
         """The base configuration with values of the searched keys, and of others. Raises ConfigError."""
-        tree = _copy(self.base)
+        tree = deepcopy(self.base)
         for key, value in {**values, **more}.items():
-            _put(tree, key, value)
+            put(tree, tuple(key.split(".")), value)
         lines: dict[tuple[str, ...], int | str] = {tuple(key.split(".")): self._place(key) for key in values}
         return validate(tree, f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}", lines)
 
     def starts(self) -> list[tuple[str, dict[str, Any]]]:
         """(role, values) of what is tried before anything is searched: the paper's λ (section 4.2), and the base configuration's."""
-        base = {key: _get(self.base, key) for key in self.keys}
+        base = {key: dig(self.base, *key.split(".")) for key in self.keys}
         tasks = self.base["model"]["tasks"]
         paper = dict(base)
         for number, part in enumerate(("adv", "rec")):
@@ -269,20 +270,3 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key
-
-
-def _get(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        tree = tree[part]
-    tree[last] = value
-
-
-def _copy(tree: Any) -> Any:
-    return {key: _copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
