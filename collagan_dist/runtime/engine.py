@@ -211,7 +211,16 @@ class DDPLearner(Learner):
 
         with self.engine.group.together("the start of the networks"):
             self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
+        self._in_order = False
         return self.engine.compiled(self.ddp)
+
+    def __call__(self, *args: Any) -> Any:
+        # Once, after the first backward pass, DDP puts its buckets in the order of that pass, which waits for rank 0's word. It
+        # would do so in its forward pass, where nobody watches.
+        if not self._in_order and torch.is_grad_enabled():
+            with self.engine.group.together("the order of the gradients"):
+                self._in_order = self.ddp.reducer._rebuild_buckets()
+        return self.forward(*args)
 
     def begin(self, last: bool) -> None:
         self.ddp.require_backward_grad_sync = last  # what DDP.no_sync() sets

@@ -18,6 +18,7 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ class Watch:
         self._last_words: str | None = None
         self._stopped = threading.Event()
         self.ending = threading.Lock()
+        self._introduce()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._talk, self._guard)]
         for thread in self._threads:
             thread.start()
@@ -104,8 +106,15 @@ class Watch:
 
     # What the threads do
 
+    def _introduce(self) -> None:
+        """Names are wanted before they are needed: the rank that keeps the store takes them along."""
+        self._tell()
+        with suppress(RuntimeError):  # a rank that is late is heard by `_talk`
+            self._store.wait([f"beat/{rank}" for rank in range(self.size)], timedelta(seconds=self.period))
+            self._listen()
+
     def _talk(self) -> None:
-        told = listened = -self.period
+        told = listened = time.monotonic()
         while not self._stopped.wait(self.tick):
             now = time.monotonic()
             try:
@@ -120,7 +129,7 @@ class Watch:
                 ):  # NCCL's collectives do not notice by themselves
                     self._end(self._store.compare_set("hang", "", self._verdict_on_the_dead()).decode())
                 waited = self._waited()
-                unknown = len(self._beats) < self.size  # names are wanted before they are needed
+                unknown = len(self._beats) < self.size
                 if waited > self._limit() or unknown or (now - listened >= self.period and waited > self.period):
                     self._listen()
                     listened = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 from collagan_dist.commands.main import main
 from collagan_dist.data.loader import Loader
+from collagan_dist.runtime.group import Group
 from collagan_dist.training.step import Step
 
 
@@ -22,6 +24,10 @@ def fails(*_: Any) -> None:
     raise ValueError("a fault of this rank's own")
 
 
+def stops(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def at_step(fault: Callable[..., None], when: int) -> None:
     """Before the step of a number."""
     learn = Step.learn
@@ -32,6 +38,18 @@ def at_step(fault: Callable[..., None], when: int) -> None:
         return learn(self, parts, number)
 
     Step.learn = faulty  # type: ignore[method-assign]
+
+
+def once_together(fault: Callable[..., None]) -> None:
+    """After the first thing that all ranks did."""
+    gather = Group.gather
+
+    def faulty(self: Group, mine: Any) -> Any:
+        everyone = gather(self, mine)
+        fault()
+        return everyone
+
+    Group.gather = faulty  # type: ignore[method-assign]
 
 
 def slow_data(milliseconds: int) -> None:
@@ -49,6 +67,8 @@ def slow_data(milliseconds: int) -> None:
 FAULTS: dict[str, Callable[[int], None]] = {
     "hang": lambda step: at_step(stuck_for_ever, step),
     "fail": lambda step: at_step(fails, step),
+    "stop": lambda step: at_step(stops, step),
+    "stop-early": lambda _: once_together(stops),
     "slow": slow_data,
 }
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,9 +93,8 @@ HUNG = {"schedule__steps": 100_000, "schedule__batch": 6, "runtime__timeout": 8}
 def test_row_23_a_rank_is_stopped(shards: Manifest, tmp_path: Path, stopped: int) -> None:
     """The other one ends, names it and leaves its own stacks; rank 0 takes the store with it."""
     run, other = tmp_path / "run", 1 - stopped
-    with Ranks(tmp_path, "collagan_dist", "train", configured(shards, tmp_path, **HUNG), "--run", run) as ranks:
-        until(lambda: lines(run) > 3, lambda: ranks.processes[0].poll() is None)
-        ranks.send(stopped, signal.SIGSTOP)
+    config = configured(shards, tmp_path, **HUNG)
+    with Ranks(tmp_path, "tests.faults.driver", "stop", stopped, 1, "train", config, "--run", run) as ranks:
         assert ranks.ends(other) == [4], ranks.all_said()
         said = ranks.said(other)
         pid = ranks.processes[stopped].pid
@@ -106,6 +106,15 @@ def test_row_23_a_rank_is_stopped(shards: Manifest, tmp_path: Path, stopped: int
         ranks.send(stopped, signal.SIGCONT)
         assert ranks.ends(stopped) == [4], ranks.all_said()
         assert f"rank {other} (host" not in ranks.said(stopped)
+
+
+def test_whoever_keeps_the_store_is_known_from_the_first(shards: Manifest, tmp_path: Path) -> None:
+    config = configured(shards, tmp_path, **HUNG, runtime__rendezvous_timeout=8)
+    with Ranks(
+        tmp_path, "tests.faults.driver", "stop-early", 0, 0, "train", config, "--run", tmp_path / "run"
+    ) as ranks:
+        assert ranks.ends(1) == [4], ranks.all_said()
+        assert f"rank 0 (host {socket.gethostname()}, pid {ranks.processes[0].pid}), which keeps" in ranks.said(1)
 
 
 @pytest.mark.parametrize("stopped", [1, 0])
