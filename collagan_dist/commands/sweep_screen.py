@@ -72,13 +72,14 @@ def headline(sweep: Sweep) -> str:
     parts = [f"{len(trials)} of {plan.trials + again} trials begun: {', '.join(counts) or 'none runs yet'}"]
     best = schedule.best(plan, trials)
     if best is not None:
-        parts.append(
-            f"best: trial {best.number}, {plan.metric} {_number(best, best.reached, plan.metric)} after {best.reached:,} samples"
-        )
+        at = plan.compared(best)
+        parts.append(f"best: trial {best.number}, {plan.metric} {_number(best, at, plan.metric)} after {at:,} samples")
         paper = next((trial for trial in trials if trial.role == "paper"), None)
-        if paper is not None and paper is not best and paper.at(best.reached):
-            parts[-1] += f" (the paper's λ: {_number(paper, best.reached, plan.metric)})"
-    if (left := _left(sweep)) is not None:
+        if paper is not None and paper is not best and paper.at(at):
+            parts[-1] += f" (the paper's λ: {_number(paper, at, plan.metric)})"
+    if sweep.held_up:
+        parts.append(f"waits for room: {sweep.held_up}")
+    elif (left := _left(sweep)) is not None:
         parts.append(f"ETA {left}")
     return "; ".join(parts)
 

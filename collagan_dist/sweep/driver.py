@@ -65,6 +65,7 @@ class Sweep:
         self.samples_before = self.samples()
         self.log: list[str] = []
         self.over = False
+        self.held_up: str | None = None  # what keeps all legs from beginning
         self._tries: dict[int, int] = {}  # restarts of a trial since its last leg that went well
         self._mark = self.out / f".stop-{secrets.token_hex(4)}"
         for old in self.out.glob(".stop-*"):
@@ -126,12 +127,24 @@ class Sweep:
         self._show(self)
         return bool(self.stop)
 
+    def waits(self, why: str | None) -> None:
+        if why != self.held_up:
+            self.say(
+                f"{why}: the sweep waits for room (what it has is kept, and the same command continues)"
+                if why
+                else "there is room again"
+            )
+        self.held_up = why
+
     def say(self, text: str) -> None:
         """A line for people, which `show` brings out."""
         self.log.append(text)
 
     def close(self, state: str) -> None:
-        self.trials = [replace(trial, running=False) for trial in self.trials]
+        self.trials = [
+            replace(record.refreshed(self.out, trial), running=False) if trial.running else trial
+            for trial in self.trials
+        ]
         self._write(state)
         self._mark.unlink(missing_ok=True)
 

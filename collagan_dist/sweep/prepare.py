@@ -86,10 +86,15 @@ def prepare(options: Options) -> Prepared:
     steps = base.schedule.steps or order.total_steps(samples, base.schedule.batch, base.schedule.epochs)
     total = steps * base.schedule.batch
     trials = _trials(options, space)
-    plan = Plan(space, trials, total, _rungs(space.tree, total), base.seed, options.seeds)
-    for values in ({}, *space.corners()):
-        batch = space.config(values).schedule.batch
+    if options.seeds and space.starts()[0][0] != "paper":
+        raise ConfigError(
+            f"--seeds {options.seeds}: trains the paper's λ and the best found with other seeds, and this sweep has none of the paper's: "
+            "leave it out, or search loss.weights of one of the paper's models"
+        )
+    batches = {space.config(values).schedule.batch for values in ({}, *space.corners())}
+    for batch in sorted(batches):
         order.check_batch(samples, batch, World(size=options.takes.workers), base.runtime.accumulate)
+    plan = Plan(space, trials, total, _rungs(space.tree, total, max(batches)), base.seed, options.seeds)
     return Prepared(options, base, manifest, plan)
 
 
@@ -112,22 +117,31 @@ def _trials(options: Options, space: Space) -> int:
     return trials
 
 
-def _rungs(tree: Tree, total: int) -> tuple[int, ...]:
-    """Lengths at which trials are compared, in samples; the last is a whole run."""
+def _rungs(tree: Tree, total: int, batch: int) -> tuple[int, ...]:
+    """Lengths at which trials are compared, in samples, all of different steps of a batch; the last is a whole run."""
     if tree.scheduler == "none":
         return (total,)
     if tree.scheduler == "pbt":
-        every = tree.pbt.every or -(-total // 10)
-        if every >= total:
-            raise ConfigError(f"pbt.every: {every} samples are no less than a whole run's {total}")
-        return (*range(every, total, every), total)
-    first, factor = tree.rungs.first or max(1, total // tree.rungs.factor**2), tree.rungs.factor
-    if first >= total:
-        raise ConfigError(f"rungs.first: {first} samples are no less than a whole run's {total}")
-    rungs = [first]
-    while rungs[-1] * factor < 0.9 * total:  # not one just before the end
+        every = _first("pbt.every", tree.pbt.every, -(-total // 10), total, batch)
+        return (*range(every, total - batch + 1, every), total)
+    factor = tree.rungs.factor
+    rungs = [_first("rungs.first", tree.rungs.first, total // factor**2, total, batch)]
+    while rungs[-1] * factor < 0.9 * total and rungs[-1] * factor + batch <= total:  # not one just before the end
         rungs.append(rungs[-1] * factor)
     return (*rungs, total)
+
+
+def _first(key: str, given: int | None, usual: int, total: int, batch: int) -> int:
+    """The first length at which trials are compared."""
+    first = given or max(batch, usual)
+    if first < batch:
+        raise ConfigError(f"{key}: {first} samples are less than a batch of {batch}")
+    if first + batch > total:
+        raise ConfigError(
+            f"{key}: {first} samples are no less than a whole run's {total}, by a batch of {batch} at least; train for longer, or take "
+            "scheduler: none"
+        )
+    return first
 
 
 def continued(prepared: Prepared) -> dict[str, Any]:

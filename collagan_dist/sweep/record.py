@@ -38,6 +38,7 @@ class Trial:
     failure: tuple[int, str] | None = None
     restarts: int = 0
     results: dict[int, dict[str, float]] = field(default_factory=dict, compare=False)
+    saved: int = field(default=0, compare=False)  # the step of its newest checkpoint, when it was last looked at
     running: bool = False
 
     @property
@@ -61,7 +62,7 @@ class Trial:
         return self.at(samples) is not None
 
 
-_SAVED = [one.name for one in fields(Trial) if one.name not in ("results", "running")]
+_SAVED = [one.name for one in fields(Trial) if one.name not in ("results", "saved", "running")]
 
 _KINDS = {
     "number": int, "role": str, "values": dict, "seed": int, "batch": int, "notes": dict, "until": int, "lineage": list, "restarts": int
@@ -111,7 +112,8 @@ def _trial(saved: dict[str, Any]) -> Trial:
 def refreshed(out: Path, trial: Trial, saved: int = 0) -> Trial:
     """The trial with what its run folder says now; of a checkpoint of step `saved` it is known that it is there."""
     place = folder(out, trial)
-    return replace(trial, results=_results(place, trial.batch, max(saved, saved_steps(place))))
+    saved = max(saved, saved_steps(place))
+    return replace(trial, saved=saved, results=_results(place, trial.batch, saved))
 
 
 def saved_steps(run: Path) -> int:
@@ -123,7 +125,12 @@ def saved_steps(run: Path) -> int:
 
 def samples(out: Path, trials: Iterable[Trial]) -> int:
     """Trained and saved, over all trials."""
-    return sum(saved_steps(folder(out, trial)) * trial.batch for trial in trials)
+    return sum(steps_saved(out, trial) * trial.batch for trial in trials)
+
+
+def steps_saved(out: Path, trial: Trial) -> int:
+    """The step of a trial's newest checkpoint. Only where it runs can that have changed: a folder of thousands is not looked through."""
+    return saved_steps(folder(out, trial)) if trial.running else trial.saved
 
 
 def last_step(run: Path) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from collagan_dist import files
 from collagan_dist.config import to_yaml
 from collagan_dist.sweep import schedule, search
-from collagan_dist.sweep.record import Trial, folder, samples, saved_steps
+from collagan_dist.sweep.record import Trial, samples, steps_saved
 from collagan_dist.sweep.schedule import Plan
 from collagan_dist.sweep.search import Told
 from collagan_dist.sweep.space import METRICS
@@ -41,7 +41,7 @@ def write_csv(out: Path, plan: Plan, trials: Sequence[Trial], over: bool) -> Non
     for trial in trials:
         scores = trial.results.get(trial.reached, {})
         table.writerow([
-            trial.number, status(plan, trial, over), saved_steps(folder(out, trial)), *(_cell(trial.values[key]) for key in plan.space.keys),
+            trial.number, status(plan, trial, over), steps_saved(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
             *(scores.get(name, "") for name in METRICS), trial.role, trial.seed, trial.reached, trial.restarts,
             trial.failure[1] if trial.failure else "",
         ])  # fmt: skip
@@ -53,13 +53,14 @@ def write_best(out: Path, plan: Plan, trials: Sequence[Trial]) -> Trial | None:
     best = schedule.best(plan, trials)
     if best is None:
         return None
-    value = (best.at(best.reached) or {}).get(plan.metric)
+    at = plan.compared(best)
+    value = (best.at(at) or {}).get(plan.metric)
     head = [
         "# collagan train best.yaml --data SHARDS",
-        f"# Trial {best.number}, of {plan.trials}: {plan.metric} {_number(value)} after {best.reached:,} samples.",
+        f"# Trial {best.number}, of {plan.trials}: {plan.metric} {_number(value)} after {at:,} samples.",
     ]
     paper = next((trial for trial in trials if trial.role == "paper"), None)
-    if paper is not None and (scores := paper.at(best.reached)):
+    if paper is not None and (scores := paper.at(at)):
         head.append(f"# The paper's λ: {_number(scores.get(plan.metric))} after as many.")
     if best.lineage:
         head.append("# These are its last values: PBT changed them on the way (trials/" + best.name + "/trial.json).")

@@ -41,6 +41,10 @@ class Plan:
         sign = 1 if METRICS[self.metric][0] == "max" else -1
         return sign * scores[self.metric] if self.metric in scores else -float("inf")
 
+    def compared(self, trial: Trial) -> int:
+        """The furthest length at which a trial is compared with others, 0 before the first."""
+        return max((rung for rung in self.rungs if trial.has(rung)), default=0)
+
     def ranked(self, trials: Sequence[Trial], samples: int) -> list[Trial]:
         """Best first; equals by number."""
         return sorted(trials, key=lambda trial: (-self.value(trial, samples), trial.number))
@@ -82,8 +86,8 @@ def next_leg(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done
 
 def best(plan: Plan, trials: Sequence[Trial]) -> Trial | None:
     """Of those that were trained furthest, the one whose metric is best."""
-    scored = [trial for trial in trials if trial.role != "confirm" and trial.reached and _alive(trial)]
-    furthest = max((rung for rung in plan.rungs for trial in scored if trial.has(rung)), default=0)
+    scored = [trial for trial in trials if trial.role != "confirm" and _alive(trial)]
+    furthest = max(map(plan.compared, scored), default=0)
     return next(iter(plan.ranked([trial for trial in scored if trial.has(furthest)], furthest)), None)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from collagan_dist import strict, yaml_strict
-from collagan_dist.config import TASK_WEIGHTS, Config, dig, dump, put, validate
+from collagan_dist.config import PEERS, TASK_WEIGHTS, Config, dig, dump, put, validate
 from collagan_dist.errors import ConfigError
 from collagan_dist.strict import Lines, Section
 from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
@@ -147,7 +147,10 @@ class Space:
         return validate(tree, f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}", lines)
 
     def starts(self) -> list[tuple[str, dict[str, Any]]]:
-        """(role, values) of what is tried before anything is searched: the paper's λ (section 4.2), and the base configuration's."""
+        """(role, values) of what is tried before anything is searched: the paper's λ (section 4.2), and the base configuration's.
+
+        The paper has none for its peers.
+        """
         base = {key: dig(self.base, *key.split(".")) for key in self.keys}
         tasks = self.base["model"]["tasks"]
         paper = dict(base)
@@ -155,7 +158,8 @@ class Space:
             for task in tasks:
                 if (key := f"loss.weights.{task}.{part}") in paper:
                     paper[key] = TASK_WEIGHTS[task][min(len(tasks), 3) - 1][number]
-        if not any(key.startswith("loss.weights.") for key in self.keys):
+        peer = self.base["model"]["name"].upper() in PEERS
+        if peer or not any(key.startswith("loss.weights.") for key in self.keys):
             return [("base", base)]
         return [("paper", paper)] + ([("base", base)] if base != paper else [])
 

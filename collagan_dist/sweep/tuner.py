@@ -20,6 +20,7 @@ from collagan_dist.errors import ClusterError
 from collagan_dist.sweep.leg import Work, leg
 
 _LOOK = 2.0  # seconds between looks at what the cluster has
+_PATIENCE = 15.0  # seconds in which Ray begins a leg that it has room for
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -88,6 +89,10 @@ class Source(Protocol):
         """The cluster took a leg away, or it could not go on where it was."""
         ...
 
+    def waits(self, why: str | None) -> None:
+        """Why nothing runs though there is work, or None."""
+        ...
+
     def tick(self) -> bool:
         """Called several times a second; whether to begin no more legs."""
         ...
@@ -152,15 +157,14 @@ class Desk:
         self._numbers: dict[str, int] = {}  # by Tune's name of a leg, the trial's
         self._room, self._looked = 0, -_LOOK
         self._stopping = self._busy = False
+        self._idle_since = time.monotonic()
 
     def ask(self, name: str) -> Work | str:
         """The next leg, WAIT or DONE; as many legs at a time as the cluster has room for, each chosen as late as possible."""
         self._do(self._tick)
         if self._stopping or self.error is not None:
             return "done"
-        if time.monotonic() - self._looked >= _LOOK:
-            self._room, self._looked = self.capacity(), time.monotonic()
-        if len(self._numbers) >= self._room:
+        if len(self._numbers) >= self._places():
             return "wait"
         found = self._do(self.source.next)
         if found is None or isinstance(found, str):
@@ -175,12 +179,30 @@ class Desk:
         """After each event. A leg that Tune ended for an error of its own is told here, since it tells nobody of some."""
         self._do(self._tick)
         self._busy = any(trial.status == "RUNNING" for trial in trials)
+        if self._busy or not self._numbers:
+            self._idle_since = time.monotonic()
+        self._do(self.source.waits, self._held_up())
         for trial in [trial for trial in trials if trial.status == "ERROR" and trial.trial_id in self._numbers]:
             self._do(self.source.lost, self._numbers.pop(trial.trial_id), _reason(trial))
 
     def over(self) -> bool:
         """Whether to end now: what waits for room shall not be waited for."""
         return self.error is not None or (self._stopping and not self._busy)
+
+    def _places(self) -> int:
+        """Legs that the nodes which live hold at a time."""
+        if time.monotonic() - self._looked >= _LOOK:
+            self._room, self._looked = self.capacity(), time.monotonic()
+        return self._room
+
+    def _held_up(self) -> str | None:
+        if self._busy:
+            return None
+        if self._places() == 0:
+            return "no node of the cluster that lives has what a trial takes"
+        if time.monotonic() - self._idle_since > _PATIENCE:
+            return "others use what the cluster has"
+        return None
 
     def _tick(self) -> None:
         self._stopping = self.source.tick()

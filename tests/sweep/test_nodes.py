@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.manifest import Manifest
-from tests.sweep.ray_nodes import QUIET, descendants, power_off, ray_cluster
+from tests.sweep.ray_nodes import QUIET, descendants, power_off, ray_cluster, start, wait_for
 from tests.sweep.small import STEPS, Sweep, left_alone
 from tests.training.small import equal, weights
 
@@ -71,13 +71,36 @@ def test_a_sweep_that_waits_for_room_ends_when_asked(
         sweep.log.touch()
         sweep.until(holder, (tmp_path / "held").exists)
         with left_alone(sweep.start()) as process:
-            sweep.until(process, (sweep.trial(0) / "trial.json").exists)
+            sweep.until(process, lambda: "others use what the cluster has: the sweep waits" in sweep.log.read_text())
             process.send_signal(signal.SIGINT)
             assert process.wait(40) == 75, sweep.log.read_text()
         assert not (sweep.trial(0) / "checkpoints").exists()
         holder.kill()
         holder.wait()
         sweep.run()
+    assert [row["status"] for row in sweep.rows()] == ["done"] * 2
+
+
+@pytest.mark.full
+def test_a_sweep_whose_last_node_is_lost_waits_for_another(
+    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, and goes on by itself when there is one."""
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    with ray_cluster(1, cpus=0) as (address, nodes):
+        join = (f"--address={address}", "--num-cpus=1", "--object-store-memory=100000000")
+        nodes.append(start(*join))
+        wait_for(address, 2)
+        sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--ray", address)
+        with left_alone(sweep.start()) as process:
+            sweep.until(process, lambda: sweep.saved(0) >= 2)
+            power_off(nodes.pop())
+            sweep.until(process, lambda: "has what a trial takes: the sweep waits" in sweep.log.read_text())
+            nodes.append(start(*join))
+            assert process.wait(200) == 0, sweep.log.read_text()
+    said = sweep.log.read_text()
+    assert said.index("has what a trial takes: the sweep waits") < said.index("there is room again"), said
     assert [row["status"] for row in sweep.rows()] == ["done"] * 2
 
 

@@ -352,17 +352,17 @@ def test_expected_samples_are_what_is_trained(trials: int) -> None:
 
 def test_rungs_are_of_samples() -> None:
     """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
-    assert _rungs(PLANS["none", 3].space.tree, 20_000) == (20_000,)
+    assert _rungs(PLANS["none", 3].space.tree, 20_000, 1) == (20_000,)
     asha, pbt = PLANS["asha", 3].space.tree, PLANS["pbt", 3].space.tree
-    assert _rungs(asha, 8640) == (960, 2880, 8640) and _rungs(asha, 100) == (11, 33, 100)
-    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.tree, 20_000) == (
+    assert _rungs(asha, 8640, 1) == (960, 2880, 8640) and _rungs(asha, 100, 1) == (11, 33, 100)
+    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.tree, 20_000, 1) == (
         1000,
         4000,
         16_000,
         20_000,
     )
-    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.tree, 100) == (40, 80, 100)
-    assert _rungs(pbt, 95) == (*range(10, 95, 10), 95)
+    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.tree, 100, 1) == (40, 80, 100)
+    assert _rungs(pbt, 95, 1) == (*range(10, 95, 10), 95)
     for tree in (
         plan("asha", 1, more="rungs: {first: 100}").space.tree,
         plan("pbt", 4, more="pbt: {every: 100}").space.tree,
@@ -370,7 +370,37 @@ def test_rungs_are_of_samples() -> None:
         with pytest.raises(
             ConfigError, match=r"(rungs.first|pbt.every): 100 samples are no less than a whole run's 100"
         ):
-            _rungs(tree, 100)
+            _rungs(tree, 100, 1)
+
+
+def test_rungs_are_of_different_steps() -> None:
+    """However short a run is, for the largest batch; a length that somebody gave is refused, not moved."""
+    for name in ("asha", "sync_halving", "pbt"):
+        for batch, steps in itertools.product((1, 7, 64), range(2, 60)):
+            rungs = _rungs(PLANS[name, 3].space.tree, batch * steps, batch)
+            reached = [-(-rung // batch) for rung in rungs]
+            assert reached == sorted(set(reached)) and reached[-1] == steps and len(rungs) > 1, (name, rungs)
+    assert _rungs(plan("asha", 1, more="rungs: {first: 22}").space.tree, 80, 16) == (
+        22,
+        80,
+    )  # 66 were the last step, too
+    for more, key in (("rungs: {first: 63}", "rungs.first"), ("pbt: {every: 63}", "pbt.every")):
+        tree = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.tree
+        with pytest.raises(ConfigError, match=f"{key}: 63 samples are less than a batch of 64"):
+            _rungs(tree, 6400, 64)
+        with pytest.raises(ConfigError, match=f"{key}: 63 samples are no less than a whole run's 64"):
+            _rungs(tree, 64, 2)
+    with pytest.raises(
+        ConfigError, match=r"rungs.first: 64 samples are no less than a whole run's 64.*train for longer"
+    ):
+        _rungs(PLANS["asha", 3].space.tree, 64, 64)
+
+
+def test_trials_are_compared_at_rungs() -> None:
+    """Evaluations beyond them are none of the comparison."""
+    made = PLANS["asha", 3]
+    trial = Trial(0, "search", {}, 0, 64, results={640: {}, 1280: {}, 1920: {}, 2560: {}})
+    assert made.compared(trial) == 1920 and trial.reached == 2560 and made.compared(replace(trial, results={})) == 0
 
 
 # More of it

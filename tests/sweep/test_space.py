@@ -212,6 +212,12 @@ def test_the_papers_weights_are_tried_first(model: str) -> None:
     assert {task: TASK_WEIGHTS[task][len(PAPER[model]) - 1] for task in PAPER[model]} == PAPER[model]
 
 
+@pytest.mark.parametrize(("peer", "weight"), [("ce", 0.999), ("gfc", 1)])
+def test_a_peer_has_no_weights_of_the_papers(peer: str, weight: float) -> None:
+    one = space("metric: psnr\nspace: {loss.weights.*.rec: {uniform: [0, 9]}}", preset=peer)
+    assert one.starts() == [("base", {"loss.weights.inpainting.rec": weight})]
+
+
 def test_a_base_with_the_papers_weights_is_tried_once() -> None:
     one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}}")
     assert [role for role, _ in one.starts()] == ["paper"]

@@ -129,6 +129,7 @@ def test_a_sweep_is_refused(undisturbed: Sweep, shards: Manifest, tmp_path: Path
     for folder, space, options, words in (
         ("space", {**HALVING, "metric": "psnr"}, ("--trials", 6), "space.metric: psnr_hole -> psnr"),
         ("set", HALVING, ("--trials", 6, "--set", "loss.adv=minmax"), "config.loss.adv: ns -> minmax"),
+        ("seeds", FAILING, ("--seeds", 2), "this sweep has none of the paper's"),
         ("trials", HALVING, ("--trials", 7), "was begun with 6; sync_halving compares all of them from the beginning"),
         (
             "ranks",
