@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -31,7 +32,7 @@ def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch
         sweep = Sweep(tmp_path / "nodes", data, SPACE, "--trials", 8, "--ray", address)
         sweep.words[sweep.words.index(data)] = os.path.relpath(data)  # nodes were started in another folder
         with left_alone(sweep.start()) as process:
-            sweep.until(process, lambda: on_node(nodes[2].pid) is not None and saves(sweep) >= 8)
+            sweep.until(process, lambda: midway(sweep, nodes[2].pid))
             power_off(nodes[2])
             assert process.wait(450) == 0, sweep.log.read_text()
     said = sweep.log.read_text()
@@ -46,7 +47,9 @@ def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch
         assert equal(weights(sweep.trial(number), STEPS), weights(alone.trial(number), STEPS))
         starts = sweep.starts(number)
         assert [name for name, _ in starts] == ["start"] + ["resume"] * int(row["restarts"])
-        assert all(step > 0 for name, step in starts if name == "resume")  # nothing older than a checkpoint was lost
+        assert all(
+            8 <= step < STEPS for name, step in starts if name == "resume"
+        )  # nothing older than a checkpoint was lost
 
 
 HOLDER = """
@@ -104,14 +107,15 @@ def test_a_sweep_whose_last_node_is_lost_waits_for_another(
     assert [row["status"] for row in sweep.rows()] == ["done"] * 2
 
 
-def on_node(node: int) -> int | None:
-    """A process that trains below a node's."""
-    for pid in descendants(node):
-        command = Path(f"/proc/{pid}/cmdline")
-        if command.exists() and b"ImplicitFunc" in command.read_bytes():
-            return pid
-    return None
-
-
-def saves(sweep: Sweep) -> int:
-    return min((sweep.saved(number) for number in range(8) if sweep.trial(number).exists()), default=0)
+def midway(sweep: Sweep, node: int) -> bool:
+    """Whether a trial on a node is between its first checkpoints and its end. It then stands still."""
+    family = descendants(node)
+    for number in range(8):
+        world = sweep.trial(number) / "world.json"
+        pid = json.loads(world.read_text())["ranks"][0]["pid"] if world.exists() else None
+        if pid in family and sweep.saved(number) >= 8:
+            os.kill(pid, signal.SIGSTOP)
+            if sweep.saved(number) < STEPS:
+                return True
+            os.kill(pid, signal.SIGCONT)
+    return False
