@@ -20,7 +20,7 @@ from collagan_dist.errors import ClusterError
 from collagan_dist.sweep.leg import Work, leg
 
 _LOOK = 2.0  # seconds between looks at what the cluster has
-_PATIENCE = 15.0  # seconds in which Ray begins a leg that it has room for
+_PATIENCE = 15.0  # seconds without any leg before it is asked why
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -107,6 +107,11 @@ def nodes(ray: Any) -> dict[str, dict[str, float]]:
     }
 
 
+def unplaced(ray: Any) -> bool:
+    """Whether anything on the cluster waits for resources that others have. (What is placed and still starting does not.)"""
+    return any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values())
+
+
 def check_resources(ray: Any, takes: Takes) -> int:
     """How many trials run at a time. Raises ClusterError, with the numbers, when the cluster never has what one takes."""
     found = nodes(ray)
@@ -131,7 +136,7 @@ def execute(source: Source, ray: Any, takes: Takes, out: Path) -> None:
     group = tune.PlacementGroupFactory([bundle] * takes.workers, strategy="SPREAD" if takes.spread else "PACK")
     state = out / ".tune"
     shutil.rmtree(state, ignore_errors=True)
-    desk = Desk(source, lambda: takes.fit(list(nodes(ray).values())))
+    desk = Desk(source, lambda: takes.fit(list(nodes(ray).values())), lambda: unplaced(ray))
     searcher, callback, stopper = _adapters(desk)
     try:
         tune.Tuner(
@@ -151,11 +156,11 @@ def execute(source: Source, ray: Any, takes: Takes, out: Path) -> None:
 class Desk:
     """Where Tune's parts meet the source: who has which leg, and what went wrong with the source itself, which Tune would hide."""
 
-    def __init__(self, source: Source, capacity: Callable[[], int]) -> None:
-        self.source, self.capacity = source, capacity
+    def __init__(self, source: Source, capacity: Callable[[], int], unplaced: Callable[[], bool]) -> None:
+        self.source, self.capacity, self.unplaced = source, capacity, unplaced
         self.error: Exception | None = None
         self._numbers: dict[str, int] = {}  # by Tune's name of a leg, the trial's
-        self._room, self._looked = 0, -_LOOK
+        self._room, self._crowded, self._looked = 0, False, -_LOOK
         self._stopping = self._busy = False
         self._idle_since = time.monotonic()
 
@@ -164,7 +169,8 @@ class Desk:
         self._do(self._tick)
         if self._stopping or self.error is not None:
             return "done"
-        if len(self._numbers) >= self._places():
+        self._look()
+        if len(self._numbers) >= self._room:
             return "wait"
         found = self._do(self.source.next)
         if found is None or isinstance(found, str):
@@ -189,20 +195,20 @@ class Desk:
         """Whether to end now: what waits for room shall not be waited for."""
         return self.error is not None or (self._stopping and not self._busy)
 
-    def _places(self) -> int:
-        """Legs that the nodes which live hold at a time."""
-        if time.monotonic() - self._looked >= _LOOK:
-            self._room, self._looked = self.capacity(), time.monotonic()
-        return self._room
+    def _look(self) -> None:
+        """At the cluster: how many legs the nodes that live hold at a time; and when nothing runs, whether that is for want of room."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK:
+            self._room, self._looked = self.capacity(), now
+            self._crowded = now - self._idle_since > _PATIENCE and self.unplaced()
 
     def _held_up(self) -> str | None:
         if self._busy:
             return None
-        if self._places() == 0:
+        self._look()
+        if self._room == 0:
             return "no node of the cluster that lives has what a trial takes"
-        if time.monotonic() - self._idle_since > _PATIENCE:
-            return "others use what the cluster has"
-        return None
+        return "others use what the cluster has" if self._crowded else None
 
     def _tick(self) -> None:
         self._stopping = self.source.tick()
