@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from collagan_dist.commands.tables import hours
+
 if TYPE_CHECKING:
     from collagan_dist.sweep.driver import Sweep
     from collagan_dist.sweep.record import Trial
@@ -74,7 +76,7 @@ def headline(sweep: Sweep) -> str:
     if best is not None:
         at = plan.compared(best)
         parts.append(f"best: trial {best.number}, {plan.metric} {_number(best, at, plan.metric)} after {at:,} samples")
-        paper = next((trial for trial in trials if trial.role == "paper"), None)
+        paper = schedule.of_the_paper(trials)
         if paper is not None and paper is not best and paper.at(at):
             parts[-1] += f" (the paper's λ: {_number(paper, at, plan.metric)})"
     if sweep.held_up:
@@ -128,24 +130,16 @@ def _left(sweep: Sweep) -> str | None:
 
     plan = sweep.plan
     running = [trial for trial in sweep.trials if trial.running]
-    ahead = sum(
-        max(0, record.last_step(place) - record.saved_steps(place)) * t.batch
-        for t in running
-        for place in [record.folder(sweep.out, t)]
+    done = sum(
+        max(record.steps_saved(sweep.out, t), record.last_step(record.folder(sweep.out, t)) if t.running else 0)
+        * t.batch
+        for t in sweep.trials
     )
-    done = sweep.samples() + ahead
     pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.began, 1e-9)
     left = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total - done
     if pace <= 0 or left <= 0 or not running:
         return None
-    seconds = left / pace
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    return hours(left / pace)
 
 
 def _number(trial: Trial, samples: int, metric: str) -> str:

@@ -54,7 +54,7 @@ def plan_table(lines: Sequence[Line]) -> None:
     table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, show_footer=True)
     known = [line for line in lines if line.seconds is not None]
     feet = ["", str(sum(line.run.steps for line in lines)), str(sum(line.run.steps * line.run.config.schedule.batch for line in lines)), "",
-            _hours(sum(line.seconds or 0 for line in known)) if known else "unknown",
+            hours(sum(line.seconds or 0 for line in known)) if known else "unknown",
             _size(sum(line.bytes or 0 for line in known)) if known else "unknown"]  # fmt: skip
     for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), feet, strict=True):
         table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
@@ -62,7 +62,7 @@ def plan_table(lines: Sequence[Line]) -> None:
         done = f"{line.done / line.run.steps:.0%}"
         if line.done == line.run.steps:
             done = "yes" if line.scored else "trained"
-        time = "unknown" if line.seconds is None else _hours(line.seconds)
+        time = "unknown" if line.seconds is None else hours(line.seconds)
         size = "unknown" if line.bytes is None else _size(line.bytes)
         table.add_row(
             line.run.name, str(line.run.steps), str(line.run.steps * line.run.config.schedule.batch), done, time, size
@@ -73,7 +73,8 @@ def plan_table(lines: Sequence[Line]) -> None:
     )
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """A length of time, in the unit that fits."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

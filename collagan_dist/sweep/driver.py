@@ -95,7 +95,7 @@ class Sweep:
         return leg.number, self._work(self.trials[leg.number])
 
     def ended(self, number: int, outcome: dict[str, Any]) -> None:
-        trial = replace(record.refreshed(self.out, self.trials[number], int(outcome.get("steps") or 0)), running=False)
+        trial = self._stands(self.trials[number], int(outcome.get("steps") or 0))
         self._tries.pop(number, None)
         if outcome.get("failed"):
             code, reason = outcome["failed"]
@@ -108,7 +108,7 @@ class Sweep:
         self._settle(trial)
 
     def lost(self, number: int, reason: str) -> None:
-        trial = replace(record.refreshed(self.out, self.trials[number]), running=False)
+        trial = self._stands(self.trials[number])
         if reason == SPOILT:  # no fault of this trial, nor of a machine
             self._put(trial)
             return
@@ -141,10 +141,7 @@ class Sweep:
         self.log.append(text)
 
     def close(self, state: str) -> None:
-        self.trials = [
-            replace(record.refreshed(self.out, trial), running=False) if trial.running else trial
-            for trial in self.trials
-        ]
+        self.trials = [self._stands(trial) if trial.running else trial for trial in self.trials]
         self._write(state)
         self._mark.unlink(missing_ok=True)
 
@@ -181,6 +178,10 @@ class Sweep:
             name=f"{self.out.name}/{trial.name}", run=str(place), config=configuration.dump(config), until=trial.steps(trial.until),
             workers=self.takes.workers, gpus=bool(self.takes.gpus), allow_change=bool(trial.lineage), stop=str(self._mark),
         )  # fmt: skip
+
+    def _stands(self, trial: Trial, saved: int = 0) -> Trial:
+        """A trial of which no leg runs any more, as its folder has it; see record.refreshed."""
+        return replace(record.refreshed(self.out, trial, saved), running=False)
 
     def _exchange(self, exchange: schedule.Exchange) -> None:
         member, donor = self.trials[exchange.number], self.trials[exchange.donor]

@@ -86,7 +86,7 @@ def prepare(options: Options) -> Prepared:
     steps = base.schedule.steps or order.total_steps(samples, base.schedule.batch, base.schedule.epochs)
     total = steps * base.schedule.batch
     trials = _trials(options, space)
-    if options.seeds and space.starts()[0][0] != "paper":
+    if options.seeds and not any(role == "paper" for role, _ in space.starts()):
         raise ConfigError(
             f"--seeds {options.seeds}: trains the paper's λ and the best found with other seeds, and this sweep has none of the paper's: "
             "leave it out, or search loss.weights of one of the paper's models"
@@ -121,12 +121,13 @@ def _rungs(tree: Tree, total: int, batch: int) -> tuple[int, ...]:
     """Lengths at which trials are compared, in samples, all of different steps of a batch; the last is a whole run."""
     if tree.scheduler == "none":
         return (total,)
+    end = total - batch + 1  # what follows the last rung is a step, too
     if tree.scheduler == "pbt":
         every = _first("pbt.every", tree.pbt.every, -(-total // 10), total, batch)
-        return (*range(every, total - batch + 1, every), total)
+        return (*range(every, end, every), total)
     factor = tree.rungs.factor
     rungs = [_first("rungs.first", tree.rungs.first, total // factor**2, total, batch)]
-    while rungs[-1] * factor < 0.9 * total and rungs[-1] * factor + batch <= total:  # not one just before the end
+    while rungs[-1] * factor < min(end, 0.9 * total):  # not one just before the end
         rungs.append(rungs[-1] * factor)
     return (*rungs, total)
 

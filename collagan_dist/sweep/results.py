@@ -59,7 +59,7 @@ def write_best(out: Path, plan: Plan, trials: Sequence[Trial]) -> Trial | None:
         "# collagan train best.yaml --data SHARDS",
         f"# Trial {best.number}, of {plan.trials}: {plan.metric} {_number(value)} after {at:,} samples.",
     ]
-    paper = next((trial for trial in trials if trial.role == "paper"), None)
+    paper = schedule.of_the_paper(trials)
     if paper is not None and (scores := paper.at(at)):
         head.append(f"# The paper's λ: {_number(scores.get(plan.metric))} after as many.")
     if best.lineage:

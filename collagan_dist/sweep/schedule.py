@@ -91,6 +91,11 @@ def best(plan: Plan, trials: Sequence[Trial]) -> Trial | None:
     return next(iter(plan.ranked([trial for trial in scored if trial.has(furthest)], furthest)), None)
 
 
+def of_the_paper(trials: Sequence[Trial]) -> Trial | None:
+    """The trial of the paper's λ."""
+    return next((trial for trial in trials if trial.role == "paper"), None)
+
+
 def front(plan: Plan, trials: Sequence[Trial]) -> list[Trial]:
     """Whole runs that no other beats in every metric (the Pareto front)."""
     signs = [1 if mode == "max" else -1 for mode in plan.space.modes]
@@ -226,7 +231,7 @@ def unconfirmed(plan: Plan, trials: Sequence[Trial]) -> list[tuple[dict[str, Any
 
 def to_confirm(plan: Plan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
     """(the paper's trial, the best one); None where there is nothing to compare."""
-    winner, paper = best(plan, trials), next((trial for trial in trials if trial.role == "paper"), None)
+    winner, paper = best(plan, trials), of_the_paper(trials)
     if not plan.confirm or winner is None or paper is None or winner.values == paper.values or winner.failure:
         return None
     return paper, winner

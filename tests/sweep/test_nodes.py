@@ -47,9 +47,8 @@ def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch
         assert equal(weights(sweep.trial(number), STEPS), weights(alone.trial(number), STEPS))
         starts = sweep.starts(number)
         assert [name for name, _ in starts] == ["start"] + ["resume"] * int(row["restarts"])
-        assert all(
-            8 <= step < STEPS for name, step in starts if name == "resume"
-        )  # nothing older than a checkpoint was lost
+        # Nothing older than a checkpoint was lost.
+        assert all(8 <= step < STEPS for name, step in starts if name == "resume")
 
 
 HOLDER = """

@@ -380,10 +380,8 @@ def test_rungs_are_of_different_steps() -> None:
             rungs = _rungs(PLANS[name, 3].space.tree, batch * steps, batch)
             reached = [-(-rung // batch) for rung in rungs]
             assert reached == sorted(set(reached)) and reached[-1] == steps and len(rungs) > 1, (name, rungs)
-    assert _rungs(plan("asha", 1, more="rungs: {first: 22}").space.tree, 80, 16) == (
-        22,
-        80,
-    )  # 66 were the last step, too
+    tree = plan("asha", 1, more="rungs: {first: 22}").space.tree
+    assert _rungs(tree, 80, 16) == (22, 80)  # 66 were the last step, too
     for more, key in (("rungs: {first: 63}", "rungs.first"), ("pbt: {every: 63}", "pbt.every")):
         tree = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.tree
         with pytest.raises(ConfigError, match=f"{key}: 63 samples are less than a batch of 64"):
