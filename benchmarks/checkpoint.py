@@ -20,13 +20,13 @@ import torch
 from benchmarks import save
 from benchmarks.faces import aligned_set
 from collagan_dist.config import validate
-from collagan_dist.contract import World
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.runtime import checkpoint
-from collagan_dist.runtime.saving import Snapshot, Writer
-from collagan_dist.training.build import build, open_shards, training_order
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.runs import checkpoint
+from collagan_dist.runs.snapshot import Snapshot, Writer
+from collagan_dist.setup import build, open_shards, training_order
+from collagan_dist.types import World
 
 GPU = torch.cuda.is_available()
 BATCH, EVERY, ROUNDS = (64, 100, 5) if GPU else (4, 8, 3)

@@ -18,12 +18,12 @@ import torch
 
 from benchmarks import save
 from collagan_dist.config import Config, validate
-from collagan_dist.contract import Batch
-from collagan_dist.runtime.engine import build_engine
-from collagan_dist.runtime.group import Group
-from collagan_dist.runtime.world import detect
+from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.world import detect
+from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.types import Batch
 
 ENGINES = {"DDP": ("ddp", 0), **{f"DeepSpeed, ZeRO {stage}": ("deepspeed", stage) for stage in (0, 1, 2)}}
 SIZE, WIDTH, SHARE, STEPS, ROUNDS = 64, 16, 8, 3, 7

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from benchmarks import alternate, save
-from collagan_dist.data import geometry
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.draw import draw_faces
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split, Stored
+from collagan_dist.data.loading import geometry
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.faces import draw_faces
 
 BATCH, ROUNDS, CANVAS, VIEW = 32, 4, 176, 128
 

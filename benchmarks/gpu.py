@@ -20,13 +20,13 @@ import torch
 from benchmarks import save
 from benchmarks.faces import aligned_set
 from collagan_dist.config import Augment
-from collagan_dist.contract import World
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.order import Order
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.loading.order import Order
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.types import World
 
 SAMPLES, BATCH, SIZE, CANVAS, SEED, ROUNDS = 16_384, 512, 128, 176, 1, 7
 STEPS = SAMPLES // BATCH

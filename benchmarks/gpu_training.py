@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from benchmarks import save
-from collagan_dist import counter
+from collagan_dist import rng
 from collagan_dist.config import load_config
-from collagan_dist.contract import Batch, World
-from collagan_dist.data import holes
-from collagan_dist.runtime.engine import NotFinite, build_engine
-from collagan_dist.runtime.group import Group
+from collagan_dist.data.loading import holes
+from collagan_dist.distributed.engine import NotFinite, build_engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.types import Batch, World
 
 BATCH, SIZE, STEPS, ROUNDS = 256, 128, 20, 5
 WAYS = {
@@ -70,7 +70,7 @@ def made_up(device: torch.device) -> Batch:
     torch.manual_seed(0)
     image = torch.rand(BATCH, 3, SIZE, SIZE, device=device) * 2 - 1
     ids = np.arange(BATCH)
-    keys = torch.from_numpy(counter.sample_keys(0, 0, ids)).to(device)
+    keys = torch.from_numpy(rng.sample_keys(0, 0, ids)).to(device)
     hole = holes.HOLES["block"](keys, SIZE)
     label = torch.randint(0, 11, (BATCH, SIZE, SIZE), device=device, dtype=torch.uint8)
     points = torch.rand(BATCH, 5, 2, device=device) * SIZE

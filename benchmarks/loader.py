@@ -20,17 +20,17 @@ import torch
 
 from benchmarks import alternate, save
 from benchmarks.faces import aligned_set
-from collagan_dist import counter
+from collagan_dist import rng
 from collagan_dist.config import Augment
-from collagan_dist.contract import World
-from collagan_dist.data import geometry
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.order import Order
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split, Stored
+from collagan_dist.data.loading import geometry
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.loading.order import Order
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.types import World
 
 SAMPLES, BATCH, SIZE, CANVAS, SEED = 2048, 32, 128, 176, 1
 STEPS = 512 // BATCH  # of one round
@@ -88,7 +88,7 @@ def webdataset_and_pil(split: Split) -> Callable[[], int]:
     def view(sample: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         meta = json.loads(sample["json"])
         stored = Stored(sample["__key__"], 0, np.empty(0), None, meta["landmarks"], meta["width"], meta["height"])
-        key = counter.key64(SEED, "geometry", 0, np.array([counter.name_id(sample["__key__"])]))
+        key = rng.key64(SEED, "geometry", 0, np.array([rng.name_id(sample["__key__"])]))
         shift, angle, scale, flip = geometry.draw(key, Augment())
         matrix = geometry.view_to_stored(stored, SIZE, shift[0], angle[0], scale[0], flip[0])
         # PIL counts from pixel corners, we from their centres.

@@ -15,8 +15,8 @@ import time
 import numpy as np
 
 from benchmarks import save
-from collagan_dist.contract import World
-from collagan_dist.data.order import Order
+from collagan_dist.data.loading.order import Order
+from collagan_dist.types import World
 
 SHARD, SHARDS, BATCH, RUN = 256, 1600, 256, 64
 SAMPLES = SHARD * SHARDS

@@ -19,10 +19,10 @@ import simplejpeg
 
 from benchmarks import alternate, save
 from benchmarks.faces import aligned_set
-from collagan_dist.data import wire
-from collagan_dist.data.lots import build
-from collagan_dist.data.pack import pack, pack_part
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.packing.pack import pack, pack_part
+from collagan_dist.data.packing.shard_job import build
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards import wire_format
 
 SAMPLES = 6144
 count = itertools.count()
@@ -31,7 +31,7 @@ count = itertools.count()
 def main() -> None:
     root, what = aligned_set(SAMPLES)
     rates = alternate({"ours": ours(root), "libjpeg-turbo decode": decode(root), "ShardWriter + PIL": plain(root)})
-    writing = alternate({"ours": write(root, wire.ShardFile), "webdataset's TarWriter": write(root, Theirs)})
+    writing = alternate({"ours": write(root, wire_format.ShardFile), "webdataset's TarWriter": write(root, Theirs)})
     whole, half = resume(root)
     save(
         __file__,

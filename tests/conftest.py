@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import where
-from collagan_dist.data.draw import draw_faces
-from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.faces import draw_faces
 from tests.slurm.cluster import Cluster, missing_slurm
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist import config, yaml_strict
+from collagan_dist import config
+from collagan_dist.config import strict_yaml
 from collagan_dist.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def test_defaults_then_file_then_model_then_set(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back_equal() -> None:
     for name in config.presets():
         loaded = config.load_config(name)
-        tree, _ = yaml_strict.load(config.to_yaml(loaded), "text")
+        tree, _ = strict_yaml.load(config.to_yaml(loaded), "text")
         assert config.validate(tree, "text") == loaded
 
 
@@ -31,7 +32,7 @@ def test_a_presets_weights_follow_the_model() -> None:
 
 
 def test_a_number_is_a_number() -> None:
-    assert yaml_strict.load("a: 1e-4\nb: 1.5\nc: 3\nd: on\ne: '1'\nf: null", "x")[0] == {
+    assert strict_yaml.load("a: 1e-4\nb: 1.5\nc: 3\nd: on\ne: '1'\nf: null", "x")[0] == {
         "a": 1e-4, "b": 1.5, "c": 3, "d": "on", "e": "1", "f": None,
     }  # fmt: skip
 
@@ -64,7 +65,7 @@ def test_model_names_both_ways() -> None:
 @pytest.mark.parametrize("text", ["a: &a [x, x]\nb: [*a, *a]\n", "a: &a [*a]", "a: !!str 1", "a: !x 1"])
 def test_references_and_tags_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"x:1: YAML (anchors|tags)"):
-        yaml_strict.load(text, "x")
+        strict_yaml.load(text, "x")
 
 
 def test_one_weight_may_be_given_alone() -> None:

@@ -86,7 +86,7 @@ def test_the_tree_is_the_tree_on_disk() -> None:
 
 def test_recipes_and_presets_load() -> None:
     from collagan_dist.config import load_config
-    from collagan_dist.data.recipe import load_recipe
+    from collagan_dist.data.readers.recipe import load_recipe
 
     for recipe in (ROOT / "shards").glob("*.yaml"):
         assert load_recipe(str(recipe)).out.startswith("packed/")

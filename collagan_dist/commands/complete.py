@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.training.complete import complete
+    from collagan_dist.inference.complete import complete
 
     results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole, args.blend, args.set)
     print(f"{args.out}: {len(results)} picture(s) completed; see {results[0]}")

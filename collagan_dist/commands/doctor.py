@@ -19,9 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from collagan_dist.distributed.world import detect
     from collagan_dist.doctor import examine
     from collagan_dist.errors import ClusterError
-    from collagan_dist.runtime.world import detect
 
     world = detect()
     report = examine(world, args.data, args.net)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from collagan_dist.contract import TestHole
+from collagan_dist.types import TestHole
 
 HELP = "score a trained model on a split, beside trivial baselines; over all ranks"
 EXAMPLE = "collagan evaluate runs/demo --split test --hole O1,O2 --blend both"
@@ -34,8 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.runtime.world import detect
-    from collagan_dist.training.score import score
+    from collagan_dist.distributed.world import detect
+    from collagan_dist.inference.score import score
 
     world = detect()
     results = score(Path(args.model), world, args.data, args.split, args.hole, _BLENDS[args.blend], args.set)

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.training.export import export
+    from collagan_dist.inference.export import export
 
     manifest = export(Path(args.model), Path(args.out), args.onnx)
     print(f"{args.out}: {manifest['model']} of step {manifest['step']}: {', '.join(manifest['sha256'])}")

@@ -8,8 +8,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collagan_dist.training.label import Labelled, Photographs
-    from collagan_dist.training.label_check import Agreement
+    from collagan_dist.inference.label_check import Agreement
+    from collagan_dist.inference.labelling import Labelled, Photographs
 
 HELP = "label maps for photographs in CelebA's layout, by a parsing network; the same command continues"
 EXAMPLE = """collagan label /data/CelebA --model runs/parser
@@ -47,9 +47,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.commands.progress import progress
-    from collagan_dist.training.label import label, photographs
-    from collagan_dist.training.label_check import check
-    from collagan_dist.training.parsers import open_parser
+    from collagan_dist.inference.label_check import check
+    from collagan_dist.inference.labelling import label, photographs
+    from collagan_dist.inference.parsers import open_parser
 
     photos = photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
     parser = open_parser(Path(args.model), Path(args.classes) if args.classes else None)
@@ -71,7 +71,7 @@ def _count(text: str) -> int:
 
 
 def _tell(done: Labelled, photos: Photographs, root: Path) -> None:
-    from collagan_dist.training.label import UNLABELLED
+    from collagan_dist.inference.labelling import UNLABELLED
 
     for key, reason in done.unusable[:_NAMED]:
         print(f"no label map for {key}: {reason}")
@@ -93,7 +93,7 @@ def _show(agreement: Agreement, photos: Photographs) -> None:
     from rich.table import Table
 
     from collagan_dist.commands.tables import console
-    from collagan_dist.contract import CLASSES
+    from collagan_dist.types import CLASSES
 
     title = f"{agreement.pictures} pictures against {photos.maps}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)

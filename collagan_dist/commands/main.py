@@ -86,7 +86,7 @@ def report_error(command: str, error: CollaganError) -> int:
 
     75 means "run me again"; launchers do not carry a rank's code reliably, so under one an interruption is a 0.
     """
-    from collagan_dist.runtime.world import detect
+    from collagan_dist.distributed.world import detect
 
     world = detect()
     if world.is_main or not error.shared:

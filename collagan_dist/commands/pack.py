@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from collagan_dist.commands.progress import workers
 
 if TYPE_CHECKING:
-    from collagan_dist.data.manifest import Manifest
-    from collagan_dist.data.recipe import Recipe
+    from collagan_dist.data.readers.recipe import Recipe
+    from collagan_dist.data.shards.manifest import Manifest
 
 HELP = "convert a data set into shards; the same command continues an interrupted one"
 EXAMPLE = """collagan pack shards/celeba.yaml --root /data/CelebA --out packed/celeba
@@ -67,8 +67,8 @@ def part(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.data import pack
-    from collagan_dist.data.recipe import load_recipe
+    from collagan_dist.data.packing import pack
+    from collagan_dist.data.readers.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.root, args.out, args.set)
     if recipe.dataset == "celeba_aligned":
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
     from collagan_dist.commands.progress import progress
-    from collagan_dist.data.lots import build
-    from collagan_dist.data.pack import pack
+    from collagan_dist.data.packing.pack import pack
+    from collagan_dist.data.packing.shard_job import build
 
     with progress("packing", "pictures") as advance:
         if args.ray is None:
@@ -107,7 +107,7 @@ def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
 
 def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:
     from collagan_dist.commands.progress import progress
-    from collagan_dist.data.pack import pack_part
+    from collagan_dist.data.packing.pack import pack_part
 
     index, count = args.part
     with progress(f"packing part {index}/{count}", "pictures") as advance:

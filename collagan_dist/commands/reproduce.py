@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int | None:
         for line in submit(options, args.slurm):
             print(line)
         return None
-    from collagan_dist.runtime.preempt import StopRequest
+    from collagan_dist.distributed.stop_request import StopRequest
 
     with StopRequest() as stop:
         from collagan_dist.reproduce.driver import reproduce

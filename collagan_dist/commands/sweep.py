@@ -58,8 +58,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from collagan_dist.runtime.preempt import StopRequest
-    from collagan_dist.runtime.world import job
+    from collagan_dist.distributed.stop_request import StopRequest
+    from collagan_dist.distributed.world import job
     from collagan_dist.sweep.prepare import Options, prepare
     from collagan_dist.sweep.tuner import Takes
 
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def _dry_run(prepared: Prepared) -> None:
+    from collagan_dist.config.strict_yaml import dump
     from collagan_dist.sweep import schedule, search
     from collagan_dist.sweep.prepare import check_owner, continued
-    from collagan_dist.yaml_strict import dump
 
     check_owner(prepared.options.out)
     continued(prepared)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import files
+from collagan_dist.distributed.world import job, this_start
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
-from collagan_dist.runtime.world import job, this_start
 
 if TYPE_CHECKING:
     from collagan_dist.config import Config
-    from collagan_dist.contract import World
+    from collagan_dist.types import World
 
 HELP = "train alone, under torchrun, srun or in a Ray trial; the same command continues"
 EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
@@ -49,8 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.runtime.preempt import StopRequest
-    from collagan_dist.runtime.world import detect
+    from collagan_dist.distributed.stop_request import StopRequest
+    from collagan_dist.distributed.world import detect
 
     world = detect()
     # Before the seconds that imports take. A launcher kills what does not stop, so it need not end itself.
@@ -83,7 +83,7 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
     except (ClusterError, Interrupted):
         raise
     except CollaganError as error:
-        from collagan_dist.runtime.lease import is_anothers
+        from collagan_dist.runs.lease import is_anothers
 
         if folder.is_dir() and not is_anothers(folder, this_start() if job() else ""):
             facts = {
@@ -101,7 +101,7 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
 def _default_run(source: str, config: Config) -> Path:
     """runs/<config>-<model>-<hash of what is learned>: the same command finds its run again."""
     from collagan_dist.config import identity_hash, model_label
-    from collagan_dist.data.manifest import read_manifest
+    from collagan_dist.data.shards.manifest import read_manifest
 
     manifest = read_manifest(config.data.shards).hash if config.data.shards else None
     return Path("runs") / f"{Path(source).stem}-{model_label(config.model)}-{identity_hash(config, manifest)}"
@@ -109,8 +109,8 @@ def _default_run(source: str, config: Config) -> Path:
 
 def _dry_run(config: Config, folder: Path, world: World) -> None:
     from collagan_dist import config as configuration
-    from collagan_dist.data import order
-    from collagan_dist.training.build import length, open_shards
+    from collagan_dist.data.loading import order
+    from collagan_dist.setup import length, open_shards
 
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.commands.progress import progress
-    from collagan_dist.data.verify import verify
+    from collagan_dist.data.shards.verify import verify
 
     with progress("verifying", "shards") as advance:
         manifest = verify(args.shards, args.deep, advance)

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from collagan_dist import strict, yaml_strict
+from collagan_dist.config import strict_tree, strict_yaml
 from collagan_dist.config.models import PEERS, TASK_WEIGHTS, model_name, model_settings
+from collagan_dist.config.strict_tree import Lines
 from collagan_dist.config.tree import Config, Model
 from collagan_dist.errors import ConfigError
-from collagan_dist.strict import Lines
 
 
 def presets() -> list[str]:
@@ -35,12 +35,12 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     Raises ConfigError naming file, line and key.
     """
     text, where = _read_source(source)
-    tree, found = yaml_strict.load(text, where)
+    tree, found = strict_yaml.load(text, where)
     lines: dict[tuple[str, ...], int | str] = {**found}
     if model is not None:
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
-        key, value = yaml_strict.assignment(item)
+        key, value = strict_yaml.assignment(item)
         put(tree, key, value)
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}
     if shards is not None:
@@ -50,7 +50,7 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
 
 def validate(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
     """A checked Config from plain data. `lines` are line numbers of keys for error messages."""
-    return strict.validate(Config, _with_weights(tree), where, lines)
+    return strict_tree.validate(Config, _with_weights(tree), where, lines)
 
 
 def model_label(model: Model) -> str:
@@ -64,7 +64,7 @@ def dump(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    return yaml_strict.dump(dump(config))
+    return strict_yaml.dump(dump(config))
 
 
 def identity(config: Config, manifest_hash: str | None = None, parser: str | None = None) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 def _read_source(source: str) -> tuple[str, str]:
     if source.endswith((".yaml", ".yml")) or "/" in source:
         hint = f"give a YAML file or a preset: {', '.join(presets())}"
-        return yaml_strict.read(source, "configuration", hint), source
+        return strict_yaml.read(source, "configuration", hint), source
     if source not in presets():
         near = difflib.get_close_matches(source, presets(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -121,7 +121,7 @@ def _with_model(tree: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _with_peer(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """The tree for a peer: its own preset says how it learns, the tree how long and on what, how wide and with which holes."""
-    peer, _ = yaml_strict.load(*_read_source(name.lower()))
+    peer, _ = strict_yaml.load(*_read_source(name.lower()))
     own = {section: peer[section] for section in ("loss", "optim") if section in peer}
     merged = {section: peer[section] for section in ("model", "hole", "data", "evaluate") if section in peer}
     return _merged({k: v for k, v in tree.items() if k not in ("loss", "optim")} | own, merged)

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from collagan_dist.config.models import TASK_WEIGHTS
-from collagan_dist.contract import FACE_SQUARE, POSITIONS, HoleKind, TestHole
-from collagan_dist.strict import Section
+from collagan_dist.config.strict_tree import Section
+from collagan_dist.types import FACE_SQUARE, POSITIONS, HoleKind, TestHole
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 
 
-# Where O1 to O6 lie at 128x128 where landmarks are unknown: (top, left, height, width). What data/positions.py gives for
+# Where O1 to O6 lie at 128x128 where landmarks are unknown: (top, left, height, width). What data/loading/occlusion_boxes.py gives for
 # the mean landmarks of 102 photographs of upright faces, made symmetric.
 FIXED_POSITIONS: dict[str, tuple[int, int, int, int]] = {
     "O1": (25, 27, 31, 39),
@@ -63,7 +63,7 @@ class GFC(Section):
     stages: tuple[Fraction, Fraction] = (0.5, 0.75)
     """Shares of the run after which the local discriminator begins, then the global one and the parsing loss."""
     parsing: Annotated[float, Field(ge=0)] = 0.0167
-    """Weight of the parsing loss, a mean over pixels, for a reconstruction weight of 1: its code's 0.05 (baselines/gfc.py). 0: none."""
+    """Weight of the parsing loss, a mean over pixels, for a reconstruction weight of 1: its code's 0.05 (models/gfc.py). 0: none."""
 
 
 class Model(Section):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collagan_dist.contract import CLASSES, FACE_SQUARE, LABEL_CHIN, LABEL_SQUARE, MARGIN
+from collagan_dist.types import CLASSES, FACE_SQUARE, LABEL_CHIN, LABEL_SQUARE, MARGIN
 
 Points = Sequence[Sequence[float]]
 

@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from collagan_dist.contract import World
+from collagan_dist.distributed import addresses, versions
+from collagan_dist.distributed.world import rendezvous
 from collagan_dist.doctor.finding import Finding, ok, warning
-from collagan_dist.runtime import addresses, versions
-from collagan_dist.runtime.world import rendezvous
+from collagan_dist.types import World
 
 
 def names(world: World) -> Iterator[Finding]:

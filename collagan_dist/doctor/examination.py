@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.contract import World
+from collagan_dist.distributed import devices
+from collagan_dist.distributed.group import Group
 from collagan_dist.doctor import cluster, machine, network, storage
 from collagan_dist.doctor.finding import STATES, Finding, failed, ok, run
 from collagan_dist.errors import ClusterError
-from collagan_dist.runtime import devices
-from collagan_dist.runtime.group import Group
+from collagan_dist.types import World
 
 _MEETING, _WAITING = 60, 60  # seconds
 _ALIKE = ("libraries",)  # checks that must find the same everywhere

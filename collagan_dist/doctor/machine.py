@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.shards import Stored
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.shards.shard_reader import Stored
+from collagan_dist.distributed import versions
+from collagan_dist.doctor import jit_locks
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
-from collagan_dist.runtime import jit_locks, versions
 
 # Library: (below this it is known to be bad, why).
 _LEAST = {

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from collagan_dist import files
-from collagan_dist.data import places
-from collagan_dist.data.check import quick_check
-from collagan_dist.data.manifest import read_manifest
+from collagan_dist.data.shards import remote
+from collagan_dist.data.shards.check import quick_check
+from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.distributed.group import Group
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
 from collagan_dist.errors import CollaganError
-from collagan_dist.runtime.group import Group
 
 _MB = 1 << 20
 _BYTES = 4 * _MB
@@ -90,7 +90,7 @@ def visible(folder: Path, group: Group) -> Iterator[Finding]:
 def shards(data: str) -> Iterator[Finding]:
     """What is checked of a data set before a training."""
     try:
-        manifest = read_manifest(places.find(data))
+        manifest = read_manifest(remote.find(data))
         quick_check(manifest)
     except CollaganError as error:
         lines = str(error).splitlines()

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from collagan_dist import counter
-from collagan_dist.contract import full
+from collagan_dist import rng
+from collagan_dist.types import full
 
 _MAX_FACTOR = 8  # widths 64-128-256-512-512-... of pix2pix's unet_128
 _NOISY_LAYERS = 3  # decoder layers with dropout, where z of eq. 1 enters
@@ -69,7 +69,7 @@ class Generator(nn.Module):
 
 def hash_dropout(x: torch.Tensor, keys_B2: torch.Tensor, probability: float, stream: int) -> torch.Tensor:
     """Dropout whose mask is a pure function of each sample's keys."""
-    uniform = counter.uniform_tensor(keys_B2, x[0].numel(), stream).view(x.shape)
+    uniform = rng.uniform_tensor(keys_B2, x[0].numel(), stream).view(x.shape)
     return x * (uniform >= probability) * (1 / (1 - probability))
 
 

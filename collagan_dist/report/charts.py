@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from collagan_dist.report import formats
 from collagan_dist.report.evaluation import Evaluation, evaluation, is_number
-from collagan_dist.report.metrics_log import Row
+from collagan_dist.report.metrics_reader import Row
 from collagan_dist.report.run_folder import Run
 
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")

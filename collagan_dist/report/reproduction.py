@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import formats
+from collagan_dist.report import formats, paper_tables
 from collagan_dist.report.tables import Cell, Table
-from collagan_dist.reproduce import cells
 
 _TABLES = (1, 2, 3)
 _FIGURES = {
@@ -37,7 +36,7 @@ class Reproduction:
     claims: Table | None
     tables: tuple[Table, ...]
     figures: tuple[tuple[Path, str], ...]
-    significant: float = cells.SIGNIFICANT
+    significant: float = paper_tables.SIGNIFICANT
 
 
 def is_reproduction(folder: Path) -> bool:
@@ -78,7 +77,7 @@ def _claims(claims: list[dict[str, Any]]) -> Table:
         (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formats.NOTHING))))
         for c in claims
     )
-    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, cells.STARS, numeric=False)
+    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, paper_tables.STARS, numeric=False)
 
 
 def _tables(folder: Path, number: int) -> list[Table]:
@@ -88,8 +87,8 @@ def _tables(folder: Path, number: int) -> list[Table]:
     table = json.loads(path.read_bytes())
     return [
         _table(f"Table {number}: {caption}", table, by_model, "rows" if number == 1 else "columns")
-        for caption, by_model in cells.parts(number, table)
-    ] + [_baselines(caption, rows, table["columns"]) for caption, rows in cells.baselines(table)]
+        for caption, by_model in paper_tables.parts(number, table)
+    ] + [_baselines(caption, rows, table["columns"]) for caption, rows in paper_tables.baselines(table)]
 
 
 def _baselines(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
@@ -113,9 +112,9 @@ def _table(caption: str, table: dict[str, Any], by_model: dict[str, Any], down: 
 
 def _cell(cell: dict[str, Any]) -> Cell:
     """Ours with its error; below it the paper's and the difference, with a mark where chance does not explain it."""
-    paper = f"paper {cells.printed(cell)}"
+    paper = f"paper {paper_tables.printed(cell)}"
     if cell["ours"] is None:
-        return Cell(cells.NOTHING, paper)
-    mark = " ≠" if cells.is_significant(cell) else ""
+        return Cell(paper_tables.NOTHING, paper)
+    mark = " ≠" if paper_tables.is_significant(cell) else ""
     spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
-    return Cell(cells.ours(cell), f"{paper}, {cells.change(cell)}{mark}{spread}")
+    return Cell(paper_tables.ours(cell), f"{paper}, {paper_tables.change(cell)}{mark}{spread}")

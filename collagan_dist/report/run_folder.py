@@ -13,7 +13,7 @@ import yaml
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import Evaluation, evaluation
-from collagan_dist.report.metrics_log import MetricsLog, read_log
+from collagan_dist.report.metrics_reader import MetricsLog, read_log
 
 _STEP = re.compile(r"step-(\d+)$")
 

@@ -15,7 +15,7 @@ import yaml
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import evaluation, is_number
-from collagan_dist.report.metrics_log import read_log
+from collagan_dist.report.metrics_reader import read_log
 from collagan_dist.report.run_folder import section
 
 Value = float | str | None

@@ -10,24 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import config as configuration
-from collagan_dist import files, yaml_strict
-from collagan_dist.contract import World
-from collagan_dist.data import places
-from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.data.order import check_batch
+from collagan_dist import files
+from collagan_dist.config import strict_yaml
+from collagan_dist.data.loading.order import check_batch
+from collagan_dist.data.shards import remote
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted
 from collagan_dist.reproduce import claims, plan, state, tables
 from collagan_dist.reproduce.plan import Options, Run
 from collagan_dist.reproduce.results import Results
 from collagan_dist.reproduce.work import Job, Outcome, do_chain
+from collagan_dist.types import World
 
 
 def prepare(options: Options) -> tuple[list[Run], Manifest]:
     """The plan of a reproduction and its data set. Raises what is wrong with either, before anything is written."""
     plan.check(options)
-    about_data = [item for item in options.sets if yaml_strict.assignment(item)[0][0] == "data"]
+    about_data = [item for item in options.sets if strict_yaml.assignment(item)[0][0] == "data"]
     first = configuration.load_config(options.config, sets=about_data, shards=options.data)
-    manifest = read_manifest(places.find(options.data, first.data.cache))
+    manifest = read_manifest(remote.find(options.data, first.data.cache))
     samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
     if not samples or not manifest.splits.get("test"):
         raise DataError(f"{options.data}: needs the splits {first.data.split!r} and 'test'; pack both")

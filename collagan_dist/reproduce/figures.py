@@ -14,7 +14,8 @@ import numpy as np
 from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.errors import CollaganError
-from collagan_dist.reproduce import cells, state
+from collagan_dist.report import paper_tables
+from collagan_dist.reproduce import state
 from collagan_dist.reproduce.plan import FIGURES, Run
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def draw_figure(number: int, runs: Mapping[str, Run], data: str, out: Path) -> s
     """
     used = [runs[name] for name in FIGURES[number]]
     missing = [run.name for run in used if not state.is_trained(run)]
-    note = cells.sizes({NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used})
+    note = paper_tables.sizes({NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used})
     path, key = out / f"figure{number}.png", _key(number, used, data, [*missing, *([note] if note else [])])
     if len(missing) < len(used) and _drawn_from(path) != key:
         from collagan_dist.reproduce.shots import Shots

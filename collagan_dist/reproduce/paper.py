@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from collagan_dist import yaml_strict
+from collagan_dist.config import strict_yaml
 
 TABLES: Final = (1, 2, 3)
 METRICS: Final = ("ssim", "psnr")  # of Table 1, in the order of its cells
@@ -34,7 +34,7 @@ class Score:
 def paper() -> dict[str, Any]:
     name = "paper.yaml"
     text = resources.files("collagan_dist.reproduce").joinpath(name).read_text()
-    return yaml_strict.load(text, name)[0]
+    return strict_yaml.load(text, name)[0]
 
 
 def rows(table: int) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from collagan_dist import config as configuration
-from collagan_dist import yaml_strict
-from collagan_dist.config import Config
-from collagan_dist.contract import POSITIONS
+from collagan_dist.config import Config, strict_yaml
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce import paper
+from collagan_dist.types import POSITIONS
 
 FIGURES: Final[dict[int, tuple[str, ...]]] = {
     1: ("M_i", "M*_isd"),
@@ -89,7 +88,7 @@ class Run:
         return self.out / "logs" / f"{self.name}.log"
 
     def evaluation(self, hole: str, blended: bool) -> Path:
-        from collagan_dist.training.score import file_stem
+        from collagan_dist.inference.score import file_stem
 
         stem = file_stem(self.config, "test", hole, "poisson" if blended else "none")
         return self.folder / "evaluation" / f"{stem}.json"
@@ -133,7 +132,7 @@ def chains(runs: Iterable[Run]) -> list[list[Run]]:
 def check(options: Options) -> None:
     """Raises ConfigError for keys that are not the user's to set."""
     for item in options.sets:
-        key = ".".join(yaml_strict.assignment(item)[0])
+        key = ".".join(strict_yaml.assignment(item)[0])
         if key in _OURS:
             raise ConfigError(f"--set {item}: {key} is what tells the paper's runs apart; reproduce sets it itself")
 
@@ -188,7 +187,7 @@ def _parser_folder(out: Path) -> str:
 def _applicable(sets: Iterable[str], model: str) -> Iterator[str]:
     """The settings that a model has: one without landmarks has no loss.weights.landmarks, a peer keeps what is published of it."""
     for item in sets:
-        key = yaml_strict.assignment(item)[0]
+        key = strict_yaml.assignment(item)[0]
         if model in configuration.PEERS:
             applies = key[0] not in _LEARNS and not (key in _PUBLISHED and _gives(model, key))
         else:
@@ -202,12 +201,12 @@ def _gives(peer: str, key: tuple[str, ...]) -> bool:
     """Whether a peer's preset has the key `section.name`."""
     name = f"{peer.lower()}.yaml"
     text = resources.files("collagan_dist.presets").joinpath(name).read_text()
-    return key[1] in yaml_strict.load(text, name)[0].get(key[0], {})
+    return key[1] in strict_yaml.load(text, name)[0].get(key[0], {})
 
 
 def _shorten(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
     """The length as steps, and all that is counted in steps of training, times `scale`."""
-    from collagan_dist.data.order import total_steps
+    from collagan_dist.data.loading.order import total_steps
 
     steps = config.schedule.steps or total_steps(samples, config.schedule.batch, config.schedule.epochs)
     tree["schedule"]["steps"] = _scaled(steps, scale)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from collagan_dist.contract import CLASSES, LANDMARKS, SCORED_CLASSES
 from collagan_dist.errors import DataError
 from collagan_dist.reproduce.paper import Score
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.state import is_scored
 from collagan_dist.reproduce.statistics import Estimate, average, combine, mean, ratio
+from collagan_dist.types import CLASSES, LANDMARKS, SCORED_CLASSES
 
 
 class Results:

@@ -8,17 +8,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from collagan_dist.contract import Batch, World
+from collagan_dist.inference.complete import OVERLAY
+from collagan_dist.inference.evaluate import BLENDS
+from collagan_dist.models.predictor import Predictor, generator_input
+from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.state import other_settings
+from collagan_dist.runs.run_folder import read_config
+from collagan_dist.setup import Setup, build, open_shards
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.segmentation import colour, read_labels
-from collagan_dist.training.build import Setup, build, open_shards
-from collagan_dist.training.complete import OVERLAY
-from collagan_dist.training.evaluate import BLENDS
-from collagan_dist.training.methods import load_predictor
-from collagan_dist.training.predict import Predictor, generator_input
-from collagan_dist.training.run_folder import read_config
+from collagan_dist.types import Batch, World
 
 
 @dataclass(frozen=True)

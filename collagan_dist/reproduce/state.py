@@ -9,7 +9,7 @@ from typing import Any
 from collagan_dist import config as configuration
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import Run
-from collagan_dist.training.saved_state import identity_then, migrated
+from collagan_dist.runs.checkpoint_state import identity_then, migrated
 
 
 def steps_done(run: Run) -> int:
@@ -42,7 +42,7 @@ def check(run: Run, manifest: str) -> None:
 def _identity(run: Run, manifest: str) -> dict[str, Any]:
     if run.config.model.name != "gfc":
         return configuration.identity(run.config, manifest)
-    from collagan_dist.training.run_folder import identity  # which reads the parser's weights
+    from collagan_dist.runs.run_folder import identity  # which reads the parser's weights
 
     return identity(run.config, manifest)
 
@@ -54,7 +54,7 @@ def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 
 def is_scored(run: Run, hole: str, blended: bool, manifest: str) -> bool:
     """Whether the evaluation is that of the run's last step, on these shards, by the present settings."""
-    from collagan_dist.training.score import settings
+    from collagan_dist.inference.score import settings
 
     metrics = _json(run.evaluation(hole, blended))
     about = {"step": run.steps, "manifest": manifest, "settings": settings(run.config)}
@@ -79,8 +79,8 @@ def scored_before(run: Run, manifest: str) -> bool:
 
 def other_settings(run: Run) -> list[str]:
     """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
-    from collagan_dist.training.run_folder import read_config
-    from collagan_dist.training.score import settings
+    from collagan_dist.inference.score import settings
+    from collagan_dist.runs.run_folder import read_config
 
     then, now = settings(read_config(run.folder)), settings(run.config)
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]

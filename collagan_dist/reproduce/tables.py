@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import Any
 
-from collagan_dist.reproduce import cells, paper
-from collagan_dist.reproduce.cells import NOTHING, SIGNIFICANT, STARS, Cell
+from collagan_dist.report import paper_tables
+from collagan_dist.report.paper_tables import NOTHING, SIGNIFICANT, STARS, Cell
+from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.results import Results
 
 
@@ -22,7 +23,7 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
             found = {kind: _cell(number, model, column, kind, results) for kind in paper.kinds(number)}
             row[column] = found if number == 1 else found[""]
     table = {"rows": list(paper.rows(number)), "columns": list(paper.columns(number)), "cells": by_model}
-    sizes = cells.sizes(results.sizes(paper.rows(number)))
+    sizes = paper_tables.sizes(results.sizes(paper.rows(number)))
     note = f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}."
     if sizes:
         table["note"] = note
@@ -65,7 +66,7 @@ def markdown(number: int, table: dict[str, Any]) -> str:
     """Every cell as paper / ours ± se / difference. Models are columns in Tables 2 and 3, as in the paper."""
     lines = [f"# Table {number}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
     lines += [_plain(table["note"]), ""] if "note" in table else []
-    for title, by_model in cells.parts(number, table):
+    for title, by_model in paper_tables.parts(number, table):
         across, down = table["columns"], table["rows"]
         grid = {(row, column): text(by_model[row][column]) for row in down for column in across}
         if number != 1:
@@ -79,7 +80,7 @@ def markdown(number: int, table: dict[str, Any]) -> str:
         ]
         lines += [f"| {_name(row)} | {' | '.join(grid[row, column] for column in across)} |" for row in down]
         lines += [""]
-    for title, rows in cells.baselines(table):
+    for title, rows in paper_tables.baselines(table):
         across = table["columns"]
         lines += [f"## {title}", "", f"| | {' | '.join(across)} |", f"|---|{'---|' * len(across)}"]
         lines += [f"| {_name(name)} | {' | '.join(values)} |" for name, values in rows.items()]
@@ -95,9 +96,9 @@ _LEGEND = (
 
 
 def text(cell: Cell) -> str:
-    change = f"**{cells.change(cell)}**" if cells.is_significant(cell) else cells.change(cell)
+    change = f"**{paper_tables.change(cell)}**" if paper_tables.is_significant(cell) else paper_tables.change(cell)
     spread = f" (sd {cell['sd']:.2f}, {len(cell['seeds'])} seeds)" if "sd" in cell else ""
-    return f"{cells.printed(cell)} / {cells.ours(cell)}{spread} / {change}"
+    return f"{paper_tables.printed(cell)} / {paper_tables.ours(cell)}{spread} / {change}"
 
 
 def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.errors import (
-    CheckpointError,
-    ClusterError,
-    ConfigError,
-    DataError,
-    Interrupted,
-    NumericError,
-)
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted, NumericError
 from collagan_dist.reproduce import state
 from collagan_dist.reproduce.plan import Run
 

@@ -17,10 +17,10 @@ from typing import Any
 from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.config import Config
+from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.distributed.world import job, this_start
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
-from collagan_dist.runtime.preempt import StopRequest
-from collagan_dist.runtime.tensorboard import write_hparams
-from collagan_dist.runtime.world import job, this_start
+from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import record, results, schedule, search
 from collagan_dist.sweep.leg import SPOILT, Work
 from collagan_dist.sweep.prepare import Options, Prepared, check_owner, continued, prepare

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted
-from collagan_dist.runtime.preempt import StopRequest
 
 _LOOK = 1.0  # seconds between looks at the mark that asks to stop
 _OTHERS = 30.0  # seconds for the other ranks to end after rank 0's error, for their words
@@ -107,7 +107,7 @@ def _let_go() -> None:
 def train_rank(work: Work, variables: Mapping[str, str]) -> int:
     """`train()` as the rank that the variables name; the number of steps done in all."""
     from collagan_dist.config import validate
-    from collagan_dist.runtime.world import detect
+    from collagan_dist.distributed.world import detect
     from collagan_dist.training.loop import train
 
     if not work.gpus:
@@ -241,7 +241,7 @@ def _worlds(here: str, places: list[str]) -> list[tuple[int, int, int, int, int]
 
 
 def _variables(work: Work, rank: int, size: int, local_rank: int, local_size: int, node: int) -> dict[str, str]:
-    """What runtime/world.py reads of a Ray trial."""
+    """What distributed/world.py reads of a Ray trial."""
     return {
         "COLLAGAN_RAY_TRIAL": work.name, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(local_rank),
         "LOCAL_WORLD_SIZE": str(local_size), "NODE_RANK": str(node),

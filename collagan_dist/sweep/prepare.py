@@ -12,16 +12,17 @@ from typing import Any
 
 from collagan_dist import config as configuration
 from collagan_dist.config import Config
-from collagan_dist.contract import World
-from collagan_dist.data import order, places
-from collagan_dist.data.check import quick_check
-from collagan_dist.data.manifest import Manifest, read_manifest
+from collagan_dist.data.loading import order
+from collagan_dist.data.shards import remote
+from collagan_dist.data.shards.check import quick_check
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.sweep import record
 from collagan_dist.sweep.record import Trial
 from collagan_dist.sweep.schedule import Plan
 from collagan_dist.sweep.space import Space, Tree, read_space
 from collagan_dist.sweep.tuner import Takes
+from collagan_dist.types import World
 
 _MAY_GROW = ("none", "asha")  # schedulers that do not need to know from the beginning how many trials there are
 
@@ -75,7 +76,7 @@ def prepare(options: Options) -> Prepared:
             f"{options.config}: SII completes by a search at test, which no sweep could pay for; take another model"
         )
     space = read_space(options.space, base)
-    manifest = read_manifest(places.find(options.data, base.data.cache))
+    manifest = read_manifest(remote.find(options.data, base.data.cache))
     quick_check(manifest)
     for split in (base.data.split, base.evaluate.split):
         if split not in manifest.splits or not manifest.samples(split):

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from collagan_dist import strict, yaml_strict
-from collagan_dist.config import PEERS, TASK_WEIGHTS, Config, dig, dump, put, validate
+from collagan_dist.config import PEERS, TASK_WEIGHTS, Config, dig, dump, put, strict_tree, strict_yaml, validate
+from collagan_dist.config.strict_tree import Lines, Section
 from collagan_dist.errors import ConfigError
-from collagan_dist.strict import Lines, Section
 from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
 
 # Metric: (its better direction, the task that has it).
@@ -238,10 +237,10 @@ class Space:
 
 def read_space(source: str, base: Config) -> Space:
     """The space of a YAML file for a base configuration. Raises ConfigError with file, line and how to mend it."""
-    text = yaml_strict.read(Path(source), "space", "give a YAML file; cluster/sweep.yaml is one for λ")
-    tree, lines = yaml_strict.load(text, source)
+    text = strict_yaml.read(Path(source), "space", "give a YAML file; cluster/sweep.yaml is one for λ")
+    tree, lines = strict_yaml.load(text, source)
     known: dict[tuple[str, ...], int | str] = dict(lines)
-    return Space(strict.validate(Tree, tree, source, known), base, source, known)
+    return Space(strict_tree.validate(Tree, tree, source, known), base, source, known)
 
 
 def _expand(tree: Any, path: list[str], done: str = "") -> Iterator[str]:

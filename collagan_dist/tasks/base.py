@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from collagan_dist.contract import Batch
+from collagan_dist.types import Batch
 
 # Per-sample measurements: name to a float64 array (B, ...), NaN where a sample has nothing to measure.
 Rows = dict[str, np.ndarray]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from collagan_dist.config import Config
-from collagan_dist.contract import Batch
 from collagan_dist.tasks.base import Rows, Task, mean_and_error
+from collagan_dist.types import Batch
 
 # How skimage computes SSIM by evaluate.ssim: its own default, and Wang 2004 (11 pixels: 3.5 σ on each side).
 SSIM: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from collagan_dist.config import Config
-from collagan_dist.contract import LANDMARKS, Batch
 from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error
+from collagan_dist.types import LANDMARKS, Batch
 
 _DOT = 0.02  # radius of a drawn point, as a share of the picture's side
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from collagan_dist.contract import Batch, full
+from collagan_dist.types import Batch, full
 
 ITERATIONS = 200  # of conjugate gradients at most, for 128 pixels; in proportion to the side for larger pictures
 TOLERANCE = 1e-3  # of the residual, as a share of that of the unblended output

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from collagan_dist.config import Config
-from collagan_dist.contract import CLASSES, SCORED_CLASSES, Batch
 from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error, spread_of_mean
+from collagan_dist.types import CLASSES, SCORED_CLASSES, Batch
 
 # One colour a class for pictures, in the order of CLASSES.
 PALETTE = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+from collagan_dist.distributed.engine import NotFinite
+from collagan_dist.distributed.group import Group
 from collagan_dist.errors import NumericError, of_all_ranks
-from collagan_dist.runtime.engine import NotFinite
-from collagan_dist.runtime.group import Group
-from collagan_dist.training.networks import Networks
-from collagan_dist.training.run_folder import Progress
+from collagan_dist.models.networks import Networks
+from collagan_dist.runs.run_folder import Progress
 
 _IN_A_ROW = 3
 _ROLLBACKS = 3

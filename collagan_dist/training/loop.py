@@ -6,19 +6,19 @@ import sys
 from pathlib import Path
 
 from collagan_dist.config import Config
-from collagan_dist.contract import World
-from collagan_dist.data.loader import Loader
-from collagan_dist.data.order import check_batch
+from collagan_dist.data.loading.loader import Loader
+from collagan_dist.data.loading.order import check_batch
+from collagan_dist.distributed.engine import NotFinite
+from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import Interrupted
-from collagan_dist.runtime.engine import NotFinite
-from collagan_dist.runtime.metrics import check_sinks
-from collagan_dist.runtime.preempt import StopRequest
-from collagan_dist.training.build import Setup, build, length, open_shards, target_means, training_order
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.runs.metrics_log import check_sinks
+from collagan_dist.runs.run_folder import Progress, RunFolder
+from collagan_dist.setup import Setup, build, length, open_shards, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
-from collagan_dist.training.journal import Journal
-from collagan_dist.training.methods import build_networks, build_step
-from collagan_dist.training.networks import Networks
-from collagan_dist.training.run_folder import Progress, RunFolder
+from collagan_dist.training.logger import Journal
+from collagan_dist.types import World
 
 
 def train(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.training.loop import train
 from tests.baselines.peers import WORLD, train_parser
 

@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 import torch
 
-from collagan_dist import counter, yaml_strict
-from collagan_dist.config import Config
-from collagan_dist.contract import Batch, World
-from collagan_dist.data import holes
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.runtime.engine import Engine
-from collagan_dist.runtime.group import Group
+from collagan_dist import rng
+from collagan_dist.config import Config, strict_yaml
+from collagan_dist.data.loading import holes
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.models.step import Step
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.methods import build_networks, build_step
-from collagan_dist.training.networks import Networks
-from collagan_dist.training.step import Step
+from collagan_dist.types import Batch, World
 from tests.training.small import small
 
 PEERS = ("ce", "sii", "gfc")
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def peer(manifest: Manifest, name: str, parser: object = None, **changes: Any) -> Config:
     """The preset `name`, small. Keyword arguments as for `small`."""
-    tree, _ = yaml_strict.load(resources.files("collagan_dist.presets").joinpath(f"{name}.yaml").read_text(), name)
+    tree, _ = strict_yaml.load(resources.files("collagan_dist.presets").joinpath(f"{name}.yaml").read_text(), name)
     model = {**tree["model"], "widths": {"generator": 4, "discriminator": 4}, "ce": {"bottleneck": 16}}
     model["sii"] = {"z": 8}
     if name == "gfc":
@@ -63,11 +63,11 @@ def start(config: Config) -> tuple[Step, Networks]:
 
 def smooth(count: int, size: int, kind: str = "block", seed: int = 0) -> Batch:
     """A batch of smooth colours that hangs on no decoder: the same on every machine."""
-    low = counter.uniforms(counter.key64(seed, np.arange(count)), 5 * 5 * 3).reshape(count, 5, 5, 3)
+    low = rng.uniforms(rng.key64(seed, np.arange(count)), 5 * 5 * 3).reshape(count, 5, 5, 3)
     pixels = np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_LINEAR) for x in low])
     image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().mul(2).sub(1).contiguous()
     ids = np.arange(count)
-    keys = torch.from_numpy(counter.sample_keys(seed, 0, ids))
+    keys = torch.from_numpy(rng.sample_keys(seed, 0, ids))
     hole = holes.HOLES[kind](keys, size)
     filled = torch.where(hole, torch.zeros(()), image)
     return Batch(image, filled, hole, None, None, ids, np.zeros(count, np.int64), keys)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.baselines import ce, gfc_networks, sii
-from collagan_dist.baselines.layers import ladder
+from collagan_dist.models import ce, gfc_networks, sii
+from collagan_dist.models.layers import ladder
 
 SIZES = (32, 64, 128)
 

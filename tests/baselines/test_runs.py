@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from collagan_dist.config import load_config, model_label, to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
+from collagan_dist.inference.complete import complete
+from collagan_dist.inference.export import export
+from collagan_dist.inference.score import score
 from collagan_dist.report import write_report
-from collagan_dist.training.complete import complete
-from collagan_dist.training.export import export
+from collagan_dist.runs.run_folder import read_scored
 from collagan_dist.training.loop import train
-from collagan_dist.training.run_folder import read_scored
-from collagan_dist.training.score import score
+from collagan_dist.types import World
 from tests.baselines.peers import PEERS, WORLD, StopAfter, peer, smooth, start, train_parser
 from tests.conftest import collagan
 from tests.training.small import equal, weights

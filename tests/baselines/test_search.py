@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from collagan_dist.baselines import sii
 from collagan_dist.config import Search
-from collagan_dist.contract import Batch, World
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.runtime.engine import Engine
-from collagan_dist.runtime.group import Group
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.models import sii
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import predictor_of
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.methods import predictor_of
-from collagan_dist.training.networks import Networks
+from collagan_dist.types import Batch, World
 from tests.baselines.peers import CPU, peer, same, smooth, start, state
 
 

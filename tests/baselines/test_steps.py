@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.baselines import gfc
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
+from collagan_dist.models import gfc
 from collagan_dist.training.loop import train
 from tests.baselines.peers import PEERS, WORLD, peer, same, smooth, start, state, train_parser
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from collagan_dist.contract import LANDMARKS
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.types import LANDMARKS
 
 # Parts of CelebAMask-HQ by our classes; brows and eyes are named by the person's side, contrary to the picture's.
 PART_OF_CLASS = {1: "skin", 2: "r_brow", 3: "l_brow", 4: "r_eye", 5: "l_eye", 6: "nose", 7: "u_lip", 8: "mouth", 9: "l_lip", 10: "hair"}  # fmt: skip

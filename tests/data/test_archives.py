@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.contract import Archived
-from collagan_dist.data import archives
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers import archives
+from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
+from collagan_dist.types import Archived
 from tests.data.layouts import archived, write_folder
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collagan_dist.data.pack import pack
-from collagan_dist.data.part_masks import compose
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.part_masks import compose
+from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from tests.data.layouts import samples_of, splits_of, write_celebamask_hq
 

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from collagan_dist.contract import CLASSES, FACE_SQUARE, LANDMARKS, MARGIN
-from collagan_dist.data.draw import draw_face, draw_faces
-from collagan_dist.data.draw.canvas import project
-from collagan_dist.data.draw.render import landmarks, paint
-from collagan_dist.data.draw.sampling import sample_traits
-from collagan_dist.data.draw.traits import Traits
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.faces import draw_face, draw_faces
+from collagan_dist.faces.canvas import project
+from collagan_dist.faces.render import landmarks, paint
+from collagan_dist.faces.sampling import sample_traits
+from collagan_dist.faces.traits import Traits
+from collagan_dist.types import CLASSES, FACE_SQUARE, LANDMARKS, MARGIN
 
 SEED = 7
 FACES = range(1, 61)

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from collagan_dist.data.pack import pack
+from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.folder import key, read_folder
-from collagan_dist.data.recipe import Recipe, load_recipe
-from collagan_dist.data.verify import verify
+from collagan_dist.data.readers.recipe import Recipe, load_recipe
+from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import ConfigError, DataError
 from tests.data.layouts import COLUMNS, samples_of, write_folder
 

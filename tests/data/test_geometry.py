@@ -10,13 +10,13 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from collagan_dist.config import Augment
-from collagan_dist.contract import CLASS_FLIP, CLASSES, LANDMARK_FLIP, LANDMARKS
-from collagan_dist.data import geometry
-from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split, Stored
+from collagan_dist.data.loading import geometry
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.types import CLASS_FLIP, CLASSES, LANDMARK_FLIP, LANDMARKS
 
 WIDE = Augment(shift=0.3, rotate=40, scale=0.4, flip=0.5)  # leaves the canvas, so that reflection is tested too
 

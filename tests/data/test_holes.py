@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist import counter
-from collagan_dist.contract import TestHole
-from collagan_dist.data import holes
-from collagan_dist.data.positions import Places
+from collagan_dist import rng
+from collagan_dist.data.loading import holes
+from collagan_dist.data.loading.occlusion_boxes import Places
+from collagan_dist.types import TestHole
 
 
 def keys(count: int) -> torch.Tensor:
-    return torch.from_numpy(counter.tensor_keys(counter.key64(1, "holes", np.arange(count))))
+    return torch.from_numpy(rng.tensor_keys(rng.key64(1, "holes", np.arange(count))))
 
 
 @pytest.mark.parametrize("size", [64, 128])

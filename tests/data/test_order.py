@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from collagan_dist.contract import World
-from collagan_dist.data import order
-from collagan_dist.data.order import Order
+from collagan_dist.data.loading import order
+from collagan_dist.data.loading.order import Order
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.types import World
 
 
 def shapes(count: int = 400) -> list[Order]:

@@ -17,12 +17,12 @@ from PIL import Image
 from skimage.filters import gaussian
 from skimage.transform import AffineTransform, warp
 
-from collagan_dist.data import wire
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.verify import verify
 from collagan_dist.data.square import face_square
-from collagan_dist.data.verify import verify
 from collagan_dist.errors import DataError
 
 
@@ -55,7 +55,7 @@ def test_every_sample_once_in_its_split(drawn: Path, shards: Manifest) -> None:
     found = {}
     for number, split in enumerate(("train", "valid", "test")):
         for shard in shards.shards(split):
-            for row in wire.Index((shards.folder / shard.index_name).read_bytes(), shard.bytes):
+            for row in wire_format.Index((shards.folder / shard.index_name).read_bytes(), shard.bytes):
                 offset, size = row.parts["json"]
                 with (shards.folder / shard.name).open("rb") as file:
                     file.seek(row.start + offset)
@@ -139,7 +139,7 @@ def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
     import webdataset
 
     mine, theirs = io.BytesIO(), io.BytesIO()
-    ours = wire.ShardFile(mine)
+    ours = wire_format.ShardFile(mine)
     writer = webdataset.TarWriter(theirs, mtime=0, user="", group="", encoder=False)
     for number, size in enumerate([0, 1, 511, 512, 513, 7000, 20000]):
         key, members = f"{number:092d}", {"jpg": os.urandom(size), "json": b"{}", "seg.png": os.urandom(size // 3)}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data import lots
-from collagan_dist.data.pack import merge, pack, pack_part
+from collagan_dist.data.packing import shard_job
+from collagan_dist.data.packing.pack import merge, pack, pack_part
 from collagan_dist.data.readers import READERS
 from collagan_dist.errors import ClusterError, DataError
 from tests.data.test_pack import contents, recipe
@@ -44,22 +44,22 @@ def test_a_note_of_other_library_versions_is_not_believed(
 ) -> None:
     mine = recipe(drawn, tmp_path / "out")
     pack_part(mine, 0, 1, workers=1)
-    monkeypatch.setattr(lots, "tools", lambda: "another node's")
+    monkeypatch.setattr(shard_job, "tools", lambda: "another node's")
     with pytest.raises(DataError, match=r"5 of 5 shards are missing or were made by .* other library versions"):
         merge(mine)
     with pytest.raises(ClusterError, match="this packing uses another node's"):
-        next(spread_here(list(lots.plan(mine, READERS["celeba"](mine)))))
+        next(spread_here(list(shard_job.plan(mine, READERS["celeba"](mine)))))
 
 
-def spread_here(work: list[lots.Lot]) -> Iterator[lots.Part]:
+def spread_here(work: list[shard_job.Lot]) -> Iterator[shard_job.Part]:
     """Builds as a node with its own tools does."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        yield from pool.imap(lots.build, work)
+        yield from pool.imap(shard_job.build, work)
 
 
 def test_only_one_packing_at_a_time(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = recipe(drawn, tmp_path / "out")
-    monkeypatch.setattr("collagan_dist.data.pack._LOCK_WAIT", 0.2)
+    monkeypatch.setattr("collagan_dist.data.packing.pack._LOCK_WAIT", 0.2)
     pack_part(mine, 0, 2, workers=1)
     with (tmp_path / "out/.parts/lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # as a part holds it

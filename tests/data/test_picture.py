@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collagan_dist.contract import PartMasks
-from collagan_dist.data import label_maps
-from collagan_dist.data.picture import Picture, Unusable, read_picture
+from collagan_dist.data.readers import label_maps
+from collagan_dist.data.readers.picture import Picture, Unusable, read_picture
 from collagan_dist.errors import DataError
+from collagan_dist.types import PartMasks
 
 
 def photo(size: int = 96) -> np.ndarray:
@@ -191,8 +191,8 @@ def grown(statement: str, error: str, path: Path) -> int:
     """
     code = f"""
 import sys
-from collagan_dist.contract import PartMasks
-from collagan_dist.data import label_maps, picture
+from collagan_dist.types import PartMasks
+from collagan_dist.data.readers import label_maps, picture
 from collagan_dist.errors import DataError
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -20,15 +20,15 @@ import torch
 
 from collagan_dist import config, files
 from collagan_dist.config import Augment, to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data import places
-from collagan_dist.data.check import quick_check
-from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.data.shards import Split, Stored
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.shards import remote
+from collagan_dist.data.shards.check import quick_check
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_reader import Split, Stored
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.inference.score import score
 from collagan_dist.training.loop import train
-from collagan_dist.training.score import score
+from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.data.server import Server, serving
 from tests.faults.test_bad_input import run
@@ -37,7 +37,7 @@ from tests.training.small import equal, small, weights
 READ_ALL = """
 import sys, random
 from collagan_dist import config
-from collagan_dist.data import places
+from collagan_dist.data.shards import remote as places
 from collagan_dist.data.manifest import read_manifest
 from collagan_dist.data.shards import Split
 url, folder, gigabytes, seed, times = sys.argv[1:]
@@ -58,12 +58,12 @@ def server(shards: Manifest) -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(places, "_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(remote, "_PAUSES", (0.01, 0.02))
     return tmp_path / "cache"
 
 
-def remote(url: str, folder: Path, gigabytes: float = 1.0) -> Manifest:
-    return read_manifest(places.find(url, config.Cache(folder=str(folder), gigabytes=gigabytes)))
+def remote_manifest(url: str, folder: Path, gigabytes: float = 1.0) -> Manifest:
+    return read_manifest(remote.find(url, config.Cache(folder=str(folder), gigabytes=gigabytes)))
 
 
 def content(sample: Stored) -> tuple:
@@ -120,7 +120,7 @@ def test_shards_are_asked_for_before_they_are_read(shards: Manifest, server: Ser
     def loader(split: Split) -> Loader:
         return Loader(split, View(32, "block", 0, Augment()), 4, 1, torch.device("cpu"))
 
-    batches = loader(Split(remote(server.url, cache), "train")).batches(plan())
+    batches = loader(Split(remote_manifest(server.url, cache), "train")).batches(plan())
     first = next(batches)
     wanted = {f"{s.sha256}.tar" for s in shards.shards("train")}
     last = time.monotonic() + 20
@@ -211,7 +211,7 @@ def test_a_dead_partial_file_of_another_data_set_gives_its_room_back(server: Ser
     dead, foreign = cache / f".{'0' * 64}.tar.900000000.partial", cache / "notes.txt"
     dead.write_bytes(b"x" * 1000)
     foreign.write_text("not ours")
-    Split(remote(server.url, cache), "train").read(0)
+    Split(remote_manifest(server.url, cache), "train").read(0)
     assert not dead.exists() and foreign.exists()
 
 
@@ -252,12 +252,12 @@ def test_the_bound_holds_while_two_processes_read_more_than_it(
 def test_what_was_used_last_is_kept(shards: Manifest, server: Server, cache: Path) -> None:
     tars = shards.shards("train")
     bound = sum(s.bytes for s in tars) - 1
-    split = Split(remote(server.url, cache, (bound + 40000) / 1e9), "train")
+    split = Split(remote_manifest(server.url, cache, (bound + 40000) / 1e9), "train")
     split.read(0)
     split.read(20)
     for moment, shard in enumerate(tars[:2], 1000):
         os.utime(cache / f"{shard.sha256}.tar", (moment, moment))
-    split = Split(remote(server.url, cache, bound / 1e9), "train")
+    split = Split(remote_manifest(server.url, cache, bound / 1e9), "train")
     split.read(0)
     split.read(40)
     kept = [(cache / f"{s.sha256}.tar").exists() for s in tars]
@@ -265,7 +265,7 @@ def test_what_was_used_last_is_kept(shards: Manifest, server: Server, cache: Pat
 
 
 def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Server, cache: Path) -> None:
-    local, split = Split(shards, "train"), Split(remote(server.url, cache), "train")
+    local, split = Split(shards, "train"), Split(remote_manifest(server.url, cache), "train")
     tar = cache / f"{shards.shards('train')[0].sha256}.tar"
     index = cache / f"{shards.shards('train')[0].idx_sha256}.idx"
     assert content(split.read(3)) == content(local.read(3))
@@ -274,7 +274,7 @@ def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Se
     os.truncate(tar, 700)
     assert content(split.read(5)) == content(local.read(5))
     index.write_bytes(index.read_bytes()[:-1])
-    again = Split(remote(server.url, cache), "train")
+    again = Split(remote_manifest(server.url, cache), "train")
     assert content(again.read(6)) == content(local.read(6))
     assert server.requests["train-000000.tar"] == 3 and server.requests["train-000000.idx"] == 2
     targets = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
@@ -287,7 +287,7 @@ def test_a_transfer_that_fails_is_made_again(
     shards: Manifest, server: Server, cache: Path, name: str, fault: str
 ) -> None:
     server.faults[name] = [fault, fault, ""]
-    split = Split(remote(server.url, cache), "train")
+    split = Split(remote_manifest(server.url, cache), "train")
     assert content(split.read(0)) == content(Split(shards, "train").read(0))
     assert server.requests[name] == 3
 
@@ -361,7 +361,7 @@ def test_file_systems_that_list_are_checked_at_the_start(shards: Manifest, monke
     """One that fsspec brings along, in place of an object store."""
     import fsspec
 
-    monkeypatch.setitem(places.SCHEMES, "memory", "")
+    monkeypatch.setitem(remote.SCHEMES, "memory", "")
     memory = fsspec.filesystem("memory")
     memory.put(str(shards.folder), "/listed", recursive=True)
     try:
@@ -422,21 +422,21 @@ def test_a_file_url_is_a_folder(shards: Manifest) -> None:
 
 def test_a_bound_below_one_shard_is_refused(shards: Manifest, server: Server, cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.cache\.gigabytes: 2e-05 cannot hold one file of 0\.0"):
-        Split(remote(server.url, cache, 2e-5), "train").read(0)
+        Split(remote_manifest(server.url, cache, 2e-5), "train").read(0)
 
 
 def test_a_folder_that_is_none(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/cache: cannot be used as cache .*set data\.cache\.folder"):
-        Split(remote(server.url, tmp_path / "file/cache"), "train").read(0)
+        Split(remote_manifest(server.url, tmp_path / "file/cache"), "train").read(0)
 
 
 def test_a_full_disk_is_named(shards: Manifest, server: Server, tmp_path: Path) -> None:
     """A real one: a small tmpfs of the process's own."""
     script = (
-        "import sys; from pathlib import Path; from tests.data.test_places import remote\n"
+        "import sys; from pathlib import Path; from tests.data.test_places import remote_manifest\n"
         "from collagan_dist.data.shards import Split; from collagan_dist.errors import DataError\n"
-        "try: Split(remote(sys.argv[1], Path(sys.argv[2])), 'train').read(0)\n"
+        "try: Split(remote_manifest(sys.argv[1], Path(sys.argv[2])), 'train').read(0)\n"
         "except DataError as error: print(error)\n"
         "print([p.name for p in Path(sys.argv[2]).iterdir() if 'tar' in p.name])\n"
     )

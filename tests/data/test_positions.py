@@ -10,14 +10,14 @@ import torch
 
 from collagan_dist.config import validate
 from collagan_dist.config.tree import FIXED_POSITIONS, Box
-from collagan_dist.contract import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
-from collagan_dist.data import holes
-from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.positions import Places, hole_size
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split
+from collagan_dist.data.loading import holes
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.loading.occlusion_boxes import Places, hole_size
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.types import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
 from tests.data.layouts import write_folder
 
 CPU = torch.device("cpu")
@@ -211,8 +211,8 @@ def test_the_fill_of_a_view(shards: Manifest) -> None:
 
 
 def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None:
-    from collagan_dist.contract import World
-    from collagan_dist.training.build import build
+    from collagan_dist.setup import build
+    from collagan_dist.types import World
 
     settings = {
         "model": {"name": "sii", "tasks": ["inpainting"], "concentrated": False, "output_bias": "zero"},  # of any size

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split
-from collagan_dist.data.verify import verify
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 
 CPU = torch.device("cpu")
@@ -93,7 +93,7 @@ def test_photographs_through_every_reader(faces: Path, tmp_path: Path, store: st
 def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manifest, tmp_path: Path) -> None:
     import shutil
 
-    from collagan_dist.data.manifest import read_manifest
+    from collagan_dist.data.shards.manifest import read_manifest
 
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     split = Split(read_manifest(copy), "test")

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.contract import CLASSES, MARGIN
-from collagan_dist.data.draw import draw_face
-from collagan_dist.data.loader import Loader, View
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.recipe import Recipe
-from collagan_dist.data.shards import Split
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.shard_reader import Split
 from collagan_dist.data.square import Square, face_square, label_square, middle_square, snapped, whole_pixels
+from collagan_dist.faces import draw_face
+from collagan_dist.types import CLASSES, MARGIN
 from tests.data.layouts import rows_of, samples_of, write_folder
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed import versions
 from collagan_dist.doctor import examination, examine, machine
 from collagan_dist.doctor.finding import Finding, ok, warning
 from collagan_dist.doctor.finding import run as run_check
-from collagan_dist.runtime import versions
+from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.faults.starts import as_rank, free_port
 from tests.slurm.cluster import Cluster

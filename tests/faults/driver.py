@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from collagan_dist.commands.main import main
-from collagan_dist.data.loader import Loader
-from collagan_dist.runtime.group import Group
-from collagan_dist.training.step import Step
+from collagan_dist.data.loading.loader import Loader
+from collagan_dist.distributed.group import Group
+from collagan_dist.models.step import Step
 
 
 def stuck_for_ever(*_: Any) -> None:

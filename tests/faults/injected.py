@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.config import load_config
-from collagan_dist.runtime.world import detect
+from collagan_dist.distributed.world import detect
+from collagan_dist.models.step import Part, Step
 from collagan_dist.training.loop import train
-from collagan_dist.training.step import Part, Step
 
 # (rank or None for all, step, side).
 Where = Callable[[int, int, str], bool]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from collagan_dist.runtime.group import Group
-from collagan_dist.runtime.world import detect
+from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.world import detect
 
 
 def main(out: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from collagan_dist.config import load_config
-from collagan_dist.runtime.world import detect
-from collagan_dist.training.build import build, open_shards, training_order
+from collagan_dist.distributed.world import detect
+from collagan_dist.setup import build, open_shards, training_order
 
 
 def main(config_file: str, steps: str, out: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.commands.main import main
-from collagan_dist.runtime import checkpoint
+from collagan_dist.runs import checkpoint
 from collagan_dist.training import loop  # noqa: F401 (before the forks)
 
 AT_SAVE = 3

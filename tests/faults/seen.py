@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.config import load_config
-from collagan_dist.runtime.world import detect
+from collagan_dist.distributed.world import detect
 from collagan_dist.training import loop
 
 

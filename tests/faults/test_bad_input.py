@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from collagan_dist.commands.main import main
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT
 
 

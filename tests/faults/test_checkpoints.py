@@ -26,14 +26,14 @@ from safetensors.torch import load, load_file
 
 import collagan_dist
 from collagan_dist.config import to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ClusterError
-from collagan_dist.runtime import checkpoint, lease, owner, tensor_file
-from collagan_dist.runtime.lease import Claim, Lease
-from collagan_dist.training.build import training_order
-from collagan_dist.training.journal import Journal
+from collagan_dist.runs import checkpoint, lease, owner, tensor_file
+from collagan_dist.runs.lease import Claim, Lease
+from collagan_dist.setup import training_order
+from collagan_dist.training.logger import Journal
 from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.conftest import ROOT, collagan
 from tests.faults.saving import STAGES
 from tests.faults.test_packing import private_mounts
@@ -155,7 +155,7 @@ def test_row_28_a_full_disk(shards: Manifest, whole: Path, tmp_path: Path) -> No
 def test_row_28_a_write_that_fails_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that grows too large for its limit, which no look at the free space foretells: nothing half-written stays."""
     code = (
-        "import resource, sys, torch; from pathlib import Path; from collagan_dist.runtime import checkpoint\n"
+        "import resource, sys, torch; from pathlib import Path; from collagan_dist.runs import checkpoint\n"
         "folder, big = Path(sys.argv[1]), {'generator': {'a': torch.zeros(10**6)}}\n"
         "checkpoint.save(folder, 1, big, {'step': 1}, 3)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from collagan_dist.config import to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed import precision
 from collagan_dist.errors import NumericError
-from collagan_dist.runtime import checkpoint, loss_scale
+from collagan_dist.runs import checkpoint
+from collagan_dist.runs.run_folder import Progress
 from collagan_dist.training.guard import Guard
 from collagan_dist.training.loop import train
-from collagan_dist.training.run_folder import Progress
+from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.faults.injected import nan_where
 from tests.runtime.test_engine import torchrun
@@ -125,7 +126,7 @@ def test_row_26_fp16_lowers_its_scale_instead(
     shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overflow is no NaN: the step is skipped, the scale halved, and both are what a continued run knows."""
-    monkeypatch.setattr(loss_scale, "_START", 2.0**18)
+    monkeypatch.setattr(precision, "_START", 2.0**18)
     config = {**OFTEN, "runtime__precision": "fp16", "schedule__adv_from": 100}
     train(small(shards.folder, **config), tmp_path / "whole", World())
     train(small(shards.folder, **{**config, "schedule__steps": 5}), tmp_path / "parts", World())

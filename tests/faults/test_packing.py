@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import read_manifest
-from collagan_dist.data.pack import pack
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.errors import DataError
 from tests.data.test_pack import contents, recipe
 

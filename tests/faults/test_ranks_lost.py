@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from collagan_dist.config import to_yaml
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.runtime.stragglers import Spells
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.stragglers import Spells
 from tests.conftest import collagan
 from tests.faults.processes import LIMIT, Ranks, lines, until
 from tests.faults.test_rounds import rounds

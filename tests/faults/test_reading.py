@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.config import to_yaml
-from collagan_dist.data import wire
-from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.data.shards import Split
-from collagan_dist.data.verify import verify
+from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 from tests.conftest import collagan
 from tests.faults.test_bad_input import run
@@ -190,7 +190,7 @@ def repack(folder: Path, change: Callable[[dict[str, bytes]], None]) -> str:
     changed = list(samples)[2]
     change(samples[changed])
     content = io.BytesIO()
-    writer = wire.ShardFile(content)
+    writer = wire_format.ShardFile(content)
     for key, files in samples.items():
         writer.add(key, files)
     writer.finish()
@@ -259,14 +259,14 @@ def test_a_sample_without_label_map_is_sound(copy: Path) -> None:
 )
 def test_an_index_that_points_elsewhere_is_refused(line: str) -> None:
     sound = "jpg 512 100 a.jpg json 1536 10 a.json"
-    assert wire.Index(f"v1.2 1\n{sound}\n".encode(), 10240)[0] == (
+    assert wire_format.Index(f"v1.2 1\n{sound}\n".encode(), 10240)[0] == (
         "a",
         512,
         1034,
         {"jpg": (0, 100), "json": (1024, 10)},
     )
     with pytest.raises(ValueError):
-        wire.Index(f"v1.2 1\n{line}\n".encode(), 10240)[0]
+        wire_format.Index(f"v1.2 1\n{line}\n".encode(), 10240)[0]
 
 
 @pytest.mark.parametrize("name", ["pipe:touch canary", "{a,b}", "x::y", "http:"])

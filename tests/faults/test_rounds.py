@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.data.picture import Unusable, read_picture
-from collagan_dist.data.verify import verify
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.picture import Unusable, read_picture
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 from tests.data.test_pack import contents, recipe
 

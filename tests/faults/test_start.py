@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from collagan_dist.config import to_yaml
-from collagan_dist.data.draw import draw_faces
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.data.pack import pack
-from collagan_dist.runtime import jit_locks
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.doctor import jit_locks
+from collagan_dist.faces import draw_faces
 from tests.conftest import ROOT, small_recipe
 from tests.faults.starts import as_rank, free_port, run_ranks
 from tests.faults.test_bad_input import run
@@ -248,7 +248,7 @@ def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("deepspeed", "collagan_dist.runtime.deepspeed")),
+    not all(importlib.util.find_spec(name) for name in ("deepspeed", "collagan_dist.distributed.deepspeed")),
     reason="no DeepSpeed",
 )
 def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.contract import World
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.manifest import Manifest, read_manifest
-from collagan_dist.data.shards import Split
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.models.registry import build_networks
+from collagan_dist.models.step import Step
 from collagan_dist.training.loop import train
-from collagan_dist.training.methods import build_networks
-from collagan_dist.training.step import Step
+from collagan_dist.types import World
 from tests.training.small import equal, small, weights
 from tests.training.test_damaged import damage
 from tests.training.test_ranks import setup

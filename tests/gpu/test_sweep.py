@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.sweep.small import STEPS, Sweep
 
 pytestmark = pytest.mark.gpu

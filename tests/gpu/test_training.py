@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 
 from collagan_dist.config import to_yaml
-from collagan_dist.contract import Batch
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.runtime.engine import DDPEngine, Engine, build_engine
-from collagan_dist.training.build import Setup
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.engine import DDPEngine, Engine, build_engine
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.setup import Setup
+from collagan_dist.types import Batch
 from tests.conftest import ROOT, collagan
 from tests.training.small import small
 from tests.training.test_ranks import setup

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist import counter
+from collagan_dist import rng
 from collagan_dist.config import MODELS, load_config
 from collagan_dist.models.discriminator import Discriminator, Discriminators, SharedDiscriminator
 from collagan_dist.models.generator import Generator, hash_dropout
@@ -16,7 +16,7 @@ CHANNELS = {"inpainting": 3, "segmentation": 11, "landmarks": 5}
 
 
 def keys(count: int) -> torch.Tensor:
-    return torch.from_numpy(counter.tensor_keys(counter.key64(1, np.arange(count))))
+    return torch.from_numpy(rng.tensor_keys(rng.key64(1, np.arange(count))))
 
 
 @pytest.mark.parametrize(("size", "levels"), [(64, 6), (128, 7), (256, 8)])

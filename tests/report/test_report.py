@@ -15,7 +15,7 @@ from read_page import Page
 from collagan_dist.errors import DataError
 from collagan_dist.report import write_report
 from collagan_dist.report.evaluation import evaluation
-from collagan_dist.report.metrics_log import read_log
+from collagan_dist.report.metrics_reader import read_log
 
 
 def report(*paths: Path) -> Page:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.reproduce.small import TABLE_3, ended, start, words, write_small
 
 

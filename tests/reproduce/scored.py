@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from collagan_dist.config import Config, validate
-from collagan_dist.contract import CLASSES, LANDMARKS, POSITIONS, SCORED_CLASSES
+from collagan_dist.inference.score import settings
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.tasks.segmentation import Segmentation
-from collagan_dist.training.score import settings
+from collagan_dist.types import CLASSES, LANDMARKS, POSITIONS, SCORED_CLASSES
 
 MANIFEST = "a-manifest"
 STEPS = 3

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.commands.tables import plan_table
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce import estimate
 from collagan_dist.reproduce.plan import Options
 from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.reproduce.small import write_small
 
 

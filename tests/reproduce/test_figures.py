@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from collagan_dist.config import Search
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce import figures
 from collagan_dist.reproduce.figures import draw_figure, mosaic
 from collagan_dist.reproduce.plan import FIGURES, Run
 from collagan_dist.reproduce.shots import Shots
 from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.training.small import small
 
 STEPS = 2

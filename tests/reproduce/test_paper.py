@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from collagan_dist.contract import LANDMARKS, POSITIONS, SCORED_CLASSES
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.claims import _KINDS
+from collagan_dist.types import LANDMARKS, POSITIONS, SCORED_CLASSES
 
 
 @pytest.mark.parametrize("table", [2, 3])

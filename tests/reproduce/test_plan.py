@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.config import Cache, dump, load_config, model_label
-from collagan_dist.contract import POSITIONS
-from collagan_dist.data import places
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards import remote
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.reproduce.driver import about, prepare
 from collagan_dist.reproduce.plan import Options, Run, chains, make_plan, not_applied
+from collagan_dist.types import POSITIONS
 
 CELEBA = 162_770
 
@@ -152,7 +152,7 @@ def test_what_tells_the_runs_apart_is_not_to_be_set(item: str) -> None:
 def test_the_data_sets_own_settings_count_from_the_first_look(shards: Manifest, tmp_path: Path) -> None:
     """The manifest comes through the cache that is asked for; other settings are for the runs."""
     seen: list[Cache] = []
-    find = places.find
+    find = remote.find
 
     def noted(data: str, cache: Cache) -> object:
         seen.append(cache)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
 from tests.sweep.ray_nodes import QUIET, ray_nodes
 

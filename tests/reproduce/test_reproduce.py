@@ -16,7 +16,7 @@ import pytest
 
 from collagan_dist import files
 from collagan_dist.config import Config, load_config
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.reproduce import state, work
 from collagan_dist.reproduce.plan import Run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT
 from tests.reproduce.small import TABLE_3, events, words, write_small
 from tests.slurm.cluster import Cluster

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from collagan_dist.contract import CLASSES
+from collagan_dist.report.paper_tables import is_significant
 from collagan_dist.reproduce import claims, paper, tables
-from collagan_dist.reproduce.cells import is_significant
 from collagan_dist.reproduce.plan import Run
 from collagan_dist.reproduce.results import Results
+from collagan_dist.types import CLASSES
 from tests.reproduce.scored import (
     MANIFEST,
     as_printed,

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from collagan_dist.data.manifest import read_manifest
-from collagan_dist.runtime.world import detect
-from collagan_dist.training.build import build
-from collagan_dist.training.methods import build_networks
-from collagan_dist.training.networks import Networks
+from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.distributed.world import detect
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import build_networks
+from collagan_dist.setup import build
 from tests.runtime.cases import STEPS, WITH_REFERENCES, Case
 from tests.runtime.stories import STORIES
 from tests.runtime.train_cases import flat, learn, settings, with_engine

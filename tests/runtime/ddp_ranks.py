@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from collagan_dist.config import Adam, Runtime
-from collagan_dist.runtime.engine import build_engine
-from collagan_dist.runtime.group import Group
-from collagan_dist.runtime.world import detect
-from collagan_dist.training.step import frozen
+from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.world import detect
+from collagan_dist.models.step import frozen
 
 
 def main(out: str) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from collagan_dist.contract import Batch
-from collagan_dist.runtime.engine import NotFinite
-from collagan_dist.training.build import Setup
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.distributed.engine import NotFinite
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.setup import Setup
+from collagan_dist.types import Batch
 from tests.baselines.peers import peer, smooth
 from tests.runtime.cases import Case
 from tests.runtime.train_cases import flat, learn, made, with_engine

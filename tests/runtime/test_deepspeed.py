@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from collagan_dist.config import Runtime
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed import deepspeed
+from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
-from collagan_dist.runtime import deepspeed
-from collagan_dist.runtime.group import Group
+from collagan_dist.types import World
 from tests.runtime import matrix
 from tests.runtime.cases import ALL, OFTEN, Case, with_references
 

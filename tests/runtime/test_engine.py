@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from collagan_dist.config import Adam, Runtime
-from collagan_dist.contract import World
+from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
-from collagan_dist.runtime.engine import build_engine
-from collagan_dist.runtime.group import Group
+from collagan_dist.types import World
 from tests.conftest import ROOT
 
 
@@ -59,8 +59,8 @@ def test_an_error_of_rank_0_reaches_every_rank(tmp_path: Path, kind: str, said: 
     script.write_text(
         "import sys, torch\n"
         "from collagan_dist.errors import DataError\n"
-        "from collagan_dist.runtime.group import Group\n"
-        "from collagan_dist.runtime.world import detect\n"
+        "from collagan_dist.distributed.group import Group\n"
+        "from collagan_dist.distributed.world import detect\n"
         "world = detect(); group = Group(world, torch.device('cpu'), 30)\n"
         "def work(): raise " + kind + "('no such thing')\n"
         "try: group.on_main(work)\n"

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from collagan_dist.runtime.preempt import StopRequest
+from collagan_dist.distributed.stop_request import StopRequest
 
 # Prints `ready`, then after each line on stdin whether it was asked to stop. Time is what the line says.
 PATIENT = """
 import sys, time
-from collagan_dist.runtime import preempt
+from collagan_dist.distributed import stop_request as preempt
 now = 0.0
 preempt.time = type("Clock", (), {"monotonic": staticmethod(lambda: now)})
 with preempt.StopRequest(by_launcher=sys.argv[1] == "True") as stop:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.runtime.preempt import StopRequest
-from collagan_dist.runtime.world import detect
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.distributed.world import detect
+from collagan_dist.types import World
 from tests.faults import processes
 from tests.faults.processes import Ranks
 from tests.faults.test_ranks_lost import configured

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from collagan_dist.config import load_config, to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
-from collagan_dist.runtime.metrics import Metrics
-from collagan_dist.runtime.tensorboard import write_hparams
+from collagan_dist.runs.metrics_log import Metrics
+from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.runtime.event_files import Curves, curves, events, files
 from tests.training.small import equal, small, weights

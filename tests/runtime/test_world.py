@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from collagan_dist.contract import World
+from collagan_dist.distributed.world import detect, first_host, rendezvous
 from collagan_dist.errors import ClusterError
-from collagan_dist.runtime.world import detect, first_host, rendezvous
+from collagan_dist.types import World
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "1",

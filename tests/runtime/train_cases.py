@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from collagan_dist.config import Config
-from collagan_dist.runtime.engine import NotFinite, build_engine
-from collagan_dist.training.build import Setup, training_order
-from collagan_dist.training.methods import build_networks, build_step
-from collagan_dist.training.networks import Networks
+from collagan_dist.distributed.engine import NotFinite, build_engine
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.setup import Setup, training_order
 from tests.runtime.cases import STEPS, Case
 from tests.training.small import small
 

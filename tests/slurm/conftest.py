@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import collagan
 from tests.slurm.training import write_config
 from tests.training.small import equal, weights

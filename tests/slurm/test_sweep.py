@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, Job
 from tests.sweep import small
@@ -31,8 +31,8 @@ BIN = Path(sys.executable).parent
 STAND_IN = f"""#!{sys.executable}
 import os, sys, time
 from pathlib import Path
-from collagan_dist.runtime.preempt import StopRequest
-from collagan_dist.runtime.world import this_start
+from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.distributed.world import this_start
 from collagan_dist.sweep.ray_cluster import joined
 
 words = sys.argv[1:]

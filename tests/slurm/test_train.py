@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT, collagan
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Undisturbed

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import yaml_strict
-from collagan_dist.config import to_yaml
+from collagan_dist.config import strict_yaml, to_yaml
 from tests.training.small import small
 
 STEPS, BATCH = 54, 4
@@ -37,7 +36,7 @@ def write(folder: Path, shards: Path, space: dict[str, Any], **changes: Any) -> 
     }
     config, file = folder / "small.yaml", folder / "space.yaml"
     config.write_text(to_yaml(small(shards, **(settings | changes))))
-    file.write_text(yaml_strict.dump(space))
+    file.write_text(strict_yaml.dump(space))
     return config, file
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.sweep.ray_nodes import QUIET, descendants, power_off, ray_cluster, start, wait_for
 from tests.sweep.small import STEPS, Sweep, left_alone
 from tests.training.small import equal, weights

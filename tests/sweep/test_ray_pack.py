@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.pack import pack
+from collagan_dist.data.packing.pack import pack
 from tests.conftest import collagan
 from tests.data.test_pack import contents, recipe
 from tests.sweep.ray_nodes import QUIET, ray_nodes

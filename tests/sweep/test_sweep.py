@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.config import load_config
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import collagan
 from tests.sweep.ray_nodes import descendants
 from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep, left_alone

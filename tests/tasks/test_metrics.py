@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist import counter
+from collagan_dist import rng
 from collagan_dist.config import Config, validate
-from collagan_dist.contract import CLASSES, LANDMARKS, Batch
-from collagan_dist.data import holes
+from collagan_dist.data.loading import holes
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import heatmaps, read_points
 from collagan_dist.tasks.segmentation import read_labels
+from collagan_dist.types import CLASSES, LANDMARKS, Batch
 
 
 def batch(count: int = 4, size: int = 32, kind: str = "block") -> Batch:
     torch.manual_seed(0)
-    keys = torch.from_numpy(counter.tensor_keys(counter.key64(1, np.arange(count))))
+    keys = torch.from_numpy(rng.tensor_keys(rng.key64(1, np.arange(count))))
     image = torch.nn.functional.interpolate(torch.rand(count, 3, 6, 6) * 2 - 1, size, mode="bilinear")
     hole = holes.HOLES[kind](keys, size)
     label = torch.randint(0, len(CLASSES), (count, size, size), dtype=torch.uint8)

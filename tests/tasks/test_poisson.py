@@ -8,11 +8,11 @@ import torch
 from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 
-from collagan_dist import counter
-from collagan_dist.contract import Batch
-from collagan_dist.data import holes
+from collagan_dist import rng
+from collagan_dist.data.loading import holes
 from collagan_dist.tasks.inpainting import composite, psnr, to_bytes
 from collagan_dist.tasks.poisson import blend
+from collagan_dist.types import Batch
 
 SIZE = 32
 
@@ -30,7 +30,7 @@ def boxes(*box: tuple[int, int, int, int]) -> torch.Tensor:
     return hole
 
 
-KEYS = torch.from_numpy(counter.tensor_keys(counter.key64(4, np.arange(4))))
+KEYS = torch.from_numpy(rng.tensor_keys(rng.key64(4, np.arange(4))))
 HOLES = {
     "block": holes.block(KEYS, SIZE),
     "at the border": boxes((0, 3, 10, 12), (20, 0, 12, 9), (22, 20, 10, 12), (8, 25, 9, 7)),

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from collagan_dist.contract import Batch
-from collagan_dist.data.manifest import read_manifest
-from collagan_dist.runtime.engine import Engine
-from collagan_dist.runtime.world import detect
-from collagan_dist.training.build import Setup, build, training_order
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.world import detect
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.setup import Setup, build, training_order
+from collagan_dist.types import Batch
 from tests.training.small import small
 
 STEPS = 10

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from collagan_dist.contract import CLASSES
+from collagan_dist.types import CLASSES
 
 # Far from each other, so that JPEG and rounding change nothing.
 COLOURS = np.array(

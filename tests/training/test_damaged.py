@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from collagan_dist.config import to_yaml
-from collagan_dist.data import wire
-from collagan_dist.data.manifest import Manifest, read_manifest
+from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from tests.conftest import collagan
 from tests.training.small import small
 from tests.training.test_ranks import batches, setup, together
@@ -26,7 +26,7 @@ def copy(shards: Manifest, tmp_path: Path) -> Manifest:
 def damage(manifest: Manifest, split: str, number: int, how: str) -> str:
     """Damage a sample in place, sizes unchanged; its key. Shards hold 20 samples."""
     shard = manifest.shards(split)[number // 20]
-    row = wire.Index((manifest.folder / shard.index_name).read_bytes(), shard.bytes)[number % 20]
+    row = wire_format.Index((manifest.folder / shard.index_name).read_bytes(), shard.bytes)[number % 20]
     with (manifest.folder / shard.name).open("r+b") as file:
         if how == "short":
             file.truncate(row.start + row.parts["json"][0] + 3)
@@ -106,7 +106,7 @@ def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path) -> N
 )
 def test_a_json_that_says_something_else_is_damage(copy: Manifest, old: str, new: str) -> None:
     shard = copy.shards("train")[0]
-    row = wire.Index((copy.folder / shard.index_name).read_bytes(), shard.bytes)[5]
+    row = wire_format.Index((copy.folder / shard.index_name).read_bytes(), shard.bytes)[5]
     offset, size = row.parts["json"]
     with (copy.folder / shard.name).open("r+b") as file:
         file.seek(row.start + offset)

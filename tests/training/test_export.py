@@ -12,15 +12,15 @@ import torch
 
 from collagan_dist import files
 from collagan_dist.config import load_config
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.inference.export import export
+from collagan_dist.inference.score import score
+from collagan_dist.models.registry import build_generator
+from collagan_dist.runs.run_folder import read_scored
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.export import export
 from collagan_dist.training.loop import train
-from collagan_dist.training.methods import build_generator
-from collagan_dist.training.run_folder import read_scored
-from collagan_dist.training.score import score
+from collagan_dist.types import World
 from tests.training.small import small, weights
 
 

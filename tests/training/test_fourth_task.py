@@ -11,13 +11,13 @@ import torch
 
 from collagan_dist import config as configuration
 from collagan_dist import tasks
-from collagan_dist.contract import Batch, World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
+from collagan_dist.inference.score import score
 from collagan_dist.report import write_report
 from collagan_dist.tasks.base import Rows, Task, mean_and_error
 from collagan_dist.training.loop import train
-from collagan_dist.training.score import score
+from collagan_dist.types import Batch, World
 from tests.training.small import small, weights
 
 

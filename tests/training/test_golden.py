@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from collagan_dist.config import MODELS, model_settings
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.training.methods import build_networks, build_step
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.models.registry import build_networks, build_step
 from tests.training.test_ranks import setup
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -60,9 +60,9 @@ def test_losses(shards: Manifest, case: str) -> None:
 
 
 if __name__ == "__main__":
-    from collagan_dist.data.draw import draw_faces
-    from collagan_dist.data.manifest import read_manifest
-    from collagan_dist.data.pack import pack
+    from collagan_dist.data.packing.pack import pack
+    from collagan_dist.data.shards.manifest import read_manifest
+    from collagan_dist.faces import draw_faces
     from tests.conftest import small_recipe
 
     with tempfile.TemporaryDirectory() as folder:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.training.journal import Journal
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.training.logger import Journal
 from tests.training.test_ranks import setup
 
 

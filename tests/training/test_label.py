@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from collagan_dist.commands.main import main
-from collagan_dist.contract import CLASSES, SCORED_CLASSES, World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.training.label import label, photographs
-from collagan_dist.training.label_check import check
+from collagan_dist.inference.label_check import check
+from collagan_dist.inference.labelling import label, photographs
+from collagan_dist.inference.parser_onnx import OnnxParser, read_class_map
+from collagan_dist.inference.parsers import OwnParser, open_parser
 from collagan_dist.training.loop import train
-from collagan_dist.training.parser_onnx import OnnxParser, read_class_map
-from collagan_dist.training.parsers import OwnParser, open_parser
+from collagan_dist.types import CLASSES, SCORED_CLASSES, World
 from tests.training.onnx_networks import class_map, colour_network
 from tests.training.small import small
 

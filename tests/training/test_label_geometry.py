@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from collagan_dist.commands.main import main
-from collagan_dist.contract import CLASS_FLIP, CLASSES
+from collagan_dist.types import CLASS_FLIP, CLASSES
 from tests.training.onnx_networks import COLOURS, class_map, colour_network
 
 HEIGHT, WIDTH, BLOCK = 150, 190, 7

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from collagan_dist.config import to_yaml
-from collagan_dist.contract import Batch, World
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.runtime.engine import Engine
-from collagan_dist.runtime.group import Group
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.setup import Setup, training_order
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.build import Setup, training_order
+from collagan_dist.types import Batch, World
 from tests.conftest import collagan
 from tests.training.small import small
 

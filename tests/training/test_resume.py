@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.config import to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError
-from collagan_dist.runtime import checkpoint
+from collagan_dist.runs import checkpoint
 from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.training.small import equal, small, weights
 
@@ -107,7 +107,7 @@ def test_adversarial_losses_that_begin_inside_a_window_are_means_over_their_own_
 
 
 def test_a_run_is_evaluated_from_any_folder(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from collagan_dist.training.score import score
+    from collagan_dist.inference.score import score
 
     monkeypatch.chdir(shards.folder.parent)
     train(small(Path(shards.folder.name), schedule__steps=1), tmp_path / "run", World())
@@ -119,7 +119,7 @@ def test_a_run_is_evaluated_from_any_folder(shards: Manifest, tmp_path: Path, mo
 def test_no_space_left_keeps_the_former_checkpoint(shards: Manifest, tmp_path: Path) -> None:
     """A real full disk: a small tmpfs of this process's own."""
     script = (
-        "import sys, ctypes, torch; from pathlib import Path; from collagan_dist.runtime import checkpoint\n"
+        "import sys, ctypes, torch; from pathlib import Path; from collagan_dist.runs import checkpoint\n"
         "from collagan_dist.errors import CheckpointError\n"
         "folder = Path(sys.argv[1])\n"
         "checkpoint.save(folder, 1, {'generator': {'a': torch.zeros(1000)}}, {'step': 1}, 3)\n"

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from collagan_dist.config import to_yaml
-from collagan_dist.contract import World
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.inference.complete import complete
+from collagan_dist.inference.score import score
 from collagan_dist.tasks.segmentation import dice
-from collagan_dist.training.complete import complete
 from collagan_dist.training.loop import train
-from collagan_dist.training.score import score
+from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.training.small import small
 from tests.training.test_ranks import setup

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from collagan_dist.config import MODELS, model_settings
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.training.methods import build_networks
-from collagan_dist.training.step import Part, Step
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.models.registry import build_networks
+from collagan_dist.models.step import Part, Step
 from tests.training.test_ranks import setup
 
 

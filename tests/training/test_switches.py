@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.contract import Batch
-from collagan_dist.data.manifest import Manifest
-from collagan_dist.training.build import Setup
-from collagan_dist.training.evaluate import evaluate
-from collagan_dist.training.methods import build_networks, build_step, predictor_of
-from collagan_dist.training.networks import Networks
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.inference.evaluate import evaluate
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import build_networks, build_step, predictor_of
+from collagan_dist.setup import Setup
+from collagan_dist.types import Batch
 from tests.training.test_ranks import setup
 
 PLAN = (np.arange(4), np.zeros(4, np.int64))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from collagan_dist.data.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest
 from tests.runtime.test_engine import torchrun
 from tests.training.exact_ranks import STEPS
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from collagan_dist.contract import Sample
 from collagan_dist.data.readers.celeba import read_aligned, read_in_the_wild
 from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
 from collagan_dist.data.readers.folder import read_folder
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.types import Sample
 
 READERS: dict[str, Callable[[Recipe], list[Sample]]] = {
     "celeba": read_in_the_wild,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.contract import KEY_LIMIT, SPLITS, Sample
-from collagan_dist.data.archives import open_tree
+from collagan_dist.data.readers.archives import open_tree
 from collagan_dist.data.readers.lines import read_lines
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
+from collagan_dist.types import KEY_LIMIT, SPLITS, Sample
 
 IN_THE_WILD, ALIGNED = "Img/img_celeba", "Img/img_align_celeba"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.contract import PartMasks, Sample
 from collagan_dist.data.readers.lines import read_lines
-from collagan_dist.data.recipe import Recipe
+from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
+from collagan_dist.types import PartMasks, Sample
 
 PICTURES = "CelebA-HQ-img"
 MASKS = "CelebAMask-HQ-mask-anno"

@@ -7,11 +7,11 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from collagan_dist.contract import KEY_LIMIT, File, Sample
-from collagan_dist.data.archives import PICTURES, Tree, open_tree
+from collagan_dist.data.readers.archives import PICTURES, Tree, open_tree
+from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.table import Row, read_table
-from collagan_dist.data.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.types import KEY_LIMIT, File, Sample
 
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 _PLAIN_KEY = re.compile(r"[!-~]+")  # ASCII that is seen: an index separates words by blanks

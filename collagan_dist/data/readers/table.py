@@ -7,9 +7,9 @@ import io
 import math
 from dataclasses import dataclass
 
-from collagan_dist.contract import LANDMARKS, SPLITS, File
-from collagan_dist.data import archives
+from collagan_dist.data.readers import archives
 from collagan_dist.errors import DataError
+from collagan_dist.types import LANDMARKS, SPLITS, File
 
 NUMBERS = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 OPTIONAL = ("split", "identity")

@@ -1,0 +1,1 @@
+"""From shards to batches on the device: order, decoding, geometry, holes."""

@@ -1,0 +1,127 @@
+"""JPEGs and label maps to dense uint8 batches on the device. The one file that knows DALI.
+
+DALI only decodes (and resizes where the stored size is not the canvas). Geometry is ours (data/loading/geometry.py): next to
+nothing on a GPU, less than DALI's on a CPU (benchmarks/geometry.py), and exact to the label.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+
+from collagan_dist.data.shards.shard_reader import Stored
+
+_PNG, _CHUNK = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s")
+
+
+class Decoder:
+    """Decodes up to `batch` samples at a time to pictures and label maps of `canvas` x `canvas` pixels.
+
+    `resize` may be left out when every stored picture is a canvas already. On a GPU by nvJPEG ("mixed"), on a
+    CPU by libjpeg-turbo; fancy upsampling makes both give the same picture.
+    """
+
+    def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
+        self.batch, self.canvas, self.labels, self.resize = batch, canvas, labels, resize
+        self.threads, self.device = threads, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._pipe = self._pipeline()
+
+    def _pipeline(self) -> Any:
+        from nvidia.dali import Pipeline
+
+        gpu = (self.device.index or 0) if self.device.type == "cuda" else None
+        pipe = Pipeline(batch_size=self.batch, num_threads=self.threads, device_id=gpu, prefetch_queue_depth=1)
+        with pipe:
+            pipe.set_outputs(*self._graph("mixed" if gpu is not None else "cpu"))
+        pipe.build()
+        return pipe
+
+    def _graph(self, device: str) -> list[Any]:
+        import nvidia.dali as dali
+
+        fn: Any = dali.fn
+        types: Any = dali.types
+
+        jpg = fn.external_source(name="jpg", dtype=types.UINT8, ndim=1)
+        picture = fn.decoders.image(
+            jpg, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False
+        )
+        outputs = [picture]
+        if self.labels:
+            png = fn.external_source(name="png", dtype=types.UINT8, ndim=1)
+            outputs.append(fn.decoders.image(png, device="cpu", output_type=types.ANY_DATA, adjust_orientation=False))
+        if self.resize:
+            # [top, left, bottom, right] of what the canvas shows, in pixels of the stored picture.
+            region = fn.external_source(name="region", dtype=types.FLOAT, ndim=1)
+            roi = {"size": [self.canvas, self.canvas], "roi_start": region[0:2], "roi_end": region[2:4]}
+            methods = ({"interp_type": types.INTERP_LINEAR, "antialias": True}, {"interp_type": types.INTERP_NN})
+            outputs = [fn.resize(o, **roi, **method) for o, method in zip(outputs, methods, strict=False)]
+        if self.labels and device == "mixed":
+            outputs[1] = outputs[1].gpu()
+        return outputs
+
+    def __call__(self, samples: Sequence[Stored], regions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
+
+        On a CPU they are DALI's own buffers, good until the next call; on a GPU, where that may come first, copies.
+        Raises RuntimeError, DALI's, when a sample does not decode or has another size than the canvas.
+        """
+        for sample in samples:
+            _check_parses(sample, self.labels)
+        try:
+            self._pipe.feed_input("jpg", [s.jpg for s in samples])
+            if self.resize:
+                self._pipe.feed_input("region", list(regions.astype(np.float32)))
+            if self.labels:
+                self._pipe.feed_input("png", [s.labels for s in samples])
+            image, *label = self._tensors(self._pipe.run())
+        except RuntimeError:
+            self._pipe = self._pipeline()  # DALI's own is of no use after an error
+            raise
+        shapes, side = [tuple(one.shape[1:]) for one in (image, *label)], self.canvas
+        if shapes != [(side, side, 3), (side, side, 1)][: len(shapes)]:
+            raise RuntimeError(f"pictures and label maps of {shapes} where {side}x{side} was stored")
+        return image, label[0].squeeze(-1) if label else None
+
+    def _tensors(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
+        if self._stream is None:
+            return [torch.from_dlpack(o.as_tensor()) for o in outputs]
+        # On a stream of our own, so that waiting for the copies does not wait for the networks.
+        with torch.cuda.stream(self._stream):
+            copies = [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]
+        self._stream.synchronize()
+        for copy in copies:
+            copy.record_stream(torch.cuda.default_stream(self.device))
+        return copies
+
+
+def _check_parses(sample: Stored, labels: bool) -> None:
+    """Raise RuntimeError for streams that DALI's parsers would refuse.
+
+    It refuses them while others of the batch are being decoded, and takes the process with it (2.4.0: a segmentation
+    fault within 40 such batches). Streams that parse and then do not decode are an error and nothing worse.
+    """
+    try:
+        simplejpeg.decode_jpeg_header(sample.jpg)
+        if labels:
+            _check_chunks(sample.labels)
+    except (ValueError, struct.error) as error:
+        raise RuntimeError(f"sample {sample.key}: {error}") from None
+
+
+def _check_chunks(png: np.ndarray | None) -> None:
+    """Whether a PNG's chunks follow each other up to its last. Raises ValueError or struct.error."""
+    if png is None or png[:8].tobytes() != _PNG:
+        raise ValueError("no PNG")
+    at, kind = 8, b""
+    while kind != b"IEND":
+        size, kind = _CHUNK.unpack_from(png.data, at)
+        at += 12 + size
+    if at > len(png):
+        raise ValueError("a PNG cut short")

@@ -1,0 +1,157 @@
+"""Which sample comes when: pure integer functions of (seed, epoch, position), for any number of ranks.
+
+A run is one endless line of positions; position p is offset p % N of epoch p // N. A global batch is a range of
+positions and every rank takes its share of it, so all ranks have the same number of steps by construction, world sizes
+that divide the batch see the same batches, and resuming is a number.
+
+A data set of up to `window` shards is shuffled whole. A larger one is read through lanes, so that storage sees long
+runs of neighbours: an epoch's shards stand in shuffled order as one line, the line starts at a random place and is cut
+into as many lanes as divide the batch (at most `window`), and every lane gives its next samples to every batch. Within
+a shard the samples are shuffled. A run thus reads from about `window` shards at a time, a rank from its lanes', and a
+batch still holds samples from all over the data set.
+
+A shuffle is a permutation of 0..n-1 computed point by point: a four-round Feistel network on the next even number of
+bits (Luby and Rackoff 1988), walked until it lands inside (Black and Rogaway 2002). No table, any position at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from collagan_dist import rng
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.types import World
+
+_ROUNDS = 4
+_AT_ONCE = 4096  # positions
+
+Plan = tuple[np.ndarray, np.ndarray]  # sample numbers, epochs
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of one split: `samples` in all, `shard` to a full shard; `batch` is global."""
+
+    samples: int
+    batch: int
+    seed: int
+    shard: int
+    window: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether epochs are shuffled whole."""
+        return self.samples <= self.window * self.shard
+
+    @cached_property
+    def lanes(self) -> int:
+        """Places of the line that are read from at a time."""
+        return max(n for n in range(1, min(self.window, self.batch) + 1) if self.batch % n == 0)
+
+    def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(sample number, epoch) at each position; every epoch shows every sample exactly once."""
+        epoch, offset = np.divmod(np.asarray(position, np.int64), self.samples)
+        if self.whole:
+            return permute(offset, self.samples, rng.key64(self.seed, "order", epoch)), epoch
+        return self._in_shards(self._in_line(offset, epoch), epoch), epoch
+
+    def step(self, number: int, world: World) -> Plan:
+        """(sample numbers, epochs) of this rank's share of global batch `number`."""
+        return self.at(positions(number, self.batch, world))
+
+    def steps(self, start: int, stop: int, world: World) -> Iterator[Plan]:
+        """`step` of start..stop-1, computed many at a time."""
+        many = max(1, _AT_ONCE * world.size // self.batch)
+        for first in range(start, stop, many):
+            rows = [positions(number, self.batch, world) for number in range(first, min(stop, first + many))]
+            numbers, epochs = self.at(np.concatenate(rows))
+            yield from zip(numbers.reshape(len(rows), -1), epochs.reshape(len(rows), -1), strict=True)
+
+    def _in_line(self, offset: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Place in the line of shards: the next one of the lane that the slot of the batch belongs to."""
+        width = self.batch // self.lanes  # samples that a lane gives to a batch
+        row, slot = np.divmod(offset, self.batch)
+        lane, within = np.divmod(slot, width)
+        rows, rest = divmod(self.samples, self.batch)
+        start = lane * rows * width + np.minimum(rest, lane * width)
+        turn = (rng.key64(self.seed, "turn", epoch) % np.uint64(self.samples)).astype(np.int64)
+        return (start + row * width + within + turn) % self.samples
+
+    def _in_shards(self, place: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Sample number at a place of the line: shards shuffled, a short last one at the end, samples shuffled in each."""
+        full, short = divmod(self.samples, self.shard)
+        shard, within = np.divmod(place, self.shard)
+        key = rng.key64(self.seed, "samples", epoch, shard)
+        number = np.empty_like(place)
+        last = shard == full
+        number[last] = permute(within[last], short, key[last]) + full * self.shard
+        rest = ~last
+        chosen = permute(shard[rest], full, rng.key64(self.seed, "shards", epoch[rest]))
+        number[rest] = chosen * self.shard + permute(within[rest], self.shard, key[rest])
+        return number
+
+
+def positions(step: int, batch: int, world: World) -> np.ndarray:
+    """Positions of this rank in global batch `step`: int64 (batch / world.size,)."""
+    share = batch // world.size
+    start = step * batch + world.rank * share
+    return np.arange(start, start + share, dtype=np.int64)
+
+
+def permute(offset: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+    """Image of each offset in 0..size-1 under the permutation that its key chooses."""
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    value = np.asarray(offset).astype(np.uint64)
+    key = np.broadcast_to(key, value.shape)
+    value = _feistel(value, key, half)
+    while (outside := value >= size).any():
+        value[outside] = _feistel(value[outside], key[outside], half)
+    return value.astype(np.int64)
+
+
+def _feistel(value: np.ndarray, key: np.ndarray, half: int) -> np.ndarray:
+    mask = np.uint64((1 << half) - 1)
+    left, right = value >> np.uint64(half), value & mask
+    for number in range(_ROUNDS):
+        with np.errstate(over="ignore"):
+            mixed = rng.mix64(key + (right + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number))
+        left, right = right, left ^ (mixed & mask)
+    return (left << np.uint64(half)) | right
+
+
+def total_steps(samples: int, batch: int, epochs: int) -> int:
+    """Steps that show every sample `epochs` times; batches straddle epochs."""
+    return -(-epochs * samples // batch)
+
+
+def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
+    """Refuse a global batch that the ranks cannot share, each in so many parts (runtime.accumulate), or the data set cannot fill.
+
+    The same verdict on all ranks.
+    """
+    shares = world.size * parts
+    who = f"{world.size} ranks" if parts == 1 else f"{world.size} ranks in {parts} parts each (runtime.accumulate)"
+    if batch % shares:
+        below = batch - batch % shares
+        near = [n for n in (below, below + shares) if n >= 2 * shares]
+        raise ConfigError(
+            f"schedule.batch: {batch} samples cannot be shared evenly by {who}; set it to {' or '.join(map(str, near))}"
+        )
+    if batch // shares < 2:
+        raise ConfigError(
+            f"schedule.batch: {batch} samples on {who} are {batch // shares} at a time, batch normalization needs 2; "
+            f"set schedule.batch to {2 * shares} or more, or start fewer ranks"
+        )
+    if samples < batch:
+        raise DataError(
+            f"the split has {samples} samples, one global batch needs {batch}; set schedule.batch to at most {samples}"
+        )
+
+
+def shares(samples: int, world: World) -> np.ndarray:
+    """Samples of this rank when each is to be seen once and in no order, as evaluation does: every size-th."""
+    return np.arange(world.rank, samples, world.size, dtype=np.int64)

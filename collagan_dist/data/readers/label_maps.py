@@ -1,0 +1,48 @@
+"""The label map of a picture: one PNG, or masks of its parts. A wrong one is a fault of the whole set, not of a sample."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from collagan_dist.data.readers import archives
+from collagan_dist.data.readers.part_masks import compose
+from collagan_dist.errors import DataError
+from collagan_dist.types import CLASSES, File, PartMasks
+
+
+def read_labels(labels: File | PartMasks, shape: tuple[int, int]) -> np.ndarray:
+    """The (H, W) uint8 label map of a picture of that shape. Raises DataError."""
+    return compose(labels.prefix, shape) if isinstance(labels, PartMasks) else _read_map(labels, shape)
+
+
+def _read_map(file: File, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(archives.read(file)), formats=("PNG",)) as image:
+            _check_header(file, image, shape)
+            labels = np.asarray(image)
+    except FileNotFoundError:
+        raise DataError(
+            f"{file}: the label map is missing; make it (`collagan label`), or leave `labels` out of the recipe"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: the label map is damaged, or no PNG ({error}); make it anew") from None
+    wrong = labels >= len(CLASSES)
+    if wrong.any():
+        raise DataError(
+            f"{file}: label {int(labels.max())} is outside 0..{len(CLASSES) - 1} ({int(wrong.sum())} pixels); "
+            "map the labels to the classes of shards/README.md"
+        )
+    return labels
+
+
+def _check_header(file: File, image: Image.Image, shape: tuple[int, int]) -> None:
+    """Before a pixel is decoded: a map of another size may be a decompression bomb."""
+    if image.mode not in ("L", "P"):
+        raise DataError(f"{file}: a label map must be an 8-bit single-channel PNG, this is {image.mode}; convert it")
+    if image.size != (shape[1], shape[0]):
+        raise DataError(
+            f"{file}: the label map is {image.width}x{image.height}, its picture {shape[1]}x{shape[0]}; make it in the picture's size"
+        )

@@ -1,0 +1,110 @@
+"""`collagan verify`: is a data set what its manifest says?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from collagan_dist import files
+from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.check import how_to_mend, quick_check
+from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
+from collagan_dist.data.shards.remote import Remote
+from collagan_dist.data.shards.sources import index_content, tar_content
+from collagan_dist.errors import DataError
+from collagan_dist.types import CLASSES
+
+
+def verify(
+    place: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Manifest:
+    """Manifest, sizes and indexes; `deep`: sha256 of every file, every sample read through webdataset and decoded.
+
+    Indexes of a local folder are mended. Of a URL, `deep` fetches every file anew, past the cache, and keeps none.
+    Raises DataError that names every shard with something wrong.
+    """
+    manifest = read_manifest(place)
+    quick_check(manifest, ask_each=not deep)
+    if deep:
+        shards = list(manifest)
+        problems = []
+        for number, shard in enumerate(shards, 1):
+            problems += list(_deep(manifest.folder, shard))
+            progress(number, len(shards))
+        if problems:
+            raise DataError("\n".join([*problems, how_to_mend(manifest.folder)]))
+    return manifest
+
+
+def _deep(place: Path | Remote, shard: Shard) -> Iterator[str]:
+    if not isinstance(place, Remote):
+        yield from _tar_problems(place / shard.name, str(place / shard.name), shard)
+        return
+    with tempfile.TemporaryDirectory(prefix="collagan-verify-") as folder:
+        tar = Path(folder) / shard.name
+        try:
+            place.fetch(shard.index_name, Path(folder) / shard.index_name, index_content(shard))
+            place.fetch(shard.name, tar, tar_content(shard))
+        except DataError as error:
+            yield str(error)
+            return
+        yield from _tar_problems(tar, place / shard.name, shard)
+
+
+def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
+    """What is wrong with a tar; `name` is what people know it by."""
+    if files.sha256(tar) != shard.sha256:
+        yield f"{name}: its sha256 differs from the manifest's"
+        return
+    count = 0
+    try:
+        if hashlib.sha256(wire_format.index_of(tar)).hexdigest() != shard.idx_sha256:
+            yield f"{name}: its index is that of another tar"
+        for sample in _samples(tar):
+            count += 1
+            if (problem := _problem(sample)) is not None:
+                yield f"{name}: sample {sample['__key__']} {problem}"
+    except (tarfile.TarError, ValueError) as error:
+        yield f"{name}: is no tar of samples ({error})"
+        return
+    if count != shard.samples:
+        yield f"{name}: holds {count} samples, the manifest says {shard.samples}"
+
+
+def _samples(tar: Path) -> Iterator[dict]:
+    """The samples as plain webdataset yields them, undecoded.
+
+    It gets an open file: names of folders are no URLs here, so none of them can become a command (`pipe:`).
+    """
+    import webdataset
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    webdataset.utils.enforce_security = True
+    with tar.open("rb") as stream:
+        yield from group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}]))
+
+
+def _problem(sample: dict) -> str | None:
+    if (wrong := wire_format.wrong_members([k for k in sample if not k.startswith("__")])) is not None:
+        return wrong
+    try:
+        meta = json.loads(sample["json"])
+        size = (meta["height"], meta["width"])
+        pixels = simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
+    except (ValueError, KeyError, TypeError) as error:
+        return f"does not decode: {error}"
+    if pixels.shape[:2] != size:
+        return f"is {pixels.shape[1]}x{pixels.shape[0]}, its json says {size[1]}x{size[0]}"
+    if "seg.png" in sample:
+        labels = cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED)
+        if labels is None or labels.shape != pixels.shape[:2] or labels.max() >= len(CLASSES):
+            return "has a label map that does not decode to classes in the picture's size"
+    return None

@@ -1,0 +1,198 @@
+"""A folder of drawn faces in CelebA's layout, made in full or not at all."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.faces.render import draw_face
+from collagan_dist.types import CLASSES
+
+# Raise it when the same (seed, number) gives another picture: folders of another version are not taken for this one.
+VERSION: Final = 1
+QUALITY: Final = 92
+_IMAGES: Final = Path("Img/img_celeba")
+_LABELS: Final = Path("Label/img_celeba")
+_STAMP: Final = "draw.json"
+_CHUNK: Final = 32
+_LEFTOVER_SECONDS: Final = 3600.0
+_POINTS_HEADER: Final = (
+    "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
+)
+_BOX_HEADER: Final = "image_id x_1 y_1 width height"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One face in the lists: its number, five points (x, y) and box (x, y, width, height) in whole pixels."""
+
+    number: int
+    points: tuple[int, ...]
+    box: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:06d}.jpg"
+
+
+def draw_faces(
+    out: Path, count: int, seed: int, workers: int = 0, progress: Callable[[int], None] | None = None
+) -> None:
+    """Draws faces 1..count of a seed into `out`; the same bytes for any number of workers (0: one per CPU).
+
+    The folder appears under its name only when it is complete. A finished drawing of the same seed and count is left as
+    it is; anything else in `out` is an error. `progress` is called with the number of faces finished so far.
+    """
+    if count < 1:
+        raise ConfigError(f"cannot draw {count} faces into {out}: the count must be at least 1")
+    out = Path(out)
+    if _is_finished(out, count, seed):
+        return
+    _sweep(out)
+    partial = out.parent / f".{out.name}.partial-{secrets.token_hex(4)}"
+    try:
+        for folder in (_IMAGES, _LABELS, Path("Anno"), Path("Eval")):
+            (partial / folder).mkdir(parents=True)
+        rows: list[_Row] = []
+        for chunk in _drawn_chunks(partial, count, seed, workers or os.cpu_count() or 1):
+            rows += chunk
+            if progress is not None:
+                progress(len(rows))
+        _write_lists(partial, rows)
+        _write_stamp(partial, count, seed)
+        if not _is_finished(out, count, seed):
+            partial.rename(out)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the drawn faces to {out}: {error}; choose a writable folder with enough room"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_finished(out: Path, count: int, seed: int) -> bool:
+    """Whether `out` is this very drawing; `DataError` when something else is in the way."""
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        found = json.loads((out / _STAMP).read_text())
+    except (OSError, ValueError):
+        found = None
+    if found == _stamp(count, seed):
+        return True
+    what = f"another drawing ({found})" if isinstance(found, dict) else "something that is not a drawing"
+    raise DataError(
+        f"{out} already holds {what}, not {count} faces of seed {seed}; name another folder or remove this one"
+    )
+
+
+def _stamp(count: int, seed: int) -> dict[str, int | str]:
+    return {"drawing": "collagan draw", "version": VERSION, "seed": seed, "count": count}
+
+
+def _sweep(out: Path) -> None:
+    """Removes what killed drawings left beside `out`; one still under way keeps its folder's time fresh."""
+    if not out.parent.is_dir():
+        return
+    for leftover in out.parent.glob(f".{out.name}.partial-*"):
+        try:
+            touched = (leftover / _IMAGES).stat().st_mtime
+        except OSError:
+            continue
+        if time.time() - touched > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _drawn_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterator[list[_Row]]:
+    """The rows of the lists, chunk by chunk in order of number, once their pictures are written."""
+    tasks = [(folder, seed, first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
+    workers = min(workers, len(tasks))
+    if workers == 1:
+        yield from map(_draw_chunk, tasks)
+        return
+    # Spawned, not forked: the caller may hold threads of torch or of OpenCV.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        yield from pool.map(_draw_chunk, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone answers it and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _draw_chunk(task: tuple[Path, int, int, int]) -> list[_Row]:
+    """Draws and writes faces [first, last) of a seed."""
+    folder, seed, first, last = task
+    threads = cv2.getNumThreads()
+    # The faces are what runs in parallel; OpenCV's own threads would only contend.
+    cv2.setNumThreads(1)
+    try:
+        return [_draw_one(folder, seed, number) for number in range(first, last)]
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _draw_one(folder: Path, seed: int, number: int) -> _Row:
+    picture, labels, points = draw_face(seed, number)
+    jpeg = simplejpeg.encode_jpeg(picture, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
+    (folder / _IMAGES / f"{number:06d}.jpg").write_bytes(jpeg)
+    _, png = cv2.imencode(".png", labels, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+    (folder / _LABELS / f"{number:06d}.png").write_bytes(png.tobytes())
+    # The box is the face's without its hair.
+    x, y, width, height = cv2.boundingRect(((labels > 0) & (labels < CLASSES.index("hair"))).astype(np.uint8))
+    return _Row(number, tuple(int(v) for v in np.rint(points).ravel()), (x, y, width, height))
+
+
+def _write_lists(folder: Path, rows: list[_Row]) -> None:
+    """Annotation and split files with CelebA's headers and columns."""
+    count = len(rows)
+    points = [f"{row.name} " + " ".join(f"{value:4d}" for value in row.points) for row in rows]
+    boxes = [f"{row.name}    " + " ".join(f"{value:3d}" for value in row.box) for row in rows]
+    # 0 train, 1 valid, 2 test: 80, 10 and 10 per cent in order of number.
+    splits = [f"{row.name} {(row.number > count * 8 // 10) + (row.number > count * 9 // 10)}" for row in rows]
+    _write(folder / "Anno/list_landmarks_celeba.txt", [str(count), _POINTS_HEADER, *points])
+    _write(folder / "Anno/list_bbox_celeba.txt", [str(count), _BOX_HEADER, *boxes])
+    _write(folder / "Eval/list_eval_partition.txt", splits)
+
+
+def _write_stamp(folder: Path, count: int, seed: int) -> None:
+    classes = ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in enumerate(CLASSES))
+    _write(
+        folder / "README.txt",
+        [
+            f"{count} drawn faces, seed {seed}. Nobody is shown: every face is computed from its seed and number.",
+            f"Made by: collagan draw (count {count}, seed {seed})",
+            "",
+            "The folders and files are laid out like CelebA's:",
+            f"  {_IMAGES}/NNNNNN.jpg                pictures, 360 x 440",
+            f"  {_LABELS}/NNNNNN.png              label maps of the same size: {classes}",
+            "  Anno/list_landmarks_celeba.txt      five points in pixels",
+            "  Anno/list_bbox_celeba.txt           boxes around the faces",
+            "  Eval/list_eval_partition.txt        0 train, 1 valid, 2 test",
+            "Left and right are those of the picture. Ears, neck and clothes are background; glasses' frames are face.",
+        ],
+    )
+    _write(folder / _STAMP, [json.dumps(_stamp(count, seed))])
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")

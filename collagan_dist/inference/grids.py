@@ -1,0 +1,55 @@
+"""Picture grids: a row a sample, a column for the input, the truth and each task."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from collagan_dist import files
+from collagan_dist.models.predictor import Blend, Pictures, Predictor
+from collagan_dist.setup import Setup
+from collagan_dist.tasks.inpainting import to_bytes
+from collagan_dist.types import Batch
+
+_GAP = 2  # pixels between pictures
+
+
+def columns(setup: Setup, outputs: Pictures, batch: Batch) -> dict[str, torch.Tensor]:
+    """Titles and (B, 3, H, W) pictures of a grid, from left to right: input, tasks as predicted, tasks as they should be."""
+    result = {"input": batch.input_B3HW}
+    truths = {}
+    for name, task in setup.tasks.items():
+        title, picture = task.picture(outputs[name], batch)
+        result[title] = picture
+        truths[f"true {title}"] = task.picture(task.target(batch), batch)[1]
+    truths.pop("true completed", None)
+    original = {"original": batch.image_B3HW} if batch.hole_B1HW.any() else {}  # without a hole it is the input
+    return result | original | truths
+
+
+def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
+    """(H, W, 3) uint8: one row a sample."""
+    tiles = [
+        np.pad(to_bytes(p), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for p in pictures.values()
+    ]
+    rows = np.concatenate(tiles, axis=2)
+    return np.concatenate(list(rows), axis=0)
+
+
+def png(image_HW3: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW3).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_grid(path: Path, setup: Setup, predictor: Predictor, batch: Batch, blend: Blend | None = None) -> list[str]:
+    """A grid of the batch as PNG file `path`; the titles of its columns. `blend` is what becomes of the outputs before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    outputs = predictor(batch)
+    pictures = columns(setup, blend(outputs, batch) if blend else outputs, batch)
+    files.write_bytes(path, png(draw_grid(pictures)))
+    return list(pictures)

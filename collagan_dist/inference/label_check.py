@@ -1,0 +1,81 @@
+"""`collagan label --check`: Dice of what a parsing network would write, against label maps that exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from collagan_dist.config import Config
+from collagan_dist.data.readers.label_maps import read_labels
+from collagan_dist.data.readers.picture import Unusable
+from collagan_dist.errors import DataError
+from collagan_dist.inference.labelling import Photographs, Progress, each_map
+from collagan_dist.inference.parsers import Parser
+from collagan_dist.tasks.segmentation import Segmentation, dice
+from collagan_dist.types import CLASSES, SCORED_CLASSES, Sample
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Dice pooled over whole pictures: by class (absent ones left out), its standard error, and the mean of the nine
+    scored classes. `true` and `found` are shares of all pixels."""
+
+    pictures: int
+    without: int
+    unusable: int
+    dice: dict[str, float]
+    errors: dict[str, float]
+    true: dict[str, float]
+    found: dict[str, float]
+
+
+def check(parser: Parser, photos: Photographs, batch: int, progress: Progress = lambda done, total: None) -> Agreement:
+    """Compare whole pictures; what the network does not see is background. Writes nothing.
+
+    Raises DataError when there is no map to compare with.
+    """
+    there = {path.name for path in photos.maps.iterdir()} if photos.maps.is_dir() else set()
+    wanted = [s if photos.path(s).name in there else None for s in photos.samples]
+    without = wanted.count(None)
+    if without == len(wanted):
+        raise DataError(
+            f"{photos.maps}: holds no label map of these pictures to compare with; give their folder by --out, or label without --check"
+        )
+
+    def compare(sample: Sample, labels: np.ndarray) -> np.ndarray:
+        return counts(labels, read_labels(str(photos.path(sample)), labels.shape))
+
+    rows, unusable = [], 0
+    for _, result in each_map(parser, wanted, batch, compare):
+        if isinstance(result, Unusable):
+            unusable += 1
+        else:
+            rows.append(result)
+        progress(len(rows) + unusable, len(wanted) - without)
+    if not rows:
+        raise DataError(f"{photos.maps}: none of {unusable} pictures could be read")
+    return _agreement(np.stack(rows), without, unusable)
+
+
+def counts(found_HW: np.ndarray, true_HW: np.ndarray) -> np.ndarray:
+    """(C, 3) pixels of each class: in both, found, true."""
+    parts = (true_HW[found_HW == true_HW], found_HW.ravel(), true_HW.ravel())
+    return np.stack([np.bincount(part, minlength=len(CLASSES)) for part in parts], axis=-1).astype(np.float64)
+
+
+def _agreement(counts_BC3: np.ndarray, without: int, unusable: int) -> Agreement:
+    total = counts_BC3.sum(0)
+    values, errors = Segmentation(Config()).summarize({"dice": counts_BC3})
+    by_class = {name: float(v) for name, v in zip(CLASSES, dice(total), strict=True) if not np.isnan(v)}
+    mean = {name: v for name, v in values["dice"].items() if name not in SCORED_CLASSES}
+    shares = total / total[:, 2].sum()
+    return Agreement(
+        pictures=len(counts_BC3),
+        without=without,
+        unusable=unusable,
+        dice=by_class | mean,
+        errors=errors["dice"],
+        true=dict(zip(CLASSES, shares[:, 2].tolist(), strict=True)),
+        found=dict(zip(CLASSES, shares[:, 1].tolist(), strict=True)),
+    )

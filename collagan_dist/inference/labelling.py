@@ -1,0 +1,199 @@
+"""`collagan label`: label maps for photographs in CelebA's layout, by a parsing network.
+
+Pictures go through in lots of fixed composition: what is already there leaves its slot black, so a continued run shows
+the network batches of the same shape, with the same picture in the same slot, and writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from collagan_dist import __version__, files
+from collagan_dist.data.readers import READERS
+from collagan_dist.data.readers.archives import open_tree
+from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD
+from collagan_dist.data.readers.picture import Unusable, encode_labels
+from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.distributed import devices
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.inference.face_views import Face, look, paint
+from collagan_dist.inference.parsers import Parser
+from collagan_dist.types import Sample, World
+
+FOLDERS = {"celeba": IN_THE_WILD, "celeba_aligned": ALIGNED}
+NOTE, UNLABELLED = ".label.json", "unlabelled.jsonl"
+_AHEAD = 2  # lots that are cut, or written, beside the network
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a run did: maps written, maps that were there, and (key, reason) of pictures without one."""
+
+    written: int
+    kept: int
+    unusable: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The pictures of a data set, and the folder of their label maps."""
+
+    dataset: str
+    samples: tuple[Sample, ...]
+    maps: Path
+
+    def path(self, sample: Sample) -> Path:
+        return self.maps / f"{sample.key}.png"
+
+
+def photographs(root: Path, dataset: str | None = None, out: Path | None = None) -> Photographs:
+    """What lies in CelebA's layout below root: `dataset`, or the one that is there, in the wild first. Raises DataError."""
+    dataset = dataset or next((d for d, folder in FOLDERS.items() if open_tree(root / folder) is not None), "celeba")
+    # A recipe is what readers read; nothing is packed here.
+    samples = READERS[dataset](Recipe.model_validate({"dataset": dataset, "root": str(root), "out": ""}))
+    seen: dict[str, str] = {}
+    for sample in samples:
+        if seen.setdefault(sample.key, sample.source) != sample.source:
+            raise DataError(f"{root}: {seen[sample.key]} and {sample.source} would share one label map; rename one")
+    return Photographs(dataset, tuple(samples), out or root / "Label" / Path(FOLDERS[dataset]).name)
+
+
+def label(parser: Parser, photos: Photographs, batch: int, progress: Progress = lambda done, total: None) -> Labelled:
+    """Write the maps that are missing; the same call continues an interrupted one.
+
+    Raises DataError when the folder holds maps of another origin, or when no picture could be labelled.
+    """
+    _claim(photos, parser)
+    there = {path.name for path in photos.maps.iterdir()}
+    wanted = [s if photos.path(s).name not in there else None for s in photos.samples]
+    kept = wanted.count(None)
+
+    def write(sample: Sample, labels: np.ndarray) -> None:
+        files.write_bytes(photos.path(sample), encode_labels(labels))
+
+    written, unusable = 0, []
+    progress(kept, len(wanted))
+    for sample, result in each_map(parser, wanted, batch, write):
+        if isinstance(result, Unusable):
+            unusable.append((sample.key, str(result)))
+        else:
+            written += 1
+        progress(kept + written + len(unusable), len(wanted))
+    _name_unusable(photos, unusable)
+    if not written + kept:
+        key, reason = unusable[0]
+        raise DataError(f"{photos.maps}: none of {len(unusable)} pictures could be labelled; {key}: {reason}")
+    return Labelled(written, kept, tuple(unusable))
+
+
+def each_map(
+    parser: Parser, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
+) -> Iterator[tuple[Sample, T | Unusable]]:
+    """`finish` of the label map of every wanted sample, in order; reading, cutting and finishing in threads."""
+    lots = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
+    todo = (lot for lot in lots if any(s is not None for s in lot))
+    with ThreadPoolExecutor(devices.share_of_cores(World()), "label") as pool:
+
+        def cut(lot: Sequence[Sample | None]) -> list[tuple[Sample | None, Future[Face] | None]]:
+            return [(s, pool.submit(look, s, parser.views, parser.size) if s is not None else None) for s in lot]
+
+        cutting = deque(cut(lot) for lot in islice(todo, _AHEAD))
+        finishing: deque[list[tuple[Sample, Future[T] | Unusable]]] = deque()
+        try:
+            while cutting:
+                faces = [(s, _result(f)) for s, f in cutting.popleft()]
+                cutting.extend(cut(lot) for lot in islice(todo, 1))
+                finishing.append(_parse(parser, faces, batch, pool, finish))
+                while len(finishing) > (_AHEAD if cutting else 0):
+                    yield from ((s, r if isinstance(r, Unusable) else r.result()) for s, r in finishing.popleft())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # maps under way end well
+            raise
+
+
+def _result(future: Future[Face] | None) -> Face | Unusable | None:
+    try:
+        return future.result() if future is not None else None
+    except Unusable as error:
+        return error
+
+
+def _parse(
+    parser: Parser,
+    faces: list[tuple[Sample | None, Face | Unusable | None]],
+    batch: int,
+    pool: ThreadPoolExecutor,
+    finish: Callable[[Sample, np.ndarray], T],
+) -> list[tuple[Sample, Future[T] | Unusable]]:
+    """One lot through the network, each face in its own slot of a batch of one shape."""
+    some = next((face for _, face in faces if isinstance(face, Face)), None)
+    scores: np.ndarray | None = None
+    if some is not None:
+        pixels = np.zeros((batch, *some.views_VHW3.shape), np.uint8)
+        for slot, (_, face) in enumerate(faces):
+            if isinstance(face, Face):
+                pixels[slot] = face.views_VHW3
+        flat = parser(pixels.reshape(-1, *pixels.shape[2:]))
+        scores = flat.reshape(batch, -1, *flat.shape[1:])
+
+    def done(sample: Sample, face: Face, slot: int) -> T:
+        assert scores is not None
+        return finish(sample, paint(scores[slot], face.shape, face.windows))
+
+    return [
+        (sample, pool.submit(done, sample, face, slot) if isinstance(face, Face) else face)
+        for slot, (sample, face) in enumerate(faces)
+        if sample is not None and face is not None
+    ]
+
+
+def _claim(photos: Photographs, parser: Parser) -> None:
+    """Make the folder this model's, or refuse one that holds other maps; sweep what a killed run left."""
+    maps, note = photos.maps, photos.maps / NOTE
+    identity = parser.identity
+    mine = {"sha256": identity.sha256, "settings": identity.settings, "dataset": photos.dataset}
+    try:
+        maps.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{maps}: cannot be made ({error.strerror}); give another --out") from None
+    try:
+        found: dict[str, Any] | None = json.loads(note.read_bytes())
+    except FileNotFoundError:
+        found = None
+    except ValueError:
+        raise DataError(f"{note}: is damaged; remove {maps} or give another --out") from None
+    if found is None and next(maps.glob("*.png"), None) is not None:
+        raise DataError(
+            f"{maps}: holds label maps that `collagan label` did not make; give another --out, or compare with them by --check"
+        )
+    if found is not None and {key: found.get(key) for key in mine} != mine:
+        raise DataError(
+            f"{maps}: holds label maps of another model or class map ({found.get('model')}, sha256 {str(found.get('sha256'))[:12]}); "
+            f"this is {identity.name}, {identity.sha256[:12]}; give another --out, or remove that folder"
+        )
+    for path in maps.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+    if found is None:
+        files.write_json(note, {"model": identity.name, **mine, "version": __version__})
+
+
+def _name_unusable(photos: Photographs, unusable: list[tuple[str, str]]) -> None:
+    """One line a picture without a map, as in pack's quarantine.jsonl."""
+    path = photos.maps / UNLABELLED
+    if unusable:
+        lines = [json.dumps({"key": key, "reason": reason}) for key, reason in unusable]
+        files.write_text(path, "".join(f"{line}\n" for line in lines))
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,218 @@
+"""A parsing network from an ONNX file. A class map (YAML, docs/label.md) says what goes in and what its channels mean."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from collagan_dist import files
+from collagan_dist.config import strict_yaml
+from collagan_dist.config.strict_tree import Section, validate
+from collagan_dist.distributed import devices
+from collagan_dist.errors import ConfigError
+from collagan_dist.inference.face_views import Views
+from collagan_dist.inference.parsers import Identity, run_in
+from collagan_dist.types import CLASS_FLIP, CLASSES, World
+
+Index = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=8, le=4096)]
+Layout = Literal["NCHW", "NHWC"]
+Three = tuple[float, float, float]
+_NEVER = -1e30  # score of a class that the network does not know; finite, so that it can be resized
+
+
+class Input(Section):
+    size: tuple[Side, Side] | None = None
+    """[height, width] of the pictures; null takes it from the network, whose file then must fix it."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    layout: Layout = "NCHW"
+    range: Literal[1, 255] = 1
+    """The largest value of a pixel before mean and std: 1 (0..1) or 255 (0..255)."""
+    mean: Three = (0.0, 0.0, 0.0)
+    """Subtracted from the pixels of `range`, by channel in the order of `channels`."""
+    std: Three = (1.0, 1.0, 1.0)
+    """Divides what mean left."""
+    views: Views = "both"
+    """What the network is shown: the face square, the margin square around it (1.3 times), or both, the face on top."""
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: Three) -> Three:
+        if min(std) <= 0:
+            raise ValueError("must be above 0")
+        return std
+
+
+class Output(Section):
+    name: str | Index = 0
+    """Of the network's outputs, by name or number: scores (B, C, h, w), or indices (B, h, w)."""
+    layout: Layout = "NCHW"
+    """NHWC: scores are (B, h, w, C)."""
+
+
+class ClassMap(Section):
+    classes: dict[str, tuple[Index, ...]]
+    """Our class: the network's channels or indices that belong to it. What is not listed is background."""
+    sides: Literal["picture", "subject"]
+    """Whose left the network's left is: that of the picture (as ours), or that of the person shown."""
+    input: Input = Input()
+    output: Output = Output()
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, classes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        for name in classes:
+            if name not in CLASSES:
+                near = difflib.get_close_matches(name, CLASSES, 1)
+                hint = f"did you mean {near[0]}?" if near else f"ours are {', '.join(CLASSES)}"
+                raise ValueError(f"there is no class {name!r}; {hint}")
+        flat = [index for indices in classes.values() for index in indices]
+        if not flat or len(set(flat)) < len(flat):
+            raise ValueError("needs at least one of the network's indices, each at most once")
+        return classes
+
+    def table(self, channels: int) -> np.ndarray:
+        """(channels,) our class of each of the network's indices, left being left in the picture."""
+        result = np.zeros(channels, np.uint8)
+        for name, indices in self.classes.items():
+            own = CLASSES.index(name)
+            result[list(indices)] = CLASS_FLIP[own] if self.sides == "subject" else own
+        return result
+
+    @property
+    def largest(self) -> int:
+        return max(index for indices in self.classes.values() for index in indices)
+
+
+def read_class_map(path: Path) -> tuple[ClassMap, bytes]:
+    """A class map and the bytes of its file. Raises ConfigError with file, line and key."""
+    text = strict_yaml.read(path, "class map", "write one (docs/label.md shows how) and give it by --classes")
+    tree, lines = strict_yaml.load(text, str(path))
+    return validate(ClassMap, tree, str(path), lines), text.encode()
+
+
+class OnnxParser:
+    """Runs in onnxruntime, on the GPU where its package has one."""
+
+    def __init__(self, model: Path, classes: Path) -> None:
+        self.map, content = read_class_map(classes)
+        self._model, self._classes = model, classes
+        self._session = _session(model)
+        self.views = self.map.input.views
+        feed = self._session.get_inputs()
+        if len(feed) != 1:
+            raise ConfigError(
+                f"{model}: wants {len(feed)} inputs ({', '.join(i.name for i in feed)}), needs one: a picture"
+            )
+        self._feed = feed[0]
+        if len(self._feed.shape) != 4:
+            raise ConfigError(f"{model}: wants an input of shape {self._feed.shape}, a batch of pictures has 4 axes")
+        self._type = _TYPES.get(self._feed.type)
+        if self._type is None:
+            raise ConfigError(f"{model}: wants an input of {self._feed.type}, supported are {', '.join(_TYPES)}")
+        self._batch = self._feed.shape[0] if isinstance(self._feed.shape[0], int) else None
+        self.size = self._picture_size()
+        self._output = self._pick_output()
+        self._table: np.ndarray | None = None
+        map_hash = hashlib.sha256(content).hexdigest()
+        self.identity = Identity(str(model), files.sha256(model), {"views": self.views, "classes": map_hash})
+
+    def __call__(self, pixels_BHW3: np.ndarray) -> np.ndarray:
+        network: Callable[[np.ndarray], np.ndarray] = self._run
+        return run_in(self._batch, pixels_BHW3, network) if self._batch else network(pixels_BHW3)
+
+    def _run(self, pixels_BHW3: np.ndarray) -> np.ndarray:
+        entry = self.map.input
+        x = pixels_BHW3[..., ::-1] if entry.channels == "bgr" else pixels_BHW3
+        x = x.astype(np.float32) * np.float32(entry.range / 255)
+        x = (x - np.array(entry.mean, np.float32)) / np.array(entry.std, np.float32)
+        if entry.layout == "NCHW":
+            x = x.transpose(0, 3, 1, 2)
+        (output,) = self._session.run([self._output], {self._feed.name: np.ascontiguousarray(x).astype(self._type)})
+        return self._ours(output)
+
+    def _ours(self, output: np.ndarray) -> np.ndarray:
+        """(B, 11, h, w) scores of our classes. A class has the score of the best of its channels, so that the largest
+        of our scores is where the network's largest is."""
+        if output.ndim == 3:  # indices
+            known = self._known(self.map.largest + 1)
+            index = output.astype(np.int64)
+            own = np.where((index >= 0) & (index < len(known)), known[np.clip(index, 0, len(known) - 1)], 0)
+            return (own[:, None] == np.arange(len(CLASSES))[:, None, None]).astype(np.float32)
+        if output.ndim != 4:
+            raise ConfigError(
+                f"{self._model}: output {self._output} has the shape {output.shape}; needs scores (B, C, h, w) or indices (B, h, w)"
+            )
+        scores = output.transpose(0, 3, 1, 2) if self.map.output.layout == "NHWC" else output
+        if self.map.largest >= scores.shape[1]:
+            raise ConfigError(
+                f"{self._classes}: classes names index {self.map.largest}, output {self._output} of {self._model} has "
+                f"{scores.shape[1]} channels (0..{scores.shape[1] - 1}; output.layout is {self.map.output.layout})"
+            )
+        known = self._known(scores.shape[1])
+        lowest = np.full(scores[:, 0].shape, _NEVER, np.float32)
+        ours = [scores[:, known == c].max(1) if (known == c).any() else lowest for c in range(len(CLASSES))]
+        return np.stack(ours, axis=1).astype(np.float32)
+
+    def _known(self, channels: int) -> np.ndarray:
+        if self._table is None or len(self._table) != channels:
+            self._table = self.map.table(channels)
+        return self._table
+
+    def _picture_size(self) -> tuple[int, int]:
+        shape = self._feed.shape
+        axes = (2, 3, 1) if self.map.input.layout == "NCHW" else (1, 2, 3)
+        height, width, colours = (shape[axis] for axis in axes)
+        if isinstance(colours, int) and colours != 3:
+            raise ConfigError(
+                f"{self._classes}: input.layout is {self.map.input.layout}, but {self._model} wants an input of shape {shape}: "
+                f"{colours} colours"
+            )
+        given, fixed = self.map.input.size, (height, width)
+        if given is None and not all(isinstance(n, int) for n in fixed):
+            raise ConfigError(
+                f"{self._classes}: {self._model} takes pictures of any size; set input.size to [height, width]"
+            )
+        for n, m in zip(given or (), fixed, strict=False):
+            if isinstance(m, int) and n != m:
+                raise ConfigError(
+                    f"{self._classes}: input.size is {list(given or ())}, {self._model} takes {list(fixed)}"
+                )
+        return given or (int(height), int(width))
+
+    def _pick_output(self) -> str:
+        names = [o.name for o in self._session.get_outputs()]
+        wanted = self.map.output.name
+        if isinstance(wanted, int) and wanted < len(names):
+            return names[wanted]
+        if wanted not in names:
+            raise ConfigError(f"{self._classes}: output.name is {wanted!r}, {self._model} has {', '.join(names)}")
+        return str(wanted)
+
+
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+
+
+def _session(model: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = devices.share_of_cores(World())
+    usable = [
+        p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()
+    ]
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=usable)
+    except Exception as error:  # onnxruntime's own, of no common type
+        raise ConfigError(f"--model {model}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,99 @@
+"""CE: Context Encoder (Pathak 2016), as its code trains it for random regions (`train_random.lua`).
+
+An encoder-decoder without skips completes the whole picture; the discriminator sees the picture alone. The code sets the
+convolutions' biases to zero before every step; here they have none. It fills holes with the mean colour (hole.fill).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+
+from collagan_dist.config import Config
+from collagan_dist.errors import ConfigError
+from collagan_dist.models.generator import initialize
+from collagan_dist.models.layers import Unconditional, ladder
+from collagan_dist.models.step import Step, Values
+from collagan_dist.tasks.base import Task
+from collagan_dist.types import Batch, full
+
+_INNERMOST = 4  # pixels that the bottleneck, and the discriminator's logit, see of the last layer
+
+
+class ContextEncoder(nn.Module):
+    """Filled picture (B, 3, S, S) to a completed one in (-1, 1), through a bottleneck of 1x1."""
+
+    def __init__(self, size: int, width: int, bottleneck: int, channels: int = 3) -> None:
+        super().__init__()
+        widths = ladder(size, _INNERMOST, 8 * width, width)
+        outwards = widths[::-1]
+        self.encoder = nn.Sequential(
+            *_halvings([channels, *widths]),
+            nn.Conv2d(widths[-1], bottleneck, _INNERMOST, bias=False),
+            nn.BatchNorm2d(bottleneck),
+            nn.LeakyReLU(0.2),
+        )
+        self.decoder = nn.Sequential(
+            *_normalised(nn.ConvTranspose2d(bottleneck, outwards[0], _INNERMOST, bias=False), outwards[0]),
+            *itertools.chain.from_iterable(
+                _normalised(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), cout)
+                for cin, cout in itertools.pairwise(outwards)
+            ),
+            nn.ConvTranspose2d(outwards[-1], 3, 4, 2, 1, bias=False),
+        )
+        self.apply(initialize)
+
+    def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
+        """`keys_B2` is not looked at: there is no noise."""
+        return torch.tanh(full(self.decoder(self.encoder(input_B3HW))))
+
+
+class Discriminator(nn.Module):
+    """A picture (B, 3, S, S) to one logit (B, 1, 1, 1); positive is real."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        widths = ladder(size, _INNERMOST, 8 * width, width)
+        self.layers = nn.Sequential(*_halvings([3, *widths]), nn.Conv2d(widths[-1], 1, _INNERMOST, bias=False))
+        self.apply(initialize)
+
+    def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
+        return self.layers(picture_B3HW)
+
+
+class CEStep(Step):
+    """The plain step with L2 over the whole picture."""
+
+    def __call__(self, batch: Batch, number: int) -> Values:
+        if len(batch.image_B3HW) < 2:
+            raise ConfigError(
+                "schedule.batch: CE normalises its bottleneck of one pixel over the samples of a rank, and one sample has no spread; "
+                "give every rank at least 2"
+            )
+        return super().__call__(batch, number)
+
+    def reconstruction(self, name: str, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).square().mean()
+
+
+def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    model = config.model
+    return ContextEncoder(config.data.image_size, model.widths.generator, model.ce.bottleneck, 3 + model.mask_channel)
+
+
+def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    return Unconditional(Discriminator(config.data.image_size, config.model.widths.discriminator))
+
+
+def _halvings(channels: list[int]) -> list[nn.Module]:
+    """4x4 convolutions with stride 2 from one number of channels to the next, normalised but for the first."""
+    layers: list[nn.Module] = [nn.Conv2d(channels[0], channels[1], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+    for cin, cout in itertools.pairwise(channels[1:]):
+        layers += [nn.Conv2d(cin, cout, 4, 2, 1, bias=False), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
+    return layers
+
+
+def _normalised(convolution: nn.Module, channels: int) -> tuple[nn.Module, ...]:
+    return convolution, nn.BatchNorm2d(channels), nn.ReLU()

@@ -1,0 +1,227 @@
+r"""GFC: Generative Face Completion (Li 2017), in its three stages: reconstruction; and a local discriminator; and a global one
+with a parsing loss (model.gfc.stages).
+
+**Weights.** Its code (`gradstack.m`) adds gradients at G's output: 1 of the L1, 300 of each discriminator, 0.05 of the parser. Its L1
+and its cross-entropy are *sums* over a picture's elements, divided by the batch; its adversarial losses are means over the
+batch. With N = 3 * 128^2 elements that is
+
+    N mean|y - G| + 300 (A_local + A_global) + 0.05 * 128^2 mean(CE),
+
+so for our means, divided by N (Adam does not see a common factor): 1, 300 / N = 0.0061 and 0.05 / 3 = 0.0167. These are the
+preset's weights, kept at every size.
+
+**What is judged.** The L1 is over the whole picture. The local discriminator sees the block that was the hole, the global one and the
+parser see the composite with the original, so their gradients reach G inside the hole only. (In their code the global
+discriminator's gradient outside the hole, of pixels that G did not make, is added to G's output, too; not here.) The cross-entropy
+is over all pixels, against the classes that the parser gives the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from collagan_dist.config import Config, model_label
+from collagan_dist.data.loading.holes import BLOCK_SHARE
+from collagan_dist.errors import ConfigError
+from collagan_dist.losses import accuracy, discriminator_term, generator_term
+from collagan_dist.models.gfc_networks import Discriminator, Generator
+from collagan_dist.models.predictor import Pictures, generator_input, split_channels
+from collagan_dist.models.step import Part, Step, Values, frozen
+from collagan_dist.runs.run_folder import read_config, read_scored
+from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks.base import Task
+from collagan_dist.tasks.inpainting import composite
+from collagan_dist.types import Batch
+
+# The discriminators, in the order in which the stages bring them in. They learn one by one: in the second stage the local one alone.
+JUDGES = ("local", "whole")
+_SMALLEST = 1e-4  # added to probabilities before their logarithm
+
+
+class Parser(nn.Module):
+    """A trained model of ours with segmentation, frozen: in eval mode always, and gradients pass through it.
+
+    It regresses one-hot maps to ±1 by L2, so (score + 1) / 2 estimates a class's probability; a softmax of its scores would not.
+    """
+
+    def __init__(self, config: Config, tasks: dict[str, Task], network: nn.Module) -> None:
+        super().__init__()
+        self.config, self.tasks, self.network = config, tasks, network
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Parser:
+        return super().train(False)
+
+    def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
+        """(B, 11, s, s) log-probabilities of the classes at the parser's own size, to which the picture is resized."""
+        size = self.config.data.image_size
+        if picture_B3HW.shape[-1] != size:
+            picture_B3HW = F.interpolate(picture_B3HW, (size, size), mode="bilinear", antialias=True)
+        whole = torch.zeros_like(picture_B3HW[:, :1], dtype=torch.bool)
+        outputs = self.network(generator_input(self.config, picture_B3HW, whole), None)  # no dropout here
+        shares = (split_channels(outputs, self.tasks)["segmentation"] + 1) / 2 + _SMALLEST
+        return shares.log() - shares.sum(1, keepdim=True).log()
+
+
+class Discriminators(nn.Module):
+    """The local and the global discriminator, and the parser, which checkpoints keep with them."""
+
+    def __init__(self, size: int, width: int, parser: Parser | None) -> None:
+        super().__init__()
+        self.local = Judge(Discriminator(int(size * BLOCK_SHARE), width))
+        self.whole = Judge(Discriminator(size, width))
+        self.parser = parser
+
+
+class Judge(nn.Module):
+    """A discriminator over sets of pictures, real and fake in one call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network(p) for p in pictures)
+
+
+def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    return Generator(config.data.image_size, config.model.widths.generator, 3 + config.model.mask_channel)
+
+
+def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """What GFC learns against. Raises ConfigError when holes are no blocks or the parser is missing."""
+    if config.hole.kind != "block":
+        raise ConfigError(
+            f"hole.kind: GFC's local discriminator needs a rectangle, not {config.hole.kind}; set hole.kind=block "
+            "(a trained GFC completes holes of any kind)"
+        )
+    width = config.model.widths.discriminator
+    networks = Discriminators(config.data.image_size, width, None)
+    if config.model.gfc.parsing:  # after the others: to load it draws random numbers
+        networks.parser = load_parser(config.model.gfc.parser)
+    return networks
+
+
+def load_parser(folder: str | None) -> Parser:
+    """The parsing network of a run folder or an exported one. Raises ConfigError, CheckpointError."""
+    from collagan_dist.models.registry import build_generator  # which knows this module
+
+    if folder is None:
+        raise ConfigError(
+            "model.gfc.parser: GFC's parsing loss needs a parsing network; train one with `collagan train parser --data SHARDS "
+            "--run runs/parser` and give --set model.gfc.parser=runs/parser, or do without by --set model.gfc.parsing=0"
+        )
+    config = read_config(Path(folder))
+    if (Path(folder) / "requeue").exists():  # a run that stopped before its end
+        raise ConfigError(
+            f"model.gfc.parser: {folder} was stopped before its end; finish it first: "
+            f"collagan train {quote(folder + '/config.yaml')} --run {quote(folder)}"
+        )
+    if "segmentation" not in config.model.tasks:
+        raise ConfigError(
+            f"model.gfc.parser: {folder} is {model_label(config.model)}, which does not segment; train one that does: "
+            "collagan train parser"
+        )
+    tasks = build_tasks(config)
+    network = build_generator(config, tasks)
+    read_scored(Path(folder)).put_into(network)
+    return Parser(config, tasks, network)
+
+
+class GFCStep(Step):
+    """One update of the discriminators at work and one of G. The stages say which are; schedule.adv_from is not looked at."""
+
+    def lambdas(self) -> dict[str, float]:
+        adv, _ = self.weights["inpainting"]
+        own = {"loss/inpainting/adv_local": adv, "loss/inpainting/parsing": self.config.model.gfc.parsing}
+        return super().lambdas() | own
+
+    def stage(self, number: int) -> int:
+        """1: reconstruction; 2: and the local discriminator; 3: and the global one and the parser."""
+        return 1 + sum(number >= share * self.total for share in self.config.model.gfc.stages)
+
+    def learn(self, parts: list[Part], number: int) -> Values:
+        stage = self.stage(number)
+        judges = JUDGES[: stage - 1]
+        values = self.judges_phase(judges, parts, number) if judges else {}
+        return values | self.completion_phase(judges, parts, number, parsed=stage == 3)
+
+    def judges_phase(self, judges: Sequence[str], parts: list[Part], number: int) -> Values:
+        """The discriminators at work learn to tell what G made from what there was."""
+        learners = [self.networks.learn_discriminators[name] for name in judges]
+
+        def judged(part: Part) -> tuple[list[torch.Tensor], Values]:
+            reals, fakes = _seen(part.batch.image_B3HW, part.batch), self._fakes(part.batch, self.made(part))
+            losses, values = [], {}
+            for name, learner in zip(judges, learners, strict=True):
+                with self.engine.autocast():
+                    real, fake = learner(reals[name], fakes[name].detach())
+                losses.append(discriminator_term(real, fake))
+                values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
+                values[f"accuracy/inpainting{_SUFFIX[name]}"] = accuracy(real, fake)
+            return losses, values
+
+        return self.update_discriminators(learners, judged, parts, number)
+
+    def completion_phase(self, judges: Sequence[str], parts: list[Part], number: int, parsed: bool) -> Values:
+        """G minimises L1, its adversarial terms and, when `parsed`, the parsing loss of the completed picture."""
+        networks = self.networks.discriminators
+        adv_weight, rec_weight = self.weights["inpainting"]
+
+        def completed(part: Part) -> tuple[list[torch.Tensor], Values]:
+            batch, outputs = part.batch, self.taught(part)
+            fakes = self._fakes(batch, outputs)
+            rec = self.reconstruction("inpainting", outputs["inpainting"], batch, batch.image_B3HW)
+            loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
+            for name in judges:
+                with frozen(networks), self.engine.autocast():
+                    (logits,) = getattr(networks, name)(fakes[name])
+                adv = generator_term(logits, self.config.loss.adv)
+                loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
+            if parsed and networks.parser is not None:
+                parsing = self._parsing(batch, fakes["whole"])
+                loss = loss + self.config.model.gfc.parsing * parsing
+                values["loss/inpainting/parsing"] = parsing.detach()
+            return [loss], values | {"loss/total": loss.detach()}
+
+        return self.update_generator(completed, parts, number)
+
+    def _fakes(self, batch: Batch, outputs: Pictures) -> Pictures:
+        """What each judge sees of G's: the block that was the hole as G made it, the whole composite."""
+        output = outputs["inpainting"]
+        return {"local": block_of(output, batch.hole_B1HW), "whole": composite(output, batch)}
+
+    def _parsing(self, batch: Batch, completed: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the parser's classes for the original and its probabilities for the completed picture, over all pixels."""
+        parser = self.networks.discriminators.parser
+        with self.engine.autocast():
+            with torch.no_grad():
+                classes = parser(batch.image_B3HW).argmax(1, keepdim=True)  # type: ignore[operator]
+            found = parser(completed)  # type: ignore[operator]
+        return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
+
+
+def _seen(picture_B3HW: torch.Tensor, batch: Batch) -> Pictures:
+    """What each judge sees of a real picture."""
+    return {"local": block_of(picture_B3HW, batch.hole_B1HW), "whole": picture_B3HW}
+
+
+# How what is logged of each discriminator ends.
+_SUFFIX = {"local": "_local", "whole": ""}
+
+
+def block_of(picture_BCHW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:
+    """(B, C, S/2, S/2): what stands where each picture's block hole is."""
+    at = torch.arange(int(picture_BCHW.shape[-1] * BLOCK_SHARE), device=picture_BCHW.device)
+    rows = hole_B1HW[:, 0].any(2).int().argmax(1)[:, None] + at
+    columns = hole_B1HW[:, 0].any(1).int().argmax(1)[:, None] + at
+    samples = torch.arange(len(picture_BCHW), device=picture_BCHW.device)
+    blocks = picture_BCHW.permute(0, 2, 3, 1)[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return blocks.permute(0, 3, 1, 2)

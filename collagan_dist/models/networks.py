@@ -1,0 +1,128 @@
+"""All that is learned, as one object: networks, optimizers, moving average; to and from plain tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from collagan_dist.config import Config
+from collagan_dist.distributed.engine import Engine, Learner
+from collagan_dist.errors import CheckpointError
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Networks:
+    """The generator, the discriminators and who teaches them. `ema` is the generator's moving average, or None.
+
+    `apart` names the members of the discriminators that learn one by one, each its own learner; () for all together.
+    """
+
+    def __init__(
+        self, config: Config, engine: Engine, generator: nn.Module, discriminators: nn.Module, apart: Sequence[str] = ()
+    ) -> None:
+        self.generator = engine.place(generator)
+        self.discriminators = engine.place(discriminators)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.optim.ema else None
+        self.learn_generator = engine.learner(self.generator, config.optim.generator)
+        members = {name: getattr(self.discriminators, name) for name in apart} or {"": self.discriminators}
+        # By member; the one learner of discriminators that learn together is "".
+        self.learn_discriminators = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
+
+    def average(self, decay: float) -> None:
+        """Move the average by 1 - decay towards the generator, batch statistics included."""
+        if self.ema is not None:
+            pairs = zip(self.ema.state_dict().values(), self.generator.state_dict().values(), strict=True)
+            mine, theirs = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
+            torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
+
+    @property
+    def scored(self) -> nn.Module:
+        """The generator that evaluation uses."""
+        return self.ema if self.ema is not None else self.generator
+
+    def buffers(self) -> list[torch.Tensor]:
+        """Running statistics: those of rank 0 count (checkpoint, evaluation)."""
+        modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
+        return [buffer for module in modules for buffer in module.buffers()]
+
+    def finite(self) -> torch.Tensor:
+        """Whether all that this rank holds of what is saved are numbers: a boolean scalar on the device."""
+        modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
+        values = [value for module in modules for value in module.state_dict().values()]
+        values += [value for _, learner in self._learners() for value in learner.held()]
+        return torch.stack([value.isfinite().all() for value in values]).all()
+
+    def set_parameters(self) -> None:
+        """Say that parameters were set from outside."""
+        for _, learner in self._learners():
+            learner.refresh()
+
+    def tensors(self) -> dict[str, Tensors]:
+        """Everything by file: plain names, the same for every engine and world size. Collective."""
+        files = {"generator": self.generator.state_dict(), "discriminators": self.discriminators.state_dict()}
+        files["optimizer"] = {
+            f"{prefix}{name}/{key}": value
+            for prefix, learner in self._learners()
+            for name, moments in learner.moments().items()
+            for key, value in moments.items()
+        }
+        for prefix, learner in self._learners():
+            if learner.scale is not None:
+                files["optimizer"][f"{prefix}{_SCALE}"] = learner.scale.state()
+        if self.ema is not None:
+            files["ema"] = self.ema.state_dict()
+        return files
+
+    def restore(self, files: dict[str, Tensors]) -> None:
+        """Take back what `tensors` gave. Raises CheckpointError when it is of another network."""
+        try:
+            self.generator.load_state_dict(files["generator"])
+            self.discriminators.load_state_dict(files["discriminators"])
+            if self.ema is not None:
+                self.ema.load_state_dict(files.get("ema") or files["generator"])
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(
+                f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
+            ) from None
+        self.set_parameters()
+        stored = files.get("optimizer", {})
+        for prefix, learner in self._learners():
+            moments: dict[str, Tensors] = {}
+            for path, value in stored.items():
+                if path.startswith(prefix) and not path.endswith(_SCALE):
+                    name, _, key = path.removeprefix(prefix).rpartition("/")
+                    moments.setdefault(name, {})[key] = value
+            learner.load_moments(moments)
+            if learner.scale is not None and (scale := stored.get(f"{prefix}{_SCALE}")) is not None:
+                learner.scale.load(scale)
+
+    def _learners(self) -> Iterator[tuple[str, Learner]]:
+        """What each learner's parameters begin with in the optimizer's file, and the learner."""
+        yield "generator/", self.learn_generator
+        for member, learner in self.learn_discriminators.items():
+            yield f"discriminators/{member}." if member else "discriminators/", learner
+
+
+_SCALE = "loss_scale"  # beside the parameters of a learner that has one
+
+
+def learned(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a run changes; a network that only helps has none."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+class Kept:
+    """A copy of running statistics, to go back to."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self._buffers = [buffer for module in modules for buffer in module.buffers()]
+        self._values = [buffer.clone() for buffer in self._buffers]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers, self._values, strict=True):
+                buffer.copy_(value)

@@ -1,0 +1,102 @@
+"""The kinds of models there are: how each is built, learns a batch and completes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from collagan_dist import rng
+from collagan_dist.config import Config
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.models import ce, gfc, sii
+from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator
+from collagan_dist.models.generator import Generator
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.predictor import Predictor, Tasks
+from collagan_dist.models.step import Step
+from collagan_dist.runs.run_folder import read_scored
+from collagan_dist.tasks.base import Task
+
+
+def _generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """G with a head of every task's channels."""
+    channels = sum(task.channels for task in tasks.values())
+    model = config.model
+    return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
+
+
+def _discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    channels = {name: task.channels for name, task in tasks.items()}
+    kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
+    return kind(channels, config.model.widths.discriminator, config.model.patch)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One kind of model. `generator` and `discriminators` build its networks; their start depends on the seed alone.
+
+    `apart` names the members of the discriminators that learn one by one; () for all together.
+    """
+
+    generator: Callable[[Config, Tasks], nn.Module]
+    discriminators: Callable[[Config, Tasks], nn.Module]
+    step: type[Step] = Step
+    predictor: type[Predictor] = Predictor
+    apart: tuple[str, ...] = ()
+
+
+METHODS: dict[str, Method] = {
+    "collagan": Method(_generator, _discriminators),
+    "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
+    "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
+    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, apart=gfc.JUDGES),
+}
+
+
+def build_generator(config: Config, tasks: Tasks) -> nn.Module:
+    _seed(config, "generator")
+    return METHODS[config.model.name].generator(config, tasks)
+
+
+def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
+    _seed(config, "discriminators")
+    return METHODS[config.model.name].discriminators(config, tasks)
+
+
+def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
+    """All that a run learns, at its start."""
+    apart = METHODS[config.model.name].apart
+    return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks), apart)
+
+
+def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total: int) -> Step:
+    """How a run of `total` steps learns."""
+    return METHODS[config.model.name].step(config, engine, tasks, networks, total)
+
+
+def predictor_of(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
+    """The model as it stands, completing."""
+    kind = METHODS[config.model.name].predictor
+    return kind(config, engine, tasks, networks.scored, networks.discriminators if kind.judges else None)
+
+
+def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
+    """(the model of a run folder or an exported one, its step). Raises CheckpointError."""
+    kind = METHODS[config.model.name].predictor
+    scored = read_scored(model)
+    generator = build_generator(config, tasks)
+    scored.put_into(generator)
+    judges = None
+    if kind.judges:
+        judges = build_discriminators(config, tasks)
+        scored.put_judges_into(judges)
+        judges = engine.place(judges)
+    return kind(config, engine, tasks, engine.place(generator), judges), scored.step
+
+
+def _seed(config: Config, network: str) -> None:
+    torch.manual_seed(int(rng.key64(config.seed, network) >> 1))

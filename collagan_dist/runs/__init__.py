@@ -1,0 +1,1 @@
+"""Everything that is written into a run folder, with one writer and one reader each."""

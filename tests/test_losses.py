@@ -1,0 +1,129 @@
+"""Equations 1 to 6, transcribed into NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist import losses
+from collagan_dist.config import TASK_WEIGHTS, load_config
+from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks.inpainting import composite
+from tests.tasks.test_metrics import batch
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def test_adversarial_terms() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(4, 1, 4, 4) * 3, torch.randn(4, 1, 4, 4) * 3
+    d_real, d_fake = sigmoid(real.double().numpy()), sigmoid(fake.double().numpy())
+    expected = -(np.log(d_real).mean() + np.log(1 - d_fake).mean()) / 2
+    assert losses.discriminator_term(real, fake).item() == pytest.approx(expected, rel=1e-5)
+    weighed = -(np.log(d_real).mean() + 0.3 * np.log(1 - d_fake).mean()) / 2
+    assert losses.discriminator_term(real, fake, 0.3).item() == pytest.approx(weighed, rel=1e-5)
+    assert losses.generator_term(fake, "ns").item() == pytest.approx(-np.log(d_fake).mean(), rel=1e-5)
+    assert losses.generator_term(fake, "minmax").item() == pytest.approx(np.log(1 - d_fake).mean(), rel=1e-5)
+    assert losses.generator_term(fake, "printed").item() == pytest.approx((1 - np.log(d_fake)).mean(), rel=1e-5)
+
+
+def test_an_undecided_discriminator_has_loss_ln_2() -> None:
+    zero = torch.zeros(2, 1, 4, 4)
+    assert losses.discriminator_term(zero, zero).item() == pytest.approx(np.log(2))
+
+
+def test_large_logits_stay_finite() -> None:
+    big = torch.full((1, 1, 2, 2), 200.0)
+    assert torch.isfinite(losses.discriminator_term(-big, big)) and torch.isfinite(losses.generator_term(-big, "ns"))
+
+
+def test_accuracy_counts_real_and_fake_alike() -> None:
+    real, fake = torch.tensor([1.0, -1.0, 2.0, 3.0]), torch.tensor([-1.0, 1.0])
+    assert losses.accuracy(real, fake).item() == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert losses.accuracy(real.abs(), -fake.abs()).item() == 1
+
+
+def test_weighted_sum_is_eqs_2_and_3() -> None:
+    rec = {"inpainting": torch.tensor(0.5), "landmarks": torch.tensor(0.25)}
+    adv = {"inpainting": torch.tensor(2.0), "landmarks": torch.tensor(3.0)}
+    weights = {"inpainting": (0.8, 100.0), "landmarks": (0.2, 200.0)}
+    assert losses.weighted_sum(rec, adv, weights).item() == pytest.approx(0.8 * 2 + 0.2 * 3 + 100 * 0.5 + 200 * 0.25)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("M_i", {"inpainting": (1, 100)}),
+        ("M_s", {"segmentation": (1, 1000)}),
+        ("M_d", {"landmarks": (1, 1000)}),
+        ("M_id", {"inpainting": (0.8, 100), "landmarks": (0.2, 200)}),
+        ("M_is", {"inpainting": (0.8, 100), "segmentation": (0.2, 200)}),
+        ("M_isd", {"inpainting": (0.8, 100), "segmentation": (0.1, 200), "landmarks": (0.1, 200)}),
+        ("M*_isd", {"inpainting": (0.8, 100), "segmentation": (0.1, 200), "landmarks": (0.1, 200)}),
+    ],
+)
+def test_lambda_table_of_section_4_2(model: str, expected: dict) -> None:
+    config = load_config("stable", model)
+    assert {task: (w.adv, w.rec) for task, w in config.loss.weights.items()} == expected
+    assert sum(w.adv for w in config.loss.weights.values()) == pytest.approx(1)
+    assert config.model.concentrated == (model == "M*_isd")
+    assert set(TASK_WEIGHTS) == {"inpainting", "segmentation", "landmarks"}
+
+
+def tasks(*sets: str) -> dict:
+    return build_tasks(load_config("stable", "M*_isd", ["data.image_size=32", *sets]))
+
+
+@pytest.mark.parametrize("kind", ["block", "pattern", "noise"])
+def test_eq_5_keeps_the_context_bit_for_bit(kind: str) -> None:
+    b = batch(kind=kind)
+    output = torch.randn_like(b.image_B3HW)
+    done = composite(output, b)
+    outside = ~b.hole_B1HW.expand_as(done)
+    assert torch.equal(done[outside], b.input_B3HW[outside]) and torch.equal(done[outside], b.image_B3HW[outside])
+    assert torch.equal(done[~outside], output[~outside])
+    assert torch.equal(tasks()["inpainting"].shown(output, b), done)
+
+
+@pytest.mark.parametrize("over", ["all", "hole"])
+def test_eq_6_has_no_gradient_outside_the_hole(over: str) -> None:
+    b = batch()
+    output = torch.randn_like(b.image_B3HW, requires_grad=True)
+    task = tasks(f"loss.inpainting_over={over}")["inpainting"]
+    loss = task.reconstruction(output, b, b.image_B3HW)
+    loss.backward()
+    outside = ~b.hole_B1HW.expand_as(output)
+    assert (output.grad[outside] == 0).all() and (output.grad[~outside] != 0).all()
+    m = (~b.hole_B1HW).double().numpy()  # the paper's M
+    difference = np.abs(b.image_B3HW.numpy() * (1 - m) - output.detach().numpy() * (1 - m))
+    expected = (
+        difference.mean()
+        if over == "all"
+        else np.mean([d.sum() / (3 * (1 - mm).sum()) for d, mm in zip(difference, m, strict=True)])
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_concentration_all_pixels_count() -> None:
+    b = batch()
+    output = torch.randn_like(b.image_B3HW)
+    task = tasks("model.concentrated=false")["inpainting"]
+    assert task.reconstruction(output, b, b.image_B3HW).item() == pytest.approx(
+        (output - b.image_B3HW).abs().mean().item()
+    )
+    assert task.shown(output, b) is output
+
+
+def test_l2_of_labels_and_heatmaps() -> None:
+    b = batch()
+    for name, task in tasks().items():
+        if name != "inpainting":
+            target = task.target(b)
+            output = torch.randn_like(target)
+            assert task.reconstruction(output, b, target).item() == pytest.approx(
+                ((output - target) ** 2).mean().item(), rel=1e-5
+            )
+            assert target.min() >= -1 and target.max() <= 1
