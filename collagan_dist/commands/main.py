@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,6 +24,9 @@ from collagan_dist.commands import (
     verify,
 )
 from collagan_dist.errors import CollaganError, Interrupted
+from collagan_dist.log import log_to_stderr
+
+logger = logging.getLogger(__name__)
 
 COMMANDS = {
     "draw": draw,
@@ -61,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     args = parser().parse_args(argv)
+    log_to_stderr()
     try:
         code = COMMANDS[args.command].run(args) or 0
     except CollaganError as error:
@@ -73,10 +78,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if args.debug or error.filename is None:
             raise
-        print(f"collagan {args.command}: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        logger.error(f"collagan {args.command}: {error.filename}: {error.strerror}")
         code = 2
     except KeyboardInterrupt:
-        print(f"\ncollagan {args.command}: interrupted; the same command continues", file=sys.stderr)
+        logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
         code = Interrupted.exit_code
     sys.exit(code)
 
@@ -90,5 +95,5 @@ def report_error(command: str, error: CollaganError) -> int:
 
     world = detect()
     if world.is_main or not error.shared:
-        print(f"collagan {command}: {error}", file=sys.stderr, flush=True)
+        logger.error(f"collagan {command}: {error}")
     return 0 if error.exit_code == 75 and world.launcher != "alone" else error.exit_code

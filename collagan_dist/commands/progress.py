@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
 
 _LINE_EVERY = 30.0  # seconds between lines in a log
 
@@ -62,7 +65,7 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         if not console.is_terminal and now - told >= _LINE_EVERY:
             told = now
             left = (total - done) / speed if speed else 0.0
-            print(f"{title}: {done} of {total} {unit}, {speed:.0f}/s, ETA {left:.0f} s", file=sys.stderr, flush=True)
+            logger.info(f"{title}: {done} of {total} {unit}, {speed:.0f}/s, ETA {left:.0f} s")
 
     with bar:
         yield advance

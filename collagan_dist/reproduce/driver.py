@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,8 @@ from collagan_dist.reproduce.plan import Options, Run
 from collagan_dist.reproduce.results import Results
 from collagan_dist.reproduce.work import Job, Outcome, do_chain
 from collagan_dist.types import World
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(options: Options) -> tuple[list[Run], Manifest]:
@@ -44,7 +46,7 @@ def prepare(options: Options) -> tuple[list[Run], Manifest]:
     for run in runs:
         state.check(run, manifest.hash)
     for item, names in plan.not_applied(options, runs).items():
-        _say(f"--set {item}: not for {', '.join(names)} (another task's, or the published settings of a peer)")
+        logger.info(f"--set {item}: not for {', '.join(names)} (another task's, or the published settings of a peer)")
     return runs, manifest
 
 
@@ -65,12 +67,9 @@ def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
         failed += _figures(options, runs, stop)
         _report(options)
     for one in failed:
-        print(f"collagan reproduce: {one.name} failed: {one.reason}", file=sys.stderr, flush=True)
+        logger.error(f"collagan reproduce: {one.name} failed: {one.reason}")
     if missing:
-        print(
-            f"collagan reproduce: {missing} numbers of the tables are missing; the same command continues",
-            file=sys.stderr,
-        )
+        logger.error(f"collagan reproduce: {missing} numbers of the tables are missing; the same command continues")
     return failed[0].code if failed else ClusterError.exit_code if missing else 0
 
 
@@ -97,7 +96,7 @@ def _work(
     missing = [run for run in runs if not is_done(run, manifest.hash)]
     for run in runs:
         if run not in missing:
-            _say(f"{run.name}: done already")
+            logger.info(f"{run.name}: done already")
     if ray is not None:
         return _on_ray(options, missing, manifest, ray)
     ranks = options.ranks or default_ranks()
@@ -105,11 +104,11 @@ def _work(
     chains = plan.chains(missing)
     for chain in chains:
         for run in chain:
-            _say(
+            logger.info(
                 f"{run.name}: {run.steps - state.steps_done(run)} of {run.steps} steps to go, on {ranks} process(es); log: {run.log}"
             )
         jobs = [Job(run, options.data, manifest.hash, ranks, lock) for run in chain]
-        outcomes += do_chain(jobs, stop, _say)
+        outcomes += do_chain(jobs, stop, logger.info)
         if stop:
             raise Interrupted("stopped")
     return outcomes
@@ -126,7 +125,7 @@ def _on_ray(options: Options, missing: list[Run], manifest: Manifest, address: s
     outcomes: list[Outcome] = []
     with _signals_interrupt():
         for jobs, done in spread(address, do_chain, items, gpus=options.ranks or 1):
-            _say(
+            logger.info(
                 f"{', '.join(job.run.name for job in jobs)}: {'done' if all(o.reason is None for o in done) else 'failed'}"
             )
             outcomes += done
@@ -199,7 +198,3 @@ def _report(options: Options) -> None:
     from collagan_dist.report import write_report
 
     write_report([options.out])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

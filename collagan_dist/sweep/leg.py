@@ -21,6 +21,7 @@ from typing import Any
 
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted
+from collagan_dist.log import log_to_stderr
 
 _LOOK = 1.0  # seconds between looks at the mark that asks to stop
 _OTHERS = 30.0  # seconds for the other ranks to end after rank 0's error, for their words
@@ -272,6 +273,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def _log(run: Path, rank: int) -> Iterator[None]:
     """What training says goes into the trial's own folder."""
+    log_to_stderr()  # a worker of Ray has not passed commands/main.py
     if rank:
         yield
         return
