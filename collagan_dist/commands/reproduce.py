@@ -72,9 +72,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from collagan_dist.reproduce.plan import Options
+    from collagan_dist.reproduce.plan import ReproduceOptions
 
-    options = Options(
+    options = ReproduceOptions(
         args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks
     )
     if args.dry_run:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from collagan_dist.commands.tables import hours
+from collagan_dist.units import format_duration
 
 if TYPE_CHECKING:
     from collagan_dist.sweep.driver import Sweep
@@ -139,7 +139,7 @@ def _left(sweep: Sweep) -> str | None:
     left = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total - done
     if pace <= 0 or left <= 0 or not running:
         return None
-    return hours(left / pace)
+    return format_duration(left / pace)
 
 
 def _number(trial: Trial, samples: int, metric: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from collagan_dist.units import format_bytes, format_duration
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -54,16 +56,16 @@ def plan_table(lines: Sequence[Line]) -> None:
     table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, show_footer=True)
     known = [line for line in lines if line.seconds is not None]
     feet = ["", str(sum(line.run.steps for line in lines)), str(sum(line.run.steps * line.run.config.schedule.batch for line in lines)), "",
-            hours(sum(line.seconds or 0 for line in known)) if known else "unknown",
-            _size(sum(line.bytes or 0 for line in known)) if known else "unknown"]  # fmt: skip
+            format_duration(sum(line.seconds or 0 for line in known)) if known else "unknown",
+            format_bytes(sum(line.bytes or 0 for line in known)) if known else "unknown"]  # fmt: skip
     for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), feet, strict=True):
         table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
     for line in lines:
         done = f"{line.done / line.run.steps:.0%}"
         if line.done == line.run.steps:
             done = "yes" if line.scored else "trained"
-        time = "unknown" if line.seconds is None else hours(line.seconds)
-        size = "unknown" if line.bytes is None else _size(line.bytes)
+        time = "unknown" if line.seconds is None else format_duration(line.seconds)
+        size = "unknown" if line.bytes is None else format_bytes(line.bytes)
         table.add_row(
             line.run.name, str(line.run.steps), str(line.run.steps * line.run.config.schedule.batch), done, time, size
         )
@@ -71,17 +73,6 @@ def plan_table(lines: Sequence[Line]) -> None:
     console().print(
         "time: training alone, one run after the other, by the runs' own logs or by a few real steps of each model on this machine"
     )
-
-
-def hours(seconds: float) -> str:
-    """A length of time, in the unit that fits."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def averages_table(out: Path, tables: Sequence[int]) -> None:

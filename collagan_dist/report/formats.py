@@ -85,16 +85,6 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def size(count: int) -> str:
-    """Bytes for people."""
-    value = float(count)
-    for name in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {name}" if name == "B" else f"{value:.1f} {name}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
 def words(name: str) -> str:
     """ "left_eyebrow" -> "Left eyebrow"."""
     text = name.replace("_", " ").strip()

@@ -11,6 +11,7 @@ from collagan_dist.report.summary import Card
 from collagan_dist.report.sweep import Confirmed, Key, Metric, Side, Sweep
 from collagan_dist.report.sweep_trials import Trial, Value
 from collagan_dist.report.tables import Cell, Table
+from collagan_dist.units import format_duration
 
 _STATES = {"done": "finished", "running": "still running", "interrupted": "interrupted: the same command continues it"}
 _ORDER = ("done", "stopped", "failed", "running", "paused", "waiting")
@@ -84,7 +85,7 @@ def cards(sweep: Sweep) -> list[Card]:
     if sweep.samples_trained is not None:
         found.append(Card("Samples trained", formats.number(sweep.samples_trained), _saved(sweep)))
     if sweep.seconds is not None:
-        found.append(Card("Time", duration(sweep.seconds)))
+        found.append(Card("Time", format_duration(sweep.seconds)))
     for metric in sweep.metrics:
         best, paper = _best_by(sweep, metric), sweep.paper_trial
         if best is None:
@@ -95,14 +96,6 @@ def cards(sweep: Sweep) -> list[Card]:
         value = formats.metric(metric.name, best.scores[metric.name], True)
         found.append(Card(f"Best {_inside(metric.name)}", value, " · ".join(notes)))
     return found
-
-
-def duration(seconds: float) -> str:
-    """ "13.5 min"; the largest unit of which there is one."""
-    for name, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {name}"
-    return f"{seconds:.3g} s"
 
 
 def best_table(sweep: Sweep) -> Table | None:

@@ -10,6 +10,7 @@ from typing import Any
 from collagan_dist.report import formats
 from collagan_dist.report.evaluation import Evaluation
 from collagan_dist.report.run_folder import Checkpoint, Run
+from collagan_dist.units import format_bytes
 
 MAX_EVENTS = 200
 _VARIANTS = ("_per_image", "_argmax")  # other ways to count what has a metric of its own
@@ -194,9 +195,9 @@ def checkpoints_table(points: tuple[Checkpoint, ...]) -> Table:
     rows = tuple(
         (
             formats.number(point.step),
-            (Cell(formats.size(point.bytes)), Cell("yes" if point.complete else "no manifest.json")),
+            (Cell(format_bytes(point.bytes)), Cell("yes" if point.complete else "no manifest.json")),
         )
         for point in points
     )
-    note = f"{len(points)} kept, {formats.size(sum(point.bytes for point in points))} together." if points else ""
+    note = f"{len(points)} kept, {format_bytes(sum(point.bytes for point in points))} together." if points else ""
     return Table("Checkpoints", ("Step", "Size", "Complete"), rows, note)

@@ -16,16 +16,16 @@ from collagan_dist.data.loading.order import check_batch
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted
-from collagan_dist.reproduce import claims, plan, state, tables
-from collagan_dist.reproduce.plan import Options, Run
+from collagan_dist.reproduce import claims, plan, run_status, tables
+from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
 from collagan_dist.reproduce.results import Results
-from collagan_dist.reproduce.work import Job, Outcome, do_chain
+from collagan_dist.reproduce.run_jobs import Job, Outcome, do_chain
 from collagan_dist.types import World
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(options: Options) -> tuple[list[Run], Manifest]:
+def prepare(options: ReproduceOptions) -> tuple[list[PlannedRun], Manifest]:
     """The plan of a reproduction and its data set. Raises what is wrong with either, before anything is written."""
     plan.check(options)
     about_data = [item for item in options.sets if strict_yaml.assignment(item)[0][0] == "data"]
@@ -44,13 +44,13 @@ def prepare(options: Options) -> tuple[list[Run], Manifest]:
     for run in runs:
         check_batch(samples, run.config.schedule.batch, World(size=options.ranks or 1))
     for run in runs:
-        state.check(run, manifest.hash)
+        run_status.check(run, manifest.hash)
     for item, names in plan.not_applied(options, runs).items():
         logger.info(f"--set {item}: not for {', '.join(names)} (another task's, or the published settings of a peer)")
     return runs, manifest
 
 
-def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
+def reproduce(options: ReproduceOptions, stop: Any, ray: str | None = None) -> int:
     """Train what is missing, score it, write tables and figures of what there is; the exit code. Raises Interrupted."""
     with files.at_work(options.out, "collagan reproduce") as lock:
         runs, manifest = prepare(options)
@@ -73,14 +73,14 @@ def reproduce(options: Options, stop: Any, ray: str | None = None) -> int:
     return failed[0].code if failed else ClusterError.exit_code if missing else 0
 
 
-def write_configs(runs: list[Run]) -> None:
+def write_configs(runs: list[PlannedRun]) -> None:
     for run in runs:
         run.config_file.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(run.config_file, configuration.to_yaml(run.config))
 
 
-def is_done(run: Run, manifest: str) -> bool:
-    return state.is_trained(run) and not state.unscored(run, manifest)
+def is_done(run: PlannedRun, manifest: str) -> bool:
+    return run_status.is_trained(run) and not run_status.unscored(run, manifest)
 
 
 def default_ranks() -> int:
@@ -91,7 +91,7 @@ def default_ranks() -> int:
 
 
 def _work(
-    options: Options, runs: list[Run], manifest: Manifest, stop: Any, lock: int, ray: str | None
+    options: ReproduceOptions, runs: list[PlannedRun], manifest: Manifest, stop: Any, lock: int, ray: str | None
 ) -> list[Outcome]:
     missing = [run for run in runs if not is_done(run, manifest.hash)]
     for run in runs:
@@ -105,7 +105,7 @@ def _work(
     for chain in chains:
         for run in chain:
             logger.info(
-                f"{run.name}: {run.steps - state.steps_done(run)} of {run.steps} steps to go, on {ranks} process(es); log: {run.log}"
+                f"{run.name}: {run.steps - run_status.steps_done(run)} of {run.steps} steps to go, on {ranks} process(es); log: {run.log}"
             )
         jobs = [Job(run, options.data, manifest.hash, ranks, lock) for run in chain]
         outcomes += do_chain(jobs, stop, logger.info)
@@ -114,7 +114,7 @@ def _work(
     return outcomes
 
 
-def _on_ray(options: Options, missing: list[Run], manifest: Manifest, address: str) -> list[Outcome]:
+def _on_ray(options: ReproduceOptions, missing: list[PlannedRun], manifest: Manifest, address: str) -> list[Outcome]:
     """Chains of runs as tasks of a Ray cluster, each on one GPU where the cluster has any."""
     from collagan_dist.sweep.ray_cluster import spread
 
@@ -143,7 +143,7 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _absolute(run: Run) -> Run:
+def _absolute(run: PlannedRun) -> PlannedRun:
     from dataclasses import replace
 
     return replace(run, out=run.out.absolute())
@@ -153,7 +153,7 @@ def _shared(data: str) -> str:
     return data if "://" in data else str(Path(data).absolute())
 
 
-def about(options: Options, runs: list[Run], manifest: Manifest) -> str:
+def about(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manifest) -> str:
     """What was trained and on what was scored: a rehearsal is to be seen as one."""
     config, test = runs[0].config, manifest.samples("test")
     steps = " or ".join(f"{n:,}" for n in sorted({run.steps for run in runs}))
@@ -166,7 +166,7 @@ def about(options: Options, runs: list[Run], manifest: Manifest) -> str:
     )
 
 
-def write_tables(options: Options, results: Results, about: str) -> int:
+def write_tables(options: ReproduceOptions, results: Results, about: str) -> int:
     """tableN.json, tableN.md, claims.json and claims.md of what is scored; how many numbers wait for a run or an evaluation."""
     missing = 0
     for number in options.tables:
@@ -181,7 +181,7 @@ def write_tables(options: Options, results: Results, about: str) -> int:
     return missing
 
 
-def _figures(options: Options, runs: list[Run], stop: Any) -> list[Outcome]:
+def _figures(options: ReproduceOptions, runs: list[PlannedRun], stop: Any) -> list[Outcome]:
     from collagan_dist.reproduce.figures import draw_figure
 
     outcomes = []
@@ -194,7 +194,7 @@ def _figures(options: Options, runs: list[Run], stop: Any) -> list[Outcome]:
     return outcomes
 
 
-def _report(options: Options) -> None:
+def _report(options: ReproduceOptions) -> None:
     from collagan_dist.report import write_report
 
     write_report([options.out])

@@ -15,9 +15,9 @@ from typing import Any
 
 from collagan_dist import config as configuration
 from collagan_dist import files
-from collagan_dist.reproduce import driver, state
-from collagan_dist.reproduce.plan import PARSER, Options, Run
-from collagan_dist.reproduce.work import reason, start, start_words
+from collagan_dist.reproduce import driver, run_status
+from collagan_dist.reproduce.plan import PARSER, PlannedRun, ReproduceOptions
+from collagan_dist.reproduce.run_jobs import reason, start, start_words
 
 _SECONDS = 8.0  # of real steps behind a rate
 _ENOUGH = 12  # steps
@@ -36,14 +36,14 @@ class Rate:
 class Line:
     """A run's row. `seconds` are those that are left, None where its rate could not be measured."""
 
-    run: Run
+    run: PlannedRun
     done: int
     scored: bool
     seconds: float | None
     bytes: int | None
 
 
-def estimate(options: Options) -> list[Line]:
+def estimate(options: ReproduceOptions) -> list[Line]:
     """Every run with what it will take, by its own log or by a few real steps of its model."""
     runs, manifest = driver.prepare(options)
     ranks = options.ranks or driver.default_ranks()
@@ -51,7 +51,7 @@ def estimate(options: Options) -> list[Line]:
     with tempfile.TemporaryDirectory(prefix="collagan-") as folder:
         rates: dict[str, Rate | None] = {}
         for run in sorted(runs, key=lambda run: run.name != PARSER):  # GFC's steps need a parser
-            done = state.steps_done(run)
+            done = run_status.steps_done(run)
             rate = _rate(run.folder)
             if rate is None:
                 kind = _kind(run)
@@ -64,7 +64,7 @@ def estimate(options: Options) -> list[Line]:
                 Line(
                     run,
                     done,
-                    not state.unscored(run, manifest.hash),
+                    not run_status.unscored(run, manifest.hash),
                     None if rate is None else left / rate.images_per_s,
                     None if rate is None else rate.checkpoint * kept,
                 )
@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _kind(run: Run) -> str:
+def _kind(run: PlannedRun) -> str:
     """Runs of one kind take as long a step: those that differ in seed and holes only."""
     tree = configuration.dump(run.config)
     model = {key: value for key, value in tree["model"].items() if key not in ("concentrated", "gfc")}
@@ -96,7 +96,7 @@ def _kind(run: Run) -> str:
     return json.dumps(facts, sort_keys=True)
 
 
-def _timed(run: Run, data: str, ranks: int, folder: Path) -> Rate | None:
+def _timed(run: PlannedRun, data: str, ranks: int, folder: Path) -> Rate | None:
     """Some real steps of a run in a folder of their own, all losses on; None when they fail."""
     place = folder / "runs" / run.name
     if run.needs is not None:
@@ -143,7 +143,7 @@ def _lend(real: Path, place: Path) -> None:
         shutil.copy(real / name, place / name)
 
 
-def _endless(run: Run, folder: Path) -> configuration.Config:
+def _endless(run: PlannedRun, folder: Path) -> configuration.Config:
     tree = configuration.dump(run.config)
     tree["schedule"] |= {"steps": 10**7, "adv_from": 0}
     tree["log"] |= {"every": 1, "grid_every": 10**7}

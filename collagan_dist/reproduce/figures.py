@@ -15,11 +15,11 @@ from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.errors import CollaganError
 from collagan_dist.report import paper_tables
-from collagan_dist.reproduce import state
-from collagan_dist.reproduce.plan import FIGURES, Run
+from collagan_dist.reproduce import run_status
+from collagan_dist.reproduce.plan import FIGURES, PlannedRun
 
 if TYPE_CHECKING:
-    from collagan_dist.reproduce.shots import Shots
+    from collagan_dist.reproduce.sample_predictions import SamplePredictions
 
 NAMES = {
     "M_i": "$M_i$", "M_id": "$M_{i,d}$", "M_is": "$M_{i,s}$", "M_isd": "$M_{i,s,d}$", "M*_isd": "$M^*_{i,s,d}$",
@@ -32,24 +32,24 @@ _THREE = 3  # samples a kind of hole in Figure 5
 _KINDS = ("block", "pattern", "noise")
 _KEY = "collagan"  # of the PNG's text that says what it was drawn from
 
-Shoot = Callable[..., "Shots | None"]
+Shoot = Callable[..., "SamplePredictions | None"]
 Grid = list[list[np.ndarray | None]]  # rows of pictures; None where there is none
 
 
-def draw_figure(number: int, runs: Mapping[str, Run], data: str, out: Path) -> str | None:
+def draw_figure(number: int, runs: Mapping[str, PlannedRun], data: str, out: Path) -> str | None:
     """Write OUT/figureN.png, with empty places for what is not trained; why it is not whole, or None.
 
     A figure that was drawn from the same runs is left as it is.
     """
     used = [runs[name] for name in FIGURES[number]]
-    missing = [run.name for run in used if not state.is_trained(run)]
+    missing = [run.name for run in used if not run_status.is_trained(run)]
     note = paper_tables.sizes({NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used})
     path, key = out / f"figure{number}.png", _key(number, used, data, [*missing, *([note] if note else [])])
     if len(missing) < len(used) and _drawn_from(path) != key:
-        from collagan_dist.reproduce.shots import Shots
+        from collagan_dist.reproduce.sample_predictions import SamplePredictions
 
-        def shoot(name: str, hole: str, count: int) -> Shots | None:
-            return None if name in missing else Shots(runs[name], data, hole, count)
+        def shoot(name: str, hole: str, count: int) -> SamplePredictions | None:
+            return None if name in missing else SamplePredictions(runs[name], data, hole, count)
 
         try:
             files.write_bytes(path, _png(_FIGURES[number](shoot), key, f"Pictures of {note}." if note else ""))
@@ -58,7 +58,7 @@ def draw_figure(number: int, runs: Mapping[str, Run], data: str, out: Path) -> s
     return f"not trained: {', '.join(missing)}" if missing else None
 
 
-def _key(number: int, used: Sequence[Run], data: str, missing: Sequence[str]) -> str:
+def _key(number: int, used: Sequence[PlannedRun], data: str, missing: Sequence[str]) -> str:
     facts = [number, data, list(missing), [[run.name, run.steps, configuration.dump(run.config)] for run in used]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -173,7 +173,7 @@ def mosaic(maps_CHW: np.ndarray, gap: int = 2) -> np.ndarray:
     return np.repeat(np.round(sheet * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _all(shots: Shots | None, name: str) -> np.ndarray | None:
+def _all(shots: SamplePredictions | None, name: str) -> np.ndarray | None:
     return None if shots is None else getattr(shots, name)
 
 

@@ -46,7 +46,7 @@ _PUBLISHED: Final = (("data", "image_size"), ("hole", "fill"), ("model", "output
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """What was asked for."""
 
     config: str
@@ -61,7 +61,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training. `base` is its name without the seed's; `holes` are those of its evaluations, by whether they are blended too.
 
     `needs` is the run that must be done before it.
@@ -94,7 +94,7 @@ class Run:
         return self.folder / "evaluation" / f"{stem}.json"
 
 
-def make_plan(options: Options, samples: int) -> list[Run]:
+def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:
     """The runs that are needed, in the order of training. `samples` is the length of the training split.
 
     Raises ConfigError for keys that are not the user's to set.
@@ -111,7 +111,7 @@ def make_plan(options: Options, samples: int) -> list[Run]:
     return [run for run in runs if not (run.base == PARSER and own_parser)]
 
 
-def not_applied(options: Options, runs: Iterable[Run]) -> dict[str, list[str]]:
+def not_applied(options: ReproduceOptions, runs: Iterable[PlannedRun]) -> dict[str, list[str]]:
     """The runs that a setting does not reach: it is another task's, or the peer has a published one of its own."""
     found: dict[str, list[str]] = {}
     for run in runs:
@@ -121,15 +121,15 @@ def not_applied(options: Options, runs: Iterable[Run]) -> dict[str, list[str]]:
     return found
 
 
-def chains(runs: Iterable[Run]) -> list[list[Run]]:
+def chains(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
     """Runs that may go on at the same time, each with those behind it that wait for it."""
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[PlannedRun]] = {}
     for run in runs:
         found.setdefault(run.needs or run.name, []).append(run)
     return list(found.values())
 
 
-def check(options: Options) -> None:
+def check(options: ReproduceOptions) -> None:
     """Raises ConfigError for keys that are not the user's to set."""
     for item in options.sets:
         key = ".".join(strict_yaml.assignment(item)[0])
@@ -137,7 +137,7 @@ def check(options: Options) -> None:
             raise ConfigError(f"--set {item}: {key} is what tells the paper's runs apart; reproduce sets it itself")
 
 
-def _needed(options: Options) -> dict[str, dict[str, bool]]:
+def _needed(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
     """The holes that are evaluated of each run that is needed at all."""
     needed: dict[str, dict[str, bool]] = {}
     for table in options.tables:
@@ -152,7 +152,7 @@ def _needed(options: Options) -> dict[str, dict[str, bool]]:
     return needed
 
 
-def _run(options: Options, base: str, seed: int, samples: int, holes: dict[str, bool]) -> Run:
+def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: dict[str, bool]) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
     config = _config(options, base, options.out)
     tree = configuration.dump(config)
@@ -161,10 +161,10 @@ def _run(options: Options, base: str, seed: int, samples: int, holes: dict[str, 
     needs = PARSER if config.model.gfc.parser == _parser_folder(options.out) else None
     final = configuration.validate(tree, f"run {name}")
     assert final.schedule.steps is not None
-    return Run(name, base, final, options.out, final.schedule.steps, holes, needs)
+    return PlannedRun(name, base, final, options.out, final.schedule.steps, holes, needs)
 
 
-def _config(options: Options, base: str, out: Path) -> Config:
+def _config(options: ReproduceOptions, base: str, out: Path) -> Config:
     """CONFIG as one of the runs, at its full length."""
     model = _model(base)
     kind = {PARSER: "none", "SII": "none"}.get(base, "noise" if base.endswith("-noise") else "block")

@@ -13,8 +13,8 @@ import numpy as np
 
 from collagan_dist.errors import DataError
 from collagan_dist.reproduce.paper import Score
-from collagan_dist.reproduce.plan import Run
-from collagan_dist.reproduce.state import is_scored
+from collagan_dist.reproduce.plan import PlannedRun
+from collagan_dist.reproduce.run_status import is_scored
 from collagan_dist.reproduce.statistics import Estimate, average, combine, mean, ratio
 from collagan_dist.types import CLASSES, LANDMARKS, SCORED_CLASSES
 
@@ -22,8 +22,8 @@ from collagan_dist.types import CLASSES, LANDMARKS, SCORED_CLASSES
 class Results:
     """What is scored of a reproduction. A model is its runs, one a seed."""
 
-    def __init__(self, runs: Iterable[Run], manifest: str) -> None:
-        self._runs: dict[str, list[Run]] = {}
+    def __init__(self, runs: Iterable[PlannedRun], manifest: str) -> None:
+        self._runs: dict[str, list[PlannedRun]] = {}
         for run in runs:
             self._runs.setdefault(run.base, []).append(run)
         self._manifest = manifest
@@ -97,15 +97,15 @@ class Results:
                     return {name: (value, samples) for name, value in known.items()}
         return {}
 
-    def _scored(self, model: str, score: Score) -> list[Run]:
+    def _scored(self, model: str, score: Score) -> list[PlannedRun]:
         runs = self._runs.get(model, [])
         return [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
 
-    def _rows(self, run: Run, score: Score) -> dict[str, np.ndarray]:
+    def _rows(self, run: PlannedRun, score: Score) -> dict[str, np.ndarray]:
         return self._read(run.evaluation(score.hole, score.blended))[1]
 
 
-def _size(run: Run) -> int:
+def _size(run: PlannedRun) -> int:
     return run.config.evaluate.size or run.config.data.image_size
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import collagan_dist
 from collagan_dist import files
 from collagan_dist.errors import ClusterError, ConfigError
-from collagan_dist.reproduce import driver, state
-from collagan_dist.reproduce.plan import Options, Run
-from collagan_dist.reproduce.work import train_words
+from collagan_dist.reproduce import driver, run_status
+from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
+from collagan_dist.reproduce.run_jobs import train_words
 
 # The job behind the runs is one process; what the options ask for a run's ranks is not for it.
 _ONE_TASK = ("--nodes=1", "--ntasks=1", "--ntasks-per-node=1")
 
 
-def submit(options: Options, sbatch_options: str) -> Iterator[str]:
+def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
     """Submit what is missing and is not in the queue already; a line for people a job. Raises ConfigError, ClusterError."""
     scripts, words = _scripts(), _split(sbatch_options)
     if shutil.which("sbatch") is None:
@@ -31,7 +31,7 @@ def submit(options: Options, sbatch_options: str) -> Iterator[str]:
         driver.write_configs(runs)
         queue = Queue(options.out)
         for run in runs:
-            if state.is_trained(run):
+            if run_status.is_trained(run):
                 yield f"{run.name}: trained already"
             elif (job := queue.waiting(run.name)) is not None:
                 yield f"{run.name}: job {job} is in the queue already"
@@ -48,7 +48,7 @@ def submit(options: Options, sbatch_options: str) -> Iterator[str]:
 _LAST = "reproduce"  # the name of the job behind the runs; no model's
 
 
-def again(options: Options) -> list[str]:
+def again(options: ReproduceOptions) -> list[str]:
     """What follows `collagan reproduce` in the job that finishes."""
     words = [
         options.config,
@@ -99,7 +99,7 @@ class Queue:
         subprocess.run(["scancel", job], capture_output=True)
 
 
-def _submit_run(options: Options, run: Run, queue: Queue, scripts: Path, words: Sequence[str]) -> str:
+def _submit_run(options: ReproduceOptions, run: PlannedRun, queue: Queue, scripts: Path, words: Sequence[str]) -> str:
     """A job that trains a run, behind the one that it needs where that is not done."""
     first = queue.waiting(run.needs) if run.needs is not None else None
     after = [f"--dependency=afterok:{first}", "--kill-on-invalid-dep=yes"] if first is not None else []

@@ -11,7 +11,7 @@ import numpy as np
 from collagan_dist.config import Config, validate
 from collagan_dist.inference.score import settings
 from collagan_dist.reproduce import paper
-from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.tasks.segmentation import Segmentation
 from collagan_dist.types import CLASSES, LANDMARKS, POSITIONS, SCORED_CLASSES
 
@@ -20,13 +20,13 @@ STEPS = 3
 Rows = dict[str, np.ndarray]
 
 
-def run_of(out: Path, base: str, seed: int = 0, **changes: Any) -> Run:
+def run_of(out: Path, base: str, seed: int = 0, **changes: Any) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
     tree: dict[str, Any] = {"schedule": {"steps": STEPS}, "seed": seed, **changes}
-    return Run(name, base, validate(tree, "test"), out, STEPS)
+    return PlannedRun(name, base, validate(tree, "test"), out, STEPS)
 
 
-def write(run: Run, hole: str, blended: bool, metrics: dict[str, Any], rows: Rows) -> None:
+def write(run: PlannedRun, hole: str, blended: bool, metrics: dict[str, Any], rows: Rows) -> None:
     """One evaluation of a run."""
     path = run.evaluation(hole, blended)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,9 @@ def write(run: Run, hole: str, blended: bool, metrics: dict[str, Any], rows: Row
     np.savez(path.with_suffix(".npz"), **rows)
 
 
-def write_quality(run: Run, hole: str, ssim: np.ndarray, psnr: np.ndarray, ids: np.ndarray | None = None) -> None:
+def write_quality(
+    run: PlannedRun, hole: str, ssim: np.ndarray, psnr: np.ndarray, ids: np.ndarray | None = None
+) -> None:
     """Table 1's numbers at a position, the same blended and not."""
     rows = {"ids": np.arange(len(psnr)) if ids is None else ids, "psnr": psnr, "ssim": ssim}
     metrics = {"psnr": psnr.mean(), "ssim": ssim.mean(), "hole_size": [40.0, 48.0]}
@@ -44,7 +46,7 @@ def write_quality(run: Run, hole: str, ssim: np.ndarray, psnr: np.ndarray, ids: 
         write(run, hole, blended, metrics, rows)
 
 
-def write_points(run: Run, errors_N5: np.ndarray, ids: np.ndarray | None = None) -> None:
+def write_points(run: PlannedRun, errors_N5: np.ndarray, ids: np.ndarray | None = None) -> None:
     """Table 3's numbers."""
     means = dict(zip(LANDMARKS, errors_N5.mean(0).tolist(), strict=True))
     spread = errors_N5.std(axis=0, ddof=1) / np.sqrt(len(errors_N5))
@@ -55,7 +57,7 @@ def write_points(run: Run, errors_N5: np.ndarray, ids: np.ndarray | None = None)
     write(run, "block", False, metrics, rows)
 
 
-def write_dice(run: Run, counts_NC3: np.ndarray) -> None:
+def write_dice(run: PlannedRun, counts_NC3: np.ndarray) -> None:
     """Table 2's numbers, summarised by the task itself."""
     values, errors = Segmentation(Config()).summarize({"dice": counts_NC3, "dice_hole": counts_NC3})
     rows = {"ids": np.arange(len(counts_NC3)), "dice": counts_NC3}
@@ -69,7 +71,7 @@ def random_counts(generator: np.random.Generator, samples: int, quality: float) 
     return np.stack([both, true, true], axis=-1)
 
 
-def as_printed(out: Path, samples: int = 40) -> list[Run]:
+def as_printed(out: Path, samples: int = 40) -> list[PlannedRun]:
     """Every model of Table 1, scored as the paper prints it, with the same noise on all."""
     generator = np.random.default_rng(1)
     noise = generator.normal(0, 1, samples)

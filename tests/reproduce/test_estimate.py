@@ -10,14 +10,14 @@ import pytest
 from collagan_dist.commands.tables import plan_table
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce import estimate
-from collagan_dist.reproduce.plan import Options
+from collagan_dist.reproduce.plan import ReproduceOptions
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.reproduce.small import write_small
 
 
-def options(config: Path, shards: Manifest, out: Path) -> Options:
-    return Options(str(config), str(shards.folder), out, (3,), (), scale=0.01, ranks=1)
+def options(config: Path, shards: Manifest, out: Path) -> ReproduceOptions:
+    return ReproduceOptions(str(config), str(shards.folder), out, (3,), (), scale=0.01, ranks=1)
 
 
 def test_a_few_steps_of_each_model(

@@ -14,8 +14,8 @@ from collagan_dist.config import Search
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce import figures
 from collagan_dist.reproduce.figures import draw_figure, mosaic
-from collagan_dist.reproduce.plan import FIGURES, Run
-from collagan_dist.reproduce.shots import Shots
+from collagan_dist.reproduce.plan import FIGURES, PlannedRun
+from collagan_dist.reproduce.sample_predictions import SamplePredictions
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.training.small import small
@@ -24,16 +24,16 @@ STEPS = 2
 
 
 @pytest.fixture(scope="module")
-def trained(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> PlannedRun:
     out = tmp_path_factory.mktemp("figures")
     config = small(shards.folder, schedule__steps=STEPS, optim__ema=0.0)  # type: ignore[arg-type]
-    run = Run("M*_isd", "M*_isd", config, out, STEPS)
+    run = PlannedRun("M*_isd", "M*_isd", config, out, STEPS)
     train(config, run.folder, World())
     return run
 
 
 @pytest.fixture
-def runs(trained: Run, tmp_path: Path) -> dict[str, Run]:
+def runs(trained: PlannedRun, tmp_path: Path) -> dict[str, PlannedRun]:
     """Every model of the figures but GFC, which is not trained; all are the same network."""
     names = {name for names in FIGURES.values() for name in names}
     found = {name: replace(trained, name=name, base=name, out=tmp_path) for name in names}
@@ -44,7 +44,7 @@ def runs(trained: Run, tmp_path: Path) -> dict[str, Run]:
 
 
 @pytest.mark.parametrize("number", [1, 3, 4, 6])
-def test_a_figure_is_drawn_once(number: int, runs: dict[str, Run], shards: Manifest, tmp_path: Path) -> None:
+def test_a_figure_is_drawn_once(number: int, runs: dict[str, PlannedRun], shards: Manifest, tmp_path: Path) -> None:
     path = tmp_path / f"figure{number}.png"
     assert draw_figure(number, runs, str(shards.folder), tmp_path) is None
     with Image.open(path) as image:
@@ -56,19 +56,19 @@ def test_a_figure_is_drawn_once(number: int, runs: dict[str, Run], shards: Manif
 
 
 def test_figure_5_has_six_rows_and_nine_columns(
-    runs: dict[str, Run], shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: dict[str, PlannedRun], shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last row is empty where nothing is trained; the noise columns come from the noise models."""
     seen: list[tuple[str, str, int]] = []
     grids: list[figures.Grid] = []
     layout = figures._layout
 
-    class Noted(Shots):
-        def __init__(self, run: Run, data: str, hole: str, count: int) -> None:
+    class Noted(SamplePredictions):
+        def __init__(self, run: PlannedRun, data: str, hole: str, count: int) -> None:
             seen.append((run.name, hole, count))
             super().__init__(run, data, hole, count)
 
-    monkeypatch.setattr("collagan_dist.reproduce.shots.Shots", Noted)
+    monkeypatch.setattr("collagan_dist.reproduce.sample_predictions.SamplePredictions", Noted)
     monkeypatch.setattr(figures, "_layout", lambda rows, **more: grids.append(rows) or layout(rows, **more))
     assert draw_figure(5, runs, str(shards.folder), tmp_path) == "not trained: GFC"
     assert (tmp_path / "figure5.png").exists()
@@ -81,7 +81,7 @@ def test_figure_5_has_six_rows_and_nine_columns(
     }  # fmt: skip
 
 
-def test_pictures_of_another_size_are_said_to_be(runs: dict[str, Run], shards: Manifest, tmp_path: Path) -> None:
+def test_pictures_of_another_size_are_said_to_be(runs: dict[str, PlannedRun], shards: Manifest, tmp_path: Path) -> None:
     path = tmp_path / "figure5.png"
     draw_figure(5, runs, str(shards.folder), tmp_path)
     with Image.open(path) as image:
@@ -97,14 +97,14 @@ def test_pictures_of_another_size_are_said_to_be(runs: dict[str, Run], shards: M
         )
 
 
-def test_nothing_trained_is_no_figure(trained: Run, shards: Manifest, tmp_path: Path) -> None:
+def test_nothing_trained_is_no_figure(trained: PlannedRun, shards: Manifest, tmp_path: Path) -> None:
     nothing = {name: replace(trained, name=name, out=tmp_path) for name in FIGURES[6]}
     assert draw_figure(6, nothing, str(shards.folder), tmp_path) == "not trained: M_isd, M_i"
     assert not (tmp_path / "figure6.png").exists()
 
 
-def test_what_the_pictures_are(trained: Run, shards: Manifest) -> None:
-    shots = Shots(trained, str(shards.folder), "block", 4)
+def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
+    shots = SamplePredictions(trained, str(shards.folder), "block", 4)
     hole = shots._batch.hole_B1HW[:, 0].numpy()[..., None]
     assert shots.original.shape == (4, 32, 32, 3) and (shots.masked == shots.original).all(-1)[~hole[..., 0]].all()
     assert np.array_equal(shots.composite, np.where(hole, shots.raw, shots.masked))
@@ -113,20 +113,20 @@ def test_what_the_pictures_are(trained: Run, shards: Manifest) -> None:
     assert (shots.overlay != shots.composite).mean() > 0.5
 
 
-def test_pictures_are_made_as_the_tables_are_scored(trained: Run, shards: Manifest) -> None:
+def test_pictures_are_made_as_the_tables_are_scored(trained: PlannedRun, shards: Manifest) -> None:
     """How a model is looked at may change after its training: its config.yaml tells of then, the plan of now."""
     evaluate = trained.config.evaluate.model_copy(
         update={"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
     )
     now = replace(trained, config=trained.config.model_copy(update={"evaluate": evaluate}))
-    assert Shots(now, str(shards.folder), "block", 2)._setup.config.evaluate == evaluate
-    former, noisy = (Shots(run, str(shards.folder), "block", 2).raw for run in (trained, now))
+    assert SamplePredictions(now, str(shards.folder), "block", 2)._setup.config.evaluate == evaluate
+    former, noisy = (SamplePredictions(run, str(shards.folder), "block", 2).raw for run in (trained, now))
     assert not np.array_equal(former, noisy)
 
 
-def test_features_are_those_before_the_output_layer(trained: Run, shards: Manifest) -> None:
+def test_features_are_those_before_the_output_layer(trained: PlannedRun, shards: Manifest) -> None:
     """With the skip's half put back, the output layer makes G's output of them."""
-    shots = Shots(trained, str(shards.folder), "block", 2)
+    shots = SamplePredictions(trained, str(shards.folder), "block", 2)
     found = shots.features(1)
     assert found.maps_CHW.shape == (4, 16, 16) and found.maps_CHW.min() >= 0
     generator, batch = shots._predictor.generator, shots._batch

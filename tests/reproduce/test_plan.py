@@ -11,14 +11,14 @@ from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.reproduce.driver import about, prepare
-from collagan_dist.reproduce.plan import Options, Run, chains, make_plan, not_applied
+from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions, chains, make_plan, not_applied
 from collagan_dist.types import POSITIONS
 
 CELEBA = 162_770
 
 
-def plan(**changes: object) -> dict[str, Run]:
-    options = Options(**{"config": "stable", "data": "packed", "out": Path("out"), **changes})  # type: ignore[arg-type]
+def plan(**changes: object) -> dict[str, PlannedRun]:
+    options = ReproduceOptions(**{"config": "stable", "data": "packed", "out": Path("out"), **changes})  # type: ignore[arg-type]
     return {run.name: run for run in make_plan(options, CELEBA)}
 
 
@@ -112,7 +112,7 @@ def test_peers_keep_what_is_published_of_them() -> None:
         "schedule.batch=32",
         "evaluate.search.steps=7",
     )
-    options = Options("stable", "packed", Path("out"), (1,), (), sets=sets)
+    options = ReproduceOptions("stable", "packed", Path("out"), (1,), (), sets=sets)
     runs, former = plan(tables=(1,), figures=(), sets=sets), plan(tables=(1,), figures=())
     ours = runs["M_i"].config
     assert (ours.loss.adv, ours.optim.generator.lr, ours.model.output_bias) == ("minmax", 1e-3, "mean")
@@ -159,9 +159,9 @@ def test_the_data_sets_own_settings_count_from_the_first_look(shards: Manifest, 
         return find(data, cache)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("collagan_dist.reproduce.driver.places.find", noted)
+        patch.setattr("collagan_dist.reproduce.driver.remote.find", noted)
         sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2", "schedule.batch=4")
-        prepare(Options("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
+        prepare(ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
     assert [cache.folder for cache in seen] == [str(tmp_path)]
 
 
@@ -179,12 +179,12 @@ def test_what_can_never_start_is_refused_at_once(
 ) -> None:
     given = {"config": "stable", "tables": (3,), "figures": (), "sets": ("schedule.batch=4",), **options}
     with pytest.raises(error, match=message):
-        prepare(Options(data=str(shards.folder), out=tmp_path / "out", **given))
+        prepare(ReproduceOptions(data=str(shards.folder), out=tmp_path / "out", **given))
 
 
 def test_what_was_done_is_told(shards: Manifest, tmp_path: Path) -> None:
     sets = ("schedule.steps=40", "schedule.batch=4", "data.image_size=32", "evaluate.samples=5")
-    options = Options("stable", str(shards.folder), tmp_path / "out", (3,), (), scale=0.1, sets=sets)
+    options = ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), scale=0.1, sets=sets)
     told = about(options, *prepare(options))
     assert told.startswith(
         "stable at scale 0.1: 4 steps of 4, 32x32 pixels, trained on 48 and scored on 5 samples of packed"

@@ -18,8 +18,8 @@ from collagan_dist import files
 from collagan_dist.config import Config, load_config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
-from collagan_dist.reproduce import state, work
-from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce import run_jobs, run_status
+from collagan_dist.reproduce.plan import PlannedRun
 from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
 
 
@@ -103,12 +103,12 @@ def test_a_rehearsal_is_not_continued_in_full(undisturbed: Path, tmp_path: Path)
     """A longer run learns otherwise from its first step: a part of a rehearsal is no part of it."""
     config = load_config(str(undisturbed / "runs/M_d/config.yaml"))
     manifest = json.loads((undisturbed / "runs/M_d/data.json").read_text())["manifest"]
-    state.check(Run("M_d", "M_d", config, undisturbed, 3), manifest)
+    run_status.check(PlannedRun("M_d", "M_d", config, undisturbed, 3), manifest)
     for change in ({"steps": 300}, {"adv_from": 100}):
         other = config.model_copy(update={"schedule": config.schedule.model_copy(update=change)})
-        run = Run("M_d", "M_d", other, undisturbed, other.schedule.steps or 0)
+        run = PlannedRun("M_d", "M_d", other, undisturbed, other.schedule.steps or 0)
         with pytest.raises(CheckpointError, match=rf"schedule.{next(iter(change))}: \d+ -> \d00(.|\n)*another --out"):
-            state.check(run, manifest)
+            run_status.check(run, manifest)
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(shards: Manifest, tmp_path: Path) -> None:
@@ -135,20 +135,20 @@ def test_a_damaged_last_checkpoint_is_trained_again(undisturbed: Path, shards: M
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     scored = (folder / "evaluation/test-block.json").read_bytes()
     (folder / "evaluation/test-block.json").unlink()
-    run = Run("M_d", "M_d", load_config(str(folder / "config.yaml")), tmp_path, 3, {"block": False})
+    run = PlannedRun("M_d", "M_d", load_config(str(folder / "config.yaml")), tmp_path, 3, {"block": False})
     said: list[str] = []
-    outcome = work.do_run(work.Job(run, str(shards.folder), shards.hash, 1), False, said.append)
-    assert outcome == work.Outcome("M_d") and any("its last checkpoint is damaged" in line for line in said)
+    outcome = run_jobs.do_run(run_jobs.Job(run, str(shards.folder), shards.hash, 1), False, said.append)
+    assert outcome == run_jobs.Outcome("M_d") and any("its last checkpoint is damaged" in line for line in said)
     assert (folder / "evaluation/test-block.json").read_bytes() == scored and weights.read_bytes() == whole
 
 
 def test_a_failure_is_told_by_what_was_written_this_time(tmp_path: Path) -> None:
     """An older message in the log, which is appended to, is not this failure's."""
-    run = Run("M_d", "M_d", Config(), tmp_path, 3)
+    run = PlannedRun("M_d", "M_d", Config(), tmp_path, 3)
     run.log.parent.mkdir()
     run.log.write_text("collagan train: the disk is full\n")
     code = "import sys; print('no such device'); sys.exit(1)"
-    ended = work._call(work.Job(run, "", "", 1), [sys.executable, "-c", code], False, lambda line: None)
+    ended = run_jobs._call(run_jobs.Job(run, "", "", 1), [sys.executable, "-c", code], False, lambda line: None)
     failed = ended.failure(run)
     assert failed.reason == f"exit code 1; no such device (log: {run.log})" and failed.code == 4
     assert run.log.read_text().startswith("collagan train: the disk is full\n")
@@ -158,14 +158,14 @@ def test_exit_codes_are_the_contracts() -> None:
     """A rank's own where a launcher tells it (torchrun ends with 1); else that of the cluster."""
     torchrun = "Root Cause (first observed failure):\n  rank      : 1 (local_rank: 1)\n  exitcode  : {} (pid: 77)\n"
     cases = [("", 3, 3), (torchrun.format(6), 1, 6), (torchrun.format(-9), 1, 4), ("", -9, 4), ("", 1, 4), ("", 75, 4)]
-    assert [work.contract_code(text, code) for text, code, _ in cases] == [expected for *_, expected in cases]
+    assert [run_jobs.contract_code(text, code) for text, code, _ in cases] == [expected for *_, expected in cases]
 
 
 def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder is busy as long as a reproduction, or a child that it left behind, is at work there."""
     monkeypatch.setattr(files, "_AT_WORK", 0.2)
     with files.at_work(tmp_path / "out", "collagan reproduce") as held:
-        child = work.start(["sleep", "100"], subprocess.DEVNULL, held)
+        child = run_jobs.start(["sleep", "100"], subprocess.DEVNULL, held)
         with (
             pytest.raises(ConfigError, match="is at work there"),
             files.at_work(tmp_path / "out", "collagan reproduce"),
@@ -181,7 +181,7 @@ def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_child_ends_with_its_parent() -> None:
     """However the parent dies: its training is asked to save and end."""
-    code = "from collagan_dist.reproduce.work import start; import os, time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
+    code = "from collagan_dist.reproduce.run_jobs import start; import os, time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = Path("/proc") / parent.stdout.readline().strip() / "cmdline"

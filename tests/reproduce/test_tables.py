@@ -12,7 +12,7 @@ from scipy import stats
 
 from collagan_dist.report.paper_tables import is_significant
 from collagan_dist.reproduce import claims, paper, tables
-from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.results import Results
 from collagan_dist.types import CLASSES
 from tests.reproduce.scored import (
@@ -28,15 +28,15 @@ from tests.reproduce.scored import (
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def printed(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
     return as_printed(tmp_path_factory.mktemp("printed"))
 
 
-def tried(runs: list[Run], table: int) -> dict[str, dict[str, Any]]:
+def tried(runs: list[PlannedRun], table: int) -> dict[str, dict[str, Any]]:
     return {one["claim"]: one for one in claims.try_claims(Results(runs, MANIFEST), (table,))}
 
 
-def test_table1_has_the_contracts_shape(printed: list[Run]) -> None:
+def test_table1_has_the_contracts_shape(printed: list[PlannedRun]) -> None:
     table = tables.make_table(1, Results(printed, MANIFEST))
     assert table["rows"] == list(paper.rows(1)) and table["columns"] == ["O1", "O2", "O3", "O4", "O5", "O6"]
     assert set(table["cells"]) == set(table["rows"])
@@ -81,7 +81,7 @@ def test_table2_is_the_tasks_own_dice(tmp_path: Path) -> None:
             assert estimate.se == pytest.approx(row[column]["se"])
 
 
-def test_trivial_baselines_stand_beside_the_rows(printed: list[Run], tmp_path: Path) -> None:
+def test_trivial_baselines_stand_beside_the_rows(printed: list[PlannedRun], tmp_path: Path) -> None:
     """Those of the runs that share a picture size, on as many samples as they were computed on."""
     assert "baselines" not in tables.make_table(1, Results(printed, MANIFEST))
     runs = [run_of(tmp_path, "SII", data={"image_size": 64}), run_of(tmp_path, "M_i"), run_of(tmp_path, "M_id")]
@@ -92,7 +92,7 @@ def test_trivial_baselines_stand_beside_the_rows(printed: list[Run], tmp_path: P
     assert table["baselines"] == {"biharmonic": {"O2": {"ssim": pytest.approx(88), "psnr": 25.0, "samples": 4}}}
 
 
-def test_rows_scored_at_another_size_are_noted(printed: list[Run], tmp_path: Path) -> None:
+def test_rows_scored_at_another_size_are_noted(printed: list[PlannedRun], tmp_path: Path) -> None:
     """By what each run is scored at: evaluate.size where it is given."""
     model = {"name": "sii", "tasks": ["inpainting"], "concentrated": False, "output_bias": "zero"}
     sizes = {"SII": {"model": model, "data": {"image_size": 32}, "evaluate": {"size": 64}}}
@@ -137,7 +137,7 @@ def test_an_evaluation_of_another_step_set_or_way_does_not_count(tmp_path: Path)
     run = run_of(tmp_path, "M_d")
     write_points(run, np.ones((4, 5)))
     other_way = run_of(tmp_path, "M_d", evaluate={"readout": "argmax"})
-    longer = Run(run.name, run.base, run.config, run.out, 4)
+    longer = PlannedRun(run.name, run.base, run.config, run.out, 4)
     score = paper.score(3, "nose")
     assert Results([run], MANIFEST).values("M_d", score) == [1.0]
     assert not Results([run], "another").values("M_d", score)
@@ -145,7 +145,7 @@ def test_an_evaluation_of_another_step_set_or_way_does_not_count(tmp_path: Path)
     assert not Results([longer], MANIFEST).values("M_d", score)
 
 
-def test_the_papers_numbers_hold_all_claims_on_table_1(printed: list[Run]) -> None:
+def test_the_papers_numbers_hold_all_claims_on_table_1(printed: list[PlannedRun]) -> None:
     found = tried(printed, 1)
     assert len(found) == 25
     assert {claim["verdict"] for claim in found.values()} == {"holds"}, [

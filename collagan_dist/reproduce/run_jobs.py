@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted, NumericError
-from collagan_dist.reproduce import state
-from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce import run_status
+from collagan_dist.reproduce.plan import PlannedRun
 
 _POLL = 0.2  # seconds between looks at a child and its log
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 class Job:
     """A run with what its commands need to know."""
 
-    run: Run
+    run: PlannedRun
     data: str
     manifest: str
     ranks: int
@@ -56,7 +56,7 @@ class Ended:
     code: int
     text: str
 
-    def failure(self, run: Run) -> Outcome:
+    def failure(self, run: PlannedRun) -> Outcome:
         return Outcome(run.name, reason(self.text, self.code, run.log), contract_code(self.text, self.code))
 
 
@@ -74,12 +74,12 @@ def do_chain(jobs: Sequence[Job], stop: Any = False, say: Say = print) -> list[O
 def do_run(job: Job, stop: Any, say: Say) -> Outcome:
     """Train what is left of a run, then score what is not scored."""
     run = job.run
-    failed = None if state.is_trained(run) else _learn(job, stop, say)
+    failed = None if run_status.is_trained(run) else _learn(job, stop, say)
     failed = failed or _score(job, stop, say)
-    if failed is None and state.scored_before(run, job.manifest):
+    if failed is None and run_status.scored_before(run, job.manifest):
         say(f"{run.name}: its last checkpoint is damaged, the one before it was scored; training the rest again")
         failed = _learn(job, stop, say) or _score(job, stop, say)
-    if failed is None and state.unscored(run, job.manifest):
+    if failed is None and run_status.unscored(run, job.manifest):
         return Outcome(run.name, f"its evaluation is not of step {run.steps}; see {run.log}", CheckpointError.exit_code)
     return failed or Outcome(run.name)
 
@@ -88,15 +88,15 @@ def _learn(job: Job, stop: Any, say: Say) -> Outcome | None:
     """Train to the last step; what failed, or None. Raises Interrupted when the training ends early without an error."""
     run = job.run
     ended = _call(job, _train(job), stop, say)
-    if ended.code in (0, Interrupted.exit_code) and not state.is_trained(run):
-        raise Interrupted(f"{run.name} was stopped at step {state.steps_done(run)} of {run.steps}, which is saved")
-    return None if state.is_trained(run) else ended.failure(run)
+    if ended.code in (0, Interrupted.exit_code) and not run_status.is_trained(run):
+        raise Interrupted(f"{run.name} was stopped at step {run_status.steps_done(run)} of {run.steps}, which is saved")
+    return None if run_status.is_trained(run) else ended.failure(run)
 
 
 def _score(job: Job, stop: Any, say: Say) -> Outcome | None:
     """Score what is not scored; what failed, or None."""
     run = job.run
-    for both, holes in state.unscored(run, job.manifest).items():
+    for both, holes in run_status.unscored(run, job.manifest).items():
         say(f"{run.name}: scoring {', '.join(holes)}{', blended and not' if both else ''}")
         ended = _call(job, _evaluate(job, holes, both), stop, lambda line: None)  # its tables are in the log
         if ended.code:
@@ -104,7 +104,7 @@ def _score(job: Job, stop: Any, say: Say) -> Outcome | None:
     return None
 
 
-def train_words(run: Run, data: str) -> list[str]:
+def train_words(run: PlannedRun, data: str) -> list[str]:
     """What follows `collagan train`."""
     return [str(run.config_file), "--data", data, "--run", str(run.folder)]
 
@@ -120,7 +120,7 @@ def _train(job: Job) -> list[str]:
 
 
 def _evaluate(job: Job, holes: Sequence[str], both: bool) -> list[str]:
-    sets = [word for item in state.other_settings(job.run) for word in ("--set", item)]
+    sets = [word for item in run_status.other_settings(job.run) for word in ("--set", item)]
     blend = "both" if both else "none"
     options = ["--data", job.data, "--split", "test", "--hole", ",".join(holes), "--blend", blend, *sets]
     return [*start_words(job.ranks), "evaluate", str(job.run.folder), *options]
@@ -144,7 +144,7 @@ def _call(job: Job, command: Sequence[str], stop: Any, say: Say) -> Ended:
             _end(child)
         if stop:  # what launchers have to say of that is in the log
             raise Interrupted(
-                f"stopped during {job.run.name}, which is saved at step {state.steps_done(job.run)} of {job.run.steps}"
+                f"stopped during {job.run.name}, which is saved at step {run_status.steps_done(job.run)} of {job.run.steps}"
             )
         _echo(job.run.name, seen, say)
         seen.seek(begin)

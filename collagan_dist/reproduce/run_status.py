@@ -8,20 +8,20 @@ from typing import Any
 
 from collagan_dist import config as configuration
 from collagan_dist.errors import CheckpointError
-from collagan_dist.reproduce.plan import Run
+from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.runs.checkpoint_state import identity_then, migrated
 
 
-def steps_done(run: Run) -> int:
+def steps_done(run: PlannedRun) -> int:
     """The step of the newest checkpoint, 0 without one."""
     return max((step for step, _ in _checkpoints(run)), default=0)
 
 
-def is_trained(run: Run) -> bool:
+def is_trained(run: PlannedRun) -> bool:
     return steps_done(run) == run.steps
 
 
-def check(run: Run, manifest: str) -> None:
+def check(run: PlannedRun, manifest: str) -> None:
     """Raises CheckpointError when the run folder holds the training of another configuration, or one of another length.
 
     A training is free to grow longer; a reproduction is not, for when losses join, stages begin and learning rates fall hangs on its length.
@@ -39,7 +39,7 @@ def check(run: Run, manifest: str) -> None:
         return
 
 
-def _identity(run: Run, manifest: str) -> dict[str, Any]:
+def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
     if run.config.model.name != "gfc":
         return configuration.identity(run.config, manifest)
     from collagan_dist.runs.run_folder import identity  # which reads the parser's weights
@@ -52,7 +52,7 @@ def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     return identity | {"schedule": {key: tree["schedule"][key] for key in ("batch", "steps", "adv_from")}}
 
 
-def is_scored(run: Run, hole: str, blended: bool, manifest: str) -> bool:
+def is_scored(run: PlannedRun, hole: str, blended: bool, manifest: str) -> bool:
     """Whether the evaluation is that of the run's last step, on these shards, by the present settings."""
     from collagan_dist.inference.score import settings
 
@@ -61,7 +61,7 @@ def is_scored(run: Run, hole: str, blended: bool, manifest: str) -> bool:
     return all(metrics.get(key) == value for key, value in about.items())
 
 
-def unscored(run: Run, manifest: str) -> dict[bool, list[str]]:
+def unscored(run: PlannedRun, manifest: str) -> dict[bool, list[str]]:
     """The holes whose evaluations are missing, by whether blended ones are needed too."""
     found: dict[bool, list[str]] = {}
     for hole, both in run.holes.items():
@@ -70,14 +70,14 @@ def unscored(run: Run, manifest: str) -> dict[bool, list[str]]:
     return found
 
 
-def scored_before(run: Run, manifest: str) -> bool:
+def scored_before(run: PlannedRun, manifest: str) -> bool:
     """Whether an evaluation is of an earlier step than the last: right after scoring, the last checkpoint is damaged."""
     holes = [(hole, blended) for blended, found in unscored(run, manifest).items() for hole in found]
     steps = [_json(run.evaluation(hole, blended)).get("step") for hole, blended in holes]
     return any(isinstance(step, int) and step < run.steps for step in steps)
 
 
-def other_settings(run: Run) -> list[str]:
+def other_settings(run: PlannedRun) -> list[str]:
     """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
     from collagan_dist.inference.score import settings
     from collagan_dist.runs.run_folder import read_config
@@ -95,7 +95,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _checkpoints(run: Run) -> list[tuple[int, Path]]:
+def _checkpoints(run: PlannedRun) -> list[tuple[int, Path]]:
     """(step, folder) of the committed checkpoints."""
     folder = run.folder / "checkpoints"
     found = folder.glob("step-*") if folder.is_dir() else ()

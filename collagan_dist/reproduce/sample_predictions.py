@@ -12,8 +12,8 @@ from collagan_dist.inference.complete import OVERLAY
 from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.models.predictor import Predictor, generator_input
 from collagan_dist.models.registry import load_predictor
-from collagan_dist.reproduce.plan import Run
-from collagan_dist.reproduce.state import other_settings
+from collagan_dist.reproduce.plan import PlannedRun
+from collagan_dist.reproduce.run_status import other_settings
 from collagan_dist.runs.run_folder import read_config
 from collagan_dist.setup import Setup, build, open_shards
 from collagan_dist.tasks.inpainting import composite, to_bytes
@@ -33,10 +33,10 @@ class Features:
     outside: float
 
 
-class Shots:
+class SamplePredictions:
     """A run's view of the first `count` test samples with holes of a kind; (N, H, W, 3) uint8 pictures, N <= count."""
 
-    def __init__(self, run: Run, data: str, hole: str, count: int) -> None:
+    def __init__(self, run: PlannedRun, data: str, hole: str, count: int) -> None:
         self._run, self._data, self._hole, self._count = run, data, hole, count
 
     @property

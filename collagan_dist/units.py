@@ -1,0 +1,20 @@
+"""How lengths of time and numbers of bytes are written for people: the same on the terminal and in reports."""
+
+from __future__ import annotations
+
+
+def format_duration(seconds: float) -> str:
+    """Return "13.5 min": three digits of the largest unit that fits."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def format_bytes(count: float) -> str:
+    """Return "1.2 MB", in powers of 1000 as disks and networks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
