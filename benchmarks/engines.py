@@ -20,7 +20,7 @@ from benchmarks import save
 from collagan_dist.config import Config, validate
 from collagan_dist.distributed.engine import build_engine
 from collagan_dist.distributed.group import Group
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import Batch
@@ -51,7 +51,7 @@ def main() -> None:
 
 def rank(out: str) -> None:
     """One rank: builds all engines, then times rounds of each in turn."""
-    world, device = detect(), torch.device("cpu")
+    world, device = detect_world(), torch.device("cpu")
     torch.set_num_threads(1)
     group, steps = Group(world, device), {}
     for name, (engine, stage) in ENGINES.items():
@@ -62,14 +62,14 @@ def rank(out: str) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS + 1):
         for name, step in steps.items():
-            group.gather(None)
+            group.all_gather(None)
             began = time.perf_counter()
             for _ in range(STEPS):
                 step(batch, 1)
-            group.gather(None)
+            group.all_gather(None)
             if number:  # the first round warms up
                 seconds[name].append(time.perf_counter() - began)
-    if world.is_main:
+    if world.is_rank0:
         lines = ("\t".join([name, *map(str, values)]) for name, values in seconds.items())
         Path(out).write_text("\n".join(lines) + "\n")
     group.close()

@@ -44,7 +44,7 @@ class Setup:
 
     @property
     def threads(self) -> int:
-        return devices.share_of_cores(self.world, self.config.data.threads)
+        return devices.thread_count(self.world, self.config.data.threads)
 
     def split(self, name: str) -> Split:
         split = Split(self.manifest, name)
@@ -98,7 +98,7 @@ def build(config: Config, world: World, manifest: Manifest) -> Setup:
     What failed before, on one rank alone, leaves the others waiting for it: at most runtime.rendezvous_timeout.
     """
     device = devices.pick_device(world)
-    devices.configure(devices.share_of_cores(world, config.runtime.threads), config.deterministic)
+    devices.configure_torch(devices.thread_count(world, config.runtime.threads), config.deterministic)
     group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
     try:
         preflight(group, config, manifest.hash)

@@ -112,7 +112,7 @@ class World:
     launcher: str = "alone"
 
     @property
-    def is_main(self) -> bool:
+    def is_rank0(self) -> bool:
         return self.rank == 0
 
 

@@ -19,18 +19,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from collagan_dist.distributed.world import detect
+    from collagan_dist.distributed.world import detect_world
     from collagan_dist.doctor import examine
     from collagan_dist.errors import ClusterError
 
-    world = detect()
+    world = detect_world()
     report = examine(world, args.data, args.net)
-    if world.is_main or not report.met:
+    if world.is_rank0 or not report.met:
         if args.json:
             print(json.dumps(report.as_dict()), flush=True)
         else:
             # Ranks that did not meet each say what they know; what all could say, rank 0 does.
-            for finding in report.findings if world.is_main else report.failures:
+            for finding in report.findings if world.is_rank0 else report.failures:
                 mend = f"; {finding.mend}" if finding.mend else ""
                 print(f"{finding.state:8} {finding.check:19} {finding.text}{mend}", flush=True)
     return 0 if report.sound else ClusterError.exit_code

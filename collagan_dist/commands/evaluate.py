@@ -34,12 +34,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.distributed.world import detect
+    from collagan_dist.distributed.world import detect_world
     from collagan_dist.inference.score import score
 
-    world = detect()
+    world = detect_world()
     results = score(Path(args.model), world, args.data, args.split, args.hole, _BLENDS[args.blend], args.set)
-    if world.is_main:
+    if world.is_rank0:
         from collagan_dist.commands.tables import metrics_table
 
         for metrics, path in results:

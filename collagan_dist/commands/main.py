@@ -91,9 +91,9 @@ def report_error(command: str, error: CollaganError) -> int:
 
     75 means "run me again"; launchers do not carry a rank's code reliably, so under one an interruption is a 0.
     """
-    from collagan_dist.distributed.world import detect
+    from collagan_dist.distributed.world import detect_world
 
-    world = detect()
-    if world.is_main or not error.shared:
+    world = detect_world()
+    if world.is_rank0 or not error.shared:
         logger.error(f"collagan {command}: {error}")
     return 0 if error.exit_code == 75 and world.launcher != "alone" else error.exit_code

@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.distributed.stop_request import StopRequest
-    from collagan_dist.distributed.world import job
+    from collagan_dist.distributed.world import job_id
     from collagan_dist.sweep.prepare import Options, prepare
     from collagan_dist.sweep.tuner import Takes
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.dry_run:
         _dry_run(prepare(options))
         return None
-    with StopRequest(by_launcher=bool(job())) as stop:
+    with StopRequest(by_launcher=bool(job_id())) as stop:
         from collagan_dist.commands.sweep_screen import Screen
         from collagan_dist.sweep.driver import sweep
 

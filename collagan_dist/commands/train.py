@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import files
-from collagan_dist.distributed.world import job, this_start
+from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.distributed.stop_request import StopRequest
-    from collagan_dist.distributed.world import detect
+    from collagan_dist.distributed.world import detect_world
 
-    world = detect()
+    world = detect_world()
     # Before the seconds that imports take. A launcher kills what does not stop, so it need not end itself.
     with StopRequest(by_launcher=world.launcher != "alone") as stop:
         from collagan_dist import config as configuration
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         command = _command(world.launcher, world.local_size)
         with _note_of_failure(folder, world):
             steps = train(config, folder, world, stop, command, args.allow_config_change, args.strict)
-    if world.is_main:
+    if world.is_rank0:
         name = shlex.quote(str(folder))
         print(f"{folder}: {steps} steps done; next: collagan evaluate {name} && collagan report {name}")
 
@@ -85,10 +85,10 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
     except CollaganError as error:
         from collagan_dist.runs.lease import is_anothers
 
-        if folder.is_dir() and not is_anothers(folder, this_start() if job() else ""):
+        if folder.is_dir() and not is_anothers(folder, start_label() if job_id() else ""):
             facts = {
                 "exit_code": error.exit_code,
-                "start": this_start(),
+                "start": start_label(),
                 "message": str(error),
                 "rank": world.rank,
                 "host": socket.gethostname(),

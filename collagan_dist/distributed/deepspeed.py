@@ -27,7 +27,7 @@ from torch import nn
 
 from collagan_dist.config import Adam, Runtime
 from collagan_dist.distributed.engine import Engine, Learner, Tensors
-from collagan_dist.distributed.group import LIBRARY_LATER, Group
+from collagan_dist.distributed.group import LIBRARY_TIMEOUT_MARGIN_SECONDS, Group
 from collagan_dist.errors import CheckpointError, ConfigError
 
 _BUCKET = 2**24  # elements reduced at a time, 64 MB of float32; DeepSpeed's default takes 2 GB
@@ -57,7 +57,7 @@ class DeepSpeedLearner(Learner):
             torch._foreach_mul_(gradients, factor)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with self.engine.group.together("DeepSpeed's step"):
+        with self.engine.group.collective("DeepSpeed's step"):
             self.deepspeed.step()
 
     def _gradients(self) -> list[torch.Tensor]:
@@ -71,7 +71,7 @@ class ZeroLearner(DeepSpeedLearner):
     def norm(self) -> torch.Tensor:
         mine = torch.nn.utils.get_total_norm(self._gradients()).double()  # in double no square of it overflows
         squares = mine.square()
-        with self.engine.group.together("the norm of the gradient"):
+        with self.engine.group.collective("the norm of the gradient"):
             dist.all_reduce(squares)
         norm = squares.sqrt().float()
         return norm if self.scale is None else norm / self.scale.value
@@ -92,7 +92,7 @@ class ZeroLearner(DeepSpeedLearner):
         state = self.optimizer.state[self._slice]
         if not state:
             return {}
-        with self.engine.group.together("Adam's state of all ranks"):
+        with self.engine.group.collective("Adam's state of all ranks"):
             return {
                 name: {"step": state["step"]} | {key: safe_get_full_optimizer_state(p, key) for key in _MOMENTS}
                 for name, p in self._named()
@@ -176,7 +176,7 @@ def _initialize(module: Any, adam: torch.optim.Optimizer, config: dict[str, Any]
 
     parameters = [p for p in module.parameters() if p.requires_grad]
     index = group.device.index if group.device.type == "cuda" else group.world.local_rank
-    with _quiet(LOCAL_RANK=str(index or 0)), group.together("DeepSpeed's start"):
+    with _quiet(LOCAL_RANK=str(index or 0)), group.collective("DeepSpeed's start"):
         engine, *_ = deepspeed.initialize(
             model=module, optimizer=adam, model_parameters=parameters, config=config, dist_init_required=False
         )
@@ -215,8 +215,10 @@ def _join(group: Group) -> None:
         groups._release_process_group_references()
         comm.comm.cdb = None
         # Its clone of the group of all ranks, which it would make without a limit of ours.
-        with group.together("DeepSpeed's group"):
-            groups._WORLD_GROUP = dist.new_group(timeout=timedelta(seconds=group.timeout + LIBRARY_LATER))
+        with group.collective("DeepSpeed's group"):
+            groups._WORLD_GROUP = dist.new_group(
+                timeout=timedelta(seconds=group.timeout + LIBRARY_TIMEOUT_MARGIN_SECONDS)
+            )
         setattr(groups, _JOINED, dist.group.WORLD)
 
 

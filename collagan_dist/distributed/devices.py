@@ -18,12 +18,12 @@ def pick_device(world: World) -> torch.device:
     return device
 
 
-def share_of_cores(world: World, wanted: int = 0) -> int:
+def thread_count(world: World, wanted: int = 0) -> int:
     """Threads of a rank: as many as wanted, or an even share of the cores this process may use."""
     return wanted or max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
 
-def configure(threads: int, deterministic: bool) -> None:
+def configure_torch(threads: int, deterministic: bool) -> None:
     torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from collagan_dist.config import Adam, Runtime
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.precision import LossScale
-from collagan_dist.distributed.sync_bn import synchronized
+from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
 from collagan_dist.errors import ConfigError
 
 # torch 2.13 renamed the switch.
@@ -126,7 +126,7 @@ class Engine:
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, in the configured memory layout, its batch normalization over all ranks if configured."""
         if self.runtime.sync_bn and self.group.world.size > 1:
-            module = synchronized(module, self.group)
+            module = convert_sync_batchnorm(module, self.group)
         return module.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
@@ -165,7 +165,7 @@ class Engine:
                 learner.begin(last=part == parts - 1)
             found = losses(part)
             finite &= torch.stack([loss.detach() for loss in found]).isfinite().all()
-            with self.group.together(f"the gradient of the {side}"):
+            with self.group.collective(f"the gradient of the {side}"):
                 for learner, loss in zip(learners, found, strict=True):
                     learner.backward(loss / parts)
         norm = torch.linalg.vector_norm(torch.stack([learner.norm() for learner in learners]))
@@ -176,13 +176,13 @@ class Engine:
 
     def _agree(self, side: str, learners: Sequence[Learner], finite: torch.Tensor, norm: torch.Tensor) -> None:
         """Raise NotFinite on all ranks, or on none."""
-        if self.group.all_true(finite & norm.isfinite()):
+        if self.group.all_reduce_and(finite & norm.isfinite()):
             for scale in (learner.scale for learner in learners if learner.scale is not None):
                 scale.good()
             return
         for learner in learners:
             learner.forget()
-        sound = self.group.gather(bool(finite))
+        sound = self.group.all_gather(bool(finite))
         lowered = (
             [learner.scale is not None and learner.scale.lower() for learner in learners] if all(sound) else [False]
         )
@@ -209,7 +209,7 @@ class DDPLearner(Learner):
         devices = [device.index or 0] if device.type == "cuda" else None
         import torch._dynamo  # noqa: F401  DDP needs it: seconds of this rank's own
 
-        with self.engine.group.together("the start of the networks"):
+        with self.engine.group.collective("the start of the networks"):
             self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
         self._in_order = False
         return self.engine.compiled(self.ddp)
@@ -218,7 +218,7 @@ class DDPLearner(Learner):
         # Once, after the first backward pass, DDP puts its buckets in the order of that pass, which waits for rank 0's word. It
         # would do so in its forward pass, where nobody watches.
         if not self._in_order and torch.is_grad_enabled():
-            with self.engine.group.together("the order of the gradients"):
+            with self.engine.group.collective("the order of the gradients"):
                 self._in_order = self.ddp.reducer._rebuild_buckets()
         return self.forward(*args)
 

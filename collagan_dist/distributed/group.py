@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from collagan_dist.distributed.hang_detector import Watch, keep_records
-from collagan_dist.distributed.rendezvous import HELP, meet
+from collagan_dist.distributed.hang_detector import HangDetector, enable_flight_recorder
+from collagan_dist.distributed.rendezvous import HELP, rendezvous
 from collagan_dist.distributed.stopwatch import Stopwatch
-from collagan_dist.distributed.world import rendezvous
+from collagan_dist.distributed.world import rendezvous_address
 from collagan_dist.errors import ClusterError, CollaganError
 from collagan_dist.types import World
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 # A hang is named by the ranks themselves (runtime.timeout); the library's own limit comes this much later, in seconds.
-LIBRARY_LATER = 30
+LIBRARY_TIMEOUT_MARGIN_SECONDS = 30
 
 
 class Group:
@@ -41,24 +41,24 @@ class Group:
     def __init__(
         self, world: World, device: torch.device, timeout: float = 300, rendezvous_timeout: float = 120
     ) -> None:
-        self.world, self.device, self.timeout, self.start_timeout = world, device, timeout, rendezvous_timeout
+        self.world, self.device, self.timeout, self.rendezvous_timeout = world, device, timeout, rendezvous_timeout
         self.store: dist.Store | None = None
         self.waiting: tuple[str, float] | None = None
         self.step: int | None = None
         self.logs: Path | None = None
         self.stopwatch = Stopwatch(device)
-        self._watch: Watch | None = None
+        self._watch: HangDetector | None = None
         self._left_behind = False
         self._pending: tuple[Any, torch.Tensor] | None = None
         if world.size > 1:
-            keep_records()
+            enable_flight_recorder()
             self.store = self._meet(rendezvous_timeout)
-            self._watch = Watch(self)
+            self._watch = HangDetector(self)
 
     def _meet(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError when they are not there in time."""
         begin, world = time.monotonic(), self.world
-        meeting = meet(world, timeout)
+        meeting = rendezvous(world, timeout)
         meeting.choose_interface()
         left = max(5.0, timeout - (time.monotonic() - begin))
         try:
@@ -69,10 +69,12 @@ class Group:
                 world_size=world.size,
                 timeout=timedelta(seconds=left),
             )
-            distributed_c10d._set_pg_timeout(timedelta(seconds=max(self.timeout, self.start_timeout) + LIBRARY_LATER))
+            distributed_c10d._set_pg_timeout(
+                timedelta(seconds=max(self.timeout, self.rendezvous_timeout) + LIBRARY_TIMEOUT_MARGIN_SECONDS)
+            )
         except (RuntimeError, ValueError) as error:
             raise ClusterError(
-                f"rank {world.rank} of {world.size} on {socket.gethostname()} reached {':'.join(map(str, rendezvous()))}, but not "
+                f"rank {world.rank} of {world.size} on {socket.gethostname()} reached {':'.join(map(str, rendezvous_address()))}, but not "
                 f"every other rank ({str(error).splitlines()[0]}). Ranks connect to one another on any port: check firewalls between "
                 f"nodes, and GLOO_SOCKET_IFNAME ({os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}); {HELP}"
             ) from None
@@ -99,21 +101,21 @@ class Group:
         name = "" if isinstance(error, CollaganError) else f"{type(error).__name__}: "
         return f"rank {self.world.rank} on {socket.gethostname()} ended: {name}{(str(error).splitlines() or [''])[0]}"
 
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce_mean(self, values: torch.Tensor) -> torch.Tensor:
         """The average over ranks, elementwise; in place."""
         return values if self.world.size == 1 else self._sum(values).div_(self.world.size)
 
-    def all_true(self, value: torch.Tensor) -> bool:
+    def all_reduce_and(self, value: torch.Tensor) -> bool:
         """Whether `value`, a boolean scalar on the device, is true on every rank. Waits for the device."""
         if self.world.size == 1:
             return bool(value)
         flag = value.to(torch.float32)
-        with self.together("the verdict on a phase"):
+        with self.collective("the verdict on a phase"):
             dist.all_reduce(flag, dist.ReduceOp.MIN)
             return bool(flag)
 
     @contextmanager
-    def together(self, what: str) -> Iterator[None]:
+    def collective(self, what: str) -> Iterator[None]:
         """Around whatever waits for other ranks: `waiting` says so, and a failure that they caused is a ClusterError."""
         outer, self.waiting = self.waiting, (what, time.monotonic())
         counting = self.stopwatch.pause()
@@ -130,9 +132,9 @@ class Group:
         finally:
             self.waiting = outer
             if counting:
-                self.stopwatch.go_on()
+                self.stopwatch.resume()
 
-    def sum_soon(self, *values: float) -> list[float]:
+    def all_reduce_sum_deferred(self, *values: float) -> list[float]:
         """Sums over ranks of what they said one call ago: the round of this call travels while the next step computes.
 
         Every rank gets the same answer at the same call, without waiting for anybody.
@@ -142,36 +144,36 @@ class Group:
         answer = [0.0] * len(values)
         if self._pending is not None:
             work, said = self._pending
-            with self.together("the sum of flags"):
+            with self.collective("the sum of flags"):
                 work.wait()
             answer = said.tolist()
         said = torch.tensor(values, dtype=torch.float64)
-        with self.together("the sum of flags"):
+        with self.collective("the sum of flags"):
             self._pending = (dist.all_reduce(said, async_op=True), said)
         return answer
 
-    def wait_for_all(self, what: str) -> None:
+    def barrier(self, what: str) -> None:
         """Return when every rank has come here."""
         if self.world.size > 1:
-            with self.together(what):
+            with self.collective(what):
                 dist.all_reduce(torch.zeros(1))
 
-    def each(self, value: float) -> list[float]:
+    def all_gather_float(self, value: float) -> list[float]:
         """Every rank's number, by rank, in one small round."""
         if self.world.size == 1:
             return [value]
         numbers = torch.zeros(self.world.size, dtype=torch.float64)
         numbers[self.world.rank] = value
-        with self.together("gathering"):
+        with self.collective("gathering"):
             dist.all_reduce(numbers)
         return numbers.tolist()
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Every rank's value, by rank."""
         if self.world.size == 1:
             return [value]
         values: list[Any] = [None] * self.world.size
-        with self.together("gathering"):
+        with self.collective("gathering"):
             dist.all_gather_object(values, value)
         return values
 
@@ -180,15 +182,15 @@ class Group:
         if self.world.size == 1:
             return value
         box: list[Any] = [value]
-        with self.together("rank 0's word"):
+        with self.collective("rank 0's word"):
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def on_main(self, work: Callable[[], T]) -> T:
+    def on_rank0(self, work: Callable[[], T]) -> T:
         """Rank 0's result of `work`, which only rank 0 does; its error is raised on every rank, so nobody waits for ever."""
         result: tuple[T | None, CollaganError | None] = (None, None)
         own: Exception | None = None
-        if self.world.is_main:
+        if self.world.is_rank0:
             try:
                 result = (work(), None)
             except CollaganError as error:
@@ -207,13 +209,13 @@ class Group:
     def broadcast_tensors(self, tensors: list[torch.Tensor]) -> None:
         """Rank 0's contents into everybody's tensors."""
         if self.world.size > 1:
-            with self.together("rank 0's tensors"):
+            with self.collective("rank 0's tensors"):
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
                 self._wait_for_device()
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        with self.together("a mean"):
+        with self.collective("a mean"):
             dist.all_reduce(values)
             self._wait_for_device()
         return values

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from collagan_dist.distributed.world import keeps_the_store
+from collagan_dist.distributed.world import launcher_hosts_store
 from collagan_dist.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ _FRAMES = 4  # of a hanging rank's stack in the message
 _RECORDS = "2000"  # collectives that torch's flight recorder keeps
 
 
-def keep_records() -> None:
+def enable_flight_recorder() -> None:
     """Let torch remember its last collectives, to be written when ranks hang. Before the process group is made."""
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", _RECORDS)
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """What a rank says of itself: `count` rises by one each time; `waits` is what it waits for others in, None in its own work."""
 
     rank: int
@@ -57,8 +57,8 @@ class Beat:
         return f"rank {self.rank} (host {self.host}, pid {self.pid})"
 
 
-class Watch:
-    """One rank's threads. `_talk` has a connection to the store of its own and may be held up by it; `_guard` never is."""
+class HangDetector:
+    """One rank's threads. `_heartbeat_loop` has a connection to the store of its own and may be held up by it; `_guard` never is."""
 
     def __init__(self, group: Group) -> None:
         assert group.store is not None
@@ -68,7 +68,7 @@ class Watch:
         self._place = _address(group.store)
         self._store = dist.PrefixStore("watch", group.store.clone())  # type: ignore[attr-defined]
         self._count = 0
-        self._beats: dict[int, Beat] = {}
+        self._beats: dict[int, Heartbeat] = {}
         self._heard: dict[int, float] = {}  # when a rank's count was first seen to be what it is
         now = time.monotonic()
         self._answered = now  # the store, last
@@ -79,7 +79,7 @@ class Watch:
         self._stopped = threading.Event()
         self.ending = threading.Lock()
         self._introduce()
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._talk, self._guard)]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._heartbeat_loop, self._guard)]
         for thread in self._threads:
             thread.start()
         atexit.register(self.stop)  # a thread inside the library at the interpreter's end would be an abort
@@ -93,7 +93,7 @@ class Watch:
         self._stopped.set()
         for thread in self._threads:
             thread.join(timeout=3)
-        if last_words and self.rank == 0 and not keeps_the_store():
+        if last_words and self.rank == 0 and not launcher_hosts_store():
             time.sleep(2 * self.tick)  # the store ends with this process: let the others read it
 
     def explain(self) -> str:
@@ -109,11 +109,11 @@ class Watch:
     def _introduce(self) -> None:
         """Names are wanted before they are needed: the rank that keeps the store takes them along."""
         self._tell()
-        with suppress(RuntimeError):  # a rank that is late is heard by `_talk`
+        with suppress(RuntimeError):  # a rank that is late is heard by `_heartbeat_loop`
             self._store.wait([f"beat/{rank}" for rank in range(self.size)], timedelta(seconds=self.period))
             self._listen()
 
-    def _talk(self) -> None:
+    def _heartbeat_loop(self) -> None:
         told = listened = time.monotonic()
         while not self._stopped.wait(self.tick):
             now = time.monotonic()
@@ -156,7 +156,11 @@ class Watch:
 
     def _limit(self) -> float:
         """How long the others may be waited for; at the start they import libraries, check shards, fetch them."""
-        return self.group.timeout if self.group.step is not None else max(self.group.timeout, self.group.start_timeout)
+        return (
+            self.group.timeout
+            if self.group.step is not None
+            else max(self.group.timeout, self.group.rendezvous_timeout)
+        )
 
     def _waited(self) -> float:
         """Seconds; those in which this process itself was stopped do not count, nor do those before."""
@@ -169,7 +173,7 @@ class Watch:
     def _tell(self) -> None:
         self._count += 1
         waiting = self.group.waiting
-        beat = Beat(
+        beat = Heartbeat(
             self.rank, socket.gethostname(), os.getpid(), self._count, self.group.step, waiting[0] if waiting else None
         )
         self._store.set(f"beat/{self.rank}", json.dumps(vars(beat)))
@@ -180,7 +184,7 @@ class Watch:
             names = {rank: name for rank, name in names.items() if self._store.check([name])}
         now = time.monotonic()
         for rank, said in zip(names, self._store.multi_get(list(names.values())) if names else [], strict=True):
-            beat = Beat(**json.loads(said))
+            beat = Heartbeat(**json.loads(said))
             if rank not in self._beats or self._beats[rank].count != beat.count:
                 self._heard[rank] = now
             self._beats[rank] = beat
@@ -227,7 +231,7 @@ class Watch:
         return json.dumps({"text": text, "working": [], "answering": [self.rank], "speaker": self.rank})
 
     def _verdict_without_store(self, silent: float) -> str:
-        keeper = "torchrun" if keeps_the_store() else str(self._beats.get(0, "rank 0"))
+        keeper = "torchrun" if launcher_hosts_store() else str(self._beats.get(0, "rank 0"))
         what, since = self.group.waiting or ("a collective", time.monotonic())
         text = (
             f"{keeper}, which keeps the store of the ranks at {self._place}, has not answered for {silent:.0f} s, "

@@ -18,7 +18,7 @@ from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ClusterError, of_all_ranks
 
 # Keys that say how one node works, not what is done: nodes may differ in them.
-NODES_OWN = ("data.shards", "data.cache", "data.threads", "runtime.threads")
+NODE_LOCAL_KEYS = ("data.shards", "data.cache", "data.threads", "runtime.threads")
 _MAX_ROWS, _MAX_COLUMNS, _WIDTH = 20, 6, 28
 # In one of these nodes of one run may differ, and it is only said.
 _MAY_DIFFER = ("device name",)
@@ -40,7 +40,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
     if group.world.size == 1:
         return
     tree = _flat(dump(config))
-    everybody = group.gather(_facts(group, config, tree, manifest_hash))
+    everybody = group.all_gather(_facts(group, config, tree, manifest_hash))
     differing = {
         key for facts in everybody for key, value in facts.alike.items() if value != everybody[0].alike.get(key)
     }
@@ -50,7 +50,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
     columns = [facts.alike for facts in everybody]
     rows = [key for key in everybody[0].alike if key in differing and key != "configuration"]
     if "configuration" in differing:
-        trees = group.gather(tree)
+        trees = group.all_gather(tree)
         columns = [facts | keys for facts, keys in zip(columns, trees, strict=True)]
         rows += sorted({key for one in trees for key in {**trees[0], **one} if one.get(key) != trees[0].get(key)})
     if differing - {*_MAY_DIFFER}:
@@ -59,13 +59,13 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
                 f"the ranks of this run do not agree, so nothing was started:\n{_table(everybody, columns, rows)}\n{_mend(differing)}"
             )
         )
-    if differing and group.world.is_main:
+    if differing and group.world.is_rank0:
         print(
             f"warning: devices differ, the slowest sets the pace:\n{_table(everybody, columns, rows)}",
             file=sys.stderr,
             flush=True,
         )
-    if group.world.is_main and (shared := _shared_gpus(everybody)):
+    if group.world.is_rank0 and (shared := _shared_gpus(everybody)):
         print(f"warning: {shared}", file=sys.stderr, flush=True)
 
 
@@ -78,8 +78,8 @@ def _facts(group: Group, config: Config, tree: Mapping[str, str], manifest_hash:
         "collagan_dist": versions.code_version(),
         "python": versions.python_version(),
         "torch": torch.__version__,
-        "numpy": versions.version("numpy") or "none",
-        "dali": versions.version("dali") or "none",
+        "numpy": versions.library_version("numpy") or "none",
+        "dali": versions.library_version("dali") or "none",
         "device": device.type,
         "devices": str(torch.cuda.device_count()),
         "device name": name,
@@ -88,7 +88,7 @@ def _facts(group: Group, config: Config, tree: Mapping[str, str], manifest_hash:
         "configuration": hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12],
     }
     if config.runtime.engine == "deepspeed":
-        alike["deepspeed"] = versions.version("deepspeed") or "none"
+        alike["deepspeed"] = versions.library_version("deepspeed") or "none"
     return Facts(group.world.rank, socket.gethostname(), group.world.local_size, gpu, alike)
 
 
@@ -96,7 +96,7 @@ def _flat(tree: Any, path: str = "") -> dict[str, str]:
     """Every leaf of a configuration by its key, as text."""
     if isinstance(tree, dict) and tree:
         return {k: v for key, value in tree.items() for k, v in _flat(value, f"{path}.{key}" if path else key).items()}
-    return {} if path in NODES_OWN else {path: json.dumps(tree)}
+    return {} if path in NODE_LOCAL_KEYS else {path: json.dumps(tree)}
 
 
 def _counts_follow_ranks(everybody: list[Facts]) -> bool:

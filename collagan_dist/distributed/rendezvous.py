@@ -23,7 +23,7 @@ from typing import Any
 import torch.distributed as dist
 
 from collagan_dist.distributed import addresses
-from collagan_dist.distributed.world import keeps_the_store, rendezvous, start_name
+from collagan_dist.distributed.world import launcher_hosts_store, rendezvous_address, start_id
 from collagan_dist.errors import ClusterError, of_all_ranks
 from collagan_dist.types import World
 
@@ -34,7 +34,7 @@ _LATE = 5.0  # seconds for which the others wait longer than rank 0, for the sam
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Where ranks met: a store of this start's own, how many hosts there are, rank 0's address as other hosts know it."""
 
     store: dist.Store
@@ -46,23 +46,23 @@ class Meeting:
         if self.hosts == 1 or "GLOO_SOCKET_IFNAME" in os.environ:
             return
         if addresses.is_loopback(addresses.resolve(socket.gethostname()) or "127.0.0.1"):
-            name = addresses.leading_interface(self.master_seen_as, rendezvous()[0])
+            name = addresses.leading_interface(self.master_seen_as, rendezvous_address()[0])
             if name is not None:
                 os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
-def meet(world: World, timeout: float) -> Meeting:
+def rendezvous(world: World, timeout: float) -> Rendezvous:
     """Wait until all ranks are there, at most `timeout` seconds. Raises ClusterError on every rank that is."""
-    host, port = rendezvous()
+    host, port = rendezvous_address()
     end = time.monotonic() + timeout
     # Another run that strays to this port is not heard.
-    store = dist.PrefixStore(start_name(), _open(world, host, port, end, timeout))
+    store = dist.PrefixStore(start_id(), _open(world, host, port, end, timeout))
     own = {"token": secrets.token_hex(8), "host": socket.gethostname(), "size": world.size}
     own["master"] = addresses.resolve(host)
     try:
-        if world.is_main:
+        if world.is_rank0:
             return _receive(store, world, own, end, f"{host}:{port}", timeout)
-        return _arrive(store, world, own, end + _LATE, f"{host}:{port}", timeout)
+        return _join(store, world, own, end + _LATE, f"{host}:{port}", timeout)
     except dist.DistError as error:
         raise ClusterError(
             f"{_who(world)}: the meeting at {host}:{port} broke off: {_reason(error)}. {_next(host, port)}"
@@ -71,7 +71,7 @@ def meet(world: World, timeout: float) -> Meeting:
 
 def _open(world: World, host: str, port: int, end: float, timeout: float) -> dist.Store:
     """The store at the meeting place. Rank 0 opens it, unless the launcher did."""
-    if world.is_main and not keeps_the_store():
+    if world.is_rank0 and not launcher_hosts_store():
         try:
             return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, multi_tenant=True)
         except RuntimeError as error:
@@ -110,7 +110,9 @@ def _left(end: float) -> float:
     return max(1.0, end - time.monotonic())
 
 
-def _receive(store: dist.Store, world: World, own: dict[str, Any], end: float, place: str, timeout: float) -> Meeting:
+def _receive(
+    store: dist.Store, world: World, own: dict[str, Any], end: float, place: str, timeout: float
+) -> Rendezvous:
     """Rank 0: answer whoever comes, until all are there."""
     name, here = secrets.token_hex(8), {0: own}
     answered: set[str] = set()
@@ -122,10 +124,10 @@ def _receive(store: dist.Store, world: World, own: dict[str, Any], end: float, p
             if store.check([f"{name}/came/{said['token']}"]):  # alive: it has read the answer
                 here[rank] = said
         if wrong := _wrong(here):
-            _dismiss(store, name, f"at {place}: {wrong}")
+            _abort(store, name, f"at {place}: {wrong}")
         if time.monotonic() > end:
             missing = sorted(set(range(world.size)) - set(here))
-            _dismiss(
+            _abort(
                 store, name,
                 f"{len(missing)} of {world.size} ranks did not come to {place} within {timeout:g} s: missing {_ranks(missing)}; "
                 f"those that came: {_by_host(here)}; for {own['host']} that host is {own['master'] or 'unknown'}. "
@@ -135,10 +137,10 @@ def _receive(store: dist.Store, world: World, own: dict[str, Any], end: float, p
     seen = [said["master"] for said in here.values() if said["host"] != own["host"] and said["master"]]
     hosts = len({said["host"] for said in here.values()})
     store.set(f"{name}/word", json.dumps({"hosts": hosts, "master": seen[0] if seen else None}))
-    return Meeting(dist.PrefixStore(name, store), hosts, seen[0] if seen else None)
+    return Rendezvous(dist.PrefixStore(name, store), hosts, seen[0] if seen else None)
 
 
-def _arrive(store: dist.Store, world: World, own: dict[str, Any], end: float, place: str, timeout: float) -> Meeting:
+def _join(store: dist.Store, world: World, own: dict[str, Any], end: float, place: str, timeout: float) -> Rendezvous:
     """Any other rank: say who it is, and wait for rank 0's word."""
     store.set(f"hello/{world.rank}", json.dumps(own))
     name = _wait(store, f"answer/{own['token']}", end)
@@ -153,7 +155,7 @@ def _arrive(store: dist.Store, world: World, own: dict[str, Any], end: float, pl
     facts = json.loads(word)
     if "error" in facts:
         raise of_all_ranks(ClusterError(facts["error"]))
-    return Meeting(dist.PrefixStore(name, store), facts["hosts"], facts["master"])
+    return Rendezvous(dist.PrefixStore(name, store), facts["hosts"], facts["master"])
 
 
 def _said(store: dist.Store, ranks: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -174,7 +176,7 @@ def _wrong(here: Mapping[int, dict[str, Any]]) -> str | None:
     return None
 
 
-def _dismiss(store: dist.Store, name: str, text: str) -> None:
+def _abort(store: dist.Store, name: str, text: str) -> None:
     """Tell everybody who came why nothing begins, and raise it."""
     store.set(f"{name}/word", json.dumps({"error": text}))
     time.sleep(_LINGER)

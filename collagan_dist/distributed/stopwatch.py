@@ -40,10 +40,10 @@ class Stopwatch:
             self._seconds += now - since
         return True
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._since = self._now()
 
-    def take(self) -> float:
+    def pop_mean_seconds(self) -> float:
         """Seconds a lap since the last time; 0 without a lap."""
         if self._spans:
             self._spans[-1][1].synchronize()

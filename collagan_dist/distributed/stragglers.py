@@ -28,7 +28,7 @@ class Straggler:
         )
 
 
-class Spells:
+class SlowStreaks:
     """Which ranks have been slower than `factor` times the others' median for how many lines."""
 
     def __init__(self, ranks: int, factor: float) -> None:
@@ -43,20 +43,20 @@ class Spells:
         return [(rank, medians[rank]) for rank, lines in enumerate(self.lines) if lines == _LINES]
 
 
-class Stragglers:
+class StragglerDetector:
     """Compares the ranks' own times of a line. All ranks see the same numbers, so all find the same."""
 
     def __init__(self, group: Group, factor: float) -> None:
         """A factor of 0: nobody is looked for."""
         self.group, self.factor = group, factor
-        self._spells = Spells(group.world.size, factor)
+        self._spells = SlowStreaks(group.world.size, factor)
 
-    def look(self) -> list[Straggler]:
+    def check(self) -> list[Straggler]:
         """Those whose spell has become long enough with this line; each once a spell. Collective."""
-        mine = self.group.stopwatch.take()
+        mine = self.group.stopwatch.pop_mean_seconds()
         if self.group.world.size == 1 or not self.factor:
             return []
-        seconds = self.group.each(mine)
+        seconds = self.group.all_gather_float(mine)
         found = self._spells.add(seconds)
-        hosts = self.group.gather(socket.gethostname()) if found else []
+        hosts = self.group.all_gather(socket.gethostname()) if found else []
         return [Straggler(rank, hosts[rank], seconds[rank], median) for rank, median in found]

@@ -28,7 +28,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x_BCHW)
         x = full(x_BCHW)
         var_C, mean_C = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-        with self.group.together("batch normalization"):
+        with self.group.collective("batch normalization"):
             all_W2C = _gather(torch.stack([mean_C, var_C]))
         mean = all_W2C[:, 0].mean(0)
         # Chan's formula for equal parts: no difference of large numbers, as E[x²] - E[x]² would be.
@@ -69,10 +69,10 @@ def _gather(mine: torch.Tensor) -> torch.Tensor:
     return _Gather.apply(mine)
 
 
-def synchronized(module: nn.Module, group: Group) -> nn.Module:
+def convert_sync_batchnorm(module: nn.Module, group: Group) -> nn.Module:
     """The module with every BatchNorm2d that learns replaced by a SyncBatchNorm; names and values stay."""
     if isinstance(module, nn.BatchNorm2d) and not isinstance(module, SyncBatchNorm):
         return SyncBatchNorm(module, group) if module.weight.requires_grad else module
     for name, child in module.named_children():
-        setattr(module, name, synchronized(child, group))
+        setattr(module, name, convert_sync_batchnorm(child, group))
     return module

@@ -17,7 +17,7 @@ LIBRARIES = {
 }  # fmt: skip
 
 
-def version(name: str) -> str | None:
+def library_version(name: str) -> str | None:
     """The installed version of a library of LIBRARIES, without importing it; None where it is not installed."""
     for distribution in LIBRARIES[name]:
         try:

@@ -26,7 +26,7 @@ _SRUN = (
 _SLURM_OWN_STEPS = 0xFFFFFFF0
 
 
-def detect(env: Mapping[str, str] = os.environ) -> World:
+def detect_world(env: Mapping[str, str] = os.environ) -> World:
     """The world by the launcher that started this process: Ray, then torchrun, then an srun step, then alone."""
     for launcher, names in (("ray", _RAY), ("torchrun", _TORCHRUN), ("srun", _SRUN)):
         if names[0] in env and not (launcher == "srun" and not _is_task(env)):
@@ -34,13 +34,13 @@ def detect(env: Mapping[str, str] = os.environ) -> World:
     return World()
 
 
-def rendezvous(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
+def rendezvous_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Host and port where the ranks of a run meet. An srun step that was told none meets on its first node.
 
     Raises ClusterError where neither is known.
     """
     host, port = env.get("MASTER_ADDR"), env.get("MASTER_PORT")
-    if detect(env).launcher == "srun":
+    if detect_world(env).launcher == "srun":
         host = host or first_host(env.get("SLURM_STEP_NODELIST", ""))
         port = port or str(_step_port(env))
     if not host or not port or not port.isdigit() or not 0 < int(port) < 2**16:
@@ -51,14 +51,14 @@ def rendezvous(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
     return host, int(port)
 
 
-def keeps_the_store(env: Mapping[str, str] = os.environ) -> bool:
+def launcher_hosts_store(env: Mapping[str, str] = os.environ) -> bool:
     """Whether the launcher itself listens at the meeting place (torchrun's agent), not rank 0."""
     return env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def start_name(env: Mapping[str, str] = os.environ) -> str:
+def start_id(env: Mapping[str, str] = os.environ) -> str:
     """What all ranks of one start share and no other start has, as far as the launcher says it."""
-    launcher = detect(env).launcher
+    launcher = detect_world(env).launcher
     if launcher == "srun":
         return f"{env.get('SLURM_JOB_ID')}.{env['SLURM_STEP_ID']}"
     return env.get({"torchrun": _TORCHRUN, "ray": _RAY}[launcher][0], "") if launcher != "alone" else launcher
@@ -106,7 +106,7 @@ def _tasks_of(node: int, text: str) -> int:
     return counts[node]
 
 
-def job(env: Mapping[str, str] = os.environ) -> str:
+def job_id(env: Mapping[str, str] = os.environ) -> str:
     """The launcher's name of what this process belongs to, the same after a restart; "" where it has none."""
     if trial := env.get(_RAY[0]):
         return f"ray:{trial}"
@@ -116,12 +116,12 @@ def job(env: Mapping[str, str] = os.environ) -> str:
     return "" if name in ("", "none") else f"torchrun:{name}"
 
 
-def this_start(env: Mapping[str, str] = os.environ) -> str:
+def start_label(env: Mapping[str, str] = os.environ) -> str:
     """Which start of which job this is, as slurm/common.sh looks for it in what a run leaves for its batch script."""
-    return f"{job(env) or 'no job'}, start {restarts(env).get('slurm', 0)}"
+    return f"{job_id(env) or 'no job'}, start {restart_counts(env).get('slurm', 0)}"
 
 
-def restarts(env: Mapping[str, str] = os.environ) -> dict[str, int]:
+def restart_counts(env: Mapping[str, str] = os.environ) -> dict[str, int]:
     """How often launchers started this anew: by `slurm` and `torchrun`, where they say so."""
     names = {"slurm": "SLURM_RESTART_COUNT", "torchrun": "TORCHELASTIC_RESTART_COUNT"}
     return {launcher: int(env[name]) for launcher, name in names.items() if env.get(name, "").isdigit()}

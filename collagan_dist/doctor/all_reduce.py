@@ -19,7 +19,7 @@ _ALL_PAIRS_UP_TO = 8  # hosts; of more, only those with the first
 def all_reduce_is_right(group: Group, device: torch.device) -> bool:
     """Whether a sum over ranks is what arithmetic says, on this rank. Collective."""
     values = torch.arange(1000, dtype=torch.float64, device=device) + group.world.rank
-    with group.together("a sum to check"):
+    with group.collective("a sum to check"):
         dist.all_reduce(values)
     size = group.world.size
     expected = size * torch.arange(1000, dtype=torch.float64) + size * (size - 1) / 2
@@ -32,7 +32,7 @@ def all_reduce_seconds(group: Group, device: torch.device) -> dict[int, float]:
     for size in _SIZES:
         values, seconds = torch.ones(size // 4, device=device), []
         for _ in range(_REPEATS + 1):
-            with group.together("an all-reduce to time"):
+            with group.collective("an all-reduce to time"):
                 dist.barrier()
                 begin = time.perf_counter()
                 dist.all_reduce(values)
@@ -54,7 +54,7 @@ def round_trips(group: Group, hosts: list[str]) -> dict[tuple[int, int], tuple[f
     for pair in pairs:
         if group.world.rank in pair:
             own[pair] = _ping(group, *pair)
-    gathered = group.gather({pair: answer for pair, answer in own.items() if pair[0] == group.world.rank})
+    gathered = group.all_gather({pair: answer for pair, answer in own.items() if pair[0] == group.world.rank})
     return {pair: answer for part in gathered for pair, answer in part.items()}
 
 
@@ -62,7 +62,7 @@ def _ping(group: Group, first: int, second: int) -> tuple[float, float]:
     """The quickest of some messages there and back, and what the clocks differ by then. Both ranks call it."""
     word, best = torch.zeros(1, dtype=torch.float64), (float("inf"), 0.0)
     for _ in range(_ROUND_TRIPS):
-        with group.together("a message"):
+        with group.collective("a message"):
             if group.world.rank == second:
                 dist.recv(word, first)
                 dist.send(torch.tensor([time.time()], dtype=torch.float64), first)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from collagan_dist.distributed import addresses, versions
-from collagan_dist.distributed.world import rendezvous
+from collagan_dist.distributed.world import rendezvous_address
 from collagan_dist.doctor.finding import Finding, ok, warning
 from collagan_dist.types import World
 
@@ -22,7 +22,7 @@ def names(world: World) -> Iterator[Finding]:
     text = f"{host} does not know its own name" if own is None else f"this host is {host}, {own}"
     lost = (own is None or addresses.is_loopback(own)) and world.size > world.local_size
     if world.size > 1:
-        master, port = rendezvous()
+        master, port = rendezvous_address()
         text += f"; ranks meet at {master} ({addresses.resolve(master) or 'unknown here'}) port {port}"
     told = os.environ.get("GLOO_SOCKET_IFNAME")
     text += f"; GLOO_SOCKET_IFNAME is {told}" if told else ""
@@ -62,7 +62,7 @@ def slurm() -> Iterator[Finding]:
 
 
 def ray() -> Iterator[Finding]:
-    version, mode = versions.version("ray"), os.environ.get("RAY_AUTH_MODE")
+    version, mode = versions.library_version("ray"), os.environ.get("RAY_AUTH_MODE")
     if version is None:
         yield ok("ray", "not installed")
     elif mode == "disabled" or (mode != "token" and _uses_ray()):

@@ -66,7 +66,7 @@ def examine(world: World, data: str | None = None, net: bool = False) -> Report:
         return Report(world, False, [*found, failed("meeting", str(error))])
     try:
         together = _together(group, net)
-        everybody = group.gather((socket.gethostname(), found + together))
+        everybody = group.all_gather((socket.gethostname(), found + together))
     except ClusterError as error:
         return Report(world, False, [*found, failed("network", str(error))])
     finally:
@@ -94,8 +94,8 @@ def _local(world: World, data: str | None) -> list[Finding]:
 def _together(group: Group, net: bool) -> list[Finding]:
     found = [] if net else list(storage.visible(Path.cwd(), group))
     found = [*network.reductions(group), *network.ways(group), *found]
-    hosts = group.gather(socket.gethostname())
-    if not group.world.is_main:
+    hosts = group.all_gather(socket.gethostname())
+    if not group.world.is_rank0:
         return []
     way = f", over {os.environ['GLOO_SOCKET_IFNAME']}" if "GLOO_SOCKET_IFNAME" in os.environ else ""
     return [ok("meeting", f"{len(hosts)} ranks on {len(set(hosts))} host{'s' * (len(set(hosts)) > 1)}{way}"), *found]

@@ -29,7 +29,7 @@ _SIDE, _CHROMA = 64, 12  # of the test picture; how far a decoded colour may be 
 
 
 def libraries() -> Iterator[Finding]:
-    found = {name: versions.version(name) for name in versions.LIBRARIES}
+    found = {name: versions.library_version(name) for name in versions.LIBRARIES}
     wrong = [(name, why) for name, (least, why) in _LEAST.items() if (v := found[name]) and _numbers(v) < least]
     missing = [name for name in _NEEDED if found[name] is None]
     text = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.items())

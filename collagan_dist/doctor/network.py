@@ -19,7 +19,7 @@ def reductions(group: Group) -> Iterator[Finding]:
     cpu = torch.device("cpu")
     for device in [cpu] + [group.device] * (group.device != cpu):
         name = f"all-reduce ({device.type})"
-        right = group.gather(all_reduce.all_reduce_is_right(group, device))
+        right = group.all_gather(all_reduce.all_reduce_is_right(group, device))
         seconds = all_reduce.all_reduce_seconds(group, device)
         if not all(right):
             ranks = ", ".join(str(rank) for rank, good in enumerate(right) if not good)
@@ -31,7 +31,7 @@ def reductions(group: Group) -> Iterator[Finding]:
 
 def ways(group: Group) -> Iterator[Finding]:
     """Messages there and back between hosts, and what their clocks differ by."""
-    hosts = group.gather(socket.gethostname())
+    hosts = group.all_gather(socket.gethostname())
     trips = all_reduce.round_trips(group, hosts)
     (a, b), (longest, _) = max(trips.items(), key=lambda trip: trip[1][0])
     where = f"{hosts[a]} and {hosts[b]}" if hosts[a] != hosts[b] else f"ranks {a} and {b} of {hosts[a]}"

@@ -58,7 +58,7 @@ def visible(folder: Path, group: Group) -> Iterator[Finding]:
     """Whether every rank sees what rank 0 writes. Collective; rank 0 has the finding."""
     path = folder / group.broadcast(f".collagan-doctor-{secrets.token_hex(4)}")
     trouble = None
-    if group.world.is_main:
+    if group.world.is_rank0:
         try:
             files.write_bytes(path, b"seen")
         except (OSError, CollaganError) as error:
@@ -68,8 +68,8 @@ def visible(folder: Path, group: Group) -> Iterator[Finding]:
     begin = time.monotonic()
     while not (seen := path.exists()) and time.monotonic() - begin < _NEVER:
         time.sleep(0.05)
-    took = group.gather((seen, time.monotonic() - begin, os.uname().nodename, str(folder)))
-    if not group.world.is_main:
+    took = group.all_gather((seen, time.monotonic() - begin, os.uname().nodename, str(folder)))
+    if not group.world.is_rank0:
         return
     path.unlink(missing_ok=True)
     blind = sorted({f"{host}:{where}" for seen, _, host, where in took if not seen})

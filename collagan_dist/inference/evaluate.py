@@ -63,8 +63,8 @@ def evaluate(
         if (first := _head(batch, few)) is not None:
             trivial.append(_baselines(setup.tasks, first, statistics))
     mine = (np.array(ids, np.int64), {b: _concatenate(m) for b, m in measured.items()}, _concatenate_named(trivial))
-    parts = [part for part in setup.group.gather(mine) if len(part[0])]
-    damaged = [one for found in setup.group.gather(loader.damaged) for one in found]
+    parts = [part for part in setup.group.all_gather(mine) if len(part[0])]
+    damaged = [one for found in setup.group.all_gather(loader.damaged) for one in found]
     _check(setup, damaged)
     if not parts:
         raise DataError(
@@ -72,7 +72,7 @@ def evaluate(
         )
     about: dict[str, Any] = {"damaged": len(damaged)} if damaged else {}
     if hole in POSITIONS:
-        extents = np.concatenate([size for part in setup.group.gather(sizes) for size in part])
+        extents = np.concatenate([size for part in setup.group.all_gather(sizes) for size in part])
         if not np.isnan(extents).all():  # pictures whose box lies outside have none
             about["hole_size"] = np.nanmean(extents, axis=0).tolist()
     results = []
@@ -88,7 +88,7 @@ def _in_step(setup: Setup, batches: Iterator[Batch], count: int) -> Iterator[Bat
     for _ in range(-(-count // (setup.world.size * _BATCH))):  # of the largest share
         if (batch := next(batches, None)) is not None:
             yield batch
-        setup.group.wait_for_all("an evaluation")
+        setup.group.barrier("an evaluation")
 
 
 def _blended(outputs: Pictures, batch: Batch) -> Pictures:
@@ -107,7 +107,7 @@ def check_blends(blends: Sequence[str], tasks: Iterable[str]) -> None:
 
 def _check(setup: Setup, damaged: list[Damaged]) -> None:
     """Damaged samples were left out: say so, and refuse a result that lacks too many."""
-    if setup.world.is_main:
+    if setup.world.is_rank0:
         for one in damaged:
             print(f"warning: {one.reason}; it was left out", file=sys.stderr, flush=True)
     check_damaged(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)

@@ -104,7 +104,7 @@ def each_map(
     """`finish` of the label map of every wanted sample, in order; reading, cutting and finishing in threads."""
     lots = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
     todo = (lot for lot in lots if any(s is not None for s in lot))
-    with ThreadPoolExecutor(devices.share_of_cores(World()), "label") as pool:
+    with ThreadPoolExecutor(devices.thread_count(World()), "label") as pool:
 
         def cut(lot: Sequence[Sample | None]) -> list[tuple[Sample | None, Future[Face] | None]]:
             return [(s, pool.submit(look, s, parser.views, parser.size) if s is not None else None) for s in lot]

@@ -208,7 +208,7 @@ def _session(model: Path) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = devices.share_of_cores(World())
+    options.intra_op_num_threads = devices.thread_count(World())
     usable = [
         p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()
     ]

@@ -54,7 +54,7 @@ def score(
                 path = run / "evaluation" / f"{file_stem(config, split, hole, blend)}.json"
                 metrics = finite(result.metrics) | about
                 headline = split == "test" and hole == own and blend == "none" and not (shards or sets)
-                setup.group.on_main(
+                setup.group.on_rank0(
                     lambda p=path, m=metrics, r=result, h=headline: _write(run, p, m, r, setup, predictor, h)  # type: ignore[misc]
                 )
                 results.append((metrics, path))

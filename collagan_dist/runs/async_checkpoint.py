@@ -47,7 +47,7 @@ class Saves:
         began = time.perf_counter()
         self.settle(tell)
         tensors = networks.tensors()
-        self.group.on_main(lambda: self._start(tensors, step, state(), lease))
+        self.group.on_rank0(lambda: self._start(tensors, step, state(), lease))
         self.seconds += time.perf_counter() - began
 
     def _start(self, tensors: Mapping[str, Any], step: int, state: Mapping[str, Any], lease: Lease | None) -> None:
@@ -76,9 +76,9 @@ class Saves:
         Raises CheckpointError, on all ranks, after max_failures in a row, or at the first one where it `must` be there.
         """
         slice_of_time = min(_PATIENCE, self.group.timeout / 4)
-        while not self.group.on_main(lambda: self._writer.wait(slice_of_time)):
+        while not self.group.on_rank0(lambda: self._writer.wait(slice_of_time)):
             pass
-        self.group.on_main(lambda: self._judge(tell, must))
+        self.group.on_rank0(lambda: self._judge(tell, must))
 
     def _judge(self, tell: Tell, must: bool) -> None:
         written = self._writer.written()

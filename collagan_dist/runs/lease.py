@@ -27,7 +27,7 @@ _LOOK = 1.0  # seconds between looks at who owns the run
 _DYING = 10.0  # seconds that a process of the same job may take to end
 _LOCK_WAIT = 30.0
 _LARGEST = 4096
-_LIFE = ", start "  # between a job's name and the number of its start (world.this_start)
+_LIFE = ", start "  # between a job's name and the number of its start (world.start_label)
 
 
 class Claim:

@@ -22,7 +22,7 @@ def newest(folder: Path, group: Group, strict: bool) -> Loaded | None:
     memory errs is named instead of teaching the others nonsense. Raises CheckpointError, on all ranks, where one of them cannot.
     """
     found: list[Loaded | None] = [None]
-    step = group.on_main(lambda: _find(folder, strict, found))
+    step = group.on_rank0(lambda: _find(folder, strict, found))
     if step is None:
         return None
     loaded, problem = found[0], None
@@ -30,7 +30,7 @@ def newest(folder: Path, group: Group, strict: bool) -> Loaded | None:
         loaded = loaded or _load_soon(checkpoint.place(folder, step))
     except CheckpointError as error:
         problem = f"rank {group.world.rank} on {socket.gethostname()}: {error}"
-    if problems := [text for text in group.gather(problem) if text]:
+    if problems := [text for text in group.all_gather(problem) if text]:
         text = f"{folder}: step {step} is whole as rank 0 reads it, and not everywhere; the run folder must be on storage that all nodes share"
         raise of_all_ranks(CheckpointError("\n  ".join([text, *problems])))
     return loaded

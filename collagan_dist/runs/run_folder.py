@@ -20,7 +20,7 @@ import torch
 from collagan_dist import __version__, files
 from collagan_dist import config as configuration
 from collagan_dist.config import Config
-from collagan_dist.distributed.world import job, restarts, this_start
+from collagan_dist.distributed.world import job_id, restart_counts, start_label
 from collagan_dist.errors import CheckpointError, ConfigError, of_all_ranks
 from collagan_dist.models.networks import Networks
 from collagan_dist.runs import checkpoint
@@ -71,7 +71,7 @@ class RunFolder:
         Raises ClusterError where another start is alive, ConfigError where the folder cannot be used.
         """
         claim: list[Claim] = []
-        while not self.setup.group.on_main(lambda: self._take(claim)):
+        while not self.setup.group.on_rank0(lambda: self._take(claim)):
             pass
         self._generation = self.setup.group.broadcast(self.lease.generation if self.lease else 0)
 
@@ -79,7 +79,7 @@ class RunFolder:
         try:
             if not claims:
                 self.path.mkdir(parents=True, exist_ok=True)
-                claims.append(Claim(self.path, this_start() if job() else "", _generation(self.path)))
+                claims.append(Claim(self.path, start_label() if job_id() else "", _generation(self.path)))
             self.lease = claims[0].poll(_LOOK)
             if self.lease is None:
                 return False
@@ -93,8 +93,8 @@ class RunFolder:
 
     def open(self, command: str) -> None:
         """Write down what starts here. Collective."""
-        facts = self.setup.group.gather(_facts(self.setup))
-        self.setup.group.on_main(lambda: self._write_start(facts, command))
+        facts = self.setup.group.all_gather(_facts(self.setup))
+        self.setup.group.on_rank0(lambda: self._write_start(facts, command))
 
     def _write_start(self, facts: list[dict[str, Any]], command: str) -> None:
         assert self.lease is not None
@@ -118,7 +118,7 @@ class RunFolder:
                     "command": command,
                     "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
                     "generation": self._generation,
-                    "restarts": restarts(),
+                    "restarts": restart_counts(),
                     "world_size": self.setup.world.size,
                     "ranks": facts,
                 },
@@ -128,7 +128,7 @@ class RunFolder:
         """What an event of a start tells."""
         return {
             "generation": self._generation, "world_size": self.setup.world.size,
-            **{f"restarts_{launcher}": times for launcher, times in restarts().items()},
+            **{f"restarts_{launcher}": times for launcher, times in restart_counts().items()},
         }  # fmt: skip
 
     def resume(self, networks: Networks, allow_change: bool, strict: bool = False) -> Progress:
@@ -141,13 +141,13 @@ class RunFolder:
         if loaded is None:
             return Progress()
         done, skipped, state = read_state(loaded.path, loaded.state)
-        changed = group.on_main(lambda: self._changes(loaded.path, state, allow_change))
+        changed = group.on_rank0(lambda: self._changes(loaded.path, state, allow_change))
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
             hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
             raise of_all_ranks(CheckpointError(f"{text}\n{hint}"))
         networks.restore(loaded.tensors)
-        group.on_main(lambda: self._keep_to(done))
+        group.on_rank0(lambda: self._keep_to(done))
         return Progress(done, skipped, changed)
 
     @cached_property
@@ -198,7 +198,7 @@ class RunFolder:
 
     def check(self) -> None:
         """Raises ClusterError, on all ranks, when another start has taken over. Collective."""
-        self.setup.group.on_main(self._check)
+        self.setup.group.on_rank0(self._check)
 
     def _check(self) -> None:
         if self.lease is not None:
@@ -206,12 +206,12 @@ class RunFolder:
 
     def ask_to_be_requeued(self) -> None:
         """Leave the marker. Collective."""
-        self.setup.group.on_main(self._ask)
+        self.setup.group.on_rank0(self._ask)
 
     def _ask(self) -> None:
         assert self.lease is not None
         with self.lease.held():
-            files.write_text(self.path / "requeue", f"{this_start()}\n")
+            files.write_text(self.path / "requeue", f"{start_label()}\n")
 
     def close(self) -> None:
         """Let this start's writing end, then let others know that it has."""

@@ -18,7 +18,7 @@ from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.config import Config
 from collagan_dist.distributed.stop_request import StopRequest
-from collagan_dist.distributed.world import job, this_start
+from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import record, results, schedule, search
@@ -155,8 +155,8 @@ class Sweep:
         self._tell_tensorboard()
         _report(self.out)
         if not ended:
-            if job():
-                files.write_text(self.out / "requeue", f"{this_start()}\n")
+            if job_id():
+                files.write_text(self.out / "requeue", f"{start_label()}\n")
             raise Interrupted(
                 f"stopped; what was trained is kept in {self.prepared.options.out}, and the same command continues"
             )

@@ -108,7 +108,7 @@ def _let_go() -> None:
 def train_rank(work: Work, variables: Mapping[str, str]) -> int:
     """`train()` as the rank that the variables name; the number of steps done in all."""
     from collagan_dist.config import validate
-    from collagan_dist.distributed.world import detect
+    from collagan_dist.distributed.world import detect_world
     from collagan_dist.training.loop import train
 
     if not work.gpus:
@@ -116,7 +116,7 @@ def train_rank(work: Work, variables: Mapping[str, str]) -> int:
     config = validate(work.config, f"trial {work.name}")
     with _environment(variables), _log(Path(work.run), int(variables["RANK"])):
         return train(
-            config, Path(work.run), detect(), Asked(Path(work.stop)), "the same `collagan sweep`", work.allow_change,
+            config, Path(work.run), detect_world(), Asked(Path(work.stop)), "the same `collagan sweep`", work.allow_change,
             until=work.until,
         )  # fmt: skip
 

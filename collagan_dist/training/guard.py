@@ -43,7 +43,7 @@ class Guard:
 
     def check(self, networks: Networks, number: int) -> None:
         """Raises Diverged, on all ranks, rather than let a value that is no number be saved. Collective."""
-        if not self.group.all_true(networks.finite()):
+        if not self.group.all_reduce_and(networks.finite()):
             raise Diverged([*self._spell, number])
 
     def roll_back(self, error: Diverged) -> None:
@@ -59,7 +59,7 @@ class Guard:
                 )
             )
         self.rollbacks += 1
-        if self.group.world.is_main:
+        if self.group.world.is_rank0:
             text = f"steps {error.steps[0]} to {error.steps[-1]} met NaN or Inf: back to the last good checkpoint, without their batches"
             print(f"warning: {text}", file=sys.stderr, flush=True)
 

@@ -22,7 +22,7 @@ from rich.progress import (
 from collagan_dist import files
 from collagan_dist.data.loading.fallback_reader import Damaged, check_damaged
 from collagan_dist.distributed.engine import NotFinite
-from collagan_dist.distributed.stragglers import Stragglers
+from collagan_dist.distributed.stragglers import StragglerDetector
 from collagan_dist.errors import ClusterError, of_all_ranks
 from collagan_dist.inference.evaluate import evaluate
 from collagan_dist.inference.grids import write_grid
@@ -52,14 +52,14 @@ class Journal:
         self._count = 0
         self._since, self._waited, self._saving = time.perf_counter(), 0.0, 0.0
         self._metrics: Metrics | None = None
-        if setup.world.is_main:
+        if setup.world.is_rank0:
             with lease.held() if lease else nullcontext():
                 self._metrics = Metrics(run, start, setup.config.log.sinks, lease.mine if lease else lambda: True)
-        self._progress = _Progress(start, total) if setup.world.is_main else None
+        self._progress = _Progress(start, total) if setup.world.is_rank0 else None
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
         self._named: set[int] = set()
-        self._stragglers = Stragglers(setup.group, setup.config.runtime.straggler)
+        self._stragglers = StragglerDetector(setup.group, setup.config.runtime.straggler)
         self._ahead: dict[str, int] = {}  # lines in a row in which a discriminator was nearly always right
 
     def event(self, step: int, name: str, **facts: Any) -> None:
@@ -79,13 +79,13 @@ class Journal:
 
         Raises DataError, on all ranks, when there are more than data.max_damaged.
         """
-        parts = self.setup.group.gather(list(found))
+        parts = self.setup.group.all_gather(list(found))
         self.damaged = sum(map(len, parts))
         for one in {one.number: one for part in parts for one in part}.values():
             if one.number not in self._named:
                 self._named.add(one.number)
                 self.event(step, "quarantine", sample=one.number, reason=one.reason)
-                if self.setup.world.is_main:
+                if self.setup.world.is_rank0:
                     print(f"warning: {one.reason}; another sample takes its place", file=sys.stderr, flush=True)
         check_damaged(self.setup.manifest.folder, len(self._named), self.setup.config.data.max_damaged)
 
@@ -104,7 +104,7 @@ class Journal:
         if not self._count:  # all were skipped
             return
         names = sorted(self._sums)
-        means = self.setup.group.mean(torch.stack([self._sums[n] for n in names])).tolist()
+        means = self.setup.group.all_reduce_mean(torch.stack([self._sums[n] for n in names])).tolist()
         losses = {name: value / self._times[name] for name, value in zip(names, means, strict=True)}
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
@@ -133,7 +133,7 @@ class Journal:
 
     def _name_stragglers(self, step: int) -> None:
         """Raises ClusterError, on all ranks, where the configuration says so. Collective."""
-        for one in self._stragglers.look():
+        for one in self._stragglers.check():
             self.event(step, "straggler", **vars(one))
             if self.setup.config.runtime.fail_on_straggler:
                 text = (
@@ -171,7 +171,7 @@ class Journal:
 
     def grid(self, step: int, networks: Networks) -> None:
         """A picture grid of the first samples that are not trained on; without room for it, the run goes on."""
-        if self.setup.world.is_main and (self.lease is None or self.lease.mine(fresh=True)):
+        if self.setup.world.is_rank0 and (self.lease is None or self.lease.mine(fresh=True)):
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
             path = self.run / "grids" / f"step-{step:08d}.png"

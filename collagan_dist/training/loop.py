@@ -65,7 +65,7 @@ def _train(
     # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
     share = config.schedule.batch // setup.world.size
     loader = setup.loader(config.data.split, setup.view(training=True), share)
-    if setup.world.is_main and loader.enlarges:
+    if setup.world.is_rank0 and loader.enlarges:
         print(
             f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to {loader.canvas}; "
             f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
@@ -127,7 +127,7 @@ def _steps(
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, end):
                 journal.grid(done, networks)
-            stops, damaged, lost = setup.group.sum_soon(bool(stop), len(loader.damaged), folder.lost)
+            stops, damaged, lost = setup.group.all_reduce_sum_deferred(bool(stop), len(loader.damaged), folder.lost)
             if lost:
                 folder.check()
             stopping = bool(stops) and done < end

@@ -104,7 +104,7 @@ def test_ranks_that_do_not_meet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_known_bad_and_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"torch": "2.9.1+cpu", "dali": "2.4.0", "numpy": "2.4.6", "deepspeed": None, "ray": None}
-    monkeypatch.setattr(versions, "version", installed.get)
+    monkeypatch.setattr(versions, "library_version", installed.get)
     (found,) = run_check("libraries", machine.libraries)
     assert found.state == "failed" and "torch below 2.10" in found.text and "ray not installed" in found.text
     installed["torch"] = "2.10.0"

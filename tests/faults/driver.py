@@ -42,14 +42,14 @@ def at_step(fault: Callable[..., None], when: int) -> None:
 
 def once_together(fault: Callable[..., None]) -> None:
     """After the first thing that all ranks did."""
-    gather = Group.gather
+    gather = Group.all_gather
 
     def faulty(self: Group, mine: Any) -> Any:
         everyone = gather(self, mine)
         fault()
         return everyone
 
-    Group.gather = faulty  # type: ignore[method-assign]
+    Group.all_gather = faulty  # type: ignore[method-assign]
 
 
 def slow_data(milliseconds: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.config import load_config
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.step import Part, Step
 from collagan_dist.training.loop import train
 
@@ -49,7 +49,7 @@ def nan_where(bad: Where) -> Iterator[list[tuple[int, str]]]:
 def main(config: str, run: str, rank: str, first: str, last: str, side: str) -> None:
     """NaN on one rank in the steps first..last."""
     with nan_where(lambda r, step, s: r == int(rank) and int(first) <= step <= int(last) and s == side):
-        train(load_config(config), Path(run), detect())
+        train(load_config(config), Path(run), detect_world())
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.config import load_config
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.training import loop
 
 
 def main(config: str, run: str, steps: str, out: str) -> None:
-    world = detect()
+    world = detect_world()
     build, seen = loop.build_step, []
 
     def build_step(*args: Any) -> Any:

@@ -18,7 +18,7 @@ import pytest
 
 from collagan_dist.config import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.distributed.stragglers import Spells
+from collagan_dist.distributed.stragglers import SlowStreaks
 from tests.conftest import collagan
 from tests.faults.processes import LIMIT, Ranks, lines, until
 from tests.faults.test_rounds import rounds
@@ -194,11 +194,11 @@ def test_row_24_a_rank_with_a_fifth_of_its_core(shards: Manifest, tmp_path: Path
 
 def test_spells() -> None:
     """Three lines in a row, named once a spell; noise and a fast rank are no stragglers."""
-    spells = Spells(3, 2.0)
+    spells = SlowStreaks(3, 2.0)
     slow = [0.1, 0.25, 0.1]
     assert [spells.add(line) for line in (slow, slow, slow, slow, slow)] == [[], [], [(1, 0.1)], [], []]
     assert not spells.add([0.1, 0.15, 0.1])
     assert [spells.add(line) for line in (slow, slow, slow)] == [[], [], [(1, 0.1)]]
-    few = Spells(2, 2.0)
+    few = SlowStreaks(2, 2.0)
     assert not any(few.add(line) for line in [[0.001, 0.005]] * 4)
     assert [few.add([0.1, 0.01]) for _ in range(3)] == [[], [], [(0, 0.01)]]

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from collagan_dist.data.shards.manifest import read_manifest
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks
 from collagan_dist.setup import build
@@ -31,12 +31,12 @@ def scale_twice(networks: Networks) -> None:
 
 def main(shards: str, out: str, *names: str) -> None:
     known = {case.name: case for case in WITH_REFERENCES}
-    world, environment = detect(), dict(os.environ)
+    world, environment = detect_world(), dict(os.environ)
     setup = build(settings(Path(shards), Case("ddp")), world, read_manifest(Path(shards)))
     for name in names:
         if name in STORIES:
             told = STORIES[name](setup, Path(out))
-            if world.is_main:
+            if world.is_rank0:
                 Path(out, f"{name}-{world.size}.json").write_text(json.dumps(told))
             continue
         config = settings(Path(shards), known[name])
@@ -46,7 +46,7 @@ def main(shards: str, out: str, *names: str) -> None:
             scale_twice(networks)
         found = learn(setup, networks, range(STEPS))
         tensors = flat(networks)
-        if world.is_main:
+        if world.is_rank0:
             Path(out, f"{name}.json").write_text(json.dumps(found))
             save_file({k: v.contiguous() for k, v in tensors.items()}, Path(out, f"{name}.safetensors"))
     changed = {name for name, _ in set(os.environ.items()) ^ set(environment.items())}

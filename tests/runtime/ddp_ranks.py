@@ -11,12 +11,12 @@ from torch import nn
 from collagan_dist.config import Adam, Runtime
 from collagan_dist.distributed.engine import build_engine
 from collagan_dist.distributed.group import Group
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.step import frozen
 
 
 def main(out: str) -> None:
-    world = detect()
+    world = detect_world()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -32,7 +32,7 @@ def main(out: str) -> None:
         with frozen(d):
             loss = -d(fake).mean() + (fake - x).square().mean()
         engine.update("g", [learn_g], lambda _, loss=loss: [loss], 1, 1e-2)
-    mean = group.mean(torch.tensor([float(world.rank)]))
+    mean = group.all_reduce_mean(torch.tensor([float(world.rank)]))
     save_file(
         {f"{name}{k}": p.detach() for name, m in (("g", g), ("d", d)) for k, p in enumerate(m.parameters())},
         f"{out}.{world.rank}",

@@ -97,9 +97,9 @@ def converted(setup: Setup, out: Path) -> Told:
             part, networks = made(setup, Case(engine), tensors)
             learn(part, networks, steps)
             tensors = flat(networks)
-        if setup.world.is_main and tensors is not None:
+        if setup.world.is_rank0 and tensors is not None:
             save_file({name: t.contiguous() for name, t in tensors.items()}, file)
-        setup.group.gather(None)
+        setup.group.all_gather(None)
     told, tensors = {}, load_file(file)
     for engine in ("ddp", "deepspeed-0", "deepspeed-1", "deepspeed-2"):
         part, networks = made(setup, Case(engine), tensors)

@@ -60,10 +60,10 @@ def test_an_error_of_rank_0_reaches_every_rank(tmp_path: Path, kind: str, said: 
         "import sys, torch\n"
         "from collagan_dist.errors import DataError\n"
         "from collagan_dist.distributed.group import Group\n"
-        "from collagan_dist.distributed.world import detect\n"
-        "world = detect(); group = Group(world, torch.device('cpu'), 30)\n"
+        "from collagan_dist.distributed.world import detect_world\n"
+        "world = detect_world(); group = Group(world, torch.device('cpu'), 30)\n"
         "def work(): raise " + kind + "('no such thing')\n"
-        "try: group.on_main(work)\n"
+        "try: group.on_rank0(work)\n"
         "except Exception as error: open(sys.argv[1] + str(world.rank), 'w').write(f'{type(error).__name__}: {error}')\n"
         "group.close()\n"
     )

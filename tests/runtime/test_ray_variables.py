@@ -10,7 +10,7 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stop_request import StopRequest
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.types import World
 from tests.faults import processes
 from tests.faults.processes import Ranks
@@ -22,7 +22,7 @@ RAY = {"COLLAGAN_RAY_TRIAL": "trial_7", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_R
 
 def test_ray_comes_first() -> None:
     """Ray's processes may run inside a Slurm job, whose variables they carry, too."""
-    assert detect({**STEP, **TORCHRUN, **RAY}) == World(1, 2, 0, 1, 1, "ray")
+    assert detect_world({**STEP, **TORCHRUN, **RAY}) == World(1, 2, 0, 1, 1, "ray")
 
 
 def test_a_training_of_two_workers(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

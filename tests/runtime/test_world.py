@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collagan_dist.distributed.world import detect, first_host, rendezvous
+from collagan_dist.distributed.world import detect_world, first_host, rendezvous_address
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
 
@@ -23,52 +23,52 @@ STEP = {
 
 
 def test_alone() -> None:
-    assert detect({}) == World()
+    assert detect_world({}) == World()
 
 
 def test_torchrun() -> None:
-    assert detect(TORCHRUN) == World(5, 8, 1, 4, 1, "torchrun")
+    assert detect_world(TORCHRUN) == World(5, 8, 1, 4, 1, "torchrun")
 
 
 def test_srun_step() -> None:
-    assert detect(STEP) == World(3, 4, 1, 2, 1, "srun")
+    assert detect_world(STEP) == World(3, 4, 1, 2, 1, "srun")
 
 
 def test_torchrun_inside_a_step_is_torchrun() -> None:
-    assert detect({**STEP, **TORCHRUN}).launcher == "torchrun"
+    assert detect_world({**STEP, **TORCHRUN}).launcher == "torchrun"
 
 
 def test_a_batch_shell_is_alone() -> None:
     batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "4"}
-    assert detect(batch) == World()
+    assert detect_world(batch) == World()
 
 
 def test_broken_variables_are_named() -> None:
     with pytest.raises(ClusterError, match="WORLD_SIZE"):
-        detect({k: v for k, v in TORCHRUN.items() if k != "WORLD_SIZE"})
+        detect_world({k: v for k, v in TORCHRUN.items() if k != "WORLD_SIZE"})
 
 
 def test_nodes_of_a_step_may_have_other_numbers_of_tasks() -> None:
     step = {**STEP, "SLURM_STEP_NUM_TASKS": "11", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}
-    assert [detect({**step, "SLURM_NODEID": str(node)}).local_size for node in range(3)] == [4, 4, 3]
+    assert [detect_world({**step, "SLURM_NODEID": str(node)}).local_size for node in range(3)] == [4, 4, 3]
     with pytest.raises(ClusterError, match="SLURM_STEP_TASKS_PER_NODE"):
-        detect({**step, "SLURM_NODEID": "3"})
+        detect_world({**step, "SLURM_NODEID": "3"})
 
 
 def test_steps_from_an_interactive_shell_are_steps() -> None:
     """salloc's shell gives its name to the steps started from it; it is a step of Slurm's own itself."""
-    assert detect({**STEP, "SLURM_JOB_NAME": "interactive"}).size == 4
-    assert detect({**STEP, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}) == World()
-    assert detect({**STEP, "SLURM_STEP_ID": "4294967291"}) == World()
+    assert detect_world({**STEP, "SLURM_JOB_NAME": "interactive"}).size == 4
+    assert detect_world({**STEP, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}) == World()
+    assert detect_world({**STEP, "SLURM_STEP_ID": "4294967291"}) == World()
 
 
 def test_where_ranks_meet() -> None:
     """What is set is taken; an srun step that was told nothing meets on its first node, at a port of this start's own."""
-    assert rendezvous({**TORCHRUN, "MASTER_ADDR": "a", "MASTER_PORT": "29500"}) == ("a", 29500)
+    assert rendezvous_address({**TORCHRUN, "MASTER_ADDR": "a", "MASTER_PORT": "29500"}) == ("a", 29500)
     step = {**STEP, "SLURM_STEP_NODELIST": "node-b[08-11,15],x3"}
-    host, port = rendezvous(step)
-    restarted = rendezvous({**step, "SLURM_RESTART_COUNT": "1"})[1]
-    other_step = rendezvous({**step, "SLURM_STEP_ID": "1"})[1]
+    host, port = rendezvous_address(step)
+    restarted = rendezvous_address({**step, "SLURM_RESTART_COUNT": "1"})[1]
+    other_step = rendezvous_address({**step, "SLURM_STEP_ID": "1"})[1]
     assert host == "node-b08" and len({port, restarted, other_step}) == 3 and 20000 <= port < 30000
     for wrong in (
         {},
@@ -77,7 +77,7 @@ def test_where_ranks_meet() -> None:
         {"MASTER_ADDR": "a", "MASTER_PORT": "70000"},
     ):
         with pytest.raises(ClusterError, match="MASTER_PORT"):
-            rendezvous({**TORCHRUN, **wrong})
+            rendezvous_address({**TORCHRUN, **wrong})
 
 
 @pytest.mark.parametrize(("nodes", "first"), [("n1", "n1"), ("n1,n[3-4]", "n1"), ("r[2-3]n[04,07]", "r2n04"), ("", "")])

@@ -39,7 +39,7 @@ def learn(setup: Setup, networks: Networks, steps: range, total: int = STEPS) ->
             assert error.overflow
             found.append({})
             continue
-        means = setup.group.mean(torch.stack([values[name].double() for name in sorted(values)]))
+        means = setup.group.all_reduce_mean(torch.stack([values[name].double() for name in sorted(values)]))
         found.append(dict(zip(sorted(values), means.tolist(), strict=True)))
     return found
 

@@ -32,7 +32,7 @@ STAND_IN = f"""#!{sys.executable}
 import os, sys, time
 from pathlib import Path
 from collagan_dist.distributed.stop_request import StopRequest
-from collagan_dist.distributed.world import this_start
+from collagan_dist.distributed.world import start_label
 from collagan_dist.sweep.ray_cluster import joined
 
 words = sys.argv[1:]
@@ -59,11 +59,11 @@ with StopRequest() as stop, joined(words[words.index("--ray") + 1]) as ray:
             continue
         rounds += 1
         sizes = [node["Resources"].get(kind, 0) for node in alive for kind in ("CPU", "GPU")]
-        (out / "seen.tmp").write_text(repr(dict(start=this_start(), rounds=rounds, sizes=sizes, seen=sorted(seen))))
+        (out / "seen.tmp").write_text(repr(dict(start=start_label(), rounds=rounds, sizes=sizes, seen=sorted(seen))))
         (out / "seen.tmp").replace(out / "seen")
         time.sleep(0.5)
 if stop:
-    (out / "requeue").write_text(this_start())
+    (out / "requeue").write_text(start_label())
     sys.exit(75)
 """
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.distributed.engine import Engine
-from collagan_dist.distributed.world import detect
+from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup, build, training_order
 from collagan_dist.types import Batch
@@ -40,7 +40,7 @@ def losses(setup: Setup, frozen: bool) -> list[dict[str, float]]:
     order, found = training_order(setup.config, setup.manifest), []
     for number, batch in enumerate(loader.batches(order.steps(0, STEPS, setup.world))):
         values = step(exact(batch), number)
-        means = setup.group.mean(torch.stack([values[name].double() for name in sorted(values)]))
+        means = setup.group.all_reduce_mean(torch.stack([values[name].double() for name in sorted(values)]))
         found.append(dict(zip(sorted(values), means.tolist(), strict=True)))
     return found
 
@@ -56,11 +56,11 @@ def main(shards: str, out: str) -> None:
     for way, changes in WAYS.items():
         config = small(Path(shards), schedule__batch=16, schedule__adv_from=2, hole__kind="pattern", **changes)
         if setup is None:
-            setup = build(config, detect(), read_manifest(Path(shards)))
+            setup = build(config, detect_world(), read_manifest(Path(shards)))
         setup = replace(setup, config=config, engine=type(setup.engine)(config.runtime, setup.group))
         found[way] = losses(setup, way == "frozen")
     assert setup is not None
-    if setup.world.is_main:
+    if setup.world.is_rank0:
         Path(out).write_text(json.dumps(found))
     setup.group.close()
 
