@@ -34,7 +34,7 @@ from typing import Any
 from benchmarks import save
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.faces import draw_faces
+from collagan_dist.faces.layout import draw_faces
 from collagan_dist.files import sha256
 
 _POLL = 0.02  # seconds

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import save
 from benchmarks.faces import aligned_set
-from collagan_dist.config import validate
+from collagan_dist.config.load import validate_config
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.models.registry import build_networks, build_step
@@ -41,7 +41,7 @@ class Training:
         )
         pack(recipe)
         tree: dict[str, Any] = {"data": {"shards": recipe.out}, "schedule": {"batch": BATCH, "steps": 10**6}}
-        config = validate(tree, "benchmark")
+        config = validate_config(tree, "benchmark")
         self.setup = build(config, World(), open_shards(config))
         self.networks = build_networks(config, self.setup.engine, self.setup.tasks)
         self.step = build_step(config, self.setup.engine, self.setup.tasks, self.networks, 10**6)

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import save
-from collagan_dist.config import Config, validate
+from collagan_dist.config.load import validate_config
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world
@@ -81,7 +82,7 @@ def settings(engine: str, stage: int) -> Config:
         "data": {"image_size": SIZE},
         "runtime": {"engine": engine, "zero_stage": stage, "threads": 1},
     }
-    return validate(tree, "benchmarks.engines")
+    return validate_config(tree, "benchmarks.engines")
 
 
 def noise() -> Batch:

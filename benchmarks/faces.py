@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from collagan_dist.faces import draw_faces
+from collagan_dist.faces.layout import draw_faces
 
 WIDTH, HEIGHT = 178, 218  # of CelebA's aligned pictures, about 10 kB each
 

@@ -19,7 +19,7 @@ from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.shard_reader import Split, Stored
-from collagan_dist.faces import draw_faces
+from collagan_dist.faces.layout import draw_faces
 
 BATCH, ROUNDS, CANVAS, VIEW = 32, 4, 176, 128
 

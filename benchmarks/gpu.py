@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import save
 from benchmarks.faces import aligned_set
-from collagan_dist.config import Augment
+from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import save
 from collagan_dist import rng
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.data.loading import holes
 from collagan_dist.distributed.engine import NotFinite, build_engine
 from collagan_dist.distributed.group import Group

@@ -21,7 +21,7 @@ import torch
 from benchmarks import alternate, save
 from benchmarks.faces import aligned_set
 from collagan_dist import rng
-from collagan_dist.config import Augment
+from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.loading.loader import Loader, View

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks import collagan, drawn_shards, save
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 
 TRIALS, ROUNDS = 6, 2
 SPACE = "{metric: psnr_hole, scheduler: %s, space: {loss.weights.inpainting.rec: {loguniform: [30, 300]}}}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import order
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order, Plan

@@ -16,7 +16,7 @@ from benchmarks import where
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.faces import draw_faces
+from collagan_dist.faces.layout import draw_faces
 from collagan_dist.log import log_to_stderr
 from tests.slurm.cluster import Cluster, missing_slurm
 

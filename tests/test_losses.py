@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from collagan_dist import losses
-from collagan_dist.config import TASK_WEIGHTS, load_config
+from collagan_dist.config.load import load_config
+from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite
 from tests.tasks.test_metrics import batch

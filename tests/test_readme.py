@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.commands.main import COMMANDS, parser
-from collagan_dist.config import presets
+from collagan_dist.config.load import preset_names
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
@@ -51,9 +51,9 @@ def test_command(page: str, command: str) -> None:
         words[2] = "demo"
     args = parser().parse_args(words[1:])
     if args.command == "train":
-        assert args.config in presets() or args.config.endswith(".yaml")
+        assert args.config in preset_names() or args.config.endswith(".yaml")
     if args.command == "sweep":
-        assert args.config in presets() and (ROOT / args.space).exists()
+        assert args.config in preset_names() and (ROOT / args.space).exists()
     if args.command == "pack":
         assert (ROOT / args.recipe).exists()
 
@@ -85,12 +85,12 @@ def test_the_tree_is_the_tree_on_disk() -> None:
 
 
 def test_recipes_and_presets_load() -> None:
-    from collagan_dist.config import load_config
+    from collagan_dist.config.load import load_config
     from collagan_dist.data.readers.recipe import load_recipe
 
     for recipe in (ROOT / "shards").glob("*.yaml"):
         assert load_recipe(str(recipe)).out.startswith("packed/")
-    for name in presets():
+    for name in preset_names():
         load_config(name)
 
 

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.commands.progress import progress
-    from collagan_dist.faces import draw_faces
+    from collagan_dist.faces.layout import draw_faces
 
     with progress("drawing", "faces") as advance:
         draw_faces(Path(args.out), args.count, args.seed, args.workers, lambda done: advance(done, args.count))

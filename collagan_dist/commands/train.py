@@ -17,7 +17,7 @@ from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 
 if TYPE_CHECKING:
-    from collagan_dist.config import Config
+    from collagan_dist.config.tree import Config
     from collagan_dist.types import World
 
 HELP = "train alone, under torchrun, srun or in a Ray trial; the same command continues"
@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> None:
     world = detect_world()
     # Before the seconds that imports take. A launcher kills what does not stop, so it need not end itself.
     with StopRequest(by_launcher=world.launcher != "alone") as stop:
-        from collagan_dist import config as configuration
+        from collagan_dist.config.load import load_config
 
-        config = configuration.load_config(args.config, args.model, args.set, args.data)
+        config = load_config(args.config, args.model, args.set, args.data)
         folder = Path(args.run) if args.run else _default_run(args.config, config)
         if args.dry_run:
             _dry_run(config, folder, world)
@@ -100,7 +100,7 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
 
 def _default_run(source: str, config: Config) -> Path:
     """runs/<config>-<model>-<hash of what is learned>: the same command finds its run again."""
-    from collagan_dist.config import identity_hash, model_label
+    from collagan_dist.config.load import identity_hash, model_label
     from collagan_dist.data.shards.manifest import read_manifest
 
     manifest = read_manifest(config.data.shards).hash if config.data.shards else None
@@ -108,16 +108,16 @@ def _default_run(source: str, config: Config) -> Path:
 
 
 def _dry_run(config: Config, folder: Path, world: World) -> None:
-    from collagan_dist import config as configuration
+    from collagan_dist.config.load import model_label, to_yaml
     from collagan_dist.data.loading import order
     from collagan_dist.setup import length, open_shards
 
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     order.check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
-    print(configuration.to_yaml(config), end="")
+    print(to_yaml(config), end="")
     print(
-        f"# {configuration.model_label(config.model)}: {length(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
+        f"# {model_label(config.model)}: {length(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
         f"{world.size} rank(s), into {folder}"
     )
     print(f"# run: {folder}")  # read by slurm/train.sh

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from collagan_dist.config import strict_tree, strict_yaml
+from collagan_dist.config import strict_yaml
 from collagan_dist.config.models import PEERS, TASK_WEIGHTS, model_name, model_settings
-from collagan_dist.config.strict_tree import Lines
+from collagan_dist.config.strict_yaml import Lines
 from collagan_dist.config.tree import Config, Model
 from collagan_dist.errors import ConfigError
 
 
-def presets() -> list[str]:
+def preset_names() -> list[str]:
     """Names of the run configurations that come with the package."""
     return sorted(
         p.name.removesuffix(".yaml")
@@ -40,17 +40,17 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     if model is not None:
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
-        key, value = strict_yaml.assignment(item)
-        put(tree, key, value)
+        key, value = strict_yaml.parse_assignment(item)
+        set_nested(tree, key, value)
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}
     if shards is not None:
-        put(tree, ("data", "shards"), shards)
-    return validate(tree, where, lines)
+        set_nested(tree, ("data", "shards"), shards)
+    return validate_config(tree, where, lines)
 
 
-def validate(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
+def validate_config(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
     """A checked Config from plain data. `lines` are line numbers of keys for error messages."""
-    return strict_tree.validate(Config, _with_weights(tree), where, lines)
+    return strict_yaml.validate(Config, _with_weights(tree), where, lines)
 
 
 def model_label(model: Model) -> str:
@@ -58,21 +58,21 @@ def model_label(model: Model) -> str:
     return model_name(model.name, model.tasks, model.concentrated)
 
 
-def dump(config: Config) -> dict[str, Any]:
-    """Plain data that `validate` turns back into an equal Config."""
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain data that `validate_config` turns back into an equal Config."""
     return config.model_dump(mode="json")
 
 
 def to_yaml(config: Config) -> str:
-    return strict_yaml.dump(dump(config))
+    return strict_yaml.dump(config_to_dict(config))
 
 
-def identity(config: Config, manifest_hash: str | None = None, parser: str | None = None) -> dict[str, Any]:
+def identity_keys(config: Config, manifest_hash: str | None = None, parser: str | None = None) -> dict[str, Any]:
     """The keys that say what is learned: they may not change when a run is continued.
 
     `parser` stands for the weights of GFC's parser; the folder that they came from may change.
     """
-    tree = dump(config)
+    tree = config_to_dict(config)
     data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
     tree["model"]["gfc"]["parser"] = parser
     return {
@@ -84,7 +84,7 @@ def identity(config: Config, manifest_hash: str | None = None, parser: str | Non
 
 
 def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
-    learned = identity(config, manifest_hash, config.model.gfc.parser)
+    learned = identity_keys(config, manifest_hash, config.model.gfc.parser)
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -98,13 +98,13 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 def _read_source(source: str) -> tuple[str, str]:
     if source.endswith((".yaml", ".yml")) or "/" in source:
-        hint = f"give a YAML file or a preset: {', '.join(presets())}"
-        return strict_yaml.read(source, "configuration", hint), source
-    if source not in presets():
-        near = difflib.get_close_matches(source, presets(), 1)
+        hint = f"give a YAML file or a preset: {', '.join(preset_names())}"
+        return strict_yaml.read_text(source, "configuration", hint), source
+    if source not in preset_names():
+        near = difflib.get_close_matches(source, preset_names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"there is no preset {source!r}{hint or '.'} Presets: {', '.join(presets())}; a file must end in .yaml"
+            f"there is no preset {source!r}{hint or '.'} Presets: {', '.join(preset_names())}; a file must end in .yaml"
         )
     return resources.files("collagan_dist.presets").joinpath(f"{source}.yaml").read_text(), f"preset {source}"
 
@@ -113,9 +113,9 @@ def _with_model(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """The tree for one of the paper's models; of its loss weights, those of the tasks that remain."""
     settings = model_settings(name)
     tree = _merged(tree, {"model": settings})
-    weights = dig(tree, "loss", "weights")
+    weights = get_nested(tree, "loss", "weights")
     if isinstance(weights, dict):
-        put(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in settings["tasks"]})
+        set_nested(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in settings["tasks"]})
     return tree
 
 
@@ -136,8 +136,8 @@ def _merged(tree: Any, changes: dict[str, Any]) -> Any:
 
 def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tree with every λ that it leaves open: section 4.2's for the number of tasks."""
-    tasks = dig(tree, "model", "tasks") or Model().tasks
-    given = dig(tree, "loss", "weights") or {}
+    tasks = get_nested(tree, "model", "tasks") or Model().tasks
+    given = get_nested(tree, "loss", "weights") or {}
     if not isinstance(tasks, list | tuple) or not isinstance(given, dict):
         return tree  # of another type: the fields say so
     weights = dict(given)
@@ -148,14 +148,14 @@ def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
 
 
-def dig(tree: Any, *path: str) -> Any:
+def get_nested(tree: Any, *path: str) -> Any:
     """The value at a path of nested mappings; None where there is none."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
-def put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def set_nested(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     """Lay a value at a path of nested mappings, which are made where they are missing. Raises ConfigError."""
     for key in path[:-1]:
         child = tree.setdefault(key, {})

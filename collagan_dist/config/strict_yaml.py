@@ -1,28 +1,43 @@
-"""YAML as people mean it: `1e-4` is a number, a duplicate key is an error, a tag is an error, lines are known.
+"""YAML read strictly, and checked against typed sections; errors name file, line and nearest key.
 
 YAML 1.1 as `yaml.safe_load` reads it takes `1e-4` for a string, `on` for true and the last of two equal keys.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collagan_dist.errors import ConfigError
+
+# Where a key stands: its line, or what gave it in place of the file.
+Lines = Mapping[tuple[str, ...], int | str]
+M = TypeVar("M", bound="Section")
+
 
 _INT = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
 
-Lines = dict[tuple[str, ...], int]
+
+class Section(BaseModel):
+    """Every node of such a tree."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
-def read(path: str | Path, what: str, hint: str) -> str:
+def read_text(path: str | Path, what: str, hint: str) -> str:
     """The text of a YAML file. Raises ConfigError that says what could not be read, and how to mend it."""
     try:
         return Path(path).read_bytes().decode()
@@ -32,7 +47,7 @@ def read(path: str | Path, what: str, hint: str) -> str:
         raise ConfigError(f"{path}: cannot read the {what} ({error.strerror}); {hint}") from None
 
 
-def load(text: str, where: str, scalar: bool = False) -> tuple[Any, Lines]:
+def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[str, ...], int]]:
     """Plain data of a YAML document and the line number of each key path.
 
     The document must be a mapping unless `scalar`. Raises ConfigError with `where` and the line.
@@ -45,7 +60,7 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else where
         raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
-    lines: Lines = {}
+    lines: dict[tuple[str, ...], int] = {}
     data = _plain(node, where, (), lines) if node is not None else None
     if scalar:
         return data, lines
@@ -56,7 +71,7 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, Lines]:
     return data, lines
 
 
-def assignment(item: str) -> tuple[tuple[str, ...], Any]:
+def parse_assignment(item: str) -> tuple[tuple[str, ...], Any]:
     """(key path, value) of a command line's `--set a.b=c`. Raises ConfigError."""
     key, equals, value = item.partition("=")
     if not equals or not key.strip():
@@ -78,7 +93,7 @@ def _plain_event(event: yaml.Event, where: str) -> None:
         raise ConfigError(f"{place}: YAML anchors and references are not allowed ({anchor})")
 
 
-def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: Lines) -> Any:
+def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
@@ -108,3 +123,59 @@ def _scalar(node: yaml.ScalarNode, place: str) -> Any:
     if _NOT_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and math.isinf(float(text))):
         raise ConfigError(f"{place}: {text} is not a finite number")
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> M:
+    """A checked `model` from plain data. `lines` are the line numbers of its keys. Raises ConfigError."""
+    try:
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, e, where, lines or {}) for e in error.errors())) from None
+
+
+def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    text = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], dict) and (named := re.match(r"([\w.]+): ", text)):
+        path, text = (*path, *named[1].split(".")), text[named.end() :]  # a section's own check names its key
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+    place = line if isinstance(line, str) else f"{where}:{line}" if line else where
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key {key}; {_hint(model, path)}"
+    if error["type"] == "missing":
+        return f"{place}: {key} is missing"
+    given = f" (given: {error['input']!r})" if path and not isinstance(error["input"], dict) else ""
+    return f"{place}: {key + ': ' if key else ''}{text}{given}"
+
+
+def _hint(model: type[BaseModel], path: tuple[str, ...]) -> str:
+    """The nearest key beside the unknown one, the same name elsewhere, or all that is valid here."""
+    here = _keys_at(model, path[:-1])
+    near = difflib.get_close_matches(path[-1], here, 1)
+    near = near or [key for key in _all_keys(model) if key.endswith("." + path[-1])][:1]
+    return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(here)}"
+
+
+def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    here: Any = model
+    for key in path:
+        if get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
+            field = here.model_fields.get(key) if _is_model(here) else None
+            here = field.annotation if field else None
+    return list(here.model_fields) if _is_model(here) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from collagan_dist.config.models import TASK_WEIGHTS
-from collagan_dist.config.strict_tree import Section
+from collagan_dist.config.strict_yaml import Section
 from collagan_dist.types import FACE_SQUARE, POSITIONS, HoleKind, TestHole
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

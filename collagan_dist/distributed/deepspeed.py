@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from collagan_dist.config import Adam, Runtime
+from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.engine import Engine, Learner, Tensors
 from collagan_dist.distributed.group import LIBRARY_TIMEOUT_MARGIN_SECONDS, Group
 from collagan_dist.errors import CheckpointError, ConfigError

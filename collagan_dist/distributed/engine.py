@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from collagan_dist.config import Adam, Runtime
+from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.precision import LossScale
 from collagan_dist.distributed.sync_bn import convert_sync_batchnorm

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from collagan_dist.config import Config, dump
+from collagan_dist.config.load import config_to_dict
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed import versions
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ClusterError, of_all_ranks
@@ -39,7 +40,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
     """Refuse ranks that do not belong together, with a table of what differs. Collective; raises ClusterError on all ranks."""
     if group.world.size == 1:
         return
-    tree = _flat(dump(config))
+    tree = _flat(config_to_dict(config))
     everybody = group.all_gather(_facts(group, config, tree, manifest_hash))
     differing = {
         key for facts in everybody for key, value in facts.alike.items() if value != everybody[0].alike.get(key)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from collagan_dist import files, rng
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.occlusion_boxes import Places
 from collagan_dist.data.readers.archives import PICTURES

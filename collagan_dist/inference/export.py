@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from collagan_dist import __version__, files
-from collagan_dist import config as configuration
-from collagan_dist.config import Config, strict_yaml
+from collagan_dist.config import strict_yaml
+from collagan_dist.config.load import model_label, to_yaml
+from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.registry import METHODS, build_generator
 from collagan_dist.runs.exported import CONFIG, FORMAT, JUDGES, MANIFEST, ONNX, WEIGHTS
@@ -43,7 +44,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     judges = METHODS[config.model.name].predictor.judges
     if onnx and judges:
         raise ConfigError(
-            f"--onnx: {model} is {configuration.model_label(config.model)}, which searches at test; an ONNX file of its generator "
+            f"--onnx: {model} is {model_label(config.model)}, which searches at test; an ONNX file of its generator "
             "completes nothing. Export it without --onnx"
         )
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
@@ -52,7 +53,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        files.write_text(partial / CONFIG, configuration.to_yaml(config))
+        files.write_text(partial / CONFIG, to_yaml(config))
         shutil.copyfile(scored.file, partial / WEIGHTS)  # its bytes, so that its hash stays the model's
         if judges:
             shutil.copyfile(scored.judges_file, partial / JUDGES)
@@ -60,7 +61,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
             _write_onnx(partial, scored, config)
         manifest = {
             "format": FORMAT,
-            "model": configuration.model_label(config.model),
+            "model": model_label(config.model),
             "step": scored.step,
             "version": __version__,
             "sha256": {path.name: files.sha256(path) for path in sorted(partial.iterdir())},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.data.readers.label_maps import read_labels
 from collagan_dist.data.readers.picture import Unusable
 from collagan_dist.errors import DataError

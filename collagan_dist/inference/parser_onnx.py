@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from collagan_dist import files
 from collagan_dist.config import strict_yaml
-from collagan_dist.config.strict_tree import Section, validate
+from collagan_dist.config.strict_yaml import Section, validate
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.face_views import Views
@@ -92,7 +92,7 @@ class ClassMap(Section):
 
 def read_class_map(path: Path) -> tuple[ClassMap, bytes]:
     """A class map and the bytes of its file. Raises ConfigError with file, line and key."""
-    text = strict_yaml.read(path, "class map", "write one (docs/label.md shows how) and give it by --classes")
+    text = strict_yaml.read_text(path, "class map", "write one (docs/label.md shows how) and give it by --classes")
     tree, lines = strict_yaml.load(text, str(path))
     return validate(ClassMap, tree, str(path), lines), text.encode()
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from collagan_dist import files
-from collagan_dist.config import model_label
+from collagan_dist.config.load import model_label
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engine import build_engine
 from collagan_dist.distributed.group import Group

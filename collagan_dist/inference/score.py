@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from collagan_dist import files
-from collagan_dist.config import Config
-from collagan_dist.config import dump as plain
+from collagan_dist.config.load import config_to_dict
+from collagan_dist.config.tree import Config
 from collagan_dist.inference.evaluate import BLENDS, Evaluation, evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.predictor import Predictor
@@ -63,7 +63,7 @@ def score(
 
 def settings(config: Config) -> dict[str, Any]:
     """How a model is looked at: what of the configuration changes a result, without what is learned."""
-    tree = plain(config)["evaluate"]
+    tree = config_to_dict(config)["evaluate"]
     return {key: tree[key] for key in SETTINGS}
 
 

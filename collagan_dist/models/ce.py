@@ -11,7 +11,7 @@ import itertools
 import torch
 from torch import nn
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, ladder

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.config import Config, model_label
+from collagan_dist.config.load import model_label
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
 from collagan_dist.errors import ConfigError
 from collagan_dist.losses import accuracy, discriminator_term, generator_term

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine, Learner
 from collagan_dist.errors import CheckpointError
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, full

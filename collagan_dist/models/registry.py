@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from collagan_dist import rng
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.models import ce, gfc, sii
 from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from collagan_dist import rng
-from collagan_dist.config import Config, Search
+from collagan_dist.config.tree import Config, Search
 from collagan_dist.losses import generator_term
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, ladder

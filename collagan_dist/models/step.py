@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from collagan_dist.config import Adam, Config
+from collagan_dist.config.tree import Adam, Config
 from collagan_dist.distributed.engine import Engine, Learner, NotFinite
 from collagan_dist.losses import accuracy, discriminator_term, generator_term, weighted_sum
 from collagan_dist.models.discriminator import SHARED

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import config as configuration
 from collagan_dist import files
 from collagan_dist.config import strict_yaml
+from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 def prepare(options: ReproduceOptions) -> tuple[list[PlannedRun], Manifest]:
     """The plan of a reproduction and its data set. Raises what is wrong with either, before anything is written."""
     plan.check(options)
-    about_data = [item for item in options.sets if strict_yaml.assignment(item)[0][0] == "data"]
-    first = configuration.load_config(options.config, sets=about_data, shards=options.data)
+    about_data = [item for item in options.sets if strict_yaml.parse_assignment(item)[0][0] == "data"]
+    first = load_config(options.config, sets=about_data, shards=options.data)
     manifest = read_manifest(remote.find(options.data, first.data.cache))
     samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
     if not samples or not manifest.splits.get("test"):
@@ -76,7 +76,7 @@ def reproduce(options: ReproduceOptions, stop: Any, ray: str | None = None) -> i
 def write_configs(runs: list[PlannedRun]) -> None:
     for run in runs:
         run.config_file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(run.config_file, configuration.to_yaml(run.config))
+        files.write_text(run.config_file, to_yaml(run.config))
 
 
 def is_done(run: PlannedRun, manifest: str) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from collagan_dist import config as configuration
 from collagan_dist import files
+from collagan_dist.config.load import config_to_dict, to_yaml, validate_config
+from collagan_dist.config.tree import Config
 from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PARSER, PlannedRun, ReproduceOptions
 from collagan_dist.reproduce.run_jobs import reason, start, start_words
@@ -90,7 +91,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _kind(run: PlannedRun) -> str:
     """Runs of one kind take as long a step: those that differ in seed and holes only."""
-    tree = configuration.dump(run.config)
+    tree = config_to_dict(run.config)
     model = {key: value for key, value in tree["model"].items() if key not in ("concentrated", "gfc")}
     facts = [model, tree["data"]["image_size"], tree["schedule"]["batch"], tree["runtime"]]
     return json.dumps(facts, sort_keys=True)
@@ -102,7 +103,7 @@ def _timed(run: PlannedRun, data: str, ranks: int, folder: Path) -> Rate | None:
     if run.needs is not None:
         _lend(run.out / "runs" / run.needs, folder / "runs" / run.needs)
     config = folder / f"{run.name}.yaml"
-    files.write_text(config, configuration.to_yaml(_endless(run, folder)))
+    files.write_text(config, to_yaml(_endless(run, folder)))
     command = [*start_words(ranks), "train", str(config), "--data", data, "--run", str(place)]
     log = folder / f"{run.name}.log"
     with log.open("wb") as out:
@@ -143,8 +144,8 @@ def _lend(real: Path, place: Path) -> None:
         shutil.copy(real / name, place / name)
 
 
-def _endless(run: PlannedRun, folder: Path) -> configuration.Config:
-    tree = configuration.dump(run.config)
+def _endless(run: PlannedRun, folder: Path) -> Config:
+    tree = config_to_dict(run.config)
     tree["schedule"] |= {"steps": 10**7, "adv_from": 0}
     tree["log"] |= {"every": 1, "grid_every": 10**7}
     tree["checkpoint"]["every"] = 10**7
@@ -153,4 +154,4 @@ def _endless(run: PlannedRun, folder: Path) -> configuration.Config:
         tree["model"]["gfc"] |= {"parser": str(folder / "runs" / PARSER)}
     if run.base == "GFC":
         tree["model"]["gfc"]["stages"] = [0.0, 0.0]
-    return configuration.validate(tree, f"run {run.name}")
+    return validate_config(tree, f"run {run.name}")

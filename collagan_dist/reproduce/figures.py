@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collagan_dist import config as configuration
 from collagan_dist import files
+from collagan_dist.config.load import config_to_dict
 from collagan_dist.errors import CollaganError
 from collagan_dist.report import paper_tables
 from collagan_dist.reproduce import run_status
@@ -59,7 +59,7 @@ def draw_figure(number: int, runs: Mapping[str, PlannedRun], data: str, out: Pat
 
 
 def _key(number: int, used: Sequence[PlannedRun], data: str, missing: Sequence[str]) -> str:
-    facts = [number, data, list(missing), [[run.name, run.steps, configuration.dump(run.config)] for run in used]]
+    facts = [number, data, list(missing), [[run.name, run.steps, config_to_dict(run.config)] for run in used]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,8 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from collagan_dist import config as configuration
-from collagan_dist.config import Config, strict_yaml
+from collagan_dist.config import strict_yaml
+from collagan_dist.config.load import config_to_dict, load_config, validate_config
+from collagan_dist.config.models import PEERS, model_settings
+from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce import paper
 from collagan_dist.types import POSITIONS
@@ -132,7 +134,7 @@ def chains(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
 def check(options: ReproduceOptions) -> None:
     """Raises ConfigError for keys that are not the user's to set."""
     for item in options.sets:
-        key = ".".join(strict_yaml.assignment(item)[0])
+        key = ".".join(strict_yaml.parse_assignment(item)[0])
         if key in _OURS:
             raise ConfigError(f"--set {item}: {key} is what tells the paper's runs apart; reproduce sets it itself")
 
@@ -155,11 +157,11 @@ def _needed(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
 def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: dict[str, bool]) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
     config = _config(options, base, options.out)
-    tree = configuration.dump(config)
+    tree = config_to_dict(config)
     tree["seed"] += seed
     _shorten(tree, config, samples, options.scale)
     needs = PARSER if config.model.gfc.parser == _parser_folder(options.out) else None
-    final = configuration.validate(tree, f"run {name}")
+    final = validate_config(tree, f"run {name}")
     assert final.schedule.steps is not None
     return PlannedRun(name, base, final, options.out, final.schedule.steps, holes, needs)
 
@@ -169,10 +171,10 @@ def _config(options: ReproduceOptions, base: str, out: Path) -> Config:
     model = _model(base)
     kind = {PARSER: "none", "SII": "none"}.get(base, "noise" if base.endswith("-noise") else "block")
     sets = [*_applicable(options.sets, model), f"hole.kind={kind}"]
-    config = configuration.load_config(options.config, model, sets, options.data)
+    config = load_config(options.config, model, sets, options.data)
     if base == "GFC" and config.model.gfc.parser is None:
         sets.append(f"model.gfc.parser={_parser_folder(out)}")
-        config = configuration.load_config(options.config, model, sets, options.data)
+        config = load_config(options.config, model, sets, options.data)
     return config
 
 
@@ -187,11 +189,11 @@ def _parser_folder(out: Path) -> str:
 def _applicable(sets: Iterable[str], model: str) -> Iterator[str]:
     """The settings that a model has: one without landmarks has no loss.weights.landmarks, a peer keeps what is published of it."""
     for item in sets:
-        key = strict_yaml.assignment(item)[0]
-        if model in configuration.PEERS:
+        key = strict_yaml.parse_assignment(item)[0]
+        if model in PEERS:
             applies = key[0] not in _LEARNS and not (key in _PUBLISHED and _gives(model, key))
         else:
-            tasks = configuration.model_settings(model)["tasks"]
+            tasks = model_settings(model)["tasks"]
             applies = key[:2] != ("loss", "weights") or len(key) < 3 or key[2] in tasks
         if applies:
             yield item

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import config as configuration
+from collagan_dist.config.load import config_to_dict, differences, identity_keys
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.runs.checkpoint_state import identity_then, migrated
@@ -32,8 +32,8 @@ def check(run: PlannedRun, manifest: str) -> None:
             then = _learned(identity_then(migrated(state), str(folder)), state["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
-        now = _learned(_identity(run, manifest), configuration.dump(run.config))
-        if changes := configuration.differences(then, now):
+        now = _learned(_identity(run, manifest), config_to_dict(run.config))
+        if changes := differences(then, now):
             lines = "\n  ".join([f"{run.folder}: was trained by another configuration:", *changes])
             raise CheckpointError(f"{lines}\ngive the options of the first time, another --out, or remove {run.folder}")
         return
@@ -41,7 +41,7 @@ def check(run: PlannedRun, manifest: str) -> None:
 
 def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
     if run.config.model.name != "gfc":
-        return configuration.identity(run.config, manifest)
+        return identity_keys(run.config, manifest)
     from collagan_dist.runs.run_folder import identity  # which reads the parser's weights
 
     return identity(run.config, manifest)

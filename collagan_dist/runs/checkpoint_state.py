@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import config as configuration
+from collagan_dist.config.load import differences, identity_keys, validate_config
 from collagan_dist.errors import CheckpointError, ConfigError
 
 
 def identity_then(state: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What was learned, from a stored configuration of any age. Raises CheckpointError that names a key of a newer program."""
     try:
-        config = configuration.validate(state["config"], f"{where}: the stored configuration")
+        config = validate_config(state["config"], f"{where}: the stored configuration")
     except ConfigError as error:
         raise CheckpointError(
             f"{error}\nit is of another version of collagan_dist (by its own word {state.get('version')}); use that one, "
             "or --allow-config-change to go on with the present configuration"
         ) from None
-    return configuration.identity(config, state["manifest"], state["parser"])
+    return identity_keys(config, state["manifest"], state["parser"])
 
 
 def migrated(state: dict[str, Any]) -> dict[str, Any]:
@@ -45,4 +45,4 @@ def read_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[
 
 def changes(path: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Lines "key: then -> now" of what is learned otherwise. Raises CheckpointError where the stored keys are unknown."""
-    return configuration.differences(identity_then(state, str(path)), now)
+    return differences(identity_then(state, str(path)), now)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from collagan_dist import __version__, files
-from collagan_dist import config as configuration
-from collagan_dist.config import Config
+from collagan_dist.config.load import config_to_dict, identity_keys, load_config, to_yaml
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
 from collagan_dist.errors import CheckpointError, ConfigError, of_all_ranks
 from collagan_dist.models.networks import Networks
@@ -102,7 +102,7 @@ class RunFolder:
         with self.lease.held():
             for mark in ("requeue", "failed"):
                 (self.path / mark).unlink(missing_ok=True)
-            files.write_text(self.path / "config.yaml", configuration.to_yaml(config))
+            files.write_text(self.path / "config.yaml", to_yaml(config))
             files.write_json(
                 self.path / "data.json",
                 {
@@ -187,7 +187,7 @@ class RunFolder:
             "skipped_batches": list(progress.skipped),
             "manifest": self.setup.manifest.hash,
             "parser": self._learned["model"]["gfc"]["parser"],
-            "config": configuration.dump(config),
+            "config": config_to_dict(config),
             "version": __version__,
         }
 
@@ -228,7 +228,7 @@ def identity(config: Config, manifest_hash: str) -> dict[str, Any]:
     """What a run learns, with the sha256 of its parser's weights where it has one (GFC)."""
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
     weights = files.sha256(read_scored(Path(parser)).file) if parser else None
-    return configuration.identity(config, manifest_hash, weights)
+    return identity_keys(config, manifest_hash, weights)
 
 
 def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:
@@ -246,7 +246,7 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
         )
     with suppress(OSError, ValueError, KeyError):
         shards = shards or json.loads((model / "data.json").read_bytes())["shards"]
-    return configuration.load_config(str(path), sets=sets, shards=shards)
+    return load_config(str(path), sets=sets, shards=shards)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import config as configuration
 from collagan_dist import files
-from collagan_dist.config import Config
+from collagan_dist.config.load import config_to_dict
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
@@ -175,7 +175,7 @@ class Sweep:
         config = trial_config(self.prepared, trial, self.takes)
         place = record.folder(self.out, trial)
         return Work(
-            name=f"{self.out.name}/{trial.name}", run=str(place), config=configuration.dump(config), until=trial.steps(trial.until),
+            name=f"{self.out.name}/{trial.name}", run=str(place), config=config_to_dict(config), until=trial.steps(trial.until),
             workers=self.takes.workers, gpus=bool(self.takes.gpus), allow_change=bool(trial.lineage), stop=str(self._mark),
         )  # fmt: skip
 

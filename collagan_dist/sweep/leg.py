@@ -107,13 +107,13 @@ def _let_go() -> None:
 
 def train_rank(work: Work, variables: Mapping[str, str]) -> int:
     """`train()` as the rank that the variables name; the number of steps done in all."""
-    from collagan_dist.config import validate
+    from collagan_dist.config.load import validate_config
     from collagan_dist.distributed.world import detect_world
     from collagan_dist.training.loop import train
 
     if not work.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing from who asked for none
-    config = validate(work.config, f"trial {work.name}")
+    config = validate_config(work.config, f"trial {work.name}")
     with _environment(variables), _log(Path(work.run), int(variables["RANK"])):
         return train(
             config, Path(work.run), detect_world(), Asked(Path(work.stop)), "the same `collagan sweep`", work.allow_change,

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import config as configuration
-from collagan_dist.config import Config
+from collagan_dist.config.load import config_to_dict, differences, identity_keys, load_config, model_label
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import order
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.check import quick_check
@@ -55,8 +55,8 @@ class Prepared:
     @property
     def identity(self) -> dict[str, Any]:
         """What may not change when a sweep is continued: trials would not be comparable."""
-        tree = configuration.identity(self.base, self.manifest.hash, self.base.model.gfc.parser)
-        evaluation = configuration.dump(self.base)["evaluate"]
+        tree = identity_keys(self.base, self.manifest.hash, self.base.model.gfc.parser)
+        evaluation = config_to_dict(self.base)["evaluate"]
         return {
             "config": tree,
             "total": self.plan.total,
@@ -70,7 +70,7 @@ def prepare(options: Options) -> Prepared:
     if lacking := [name for name in ("ray", "optuna", "pandas", "pyarrow") if find_spec(name) is None]:
         raise ConfigError(f"a sweep needs {', '.join(lacking)}, not installed here: pip install 'collagan_dist[sweep]'")
     data = options.data if "://" in options.data else str(Path(options.data).absolute())  # trials run in other folders
-    base = configuration.load_config(options.config, options.model, options.sets, data)
+    base = load_config(options.config, options.model, options.sets, data)
     if base.model.name == "sii":
         raise ConfigError(
             f"{options.config}: SII completes by a search at test, which no sweep could pay for; take another model"
@@ -158,7 +158,7 @@ def continued(prepared: Prepared) -> dict[str, Any]:
             raise DataError(
                 f"{out / 'sweep.json'}: is none of a sweep ({error!r}); restore it, or remove it: it is written anew from the trials"
             ) from None
-        if changed := configuration.differences(then, prepared.identity):
+        if changed := differences(then, prepared.identity):
             lines = "\n  ".join(changed)
             raise ConfigError(
                 f"{out} holds another sweep:\n  {lines}\ngive another --out, or the command that began this one"
@@ -192,7 +192,7 @@ def _about(prepared: Prepared) -> str:
     size, steps = base.data.image_size, prepared.plan.total // base.schedule.batch
     scored = min(base.evaluate.samples or manifest.samples(base.evaluate.split), manifest.samples(base.evaluate.split))
     return (
-        f"{Path(prepared.options.config).stem}, {configuration.model_label(base.model)}, {size}x{size} pixels: {steps:,} steps of "
+        f"{Path(prepared.options.config).stem}, {model_label(base.model)}, {size}x{size} pixels: {steps:,} steps of "
         f"{base.schedule.batch}, "
         f"trained on {manifest.samples(base.data.split):,} and compared on {scored:,} samples ({base.evaluate.split}) of "
         f"{Path(prepared.options.data).name} ({manifest.dataset})"

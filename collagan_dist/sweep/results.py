@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from collagan_dist import files
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.record import Trial, samples, steps_saved
 from collagan_dist.sweep.schedule import Plan

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from collagan_dist.config import PEERS, TASK_WEIGHTS, Config, dig, dump, put, strict_tree, strict_yaml, validate
-from collagan_dist.config.strict_tree import Lines, Section
+from collagan_dist.config import strict_yaml
+from collagan_dist.config.load import config_to_dict, get_nested, set_nested, validate_config
+from collagan_dist.config.models import PEERS, TASK_WEIGHTS
+from collagan_dist.config.strict_yaml import Lines, Section
+from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
 
@@ -124,7 +127,7 @@ class Space:
 
     def __init__(self, tree: Tree, base: Config, where: str, lines: Lines) -> None:
         self.tree, self.where, self._lines = tree, where, lines
-        self.base = dump(base)
+        self.base = config_to_dict(base)
         self.dimensions = tuple(self._dimensions())
         self.keys = tuple(key for dimension in self.dimensions for key in dimension.keys)
         self._check(base)
@@ -141,16 +144,18 @@ class Space:
         """The base configuration with values of the searched keys, and of others. Raises ConfigError."""
         tree = deepcopy(self.base)
         for key, value in {**values, **more}.items():
-            put(tree, tuple(key.split(".")), value)
+            set_nested(tree, tuple(key.split(".")), value)
         lines: dict[tuple[str, ...], int | str] = {tuple(key.split(".")): self._place(key) for key in values}
-        return validate(tree, f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}", lines)
+        return validate_config(
+            tree, f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}", lines
+        )
 
     def starts(self) -> list[tuple[str, dict[str, Any]]]:
         """(role, values) of what is tried before anything is searched: the paper's λ (section 4.2), and the base configuration's.
 
         The paper has none for its peers.
         """
-        base = {key: dig(self.base, *key.split(".")) for key in self.keys}
+        base = {key: get_nested(self.base, *key.split(".")) for key in self.keys}
         tasks = self.base["model"]["tasks"]
         paper = dict(base)
         for number, part in enumerate(("adv", "rec")):
@@ -237,10 +242,10 @@ class Space:
 
 def read_space(source: str, base: Config) -> Space:
     """The space of a YAML file for a base configuration. Raises ConfigError with file, line and how to mend it."""
-    text = strict_yaml.read(Path(source), "space", "give a YAML file; cluster/sweep.yaml is one for λ")
+    text = strict_yaml.read_text(Path(source), "space", "give a YAML file; cluster/sweep.yaml is one for λ")
     tree, lines = strict_yaml.load(text, source)
     known: dict[tuple[str, ...], int | str] = dict(lines)
-    return Space(strict_tree.validate(Tree, tree, source, known), base, source, known)
+    return Space(strict_yaml.validate(Tree, tree, source, known), base, source, known)
 
 
 def _expand(tree: Any, path: list[str], done: str = "") -> Iterator[str]:

@@ -1,10 +1,10 @@
-"""Ω, the tasks that one generator learns together. A fourth one is a file here, a line in TASKS and its λ in config.TASK_WEIGHTS."""
+"""Ω, the tasks that one generator learns together. A fourth one is a file here, a line in TASKS and its λ in config.models.TASK_WEIGHTS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import Inpainting
 from collagan_dist.tasks.landmarks import Landmarks

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error
 from collagan_dist.types import LANDMARKS, Batch
 

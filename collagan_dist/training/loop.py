@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from collagan_dist.config import Config
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.loader import Loader
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.distributed.engine import NotFinite

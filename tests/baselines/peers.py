@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from collagan_dist import rng
-from collagan_dist.config import Config, strict_yaml
+from collagan_dist.config import strict_yaml
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import holes
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.engine import Engine

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from collagan_dist.config import load_config, model_label, to_yaml
+from collagan_dist.config.load import load_config, model_label, to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.inference.complete import complete

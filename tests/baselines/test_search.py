@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from collagan_dist.config import Search
+from collagan_dist.config.tree import Search
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group

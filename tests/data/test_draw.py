@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.faces import draw_face, draw_faces
 from collagan_dist.faces.canvas import project
-from collagan_dist.faces.render import landmarks, paint
+from collagan_dist.faces.layout import draw_faces
+from collagan_dist.faces.render import draw_face, landmarks, paint
 from collagan_dist.faces.sampling import sample_traits
 from collagan_dist.faces.traits import Traits
 from collagan_dist.types import CLASSES, FACE_SQUARE, LANDMARKS, MARGIN

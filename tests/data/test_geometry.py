@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from collagan_dist.config import Augment
+from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.packing.pack import pack

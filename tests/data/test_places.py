@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist import config, files
-from collagan_dist.config import Augment, to_yaml
+from collagan_dist import files
+from collagan_dist.config.load import identity_keys, to_yaml
+from collagan_dist.config.tree import Augment, Cache
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.check import quick_check
@@ -36,12 +37,12 @@ from tests.training.small import equal, small, weights
 
 READ_ALL = """
 import sys, random
-from collagan_dist import config
+from collagan_dist.config.tree import Cache
 from collagan_dist.data.shards import remote as places
-from collagan_dist.data.manifest import read_manifest
-from collagan_dist.data.shards import Split
+from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.data.shards.shard_reader import Split
 url, folder, gigabytes, seed, times = sys.argv[1:]
-split = Split(read_manifest(places.find(url, config.Cache(folder=folder, gigabytes=float(gigabytes)))), "train")
+split = Split(read_manifest(places.find(url, Cache(folder=folder, gigabytes=float(gigabytes)))), "train")
 numbers = list(range(len(split))) * int(times)
 random.Random(int(seed)).shuffle(numbers)
 for number in numbers:
@@ -63,7 +64,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def remote_manifest(url: str, folder: Path, gigabytes: float = 1.0) -> Manifest:
-    return read_manifest(remote.find(url, config.Cache(folder=str(folder), gigabytes=gigabytes)))
+    return read_manifest(remote.find(url, Cache(folder=str(folder), gigabytes=gigabytes)))
 
 
 def content(sample: Stored) -> tuple:
@@ -157,7 +158,7 @@ def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Pat
 def test_where_and_how_large_the_cache_is_does_not_make_another_run(server: Server) -> None:
     one = small(Path("/"), data__shards=server.url)
     other = small(Path("/x"), data__cache={"folder": "/elsewhere", "gigabytes": 1.0})
-    assert config.identity(one) == config.identity(other)
+    assert identity_keys(one) == identity_keys(other)
 
 
 def test_ranks_fetch_every_file_once(shards: Manifest, server: Server, cache: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.config import validate
+from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import FIXED_POSITIONS, Box
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.loader import Loader, View
@@ -220,7 +220,7 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
         "hole": {"fill": "mean"},
         "evaluate": {"positions": "fixed", "size": 64, "fixed": dict(FIXED_POSITIONS, O2=(1, 2, 3, 4))},
     }
-    setup = build(validate(settings, "test"), World(), shards)
+    setup = build(validate_config(settings, "test"), World(), shards)
     view, training = setup.view(training=False, hole="O2"), setup.view(training=True)
     assert (view.image_size, training.image_size) == (64, 32)
     assert view.positions == "fixed" and view.fixed["O2"] == (1, 2, 3, 4) and view.hole == "O2"

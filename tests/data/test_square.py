@@ -17,7 +17,7 @@ from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import Split
 from collagan_dist.data.square import Square, face_square, label_square, middle_square, snapped, whole_pixels
-from collagan_dist.faces import draw_face
+from collagan_dist.faces.render import draw_face
 from collagan_dist.types import CLASSES, MARGIN
 from tests.data.layouts import rows_of, samples_of, write_folder
 

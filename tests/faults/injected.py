@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.step import Part, Step
 from collagan_dist.training.loop import train

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.setup import build, open_shards, training_order
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.training import loop
 

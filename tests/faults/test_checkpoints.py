@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load, load_file
 
 import collagan_dist
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ClusterError
 from collagan_dist.runs import checkpoint, lease, owner, tensor_file

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import precision
 from collagan_dist.errors import NumericError

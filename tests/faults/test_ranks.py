@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT, collagan
 from tests.training.small import small

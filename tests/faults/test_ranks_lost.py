@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stragglers import SlowStreaks
 from tests.conftest import collagan

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.doctor import jit_locks
-from collagan_dist.faces import draw_faces
+from collagan_dist.faces.layout import draw_faces
 from tests.conftest import ROOT, small_recipe
 from tests.faults.starts import as_rank, free_port, run_ranks
 from tests.faults.test_bad_input import run

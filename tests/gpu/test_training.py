@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.engine import DDPEngine, Engine, build_engine
 from collagan_dist.models.registry import build_networks, build_step

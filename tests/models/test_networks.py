@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from collagan_dist import rng
-from collagan_dist.config import MODELS, load_config
+from collagan_dist.config.load import load_config
+from collagan_dist.config.models import MODELS
 from collagan_dist.models.discriminator import Discriminator, Discriminators, SharedDiscriminator
 from collagan_dist.models.generator import Generator, hash_dropout
 from collagan_dist.tasks import build_tasks

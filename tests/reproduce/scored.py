@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from collagan_dist.config import Config, validate
+from collagan_dist.config.load import validate_config
+from collagan_dist.config.tree import Config
 from collagan_dist.inference.score import settings
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.plan import PlannedRun
@@ -23,7 +24,7 @@ Rows = dict[str, np.ndarray]
 def run_of(out: Path, base: str, seed: int = 0, **changes: Any) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
     tree: dict[str, Any] = {"schedule": {"steps": STEPS}, "seed": seed, **changes}
-    return PlannedRun(name, base, validate(tree, "test"), out, STEPS)
+    return PlannedRun(name, base, validate_config(tree, "test"), out, STEPS)
 
 
 def write(run: PlannedRun, hole: str, blended: bool, metrics: dict[str, Any], rows: Rows) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from collagan_dist.config import Search
+from collagan_dist.config.tree import Search
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce import figures
 from collagan_dist.reproduce.figures import draw_figure, mosaic

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import Cache, dump, load_config, model_label
+from collagan_dist.config.load import config_to_dict, load_config, model_label
+from collagan_dist.config.tree import Cache
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
@@ -88,7 +89,7 @@ def test_seeds() -> None:
         "M_isd-seed1": 8,
         "M_isd-seed2": 9,
     }
-    one, other = dump(runs["M_isd"].config), dump(runs["M_isd-seed2"].config)
+    one, other = config_to_dict(runs["M_isd"].config), config_to_dict(runs["M_isd-seed2"].config)
     assert {k for k in one if one[k] != other[k]} == {"seed"}
 
 

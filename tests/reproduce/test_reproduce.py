@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from collagan_dist import files
-from collagan_dist.config import Config, load_config
+from collagan_dist.config.load import load_config
+from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.reproduce import run_jobs, run_status

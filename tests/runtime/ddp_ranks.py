@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from collagan_dist.config import Adam, Runtime
+from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.engine import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from benchmarks import where
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.faces import draw_faces
+from collagan_dist.faces.layout import draw_faces
 from tests.conftest import ROOT, small_recipe
 from tests.runtime.cases import ALL, ENGINES, ROWS, STEPS, WITHIN, Case, with_references
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.config import Runtime
+from collagan_dist.config.tree import Runtime
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import deepspeed
 from collagan_dist.distributed.group import Group

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from collagan_dist.config import Adam, Runtime
+from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.engine import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError

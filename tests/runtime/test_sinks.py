@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collagan_dist.config import load_config, to_yaml
+from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.runs.metrics_log import Metrics

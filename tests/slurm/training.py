@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, Job
 from tests.training.small import small

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.config import strict_yaml, to_yaml
+from collagan_dist.config import strict_yaml
+from collagan_dist.config.load import to_yaml
 from tests.training.small import small
 
 STEPS, BATCH = 54, 4

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.sweep.space import Space, read_space
 
 LR = "space: {optim.generator.lr: {loguniform: [1e-5, 0.1]}}"

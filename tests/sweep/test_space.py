@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import TASK_WEIGHTS, load_config
+from collagan_dist.config.load import load_config
+from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.errors import ConfigError
 from collagan_dist.sweep.space import METRICS, Space, read_space
 from tests.conftest import ROOT

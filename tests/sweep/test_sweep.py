@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import collagan
 from tests.sweep.ray_nodes import descendants

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from collagan_dist import rng
-from collagan_dist.config import Config, validate
+from collagan_dist.config.load import validate_config
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import holes
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
@@ -181,7 +182,7 @@ def test_ssim_and_psnr_are_scikit_image_s_and_wang_s(window: str) -> None:
     b = batch(count=3, size=32)
     b.hole_B1HW = torch.zeros_like(b.hole_B1HW)
     b.hole_B1HW[:, :, 10:22, 8:24] = True
-    task = build_tasks(validate({"evaluate": {"ssim": window}}, "test"))["inpainting"]
+    task = build_tasks(validate_config({"evaluate": {"ssim": window}}, "test"))["inpainting"]
     output = (b.image_B3HW + 0.2 * torch.randn_like(b.image_B3HW)).clamp(-1, 1)
     rows = task.measure(output, b)
     naive, edge, options = {
@@ -198,15 +199,17 @@ def test_ssim_and_psnr_are_scikit_image_s_and_wang_s(window: str) -> None:
             structural_similarity(truth[i], done[i], channel_axis=2, data_range=255, **options)
         )
         assert rows["psnr"][i] == pytest.approx(peak_signal_noise_ratio(truth[i], done[i]))
-    other = build_tasks(validate({"evaluate": {"ssim": "uniform" if window == "gaussian" else "gaussian"}}, "test"))
+    other = build_tasks(
+        validate_config({"evaluate": {"ssim": "uniform" if window == "gaussian" else "gaussian"}}, "test")
+    )
     assert (np.abs(other["inpainting"].measure(output, b)["ssim"] - rows["ssim"]) > 1e-4).all()
 
 
 def test_both_read_outs_are_reported() -> None:
     b = batch(count=40, size=64)
     sizes = {"data": {"image_size": 64}}
-    quarter = build_tasks(validate(sizes, "test"))["landmarks"]
-    plain = build_tasks(validate({**sizes, "evaluate": {"readout": "argmax"}}, "test"))["landmarks"]
+    quarter = build_tasks(validate_config(sizes, "test"))["landmarks"]
+    plain = build_tasks(validate_config({**sizes, "evaluate": {"readout": "argmax"}}, "test"))["landmarks"]
     drawn = heatmaps(b.points_BK2, 64, 1.5)
     largest = np.array([[np.unravel_index(m.argmax(), m.shape)[::-1] for m in maps] for maps in drawn.numpy()])
     assert np.array_equal(read_points(drawn, quarter=False), largest)
@@ -275,7 +278,7 @@ def test_errors_of_too_few_samples_are_unknown_not_zero() -> None:
 def test_l2_as_a_mean_or_summed_over_channels(task: str, channels: int) -> None:
     b = batch(count=2, size=32)
     mean, summed = (
-        build_tasks(validate({"loss": {"l2": l2}, "data": {"image_size": 32}}, "test"))[task] for l2 in ("mean", "sum_channels")
+        build_tasks(validate_config({"loss": {"l2": l2}, "data": {"image_size": 32}}, "test"))[task] for l2 in ("mean", "sum_channels")
     )  # fmt: skip
     target = mean.target(b)
     output = torch.rand_like(target)
@@ -285,7 +288,9 @@ def test_l2_as_a_mean_or_summed_over_channels(task: str, channels: int) -> None:
     assert float(summed.reconstruction(output, b, target) / mean.reconstruction(output, b, target)) == pytest.approx(
         channels
     )
-    inpainting = [build_tasks(validate({"loss": {"l2": l2}}, "test"))["inpainting"] for l2 in ("mean", "sum_channels")]
+    inpainting = [
+        build_tasks(validate_config({"loss": {"l2": l2}}, "test"))["inpainting"] for l2 in ("mean", "sum_channels")
+    ]
     losses = {float(t.reconstruction(output[:, :3], b, b.image_B3HW)) for t in inpainting}
     assert len(losses) == 1  # L1 is no L2
 
@@ -293,5 +298,5 @@ def test_l2_as_a_mean_or_summed_over_channels(task: str, channels: int) -> None:
 def test_heatmaps_at_another_size_than_the_model_s() -> None:
     """evaluate.size: the Gaussian keeps its share of the picture."""
     b = batch(count=2, size=64)
-    small = build_tasks(validate({"data": {"image_size": 32}}, "test"))["landmarks"]
+    small = build_tasks(validate_config({"data": {"image_size": 32}}, "test"))["landmarks"]
     assert torch.equal(small.target(b), heatmaps(b.points_BK2, 64, 1.5))

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from collagan_dist.config import Config, validate
+from collagan_dist.config.load import validate_config
+from collagan_dist.config.tree import Config
 
 SMALL: dict[str, Any] = {
     "model": {"widths": {"generator": 4, "discriminator": 4}},
@@ -31,7 +32,7 @@ def small(shards: Path, **changes: Any) -> Config:
             tree[section][key] = value
         else:
             tree[section] = value
-    return validate(tree, "test")
+    return validate_config(tree, "test")
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:

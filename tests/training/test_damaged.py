@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from tests.conftest import collagan

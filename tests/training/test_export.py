@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from collagan_dist import files
-from collagan_dist.config import load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.inference.export import export

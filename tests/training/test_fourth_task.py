@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from collagan_dist import config as configuration
 from collagan_dist import tasks
+from collagan_dist.config.models import TASK_WEIGHTS
+from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.score import score
@@ -27,7 +28,7 @@ class Brightness(Task):
     name = "brightness"
     channels = 1
 
-    def __init__(self, config: configuration.Config) -> None:
+    def __init__(self, config: Config) -> None:
         pass
 
     def target(self, batch: Batch) -> torch.Tensor:
@@ -46,7 +47,7 @@ class Brightness(Task):
 
 def test_a_fourth_task(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tasks.TASKS, "brightness", Brightness)
-    monkeypatch.setitem(configuration.TASK_WEIGHTS, "brightness", ((1.0, 100.0),))
+    monkeypatch.setitem(TASK_WEIGHTS, "brightness", ((1.0, 100.0),))
     four = ["inpainting", "segmentation", "landmarks", "brightness"]
     train(small(shards.folder, model__tasks=four, log__grid_every=7), tmp_path, World())
     saved = weights(tmp_path, 7)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collagan_dist.config import MODELS, model_settings
+from collagan_dist.config.models import MODELS, model_settings
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models.registry import build_networks, build_step
 from tests.training.test_ranks import setup
@@ -62,7 +62,7 @@ def test_losses(shards: Manifest, case: str) -> None:
 if __name__ == "__main__":
     from collagan_dist.data.packing.pack import pack
     from collagan_dist.data.shards.manifest import read_manifest
-    from collagan_dist.faces import draw_faces
+    from collagan_dist.faces.layout import draw_faces
     from tests.conftest import small_recipe
 
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError
 from collagan_dist.runs import checkpoint

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from collagan_dist.config import to_yaml
+from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.complete import complete

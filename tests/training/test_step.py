@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from collagan_dist.config import MODELS, model_settings
+from collagan_dist.config.models import MODELS, model_settings
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models.registry import build_networks
 from collagan_dist.models.step import Part, Step

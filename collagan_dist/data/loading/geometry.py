@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from collagan_dist import rng
-from collagan_dist.config import Augment
+from collagan_dist.config.tree import Augment
 from collagan_dist.data.shards.shard_reader import Stored
 from collagan_dist.data.square import view_square
 from collagan_dist.types import CLASS_FLIP, FACE_SQUARE, LANDMARK_FLIP, MARGIN

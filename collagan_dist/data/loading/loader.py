@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from collagan_dist import rng
-from collagan_dist.config import Augment
-from collagan_dist.config.tree import FIXED_POSITIONS, Box
+from collagan_dist.config.tree import FIXED_POSITIONS, Augment, Box
 from collagan_dist.data.loading import geometry, holes
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.loading.fallback_reader import Damaged, Decoded, Reading

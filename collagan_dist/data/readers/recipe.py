@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from collagan_dist.config import strict_yaml
-from collagan_dist.config.strict_tree import Section, validate
+from collagan_dist.config.strict_yaml import Section, validate
 from collagan_dist.errors import ConfigError
 
 
@@ -56,10 +56,10 @@ class Recipe(Section):
 
 def load_recipe(path: str, root: str | None = None, out: str | None = None, sets: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file with the command line's changes. Raises ConfigError with file, line and key."""
-    text = strict_yaml.read(path, "recipe", "the ones that exist lie in shards/")
+    text = strict_yaml.read_text(path, "recipe", "the ones that exist lie in shards/")
     tree, lines = strict_yaml.load(text, path)
     for item in sets:
-        key, value = strict_yaml.assignment(item)
+        key, value = strict_yaml.parse_assignment(item)
         tree[".".join(key)] = value
     tree |= {name: value for name, value in (("root", root), ("out", out)) if value is not None}
     for name in ("root", "out"):

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from collagan_dist import config, files
+from collagan_dist import files
+from collagan_dist.config.tree import Cache as CacheSettings
 from collagan_dist.data.shards.cache import Cache, Content
 from collagan_dist.errors import CollaganError, ConfigError, DataError
 
@@ -31,7 +32,7 @@ _CONNECT, _SILENCE = 15, 60  # seconds without a connection, without a byte (HTT
 _LASTING = (400, 401, 403, 404, 405, 410)  # HTTP answers that another try does not change
 
 
-def find(place: str | Path, settings: config.Cache | None = None) -> Path | Remote:
+def find(place: str | Path, settings: CacheSettings | None = None) -> Path | Remote:
     """The place that a text names. Raises ConfigError for a URL of a kind that is not read."""
     if isinstance(place, Path) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place):
         return Path(place)
@@ -49,11 +50,11 @@ def find(place: str | Path, settings: config.Cache | None = None) -> Path | Remo
             f"{scheme}://{parts.hostname}{parts.path}: give the URL of the folder alone, without password, ? or #: run folders keep it; "
             "credentials belong in the environment (or in ~/.netrc)"
         )
-    settings = settings or config.Cache()
+    settings = settings or CacheSettings()
     return Remote(place.rstrip("/"), Cache(_folder(settings), int(settings.gigabytes * 1e9)))
 
 
-def _folder(settings: config.Cache) -> Path:
+def _folder(settings: CacheSettings) -> Path:
     if settings.folder is not None:
         return Path(settings.folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "collagan_dist" / "shards"
