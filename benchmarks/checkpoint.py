@@ -25,7 +25,7 @@ from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.snapshot import Snapshot, Writer
-from collagan_dist.setup import build, open_shards, training_order
+from collagan_dist.setup import build_setup, open_shards, training_order
 from collagan_dist.types import World
 
 GPU = torch.cuda.is_available()
@@ -42,7 +42,7 @@ class Training:
         pack(recipe)
         tree: dict[str, Any] = {"data": {"shards": recipe.out}, "schedule": {"batch": BATCH, "steps": 10**6}}
         config = validate_config(tree, "benchmark")
-        self.setup = build(config, World(), open_shards(config))
+        self.setup = build_setup(config, World(), open_shards(config))
         self.networks = build_networks(config, self.setup.engine, self.setup.tasks)
         self.step = build_step(config, self.setup.engine, self.setup.tasks, self.networks, 10**6)
         loader = self.setup.loader("train", self.setup.view(training=True), BATCH)

@@ -19,7 +19,7 @@ import torch
 from benchmarks import save
 from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import Config
-from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.registry import build_networks, build_step

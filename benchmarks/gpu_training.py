@@ -19,7 +19,8 @@ from benchmarks import save
 from collagan_dist import rng
 from collagan_dist.config.load import load_config
 from collagan_dist.data.loading import holes
-from collagan_dist.distributed.engine import NotFinite, build_engine
+from collagan_dist.distributed.engine import NotFinite
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.tasks import build_tasks

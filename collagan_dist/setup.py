@@ -17,7 +17,8 @@ from collagan_dist.data.shards.check import quick_check
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import Split
 from collagan_dist.distributed import devices
-from collagan_dist.distributed.engine import Engine, build_engine
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.preflight import preflight
 from collagan_dist.errors import ConfigError, DataError
@@ -75,7 +76,7 @@ class Setup:
     def first_batch(self, split: str, view: View, rows: int) -> Batch:
         """The first `rows` samples of a split, or as many as it has. Raises DataError when all of them are damaged."""
         loader = self.loader(split, view, rows)
-        batch = next(loader.batches(plain_plan(np.arange(min(rows, len(loader.split))), rows)), None)
+        batch = next(loader.batches(sequential_ids(np.arange(min(rows, len(loader.split))), rows)), None)
         if batch is None:
             raise DataError(
                 f"{loader.damaged[0].reason}; and so are all of the first {rows} samples of the split {split!r}"
@@ -92,7 +93,7 @@ def open_shards(config: Config) -> Manifest:
     return manifest
 
 
-def build(config: Config, world: World, manifest: Manifest) -> Setup:
+def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:
     """Device, process group and engine of this rank. Collective; raises ClusterError where ranks do not belong together.
 
     What failed before, on one rank alone, leaves the others waiting for it: at most runtime.rendezvous_timeout.
@@ -108,7 +109,7 @@ def build(config: Config, world: World, manifest: Manifest) -> Setup:
         raise
 
 
-def length(config: Config, samples: int) -> int:
+def planned_steps(config: Config, samples: int) -> int:
     """Steps of the whole run."""
     return config.schedule.steps or order.total_steps(samples, config.schedule.batch, config.schedule.epochs)
 
@@ -120,7 +121,7 @@ def training_order(config: Config, manifest: Manifest) -> Order:
     )  # fmt: skip
 
 
-def plain_plan(numbers: np.ndarray, batch: int) -> Iterator[Plan]:
+def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[Plan]:
     """The given samples once, in order."""
     for start in range(0, len(numbers), batch):
         ids = numbers[start : start + batch]
@@ -132,7 +133,7 @@ def target_means(setup: Setup) -> torch.Tensor:
     loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _MEAN_BATCH)
     numbers = np.arange(min(_MEAN_SAMPLES, len(loader.split)))
     total, count = None, 0
-    for part in loader.batches(plain_plan(numbers, _MEAN_BATCH)):
+    for part in loader.batches(sequential_ids(numbers, _MEAN_BATCH)):
         targets = torch.cat([task.target(part) for task in setup.tasks.values()], dim=1)
         sums = targets.double().mean(dim=(2, 3)).sum(0)
         total = sums if total is None else total + sums

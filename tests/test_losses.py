@@ -86,7 +86,7 @@ def test_eq_5_keeps_the_context_bit_for_bit(kind: str) -> None:
     outside = ~b.hole_B1HW.expand_as(done)
     assert torch.equal(done[outside], b.input_B3HW[outside]) and torch.equal(done[outside], b.image_B3HW[outside])
     assert torch.equal(done[~outside], output[~outside])
-    assert torch.equal(tasks()["inpainting"].shown(output, b), done)
+    assert torch.equal(tasks()["inpainting"].discriminator_input(output, b), done)
 
 
 @pytest.mark.parametrize("over", ["all", "hole"])
@@ -115,7 +115,7 @@ def test_without_concentration_all_pixels_count() -> None:
     assert task.reconstruction(output, b, b.image_B3HW).item() == pytest.approx(
         (output - b.image_B3HW).abs().mean().item()
     )
-    assert task.shown(output, b) is output
+    assert task.discriminator_input(output, b) is output
 
 
 def test_l2_of_labels_and_heatmaps() -> None:

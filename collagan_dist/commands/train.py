@@ -110,14 +110,14 @@ def _default_run(source: str, config: Config) -> Path:
 def _dry_run(config: Config, folder: Path, world: World) -> None:
     from collagan_dist.config.load import model_label, to_yaml
     from collagan_dist.data.loading import order
-    from collagan_dist.setup import length, open_shards
+    from collagan_dist.setup import open_shards, planned_steps
 
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     order.check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     print(to_yaml(config), end="")
     print(
-        f"# {model_label(config.model)}: {length(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
+        f"# {model_label(config.model)}: {planned_steps(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
         f"{world.size} rank(s), into {folder}"
     )
     print(f"# run: {folder}")  # read by slurm/train.sh

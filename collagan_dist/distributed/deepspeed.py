@@ -45,7 +45,7 @@ class DeepSpeedLearner(Learner):
     def make_optimizer(self) -> Any:
         return self.optimizer
 
-    def begin(self, last: bool) -> None:
+    def set_grad_sync(self, last: bool) -> None:
         self.deepspeed.set_gradient_accumulation_boundary(last)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -76,17 +76,17 @@ class ZeroLearner(DeepSpeedLearner):
         norm = squares.sqrt().float()
         return norm if self.scale is None else norm / self.scale.value
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         zero = self.deepspeed.optimizer
         zero.zero_grad(set_to_none=True)
         # What backward has put aside for the step: the slice of this rank, and sums of earlier parts.
         zero.averaged_gradients.clear()
         zero.all_grad_tensors.clear()
 
-    def refresh(self) -> None:
+    def reload_master_weights(self) -> None:
         self.deepspeed.optimizer.refresh_fp32_params()
 
-    def moments(self) -> dict[str, Tensors]:
+    def optimizer_state(self) -> dict[str, Tensors]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         state = self.optimizer.state[self._slice]
@@ -98,7 +98,7 @@ class ZeroLearner(DeepSpeedLearner):
                 for name, p in self._named()
             }
 
-    def load_moments(self, moments: dict[str, Tensors]) -> None:
+    def load_optimizer_state(self, moments: dict[str, Tensors]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state
 
         named = dict(self._named())
@@ -138,10 +138,10 @@ class DeepSpeedEngine(Engine):
         super().__init__(runtime, group)
         self.learner_type = ZeroLearner if runtime.zero_stage else DeepSpeedLearner
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def prepare_module(self, module: nn.Module) -> nn.Module:
         """Parameters keep the contiguous layout, which DeepSpeed needs to flatten them; pictures have the configured one, and
         convolutions take theirs."""
-        return super().place(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return super().prepare_module(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
         _import(self.device)

@@ -6,14 +6,12 @@ learners is `update`: backward through the parts of the batch, one verdict of al
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel as DDP
 
 from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.group import Group
@@ -21,11 +19,6 @@ from collagan_dist.distributed.precision import LossScale
 from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
 from collagan_dist.errors import ConfigError
 
-# torch 2.13 renamed the switch.
-_NO_SYNC = (
-    "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(DDP).parameters else "broadcast_buffers"
-)
-_RANK_BUFFERS: dict[str, Any] = {_NO_SYNC: False}
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Tensors = dict[str, torch.Tensor]
@@ -66,7 +59,7 @@ class Learner:
     def __call__(self, *args: Any) -> Any:
         return self.forward(*args)
 
-    def begin(self, last: bool) -> None:
+    def set_grad_sync(self, last: bool) -> None:
         """Before a part of the batch: `last` completes the gradient. (G's forward pass of a batch in one part comes before it.)"""
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -87,24 +80,24 @@ class Learner:
             group["lr"] = lr
         self.optimizer.step()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop the gradient: before an update, and in place of a step that is not taken."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def refresh(self) -> None:
+    def reload_master_weights(self) -> None:
         """The module's parameters were set from outside: whatever copies of them the engine keeps must follow."""
 
-    def moments(self) -> dict[str, Tensors]:
+    def optimizer_state(self) -> dict[str, Tensors]:
         """Adam's state by parameter name: `exp_avg`, `exp_avg_sq` (shape of the parameter) and `step`. Collective."""
         return {name: dict(self.optimizer.state[p]) for name, p in self._named() if self.optimizer.state[p]}
 
-    def load_moments(self, moments: dict[str, Tensors]) -> None:
-        """Take back what `moments` gave, of any engine and any number of ranks; parameters without an entry begin anew."""
+    def load_optimizer_state(self, moments: dict[str, Tensors]) -> None:
+        """Take back what `optimizer_state` gave, of any engine and any number of ranks; parameters without an entry begin anew."""
         for name, parameter in self._named():
             if name in moments:
                 self.optimizer.state[parameter] = {k: like(parameter, v) for k, v in moments[name].items()}
 
-    def held(self) -> list[torch.Tensor]:
+    def optimizer_tensors(self) -> list[torch.Tensor]:
         """What this rank holds of Adam's moments, on the device."""
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
         return [value for value in kept if isinstance(value, torch.Tensor) and value.device == self.engine.device]
@@ -123,7 +116,7 @@ class Engine:
         self.dtype = _AUTOCAST[runtime.precision]
         self.layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def prepare_module(self, module: nn.Module) -> nn.Module:
         """The module on the device, in the configured memory layout, its batch normalization over all ranks if configured."""
         if self.runtime.sync_bn and self.group.world.size > 1:
             module = convert_sync_batchnorm(module, self.group)
@@ -158,11 +151,11 @@ class Engine:
         gradient is not finite on any of them; nothing has changed then. Collective.
         """
         for learner in learners:
-            learner.forget()
+            learner.zero_grad()
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         for part in range(parts):
             for learner in learners:
-                learner.begin(last=part == parts - 1)
+                learner.set_grad_sync(last=part == parts - 1)
             found = losses(part)
             finite &= torch.stack([loss.detach() for loss in found]).isfinite().all()
             with self.group.collective(f"the gradient of the {side}"):
@@ -181,7 +174,7 @@ class Engine:
                 scale.good()
             return
         for learner in learners:
-            learner.forget()
+            learner.zero_grad()
         sound = self.group.all_gather(bool(finite))
         lowered = (
             [learner.scale is not None and learner.scale.lower() for learner in learners] if all(sound) else [False]
@@ -199,48 +192,8 @@ def _factor(learner: Learner, norm: torch.Tensor) -> torch.Tensor | None:
     return factor
 
 
-class DDPLearner(Learner):
-    """Gradients averaged over ranks (torch DistributedDataParallel)."""
-
-    def wrap(self) -> Callable[..., Any]:
-        # Buffers are rank 0's by agreement and are shared when they matter (checkpoint, evaluation), not every step:
-        # syncing them inside forward would touch batch statistics that an earlier pass of the same step still needs.
-        device = self.engine.device
-        devices = [device.index or 0] if device.type == "cuda" else None
-        import torch._dynamo  # noqa: F401  DDP needs it: seconds of this rank's own
-
-        with self.engine.group.collective("the start of the networks"):
-            self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_RANK_BUFFERS)
-        self._in_order = False
-        return self.engine.compiled(self.ddp)
-
-    def __call__(self, *args: Any) -> Any:
-        # Once, after the first backward pass, DDP puts its buckets in the order of that pass, which waits for rank 0's word. It
-        # would do so in its forward pass, where nobody watches.
-        if not self._in_order and torch.is_grad_enabled():
-            with self.engine.group.collective("the order of the gradients"):
-                self._in_order = self.ddp.reducer._rebuild_buckets()
-        return self.forward(*args)
-
-    def begin(self, last: bool) -> None:
-        self.ddp.require_backward_grad_sync = last  # what DDP.no_sync() sets
-
-
-class DDPEngine(Engine):
-    learner_type = DDPLearner
-
-
 def like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
     """A moment in its parameter's memory layout; the step counter as it is."""
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)  # Adam counts in place
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def build_engine(runtime: Runtime, group: Group) -> Engine:
-    """The configured engine; a process alone is plain, or DeepSpeed's."""
-    if runtime.engine == "deepspeed":
-        from collagan_dist.distributed.deepspeed import DeepSpeedEngine
-
-        return DeepSpeedEngine(runtime, group)
-    return (DDPEngine if runtime.engine == "ddp" and group.world.size > 1 else Engine)(runtime, group)

@@ -16,12 +16,12 @@ from collagan_dist.data.loading.occlusion_boxes import Places
 from collagan_dist.data.readers.archives import PICTURES
 from collagan_dist.data.readers.picture import Unusable, read_picture
 from collagan_dist.distributed import devices
-from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.evaluate import BLENDS, check_blends
 from collagan_dist.inference.grids import draw_grid, png
-from collagan_dist.models.predictor import Pictures
+from collagan_dist.models.predictor import TaskTensors
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.run_folder import read_config
 from collagan_dist.setup import TEST_SEED
@@ -124,7 +124,7 @@ def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(_square(mask, size, cv2.INTER_NEAREST) > 127)[None, None]
 
 
-def _write(out: Path, name: str, batch: Batch, outputs: Pictures, quarter: bool) -> Path:
+def _write(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bool) -> Path:
     done = composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW
     overlay = done.float()
     points = read_points(outputs["landmarks"], quarter) if "landmarks" in outputs else None
@@ -139,7 +139,7 @@ def _write(out: Path, name: str, batch: Batch, outputs: Pictures, quarter: bool)
     return sheet
 
 
-def _results(done: torch.Tensor, outputs: Pictures, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
+def _results(done: torch.Tensor, outputs: TaskTensors, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
     """(ending, content) of the files of one picture."""
     if "inpainting" in outputs:
         yield "completed.png", png(to_bytes(done)[0])

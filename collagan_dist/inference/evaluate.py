@@ -14,17 +14,17 @@ from collagan_dist.data.loading.fallback_reader import Damaged, check_damaged
 from collagan_dist.data.loading.occlusion_boxes import hole_size
 from collagan_dist.data.shards.shard_reader import DamagedSample, Split, Stored
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.models.predictor import Blend, Pictures, Predictor
-from collagan_dist.setup import Setup, plain_plan
+from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
+from collagan_dist.setup import Setup, sequential_ids
 from collagan_dist.tasks import poisson
-from collagan_dist.tasks.base import Rows, Task
+from collagan_dist.tasks.base import SampleValues, Task
 from collagan_dist.types import POSITIONS, Batch
 
 _STATISTICS_SAMPLES = 2048  # training samples behind the mean landmarks
 _BATCH = 32
 
 # What is measured of one predictor: task name to rows.
-Measured = dict[str, Rows]
+Measured = dict[str, SampleValues]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def evaluate(
     sizes: list[np.ndarray] = []
     measured: dict[str, list[Measured]] = {blend: [] for blend in blends}
     trivial: list[dict[str, Measured]] = []
-    plan = plain_plan(order.shares(count, setup.world), _BATCH)
+    plan = sequential_ids(order.shares(count, setup.world), _BATCH)
     for batch in _in_step(setup, loader.batches(plan), count):
         ids += batch.ids_B.tolist()
         if hole in POSITIONS:
@@ -91,7 +91,7 @@ def _in_step(setup: Setup, batches: Iterator[Batch], count: int) -> Iterator[Bat
         setup.group.barrier("an evaluation")
 
 
-def _blended(outputs: Pictures, batch: Batch) -> Pictures:
+def _blended(outputs: TaskTensors, batch: Batch) -> TaskTensors:
     return {**outputs, "inpainting": poisson.blend(outputs["inpainting"], batch)}
 
 
@@ -113,7 +113,7 @@ def _check(setup: Setup, damaged: list[Damaged]) -> None:
     check_damaged(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)
 
 
-def _measure(tasks: dict[str, Task], outputs: Pictures, batch: Batch) -> Measured:
+def _measure(tasks: dict[str, Task], outputs: TaskTensors, batch: Batch) -> Measured:
     return {name: tasks[name].measure(output, batch) for name, output in outputs.items()}
 
 

@@ -18,8 +18,8 @@ from collagan_dist.config.load import model_label, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.registry import METHODS, build_generator
-from collagan_dist.runs.exported import CONFIG, FORMAT, JUDGES, MANIFEST, ONNX, WEIGHTS
-from collagan_dist.runs.run_folder import Scored, read_config, read_scored
+from collagan_dist.runs.exported import CONFIG, DISCRIMINATORS_FILE, FORMAT, MANIFEST, ONNX, WEIGHTS
+from collagan_dist.runs.run_folder import InferenceWeights, read_config, read_inference_weights
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import CLASSES
 
@@ -41,14 +41,14 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     if onnx:
         _require_onnx()
     config = read_config(model)
-    judges = METHODS[config.model.name].predictor.judges
+    judges = METHODS[config.model.name].predictor.needs_discriminators
     if onnx and judges:
         raise ConfigError(
             f"--onnx: {model} is {model_label(config.model)}, which searches at test; an ONNX file of its generator "
             "completes nothing. Export it without --onnx"
         )
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
-    scored = read_scored(model)
+    scored = read_inference_weights(model)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -56,7 +56,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
         files.write_text(partial / CONFIG, to_yaml(config))
         shutil.copyfile(scored.file, partial / WEIGHTS)  # its bytes, so that its hash stays the model's
         if judges:
-            shutil.copyfile(scored.judges_file, partial / JUDGES)
+            shutil.copyfile(scored.discriminators_file, partial / DISCRIMINATORS_FILE)
         if onnx:
             _write_onnx(partial, scored, config)
         manifest = {
@@ -97,7 +97,7 @@ def _require_onnx() -> None:
         raise ConfigError(f"--onnx: the package {error.name} is missing; pip install onnx onnxscript") from None
 
 
-def _write_onnx(folder: Path, scored: Scored, config: Config) -> None:
+def _write_onnx(folder: Path, scored: InferenceWeights, config: Config) -> None:
     tasks = build_tasks(config)
     generator = build_generator(config, tasks)
     scored.put_into(generator)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from collagan_dist import files
-from collagan_dist.models.predictor import Blend, Pictures, Predictor
+from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
 from collagan_dist.setup import Setup
 from collagan_dist.tasks.inpainting import to_bytes
 from collagan_dist.types import Batch
@@ -18,7 +18,7 @@ from collagan_dist.types import Batch
 _GAP = 2  # pixels between pictures
 
 
-def columns(setup: Setup, outputs: Pictures, batch: Batch) -> dict[str, torch.Tensor]:
+def columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, torch.Tensor]:
     """Titles and (B, 3, H, W) pictures of a grid, from left to right: input, tasks as predicted, tasks as they should be."""
     result = {"input": batch.input_B3HW}
     truths = {}

@@ -13,13 +13,13 @@ import torch
 from collagan_dist import files
 from collagan_dist.config.load import model_label
 from collagan_dist.distributed import devices
-from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.face_views import Views
 from collagan_dist.models.predictor import generator_input, split_channels
 from collagan_dist.models.registry import build_generator
-from collagan_dist.runs.run_folder import read_config, read_scored
+from collagan_dist.runs.run_folder import read_config, read_inference_weights
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
 
@@ -73,9 +73,9 @@ class OwnParser:
         self._config, self._tasks = config, build_tasks(config)
         self._engine = build_engine(config.runtime, Group(World(), devices.pick_device(World())))
         generator = build_generator(config, self._tasks)
-        scored = read_scored(model)
+        scored = read_inference_weights(model)
         scored.put_into(generator)
-        self._generator = self._engine.place(generator.eval())
+        self._generator = self._engine.prepare_module(generator.eval())
         self.size: tuple[int, int] = (config.data.image_size, config.data.image_size)
         self.identity = Identity(str(model), files.sha256(scored.file), {"views": self.views})
 

@@ -18,7 +18,7 @@ from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.metrics_log import finite
 from collagan_dist.runs.run_folder import read_config
-from collagan_dist.setup import Setup, build, open_shards
+from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.types import POSITIONS, World
 
 _SHEET_ROWS = 12
@@ -43,7 +43,7 @@ def score(
     config = read_config(run, shards, sets)
     manifest = open_shards(config)
     own = config.evaluate.hole or config.hole.kind
-    setup = build(config, world, manifest)
+    setup = build_setup(config, world, manifest)
     with setup.group:
         predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
         about = {"settings": settings(config), "step": step, "manifest": manifest.hash}
@@ -81,7 +81,7 @@ def _write(
     np.savez_compressed(samples, **result.samples)  # type: ignore[arg-type]
     files.write_bytes(path.with_suffix(".npz"), samples.getvalue())
     view = setup.view(training=False, hole=metrics["hole"])
-    rows = _SEARCHED_ROWS if predictor.judges else _SHEET_ROWS
+    rows = _SEARCHED_ROWS if predictor.needs_discriminators else _SHEET_ROWS
     batch = setup.first_batch(metrics["split"], view, rows)
     write_grid(path.with_suffix(".png"), setup, predictor, batch, BLENDS[metrics["blend"]])
     if head:

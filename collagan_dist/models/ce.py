@@ -14,7 +14,7 @@ from torch import nn
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.generator import initialize
-from collagan_dist.models.layers import Unconditional, ladder
+from collagan_dist.models.layers import Unconditional, doubling_widths
 from collagan_dist.models.step import Step, Values
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, full
@@ -27,7 +27,7 @@ class ContextEncoder(nn.Module):
 
     def __init__(self, size: int, width: int, bottleneck: int, channels: int = 3) -> None:
         super().__init__()
-        widths = ladder(size, _INNERMOST, 8 * width, width)
+        widths = doubling_widths(size, _INNERMOST, 8 * width, width)
         outwards = widths[::-1]
         self.encoder = nn.Sequential(
             *_halvings([channels, *widths]),
@@ -50,12 +50,12 @@ class ContextEncoder(nn.Module):
         return torch.tanh(full(self.decoder(self.encoder(input_B3HW))))
 
 
-class Discriminator(nn.Module):
+class CEDiscriminator(nn.Module):
     """A picture (B, 3, S, S) to one logit (B, 1, 1, 1); positive is real."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        widths = ladder(size, _INNERMOST, 8 * width, width)
+        widths = doubling_widths(size, _INNERMOST, 8 * width, width)
         self.layers = nn.Sequential(*_halvings([3, *widths]), nn.Conv2d(widths[-1], 1, _INNERMOST, bias=False))
         self.apply(initialize)
 
@@ -84,7 +84,7 @@ def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    return Unconditional(Discriminator(config.data.image_size, config.model.widths.discriminator))
+    return Unconditional(CEDiscriminator(config.data.image_size, config.model.widths.discriminator))
 
 
 def _halvings(channels: list[int]) -> list[nn.Module]:

@@ -31,17 +31,17 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
 from collagan_dist.errors import ConfigError
 from collagan_dist.losses import accuracy, discriminator_term, generator_term
-from collagan_dist.models.gfc_networks import Discriminator, Generator
-from collagan_dist.models.predictor import Pictures, generator_input, split_channels
-from collagan_dist.models.step import Part, Step, Values, frozen
-from collagan_dist.runs.run_folder import read_config, read_scored
+from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
+from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
+from collagan_dist.models.step import MicroBatch, Step, Values, frozen
+from collagan_dist.runs.run_folder import read_config, read_inference_weights
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
 from collagan_dist.types import Batch
 
 # The discriminators, in the order in which the stages bring them in. They learn one by one: in the second stage the local one alone.
-JUDGES = ("local", "whole")
+DISCRIMINATORS = ("local", "whole")
 _SMALLEST = 1e-4  # added to probabilities before their logarithm
 
 
@@ -71,13 +71,13 @@ class Parser(nn.Module):
         return shares.log() - shares.sum(1, keepdim=True).log()
 
 
-class Discriminators(nn.Module):
+class GFCDiscriminators(nn.Module):
     """The local and the global discriminator, and the parser, which checkpoints keep with them."""
 
     def __init__(self, size: int, width: int, parser: Parser | None) -> None:
         super().__init__()
-        self.local = Judge(Discriminator(int(size * BLOCK_SHARE), width))
-        self.whole = Judge(Discriminator(size, width))
+        self.local = Judge(GFCDiscriminator(int(size * BLOCK_SHARE), width))
+        self.whole = Judge(GFCDiscriminator(size, width))
         self.parser = parser
 
 
@@ -93,7 +93,7 @@ class Judge(nn.Module):
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    return Generator(config.data.image_size, config.model.widths.generator, 3 + config.model.mask_channel)
+    return GFCGenerator(config.data.image_size, config.model.widths.generator, 3 + config.model.mask_channel)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
@@ -104,7 +104,7 @@ def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
             "(a trained GFC completes holes of any kind)"
         )
     width = config.model.widths.discriminator
-    networks = Discriminators(config.data.image_size, width, None)
+    networks = GFCDiscriminators(config.data.image_size, width, None)
     if config.model.gfc.parsing:  # after the others: to load it draws random numbers
         networks.parser = load_parser(config.model.gfc.parser)
     return networks
@@ -132,34 +132,37 @@ def load_parser(folder: str | None) -> Parser:
         )
     tasks = build_tasks(config)
     network = build_generator(config, tasks)
-    read_scored(Path(folder)).put_into(network)
+    read_inference_weights(Path(folder)).put_into(network)
     return Parser(config, tasks, network)
 
 
 class GFCStep(Step):
     """One update of the discriminators at work and one of G. The stages say which are; schedule.adv_from is not looked at."""
 
-    def lambdas(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         adv, _ = self.weights["inpainting"]
         own = {"loss/inpainting/adv_local": adv, "loss/inpainting/parsing": self.config.model.gfc.parsing}
-        return super().lambdas() | own
+        return super().loss_weights() | own
 
     def stage(self, number: int) -> int:
         """1: reconstruction; 2: and the local discriminator; 3: and the global one and the parser."""
         return 1 + sum(number >= share * self.total for share in self.config.model.gfc.stages)
 
-    def learn(self, parts: list[Part], number: int) -> Values:
+    def learn(self, parts: list[MicroBatch], number: int) -> Values:
         stage = self.stage(number)
-        judges = JUDGES[: stage - 1]
-        values = self.judges_phase(judges, parts, number) if judges else {}
+        judges = DISCRIMINATORS[: stage - 1]
+        values = self.discriminators_phase(judges, parts, number) if judges else {}
         return values | self.completion_phase(judges, parts, number, parsed=stage == 3)
 
-    def judges_phase(self, judges: Sequence[str], parts: list[Part], number: int) -> Values:
+    def discriminators_phase(self, judges: Sequence[str], parts: list[MicroBatch], number: int) -> Values:
         """The discriminators at work learn to tell what G made from what there was."""
-        learners = [self.networks.learn_discriminators[name] for name in judges]
+        learners = [self.networks.discriminator_learners[name] for name in judges]
 
-        def judged(part: Part) -> tuple[list[torch.Tensor], Values]:
-            reals, fakes = _seen(part.batch.image_B3HW, part.batch), self._fakes(part.batch, self.made(part))
+        def judged(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
+            reals, fakes = (
+                _seen(part.batch.image_B3HW, part.batch),
+                self._fakes(part.batch, self.fakes_for_discriminator(part)),
+            )
             losses, values = [], {}
             for name, learner in zip(judges, learners, strict=True):
                 with self.engine.autocast():
@@ -171,13 +174,13 @@ class GFCStep(Step):
 
         return self.update_discriminators(learners, judged, parts, number)
 
-    def completion_phase(self, judges: Sequence[str], parts: list[Part], number: int, parsed: bool) -> Values:
+    def completion_phase(self, judges: Sequence[str], parts: list[MicroBatch], number: int, parsed: bool) -> Values:
         """G minimises L1, its adversarial terms and, when `parsed`, the parsing loss of the completed picture."""
         networks = self.networks.discriminators
         adv_weight, rec_weight = self.weights["inpainting"]
 
-        def completed(part: Part) -> tuple[list[torch.Tensor], Values]:
-            batch, outputs = part.batch, self.taught(part)
+        def completed(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
+            batch, outputs = part.batch, self.outputs_with_graph(part)
             fakes = self._fakes(batch, outputs)
             rec = self.reconstruction("inpainting", outputs["inpainting"], batch, batch.image_B3HW)
             loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
@@ -194,7 +197,7 @@ class GFCStep(Step):
 
         return self.update_generator(completed, parts, number)
 
-    def _fakes(self, batch: Batch, outputs: Pictures) -> Pictures:
+    def _fakes(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
         """What each judge sees of G's: the block that was the hole as G made it, the whole composite."""
         output = outputs["inpainting"]
         return {"local": block_of(output, batch.hole_B1HW), "whole": composite(output, batch)}
@@ -209,7 +212,7 @@ class GFCStep(Step):
         return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
 
 
-def _seen(picture_B3HW: torch.Tensor, batch: Batch) -> Pictures:
+def _seen(picture_B3HW: torch.Tensor, batch: Batch) -> TaskTensors:
     """What each judge sees of a real picture."""
     return {"local": block_of(picture_B3HW, batch.hole_B1HW), "whole": picture_B3HW}
 

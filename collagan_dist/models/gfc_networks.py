@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.models.layers import ladder
+from collagan_dist.models.layers import doubling_widths
 from collagan_dist.types import full
 
 _FULL = 8  # pixels at which the full layers stand
 _INNERMOST = 4  # pixels that a discriminator's logit sees of its last layer
 
 
-class Generator(nn.Module):
+class GFCGenerator(nn.Module):
     """Filled picture (B, 3, S, S) to a completed one. No tanh ends it; at test the output is cut to [-1, 1].
 
     With a width of 64 and S = 128: encoder 32-64-128-256 of 2, 2, 2 and 4 convolutions, full layers of 4096 and 16384.
@@ -27,7 +27,7 @@ class Generator(nn.Module):
 
     def __init__(self, size: int, width: int, channels: int = 3) -> None:
         super().__init__()
-        widths = ladder(size, _FULL, 4 * width)
+        widths = doubling_widths(size, _FULL, 4 * width)
         deepest, cells = widths[-1], widths[-1] * _FULL**2
         self.encoder = nn.ModuleList(
             _convolutions([cin, *[cout] * _depth(cout, deepest)])
@@ -55,12 +55,12 @@ class Generator(nn.Module):
         return output if self.training else output.clamp(-1, 1)
 
 
-class Discriminator(nn.Module):
+class GFCDiscriminator(nn.Module):
     """A picture (B, 3, S, S) to one logit (B, 1, 1, 1); positive is real. The layer of 4 pixels has 8 times the width."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        widths = ladder(size, _INNERMOST, 8 * width)
+        widths = doubling_widths(size, _INNERMOST, 8 * width)
         layers: list[nn.Module] = []
         for cin, cout in itertools.pairwise([3, *widths]):
             layers += [nn.Conv2d(cin, cout, 3, 1, 1), nn.LeakyReLU(0.2)]

@@ -1,4 +1,4 @@
-"""What the peers' networks share. They are published for one or two sizes; a ladder of widths carries them to others."""
+"""What the peers' networks share. They are published for one or two sizes; widths that double carry them to others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-def ladder(size: int, innermost: int, widest: int, narrowest: int = 1) -> list[int]:
+def doubling_widths(size: int, innermost: int, widest: int, narrowest: int = 1) -> list[int]:
     """Channels of the layers that halve `size` down to `innermost` pixels, from the picture inwards.
 
     The last has `widest`, each before it half as many, none fewer than `narrowest`.

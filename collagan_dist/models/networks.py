@@ -18,19 +18,26 @@ Tensors = dict[str, torch.Tensor]
 class Networks:
     """The generator, the discriminators and who teaches them. `ema` is the generator's moving average, or None.
 
-    `apart` names the members of the discriminators that learn one by one, each its own learner; () for all together.
+    `separate_optimizers` names the members of the discriminators that learn one by one, each its own learner; () for all together.
     """
 
     def __init__(
-        self, config: Config, engine: Engine, generator: nn.Module, discriminators: nn.Module, apart: Sequence[str] = ()
+        self,
+        config: Config,
+        engine: Engine,
+        generator: nn.Module,
+        discriminators: nn.Module,
+        separate_optimizers: Sequence[str] = (),
     ) -> None:
-        self.generator = engine.place(generator)
-        self.discriminators = engine.place(discriminators)
+        self.generator = engine.prepare_module(generator)
+        self.discriminators = engine.prepare_module(discriminators)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.optim.ema else None
-        self.learn_generator = engine.learner(self.generator, config.optim.generator)
-        members = {name: getattr(self.discriminators, name) for name in apart} or {"": self.discriminators}
+        self.generator_learner = engine.learner(self.generator, config.optim.generator)
+        members = {name: getattr(self.discriminators, name) for name in separate_optimizers} or {
+            "": self.discriminators
+        }
         # By member; the one learner of discriminators that learn together is "".
-        self.learn_discriminators = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
+        self.discriminator_learners = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
 
     def average(self, decay: float) -> None:
         """Move the average by 1 - decay towards the generator, batch statistics included."""
@@ -40,7 +47,7 @@ class Networks:
             torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
 
     @property
-    def scored(self) -> nn.Module:
+    def eval_generator(self) -> nn.Module:
         """The generator that evaluation uses."""
         return self.ema if self.ema is not None else self.generator
 
@@ -53,13 +60,13 @@ class Networks:
         """Whether all that this rank holds of what is saved are numbers: a boolean scalar on the device."""
         modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
         values = [value for module in modules for value in module.state_dict().values()]
-        values += [value for _, learner in self._learners() for value in learner.held()]
+        values += [value for _, learner in self._learners() for value in learner.optimizer_tensors()]
         return torch.stack([value.isfinite().all() for value in values]).all()
 
     def set_parameters(self) -> None:
         """Say that parameters were set from outside."""
         for _, learner in self._learners():
-            learner.refresh()
+            learner.reload_master_weights()
 
     def tensors(self) -> dict[str, Tensors]:
         """Everything by file: plain names, the same for every engine and world size. Collective."""
@@ -67,7 +74,7 @@ class Networks:
         files["optimizer"] = {
             f"{prefix}{name}/{key}": value
             for prefix, learner in self._learners()
-            for name, moments in learner.moments().items()
+            for name, moments in learner.optimizer_state().items()
             for key, value in moments.items()
         }
         for prefix, learner in self._learners():
@@ -96,26 +103,26 @@ class Networks:
                 if path.startswith(prefix) and not path.endswith(_SCALE):
                     name, _, key = path.removeprefix(prefix).rpartition("/")
                     moments.setdefault(name, {})[key] = value
-            learner.load_moments(moments)
+            learner.load_optimizer_state(moments)
             if learner.scale is not None and (scale := stored.get(f"{prefix}{_SCALE}")) is not None:
                 learner.scale.load(scale)
 
     def _learners(self) -> Iterator[tuple[str, Learner]]:
         """What each learner's parameters begin with in the optimizer's file, and the learner."""
-        yield "generator/", self.learn_generator
-        for member, learner in self.learn_discriminators.items():
+        yield "generator/", self.generator_learner
+        for member, learner in self.discriminator_learners.items():
             yield f"discriminators/{member}." if member else "discriminators/", learner
 
 
 _SCALE = "loss_scale"  # beside the parameters of a learner that has one
 
 
-def learned(module: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
     """The parameters that a run changes; a network that only helps has none."""
     return [p for p in module.parameters() if p.requires_grad]
 
 
-class Kept:
+class BatchNormSnapshot:
     """A copy of running statistics, to go back to."""
 
     def __init__(self, *modules: nn.Module) -> None:

@@ -12,15 +12,15 @@ from collagan_dist.distributed.engine import Engine
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, full
 
-Pictures = dict[str, torch.Tensor]
-Blend = Callable[[Pictures, Batch], Pictures]
+TaskTensors = dict[str, torch.Tensor]
+Blend = Callable[[TaskTensors, Batch], TaskTensors]
 Tasks = dict[str, Task]
 
 
 class Predictor:
     """predictor(batch) gives G^t(x, z) of every task, in float32: running statistics and no noise unless `evaluate` says otherwise."""
 
-    judges = False  # whether completing takes the discriminators too
+    needs_discriminators = False  # whether completing takes the discriminators too
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Predictor:
         self.config, self.engine, self.tasks = config, engine, tasks
         self.generator, self.discriminators = generator, discriminators
 
-    def __call__(self, batch: Batch) -> Pictures:
+    def __call__(self, batch: Batch) -> TaskTensors:
         with (
             _tested(self.generator, self.config, len(batch.input_B3HW)),
             torch.inference_mode(),
@@ -51,7 +51,7 @@ def generator_input(config: Config, input_B3HW: torch.Tensor, hole_B1HW: torch.T
     return torch.cat([input_B3HW, hole_B1HW.to(input_B3HW.dtype)], dim=1)
 
 
-def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> Pictures:
+def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> TaskTensors:
     """G^t(x, z) by task, in float32, from the stacked output."""
     parts = full(output_BCHW).split([task.channels for task in tasks.values()], dim=1)
     return dict(zip(tasks, parts, strict=True))

@@ -18,7 +18,7 @@ from collagan_dist.models.generator import Generator
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.predictor import Predictor, Tasks
 from collagan_dist.models.step import Step
-from collagan_dist.runs.run_folder import read_scored
+from collagan_dist.runs.run_folder import read_inference_weights
 from collagan_dist.tasks.base import Task
 
 
@@ -39,21 +39,21 @@ def _discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
 class Method:
     """One kind of model. `generator` and `discriminators` build its networks; their start depends on the seed alone.
 
-    `apart` names the members of the discriminators that learn one by one; () for all together.
+    `separate_optimizers` names the members of the discriminators that learn one by one; () for all together.
     """
 
     generator: Callable[[Config, Tasks], nn.Module]
     discriminators: Callable[[Config, Tasks], nn.Module]
     step: type[Step] = Step
     predictor: type[Predictor] = Predictor
-    apart: tuple[str, ...] = ()
+    separate_optimizers: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
     "collagan": Method(_generator, _discriminators),
     "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
     "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
-    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, apart=gfc.JUDGES),
+    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, separate_optimizers=gfc.DISCRIMINATORS),
 }
 
 
@@ -69,8 +69,10 @@ def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
 
 def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
     """All that a run learns, at its start."""
-    apart = METHODS[config.model.name].apart
-    return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks), apart)
+    separate_optimizers = METHODS[config.model.name].separate_optimizers
+    return Networks(
+        config, engine, build_generator(config, tasks), build_discriminators(config, tasks), separate_optimizers
+    )
 
 
 def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total: int) -> Step:
@@ -78,24 +80,26 @@ def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks,
     return METHODS[config.model.name].step(config, engine, tasks, networks, total)
 
 
-def predictor_of(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
+def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
     """The model as it stands, completing."""
     kind = METHODS[config.model.name].predictor
-    return kind(config, engine, tasks, networks.scored, networks.discriminators if kind.judges else None)
+    return kind(
+        config, engine, tasks, networks.eval_generator, networks.discriminators if kind.needs_discriminators else None
+    )
 
 
 def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
     """(the model of a run folder or an exported one, its step). Raises CheckpointError."""
     kind = METHODS[config.model.name].predictor
-    scored = read_scored(model)
+    scored = read_inference_weights(model)
     generator = build_generator(config, tasks)
     scored.put_into(generator)
     judges = None
-    if kind.judges:
+    if kind.needs_discriminators:
         judges = build_discriminators(config, tasks)
-        scored.put_judges_into(judges)
-        judges = engine.place(judges)
-    return kind(config, engine, tasks, engine.place(generator), judges), scored.step
+        scored.put_discriminators_into(judges)
+        judges = engine.prepare_module(judges)
+    return kind(config, engine, tasks, engine.prepare_module(generator), judges), scored.step
 
 
 def _seed(config: Config, network: str) -> None:

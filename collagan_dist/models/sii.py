@@ -19,9 +19,9 @@ from collagan_dist import rng
 from collagan_dist.config.tree import Config, Search
 from collagan_dist.losses import generator_term
 from collagan_dist.models.generator import initialize
-from collagan_dist.models.layers import Unconditional, ladder
+from collagan_dist.models.layers import Unconditional, doubling_widths
 from collagan_dist.models.predictor import Predictor
-from collagan_dist.models.step import Part, Step, Values, frozen
+from collagan_dist.models.step import MicroBatch, Step, Values, frozen
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, full
 
@@ -29,12 +29,12 @@ _INNERMOST = 4
 _STREAM = 20  # of the counter, for z
 
 
-class Generator(nn.Module):
+class SIIGenerator(nn.Module):
     """z (B, length) to a picture (B, 3, S, S) in (-1, 1)."""
 
     def __init__(self, length: int, size: int, width: int) -> None:
         super().__init__()
-        widths = ladder(size, _INNERMOST, 8 * width, width)[::-1]
+        widths = doubling_widths(size, _INNERMOST, 8 * width, width)[::-1]
         self.length, self.widest = length, widths[0]
         self.project = nn.Linear(length, widths[0] * _INNERMOST**2)
         layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
@@ -54,12 +54,12 @@ class Generator(nn.Module):
         return torch.tanh(full(self.layers(x)))
 
 
-class Discriminator(nn.Module):
+class SIIDiscriminator(nn.Module):
     """A picture (B, 3, S, S) to one logit (B, 1); positive is real."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        widths = ladder(size, _INNERMOST, 8 * width, width)
+        widths = doubling_widths(size, _INNERMOST, 8 * width, width)
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 5, 2, 2), nn.LeakyReLU(0.2)]
         for cin, cout in itertools.pairwise(widths):
             layers += [nn.Conv2d(cin, cout, 5, 2, 2), nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
@@ -79,11 +79,11 @@ def noise(keys_B2: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    return Generator(config.model.sii.z, config.data.image_size, config.model.widths.generator)
+    return SIIGenerator(config.model.sii.z, config.data.image_size, config.model.widths.generator)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    return Unconditional(Discriminator(config.data.image_size, config.model.widths.discriminator))
+    return Unconditional(SIIDiscriminator(config.data.image_size, config.model.widths.discriminator))
 
 
 class SIIStep(Step):
@@ -92,14 +92,14 @@ class SIIStep(Step):
     It has nothing to learn but the adversarial part: schedule.adv_from is not looked at.
     """
 
-    def learn(self, parts: list[Part], number: int) -> Values:
+    def learn(self, parts: list[MicroBatch], number: int) -> Values:
         values = self.discriminator_phase(parts, number)
         for _ in range(self.config.model.sii.generator_updates):
             last = self.update_generator(self._adversarial, parts, number)
         return values | last
 
-    def _adversarial(self, part: Part) -> tuple[list[torch.Tensor], Values]:
-        output_B3HW = self.taught(part)["inpainting"]
+    def _adversarial(self, part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
+        output_B3HW = self.outputs_with_graph(part)["inpainting"]
         with frozen(self.networks.discriminators), self.engine.autocast():
             (logits,) = self.networks.discriminators(part.batch.input_B3HW, {"inpainting": output_B3HW})
         adv = generator_term(logits["inpainting"], self.config.loss.adv)
@@ -113,7 +113,7 @@ class SIIPredictor(Predictor):
     Always in float32 and with the running statistics, whatever evaluate.batch_norm says: a search hangs on no batch mate.
     """
 
-    judges = True
+    needs_discriminators = True
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert self.discriminators is not None

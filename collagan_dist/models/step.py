@@ -12,8 +12,8 @@ from collagan_dist.config.tree import Adam, Config
 from collagan_dist.distributed.engine import Engine, Learner, NotFinite
 from collagan_dist.losses import accuracy, discriminator_term, generator_term, weighted_sum
 from collagan_dist.models.discriminator import SHARED
-from collagan_dist.models.networks import Kept, Networks, learned
-from collagan_dist.models.predictor import Pictures, generator_input, split_channels
+from collagan_dist.models.networks import BatchNormSnapshot, Networks, trainable_parameters
+from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch
 
@@ -21,16 +21,16 @@ Values = dict[str, torch.Tensor]
 
 
 @dataclass
-class Part:
+class MicroBatch:
     """A part of this rank's share of a batch; `outputs` are G's, from the one forward pass that both phases use."""
 
     batch: Batch
-    targets: Pictures
-    outputs: Pictures | None = None
+    targets: TaskTensors
+    outputs: TaskTensors | None = None
 
 
 # The losses of a part, one a learner, and what is logged of them.
-Loss = Callable[[Part], tuple[list[torch.Tensor], Values]]
+Loss = Callable[[MicroBatch], tuple[list[torch.Tensor], Values]]
 
 
 class Step:
@@ -44,8 +44,8 @@ class Step:
         self.weights = objective_weights(config)
 
     def __call__(self, batch: Batch, number: int) -> Values:
-        parts = [Part(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
-        kept = Kept(self.networks.generator, self.networks.discriminators)
+        parts = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
+        kept = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
         try:
             values = self.learn(parts, number)
         except NotFinite:
@@ -54,18 +54,21 @@ class Step:
         self.networks.average(self.config.optim.ema)
         return values
 
-    def learn(self, parts: list[Part], number: int) -> Values:
+    def learn(self, parts: list[MicroBatch], number: int) -> Values:
         """All updates of a step."""
         adversarial = number >= self.config.schedule.adv_from
         values = self.discriminator_phase(parts, number) if adversarial else {}
         return values | self.generator_phase(parts, number, adversarial)
 
-    def discriminator_phase(self, parts: list[Part], number: int) -> Values:
+    def discriminator_phase(self, parts: list[MicroBatch], number: int) -> Values:
         """D learns to tell y_t from G's: maximises log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, task by task."""
-        learner = self.networks.learn_discriminators[""]
+        learner = self.networks.discriminator_learners[""]
 
-        def judged(part: Part) -> tuple[list[torch.Tensor], Values]:
-            fakes = {name: picture.detach() for name, picture in self._shown(part.batch, self.made(part)).items()}
+        def judged(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
+            fakes = {
+                name: picture.detach()
+                for name, picture in self.discriminator_inputs(part.batch, self.fakes_for_discriminator(part)).items()
+            }
             with self.engine.autocast():
                 real, fake = learner(part.batch.input_B3HW, part.targets, fakes)
             both = self.config.loss.adv_weighs == "both"
@@ -79,16 +82,18 @@ class Step:
 
         return self.update_discriminators([learner], judged, parts, number)
 
-    def generator_phase(self, parts: list[Part], number: int, adversarial: bool) -> Values:
+    def generator_phase(self, parts: list[MicroBatch], number: int, adversarial: bool) -> Values:
         """G minimises Σ λ_rec L_rec + λ_adv L_adv (eqs. 1-6) against discriminators that stand still."""
 
-        def completed(part: Part) -> tuple[list[torch.Tensor], Values]:
-            batch, outputs = part.batch, self.taught(part)
+        def completed(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
+            batch, outputs = part.batch, self.outputs_with_graph(part)
             rec = {name: self.reconstruction(name, outputs[name], batch, part.targets[name]) for name in self.tasks}
             adv: Values = {}
             if adversarial:
                 with frozen(self.networks.discriminators), self.engine.autocast():
-                    (logits,) = self.networks.discriminators(batch.input_B3HW, self._shown(batch, outputs))
+                    (logits,) = self.networks.discriminators(
+                        batch.input_B3HW, self.discriminator_inputs(batch, outputs)
+                    )
                 adv = {name: generator_term(logits[name], self.config.loss.adv) for name in logits}
             loss = weighted_sum(rec, adv, self.weights)
             values = {f"loss/{name}/rec": value.detach() for name, value in rec.items()}
@@ -97,7 +102,7 @@ class Step:
 
         return self.update_generator(completed, parts, number)
 
-    def made(self, part: Part) -> Pictures:
+    def fakes_for_discriminator(self, part: MicroBatch) -> TaskTensors:
         """G's outputs for D's phase. Of a batch in one part, their graph waits for G's phase.
 
         With more parts it would be one graph a part: then they are made without, and again in G's phase. They come out equal,
@@ -107,12 +112,12 @@ class Step:
             part.outputs = self._generate(part.batch)
             return part.outputs
         with torch.no_grad():
-            kept = Kept(self.networks.generator)
+            kept = BatchNormSnapshot(self.networks.generator)
             outputs = self._generate(part.batch)
             kept.restore()
         return outputs
 
-    def taught(self, part: Part) -> Pictures:
+    def outputs_with_graph(self, part: MicroBatch) -> TaskTensors:
         """G's outputs for G's phase, with their graph."""
         outputs, part.outputs = part.outputs, None
         return outputs if outputs is not None else self._generate(part.batch)
@@ -121,17 +126,19 @@ class Step:
         """L^t_rec of eq. 2 for the task `name`."""
         return self.tasks[name].reconstruction(output, batch, target)
 
-    def update_generator(self, loss: Loss, parts: list[Part], number: int) -> Values:
+    def update_generator(self, loss: Loss, parts: list[MicroBatch], number: int) -> Values:
         """One step of G down the mean over parts of the loss that `loss(part)` has; the means of its values, and the gradient's norm."""
         rate = self._rate(self.config.optim.generator, number)
-        return self._update("generator", [self.networks.learn_generator], loss, parts, rate)
+        return self._update("generator", [self.networks.generator_learner], loss, parts, rate)
 
-    def update_discriminators(self, learners: list[Learner], loss: Loss, parts: list[Part], number: int) -> Values:
+    def update_discriminators(
+        self, learners: list[Learner], loss: Loss, parts: list[MicroBatch], number: int
+    ) -> Values:
         """The same for discriminators, with one loss a learner."""
         rate = self._rate(self.config.optim.discriminators, number)
         return self._update("discriminators", learners, loss, parts, rate)
 
-    def _update(self, side: str, learners: list[Learner], loss: Loss, parts: list[Part], rate: float) -> Values:
+    def _update(self, side: str, learners: list[Learner], loss: Loss, parts: list[MicroBatch], rate: float) -> Values:
         values: Values = {}
 
         def losses(index: int) -> list[torch.Tensor]:
@@ -144,25 +151,25 @@ class Step:
         norm = self.engine.update(side, learners, losses, len(parts), rate)
         return values | {f"gradient/{side}": norm}
 
-    def lambdas(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         """The weight in the total loss of each loss of G, by its name."""
         parts = (("adv", 0), ("rec", 1))
         return {f"loss/{task}/{part}": weights[n] for task, weights in self.weights.items() for part, n in parts}
 
-    def rate(self, number: int) -> float:
+    def learning_rate(self, number: int) -> float:
         """The generator's learning rate at a step."""
         return self._rate(self.config.optim.generator, number)
 
-    def _targets(self, batch: Batch) -> Pictures:
+    def _targets(self, batch: Batch) -> TaskTensors:
         return {name: task.target(batch) for name, task in self.tasks.items()}
 
-    def _shown(self, batch: Batch, outputs: Pictures) -> Pictures:
-        return {name: task.shown(outputs[name], batch) for name, task in self.tasks.items()}
+    def discriminator_inputs(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
+        return {name: task.discriminator_input(outputs[name], batch) for name, task in self.tasks.items()}
 
-    def _generate(self, batch: Batch) -> Pictures:
+    def _generate(self, batch: Batch) -> TaskTensors:
         with self.engine.autocast():
             seen = generator_input(self.config, batch.input_B3HW, batch.hole_B1HW)
-            output = self.networks.learn_generator(seen, batch.keys_B2)
+            output = self.networks.generator_learner(seen, batch.keys_B2)
         return split_channels(output, self.tasks)
 
     def _rate(self, adam: Adam, number: int) -> float:
@@ -184,7 +191,7 @@ class frozen:
     """Inside, gradients flow through the module but not into it."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.parameters = learned(module)
+        self.parameters = trainable_parameters(module)
 
     def __enter__(self) -> None:
         for parameter in self.parameters:

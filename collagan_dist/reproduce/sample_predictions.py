@@ -15,7 +15,7 @@ from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.run_status import other_settings
 from collagan_dist.runs.run_folder import read_config
-from collagan_dist.setup import Setup, build, open_shards
+from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.types import Batch, World
@@ -85,7 +85,7 @@ class SamplePredictions:
     @cached_property
     def _setup(self) -> Setup:
         config = read_config(self._run.folder, self._data, other_settings(self._run))
-        return build(config, World(), open_shards(config))
+        return build_setup(config, World(), open_shards(config))
 
     @cached_property
     def _predictor(self) -> Predictor:

@@ -20,7 +20,7 @@ from collagan_dist.errors import CheckpointError
 
 FORMAT = 1
 CONFIG, WEIGHTS, ONNX, MANIFEST = "config.yaml", "generator.safetensors", "model.onnx", "manifest.json"
-JUDGES = "discriminators.safetensors"
+DISCRIMINATORS_FILE = "discriminators.safetensors"
 
 
 def is_exported(folder: Path) -> bool:
@@ -37,7 +37,7 @@ def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, tor
             raise CheckpointError(
                 f"{folder}: is of format {manifest['format']}, this program reads format {FORMAT}; export the run again"
             )
-        weights = [name for name in (WEIGHTS, JUDGES) if name == WEIGHTS or name in manifest["sha256"]]
+        weights = [name for name in (WEIGHTS, DISCRIMINATORS_FILE) if name == WEIGHTS or name in manifest["sha256"]]
         for name in (CONFIG, *weights):
             if files.sha256(folder / name) != manifest["sha256"][name]:
                 raise CheckpointError(

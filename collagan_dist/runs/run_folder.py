@@ -26,7 +26,7 @@ from collagan_dist.models.networks import Networks
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.async_checkpoint import Saves, Tell
 from collagan_dist.runs.checkpoint_state import changes, read_state
-from collagan_dist.runs.exported import JUDGES, WEIGHTS, is_exported, read_exported
+from collagan_dist.runs.exported import DISCRIMINATORS_FILE, WEIGHTS, is_exported, read_exported
 from collagan_dist.runs.lease import Claim, Lease
 from collagan_dist.runs.resume import newest, warn
 from collagan_dist.setup import Setup
@@ -227,7 +227,7 @@ _CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.ma
 def identity(config: Config, manifest_hash: str) -> dict[str, Any]:
     """What a run learns, with the sha256 of its parser's weights where it has one (GFC)."""
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
-    weights = files.sha256(read_scored(Path(parser)).file) if parser else None
+    weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None
     return identity_keys(config, manifest_hash, weights)
 
 
@@ -250,30 +250,30 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
 
 
 @dataclass(frozen=True)
-class Scored:
+class InferenceWeights:
     """The generator that evaluation uses, the averaged one where there is one, as it lies on disk.
 
-    `judges` are the discriminators' tensors; None where an exported folder has none.
+    `discriminators` are the discriminators' tensors; None where an exported folder has none.
     """
 
     file: Path
     step: int
     tensors: dict[str, torch.Tensor]
-    judges: dict[str, torch.Tensor] | None = None
+    discriminators: dict[str, torch.Tensor] | None = None
 
     @property
-    def judges_file(self) -> Path:
-        return self.file.with_name(JUDGES)
+    def discriminators_file(self) -> Path:
+        return self.file.with_name(DISCRIMINATORS_FILE)
 
     def put_into(self, generator: torch.nn.Module) -> None:
         _put(self.file, self.tensors, generator)
 
-    def put_judges_into(self, discriminators: torch.nn.Module) -> None:
-        if self.judges is None:
+    def put_discriminators_into(self, discriminators: torch.nn.Module) -> None:
+        if self.discriminators is None:
             raise CheckpointError(
-                f"{self.judges_file}: is missing, and this model completes with it; export the run again"
+                f"{self.discriminators_file}: is missing, and this model completes with it; export the run again"
             )
-        _put(self.judges_file, self.judges, discriminators)
+        _put(self.discriminators_file, self.discriminators, discriminators)
 
 
 def _put(file: Path, tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> None:
@@ -285,11 +285,11 @@ def _put(file: Path, tensors: dict[str, torch.Tensor], network: torch.nn.Module)
         ) from None
 
 
-def read_scored(model: Path) -> Scored:
+def read_inference_weights(model: Path) -> InferenceWeights:
     """The newest networks of a run folder, or those of an exported one; every byte checked. Raises CheckpointError."""
     if is_exported(model):
         manifest, tensors = read_exported(model)
-        return Scored(model / WEIGHTS, manifest["step"], tensors[WEIGHTS], tensors.get(JUDGES))
+        return InferenceWeights(model / WEIGHTS, manifest["step"], tensors[WEIGHTS], tensors.get(DISCRIMINATORS_FILE))
     found = checkpoint.load_latest(model / "checkpoints", warn)
     if found is None:
         raise CheckpointError(
@@ -297,7 +297,7 @@ def read_scored(model: Path) -> Scored:
         )
     name = "ema" if "ema" in found.tensors else "generator"
     file = found.path / f"{name}.safetensors"
-    return Scored(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
+    return InferenceWeights(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
 
 
 def _generation(run: Path) -> int:

@@ -11,7 +11,7 @@ import torch
 from collagan_dist.types import Batch
 
 # Per-sample measurements: name to a float64 array (B, ...), NaN where a sample has nothing to measure.
-Rows = dict[str, np.ndarray]
+SampleValues = dict[str, np.ndarray]
 
 
 class Task(ABC):
@@ -39,16 +39,16 @@ class Task(ABC):
         error = (output - target).square().mean()
         return error * self.channels if self.sums_channels else error
 
-    def shown(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """What the discriminator judges; G^t(x, z) itself unless the task says otherwise."""
         return output
 
     @abstractmethod
-    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+    def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """Per-sample numbers from which `summarize` makes metrics."""
 
     @abstractmethod
-    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         """(metrics, their standard errors) over all samples, with the keys of metrics.json."""
 
     def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -65,10 +65,10 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
-    return float(values.mean()), spread_of_mean(values)
+    return float(values.mean()), standard_error(values)
 
 
-def error_of_mean(values_NK: np.ndarray) -> float:
+def standard_error_of_columns(values_NK: np.ndarray) -> float:
     """Standard error, over samples, of the plain mean of the columns' means; NaN stands for no value.
 
     Columns of one sample are not independent, and not all have a value: so by linearisation, from what each sample
@@ -80,9 +80,9 @@ def error_of_mean(values_NK: np.ndarray) -> float:
     if not len(count):
         return float("nan")
     means = np.where(has, values_NK, 0).sum(0) / count
-    return spread_of_mean((np.where(has, values_NK - means, 0) * len(values_NK) / count).mean(1))
+    return standard_error((np.where(has, values_NK - means, 0) * len(values_NK) / count).mean(1))
 
 
-def spread_of_mean(values_N: np.ndarray) -> float:
+def standard_error(values_N: np.ndarray) -> float:
     """Standard error of a mean of whole values; NaN for fewer than two."""
     return float(values_N.std(ddof=1) / np.sqrt(len(values_N))) if len(values_N) > 1 else float("nan")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from collagan_dist.config.tree import Config
-from collagan_dist.tasks.base import Rows, Task, mean_and_error
+from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
 from collagan_dist.types import Batch
 
 # How skimage computes SSIM by evaluate.ssim: its own default, and Wang 2004 (11 pixels: 3.5 σ on each side).
@@ -46,10 +46,10 @@ class Inpainting(Task):
         pixels = batch.hole_B1HW.sum(dim=(1, 2, 3)).clamp(min=1) * self.channels
         return (error.sum(dim=(1, 2, 3)) / pixels).mean()
 
-    def shown(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         return composite(output, batch) if self.concentrated else output
 
-    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+    def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """PSNR and SSIM of the 8-bit composite, over the whole picture and over the hole."""
         done = to_bytes(composite(output, batch))
         truth = to_bytes(batch.image_B3HW)
@@ -57,7 +57,7 @@ class Inpainting(Task):
         rows = [_quality(t, d, h, self.ssim) for t, d, h in zip(truth, done, hole, strict=True)]
         return {name: np.array([row[name] for row in rows]) for name in ("psnr", "psnr_hole", "ssim", "ssim_hole")}
 
-    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         pairs = {name: mean_and_error(values) for name, values in rows.items()}
         return {name: mean for name, (mean, _) in pairs.items()}, {name: error for name, (_, error) in pairs.items()}
 

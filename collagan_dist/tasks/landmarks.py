@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from collagan_dist.config.tree import Config
-from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error
+from collagan_dist.tasks.base import SampleValues, Task, mean_and_error, standard_error_of_columns
 from collagan_dist.types import LANDMARKS, Batch
 
 _DOT = 0.02  # radius of a drawn point, as a share of the picture's side
@@ -29,7 +29,7 @@ class Landmarks(Task):
         size = batch.image_B3HW.shape[-1]
         return heatmaps(batch.points_BK2, size, self.sigma * size)
 
-    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+    def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """(B, K) Euclidean distances in pixels; `landmark_error_hole` only for points inside the hole.
 
         Both are of the read-out that is configured; `landmark_error_argmax` is of the plain arg-max beside the other.
@@ -45,7 +45,7 @@ class Landmarks(Task):
             rows["landmark_error_argmax"] = np.linalg.norm(read_points(output, quarter=False) - truth, axis=-1)
         return rows
 
-    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
         for name, distance in rows.items():
@@ -55,7 +55,7 @@ class Landmarks(Task):
             if values[name]:
                 # Table 3's average: the plain mean of its rows.
                 values[name]["mean"] = float(np.mean(list(values[name].values())))
-                errors[name]["mean"] = error_of_mean(distance)
+                errors[name]["mean"] = standard_error_of_columns(distance)
         return values, errors
 
     def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:

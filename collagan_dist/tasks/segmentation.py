@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from collagan_dist.config.tree import Config
-from collagan_dist.tasks.base import Rows, Task, error_of_mean, mean_and_error, spread_of_mean
+from collagan_dist.tasks.base import SampleValues, Task, mean_and_error, standard_error, standard_error_of_columns
 from collagan_dist.types import CLASSES, SCORED_CLASSES, Batch
 
 # One colour a class for pictures, in the order of CLASSES.
@@ -32,14 +32,14 @@ class Segmentation(Task):
         one_hot = batch.label_BHW[:, None] == classes[:, None, None]
         return one_hot.to(batch.image_B3HW.dtype).mul_(2).sub_(1)
 
-    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+    def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """(B, C, 3) pixel counts a class: in both, predicted, true; for the whole picture and the hole."""
         assert batch.label_BHW is not None
         found, truth = read_labels(output), batch.label_BHW
         everywhere = torch.ones_like(batch.hole_B1HW[:, 0])
         return {"dice": _counts(found, truth, everywhere), "dice_hole": _counts(found, truth, batch.hole_B1HW[:, 0])}
 
-    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         """Dice pooled over the samples (`dice`, `dice_hole`) and averaged over pictures (`dice_per_image`)."""
         scored = [CLASSES.index(name) for name in SCORED_CLASSES]
         values: dict[str, Any] = {}
@@ -47,15 +47,15 @@ class Segmentation(Task):
         for name, counts in rows.items():
             residual = _residuals(counts[:, scored])
             values[name] = _named(dice(counts.sum(0))[scored])
-            errors[name] = _named(np.array([spread_of_mean(residual[:, c]) for c in range(len(scored))]))
+            errors[name] = _named(np.array([standard_error(residual[:, c]) for c in range(len(scored))]))
             if "mean" in errors[name]:  # classes of one picture are not independent
-                errors[name]["mean"] = spread_of_mean(residual[:, ~np.isnan(residual).any(0)].mean(1))
+                errors[name]["mean"] = standard_error(residual[:, ~np.isnan(residual).any(0)].mean(1))
         per_image = dice(rows["dice"])[:, scored]
         pairs = [mean_and_error(per_image[:, c]) for c in range(len(scored))]
         values["dice_per_image"] = _named(np.array([p[0] for p in pairs]))
         errors["dice_per_image"] = _named(np.array([p[1] for p in pairs]))
         if "mean" in errors["dice_per_image"]:
-            errors["dice_per_image"]["mean"] = error_of_mean(per_image)
+            errors["dice_per_image"]["mean"] = standard_error_of_columns(per_image)
         return values, errors
 
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:

@@ -31,10 +31,10 @@ class Guard:
         self._spell: list[int] = []
         self._left_out: set[int] = set()
 
-    def good(self) -> None:
+    def finite_step(self) -> None:
         self._spell.clear()
 
-    def bad(self, number: int, error: NotFinite) -> None:
+    def nonfinite_step(self, number: int, error: NotFinite) -> None:
         """Step `number` was skipped. Raises Diverged when it is one too many; an overflow of fp16 mends itself."""
         if not error.overflow:
             self._spell.append(number)
@@ -63,6 +63,6 @@ class Guard:
             text = f"steps {error.steps[0]} to {error.steps[-1]} met NaN or Inf: back to the last good checkpoint, without their batches"
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
-    def joined(self, progress: Progress) -> Progress:
+    def with_skipped(self, progress: Progress) -> Progress:
         """The progress, with the batches that this start found to be bad left out."""
         return replace(progress, skipped=sorted({*progress.skipped, *self._left_out}))

@@ -28,7 +28,7 @@ from collagan_dist.inference.evaluate import evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.predictor import Predictor
-from collagan_dist.models.registry import predictor_of
+from collagan_dist.models.registry import build_predictor
 from collagan_dist.models.step import Values
 from collagan_dist.runs.lease import Lease
 from collagan_dist.runs.metrics_log import Metrics, finite
@@ -40,7 +40,7 @@ _GRID_ROWS = 8
 _WON_ACCURACY, _WON_LINES = 0.99, 5
 
 
-class Journal:
+class TrainingLogger:
     """Gathers each step's values on the device and reduces them only when a line is due. Rank 0 writes and shows."""
 
     def __init__(
@@ -184,7 +184,7 @@ class Journal:
                 print(f"warning: {error}; the run goes on without this grid", file=sys.stderr, flush=True)
 
     def _predictor(self, networks: Networks) -> Predictor:
-        return predictor_of(self.setup.config, self.setup.engine, self.setup.tasks, networks)
+        return build_predictor(self.setup.config, self.setup.engine, self.setup.tasks, networks)
 
     def close(self) -> None:
         if self._metrics is not None:

@@ -15,9 +15,9 @@ from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
-from collagan_dist.setup import Setup, build, length, open_shards, target_means, training_order
+from collagan_dist.setup import Setup, build_setup, open_shards, planned_steps, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
-from collagan_dist.training.logger import Journal
+from collagan_dist.training.logger import TrainingLogger
 from collagan_dist.types import World
 
 
@@ -41,12 +41,12 @@ def train(
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
-    setup = build(config, world, manifest)
+    setup = build_setup(config, world, manifest)
     with setup.group:
         return _train(
             setup,
             run,
-            length(config, samples),
+            planned_steps(config, samples),
             stop if stop is not None else StopRequest(),
             command,
             allow_config_change,
@@ -85,7 +85,9 @@ def _train(
                 _begin(setup, networks)
             try:
                 end = min(total, until or total)
-                return _steps(setup, folder, loader, networks, guard.joined(progress), guard, total, end, stop, command)
+                return _steps(
+                    setup, folder, loader, networks, guard.with_skipped(progress), guard, total, end, stop, command
+                )
             except Diverged as error:
                 guard.roll_back(error)
                 del networks  # before the next ones are made
@@ -104,7 +106,7 @@ def _steps(
     plans = zip(range(start, end), order.steps(start, end, setup.world), strict=True)
     batches = loader.batches((plan for number, plan in plans if number not in left_out), warm=not order.whole)
     folder.check()
-    journal = Journal(setup, folder.path, start, end, step.lambdas(), folder.lease)
+    journal = TrainingLogger(setup, folder.path, start, end, step.loss_weights(), folder.lease)
     journal.event(start, progress.event(guard.rollbacks), **folder.started(), **progress.facts())
     try:
         for number in range(start, end):
@@ -117,12 +119,12 @@ def _steps(
                     with setup.group.stopwatch:  # waiting for data is a rank's own time
                         values = step(next(batches), number)
                     journal.add(values)
-                    guard.good()
+                    guard.finite_step()
                 except NotFinite as bad:
                     journal.skip(done, bad)
-                    guard.bad(number, bad)
+                    guard.nonfinite_step(number, bad)
             if due(done, config.log.every, end):
-                journal.log(done, step.rate(number), loader.waited, folder.saves.seconds)
+                journal.log(done, step.learning_rate(number), loader.waited, folder.saves.seconds)
             if config.evaluate.every and due(done, config.evaluate.every, end):
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, end):

@@ -15,7 +15,7 @@ from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.models import sii
 from collagan_dist.models.networks import Networks
-from collagan_dist.models.registry import predictor_of
+from collagan_dist.models.registry import build_predictor
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import Batch, World
 from tests.baselines.peers import CPU, peer, same, smooth, start, state
@@ -28,13 +28,13 @@ def trained(shards: Manifest) -> Networks:
     for number in range(20):
         step(smooth(8, 32, seed=number), number)
     with torch.no_grad():
-        networks.scored.layers[-1].weight.mul_(30)
+        networks.eval_generator.layers[-1].weight.mul_(30)
     return networks
 
 
 def predict(shards: Manifest, networks: Networks, batch: Batch, **changes: object) -> torch.Tensor:
     config = peer(shards, "sii", **changes)
-    return predictor_of(config, Engine(config.runtime, Group(World(), CPU)), build_tasks(config), networks)(batch)[
+    return build_predictor(config, Engine(config.runtime, Group(World(), CPU)), build_tasks(config), networks)(batch)[
         "inpainting"
     ]
 
@@ -45,7 +45,7 @@ def rows(batch: Batch, which: slice) -> Batch:
 
 
 def test_it_reduces_each_picture_s_loss(trained: Networks) -> None:
-    batch, generator, judges = smooth(4, 32), trained.scored.eval(), trained.discriminators.eval()
+    batch, generator, judges = smooth(4, 32), trained.eval_generator.eval(), trained.discriminators.eval()
     weights = sii.neighbour_weights(batch.hole_B1HW, 7)
     begin = sii.noise(batch.keys_B2, 8)
     end = sii.search(generator, judges, batch.input_B3HW, batch.hole_B1HW, begin, Search(steps=50, lr=0.05))
@@ -72,12 +72,12 @@ def test_it_does_not_look_into_the_hole(shards: Manifest, trained: Networks) -> 
 
 def test_it_leaves_the_networks_as_they_were(shards: Manifest, trained: Networks) -> None:
     trained.generator.train(), trained.discriminators.train()
-    before = state(trained.scored), state(trained.discriminators)
-    modes = trained.scored.training, trained.discriminators.training
+    before = state(trained.eval_generator), state(trained.discriminators)
+    modes = trained.eval_generator.training, trained.discriminators.training
     with torch.inference_mode():
         predict(shards, trained, smooth(2, 32))
-    assert same(before[0], trained.scored.state_dict()) and same(before[1], trained.discriminators.state_dict())
-    assert (trained.scored.training, trained.discriminators.training) == modes
+    assert same(before[0], trained.eval_generator.state_dict()) and same(before[1], trained.discriminators.state_dict())
+    assert (trained.eval_generator.training, trained.discriminators.training) == modes
     assert all(p.requires_grad for p in trained.discriminators.parameters())
 
 

@@ -85,7 +85,7 @@ def test_gfc_stages(shards: Manifest, parser: Path) -> None:
     rec, local, whole = {"rec"}, {"adv_local", "disc_local"}, {"adv", "disc", "parsing"}
     seen.append(set(step(smooth(4, 32), 10)))
     assert not same(begins["local"], judges.local.state_dict()) and same(begins["whole"], judges.whole.state_dict())
-    assert not networks.learn_discriminators["whole"].moments()
+    assert not networks.discriminator_learners["whole"].optimizer_state()
     seen.append(set(step(smooth(4, 32), 15)))
     assert not same(begins["whole"], judges.whole.state_dict()) and same(begins["parser"], judges.parser.state_dict())
     losses = [{n.removeprefix("loss/inpainting/") for n in names if n.startswith("loss/inp")} for names in seen]
@@ -107,7 +107,7 @@ def test_gfc_weights_are_those_of_its_gradients(shards: Manifest, parser: Path) 
 
 def test_gfc_weighted_losses_add_up(shards: Manifest, parser: Path) -> None:
     step, _ = start(peer(shards, "gfc", parser))
-    values, lambdas = step(smooth(4, 32), 19), step.lambdas()
+    values, lambdas = step(smooth(4, 32), 19), step.loss_weights()
     total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
     assert "loss/inpainting/parsing" in values and values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
 

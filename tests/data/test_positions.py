@@ -211,7 +211,7 @@ def test_the_fill_of_a_view(shards: Manifest) -> None:
 
 
 def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None:
-    from collagan_dist.setup import build
+    from collagan_dist.setup import build_setup
     from collagan_dist.types import World
 
     settings = {
@@ -220,7 +220,7 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
         "hole": {"fill": "mean"},
         "evaluate": {"positions": "fixed", "size": 64, "fixed": dict(FIXED_POSITIONS, O2=(1, 2, 3, 4))},
     }
-    setup = build(validate_config(settings, "test"), World(), shards)
+    setup = build_setup(validate_config(settings, "test"), World(), shards)
     view, training = setup.view(training=False, hole="O2"), setup.view(training=True)
     assert (view.image_size, training.image_size) == (64, 32)
     assert view.positions == "fixed" and view.fixed["O2"] == (1, 2, 3, 4) and view.hole == "O2"

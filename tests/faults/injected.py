@@ -10,7 +10,7 @@ from typing import Any
 
 from collagan_dist.config.load import load_config
 from collagan_dist.distributed.world import detect_world
-from collagan_dist.models.step import Part, Step
+from collagan_dist.models.step import MicroBatch, Step
 from collagan_dist.training.loop import train
 
 # (rank or None for all, step, side).
@@ -24,14 +24,14 @@ def nan_where(bad: Where) -> Iterator[list[tuple[int, str]]]:
     phases: list[tuple[int, str]] = []
     now = [0]
 
-    def learn_at(self: Step, parts: list[Part], number: int) -> Any:
+    def learn_at(self: Step, parts: list[MicroBatch], number: int) -> Any:
         now[0] = number
         return learn(self, parts, number)
 
-    def update_at(self: Step, side: str, learners: Any, loss: Any, parts: list[Part], rate: float) -> Any:
+    def update_at(self: Step, side: str, learners: Any, loss: Any, parts: list[MicroBatch], rate: float) -> Any:
         phases.append((now[0], side))
 
-        def poisoned(part: Part) -> Any:
+        def poisoned(part: MicroBatch) -> Any:
             losses, values = loss(part)
             if bad(self.engine.group.world.rank, now[0], side):
                 losses = [one * float("nan") for one in losses]

@@ -10,12 +10,12 @@ import torch
 
 from collagan_dist.config.load import load_config
 from collagan_dist.distributed.world import detect_world
-from collagan_dist.setup import build, open_shards, training_order
+from collagan_dist.setup import build_setup, open_shards, training_order
 
 
 def main(config_file: str, steps: str, out: str) -> None:
     config, world = load_config(config_file), detect_world()
-    setup = build(config, world, open_shards(config))
+    setup = build_setup(config, world, open_shards(config))
     loader = setup.loader("train", setup.view(training=True), config.schedule.batch // world.size)
     order = training_order(config, setup.manifest)
     seen = []

@@ -31,7 +31,7 @@ from collagan_dist.errors import CheckpointError, ClusterError
 from collagan_dist.runs import checkpoint, lease, owner, tensor_file
 from collagan_dist.runs.lease import Claim, Lease
 from collagan_dist.setup import training_order
-from collagan_dist.training.logger import Journal
+from collagan_dist.training.logger import TrainingLogger
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import ROOT, collagan
@@ -174,9 +174,9 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     """The checkpoint of step 2, of which nothing is written before step 3 is done, holds what step 2 had learned."""
     train(small(shards.folder, schedule__steps=2), tmp_path / "short", World())
     steps, moved = [], threading.Event()
-    add, fill = Journal.add, checkpoint._fill
+    add, fill = TrainingLogger.add, checkpoint._fill
 
-    def adding(self: Journal, values: Any) -> None:
+    def adding(self: TrainingLogger, values: Any) -> None:
         add(self, values)
         steps.append(1)
         if len(steps) == 3:
@@ -186,7 +186,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
         assert step != 2 or moved.wait(60)
         fill(partial, step, *content)
 
-    monkeypatch.setattr(Journal, "add", adding)
+    monkeypatch.setattr(TrainingLogger, "add", adding)
     monkeypatch.setattr(checkpoint, "_fill", filling)
     train(small(shards.folder, schedule__steps=3, checkpoint__every=2), tmp_path / "long", World())
     assert equal(weights(tmp_path / "short", 2), weights(tmp_path / "long", 2))

@@ -15,7 +15,9 @@ import torch.distributed as dist
 
 from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.distributed.engine import DDPEngine, Engine, build_engine
+from collagan_dist.distributed.ddp import DDPEngine
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch

@@ -16,7 +16,7 @@ from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks
-from collagan_dist.setup import build
+from collagan_dist.setup import build_setup
 from tests.runtime.cases import STEPS, WITH_REFERENCES, Case
 from tests.runtime.stories import STORIES
 from tests.runtime.train_cases import flat, learn, settings, with_engine
@@ -24,7 +24,7 @@ from tests.runtime.train_cases import flat, learn, settings, with_engine
 
 def scale_twice(networks: Networks) -> None:
     """One rank's loss is a mean over twice the samples: so its float16 gradients are as large as those of two ranks, and as many overflow."""
-    for learner in (networks.learn_generator, *networks.learn_discriminators.values()):
+    for learner in (networks.generator_learner, *networks.discriminator_learners.values()):
         if learner.scale is not None:
             learner.scale.value *= 2
 
@@ -32,7 +32,7 @@ def scale_twice(networks: Networks) -> None:
 def main(shards: str, out: str, *names: str) -> None:
     known = {case.name: case for case in WITH_REFERENCES}
     world, environment = detect_world(), dict(os.environ)
-    setup = build(settings(Path(shards), Case("ddp")), world, read_manifest(Path(shards)))
+    setup = build_setup(settings(Path(shards), Case("ddp")), world, read_manifest(Path(shards)))
     for name in names:
         if name in STORIES:
             told = STORIES[name](setup, Path(out))

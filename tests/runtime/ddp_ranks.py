@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from collagan_dist.config.tree import Adam, Runtime
-from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.step import frozen
@@ -22,7 +22,7 @@ def main(out: str) -> None:
     device = torch.device("cpu")
     group = Group(world, device, 60)
     engine = build_engine(Runtime(), group)
-    g, d = engine.place(nn.Linear(6, 6).double()), engine.place(nn.Linear(6, 1).double())
+    g, d = engine.prepare_module(nn.Linear(6, 6).double()), engine.prepare_module(nn.Linear(6, 1).double())
     learn_g, learn_d = engine.learner(g, Adam(lr=1e-2)), engine.learner(d, Adam(lr=1e-2))
     for _ in range(4):
         x = torch.randn(8, 6, dtype=torch.float64).chunk(world.size)[world.rank]

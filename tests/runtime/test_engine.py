@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from collagan_dist.config.tree import Adam, Runtime
-from collagan_dist.distributed.engine import build_engine
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import World

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from collagan_dist.config.tree import Config
-from collagan_dist.distributed.engine import NotFinite, build_engine
+from collagan_dist.distributed.engine import NotFinite
+from collagan_dist.distributed.engines import build_engine
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup, training_order

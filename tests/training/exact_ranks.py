@@ -15,7 +15,7 @@ from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.registry import build_networks, build_step
-from collagan_dist.setup import Setup, build, training_order
+from collagan_dist.setup import Setup, build_setup, training_order
 from collagan_dist.types import Batch
 from tests.training.small import small
 
@@ -56,7 +56,7 @@ def main(shards: str, out: str) -> None:
     for way, changes in WAYS.items():
         config = small(Path(shards), schedule__batch=16, schedule__adv_from=2, hole__kind="pattern", **changes)
         if setup is None:
-            setup = build(config, detect_world(), read_manifest(Path(shards)))
+            setup = build_setup(config, detect_world(), read_manifest(Path(shards)))
         setup = replace(setup, config=config, engine=type(setup.engine)(config.runtime, setup.group))
         found[way] = losses(setup, way == "frozen")
     assert setup is not None

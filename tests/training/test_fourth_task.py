@@ -16,7 +16,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.score import score
 from collagan_dist.report import write_report
-from collagan_dist.tasks.base import Rows, Task, mean_and_error
+from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
 from collagan_dist.training.loop import train
 from collagan_dist.types import Batch, World
 from tests.training.small import small, weights
@@ -34,10 +34,10 @@ class Brightness(Task):
     def target(self, batch: Batch) -> torch.Tensor:
         return batch.image_B3HW.mean(dim=1, keepdim=True)
 
-    def measure(self, output: torch.Tensor, batch: Batch) -> Rows:
+    def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         return {"brightness_error": (output - self.target(batch)).abs().mean((1, 2, 3)).double().cpu().numpy()}
 
-    def summarize(self, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         mean, error = mean_and_error(rows["brightness_error"])
         return {"brightness_error": mean}, {"brightness_error": error}
 

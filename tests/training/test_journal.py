@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.training.logger import Journal
+from collagan_dist.training.logger import TrainingLogger
 from tests.training.test_ranks import setup
 
 
@@ -18,12 +18,12 @@ def lines(run: Path, kind: str) -> list[dict]:
     return [r for r in records if r["kind"] == kind]
 
 
-def journal(shards: Manifest, run: Path) -> Journal:
+def journal(shards: Manifest, run: Path) -> TrainingLogger:
     lambdas = {"loss/inpainting/rec": 100.0, "loss/inpainting/adv": 0.8, "loss/landmarks/rec": 200.0}
-    return Journal(setup(shards), run, 0, 1000, lambdas)
+    return TrainingLogger(setup(shards), run, 0, 1000, lambdas)
 
 
-def told(log: Journal, step: int, **values: float) -> None:
+def told(log: TrainingLogger, step: int, **values: float) -> None:
     named = {name.replace("__", "/"): torch.tensor(value) for name, value in {"loss__total": 1.0, **values}.items()}
     log.add(named)
     log.log(step, 1e-3, 0.0)

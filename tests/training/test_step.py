@@ -9,7 +9,7 @@ import torch
 from collagan_dist.config.models import MODELS, model_settings
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models.registry import build_networks
-from collagan_dist.models.step import Part, Step
+from collagan_dist.models.step import MicroBatch, Step
 from tests.training.test_ranks import setup
 
 
@@ -31,7 +31,7 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
 
 def test_each_phase_moves_one_side(shards: Manifest) -> None:
     step, networks, batch = parts(shards)
-    whole = [Part(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
+    whole = [MicroBatch(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
     g, d = copy(networks.generator), copy(networks.discriminators)
     step.discriminator_phase(whole, 0)
     assert moved(networks.discriminators, d) and not moved(networks.generator, g)
@@ -73,8 +73,10 @@ def test_values_of_every_model(shards: Manifest, model: str) -> None:
 
 def test_learning_rates(shards: Manifest) -> None:
     step, _, _ = parts(shards, optim__generator={"lr": 0.1, "decay_from": 0.5, "decay_to": 0.1})
-    assert [step.rate(n) for n in (0, 4, 5)] == [0.1] * 3
-    assert step.rate(7) == pytest.approx(0.1 * (1 - 0.9 * 0.4)) and step.rate(10) == pytest.approx(0.01)
+    assert [step.learning_rate(n) for n in (0, 4, 5)] == [0.1] * 3
+    assert step.learning_rate(7) == pytest.approx(0.1 * (1 - 0.9 * 0.4)) and step.learning_rate(10) == pytest.approx(
+        0.01
+    )
 
 
 def test_bf16_agrees_with_fp32(shards: Manifest) -> None:
@@ -113,12 +115,12 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
         real, fake = networks.discriminators(batch.input_B3HW, y, judged)
     weight = {t: lam[t][0] if both else 1.0 for t in lam}
     disc = {t: -(log_sigmoid(real[t]).mean() + weight[t] * log_sigmoid(-fake[t]).mean()) / 2 for t in lam}
-    found = step.discriminator_phase([Part(batch, y)], 0)
+    found = step.discriminator_phase([MicroBatch(batch, y)], 0)
     with torch.no_grad():  # G meets the discriminators after their step
         (fake,) = networks.discriminators(batch.input_B3HW, judged)
     adv = {t: -log_sigmoid(fake[t]).mean() for t in lam}  # log D in place of the printed 1 - log D
     total = sum(lam[t][0] * adv[t] + lam[t][1] * rec[t] for t in lam)  # eqs. 1, 2, 3
-    found |= step.generator_phase([Part(batch, y)], 0, adversarial=True)
+    found |= step.generator_phase([MicroBatch(batch, y)], 0, adversarial=True)
     for t in lam:
         assert found[f"loss/{t}/rec"].item() == pytest.approx(rec[t], rel=1e-4), t
         assert found[f"loss/{t}/disc"].item() == pytest.approx(disc[t], rel=1e-4), t
@@ -129,7 +131,7 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
 def test_weighted_losses_add_up_to_the_total(shards: Manifest) -> None:
     for discriminators in ("per_task", "shared"):
         step, _, batch = parts(shards, model__discriminators=discriminators)
-        values, lambdas = step(batch, 0), step.lambdas()
+        values, lambdas = step(batch, 0), step.loss_weights()
         total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
         assert values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
 

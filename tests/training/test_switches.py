@@ -11,7 +11,7 @@ import torch
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.evaluate import evaluate
 from collagan_dist.models.networks import Networks
-from collagan_dist.models.registry import build_networks, build_step, predictor_of
+from collagan_dist.models.registry import build_networks, build_predictor, build_step
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch
 from tests.training.test_ranks import setup
@@ -151,7 +151,7 @@ def test_what_is_looked_at(shards: Manifest, key: str, value: Any, expected: set
         networks = build_networks(part.config, part.engine, part.tasks)
         learn(part, networks, steps=10)
         before = {k: v.clone() for k, v in networks.generator.state_dict().items()}
-        predictor = predictor_of(part.config, part.engine, part.tasks, networks)
+        predictor = build_predictor(part.config, part.engine, part.tasks, networks)
         ((result),) = evaluate(part, predictor, "test", "block", 0)
         results.append(result.metrics)
         assert all(torch.equal(v, before[k]) for k, v in networks.generator.state_dict().items())

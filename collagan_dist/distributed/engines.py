@@ -1,0 +1,17 @@
+"""Which engine a run trains with: plain, DDP or DeepSpeed."""
+
+from __future__ import annotations
+
+from collagan_dist.config.tree import Runtime
+from collagan_dist.distributed.ddp import DDPEngine
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.group import Group
+
+
+def build_engine(runtime: Runtime, group: Group) -> Engine:
+    """The configured engine; a process alone is plain, or DeepSpeed's."""
+    if runtime.engine == "deepspeed":
+        from collagan_dist.distributed.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(runtime, group)
+    return (DDPEngine if runtime.engine == "ddp" and group.world.size > 1 else Engine)(runtime, group)
