@@ -35,9 +35,9 @@ def main() -> None:
         root = Path(folder)
         drawn_shards(root, 400, 11, "--set", "store_size=88")
         sets = [word for item in SETS for word in ("--set", item)]
-        found: dict[str, list[dict[str, float]]] = {"sweep": [], "by hand": [], "sweep in three legs": []}
+        found: dict[str, list[dict[str, float]]] = {"sweep": [], "by hand": [], "sweep in three segments": []}
         for number in range(ROUNDS):
-            for name, scheduler in (("sweep", "none"), ("sweep in three legs", "asha")):
+            for name, scheduler in (("sweep", "none"), ("sweep in three segments", "asha")):
                 (root / "space.yaml").write_text(SPACE % scheduler)
                 out = root / f"{scheduler}-{number}"
                 words = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import save
-from collagan_dist.sweep.ray_cluster import connected
+from collagan_dist.sweep.ray_cluster import open_cluster
 
 TRIALS, ROUNDS, WORKERS = 3, 3, 2
 
@@ -22,7 +22,7 @@ TRIALS, ROUNDS, WORKERS = 3, 3, 2
 def main() -> None:
     os.environ.update(RAY_TRAIN_V2_ENABLED="1", RAY_CHDIR_TO_TRIAL_DIR="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1")
     seconds: dict[str, list[float]] = {"ranks in the trial's placement group": [], "Ray Train inside the trial": []}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, connected(None):
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, open_cluster(None):
         from ray import tune
 
         bundles = tune.PlacementGroupFactory([{"CPU": 0.5}] * WORKERS)

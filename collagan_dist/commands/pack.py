@@ -100,9 +100,9 @@ def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
     with progress("packing", "pictures") as advance:
         if args.ray is None:
             return pack(recipe, args.workers, args.max_bad, advance)
-        from collagan_dist.sweep.ray_cluster import spread
+        from collagan_dist.sweep.ray_cluster import ray_map
 
-        return pack(recipe, 0, args.max_bad, advance, builder=lambda lots: spread(args.ray, build, lots))
+        return pack(recipe, 0, args.max_bad, advance, builder=lambda lots: ray_map(args.ray, build, lots))
 
 
 def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:

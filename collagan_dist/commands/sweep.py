@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from collagan_dist.commands.progress import count
 
 if TYPE_CHECKING:
-    from collagan_dist.sweep.prepare import Options, Prepared
+    from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions
 
 HELP = "search loss weights, or any other key, by trials over a Ray cluster; the same command continues"
 EXAMPLE = """collagan sweep stable --space cluster/sweep.yaml --data packed/celeba --out sweeps/lambda --trials 32
@@ -60,27 +60,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.distributed.stop_request import StopRequest
     from collagan_dist.distributed.world import job_id
-    from collagan_dist.sweep.prepare import Options, prepare
-    from collagan_dist.sweep.tuner import Takes
+    from collagan_dist.sweep.prepare import SweepOptions, prepare
+    from collagan_dist.sweep.tuner import TrialResources
 
-    options = Options(
+    options = SweepOptions(
         args.config, args.space, args.data, args.out, args.trials, args.seeds, args.model, tuple(args.set), args.ray,
-        Takes(args.workers, args.cpus, args.gpus, args.spread),
+        TrialResources(args.workers, args.cpus, args.gpus, args.spread),
     )  # fmt: skip
     if args.dry_run:
         _dry_run(prepare(options))
         return None
     with StopRequest(by_launcher=bool(job_id())) as stop:
         from collagan_dist.commands.sweep_screen import Screen
-        from collagan_dist.sweep.driver import sweep
+        from collagan_dist.sweep.driver import run_sweep
 
         with Screen() as screen:
-            code = sweep(options, stop, screen.show)
+            code = run_sweep(options, stop, screen.show)
     _say_results(options)
     return code
 
 
-def _dry_run(prepared: Prepared) -> None:
+def _dry_run(prepared: PreparedSweep) -> None:
     from collagan_dist.config.strict_yaml import dump
     from collagan_dist.sweep import schedule, search
     from collagan_dist.sweep.prepare import check_owner, continued
@@ -93,19 +93,19 @@ def _dry_run(prepared: Prepared) -> None:
         print(f"# {role}:\n{dump(values)}", end="")
     if plan.trials > len(space.starts()):
         print(
-            f"# the first that is searched ({space.tree.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
+            f"# the first that is searched ({space.spec.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
             end="",
         )
     samples = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total
     rungs = ", ".join(f"{rung:,}" for rung in plan.rungs)
     print(
         f"# {plan.trials} trials of up to {plan.total:,} samples, compared by {', '.join(space.metrics)} at {rungs} "
-        f"({space.tree.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.takes}"
+        f"({space.spec.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.resources}"
     )
     print(f"# out: {prepared.options.out}")  # read by slurm/sweep.sh
 
 
-def _say_results(options: Options) -> None:
+def _say_results(options: SweepOptions) -> None:
     for name in ("best.yaml", "trials.csv", "report.html"):
         if (options.out / name).exists():
             print(options.out / name)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from collagan_dist.units import format_duration
 
 if TYPE_CHECKING:
-    from collagan_dist.sweep.driver import Sweep
-    from collagan_dist.sweep.record import Trial
+    from collagan_dist.sweep.driver import SweepController
+    from collagan_dist.sweep.trial import Trial
 
 _EVERY = 2.0  # seconds between two looks at what runs
 _LINE_EVERY = 30.0  # seconds between lines in a log
@@ -37,7 +37,7 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, sweep: Sweep) -> None:
+    def show(self, sweep: SweepController) -> None:
         now = time.monotonic()
         news, self._said = sweep.log[self._said :], len(sweep.log)
         for text in news:
@@ -59,7 +59,7 @@ class Screen:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def headline(sweep: Sweep) -> str:
+def headline(sweep: SweepController) -> str:
     """How far it is, the best so far beside the paper's λ, and when it will be done."""
     from collagan_dist.sweep import results, schedule
 
@@ -86,18 +86,19 @@ def headline(sweep: Sweep) -> str:
     return "; ".join(parts)
 
 
-def _table(sweep: Sweep) -> Any:
+def _table(sweep: SweepController) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     from collagan_dist.report.sweep import short_labels
-    from collagan_dist.sweep import record, results
+    from collagan_dist.sweep import results
+    from collagan_dist.sweep.trial import latest_logged_step, trial_dir
 
     plan = sweep.plan
     table = Table(
-        title=f"{sweep.prepared.options.out}: {plan.space.tree.search}, {plan.space.tree.scheduler}",
+        title=f"{sweep.prepared.options.out}: {plan.space.spec.search}, {plan.space.spec.scheduler}",
         title_justify="left",
         box=SIMPLE_HEAD,
     )
@@ -105,7 +106,7 @@ def _table(sweep: Sweep) -> Any:
     for name in ("trial", "status", "step", *plan.space.metrics, *keys.values()):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for trial in _chosen(sweep):
-        step = record.last_step(record.folder(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
+        step = latest_logged_step(trial_dir(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
         scores = [_number(trial, trial.reached, name) for name in plan.space.metrics]
         label = f"{trial.number}{f' {trial.role}' if trial.role in ('paper', 'confirm') else ''}"
         values = [_value(trial.values[key]) for key in keys]
@@ -115,7 +116,7 @@ def _table(sweep: Sweep) -> Any:
     return Group(table, Text(headline(sweep)))
 
 
-def _chosen(sweep: Sweep) -> list[Trial]:
+def _chosen(sweep: SweepController) -> list[Trial]:
     """What runs and the best of the rest, as many as a screen holds; furthest and best first."""
     plan = sweep.plan
     ranked = sorted(sweep.trials, key=lambda t: (not t.running, -t.reached, -plan.value(t, t.reached), t.number))[
@@ -124,15 +125,15 @@ def _chosen(sweep: Sweep) -> list[Trial]:
     return sorted(ranked, key=lambda t: (-t.reached, -plan.value(t, t.reached), t.number))
 
 
-def _left(sweep: Sweep) -> str | None:
+def _left(sweep: SweepController) -> str | None:
     """Time to the end at the pace of this start; None while that is not known."""
-    from collagan_dist.sweep import record, schedule
+    from collagan_dist.sweep import schedule
+    from collagan_dist.sweep.trial import latest_logged_step, saved_step, trial_dir
 
     plan = sweep.plan
     running = [trial for trial in sweep.trials if trial.running]
     done = sum(
-        max(record.steps_saved(sweep.out, t), record.last_step(record.folder(sweep.out, t)) if t.running else 0)
-        * t.batch
+        max(saved_step(sweep.out, t), latest_logged_step(trial_dir(sweep.out, t)) if t.running else 0) * t.batch
         for t in sweep.trials
     )
     pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.began, 1e-9)

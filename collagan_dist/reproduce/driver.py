@@ -116,7 +116,7 @@ def _work(
 
 def _on_ray(options: ReproduceOptions, missing: list[PlannedRun], manifest: Manifest, address: str) -> list[Outcome]:
     """Chains of runs as tasks of a Ray cluster, each on one GPU where the cluster has any."""
-    from collagan_dist.sweep.ray_cluster import spread
+    from collagan_dist.sweep.ray_cluster import ray_map
 
     items = [
         [Job(_absolute(run), _shared(options.data), manifest.hash, options.ranks or 1) for run in chain]
@@ -124,7 +124,7 @@ def _on_ray(options: ReproduceOptions, missing: list[PlannedRun], manifest: Mani
     ]
     outcomes: list[Outcome] = []
     with _signals_interrupt():
-        for jobs, done in spread(address, do_chain, items, gpus=options.ranks or 1):
+        for jobs, done in ray_map(address, do_chain, items, gpus=options.ranks or 1):
             logger.info(
                 f"{', '.join(job.run.name for job in jobs)}: {'done' if all(o.reason is None for o in done) else 'failed'}"
             )

@@ -1,1 +1,1 @@
-"""Work spread over a Ray cluster. The only place that imports ray."""
+"""`collagan sweep`: hyperparameter search on a Ray cluster. The only package that imports ray."""

@@ -21,52 +21,67 @@ from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 from collagan_dist.runs.tensorboard import write_hparams
-from collagan_dist.sweep import record, results, schedule, search
-from collagan_dist.sweep.leg import SPOILT, Work
-from collagan_dist.sweep.prepare import Options, Prepared, check_owner, continued, prepare
-from collagan_dist.sweep.ray_cluster import connected
-from collagan_dist.sweep.record import Trial
-from collagan_dist.sweep.schedule import DONE, WAIT, Leg, Plan
-from collagan_dist.sweep.tuner import Takes, check_resources, execute
+from collagan_dist.sweep import results, schedule, search
+from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, check_owner, continued, prepare
+from collagan_dist.sweep.ray_cluster import open_cluster
+from collagan_dist.sweep.schedule import DONE, WAIT, Plan, Segment
+from collagan_dist.sweep.segment import WORKER_TAINTED, SegmentSpec
+from collagan_dist.sweep.trial import (
+    Trial,
+    read_trials,
+    retryable,
+    samples_trained,
+    trial_dir,
+    with_results,
+    write_trial,
+)
+from collagan_dist.sweep.tuner import TrialResources, check_resources, execute
 
-_MAX_RESTARTS = 3  # of a leg, by what the cluster did to it
+_MAX_RESTARTS = 3  # of a segment, by what the cluster did to it
 
 
-def sweep(options: Options, stop: StopRequest, show: Callable[[Sweep], None] = lambda sweep: None) -> int:
+def run_sweep(
+    options: SweepOptions, stop: StopRequest, show: Callable[[SweepController], None] = lambda sweep: None
+) -> int:
     """Do what is left of a sweep; the exit code. `show` is called several times a second. Raises Interrupted."""
     prepared = prepare(options)
     with files.at_work(options.out, "collagan sweep"):
         check_owner(options.out)
         fixed = continued(prepared)
-        with connected(options.ray) as ray:
-            takes = options.takes.on(ray)
-            check_resources(ray, takes)
-            current = Sweep(prepared, fixed, takes, stop, show)
+        with open_cluster(options.ray) as ray:
+            resources = options.resources.on(ray)
+            check_resources(ray, resources)
+            current = SweepController(prepared, fixed, resources, stop, show)
             try:
-                execute(current, ray, takes, current.out)
+                execute(current, ray, resources, current.out)
             except Exception as error:
                 current.close("interrupted")
                 raise _in_our_words(error, ray) from error
         return current.conclude()
 
 
-class Sweep:
+class SweepController:
     """The trials of a sweep while it runs. Its methods are called by Tune's loop, one at a time (tuner.Source)."""
 
     def __init__(
-        self, prepared: Prepared, fixed: dict[str, Any], takes: Takes, stop: StopRequest, show: Callable[[Sweep], None]
+        self,
+        prepared: PreparedSweep,
+        fixed: dict[str, Any],
+        resources: TrialResources,
+        stop: StopRequest,
+        show: Callable[[SweepController], None],
     ) -> None:
-        self.prepared, self.fixed, self.takes, self.stop, self._show = prepared, fixed, takes, stop, show
+        self.prepared, self.fixed, self.resources, self.stop, self._show = prepared, fixed, resources, stop, show
         self.out = prepared.options.out.absolute()
         self.plan = prepared.plan
         recover(self.out)
-        self.trials = [record.retried(trial) for trial in record.read(self.out)]
+        self.trials = [retryable(trial) for trial in read_trials(self.out)]
         self.began, self.before = time.monotonic(), float(fixed.get("seconds") or 0.0)
         self.samples_before = self.samples()
         self.log: list[str] = []
         self.over = False
-        self.held_up: str | None = None  # what keeps all legs from beginning
-        self._tries: dict[int, int] = {}  # restarts of a trial since its last leg that went well
+        self.held_up: str | None = None  # what keeps all segments from beginning
+        self._tries: dict[int, int] = {}  # restarts of a trial since its last segment that went well
         self._mark = self.out / f".stop-{secrets.token_hex(4)}"
         for old in self.out.glob(".stop-*"):
             old.unlink(missing_ok=True)
@@ -80,19 +95,19 @@ class Sweep:
 
     def samples(self) -> int:
         """Trained and saved, over all trials."""
-        return record.samples(self.out, self.trials)
+        return samples_trained(self.out, self.trials)
 
-    def next(self) -> tuple[int, Work] | str:
+    def next(self) -> tuple[int, SegmentSpec] | str:
         for exchange in schedule.exchanges(self.plan, self.trials):
             self._exchange(exchange)
-        leg = schedule.next_leg(self.plan, self.trials)
-        if leg in (WAIT, DONE):
-            return str(leg)
-        assert isinstance(leg, Leg)
-        if leg.number == len(self.trials):
-            self.trials.append(begun(self.plan, self.trials))
-        self._put(replace(self.trials[leg.number], until=leg.samples, running=True))
-        return leg.number, self._work(self.trials[leg.number])
+        segment = schedule.next_segment(self.plan, self.trials)
+        if segment in (WAIT, DONE):
+            return str(segment)
+        assert isinstance(segment, Segment)
+        if segment.number == len(self.trials):
+            self.trials.append(new_trial(self.plan, self.trials))
+        self._put(replace(self.trials[segment.number], until=segment.samples, running=True))
+        return segment.number, self._work(self.trials[segment.number])
 
     def ended(self, number: int, outcome: dict[str, Any]) -> None:
         trial = self._stands(self.trials[number], int(outcome.get("steps") or 0))
@@ -109,7 +124,7 @@ class Sweep:
 
     def lost(self, number: int, reason: str) -> None:
         trial = self._stands(self.trials[number])
-        if reason == SPOILT:  # no fault of this trial, nor of a machine
+        if reason == WORKER_TAINTED:  # no fault of this trial, nor of a machine
             self._put(trial)
             return
         self._tries[number] = self._tries.get(number, 0) + 1
@@ -147,8 +162,8 @@ class Sweep:
 
     def conclude(self) -> int:
         """Write what the sweep came to; the exit code. Raises Interrupted."""
-        ended = schedule.next_leg(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
-        to_try_again = [t.failure[0] for t in self.trials if t.failure and record.retried(t).failure is None]
+        ended = schedule.next_segment(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
+        to_try_again = [t.failure[0] for t in self.trials if t.failure and retryable(t).failure is None]
         self.over = ended and not to_try_again
         self.close("done" if self.over else "interrupted")
         self._show(self)
@@ -166,27 +181,27 @@ class Sweep:
     def _tell_tensorboard(self) -> None:
         """Each trial's values beside its last metrics, for TensorBoard's page of hyperparameters."""
         for trial in self.trials:
-            place = record.folder(self.out, trial)
+            place = trial_dir(self.out, trial)
             if trial.reached and (place / "tensorboard").is_dir():
                 with suppress(CollaganError, OSError):  # pictures of what is written elsewhere too
                     write_hparams(place, trial.values, trial.results[trial.reached])
 
-    def _work(self, trial: Trial) -> Work:
-        config = trial_config(self.prepared, trial, self.takes)
-        place = record.folder(self.out, trial)
-        return Work(
+    def _work(self, trial: Trial) -> SegmentSpec:
+        config = trial_config(self.prepared, trial, self.resources)
+        place = trial_dir(self.out, trial)
+        return SegmentSpec(
             name=f"{self.out.name}/{trial.name}", run=str(place), config=config_to_dict(config), until=trial.steps(trial.until),
-            workers=self.takes.workers, gpus=bool(self.takes.gpus), allow_change=bool(trial.lineage), stop=str(self._mark),
+            workers=self.resources.workers, gpus=bool(self.resources.gpus), allow_change=bool(trial.lineage), stop=str(self._mark),
         )  # fmt: skip
 
     def _stands(self, trial: Trial, saved: int = 0) -> Trial:
-        """A trial of which no leg runs any more, as its folder has it; see record.refreshed."""
-        return replace(record.refreshed(self.out, trial, saved), running=False)
+        """A trial of which no segment runs any more, as its folder has it; see trial.with_results."""
+        return replace(with_results(self.out, trial, saved), running=False)
 
     def _exchange(self, exchange: schedule.Exchange) -> None:
         member, donor = self.trials[exchange.number], self.trials[exchange.donor]
         step = member.steps(exchange.at)
-        adopt(record.folder(self.out, member), record.folder(self.out, donor), step)
+        adopt(trial_dir(self.out, member), trial_dir(self.out, donor), step)
         entry = {"at": exchange.at, "from": exchange.donor, "values": member.values}
         self._put(replace(member, values=exchange.values, lineage=(*member.lineage, entry)))
         self.say(f"trial {exchange.number} takes the networks of trial {exchange.donor} at {exchange.at:,} samples")
@@ -202,7 +217,7 @@ class Sweep:
 
     def _put(self, trial: Trial) -> None:
         self.trials[trial.number] = trial
-        record.write(self.out, trial)
+        write_trial(self.out, trial)
 
     def _write(self, state: str) -> None:
         results.write_csv(self.out, self.plan, self.trials, over=state == "done")
@@ -210,7 +225,7 @@ class Sweep:
         results.write_best(self.out, self.plan, self.trials)
 
 
-def begun(plan: Plan, trials: Sequence[Trial]) -> Trial:
+def new_trial(plan: Plan, trials: Sequence[Trial]) -> Trial:
     """The next new trial: the paper's λ and the base configuration first, then what the search proposes, at last those that confirm.
 
     What a sweep grew by comes after those that confirmed what it had found before.
@@ -224,14 +239,14 @@ def begun(plan: Plan, trials: Sequence[Trial]) -> Trial:
         role, values = starts[searched]
     else:
         role, number = "search", searched - len(starts)
-        values, notes = search.propose(plan.space, plan.seed, number, plan.trials, results.told(plan, trials))
+        values, notes = search.propose(plan.space, plan.seed, number, plan.trials, results.observations(plan, trials))
     return Trial(len(trials), role, values, seed, plan.space.config(values).schedule.batch, notes)
 
 
-def trial_config(prepared: Prepared, trial: Trial, takes: Takes) -> Config:
+def trial_config(prepared: PreparedSweep, trial: Trial, resources: TrialResources) -> Config:
     """What a trial trains: the base configuration with its values, as long as every other one, evaluated where it ends."""
     base = prepared.base
-    threads = max(1, int(takes.cpus))
+    threads = max(1, int(resources.cpus))
     steps = trial.steps(prepared.plan.total)
     more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
     if base.model.gfc.parser:

@@ -17,18 +17,17 @@ from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.check import quick_check
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.sweep import record
-from collagan_dist.sweep.record import Trial
 from collagan_dist.sweep.schedule import Plan
-from collagan_dist.sweep.space import Space, Tree, read_space
-from collagan_dist.sweep.tuner import Takes
+from collagan_dist.sweep.space import Space, SpaceSpec, read_space
+from collagan_dist.sweep.trial import Trial, read_trials
+from collagan_dist.sweep.tuner import TrialResources
 from collagan_dist.types import World
 
 _MAY_GROW = ("none", "asha")  # schedulers that do not need to know from the beginning how many trials there are
 
 
 @dataclass(frozen=True)
-class Options:
+class SweepOptions:
     """What the command line says."""
 
     config: str
@@ -40,14 +39,14 @@ class Options:
     model: str | None = None
     sets: tuple[str, ...] = ()
     ray: str | None = None
-    takes: Takes = field(default_factory=Takes)
+    resources: TrialResources = field(default_factory=TrialResources)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSweep:
     """A sweep that can begin: checked configuration, data set and plan."""
 
-    options: Options
+    options: SweepOptions
     base: Config
     manifest: Manifest
     plan: Plan
@@ -61,11 +60,11 @@ class Prepared:
             "config": tree,
             "total": self.plan.total,
             "evaluate": evaluation,
-            "space": self.plan.space.tree.model_dump(mode="json", exclude_none=True),
+            "space": self.plan.space.spec.model_dump(mode="json", exclude_none=True),
         }
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(options: SweepOptions) -> PreparedSweep:
     """Raises what is wrong with the command, the space or the data, before anything is written or started."""
     if lacking := [name for name in ("ray", "optuna", "pandas", "pyarrow") if find_spec(name) is None]:
         raise ConfigError(f"a sweep needs {', '.join(lacking)}, not installed here: pip install 'collagan_dist[sweep]'")
@@ -94,15 +93,15 @@ def prepare(options: Options) -> Prepared:
         )
     batches = {space.config(values).schedule.batch for values in ({}, *space.corners())}
     for batch in sorted(batches):
-        order.check_batch(samples, batch, World(size=options.takes.workers), base.runtime.accumulate)
-    plan = Plan(space, trials, total, _rungs(space.tree, total, max(batches)), base.seed, options.seeds)
-    return Prepared(options, base, manifest, plan)
+        order.check_batch(samples, batch, World(size=options.resources.workers), base.runtime.accumulate)
+    plan = Plan(space, trials, total, _rungs(space.spec, total, max(batches)), base.seed, options.seeds)
+    return PreparedSweep(options, base, manifest, plan)
 
 
-def _trials(options: Options, space: Space) -> int:
+def _trials(options: SweepOptions, space: Space) -> int:
     """How many trials there are, those of the paper and of the base configuration among them."""
     fixed = len(space.starts())
-    if space.tree.search == "grid":
+    if space.spec.search == "grid":
         whole = fixed + len(space.grid())
         if options.trials is not None and options.trials > whole:
             raise ConfigError(
@@ -110,7 +109,7 @@ def _trials(options: Options, space: Space) -> int:
             )
         return options.trials or whole
     trials = options.trials or 16
-    least = max(fixed, 4 if space.tree.scheduler == "pbt" else 1)
+    least = max(fixed, 4 if space.spec.scheduler == "pbt" else 1)
     if trials < least:
         raise ConfigError(
             f"--trials {trials}: too few; {fixed} are the paper's λ and the base configuration's, give at least {least}"
@@ -118,7 +117,7 @@ def _trials(options: Options, space: Space) -> int:
     return trials
 
 
-def _rungs(tree: Tree, total: int, batch: int) -> tuple[int, ...]:
+def _rungs(tree: SpaceSpec, total: int, batch: int) -> tuple[int, ...]:
     """Lengths at which trials are compared, in samples, all of different steps of a batch; the last is a whole run."""
     if tree.scheduler == "none":
         return (total,)
@@ -146,7 +145,7 @@ def _first(key: str, given: int | None, usual: int, total: int, batch: int) -> i
     return first
 
 
-def continued(prepared: Prepared) -> dict[str, Any]:
+def continued(prepared: PreparedSweep) -> dict[str, Any]:
     """What sweep.json keeps over starts. Raises ConfigError where the folder holds another sweep."""
     out, plan = prepared.options.out, prepared.plan
     known: dict[str, Any] = {}
@@ -163,17 +162,17 @@ def continued(prepared: Prepared) -> dict[str, Any]:
             raise ConfigError(
                 f"{out} holds another sweep:\n  {lines}\ngive another --out, or the command that began this one"
             )
-        if trials != plan.trials and (plan.space.tree.scheduler not in _MAY_GROW or trials > plan.trials):
+        if trials != plan.trials and (plan.space.spec.scheduler not in _MAY_GROW or trials > plan.trials):
             raise ConfigError(
                 f"--trials {plan.trials}: {out} was begun with {trials}; " + ("more can be added, not taken away" if trials > plan.trials else
-                f"{plan.space.tree.scheduler} compares all of them from the beginning. Give another --out")
+                f"{plan.space.spec.scheduler} compares all of them from the beginning. Give another --out")
             )  # fmt: skip
-    elif (trials_there := record.read(out)) and not _are_of(plan, trials_there):
+    elif (trials_there := read_trials(out)) and not _are_of(plan, trials_there):
         raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
     keys = {key: facts for dimension in plan.space.dimensions for key, facts in dimension.facts().items()}
     metrics = [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)]
     return {
-        "version": 1, "about": _about(prepared), "metrics": metrics, "scheduler": plan.space.tree.scheduler, "search": plan.space.tree.search,
+        "version": 1, "about": _about(prepared), "metrics": metrics, "scheduler": plan.space.spec.scheduler, "search": plan.space.spec.search,
         "trials": plan.trials, "seed": plan.seed, "rungs": list(plan.rungs), "keys": keys, "identity": prepared.identity,
         "seconds": known.get("seconds", 0.0),
     }  # fmt: skip
@@ -187,7 +186,7 @@ def _are_of(plan: Plan, trials: Sequence[Trial]) -> bool:
     )
 
 
-def _about(prepared: Prepared) -> str:
+def _about(prepared: PreparedSweep) -> str:
     base, manifest = prepared.base, prepared.manifest
     size, steps = base.data.image_size, prepared.plan.total // base.schedule.batch
     scored = min(base.evaluate.samples or manifest.samples(base.evaluate.split), manifest.samples(base.evaluate.split))

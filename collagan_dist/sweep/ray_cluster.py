@@ -26,9 +26,9 @@ _LEAVE = 60.0  # seconds for tasks that are cancelled to save
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Any]:
+def open_cluster(address: str | None) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address`, or without one to a cluster of this machine's own. Raises ClusterError."""
-    with joined(address) if address is not None else _own() as ray:
+    with join_cluster(address) if address is not None else _own() as ray:
         yield ray
 
 
@@ -58,7 +58,7 @@ def _own() -> Iterator[Any]:
 
 
 @contextmanager
-def joined(address: str) -> Iterator[Any]:
+def join_cluster(address: str) -> Iterator[Any]:
     """The ray module, connected to the cluster at `address` (host:port, or auto). Raises ClusterError."""
     ray = _library()
     reached = False
@@ -120,14 +120,14 @@ def _library() -> Any:
     return ray
 
 
-def spread(
+def ray_map(
     address: str, function: Callable[[Item], Result], items: Iterable[Item], gpus: int = 0
 ) -> Iterator[tuple[Item, Result]]:
     """(item, function(item)) of every item, as they are done, each on one CPU of the cluster and, where it has any, `gpus` GPUs.
 
     A task whose node is lost runs again on another, ten times at most; an error of `function` is raised here and ends the others.
     """
-    with joined(address) as ray:
+    with join_cluster(address) as ray:
         gpus = gpus if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=10)(function)
         waiting = {task.remote(item): item for item in items}

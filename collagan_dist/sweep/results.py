@@ -12,10 +12,10 @@ from typing import Any
 from collagan_dist import files
 from collagan_dist.config.load import to_yaml
 from collagan_dist.sweep import schedule, search
-from collagan_dist.sweep.record import Trial, samples, steps_saved
 from collagan_dist.sweep.schedule import Plan
-from collagan_dist.sweep.search import Told
+from collagan_dist.sweep.search import Observation
 from collagan_dist.sweep.space import METRICS
+from collagan_dist.sweep.trial import Trial, samples_trained, saved_step
 
 _ENOUGH = 8  # results of one length from which importance is computed
 
@@ -41,7 +41,7 @@ def write_csv(out: Path, plan: Plan, trials: Sequence[Trial], over: bool) -> Non
     for trial in trials:
         scores = trial.results.get(trial.reached, {})
         table.writerow([
-            trial.number, status(plan, trial, over), steps_saved(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
+            trial.number, status(plan, trial, over), saved_step(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
             *(scores.get(name, "") for name in METRICS), trial.role, trial.seed, trial.reached, trial.restarts,
             trial.failure[1] if trial.failure else "",
         ])  # fmt: skip
@@ -82,24 +82,27 @@ def write_summary(
         "front": [trial.number for trial in schedule.front(plan, trials)] if len(plan.space.metrics) > 1 else [],
         "paper": paper,
         "importance": importance(plan, trials) if over else {},
-        "samples_trained": samples(out, trials),
+        "samples_trained": samples_trained(out, trials),
         "seconds": seconds,
         "confirmed": confirmed(plan, trials),
     })  # fmt: skip
 
 
-def told(plan: Plan, trials: Sequence[Trial]) -> list[Told]:
+def observations(plan: Plan, trials: Sequence[Trial]) -> list[Observation]:
     """Trials as samplers know them: by their metrics at the furthest length that enough of them have come to."""
     searched = [trial for trial in trials if trial.role != "confirm"]
     enough = len(plan.space.keys) + 2
     at = next(
         (rung for rung in reversed(plan.rungs) if sum(trial.has(rung) for trial in searched) >= enough), plan.rungs[0]
     )
-    return [Told(trial.values, trial.notes, _metrics(plan, trial, at), trial.failure is not None) for trial in searched]
+    return [
+        Observation(trial.values, trial.notes, _metrics(plan, trial, at), trial.failure is not None)
+        for trial in searched
+    ]
 
 
 def importance(plan: Plan, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    known = [one for one in told(plan, trials) if one.metrics is not None]
+    known = [one for one in observations(plan, trials) if one.metrics is not None]
     return search.importance(plan.space, known) if len(known) >= _ENOUGH else {}
 
 

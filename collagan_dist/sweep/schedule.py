@@ -1,7 +1,7 @@
 """Which trial trains next, and how far: pure functions of what is known of all trials. Nothing here has a state.
 
-A `Leg` is a stretch of one trial's training. It begins where the run stands and ends at a length in samples, evaluated and
-saved; going on from there later costs no step twice. So a promotion is a leg, a pause is the time between two, and a sweep that was
+A `Segment` is a stretch of one trial's training. It begins where the run stands and ends at a length in samples, evaluated and
+saved; going on from there later costs no step twice. So a promotion is a segment, a pause is the time between two, and a sweep that was
 killed is the same question asked again.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from collagan_dist.sweep import search
-from collagan_dist.sweep.record import Trial
 from collagan_dist.sweep.space import METRICS, Space
+from collagan_dist.sweep.trial import Trial
 
-WAIT: Literal["wait"] = "wait"  # until a running leg has ended
+WAIT: Literal["wait"] = "wait"  # until a running segment has ended
 DONE: Literal["done"] = "done"
 
 
@@ -51,7 +51,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Leg:
+class Segment:
     """Train `number` until `samples`. A number that no trial has yet begins one."""
 
     number: int
@@ -68,17 +68,17 @@ class Exchange:
     values: dict[str, Any]
 
 
-def next_leg(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done"]:
+def next_segment(plan: Plan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
     """What to begin now, beside what runs. `trials` are all there are, by number."""
     searched = [trial for trial in trials if trial.role != "confirm"]
-    goals = _GOALS[plan.space.tree.scheduler](plan, searched)
+    goals = _GOALS[plan.space.spec.scheduler](plan, searched)
     # What was begun is finished before what others did since counts.
-    due = [Leg(t.number, max(goals.get(t.number, 0), t.until)) for t in searched if _alive(t) and not t.running]
-    due = [leg for leg in due if not trials[leg.number].has(leg.samples) and leg.samples]
+    due = [Segment(t.number, max(goals.get(t.number, 0), t.until)) for t in searched if _alive(t) and not t.running]
+    due = [segment for segment in due if not trials[segment.number].has(segment.samples) and segment.samples]
     if due:  # the one that is promoted furthest
-        return min(due, key=lambda leg: (-leg.samples, leg.number))
+        return min(due, key=lambda segment: (-segment.samples, segment.number))
     if len(searched) < plan.trials:
-        return Leg(len(trials), plan.rungs[0])
+        return Segment(len(trials), plan.rungs[0])
     if any(trial.running for trial in searched):
         return WAIT
     return _confirmation(plan, trials)
@@ -109,7 +109,7 @@ def front(plan: Plan, trials: Sequence[Trial]) -> list[Trial]:
 
 def expected_samples(plan: Plan) -> float:
     """Samples that the search trains in all, if nothing fails."""
-    kind, factor = plan.space.tree.scheduler, plan.space.tree.rungs.factor
+    kind, factor = plan.space.spec.scheduler, plan.space.spec.rungs.factor
     if kind in ("none", "pbt"):
         return float(plan.trials * plan.total)
     left, before, whole = plan.trials, 0, 0.0
@@ -124,10 +124,10 @@ def exchanges(plan: Plan, trials: Sequence[Trial]) -> list[Exchange]:
     members = [trial for trial in trials if trial.role != "confirm"]
     at = _generation(plan, members)
     # Once anyone was sent on from there, all that was to be exchanged is.
-    if plan.space.tree.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
+    if plan.space.spec.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
         return []
     alive = plan.ranked([member for member in members if _alive(member)], at)
-    count = max(1, int(len(alive) * plan.space.tree.pbt.quantile)) if len(alive) > 1 else 0
+    count = max(1, int(len(alive) * plan.space.spec.pbt.quantile)) if len(alive) > 1 else 0
     found = []
     for member in alive[len(alive) - count :]:
         if not any(entry["at"] == at for entry in member.lineage):
@@ -142,7 +142,7 @@ def _explored(space: Space, values: dict[str, Any], generator: Any) -> dict[str,
     drawn = search.draw(space, generator)
     moved: dict[str, Any] = {}
     for dimension in space.dimensions:
-        anew = generator.random() < space.tree.pbt.resample
+        anew = generator.random() < space.spec.pbt.resample
         moved |= {key: drawn[key] for key in dimension.keys} if anew else dimension.moved(values, generator)
     return moved
 
@@ -153,7 +153,7 @@ def _all_the_way(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
 
 def _asha(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
     """A trial goes on from a rung as soon as it is in the best 1/factor of those that have come there (Li 2020)."""
-    factor = plan.space.tree.rungs.factor
+    factor = plan.space.spec.rungs.factor
     goals = {trial.number: plan.rungs[0] for trial in trials}
     for rung, following in zip(plan.rungs, plan.rungs[1:], strict=False):
         there = [trial for trial in trials if trial.has(rung)]
@@ -183,7 +183,7 @@ def _sync_halving(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
         if len(trials) < plan.trials or any(_alive(trial) and not trial.has(rung) for trial in left):
             break
         alive = [trial for trial in left if _alive(trial)]
-        left = plan.ranked(alive, rung)[: max(1, len(alive) // plan.space.tree.rungs.factor)]
+        left = plan.ranked(alive, rung)[: max(1, len(alive) // plan.space.spec.rungs.factor)]
         goals |= {trial.number: following for trial in left}
     return goals
 
@@ -210,14 +210,14 @@ _GOALS: dict[str, Callable[[Plan, Sequence[Trial]], dict[int, int]]] = {
 }
 
 
-def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Leg | Literal["wait", "done"]:
+def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
     """The paper's λ and the best of the search once more, with other seeds: a winner is partly lucky."""
     again = [trial for trial in trials if trial.role == "confirm"]
     due = [trial for trial in again if _alive(trial) and not trial.running and not trial.has(plan.total)]
     if due:
-        return Leg(due[0].number, plan.total)
+        return Segment(due[0].number, plan.total)
     if unconfirmed(plan, trials):
-        return Leg(len(trials), plan.total)
+        return Segment(len(trials), plan.total)
     return WAIT if any(trial.running for trial in again) else DONE
 
 

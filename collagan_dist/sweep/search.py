@@ -20,7 +20,7 @@ _POPULATION = (4, 50)  # of NSGA-II: a quarter of the trials, within these
 
 
 @dataclass(frozen=True)
-class Told:
+class Observation:
     """What is known of an earlier trial: its values, what the sampler noted beside them, and its metrics; None while it has none.
 
     `failed` trials never get any.
@@ -38,16 +38,18 @@ def rng(*key: int) -> np.random.Generator:
 
 
 def propose(
-    space: Space, seed: int, number: int, trials: int, told: Sequence[Told]
+    space: Space, seed: int, number: int, trials: int, observations: Sequence[Observation]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(values, notes of the sampler) of search trial `number`, of `trials` in all."""
-    if space.tree.search == "grid":
+    if space.spec.search == "grid":
         return space.grid()[number], {}
-    tried = [one.values for one in told]
-    if space.tree.search == "random":
-        told = ()  # it learns nothing
+    tried = [one.values for one in observations]
+    if space.spec.search == "random":
+        observations = ()  # it learns nothing
     for attempt in range(_ATTEMPTS):
-        study = _study(space, int(rng(seed, number, *([attempt] if attempt else [])).integers(2**31)), trials, told)
+        study = _study(
+            space, int(rng(seed, number, *([attempt] if attempt else [])).integers(2**31)), trials, observations
+        )
         with _quiet():
             trial = study.ask(distributions(space))
         values = _values(space, trial.params)
@@ -57,14 +59,14 @@ def propose(
     return values, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
 
-def importance(space: Space, told: Sequence[Told]) -> dict[str, dict[str, float]]:
+def importance(space: Space, observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
     """By metric, each key's share of what the values explain of it (PED-ANOVA, Watanabe 2023); {} where too little is known.
 
     A simplex's draws are not its values, so importance is computed on the values themselves.
     """
     import optuna
 
-    done = [one for one in told if one.metrics is not None]
+    done = [one for one in observations if one.metrics is not None]
     found: dict[str, dict[str, float]] = {}
     for number, metric in enumerate(space.metrics):
         study = optuna.create_study(direction=_direction(space.modes[number]))
@@ -96,16 +98,16 @@ def draw(space: Space, generator: np.random.Generator) -> dict[str, Any]:
         return _values(space, study.ask(distributions(space)).params)
 
 
-def _study(space: Space, seed: int, trials: int, told: Sequence[Told], search: str = "") -> optuna.Study:
+def _study(space: Space, seed: int, trials: int, observations: Sequence[Observation], search: str = "") -> optuna.Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _quiet():
         study = optuna.create_study(
             directions=[_direction(mode) for mode in space.modes],
-            sampler=_sampler(search or space.tree.search, seed, trials),
+            sampler=_sampler(search or space.spec.search, seed, trials),
         )
-    for one in told:
+    for one in observations:
         params = _params(space, one.values)
         if params is None:  # the paper's values may lie outside the space
             continue

@@ -74,7 +74,7 @@ class Domain(Section):
         return self
 
 
-class Tree(Section):
+class SpaceSpec(Section):
     """SPACE.yaml as it is written."""
 
     metric: str | tuple[str, ...]
@@ -92,7 +92,7 @@ class Tree(Section):
         return (self.metric,) if isinstance(self.metric, str) else self.metric
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Tree:
+    def _makes_sense(self) -> SpaceSpec:
         metrics = self.metrics
         if not metrics or len(set(metrics)) != len(metrics):
             raise ValueError("metric: name at least one, each once")
@@ -125,8 +125,8 @@ class Tree(Section):
 class Space:
     """A checked space for one base configuration. `keys` are the searched ones, in order."""
 
-    def __init__(self, tree: Tree, base: Config, where: str, lines: Lines) -> None:
-        self.tree, self.where, self._lines = tree, where, lines
+    def __init__(self, tree: SpaceSpec, base: Config, where: str, lines: Lines) -> None:
+        self.spec, self.where, self._lines = tree, where, lines
         self.base = config_to_dict(base)
         self.dimensions = tuple(self._dimensions())
         self.keys = tuple(key for dimension in self.dimensions for key in dimension.keys)
@@ -134,7 +134,7 @@ class Space:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return self.tree.metrics
+        return self.spec.metrics
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ class Space:
         return combinations
 
     def _dimensions(self) -> Iterator[Dimension]:
-        for pattern, domain in self.tree.space.items():
+        for pattern, domain in self.spec.space.items():
             keys = list(_expand(self.base, pattern.split(".")))
             if not keys:
                 self._refuse(pattern, f"there is no such key in the configuration{_hint(self.base, pattern)}")
@@ -204,7 +204,7 @@ class Space:
                     key,
                     "cannot be searched: it says how or how far a trial is trained or scored, and all are to be compared alike",
                 )
-            if self.tree.scheduler == "pbt" and not key.startswith(_CHANGED_ON_THE_WAY):
+            if self.spec.scheduler == "pbt" and not key.startswith(_CHANGED_ON_THE_WAY):
                 self._refuse(
                     key,
                     "pbt changes values while a run is trained, and this one cannot change then; only loss.* and optim.* can",
@@ -217,7 +217,7 @@ class Space:
             if metric.endswith("_hole") and (base.evaluate.hole or base.hole.kind) == "none":
                 raise ConfigError(f"{self.where}:{self._lines.get(('metric',), 1)}: metric: there are no holes to measure {metric} in; take "
                                   f"{metric.removesuffix('_hole')}, or set evaluate.hole")  # fmt: skip
-        if self.tree.search == "grid":
+        if self.spec.search == "grid":
             for dimension in self.dimensions:
                 if not isinstance(dimension, Choice):
                     self._refuse(dimension.keys[0], "a grid needs its values one by one: {choice: [...]}")
@@ -245,7 +245,7 @@ def read_space(source: str, base: Config) -> Space:
     text = strict_yaml.read_text(Path(source), "space", "give a YAML file; cluster/sweep.yaml is one for λ")
     tree, lines = strict_yaml.load(text, source)
     known: dict[tuple[str, ...], int | str] = dict(lines)
-    return Space(strict_yaml.validate(Tree, tree, source, known), base, source, known)
+    return Space(strict_yaml.validate(SpaceSpec, tree, source, known), base, source, known)
 
 
 def _expand(tree: Any, path: list[str], done: str = "") -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Ray Tune as the one that places legs, keeps processes for the next ones, and says what the cluster took away.
+"""Ray Tune as the one that places segments, keeps processes for the next ones, and says what the cluster took away.
 
-Which leg comes next is asked of the sweep (a Tune searcher that hands out work, never a point twice), so Tune's own state is of no
+Which segment comes next is asked of the sweep (a Tune searcher that hands out work, never a point twice), so Tune's own state is of no
 use to anybody and is never read: it lies in OUT/.tune and goes with the start that made it.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from collagan_dist.errors import ClusterError
-from collagan_dist.sweep.leg import Work, leg
+from collagan_dist.sweep.segment import SegmentSpec, segment
 
 _LOOK = 2.0  # seconds between looks at what the cluster has
-_PATIENCE = 15.0  # seconds without any leg before it is asked why
+_PATIENCE = 15.0  # seconds without any segment before it is asked why
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -40,7 +40,7 @@ _SIGNS = {
 
 
 @dataclass(frozen=True)
-class Takes:
+class TrialResources:
     """What one trial takes: so many workers (ranks), each with CPUs and GPUs; `spread` over nodes, or packed onto few.
 
     `gpus` None: one each where the cluster has any.
@@ -51,7 +51,7 @@ class Takes:
     gpus: float | None = None
     spread: bool = False
 
-    def on(self, ray: Any) -> Takes:
+    def on(self, ray: Any) -> TrialResources:
         """The same, decided for a cluster."""
         return self if self.gpus is not None else replace(self, gpus=1.0 if ray.cluster_resources().get("GPU") else 0.0)
 
@@ -79,14 +79,14 @@ class Takes:
 class Source(Protocol):
     """What is to be done. All methods are called from one thread."""
 
-    def next(self) -> tuple[int, Work] | str:
-        """(number of the trial, its next leg), or WAIT, or DONE."""
+    def next(self) -> tuple[int, SegmentSpec] | str:
+        """(number of the trial, its next segment), or WAIT, or DONE."""
         ...
 
     def ended(self, number: int, outcome: dict[str, Any]) -> None: ...
 
     def lost(self, number: int, reason: str) -> None:
-        """The cluster took a leg away, or it could not go on where it was."""
+        """The cluster took a segment away, or it could not go on where it was."""
         ...
 
     def waits(self, why: str | None) -> None:
@@ -94,7 +94,7 @@ class Source(Protocol):
         ...
 
     def tick(self) -> bool:
-        """Called several times a second; whether to begin no more legs."""
+        """Called several times a second; whether to begin no more segments."""
         ...
 
 
@@ -112,60 +112,60 @@ def unplaced(ray: Any) -> bool:
     return any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values())
 
 
-def check_resources(ray: Any, takes: Takes) -> int:
+def check_resources(ray: Any, resources: TrialResources) -> int:
     """How many trials run at a time. Raises ClusterError, with the numbers, when the cluster never has what one takes."""
     found = nodes(ray)
-    count = takes.fit(list(found.values()))
+    count = resources.fit(list(found.values()))
     if count:
         return count
     has = "\n  ".join(f"{name}: {r.get('CPU', 0):g} CPUs, {r.get('GPU', 0):g} GPUs" for name, r in found.items())
     raise ClusterError(
-        f"a trial takes {takes}, and this Ray cluster can never place it; its nodes:\n  {has}\n"
+        f"a trial takes {resources}, and this Ray cluster can never place it; its nodes:\n  {has}\n"
         "give less by --workers, --cpus or --gpus, or start more nodes"
     )
 
 
-def execute(source: Source, ray: Any, takes: Takes, out: Path) -> None:
-    """Do the legs of a source until it is DONE, or until `tick` says to end and those that run have."""
+def execute(source: Source, ray: Any, resources: TrialResources, out: Path) -> None:
+    """Do the segments of a source until it is DONE, or until `tick` says to end and those that run have."""
     os.environ.update(_ENVIRONMENT)
     from ray import tune
 
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    bundle = {"CPU": float(takes.cpus), **({"GPU": float(takes.gpus)} if takes.gpus else {})}
-    group = tune.PlacementGroupFactory([bundle] * takes.workers, strategy="SPREAD" if takes.spread else "PACK")
+    bundle = {"CPU": float(resources.cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
+    group = tune.PlacementGroupFactory([bundle] * resources.workers, strategy="SPREAD" if resources.spread else "PACK")
     state = out / ".tune"
     shutil.rmtree(state, ignore_errors=True)
-    desk = Desk(source, lambda: takes.fit(list(nodes(ray).values())), lambda: unplaced(ray))
-    searcher, callback, stopper = _adapters(desk)
+    adapter = TuneAdapter(source, lambda: resources.fit(list(nodes(ray).values())), lambda: unplaced(ray))
+    searcher, callback, stopper = _adapters(adapter)
     try:
         tune.Tuner(
-            tune.with_resources(leg, group),
+            tune.with_resources(segment, group),
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
-                name="legs", storage_path=str(state), verbose=0, callbacks=[callback], stop=stopper,
+                name="segments", storage_path=str(state), verbose=0, callbacks=[callback], stop=stopper,
                 failure_config=tune.FailureConfig(max_failures=0),  # who tries again, and what, is the source's to say
             ),
         ).fit()  # fmt: skip
     finally:
         shutil.rmtree(state, ignore_errors=True)
-    if desk.error is not None:
-        raise desk.error
+    if adapter.error is not None:
+        raise adapter.error
 
 
-class Desk:
-    """Where Tune's parts meet the source: who has which leg, and what went wrong with the source itself, which Tune would hide."""
+class TuneAdapter:
+    """Where Tune's parts meet the source: who has which segment, and what went wrong with the source itself, which Tune would hide."""
 
     def __init__(self, source: Source, capacity: Callable[[], int], unplaced: Callable[[], bool]) -> None:
         self.source, self.capacity, self.unplaced = source, capacity, unplaced
         self.error: Exception | None = None
-        self._numbers: dict[str, int] = {}  # by Tune's name of a leg, the trial's
+        self._numbers: dict[str, int] = {}  # by Tune's name of a segment, the trial's
         self._room, self._crowded, self._looked = 0, False, -_LOOK
         self._stopping = self._busy = False
         self._idle_since = time.monotonic()
 
-    def ask(self, name: str) -> Work | str:
-        """The next leg, WAIT or DONE; as many legs at a time as the cluster has room for, each chosen as late as possible."""
+    def ask(self, name: str) -> SegmentSpec | str:
+        """The next segment, WAIT or DONE; as many segments at a time as the cluster has room for, each chosen as late as possible."""
         self._do(self._tick)
         if self._stopping or self.error is not None:
             return "done"
@@ -182,7 +182,7 @@ class Desk:
         self._do(self.source.ended, self._numbers.pop(name), outcome)
 
     def step(self, trials: Sequence[Any]) -> None:
-        """After each event. A leg that Tune ended for an error of its own is told here, since it tells nobody of some."""
+        """After each event. A segment that Tune ended for an error of its own is told here, since it tells nobody of some."""
         self._do(self._tick)
         self._busy = any(trial.status == "RUNNING" for trial in trials)
         if self._busy or not self._numbers:
@@ -196,7 +196,7 @@ class Desk:
         return self.error is not None or (self._stopping and not self._busy)
 
     def _look(self) -> None:
-        """At the cluster: how many legs the nodes that live hold at a time; and when nothing runs, whether that is for want of room."""
+        """At the cluster: how many segments the nodes that live hold at a time; and when nothing runs, whether that is for want of room."""
         now = time.monotonic()
         if now - self._looked >= _LOOK:
             self._room, self._looked = self.capacity(), now
@@ -221,8 +221,8 @@ class Desk:
             return None
 
 
-def _adapters(desk: Desk) -> tuple[Any, Any, Any]:
-    """The desk as Tune's searcher, callback and stopper. Tune pickles them, for nobody: nothing of ours goes along."""
+def _adapters(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
+    """The adapter as Tune's searcher, callback and stopper. Tune pickles them, for nobody: nothing of ours goes along."""
     from ray import tune
     from ray.tune.search import Searcher
 
@@ -230,25 +230,25 @@ def _adapters(desk: Desk) -> tuple[Any, Any, Any]:
         def __getstate__(self) -> dict[str, Any]:
             return {}
 
-    class Legs(Unpickled, Searcher):
-        """Tune asks for points; it gets legs."""
+    class SegmentSearcher(Unpickled, Searcher):
+        """Tune asks for points; it gets segments."""
 
-        def __init__(self, desk: Desk) -> None:
+        def __init__(self, adapter: TuneAdapter) -> None:
             super().__init__(metric=None, mode=None)
-            self.desk = desk
+            self.adapter = adapter
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
             return True
 
         def suggest(self, trial_id: str) -> Any:
-            found = self.desk.ask(trial_id)
+            found = self.adapter.ask(trial_id)
             if isinstance(found, str):
                 return Searcher.FINISHED if found == "done" else None
             return {"work": asdict(found)}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             if not error and result:  # of an error the trial itself knows more
-                self.desk.ended(trial_id, result)
+                self.adapter.ended(trial_id, result)
 
         def save(self, checkpoint_path: str) -> None: ...
 
@@ -257,27 +257,27 @@ def _adapters(desk: Desk) -> tuple[Any, Any, Any]:
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
     class Watch(Unpickled, tune.Callback):
-        def __init__(self, desk: Desk) -> None:
-            self.desk = desk
+        def __init__(self, adapter: TuneAdapter) -> None:
+            self.adapter = adapter
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-            self.desk.step(trials)
+            self.adapter.step(trials)
 
-    class Halt(Unpickled, tune.Stopper):
-        def __init__(self, desk: Desk) -> None:
-            self.desk = desk
+    class StopWhenIdle(Unpickled, tune.Stopper):
+        def __init__(self, adapter: TuneAdapter) -> None:
+            self.adapter = adapter
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            return self.desk.over()
+            return self.adapter.over()
 
-    return Legs(desk), Watch(desk), Halt(desk)
+    return SegmentSearcher(adapter), Watch(adapter), StopWhenIdle(adapter)
 
 
 def _reason(trial: Any) -> str:
-    """Why a leg ended, in a line: our own error's words, or Ray's."""
+    """Why a segment ended, in a line: our own error's words, or Ray's."""
     try:
         text = Path(trial.error_file).read_text()
     except (OSError, TypeError):

@@ -33,7 +33,7 @@ import os, sys, time
 from pathlib import Path
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import start_label
-from collagan_dist.sweep.ray_cluster import joined
+from collagan_dist.sweep.ray_cluster import join_cluster
 
 words = sys.argv[1:]
 assert words[0] == "sweep"
@@ -41,7 +41,7 @@ out = Path(words[words.index("--out") + 1]).absolute()
 if "--dry-run" in words:
     print(f"# out: {{out}}")
     sys.exit(2 if words[1] == "wrong" else 0)
-with StopRequest() as stop, joined(words[words.index("--ray") + 1]) as ray:
+with StopRequest() as stop, join_cluster(words[words.index("--ray") + 1]) as ray:
     (out / "token").write_text(os.environ["RAY_AUTH_TOKEN"])
     (out / "requeue").unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""A sweep without training: legs on some slots that end in any order, fail, and are lost when the sweep is killed."""
+"""A sweep without training: segments on some slots that end in any order, fail, and are lost when the sweep is killed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import random
 from dataclasses import asdict, dataclass, field, replace
 
 from collagan_dist.errors import ClusterError
-from collagan_dist.sweep import record, schedule, search
-from collagan_dist.sweep.driver import begun
-from collagan_dist.sweep.record import Trial
-from collagan_dist.sweep.schedule import DONE, WAIT, Exchange, Leg, Plan
+from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep.driver import new_trial
+from collagan_dist.sweep.schedule import DONE, WAIT, Exchange, Plan, Segment
+from collagan_dist.sweep.trial import Trial, retryable
 from tests.sweep.spaces import space
 
 SPACE = "space: {loss.weights.*.rec: {loguniform: [1, 1000]}, optim.generator.lr: {loguniform: [1e-5, 0.1]}}"
@@ -34,13 +34,13 @@ def stored(trial: Trial) -> Trial:
     again = Trial(
         **{**saved, "results": results, "lineage": tuple(saved["lineage"]), "failure": failure, "running": False}
     )
-    return record.retried(again)
+    return retryable(again)
 
 
 @dataclass
 class Simulation:
-    """`failing` is the share of legs that end with NaN, as a function of trial and length; `lost` of those that the cluster ends for
-    good and `killed` of moments at which the sweep is killed are by `chance`, as is the order in which legs end."""
+    """`failing` is the share of segments that end with NaN, as a function of trial and length; `lost` of those that the cluster ends for
+    good and `killed` of moments at which the sweep is killed are by `chance`, as is the order in which segments end."""
 
     plan: Plan
     chance: int = 0
@@ -50,10 +50,10 @@ class Simulation:
     killed: float = 0.0
     alike: bool = False  # all results are equal
     trials: list[Trial] = field(default_factory=list)
-    legs: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, from, to), those that ended well
-    asked: list[Leg] = field(default_factory=list)
+    segments: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, from, to), those that ended well
+    asked: list[Segment] = field(default_factory=list)
     exchanged: list[Exchange] = field(default_factory=list)
-    running: dict[int, Leg] = field(default_factory=dict)
+    running: dict[int, Segment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.chance)
@@ -65,7 +65,7 @@ class Simulation:
             elif self.running:
                 self._end(self.dice.choice(sorted(self.running)))
         assert not self.running
-        assert schedule.next_leg(self.plan, self.trials) == DONE
+        assert schedule.next_segment(self.plan, self.trials) == DONE
         return self
 
     def score(self, number: int, samples: int) -> float:
@@ -79,7 +79,7 @@ class Simulation:
 
     @property
     def trained(self) -> int:
-        return sum(to - start for _, start, to in self.legs)
+        return sum(to - start for _, start, to in self.segments)
 
     @property
     def searched(self) -> list[Trial]:
@@ -94,15 +94,15 @@ class Simulation:
         while len(self.running) < self.slots:
             if not self._exchange():
                 continue
-            leg = schedule.next_leg(self.plan, self.trials)
-            if leg == DONE:
+            segment = schedule.next_segment(self.plan, self.trials)
+            if segment == DONE:
                 assert not self.running
                 return False
-            if leg == WAIT:
+            if segment == WAIT:
                 assert self.running
                 break
-            assert isinstance(leg, Leg)
-            self._begin(leg)
+            assert isinstance(segment, Segment)
+            self._begin(segment)
         return True
 
     def _exchange(self) -> bool:
@@ -119,26 +119,26 @@ class Simulation:
                 return False
         return True
 
-    def _begin(self, leg: Leg) -> None:
-        if leg.number == len(self.trials):
-            self.trials.append(begun(self.plan, self.trials))
-        trial = self.trials[leg.number]
-        assert not trial.running and trial.failure is None and trial.number == leg.number
-        assert trial.steps(leg.samples) * trial.batch > trial.reached  # never back, nothing twice
+    def _begin(self, segment: Segment) -> None:
+        if segment.number == len(self.trials):
+            self.trials.append(new_trial(self.plan, self.trials))
+        trial = self.trials[segment.number]
+        assert not trial.running and trial.failure is None and trial.number == segment.number
+        assert trial.steps(segment.samples) * trial.batch > trial.reached  # never back, nothing twice
         assert len(self.searched) <= self.plan.trials
-        self.asked.append(leg)
-        self.running[leg.number] = leg
-        self.trials[leg.number] = replace(trial, until=leg.samples, running=True)
+        self.asked.append(segment)
+        self.running[segment.number] = segment
+        self.trials[segment.number] = replace(trial, until=segment.samples, running=True)
 
     def _end(self, number: int) -> None:
-        leg, trial = self.running.pop(number), replace(self.trials[number], running=False)
-        to = trial.steps(leg.samples) * trial.batch
-        if self.fails(number, leg.samples):
+        segment, trial = self.running.pop(number), replace(self.trials[number], running=False)
+        to = trial.steps(segment.samples) * trial.batch
+        if self.fails(number, segment.samples):
             trial = replace(trial, failure=(6, "NaN"))
         elif self.dice.random() < self.lost:
             trial = replace(trial, failure=(ClusterError.exit_code, "gone"))
         else:
-            self.legs.append((number, trial.reached, to))
+            self.segments.append((number, trial.reached, to))
             sign = 1 if self.plan.space.modes[0] == "max" else -1
             scores = {name: sign * self.score(number, to) for name in self.plan.space.metrics}
             trial = replace(trial, results={**trial.results, to: scores})

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from collagan_dist.errors import ConfigError
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.prepare import _rungs
-from collagan_dist.sweep.record import Trial
 from collagan_dist.sweep.schedule import Plan
+from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import GENERATIONS, RUNGS, Simulation, plan, stored
 from tests.sweep.spaces import space
 
@@ -42,14 +42,17 @@ a_sweep = st.builds(
 def test_every_sweep_ends(sweep: Simulation) -> None:
     """Whatever fails, is lost or killed: as many trials as asked for, nothing twice, a whole run wherever there can be one.
 
-    The simulation itself holds that no leg is asked for twice, goes back, or is of a trial that failed.
+    The simulation itself holds that no segment is asked for twice, goes back, or is of a trial that failed.
     """
     sweep.run()
     assert len(sweep.searched) == sweep.plan.trials
     assert [trial.number for trial in sweep.trials] == list(range(len(sweep.trials)))
-    for number, legs in itertools.groupby(sorted(sweep.legs), key=lambda leg: leg[0]):
-        ends = [0] + [to for _, _, to in legs]
-        assert ends == sorted(set(ends)) and [leg[1] for leg in sorted(sweep.legs) if leg[0] == number] == ends[:-1]
+    for number, segments in itertools.groupby(sorted(sweep.segments), key=lambda segment: segment[0]):
+        ends = [0] + [to for _, _, to in segments]
+        assert (
+            ends == sorted(set(ends))
+            and [segment[1] for segment in sorted(sweep.segments) if segment[0] == number] == ends[:-1]
+        )
     alive = [trial for trial in sweep.searched if trial.failure is None]
     assert all(trial.until == 0 or trial.has(trial.until) for trial in alive)
     best = schedule.best(sweep.plan, sweep.trials)
@@ -66,13 +69,13 @@ def test_every_sweep_ends(sweep: Simulation) -> None:
 def test_a_sweep_that_is_over_can_be_started_again(sweep: Simulation) -> None:
     """What the cluster took is tried again, and nothing else happens."""
     sweep.run()
-    ended = {leg[0] for leg in sweep.legs}
+    ended = {segment[0] for segment in sweep.segments}
     before, sweep.trials, sweep.lost = sweep.trials, [stored(trial) for trial in sweep.trials], 0.0
-    count = len(sweep.legs)
+    count = len(sweep.segments)
     sweep.run()
-    assert ended <= {leg[0] for leg in sweep.legs}
+    assert ended <= {segment[0] for segment in sweep.segments}
     if not any(trial.failure and trial.failure[0] == 4 for trial in before):
-        assert len(sweep.legs) == count and sweep.trials == [replace(trial, running=False) for trial in before]
+        assert len(sweep.segments) == count and sweep.trials == [replace(trial, running=False) for trial in before]
 
 
 def halving(sweep: Simulation, factor: int) -> tuple[set[tuple[int, int]], int]:
@@ -106,7 +109,9 @@ def test_sync_halving_repeats_exactly(failing: float) -> None:
         ]
         expected, winner = halving(sweeps[0], factor)
         for sweep in sweeps:
-            assert {(number, to) for number, _, to in sweep.legs} == expected and len(sweep.legs) == len(expected)
+            assert {(number, to) for number, _, to in sweep.segments} == expected and len(sweep.segments) == len(
+                expected
+            )
             assert sweep.trials == sweeps[0].trials
             best = schedule.best(made, sweep.trials)
             assert best.number == winner if best else winner == -1
@@ -146,7 +151,7 @@ def test_asha_with_one_slot_is_li_2020(trials: int, factor: int, seed: int) -> N
             number, k = job
             theirs.scores[k][number] = sweep.score(number, RUNGS[k])
             jobs.append((number, RUNGS[k]))
-        mine = [(number, to) for number, _, to in sweep.legs]
+        mine = [(number, to) for number, _, to in sweep.segments]
         assert mine[: len(jobs)] == jobs
         after = mine[len(jobs) :]
         assert len({number for number, _ in after}) <= 1 and len(after) < len(RUNGS)
@@ -175,24 +180,24 @@ def test_who_is_furthest_is_promoted_first() -> None:
     lengths = [two if number < 3 else two[:1] for number in range(12)]
     trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
     trials = [replace(trial, until=ends[-1]) for trial, ends in zip(trials, lengths, strict=True)]
-    assert schedule.next_leg(made, trials) == schedule.Leg(
+    assert schedule.next_segment(made, trials) == schedule.Segment(
         0, RUNGS[2]
     )  # before trial 3 to the second, and before a new one
     trials[0] = replace(trials[0], until=RUNGS[2], running=True)
-    assert schedule.next_leg(made, trials) == schedule.Leg(3, RUNGS[1])
+    assert schedule.next_segment(made, trials) == schedule.Segment(3, RUNGS[1])
 
 
 def test_what_was_promoted_once_goes_on() -> None:
-    """A leg that a kill broke off is done first, though three better ones have come to its rung since."""
+    """A segment that a kill broke off is done first, though three better ones have come to its rung since."""
     trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
     trials[0] = replace(trials[0], until=RUNGS[1])
     trials[3] = replace(trials[3], until=RUNGS[1], running=True)
-    assert schedule.next_leg(a_plan("asha", 4), trials) == schedule.Leg(0, RUNGS[1])
+    assert schedule.next_segment(a_plan("asha", 4), trials) == schedule.Segment(0, RUNGS[1])
 
 
 def test_none_trains_all_to_the_end() -> None:
     sweep = Simulation(a_plan("none", 7), slots=3, chance=1).run()
-    assert sorted(sweep.legs) == [(number, 0, RUNGS[-1]) for number in range(7)]
+    assert sorted(sweep.segments) == [(number, 0, RUNGS[-1]) for number in range(7)]
 
 
 # PBT
@@ -226,10 +231,10 @@ def test_pbt_replaces_the_worst_by_the_best(trials: int, quantile: float, count:
 
 
 def test_pbt_goes_from_generation_to_generation_together() -> None:
-    """No leg to a generation before all who live have come to the one before; so nobody is more than one apart."""
+    """No segment to a generation before all who live have come to the one before; so nobody is more than one apart."""
     for failing in (0.0, 0.1):
         sweep = Simulation(a_plan("pbt", 9, seed=3), slots=4, chance=3, failing=failing, killed=0.1).run()
-        order = [GENERATIONS.index(leg.samples) for leg in sweep.asked]
+        order = [GENERATIONS.index(segment.samples) for segment in sweep.asked]
         assert order == sorted(order) and max(order) == len(GENERATIONS) - 1
         assert all(trial.has(GENERATIONS[-1]) for trial in sweep.trials if not trial.failure)
 
@@ -315,7 +320,7 @@ def test_a_length_is_the_first_whole_step_after_it() -> None:
         for rungs in ((100, 300, 1000), (1, 3, 9, 27, 81), (63, 64, 65)):
             made = replace(PLANS[name, 3], trials=9, rungs=rungs, total=rungs[-1])
             sweep = Simulation(made, slots=2).run()
-            assert max(to for _, _, to in sweep.legs) == -(-rungs[-1] // 64) * 64
+            assert max(to for _, _, to in sweep.segments) == -(-rungs[-1] // 64) * 64
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
@@ -352,20 +357,20 @@ def test_expected_samples_are_what_is_trained(trials: int) -> None:
 
 def test_rungs_are_of_samples() -> None:
     """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
-    assert _rungs(PLANS["none", 3].space.tree, 20_000, 1) == (20_000,)
-    asha, pbt = PLANS["asha", 3].space.tree, PLANS["pbt", 3].space.tree
+    assert _rungs(PLANS["none", 3].space.spec, 20_000, 1) == (20_000,)
+    asha, pbt = PLANS["asha", 3].space.spec, PLANS["pbt", 3].space.spec
     assert _rungs(asha, 8640, 1) == (960, 2880, 8640) and _rungs(asha, 100, 1) == (11, 33, 100)
-    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.tree, 20_000, 1) == (
+    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.spec, 20_000, 1) == (
         1000,
         4000,
         16_000,
         20_000,
     )
-    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.tree, 100, 1) == (40, 80, 100)
+    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.spec, 100, 1) == (40, 80, 100)
     assert _rungs(pbt, 95, 1) == (*range(10, 95, 10), 95)
     for tree in (
-        plan("asha", 1, more="rungs: {first: 100}").space.tree,
-        plan("pbt", 4, more="pbt: {every: 100}").space.tree,
+        plan("asha", 1, more="rungs: {first: 100}").space.spec,
+        plan("pbt", 4, more="pbt: {every: 100}").space.spec,
     ):
         with pytest.raises(
             ConfigError, match=r"(rungs.first|pbt.every): 100 samples are no less than a whole run's 100"
@@ -377,13 +382,13 @@ def test_rungs_are_of_different_steps() -> None:
     """However short a run is, for the largest batch; a length that somebody gave is refused, not moved."""
     for name in ("asha", "sync_halving", "pbt"):
         for batch, steps in itertools.product((1, 7, 64), range(2, 60)):
-            rungs = _rungs(PLANS[name, 3].space.tree, batch * steps, batch)
+            rungs = _rungs(PLANS[name, 3].space.spec, batch * steps, batch)
             reached = [-(-rung // batch) for rung in rungs]
             assert reached == sorted(set(reached)) and reached[-1] == steps and len(rungs) > 1, (name, rungs)
-    tree = plan("asha", 1, more="rungs: {first: 22}").space.tree
+    tree = plan("asha", 1, more="rungs: {first: 22}").space.spec
     assert _rungs(tree, 80, 16) == (22, 80)  # 66 were the last step, too
     for more, key in (("rungs: {first: 63}", "rungs.first"), ("pbt: {every: 63}", "pbt.every")):
-        tree = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.tree
+        tree = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.spec
         with pytest.raises(ConfigError, match=f"{key}: 63 samples are less than a batch of 64"):
             _rungs(tree, 6400, 64)
         with pytest.raises(ConfigError, match=f"{key}: 63 samples are no less than a whole run's 64"):
@@ -391,7 +396,7 @@ def test_rungs_are_of_different_steps() -> None:
     with pytest.raises(
         ConfigError, match=r"rungs.first: 64 samples are no less than a whole run's 64.*train for longer"
     ):
-        _rungs(PLANS["asha", 3].space.tree, 64, 64)
+        _rungs(PLANS["asha", 3].space.spec, 64, 64)
 
 
 def test_trials_are_compared_at_rungs() -> None:
@@ -421,8 +426,8 @@ def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -
             assert [trial.seed for trial in again if trial.values == one.values] == [6, 7, 8]
         assert all(trial.has(made.total) for trial in again)
         assert all(trial.seed == 5 for trial in sweep.searched)
-        first = min(n for n, (number, _, _) in enumerate(sweep.legs) if number >= 8)
-        assert all(number >= 8 for number, _, _ in sweep.legs[first:])  # not before the search is over
+        first = min(n for n, (number, _, _) in enumerate(sweep.segments) if number >= 8)
+        assert all(number >= 8 for number, _, _ in sweep.segments[first:])  # not before the search is over
 
 
 def test_nothing_is_confirmed_where_there_is_nothing_to_compare() -> None:
@@ -431,14 +436,14 @@ def test_nothing_is_confirmed_where_there_is_nothing_to_compare() -> None:
     trials = results({made.total: 2.0}, {made.total: 1.0})
     paper = replace(trials[0], role="paper", values={"a": 1})
     other = replace(trials[1], values={"a": 2})
-    assert schedule.next_leg(made, [paper, other]) == schedule.DONE
+    assert schedule.next_segment(made, [paper, other]) == schedule.DONE
     better = {made.total: {"psnr": 3.0}}
-    assert schedule.next_leg(made, [paper, replace(other, values=paper.values, results=better)]) == schedule.DONE
-    assert schedule.next_leg(made, [replace(paper, role="base"), replace(other, results=better)]) == schedule.DONE
+    assert schedule.next_segment(made, [paper, replace(other, values=paper.values, results=better)]) == schedule.DONE
+    assert schedule.next_segment(made, [replace(paper, role="base"), replace(other, results=better)]) == schedule.DONE
     failed = [replace(one, failure=(6, "NaN")) for one in (paper, other)]
-    assert schedule.next_leg(made, failed) == schedule.DONE
-    assert schedule.next_leg(made, [paper, replace(other, results=better)]) == schedule.Leg(2, made.total)
-    assert schedule.next_leg(made, [failed[0], other]) == schedule.Leg(
+    assert schedule.next_segment(made, failed) == schedule.DONE
+    assert schedule.next_segment(made, [paper, replace(other, results=better)]) == schedule.Segment(2, made.total)
+    assert schedule.next_segment(made, [failed[0], other]) == schedule.Segment(
         2, made.total
     )  # the paper's may do with another seed
 

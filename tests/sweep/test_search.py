@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import kstest
 
 from collagan_dist.sweep import search
-from collagan_dist.sweep.search import Told
+from collagan_dist.sweep.search import Observation
 from collagan_dist.sweep.space import Space
 from tests.conftest import ROOT
 from tests.sweep.spaces import space
@@ -39,37 +39,44 @@ def mixed(kind: str) -> Space:
     return space(HEADS[kind] + MIXED)
 
 
-def kept(one: Told) -> Told:
+def kept(one: Observation) -> Observation:
     """As it comes back from trial.json."""
     saved = json.loads(json.dumps(asdict(one)))
-    return Told(**{**saved, "metrics": None if saved["metrics"] is None else tuple(saved["metrics"])})
+    return Observation(**{**saved, "metrics": None if saved["metrics"] is None else tuple(saved["metrics"])})
 
 
-def searched(where: Space, seed: int, count: int, metrics: Metrics) -> list[Told]:
+def searched(where: Space, seed: int, count: int, metrics: Metrics) -> list[Observation]:
     """A whole search, one trial after the other, each asked anew."""
-    told: list[Told] = []
+    observations: list[Observation] = []
     for number in range(count):
-        values, notes = search.propose(where, seed, number, count, told)
-        told.append(kept(Told(values, notes, metrics(values))))
-    return told
+        values, notes = search.propose(where, seed, number, count, observations)
+        observations.append(kept(Observation(values, notes, metrics(values))))
+    return observations
 
 
 def good(values: dict) -> tuple[float, ...]:
     return (-((math.log10(values[REC]) - 2) ** 2) - values["model.noise"], values["loss.weights.landmarks.adv"])
 
 
-def some(kind: str, count: int = 24) -> tuple[Space, list[Told]]:
+def some(kind: str, count: int = 24) -> tuple[Space, list[Observation]]:
     where = mixed(kind)
     return where, searched(where, 7, count, lambda values: good(values)[: len(where.metrics)])
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_the_same_question_has_the_same_answer(kind: str) -> None:
-    """Asked again, of a space read anew; another one for another number or seed."""
-    where, told = some(kind)
-    first = search.propose(where, 7, 24, 40, told)
-    assert search.propose(where, 7, 24, 40, told) == search.propose(mixed(kind), 7, 24, 40, tuple(told)) == first
-    others = [search.propose(where, seed, number, 40, told)[0] for seed, number in ((7, 25), (7, 23), (8, 24), (24, 7))]
+    """StopFile again, of a space read anew; another one for another number or seed."""
+    where, observations = some(kind)
+    first = search.propose(where, 7, 24, 40, observations)
+    assert (
+        search.propose(where, 7, 24, 40, observations)
+        == search.propose(mixed(kind), 7, 24, 40, tuple(observations))
+        == first
+    )
+    others = [
+        search.propose(where, seed, number, 40, observations)[0]
+        for seed, number in ((7, 25), (7, 23), (8, 24), (24, 7))
+    ]
     assert len({json.dumps(values) for values in [first[0], *others]}) == 5
 
 
@@ -92,16 +99,16 @@ print(json.dumps({kind: search.propose(*asked(kind)) for kind in reversed(HEADS)
     assert json.loads(elsewhere.stdout) == json.loads(json.dumps(answers))
 
 
-def asked(kind: str) -> tuple[Space, int, int, int, list[Told]]:
-    where, told = some(kind)
-    return where, 7, 24, 40, told
+def asked(kind: str) -> tuple[Space, int, int, int, list[Observation]]:
+    where, observations = some(kind)
+    return where, 7, 24, 40, observations
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_what_is_proposed_can_be_trained(kind: str) -> None:
     """Every key has a value, of its own type, inside; its configuration is valid, and trial.json keeps values and notes."""
-    where, told = some(kind)
-    for one in told:
+    where, observations = some(kind)
+    for one in observations:
         assert tuple(one.values) == where.keys and kept(one) == one
         assert all(dimension.params(one.values) is not None for dimension in where.dimensions)
         assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
@@ -120,8 +127,8 @@ def test_random_covers_a_range_evenly() -> None:
 
 
 def test_random_does_not_depend_on_what_is_told() -> None:
-    where, told = some("random", 12)
-    assert search.propose(where, 3, 5, 40, told) == search.propose(where, 3, 5, 9, ())
+    where, observations = some("random", 12)
+    assert search.propose(where, 3, 5, 40, observations) == search.propose(where, 3, 5, 9, ())
 
 
 def test_nothing_is_tried_twice() -> None:
@@ -130,14 +137,18 @@ def test_nothing_is_tried_twice() -> None:
         where = space(
             f"metric: psnr\nsearch: {kind}\nspace: {{loss.adv: {{choice: [ns, minmax]}}, model.patch: {{choice: [94, 70]}}}}"
         )
-        told = searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
-        assert len({json.dumps(one.values) for one in told[:4]}) == len({json.dumps(one.values) for one in told}) == 4
+        observations = searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
+        assert (
+            len({json.dumps(one.values) for one in observations[:4]})
+            == len({json.dumps(one.values) for one in observations})
+            == 4
+        )
     where = space(
         "metric: [psnr, landmark_error]\nsearch: nsga2\nspace: {loss.weights.inpainting.*: {uniform: [0, 1]}}"
     )
     for seed in range(3):
-        told = searched(where, seed, 40, lambda values: (values[REC], values["loss.weights.inpainting.adv"]))
-        assert len({json.dumps(one.values) for one in told}) == 40
+        observations = searched(where, seed, 40, lambda values: (values[REC], values["loss.weights.inpainting.adv"]))
+        assert len({json.dumps(one.values) for one in observations}) == 40
 
 
 def test_a_grid_is_walked_through() -> None:
@@ -175,8 +186,8 @@ def test_tpe_seeks_the_better_direction(mode: str) -> None:
     where = space(
         f"metric: {'psnr' if mode == 'max' else 'landmark_error'}\nsearch: tpe\nspace: {{model.noise: {{uniform: [0, 0.9]}}}}"
     )
-    told = [Told({"model.noise": 0.03 * n}, {}, (0.03 * n,)) for n in range(30)]
-    asked = [search.propose(where, 0, number, 60, told)[0]["model.noise"] for number in range(30)]
+    observations = [Observation({"model.noise": 0.03 * n}, {}, (0.03 * n,)) for n in range(30)]
+    asked = [search.propose(where, 0, number, 60, observations)[0]["model.noise"] for number in range(30)]
     assert np.mean(asked) > 0.7 if mode == "max" else np.mean(asked) < 0.2
 
 
@@ -189,10 +200,10 @@ def test_nsga2_evolves() -> None:
         far = 1 + 9 * sum(others) / len(others)
         return -first, far * (1 - math.sqrt(first / far))  # ZDT1
 
-    def volume(told: list[Told]) -> float:
+    def volume(observations: list[Observation]) -> float:
         """Between the front and (-1, 8)."""
         area, height = 0.0, 8.0
-        for first, second in sorted((one.metrics for one in told if one.metrics), reverse=True):
+        for first, second in sorted((one.metrics for one in observations if one.metrics), reverse=True):
             if second < height:
                 area, height = area + (1 + first) * (height - second), second
         return area
@@ -201,50 +212,53 @@ def test_nsga2_evolves() -> None:
     chance = space(f"metric: psnr\n{text}")
     mine, others = [], []
     for seed in range(2):
-        told = searched(where, seed, 100, torn)
-        mine.append(volume(told))
+        observations = searched(where, seed, 100, torn)
+        mine.append(volume(observations))
         others.append(
-            volume([Told(v, {}, torn(v)) for v in (search.propose(chance, seed, n, 100, ())[0] for n in range(100))])
+            volume(
+                [Observation(v, {}, torn(v)) for v in (search.propose(chance, seed, n, 100, ())[0] for n in range(100))]
+            )
         )
-        generations = [one.notes["NSGAIISampler:generation"] for one in told]
+        generations = [one.notes["NSGAIISampler:generation"] for one in observations]
         assert generations == sorted(generations) and generations[-1] == 3  # four times 25
     assert min(mine) > max(others)
     # Its notes are all that it remembers: without them every trial would be of the first generation.
-    forgotten = [replace(one, notes={}) for one in told]
+    forgotten = [replace(one, notes={}) for one in observations]
     assert search.propose(where, 0, 100, 100, forgotten)[1] == {"NSGAIISampler:generation": 0}
 
 
 @pytest.mark.parametrize("kind", ["tpe", "nsga2"])
 def test_trials_without_metrics_teach_nothing(kind: str) -> None:
     """Failed, with values that the space does not have, or (nsga2) still running: the answer is the same as without them."""
-    where, told = some(kind)
-    asked = search.propose(where, 7, 24, 40, told)[0]
-    inside = told[3].values
+    where, observations = some(kind)
+    asked = search.propose(where, 7, 24, 40, observations)[0]
+    inside = observations[3].values
     count = len(where.metrics)
     beside = [
-        Told({**inside, REC: 1e6}, {}, (99.0,) * count), Told({**inside, "loss.adv": "wgan"}, {}, (99.0,) * count),
-        Told({**inside, "schedule.batch": 8.5}, {}, (99.0,) * count),
-        Told({**inside, **dict.fromkeys(where.keys[:3], 0.8)}, {}, (99.0,) * count),
-        Told({**inside, "model.noise": 0.1}, told[3].notes, (99.0,) * count, failed=True),
-        Told(inside, told[3].notes, None, failed=True), *([Told(inside, told[3].notes, None)] if kind == "nsga2" else []),
+        Observation({**inside, REC: 1e6}, {}, (99.0,) * count), Observation({**inside, "loss.adv": "wgan"}, {}, (99.0,) * count),
+        Observation({**inside, "schedule.batch": 8.5}, {}, (99.0,) * count),
+        Observation({**inside, **dict.fromkeys(where.keys[:3], 0.8)}, {}, (99.0,) * count),
+        Observation({**inside, "model.noise": 0.1}, observations[3].notes, (99.0,) * count, failed=True),
+        Observation(inside, observations[3].notes, None, failed=True),
+        *([Observation(inside, observations[3].notes, None)] if kind == "nsga2" else []),
     ]  # fmt: skip
     for one in beside:
-        assert search.propose(where, 7, 24, 40, [*told, one])[0] == asked, one
-    assert search.propose(where, 7, 24, 40, [*beside, *told])[0] == asked
+        assert search.propose(where, 7, 24, 40, [*observations, one])[0] == asked, one
+    assert search.propose(where, 7, 24, 40, [*beside, *observations])[0] == asked
     assert search.propose(where, 7, 24, 40, beside)[0].keys() == asked.keys()  # nothing is known
 
 
 def test_tpe_keeps_away_from_what_runs_or_was_stopped() -> None:
     """Trials without metrics around the best value: it is not proposed again."""
     where = space("metric: psnr\nsearch: tpe\nspace: {model.noise: {uniform: [0, 0.9]}}")
-    told = [Told({"model.noise": x}, {}, (-abs(x - 0.2),)) for x in np.linspace(0, 0.9, 28).tolist()]
-    beside = [Told({"model.noise": x}, {}, None) for x in np.linspace(0.1, 0.3, 30).tolist()]
+    observations = [Observation({"model.noise": x}, {}, (-abs(x - 0.2),)) for x in np.linspace(0, 0.9, 28).tolist()]
+    beside = [Observation({"model.noise": x}, {}, None) for x in np.linspace(0.1, 0.3, 30).tolist()]
 
-    def near(told: list[Told]) -> float:
-        asked = [search.propose(where, 0, n, 90, told)[0]["model.noise"] for n in range(20)]
+    def near(observations: list[Observation]) -> float:
+        asked = [search.propose(where, 0, n, 90, observations)[0]["model.noise"] for n in range(20)]
         return float(np.mean([0.1 < value < 0.3 for value in asked]))
 
-    assert near(told) > 0.8 and near(told + beside) < 0.3
+    assert near(observations) > 0.8 and near(observations + beside) < 0.3
 
 
 def test_the_papers_and_the_bases_trial_are_known_to_tpe() -> None:
@@ -254,9 +268,9 @@ def test_the_papers_and_the_bases_trial_are_known_to_tpe() -> None:
     )
     start = dict(where.starts()[0][1])
     assert start[REC] == 100.0
-    told = [Told({**start, "model.noise": 0.5 + n / 100}, {}, (9.0,)) for n in range(4)]
-    told += [Told({REC: 1000, "model.noise": 0.05 * n}, {}, (1.0,)) for n in range(16)]
-    asked = [search.propose(where, 0, number, 60, told)[0][REC] for number in range(20)]
+    observations = [Observation({**start, "model.noise": 0.5 + n / 100}, {}, (9.0,)) for n in range(4)]
+    observations += [Observation({REC: 1000, "model.noise": 0.05 * n}, {}, (1.0,)) for n in range(16)]
+    asked = [search.propose(where, 0, number, 60, observations)[0][REC] for number in range(20)]
     assert asked.count(100) > 10
 
 
@@ -275,9 +289,12 @@ def test_the_key_that_matters_is_the_most_important(key: str, kind: str) -> None
         )
 
     drawn = [search.propose(mixed("random"), 2, number, 60, ())[0] for number in range(60)]
-    told = [Told(values, {}, tuple(metric(values) for _ in where.metrics)) for values in drawn]
-    told += [Told(drawn[0], {}, None, failed=True), Told({**drawn[0], REC: 1e5}, {}, told[0].metrics)]
-    found = search.importance(where, told)
+    observations = [Observation(values, {}, tuple(metric(values) for _ in where.metrics)) for values in drawn]
+    observations += [
+        Observation(drawn[0], {}, None, failed=True),
+        Observation({**drawn[0], REC: 1e5}, {}, observations[0].metrics),
+    ]
+    found = search.importance(where, observations)
     assert set(found) == set(where.metrics)
     for shares in found.values():
         assert set(shares) == set(where.keys) and sum(shares.values()) == pytest.approx(1) and min(shares.values()) >= 0
@@ -285,8 +302,8 @@ def test_the_key_that_matters_is_the_most_important(key: str, kind: str) -> None
 
 
 def test_importance_of_too_little_is_none() -> None:
-    where, told = some("random", 8)
-    assert search.importance(where, []) == search.importance(where, [replace(told[0], metrics=None)]) == {}
+    where, observations = some("random", 8)
+    assert search.importance(where, []) == search.importance(where, [replace(observations[0], metrics=None)]) == {}
 
 
 def test_draws_belong_to_their_generator() -> None:

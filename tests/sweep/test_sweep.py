@@ -61,20 +61,20 @@ def test_a_sweep_leaves_what_it_found(undisturbed: Sweep) -> None:
 def test_nobody_trains_a_step_twice(undisturbed: Sweep) -> None:
     """A trial that goes on from a rung goes on from its checkpoint, and only as far as it is promoted."""
     for number, row in enumerate(undisturbed.rows()):
-        legs = {FIRST: [0], SECOND: [0, FIRST], STEPS: [0, FIRST, SECOND] if number < 6 else [0]}[int(row["steps"])]
-        assert [step for _, step in undisturbed.starts(number)] == legs
-        assert [line["step"] for line in undisturbed.lines(number, "eval")] == [*legs[1:], int(row["steps"])]
+        segments = {FIRST: [0], SECOND: [0, FIRST], STEPS: [0, FIRST, SECOND] if number < 6 else [0]}[int(row["steps"])]
+        assert [step for _, step in undisturbed.starts(number)] == segments
+        assert [line["step"] for line in undisturbed.lines(number, "eval")] == [*segments[1:], int(row["steps"])]
 
 
 def test_a_trial_is_an_ordinary_run(undisturbed: Sweep, tmp_path: Path) -> None:
-    """The weights are those of `collagan train` on the trial's configuration, though it was trained in three legs."""
+    """The weights are those of `collagan train` on the trial's configuration, though it was trained in three segments."""
     (number,) = [int(row["trial"]) for row in undisturbed.rows()[:6] if row["status"] == "done"]
     collagan("train", undisturbed.trial(number) / "config.yaml", "--run", tmp_path / "run")
     assert equal(weights(tmp_path / "run", STEPS), weights(undisturbed.trial(number), STEPS))
 
 
 def test_row_32_the_driver_is_killed(undisturbed: Sweep, shards: Manifest, tmp_path: Path) -> None:
-    """kill -9 in the middle of a leg, and while trials wait at a rung; then Ctrl-C; the same command ends with the same sweep."""
+    """kill -9 in the middle of a segment, and while trials wait at a rung; then Ctrl-C; the same command ends with the same sweep."""
     sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--trials", 6, "--seeds", 1)
     for there in (lambda: sweep.saved(1) >= 2, lambda: any(sweep.saved(number) >= SECOND + 4 for number in range(6))):
         with left_alone(sweep.start()) as process:
@@ -97,7 +97,7 @@ def test_row_32_the_driver_is_killed(undisturbed: Sweep, shards: Manifest, tmp_p
         )
     assert not list(sweep.out.glob(".stop*")) and not (sweep.out / ".tune").exists()
     before = (sweep.out / "trials.csv").read_bytes()
-    assert "after" not in sweep.run().split("; best")[0]  # done: no leg is begun
+    assert "after" not in sweep.run().split("; best")[0]  # done: no segment is begun
     assert (sweep.out / "trials.csv").read_bytes() == before
 
 

@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.errors import DataError
-from collagan_dist.sweep import record
 from collagan_dist.sweep.driver import adopt, recover
-from collagan_dist.sweep.record import Trial
+from collagan_dist.sweep.trial import (
+    Trial,
+    latest_logged_step,
+    latest_saved_step,
+    read_trials,
+    retryable,
+    trial_dir,
+    write_trial,
+)
 
 TRIAL = Trial(
     0,
@@ -29,8 +36,8 @@ TRIAL = Trial(
 
 def evaluated(out: Path, trial: Trial, saved: int, *steps: int) -> Path:
     """Its folder, with evaluations of steps and checkpoints up to one of them."""
-    record.write(out, trial)
-    place = record.folder(out, trial)
+    write_trial(out, trial)
+    place = trial_dir(out, trial)
     (place / "checkpoints" / f"step-{saved:08d}").mkdir(parents=True)
     rows = [{"kind": "eval", "step": step, "psnr": step / 2, "dice": {"face": 0.9, "mean": 0.5}} for step in steps]
     (place / "metrics.jsonl").write_text(
@@ -40,25 +47,25 @@ def evaluated(out: Path, trial: Trial, saved: int, *steps: int) -> Path:
 
 
 def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record.write(tmp_path, TRIAL)
-    assert record.read(tmp_path) == [TRIAL]
-    assert record.retried(TRIAL).failure is None  # what the cluster did is tried again, its own errors are not
-    assert record.retried(replace(TRIAL, failure=(6, "NaN"))).failure == (6, "NaN")
+    write_trial(tmp_path, TRIAL)
+    assert read_trials(tmp_path) == [TRIAL]
+    assert retryable(TRIAL).failure is None  # what the cluster did is tried again, its own errors are not
+    assert retryable(replace(TRIAL, failure=(6, "NaN"))).failure == (6, "NaN")
 
 
 def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
     """Without, the step would be trained again, and evaluated again. A line cut short is none."""
     evaluated(tmp_path, TRIAL, 2, 1, 2, 3)
-    (trial,) = record.read(tmp_path)
+    (trial,) = read_trials(tmp_path)
     assert trial.results == {4: {"psnr": 0.5, "dice": 0.5}, 8: {"psnr": 1.0, "dice": 0.5}}
     assert trial.reached == 8 and trial.has(7) and trial.at(8) == trial.at(5) and not trial.has(9)
 
 
 def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
     """Lines of other kinds, one that was cut by a crash and written on, metrics without a number; of two of a step the later one."""
-    record.write(tmp_path, TRIAL)
-    place = record.folder(tmp_path, TRIAL)
-    assert record.read(tmp_path)[0].results == {} and record.saved_steps(place) == record.last_step(place) == 0
+    write_trial(tmp_path, TRIAL)
+    place = trial_dir(tmp_path, TRIAL)
+    assert read_trials(tmp_path)[0].results == {} and latest_saved_step(place) == latest_logged_step(place) == 0
     (place / "checkpoints/step-00000009").mkdir(parents=True)
     (place / "checkpoints/.step-00000012.partial").mkdir()
     (place / "checkpoints/step-00000013.kept").mkdir()  # by somebody
@@ -69,16 +76,16 @@ def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
         '{"kind": "eval", "step": 2, "psnr": 3.0}', '{"kind": "train", "step": 8}',
     ]  # fmt: skip
     (place / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-    (trial,) = record.read(tmp_path)
+    (trial,) = read_trials(tmp_path)
     assert trial.results == {8: {"psnr": 3.0}, 16: {"ssim": 0.5, "landmark_error": 2.0}}
-    assert record.saved_steps(place) == 9 and record.last_step(place) == 8
+    assert latest_saved_step(place) == 9 and latest_logged_step(place) == 8
 
 
 def test_the_last_step_is_found_at_the_end_of_a_long_file(tmp_path: Path) -> None:
     """Read from its end, where the first line is cut."""
     rows = [json.dumps({"kind": "train", "step": step, "text": "x" * 900}) for step in range(1, 200)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + '\n{"kind": "train", "st')
-    assert record.last_step(tmp_path) == 199
+    assert latest_logged_step(tmp_path) == 199
 
 
 def test_trials_are_read_by_number(tmp_path: Path) -> None:
@@ -88,8 +95,8 @@ def test_trials_are_read_by_number(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         (place / "trial.json").write_text(json.dumps(asdict(replace(TRIAL, number=number))))
     (tmp_path / "trials/t1001").mkdir()
-    assert [trial.number for trial in record.read(tmp_path)] == list(range(1001))
-    assert record.read(tmp_path / "nowhere") == []
+    assert [trial.number for trial in read_trials(tmp_path)] == list(range(1001))
+    assert read_trials(tmp_path / "nowhere") == []
 
 
 DAMAGED = {
@@ -104,28 +111,28 @@ DAMAGED = {
 
 @pytest.mark.parametrize("text", DAMAGED, ids=list(DAMAGED.values()))
 def test_a_damaged_trial_is_named(text: str, tmp_path: Path) -> None:
-    record.write(tmp_path, TRIAL)
+    write_trial(tmp_path, TRIAL)
     (tmp_path / "trials/t000/trial.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"trials/t000/trial\.json: is no trial of a sweep .* give another --out"):
-        record.read(tmp_path)
+        read_trials(tmp_path)
 
 
 @pytest.mark.parametrize(("code", "again"), [(1, False), (2, False), (3, True), (4, True), (5, True), (6, False)])
 def test_what_somebody_may_have_mended_is_tried_again(code: int, again: bool) -> None:
     """Data, cluster, disk; not a configuration, our own mistakes or NaN. Nothing else of the trial changes."""
     failed = replace(TRIAL, failure=(code, "why"))
-    assert record.retried(failed) == replace(failed, failure=None if again else (code, "why"))
-    assert record.retried(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
+    assert retryable(failed) == replace(failed, failure=None if again else (code, "why"))
+    assert retryable(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
 
 
 def test_what_is_none_of_ours_is_named(tmp_path: Path) -> None:
-    record.write(tmp_path, TRIAL)
-    record.write(tmp_path, replace(TRIAL, number=2))
+    write_trial(tmp_path, TRIAL)
+    write_trial(tmp_path, replace(TRIAL, number=2))
     with pytest.raises(DataError, match="trials are missing"):
-        record.read(tmp_path)
+        read_trials(tmp_path)
     (tmp_path / "trials/t002/trial.json").write_text('{"number": 2}')
     with pytest.raises(DataError, match=r"t002/trial\.json: is no trial of a sweep .* give another --out"):
-        record.read(tmp_path)
+        read_trials(tmp_path)
 
 
 def test_another_runs_checkpoint_takes_the_place_of_ones_own(tmp_path: Path) -> None:

@@ -69,18 +69,18 @@ _KINDS = {
 }  # fmt: skip
 
 
-def folder(out: Path, trial: Trial) -> Path:
+def trial_dir(out: Path, trial: Trial) -> Path:
     return out / "trials" / trial.name
 
 
-def write(out: Path, trial: Trial) -> None:
-    place = folder(out, trial)
+def write_trial(out: Path, trial: Trial) -> None:
+    place = trial_dir(out, trial)
     place.mkdir(parents=True, exist_ok=True)
     saved = asdict(trial)
     files.write_json(place / "trial.json", {name: saved[name] for name in _SAVED})
 
 
-def read(out: Path) -> list[Trial]:
+def read_trials(out: Path) -> list[Trial]:
     """The trials of a sweep, by number. Raises DataError for a file that is none of ours."""
     found = []
     for path in sorted((out / "trials").glob("t*/trial.json")):
@@ -90,7 +90,7 @@ def read(out: Path) -> list[Trial]:
                 raise ValueError(f"it is of {trial.name}")
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"{path}: is no trial of a sweep ({error!r}); restore it, or give another --out") from None
-        found.append(refreshed(out, trial))
+        found.append(with_results(out, trial))
     found.sort(key=lambda trial: trial.number)
     if [trial.number for trial in found] != list(range(len(found))):
         raise DataError(
@@ -109,31 +109,31 @@ def _trial(saved: dict[str, Any]) -> Trial:
     return Trial(**{**{name: saved[name] for name in _SAVED}, "lineage": tuple(saved["lineage"]), "failure": failure})
 
 
-def refreshed(out: Path, trial: Trial, saved: int = 0) -> Trial:
+def with_results(out: Path, trial: Trial, saved: int = 0) -> Trial:
     """The trial with what its run folder says now; of a checkpoint of step `saved` it is known that it is there."""
-    place = folder(out, trial)
-    saved = max(saved, saved_steps(place))
+    place = trial_dir(out, trial)
+    saved = max(saved, latest_saved_step(place))
     return replace(trial, saved=saved, results=_results(place, trial.batch, saved))
 
 
-def saved_steps(run: Path) -> int:
+def latest_saved_step(run: Path) -> int:
     """The step of the newest checkpoint, 0 without any."""
     return max(
         (int(path.name[5:]) for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()), default=0
     )
 
 
-def samples(out: Path, trials: Iterable[Trial]) -> int:
+def samples_trained(out: Path, trials: Iterable[Trial]) -> int:
     """Trained and saved, over all trials."""
-    return sum(steps_saved(out, trial) * trial.batch for trial in trials)
+    return sum(saved_step(out, trial) * trial.batch for trial in trials)
 
 
-def steps_saved(out: Path, trial: Trial) -> int:
+def saved_step(out: Path, trial: Trial) -> int:
     """The step of a trial's newest checkpoint. Only where it runs can that have changed: a folder of thousands is not looked through."""
-    return saved_steps(folder(out, trial)) if trial.running else trial.saved
+    return latest_saved_step(trial_dir(out, trial)) if trial.running else trial.saved
 
 
-def last_step(run: Path) -> int:
+def latest_logged_step(run: Path) -> int:
     """The step of the newest train line, for people to look at."""
     try:
         with (run / "metrics.jsonl").open("rb") as file:
@@ -145,7 +145,7 @@ def last_step(run: Path) -> int:
     return max(steps, default=0)
 
 
-def retried(trial: Trial) -> Trial:
+def retryable(trial: Trial) -> Trial:
     """A trial as a new start of the sweep sees it: what somebody may have mended since (data, cluster, disk) is tried again."""
     return replace(trial, failure=None) if trial.failure and trial.failure[0] in _MENDED else trial
 

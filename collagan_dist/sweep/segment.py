@@ -1,4 +1,4 @@
-"""A leg of a trial, where Ray has placed it: `train()` on one rank in this process, or on several, each an actor of its own.
+"""A segment of a trial, where Ray has placed it: `train()` on one rank in this process, or on several, each an actor of its own.
 
 All ranks lie in the one placement group that Tune reserved for the trial: they are placed together or not at all, and Tune knows
 all that a trial takes. (Ray Train inside a Tune trial reserves its workers a second time, out of Tune's sight, and takes ten times as
@@ -25,13 +25,13 @@ from collagan_dist.log import log_to_stderr
 
 _LOOK = 1.0  # seconds between looks at the mark that asks to stop
 _OTHERS = 30.0  # seconds for the other ranks to end after rank 0's error, for their words
-SPOILT = "its process met an error in another trial"
-_spoilt = False  # whether this process has met an error that may have left something behind
+WORKER_TAINTED = "its process met an error in another trial"
+_worker_tainted = False  # whether this process has met an error that may have left something behind
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a leg is to do; plain data, since it travels. `until` is in steps, `stop` the file that asks to save and end."""
+class SegmentSpec:
+    """What a segment is to do; plain data, since it travels. `until` is in steps, `stop` the file that asks to save and end."""
 
     name: str
     run: str
@@ -43,7 +43,7 @@ class Work:
     stop: str
 
 
-class Asked(StopRequest):
+class StopFile(StopRequest):
     """True once the sweep's driver has left its mark: the one word that reaches every node without a round."""
 
     def __init__(self, mark: Path) -> None:
@@ -58,16 +58,16 @@ class Asked(StopRequest):
         return self._asked
 
 
-def leg(config: dict[str, Any]) -> None:
+def segment(config: dict[str, Any]) -> None:
     """The function that Tune runs. It raises what another try elsewhere may mend, and reports all else."""
     from ray import tune
 
-    if _spoilt:
-        raise ClusterError(SPOILT)
-    tune.report(perform(Work(**config["work"])))
+    if _worker_tainted:
+        raise ClusterError(WORKER_TAINTED)
+    tune.report(perform(SegmentSpec(**config["work"])))
 
 
-def perform(work: Work) -> dict[str, Any]:
+def perform(work: SegmentSpec) -> dict[str, Any]:
     """Train on all ranks; {"steps"}, {"interrupted"} or {"failed": [exit code, reason]}. Raises ClusterError."""
     try:
         return {"steps": _alone(work) if work.workers == 1 else _together(work)}
@@ -85,10 +85,10 @@ def perform(work: Work) -> dict[str, Any]:
         _let_go()
 
 
-def _unexpected(work: Work, error: Exception) -> dict[str, Any]:
+def _unexpected(work: SegmentSpec, error: Exception) -> dict[str, Any]:
     """The same again elsewhere, as a rule, but not what CUDA says of its device. This process is not trusted with another trial."""
-    global _spoilt
-    _spoilt = True
+    global _worker_tainted
+    _worker_tainted = True
     (Path(work.run) / "logs").mkdir(parents=True, exist_ok=True)
     with (Path(work.run) / "logs" / "train.txt").open("a") as log:
         traceback.print_exception(error, file=log)
@@ -105,7 +105,7 @@ def _let_go() -> None:
         torch.cuda.empty_cache()
 
 
-def train_rank(work: Work, variables: Mapping[str, str]) -> int:
+def train_rank(work: SegmentSpec, variables: Mapping[str, str]) -> int:
     """`train()` as the rank that the variables name; the number of steps done in all."""
     from collagan_dist.config.load import validate_config
     from collagan_dist.distributed.world import detect_world
@@ -116,12 +116,12 @@ def train_rank(work: Work, variables: Mapping[str, str]) -> int:
     config = validate_config(work.config, f"trial {work.name}")
     with _environment(variables), _log(Path(work.run), int(variables["RANK"])):
         return train(
-            config, Path(work.run), detect_world(), Asked(Path(work.stop)), "the same `collagan sweep`", work.allow_change,
+            config, Path(work.run), detect_world(), StopFile(Path(work.stop)), "the same `collagan sweep`", work.allow_change,
             until=work.until,
         )  # fmt: skip
 
 
-def _alone(work: Work) -> int:
+def _alone(work: SegmentSpec) -> int:
     return train_rank(work, _variables(work, rank=0, size=1, local_rank=0, local_size=1, node=0))
 
 
@@ -133,11 +133,11 @@ class Rank:
 
         return ray.get_runtime_context().get_node_id()
 
-    def train(self, work: Work, variables: dict[str, str]) -> int:
+    def train(self, work: SegmentSpec, variables: dict[str, str]) -> int:
         return train_rank(work, variables)
 
 
-def _together(work: Work) -> int:
+def _together(work: SegmentSpec) -> int:
     """Rank 0 here, the others in the other bundles of the placement group, numbered node by node."""
     import ray
     from ray.util import get_current_placement_group, get_node_ip_address
@@ -170,7 +170,7 @@ def _together(work: Work) -> int:
             ray.kill(actor)
 
 
-def _first_rank(work: Work, variables: dict[str, str], running: list[Any]) -> int:
+def _first_rank(work: SegmentSpec, variables: dict[str, str], running: list[Any]) -> int:
     """Train as rank 0; of several errors, the one that is not about the others."""
     import ray
 
@@ -241,7 +241,7 @@ def _worlds(here: str, places: list[str]) -> list[tuple[int, int, int, int, int]
     return [worlds[0], *(worlds[ranks[index]] for index in range(len(places)))]
 
 
-def _variables(work: Work, rank: int, size: int, local_rank: int, local_size: int, node: int) -> dict[str, str]:
+def _variables(work: SegmentSpec, rank: int, size: int, local_rank: int, local_size: int, node: int) -> dict[str, str]:
     """What distributed/world.py reads of a Ray trial."""
     return {
         "COLLAGAN_RAY_TRIAL": work.name, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(local_rank),
@@ -257,7 +257,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The variables, as long as the leg lasts: Tune may use this process for another trial afterwards."""
+    """The variables, as long as the segment lasts: Tune may use this process for another trial afterwards."""
     former = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
