@@ -10,7 +10,7 @@ class CollaganError(Exception):
 
     exit_code = 1
     # Every rank raises the same one: it is enough that rank 0 says it.
-    shared = False
+    raised_on_all_ranks = False
 
 
 class ConfigError(CollaganError):
@@ -47,10 +47,10 @@ class Interrupted(CollaganError):
     """Asked to stop: everything is saved, the same command continues."""
 
     exit_code = 75
-    shared = True
+    raised_on_all_ranks = True
 
 
-def of_all_ranks(error: E) -> E:
+def on_all_ranks(error: E) -> E:
     """The error, raised by every rank alike: rank 0 alone says it."""
-    error.shared = True
+    error.raised_on_all_ranks = True
     return error

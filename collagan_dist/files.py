@@ -21,22 +21,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _AT_WORK = 20.0  # seconds: what a killed command began needs a moment to save
 
 
-class NoSpace(DataError):
+class DiskFull(DataError):
     """A disk or a quota is full; `written` bytes of the file had been written."""
 
     def __init__(self, text: str, written: int) -> None:
         super().__init__(text, written)
-        self.written = written
+        self.bytes_written = written
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears as `path` when the block ends well, and not at all when it does not.
 
-    Raises NoSpace when the disk is full.
+    Raises DiskFull when the disk is full.
     """
     partial = path.with_name(
         f".{path.name}.{secrets.token_hex(4)}.partial"
@@ -47,23 +47,23 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        sync_folder(path.parent)
+        fsync_folder(path.parent)
     except BaseException as error:
-        problem = _no_space(path, partial) if isinstance(error, OSError) and error.errno in _FULL else None
+        problem = _disk_full(path, partial) if isinstance(error, OSError) and error.errno in _FULL else None
         partial.unlink(missing_ok=True)
         if problem is not None:
             raise problem from None
         raise
 
 
-def _no_space(path: Path, partial: Path) -> NoSpace:
+def _disk_full(path: Path, partial: Path) -> DiskFull:
     written = partial.stat().st_size if partial.exists() else 0
     free = shutil.disk_usage(path.parent).free
-    return NoSpace(f"{path}: no space left after {written} bytes of it, {free} are free there; make room", written)
+    return DiskFull(f"{path}: no space left after {written} bytes of it, {free} are free there; make room", written)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -75,7 +75,7 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -99,7 +99,7 @@ def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 @contextmanager
-def at_work(out: Path, command: str) -> Iterator[int]:
+def command_lock(out: Path, command: str) -> Iterator[int]:
     """The folder of a command to oneself; the number of the locked file, which children may hold too. Raises ConfigError.
 
     The lock ends with its processes, however they end.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 
-from collagan_dist.types import full
+from collagan_dist.types import as_float32
 
 # What G minimises of log D(x, G(x, z)). Non-saturating (Goodfellow 2014, pix2pix); the min-max game of eq. 1 read as
 # log(1 - D); eq. 1 as printed, 1 - log D, which is the first plus a constant.
@@ -24,7 +24,7 @@ GENERATOR_TERMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 def generator_term(logits: torch.Tensor, form: str) -> torch.Tensor:
     """G's adversarial term of one task, before λ_adv."""
-    return GENERATOR_TERMS[form](full(logits)).mean()
+    return GENERATOR_TERMS[form](as_float32(logits)).mean()
 
 
 def discriminator_term(real_logits: torch.Tensor, fake_logits: torch.Tensor, fake_weight: float = 1.0) -> torch.Tensor:
@@ -32,8 +32,8 @@ def discriminator_term(real_logits: torch.Tensor, fake_logits: torch.Tensor, fak
 
     w is 1 as in pix2pix, or λ_adv as eq. 1 has it. Its printed 1 - log D would leave D's loss without a bound.
     """
-    fake = F.logsigmoid(-full(fake_logits)).mean()
-    return (-F.logsigmoid(full(real_logits)).mean() - fake_weight * fake) / 2
+    fake = F.logsigmoid(-as_float32(fake_logits)).mean()
+    return (-F.logsigmoid(as_float32(real_logits)).mean() - fake_weight * fake) / 2
 
 
 def accuracy(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mix64(x: np.ndarray) -> np.ndarray:
+def splitmix64(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finalizer: uint64 to uint64, element by element."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -41,14 +41,14 @@ def key64(*parts: int | str | np.ndarray) -> np.ndarray:
         for part in parts:
             value = name_id(part) if isinstance(part, str) else part
             word = np.asarray(value).astype(np.int64).astype(np.uint64)
-            state = mix64(state + _GAMMA + word * np.uint64(0xD1342543DE82EF95))
+            state = splitmix64(state + _GAMMA + word * np.uint64(0xD1342543DE82EF95))
     return np.asarray(state)
 
 
 def uniforms(key: np.ndarray, count: int) -> np.ndarray:
     """`count` float64 numbers in [0, 1) behind each key: shape key.shape + (count,)."""
     with np.errstate(over="ignore"):
-        words = mix64(key[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+        words = splitmix64(key[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -59,11 +59,11 @@ LABEL_SQUARE: Final = 1.62
 LABEL_CHIN: Final = 0.57
 
 
-KEY_LIMIT: Final = 92  # bytes of a sample's name: `KEY.seg.png` must fit the 100 of a USTAR name
+MAX_KEY_BYTES: Final = 92  # bytes of a sample's name: `KEY.seg.png` must fit the 100 of a USTAR name
 
 
 @dataclass(frozen=True)
-class Archived:
+class ArchiveMember:
     """A file inside a zip or tar archive, which is never unpacked (data/readers/archives.py)."""
 
     archive: str
@@ -73,7 +73,7 @@ class Archived:
         return f"{self.archive}/{self.name}"
 
 
-File = str | Archived
+File = str | ArchiveMember
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Batch:
         return [replace(self, **{n: v[i * size : (i + 1) * size] for n, v in fields.items()}) for i in range(parts)]
 
 
-def full(x: torch.Tensor) -> torch.Tensor:
+def as_float32(x: torch.Tensor) -> torch.Tensor:
     """In float32; float64 stays: outputs, logits and losses are never narrower."""
     import torch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collagan_dist.inference.label_check import Agreement
-    from collagan_dist.inference.labelling import Labelled, Photographs
+    from collagan_dist.inference.labelling import LabelResult, PhotoSet
 
 HELP = "label maps for photographs in CelebA's layout, by a parsing network; the same command continues"
 EXAMPLE = """collagan label /data/CelebA --model runs/parser
@@ -47,17 +47,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.commands.progress import progress
-    from collagan_dist.inference.label_check import check
-    from collagan_dist.inference.labelling import label, photographs
+    from collagan_dist.inference.label_check import check_label_maps
+    from collagan_dist.inference.labelling import find_photographs, write_label_maps
     from collagan_dist.inference.parsers import open_parser
 
-    photos = photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
+    photos = find_photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
     parser = open_parser(Path(args.model), Path(args.classes) if args.classes else None)
     with progress("comparing" if args.check else "labelling", "pictures") as advance:
         if args.check:
-            agreement = check(parser, photos, args.batch, advance)
+            agreement = check_label_maps(parser, photos, args.batch, advance)
         else:
-            done = label(parser, photos, args.batch, advance)
+            done = write_label_maps(parser, photos, args.batch, advance)
     if args.check:
         _show(agreement, photos)
     else:
@@ -70,25 +70,25 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _tell(done: Labelled, photos: Photographs, root: Path) -> None:
-    from collagan_dist.inference.labelling import UNLABELLED
+def _tell(done: LabelResult, photos: PhotoSet, root: Path) -> None:
+    from collagan_dist.inference.labelling import UNLABELLED_FILE
 
     for key, reason in done.unusable[:_NAMED]:
         print(f"no label map for {key}: {reason}")
     if done.unusable:
         print(
-            f"{len(done.unusable)} unusable pictures have no label map, see {photos.maps / UNLABELLED}; `collagan pack` leaves them out too"
+            f"{len(done.unusable)} unusable pictures have no label map, see {photos.maps / UNLABELLED_FILE}; `collagan pack` leaves them out too"
         )
-    kept = f" ({done.kept} were there)" if done.kept else ""
+    kept = f" ({done.existing} were there)" if done.existing else ""
     maps = photos.maps.resolve()
     labels = maps.relative_to(root.resolve()) if maps.is_relative_to(root.resolve()) else maps
     print(
-        f"{photos.maps}: {done.written + done.kept} label maps{kept}; "
+        f"{photos.maps}: {done.written + done.existing} label maps{kept}; "
         f"next: collagan pack shards/{photos.dataset}.yaml --root {quote(str(root))} --set labels={quote(str(labels))}"
     )
 
 
-def _show(agreement: Agreement, photos: Photographs) -> None:
+def _show(agreement: Agreement, photos: PhotoSet) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -115,5 +115,5 @@ def _show(agreement: Agreement, photos: Photographs) -> None:
         error = agreement.errors.get("mean")
         table.add_row("mean of face to lower_lip", f"{mean:.3f}", f"{error:.3f}" if error is not None else "", "", "")
     console().print(table)
-    if agreement.without or agreement.unusable:
-        print(f"{agreement.without} pictures without a map and {agreement.unusable} unusable ones were left out")
+    if agreement.without_map or agreement.unusable:
+        print(f"{agreement.without_map} pictures without a map and {agreement.unusable} unusable ones were left out")

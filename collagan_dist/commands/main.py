@@ -94,6 +94,6 @@ def report_error(command: str, error: CollaganError) -> int:
     from collagan_dist.distributed.world import detect_world
 
     world = detect_world()
-    if world.is_rank0 or not error.shared:
+    if world.is_rank0 or not error.raised_on_all_ranks:
         logger.error(f"collagan {command}: {error}")
     return 0 if error.exit_code == 75 and world.launcher != "alone" else error.exit_code

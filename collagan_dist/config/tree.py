@@ -16,7 +16,7 @@ from collagan_dist.types import FACE_SQUARE, POSITIONS, HoleKind, TestHole
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 
 
 # Where O1 to O6 lie at 128x128 where landmarks are unknown: (top, left, height, width). What data/loading/occlusion_boxes.py gives for
@@ -241,7 +241,7 @@ class Checkpoint(Section):
 
 
 # (top, left, height, width) in pixels of a 128x128 picture.
-Box = tuple[Whole, Whole, Count, Count]
+Box = tuple[NonNegative, NonNegative, Count, Count]
 
 
 class Search(Section):

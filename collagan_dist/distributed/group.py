@@ -202,7 +202,7 @@ class Group:
         if own is not None:
             raise own
         if failure is not None:
-            failure.shared = True
+            failure.raised_on_all_ranks = True
             raise failure
         return value  # type: ignore[return-value]
 

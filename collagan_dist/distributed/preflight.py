@@ -16,7 +16,7 @@ from collagan_dist.config.load import config_to_dict
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed import versions
 from collagan_dist.distributed.group import Group
-from collagan_dist.errors import ClusterError, of_all_ranks
+from collagan_dist.errors import ClusterError, on_all_ranks
 
 # Keys that say how one node works, not what is done: nodes may differ in them.
 NODE_LOCAL_KEYS = ("data.shards", "data.cache", "data.threads", "runtime.threads")
@@ -55,7 +55,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
         columns = [facts | keys for facts, keys in zip(columns, trees, strict=True)]
         rows += sorted({key for one in trees for key in {**trees[0], **one} if one.get(key) != trees[0].get(key)})
     if differing - {*_MAY_DIFFER}:
-        raise of_all_ranks(  # all see the same table
+        raise on_all_ranks(  # all see the same table
             ClusterError(
                 f"the ranks of this run do not agree, so nothing was started:\n{_table(everybody, columns, rows)}\n{_mend(differing)}"
             )

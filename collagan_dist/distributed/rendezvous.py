@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from collagan_dist.distributed import addresses
 from collagan_dist.distributed.world import launcher_hosts_store, rendezvous_address, start_id
-from collagan_dist.errors import ClusterError, of_all_ranks
+from collagan_dist.errors import ClusterError, on_all_ranks
 from collagan_dist.types import World
 
 HELP = "`collagan doctor --net`, started the same way, looks at the network"
@@ -154,7 +154,7 @@ def _join(store: dist.Store, world: World, own: dict[str, Any], end: float, plac
         raise ClusterError(f"{_who(world)}: rank 0 at {place} fell silent while ranks were gathering. {HELP}")
     facts = json.loads(word)
     if "error" in facts:
-        raise of_all_ranks(ClusterError(facts["error"]))
+        raise on_all_ranks(ClusterError(facts["error"]))
     return Rendezvous(dist.PrefixStore(name, store), facts["hosts"], facts["master"])
 
 
@@ -180,7 +180,7 @@ def _abort(store: dist.Store, name: str, text: str) -> None:
     """Tell everybody who came why nothing begins, and raise it."""
     store.set(f"{name}/word", json.dumps({"error": text}))
     time.sleep(_LINGER)
-    raise of_all_ranks(ClusterError(text))
+    raise on_all_ranks(ClusterError(text))
 
 
 def _wait(store: dist.Store, key: str, end: float) -> str | None:

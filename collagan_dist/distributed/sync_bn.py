@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from collagan_dist.distributed.group import Group
-from collagan_dist.types import full
+from collagan_dist.types import as_float32
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
@@ -26,7 +26,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         if not self.training or torch.is_inference_mode_enabled():  # ranks evaluate unequal batches, each at its pace
             return super().forward(x_BCHW)
-        x = full(x_BCHW)
+        x = as_float32(x_BCHW)
         var_C, mean_C = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         with self.group.collective("batch normalization"):
             all_W2C = _gather(torch.stack([mean_C, var_C]))

@@ -20,7 +20,7 @@ from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.evaluate import BLENDS, check_blends
-from collagan_dist.inference.grids import draw_grid, png
+from collagan_dist.inference.grids import draw_grid, encode_png
 from collagan_dist.models.predictor import TaskTensors
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.run_folder import read_config
@@ -31,7 +31,7 @@ from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.types import Batch, World
 
-OVERLAY = 0.45  # opacity of label colours over the completed picture
+OVERLAY_OPACITY = 0.45  # opacity of label colours over the completed picture
 
 
 def complete(
@@ -131,19 +131,19 @@ def _write(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bo
     for content in _results(done, outputs, points):
         files.write_bytes(out / f"{name}.{content[0]}", content[1])
     if "segmentation" in outputs:
-        overlay = overlay * (1 - OVERLAY) + colour(read_labels(outputs["segmentation"])) * OVERLAY
+        overlay = overlay * (1 - OVERLAY_OPACITY) + colour(read_labels(outputs["segmentation"])) * OVERLAY_OPACITY
     if points is not None:
         overlay = draw_points(overlay, torch.from_numpy(points).to(done.device))
     sheet = out / f"{name}.sheet.png"
-    files.write_bytes(sheet, png(draw_grid({"masked": batch.input_B3HW, "completed": done, "overlay": overlay})))
+    files.write_bytes(sheet, encode_png(draw_grid({"masked": batch.input_B3HW, "completed": done, "overlay": overlay})))
     return sheet
 
 
 def _results(done: torch.Tensor, outputs: TaskTensors, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
     """(ending, content) of the files of one picture."""
     if "inpainting" in outputs:
-        yield "completed.png", png(to_bytes(done)[0])
+        yield "completed.png", encode_png(to_bytes(done)[0])
     if "segmentation" in outputs:
-        yield "labels.png", png(read_labels(outputs["segmentation"])[0].cpu().numpy())
+        yield "labels.png", encode_png(read_labels(outputs["segmentation"])[0].cpu().numpy())
     if points is not None:
         yield "landmarks.json", (str(points[0].round(2).tolist()) + "\n").encode()

@@ -71,7 +71,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         partial.replace(out)
-        files.sync_folder(out.parent)
+        files.fsync_folder(out.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

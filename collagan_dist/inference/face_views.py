@@ -24,13 +24,13 @@ from collagan_dist.types import MARGIN, Sample
 
 Views = Literal["both", "face", "margin"]
 # Factors of the face square, in the order in which answers are laid over each other.
-FACTORS: dict[Views, tuple[float, ...]] = {"both": (MARGIN, 1.0), "face": (1.0,), "margin": (MARGIN,)}
+VIEW_SCALES: dict[Views, tuple[float, ...]] = {"both": (MARGIN, 1.0), "face": (1.0,), "margin": (MARGIN,)}
 
 Window = tuple[int, int, int]  # left, top, side, in whole pixels of the photograph
 
 
 @dataclass(frozen=True)
-class Face:
+class FaceViews:
     """One face ready for the network: (V, H, W, 3) uint8 views, and the photograph's (height, width) and windows."""
 
     views_VHW3: np.ndarray
@@ -38,13 +38,13 @@ class Face:
     windows: tuple[Window, ...]
 
 
-def look(sample: Sample, views: Views, size: tuple[int, int]) -> Face:
+def crop_views(sample: Sample, views: Views, size: tuple[int, int]) -> FaceViews:
     """The views of a sample's face, resized to `size` (height, width). Raises Unusable."""
     if sample.landmarks is None:
         raise DataError(f"{sample.path}: has no landmarks, which say where the face is")
     pixels = read_picture(sample.path).pixels_HW3
-    windows = tuple(whole_pixels(face_square(sample.landmarks).scaled(f)) for f in FACTORS[views])
-    return Face(np.stack([_view(pixels, w, size) for w in windows]), pixels.shape[:2], windows)
+    windows = tuple(whole_pixels(face_square(sample.landmarks).scaled(f)) for f in VIEW_SCALES[views])
+    return FaceViews(np.stack([_view(pixels, w, size) for w in windows]), pixels.shape[:2], windows)
 
 
 def _view(pixels_HW3: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
@@ -56,7 +56,7 @@ def _view(pixels_HW3: np.ndarray, window: Window, size: tuple[int, int]) -> np.n
     return cv2.resize(square, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-def paint(scores_VChw: np.ndarray, shape: tuple[int, int], windows: Sequence[Window]) -> np.ndarray:
+def compose_labels(scores_VChw: np.ndarray, shape: tuple[int, int], windows: Sequence[Window]) -> np.ndarray:
     """(height, width) uint8 label map of a photograph: in each window the largest score at each of its pixels, else 0.
 
     Scores, not labels, are resized, so that borders between classes are smooth. What lies outside the picture is dropped.

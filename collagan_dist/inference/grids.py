@@ -18,7 +18,7 @@ from collagan_dist.types import Batch
 _GAP = 2  # pixels between pictures
 
 
-def columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, torch.Tensor]:
+def grid_columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, torch.Tensor]:
     """Titles and (B, 3, H, W) pictures of a grid, from left to right: input, tasks as predicted, tasks as they should be."""
     result = {"input": batch.input_B3HW}
     truths = {}
@@ -40,7 +40,7 @@ def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
     return np.concatenate(list(rows), axis=0)
 
 
-def png(image_HW3: np.ndarray) -> bytes:
+def encode_png(image_HW3: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image_HW3).save(buffer, "PNG")
     return buffer.getvalue()
@@ -50,6 +50,6 @@ def write_grid(path: Path, setup: Setup, predictor: Predictor, batch: Batch, ble
     """A grid of the batch as PNG file `path`; the titles of its columns. `blend` is what becomes of the outputs before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     outputs = predictor(batch)
-    pictures = columns(setup, blend(outputs, batch) if blend else outputs, batch)
-    files.write_bytes(path, png(draw_grid(pictures)))
+    pictures = grid_columns(setup, blend(outputs, batch) if blend else outputs, batch)
+    files.write_bytes(path, encode_png(draw_grid(pictures)))
     return list(pictures)

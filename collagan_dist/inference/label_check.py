@@ -10,8 +10,8 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.readers.label_maps import read_labels
 from collagan_dist.data.readers.picture import Unusable
 from collagan_dist.errors import DataError
-from collagan_dist.inference.labelling import Photographs, Progress, each_map
-from collagan_dist.inference.parsers import Parser
+from collagan_dist.inference.labelling import PhotoSet, Progress, predict_label_maps
+from collagan_dist.inference.parsers import ParsingNetwork
 from collagan_dist.tasks.segmentation import Segmentation, dice
 from collagan_dist.types import CLASSES, SCORED_CLASSES, Sample
 
@@ -22,7 +22,7 @@ class Agreement:
     scored classes. `true` and `found` are shares of all pixels."""
 
     pictures: int
-    without: int
+    without_map: int
     unusable: int
     dice: dict[str, float]
     errors: dict[str, float]
@@ -30,7 +30,9 @@ class Agreement:
     found: dict[str, float]
 
 
-def check(parser: Parser, photos: Photographs, batch: int, progress: Progress = lambda done, total: None) -> Agreement:
+def check_label_maps(
+    parser: ParsingNetwork, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
+) -> Agreement:
     """Compare whole pictures; what the network does not see is background. Writes nothing.
 
     Raises DataError when there is no map to compare with.
@@ -44,10 +46,10 @@ def check(parser: Parser, photos: Photographs, batch: int, progress: Progress = 
         )
 
     def compare(sample: Sample, labels: np.ndarray) -> np.ndarray:
-        return counts(labels, read_labels(str(photos.path(sample)), labels.shape))
+        return pixel_counts(labels, read_labels(str(photos.path(sample)), labels.shape))
 
     rows, unusable = [], 0
-    for _, result in each_map(parser, wanted, batch, compare):
+    for _, result in predict_label_maps(parser, wanted, batch, compare):
         if isinstance(result, Unusable):
             unusable += 1
         else:
@@ -58,7 +60,7 @@ def check(parser: Parser, photos: Photographs, batch: int, progress: Progress = 
     return _agreement(np.stack(rows), without, unusable)
 
 
-def counts(found_HW: np.ndarray, true_HW: np.ndarray) -> np.ndarray:
+def pixel_counts(found_HW: np.ndarray, true_HW: np.ndarray) -> np.ndarray:
     """(C, 3) pixels of each class: in both, found, true."""
     parts = (true_HW[found_HW == true_HW], found_HW.ravel(), true_HW.ravel())
     return np.stack([np.bincount(part, minlength=len(CLASSES)) for part in parts], axis=-1).astype(np.float64)
@@ -72,7 +74,7 @@ def _agreement(counts_BC3: np.ndarray, without: int, unusable: int) -> Agreement
     shares = total / total[:, 2].sum()
     return Agreement(
         pictures=len(counts_BC3),
-        without=without,
+        without_map=without,
         unusable=unusable,
         dice=by_class | mean,
         errors=errors["dice"],

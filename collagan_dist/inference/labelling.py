@@ -25,12 +25,12 @@ from collagan_dist.data.readers.picture import Unusable, encode_labels
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.inference.face_views import Face, look, paint
-from collagan_dist.inference.parsers import Parser
+from collagan_dist.inference.face_views import FaceViews, compose_labels, crop_views
+from collagan_dist.inference.parsers import ParsingNetwork
 from collagan_dist.types import Sample, World
 
-FOLDERS = {"celeba": IN_THE_WILD, "celeba_aligned": ALIGNED}
-NOTE, UNLABELLED = ".label.json", "unlabelled.jsonl"
+PHOTO_FOLDERS = {"celeba": IN_THE_WILD, "celeba_aligned": ALIGNED}
+ORIGIN_FILE, UNLABELLED_FILE = ".label.json", "unlabelled.jsonl"
 _AHEAD = 2  # lots that are cut, or written, beside the network
 
 Progress = Callable[[int, int], None]
@@ -38,16 +38,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelResult:
     """What a run did: maps written, maps that were there, and (key, reason) of pictures without one."""
 
     written: int
-    kept: int
+    existing: int
     unusable: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Photographs:
+class PhotoSet:
     """The pictures of a data set, and the folder of their label maps."""
 
     dataset: str
@@ -58,19 +58,23 @@ class Photographs:
         return self.maps / f"{sample.key}.png"
 
 
-def photographs(root: Path, dataset: str | None = None, out: Path | None = None) -> Photographs:
+def find_photographs(root: Path, dataset: str | None = None, out: Path | None = None) -> PhotoSet:
     """What lies in CelebA's layout below root: `dataset`, or the one that is there, in the wild first. Raises DataError."""
-    dataset = dataset or next((d for d, folder in FOLDERS.items() if open_tree(root / folder) is not None), "celeba")
+    dataset = dataset or next(
+        (d for d, folder in PHOTO_FOLDERS.items() if open_tree(root / folder) is not None), "celeba"
+    )
     # A recipe is what readers read; nothing is packed here.
     samples = READERS[dataset](Recipe.model_validate({"dataset": dataset, "root": str(root), "out": ""}))
     seen: dict[str, str] = {}
     for sample in samples:
         if seen.setdefault(sample.key, sample.source) != sample.source:
             raise DataError(f"{root}: {seen[sample.key]} and {sample.source} would share one label map; rename one")
-    return Photographs(dataset, tuple(samples), out or root / "Label" / Path(FOLDERS[dataset]).name)
+    return PhotoSet(dataset, tuple(samples), out or root / "Label" / Path(PHOTO_FOLDERS[dataset]).name)
 
 
-def label(parser: Parser, photos: Photographs, batch: int, progress: Progress = lambda done, total: None) -> Labelled:
+def write_label_maps(
+    parser: ParsingNetwork, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
+) -> LabelResult:
     """Write the maps that are missing; the same call continues an interrupted one.
 
     Raises DataError when the folder holds maps of another origin, or when no picture could be labelled.
@@ -85,7 +89,7 @@ def label(parser: Parser, photos: Photographs, batch: int, progress: Progress = 
 
     written, unusable = 0, []
     progress(kept, len(wanted))
-    for sample, result in each_map(parser, wanted, batch, write):
+    for sample, result in predict_label_maps(parser, wanted, batch, write):
         if isinstance(result, Unusable):
             unusable.append((sample.key, str(result)))
         else:
@@ -95,19 +99,19 @@ def label(parser: Parser, photos: Photographs, batch: int, progress: Progress = 
     if not written + kept:
         key, reason = unusable[0]
         raise DataError(f"{photos.maps}: none of {len(unusable)} pictures could be labelled; {key}: {reason}")
-    return Labelled(written, kept, tuple(unusable))
+    return LabelResult(written, kept, tuple(unusable))
 
 
-def each_map(
-    parser: Parser, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
+def predict_label_maps(
+    parser: ParsingNetwork, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
 ) -> Iterator[tuple[Sample, T | Unusable]]:
     """`finish` of the label map of every wanted sample, in order; reading, cutting and finishing in threads."""
     lots = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
     todo = (lot for lot in lots if any(s is not None for s in lot))
     with ThreadPoolExecutor(devices.thread_count(World()), "label") as pool:
 
-        def cut(lot: Sequence[Sample | None]) -> list[tuple[Sample | None, Future[Face] | None]]:
-            return [(s, pool.submit(look, s, parser.views, parser.size) if s is not None else None) for s in lot]
+        def cut(lot: Sequence[Sample | None]) -> list[tuple[Sample | None, Future[FaceViews] | None]]:
+            return [(s, pool.submit(crop_views, s, parser.views, parser.size) if s is not None else None) for s in lot]
 
         cutting = deque(cut(lot) for lot in islice(todo, _AHEAD))
         finishing: deque[list[tuple[Sample, Future[T] | Unusable]]] = deque()
@@ -123,7 +127,7 @@ def each_map(
             raise
 
 
-def _result(future: Future[Face] | None) -> Face | Unusable | None:
+def _result(future: Future[FaceViews] | None) -> FaceViews | Unusable | None:
     try:
         return future.result() if future is not None else None
     except Unusable as error:
@@ -131,37 +135,37 @@ def _result(future: Future[Face] | None) -> Face | Unusable | None:
 
 
 def _parse(
-    parser: Parser,
-    faces: list[tuple[Sample | None, Face | Unusable | None]],
+    parser: ParsingNetwork,
+    faces: list[tuple[Sample | None, FaceViews | Unusable | None]],
     batch: int,
     pool: ThreadPoolExecutor,
     finish: Callable[[Sample, np.ndarray], T],
 ) -> list[tuple[Sample, Future[T] | Unusable]]:
     """One lot through the network, each face in its own slot of a batch of one shape."""
-    some = next((face for _, face in faces if isinstance(face, Face)), None)
+    some = next((face for _, face in faces if isinstance(face, FaceViews)), None)
     scores: np.ndarray | None = None
     if some is not None:
         pixels = np.zeros((batch, *some.views_VHW3.shape), np.uint8)
         for slot, (_, face) in enumerate(faces):
-            if isinstance(face, Face):
+            if isinstance(face, FaceViews):
                 pixels[slot] = face.views_VHW3
         flat = parser(pixels.reshape(-1, *pixels.shape[2:]))
         scores = flat.reshape(batch, -1, *flat.shape[1:])
 
-    def done(sample: Sample, face: Face, slot: int) -> T:
+    def done(sample: Sample, face: FaceViews, slot: int) -> T:
         assert scores is not None
-        return finish(sample, paint(scores[slot], face.shape, face.windows))
+        return finish(sample, compose_labels(scores[slot], face.shape, face.windows))
 
     return [
-        (sample, pool.submit(done, sample, face, slot) if isinstance(face, Face) else face)
+        (sample, pool.submit(done, sample, face, slot) if isinstance(face, FaceViews) else face)
         for slot, (sample, face) in enumerate(faces)
         if sample is not None and face is not None
     ]
 
 
-def _claim(photos: Photographs, parser: Parser) -> None:
+def _claim(photos: PhotoSet, parser: ParsingNetwork) -> None:
     """Make the folder this model's, or refuse one that holds other maps; sweep what a killed run left."""
-    maps, note = photos.maps, photos.maps / NOTE
+    maps, note = photos.maps, photos.maps / ORIGIN_FILE
     identity = parser.identity
     mine = {"sha256": identity.sha256, "settings": identity.settings, "dataset": photos.dataset}
     try:
@@ -189,9 +193,9 @@ def _claim(photos: Photographs, parser: Parser) -> None:
         files.write_json(note, {"model": identity.name, **mine, "version": __version__})
 
 
-def _name_unusable(photos: Photographs, unusable: list[tuple[str, str]]) -> None:
+def _name_unusable(photos: PhotoSet, unusable: list[tuple[str, str]]) -> None:
     """One line a picture without a map, as in pack's quarantine.jsonl."""
-    path = photos.maps / UNLABELLED
+    path = photos.maps / UNLABELLED_FILE
     if unusable:
         lines = [json.dumps({"key": key, "reason": reason}) for key, reason in unusable]
         files.write_text(path, "".join(f"{line}\n" for line in lines))

@@ -17,7 +17,7 @@ from collagan_dist.config.strict_yaml import Section, validate
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.face_views import Views
-from collagan_dist.inference.parsers import Identity, run_in
+from collagan_dist.inference.parsers import ParserIdentity, run_in_batches
 from collagan_dist.types import CLASS_FLIP, CLASSES, World
 
 Index = Annotated[int, Field(ge=0)]
@@ -27,7 +27,7 @@ Three = tuple[float, float, float]
 _NEVER = -1e30  # score of a class that the network does not know; finite, so that it can be resized
 
 
-class Input(Section):
+class InputSpec(Section):
     size: tuple[Side, Side] | None = None
     """[height, width] of the pictures; null takes it from the network, whose file then must fix it."""
     channels: Literal["rgb", "bgr"] = "rgb"
@@ -49,7 +49,7 @@ class Input(Section):
         return std
 
 
-class Output(Section):
+class OutputSpec(Section):
     name: str | Index = 0
     """Of the network's outputs, by name or number: scores (B, C, h, w), or indices (B, h, w)."""
     layout: Layout = "NCHW"
@@ -61,8 +61,8 @@ class ClassMap(Section):
     """Our class: the network's channels or indices that belong to it. What is not listed is background."""
     sides: Literal["picture", "subject"]
     """Whose left the network's left is: that of the picture (as ours), or that of the person shown."""
-    input: Input = Input()
-    output: Output = Output()
+    input: InputSpec = InputSpec()
+    output: OutputSpec = OutputSpec()
 
     @field_validator("classes")
     @classmethod
@@ -121,11 +121,11 @@ class OnnxParser:
         self._output = self._pick_output()
         self._table: np.ndarray | None = None
         map_hash = hashlib.sha256(content).hexdigest()
-        self.identity = Identity(str(model), files.sha256(model), {"views": self.views, "classes": map_hash})
+        self.identity = ParserIdentity(str(model), files.sha256(model), {"views": self.views, "classes": map_hash})
 
     def __call__(self, pixels_BHW3: np.ndarray) -> np.ndarray:
         network: Callable[[np.ndarray], np.ndarray] = self._run
-        return run_in(self._batch, pixels_BHW3, network) if self._batch else network(pixels_BHW3)
+        return run_in_batches(self._batch, pixels_BHW3, network) if self._batch else network(pixels_BHW3)
 
     def _run(self, pixels_BHW3: np.ndarray) -> np.ndarray:
         entry = self.map.input

@@ -25,7 +25,7 @@ from collagan_dist.types import World
 
 
 @dataclass(frozen=True)
-class Identity:
+class ParserIdentity:
     """What decides a label map besides the photograph: the same identity, the same maps."""
 
     name: str
@@ -33,10 +33,10 @@ class Identity:
     settings: dict[str, Any]
 
 
-class Parser(Protocol):
+class ParsingNetwork(Protocol):
     """A network that tells the parts of a face. `size` is (height, width) of the pictures it sees."""
 
-    identity: Identity
+    identity: ParserIdentity
     size: tuple[int, int]
     views: Views
 
@@ -44,12 +44,12 @@ class Parser(Protocol):
         """(B, 11, h, w) float32 scores of our classes for uint8 RGB pictures of `size`; left is left in the picture."""
 
 
-def open_parser(model: Path, classes: Path | None = None) -> Parser:
+def open_parser(model: Path, classes: Path | None = None) -> ParsingNetwork:
     """The parsing network of a run folder, an exported folder or an ONNX file. Raises ConfigError."""
     if model.is_dir():
         if classes is not None:
             raise ConfigError(f"--classes {classes}: is for ONNX files; {model} is a model of ours and needs none")
-        return OwnParser(model)
+        return RunParser(model)
     if not model.is_file():
         raise ConfigError(
             f"--model {model}: no such folder or file; give a run folder, an exported one or an ONNX file"
@@ -59,7 +59,7 @@ def open_parser(model: Path, classes: Path | None = None) -> Parser:
     return OnnxParser(model, classes or model.with_suffix(".yaml"))
 
 
-class OwnParser:
+class RunParser:
     """A generator of ours with the task segmentation, in float32: labels are made once and should repeat."""
 
     views: Views = "both"
@@ -77,7 +77,7 @@ class OwnParser:
         scored.put_into(generator)
         self._generator = self._engine.prepare_module(generator.eval())
         self.size: tuple[int, int] = (config.data.image_size, config.data.image_size)
-        self.identity = Identity(str(model), files.sha256(scored.file), {"views": self.views})
+        self.identity = ParserIdentity(str(model), files.sha256(scored.file), {"views": self.views})
 
     def __call__(self, pixels_BHW3: np.ndarray) -> np.ndarray:
         image = (
@@ -90,7 +90,7 @@ class OwnParser:
         return outputs["segmentation"].cpu().numpy()
 
 
-def run_in(batch: int, pixels_BHW3: np.ndarray, network: Any) -> np.ndarray:
+def run_in_batches(batch: int, pixels_BHW3: np.ndarray, network: Any) -> np.ndarray:
     """`network` over pictures in parts of exactly `batch`, the last one filled up with black."""
     parts: Sequence[np.ndarray] = [pixels_BHW3[i : i + batch] for i in range(0, len(pixels_BHW3), batch)]
     outputs = [network(np.pad(p, ((0, batch - len(p)), (0, 0), (0, 0), (0, 0))))[: len(p)] for p in parts]

@@ -24,7 +24,7 @@ from collagan_dist.types import POSITIONS, World
 _SHEET_ROWS = 12
 _SEARCHED_ROWS = 4  # of a model that searches at test, while the other ranks wait
 # Keys of `evaluate` that change numbers; a result says which it was made with.
-SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
+RESULT_SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
 
 
 def score(
@@ -46,12 +46,12 @@ def score(
     setup = build_setup(config, world, manifest)
     with setup.group:
         predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
-        about = {"settings": settings(config), "step": step, "manifest": manifest.hash}
+        about = {"settings": evaluation_settings(config), "step": step, "manifest": manifest.hash}
         results = []
         for hole in holes or (own,):
             for result in evaluate(setup, predictor, split, hole, config.evaluate.baselines, blends):
                 blend = result.metrics["blend"]
-                path = run / "evaluation" / f"{file_stem(config, split, hole, blend)}.json"
+                path = run / "evaluation" / f"{result_name(config, split, hole, blend)}.json"
                 metrics = finite(result.metrics) | about
                 headline = split == "test" and hole == own and blend == "none" and not (shards or sets)
                 setup.group.on_rank0(
@@ -61,13 +61,13 @@ def score(
         return results
 
 
-def settings(config: Config) -> dict[str, Any]:
+def evaluation_settings(config: Config) -> dict[str, Any]:
     """How a model is looked at: what of the configuration changes a result, without what is learned."""
     tree = config_to_dict(config)["evaluate"]
-    return {key: tree[key] for key in SETTINGS}
+    return {key: tree[key] for key in RESULT_SETTINGS}
 
 
-def file_stem(config: Config, split: str, hole: str, blend: str) -> str:
+def result_name(config: Config, split: str, hole: str, blend: str) -> str:
     """Name of a result: test-block, test-O1-blended, test-O1-fixed."""
     fixed = "-fixed" if hole in POSITIONS and config.evaluate.positions == "fixed" else ""
     return f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}"

@@ -17,7 +17,7 @@ from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, doubling_widths
 from collagan_dist.models.step import Step, Values
 from collagan_dist.tasks.base import Task
-from collagan_dist.types import Batch, full
+from collagan_dist.types import Batch, as_float32
 
 _INNERMOST = 4  # pixels that the bottleneck, and the discriminator's logit, see of the last layer
 
@@ -47,7 +47,7 @@ class ContextEncoder(nn.Module):
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """`keys_B2` is not looked at: there is no noise."""
-        return torch.tanh(full(self.decoder(self.encoder(input_B3HW))))
+        return torch.tanh(as_float32(self.decoder(self.encoder(input_B3HW))))
 
 
 class CEDiscriminator(nn.Module):

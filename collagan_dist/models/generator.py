@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from collagan_dist import rng
-from collagan_dist.types import full
+from collagan_dist.types import as_float32
 
 _MAX_FACTOR = 8  # widths 64-128-256-512-512-... of pix2pix's unet_128
 _NOISY_LAYERS = 3  # decoder layers with dropout, where z of eq. 1 enters
@@ -42,7 +42,7 @@ class Generator(nn.Module):
         """`keys_B2` are the samples' random keys: dropout is a function of them, not of a generator state."""
         output = self.output(self.features(input_B3HW, keys_B2))
         # In float32: bfloat16 rounds the tanh of sparse outputs to -1, where its gradient is 0.
-        return torch.tanh(full(output))
+        return torch.tanh(as_float32(output))
 
     def features(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """(B, 2·width, S/2, S/2): the last layer that all tasks share; its first half is the decoder's, the rest the skip's."""

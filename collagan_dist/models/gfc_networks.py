@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from collagan_dist.models.layers import doubling_widths
-from collagan_dist.types import full
+from collagan_dist.types import as_float32
 
 _FULL = 8  # pixels at which the full layers stand
 _INNERMOST = 4  # pixels that a discriminator's logit sees of its last layer
@@ -51,7 +51,7 @@ class GFCGenerator(nn.Module):
         x = self.full(x.flatten(1)).view(x.shape)
         for layer in self.decoder:
             x = layer(unpool(x, places.pop()))
-        output = full(self.output(x))
+        output = as_float32(self.output(x))
         return output if self.training else output.clamp(-1, 1)
 
 

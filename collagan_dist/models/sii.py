@@ -23,7 +23,7 @@ from collagan_dist.models.layers import Unconditional, doubling_widths
 from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.step import MicroBatch, Step, Values, frozen
 from collagan_dist.tasks.base import Task
-from collagan_dist.types import Batch, full
+from collagan_dist.types import Batch, as_float32
 
 _INNERMOST = 4
 _STREAM = 20  # of the counter, for z
@@ -51,7 +51,7 @@ class SIIGenerator(nn.Module):
 
     def decode(self, z_BN: torch.Tensor) -> torch.Tensor:
         x = self.project(z_BN).view(-1, self.widest, _INNERMOST, _INNERMOST)
-        return torch.tanh(full(self.layers(x)))
+        return torch.tanh(as_float32(self.layers(x)))
 
 
 class SIIDiscriminator(nn.Module):
@@ -181,7 +181,7 @@ def losses(
     output = generator.decode(z_BN)  # type: ignore[operator]
     (logits,) = discriminators(image_B3HW, {"inpainting": output})
     context = (weights_B1HW * (output - image_B3HW).abs()).sum(dim=(1, 2, 3))
-    return context + prior * F.softplus(-full(logits["inpainting"])).flatten()
+    return context + prior * F.softplus(-as_float32(logits["inpainting"])).flatten()
 
 
 def neighbour_weights(hole_B1HW: torch.Tensor, window: int) -> torch.Tensor:

@@ -52,7 +52,7 @@ def prepare(options: ReproduceOptions) -> tuple[list[PlannedRun], Manifest]:
 
 def reproduce(options: ReproduceOptions, stop: Any, ray: str | None = None) -> int:
     """Train what is missing, score it, write tables and figures of what there is; the exit code. Raises Interrupted."""
-    with files.at_work(options.out, "collagan reproduce") as lock:
+    with files.command_lock(options.out, "collagan reproduce") as lock:
         runs, manifest = prepare(options)
         write_configs(runs)
         try:

@@ -90,9 +90,9 @@ class PlannedRun:
         return self.out / "logs" / f"{self.name}.log"
 
     def evaluation(self, hole: str, blended: bool) -> Path:
-        from collagan_dist.inference.score import file_stem
+        from collagan_dist.inference.score import result_name
 
-        stem = file_stem(self.config, "test", hole, "poisson" if blended else "none")
+        stem = result_name(self.config, "test", hole, "poisson" if blended else "none")
         return self.folder / "evaluation" / f"{stem}.json"
 
 

@@ -54,10 +54,10 @@ def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 
 def is_scored(run: PlannedRun, hole: str, blended: bool, manifest: str) -> bool:
     """Whether the evaluation is that of the run's last step, on these shards, by the present settings."""
-    from collagan_dist.inference.score import settings
+    from collagan_dist.inference.score import evaluation_settings
 
     metrics = _json(run.evaluation(hole, blended))
-    about = {"step": run.steps, "manifest": manifest, "settings": settings(run.config)}
+    about = {"step": run.steps, "manifest": manifest, "settings": evaluation_settings(run.config)}
     return all(metrics.get(key) == value for key, value in about.items())
 
 
@@ -79,10 +79,10 @@ def scored_before(run: PlannedRun, manifest: str) -> bool:
 
 def other_settings(run: PlannedRun) -> list[str]:
     """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
-    from collagan_dist.inference.score import settings
+    from collagan_dist.inference.score import evaluation_settings
     from collagan_dist.runs.run_folder import read_config
 
-    then, now = settings(read_config(run.folder)), settings(run.config)
+    then, now = evaluation_settings(read_config(run.folder)), evaluation_settings(run.config)
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
 
 

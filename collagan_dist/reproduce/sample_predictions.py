@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from collagan_dist.inference.complete import OVERLAY
+from collagan_dist.inference.complete import OVERLAY_OPACITY
 from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.models.predictor import Predictor, generator_input
 from collagan_dist.models.registry import load_predictor
@@ -66,7 +66,9 @@ class SamplePredictions:
     def overlay(self) -> np.ndarray:
         """The predicted labels over the completed picture."""
         done = composite(self._outputs["inpainting"], self._batch).float()
-        return to_bytes(done * (1 - OVERLAY) + colour(read_labels(self._outputs["segmentation"])) * OVERLAY)
+        return to_bytes(
+            done * (1 - OVERLAY_OPACITY) + colour(read_labels(self._outputs["segmentation"])) * OVERLAY_OPACITY
+        )
 
     def features(self, number: int) -> Features:
         predictor, batch = self._predictor, self._batch

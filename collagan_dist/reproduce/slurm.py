@@ -26,7 +26,7 @@ def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
     scripts, words = _scripts(), _split(sbatch_options)
     if shutil.which("sbatch") is None:
         raise ConfigError("--slurm: there is no sbatch here; run it on a login node of the cluster")
-    with files.at_work(options.out, "collagan reproduce"):
+    with files.command_lock(options.out, "collagan reproduce"):
         runs, _ = driver.prepare(options)
         driver.write_configs(runs)
         queue = Queue(options.out)

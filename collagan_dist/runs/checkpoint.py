@@ -103,7 +103,7 @@ def _fill(partial: Path, step: int, tensors: Mapping[str, Tensors], state: bytes
         hashes[file] = _write(partial / file, tensor_file.pieces(content))
     hashes[_STATE] = _write(partial / _STATE, [state])
     _write(partial / _MANIFEST, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
-    files.sync_folder(partial)
+    files.fsync_folder(partial)
 
 
 def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
@@ -124,7 +124,7 @@ def _commit(partial: Path, final: Path) -> list[Path]:
     if final.exists():
         aside.append(_aside(final))
     partial.replace(final)
-    files.sync_folder(final.parent)
+    files.fsync_folder(final.parent)
     return aside
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from collagan_dist.distributed.group import Group
-from collagan_dist.errors import CheckpointError, of_all_ranks
+from collagan_dist.errors import CheckpointError, on_all_ranks
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.checkpoint import Loaded
 
@@ -32,7 +32,7 @@ def newest(folder: Path, group: Group, strict: bool) -> Loaded | None:
         problem = f"rank {group.world.rank} on {socket.gethostname()}: {error}"
     if problems := [text for text in group.all_gather(problem) if text]:
         text = f"{folder}: step {step} is whole as rank 0 reads it, and not everywhere; the run folder must be on storage that all nodes share"
-        raise of_all_ranks(CheckpointError("\n  ".join([text, *problems])))
+        raise on_all_ranks(CheckpointError("\n  ".join([text, *problems])))
     return loaded
 
 

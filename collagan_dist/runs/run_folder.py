@@ -21,7 +21,7 @@ from collagan_dist import __version__, files
 from collagan_dist.config.load import config_to_dict, identity_keys, load_config, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
-from collagan_dist.errors import CheckpointError, ConfigError, of_all_ranks
+from collagan_dist.errors import CheckpointError, ConfigError, on_all_ranks
 from collagan_dist.models.networks import Networks
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.async_checkpoint import Saves, Tell
@@ -145,7 +145,7 @@ class RunFolder:
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
             hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
-            raise of_all_ranks(CheckpointError(f"{text}\n{hint}"))
+            raise on_all_ranks(CheckpointError(f"{text}\n{hint}"))
         networks.restore(loaded.tensors)
         group.on_rank0(lambda: self._keep_to(done))
         return Progress(done, skipped, changed)

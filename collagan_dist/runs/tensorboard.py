@@ -75,7 +75,7 @@ def write_hparams(run: Path, params: dict[str, Any], metrics: dict[str, Any]) ->
     """What TensorBoard's HParams page shows of a finished trial: its parameters and what came of them, as `hparam/<metric>`.
 
     Written again, it replaces what was there. A value that is no number, text or truth value is shown as JSON. Raises ConfigError
-    without tensorboardX, NoSpace or OSError where it cannot be written.
+    without tensorboardX, DiskFull or OSError where it cannot be written.
     """
     check()
     from tensorboardX.summary import hparams

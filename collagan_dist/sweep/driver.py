@@ -45,7 +45,7 @@ def run_sweep(
 ) -> int:
     """Do what is left of a sweep; the exit code. `show` is called several times a second. Raises Interrupted."""
     prepared = prepare(options)
-    with files.at_work(options.out, "collagan sweep"):
+    with files.command_lock(options.out, "collagan sweep"):
         check_owner(options.out)
         fixed = continued(prepared)
         with open_cluster(options.ray) as ray:
@@ -268,7 +268,7 @@ def adopt(member: Path, donor: Path, step: int) -> None:
     if target.exists():
         target.rename(own)
     beside.rename(target)
-    files.sync_folder(target.parent)
+    files.fsync_folder(target.parent)
     shutil.rmtree(own, ignore_errors=True)
 
 

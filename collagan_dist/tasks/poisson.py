@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from collagan_dist.types import Batch, full
+from collagan_dist.types import Batch, as_float32
 
 ITERATIONS = 200  # of conjugate gradients at most, for 128 pixels; in proportion to the side for larger pictures
 TOLERANCE = 1e-3  # of the residual, as a share of that of the unblended output
@@ -33,7 +33,7 @@ def blend(
     `composite` of it is the blended picture. A picture that is all hole has nothing to blend with and stays as it is.
     """
     hole = batch.hole_B1HW
-    exact = full(output)
+    exact = as_float32(output)
     seam, contacts, degree = _equations(exact, batch.input_B3HW.to(exact.dtype), hole)
     if iterations is None:
         iterations = ITERATIONS * max(128, *hole.shape[2:]) // 128

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from collagan_dist.distributed.engine import NotFinite
 from collagan_dist.distributed.group import Group
-from collagan_dist.errors import NumericError, of_all_ranks
+from collagan_dist.errors import NumericError, on_all_ranks
 from collagan_dist.models.networks import Networks
 from collagan_dist.runs.run_folder import Progress
 
@@ -51,7 +51,7 @@ class Guard:
         self._spell.clear()
         self._left_out |= set(error.steps)
         if self.rollbacks == _ROLLBACKS:
-            raise of_all_ranks(
+            raise on_all_ranks(
                 NumericError(
                     f"steps {error.steps[0]} to {error.steps[-1]}: NaN or Inf again, after {_ROLLBACKS} returns to the last good checkpoint; "
                     "nothing of it was saved. Lower optim.generator.lr or the loss weights, set optim.generator.clip, or use fp32 or bf16, "

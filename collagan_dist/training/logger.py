@@ -23,7 +23,7 @@ from collagan_dist import files
 from collagan_dist.data.loading.fallback_reader import Damaged, check_damaged
 from collagan_dist.distributed.engine import NotFinite
 from collagan_dist.distributed.stragglers import StragglerDetector
-from collagan_dist.errors import ClusterError, of_all_ranks
+from collagan_dist.errors import ClusterError, on_all_ranks
 from collagan_dist.inference.evaluate import evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.networks import Networks
@@ -139,7 +139,7 @@ class TrainingLogger:
                 text = (
                     f"step {step}: {one}; start again without that machine, or set runtime.fail_on_straggler to false"
                 )
-                raise of_all_ranks(ClusterError(text))
+                raise on_all_ranks(ClusterError(text))
             if self._metrics is not None:
                 print(f"warning: step {step}: {one}", file=sys.stderr, flush=True)
 
@@ -180,7 +180,7 @@ class TrainingLogger:
                 files.write_json(self.run / "grids" / "columns.json", titles)
                 if self._metrics is not None:
                     self._metrics.picture(step, path)
-            except (OSError, files.NoSpace) as error:
+            except (OSError, files.DiskFull) as error:
                 print(f"warning: {error}; the run goes on without this grid", file=sys.stderr, flush=True)
 
     def _predictor(self, networks: Networks) -> Predictor:

@@ -19,7 +19,7 @@ from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers import archives
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
-from collagan_dist.types import Archived
+from collagan_dist.types import ArchiveMember
 from tests.data.layouts import archived, write_folder
 
 
@@ -215,7 +215,7 @@ def test_an_archive_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     for content in (b"first", b"another"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("1.jpg", content)
-        assert archives.read(Archived(str(path), "1.jpg")) == content
+        assert archives.read(ArchiveMember(str(path), "1.jpg")) == content
 
 
 def test_an_archive_is_opened_once_a_process(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def archived_numbers(tmp_path: Path, kind: str) -> str:
 
 def read_all(path: str) -> bool:
     return all(
-        archives.read(Archived(path, f"{n}.jpg")) == str(n).encode() * 999
+        archives.read(ArchiveMember(path, f"{n}.jpg")) == str(n).encode() * 999
         for _ in range(5)
         for n in reversed(range(300))
     )

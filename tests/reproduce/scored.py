@@ -10,7 +10,7 @@ import numpy as np
 
 from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import Config
-from collagan_dist.inference.score import settings
+from collagan_dist.inference.score import evaluation_settings
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.tasks.segmentation import Segmentation
@@ -31,7 +31,7 @@ def write(run: PlannedRun, hole: str, blended: bool, metrics: dict[str, Any], ro
     """One evaluation of a run."""
     path = run.evaluation(hole, blended)
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"step": STEPS, "manifest": MANIFEST, "settings": settings(run.config)}
+    about = {"step": STEPS, "manifest": MANIFEST, "settings": evaluation_settings(run.config)}
     path.write_text(json.dumps({**metrics, **about}))
     np.savez(path.with_suffix(".npz"), **rows)
 

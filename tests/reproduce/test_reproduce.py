@@ -165,18 +165,21 @@ def test_exit_codes_are_the_contracts() -> None:
 def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder is busy as long as a reproduction, or a child that it left behind, is at work there."""
     monkeypatch.setattr(files, "_AT_WORK", 0.2)
-    with files.at_work(tmp_path / "out", "collagan reproduce") as held:
+    with files.command_lock(tmp_path / "out", "collagan reproduce") as held:
         child = run_jobs.start(["sleep", "100"], subprocess.DEVNULL, held)
         with (
             pytest.raises(ConfigError, match="is at work there"),
-            files.at_work(tmp_path / "out", "collagan reproduce"),
+            files.command_lock(tmp_path / "out", "collagan reproduce"),
         ):
             pass
-    with pytest.raises(ConfigError, match="is at work there"), files.at_work(tmp_path / "out", "collagan reproduce"):
+    with (
+        pytest.raises(ConfigError, match="is at work there"),
+        files.command_lock(tmp_path / "out", "collagan reproduce"),
+    ):
         pass
     child.kill()
     child.wait()
-    with files.at_work(tmp_path / "out", "collagan reproduce"):
+    with files.command_lock(tmp_path / "out", "collagan reproduce"):
         pass
 
 

@@ -13,10 +13,10 @@ import pytest
 from collagan_dist.commands.main import main
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.inference.label_check import check
-from collagan_dist.inference.labelling import label, photographs
+from collagan_dist.inference.label_check import check_label_maps
+from collagan_dist.inference.labelling import find_photographs, write_label_maps
 from collagan_dist.inference.parser_onnx import OnnxParser, read_class_map
-from collagan_dist.inference.parsers import OwnParser, open_parser
+from collagan_dist.inference.parsers import RunParser, open_parser
 from collagan_dist.training.loop import train
 from collagan_dist.types import CLASSES, SCORED_CLASSES, World
 from tests.training.onnx_networks import class_map, colour_network
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 class Recorded:
     """A real parser that keeps what it was shown."""
 
-    def __init__(self, parser: OwnParser) -> None:
+    def __init__(self, parser: RunParser) -> None:
         self._parser, self.batches = parser, list[np.ndarray]()
         self.identity, self.size, self.views = parser.identity, parser.size, parser.views
 
@@ -60,35 +60,35 @@ class Recorded:
 def test_a_continued_run_shows_the_same_slots_and_writes_the_same_bytes(
     unlabelled: Path, parser_run: Path, tmp_path: Path
 ) -> None:
-    whole, parts = (photographs(unlabelled, out=tmp_path / name) for name in ("whole", "parts"))
-    first = Recorded(OwnParser(parser_run))
-    assert label(first, whole, 8).written == 60
+    whole, parts = (find_photographs(unlabelled, out=tmp_path / name) for name in ("whole", "parts"))
+    first = Recorded(RunParser(parser_run))
+    assert write_label_maps(first, whole, 8).written == 60
 
     def stop(done: int, total: int) -> None:
         if done >= 11:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        label(OwnParser(parser_run), parts, 8, stop)
+        write_label_maps(RunParser(parser_run), parts, 8, stop)
     for number in (1, 5, 30):  # maps that somebody removed, and what a killed process left
         parts.path(parts.samples[number]).unlink(missing_ok=True)
     (parts.maps / ".000002.png.99.partial").write_bytes(b"half")
     before = contents(parts.maps)
     assert 0 < len(before) < 60
-    second = Recorded(OwnParser(parser_run))
-    done = label(second, parts, 8)
-    assert done.kept == len(before) and done.written == 60 - len(before)
+    second = Recorded(RunParser(parser_run))
+    done = write_label_maps(second, parts, 8)
+    assert done.existing == len(before) and done.written == 60 - len(before)
     assert contents(parts.maps) == contents(whole.maps)
     assert {p.name for p in parts.maps.iterdir()} - set(contents(whole.maps)) == {".label.json"}
     slots = {part.tobytes(): i for batch in first.batches for i, part in enumerate(batch)}
     assert {batch.shape for batch in second.batches} == {first.batches[0].shape}
     assert all(not p.any() or slots[p.tobytes()] == i for batch in second.batches for i, p in enumerate(batch))
-    assert label(second, parts, 8).kept == 60
+    assert write_label_maps(second, parts, 8).existing == 60
 
 
 def test_maps_have_the_size_of_their_pictures_and_the_note_names_the_model(unlabelled: Path, parser_run: Path) -> None:
-    photos = photographs(unlabelled)
-    label(open_parser(parser_run), photos, 16)
+    photos = find_photographs(unlabelled)
+    write_label_maps(open_parser(parser_run), photos, 16)
     assert photos.maps == unlabelled / "Label/img_celeba"
     for path in (unlabelled / "Img/img_celeba").iterdir():
         labels = cv2.imread(str(photos.maps / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
@@ -101,17 +101,17 @@ def test_maps_have_the_size_of_their_pictures_and_the_note_names_the_model(unlab
 def test_maps_of_another_origin_are_refused(unlabelled: Path, drawn: Path, parser_run: Path, tmp_path: Path) -> None:
     parser = open_parser(parser_run)
     with pytest.raises(DataError, match=r"that `collagan label` did not make; give another --out"):
-        label(parser, photographs(drawn), 8)
-    photos = photographs(unlabelled)
-    label(parser, photos, 8)
+        write_label_maps(parser, find_photographs(drawn), 8)
+    photos = find_photographs(unlabelled)
+    write_label_maps(parser, photos, 8)
     network = colour_network(tmp_path / "n.onnx", shape=(1, 32, 32))
     class_map(network)
     with pytest.raises(DataError, match=r"another model or class map .*run.* give another --out, or remove"):
-        label(open_parser(network), photos, 8)
-    label(open_parser(network), photographs(unlabelled, out=tmp_path / "out"), 8)
+        write_label_maps(open_parser(network), photos, 8)
+    write_label_maps(open_parser(network), find_photographs(unlabelled, out=tmp_path / "out"), 8)
     class_map(network, sides="subject")
     with pytest.raises(DataError, match="another model or class map"):
-        label(open_parser(network), photographs(unlabelled, out=tmp_path / "out"), 8)
+        write_label_maps(open_parser(network), find_photographs(unlabelled, out=tmp_path / "out"), 8)
 
 
 def test_unusable_pictures_are_named_and_left_to_pack(
@@ -145,10 +145,10 @@ def test_unusable_pictures_are_named_and_left_to_pack(
 def test_check_is_the_dice_of_what_would_be_written(drawn: Path, parser_run: Path, tmp_path: Path) -> None:
     """Counted once more here, from files, with numpy; and 1 against its own maps."""
     parser = open_parser(parser_run)
-    exact, own = photographs(drawn), photographs(drawn, out=tmp_path / "own")
-    found = check(parser, exact, 16)
-    label(parser, own, 16)
-    assert found.pictures == 60 and not found.without
+    exact, own = find_photographs(drawn), find_photographs(drawn, out=tmp_path / "own")
+    found = check_label_maps(parser, exact, 16)
+    write_label_maps(parser, own, 16)
+    assert found.pictures == 60 and not found.without_map
     pairs = [[cv2.imread(str(p.path(s)), cv2.IMREAD_UNCHANGED).ravel() for s in p.samples] for p in (own, exact)]
     mine, true = (np.concatenate(p) for p in pairs)
     expected = {
@@ -161,12 +161,12 @@ def test_check_is_the_dice_of_what_would_be_written(drawn: Path, parser_run: Pat
         (mine == 1).mean()
     )
     before = contents(own.maps)
-    again = check(parser, own, 16)
+    again = check_label_maps(parser, own, 16)
     assert set(again.dice.values()) == {1.0} and contents(own.maps) == before
     own.path(own.samples[3]).unlink()
-    assert (check(parser, own, 16).pictures, check(parser, own, 16).without) == (59, 1)
+    assert (check_label_maps(parser, own, 16).pictures, check_label_maps(parser, own, 16).without_map) == (59, 1)
     with pytest.raises(DataError, match="holds no label map of these pictures"):
-        check(parser, photographs(drawn, out=tmp_path / "nothing"), 16)
+        check_label_maps(parser, find_photographs(drawn, out=tmp_path / "nothing"), 16)
     assert not (tmp_path / "nothing").exists()
 
 

@@ -13,7 +13,7 @@ from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.readers.picture import encode_jpeg, encode_labels
 from collagan_dist.data.shards.remote import Remote
 from collagan_dist.data.shards.shard_reader import DamagedSample, Split, Stored
-from collagan_dist.errors import DataError, of_all_ranks
+from collagan_dist.errors import DataError, on_all_ranks
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Damaged:
 def check_damaged(folder: Path | Remote, count: int, limit: int) -> None:
     """Refuse more than data.max_damaged damaged samples. `count` is that of all ranks, so all of them refuse."""
     if count > limit:
-        raise of_all_ranks(
+        raise on_all_ranks(
             DataError(
                 f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
                 "run `collagan verify --deep`, and copy the shards anew or pack again"

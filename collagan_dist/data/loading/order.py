@@ -118,7 +118,7 @@ def _feistel(value: np.ndarray, key: np.ndarray, half: int) -> np.ndarray:
     left, right = value >> np.uint64(half), value & mask
     for number in range(_ROUNDS):
         with np.errstate(over="ignore"):
-            mixed = rng.mix64(key + (right + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number))
+            mixed = rng.splitmix64(key + (right + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number))
         left, right = right, left ^ (mixed & mask)
     return (left << np.uint64(half)) | right
 

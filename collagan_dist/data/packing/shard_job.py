@@ -97,7 +97,7 @@ def build(lot: Lot) -> Part:
     tar_path = folder / lot.name
     done = 0
     try:
-        with files.atomic(tar_path) as file:
+        with files.atomic_write(tar_path) as file:
             shard_file = wire_format.ShardFile(file)
             for sample in lot.samples:
                 done += 1
@@ -106,8 +106,8 @@ def build(lot: Lot) -> Part:
                 except Unusable as error:
                     quarantine.append((sample.key, str(error)))
             shard_file.finish()
-    except files.NoSpace as error:
-        whole = error.written * len(lot.samples) // max(done, 1)
+    except files.DiskFull as error:
+        whole = error.bytes_written * len(lot.samples) // max(done, 1)
         raise DataError(f"{error}, the shard needs about {whole}; the same command then continues") from None
     index = shard_file.index()
     shard = Shard(

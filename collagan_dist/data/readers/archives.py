@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from collagan_dist.errors import DataError
-from collagan_dist.types import Archived, File
+from collagan_dist.types import ArchiveMember, File
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 1 << 28  # of one file in an archive: a size that is a lie must not fill the memory
@@ -40,7 +40,7 @@ class Tree:
 
     def file(self, name: str) -> File:
         """Where the file `name` (with "/") below this tree is read from; it need not exist."""
-        return str(Path(self.place, name)) if self.names is None else Archived(self.place, self.base + name)
+        return str(Path(self.place, name)) if self.names is None else ArchiveMember(self.place, self.base + name)
 
     def listed(self) -> list[str]:
         """Names of all files below, sorted, none of whose parts begins with a dot."""

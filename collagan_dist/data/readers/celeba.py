@@ -11,7 +11,7 @@ from collagan_dist.data.readers.archives import open_tree
 from collagan_dist.data.readers.lines import read_lines
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
-from collagan_dist.types import KEY_LIMIT, SPLITS, Sample
+from collagan_dist.types import MAX_KEY_BYTES, SPLITS, Sample
 
 IN_THE_WILD, ALIGNED = "Img/img_celeba", "Img/img_align_celeba"
 
@@ -120,8 +120,8 @@ def _same_names(landmarks: dict[str, tuple], splits: dict[str, str], one: Path, 
 
 def _key(name: str, path: Path) -> str:
     key = Path(name).stem
-    if not key.isascii() or "." in key or "/" in name or len(key) > KEY_LIMIT or key.startswith(".") or not key:
+    if not key.isascii() or "." in key or "/" in name or len(key) > MAX_KEY_BYTES or key.startswith(".") or not key:
         raise DataError(
-            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {KEY_LIMIT} letters; rename it"
+            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {MAX_KEY_BYTES} letters; rename it"
         )
     return key

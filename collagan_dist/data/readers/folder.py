@@ -11,7 +11,7 @@ from collagan_dist.data.readers.archives import PICTURES, Tree, open_tree
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.table import Row, read_table
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.types import KEY_LIMIT, File, Sample
+from collagan_dist.types import MAX_KEY_BYTES, File, Sample
 
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 _PLAIN_KEY = re.compile(r"[!-~]+")  # ASCII that is seen: an index separates words by blanks
@@ -51,10 +51,10 @@ def key(name: str) -> str:
     """A sample's name from its picture's: any name becomes one, and plain ones stay as they are."""
     stem = str(PurePosixPath(name).with_suffix(""))
     plain = stem.replace("/", "__")
-    if _PLAIN_KEY.fullmatch(plain) and "." not in plain and len(plain) <= KEY_LIMIT:
+    if _PLAIN_KEY.fullmatch(plain) and "." not in plain and len(plain) <= MAX_KEY_BYTES:
         return plain
     mark = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', plain)[: KEY_LIMIT - 9]}-{mark}"
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', plain)[: MAX_KEY_BYTES - 9]}-{mark}"
 
 
 def _below(root: Path, path: str | None) -> str | None:
