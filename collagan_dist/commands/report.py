@@ -20,6 +20,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.report import write_report
+    from collagan_dist.report.page import write_report
 
     print(write_report([Path(p) for p in args.paths], Path(args.out) if args.out else None))

@@ -92,7 +92,7 @@ def _table(sweep: SweepController) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from collagan_dist.report.sweep import short_labels
+    from collagan_dist.report.sweep_data import short_labels
     from collagan_dist.sweep import results
     from collagan_dist.sweep.trial import latest_logged_step, trial_dir
 

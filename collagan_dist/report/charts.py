@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from collagan_dist.report import formats
-from collagan_dist.report.evaluation import Evaluation, evaluation, is_number
+from collagan_dist.report import formatting
+from collagan_dist.report.evaluation import EvaluationScores, is_number, parse_evaluation
 from collagan_dist.report.metrics_reader import Row
-from collagan_dist.report.run_folder import Run
+from collagan_dist.report.run_data import RunData
 
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
 _NOT_CURVES = {"step", "epoch", "samples", "time", "kind"}
@@ -57,7 +57,7 @@ class Chart:
     main: bool = True
 
 
-def train_charts(run: Run) -> list[Chart]:
+def train_charts(run: RunData) -> list[Chart]:
     """Losses per task, then speed and whatever else the train lines hold."""
     keys = _curve_keys(run.log.train)
     tasks = _tasks(run, keys)
@@ -66,7 +66,7 @@ def train_charts(run: Run) -> list[Chart]:
     for key in keys:
         match = _LOSS.fullmatch(key)
         if match:
-            label, colour = formats.words(match["task"]), tasks.index(match["task"])
+            label, colour = formatting.words(match["task"]), tasks.index(match["task"])
             losses.setdefault(match["part"], []).append(_series(run.log.train, key, label, colour))
         else:
             group = others.setdefault(_group(key), [])
@@ -79,36 +79,36 @@ def train_charts(run: Run) -> list[Chart]:
     return charts + [_other_chart(name, tuple(others[name]), marks) for name in _main_first(others)]
 
 
-def eval_charts(run: Run) -> list[Chart]:
+def eval_charts(run: RunData) -> list[Chart]:
     """One chart per metric and its variants over steps, baselines as lines; classes and points one by one come last."""
-    items = [evaluation(row) for row in run.log.evals]
+    items = [parse_evaluation(row) for row in run.log.evals]
     subjects = list(dict.fromkeys(item.subject for item in items))
     groups: dict[tuple[str, bool], list[str]] = {}
     for key in dict.fromkeys(key for item in items for key in item.values):
         single = "/" in key and not key.endswith("/mean")
-        groups.setdefault((formats.head(key) if single else formats.stem(key), single), []).append(key)
+        groups.setdefault((formatting.head(key) if single else formatting.stem(key), single), []).append(key)
     charts = []
     for (name, single), keys in sorted(groups.items(), key=lambda group: group[0][1]):
         series: list[Series] = []
         for key in keys:
             for subject in subjects:
                 chosen = [item for item in items if item.subject == subject and key in item.values]
-                label = _part(key) if single else formats.variant_label(key)
+                label = _part(key) if single else formatting.variant_label(key)
                 label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
                 if chosen:
                     series.append(_eval_series(chosen, key, label, len(series)))
-        heading = f"{formats.metric_label(name)}{': each one' if single else ''}"
+        heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
         references = () if single else _references(run.evaluation, keys)
-        charts.append(Chart(heading, tuple(series), formats.unit(name), references, noisy=False, main=not single))
+        charts.append(Chart(heading, tuple(series), formatting.unit(name), references, noisy=False, main=not single))
     return charts
 
 
-def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
+def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]:
     """The same key of every run in one chart; only keys that at least two runs share."""
     charts = []
     for key in _shared(_summary_keys(run) for run in runs):
         drawn = _each_run(runs, names, _eval_picker(key))
-        charts.append(Chart(formats.metric_label(key), drawn, formats.unit(key), noisy=False))
+        charts.append(Chart(formatting.metric_label(key), drawn, formatting.unit(key), noisy=False))
     for key in _shared(_curve_keys(run.log.train) for run in runs):
         drawn = _each_run(runs, names, _train_picker(key))
         # Adversarial losses say little across runs: each is against an opponent of its own.
@@ -126,13 +126,13 @@ def title(key: str) -> str:
     group, _, member = key.partition("/")
     if group in _GROUPS:
         return f"{_GROUPS[group][0]}{': ' + _member(key).lower() if member else ''}"
-    return _TITLES.get(key, formats.words(key))
+    return _TITLES.get(key, formatting.words(key))
 
 
 def _member(key: str) -> str:
     """ "weighted/inpainting/rec" -> "Inpainting, rec": a curve where its group is named above it."""
     group, _, member = key.partition("/")
-    return formats.words(member.replace("/", ", ")) if group in _GROUPS else title(key)
+    return formatting.words(member.replace("/", ", ")) if group in _GROUPS else title(key)
 
 
 def _curve_keys(rows: Iterable[Row]) -> list[str]:
@@ -141,7 +141,7 @@ def _curve_keys(rows: Iterable[Row]) -> list[str]:
     )
 
 
-def _tasks(run: Run, keys: Iterable[str]) -> list[str]:
+def _tasks(run: RunData, keys: Iterable[str]) -> list[str]:
     logged = [match["task"] for match in map(_LOSS.fullmatch, keys) if match]
     return list(dict.fromkeys([*run.tasks, *logged]))
 
@@ -151,7 +151,7 @@ def _series(rows: Iterable[Row], key: str, label: str, colour: int) -> Series:
     return Series(label, colour, tuple(step for step, _ in points), tuple(value for _, value in points))
 
 
-def _eval_series(items: Sequence[Evaluation], key: str, label: str, colour: int) -> Series:
+def _eval_series(items: Sequence[EvaluationScores], key: str, label: str, colour: int) -> Series:
     return Series(label, colour, tuple(item.step or 0 for item in items), tuple(item.values[key] for item in items))
 
 
@@ -177,7 +177,7 @@ def _is_main(key: str) -> bool:
 
 def _group(key: str) -> str:
     """Keys like lr/generator and lr/discriminators share a chart; loss/total is its own."""
-    return key if key in _TITLES else formats.head(key)
+    return key if key in _TITLES else formatting.head(key)
 
 
 def _main_first(names: Iterable[str]) -> list[str]:
@@ -186,18 +186,18 @@ def _main_first(names: Iterable[str]) -> list[str]:
 
 
 def _part(key: str) -> str:
-    return formats.part_label(key.split("/", 1)[1])
+    return formatting.part_label(key.split("/", 1)[1])
 
 
-def _references(item: Evaluation | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Baselines of the one variant that matters most: inside the hole where there is such a number."""
     if item is None:
         return ()
-    key = next((key for key in keys if formats.head(key).endswith("_hole")), keys[0])
+    key = next((key for key in keys if formatting.head(key).endswith("_hole")), keys[0])
     named = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if not named and key != keys[0]:
         return _references(item, keys[:1])
-    return tuple((formats.words(name) + (", in the hole" if "_hole" in key else ""), value) for name, value in named)
+    return tuple((formatting.words(name) + (", in the hole" if "_hole" in key else ""), value) for name, value in named)
 
 
 def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
@@ -208,25 +208,27 @@ def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
     return [key for key, count in counts.items() if count > 1]
 
 
-def _summary_keys(run: Run) -> list[str]:
-    keys = dict.fromkeys(key for row in run.log.evals for key in evaluation(row).values)
+def _summary_keys(run: RunData) -> list[str]:
+    keys = dict.fromkeys(key for row in run.log.evals for key in parse_evaluation(row).values)
     return [key for key in keys if "/" not in key or key.endswith("/mean")]
 
 
-def _each_run(runs: Sequence[Run], names: Sequence[str], pick: Callable[[Run, str, int], Series]) -> tuple[Series, ...]:
+def _each_run(
+    runs: Sequence[RunData], names: Sequence[str], pick: Callable[[RunData, str, int], Series]
+) -> tuple[Series, ...]:
     drawn = (pick(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True)))
     return tuple(series for series in drawn if series.steps)
 
 
-def _train_picker(key: str) -> Callable[[Run, str, int], Series]:
+def _train_picker(key: str) -> Callable[[RunData, str, int], Series]:
     return lambda run, name, colour: _series(run.log.train, key, name, colour)
 
 
-def _eval_picker(key: str) -> Callable[[Run, str, int], Series]:
+def _eval_picker(key: str) -> Callable[[RunData, str, int], Series]:
     """The first subject only (split and hole): a second one would double back over the same steps."""
 
-    def pick(run: Run, name: str, colour: int) -> Series:
-        items = [evaluation(row) for row in run.log.evals]
+    def pick(run: RunData, name: str, colour: int) -> Series:
+        items = [parse_evaluation(row) for row in run.log.evals]
         chosen = [item for item in items if key in item.values]
         chosen = [item for item in chosen if item.subject == chosen[0].subject]
         return _eval_series(chosen, key, name, colour)

@@ -15,7 +15,7 @@ _NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationScores:
     """`errors` are standard errors of `values`; `baselines` holds the same keys for each simple competitor."""
 
     values: Numbers
@@ -43,7 +43,7 @@ class Evaluation:
         return ", ".join(part for part in parts if part) or "evaluation"
 
 
-def evaluation(raw: Mapping[str, Any]) -> Evaluation:
+def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
     """Read nested or flattened ("dice/face", "dice.face") keys alike."""
     flat = dict(_flatten(raw))
     numbers = {key: float(value) for key, value in flat.items() if is_number(value)}
@@ -53,7 +53,7 @@ def evaluation(raw: Mapping[str, Any]) -> Evaluation:
             _, name, rest = key.split("/", 2)
             baselines.setdefault(name, {})[rest] = value
     samples, step, subset = numbers.get("samples"), numbers.get("step"), numbers.get("baselines_subset/samples")
-    return Evaluation(
+    return EvaluationScores(
         values={key: value for key, value in numbers.items() if _is_metric(key)},
         errors={key[len("se/") :]: value for key, value in numbers.items() if key.startswith("se/")},
         baselines={name: values for name, values in baselines.items() if values},

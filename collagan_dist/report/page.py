@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import formats, pictures, sensitivity, summary, sweep_words, tables
+from collagan_dist.report import formatting, pictures, sensitivity, summary, sweep_summary, tables
 from collagan_dist.report.charts import Chart, comparison_charts, eval_charts, train_charts
 from collagan_dist.report.reproduction import is_reproduction, read_reproduction
-from collagan_dist.report.run_folder import Run, read_run
-from collagan_dist.report.sweep import Sweep, is_sweep, read_sweep
+from collagan_dist.report.run_data import RunData, read_run
+from collagan_dist.report.sweep_data import SweepData, is_sweep, read_sweep
 
 _HERE = Path(__file__).parent
 
@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 class Figure:
     """A picture with what it shows, in words."""
 
-    picture: pictures.Picture
+    picture: pictures.EmbeddedPicture
     alt: str
     caption: str
     columns: tuple[str, ...] = ()
@@ -126,39 +126,39 @@ def _render_sweep(folder: Path) -> str:
     return _fill(title=found.name, sweep=_sweep_view(found, notes), figures=figures)
 
 
-def _sweep_view(found: Sweep, notes: Sequence[str]) -> dict[str, Any]:
-    from collagan_dist.report import sweep_parallel, sweep_plots
+def _sweep_view(found: SweepData, notes: Sequence[str]) -> dict[str, Any]:
+    from collagan_dist.report import parallel_coordinates, sweep_charts
 
     main, others = found.main, found.metrics[1:]
     depends = [sensitivity.sensitivity(found, key, main) for key in found.keys]
     depends = [one for one in depends if one.points]
 
     def ways(metric: Any, uid: str) -> list[Any]:
-        return [sweep_plots.history(found, metric, f"{uid}h"), sweep_plots.curves(found, metric, f"{uid}c")]
+        return [sweep_charts.history(found, metric, f"{uid}h"), sweep_charts.curves(found, metric, f"{uid}c")]
 
     return {
         "name": found.name,
         "about": found.about,
-        "state": sweep_words.state(found),
-        "headline": sweep_words.headline(found),
-        "cards": sweep_words.cards(found),
-        "main": formats.metric_label(main.name),
+        "state": sweep_summary.state(found),
+        "headline": sweep_summary.headline(found),
+        "cards": sweep_summary.cards(found),
+        "main": formatting.metric_label(main.name),
         "stopped": any(trial.status == "stopped" for trial in found.trials),
         "repeated": len(found.searched) < len(found.trials),
         "plots": _shown(ways(main, "m0")),
         "more_plots": _shown(drawn for i, metric in enumerate(others, 1) for drawn in ways(metric, f"m{i}")),
-        "parallel": next(iter(_shown([sweep_parallel.parallel(found, "par")])), None),
-        "sensitivity": _shown(sweep_plots.key_scatter(found, one, f"k{i}") for i, one in enumerate(depends)),
+        "parallel": next(iter(_shown([parallel_coordinates.parallel(found, "par")])), None),
+        "sensitivity": _shown(sweep_charts.key_scatter(found, one, f"k{i}") for i, one in enumerate(depends)),
         "verdict": sensitivity.verdict(depends, found),
-        "fronts": _shown(sweep_plots.pareto(found, main, metric, f"f{i}") for i, metric in enumerate(others)),
-        "importance": sweep_words.importance(found),
-        "best": sweep_words.best_table(found),
-        "command": sweep_words.command(found),
-        "failed": sweep_words.failed_table(found),
-        "table": sweep_words.trials_table(found),
+        "fronts": _shown(sweep_charts.pareto(found, main, metric, f"f{i}") for i, metric in enumerate(others)),
+        "importance": sweep_summary.importance(found),
+        "best": sweep_summary.best_table(found),
+        "command": sweep_summary.command(found),
+        "failed": sweep_summary.failed_table(found),
+        "table": sweep_summary.trials_table(found),
         "notes": [*found.notes, *notes],
-        "settings": sweep_words.settings_table(found),
-        "space": sweep_words.space_table(found),
+        "settings": sweep_summary.settings_table(found),
+        "space": sweep_summary.space_table(found),
     }
 
 
@@ -169,7 +169,7 @@ def _shown(drawings: Iterable[Any]) -> list[Any]:
     return [replace(drawing, svg=Markup(drawing.svg)) for drawing in drawings if drawing is not None]
 
 
-def _sweep_figures(found: Sweep) -> tuple[list[Figure], list[str]]:
+def _sweep_figures(found: SweepData) -> tuple[list[Figure], list[str]]:
     """The last grids of the best trial and of the paper's; what is missing is left out, what is damaged a note."""
     figures: list[Figure] = []
     notes: list[str] = []
@@ -194,7 +194,7 @@ def _sweep_figures(found: Sweep) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
-def _render(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _render(runs: Sequence[RunData], names: Sequence[str]) -> str:
     several = len(runs) > 1
     return _fill(
         title=f"Comparison of {len(runs)} runs" if several else names[0],
@@ -203,7 +203,7 @@ def _render(runs: Sequence[Run], names: Sequence[str]) -> str:
     )
 
 
-def _comparison_view(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+def _comparison_view(runs: Sequence[RunData], names: Sequence[str]) -> dict[str, Any]:
     charts = comparison_charts(runs, names)
     return {
         "results": summary.comparison_table(runs, names),
@@ -213,7 +213,7 @@ def _comparison_view(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any
     }
 
 
-def _run_view(run: Run, name: str, uid: str) -> dict[str, Any]:
+def _run_view(run: RunData, name: str, uid: str) -> dict[str, Any]:
     train, evals = train_charts(run), eval_charts(run)
     main = [chart for chart in evals + train if chart.main]
     more = [chart for chart in train + evals if not chart.main]
@@ -245,22 +245,22 @@ def _run_view(run: Run, name: str, uid: str) -> dict[str, Any]:
 def _plots(charts: Iterable[Chart], uid: str) -> list[Plot]:
     from markupsafe import Markup
 
-    from collagan_dist.report import plots
+    from collagan_dist.report import chart_svg
 
     return [
         Plot(
             title=chart.title,
             unit=chart.unit,
-            legend=tuple((one.label, plots.colour_of(one), plots.dash_of(one)) for one in chart.series),
+            legend=tuple((one.label, chart_svg.colour_of(one), chart_svg.dash_of(one)) for one in chart.series),
             # The one place without escaping: matplotlib's own output, whose texts it escapes itself.
-            svg=Markup(plots.draw(chart, f"{uid}{index}")),
-            description=plots.describe(chart),
+            svg=Markup(chart_svg.draw(chart, f"{uid}{index}")),
+            description=chart_svg.describe(chart),
         )
         for index, chart in enumerate(charts)
     ]
 
 
-def _figures(run: Run) -> tuple[Figure | None, list[Figure], list[Figure]]:
+def _figures(run: RunData) -> tuple[Figure | None, list[Figure], list[Figure]]:
     """The last grid, a few earlier ones, the sheets of evaluation/. What cannot be read becomes a note of the log."""
     last = _grid(run, *run.grids[-1], limit=pictures.LARGE) if run.grids else None
     before = run.grids[:-1]
@@ -270,12 +270,14 @@ def _figures(run: Run) -> tuple[Figure | None, list[Figure], list[Figure]]:
     return last, [figure for figure in earlier if figure], [figure for figure in sheets if figure]
 
 
-def _grid(run: Run, step: int, path: Path, limit: int) -> Figure | None:
+def _grid(run: RunData, step: int, path: Path, limit: int) -> Figure | None:
     columns = f" Columns from left to right: {', '.join(run.columns)}." if run.columns else ""
     return _figure(run, path, limit, f"Sample pictures at step {step:,}.{columns}", f"Step {step:,}", run.columns)
 
 
-def _figure(run: Run, path: Path, limit: int, alt: str, caption: str, columns: tuple[str, ...] = ()) -> Figure | None:
+def _figure(
+    run: RunData, path: Path, limit: int, alt: str, caption: str, columns: tuple[str, ...] = ()
+) -> Figure | None:
     try:
         return Figure(pictures.embed(path, limit), alt, caption, columns)
     except (OSError, ValueError) as error:

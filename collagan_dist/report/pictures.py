@@ -19,7 +19,7 @@ EARLIER = 6
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """`width` is that of the file: the page does not blow it up beyond a factor."""
 
     uri: str
@@ -27,7 +27,7 @@ class Picture:
     height: int
 
 
-def embed(path: Path, limit: int) -> Picture:
+def embed(path: Path, limit: int) -> EmbeddedPicture:
     """The picture at most `limit` pixels wide. Raises OSError or ValueError when it cannot be read."""
     from PIL import Image
 
@@ -41,7 +41,7 @@ def embed(path: Path, limit: int) -> Picture:
         picture = picture.resize((limit, height), Image.Resampling.LANCZOS)
     kind, data = _encode(picture)
     text = base64.b64encode(data).decode("ascii")
-    return Picture(f"data:image/{kind};base64,{text}", picture.width, picture.height)
+    return EmbeddedPicture(f"data:image/{kind};base64,{text}", picture.width, picture.height)
 
 
 def evenly(count: int, wanted: int) -> list[int]:

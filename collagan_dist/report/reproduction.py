@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import formats, paper_tables
+from collagan_dist.report import formatting, paper_tables
 from collagan_dist.report.tables import Cell, Table
 
 _TABLES = (1, 2, 3)
@@ -36,7 +36,7 @@ class Reproduction:
     claims: Table | None
     tables: tuple[Table, ...]
     figures: tuple[tuple[Path, str], ...]
-    significant: float = paper_tables.SIGNIFICANT
+    significant: float = paper_tables.CRITICAL_Z
 
 
 def is_reproduction(folder: Path) -> bool:
@@ -74,10 +74,10 @@ def _summary(claims: list[dict[str, Any]]) -> str:
 
 def _claims(claims: list[dict[str, Any]]) -> Table:
     rows = tuple(
-        (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formats.NOTHING))))
+        (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formatting.MISSING))))
         for c in claims
     )
-    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, paper_tables.STARS, numeric=False)
+    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, paper_tables.STARS_NOTE, numeric=False)
 
 
 def _tables(folder: Path, number: int) -> list[Table]:
@@ -87,12 +87,12 @@ def _tables(folder: Path, number: int) -> list[Table]:
     table = json.loads(path.read_bytes())
     return [
         _table(f"Table {number}: {caption}", table, by_model, "rows" if number == 1 else "columns")
-        for caption, by_model in paper_tables.parts(number, table)
-    ] + [_baselines(caption, rows, table["columns"]) for caption, rows in paper_tables.baselines(table)]
+        for caption, by_model in paper_tables.subtables(number, table)
+    ] + [_baselines(caption, rows, table["columns"]) for caption, rows in paper_tables.baseline_tables(table)]
 
 
 def _baselines(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
-    body = tuple((formats.words(name), tuple(map(Cell, values))) for name, values in rows.items())
+    body = tuple((formatting.words(name), tuple(map(Cell, values))) for name, values in rows.items())
     return Table(caption, ("Completion", *columns), body, compact=True)
 
 
@@ -103,7 +103,8 @@ def _table(caption: str, table: dict[str, Any], by_model: dict[str, Any], down: 
         heads = table["columns"]
     else:
         rows = [
-            (formats.words(column), [by_model[model][column] for model in table["rows"]]) for column in table["columns"]
+            (formatting.words(column), [by_model[model][column] for model in table["rows"]])
+            for column in table["columns"]
         ]
         heads = table["rows"]
     body = tuple((name, tuple(_cell(cell) for cell in row)) for name, row in rows)
@@ -112,9 +113,9 @@ def _table(caption: str, table: dict[str, Any], by_model: dict[str, Any], down: 
 
 def _cell(cell: dict[str, Any]) -> Cell:
     """Ours with its error; below it the paper's and the difference, with a mark where chance does not explain it."""
-    paper = f"paper {paper_tables.printed(cell)}"
+    paper = f"paper {paper_tables.paper_number(cell)}"
     if cell["ours"] is None:
-        return Cell(paper_tables.NOTHING, paper)
+        return Cell(formatting.MISSING, paper)
     mark = " ≠" if paper_tables.is_significant(cell) else ""
     spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
-    return Cell(paper_tables.ours(cell), f"{paper}, {paper_tables.change(cell)}{mark}{spread}")
+    return Cell(paper_tables.our_number(cell), f"{paper}, {paper_tables.difference(cell)}{mark}{spread}")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from collagan_dist.report import formats
+from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import is_number
-from collagan_dist.report.sweep import Key, Metric, Sweep
-from collagan_dist.report.sweep_trials import Value
+from collagan_dist.report.sweep_data import Key, Metric, SweepData
+from collagan_dist.report.trial_data import Value
 
 # Below this many whole runs all trials count; below it of those, nothing is averaged.
 ENOUGH = 8
@@ -66,7 +66,7 @@ class Sensitivity:
     early_sides: frozenset[str] | None = None
 
 
-def sensitivity(sweep: Sweep, key: Key, metric: Metric) -> Sensitivity:
+def sensitivity(sweep: SweepData, key: Key, metric: Metric) -> Sensitivity:
     """Points, binned means and what they say about one key."""
     points = _points(sweep, key, metric)
     whole = [point for point in points if point.whole]
@@ -85,7 +85,7 @@ def sensitivity(sweep: Sweep, key: Key, metric: Metric) -> Sensitivity:
     return Sensitivity(key, metric, points, bins, all_count, (text, *early_text), sides, early_sides)
 
 
-def verdict(found: Sequence[Sensitivity], sweep: Sweep) -> str:
+def verdict(found: Sequence[Sensitivity], sweep: SweepData) -> str:
     """What these trials say about the paper's claim that results change little within a range of λ and get worse beyond."""
     weights = [one for one in found if one.key.name.startswith("loss.weights.")]
     if not weights:
@@ -98,7 +98,9 @@ def verdict(found: Sequence[Sensitivity], sweep: Sweep) -> str:
     early = [one.early_sides for one in told if one.early_sides is not None]
     text = f"Of {len(told)} λ searched here, the mean gets worse beyond chance ({SIGNIFICANT:g} standard errors) "
     parts = [f"among {'all trials' if told[0].all_count else 'whole runs'} {_sides(late)}"] if late else []
-    parts += [f"at {formats.number(sweep.rungs[0])} samples, before any was stopped, {_sides(early)}"] if early else []
+    parts += (
+        [f"at {formatting.number(sweep.rungs[0])} samples, before any was stopped, {_sides(early)}"] if early else []
+    )
     text += "; ".join(parts) + ". "
     most = [max(len(one.sides or ()), len(one.early_sides or ())) for one in told]
     if min(most) == 2:
@@ -118,7 +120,7 @@ def _sides(found: Sequence[frozenset[str]]) -> str:
     return ", ".join(f"{place} for {count}" for count, place in zip(counts, where, strict=True) if count)
 
 
-def _early(sweep: Sweep, key: Key, metric: Metric) -> tuple[tuple[str, ...], frozenset[str] | None]:
+def _early(sweep: SweepData, key: Key, metric: Metric) -> tuple[tuple[str, ...], frozenset[str] | None]:
     """The same where all trials can be compared: at the first rung. Whole runs are what was left of them.
 
     Not with pbt, whose keys change on the way.
@@ -138,7 +140,7 @@ def _early(sweep: Sweep, key: Key, metric: Metric) -> tuple[tuple[str, ...], fro
     if rung is None or len(bins) < 2:
         return (), None
     text, sides = _say(key, metric, bins, points)
-    return (f"At {formats.number(rung)} samples, before any was stopped ({len(points)} trials): {text}",), sides
+    return (f"At {formatting.number(rung)} samples, before any was stopped ({len(points)} trials): {text}",), sides
 
 
 def place(key: Key, value: Value) -> float | None:
@@ -161,10 +163,10 @@ def value_text(key: Key, at: float) -> str:
     if 0 < abs(number) < 1e-3:
         digits, exponent = f"{number:.2e}".split("e")
         return f"{float(digits):g}e{int(exponent)}".replace("-", "−")
-    return formats.number(float(f"{number:.3g}"))
+    return formatting.number(float(f"{number:.3g}"))
 
 
-def _cautions(told: Sequence[Sensitivity], sweep: Sweep) -> str:
+def _cautions(told: Sequence[Sensitivity], sweep: SweepData) -> str:
     trials = max(sum(bin.count for bin in one.bins) for one in told)
     text = f"With care: {trials} trials in the means, the other keys changing at the same time"
     text += f", {len(told)} keys looked at" if len(told) > 1 else ""
@@ -173,7 +175,7 @@ def _cautions(told: Sequence[Sensitivity], sweep: Sweep) -> str:
     return text + "."
 
 
-def _points(sweep: Sweep, key: Key, metric: Metric) -> tuple[Point, ...]:
+def _points(sweep: SweepData, key: Key, metric: Metric) -> tuple[Point, ...]:
     found = []
     for trial in sweep.searched:
         at, value = place(key, trial.values.get(key.name)), trial.scores.get(metric.name)
@@ -243,9 +245,9 @@ def _say(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point])
     outside = {"smaller": bins[:first], "larger": bins[last + 1 :]}
     sides = frozenset(side for side, part in outside.items() if any(_beyond_chance(metric, bin, best) for bin in part))
     if not sides:
-        worst = formats.metric(metric.name, max(map(loss, bins)), True)
+        worst = formatting.metric(metric.name, max(map(loss, bins)), True)
         return f"no loss beyond chance: the mean is best from {low} to {high}, at most {worst} worse elsewhere.", sides
-    margin = formats.metric(metric.name, same, True)
+    margin = formatting.metric(metric.name, same, True)
     lost = [_lost(metric, side, part, best, side in sides) for side, part in outside.items() if part]
     text = f"the mean stays within {margin} of its best from {low} to {high}; {'; '.join(lost)}."
     if first == 0 or last == len(bins) - 1:
@@ -256,7 +258,7 @@ def _say(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point])
 
 def _lost(metric: Metric, side: str, bins: Sequence[Bin], best: Bin, sure: bool) -> str:
     worst = min(bins, key=lambda bin: metric.sign * bin.mean)
-    size = formats.metric(metric.name, abs(best.mean - worst.mean), True)
+    size = formatting.metric(metric.name, abs(best.mean - worst.mean), True)
     return f"{side} ones are up to {size} worse{'' if sure else ', which may be chance'}"
 
 
@@ -264,7 +266,7 @@ def _say_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> st
     ranked = sorted(bins, key=lambda bin: -metric.sign * bin.mean)
     others = []
     for bin in ranked[1:]:
-        size = formats.metric(metric.name, abs(best.mean - bin.mean), True)
+        size = formatting.metric(metric.name, abs(best.mean - bin.mean), True)
         chance = "" if _beyond_chance(metric, bin, best) else ", which may be chance"
         others.append(f"{value_text(key, bin.centre)} (n = {bin.count}) is {size} worse{chance}")
     return f"the mean is best with {value_text(key, best.centre)} (n = {best.count}); {'; '.join(others)}."

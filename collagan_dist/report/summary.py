@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from collagan_dist.report import formats
-from collagan_dist.report.evaluation import Evaluation, is_number
-from collagan_dist.report.run_folder import Run, section
+from collagan_dist.report import formatting
+from collagan_dist.report.evaluation import EvaluationScores, is_number
+from collagan_dist.report.run_data import RunData, section
 from collagan_dist.report.tables import Cell, Table, best_cells, flat, summary_keys, summary_label
 
 _LETTERS = {"inpainting": "i", "segmentation": "s", "landmarks": "d"}
@@ -21,7 +21,7 @@ class Card:
     note: str = ""
 
 
-def model_name(run: Run) -> str:
+def model_name(run: RunData) -> str:
     """The paper's short name (M*_isd); tasks it does not have are added by name."""
     model = section(run.config, "model")
     name = str(model.get("name", "model"))
@@ -33,23 +33,25 @@ def model_name(run: Run) -> str:
     return f"M{star}_" + "".join(_LETTERS.get(task, f"+{task}") for task in run.tasks)
 
 
-def progress(run: Run) -> str:
+def progress(run: RunData) -> str:
     """Steps done of those planned."""
     done, planned = run.steps_done, run.steps_planned
     if not run.log.train and not done:
         return "no steps yet"
     if planned is None:
-        return f"{formats.number(done)} steps"
-    return f"{formats.number(done)} of {formats.number(planned)} steps" + ("" if done >= planned else ", not finished")
+        return f"{formatting.number(done)} steps"
+    return f"{formatting.number(done)} of {formatting.number(planned)} steps" + (
+        "" if done >= planned else ", not finished"
+    )
 
 
-def summary(run: Run) -> str:
+def summary(run: RunData) -> str:
     """One line on top of a run."""
     tasks = ", ".join(task.replace("_", " ") for task in run.tasks)
     return f"{model_name(run)}{f' ({tasks})' if tasks else ''} · {progress(run)}"
 
 
-def headline(run: Run) -> str:
+def headline(run: RunData) -> str:
     """The result against the strongest simple competitor; empty without an evaluation."""
     item = run.evaluation
     if item is None:
@@ -59,19 +61,19 @@ def headline(run: Run) -> str:
     return text[:1].upper() + text[1:] + "." if text else ""
 
 
-def cards(run: Run) -> list[Card]:
+def cards(run: RunData) -> list[Card]:
     """The few numbers to look at first."""
-    found = [Card("Steps", formats.number(run.steps_done), _planned(run))]
+    found = [Card("Steps", formatting.number(run.steps_done), _planned(run))]
     item = run.evaluation
     if item is not None:
         found += [_card(item, key) for key in _card_keys(item)]
     speeds = [row["images_per_s"] for row in run.log.train if is_number(row.get("images_per_s"))]
     if speeds:
-        found.append(Card("Pictures per second", formats.number(round(median(speeds), 1)), "median while training"))
+        found.append(Card("Pictures per second", formatting.number(round(median(speeds), 1)), "median while training"))
     return found
 
 
-def comparison_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
     """One row per run, the best value of each column marked."""
     items = [run.evaluation for run in runs]
     keys = summary_keys([item for item in items if item is not None])
@@ -95,50 +97,52 @@ def comparison_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     return Table("Results", titles, tuple(rows), note, compact=True)
 
 
-def _subject(item: Evaluation | None) -> str:
+def _subject(item: EvaluationScores | None) -> str:
     if item is None:
-        return formats.NOTHING
-    return item.name + (f", {formats.number(item.samples)} samples" if item.samples is not None else "")
+        return formatting.MISSING
+    return item.name + (f", {formatting.number(item.samples)} samples" if item.samples is not None else "")
 
 
-def differences_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+def differences_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
     """The settings in which the runs differ."""
     settings = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for one in settings for key in one)
     differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
-    rows = tuple((key, tuple(Cell(one.get(key, formats.NOTHING)) for one in settings)) for key in differing)
+    rows = tuple((key, tuple(Cell(one.get(key, formatting.MISSING)) for one in settings)) for key in differing)
     return Table("Settings that differ", ("Setting", *names), rows, numeric=False)
 
 
-def _planned(run: Run) -> str:
+def _planned(run: RunData) -> str:
     if run.steps_planned is None:
         return ""
-    return f"of {formats.number(run.steps_planned)} planned"
+    return f"of {formatting.number(run.steps_planned)} planned"
 
 
-def _card_keys(item: Evaluation) -> list[str]:
+def _card_keys(item: EvaluationScores) -> list[str]:
     """Inside the hole where there is such a number, else all over; averages of classes and points over everything."""
     keys = summary_keys([item])
     plain = [key for key in keys if "/" not in key]
-    hidden = {formats.stem(key) for key in plain if key.endswith("_hole")}
-    plain = [key for key in plain if key.endswith("_hole") or formats.stem(key) not in hidden]
-    return plain + [key for key in keys if "/" in key and "_hole" not in formats.head(key)]
+    hidden = {formatting.stem(key) for key in plain if key.endswith("_hole")}
+    plain = [key for key in plain if key.endswith("_hole") or formatting.stem(key) not in hidden]
+    return plain + [key for key in keys if "/" in key and "_hole" not in formatting.head(key)]
 
 
-def _card(item: Evaluation, key: str) -> Card:
-    notes = [formats.spread(key, item.errors.get(key))]
+def _card(item: EvaluationScores, key: str) -> Card:
+    notes = [formatting.spread(key, item.errors.get(key))]
     rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if rivals:
         name, value = _strongest(key, rivals)
-        notes.append(f"{name.replace('_', ' ')} {formats.metric(key, value)}")
-    return Card(formats.metric_label(key), formats.metric(key, item.values[key], True), " · ".join(filter(None, notes)))
+        notes.append(f"{name.replace('_', ' ')} {formatting.metric(key, value)}")
+    return Card(
+        formatting.metric_label(key), formatting.metric(key, item.values[key], True), " · ".join(filter(None, notes))
+    )
 
 
 def _strongest(key: str, rivals: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    return max(rivals, key=lambda rival: formats.better(key) * rival[1])
+    return max(rivals, key=lambda rival: formatting.better(key) * rival[1])
 
 
-def _against_filling(item: Evaluation) -> str:
+def _against_filling(item: EvaluationScores) -> str:
     """Completion against the best of the baselines that fill the hole without learning."""
     for key, where in (("psnr_hole", "inside the hole"), ("psnr", "over the whole picture")):
         rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
@@ -146,23 +150,21 @@ def _against_filling(item: Evaluation) -> str:
             name, rival = _strongest(key, rivals)
             gain = item.values[key] - rival
             verb = "beats" if gain > 0 else "is behind"
-            own = f"{formats.metric(key, item.values[key])} {formats.spread(key, item.errors.get(key))}".strip()
-            size = formats.metric(key, abs(gain), True)
-            against = formats.metric(key, rival, True)
+            own = f"{formatting.metric(key, item.values[key])} {formatting.spread(key, item.errors.get(key))}".strip()
+            size = formatting.metric(key, abs(gain), True)
+            against = formatting.metric(key, rival, True)
             name = name.replace("_", " ")
             return f"completed {verb} {name} by {size} {where} ({own} against {against})"
     return ""
 
 
-def _average(item: Evaluation, key: str) -> str:
-    if "_hole" in formats.head(key):
+def _average(item: EvaluationScores, key: str) -> str:
+    if "_hole" in formatting.head(key):
         return ""
-    text = (
-        f"{formats.metric_label(key).replace(', average', '')} {formats.metric(key, item.values[key], True)} on average"
-    )
+    text = f"{formatting.metric_label(key).replace(', average', '')} {formatting.metric(key, item.values[key], True)} on average"
     rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if rivals:
         name, value = _strongest(key, rivals)
-        text += f" ({name.replace('_', ' ')}: {formats.metric(key, value, True)})"
+        text += f" ({name.replace('_', ' ')}: {formatting.metric(key, value, True)})"
     # Lower-case the first letter inside a sentence, except of names such as Dice.
-    return text if formats.stem(key) == "dice" else text[:1].lower() + text[1:]
+    return text if formatting.stem(key) == "dice" else text[:1].lower() + text[1:]

@@ -195,6 +195,6 @@ def _figures(options: ReproduceOptions, runs: list[PlannedRun], stop: Any) -> li
 
 
 def _report(options: ReproduceOptions) -> None:
-    from collagan_dist.report import write_report
+    from collagan_dist.report.page import write_report
 
     write_report([options.out])

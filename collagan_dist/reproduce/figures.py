@@ -43,7 +43,8 @@ def draw_figure(number: int, runs: Mapping[str, PlannedRun], data: str, out: Pat
     """
     used = [runs[name] for name in FIGURES[number]]
     missing = [run.name for run in used if not run_status.is_trained(run)]
-    note = paper_tables.sizes({NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used})
+    sizes = {NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used}
+    note = paper_tables.picture_sizes(sizes)
     path, key = out / f"figure{number}.png", _key(number, used, data, [*missing, *([note] if note else [])])
     if len(missing) < len(used) and _drawn_from(path) != key:
         from collagan_dist.reproduce.sample_predictions import SamplePredictions

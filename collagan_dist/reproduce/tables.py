@@ -6,7 +6,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from collagan_dist.report import paper_tables
-from collagan_dist.report.paper_tables import NOTHING, SIGNIFICANT, STARS, Cell
+from collagan_dist.report.formatting import MISSING
+from collagan_dist.report.paper_tables import CRITICAL_Z, STARS_NOTE, PaperCell
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.results import Results
 
@@ -23,7 +24,7 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
             found = {kind: _cell(number, model, column, kind, results) for kind in paper.kinds(number)}
             row[column] = found if number == 1 else found[""]
     table = {"rows": list(paper.rows(number)), "columns": list(paper.columns(number)), "cells": by_model}
-    sizes = paper_tables.sizes(results.sizes(paper.rows(number)))
+    sizes = paper_tables.picture_sizes(results.sizes(paper.rows(number)))
     note = f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}."
     if sizes:
         table["note"] = note
@@ -42,11 +43,11 @@ def _baselines(results: Results) -> dict[str, Any]:
     return found
 
 
-def _cell(number: int, model: str, column: str, kind: str, results: Results) -> Cell:
+def _cell(number: int, model: str, column: str, kind: str, results: Results) -> PaperCell:
     """Ours is null where nothing is scored; of several seeds it is their mean, with each of them and their spread."""
     score = paper.score(number, column, kind)
     values = results.values(model, score)
-    cell: Cell = {
+    cell: PaperCell = {
         "paper": paper.printed(number, model, column, kind),
         "ours": fmean(values) if values else None,
         "se": results.error(model, score) if values else None,
@@ -66,7 +67,7 @@ def markdown(number: int, table: dict[str, Any]) -> str:
     """Every cell as paper / ours ± se / difference. Models are columns in Tables 2 and 3, as in the paper."""
     lines = [f"# Table {number}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
     lines += [_plain(table["note"]), ""] if "note" in table else []
-    for title, by_model in paper_tables.parts(number, table):
+    for title, by_model in paper_tables.subtables(number, table):
         across, down = table["columns"], table["rows"]
         grid = {(row, column): text(by_model[row][column]) for row in down for column in across}
         if number != 1:
@@ -80,7 +81,7 @@ def markdown(number: int, table: dict[str, Any]) -> str:
         ]
         lines += [f"| {_name(row)} | {' | '.join(grid[row, column] for column in across)} |" for row in down]
         lines += [""]
-    for title, rows in paper_tables.baselines(table):
+    for title, rows in paper_tables.baseline_tables(table):
         across = table["columns"]
         lines += [f"## {title}", "", f"| | {' | '.join(across)} |", f"|---|{'---|' * len(across)}"]
         lines += [f"| {_name(name)} | {' | '.join(values)} |" for name, values in rows.items()]
@@ -90,15 +91,17 @@ def markdown(number: int, table: dict[str, Any]) -> str:
 
 _LEGEND = (
     "paper / ours ± standard error over the test samples / difference. "
-    f"Bold: the difference is larger than {SIGNIFICANT} standard errors. {NOTHING}: not scored. "
+    f"Bold: the difference is larger than {CRITICAL_Z} standard errors. {MISSING}: not scored. "
     "`sd`: spread over seeds, where there are several; otherwise what another seed would change is not covered."
 )
 
 
-def text(cell: Cell) -> str:
-    change = f"**{paper_tables.change(cell)}**" if paper_tables.is_significant(cell) else paper_tables.change(cell)
+def text(cell: PaperCell) -> str:
+    change = (
+        f"**{paper_tables.difference(cell)}**" if paper_tables.is_significant(cell) else paper_tables.difference(cell)
+    )
     spread = f" (sd {cell['sd']:.2f}, {len(cell['seeds'])} seeds)" if "sd" in cell else ""
-    return f"{paper_tables.printed(cell)} / {paper_tables.ours(cell)}{spread} / {change}"
+    return f"{paper_tables.paper_number(cell)} / {paper_tables.our_number(cell)}{spread} / {change}"
 
 
 def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:
@@ -106,9 +109,9 @@ def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:
     lines = ["# Claims", "", note, "", "| table | claim | paper | ours | verdict |", "|---|---|---|---|---|"]
     for one in claims:
         lines.append(
-            f"| {one['table']} | {_plain(one['claim'])} | {_plain(one['paper'])} | {_plain(one['ours'] or NOTHING)} | {one['verdict']} |"
+            f"| {one['table']} | {_plain(one['claim'])} | {_plain(one['paper'])} | {_plain(one['ours'] or MISSING)} | {one['verdict']} |"
         )
-    return "\n".join([*lines, "", _plain(STARS), ""])
+    return "\n".join([*lines, "", _plain(STARS_NOTE), ""])
 
 
 def _plain(text: str) -> str:

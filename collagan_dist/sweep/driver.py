@@ -288,7 +288,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _report(out: Path) -> None:
-    from collagan_dist.report import write_report
+    from collagan_dist.report.page import write_report
 
     try:
         write_report([out])

@@ -15,7 +15,7 @@ from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.inference.complete import complete
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
-from collagan_dist.report import write_report
+from collagan_dist.report.page import write_report
 from collagan_dist.runs.run_folder import read_inference_weights
 from collagan_dist.training.loop import train
 from collagan_dist.types import World

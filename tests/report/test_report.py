@@ -13,9 +13,9 @@ import pytest
 from read_page import Page
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import write_report
-from collagan_dist.report.evaluation import evaluation
+from collagan_dist.report.evaluation import parse_evaluation
 from collagan_dist.report.metrics_reader import read_log
+from collagan_dist.report.page import write_report
 
 
 def report(*paths: Path) -> Page:
@@ -179,8 +179,8 @@ def test_flattened_eval_keys_read_like_nested_ones(tmp_path: Path) -> None:
 
 def test_fixed_and_landmark_positions_are_two_results() -> None:
     raw = {"split": "test", "hole": "O1", "blend": "none", "psnr": 20.0}
-    fixed, around = (evaluation({**raw, "settings": {"positions": p}}) for p in ("fixed", "landmarks"))
-    block = evaluation({**raw, "hole": "block", "settings": {"positions": "fixed"}})
+    fixed, around = (parse_evaluation({**raw, "settings": {"positions": p}}) for p in ("fixed", "landmarks"))
+    block = parse_evaluation({**raw, "hole": "block", "settings": {"positions": "fixed"}})
     assert fixed.subject != around.subject and "fixed" in fixed.name and "fixed" not in block.name
     assert set(fixed.values) == {"psnr"}
 
@@ -248,7 +248,7 @@ def test_planned_steps_from_epochs(tmp_path: Path) -> None:
 
 def test_is_light_and_never_needs_torch(run: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import collagan_dist.report as r;"
+        "import sys; from pathlib import Path; import collagan_dist.report.page as r;"
         "assert not {'matplotlib', 'numpy', 'PIL', 'jinja2'} & set(sys.modules), 'import is heavy';"
         "r.write_report([Path(sys.argv[1])], Path(sys.argv[2]));"
         "assert 'torch' not in sys.modules and 'matplotlib' in sys.modules"

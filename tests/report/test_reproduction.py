@@ -12,7 +12,7 @@ from PIL import Image
 from read_page import Page
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import write_report
+from collagan_dist.report.page import write_report
 
 
 def table1() -> dict[str, Any]:

@@ -20,10 +20,11 @@ from read_page import Page
 
 from collagan_dist.errors import DataError
 from collagan_dist.report import sensitivity as sense
-from collagan_dist.report import sweep_words, write_report
-from collagan_dist.report.sweep import Key, Metric, read_sweep, short_labels
-from collagan_dist.report.sweep_plots import undominated
-from collagan_dist.report.sweep_trials import word_of
+from collagan_dist.report import sweep_summary
+from collagan_dist.report.page import write_report
+from collagan_dist.report.sweep_charts import undominated
+from collagan_dist.report.sweep_data import Key, Metric, read_sweep, short_labels
+from collagan_dist.report.trial_data import word_of
 
 THREE = [
     {"name": "psnr_hole", "mode": "max"},
@@ -152,7 +153,7 @@ def trial(number: int, psnr: float, **changes: Any) -> Trial:
 
 
 def said(path: Path, rows: list[Trial], **changes: Any) -> str:
-    return sweep_words.headline(read_sweep(sweeps.write(path, rows, **changes)))
+    return sweep_summary.headline(read_sweep(sweeps.write(path, rows, **changes)))
 
 
 def test_the_headline_is_honest(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_the_headline_is_honest(tmp_path: Path) -> None:
 def test_a_paper_that_was_stopped_is_compared_where_it_was(tmp_path: Path) -> None:
     rows = [trial(0, 16.0, role="paper", status="stopped", samples=RUNGS[0]), trial(1, 18.9)]
     path = sweeps.write(tmp_path / "a", rows, folders=False)
-    text = sweep_words.headline(read_sweep(path))
+    text = sweep_summary.headline(read_sweep(path))
     assert "the paper's λ were stopped at 2,304 samples with 16.00 dB." in text and "beats" not in text
     sweeps.run_folder(path / "trials" / "t001", rows[1])
     log = [
@@ -183,10 +184,10 @@ def test_a_paper_that_was_stopped_is_compared_where_it_was(tmp_path: Path) -> No
         {"kind": "eval", "step": 640, "psnr_hole": 18.9},
     ]
     make.write_log(path / "trials" / "t001" / "metrics.jsonl", log)
-    assert "there it is no better than the paper's λ." in sweep_words.headline(read_sweep(path))
+    assert "there it is no better than the paper's λ." in sweep_summary.headline(read_sweep(path))
     log[0]["psnr_hole"] = 16.3
     make.write_log(path / "trials" / "t001" / "metrics.jsonl", log)
-    assert "there it beats the paper's λ by 0.30 dB." in sweep_words.headline(read_sweep(path))
+    assert "there it beats the paper's λ by 0.30 dB." in sweep_summary.headline(read_sweep(path))
 
 
 @pytest.mark.parametrize(
@@ -662,7 +663,7 @@ def test_settings(page: Page) -> None:
 
 def test_never_needs_torch(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import collagan_dist.report as r;"
+        "import sys; from pathlib import Path; import collagan_dist.report.page as r;"
         "assert not {'matplotlib', 'numpy', 'PIL', 'jinja2'} & set(sys.modules), 'import is heavy';"
         "r.write_report([Path(sys.argv[1])], Path(sys.argv[2])); assert 'torch' not in sys.modules"
     )

@@ -15,7 +15,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.score import score
-from collagan_dist.report import write_report
+from collagan_dist.report.page import write_report
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
 from collagan_dist.training.loop import train
 from collagan_dist.types import Batch, World

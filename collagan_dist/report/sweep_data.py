@@ -10,7 +10,7 @@ from typing import Any
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import is_number
-from collagan_dist.report.sweep_trials import MEND, Trial, Value, is_choice, read_trials, with_curves, word_of
+from collagan_dist.report.trial_data import MEND, TrialData, Value, is_choice, read_trials, with_curves, word_of
 
 VERSION = 1
 
@@ -70,7 +70,7 @@ class Confirmed:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepData:
     """`rungs` are samples, the last a whole run; `best` and `front` name trials; `notes` say what could not be read."""
 
     name: str
@@ -84,7 +84,7 @@ class Sweep:
     metrics: tuple[Metric, ...]
     rungs: tuple[int, ...]
     keys: tuple[Key, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialData, ...]
     best: int | None
     front: tuple[int, ...]
     importance: Mapping[str, Mapping[str, float]]
@@ -100,25 +100,25 @@ class Sweep:
         return self.metrics[0]
 
     @property
-    def searched(self) -> tuple[Trial, ...]:
+    def searched(self) -> tuple[TrialData, ...]:
         """All but the repetitions over other seeds, which would count a point of the space several times."""
         return tuple(trial for trial in self.trials if trial.role != "confirm")
 
     @property
-    def best_trial(self) -> Trial | None:
+    def best_trial(self) -> TrialData | None:
         return next((trial for trial in self.trials if trial.number == self.best), None)
 
     @property
-    def paper_trial(self) -> Trial | None:
+    def paper_trial(self) -> TrialData | None:
         return next((trial for trial in self.trials if trial.role == "paper"), None)
 
-    def is_whole(self, trial: Trial) -> bool:
+    def is_whole(self, trial: TrialData) -> bool:
         """Whether it trained as long as a whole run."""
         if self.rungs and trial.samples is not None:
             return trial.samples >= self.rungs[-1]
         return trial.status == "done"
 
-    def folder(self, trial: Trial) -> Path:
+    def folder(self, trial: TrialData) -> Path:
         return self.path / "trials" / f"t{trial.number:03d}"
 
 
@@ -126,7 +126,7 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file() and not (folder / "config.yaml").is_file()
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(folder: Path) -> SweepData:
     """Raises DataError when sweep.json or trials.csv are none that a sweep wrote; a trial's own folder is forgiven."""
     path = folder / "sweep.json"
     found = _load(path)
@@ -137,7 +137,7 @@ def read_sweep(folder: Path) -> Sweep:
             raise ValueError("no metric is named")
         trials, columns = read_trials(folder / "trials.csv", spaces)
         read, notes = with_curves(folder, trials, [metric.name for metric in metrics])
-        return Sweep(
+        return SweepData(
             name=folder.resolve().name,
             path=folder,
             about=str(found.get("about") or ""),
@@ -225,7 +225,9 @@ def _side(found: Mapping[str, Any]) -> Side:
     return Side(values, float(found["mean"]), None if len(values) == 1 else _number(found.get("sd")))
 
 
-def _keys(spaces: Mapping[str, dict[str, Any]], paper: Mapping[str, Any], trials: tuple[Trial, ...]) -> tuple[Key, ...]:
+def _keys(
+    spaces: Mapping[str, dict[str, Any]], paper: Mapping[str, Any], trials: tuple[TrialData, ...]
+) -> tuple[Key, ...]:
     labels = short_labels(list(spaces))
     keys = []
     for name, space in spaces.items():

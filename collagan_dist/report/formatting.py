@@ -14,7 +14,7 @@ _METRICS = {
 _SUFFIXES = {"": "", "_hole": ", in the hole", "_per_image": ", per picture", "_argmax": ", by arg-max"}
 _LOWER_IS_BETTER = re.compile(r"error|loss|distance|mse|mae|rmse|fid|lpips", re.IGNORECASE)
 
-NOTHING = "–"
+MISSING = "–"
 
 
 def head(key: str) -> str:
@@ -57,7 +57,7 @@ def unit(key: str) -> str:
 def metric(key: str, value: float | None, with_unit: bool = False) -> str:
     """A value of a metric with the digits that metric deserves."""
     if value is None:
-        return NOTHING
+        return MISSING
     digits = _METRICS[stem(key)][1] if stem(key) in _METRICS else None
     text = number(value) if digits is None else _fixed(value, digits)
     return f"{text} {unit(key)}".strip() if with_unit else text

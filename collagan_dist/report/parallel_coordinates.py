@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from collagan_dist.report import formats, plots
+from collagan_dist.report import chart_svg, formatting
 from collagan_dist.report.sensitivity import place
-from collagan_dist.report.sweep import Key, Metric, Sweep
-from collagan_dist.report.sweep_marks import (
+from collagan_dist.report.sweep_chart_style import (
     Drawing,
     drawn_late,
     line_of,
@@ -22,7 +21,8 @@ from collagan_dist.report.sweep_marks import (
     winner,
     with_titles,
 )
-from collagan_dist.report.sweep_trials import Trial
+from collagan_dist.report.sweep_data import Key, Metric, SweepData
+from collagan_dist.report.trial_data import TrialData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WIDE = 11.0
 
 
-def parallel(sweep: Sweep, uid: str) -> Drawing | None:
+def parallel(sweep: SweepData, uid: str) -> Drawing | None:
     """One axis a key and one for the first metric; a line a trial, coloured by the metric."""
     metric = sweep.main
     trials = [trial for trial in sweep.searched if metric.name in trial.scores]
@@ -62,14 +62,14 @@ def parallel(sweep: Sweep, uid: str) -> Drawing | None:
     kinds = [("best-line", f"trial {best}, the best")]
     kinds += [("paper-line", "the paper's λ")] if paper_number(sweep) not in (None, best) else []
     low, high = ("high", "low") if metric.sign < 0 else ("low", "high")
-    kinds.append(("ramp", f"{formats.metric_label(metric.name)}: {low} to {high}"))
+    kinds.append(("ramp", f"{formatting.metric_label(metric.name)}: {low} to {high}"))
     if any(not sweep.is_whole(trial) for trial in trials):
         kinds.append(("faint-line", "thin: stopped early or under way"))
     return Drawing(
         "Keys and metric of every trial",
-        with_titles(plots.render(size, uid, paint), uid, titles),
+        with_titles(chart_svg.render(size, uid, paint), uid, titles),
         f"Parallel coordinates of {len(trials)} trials over {', '.join(key.label for key in sweep.keys)} "
-        f"and {formats.metric_label(metric.name)}; the best is trial {best}.",
+        f"and {formatting.metric_label(metric.name)}; the best is trial {best}.",
         tuple(kinds),
         width=round(size[0] * 70),
         limit=round(size[0] * 103),
@@ -89,7 +89,7 @@ class _Scale:
         return (at - self.low) / (self.high - self.low) if self.high != self.low else 0.5
 
 
-def _scale_of(sweep: Sweep, key: Key, trials: Sequence[Trial]) -> _Scale:
+def _scale_of(sweep: SweepData, key: Key, trials: Sequence[TrialData]) -> _Scale:
     places = [at for trial in trials if (at := place(key, trial.values.get(key.name))) is not None]
     if not key.ordered:
         ticks = tuple((float(index), shortened(name)) for index, name in enumerate(key.choices))
@@ -100,42 +100,42 @@ def _scale_of(sweep: Sweep, key: Key, trials: Sequence[Trial]) -> _Scale:
     return _Scale(key.label, low, high, ticks)
 
 
-def _metric_scale(trials: Sequence[Trial], metric: Metric) -> _Scale:
+def _metric_scale(trials: Sequence[TrialData], metric: Metric) -> _Scale:
     """The better end is up for every metric."""
     values = [trial.scores[metric.name] for trial in trials]
     ends = min(values), max(values)
     ticks = tuple((at, tick(at, False)) for at in tick_places(*ends, False))
     low, high = ends[:: metric.sign]
-    return _Scale(formats.metric_label(metric.name).replace(", ", "\n"), low, high, ticks)
+    return _Scale(formatting.metric_label(metric.name).replace(", ", "\n"), low, high, ticks)
 
 
 def _axis(axes: Axes, index: int, scale: _Scale, size: float) -> None:
-    axes.plot([index, index], [0, 1], color=plots.REFERENCE, linewidth=1, zorder=1, solid_capstyle="butt")
+    axes.plot([index, index], [0, 1], color=chart_svg.REFERENCE, linewidth=1, zorder=1, solid_capstyle="butt")
     for at, text in scale.ticks:
         height = scale.height(at)
-        axes.plot([index, index + 0.03], [height, height], color=plots.REFERENCE, linewidth=1, zorder=6)
+        axes.plot([index, index + 0.03], [height, height], color=chart_svg.REFERENCE, linewidth=1, zorder=6)
         axes.annotate(text, (index, height), xytext=(5, 0), textcoords="offset points", va="center",
-                      fontsize=size - 0.5, color=plots.SOFT, zorder=7)  # fmt: skip
+                      fontsize=size - 0.5, color=chart_svg.SOFT, zorder=7)  # fmt: skip
     axes.annotate(_lines(scale.label), (index, 1), xytext=(0, 9), textcoords="offset points", ha="center", va="bottom",
-                  fontsize=size, color=plots.INK, annotation_clip=False)  # fmt: skip
+                  fontsize=size, color=chart_svg.INK, annotation_clip=False)  # fmt: skip
 
 
-def _shades(trials: Sequence[Trial], metric: Metric) -> dict[int, int]:
+def _shades(trials: Sequence[TrialData], metric: Metric) -> dict[int, int]:
     """Each trial's colour of the ramp by its rank, so that one outlier does not leave the others a single colour."""
     ordered = sorted(trials, key=lambda trial: metric.sign * trial.scores[metric.name])
-    return {trial.number: index * plots.RAMP_COLOURS // len(ordered) for index, trial in enumerate(ordered)}
+    return {trial.number: index * chart_svg.RAMP_COLOURS // len(ordered) for index, trial in enumerate(ordered)}
 
 
-def _parallel_line(sweep: Sweep, trial: Trial, best: int | None, shade: Mapping[int, int]) -> dict[str, Any]:
+def _parallel_line(sweep: SweepData, trial: TrialData, best: int | None, shade: Mapping[int, int]) -> dict[str, Any]:
     if trial.number == best or trial.role == "paper":
         return line_of(sweep, trial, best, False, len(shade))
     level = shade[trial.number]
     # Among many the poorer ones recede, or the good ones could not be followed.
-    faint = 1.0 if len(shade) <= 60 else 0.25 + 0.65 * (level / (plots.RAMP_COLOURS - 1)) ** 3
+    faint = 1.0 if len(shade) <= 60 else 0.25 + 0.65 * (level / (chart_svg.RAMP_COLOURS - 1)) ** 3
     if sweep.is_whole(trial):
         width = 1.5 if len(shade) <= 60 else 1.1
-        return {"color": plots.RAMP[level], "linewidth": width, "alpha": 0.9 * faint, "zorder": 3}
-    return {"color": plots.RAMP[level], "linewidth": 0.9, "alpha": 0.55 * faint, "zorder": 2}
+        return {"color": chart_svg.RAMP[level], "linewidth": width, "alpha": 0.9 * faint, "zorder": 3}
+    return {"color": chart_svg.RAMP[level], "linewidth": 0.9, "alpha": 0.55 * faint, "zorder": 2}
 
 
 def _lines(label: str) -> str:

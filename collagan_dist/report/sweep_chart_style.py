@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collagan_dist.report import formats, plots
-from collagan_dist.report.sweep import Metric, Sweep
-from collagan_dist.report.sweep_trials import Trial
+from collagan_dist.report import chart_svg, formatting
+from collagan_dist.report.sweep_data import Metric, SweepData
+from collagan_dist.report.trial_data import TrialData
 
 # The same meaning has the same look in every chart: s0 (blue) trials, s1 (orange) the best, ink the paper's λ.
-TRIAL, BEST, PAPER = plots.SERIES[0], plots.SERIES[1], plots.INK
+TRIAL, BEST, PAPER = chart_svg.SERIES[0], chart_svg.SERIES[1], chart_svg.INK
 _LABEL = 20
 # With so many whole runs an axis is theirs; what lies far below them stands at its edge.
 _FRAMED = 3
@@ -70,9 +70,9 @@ class Frame:
         return value if self.holds(value) else min(max(value, self.limits[0] + room), self.limits[1] - room)
 
 
-def look_of(sweep: Sweep, trial: Trial, best: int | None) -> dict[str, Any]:
+def look_of(sweep: SweepData, trial: TrialData, best: int | None) -> dict[str, Any]:
     """A trial's mark: star the best, diamond the paper's, full a whole run, hollow one stopped early, triangle one under way."""
-    edge = {"markeredgecolor": plots.PAPER, "markeredgewidth": 0.7}
+    edge = {"markeredgecolor": chart_svg.PAPER, "markeredgewidth": 0.7}
     if trial.number == best:
         return {"marker": "*", "markersize": 11, "markerfacecolor": BEST, **edge, "zorder": 5}
     if trial.role == "paper":
@@ -80,11 +80,11 @@ def look_of(sweep: Sweep, trial: Trial, best: int | None) -> dict[str, Any]:
     if sweep.is_whole(trial):
         return {"marker": "o", "markersize": 4.6, "markerfacecolor": TRIAL, "markeredgewidth": 0, "zorder": 3}
     marker = {"running": "^", "paused": "^", "failed": "x"}.get(trial.status, "o")
-    hollow = {"markerfacecolor": plots.PAPER, "markeredgecolor": plots.SOFT, "markeredgewidth": 0.9}
+    hollow = {"markerfacecolor": chart_svg.PAPER, "markeredgecolor": chart_svg.SOFT, "markeredgewidth": 0.9}
     return {"marker": marker, "markersize": 4.2, **hollow, "zorder": 2}
 
 
-def kinds_of(sweep: Sweep, trials: Sequence[Trial], best: int | None) -> list[tuple[str, str]]:
+def kinds_of(sweep: SweepData, trials: Sequence[TrialData], best: int | None) -> list[tuple[str, str]]:
     """The legend of the marks that `_look` gives these trials."""
     found: dict[str, str] = {}
     for trial in trials:
@@ -103,7 +103,7 @@ def kinds_of(sweep: Sweep, trials: Sequence[Trial], best: int | None) -> list[tu
     return [(kind, found[kind]) for kind in ("best", "paper", "whole", "stopped", "running", "failed") if kind in found]
 
 
-def line_of(sweep: Sweep, trial: Trial, best: int | None, alone: bool, count: int) -> dict[str, Any]:
+def line_of(sweep: SweepData, trial: TrialData, best: int | None, alone: bool, count: int) -> dict[str, Any]:
     """A trial's line, fainter among many; a single evaluation gets a dot."""
     marker = {"marker": "o", "markersize": 2.5} if alone else {}
     if trial.number == best:
@@ -120,7 +120,7 @@ def line_of(sweep: Sweep, trial: Trial, best: int | None, alone: bool, count: in
     }
 
 
-def winner(sweep: Sweep, metric: Metric, trials: Sequence[Trial]) -> int | None:
+def winner(sweep: SweepData, metric: Metric, trials: Sequence[TrialData]) -> int | None:
     """The sweep's best for its first metric, the best whole run for the others."""
     if metric is sweep.main and sweep.best_trial is not None:
         return sweep.best
@@ -129,22 +129,22 @@ def winner(sweep: Sweep, metric: Metric, trials: Sequence[Trial]) -> int | None:
     return max(chosen, key=lambda trial: metric.sign * trial.scores[metric.name]).number if chosen else None
 
 
-def drawn_late(trial: Trial, best: int | None) -> tuple[bool, bool]:
+def drawn_late(trial: TrialData, best: int | None) -> tuple[bool, bool]:
     return trial.number == best, trial.role == "paper"
 
 
-def paper_number(sweep: Sweep) -> int | None:
+def paper_number(sweep: SweepData) -> int | None:
     return sweep.paper_trial.number if sweep.paper_trial else None
 
 
-def value_of(trial: Trial, metric: Metric) -> str:
+def value_of(trial: TrialData, metric: Metric) -> str:
     value = trial.scores.get(metric.name)
-    return formats.metric(metric.name, value, value is not None)
+    return formatting.metric(metric.name, value, value is not None)
 
 
-def title_of(trial: Trial, metric: Metric) -> str:
+def title_of(trial: TrialData, metric: Metric) -> str:
     """What a pointer over a trial's mark says."""
-    samples = "" if trial.samples is None else f" after {formats.number(trial.samples)} samples"
+    samples = "" if trial.samples is None else f" after {formatting.number(trial.samples)} samples"
     role = " (the paper's λ)" if trial.role == "paper" else ""
     return f"trial {trial.number}{role}, {trial.status}: {value_of(trial, metric)}{samples}"
 
@@ -177,7 +177,7 @@ def tick_places(low: float, high: float, log: bool) -> list[float]:
 
 
 def tick(at: float, log: bool) -> str:
-    return plots.short(float(f"{10**at:.3g}") if log else float(f"{at:.6g}"))
+    return chart_svg.short(float(f"{10**at:.3g}") if log else float(f"{at:.6g}"))
 
 
 def shortened(text: str) -> str:

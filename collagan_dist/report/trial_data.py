@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import yaml
 
 from collagan_dist.errors import DataError
-from collagan_dist.report.evaluation import evaluation, is_number
+from collagan_dist.report.evaluation import is_number, parse_evaluation
 from collagan_dist.report.metrics_reader import read_log
-from collagan_dist.report.run_folder import section
+from collagan_dist.report.run_data import section
 
 Value = float | str | None
 Curve = tuple[tuple[int, float], ...]
@@ -27,7 +27,7 @@ _NOTHING = ("", "nan", "none", "null")
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialData:
     """`scores` are the metrics at `samples` samples; `curves` those of its evaluations on the way, (samples, value)."""
 
     number: int
@@ -48,7 +48,7 @@ class Trial:
         return found[-1] if found else None
 
 
-def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[Trial], tuple[str, ...]]:
+def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[TrialData], tuple[str, ...]]:
     """The rows of trials.csv and the names of its metrics; none where the file is missing or empty."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -61,7 +61,7 @@ def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[
     if "trial" not in header or len(set(header)) < len(header):
         raise DataError(f'{path}, line 1: a header with a column "trial", each name once, is expected. {MEND}.')
     metrics = tuple(name for name in header if name not in _COLUMNS and name not in spaces)
-    trials: dict[int, Trial] = {}
+    trials: dict[int, TrialData] = {}
     for line, row in enumerate(rows[1:], 2):
         if not row:
             continue
@@ -80,7 +80,7 @@ def _refuse(path: Path, line: int, why: str) -> NoReturn:
 
 def _trial(
     path: Path, line: int, row: Mapping[str, str], spaces: Mapping[str, dict[str, Any]], metrics: tuple[str, ...]
-) -> Trial:
+) -> TrialData:
     def number(column: str) -> float | None:
         text = row.get(column, "").strip()
         if text.lower() in _NOTHING:
@@ -99,7 +99,7 @@ def _trial(
     if trial is None or trial < 0:
         _refuse(path, line, f'a number from 0 is expected under "trial", found {row["trial"]!r}')
     scores = {name: value for name in metrics if (value := number(name)) is not None}
-    return Trial(
+    return TrialData(
         number=trial,
         status=row.get("status", "").strip(),
         role=row.get("role", "").strip() or "search",
@@ -148,8 +148,8 @@ def is_choice(space: Mapping[str, Any]) -> bool:
 
 
 def with_curves(
-    folder: Path, trials: Sequence[Trial], names: Sequence[str]
-) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
+    folder: Path, trials: Sequence[TrialData], names: Sequence[str]
+) -> tuple[tuple[TrialData, ...], tuple[str, ...]]:
     """The trials with what their run folders say of the way there. One that cannot be read is a note, not the end."""
     read, notes = [], []
     for trial in trials:
@@ -172,7 +172,7 @@ def _curves(place: Path, names: Sequence[str]) -> dict[str, Curve]:
     batch: Any = section(config if isinstance(config, dict) else {}, "schedule").get("batch")
     if not is_number(batch):
         raise ValueError(f"{place / 'config.yaml'} names no schedule.batch")
-    items = [evaluation(row) for row in rows]
+    items = [parse_evaluation(row) for row in rows]
     items = [item for item in items if item.subject == items[0].subject]
     points: dict[str, list[tuple[int, float]]] = {}
     for item in items:

@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from collagan_dist.errors import DataError
-from collagan_dist.report.evaluation import Evaluation, evaluation
+from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
 from collagan_dist.report.metrics_reader import MetricsLog, read_log
 
 _STEP = re.compile(r"step-(\d+)$")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointInfo:
     name: str
     step: int
     bytes: int
@@ -27,7 +27,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunData:
     """`evaluations` begins with the headline one (metrics.json), when there is any."""
 
     name: str
@@ -36,18 +36,18 @@ class Run:
     data: dict[str, Any]
     world: dict[str, Any]
     log: MetricsLog
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[EvaluationScores, ...]
     grids: tuple[tuple[int, Path], ...]
     columns: tuple[str, ...]
     sheets: tuple[Path, ...]
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[CheckpointInfo, ...]
 
     @property
-    def evaluation(self) -> Evaluation | None:
+    def evaluation(self) -> EvaluationScores | None:
         """The headline evaluation, or the last one logged while training."""
         if self.evaluations:
             return self.evaluations[0]
-        return evaluation(self.log.evals[-1]) if self.log.evals else None
+        return parse_evaluation(self.log.evals[-1]) if self.log.evals else None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -75,13 +75,13 @@ class Run:
         return None
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunData:
     """The run in folder `path`."""
     if not path.is_dir():
         raise DataError(f"{path}: there is no such folder. Name the folder of a run, the one that holds config.yaml.")
     if not (path / "config.yaml").is_file():
         raise DataError(f"{path}: no config.yaml in it, so this is not the folder of a run. {_nearby(path)}")
-    return Run(
+    return RunData(
         name=path.resolve().name,
         path=path,
         config=_read_yaml(path / "config.yaml"),
@@ -148,14 +148,14 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
     return sorted(found for found in folder.glob(pattern) if not found.name.startswith("."))
 
 
-def _evaluations(path: Path) -> tuple[Evaluation, ...]:
+def _evaluations(path: Path) -> tuple[EvaluationScores, ...]:
     """metrics.json first, then the others of evaluation/ that tell of something else."""
     first = [path / "metrics.json", path / "evaluation" / "metrics.json"]
     files = [file for file in first if file.is_file()]
     files += [file for file in _visible(path / "evaluation", "*.json") if file not in files]
-    found: dict[tuple[str, ...], Evaluation] = {}
+    found: dict[tuple[str, ...], EvaluationScores] = {}
     for file in files:
-        item = evaluation(_read_json(file))
+        item = parse_evaluation(_read_json(file))
         if item.values:
             found.setdefault(item.subject, item)
     # Without metrics.json the headline is one with training's kind of holes, before positions and blended ones.
@@ -163,7 +163,7 @@ def _evaluations(path: Path) -> tuple[Evaluation, ...]:
     return tuple(ordered if files[:1] == first[:1] else sorted(ordered, key=_rank))
 
 
-def _rank(item: Evaluation) -> tuple[bool, bool]:
+def _rank(item: EvaluationScores) -> tuple[bool, bool]:
     return item.hole.startswith("O"), bool(item.blend)
 
 
@@ -177,11 +177,11 @@ def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
     return tuple(sorted((int(match[1]), file) for match, file in steps if match))
 
 
-def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
+def _checkpoints(folder: Path) -> tuple[CheckpointInfo, ...]:
     points = []
     for path in _visible(folder, "step-*"):
         match = _STEP.match(path.name)
         if match and path.is_dir():
             total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            points.append(Checkpoint(path.name, int(match[1]), total, (path / "manifest.json").is_file()))
+            points.append(CheckpointInfo(path.name, int(match[1]), total, (path / "manifest.json").is_file()))
     return tuple(sorted(points, key=lambda point: point.step))
