@@ -18,7 +18,7 @@ from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.data.shards.shard_reader import SplitReader, StoredSample
 from collagan_dist.faces.layout import draw_faces
 
 BATCH, ROUNDS, CANVAS, VIEW = 32, 4, 176, 128
@@ -32,7 +32,7 @@ def main() -> None:
         Recipe(dataset="celeba", root=str(folder / "faces"), labels="Label/img_celeba", out=str(folder / "out")),
         workers=1,
     )
-    split = Split(manifest, "train")
+    split = SplitReader(manifest, "train")
     samples = [split.read(n) for n in range(BATCH)]
     matrix = np.stack(
         [
@@ -102,7 +102,7 @@ def _dali_warp():  # type: ignore[no-untyped-def]
     return pipe
 
 
-def _feed(pipe, samples: list[Stored], matrix: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def _feed(pipe, samples: list[StoredSample], matrix: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     pipe.feed_input("jpg", [s.jpg for s in samples])
     pipe.feed_input("png", [s.labels for s in samples])
     pipe.feed_input("matrix", list(matrix[:, :2].astype(np.float32)))

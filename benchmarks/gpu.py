@@ -25,7 +25,7 @@ from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.types import World
 
 SAMPLES, BATCH, SIZE, CANVAS, SEED, ROUNDS = 16_384, 512, 128, 176, 1, 7
@@ -39,7 +39,7 @@ def main() -> None:
     device, threads = torch.device("cuda", 0), max(1, (os.cpu_count() or 2) - 2)
     root, what = aligned_set(SAMPLES)
     recipe = Recipe(dataset="celeba_aligned", root=str(root), labels="Label/img_align_celeba", out=str(root / "out"))
-    split = Split(pack(recipe), "train")
+    split = SplitReader(pack(recipe), "train")
     methods = {
         "decode alone, without label maps": decode_alone(split, False, threads, device),
         "decode alone": decode_alone(split, True, threads, device),
@@ -76,7 +76,7 @@ def measure(methods: dict[str, Callable[[], int]]) -> dict[str, dict[str, float]
     }
 
 
-def decode_alone(split: Split, labels: bool, threads: int, device: torch.device) -> Callable[[], int]:
+def decode_alone(split: SplitReader, labels: bool, threads: int, device: torch.device) -> Callable[[], int]:
     decode = Decoder(BATCH, CANVAS, labels, False, threads, device)
     samples = [split.read(number) for number in range(BATCH)]
 
@@ -88,7 +88,7 @@ def decode_alone(split: Split, labels: bool, threads: int, device: torch.device)
     return run
 
 
-def whole_batches(split: Split, threads: int, device: torch.device) -> Callable[[], int]:
+def whole_batches(split: SplitReader, threads: int, device: torch.device) -> Callable[[], int]:
     loader = Loader(split, View(SIZE, "block", SEED, Augment()), BATCH, threads, device)
     order = Order(len(split), BATCH, SEED, 2048, 128)
     starts: Iterator[int] = itertools.count(0, STEPS)

@@ -29,13 +29,13 @@ from collagan_dist.data.loading.order import Order
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.data.shards.shard_reader import SplitReader, StoredSample
 from collagan_dist.types import World
 
 SAMPLES, BATCH, SIZE, CANVAS, SEED = 2048, 32, 128, 176, 1
 STEPS = 512 // BATCH  # of one round
 CPU = torch.device("cpu")
-Plan = Iterator[tuple[np.ndarray, np.ndarray]]
+BatchIds = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         samples_per_shard=256,
     )
     manifest = pack(recipe)
-    split = Split(manifest, "train")
+    split = SplitReader(manifest, "train")
     batches = alternate({"ours": whole_batches(split), "webdataset + PIL": webdataset_and_pil(split)})
     decoding = alternate({"ours": decode_only(split), "DALI's webdataset reader": dali_reader(manifest)})
     feeding = alternate({"with label map": feed(split, labels=True), "picture alone": feed(split, labels=False)})
@@ -67,29 +67,29 @@ def main() -> None:
     shutil.rmtree(root)
 
 
-def rounds(split: Split) -> Iterator[Plan]:
+def rounds(split: SplitReader) -> Iterator[BatchIds]:
     """Endless training, a round of STEPS batches at a time."""
     order = Order(len(split), BATCH, SEED, 256, 128)
     for start in itertools.count(0, STEPS):
         yield order.steps(start, start + STEPS, World())
 
 
-def whole_batches(split: Split) -> Callable[[], int]:
+def whole_batches(split: SplitReader) -> Callable[[], int]:
     view = View(SIZE, "none", SEED, Augment(), points=True, labels=True)
     loader, plans = Loader(split, view, BATCH, 1, CPU), rounds(split)
     return lambda: sum(len(batch.image_B3HW) for batch in loader.batches(next(plans)))
 
 
-def webdataset_and_pil(split: Split) -> Callable[[], int]:
+def webdataset_and_pil(split: SplitReader) -> Callable[[], int]:
     """The same outputs as a careful user of webdataset writes them."""
     import webdataset
     from PIL import Image
 
     def view(sample: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         meta = json.loads(sample["json"])
-        stored = Stored(sample["__key__"], 0, np.empty(0), None, meta["landmarks"], meta["width"], meta["height"])
+        stored = StoredSample(sample["__key__"], 0, np.empty(0), None, meta["landmarks"], meta["width"], meta["height"])
         key = rng.key64(SEED, "geometry", 0, np.array([rng.name_id(sample["__key__"])]))
-        shift, angle, scale, flip = geometry.draw(key, Augment())
+        shift, angle, scale, flip = geometry.draw_augmentation(key, Augment())
         matrix = geometry.view_to_stored(stored, SIZE, shift[0], angle[0], scale[0], flip[0])
         # PIL counts from pixel corners, we from their centres.
         matrix[:2, 2] += 0.5 - 0.5 * matrix[:2, :2].sum(axis=1)
@@ -112,7 +112,7 @@ def webdataset_and_pil(split: Split) -> Callable[[], int]:
     return run
 
 
-def decode_only(split: Split) -> Callable[[], int]:
+def decode_only(split: SplitReader) -> Callable[[], int]:
     decode, plans = Decoder(BATCH, CANVAS, True, False, 1, CPU), rounds(split)
 
     def run() -> int:
@@ -147,7 +147,7 @@ def dali_reader(manifest: Manifest) -> Callable[[], int]:
     return run
 
 
-def feed(split: Split, labels: bool) -> Callable[[], int]:
+def feed(split: SplitReader, labels: bool) -> Callable[[], int]:
     from nvidia.dali import Pipeline, fn, types
 
     plans, names = rounds(split), ["jpg", "png"][: 1 + labels]

@@ -1,4 +1,4 @@
-"""The order of samples: time and memory at 10^9 samples on 10^4 ranks, and how good the shuffle through lanes is.
+"""The order of samples: time and memory at 10^9 samples on 10^4 ranks, and how good the shuffle through streams is.
 
 Quality is measured in the worst case, a data set whose shards differ in what they hold (here: a value that is constant
 within a shard; packing shuffles, so a real one is far better): how far the mean of a batch strays from that of the data set,

@@ -20,7 +20,7 @@ import simplejpeg
 from benchmarks import alternate, save
 from benchmarks.faces import aligned_set
 from collagan_dist.data.packing.pack import pack, pack_part
-from collagan_dist.data.packing.shard_job import build
+from collagan_dist.data.packing.shard_job import build_shard
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards import wire_format
 
@@ -31,7 +31,7 @@ count = itertools.count()
 def main() -> None:
     root, what = aligned_set(SAMPLES)
     rates = alternate({"ours": ours(root), "libjpeg-turbo decode": decode(root), "ShardWriter + PIL": plain(root)})
-    writing = alternate({"ours": write(root, wire_format.ShardFile), "webdataset's TarWriter": write(root, Theirs)})
+    writing = alternate({"ours": write(root, wire_format.ShardWriter), "webdataset's TarWriter": write(root, Theirs)})
     whole, half = resume(root)
     save(
         __file__,
@@ -56,7 +56,7 @@ def recipe(root: Path, out: str) -> Recipe:
 def ours(root: Path) -> Callable[[], int]:
     def run() -> int:
         out = f"ours-{next(count)}"
-        pack(recipe(root, out), builder=lambda lots: ((lot, build(lot)) for lot in lots))
+        pack(recipe(root, out), builder=lambda jobs: ((job, build_shard(job)) for job in jobs))
         shutil.rmtree(root / out)
         return SAMPLES
 

@@ -11,11 +11,11 @@ import torch
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import order
 from collagan_dist.data.loading.loader import Loader, View
-from collagan_dist.data.loading.order import Order, Plan
+from collagan_dist.data.loading.order import BatchIds, Order
 from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.check import quick_check
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.engines import build_engine
@@ -47,8 +47,8 @@ class Setup:
     def threads(self) -> int:
         return devices.thread_count(self.world, self.config.data.threads)
 
-    def split(self, name: str) -> Split:
-        split = Split(self.manifest, name)
+    def split(self, name: str) -> SplitReader:
+        split = SplitReader(self.manifest, name)
         if not len(split):
             raise DataError(f"{self.manifest.folder}: the split {name!r} is empty")
         return split
@@ -88,7 +88,7 @@ def open_shards(config: Config) -> Manifest:
     """The data set of a configuration, quickly checked: nothing starts on a damaged one."""
     if config.data.shards is None:
         raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
-    manifest = read_manifest(remote.find(config.data.shards, config.data.cache))
+    manifest = read_manifest(remote.open_location(config.data.shards, config.data.cache))
     quick_check(manifest)
     return manifest
 
@@ -121,7 +121,7 @@ def training_order(config: Config, manifest: Manifest) -> Order:
     )  # fmt: skip
 
 
-def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[Plan]:
+def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[BatchIds]:
     """The given samples once, in order."""
     for start in range(0, len(numbers), batch):
         ids = numbers[start : start + batch]

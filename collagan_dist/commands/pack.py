@@ -95,14 +95,14 @@ def run(args: argparse.Namespace) -> None:
 def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
     from collagan_dist.commands.progress import progress
     from collagan_dist.data.packing.pack import pack
-    from collagan_dist.data.packing.shard_job import build
+    from collagan_dist.data.packing.shard_job import build_shard
 
     with progress("packing", "pictures") as advance:
         if args.ray is None:
             return pack(recipe, args.workers, args.max_bad, advance)
         from collagan_dist.sweep.ray_cluster import ray_map
 
-        return pack(recipe, 0, args.max_bad, advance, builder=lambda lots: ray_map(args.ray, build, lots))
+        return pack(recipe, 0, args.max_bad, advance, builder=lambda jobs: ray_map(args.ray, build_shard, jobs))
 
 
 def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:

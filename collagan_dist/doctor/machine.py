@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from collagan_dist.data.loading.decode import Decoder
-from collagan_dist.data.shards.shard_reader import Stored
+from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.distributed import versions
 from collagan_dist.doctor import jit_locks
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
@@ -85,7 +85,7 @@ def decoding() -> Iterator[Finding]:
     done = []
     for device in [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available():
         decoder = Decoder(1, _SIDE, labels=False, resize=False, threads=1, device=device)
-        sample = Stored("doctor", 0, jpg, None, None, _SIDE, _SIDE)
+        sample = StoredSample("doctor", 0, jpg, None, None, _SIDE, _SIDE)
         image, _ = decoder([sample], np.zeros((1, 4), np.float32))
         away = int(np.abs(image[0].cpu().numpy().astype(int) - picture).mean())
         if away > _CHROMA:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from collagan_dist import files
 from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.check import quick_check
 from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.distributed.group import Group
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
 from collagan_dist.errors import CollaganError
@@ -90,7 +90,7 @@ def visible(folder: Path, group: Group) -> Iterator[Finding]:
 def shards(data: str) -> Iterator[Finding]:
     """What is checked of a data set before a training."""
     try:
-        manifest = read_manifest(remote.find(data))
+        manifest = read_manifest(remote.open_location(data))
         quick_check(manifest)
     except CollaganError as error:
         lines = str(error).splitlines()

@@ -12,9 +12,9 @@ import torch
 from collagan_dist import files, rng
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import holes
-from collagan_dist.data.loading.occlusion_boxes import Places
-from collagan_dist.data.readers.archives import PICTURES
-from collagan_dist.data.readers.picture import Unusable, read_picture
+from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
+from collagan_dist.data.readers.archives import PICTURE_SUFFIXES
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
@@ -64,9 +64,9 @@ def _sources(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such picture or folder")
-    found = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+    found = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
     if not found:
-        raise DataError(f"{source}: holds no picture ({', '.join(PICTURES)})")
+        raise DataError(f"{source}: holds no picture ({', '.join(PICTURE_SUFFIXES)})")
     stems = [p.stem for p in found]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
@@ -84,13 +84,13 @@ def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch
     size = config.data.image_size
     try:
         whole = read_picture(str(path)).pixels_HW3
-    except Unusable as error:
+    except UnusablePicture as error:
         raise DataError(f"{path}: {error}") from None
     image = torch.from_numpy(_square(whole, size)).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
     uid = np.array([rng.name_id(path.stem)])
     keys = torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uid)).to(device)
     if hole in holes.HOLES:
-        kind, mask = hole, holes.HOLES[hole](keys, size, Places(fixed=config.evaluate.fixed))
+        kind, mask = hole, holes.HOLES[hole](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
     else:
         kind, mask = "given", _read_hole(hole, size, whole.shape[:2]).to(device)
     filled = holes.occlude(image, mask, kind, keys, config.hole.fill)

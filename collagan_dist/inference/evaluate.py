@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from collagan_dist.data.loading import geometry, order
-from collagan_dist.data.loading.fallback_reader import Damaged, check_damaged
+from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
 from collagan_dist.data.loading.occlusion_boxes import hole_size
-from collagan_dist.data.shards.shard_reader import DamagedSample, Split, Stored
+from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
 from collagan_dist.setup import Setup, sequential_ids
@@ -52,7 +52,7 @@ def evaluate(
     sizes: list[np.ndarray] = []
     measured: dict[str, list[Measured]] = {blend: [] for blend in blends}
     trivial: list[dict[str, Measured]] = []
-    plan = sequential_ids(order.shares(count, setup.world), _BATCH)
+    plan = sequential_ids(order.rank_samples(count, setup.world), _BATCH)
     for batch in _in_step(setup, loader.batches(plan), count):
         ids += batch.ids_B.tolist()
         if hole in POSITIONS:
@@ -105,12 +105,12 @@ def check_blends(blends: Sequence[str], tasks: Iterable[str]) -> None:
         raise ConfigError(f"--blend: the model has no completions to blend, only {', '.join(tasks)}")
 
 
-def _check(setup: Setup, damaged: list[Damaged]) -> None:
-    """Damaged samples were left out: say so, and refuse a result that lacks too many."""
+def _check(setup: Setup, damaged: list[DamageRecord]) -> None:
+    """DamageRecord samples were left out: say so, and refuse a result that lacks too many."""
     if setup.world.is_rank0:
         for one in damaged:
             print(f"warning: {one.reason}; it was left out", file=sys.stderr, flush=True)
-    check_damaged(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)
+    check_damage_limit(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)
 
 
 def _measure(tasks: dict[str, Task], outputs: TaskTensors, batch: Batch) -> Measured:
@@ -155,7 +155,7 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     return {"mean_points": total / max(1, len(samples))}
 
 
-def _readable(split: Split, number: int) -> Stored | None:
+def _readable(split: SplitReader, number: int) -> StoredSample | None:
     try:
         return split.read(number)
     except DamagedSample:

@@ -17,8 +17,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from collagan_dist.data.readers.picture import cut, read_picture
-from collagan_dist.data.square import Square, face_square, whole_pixels
+from collagan_dist.data.face_square import Square, pixel_box, square_from_landmarks
+from collagan_dist.data.readers.picture import crop_square, read_picture
 from collagan_dist.errors import DataError
 from collagan_dist.types import MARGIN, Sample
 
@@ -39,18 +39,18 @@ class FaceViews:
 
 
 def crop_views(sample: Sample, views: Views, size: tuple[int, int]) -> FaceViews:
-    """The views of a sample's face, resized to `size` (height, width). Raises Unusable."""
+    """The views of a sample's face, resized to `size` (height, width). Raises UnusablePicture."""
     if sample.landmarks is None:
         raise DataError(f"{sample.path}: has no landmarks, which say where the face is")
     pixels = read_picture(sample.path).pixels_HW3
-    windows = tuple(whole_pixels(face_square(sample.landmarks).scaled(f)) for f in VIEW_SCALES[views])
+    windows = tuple(pixel_box(square_from_landmarks(sample.landmarks).scaled(f)) for f in VIEW_SCALES[views])
     return FaceViews(np.stack([_view(pixels, w, size) for w in windows]), pixels.shape[:2], windows)
 
 
 def _view(pixels_HW3: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
     left, top, side = window
     middle = (side - 1) / 2
-    square = cut(pixels_HW3, Square(left + middle, top + middle, side), max(size))
+    square = crop_square(pixels_HW3, Square(left + middle, top + middle, side), max(size))
     if size[0] == size[1]:
         return square
     return cv2.resize(square, size[::-1], interpolation=cv2.INTER_AREA)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from collagan_dist.config.tree import Config
-from collagan_dist.data.readers.label_maps import read_labels
-from collagan_dist.data.readers.picture import Unusable
+from collagan_dist.data.readers.label_maps import read_label_map
+from collagan_dist.data.readers.picture import UnusablePicture
 from collagan_dist.errors import DataError
 from collagan_dist.inference.labelling import PhotoSet, Progress, predict_label_maps
 from collagan_dist.inference.parsers import ParsingNetwork
@@ -46,11 +46,11 @@ def check_label_maps(
         )
 
     def compare(sample: Sample, labels: np.ndarray) -> np.ndarray:
-        return pixel_counts(labels, read_labels(str(photos.path(sample)), labels.shape))
+        return pixel_counts(labels, read_label_map(str(photos.path(sample)), labels.shape))
 
     rows, unusable = [], 0
     for _, result in predict_label_maps(parser, wanted, batch, compare):
-        if isinstance(result, Unusable):
+        if isinstance(result, UnusablePicture):
             unusable += 1
         else:
             rows.append(result)

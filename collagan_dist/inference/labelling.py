@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from collagan_dist import __version__, files
-from collagan_dist.data.readers import READERS
-from collagan_dist.data.readers.archives import open_tree
+from collagan_dist.data.readers.archives import open_folder_or_archive
 from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD
-from collagan_dist.data.readers.picture import Unusable, encode_labels
+from collagan_dist.data.readers.picture import UnusablePicture, encode_label_map
 from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.readers.registry import READERS
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.face_views import FaceViews, compose_labels, crop_views
@@ -61,7 +61,7 @@ class PhotoSet:
 def find_photographs(root: Path, dataset: str | None = None, out: Path | None = None) -> PhotoSet:
     """What lies in CelebA's layout below root: `dataset`, or the one that is there, in the wild first. Raises DataError."""
     dataset = dataset or next(
-        (d for d, folder in PHOTO_FOLDERS.items() if open_tree(root / folder) is not None), "celeba"
+        (d for d, folder in PHOTO_FOLDERS.items() if open_folder_or_archive(root / folder) is not None), "celeba"
     )
     # A recipe is what readers read; nothing is packed here.
     samples = READERS[dataset](Recipe.model_validate({"dataset": dataset, "root": str(root), "out": ""}))
@@ -85,12 +85,12 @@ def write_label_maps(
     kept = wanted.count(None)
 
     def write(sample: Sample, labels: np.ndarray) -> None:
-        files.write_bytes(photos.path(sample), encode_labels(labels))
+        files.write_bytes(photos.path(sample), encode_label_map(labels))
 
     written, unusable = 0, []
     progress(kept, len(wanted))
     for sample, result in predict_label_maps(parser, wanted, batch, write):
-        if isinstance(result, Unusable):
+        if isinstance(result, UnusablePicture):
             unusable.append((sample.key, str(result)))
         else:
             written += 1
@@ -104,7 +104,7 @@ def write_label_maps(
 
 def predict_label_maps(
     parser: ParsingNetwork, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
-) -> Iterator[tuple[Sample, T | Unusable]]:
+) -> Iterator[tuple[Sample, T | UnusablePicture]]:
     """`finish` of the label map of every wanted sample, in order; reading, cutting and finishing in threads."""
     lots = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
     todo = (lot for lot in lots if any(s is not None for s in lot))
@@ -114,33 +114,35 @@ def predict_label_maps(
             return [(s, pool.submit(crop_views, s, parser.views, parser.size) if s is not None else None) for s in lot]
 
         cutting = deque(cut(lot) for lot in islice(todo, _AHEAD))
-        finishing: deque[list[tuple[Sample, Future[T] | Unusable]]] = deque()
+        finishing: deque[list[tuple[Sample, Future[T] | UnusablePicture]]] = deque()
         try:
             while cutting:
                 faces = [(s, _result(f)) for s, f in cutting.popleft()]
                 cutting.extend(cut(lot) for lot in islice(todo, 1))
                 finishing.append(_parse(parser, faces, batch, pool, finish))
                 while len(finishing) > (_AHEAD if cutting else 0):
-                    yield from ((s, r if isinstance(r, Unusable) else r.result()) for s, r in finishing.popleft())
+                    yield from (
+                        (s, r if isinstance(r, UnusablePicture) else r.result()) for s, r in finishing.popleft()
+                    )
         except BaseException:
             pool.shutdown(cancel_futures=True)  # maps under way end well
             raise
 
 
-def _result(future: Future[FaceViews] | None) -> FaceViews | Unusable | None:
+def _result(future: Future[FaceViews] | None) -> FaceViews | UnusablePicture | None:
     try:
         return future.result() if future is not None else None
-    except Unusable as error:
+    except UnusablePicture as error:
         return error
 
 
 def _parse(
     parser: ParsingNetwork,
-    faces: list[tuple[Sample | None, FaceViews | Unusable | None]],
+    faces: list[tuple[Sample | None, FaceViews | UnusablePicture | None]],
     batch: int,
     pool: ThreadPoolExecutor,
     finish: Callable[[Sample, np.ndarray], T],
-) -> list[tuple[Sample, Future[T] | Unusable]]:
+) -> list[tuple[Sample, Future[T] | UnusablePicture]]:
     """One lot through the network, each face in its own slot of a batch of one shape."""
     some = next((face for _, face in faces if isinstance(face, FaceViews)), None)
     scores: np.ndarray | None = None

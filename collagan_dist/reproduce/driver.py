@@ -30,7 +30,7 @@ def prepare(options: ReproduceOptions) -> tuple[list[PlannedRun], Manifest]:
     plan.check(options)
     about_data = [item for item in options.sets if strict_yaml.parse_assignment(item)[0][0] == "data"]
     first = load_config(options.config, sets=about_data, shards=options.data)
-    manifest = read_manifest(remote.find(options.data, first.data.cache))
+    manifest = read_manifest(remote.open_location(options.data, first.data.cache))
     samples = manifest.samples(first.data.split) if first.data.split in manifest.splits else 0
     if not samples or not manifest.splits.get("test"):
         raise DataError(f"{options.data}: needs the splits {first.data.split!r} and 'test'; pack both")

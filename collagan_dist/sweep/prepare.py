@@ -14,8 +14,8 @@ from collagan_dist.config.load import config_to_dict, differences, identity_keys
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import order
 from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.check import quick_check
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.sweep.schedule import Plan
 from collagan_dist.sweep.space import Space, SpaceSpec, read_space
@@ -75,7 +75,7 @@ def prepare(options: SweepOptions) -> PreparedSweep:
             f"{options.config}: SII completes by a search at test, which no sweep could pay for; take another model"
         )
     space = read_space(options.space, base)
-    manifest = read_manifest(remote.find(options.data, base.data.cache))
+    manifest = read_manifest(remote.open_location(options.data, base.data.cache))
     quick_check(manifest)
     for split in (base.data.split, base.evaluate.split):
         if split not in manifest.splits or not manifest.samples(split):

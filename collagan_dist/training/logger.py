@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from collagan_dist import files
-from collagan_dist.data.loading.fallback_reader import Damaged, check_damaged
+from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
 from collagan_dist.distributed.engine import NotFinite
 from collagan_dist.distributed.stragglers import StragglerDetector
 from collagan_dist.errors import ClusterError, on_all_ranks
@@ -74,7 +74,7 @@ class TrainingLogger:
         if self._progress is not None:
             self._progress.advance()
 
-    def quarantine(self, step: int, found: list[Damaged]) -> None:
+    def quarantine(self, step: int, found: list[DamageRecord]) -> None:
         """Name the damaged samples that ranks have met; `found` are this rank's. Collective.
 
         Raises DataError, on all ranks, when there are more than data.max_damaged.
@@ -87,7 +87,7 @@ class TrainingLogger:
                 self.event(step, "quarantine", sample=one.number, reason=one.reason)
                 if self.setup.world.is_rank0:
                     print(f"warning: {one.reason}; another sample takes its place", file=sys.stderr, flush=True)
-        check_damaged(self.setup.manifest.folder, len(self._named), self.setup.config.data.max_damaged)
+        check_damage_limit(self.setup.manifest.folder, len(self._named), self.setup.config.data.max_damaged)
 
     def skip(self, step: int, bad: NotFinite) -> None:
         """A step was not taken."""

@@ -65,7 +65,7 @@ def _train(
     # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
     share = config.schedule.batch // setup.world.size
     loader = setup.loader(config.data.split, setup.view(training=True), share)
-    if setup.world.is_rank0 and loader.enlarges:
+    if setup.world.is_rank0 and loader.upsamples:
         print(
             f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to {loader.canvas}; "
             f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
@@ -104,7 +104,9 @@ def _steps(
     step = build_step(config, setup.engine, setup.tasks, networks, total)
     order = training_order(config, setup.manifest)
     plans = zip(range(start, end), order.steps(start, end, setup.world), strict=True)
-    batches = loader.batches((plan for number, plan in plans if number not in left_out), warm=not order.whole)
+    batches = loader.batches(
+        (plan for number, plan in plans if number not in left_out), prefetch=not order.fully_shuffled
+    )
     folder.check()
     journal = TrainingLogger(setup, folder.path, start, end, step.loss_weights(), folder.lease)
     journal.event(start, progress.event(guard.rollbacks), **folder.started(), **progress.facts())
@@ -124,7 +126,7 @@ def _steps(
                     journal.skip(done, bad)
                     guard.nonfinite_step(number, bad)
             if due(done, config.log.every, end):
-                journal.log(done, step.learning_rate(number), loader.waited, folder.saves.seconds)
+                journal.log(done, step.learning_rate(number), loader.idle_seconds, folder.saves.seconds)
             if config.evaluate.every and due(done, config.evaluate.every, end):
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, end):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.readers.part_masks import compose
+from collagan_dist.data.readers.part_masks import compose_label_map
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from tests.data.layouts import samples_of, splits_of, write_celebamask_hq
@@ -98,10 +98,12 @@ def test_painting_order(tmp_path: Path) -> None:
     expected = np.zeros((32, 32), np.uint8)
     for part, value in order:
         expected[masks[part]] = value
-    got = compose(write_masks(tmp_path / "m", masks), (32, 32))
+    got = compose_label_map(write_masks(tmp_path / "m", masks), (32, 32))
     assert np.array_equal(got, expected)
     assert (got[10:12, 8:12] == 4).all() and got[8, 9] == 2 and got[13, 5] == 1  # seen through the glasses
-    assert np.array_equal(compose(write_masks(tmp_path / "m", masks), (64, 64)), expected.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(
+        compose_label_map(write_masks(tmp_path / "m", masks), (64, 64)), expected.repeat(2, 0).repeat(2, 1)
+    )
 
 
 @pytest.mark.parametrize(("x", "value"), [(6, 4), (20, 5)])
@@ -111,15 +113,15 @@ def test_one_eye_alone_has_the_side_of_the_face_it_lies_on(tmp_path: Path, x: in
     empty = np.zeros((32, 32), bool)
     other = {"l_eye": "r_eye", "r_eye": "l_eye"}[name]
     prefix = write_masks(tmp_path / "m", {"skin": box(4, 28, 4, 28), name: box(10, 12, x, x + 3), other: empty})
-    assert set(np.unique(compose(prefix, (32, 32)))) == {0, 1, value}
+    assert set(np.unique(compose_label_map(prefix, (32, 32)))) == {0, 1, value}
     aside = write_masks(tmp_path / "n", {"skin": box(4, 28, 0, 12), name: box(10, 12, 8, 11)})
-    assert set(np.unique(compose(aside, (32, 32)))) == {0, 1, 5}
+    assert set(np.unique(compose_label_map(aside, (32, 32)))) == {0, 1, 5}
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
 def test_masks_of_any_mode(tmp_path: Path, mode: str) -> None:
     skin = box(4, 28, 4, 28)
-    assert np.array_equal(compose(write_masks(tmp_path / "m", {"skin": skin}, mode), (32, 32)), skin)
+    assert np.array_equal(compose_label_map(write_masks(tmp_path / "m", {"skin": skin}, mode), (32, 32)), skin)
 
 
 def test_a_palette_counts_by_its_colours(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_palette_counts_by_its_colours(tmp_path: Path) -> None:
     image.putpalette([255, 255, 255, 0, 0, 0])
     (tmp_path / "m").mkdir()
     image.save(tmp_path / "m/00000_skin.png")
-    assert np.array_equal(compose(str(tmp_path / "m/00000"), (32, 32)), skin)
+    assert np.array_equal(compose_label_map(str(tmp_path / "m/00000"), (32, 32)), skin)
 
 
 def remove_masks(root: Path) -> None:

@@ -15,14 +15,14 @@ from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.data.shards.shard_reader import SplitReader, StoredSample
 from collagan_dist.types import CLASS_FLIP, CLASSES, LANDMARK_FLIP, LANDMARKS
 
 WIDE = Augment(shift=0.3, rotate=40, scale=0.4, flip=0.5)  # leaves the canvas, so that reflection is tested too
 
 
-def stored(landmarks: list[list[float]] | None, width: int = 176, height: int = 176) -> Stored:
-    return Stored("k", 1, np.zeros(0, np.uint8), None, landmarks, width, height)
+def stored(landmarks: list[list[float]] | None, width: int = 176, height: int = 176) -> StoredSample:
+    return StoredSample("k", 1, np.zeros(0, np.uint8), None, landmarks, width, height)
 
 
 def fold(x: np.ndarray, size: int) -> np.ndarray:
@@ -50,7 +50,9 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None,
     image = np.pad(image, ((0, 0), (0, canvas - image.shape[1]), (0, canvas - image.shape[2]), (0, 0)), mode="edge")
     label = rng.integers(0, len(CLASSES), (batch, canvas, canvas)).astype(np.uint8)
     points = np.array([[30.0, 35], [56, 33], [44, 48], [34, 60], [53, 61]]) + rng.normal(0, 2, (batch, 5, 2))
-    shift, angle, scale, flip = geometry.draw(np.arange(1, batch + 1).astype(np.uint64) * np.uint64(2**60), augment)
+    shift, angle, scale, flip = geometry.draw_augmentation(
+        np.arange(1, batch + 1).astype(np.uint64) * np.uint64(2**60), augment
+    )
     matrix = np.stack(
         [
             geometry.view_to_stored(stored(points[i].tolist(), 88, 88), view, shift[i], angle[i], scale[i], flip[i])
@@ -93,7 +95,7 @@ def test_a_view_over_any_one_border_is_reflected_there(shift: tuple[float, float
 
 
 def test_augmentation_stays_in_its_ranges() -> None:
-    shift, angle, scale, flip = geometry.draw(
+    shift, angle, scale, flip = geometry.draw_augmentation(
         np.arange(5000).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), Augment()
     )
     assert np.abs(shift).max() <= 0.05 and np.abs(shift).max() > 0.049
@@ -198,5 +200,5 @@ def test_both_kinds_of_storage_show_the_same(drawn, tmp_path) -> None:  # type: 
 
 
 def _first_batch(manifest: Manifest, augment: Augment, size: int = 64, **view: float):  # type: ignore[no-untyped-def]
-    loader = Loader(Split(manifest, "train"), View(size, "block", 1, augment, **view), 8, 1, torch.device("cpu"))
+    loader = Loader(SplitReader(manifest, "train"), View(size, "block", 1, augment, **view), 8, 1, torch.device("cpu"))
     return next(loader.batches(iter([(np.arange(8), np.zeros(8, np.int64))])))

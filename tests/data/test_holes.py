@@ -10,7 +10,7 @@ import torch
 
 from collagan_dist import rng
 from collagan_dist.data.loading import holes
-from collagan_dist.data.loading.occlusion_boxes import Places
+from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.types import TestHole
 
 
@@ -67,14 +67,14 @@ def test_the_table_has_every_kind_of_hole_with_one_signature() -> None:
     assert set(holes.HOLES) == set(get_args(TestHole))
     points = torch.rand(3, 5, 2) * 64
     for kind, make in holes.HOLES.items():
-        for more in ((), (None,), (Places(points),)):
+        for more in ((), (None,), (OcclusionBoxes(points),)):
             hole = make(keys(3), 64, *more)
             assert (
                 hole.shape == (3, 1, 64, 64)
                 and hole.dtype == torch.bool
                 and torch.equal(hole, make(keys(3), 64, *more))
             )
-        around = torch.equal(make(keys(3), 64, Places(points)), make(keys(3), 64))
+        around = torch.equal(make(keys(3), 64, OcclusionBoxes(points)), make(keys(3), 64))
         assert around == (not kind.startswith("O")), kind
 
 

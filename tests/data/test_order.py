@@ -28,7 +28,7 @@ def test_every_epoch_shows_every_sample_once() -> None:
         numbers, epochs = one.at(np.arange(3 * one.samples))
         for epoch in range(3):
             assert sorted(numbers[epochs == epoch]) == list(range(one.samples)), one
-    assert sum(one.whole for one in shapes()) in range(50, 350)
+    assert sum(one.fully_shuffled for one in shapes()) in range(50, 350)
 
 
 def test_ranks_share_the_same_global_batch_in_equal_steps() -> None:
@@ -61,11 +61,11 @@ def test_many_steps_at_once_are_the_same_steps() -> None:
 
 def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once() -> None:
     one = Order(samples=200_300, batch=64, seed=4, shard=500, window=16)
-    assert not one.whole and one.lanes == 16
+    assert not one.fully_shuffled and one.streams == 16
     for size in (1, 4, 8, 16):
         shards = [one.step(step, World(rank=size // 2, size=size))[0] // one.shard for step in range(200, 1000)]
-        # A rank owns 16 / size lanes; each stands in one shard, or in two when it goes over to the next. Where epochs
-        # meet within a batch, slots and lanes shift against each other by less than one lane.
+        # A rank owns 16 / size streams; each stands in one shard, or in two when it goes over to the next. Where epochs
+        # meet within a batch, slots and streams shift against each other by less than one lane.
         assert max(len(set(now)) for now in shards) <= 2 * (16 // size + 1)
         changes = sum(len(set(now) - set(before)) for before, now in itertools.pairwise(shards))
         read = sum(len(now) for now in shards)
@@ -81,7 +81,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
         assert (first[:1000] == first[1000:]).mean() < 0.01 and (first[:1000] == other).mean() < 0.01
 
 
-def test_a_whole_shuffle_looks_random() -> None:
+def test_a_full_shuffle_looks_random() -> None:
     """Neighbours in an epoch are no neighbours in the data set, and every region comes early and late alike."""
     numbers, _ = Order(100_000, 64, 3, 1000, 100).at(np.arange(100_000))
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.02
@@ -89,7 +89,7 @@ def test_a_whole_shuffle_looks_random() -> None:
     assert abs(early - 1000).max() < 5 * np.sqrt(1000)
 
 
-def test_a_shuffle_through_lanes_mixes_every_batch() -> None:
+def test_a_shuffle_through_streams_mixes_every_batch() -> None:
     one = Order(100_000, 64, 3, 1000, 8)
     batches = np.stack([one.step(step, World())[0] for step in range(3 * 100_000 // 64)])
     shards = np.sort(batches // 1000, axis=1)
@@ -113,7 +113,7 @@ def test_any_position_of_a_billion_at_once(window: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 70])
 def test_evaluation_shares_have_no_copies(size: int) -> None:
-    parts = [order.shares(64, World(rank=r, size=size)) for r in range(size)]
+    parts = [order.rank_samples(64, World(rank=r, size=size)) for r in range(size)]
     assert sorted(np.concatenate(parts)) == list(range(64))
 
 

@@ -17,12 +17,12 @@ from PIL import Image
 from skimage.filters import gaussian
 from skimage.transform import AffineTransform, warp
 
+from collagan_dist.data.face_square import square_from_landmarks
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.verify import verify
-from collagan_dist.data.square import face_square
 from collagan_dist.errors import DataError
 
 
@@ -86,7 +86,7 @@ def test_crop_keeps_the_margin_square_around_the_face(drawn: Path, shards: Manif
     points = {row[0]: np.array(row[1:], float).reshape(5, 2) for row in rows}
     for sample in _samples(shards, "test"):
         meta = json.loads(sample["json"])
-        square = face_square(meta["landmarks"])
+        square = square_from_landmarks(meta["landmarks"])
         assert abs(square.side - 88 / 1.3) < 0.7
         assert max(abs(square.x - 43.5), abs(square.y - 43.5)) < 0.7
         # Where the annotated landmarks went says where every pixel went: scikit-image moves the photo there.
@@ -139,7 +139,7 @@ def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
     import webdataset
 
     mine, theirs = io.BytesIO(), io.BytesIO()
-    ours = wire_format.ShardFile(mine)
+    ours = wire_format.ShardWriter(mine)
     writer = webdataset.TarWriter(theirs, mtime=0, user="", group="", encoder=False)
     for number, size in enumerate([0, 1, 511, 512, 513, 7000, 20000]):
         key, members = f"{number:092d}", {"jpg": os.urandom(size), "json": b"{}", "seg.png": os.urandom(size // 3)}

@@ -15,7 +15,7 @@ import pytest
 
 from collagan_dist.data.packing import shard_job
 from collagan_dist.data.packing.pack import merge, pack, pack_part
-from collagan_dist.data.readers import READERS
+from collagan_dist.data.readers.registry import READERS
 from collagan_dist.errors import ClusterError, DataError
 from tests.data.test_pack import contents, recipe
 
@@ -44,17 +44,17 @@ def test_a_note_of_other_library_versions_is_not_believed(
 ) -> None:
     mine = recipe(drawn, tmp_path / "out")
     pack_part(mine, 0, 1, workers=1)
-    monkeypatch.setattr(shard_job, "tools", lambda: "another node's")
+    monkeypatch.setattr(shard_job, "library_versions", lambda: "another node's")
     with pytest.raises(DataError, match=r"5 of 5 shards are missing or were made by .* other library versions"):
         merge(mine)
     with pytest.raises(ClusterError, match="this packing uses another node's"):
-        next(spread_here(list(shard_job.plan(mine, READERS["celeba"](mine)))))
+        next(spread_here(list(shard_job.plan_jobs(mine, READERS["celeba"](mine)))))
 
 
-def spread_here(work: list[shard_job.Lot]) -> Iterator[shard_job.Part]:
+def spread_here(work: list[shard_job.ShardJob]) -> Iterator[shard_job.ShardResult]:
     """Builds as a node with its own tools does."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        yield from pool.imap(shard_job.build, work)
+        yield from pool.imap(shard_job.build_shard, work)
 
 
 def test_only_one_packing_at_a_time(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

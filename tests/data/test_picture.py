@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.readers import label_maps
-from collagan_dist.data.readers.picture import Picture, Unusable, read_picture
+from collagan_dist.data.readers.picture import Picture, UnusablePicture, read_picture
 from collagan_dist.errors import DataError
 from collagan_dist.types import PartMasks
 
@@ -62,7 +62,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 def verdict(look) -> str | None:  # type: ignore[no-untyped-def]
     try:
         look()
-    except Unusable as error:
+    except UnusablePicture as error:
         return str(error)
     return None
 
@@ -74,7 +74,7 @@ def test_the_small_decode_judges_as_the_full_one(tmp_path: Path) -> None:
         path.write_bytes(damaged(files[number % len(files)], rng))
         try:
             picture = read_picture(str(path))
-        except Unusable:
+        except UnusablePicture:
             continue
         if picture.colours != "YCbCr":
             continue
@@ -156,7 +156,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((saved(tmp_path, image, "a.png")).read_bytes()[:9000])
     cases[tmp_path / "cut.png"] = "damaged"
     for path, reason in cases.items():
-        with pytest.raises(Unusable) as caught:
+        with pytest.raises(UnusablePicture) as caught:
             read_picture(str(path)).as_jpeg()
         assert reason in str(caught.value), path
 
@@ -165,23 +165,30 @@ def test_a_large_label_map_is_refused_from_its_header(tmp_path: Path) -> None:
     """Of the wrong size and of one mask too; in memory they would need 144 MB."""
     large = saved(tmp_path, Image.new("L", (12000, 12000), 3), "m_skin.png")
     with pytest.raises(DataError, match=r"m_skin.png: the label map is 12000x12000, its picture 450x500"):
-        label_maps.read_labels(str(large), (500, 450))
+        label_maps.read_label_map(str(large), (500, 450))
     with pytest.raises(DataError, match=r"m_skin.png: the mask is 12000x12000"):
-        label_maps.read_labels(PartMasks(str(tmp_path / "m")), (1000, 1000))
-    read = "label_maps.read_labels({}, (500, 500))"
+        label_maps.read_label_map(PartMasks(str(tmp_path / "m")), (1000, 1000))
+    read = "label_maps.read_label_map({}, (500, 500))"
     for labels in ("sys.argv[1]", "PartMasks(sys.argv[1].removesuffix('_skin.png'))"):
         assert grown(read.format(labels), "DataError", large) < 50
 
 
 def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("RGB", (12000, 12000)), "bomb.jpg", quality=5)
-    assert grown("picture.read_picture(sys.argv[1])", "picture.Unusable", path) < 50
+    assert grown("picture.read_picture(sys.argv[1])", "picture.UnusablePicture", path) < 50
 
 
 def test_what_is_decoded_shows_in_the_memory(tmp_path: Path) -> None:
     """That the two tests above can fail: a picture within the limits."""
     path = saved(tmp_path, Image.new("RGB", (8000, 8000)), "large.jpg", quality=5)
-    assert grown("picture.read_picture(sys.argv[1]).pixels_HW3; raise picture.Unusable", "picture.Unusable", path) > 150
+    assert (
+        grown(
+            "picture.read_picture(sys.argv[1]).pixels_HW3; raise picture.UnusablePicture",
+            "picture.UnusablePicture",
+            path,
+        )
+        > 150
+    )
 
 
 def grown(statement: str, error: str, path: Path) -> int:

@@ -23,9 +23,9 @@ from collagan_dist.config.load import identity_keys, to_yaml
 from collagan_dist.config.tree import Augment, Cache
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.check import quick_check
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.data.shards.shard_reader import Split, Stored
+from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.shard_reader import SplitReader, StoredSample
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.score import score
 from collagan_dist.training.loop import train
@@ -38,11 +38,11 @@ from tests.training.small import equal, small, weights
 READ_ALL = """
 import sys, random
 from collagan_dist.config.tree import Cache
-from collagan_dist.data.shards import remote as places
+from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import read_manifest
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.shard_reader import SplitReader
 url, folder, gigabytes, seed, times = sys.argv[1:]
-split = Split(read_manifest(places.find(url, Cache(folder=folder, gigabytes=float(gigabytes)))), "train")
+split = SplitReader(read_manifest(remote.open_location(url, Cache(folder=folder, gigabytes=float(gigabytes)))), "train")
 numbers = list(range(len(split))) * int(times)
 random.Random(int(seed)).shuffle(numbers)
 for number in numbers:
@@ -64,10 +64,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def remote_manifest(url: str, folder: Path, gigabytes: float = 1.0) -> Manifest:
-    return read_manifest(remote.find(url, Cache(folder=str(folder), gigabytes=gigabytes)))
+    return read_manifest(remote.open_location(url, Cache(folder=str(folder), gigabytes=gigabytes)))
 
 
-def content(sample: Stored) -> tuple:
+def content(sample: StoredSample) -> tuple:
     assert sample.labels is not None
     return sample.key, sample.jpg.tobytes(), sample.labels.tobytes(), sample.landmarks
 
@@ -118,17 +118,17 @@ def test_shards_are_asked_for_before_they_are_read(shards: Manifest, server: Ser
         for first in range(0, 48, 4):  # twelve batches over three shards
             yield np.arange(first, first + 4), np.zeros(4, np.int64)
 
-    def loader(split: Split) -> Loader:
+    def loader(split: SplitReader) -> Loader:
         return Loader(split, View(32, "block", 0, Augment()), 4, 1, torch.device("cpu"))
 
-    batches = loader(Split(remote_manifest(server.url, cache), "train")).batches(plan())
+    batches = loader(SplitReader(remote_manifest(server.url, cache), "train")).batches(plan())
     first = next(batches)
     wanted = {f"{s.sha256}.tar" for s in shards.shards("train")}
     last = time.monotonic() + 20
     while not wanted <= names(cache) and time.monotonic() < last:
         time.sleep(0.02)
     assert wanted <= names(cache)
-    near = list(loader(Split(shards, "train")).batches(plan(), warm=True))
+    near = list(loader(SplitReader(shards, "train")).batches(plan(), prefetch=True))
     assert all(torch.equal(a.image_B3HW, b.image_B3HW) for a, b in zip([first, *batches], near, strict=True))
     assert all(server.requests[s.name] == 1 for s in shards.shards("train"))
 
@@ -148,7 +148,7 @@ def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Pat
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if resident():
         pytest.skip("this file system keeps its pages")
-    Split(copy, "train").warm(0)
+    SplitReader(copy, "train").prefetch(0)
     last = time.monotonic() + 10
     while resident() < path.stat().st_size and time.monotonic() < last:
         time.sleep(0.02)
@@ -212,7 +212,7 @@ def test_a_dead_partial_file_of_another_data_set_gives_its_room_back(server: Ser
     dead, foreign = cache / f".{'0' * 64}.tar.900000000.partial", cache / "notes.txt"
     dead.write_bytes(b"x" * 1000)
     foreign.write_text("not ours")
-    Split(remote_manifest(server.url, cache), "train").read(0)
+    SplitReader(remote_manifest(server.url, cache), "train").read(0)
     assert not dead.exists() and foreign.exists()
 
 
@@ -253,12 +253,12 @@ def test_the_bound_holds_while_two_processes_read_more_than_it(
 def test_what_was_used_last_is_kept(shards: Manifest, server: Server, cache: Path) -> None:
     tars = shards.shards("train")
     bound = sum(s.bytes for s in tars) - 1
-    split = Split(remote_manifest(server.url, cache, (bound + 40000) / 1e9), "train")
+    split = SplitReader(remote_manifest(server.url, cache, (bound + 40000) / 1e9), "train")
     split.read(0)
     split.read(20)
     for moment, shard in enumerate(tars[:2], 1000):
         os.utime(cache / f"{shard.sha256}.tar", (moment, moment))
-    split = Split(remote_manifest(server.url, cache, bound / 1e9), "train")
+    split = SplitReader(remote_manifest(server.url, cache, bound / 1e9), "train")
     split.read(0)
     split.read(40)
     kept = [(cache / f"{s.sha256}.tar").exists() for s in tars]
@@ -266,7 +266,7 @@ def test_what_was_used_last_is_kept(shards: Manifest, server: Server, cache: Pat
 
 
 def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Server, cache: Path) -> None:
-    local, split = Split(shards, "train"), Split(remote_manifest(server.url, cache), "train")
+    local, split = SplitReader(shards, "train"), SplitReader(remote_manifest(server.url, cache), "train")
     tar = cache / f"{shards.shards('train')[0].sha256}.tar"
     index = cache / f"{shards.shards('train')[0].idx_sha256}.idx"
     assert content(split.read(3)) == content(local.read(3))
@@ -275,7 +275,7 @@ def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Se
     os.truncate(tar, 700)
     assert content(split.read(5)) == content(local.read(5))
     index.write_bytes(index.read_bytes()[:-1])
-    again = Split(remote_manifest(server.url, cache), "train")
+    again = SplitReader(remote_manifest(server.url, cache), "train")
     assert content(again.read(6)) == content(local.read(6))
     assert server.requests["train-000000.tar"] == 3 and server.requests["train-000000.idx"] == 2
     targets = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
@@ -288,8 +288,8 @@ def test_a_transfer_that_fails_is_made_again(
     shards: Manifest, server: Server, cache: Path, name: str, fault: str
 ) -> None:
     server.faults[name] = [fault, fault, ""]
-    split = Split(remote_manifest(server.url, cache), "train")
-    assert content(split.read(0)) == content(Split(shards, "train").read(0))
+    split = SplitReader(remote_manifest(server.url, cache), "train")
+    assert content(split.read(0)) == content(SplitReader(shards, "train").read(0))
     assert server.requests[name] == 3
 
 
@@ -335,7 +335,7 @@ def test_verify_reads_the_source_and_not_the_cache(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    Split(read_manifest(server.url), "train").read(0)
+    SplitReader(read_manifest(server.url), "train").read(0)
     assert names(cache / "collagan_dist/shards")
     assert run(capsys, "verify", server.url)[0] == 0
     assert run(capsys, "verify", server.url, "--deep")[0] == 0
@@ -423,21 +423,21 @@ def test_a_file_url_is_a_folder(shards: Manifest) -> None:
 
 def test_a_bound_below_one_shard_is_refused(shards: Manifest, server: Server, cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.cache\.gigabytes: 2e-05 cannot hold one file of 0\.0"):
-        Split(remote_manifest(server.url, cache, 2e-5), "train").read(0)
+        SplitReader(remote_manifest(server.url, cache, 2e-5), "train").read(0)
 
 
 def test_a_folder_that_is_none(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/cache: cannot be used as cache .*set data\.cache\.folder"):
-        Split(remote_manifest(server.url, tmp_path / "file/cache"), "train").read(0)
+        SplitReader(remote_manifest(server.url, tmp_path / "file/cache"), "train").read(0)
 
 
 def test_a_full_disk_is_named(shards: Manifest, server: Server, tmp_path: Path) -> None:
     """A real one: a small tmpfs of the process's own."""
     script = (
         "import sys; from pathlib import Path; from tests.data.test_places import remote_manifest\n"
-        "from collagan_dist.data.shards import Split; from collagan_dist.errors import DataError\n"
-        "try: Split(remote_manifest(sys.argv[1], Path(sys.argv[2])), 'train').read(0)\n"
+        "from collagan_dist.data.shards.shard_reader import SplitReader; from collagan_dist.errors import DataError\n"
+        "try: SplitReader(remote_manifest(sys.argv[1], Path(sys.argv[2])), 'train').read(0)\n"
         "except DataError as error: print(error)\n"
         "print([p.name for p in Path(sys.argv[2]).iterdir() if 'tar' in p.name])\n"
     )

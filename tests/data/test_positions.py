@@ -12,11 +12,11 @@ from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import FIXED_POSITIONS, Box
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.loader import Loader, View
-from collagan_dist.data.loading.occlusion_boxes import Places, hole_size
+from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes, hole_size
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.types import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
 from tests.data.layouts import write_folder
 
@@ -34,7 +34,7 @@ def extent(hole_HW: torch.Tensor) -> Box:
 
 
 def first_batch(manifest: Manifest, split: str = "train", count: int = 32, **view: object) -> Batch:
-    part = Split(manifest, split)
+    part = SplitReader(manifest, split)
     ids = np.arange(min(count, len(part)))
     loader = Loader(part, View(**{"image_size": 64, "hole": "none", "seed": 0, **view}), len(ids), 1, CPU)
     return next(loader.batches(iter([(ids, np.zeros(len(ids), np.int64))])))
@@ -52,14 +52,14 @@ def first_batch(manifest: Manifest, split: str = "train", count: int = 32, **vie
     }.items(),
 )
 def test_boxes_of_an_upright_face_by_hand(name: str, box: Box) -> None:
-    assert extent(Places(UPRIGHT).hole(name, 1, 128, CPU)[0, 0]) == box
+    assert extent(OcclusionBoxes(UPRIGHT).hole(name, 1, 128, CPU)[0, 0]) == box
     # In half the size, boxes of half the size: no more than the pixel at each edge may change.
-    small = extent(Places((UPRIGHT + 0.5) / 2 - 0.5).hole(name, 1, 64, CPU)[0, 0])
+    small = extent(OcclusionBoxes((UPRIGHT + 0.5) / 2 - 0.5).hole(name, 1, 64, CPU)[0, 0])
     assert np.abs(np.array(small) - np.array(box) / 2).max() <= 0.5
 
 
 def test_they_are_40_by_48_on_average() -> None:
-    sizes = [hole_size(Places(UPRIGHT).hole(name, 1, 128, CPU))[0] for name in POSITIONS]
+    sizes = [hole_size(OcclusionBoxes(UPRIGHT).hole(name, 1, 128, CPU))[0] for name in POSITIONS]
     assert np.abs(np.mean(sizes, axis=0) - (40, 48)).max() <= 1.001  # u is 40 here, 39 in photographs
     fixed = np.array([FIXED_POSITIONS[name][2:] for name in POSITIONS])
     assert np.abs(fixed.mean(0) - (40, 48)).max() < 1
@@ -68,8 +68,8 @@ def test_they_are_40_by_48_on_average() -> None:
 @pytest.mark.parametrize("name", POSITIONS)
 def test_a_box_is_clipped_at_the_border(name: str) -> None:
     for shift in ([-60.0, 0], [60, 0], [0, -60], [0, 60], [-500, 0]):
-        moved = Places(UPRIGHT + torch.tensor(shift)).hole(name, 1, 128, CPU)[0, 0]
-        plain = Places(UPRIGHT).hole(name, 1, 128, CPU)[0, 0].nonzero() + torch.tensor(shift).flip(0).long()
+        moved = OcclusionBoxes(UPRIGHT + torch.tensor(shift)).hole(name, 1, 128, CPU)[0, 0]
+        plain = OcclusionBoxes(UPRIGHT).hole(name, 1, 128, CPU)[0, 0].nonzero() + torch.tensor(shift).flip(0).long()
         inside = ((plain >= 0) & (plain < 128)).all(1)
         assert torch.equal(moved.nonzero(), plain[inside])
 
@@ -78,11 +78,11 @@ def test_a_box_is_clipped_at_the_border(name: str) -> None:
 def test_fixed_boxes_scale_with_the_picture(size: int) -> None:
     boxes = {name: (8 * n, 4 * n, 16, 8 + 2 * n) for n, name in enumerate(POSITIONS)}
     for name in POSITIONS:
-        hole = Places(None, boxes).hole(name, 3, size, CPU)
+        hole = OcclusionBoxes(None, boxes).hole(name, 3, size, CPU)
         assert hole.shape == (3, 1, size, size) and hole.dtype == torch.bool
         assert all(extent(h) == tuple(v * size // 128 for v in boxes[name]) for h in hole[:, 0])
     # A pixel belongs to a box that holds its centre: 12.5 to 28 are rows 12 (its centre is at 12.5) to 27.
-    odd = Places(None, {"O1": (25, 27, 31, 38)}).hole("O1", 1, size, CPU)[0, 0]
+    odd = OcclusionBoxes(None, {"O1": (25, 27, 31, 38)}).hole("O1", 1, size, CPU)[0, 0]
     assert extent(odd) == ((25, 27, 31, 38) if size == 128 else (12, 13, 16, 19))
 
 
@@ -161,7 +161,7 @@ def test_photographs(photographs: Manifest) -> None:
         check_parts(batch, name)
         sizes.append(hole_size(batch.hole_B1HW).mean(0))
         assert batch.points_BK2 is not None
-        mean = Places(batch.points_BK2.mean(0, keepdim=True)).hole(name, 1, 128, CPU)[0, 0]
+        mean = OcclusionBoxes(batch.points_BK2.mean(0, keepdim=True)).hole(name, 1, 128, CPU)[0, 0]
         corners.append(np.abs(np.array(extent(mean)) - FIXED_POSITIONS[name]).max())
     assert np.abs(np.mean(sizes, axis=0) - (40, 48)).max() < 1, np.mean(sizes, axis=0)
     assert max(corners) <= 1, corners
@@ -173,15 +173,15 @@ def test_a_mirrored_face_has_mirrored_holes(shards: Manifest) -> None:
     mirrored = batch.points_BK2[:, list(LANDMARK_FLIP)].clone()
     mirrored[..., 0] = 63 - mirrored[..., 0]
     for name, other in {"O1": "O2", "O2": "O1", "O3": "O3", "O4": "O5", "O5": "O4", "O6": "O6"}.items():
-        hole = Places(batch.points_BK2).hole(name, 32, 64, CPU)
-        assert torch.equal(Places(mirrored).hole(other, 32, 64, CPU).flip(3), hole)
+        hole = OcclusionBoxes(batch.points_BK2).hole(name, 32, 64, CPU)
+        assert torch.equal(OcclusionBoxes(mirrored).hole(other, 32, 64, CPU).flip(3), hole)
 
 
 def test_views_without_landmarks_take_the_fixed_boxes(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
-    fixed = Places().hole("O1", 4, 64, CPU)
+    fixed = OcclusionBoxes().hole("O1", 4, 64, CPU)
     around = first_batch(shards, count=4, hole="O1", points=False, labels=False)  # a model of inpainting alone
     assert around.points_BK2 is not None and torch.equal(
-        around.hole_B1HW, Places(around.points_BK2).hole("O1", 4, 64, CPU)
+        around.hole_B1HW, OcclusionBoxes(around.points_BK2).hole("O1", 4, 64, CPU)
     )
     assert not torch.equal(around.hole_B1HW, fixed)
     asked = first_batch(shards, count=4, hole="O1", positions="fixed", points=False)
@@ -232,5 +232,8 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
 def test_a_gpu_makes_the_same_holes(shards: Manifest, name: str) -> None:
     points = first_batch(shards).points_BK2
     assert points is not None
-    for places, there in ((Places(points), Places(points.cuda())), (Places(), Places())):
+    for places, there in (
+        (OcclusionBoxes(points), OcclusionBoxes(points.cuda())),
+        (OcclusionBoxes(), OcclusionBoxes()),
+    ):
         assert torch.equal(places.hole(name, 32, 64, CPU), there.hole(name, 32, 64, torch.device("cuda")).cpu())

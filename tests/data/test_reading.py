@@ -16,7 +16,7 @@ from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 
@@ -51,7 +51,7 @@ def dali_samples(manifest: Manifest, split: str) -> list[tuple[np.ndarray, np.nd
 
 
 def all_readers_agree(manifest: Manifest, split: str) -> None:
-    ours = Split(manifest, split)
+    ours = SplitReader(manifest, split)
     others = webdataset_samples(manifest, split)
     dali = dali_samples(manifest, split)
     assert len(ours) == len(others) == len(dali) == manifest.samples(split)
@@ -96,7 +96,7 @@ def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manife
     from collagan_dist.data.shards.manifest import read_manifest
 
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
-    split = Split(read_manifest(copy), "test")
+    split = SplitReader(read_manifest(copy), "test")
     split.read(0)
     with (copy / "test-000000.tar").open("r+b") as file:
         file.truncate(3000)
@@ -111,7 +111,7 @@ def test_a_split_that_is_dropped_gives_its_files_back(shards: Manifest) -> None:
     try:
         before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(5):
-            split = Split(shards, "train")
+            split = SplitReader(shards, "train")
             [split.read(number) for number in range(len(split))]
         del split
         assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -122,11 +122,11 @@ def test_a_split_that_is_dropped_gives_its_files_back(shards: Manifest) -> None:
 BROKEN = """
 import sys
 import numpy as np, torch
-from collagan_dist.data.decode import Decoder
-from collagan_dist.data.manifest import read_manifest
-from collagan_dist.data.shards import Split
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.data.shards.shard_reader import SplitReader
 
-split = Split(read_manifest(sys.argv[1]), "train")
+split = SplitReader(read_manifest(sys.argv[1]), "train")
 samples = [split.read(number) for number in range(32)]
 decode = Decoder(32, 88, True, False, 2, torch.device("cpu"))
 for number in range(40):

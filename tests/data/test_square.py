@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from collagan_dist.data.face_square import (
+    Square,
+    pixel_box,
+    snap_to_pixels,
+    square_from_label_map,
+    square_from_landmarks,
+    square_from_size,
+)
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.data.shards.shard_reader import Split
-from collagan_dist.data.square import Square, face_square, label_square, middle_square, snapped, whole_pixels
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.faces.render import draw_face
 from collagan_dist.types import CLASSES, MARGIN
 from tests.data.layouts import rows_of, samples_of, write_folder
@@ -26,7 +33,7 @@ def differences(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """(side ratio, x, y) of label squares against landmark squares, in shares of the latter's side."""
     rows = []
     for labels, points in pairs:
-        truth, found = face_square(points), label_square(labels)
+        truth, found = square_from_landmarks(points), square_from_label_map(labels)
         assert found is not None
         rows.append((found.side / truth.side, (found.x - truth.x) / truth.side, (found.y - truth.y) / truth.side))
     return np.array(rows)
@@ -62,14 +69,17 @@ def test_a_label_square_by_hand() -> None:
     labels = np.full((100, 120), 10, np.uint8)
     labels[20:61, 30:70] = 1
     labels[61:71, 45:50] = CLASSES.index("lower_lip")
-    assert label_square(labels) == Square(49.5, 70 - 0.57 * 40, 1.62 * 40)
-    assert label_square(np.full((9, 9), 10, np.uint8)) is None and label_square(np.zeros((9, 9), np.uint8)) is None
+    assert square_from_label_map(labels) == Square(49.5, 70 - 0.57 * 40, 1.62 * 40)
+    assert (
+        square_from_label_map(np.full((9, 9), 10, np.uint8)) is None
+        and square_from_label_map(np.zeros((9, 9), np.uint8)) is None
+    )
 
 
 @pytest.mark.parametrize(("width", "height"), [(176, 176), (360, 440), (441, 360), (51, 50)])
 def test_the_margin_of_the_middle_is_what_the_picture_holds(width: int, height: int) -> None:
     side = min(width, height)
-    left, top, found = whole_pixels(middle_square(width, height).scaled(MARGIN))
+    left, top, found = pixel_box(square_from_size(width, height).scaled(MARGIN))
     assert found == side and abs(left - (width - side) / 2) <= 0.5 and abs(top - (height - side) / 2) <= 0.5
 
 
@@ -77,9 +87,9 @@ def test_a_snapped_square_has_the_margin_that_a_crop_keeps() -> None:
     rng = np.random.default_rng(0)
     for x, y, side in rng.uniform((50, 50, 30), (400, 300, 200), (200, 3)):
         square = Square(x, y, side)
-        near = snapped(square)
-        margin = whole_pixels(square.scaled(MARGIN))
-        assert whole_pixels(near.scaled(MARGIN)) == margin == whole_pixels(snapped(near).scaled(MARGIN))
+        near = snap_to_pixels(square)
+        margin = pixel_box(square.scaled(MARGIN))
+        assert pixel_box(near.scaled(MARGIN)) == margin == pixel_box(snap_to_pixels(near).scaled(MARGIN))
         assert near.x - near.side * MARGIN / 2 == pytest.approx(margin[0] - 0.5)
         assert max(abs(near.x - x), abs(near.y - y)) <= 1 and abs(near.side - side) <= 0.5 / MARGIN
 
@@ -105,7 +115,7 @@ def packed(tree: Path, out: Path, store: str, annotation: str) -> Manifest:
 
 def views(manifest: Manifest, annotation: str) -> dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
     """(picture, labels, points) of every training sample at 128x128, by key."""
-    split = Split(manifest, "train")
+    split = SplitReader(manifest, "train")
     view = View(128, "none", 0, points=annotation in ("both", "landmarks"), labels=annotation in ("both", "labels"))
     loader = Loader(split, view, 4, 1, torch.device("cpu"))
     result = {}
@@ -161,17 +171,17 @@ def test_the_square_is_noted_only_where_it_is_needed(few: Path, tmp_path: Path) 
 def test_squares_of_originals_are_those_of_the_label_maps(few: Path, tmp_path: Path) -> None:
     for sample in samples_of(packed(few, tmp_path / "o", "original", "labels")).values():
         x, y, side = json.loads(sample["json"])["square"]
-        truth = label_square(cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED))
+        truth = square_from_label_map(cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED))
         assert truth is not None and max(abs(truth.x - x), abs(truth.y - y)) <= 1 and abs(truth.side - side) < 0.4
 
 
 def test_a_shard_without_the_square_is_seen_in_the_middle(shards: Manifest) -> None:
-    from collagan_dist.data.square import view_square
+    from collagan_dist.data.face_square import stored_square
 
-    assert view_square(None, None, 176, 176) == middle_square(176, 176)
-    assert view_square(None, [1.0, 2.0, 3.0], 176, 176) == Square(1, 2, 3)
-    assert view_square([[0, 0], [10, 0]], [1.0, 2.0, 3.0], 176, 176).side == 32
-    assert Split(shards, "test").read(0).square is None
+    assert stored_square(None, None, 176, 176) == square_from_size(176, 176)
+    assert stored_square(None, [1.0, 2.0, 3.0], 176, 176) == Square(1, 2, 3)
+    assert stored_square([[0, 0], [10, 0]], [1.0, 2.0, 3.0], 176, 176).side == 32
+    assert SplitReader(shards, "test").read(0).square is None
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])

@@ -1,4 +1,4 @@
-"""Damaged shards in a folder: found before anything starts, named, mended where that is safe, never read on."""
+"""DamageRecord shards in a folder: found before anything starts, named, mended where that is safe, never read on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 from tests.conftest import collagan
@@ -135,7 +135,7 @@ def test_all_ranks_find_it_damaged_and_one_says_so(copy: Path, tmp_path: Path) -
 def test_an_index_damaged_after_the_check_is_not_used(
     shards: Manifest, copy: Path, damage: Callable[[Path], None]
 ) -> None:
-    split, whole = Split(read_manifest(copy), "train"), Split(shards, "train")
+    split, whole = SplitReader(read_manifest(copy), "train"), SplitReader(shards, "train")
     damage(copy / "train-000001.idx")
     for number in range(20, 40):
         mine, sound = split.read(number), whole.read(number)
@@ -190,7 +190,7 @@ def repack(folder: Path, change: Callable[[dict[str, bytes]], None]) -> str:
     changed = list(samples)[2]
     change(samples[changed])
     content = io.BytesIO()
-    writer = wire_format.ShardFile(content)
+    writer = wire_format.ShardWriter(content)
     for key, files in samples.items():
         writer.add(key, files)
     writer.finish()
@@ -231,7 +231,7 @@ def test_a_sample_of_other_files_is_refused(
     key = repack(copy, change)
     said = f"{copy}/train-000000.tar: sample {key} has files "
     with pytest.raises(DataError, match=r"a sample is jpg, json and at most seg\.png") as error:
-        Split(read_manifest(copy), "train").read(0)
+        SplitReader(read_manifest(copy), "train").read(0)
     assert str(error.value).startswith(said)
     code, text = run(capsys, "verify", copy, "--deep")
     assert code == 3 and said in text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.readers.picture import Unusable, read_picture
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
@@ -84,7 +84,7 @@ def decodes(path: Path) -> bool:
     """By the full-size strict decode."""
     try:
         return read_picture(str(path)).pixels_HW3 is not None
-    except Unusable:
+    except UnusablePicture:
         return False
 
 

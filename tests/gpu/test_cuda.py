@@ -11,7 +11,7 @@ import torch
 
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.data.shards.shard_reader import Split
+from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.models.registry import build_networks
 from collagan_dist.models.step import Step
 from collagan_dist.training.loop import train
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.gpu
 
 
 def test_mixed_decoding_is_cpu_decoding(shards: Manifest) -> None:
-    split = Split(shards, "train")
+    split = SplitReader(shards, "train")
     samples = [split.read(n) for n in range(8)]
     cpu, gpu = (
         Decoder(8, 88, True, False, 2, d)(samples, np.zeros((8, 4)))

@@ -83,7 +83,7 @@ def test_deepspeed(shards: Manifest, device: torch.device, stage: int) -> None:
     """In a process of its own: DeepSpeed keeps what it set up."""
     pytest.importorskip("deepspeed")
     code = (
-        "import sys, json, torch; from pathlib import Path; from collagan_dist.data.manifest import read_manifest\n"
+        "import sys, json, torch; from pathlib import Path; from collagan_dist.data.shards.manifest import read_manifest\n"
         "from tests.gpu.test_training import losses; from tests.training.test_ranks import setup\n"
         "part = setup(read_manifest(Path(sys.argv[1])), torch.device('cuda', 0), runtime__engine='deepspeed', runtime__zero_stage=int(sys.argv[2]))\n"
         "print('FOUND' + json.dumps(losses(part)))\n"

@@ -153,14 +153,14 @@ def test_what_tells_the_runs_apart_is_not_to_be_set(item: str) -> None:
 def test_the_data_sets_own_settings_count_from_the_first_look(shards: Manifest, tmp_path: Path) -> None:
     """The manifest comes through the cache that is asked for; other settings are for the runs."""
     seen: list[Cache] = []
-    find = remote.find
+    find = remote.open_location
 
     def noted(data: str, cache: Cache) -> object:
         seen.append(cache)
         return find(data, cache)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("collagan_dist.reproduce.driver.remote.find", noted)
+        patch.setattr("collagan_dist.reproduce.driver.remote.open_location", noted)
         sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2", "schedule.batch=4")
         prepare(ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
     assert [cache.folder for cache in seen] == [str(tmp_path)]

@@ -42,7 +42,7 @@ def batches(
     part = setup(manifest, schedule__batch=12, hole__kind=kind, data__window=window)
     loader = part.loader("train", part.view(training=True), 12 // size)
     order = training_order(part.config, manifest)
-    assert order.whole == (window > 2)
+    assert order.fully_shuffled == (window > 2)
     return list(loader.batches(order.step(step, World(rank=rank, size=size)) for step in steps))
 
 

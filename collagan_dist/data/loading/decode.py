@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from collagan_dist.data.shards.shard_reader import Stored
+from collagan_dist.data.shards.shard_reader import StoredSample
 
 _PNG, _CHUNK = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s")
 
@@ -66,7 +66,9 @@ class Decoder:
             outputs[1] = outputs[1].gpu()
         return outputs
 
-    def __call__(self, samples: Sequence[Stored], regions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def __call__(
+        self, samples: Sequence[StoredSample], regions: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
 
         On a CPU they are DALI's own buffers, good until the next call; on a GPU, where that may come first, copies.
@@ -101,7 +103,7 @@ class Decoder:
         return copies
 
 
-def _check_parses(sample: Stored, labels: bool) -> None:
+def _check_parses(sample: StoredSample, labels: bool) -> None:
     """Raise RuntimeError for streams that DALI's parsers would refuse.
 
     It refuses them while others of the batch are being decoded, and takes the process with it (2.4.0: a segmentation

@@ -10,21 +10,21 @@ import torch
 
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.decode import Decoder
-from collagan_dist.data.readers.picture import encode_jpeg, encode_labels
-from collagan_dist.data.shards.remote import Remote
-from collagan_dist.data.shards.shard_reader import DamagedSample, Split, Stored
+from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
+from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
 from collagan_dist.errors import DataError, on_all_ranks
 
 
 @dataclass(frozen=True)
-class Damaged:
+class DamageRecord:
     """A sample, by its number in the split, that is not what packing wrote any more; the reason names shard and key."""
 
     number: int
     reason: str
 
 
-def check_damaged(folder: Path | Remote, count: int, limit: int) -> None:
+def check_damage_limit(folder: Path | RemoteFolder, count: int, limit: int) -> None:
     """Refuse more than data.max_damaged damaged samples. `count` is that of all ranks, so all of them refuse."""
     if count > limit:
         raise on_all_ranks(
@@ -41,7 +41,7 @@ class Decoded:
 
     ids: np.ndarray
     epochs: np.ndarray
-    samples: list[Stored]
+    samples: list[StoredSample]
     regions_B4: np.ndarray
     image_BHW3: torch.Tensor
     label_BHW: torch.Tensor | None
@@ -50,17 +50,17 @@ class Decoded:
 _BEYOND = 64  # damaged samples above the limit that a rank still replaces, so that ranks stop together
 
 
-class Reading:
+class FallbackReader:
     """Reads and decodes samples of a split.
 
     With `replace` the place of a damaged one is taken by the next sound one of the split, which depends on nothing but the
     data, so batches stay whole and any number of ranks sees the same; without, it is left out. `damaged` names them.
     """
 
-    def __init__(self, split: Split, decode: Decoder, points: bool, replace: bool, limit: int) -> None:
+    def __init__(self, split: SplitReader, decode: Decoder, points: bool, replace: bool, limit: int) -> None:
         self.split, self.decode, self.points, self.replace, self.limit = split, decode, points, replace, limit
-        self.damaged: list[Damaged] = []
-        self._instead: dict[int, int] = {}  # damaged sample: its neighbour that is shown in its place, or -1
+        self.damaged: list[DamageRecord] = []
+        self._substitutes: dict[int, int] = {}  # damaged sample: its neighbour that is shown in its place, or -1
 
     def __call__(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
         """The samples decoded. All are taken as sound at first; only when that fails is each looked at alone."""
@@ -72,7 +72,7 @@ class Reading:
         except (DamagedSample, RuntimeError):
             self._probe()
             before = len(self.damaged)
-            shown = np.array([self._sound(number) for number in ids.tolist()], np.int64)
+            shown = np.array([self._first_decodable(number) for number in ids.tolist()], np.int64)
             if len(self.damaged) == before:
                 raise  # every sample decodes alone
             return self._decoded(shown[shown >= 0], epochs[shown >= 0])
@@ -81,23 +81,23 @@ class Reading:
         """Decode a picture that is sound for certain: where that fails, not the data is at fault, and nothing is replaced."""
         side = self.decode.canvas
         blank = np.zeros((side, side, 3), np.uint8)
-        jpg, png = encode_jpeg(blank), encode_labels(blank[..., 0])
-        sample = Stored("", 0, np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8), None, side, side)
+        jpg, png = encode_jpeg(blank), encode_label_map(blank[..., 0])
+        sample = StoredSample("", 0, np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8), None, side, side)
         self.decode([sample], np.array([[0.0, 0.0, side, side]]))
 
     def _shown(self, number: int) -> int:
         """The sample that is shown for `number`, as far as known; -1 for none."""
-        while number in self._instead:
-            number = self._instead[number]
+        while number in self._substitutes:
+            number = self._substitutes[number]
         return number
 
-    def _sound(self, number: int) -> int:
+    def _first_decodable(self, number: int) -> int:
         """The sample that is shown for `number`, found out by decoding."""
-        while (number := self._shown(number)) >= 0 and (reason := self._trouble(number)) is not None:
-            if len(self._instead) + 1 >= len(self.split):
+        while (number := self._shown(number)) >= 0 and (reason := self._decode_error(number)) is not None:
+            if len(self._substitutes) + 1 >= len(self.split):
                 raise DataError(f"{reason}; no sample of the split {self.split.name!r} is left")
-            self._instead[number] = (number + 1) % len(self.split) if self.replace else -1
-            self.damaged.append(Damaged(number, reason))
+            self._substitutes[number] = (number + 1) % len(self.split) if self.replace else -1
+            self.damaged.append(DamageRecord(number, reason))
             if (
                 len(self.damaged) > self.limit + _BEYOND
             ):  # no use to look further: all ranks will hear of it, or this one says so
@@ -106,7 +106,7 @@ class Reading:
                 )
         return number
 
-    def _trouble(self, number: int) -> str | None:
+    def _decode_error(self, number: int) -> str | None:
         """What is wrong with a sample; None when it decodes."""
         one = np.array([number])
         try:
@@ -129,7 +129,7 @@ class Reading:
             regions = np.array([(0.0, 0.0, sample.height, sample.width) for sample in samples])
         return Decoded(ids, epochs, samples, regions, *self.decode(samples, regions))
 
-    def _whole(self, number: int) -> Stored:
+    def _whole(self, number: int) -> StoredSample:
         """The sample, with all that is needed of it: single ones of a set may lack what the others have."""
         sample = self.split.read(number)
         if self.decode.labels and sample.labels is None:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from collagan_dist import rng
 from collagan_dist.config.tree import Augment
-from collagan_dist.data.shards.shard_reader import Stored
-from collagan_dist.data.square import view_square
+from collagan_dist.data.face_square import stored_square
+from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.types import CLASS_FLIP, FACE_SQUARE, LANDMARK_FLIP, MARGIN
 
 
@@ -24,9 +24,9 @@ def canvas_size(image_size: int) -> int:
     return int(np.ceil(MARGIN * 16 / 2) * 2) * image_size // 16
 
 
-def canvas_region(sample: Stored) -> np.ndarray:
+def canvas_region(sample: StoredSample) -> np.ndarray:
     """[top, left, bottom, right] of the stored picture that its canvas shows: the margin square as far as there are pixels."""
-    square = view_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(MARGIN)
+    square = stored_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(MARGIN)
     half = square.side / 2
     left, top = max(0.0, square.x + 0.5 - half), max(0.0, square.y + 0.5 - half)
     right, bottom = min(sample.width, square.x + 0.5 + half), min(sample.height, square.y + 0.5 + half)
@@ -45,7 +45,7 @@ def region_to_canvas(regions_B4: np.ndarray, size: int) -> np.ndarray:
 
 
 def view_to_stored(
-    sample: Stored,
+    sample: StoredSample,
     size: int,
     shift: np.ndarray,
     angle: float,
@@ -57,7 +57,9 @@ def view_to_stored(
 
     `face_square` is data.face_square; shards are cut for views of FACE_SQUARE, what wider ones lack is reflected.
     """
-    square = view_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(face_square / FACE_SQUARE)
+    square = stored_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(
+        face_square / FACE_SQUARE
+    )
     # The product of four matrices, written out: pixels to shares of the side around the middle, mirror, turn and shift, square.
     middle, mirror, side = 0.5 / size - 0.5, -1.0 if flip else 1.0, square.side
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
@@ -67,7 +69,9 @@ def view_to_stored(
     return np.array([[step * cos * mirror, -step * sin, x], [step * sin * mirror, step * cos, y], [0.0, 0.0, 1.0]])
 
 
-def draw(key: np.ndarray, augment: Augment | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def draw_augmentation(
+    key: np.ndarray, augment: Augment | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(shift_B2, angle_B, scale_B, flip_B) behind the keys of a batch; the identity without `augment`."""
     count = len(key)
     if augment is None:

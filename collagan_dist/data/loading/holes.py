@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from collagan_dist import rng
-from collagan_dist.data.loading.occlusion_boxes import Places
+from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.types import POSITIONS
 
 BLOCK_SHARE = 0.5  # side of the block, as a share of the picture's: 64 of 128
@@ -27,7 +27,7 @@ Fill = Literal["paper", "noise", "zero", "mean"]
 MEAN_COLOUR = (117, 104, 123)
 
 
-def block(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
+def block(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
     """One square of half the side, uniform over all whole positions inside the picture."""
     side = int(size * BLOCK_SHARE)
     corner = (rng.uniform_tensor(keys_B2, 2, stream=1) * (size - side + 1)).floor()
@@ -37,7 +37,7 @@ def block(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> tor
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def pattern(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
+def pattern(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
     """A window of the Context Encoder's random pattern that covers 20 to 30 % of the picture."""
     whole, area = _pattern(size)
     corners = (rng.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(whole) - size + 1)).astype(
@@ -55,18 +55,18 @@ def pattern(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> t
     return torch.from_numpy(np.stack(windows)[:, None]).to(keys_B2.device)
 
 
-def noise(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
+def noise(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
     """Every pixel on its own with probability 80 %."""
     return (rng.uniform_tensor(keys_B2, size * size, stream=1) < NOISE_SHARE).view(-1, 1, size, size)
 
 
-def nothing(keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
+def nothing(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
     return torch.zeros(len(keys_B2), 1, size, size, dtype=torch.bool, device=keys_B2.device)
 
 
-def position(name: str, keys_B2: torch.Tensor, size: int, places: Places | None = None) -> torch.Tensor:
+def position(name: str, keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
     """O1 to O6 of Table 1; by default at their fixed boxes."""
-    return (places or Places()).hole(name, len(keys_B2), size, keys_B2.device)
+    return (places or OcclusionBoxes()).hole(name, len(keys_B2), size, keys_B2.device)
 
 
 # (B, 1, size, size) holes by kind, of keys, size, and where the parts of the faces are (for positions only).

@@ -23,10 +23,10 @@ from collagan_dist import rng
 from collagan_dist.config.tree import FIXED_POSITIONS, Augment, Box
 from collagan_dist.data.loading import geometry, holes
 from collagan_dist.data.loading.decode import Decoder
-from collagan_dist.data.loading.fallback_reader import Damaged, Decoded, Reading
-from collagan_dist.data.loading.occlusion_boxes import Places
-from collagan_dist.data.loading.order import Plan
-from collagan_dist.data.shards.shard_reader import DamagedSample, Split, Stored
+from collagan_dist.data.loading.fallback_reader import DamageRecord, Decoded, FallbackReader
+from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
+from collagan_dist.data.loading.order import BatchIds
+from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
 from collagan_dist.errors import DataError
 from collagan_dist.types import FACE_SQUARE, POSITIONS, Batch
 
@@ -64,7 +64,7 @@ class Loader:
     """
 
     def __init__(
-        self, split: Split, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
+        self, split: SplitReader, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
     ) -> None:
         _require(split, view)
         view = _with_points(split, view)
@@ -73,23 +73,23 @@ class Loader:
         self.canvas = geometry.canvas_size(view.image_size)
         recipe = split.manifest.recipe
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
-        self.enlarges = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
-        self.waited = 0.0  # seconds in which the device had nothing to do because no batch was ready
+        self.upsamples = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
+        self.idle_seconds = 0.0  # seconds in which the device had nothing to do because no batch was ready
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
-        self._read = Reading(split, decode, view.points, view.augment is not None, max_damaged)
+        self._read = FallbackReader(split, decode, view.points, view.augment is not None, max_damaged)
 
     @property
-    def damaged(self) -> list[Damaged]:
+    def damaged(self) -> list[DamageRecord]:
         """The damaged samples met so far."""
         return self._read.damaged
 
-    def batches(self, plan: Iterator[Plan], warm: bool = False) -> Generator[Batch]:
+    def batches(self, plan: Iterator[BatchIds], prefetch: bool = False) -> Generator[Batch]:
         """A Batch for each (sample numbers, epochs) of the plan; reading and decoding run ahead in a thread.
 
-        With `warm`, as always from a URL, whole shards are brought near before they are read: for plans that keep to few
+        With `prefetch`, as always from a URL, whole shards are brought near before they are read: for plans that keep to few
         of them at a time. A damaged sample is replaced in training and left out at test (data/loading/fallback_reader.py).
         """
-        plan = _warmed(plan, self.split) if warm or self.split.is_remote else plan
+        plan = _prefetched(plan, self.split) if prefetch or self.split.is_remote else plan
         if self.device.type == "cpu":
             ready = self._timed(_ahead(plan, lambda *entry: self._prepared(self._read(*entry))))
         else:  # geometry belongs to the stream of the networks
@@ -100,7 +100,7 @@ class Loader:
         while True:
             began = time.perf_counter()
             item = next(items, None)
-            self.waited += time.perf_counter() - began
+            self.idle_seconds += time.perf_counter() - began
             if item is None:
                 return
             yield item[0]
@@ -113,7 +113,9 @@ class Loader:
         uids = np.array([s.uid for s in samples])
         # At test everything hangs on the sample alone, so that tables repeat.
         epoch = epochs if view.augment is not None else np.full(len(ids), -1)
-        shift, angle, scale, flip = geometry.draw(rng.key64(view.seed, "geometry", epoch, uids), view.augment)
+        shift, angle, scale, flip = geometry.draw_augmentation(
+            rng.key64(view.seed, "geometry", epoch, uids), view.augment
+        )
         to_stored = np.stack(
             [
                 geometry.view_to_stored(s, view.image_size, shift[i], angle[i], scale[i], flip[i], view.face_square)
@@ -128,13 +130,13 @@ class Loader:
             moved = geometry.move_points(stored, np.linalg.inv(to_stored), flip)
             points = torch.from_numpy(moved.astype(np.float32)).to(self.device)
         keys = torch.from_numpy(rng.sample_keys(view.seed, epoch, uids)).to(self.device)
-        places = Places(points if view.positions == "landmarks" else None, view.fixed)
+        places = OcclusionBoxes(points if view.positions == "landmarks" else None, view.fixed)
         hole = holes.HOLES[view.hole](keys, view.image_size, places)
         filled = holes.occlude(image, hole, view.hole, keys, view.fill)
         return Batch(image, filled, hole, label, points, ids, epochs, keys)
 
 
-def _require(split: Split, view: View) -> None:
+def _require(split: SplitReader, view: View) -> None:
     first = _first(split)
     has = {"s": first.labels is not None, "d": first.landmarks is not None}
     missing = []
@@ -150,14 +152,14 @@ def _require(split: Split, view: View) -> None:
         )
 
 
-def _with_points(split: Split, view: View) -> View:
+def _with_points(split: SplitReader, view: View) -> View:
     """The view that asks for landmarks too where its holes lie around them and the split has them."""
     around = view.hole in POSITIONS and view.positions == "landmarks"
     wanted = around and not view.points and _first(split).landmarks is not None
     return replace(view, points=True) if wanted else view
 
 
-def _first(split: Split) -> Stored:
+def _first(split: SplitReader) -> StoredSample:
     """The first sample that can be read."""
     for number in range(len(split) - 1):
         with suppress(DamagedSample):
@@ -165,16 +167,16 @@ def _first(split: Split) -> Stored:
     return split.read(len(split) - 1)
 
 
-def _warmed(plan: Iterator[Plan], split: Split) -> Iterator[Plan]:
+def _prefetched(plan: Iterator[BatchIds], split: SplitReader) -> Iterator[BatchIds]:
     """The plan, with its shards asked for _WARM_AHEAD entries early. What goes wrong there shows when they are read."""
-    waiting: deque[Plan] = deque()
+    waiting: deque[BatchIds] = deque()
     needed: dict[int, int] = {}  # shard: the last entry that reads it
     pool = ThreadPoolExecutor(_WARMERS, thread_name_prefix="warm")
     try:
         for number, entry in enumerate(plan):
             for shard in sorted(split.shards_of(entry[0])):
                 if number - needed.get(shard, -_WARM_AHEAD - 1) > _WARM_AHEAD:
-                    pool.submit(split.warm, shard)
+                    pool.submit(split.prefetch, shard)
                 needed[shard] = number
             waiting.append(entry)
             if len(waiting) > _WARM_AHEAD:
@@ -184,7 +186,7 @@ def _warmed(plan: Iterator[Plan], split: Split) -> Iterator[Plan]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ahead(plan: Iterator[Plan], load: Callable[[np.ndarray, np.ndarray], T]) -> Iterator[tuple[T]]:
+def _ahead(plan: Iterator[BatchIds], load: Callable[[np.ndarray, np.ndarray], T]) -> Iterator[tuple[T]]:
     """`load` of each plan entry, done _AHEAD entries early by one thread. Its errors are raised here."""
     ready: queue.Queue = queue.Queue(_AHEAD)
     closed = threading.Event()

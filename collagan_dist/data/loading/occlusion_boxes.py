@@ -33,7 +33,7 @@ assert set(_AROUND) == set(POSITIONS)
 
 
 @dataclass(frozen=True)
-class Places:
+class OcclusionBoxes:
     """Where O1 to O6 lie: around `points_BK2` (pixels of the view), or where those are None in `fixed` boxes of 128x128."""
 
     points_BK2: torch.Tensor | None = None

@@ -4,10 +4,10 @@ A run is one endless line of positions; position p is offset p % N of epoch p //
 positions and every rank takes its share of it, so all ranks have the same number of steps by construction, world sizes
 that divide the batch see the same batches, and resuming is a number.
 
-A data set of up to `window` shards is shuffled whole. A larger one is read through lanes, so that storage sees long
+A data set of up to `window` shards is shuffled whole. A larger one is read through streams, so that storage sees long
 runs of neighbours: an epoch's shards stand in shuffled order as one line, the line starts at a random place and is cut
-into as many lanes as divide the batch (at most `window`), and every lane gives its next samples to every batch. Within
-a shard the samples are shuffled. A run thus reads from about `window` shards at a time, a rank from its lanes', and a
+into as many streams as divide the batch (at most `window`), and every stream gives its next samples to every batch. Within
+a shard the samples are shuffled. A run thus reads from about `window` shards at a time, a rank from its streams', and a
 batch still holds samples from all over the data set.
 
 A shuffle is a permutation of 0..n-1 computed point by point: a four-round Feistel network on the next even number of
@@ -29,7 +29,7 @@ from collagan_dist.types import World
 _ROUNDS = 4
 _AT_ONCE = 4096  # positions
 
-Plan = tuple[np.ndarray, np.ndarray]  # sample numbers, epochs
+BatchIds = tuple[np.ndarray, np.ndarray]  # sample numbers, epochs
 
 
 @dataclass(frozen=True)
@@ -43,43 +43,43 @@ class Order:
     window: int
 
     @property
-    def whole(self) -> bool:
+    def fully_shuffled(self) -> bool:
         """Whether epochs are shuffled whole."""
         return self.samples <= self.window * self.shard
 
     @cached_property
-    def lanes(self) -> int:
+    def streams(self) -> int:
         """Places of the line that are read from at a time."""
         return max(n for n in range(1, min(self.window, self.batch) + 1) if self.batch % n == 0)
 
     def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(sample number, epoch) at each position; every epoch shows every sample exactly once."""
         epoch, offset = np.divmod(np.asarray(position, np.int64), self.samples)
-        if self.whole:
+        if self.fully_shuffled:
             return permute(offset, self.samples, rng.key64(self.seed, "order", epoch)), epoch
-        return self._in_shards(self._in_line(offset, epoch), epoch), epoch
+        return self._in_shards(self._interleave(offset, epoch), epoch), epoch
 
-    def step(self, number: int, world: World) -> Plan:
+    def step(self, number: int, world: World) -> BatchIds:
         """(sample numbers, epochs) of this rank's share of global batch `number`."""
-        return self.at(positions(number, self.batch, world))
+        return self.at(rank_positions(number, self.batch, world))
 
-    def steps(self, start: int, stop: int, world: World) -> Iterator[Plan]:
+    def steps(self, start: int, stop: int, world: World) -> Iterator[BatchIds]:
         """`step` of start..stop-1, computed many at a time."""
         many = max(1, _AT_ONCE * world.size // self.batch)
         for first in range(start, stop, many):
-            rows = [positions(number, self.batch, world) for number in range(first, min(stop, first + many))]
+            rows = [rank_positions(number, self.batch, world) for number in range(first, min(stop, first + many))]
             numbers, epochs = self.at(np.concatenate(rows))
             yield from zip(numbers.reshape(len(rows), -1), epochs.reshape(len(rows), -1), strict=True)
 
-    def _in_line(self, offset: np.ndarray, epoch: np.ndarray) -> np.ndarray:
-        """Place in the line of shards: the next one of the lane that the slot of the batch belongs to."""
-        width = self.batch // self.lanes  # samples that a lane gives to a batch
+    def _interleave(self, offset: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Place in the line of shards: the next one of the stream that the slot of the batch belongs to."""
+        width = self.batch // self.streams  # samples that a stream gives to a batch
         row, slot = np.divmod(offset, self.batch)
-        lane, within = np.divmod(slot, width)
+        stream, within = np.divmod(slot, width)
         rows, rest = divmod(self.samples, self.batch)
-        start = lane * rows * width + np.minimum(rest, lane * width)
-        turn = (rng.key64(self.seed, "turn", epoch) % np.uint64(self.samples)).astype(np.int64)
-        return (start + row * width + within + turn) % self.samples
+        start = stream * rows * width + np.minimum(rest, stream * width)
+        epoch_rotation = (rng.key64(self.seed, "turn", epoch) % np.uint64(self.samples)).astype(np.int64)
+        return (start + row * width + within + epoch_rotation) % self.samples
 
     def _in_shards(self, place: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Sample number at a place of the line: shards shuffled, a short last one at the end, samples shuffled in each."""
@@ -95,7 +95,7 @@ class Order:
         return number
 
 
-def positions(step: int, batch: int, world: World) -> np.ndarray:
+def rank_positions(step: int, batch: int, world: World) -> np.ndarray:
     """Positions of this rank in global batch `step`: int64 (batch / world.size,)."""
     share = batch // world.size
     start = step * batch + world.rank * share
@@ -152,6 +152,6 @@ def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
         )
 
 
-def shares(samples: int, world: World) -> np.ndarray:
+def rank_samples(samples: int, world: World) -> np.ndarray:
     """Samples of this rank when each is to be seen once and in no order, as evaluation does: every size-th."""
     return np.arange(world.rank, samples, world.size, dtype=np.int64)

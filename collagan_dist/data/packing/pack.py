@@ -1,6 +1,6 @@
 """A data set becomes shards: the same bytes for any number of workers, nodes and parts, and after any interruption.
 
-Samples of a split are shuffled once by a fixed seed and cut into fixed lots of `samples_per_shard`; a lot becomes one
+Samples of a split are shuffled once by a fixed seed and cut into fixed jobs of `samples_per_shard`; a job becomes one
 shard, less what is quarantined. Lots are independent: processes of this machine build them, tasks of a Ray cluster, or
 the jobs of an array (`pack_part`, then `merge`). The same command continues behind what is finished. manifest.json
 comes last.
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
-from collagan_dist.data.packing.shard_job import Lot, Part, build, finished, plan
-from collagan_dist.data.readers import READERS
+from collagan_dist.data.packing.shard_job import ShardJob, ShardResult, build_shard, load_finished, plan_jobs
 from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.readers.registry import READERS
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest, write_manifest
 from collagan_dist.errors import ClusterError, DataError
 
@@ -33,7 +33,7 @@ MAX_BAD_COUNT = 10  # so many quarantined pictures are always accepted, beside t
 _LOCK_WAIT = 5.0  # seconds: workers of a killed packing need a moment to die
 
 Progress = Callable[[int, int], None]  # samples done, samples in all
-Builder = Callable[[list[Lot]], Iterator[tuple[Lot, Part]]]  # builds lots somewhere, in any order
+Builder = Callable[[list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]]  # builds jobs somewhere, in any order
 
 
 def pack(
@@ -48,50 +48,50 @@ def pack(
     Raises DataError when annotations are unsound, when OUT holds something else, or when more than `max_bad` of the
     pictures (and more than MAX_BAD_COUNT) are unusable; the shards are kept then, without a manifest.
     """
-    with _at_work(recipe) as lots:
-        if lots is None:
+    with _at_work(recipe) as jobs:
+        if jobs is None:
             return read_manifest(recipe.out)
-        _sweep_out(Path(recipe.out), lots)
-        parts = _build_missing(lots, builder or processes(workers), progress)
-        return _finish(recipe, lots, parts, max_bad)
+        _sweep_out(Path(recipe.out), jobs)
+        parts = _build_missing(jobs, builder or processes(workers), progress)
+        return _finish(recipe, jobs, parts, max_bad)
 
 
 def pack_part(
     recipe: Recipe, index: int, count: int, workers: int = 0, progress: Progress = lambda done, total: None
-) -> list[Part] | None:
+) -> list[ShardResult] | None:
     """Every `count`-th shard, from number `index` on, without a manifest; None when the data set is already whole.
 
     Parts may run at the same time, on any nodes that share OUT.
     """
-    with _at_work(recipe, part=f"{index % count}-{count}") as lots:
-        return _build_missing(lots[index % count :: count], processes(workers), progress) if lots is not None else None
+    with _at_work(recipe, part=f"{index % count}-{count}") as jobs:
+        return _build_missing(jobs[index % count :: count], processes(workers), progress) if jobs is not None else None
 
 
 def merge(recipe: Recipe, max_bad: float = 0.001) -> Manifest:
     """The manifest over what the parts have built. Raises DataError naming what is missing, as `pack` does otherwise."""
-    with _at_work(recipe) as lots:
-        if lots is None:
+    with _at_work(recipe) as jobs:
+        if jobs is None:
             return read_manifest(recipe.out)
-        parts = [finished(lot) for lot in lots]
-        missing = [lot.name for lot, part in zip(lots, parts, strict=True) if part is None]
+        parts = [load_finished(job) for job in jobs]
+        missing = [job.name for job, part in zip(jobs, parts, strict=True) if part is None]
         if missing:
             names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
-                f"{recipe.out}: {len(missing)} of {len(lots)} shards are missing or were made by another recipe or other library "
+                f"{recipe.out}: {len(missing)} of {len(jobs)} shards are missing or were made by another recipe or other library "
                 f"versions ({names}); run their parts again, or `collagan pack` without --merge, which builds what is missing"
             )
-        _sweep_out(Path(recipe.out), lots)
-        return _finish(recipe, lots, [part for part in parts if part is not None], max_bad)
+        _sweep_out(Path(recipe.out), jobs)
+        return _finish(recipe, jobs, [part for part in parts if part is not None], max_bad)
 
 
 def processes(workers: int) -> Builder:
-    """Builds lots in `workers` processes of this machine, 0 for one a core."""
+    """Builds jobs in `workers` processes of this machine, 0 for one a core."""
 
-    def builder(lots: list[Lot]) -> Iterator[tuple[Lot, Part]]:
+    def builder(jobs: list[ShardJob]) -> Iterator[tuple[ShardJob, ShardResult]]:
         with ProcessPoolExecutor(
-            min(workers or os.cpu_count() or 1, max(1, len(lots))), initializer=_die_with_parent
+            min(workers or os.cpu_count() or 1, max(1, len(jobs))), initializer=_die_with_parent
         ) as pool:
-            futures = {pool.submit(build, lot): lot for lot in lots}
+            futures = {pool.submit(build_shard, job): job for job in jobs}
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
@@ -104,7 +104,7 @@ def processes(workers: int) -> Builder:
                     "a worker process was killed from outside (out of memory?); the same command continues, with fewer --workers if need be"
                 ) from None
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # lots under way end well or clean up
+                pool.shutdown(cancel_futures=True)  # jobs under way end well or clean up
                 raise
 
     return builder
@@ -117,22 +117,22 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _build_missing(lots: list[Lot], builder: Builder, progress: Progress) -> list[Part]:
-    """The parts of all lots, in their order; only those that nobody finished are built."""
-    parts = {lot.name: part for lot in lots if (part := finished(lot)) is not None}
-    total = sum(len(lot.samples) for lot in lots)
-    done = sum(len(lot.samples) for lot in lots if lot.name in parts)
+def _build_missing(jobs: list[ShardJob], builder: Builder, progress: Progress) -> list[ShardResult]:
+    """The parts of all jobs, in their order; only those that nobody finished are built."""
+    parts = {job.name: part for job in jobs if (part := load_finished(job)) is not None}
+    total = sum(len(job.samples) for job in jobs)
+    done = sum(len(job.samples) for job in jobs if job.name in parts)
     progress(done, total)
-    for lot, part in builder([lot for lot in lots if lot.name not in parts]):
-        parts[lot.name] = part
-        done += len(lot.samples)
+    for job, part in builder([job for job in jobs if job.name not in parts]):
+        parts[job.name] = part
+        done += len(job.samples)
         progress(done, total)
-    return [parts[lot.name] for lot in lots]
+    return [parts[job.name] for job in jobs]
 
 
 @contextmanager
-def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[Lot] | None]:
-    """The lots of OUT, on which only one packing works at a time, or only one a part; None where OUT is finished.
+def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[ShardJob] | None]:
+    """The jobs of OUT, on which only one packing works at a time, or only one a part; None where OUT is finished.
 
     The locks end with their process, however it ends. What a packing left that was killed at its very end goes under them.
     """
@@ -140,14 +140,14 @@ def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[Lot] | None]:
     if _is_packed(recipe) and not folder.exists():
         yield None
         return
-    lots = list(plan(recipe, READERS[recipe.dataset](recipe)))
+    jobs = list(plan_jobs(recipe, READERS[recipe.dataset](recipe)))
     held = [_lock(folder / "lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
     try:
         if part:
             held.append(_lock(folder / f"{part}.lock", fcntl.LOCK_EX))
         if Path(recipe.out, "manifest.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-        yield None if _is_packed(recipe) else lots
+        yield None if _is_packed(recipe) else jobs
     finally:
         for handle in held:
             os.close(handle)
@@ -194,21 +194,21 @@ def _lasting(recipe: Recipe) -> dict[str, Any]:
     return lasting
 
 
-def _sweep_out(out: Path, lots: list[Lot]) -> None:
+def _sweep_out(out: Path, jobs: list[ShardJob]) -> None:
     """Remove what a killed run left under dotted names, and shards that are no part of this plan."""
-    names = {lot.name.removesuffix(".tar") for lot in lots}
+    names = {job.name.removesuffix(".tar") for job in jobs}
     for path in out.iterdir():
         stale = path.suffix in (".tar", ".idx") and path.stem not in names
         if path.is_file() and (path.name.endswith(".partial") or stale):
             path.unlink()
 
 
-def _finish(recipe: Recipe, lots: list[Lot], parts: list[Part], max_bad: float) -> Manifest:
+def _finish(recipe: Recipe, jobs: list[ShardJob], parts: list[ShardResult], max_bad: float) -> Manifest:
     out = Path(recipe.out)
     quarantine = [entry for part in parts for entry in part.quarantine]
     lines = [json.dumps({"key": key, "reason": reason}) for key, reason in sorted(quarantine)]
     files.write_text(out / "quarantine.jsonl", "".join(f"{line}\n" for line in lines))
-    total = sum(len(lot.samples) for lot in lots)
+    total = sum(len(job.samples) for job in jobs)
     if len(quarantine) > max(MAX_BAD_COUNT, max_bad * total):
         raise DataError(
             f"{len(quarantine)} of {total} pictures are unusable, more than --max-bad {max_bad:g} allows; "

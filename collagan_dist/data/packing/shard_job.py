@@ -1,6 +1,6 @@
-"""A lot is the work of one shard: fixed samples in fixed order, so its bytes do not depend on who builds it, where or when.
+"""A job is the work of one shard: fixed samples in fixed order, so its bytes do not depend on who builds it, where or when.
 
-A finished lot leaves a note in OUT/.parts: what its shard holds and what was quarantined. Whoever continues or merges
+A finished job leaves a note in OUT/.parts: what its shard holds and what was quarantined. Whoever continues or merges
 believes the notes whose plan is theirs and whose files still lie there whole.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from collagan_dist import __version__, files, rng
-from collagan_dist.data.packing.members import members
-from collagan_dist.data.readers.picture import Unusable
+from collagan_dist.data.packing.encode_sample import encode_sample
+from collagan_dist.data.readers.picture import UnusablePicture
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Shard
@@ -31,7 +31,7 @@ _TOOLS = ("numpy", "opencv-python-headless", "pillow", "simplejpeg", "webdataset
 
 
 @dataclass(frozen=True)
-class Lot:
+class ShardJob:
     """The work of one shard. `plan` is a hash of all that determines its bytes but the pictures themselves.
 
     `tools` are the versions of the libraries behind those bytes: a node with others must not build it.
@@ -51,8 +51,8 @@ class Lot:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A finished lot: its shard (of 0 samples when all were quarantined) and what was quarantined, as (key, reason)."""
+class ShardResult:
+    """A finished job: its shard (of 0 samples when all were quarantined) and what was quarantined, as (key, reason)."""
 
     plan: str
     shard: Shard
@@ -60,11 +60,11 @@ class Part:
 
 
 @cache
-def tools() -> str:
+def library_versions() -> str:
     return ", ".join([f"collagan_dist {__version__}", *(f"{name} {version(name)}" for name in _TOOLS)])
 
 
-def plan(recipe: Recipe, samples: list[Sample]) -> Iterator[Lot]:
+def plan_jobs(recipe: Recipe, samples: list[Sample]) -> Iterator[ShardJob]:
     """Lots in order of split and number. Raises DataError when two samples would have one key."""
     _check_keys(samples)
     for split in recipe.splits:
@@ -73,45 +73,46 @@ def plan(recipe: Recipe, samples: list[Sample]) -> Iterator[Lot]:
         for number, start in enumerate(range(0, len(mine), recipe.samples_per_shard)):
             chosen = tuple(mine[i] for i in order[start : start + recipe.samples_per_shard])
             content = json.dumps(
-                [tools(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]], default=vars
+                [library_versions(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]],
+                default=vars,
             )
-            yield Lot(
+            yield ShardJob(
                 recipe.out,
                 f"{split}-{number:06d}.tar",
                 recipe.store,
                 recipe.store_size,
                 chosen,
-                tools(),
+                library_versions(),
                 hashlib.sha256(content.encode()).hexdigest(),
             )
 
 
-def build(lot: Lot) -> Part:
+def build_shard(job: ShardJob) -> ShardResult:
     """Write one shard and its index, then the note that says so. Raises DataError, or ClusterError on a node with other tools."""
-    if lot.tools != tools():
+    if job.tools != library_versions():
         raise ClusterError(
-            f"node {socket.gethostname()} has {tools()}, this packing uses {lot.tools}; install the same versions on all nodes"
+            f"node {socket.gethostname()} has {library_versions()}, this packing uses {job.tools}; install the same versions on all nodes"
         )
-    folder = Path(lot.folder)
+    folder = Path(job.folder)
     quarantine: list[tuple[str, str]] = []
-    tar_path = folder / lot.name
+    tar_path = folder / job.name
     done = 0
     try:
         with files.atomic_write(tar_path) as file:
-            shard_file = wire_format.ShardFile(file)
-            for sample in lot.samples:
+            shard_file = wire_format.ShardWriter(file)
+            for sample in job.samples:
                 done += 1
                 try:
-                    shard_file.add(sample.key, members(sample, lot.store, lot.store_size))
-                except Unusable as error:
+                    shard_file.add(sample.key, encode_sample(sample, job.store, job.store_size))
+                except UnusablePicture as error:
                     quarantine.append((sample.key, str(error)))
             shard_file.finish()
     except files.DiskFull as error:
-        whole = error.bytes_written * len(lot.samples) // max(done, 1)
+        whole = error.bytes_written * len(job.samples) // max(done, 1)
         raise DataError(f"{error}, the shard needs about {whole}; the same command then continues") from None
     index = shard_file.index()
     shard = Shard(
-        lot.name,
+        job.name,
         tar_path.stat().st_size,
         files.sha256(tar_path),
         hashlib.sha256(index).hexdigest(),
@@ -121,17 +122,19 @@ def build(lot: Lot) -> Part:
         files.write_bytes(folder / shard.index_name, index)
     else:
         tar_path.unlink()
-    part = Part(lot.plan, shard, tuple(quarantine))
-    files.write_json(lot.note, {"plan": part.plan, "shard": asdict(shard), "quarantine": part.quarantine})
+    part = ShardResult(job.plan, shard, tuple(quarantine))
+    files.write_json(job.note, {"plan": part.plan, "shard": asdict(shard), "quarantine": part.quarantine})
     return part
 
 
-def finished(lot: Lot) -> Part | None:
-    """The part of a lot that somebody finished and that still lies there whole; None where there is work to do."""
-    folder = Path(lot.folder)
+def load_finished(job: ShardJob) -> ShardResult | None:
+    """The part of a job that somebody finished and that still lies there whole; None where there is work to do."""
+    folder = Path(job.folder)
     try:
-        data = json.loads(lot.note.read_bytes())
-        part = Part(data["plan"], Shard(**data["shard"]), tuple((key, reason) for key, reason in data["quarantine"]))
+        data = json.loads(job.note.read_bytes())
+        part = ShardResult(
+            data["plan"], Shard(**data["shard"]), tuple((key, reason) for key, reason in data["quarantine"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     tar, index = folder / part.shard.name, folder / part.shard.index_name
@@ -141,17 +144,17 @@ def finished(lot: Lot) -> Part | None:
         and index.exists()
         and files.sha256(index) == part.shard.idx_sha256
     )
-    return part if there and part.plan == lot.plan and not _mended(lot, part) else None
+    return part if there and part.plan == job.plan and not _quarantine_changed(job, part) else None
 
 
-def _mended(lot: Lot, part: Part) -> bool:
+def _quarantine_changed(job: ShardJob, part: ShardResult) -> bool:
     """Whether a quarantined picture of the part is another one by now."""
     reasons = dict(part.quarantine)
-    for sample in lot.samples:
+    for sample in job.samples:
         if sample.key in reasons:
             try:
-                members(sample, lot.store, lot.store_size)
-            except Unusable as error:
+                encode_sample(sample, job.store, job.store_size)
+            except UnusablePicture as error:
                 if str(error) == reasons[sample.key]:
                     continue
             return True

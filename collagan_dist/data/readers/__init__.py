@@ -1,18 +1,1 @@
-"""Readers of data sets as they are published: a function from a recipe to samples, split by split."""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from collagan_dist.data.readers.celeba import read_aligned, read_in_the_wild
-from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
-from collagan_dist.data.readers.folder import read_folder
-from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.types import Sample
-
-READERS: dict[str, Callable[[Recipe], list[Sample]]] = {
-    "celeba": read_in_the_wild,
-    "celeba_aligned": read_aligned,
-    "celebamask_hq": read_celebamask_hq,
-    "folder": read_folder,
-}
+"""Readers of published data sets: each turns a recipe into a list of samples."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember, File
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 1 << 28  # of one file in an archive: a size that is a lie must not fill the memory
 
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -31,7 +31,7 @@ _TAR_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 @dataclass(frozen=True)
-class Tree:
+class FolderOrArchive:
     """A folder, or the archive that stands for it. `names` are None for a folder, whose files are not listed in advance."""
 
     place: str
@@ -48,22 +48,24 @@ class Tree:
         return sorted(n for n in names if not any(part.startswith(".") for part in n.split("/")))
 
 
-def open_tree(folder: Path) -> Tree | None:
+def open_folder_or_archive(folder: Path) -> FolderOrArchive | None:
     """The folder, or FOLDER.zip or FOLDER.tar beside it; None where there is neither.
 
     Members of an archive are named from its top folder, where that has the archive's name and holds all its pictures.
     Raises DataError for an archive that is damaged, encrypted or holds what no data set needs.
     """
     if folder.is_dir():
-        return Tree(str(folder))
+        return FolderOrArchive(str(folder))
     path = next((p for s in (".zip", ".tar") if (p := folder.with_name(folder.name + s)).is_file()), None)
     if path is None:
         return None
     names = open_archive(str(path)).names
     top = f"{folder.name}/"
-    inside = all(n.startswith(top) for n in names if n.lower().endswith(PICTURES) and not n.startswith("__MACOSX/"))
+    inside = all(
+        n.startswith(top) for n in names if n.lower().endswith(PICTURE_SUFFIXES) and not n.startswith("__MACOSX/")
+    )
     base = top if inside and any(n.startswith(top) for n in names) else ""
-    return Tree(str(path), base, tuple(n.removeprefix(base) for n in names if n.startswith(base)))
+    return FolderOrArchive(str(path), base, tuple(n.removeprefix(base) for n in names if n.startswith(base)))
 
 
 def read(file: File) -> bytes:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.data.readers.archives import open_tree
-from collagan_dist.data.readers.lines import read_lines
+from collagan_dist.data.readers.annotation_lines import read_annotation_lines
+from collagan_dist.data.readers.archives import open_folder_or_archive
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from collagan_dist.types import MAX_KEY_BYTES, SPLITS, Sample
@@ -30,7 +30,7 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
     root = Path(recipe.root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds Img/, Anno/ and Eval/ (--root)")
-    tree = open_tree(root / pictures)
+    tree = open_folder_or_archive(root / pictures)
     if tree is None:
         name = Path(pictures).name
         raise DataError(
@@ -60,7 +60,7 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
 
 def _landmarks(path: Path) -> dict[str, tuple[tuple[float, float], ...]]:
     """Five points by file name. The first line is the number of rows, the second names the columns."""
-    lines = read_lines(path)
+    lines = read_annotation_lines(path)
     if len(lines) < 2 or not lines[0][1].strip().isdigit():
         raise DataError(f"{path}:1: must be the number of pictures, then a line of column names; copy the file anew")
     announced = int(lines[0][1])
@@ -87,7 +87,7 @@ def _landmarks(path: Path) -> dict[str, tuple[tuple[float, float], ...]]:
 
 def _partition(path: Path) -> dict[str, str]:
     result: dict[str, str] = {}
-    for number, line in read_lines(path):
+    for number, line in read_annotation_lines(path):
         name, *rest = line.split()
         if len(rest) != 1 or rest[0] not in ("0", "1", "2"):
             raise DataError(
@@ -104,7 +104,7 @@ def _identities(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     result = {}
-    for number, line in read_lines(path):
+    for number, line in read_annotation_lines(path):
         row = line.split()
         if len(row) != 2:
             raise DataError(f"{path}:{number}: must be a file name and a person's number, found {line!r}")

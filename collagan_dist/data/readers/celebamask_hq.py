@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.data.readers.lines import read_lines
+from collagan_dist.data.readers.annotation_lines import read_annotation_lines
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from collagan_dist.types import PartMasks, Sample
@@ -48,7 +48,7 @@ def read_celebamask_hq(recipe: Recipe) -> list[Sample]:
 
 def _splits(path: Path) -> dict[int, str]:
     """Split by picture number."""
-    lines = read_lines(path)
+    lines = read_annotation_lines(path)
     if not lines or lines[0][1].split() != _HEADER:
         raise DataError(f"{path}:1: must be the line `{' '.join(_HEADER)}`; copy the file anew")
     result: dict[int, str] = {}

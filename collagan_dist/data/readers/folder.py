@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from collagan_dist.data.readers.archives import PICTURES, Tree, open_tree
+from collagan_dist.data.readers.archives import PICTURE_SUFFIXES, FolderOrArchive, open_folder_or_archive
+from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_csv
 from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.data.readers.table import Row, read_table
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import MAX_KEY_BYTES, File, Sample
 
@@ -20,7 +20,7 @@ _PLAIN_KEY = re.compile(r"[!-~]+")  # ASCII that is seen: an index separates wor
 def read_folder(recipe: Recipe) -> list[Sample]:
     """A sample for each picture below root, which may be an archive."""
     root = Path(recipe.root)
-    tree = open_tree(root)
+    tree = open_folder_or_archive(root)
     if tree is None:
         raise DataError(
             f"{root}: no such folder, and no {root.name}.zip or .tar there; give the folder of pictures (--root)"
@@ -65,7 +65,7 @@ def _below(root: Path, path: str | None) -> str | None:
     return None if name.split("/")[0] == ".." else name
 
 
-def _inside(root: Path, tree: Tree, folder: str | None, name: str) -> File | None:
+def _inside(root: Path, tree: FolderOrArchive, folder: str | None, name: str) -> File | None:
     """Where a file of the folder `folder`, below root or elsewhere, is read from."""
     if folder is None:
         return None
@@ -73,7 +73,7 @@ def _inside(root: Path, tree: Tree, folder: str | None, name: str) -> File | Non
     return str(Path(root, folder, name)) if below is None else tree.file(f"{below}/{name}" if name else below)
 
 
-def _pictures(tree: Tree, labels: str | None, given: str | None) -> list[str]:
+def _pictures(tree: FolderOrArchive, labels: str | None, given: str | None) -> list[str]:
     if labels == ".":
         raise ConfigError(
             f"labels: {given}: is the folder of the pictures; put the label maps into a folder of their own"
@@ -81,20 +81,20 @@ def _pictures(tree: Tree, labels: str | None, given: str | None) -> list[str]:
     names = [
         name
         for name in tree.listed()
-        if name.lower().endswith(PICTURES) and not (labels is not None and name.startswith(f"{labels}/"))
+        if name.lower().endswith(PICTURE_SUFFIXES) and not (labels is not None and name.startswith(f"{labels}/"))
     ]
     if not names:
-        raise DataError(f"{tree.place}: holds no picture ({', '.join(PICTURES)})")
+        raise DataError(f"{tree.place}: holds no picture ({', '.join(PICTURE_SUFFIXES)})")
     return names
 
 
-def _rows(root: Path, tree: Tree, table: str | None, names: list[str]) -> dict[str, Row] | None:
+def _rows(root: Path, tree: FolderOrArchive, table: str | None, names: list[str]) -> dict[str, LandmarkRow] | None:
     """The table's row of every picture."""
     if table is None:
         return None
     file = _inside(root, tree, table, "")
     assert file is not None
-    rows = read_table(file)
+    rows = read_landmark_csv(file)
     known = set(names)
     for name, row in rows.items():
         if name not in known:
@@ -106,7 +106,7 @@ def _rows(root: Path, tree: Tree, table: str | None, names: list[str]) -> dict[s
     return rows
 
 
-def _splits(names: list[str], rows: dict[str, Row] | None) -> dict[str, str]:
+def _splits(names: list[str], rows: dict[str, LandmarkRow] | None) -> dict[str, str]:
     """From the table, else from the top folders, else 80 / 10 / 10 by a hash of the name, which later pictures do not change."""
     if rows is not None and all(row.split is not None for row in rows.values()):
         return {name: row.split or "" for name, row in rows.items()}

@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 from collagan_dist.data.readers import archives
-from collagan_dist.data.readers.part_masks import compose
+from collagan_dist.data.readers.part_masks import compose_label_map
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, File, PartMasks
 
 
-def read_labels(labels: File | PartMasks, shape: tuple[int, int]) -> np.ndarray:
+def read_label_map(labels: File | PartMasks, shape: tuple[int, int]) -> np.ndarray:
     """The (H, W) uint8 label map of a picture of that shape. Raises DataError."""
-    return compose(labels.prefix, shape) if isinstance(labels, PartMasks) else _read_map(labels, shape)
+    return compose_label_map(labels.prefix, shape) if isinstance(labels, PartMasks) else _read_map(labels, shape)
 
 
 def _read_map(file: File, shape: tuple[int, int]) -> np.ndarray:

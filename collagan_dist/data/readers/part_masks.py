@@ -38,7 +38,7 @@ PARTS = {
 _PAIRS = (("l_brow", "r_brow"), ("l_eye", "r_eye"))
 
 
-def compose(prefix: str, shape: tuple[int, int]) -> np.ndarray:
+def compose_label_map(prefix: str, shape: tuple[int, int]) -> np.ndarray:
     """The (H, W) uint8 label map of the masks PREFIX_<part>.png that exist, resized to the picture's shape.
 
     Raises DataError for a picture without masks, and for a mask that is damaged or of another size or proportion.

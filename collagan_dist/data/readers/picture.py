@@ -17,8 +17,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from collagan_dist.data.face_square import Square, pixel_box
 from collagan_dist.data.readers import archives
-from collagan_dist.data.square import Square, whole_pixels
 from collagan_dist.errors import DataError
 from collagan_dist.types import File
 
@@ -31,7 +31,7 @@ _TROUBLES = (errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIME
 _FORMATS = ("PNG", "BMP", "WEBP", "TIFF")
 
 
-class Unusable(Exception):
+class UnusablePicture(Exception):
     """A picture for quarantine; the text is the reason."""
 
 
@@ -46,13 +46,13 @@ class Picture:
 
     @cached_property
     def pixels_HW3(self) -> np.ndarray:
-        """uint8 RGB. Raises Unusable unless every byte decodes."""
+        """uint8 RGB. Raises UnusablePicture unless every byte decodes."""
         return _decode_jpeg(self.content) if self.colours else _decode_other(self.content)
 
     def as_jpeg(self) -> tuple[bytes, bool]:
         """JPEG bytes that all readers understand alike, and whether they had to be made anew.
 
-        Raises Unusable unless every byte decodes.
+        Raises UnusablePicture unless every byte decodes.
         """
         if not self._is_plain_jpeg():
             return encode_jpeg(self.pixels_HW3), True
@@ -68,7 +68,7 @@ class Picture:
 
 
 def read_picture(file: File) -> Picture:
-    """The picture of a file, judged by its header. Raises Unusable."""
+    """The picture of a file, judged by its header. Raises UnusablePicture."""
     try:
         content = archives.read(file)
     except OSError as error:
@@ -76,9 +76,9 @@ def read_picture(file: File) -> Picture:
             raise DataError(
                 f"{file}: cannot be read ({error.strerror}); the same command continues when it can"
             ) from None
-        raise Unusable(f"cannot be read: {error.strerror}") from None
+        raise UnusablePicture(f"cannot be read: {error.strerror}") from None
     if not content:
-        raise Unusable("is an empty file")
+        raise UnusablePicture("is an empty file")
     picture = _jpeg_header(content) if content[:2] == b"\xff\xd8" else _other_header(content)
     _check_size(picture.width, picture.height)
     return picture
@@ -88,9 +88,9 @@ def _jpeg_header(content: bytes) -> Picture:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError as error:
-        raise Unusable(f"damaged JPEG: {error}") from None
+        raise UnusablePicture(f"damaged JPEG: {error}") from None
     if colours not in ("YCbCr", "Gray", "RGB"):
-        raise Unusable(f"wrong mode {colours}, needs RGB")
+        raise UnusablePicture(f"wrong mode {colours}, needs RGB")
     return Picture(content, width, height, colours)
 
 
@@ -98,15 +98,15 @@ def _decode_jpeg(content: bytes, **scale: int) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(content, "RGB", strict=True, **scale)
     except ValueError as error:
-        raise Unusable(f"damaged JPEG: {error}") from None
+        raise UnusablePicture(f"damaged JPEG: {error}") from None
 
 
 def _other_header(content: bytes) -> Picture:
     with _opened(content) as image:
         if image.mode not in ("RGB", "L", "P"):
-            raise Unusable(f"wrong mode {image.mode}, needs RGB")
+            raise UnusablePicture(f"wrong mode {image.mode}, needs RGB")
         if "transparency" in image.info:
-            raise Unusable(f"wrong mode {image.mode} with transparency, needs RGB")
+            raise UnusablePicture(f"wrong mode {image.mode} with transparency, needs RGB")
         return Picture(content, *image.size, None)
 
 
@@ -115,34 +115,34 @@ def _decode_other(content: bytes) -> np.ndarray:
         try:
             return np.array(image.convert("RGB"))
         except Exception:  # Pillow's decoders raise whatever their libraries meet
-            raise Unusable("damaged, or not a picture") from None
+            raise UnusablePicture("damaged, or not a picture") from None
 
 
 def _opened(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=_FORMATS)
     except Image.DecompressionBombError:
-        raise Unusable("a decompression bomb, from its header") from None
+        raise UnusablePicture("a decompression bomb, from its header") from None
     except Exception:
-        raise Unusable("damaged, or not a picture") from None
+        raise UnusablePicture("damaged, or not a picture") from None
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise Unusable(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
+        raise UnusablePicture(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
     if min(width, height) < MIN_FACE:
-        raise Unusable(f"{width}x{height} pixels are smaller than {MIN_FACE}x{MIN_FACE}")
+        raise UnusablePicture(f"{width}x{height} pixels are smaller than {MIN_FACE}x{MIN_FACE}")
 
 
-def cut(array: np.ndarray, square: Square, size: int, nearest: bool = False) -> np.ndarray:
+def crop_square(array: np.ndarray, square: Square, size: int, nearest: bool = False) -> np.ndarray:
     """The square of a picture or label map, resized to (size, size); reflected where it leaves the picture."""
-    left, top, side = whole_pixels(square)
+    left, top, side = pixel_box(square)
     height, width = array.shape[:2]
     before_x, after_x = max(0, -left), max(0, left + side - width)
     before_y, after_y = max(0, -top), max(0, top + side - height)
     inside = array[max(0, top) : min(height, top + side), max(0, left) : min(width, left + side)]
     if inside.size == 0:
-        raise Unusable("the face's square lies outside the picture")
+        raise UnusablePicture("the face's square lies outside the picture")
     if before_x or after_x or before_y or after_y:
         inside = cv2.copyMakeBorder(inside, before_y, after_y, before_x, after_x, cv2.BORDER_REFLECT_101)
     if nearest:
@@ -156,7 +156,7 @@ def encode_jpeg(pixels_HW3: np.ndarray) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels_HW3), QUALITY, "RGB", "444", fastdct=False)
 
 
-def encode_labels(labels_HW: np.ndarray) -> bytes:
+def encode_label_map(labels_HW: np.ndarray) -> bytes:
     done, content = cv2.imencode(".png", labels_HW)
     assert done
     return content.tobytes()

@@ -30,7 +30,7 @@ _PAUSE = 0.05  # seconds between looks for room that downloads of others hold
 
 
 @dataclass(frozen=True)
-class Content:
+class CacheItem:
     """A file known by its content. `most` is what it takes in bytes, or an upper bound of that."""
 
     sha256: str
@@ -38,13 +38,13 @@ class Content:
     most: int
 
 
-class Cache:
+class ShardCache:
     """At most `limit` bytes of copies in `folder`."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
 
-    def open(self, item: Content, fetch: Callable[[Path], None]) -> int:
+    def open(self, item: CacheItem, fetch: Callable[[Path], None]) -> int:
         """A descriptor to read a sound copy from, which the caller closes.
 
         `fetch` writes the file to a path, or raises; it is called when there is no copy and nobody else is fetching.
@@ -55,20 +55,20 @@ class Cache:
             with self._errors(item):
                 return self._fetched(item, fetch)
 
-    def drop(self, item: Content) -> None:
+    def drop(self, item: CacheItem) -> None:
         """Remove a copy that turned out to be damaged."""
         self._path(item).unlink(missing_ok=True)
 
-    def _path(self, item: Content) -> Path:
+    def _path(self, item: CacheItem) -> Path:
         return self.folder / f"{item.sha256}{item.suffix}"
 
-    def _partial(self, item: Content) -> Path:
+    def _partial(self, item: CacheItem) -> Path:
         return self.folder / f".{item.sha256}{item.suffix}.{item.most}.partial"
 
-    def _opened(self, item: Content) -> int:
+    def _opened(self, item: CacheItem) -> int:
         return os.open(f"{self.folder}/{item.sha256}{item.suffix}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def _fetched(self, item: Content, fetch: Callable[[Path], None]) -> int:
+    def _fetched(self, item: CacheItem, fetch: Callable[[Path], None]) -> int:
         while True:
             if (claim := self._claim(item)) is not None:
                 return self._fill(item, claim, fetch)
@@ -76,7 +76,7 @@ class Cache:
             with suppress(FileNotFoundError):
                 return self._opened(item)
 
-    def _claim(self, item: Content) -> int | None:
+    def _claim(self, item: CacheItem) -> int | None:
         """The locked partial file of `item`, and room for it. None: it is there, or others hold the file or the room."""
         if item.most > self.limit:
             raise ConfigError(
@@ -119,7 +119,7 @@ class Cache:
             over -= size
         return True
 
-    def _fill(self, item: Content, claim: int, fetch: Callable[[Path], None]) -> int:
+    def _fill(self, item: CacheItem, claim: int, fetch: Callable[[Path], None]) -> int:
         partial = self._partial(item)
         try:
             fetch(partial)
@@ -135,7 +135,7 @@ class Cache:
         finally:
             os.close(claim)
 
-    def _wait(self, item: Content) -> None:
+    def _wait(self, item: CacheItem) -> None:
         """Until whoever fetches `item` has ended, or a moment where the room is what lacks."""
         try:
             other = os.open(self._partial(item), os.O_RDWR | os.O_CLOEXEC)
@@ -158,7 +158,7 @@ class Cache:
             os.close(lock)
 
     @contextmanager
-    def _errors(self, item: Content) -> Iterator[None]:
+    def _errors(self, item: CacheItem) -> Iterator[None]:
         try:
             yield
         except CollaganError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
-from collagan_dist.data.shards.remote import Remote, find
+from collagan_dist.data.shards.remote import RemoteFolder, open_location
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, LANDMARKS
 
@@ -35,7 +35,7 @@ class Shard:
 class Manifest:
     """The manifest of `folder`. `hash` is the sha256 of the file itself: the name of this data set's content."""
 
-    folder: Path | Remote
+    folder: Path | RemoteFolder
     dataset: str
     recipe: dict[str, Any]
     splits: Mapping[str, tuple[Shard, ...]]
@@ -75,9 +75,9 @@ def write_manifest(manifest: Manifest) -> None:
     )
 
 
-def read_manifest(place: str | Path | Remote) -> Manifest:
+def read_manifest(place: str | Path | RemoteFolder) -> Manifest:
     """The manifest of a folder of shards, or of its URL. Raises DataError, or ConfigError for a URL that is not read."""
-    folder = place if isinstance(place, Remote) else find(place)
+    folder = place if isinstance(place, RemoteFolder) else open_location(place)
     path, content = folder / "manifest.json", _content(folder)
     try:
         data = json.loads(content)
@@ -104,8 +104,8 @@ def read_manifest(place: str | Path | Remote) -> Manifest:
         raise DataError(f"{path}: is not a manifest ({error!r}); pack the data set again") from None
 
 
-def _content(folder: Path | Remote) -> bytes:
-    if isinstance(folder, Remote):
+def _content(folder: Path | RemoteFolder) -> bytes:
+    if isinstance(folder, RemoteFolder):
         return folder.read("manifest.json")
     try:
         return (folder / "manifest.json").read_bytes()

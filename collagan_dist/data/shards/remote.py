@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from collagan_dist import files
 from collagan_dist.config.tree import Cache as CacheSettings
-from collagan_dist.data.shards.cache import Cache, Content
+from collagan_dist.data.shards.cache import CacheItem, ShardCache
 from collagan_dist.errors import CollaganError, ConfigError, DataError
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _CONNECT, _SILENCE = 15, 60  # seconds without a connection, without a byte (HTT
 _LASTING = (400, 401, 403, 404, 405, 410)  # HTTP answers that another try does not change
 
 
-def find(place: str | Path, settings: CacheSettings | None = None) -> Path | Remote:
+def open_location(place: str | Path, settings: CacheSettings | None = None) -> Path | RemoteFolder:
     """The place that a text names. Raises ConfigError for a URL of a kind that is not read."""
     if isinstance(place, Path) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place):
         return Path(place)
@@ -51,7 +51,7 @@ def find(place: str | Path, settings: CacheSettings | None = None) -> Path | Rem
             "credentials belong in the environment (or in ~/.netrc)"
         )
     settings = settings or CacheSettings()
-    return Remote(place.rstrip("/"), Cache(_folder(settings), int(settings.gigabytes * 1e9)))
+    return RemoteFolder(place.rstrip("/"), ShardCache(_folder(settings), int(settings.gigabytes * 1e9)))
 
 
 def _folder(settings: CacheSettings) -> Path:
@@ -61,11 +61,11 @@ def _folder(settings: CacheSettings) -> Path:
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFolder:
     """A folder behind a URL. Its methods raise DataError after three tries, ConfigError where the driver is missing."""
 
     url: str
-    cache: Cache = field(compare=False, repr=False)
+    cache: ShardCache = field(compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.url
@@ -73,7 +73,7 @@ class Remote:
     def __truediv__(self, name: str) -> str:
         return f"{self.url}/{name}"
 
-    def resolve(self) -> Remote:
+    def resolve(self) -> RemoteFolder:
         """As of a path: the same place from any working directory."""
         return self
 
@@ -81,11 +81,11 @@ class Remote:
         """A small file as it is there now, past the cache."""
         return self._tried(name, lambda: self._filesystem().cat_file(self._path(name)))
 
-    def open(self, name: str, item: Content) -> int:
+    def open(self, name: str, item: CacheItem) -> int:
         """A descriptor of the cached copy of a file, fetched if need be; the caller closes it."""
         return self.cache.open(item, lambda path: self.fetch(name, path, item))
 
-    def fetch(self, name: str, to: Path, item: Content) -> None:
+    def fetch(self, name: str, to: Path, item: CacheItem) -> None:
         """A file of the given content written to a path, or DataError. A full disk is an OSError."""
 
         def attempt() -> None:
@@ -114,7 +114,7 @@ class Remote:
             return None
         return -1 if size is None else size
 
-    def _transfer(self, name: str, to: Path, item: Content) -> None:
+    def _transfer(self, name: str, to: Path, item: CacheItem) -> None:
         from fsspec.callbacks import Callback
 
         def limit(size: int | None, value: int, **_: Any) -> None:
@@ -170,7 +170,7 @@ class _Unsound(Exception):
     """What arrived is not what the manifest says."""
 
 
-def _expected(item: Content) -> str:
+def _expected(item: CacheItem) -> str:
     size = "at most" if item.suffix == ".idx" else "exactly"
     return f"{size} {item.most} bytes with sha256 {item.sha256[:12]}…"
 

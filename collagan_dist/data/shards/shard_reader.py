@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from collagan_dist import rng
-from collagan_dist.data.shards import sources, wire_format
+from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard
-from collagan_dist.data.shards.remote import Remote
+from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.errors import DataError
 from collagan_dist.types import LANDMARKS
 
@@ -30,7 +30,7 @@ class DamagedSample(DataError):
     """One sample is not what packing wrote any more; the shards around it are in order."""
 
 
-class Stored(NamedTuple):
+class StoredSample(NamedTuple):
     """One sample as its shard holds it. `uid` is a number made from the key: what its randomness hangs on."""
 
     key: str
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
     square: list[float] | None = None  # centre and side of the face, where there are no landmarks to make it of
 
 
-class Split:
+class SplitReader:
     """The samples 0..len-1 of one split."""
 
     def __init__(self, manifest: Manifest, name: str) -> None:
@@ -57,7 +57,7 @@ class Split:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def read(self, number: int) -> Stored:
+    def read(self, number: int) -> StoredSample:
         """Sample `number`. Raises DamagedSample naming shard and sample, DataError for a shard that cannot be had."""
         shard, row = self._find(number)
         return self._open(shard).read(row)
@@ -72,15 +72,15 @@ class Split:
 
     @property
     def is_remote(self) -> bool:
-        return isinstance(self.manifest.folder, Remote)
+        return isinstance(self.manifest.folder, RemoteFolder)
 
     def shards_of(self, numbers: np.ndarray) -> set[int]:
         """The shards, by number, in which samples lie."""
         return set((np.searchsorted(self._starts, numbers, side="right") - 1).tolist())
 
-    def warm(self, shard: int) -> None:
+    def prefetch(self, shard: int) -> None:
         """Have the bytes of a shard brought near, since they will be read: into the cache from a URL, into memory from a folder."""
-        self._open(shard).tar.warm()
+        self._open(shard).tar.prefetch()
 
     def _find(self, number: int) -> tuple[int, int]:
         shard = bisect_right(self._starts, number) - 1
@@ -90,13 +90,13 @@ class Split:
 class _OpenShard:
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
         self.folder, self.path = manifest.folder, manifest.folder / shard.name
-        self.index = sources.index(self.folder, shard)
-        self.tar = sources.open_tar(self.folder, shard)
+        self.index = shard_files.index(self.folder, shard)
+        self.tar = shard_files.open_tar(self.folder, shard)
 
     def key(self, row: int) -> str:
         return self._row(row).key
 
-    def read(self, row: int) -> Stored:
+    def read(self, row: int) -> StoredSample:
         key, start, size, parts = self._row(row)
         try:
             content = self.tar.pread(size, start)
@@ -110,13 +110,13 @@ class _OpenShard:
             meta = _checked(_parse(content[offset : offset + count].decode(), 0)[0])
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error!r})") from None
-        return Stored(
+        return StoredSample(
             key, rng.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
             meta["landmarks"], meta["width"], meta["height"], meta.get("square"),
         )  # fmt: skip
 
-    def _row(self, row: int) -> wire_format.Row:
+    def _row(self, row: int) -> wire_format.IndexEntry:
         try:
             return self.index[row]
         except ValueError as error:

@@ -15,10 +15,10 @@ import simplejpeg
 
 from collagan_dist import files
 from collagan_dist.data.shards import wire_format
-from collagan_dist.data.shards.check import how_to_mend, quick_check
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
-from collagan_dist.data.shards.remote import Remote
-from collagan_dist.data.shards.sources import index_content, tar_content
+from collagan_dist.data.shards.quick_check import how_to_mend, quick_check
+from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES
 
@@ -44,8 +44,8 @@ def verify(
     return manifest
 
 
-def _deep(place: Path | Remote, shard: Shard) -> Iterator[str]:
-    if not isinstance(place, Remote):
+def _deep(place: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
+    if not isinstance(place, RemoteFolder):
         yield from _tar_problems(place / shard.name, str(place / shard.name), shard)
         return
     with tempfile.TemporaryDirectory(prefix="collagan-verify-") as folder:
@@ -66,7 +66,7 @@ def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
         return
     count = 0
     try:
-        if hashlib.sha256(wire_format.index_of(tar)).hexdigest() != shard.idx_sha256:
+        if hashlib.sha256(wire_format.index_from_tar(tar)).hexdigest() != shard.idx_sha256:
             yield f"{name}: its index is that of another tar"
         for sample in _samples(tar):
             count += 1
@@ -93,7 +93,7 @@ def _samples(tar: Path) -> Iterator[dict]:
 
 
 def _problem(sample: dict) -> str | None:
-    if (wrong := wire_format.wrong_members([k for k in sample if not k.startswith("__")])) is not None:
+    if (wrong := wire_format.member_problem([k for k in sample if not k.startswith("__")])) is not None:
         return wrong
     try:
         meta = json.loads(sample["json"])

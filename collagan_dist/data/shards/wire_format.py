@@ -39,7 +39,7 @@ _HEADER[100:108] = b"0000444\0"
 _HEADER[148:156] = b" " * 8
 
 
-class ShardFile:
+class ShardWriter:
     """Appends samples to an open file as a tar, and remembers their index.
 
     The bytes are those of webdataset's TarWriter with time, user and group 0, at a quarter of its cost (benchmarks/packing.py).
@@ -84,7 +84,7 @@ def encode_index(rows: Iterable[list[Member]]) -> bytes:
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode()
 
 
-class Row(NamedTuple):
+class IndexEntry(NamedTuple):
     """Where a sample lies in its tar: `parts` are extension: (offset from start, bytes)."""
 
     key: str
@@ -118,7 +118,7 @@ class Index:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, row: int) -> Row:
+    def __getitem__(self, row: int) -> IndexEntry:
         if not 0 <= row < len(self):
             raise IndexError(row)
         words = self._content[self._ends[row] + 1 : self._ends[row + 1]].split(b" ")  # their pattern was checked
@@ -132,28 +132,28 @@ class Index:
         key = words[3][:-4].decode("ascii")
         if not sound or end > self._tar_bytes:
             raise ValueError(f"sample {key} does not lie in its tar as its index says")
-        return Row(key, start, end - start, parts)
+        return IndexEntry(key, start, end - start, parts)
 
     def _whats_wrong(self) -> str:
         """The first line that is not of the pattern, in words."""
         for row in range(len(self)):
             words = self._content[self._ends[row] + 1 : self._ends[row + 1]].decode("ascii", "replace").split(" ")
             key = words[3].split(".", 1)[0] if len(words) > 3 else ""
-            if len(words) % 4 == 0 and (problem := wrong_members(words[::4])) is not None:
+            if len(words) % 4 == 0 and (problem := member_problem(words[::4])) is not None:
                 return f"sample {key} {problem}"
             if not _LINES.fullmatch(self._content, self._ends[row] + 1, self._ends[row + 1] + 1):
                 return f"line {row + 2} of its index is malformed"
         raise AssertionError("the lines are of the pattern")
 
 
-def wrong_members(extensions: list[str]) -> str | None:
+def member_problem(extensions: list[str]) -> str | None:
     """What is wrong with the files of a sample, in the order of a shard; None where they are right."""
     if extensions in (["jpg", "json"], ["jpg", "json", "seg.png"]):
         return None
     return f"has files {', '.join(extensions)}; a sample is jpg, json and at most seg.png"
 
 
-def index_of(path: Path) -> bytes:
+def index_from_tar(path: Path) -> bytes:
     """The index of a tar, from its headers. Raises OSError, or tarfile.TarError for what is no tar.
 
     Headers after a damaged one are not found: only a hash tells whether this is the whole index.

@@ -16,7 +16,7 @@ OPTIONAL = ("split", "identity")
 
 
 @dataclass(frozen=True)
-class Row:
+class LandmarkRow:
     """What the table says of one picture, and the line where it says it."""
 
     line: int
@@ -25,10 +25,10 @@ class Row:
     identity: str | None
 
 
-def read_table(file: File) -> dict[str, Row]:
+def read_landmark_csv(file: File) -> dict[str, LandmarkRow]:
     """Rows by the name of their picture. Raises DataError naming file and line."""
     reader = csv.reader(io.StringIO(_text(file)), strict=True)
-    rows: dict[str, Row] = {}
+    rows: dict[str, LandmarkRow] = {}
     try:
         header = [cell.strip() for cell in next(reader, [])]
         _check_header(header, f"{file}:1")
@@ -69,7 +69,7 @@ def _check_header(header: list[str], place: str) -> None:
             )
 
 
-def _row(fields: dict[str, str], line: int, place: str) -> Row:
+def _row(fields: dict[str, str], line: int, place: str) -> LandmarkRow:
     values = []
     for name in NUMBERS:
         try:
@@ -82,10 +82,10 @@ def _row(fields: dict[str, str], line: int, place: str) -> Row:
     split = fields.get("split")
     if split is not None and split not in SPLITS:
         raise DataError(f"{place}: split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, found {split!r}")
-    return Row(line, tuple(zip(values[::2], values[1::2], strict=True)), split, fields.get("identity") or None)
+    return LandmarkRow(line, tuple(zip(values[::2], values[1::2], strict=True)), split, fields.get("identity") or None)
 
 
-def _check_sides(file: File, rows: dict[str, Row]) -> None:
+def _check_sides(file: File, rows: dict[str, LandmarkRow]) -> None:
     """Left is left in the picture. Tables that mean the person's left are common, and nothing later would notice."""
     crossed = sum(row.landmarks[0][0] > row.landmarks[1][0] for row in rows.values())
     if crossed > len(rows) / 2:

@@ -7,7 +7,7 @@ from pathlib import Path
 from collagan_dist.errors import DataError
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
+def read_annotation_lines(path: Path) -> list[tuple[int, str]]:
     """The lines that are not blank. Raises DataError where there is no such text."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -27,14 +27,14 @@ class Square:
         return Square(self.x, self.y, self.side * factor)
 
 
-def face_square(landmarks: Points) -> Square:
+def square_from_landmarks(landmarks: Points) -> Square:
     """Centred on the bounding box of the landmarks, FACE_SQUARE times its larger extent."""
     xs, ys = [p[0] for p in landmarks], [p[1] for p in landmarks]
     extent = max(max(xs) - min(xs), max(ys) - min(ys))
     return Square((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, FACE_SQUARE * extent)
 
 
-def label_square(labels_HW: np.ndarray) -> Square | None:
+def square_from_label_map(labels_HW: np.ndarray) -> Square | None:
     """The same from a label map: LABEL_SQUARE times the width of its face, above the chin. None where it has no face."""
     face = (labels_HW > 0) & (labels_HW < CLASSES.index("hair"))
     columns, rows = np.flatnonzero(face.any(0)), np.flatnonzero(face.any(1))
@@ -44,7 +44,7 @@ def label_square(labels_HW: np.ndarray) -> Square | None:
     return Square(float(columns[0] + columns[-1]) / 2, float(rows[-1]) - LABEL_CHIN * width, LABEL_SQUARE * width)
 
 
-def middle_square(width: int, height: int) -> Square:
+def square_from_size(width: int, height: int) -> Square:
     """The face square of a picture of which nothing is known: its margin is all that the picture holds in the middle.
 
     It is also that of a crop, which packing put in the middle of its margin.
@@ -52,26 +52,26 @@ def middle_square(width: int, height: int) -> Square:
     return Square((width - 1) / 2, (height - 1) / 2, min(width, height) / MARGIN)
 
 
-def view_square(landmarks: Points | None, square: Sequence[float] | None, width: int, height: int) -> Square:
+def stored_square(landmarks: Points | None, square: Sequence[float] | None, width: int, height: int) -> Square:
     """The face square of a stored picture: of its landmarks, else as packing noted it (centre and side)."""
     if landmarks is not None:
-        return face_square(landmarks)
-    return Square(*square) if square is not None else middle_square(width, height)
+        return square_from_landmarks(landmarks)
+    return Square(*square) if square is not None else square_from_size(width, height)
 
 
-def whole_pixels(square: Square) -> tuple[int, int, int]:
+def pixel_box(square: Square) -> tuple[int, int, int]:
     """(left, top, side) of the square rounded to whole pixels; it may reach over the picture's border."""
     side = max(1, round(square.side))
     return round(square.x - (side - 1) / 2), round(square.y - (side - 1) / 2), side
 
 
-def snapped(square: Square) -> Square:
+def snap_to_pixels(square: Square) -> Square:
     """The square whose margin is the whole pixels that `crop` keeps, so that both ways of storing show the same view."""
-    left, top, side = whole_pixels(square.scaled(MARGIN))
+    left, top, side = pixel_box(square.scaled(MARGIN))
     return Square(left + (side - 1) / 2, top + (side - 1) / 2, side / MARGIN)
 
 
-def to_stored(points: Points, left: int, top: int, side: int, size: int) -> list[list[float]]:
+def points_to_crop(points: Points, left: int, top: int, side: int, size: int) -> list[list[float]]:
     """Points of the picture in pixels of the crop (left, top, side) resized to `size`."""
     scale = size / side
     return [[round((x - left + 0.5) * scale - 0.5, 3), round((y - top + 0.5) * scale - 0.5, 3)] for x, y in points]

@@ -16,17 +16,17 @@ from pathlib import Path
 
 from collagan_dist import files
 from collagan_dist.data.shards import wire_format
-from collagan_dist.data.shards.cache import Content
+from collagan_dist.data.shards.cache import CacheItem
 from collagan_dist.data.shards.manifest import Shard
-from collagan_dist.data.shards.remote import Remote
+from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.errors import DataError
 
 _TOUCH = 1.0  # seconds after which the use of a copy is noted again
 
 
-def open_tar(place: Path | Remote, shard: Shard) -> LocalTar | CachedTar:
+def open_tar(place: Path | RemoteFolder, shard: Shard) -> LocalTar | CachedTar:
     """The tar of a shard, to read at offsets. Raises DataError."""
-    if isinstance(place, Remote):
+    if isinstance(place, RemoteFolder):
         return CachedTar(place, shard)
     try:
         return LocalTar(place / shard.name)
@@ -34,9 +34,9 @@ def open_tar(place: Path | Remote, shard: Shard) -> LocalTar | CachedTar:
         raise DataError(f"{place / shard.name}: cannot be opened ({error.strerror})") from None
 
 
-def index(place: Path | Remote, shard: Shard) -> wire_format.Index:
+def index(place: Path | RemoteFolder, shard: Shard) -> wire_format.Index:
     """The sound index of a shard. Raises DataError."""
-    content = _cached_index(place, shard) if isinstance(place, Remote) else local_index(place, shard)
+    content = _cached_index(place, shard) if isinstance(place, RemoteFolder) else local_index(place, shard)
     try:
         found = wire_format.Index(content, shard.bytes)
         if len(found) != shard.samples:
@@ -58,7 +58,7 @@ class LocalTar:
         """Fewer bytes than asked for where the file ends."""
         return os.pread(self._file, count, offset)
 
-    def warm(self) -> None:
+    def prefetch(self) -> None:
         """The kernel reads the whole file ahead, where its file system can."""
         os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
 
@@ -66,7 +66,7 @@ class LocalTar:
 class CachedTar:
     """Opened for every read: a copy that is removed gives its space back at once, and is fetched again."""
 
-    def __init__(self, remote: Remote, shard: Shard) -> None:
+    def __init__(self, remote: RemoteFolder, shard: Shard) -> None:
         self._remote, self._shard, self._copy = remote, shard, tar_content(shard)
         self._noted = 0.0
 
@@ -89,21 +89,21 @@ class CachedTar:
         finally:
             os.close(file)
 
-    def warm(self) -> None:
+    def prefetch(self) -> None:
         """Fetch the file, unless it is there."""
         os.close(self._remote.open(self._shard.name, self._copy))
 
 
-def tar_content(shard: Shard) -> Content:
-    return Content(shard.sha256, ".tar", shard.bytes)
+def tar_content(shard: Shard) -> CacheItem:
+    return CacheItem(shard.sha256, ".tar", shard.bytes)
 
 
-def index_content(shard: Shard) -> Content:
+def index_content(shard: Shard) -> CacheItem:
     """Manifests do not hold the size of an index; a line is three files of a key of at most 92 bytes."""
-    return Content(shard.idx_sha256, ".idx", 64 + 512 * shard.samples)
+    return CacheItem(shard.idx_sha256, ".idx", 64 + 512 * shard.samples)
 
 
-def _cached_index(remote: Remote, shard: Shard) -> bytes:
+def _cached_index(remote: RemoteFolder, shard: Shard) -> bytes:
     copy = index_content(shard)
     for _ in range(2):
         with os.fdopen(remote.open(shard.index_name, copy), "rb") as file:
@@ -143,7 +143,7 @@ def _is_sound(content: bytes, shard: Shard) -> bool:
 
 def _rebuilt(tar: Path, shard: Shard) -> bytes:
     try:
-        content = wire_format.index_of(tar)
+        content = wire_format.index_from_tar(tar)
     except (OSError, tarfile.TarError, ValueError) as error:
         raise DataError(f"{tar}: its index is unsound and cannot be rebuilt ({error})") from None
     if not _is_sound(content, shard):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from collagan_dist.data.shards.manifest import Manifest, Shard
-from collagan_dist.data.shards.remote import Remote
-from collagan_dist.data.shards.sources import index
+from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.shard_files import index
 from collagan_dist.errors import DataError
 
 
@@ -23,7 +23,7 @@ def quick_check(manifest: Manifest, ask_each: bool = False) -> None:
     later is checked in full. Raises DataError naming all that is wrong.
     """
     place = manifest.folder
-    if isinstance(place, Remote):
+    if isinstance(place, RemoteFolder):
         wrong = list(_remote_problems(place, manifest, ask_each))
     else:
         wrong = [problem for shard in manifest for problem in _local_problems(place, shard)]
@@ -31,8 +31,8 @@ def quick_check(manifest: Manifest, ask_each: bool = False) -> None:
         raise DataError("\n".join([*wrong, how_to_mend(place)]))
 
 
-def how_to_mend(place: Path | Remote) -> str:
-    if isinstance(place, Remote):
+def how_to_mend(place: Path | RemoteFolder) -> str:
+    if isinstance(place, RemoteFolder):
         return "copy these shards there anew"
     return f"copy these shards anew, or remove {place} and run `collagan pack` again"
 
@@ -50,7 +50,7 @@ def _local_problems(folder: Path, shard: Shard) -> Iterator[str]:
             yield str(error)
 
 
-def _remote_problems(place: Remote, manifest: Manifest, ask_each: bool) -> Iterator[str]:
+def _remote_problems(place: RemoteFolder, manifest: Manifest, ask_each: bool) -> Iterator[str]:
     names = [name for shard in manifest for name in (shard.name, shard.index_name)]
     sizes = place.sizes(names, ask_each)
     if sizes is None:
