@@ -12,6 +12,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.runs import checkpoint
-from collagan_dist.runs.snapshot import Snapshot, Writer
+from collagan_dist.runs.async_checkpoint import HostCopy
+from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps
 from collagan_dist.setup import build_setup, open_shards, training_order
 from collagan_dist.types import World
 
@@ -48,7 +50,8 @@ class Training:
         loader = self.setup.loader("train", self.setup.view(training=True), BATCH)
         self.batch = next(loader.batches(iter([training_order(config, self.setup.manifest).step(0, World())])))
         self.folder, self.number = root / "checkpoints", 0
-        self.snapshot, self.writer = Snapshot(), Writer()
+        self.host_copy, self.executor = HostCopy(), ThreadPoolExecutor(1)
+        self.write: Future[float] | None = None
         self.waited: dict[str, list[float]] = {}
         self.wrote: dict[str, list[float]] = {}
 
@@ -66,17 +69,22 @@ class Training:
                 self.waited.setdefault(how, []).append(time.perf_counter() - since)
         self._finish()
         seconds = time.perf_counter() - began
-        self.writer.wait()
-        if (written := self.writer.written()) is not None:
-            assert written.error is None
-            self.wrote.setdefault(how, []).append(written.seconds)
+        if self.write is not None:
+            self.wrote.setdefault(how, []).append(self.write.result())
+            self.write = None
         return seconds
 
     def _save(self, how: str) -> None:
-        copies, step = self.snapshot.take(self.networks.tensors()), self.number
-        self.writer.start(step, lambda: checkpoint.save(self.folder, step, copies, {"step": step}, 1), print)
+        copies, step = self.host_copy.copy(self.networks.tensors()), self.number
+
+        def write() -> float:
+            began = time.perf_counter()
+            checkpoint.save(self.folder, step, copies, {"step": step}, 1)
+            return time.perf_counter() - began
+
+        self.write = self.executor.submit(write)
         if how == "synchronous":
-            self.writer.wait()
+            self.write.result()
 
     def _finish(self) -> None:
         if GPU:
@@ -95,7 +103,7 @@ def main() -> None:
         for how, found in seconds.items():
             found.append(training.steps(how))
     median = {how: statistics.median(found) for how, found in seconds.items()}
-    newest = checkpoint.place(training.folder, checkpoint.steps(training.folder)[-1])
+    newest = checkpoint_dir(training.folder, checkpoint_steps(training.folder)[-1])
     step = median["none"] / EVERY
     save(
         __file__,

@@ -83,9 +83,9 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
     except (ClusterError, Interrupted):
         raise
     except CollaganError as error:
-        from collagan_dist.runs.lease import is_anothers
+        from collagan_dist.runs.lease import held_by_other_job
 
-        if folder.is_dir() and not is_anothers(folder, start_label() if job_id() else ""):
+        if folder.is_dir() and not held_by_other_job(folder, start_label() if job_id() else ""):
             facts = {
                 "exit_code": error.exit_code,
                 "start": start_label(),

@@ -23,7 +23,7 @@ from collagan_dist.inference.evaluate import BLENDS, check_blends
 from collagan_dist.inference.grids import draw_grid, encode_png
 from collagan_dist.models.predictor import TaskTensors
 from collagan_dist.models.registry import load_predictor
-from collagan_dist.runs.run_folder import read_config
+from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import TEST_SEED
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes

@@ -18,8 +18,17 @@ from collagan_dist.config.load import model_label, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.registry import METHODS, build_generator
-from collagan_dist.runs.exported import CONFIG, DISCRIMINATORS_FILE, FORMAT, MANIFEST, ONNX, WEIGHTS
-from collagan_dist.runs.run_folder import InferenceWeights, read_config, read_inference_weights
+from collagan_dist.runs.model_folder import (
+    CONFIG_FILE,
+    DISCRIMINATORS_FILE,
+    FORMAT,
+    GENERATOR_FILE,
+    MANIFEST_FILE,
+    ONNX_FILE,
+    InferenceWeights,
+    read_config,
+    read_inference_weights,
+)
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import CLASSES
 
@@ -53,8 +62,8 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        files.write_text(partial / CONFIG, to_yaml(config))
-        shutil.copyfile(scored.file, partial / WEIGHTS)  # its bytes, so that its hash stays the model's
+        files.write_text(partial / CONFIG_FILE, to_yaml(config))
+        shutil.copyfile(scored.file, partial / GENERATOR_FILE)  # its bytes, so that its hash stays the model's
         if judges:
             shutil.copyfile(scored.discriminators_file, partial / DISCRIMINATORS_FILE)
         if onnx:
@@ -66,7 +75,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
             "version": __version__,
             "sha256": {path.name: files.sha256(path) for path in sorted(partial.iterdir())},
         }
-        files.write_json(partial / MANIFEST, manifest)
+        files.write_json(partial / MANIFEST_FILE, manifest)
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -100,7 +109,7 @@ def _require_onnx() -> None:
 def _write_onnx(folder: Path, scored: InferenceWeights, config: Config) -> None:
     tasks = build_tasks(config)
     generator = build_generator(config, tasks)
-    scored.put_into(generator)
+    scored.load_generator(generator)
     network = ByTask(generator, [task.channels for task in tasks.values()]).eval()
     size = config.data.image_size
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we have none of
@@ -108,7 +117,7 @@ def _write_onnx(folder: Path, scored: InferenceWeights, config: Config) -> None:
         torch.onnx.export(
             network,
             (torch.zeros(2, 3 + config.model.mask_channel, size, size),),
-            str(folder / ONNX),
+            str(folder / ONNX_FILE),
             dynamo=True,
             input_names=["x"],
             output_names=list(tasks),
@@ -117,8 +126,8 @@ def _write_onnx(folder: Path, scored: InferenceWeights, config: Config) -> None:
             verbose=False,
         )
     if "segmentation" in tasks and not config.model.mask_channel:
-        head = _CLASS_MAP.format(onnx=ONNX, size=size, outputs=", ".join(tasks))
-        files.write_text(folder / Path(ONNX).with_suffix(".yaml"), head + strict_yaml.dump(_class_map()))
+        head = _CLASS_MAP.format(onnx=ONNX_FILE, size=size, outputs=", ".join(tasks))
+        files.write_text(folder / Path(ONNX_FILE).with_suffix(".yaml"), head + strict_yaml.dump(_class_map()))
 
 
 def _class_map() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collagan_dist.errors import ConfigError
 from collagan_dist.inference.face_views import Views
 from collagan_dist.models.predictor import generator_input, split_channels
 from collagan_dist.models.registry import build_generator
-from collagan_dist.runs.run_folder import read_config, read_inference_weights
+from collagan_dist.runs.model_folder import read_config, read_inference_weights
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
 
@@ -74,7 +74,7 @@ class RunParser:
         self._engine = build_engine(config.runtime, Group(World(), devices.pick_device(World())))
         generator = build_generator(config, self._tasks)
         scored = read_inference_weights(model)
-        scored.put_into(generator)
+        scored.load_generator(generator)
         self._generator = self._engine.prepare_module(generator.eval())
         self.size: tuple[int, int] = (config.data.image_size, config.data.image_size)
         self.identity = ParserIdentity(str(model), files.sha256(scored.file), {"views": self.views})

@@ -17,7 +17,7 @@ from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.metrics_log import finite
-from collagan_dist.runs.run_folder import read_config
+from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.types import POSITIONS, World
 

@@ -34,7 +34,7 @@ from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
 from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
 from collagan_dist.models.step import MicroBatch, Step, Values, frozen
-from collagan_dist.runs.run_folder import read_config, read_inference_weights
+from collagan_dist.runs.model_folder import read_config, read_inference_weights
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
@@ -132,7 +132,7 @@ def load_parser(folder: str | None) -> Parser:
         )
     tasks = build_tasks(config)
     network = build_generator(config, tasks)
-    read_inference_weights(Path(folder)).put_into(network)
+    read_inference_weights(Path(folder)).load_generator(network)
     return Parser(config, tasks, network)
 
 

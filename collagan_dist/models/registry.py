@@ -18,7 +18,7 @@ from collagan_dist.models.generator import Generator
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.predictor import Predictor, Tasks
 from collagan_dist.models.step import Step
-from collagan_dist.runs.run_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_weights
 from collagan_dist.tasks.base import Task
 
 
@@ -93,11 +93,11 @@ def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) ->
     kind = METHODS[config.model.name].predictor
     scored = read_inference_weights(model)
     generator = build_generator(config, tasks)
-    scored.put_into(generator)
+    scored.load_generator(generator)
     judges = None
     if kind.needs_discriminators:
         judges = build_discriminators(config, tasks)
-        scored.put_discriminators_into(judges)
+        scored.load_discriminators(judges)
         judges = engine.prepare_module(judges)
     return kind(config, engine, tasks, engine.prepare_module(generator), judges), scored.step
 

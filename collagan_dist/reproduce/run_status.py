@@ -9,7 +9,7 @@ from typing import Any
 from collagan_dist.config.load import config_to_dict, differences, identity_keys
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import PlannedRun
-from collagan_dist.runs.checkpoint_state import identity_then, migrated
+from collagan_dist.runs.checkpoint_state import migrate_state, stored_identity
 
 
 def steps_done(run: PlannedRun) -> int:
@@ -29,7 +29,7 @@ def check(run: PlannedRun, manifest: str) -> None:
     for _, folder in sorted(_checkpoints(run), reverse=True):
         try:
             state = json.loads((folder / "state.json").read_bytes())
-            then = _learned(identity_then(migrated(state), str(folder)), state["config"])
+            then = _learned(stored_identity(migrate_state(state), str(folder)), state["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
         now = _learned(_identity(run, manifest), config_to_dict(run.config))
@@ -42,9 +42,9 @@ def check(run: PlannedRun, manifest: str) -> None:
 def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
     if run.config.model.name != "gfc":
         return identity_keys(run.config, manifest)
-    from collagan_dist.runs.run_folder import identity  # which reads the parser's weights
+    from collagan_dist.runs.model_folder import run_identity  # which reads the parser's weights
 
-    return identity(run.config, manifest)
+    return run_identity(run.config, manifest)
 
 
 def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def scored_before(run: PlannedRun, manifest: str) -> bool:
 def other_settings(run: PlannedRun) -> list[str]:
     """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
     from collagan_dist.inference.score import evaluation_settings
-    from collagan_dist.runs.run_folder import read_config
+    from collagan_dist.runs.model_folder import read_config
 
     then, now = evaluation_settings(read_config(run.folder)), evaluation_settings(run.config)
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]

@@ -14,7 +14,7 @@ from collagan_dist.models.predictor import Predictor, generator_input
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.run_status import other_settings
-from collagan_dist.runs.run_folder import read_config
+from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.segmentation import colour, read_labels

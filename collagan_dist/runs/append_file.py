@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-class Appended:
+class AppendFile:
     """Pieces of bytes added to the end of a file, which is made where it is missing.
 
     Pieces for which there is no room wait for it, and a warning says so once; `waits` is true as long. Nothing is written once

@@ -1,8 +1,7 @@
-"""What must survive: a folder of safetensors and JSON, whole and hashed, or not there at all.
+"""A checkpoint: a folder of safetensors and JSON files with their hashes, complete or absent.
 
 checkpoints/step-00001000/ is written under a name with a dot, flushed, described by manifest.json (sha256 of each file) and
-renamed. No library format checks its bytes: a flipped bit loads as another number, so the hashes are ours. Nothing is
-pickled, and no name that a manifest gives leads out of its folder, so a checkpoint from elsewhere can hurt nobody.
+renamed. Nothing is pickled, and no name in a manifest leads out of its folder, so a checkpoint from elsewhere can do no harm.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,19 @@ from safetensors.torch import load_file
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError
 from collagan_dist.runs import tensor_file
+from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps, step_of
+from collagan_dist.runs.lease import Lease
 
-FORMAT = 2  # what state.json says; older ones are read, newer ones refused
+logger = logging.getLogger(__name__)
+
+FORMAT = 2  # in state.json; older ones are read, newer ones refused
 Tensors = Mapping[str, torch.Tensor]
-Owned = Callable[[], AbstractContextManager[Any]]
 
-_MANIFEST, _STATE = "manifest.json", "state.json"
-_NAME = re.compile(r"[a-z0-9_]+\.safetensors")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LARGEST = {_MANIFEST: 1 << 20, _STATE: 1 << 26}  # bytes; ours are thousands of times smaller
+MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
+_TENSOR_FILE = re.compile(r"[a-z0-9_]+\.safetensors")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Real ones are thousands of times smaller; the limit keeps a forged file from filling the memory.
+_MAX_BYTES = {MANIFEST_FILE: 1 << 20, STATE_FILE: 1 << 26}
 
 
 class WriteFailed(CheckpointError):
@@ -50,64 +54,65 @@ class WriteFailed(CheckpointError):
 
 
 class NewerFormat(CheckpointError):
-    """A whole checkpoint of a newer program: nothing that one may step over."""
+    """An undamaged checkpoint of a newer program. It is never skipped in favour of an older one."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCheckpoint:
+    """The content of a checkpoint: tensors by file and name, and state.json."""
+
     path: Path
     tensors: dict[str, dict[str, torch.Tensor]]
     state: dict[str, Any]
 
 
-def place(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}"
-
-
 def save(
     folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int,
-    owned: Owned = nullcontext, tag: str = "",
+    lease: Lease | None = None,
 ) -> int:  # fmt: skip
-    """Write folder/step-N with `NAME.safetensors` for each name of `tensors`; the `keep` newest stay. The bytes written.
+    """Write folder/step-N with `NAME.safetensors` for each name of `tensors`; return its bytes. The `keep` newest stay.
 
-    Tensors lie in CPU memory, contiguous. The renames happen inside `owned()`, which raises where another start owns the
-    folder; `tag` keeps two starts' unfinished folders apart. Raises WriteFailed; the former checkpoint is untouched then.
+    Tensors are contiguous and in CPU memory. Raises WriteFailed, and ClusterError if the `lease` was lost; the former
+    checkpoint is untouched then.
     """
-    final = place(folder, step)
-    partial = folder / f".{final.name}{tag}"
-    told = json.dumps({"format": FORMAT, **state}, indent=1, allow_nan=False).encode()
-    needed = sum(map(tensor_file.size, tensors.values())) + len(told)
+    final = checkpoint_dir(folder, step)
+    # Two starts may write the same step for a moment: the token keeps their unfinished folders apart.
+    partial = folder / f".{final.name}{f'-{lease.owner.token[:8]}' if lease else ''}"
+    content = json.dumps({"format": FORMAT, **state}, indent=1, allow_nan=False).encode()
+    needed = sum(map(tensor_file.size, tensors.values())) + len(content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
-        if (free := _free(folder)) is not None and free < needed:
+        # Asked before, since a disk filled to the last byte stops everybody else who writes there.
+        if (free := _free_bytes(folder)) is not None and free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        _fill(partial, step, tensors, told)
-        with owned():
-            aside = _commit(partial, final)
-            aside += _set_aside(folder, step, keep)
+        _write_files(partial, step, tensors, content)
+        with lease.held() if lease else nullcontext():
+            doomed = _commit(partial, final)
+            doomed += _set_aside_old(folder, step, keep)
     except OSError as error:
-        raise _failure(error, final, needed) from None
+        raise _write_failed(error, final, needed) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _remove(aside)
+    # Outside of the lease's lock: removing gigabytes takes long on network storage.
+    _remove(doomed)
     return needed
 
 
-def _fill(partial: Path, step: int, tensors: Mapping[str, Tensors], state: bytes) -> None:
-    """A folder of flushed files, the manifest last."""
+def _write_files(partial: Path, step: int, tensors: Mapping[str, Tensors], state: bytes) -> None:
     partial.mkdir()
     hashes = {}
     for name, content in tensors.items():
         file = f"{name}.safetensors"
-        hashes[file] = _write(partial / file, tensor_file.pieces(content))
-    hashes[_STATE] = _write(partial / _STATE, [state])
-    _write(partial / _MANIFEST, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
+        hashes[file] = _write_hashed(partial / file, tensor_file.pieces(content))
+    hashes[STATE_FILE] = _write_hashed(partial / STATE_FILE, [state])
+    # Last, so that a folder with a manifest has everything that it names.
+    _write_hashed(partial / MANIFEST_FILE, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
     files.fsync_folder(partial)
 
 
-def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
-    """The sha256 of what was written and flushed: of the bytes meant, not of what a disk may give back."""
+def _write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write and flush a file; return the sha256 of the bytes that were meant, not of what a disk gives back."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for piece in pieces:
@@ -119,59 +124,58 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
 
 
 def _commit(partial: Path, final: Path) -> list[Path]:
-    """Give the folder its name; what had it before (a damaged one) is set aside."""
-    aside = []
-    if final.exists():
-        aside.append(_aside(final))
+    """Rename the finished folder; return what had its name before, under another one."""
+    # A damaged checkpoint of this step, from which the run went back to an earlier one.
+    doomed = [_set_aside(final)] if final.exists() else []
     partial.replace(final)
     files.fsync_folder(final.parent)
-    return aside
+    return doomed
 
 
-def _failure(error: OSError, final: Path, needed: int) -> WriteFailed:
-    free = _free(final.parent)
-    what = "no space left" if error.errno in _FULL else f"could not be written ({error.strerror or error})"
+def _write_failed(error: OSError, final: Path, needed: int) -> WriteFailed:
+    free = _free_bytes(final.parent)
+    reason = "no space left" if error.errno in _NO_SPACE else f"could not be written ({error.strerror or error})"
     room = "" if free is None else f", {free} are free"
     return WriteFailed(
-        f"{final}: {what}; it needs {needed} bytes{room}; make room, the former checkpoint is intact", needed, free or 0
+        f"{final}: {reason}; it needs {needed} bytes{room}; make room, the former checkpoint is intact",
+        needed,
+        free or 0,
     )
 
 
-def _free(folder: Path) -> int | None:
-    """Bytes that this user may still write there; None where the file system does not say."""
+def _free_bytes(folder: Path) -> int | None:
+    """Return the bytes that this user may still write; None where the file system does not say."""
     try:
         room = os.statvfs(folder)
     except OSError:
         return None
+    # Some network file systems report zero blocks in all. The reserve of a file system is root's alone.
     return (room.f_bavail if os.geteuid() else room.f_bfree) * room.f_frsize if room.f_blocks else None
 
 
-def steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints of a folder, oldest first."""
-    found = folder.glob("step-*") if folder.is_dir() else ()
-    return sorted(int(path.name.removeprefix("step-")) for path in found if path.name[5:].isdigit())
-
-
 def prune(folder: Path, step: int, keep: int) -> None:
-    """Keep the `keep` newest checkpoints up to `step`. Later ones were found damaged: they count for nothing, and stay to be looked at."""
-    _remove(_set_aside(folder, step, keep))
+    """Remove all but the `keep` newest checkpoints up to `step`.
+
+    Later ones were found damaged: they do not count, and stay for inspection.
+    """
+    _remove(_set_aside_old(folder, step, keep))
 
 
-def clean(folder: Path) -> None:
-    """Remove what killed starts left half-written or half-removed. Only for the owner of the run."""
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed starts left half written or half removed. Only for the owner of the run."""
     _remove([*folder.glob(".step-*"), *folder.glob(".old-*")])
 
 
-def _set_aside(folder: Path, step: int, keep: int) -> list[Path]:
-    aside: list[Path] = []
-    with suppress(OSError):  # the checkpoint is there; one too many does no harm
-        for old in [number for number in steps(folder) if number <= step][:-keep]:
-            aside.append(_aside(place(folder, old)))
-    return aside
+def _set_aside_old(folder: Path, step: int, keep: int) -> list[Path]:
+    doomed: list[Path] = []
+    with suppress(OSError):  # the new checkpoint is written; one old one too many does no harm
+        for old in [number for number in checkpoint_steps(folder) if number <= step][:-keep]:
+            doomed.append(_set_aside(checkpoint_dir(folder, old)))
+    return doomed
 
 
-def _aside(path: Path) -> Path:
-    """Renamed first: a checkpoint that is being removed must not look like one."""
+def _set_aside(path: Path) -> Path:
+    """Rename a checkpoint that is to be removed: half removed, it must not look like one."""
     doomed = path.with_name(f".old-{path.name.removeprefix('step-')}")
     shutil.rmtree(doomed, ignore_errors=True)
     return path.replace(doomed)
@@ -182,16 +186,15 @@ def _remove(doomed: Iterable[Path]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_latest(folder: Path, warn: Callable[[str], None], strict: bool = False) -> Loaded | None:
-    """The newest checkpoint that is whole; None when there is none at all.
+def load_latest(folder: Path, strict: bool = False) -> LoadedCheckpoint | None:
+    """Return the newest undamaged checkpoint; None if there is none at all. Damaged ones are named on stderr.
 
-    A damaged one is named through `warn` and the one before it is taken. Raises CheckpointError when all are damaged, when
-    the newest is and `strict` is given, and when it is a newer program's.
+    Raises CheckpointError when all are damaged, when the newest is and `strict` is given, and when it is a newer program's.
     """
-    damaged = []
-    for step in reversed(steps(folder)):
+    damaged = False
+    for step in reversed(checkpoint_steps(folder)):
         try:
-            return load(place(folder, step))
+            return load(checkpoint_dir(folder, step))
         except NewerFormat:
             raise
         except CheckpointError as error:
@@ -199,54 +202,56 @@ def load_latest(folder: Path, warn: Callable[[str], None], strict: bool = False)
                 raise CheckpointError(
                     f"{error}; remove it, or run without --strict to go on from the one before it"
                 ) from None
-            damaged.append(str(error))
-            warn(str(error))
+            damaged = True
+            logger.warning("warning: %s; taking the checkpoint before it", error)
     if damaged:
-        raise CheckpointError(f"{folder}: no checkpoint is whole; remove the folder to start anew")
+        raise CheckpointError(f"{folder}: no checkpoint is undamaged; remove the folder to start anew")
     return None
 
 
-def load(path: Path) -> Loaded:
-    """A checkpoint, every byte checked against its manifest. Raises CheckpointError."""
+def load(path: Path) -> LoadedCheckpoint:
+    """Read a checkpoint and check every byte against its manifest. Raises CheckpointError."""
     try:
-        manifest = _read_json(path, _MANIFEST)
+        manifest = read_json(path, MANIFEST_FILE)
         hashes = manifest["sha256"]
-        if _STATE not in hashes:
-            raise ValueError(f"{_MANIFEST} does not name {_STATE}")
+        if STATE_FILE not in hashes:
+            raise ValueError(f"{MANIFEST_FILE} does not name {STATE_FILE}")
         for name, expected in hashes.items():
-            _check(path, name, expected)
-        state = _read_json(path, _STATE)
-        if not manifest["step"] == state["step"] == int(path.name.removeprefix("step-")):
+            if name != STATE_FILE and not _TENSOR_FILE.fullmatch(name):
+                raise CheckpointError(f"{path}: {MANIFEST_FILE} names {name[:100]!r}, which is no file of a checkpoint")
+            check_file(path, name, expected)
+        state = read_json(path, STATE_FILE)
+        if not manifest["step"] == state["step"] == step_of(path.name):
             raise ValueError("its folder's name, manifest.json and state.json name different steps")
         _check_format(path, state["format"])
-        weights = [name for name in hashes if name != _STATE]
-        tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in weights}
+        names = [name for name in hashes if name != STATE_FILE]
+        tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
-    return Loaded(path, tensors, state)
+    return LoadedCheckpoint(path, tensors, state)
 
 
-def _check(path: Path, name: str, expected: str) -> None:
-    """Refuse a name that is none of ours, what is no plain file, and bytes that are not the manifest's."""
-    if name != _STATE and not _NAME.fullmatch(name):
-        raise CheckpointError(f"{path}: {_MANIFEST} names {name[:100]!r}, which is no file of a checkpoint")
-    _plain(path / name)
-    if files.sha256(path / name) != expected:
-        raise CheckpointError(f"{path}: {name} is damaged (its sha256 differs from the manifest's)")
+def check_file(folder: Path, name: str, sha256: str) -> None:
+    """Raise CheckpointError unless `name` is a plain file with these bytes."""
+    _plain_size(folder / name)
+    # safetensors checks no bytes itself: a flipped bit loads as another number.
+    if files.sha256(folder / name) != sha256:
+        raise CheckpointError(f"{folder}: {name} is damaged or edited (its sha256 differs from the manifest's)")
 
 
-def _plain(file: Path) -> int:
-    """The size of a plain file. Raises CheckpointError where a link, a pipe or a device stands in its place."""
+def _plain_size(file: Path) -> int:
+    """Return the size of a file. Raises CheckpointError for a link, a pipe or a device, which may lead anywhere."""
     found = file.lstat()
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{file.parent}: {file.name} is no plain file")
     return found.st_size
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    if (size := _plain(path / name)) > _LARGEST[name]:
-        raise CheckpointError(f"{path}: {name} is damaged ({size} bytes are too many)")
-    content = json.loads((path / name).read_bytes())
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Return the object in manifest.json or state.json. Raises CheckpointError, OSError or ValueError."""
+    if (size := _plain_size(folder / name)) > _MAX_BYTES[name]:
+        raise CheckpointError(f"{folder}: {name} is damaged ({size} bytes are too many)")
+    content = json.loads((folder / name).read_bytes())
     if not isinstance(content, dict):
         raise ValueError(f"{name} holds no object")
     return content
@@ -254,7 +259,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
 
 def _check_format(path: Path, number: Any) -> None:
     if not isinstance(number, int) or number < 1:
-        raise ValueError(f"{_STATE} names no format")
+        raise ValueError(f"{STATE_FILE} names no format")
     if number > FORMAT:
         raise NewerFormat(
             f"{path}: is of format {number}, this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"

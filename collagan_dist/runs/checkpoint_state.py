@@ -10,7 +10,7 @@ from collagan_dist.config.load import differences, identity_keys, validate_confi
 from collagan_dist.errors import CheckpointError, ConfigError
 
 
-def identity_then(state: Mapping[str, Any], where: str) -> dict[str, Any]:
+def stored_identity(state: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What was learned, from a stored configuration of any age. Raises CheckpointError that names a key of a newer program."""
     try:
         config = validate_config(state["config"], f"{where}: the stored configuration")
@@ -22,7 +22,7 @@ def identity_then(state: Mapping[str, Any], where: str) -> dict[str, Any]:
     return identity_keys(config, state["manifest"], state["parser"])
 
 
-def migrated(state: dict[str, Any]) -> dict[str, Any]:
+def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
     """A state of any format as one of the present format. Format 1 kept the parser's hash among its identity keys."""
     if state["format"] == 1:
         return {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
@@ -32,7 +32,7 @@ def migrated(state: dict[str, Any]) -> dict[str, Any]:
 def read_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[str, Any]]:
     """(step, numbers of batches left out, the whole state in the present format). Raises CheckpointError."""
     try:
-        state = migrated(state)
+        state = migrate_state(state)
         step, skipped = state["step"], state["skipped_batches"]
         if not all(isinstance(number, int) and number >= 0 for number in [step, *skipped]):
             raise ValueError("step or skipped_batches are no numbers")
@@ -43,6 +43,6 @@ def read_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[
     return step, skipped, state
 
 
-def changes(path: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def config_changes(path: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Lines "key: then -> now" of what is learned otherwise. Raises CheckpointError where the stored keys are unknown."""
-    return differences(identity_then(state, str(path)), now)
+    return differences(stored_identity(state, str(path)), now)

@@ -1,8 +1,7 @@
-"""RUN/lease: the newest start of a run, and a sign of life. Only that start writes.
+"""RUN/lease: which start of a run may write into its folder, with a heartbeat. Only the newest start writes.
 
-A start takes the next number. It takes over at once from one that has ended, whose process is dead, or that belongs to the
-same job (a restart); from one on another host only when that shows no sign of life: its file is touched every few seconds, and
-the new start watches whether that goes on. Clocks of two hosts are never compared.
+A start takes the next generation. It takes over at once from one that has ended, whose process is dead, or that belongs to the
+same job (a restart). A start on another host loses the lease only when its heartbeat stops.
 """
 
 from __future__ import annotations
@@ -18,146 +17,157 @@ from pathlib import Path
 
 from collagan_dist import files
 from collagan_dist.errors import ClusterError, DataError
-from collagan_dist.runs import owner
-from collagan_dist.runs.owner import Owner
+from collagan_dist.runs.owner import Owner, parse_owner, this_process
 
-BEAT = 5.0  # seconds between signs of life
-_MISSED = 3  # so many of them missing are a death
-_LOOK = 1.0  # seconds between looks at who owns the run
-_DYING = 10.0  # seconds that a process of the same job may take to end
-_LOCK_WAIT = 30.0
-_LARGEST = 4096
-_LIFE = ", start "  # between a job's name and the number of its start (world.start_label)
+HEARTBEAT_SECONDS = 5.0
+_MISSED_HEARTBEATS = 3  # after which a start on another host is taken for dead
+_CHECK_SECONDS = 1.0  # between checks of who owns the run, so a lost lease is noticed within that time
+_POLL_SECONDS = 0.2
+_EXIT_SECONDS = 10.0  # that a process of the same job may take to exit before its restart is refused
+_LOCK_SECONDS = 30.0
+_MAX_LEASE_BYTES = 4096
+_RESTART_MARK = ", start "  # between a job's name and the number of its start (world.start_label)
 
 
-class Claim:
-    """A start that wants a run folder: `poll` until it gives a lease. Raises ClusterError where another start is alive.
+class LeaseRequest:
+    """A start that wants a run folder.
 
-    `known` is the newest generation by other signs, should the lease have been removed.
+    `known` is the newest generation by other signs, in case the lease file was removed.
     """
 
     def __init__(self, run: Path, job: str = "", known: int = 0) -> None:
         self.run, self.job, self.known = run, job, known
         self._began = time.monotonic()
-        self._seen: tuple[str, int] | None = None
+        self._first_seen: tuple[str, int] | None = None
 
     def poll(self, seconds: float) -> Lease | None:
-        """The lease; None when it is still to be seen whether the former owner lives, after looking for so long."""
-        last = time.monotonic() + seconds
+        """Wait up to `seconds` for the lease; None while it is unclear whether the former owner lives.
+
+        Raises ClusterError where another start is alive.
+        """
+        deadline = time.monotonic() + seconds
         while True:
             with _locked(self.run):
                 text, beat = _read(self.run)
-                if self._is_free(owner.parse(text), beat):
-                    return Lease(self.run, max(owner.parse(text).generation, self.known), self.job)
-            if time.monotonic() >= last:
+                if self._is_free(parse_owner(text), beat):
+                    return Lease(self.run, max(parse_owner(text).generation, self.known), self.job)
+            if time.monotonic() >= deadline:
                 return None
-            time.sleep(min(0.2, seconds))
+            time.sleep(min(_POLL_SECONDS, seconds))
 
     def _is_free(self, former: Owner, beat: int) -> bool:
         waited = time.monotonic() - self._began
-        if former.ended or former.is_me():
+        if former.ended or former.is_this_process():
             return True
-        if former.is_here():
+        if former.is_on_this_machine():
             if not former.is_alive():
                 return True
-            if not self._is_restart_of(former) or waited > _DYING:
+            if not self._is_restart_of(former) or waited > _EXIT_SECONDS:
                 raise _refusal(self.run, former)
             return False
         if self._is_restart_of(former):
             return True
-        sign = (former.token, beat)
-        if self._seen is None:
-            self._seen = sign
-        if self._seen != sign:
+        # Clocks of two hosts are never compared: only whether the file's time changes while this start watches.
+        seen = (former.token, beat)
+        if self._first_seen is None:
+            self._first_seen = seen
+        if self._first_seen != seen:
             raise _refusal(self.run, former)
-        return waited > _MISSED * (former.beat or BEAT)
+        return waited > _MISSED_HEARTBEATS * (former.heartbeat_seconds or HEARTBEAT_SECONDS)
 
     def _is_restart_of(self, former: Owner) -> bool:
-        """Whether the former start was an earlier life of this job; not another step of the same life of a Slurm job."""
-        (mine, _, life), (theirs, _, before) = (text.partition(_LIFE) for text in (self.job, former.job))
-        return bool(mine) and mine == theirs and not (mine.startswith("slurm:") and life == before)
+        """Return whether the former start was an earlier start of this job."""
+        (job, _, start), (former_job, _, former_start) = (
+            text.partition(_RESTART_MARK) for text in (self.job, former.job)
+        )
+        # Two steps of one start of a Slurm job run side by side: neither restarts the other.
+        side_by_side = job.startswith("slurm:") and start == former_start
+        return bool(job) and job == former_job and not side_by_side
 
 
 class Lease:
-    """This start's ownership of a run folder, from its making to `release`. `lost` becomes true when another start took over."""
+    """The right of this start to write into a run folder, from construction to `release`.
 
-    def __init__(self, run: Path, former: int = 0, job: str = "") -> None:
+    `lost` becomes true when another start has taken over.
+    """
+
+    def __init__(self, run: Path, former_generation: int = 0, job: str = "") -> None:
         self.run, self.lost = run, False
-        # The token tells two starts apart that took the same number at the same moment.
-        self.owner = owner.me(former + 1, secrets.token_hex(8), job, BEAT)
+        # The token tells two starts apart that took the same generation at the same moment.
+        self.owner = this_process(former_generation + 1, secrets.token_hex(8), job, HEARTBEAT_SECONDS)
         files.write_text(run / "lease", self.owner.text())
         self._file = os.open(run / "lease", os.O_RDONLY)
-        self._ended = threading.Event()
-        self._life = threading.Thread(target=self._live, name="lease", daemon=True)
-        self._life.start()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._heartbeat_loop, name="lease", daemon=True)
+        self._thread.start()
 
     @property
     def generation(self) -> int:
         return self.owner.generation
 
     def check(self) -> None:
-        """Raises ClusterError when this start does not own the run folder any more."""
+        """Raise ClusterError if this start does not own the run folder any more."""
         text, _ = _read(self.run)
         if text == self.owner.text():
             return
         self.lost = True
-        newest = owner.parse(text)
-        who = (
-            f"start {newest.generation} of this run has taken over"
-            if text
-            else "its file `lease` was removed: taken over"
-        )
-        raise ClusterError(f"{self.run}: {who} from this one (start {self.generation}); nothing was written since")
+        reason = f"start {parse_owner(text).generation} of this run has taken over"
+        if not text:
+            reason = "its file `lease` was removed: taken over"
+        raise ClusterError(f"{self.run}: {reason} from this one (start {self.generation}); nothing was written since")
 
-    def mine(self, fresh: bool = False) -> bool:
-        """Whether this start owns the run folder: as of a second ago, or by a look at the file."""
-        if fresh:
-            with suppress(OSError, ClusterError):  # storage that is away for a moment is no loss
+    def is_current(self, recheck: bool = False) -> bool:
+        """Return whether this start owns the run folder: as of a second ago, or by reading the file now."""
+        if recheck:
+            with suppress(OSError, ClusterError):  # an outage of the storage does not lose the lease
                 self.check()
         return not self.lost
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Around the renames of a write: nobody takes over in the middle, where the file system has locks."""
+        """Keep the lease during a few renames. Nobody takes over meanwhile, if the file system has locks."""
         with _locked(self.run):
             self.check()
             yield
 
     def release(self) -> None:
-        """Say that this start has ended, so that the next one need not wait."""
-        if not self._ended.is_set():
-            self._ended.set()
+        """Record that this start has ended, so that the next one need not wait."""
+        if not self._released.is_set():
+            self._released.set()
             with suppress(OSError, DataError, ClusterError), self.held():
                 files.write_text(self.run / "lease", replace(self.owner, state="ended").text())
-            self._life.join()
+            self._thread.join()
             os.close(self._file)
 
-    def _live(self) -> None:
-        """Touch the file now and then, and look whether it is still ours."""
+    def _heartbeat_loop(self) -> None:
+        """Touch the file periodically, and check that it is still this start's."""
         touched = time.monotonic()
-        while not self._ended.wait(_LOOK) and not self.lost:
-            with suppress(OSError, ClusterError):  # storage that is away for a moment is no loss
+        while not self._released.wait(_CHECK_SECONDS) and not self.lost:
+            with suppress(OSError, ClusterError):  # an outage of the storage does not lose the lease
                 self.check()
-                if time.monotonic() - touched >= BEAT:
+                if time.monotonic() - touched >= HEARTBEAT_SECONDS:
                     touched = time.monotonic()
-                    os.utime(self._file)  # our own file, even where a newer start has just put its own there
+                    # By the open file, not by name: a newer start may have just put its own file there.
+                    os.utime(self._file)
+
+
+def held_by_other_job(run: Path, job: str) -> bool:
+    """Return whether a live start of another job trains there, as far as this host can tell."""
+    former = parse_owner(_read(run)[0])
+    same_job = bool(job) and former.job.partition(_RESTART_MARK)[0] == job.partition(_RESTART_MARK)[0]
+    if former.ended or former.is_this_process() or same_job:
+        return False
+    return not former.is_on_this_machine() or former.is_alive()
 
 
 def _read(run: Path) -> tuple[str, int]:
-    """The text and the last sign of life of a lease; ("", 0) without one. Opened anew, since network storage shows old times else."""
+    """Return the text of the lease and its time of change in ns; ("", 0) without one."""
     try:
+        # Opened anew each time: NFS shows old times of a file that stays open.
         with (run / "lease").open("rb") as file:
-            return file.read(_LARGEST).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns
+            return file.read(_MAX_LEASE_BYTES).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return "", 0
-
-
-def is_anothers(run: Path, job: str) -> bool:
-    """Whether a live start of another job trains there, as far as it can be seen from this host."""
-    former = owner.parse(_read(run)[0])
-    if former.ended or former.is_me() or (job and former.job.partition(_LIFE)[0] == job.partition(_LIFE)[0]):
-        return False
-    return not former.is_here() or former.is_alive()
 
 
 def _refusal(run: Path, other: Owner) -> ClusterError:
@@ -169,11 +179,13 @@ def _refusal(run: Path, other: Owner) -> ClusterError:
 
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    """Alone among starts, where the file system has locks and nobody keeps one for long."""
+    """Exclude other starts, where the file system has locks and nobody keeps one for long."""
+    # A file of its own: RUN/lease is replaced by renames, and a lock belongs to the replaced file.
     handle = os.open(run / ".lease.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
-        last = time.monotonic() + _LOCK_WAIT
-        while not files.try_lock(handle) and time.monotonic() < last:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        # After that time go on without it: a host that died with the lock must not block the run for ever.
+        while not files.try_lock(handle) and time.monotonic() < deadline:
             time.sleep(0.05)
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 from collagan_dist import files
 from collagan_dist.runs import tensorboard
-from collagan_dist.runs.append_file import Appended
+from collagan_dist.runs.append_file import AppendFile
 from collagan_dist.runs.tensorboard import EventFile
 
 
@@ -28,7 +28,7 @@ def check_sinks(sinks: Collection[str]) -> None:
         tensorboard.check()
 
 
-class Metrics:
+class MetricsWriter:
     """The records and pictures of a run, to metrics.jsonl and to the other sinks that are wanted, from `step` on.
 
     Nothing is written once `mine` says that the folder is another start's.
@@ -67,7 +67,7 @@ class MetricsFile:
     def __init__(self, path: Path, step: int, mine: Callable[[], bool] = lambda: True) -> None:
         kept = [line for line in _whole_lines(path) if _stays(line, step)]
         files.write_text(path, "".join(f"{line}\n" for line in kept))
-        self._file = Appended(path, mine)
+        self._file = AppendFile(path, mine)
 
     def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
         line = json.dumps({"kind": kind, "step": step, **record}, allow_nan=False)

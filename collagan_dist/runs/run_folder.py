@@ -1,4 +1,4 @@
-"""The run folder: what a start finds there and what it leaves. It is the interface to evaluate, sweep and report."""
+"""The run folder as one start of a training uses it: take the lease, resume, save, record what happens."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
 
 from collagan_dist import __version__, files
-from collagan_dist.config.load import config_to_dict, identity_keys, load_config, to_yaml
+from collagan_dist.config.load import config_to_dict, to_yaml
 from collagan_dist.config.tree import Config
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
 from collagan_dist.errors import CheckpointError, ConfigError, on_all_ranks
-from collagan_dist.models.networks import Networks
 from collagan_dist.runs import checkpoint
-from collagan_dist.runs.async_checkpoint import Saves, Tell
-from collagan_dist.runs.checkpoint_state import changes, read_state
-from collagan_dist.runs.exported import DISCRIMINATORS_FILE, WEIGHTS, is_exported, read_exported
-from collagan_dist.runs.lease import Claim, Lease
-from collagan_dist.runs.resume import newest, warn
-from collagan_dist.setup import Setup
+from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
+from collagan_dist.runs.checkpoint import LoadedCheckpoint
+from collagan_dist.runs.checkpoint_state import config_changes, read_state
+from collagan_dist.runs.layout import RunPaths, checkpoint_dir
+from collagan_dist.runs.lease import Lease, LeaseRequest
+from collagan_dist.runs.model_folder import run_identity
 
-_LOOK = 2.0  # seconds of looking for a former start's signs of life, between words to the other ranks
+_POLL_SECONDS = 2.0  # of waiting for the lease, before the other ranks hear again that rank 0 is alive
+_VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on another node
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: steps done, the numbers of those whose batches are left out, and what is learned otherwise from here on."""
+    """How far a run has come.
+
+    `step` counts the steps done, `skipped` numbers the steps whose batches are left out. `changed` has the identity keys
+    that are new from here on, as was allowed.
+    """
 
     step: int = 0
     skipped: Sequence[int] = ()
@@ -45,285 +49,220 @@ class Progress:
     def at(self, step: int) -> Progress:
         return replace(self, step=step)
 
-    def event(self, rollbacks: int) -> str:
-        """What goes on here."""
-        return "rollback" if rollbacks else "resume" if self.step else "start"
-
-    def facts(self) -> dict[str, Any]:
-        """What an event tells of a change of what is learned, which was allowed."""
-        return {"changed": list(self.changed)} if self.changed else {}
-
 
 class RunFolder:
-    """A run on disk, as rank 0 of one start sees it. Other ranks only read checkpoints. `lease` is None on them."""
+    """A run on disk. Rank 0 of one start writes, the other ranks only read checkpoints; `lease` is None on them."""
 
-    def __init__(self, path: Path, setup: Setup) -> None:
-        self.path, self.setup = path, setup
-        self.checkpoints = path / "checkpoints"
+    def __init__(self, path: Path, config: Config, manifest: Manifest, group: Group) -> None:
+        self.path, self.config, self.manifest, self.group = path, config, manifest, group
+        self.paths = RunPaths(path)
         self.lease: Lease | None = None
-        keep = setup.config.checkpoint
-        self.saves = Saves(self.checkpoints, setup.group, keep.keep, keep.max_failures)
+        self.checkpointer = AsyncCheckpointer(
+            self.paths.checkpoints, group, config.checkpoint.keep, config.checkpoint.max_failures
+        )
         self._generation = 0
 
-    def take(self) -> None:
-        """Become the one start that writes here, and sweep up after killed ones. Collective.
+    def acquire(self) -> None:
+        """Take the lease, and remove what killed starts left unfinished. Collective.
 
         Raises ClusterError where another start is alive, ConfigError where the folder cannot be used.
         """
-        claim: list[Claim] = []
-        while not self.setup.group.on_rank0(lambda: self._take(claim)):
+        request: LeaseRequest | None = None
+
+        def poll() -> bool:
+            nonlocal request
+            try:
+                if request is None:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    request = LeaseRequest(self.path, start_label() if job_id() else "", self._last_generation())
+                self.lease = request.poll(_POLL_SECONDS)
+                if self.lease is not None:
+                    with self.lease.held():
+                        self._remove_unfinished()
+            except OSError as error:
+                raise ConfigError(
+                    f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run"
+                ) from None
+            return self.lease is not None
+
+        while not self.group.on_rank0(poll):
             pass
-        self._generation = self.setup.group.broadcast(self.lease.generation if self.lease else 0)
+        self._generation = self.group.broadcast(self.lease.generation if self.lease else 0)
 
-    def _take(self, claims: list[Claim]) -> bool:
+    def _last_generation(self) -> int:
+        """Return the newest generation by the start's record, for the case that the lease was removed."""
         try:
-            if not claims:
-                self.path.mkdir(parents=True, exist_ok=True)
-                claims.append(Claim(self.path, start_label() if job_id() else "", _generation(self.path)))
-            self.lease = claims[0].poll(_LOOK)
-            if self.lease is None:
-                return False
-            with self.lease.held():
-                _sweep(self.path)
-        except OSError as error:
-            raise ConfigError(
-                f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run"
-            ) from None
-        return True
+            return int(json.loads(self.paths.world.read_bytes())["generation"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
-    def open(self, command: str) -> None:
-        """Write down what starts here. Collective."""
-        facts = self.setup.group.all_gather(_facts(self.setup))
-        self.setup.group.on_rank0(lambda: self._write_start(facts, command))
+    def _remove_unfinished(self) -> None:
+        checkpoint.remove_unfinished(self.paths.checkpoints)
+        paths = self.paths
+        for path in (paths.lease, paths.config, paths.data, paths.world, paths.metrics_log, paths.requeue):
+            for partial in self.path.glob(f".{path.name}.*.partial"):
+                partial.unlink(missing_ok=True)
+        for partial in paths.grids.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
 
-    def _write_start(self, facts: list[dict[str, Any]], command: str) -> None:
-        assert self.lease is not None
-        manifest, config = self.setup.manifest, self.setup.config
-        with self.lease.held():
-            for mark in ("requeue", "failed"):
-                (self.path / mark).unlink(missing_ok=True)
-            files.write_text(self.path / "config.yaml", to_yaml(config))
-            files.write_json(
-                self.path / "data.json",
-                {
-                    "shards": str(manifest.folder.resolve()),
-                    "manifest": manifest.hash,
-                    "dataset": manifest.dataset,
-                    "splits": {name: manifest.samples(name) for name in manifest.splits},
-                },
-            )
-            files.write_json(
-                self.path / "world.json",
-                {
-                    "command": command,
-                    "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-                    "generation": self._generation,
-                    "restarts": restart_counts(),
-                    "world_size": self.setup.world.size,
-                    "ranks": facts,
-                },
-            )
+    def record_start(self, command: str) -> None:
+        """Write config.yaml, data.json and world.json. Collective."""
+        ranks = self.group.all_gather(self._rank_facts())
+        self._as_owner(lambda: self._write_start(ranks, command))
 
-    def started(self) -> dict[str, Any]:
-        """What an event of a start tells."""
+    def _write_start(self, ranks: list[dict[str, Any]], command: str) -> None:
+        # Marks of the former start: this one will leave its own.
+        self.paths.requeue.unlink(missing_ok=True)
+        self.paths.failed.unlink(missing_ok=True)
+        files.write_text(self.paths.config, to_yaml(self.config))
+        data = {
+            "shards": str(self.manifest.folder.resolve()),
+            "manifest": self.manifest.hash,
+            "dataset": self.manifest.dataset,
+            "splits": {name: self.manifest.samples(name) for name in self.manifest.splits},
+        }
+        files.write_json(self.paths.data, data)
+        world = {
+            "command": command,
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "generation": self._generation,
+            "restarts": restart_counts(),
+            "world_size": self.group.world.size,
+            "ranks": ranks,
+        }
+        files.write_json(self.paths.world, world)
+
+    def _rank_facts(self) -> dict[str, Any]:
+        device = self.group.device
+        cpu = platform.processor() or platform.machine()
         return {
-            "generation": self._generation, "world_size": self.setup.world.size,
-            **{f"restarts_{launcher}": times for launcher, times in restart_counts().items()},
+            "host": socket.gethostname(), "pid": os.getpid(), "device": str(device),
+            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+            "launcher": self.group.world.launcher, "python": platform.python_version(), "torch": torch.__version__,
+            "collagan_dist": __version__,
         }  # fmt: skip
 
-    def resume(self, networks: Networks, allow_change: bool, strict: bool = False) -> Progress:
-        """Put the newest whole checkpoint into the networks; where to go on. Collective.
+    def start_facts(self, progress: Progress) -> dict[str, Any]:
+        """Return what the event of a start says beside its name."""
+        return {
+            "generation": self._generation, "world_size": self.group.world.size,
+            **{f"restarts_{launcher}": times for launcher, times in restart_counts().items()},
+            **({"changed": list(progress.changed)} if progress.changed else {}),
+        }  # fmt: skip
 
-        Raises CheckpointError where a rank cannot, and when what is learned differs from the checkpoint's and `allow_change` is not given.
+    def resume(self, networks: Checkpointable, allow_change: bool, strict: bool = False) -> Progress:
+        """Load the newest undamaged checkpoint into the networks; return where to go on. Collective.
+
+        Raises CheckpointError where a rank cannot read it, and when identity keys differ from the checkpoint's unless
+        `allow_change` is given.
         """
-        group = self.setup.group
-        loaded = newest(self.checkpoints, group, strict)
+        loaded = self._load_newest(strict)
         if loaded is None:
             return Progress()
-        done, skipped, state = read_state(loaded.path, loaded.state)
-        changed = group.on_rank0(lambda: self._changes(loaded.path, state, allow_change))
+        step, skipped, state = read_state(loaded.path, loaded.state)
+        changed = self.group.on_rank0(lambda: self._config_changes(loaded.path, state, allow_change))
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
             hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
             raise on_all_ranks(CheckpointError(f"{text}\n{hint}"))
         networks.restore(loaded.tensors)
-        group.on_rank0(lambda: self._keep_to(done))
-        return Progress(done, skipped, changed)
+        self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
+        return Progress(step, skipped, changed)
+
+    def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
+        """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.
+
+        Every rank reads and checks it by itself, so a node whose storage or memory fails is named.
+        """
+        folder, group = self.paths.checkpoints, self.group
+        loaded: LoadedCheckpoint | None = None
+
+        def find() -> int | None:
+            nonlocal loaded  # only the step is broadcast: hashing is as fast as reading, broadcasting tensors is not
+            loaded = checkpoint.load_latest(folder, strict)
+            return None if loaded is None else int(loaded.state["step"])
+
+        step, problem = group.on_rank0(find), None
+        if step is None:
+            return None
+        try:
+            loaded = loaded or _load_when_visible(checkpoint_dir(folder, step))
+        except CheckpointError as error:
+            problem = f"rank {group.world.rank} on {socket.gethostname()}: {error}"
+        if problems := [text for text in group.all_gather(problem) if text]:
+            text = f"{folder}: step {step} is undamaged on rank 0, but not everywhere; the run folder must be on storage that all nodes share"
+            raise on_all_ranks(CheckpointError("\n  ".join([text, *problems])))
+        return loaded
 
     @cached_property
-    def _learned(self) -> dict[str, Any]:
-        """The identity keys; rank 0's, which reads the parser's weights once."""
-        return identity(self.setup.config, self.setup.manifest.hash)
+    def _identity(self) -> dict[str, Any]:
+        # On rank 0 only, and once: it reads the parser's weights.
+        return run_identity(self.config, self.manifest.hash)
 
-    def _changes(self, path: Path, state: dict[str, Any], allow_change: bool) -> list[str]:
+    def _config_changes(self, path: Path, state: dict[str, Any], allow_change: bool) -> list[str]:
         try:
-            return changes(path, state, self._learned)
-        except CheckpointError:
+            return config_changes(path, state, self._identity)
+        except CheckpointError:  # the stored configuration has keys of another version
             if allow_change:
                 return []
             raise
 
-    def _keep_to(self, step: int) -> None:
-        assert self.lease is not None
-        with self.lease.held():
-            checkpoint.prune(self.checkpoints, step, self.setup.config.checkpoint.keep)
-
-    def save(self, networks: Networks, progress: Progress, tell: Tell) -> None:
-        """Commit a checkpoint, while training goes on. Collective; see Saves.save."""
-        self.saves.save(networks, progress.step, lambda: self._state(progress), self.lease, tell)
-
-    def finish(self, tell: Tell, must: bool = True) -> None:
-        """Wait until what was saved is on disk. Collective; raises CheckpointError where it `must` be there and is not."""
-        self.saves.settle(tell, must)
+    def save(self, networks: Checkpointable, progress: Progress, log_event: LogEvent) -> None:
+        """Start to write a checkpoint. Collective; see AsyncCheckpointer.save."""
+        self.checkpointer.save(networks, progress.step, lambda: self._state(progress), self.lease, log_event)
 
     def _state(self, progress: Progress) -> dict[str, Any]:
-        config, step = self.setup.config, progress.step
         return {
-            "step": step,
-            "samples": step * config.schedule.batch,
-            "seed": config.seed,
-            "world_size": self.setup.world.size,
+            "step": progress.step,
+            "samples": progress.step * self.config.schedule.batch,
+            "seed": self.config.seed,
+            "world_size": self.group.world.size,
             "generation": self._generation,
             "skipped_batches": list(progress.skipped),
-            "manifest": self.setup.manifest.hash,
-            "parser": self._learned["model"]["gfc"]["parser"],
-            "config": config_to_dict(config),
+            "manifest": self.manifest.hash,
+            "parser": self._identity["model"]["gfc"]["parser"],
+            "config": config_to_dict(self.config),
             "version": __version__,
         }
 
+    def wait_for_checkpoint(self, log_event: LogEvent, required: bool = True) -> None:
+        """Wait until the last checkpoint is on disk. Collective; raises CheckpointError if it is `required` and failed."""
+        self.checkpointer.wait(log_event, required)
+
     @property
-    def lost(self) -> bool:
-        """Whether rank 0 saw that another start took over; then all are to call `check`."""
-        return self.lease is not None and not self.lease.mine()
+    def lease_lost(self) -> bool:
+        """Whether rank 0 saw that another start took over; then all ranks are to call `check_lease`."""
+        return self.lease is not None and not self.lease.is_current()
 
-    def check(self) -> None:
-        """Raises ClusterError, on all ranks, when another start has taken over. Collective."""
-        self.setup.group.on_rank0(self._check)
+    def check_lease(self) -> None:
+        """Raise ClusterError, on all ranks, if another start has taken over. Collective."""
+        self.group.on_rank0(lambda: self.lease.check() if self.lease else None)
 
-    def _check(self) -> None:
-        if self.lease is not None:
-            self.lease.check()
+    def request_requeue(self) -> None:
+        """Leave the mark by which the batch script knows that the run wants to be continued. Collective."""
+        self._as_owner(lambda: files.write_text(self.paths.requeue, f"{start_label()}\n"))
 
-    def ask_to_be_requeued(self) -> None:
-        """Leave the marker. Collective."""
-        self.setup.group.on_rank0(self._ask)
+    def _as_owner(self, write: Callable[[], object]) -> None:
+        """Do `write` on rank 0, with the lease held. Collective."""
 
-    def _ask(self) -> None:
-        assert self.lease is not None
-        with self.lease.held():
-            files.write_text(self.path / "requeue", f"{start_label()}\n")
+        def work() -> None:
+            assert self.lease is not None
+            with self.lease.held():
+                write()
 
-    def close(self) -> None:
-        """Let this start's writing end, then let others know that it has."""
-        self.saves.close()
+        self.group.on_rank0(work)
+
+    def release(self) -> None:
+        """Finish writing, then give up the lease. Not collective: other ranks may be gone."""
+        self.checkpointer.close()
         if self.lease is not None:
             self.lease.release()
 
 
-# Keys that say nothing of what a model learned.
-_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
-
-
-def identity(config: Config, manifest_hash: str) -> dict[str, Any]:
-    """What a run learns, with the sha256 of its parser's weights where it has one (GFC)."""
-    parser = config.model.gfc.parser if config.model.name == "gfc" else None
-    weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None
-    return identity_keys(config, manifest_hash, weights)
-
-
-def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:
-    """The configuration of a run folder or an exported one; a run's shards are found from any folder.
-
-    `sets` change how the model is looked at; what it learned cannot be changed. Raises ConfigError.
-    """
-    for item in sets:
-        if not item.startswith(_CHANGEABLE):
-            raise ConfigError(f"--set {item}: only how a model is looked at can be changed here: evaluate.*, runtime.*")
-    path = model / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"{model}: is no run folder (no config.yaml); give a folder that `collagan train` or `collagan export` wrote"
-        )
-    with suppress(OSError, ValueError, KeyError):
-        shards = shards or json.loads((model / "data.json").read_bytes())["shards"]
-    return load_config(str(path), sets=sets, shards=shards)
-
-
-@dataclass(frozen=True)
-class InferenceWeights:
-    """The generator that evaluation uses, the averaged one where there is one, as it lies on disk.
-
-    `discriminators` are the discriminators' tensors; None where an exported folder has none.
-    """
-
-    file: Path
-    step: int
-    tensors: dict[str, torch.Tensor]
-    discriminators: dict[str, torch.Tensor] | None = None
-
-    @property
-    def discriminators_file(self) -> Path:
-        return self.file.with_name(DISCRIMINATORS_FILE)
-
-    def put_into(self, generator: torch.nn.Module) -> None:
-        _put(self.file, self.tensors, generator)
-
-    def put_discriminators_into(self, discriminators: torch.nn.Module) -> None:
-        if self.discriminators is None:
-            raise CheckpointError(
-                f"{self.discriminators_file}: is missing, and this model completes with it; export the run again"
-            )
-        _put(self.discriminators_file, self.discriminators, discriminators)
-
-
-def _put(file: Path, tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> None:
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
-        ) from None
-
-
-def read_inference_weights(model: Path) -> InferenceWeights:
-    """The newest networks of a run folder, or those of an exported one; every byte checked. Raises CheckpointError."""
-    if is_exported(model):
-        manifest, tensors = read_exported(model)
-        return InferenceWeights(model / WEIGHTS, manifest["step"], tensors[WEIGHTS], tensors.get(DISCRIMINATORS_FILE))
-    found = checkpoint.load_latest(model / "checkpoints", warn)
-    if found is None:
-        raise CheckpointError(
-            f"{model}: holds no checkpoint yet; train it first: collagan train {quote(str(model / 'config.yaml'))} --run {quote(str(model))}"
-        )
-    name = "ema" if "ema" in found.tensors else "generator"
-    file = found.path / f"{name}.safetensors"
-    return InferenceWeights(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
-
-
-def _generation(run: Path) -> int:
-    """The newest start that the folder knows of besides its lease."""
-    try:
-        return int(json.loads((run / "world.json").read_bytes())["generation"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _sweep(run: Path) -> None:
-    """Remove what killed starts left unfinished."""
-    checkpoint.clean(run / "checkpoints")
-    names = ("lease", "config.yaml", "data.json", "world.json", "metrics.jsonl", "requeue")
-    unfinished = [path for name in names for path in run.glob(f".{name}.*.partial")]
-    for path in (*unfinished, *(run / "grids").glob(".*.partial")):
-        path.unlink(missing_ok=True)
-
-
-def _facts(setup: Setup) -> dict[str, Any]:
-    gpu = (
-        torch.cuda.get_device_name(setup.device)
-        if setup.device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    return {
-        "host": socket.gethostname(), "pid": os.getpid(), "device": str(setup.device), "name": gpu, "launcher": setup.world.launcher,
-        "python": platform.python_version(), "torch": torch.__version__, "collagan_dist": __version__,
-    }  # fmt: skip
+def _load_when_visible(path: Path) -> LoadedCheckpoint:
+    """Load a checkpoint that another node sees already."""
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while not (path / checkpoint.MANIFEST_FILE).exists() and time.monotonic() < deadline:
+        time.sleep(1)
+        list(path.parent.iterdir())  # listing a folder makes NFS refresh its cached entries
+    return checkpoint.load(path)

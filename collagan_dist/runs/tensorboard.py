@@ -18,7 +18,7 @@ from typing import Any
 
 from collagan_dist import files
 from collagan_dist.errors import ConfigError
-from collagan_dist.runs.append_file import Appended
+from collagan_dist.runs.append_file import AppendFile
 
 FOLDER = "tensorboard"
 # Before the keys of a line, by its kind; other kinds have no curves.
@@ -49,7 +49,7 @@ class EventFile:
     def __init__(self, run: Path, step: int, mine: Callable[[], bool] = lambda: True) -> None:
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        self._file = Appended(_next_path(run / FOLDER), mine, "events")
+        self._file = AppendFile(_next_path(run / FOLDER), mine, "events")
         self._file.add(_event(file_version="brain.Event:2"))
         self._file.add(_event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 

@@ -31,7 +31,7 @@ from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import build_predictor
 from collagan_dist.models.step import Values
 from collagan_dist.runs.lease import Lease
-from collagan_dist.runs.metrics_log import Metrics, finite
+from collagan_dist.runs.metrics_log import MetricsWriter, finite
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch
 
@@ -51,10 +51,12 @@ class TrainingLogger:
         self._times: dict[str, int] = {}  # the adversarial losses may begin within a line's steps
         self._count = 0
         self._since, self._waited, self._saving = time.perf_counter(), 0.0, 0.0
-        self._metrics: Metrics | None = None
+        self._metrics: MetricsWriter | None = None
         if setup.world.is_rank0:
             with lease.held() if lease else nullcontext():
-                self._metrics = Metrics(run, start, setup.config.log.sinks, lease.mine if lease else lambda: True)
+                self._metrics = MetricsWriter(
+                    run, start, setup.config.log.sinks, lease.is_current if lease else lambda: True
+                )
         self._progress = _Progress(start, total) if setup.world.is_rank0 else None
         self._grid_batch: Batch | None = None
         self.damaged = 0  # what all ranks' loaders had found when quarantine was last called
@@ -171,7 +173,7 @@ class TrainingLogger:
 
     def grid(self, step: int, networks: Networks) -> None:
         """A picture grid of the first samples that are not trained on; without room for it, the run goes on."""
-        if self.setup.world.is_rank0 and (self.lease is None or self.lease.mine(fresh=True)):
+        if self.setup.world.is_rank0 and (self.lease is None or self.lease.is_current(recheck=True)):
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
             path = self.run / "grids" / f"step-{step:08d}.png"

@@ -70,17 +70,17 @@ def _train(
             f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to {loader.canvas}; "
             f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
         )  # fmt: skip
-    folder = RunFolder(run, setup)
+    folder = RunFolder(run, config, setup.manifest, setup.group)
     guard = Guard(setup.group)
     try:
         while True:
             networks = build_networks(config, setup.engine, setup.tasks)
             if not guard.rollbacks:
-                folder.take()
+                folder.acquire()
                 setup.group.logs = run / "logs"
             progress = folder.resume(networks, allow_change, strict)
             if not guard.rollbacks:
-                folder.open(command)
+                folder.record_start(command)
             if progress.step == 0:
                 _begin(setup, networks)
             try:
@@ -92,7 +92,7 @@ def _train(
                 guard.roll_back(error)
                 del networks  # before the next ones are made
     finally:
-        folder.close()
+        folder.release()
 
 
 def _steps(
@@ -107,9 +107,10 @@ def _steps(
     batches = loader.batches(
         (plan for number, plan in plans if number not in left_out), prefetch=not order.fully_shuffled
     )
-    folder.check()
+    folder.check_lease()
     journal = TrainingLogger(setup, folder.path, start, end, step.loss_weights(), folder.lease)
-    journal.event(start, progress.event(guard.rollbacks), **folder.started(), **progress.facts())
+    name = "rollback" if guard.rollbacks else "resume" if start else "start"
+    journal.event(start, name, **folder.start_facts(progress))
     try:
         for number in range(start, end):
             done = number + 1
@@ -126,14 +127,16 @@ def _steps(
                     journal.skip(done, bad)
                     guard.nonfinite_step(number, bad)
             if due(done, config.log.every, end):
-                journal.log(done, step.learning_rate(number), loader.idle_seconds, folder.saves.seconds)
+                journal.log(done, step.learning_rate(number), loader.idle_seconds, folder.checkpointer.blocked_seconds)
             if config.evaluate.every and due(done, config.evaluate.every, end):
                 journal.evaluation(done, networks)
             if due(done, config.log.grid_every, end):
                 journal.grid(done, networks)
-            stops, damaged, lost = setup.group.all_reduce_sum_deferred(bool(stop), len(loader.damaged), folder.lost)
+            stops, damaged, lost = setup.group.all_reduce_sum_deferred(
+                bool(stop), len(loader.damaged), folder.lease_lost
+            )
             if lost:
-                folder.check()
+                folder.check_lease()
             stopping = bool(stops) and done < end
             if damaged > journal.damaged:
                 journal.quarantine(done, loader.damaged)
@@ -141,16 +144,16 @@ def _steps(
                 guard.check(networks, number)
                 folder.save(networks, progress.at(done), journal.event)
             if stopping:
-                folder.finish(journal.event)
+                folder.wait_for_checkpoint(journal.event)
                 journal.event(done, "interrupted")
-                folder.ask_to_be_requeued()
+                folder.request_requeue()
                 raise Interrupted(
                     f"stopped at step {done} of {total}, saved in {folder.path}; this continues:\n  {command}"
                 )
         journal.quarantine(end, loader.damaged)
-        folder.finish(journal.event)
+        folder.wait_for_checkpoint(journal.event)
     except Diverged:
-        folder.finish(journal.event, must=False)
+        folder.wait_for_checkpoint(journal.event, required=False)
         raise
     finally:
         batches.close()

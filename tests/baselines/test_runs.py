@@ -16,7 +16,7 @@ from collagan_dist.inference.complete import complete
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
 from collagan_dist.report.page import write_report
-from collagan_dist.runs.run_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_weights
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.baselines.peers import PEERS, WORLD, StopAfter, peer, smooth, start, train_parser
@@ -39,7 +39,7 @@ def test_interrupted_equals_uninterrupted(shards: Manifest, parser: Path, tmp_pa
 
 def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path: Path) -> None:
     """It never changes. Another one is refused, or with --allow-config-change not looked at: the checkpoint's stays."""
-    before = read_inference_weights(parser).tensors
+    before = read_inference_weights(parser).generator
     config = peer(shards, "gfc", parser, schedule__steps=8)
     with pytest.raises(Interrupted):
         train(config, tmp_path / "run", WORLD, StopAfter(6))

@@ -92,11 +92,11 @@ def die_removing(remove: Callable[..., Any], doomed: list[Path]) -> Any:
 
 
 STAGES: dict[str, tuple[str, Callable[..., Any]]] = {
-    "before": ("_fill", die),
-    "mid-file": ("_write", die_flushed),
-    "before-manifest": ("_write", die_at_manifest),
+    "before": ("_write_files", die),
+    "mid-file": ("_write_hashed", die_flushed),
+    "before-manifest": ("_write_hashed", die_at_manifest),
     "before-rename": ("_commit", die),
-    "after-rename": ("_set_aside", die),
+    "after-rename": ("_set_aside_old", die),
     "while-removing": ("_remove", die_removing),
 }
 
@@ -107,7 +107,7 @@ def die_at_call(number: int) -> None:
 
     def hook(event: str, _: Any) -> None:
         nonlocal count
-        if threading.current_thread().name == "checkpoint" and event.startswith(("open", "os.", "shutil.")):
+        if threading.current_thread().name.startswith("checkpoint") and event.startswith(("open", "os.", "shutil.")):
             count += 1
             if count == number:
                 die()

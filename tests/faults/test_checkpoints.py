@@ -29,7 +29,8 @@ from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ClusterError
 from collagan_dist.runs import checkpoint, lease, owner, tensor_file
-from collagan_dist.runs.lease import Claim, Lease
+from collagan_dist.runs.layout import checkpoint_steps
+from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.setup import training_order
 from collagan_dist.training.logger import TrainingLogger
 from collagan_dist.training.loop import train
@@ -161,7 +162,7 @@ def test_row_28_a_write_that_fails_in_the_middle(tmp_path: Path, monkeypatch: py
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
         "try: checkpoint.save(folder, 2, big, {'step': 2}, 3)\n"
         "except checkpoint.WriteFailed as error: print(error.needed > 4 * 10**6, error)\n"
-        "print(sorted(p.name for p in folder.iterdir()), checkpoint.load_latest(folder, print).state['step'])\n"
+        "print(sorted(p.name for p in folder.iterdir()), checkpoint.load_latest(folder).state['step'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT)
     first, second = done.stdout.splitlines()
@@ -174,7 +175,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     """The checkpoint of step 2, of which nothing is written before step 3 is done, holds what step 2 had learned."""
     train(small(shards.folder, schedule__steps=2), tmp_path / "short", World())
     steps, moved = [], threading.Event()
-    add, fill = TrainingLogger.add, checkpoint._fill
+    add, fill = TrainingLogger.add, checkpoint._write_files
 
     def adding(self: TrainingLogger, values: Any) -> None:
         add(self, values)
@@ -187,7 +188,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
         fill(partial, step, *content)
 
     monkeypatch.setattr(TrainingLogger, "add", adding)
-    monkeypatch.setattr(checkpoint, "_fill", filling)
+    monkeypatch.setattr(checkpoint, "_write_files", filling)
     train(small(shards.folder, schedule__steps=3, checkpoint__every=2), tmp_path / "long", World())
     assert equal(weights(tmp_path / "short", 2), weights(tmp_path / "long", 2))
     assert not equal(weights(tmp_path / "long", 2), weights(tmp_path / "long", 3))
@@ -226,7 +227,7 @@ def test_the_file_is_the_librarys(tmp_path: Path) -> None:
 
 @rounds(12, 400)
 def test_row_29_damaged_checkpoints(
-    whole: Path, tmp_path: Path, rounds: int, record: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, rounds: int, record: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever changes in any file: it is named, and the former checkpoint taken; never another number loaded."""
     folder = Path(shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints"))
@@ -240,8 +241,9 @@ def test_row_29_damaged_checkpoints(
             file.unlink()
         else:
             damage(file, DAMAGES[number % 6], at)
-        told: list[str] = []
-        loaded = checkpoint.load_latest(folder, told.append)
+        loaded = checkpoint.load_latest(folder)
+        told = caplog.messages
+        caplog.clear()
         assert loaded is not None
         if loaded.path == newest:  # a changed blank of manifest.json changes nothing
             assert file.name == "manifest.json"
@@ -251,7 +253,7 @@ def test_row_29_damaged_checkpoints(
             assert loaded.path.name == "step-00000008" and len(told) == 1 and str(newest) in told[0]
             assert file.name == "manifest.json" or file.name in told[0], told
             with pytest.raises(CheckpointError, match=r"run without --strict"):
-                checkpoint.load_latest(folder, told.append, strict=True)
+                checkpoint.load_latest(folder, strict=True)
             found["former taken"] += 1
         shutil.rmtree(newest)
         shutil.copytree(whole / "checkpoints/step-00000009", newest)
@@ -280,8 +282,8 @@ def test_a_damaged_later_checkpoint_does_not_push_out_whole_ones(tmp_path: Path)
         checkpoint.save(tmp_path, step, tensors, {"step": step}, keep=2)
     (tmp_path / "step-00000004/state.json").write_text("{")
     checkpoint.save(tmp_path, 3, tensors, {"step": 3}, keep=1)
-    assert checkpoint.steps(tmp_path) == [3, 4]
-    loaded = checkpoint.load_latest(tmp_path, lambda text: None)
+    assert checkpoint_steps(tmp_path) == [3, 4]
+    loaded = checkpoint.load_latest(tmp_path)
     assert loaded is not None and loaded.state["step"] == 3
 
 
@@ -379,7 +381,7 @@ def test_row_30_another_data_set_and_a_newer_program_are_refused(shards: Manifes
     edited(path, lambda state: state.update(format=3))
     with pytest.raises(CheckpointError, match=r"is of format 3, this program reads formats 1 to 2; use the version"):
         train(config, run, World())
-    assert lease._read(run)[0].startswith("5 ") and lease.owner.parse(lease._read(run)[0]).ended
+    assert lease._read(run)[0].startswith("5 ") and owner.parse_owner(lease._read(run)[0]).ended
 
 
 class Bomb:
@@ -479,15 +481,15 @@ def unsafe(text: str) -> list[tuple[int, str]]:
 
 
 def take(run: Path, job: str = "", seconds: float = 30) -> Lease:
-    taken = Claim(run, job).poll(seconds)
+    taken = LeaseRequest(run, job).poll(seconds)
     assert taken is not None
     return taken
 
 
 def elsewhere(run: Path, **changes: Any) -> owner.Owner:
     """A lease of a process on another host, alive by its own word."""
-    text = {"host": "node7", "machine": "another", "beat": 0.2, **changes}
-    other = replace(owner.me(4, "cafe", "slurm:12, start 0", 1.0), **text)
+    text = {"host": "node7", "machine": "another", "heartbeat_seconds": 0.2, **changes}
+    other = replace(owner.this_process(4, "cafe", "slurm:12, start 0", 1.0), **text)
     (run / "lease").write_text(other.text())
     return other
 
@@ -504,9 +506,9 @@ def test_row_33_the_newest_start_owns_the_run(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="has taken over"), first.held():
         pass
     first.release()
-    assert not first.mine() and second.mine(fresh=True)
+    assert not first.is_current() and second.is_current(recheck=True)
     second.release()
-    assert owner.parse((tmp_path / "lease").read_text()).ended
+    assert owner.parse_owner((tmp_path / "lease").read_text()).ended
 
 
 def test_row_33_a_former_start_on_another_host(tmp_path: Path) -> None:
@@ -534,16 +536,16 @@ def test_row_33_a_former_start_on_another_host(tmp_path: Path) -> None:
         ended.set()
         thread.join()
     elsewhere(tmp_path)
-    assert Claim(tmp_path).poll(0.1) is None  # not before it has been silent for long enough
+    assert LeaseRequest(tmp_path).poll(0.1) is None  # not before it has been silent for long enough
     taken = take(tmp_path)
     assert taken.generation == 5
     taken.release()
     elsewhere(tmp_path, state="ended")
-    at_once = Claim(tmp_path).poll(0)
+    at_once = LeaseRequest(tmp_path).poll(0)
     assert at_once is not None
     at_once.release()
     (tmp_path / "lease").unlink()
-    after = Claim(tmp_path, known=9).poll(0)
+    after = LeaseRequest(tmp_path, known=9).poll(0)
     assert after is not None and after.generation == 10  # numbers grow though the file was removed
     after.release()
 
@@ -551,13 +553,13 @@ def test_row_33_a_former_start_on_another_host(tmp_path: Path) -> None:
 def test_row_33_a_former_start_on_this_host(tmp_path: Path) -> None:
     """Its process decides: alive, dead but not yet buried, or another one under the same number."""
     child = subprocess.Popen(["sleep", "60"])
-    born = owner._born(child.pid)
-    elsewhere(tmp_path, machine=owner._machine(), pid=child.pid, born=born, job="")
+    process_start = owner.process_start_time(child.pid)
+    elsewhere(tmp_path, machine=owner.machine_id(), pid=child.pid, process_start=process_start, job="")
     with pytest.raises(ClusterError, match=f"is being trained by pid {child.pid}"):
         take(tmp_path)
-    elsewhere(tmp_path, machine=owner._machine(), pid=child.pid, born="1", job="")
+    elsewhere(tmp_path, machine=owner.machine_id(), pid=child.pid, process_start="1", job="")
     take(tmp_path).release()
-    elsewhere(tmp_path, machine=owner._machine(), pid=child.pid, born=born, job="")
+    elsewhere(tmp_path, machine=owner.machine_id(), pid=child.pid, process_start=process_start, job="")
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     take(tmp_path).release()
@@ -576,7 +578,7 @@ def test_row_33_the_command_given_twice_and_a_forgotten_process(shards: Manifest
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:
-        wait_for(lambda: checkpoint.steps(run / "checkpoints"), first)
+        wait_for(lambda: checkpoint_steps(run / "checkpoints"), first)
         refused = collagan("train", config, "--run", run, check=False)
         assert refused.returncode == 4 and f"is being trained by pid {first.pid} on host" in refused.stderr, (
             refused.stderr

@@ -14,6 +14,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import precision
 from collagan_dist.errors import NumericError
 from collagan_dist.runs import checkpoint
+from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.runs.run_folder import Progress
 from collagan_dist.training.guard import Guard
 from collagan_dist.training.loop import train
@@ -93,7 +94,7 @@ def test_row_26_nan_that_stays_ends_the_run_with_code_6(shards: Manifest, tmp_pa
     ):
         train(small(shards.folder, **{**OFTEN, "schedule__steps": 40}), tmp_path, World())
     assert caught.value.exit_code == 6 and len(events(tmp_path, "rollback")) == 3
-    for step in checkpoint.steps(tmp_path / "checkpoints"):
+    for step in checkpoint_steps(tmp_path / "checkpoints"):
         assert all(t.isfinite().all() for t in weights(tmp_path, step).values())
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
@@ -103,7 +104,7 @@ def test_row_26_parameters_that_are_no_numbers_are_never_saved(shards: Manifest,
     wild = small(shards.folder, **OFTEN, optim__generator={"lr": 3e38})
     with pytest.raises(NumericError):
         train(wild, tmp_path, World())
-    assert checkpoint.steps(tmp_path / "checkpoints") == []
+    assert checkpoint_steps(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.parametrize("side", ["discriminators", "generator"])

@@ -17,7 +17,7 @@ import pytest
 from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
-from collagan_dist.runs.metrics_log import Metrics
+from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -160,14 +160,14 @@ def test_without_the_library_nothing_is_touched(
 
 def test_nothing_is_written_once_another_start_owns_the_run(tmp_path: Path) -> None:
     mine = True
-    metrics = Metrics(tmp_path, 0, SINKS, lambda: mine)
+    metrics = MetricsWriter(tmp_path, 0, SINKS, lambda: mine)
     metrics.write("train", 1, {"loss/total": 1.0})
     mine = False
     metrics.write("train", 2, {"loss/total": 2.0})
     metrics.close()
     assert curves(tmp_path) == {"loss/total": {1: 1.0}} == expected(tmp_path)
     (tmp_path / "late").mkdir()
-    Metrics(tmp_path / "late", 0, SINKS, lambda: mine).close()
+    MetricsWriter(tmp_path / "late", 0, SINKS, lambda: mine).close()
     assert not (tmp_path / "late/tensorboard").exists()
 
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_once_and_waited_for(
 ) -> None:
     picture = tmp_path / "grid.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8) + struct.pack(">II", 3, 2))
-    metrics = Metrics(tmp_path, 0, SINKS)
+    metrics = MetricsWriter(tmp_path, 0, SINKS)
     small_files(1000)
     for step in range(1, 101):
         metrics.write("train", step, {"loss/total": step / 100})
@@ -234,7 +234,7 @@ def test_a_finished_trials_parameters_and_results(whole: Path, tmp_path: Path) -
     """As TensorBoard's HParams plugin finds them, once, after the curves; written anew they replace the former."""
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-    Metrics(tmp_path, 0, SINKS).close()
+    MetricsWriter(tmp_path, 0, SINKS).close()
     write_hparams(tmp_path, PARAMS, {"psnr": 1.0})
     write_hparams(tmp_path, PARAMS, {"psnr": 31.25, "dice": {"mean": 0.5}, "worst": float("nan"), "hole": "block"})
     assert len(files(tmp_path)) == 2 and files(tmp_path)[1].name.endswith(".hparams")
@@ -256,5 +256,5 @@ def test_a_finished_trials_parameters_and_results(whole: Path, tmp_path: Path) -
         curves(tmp_path) == {"hparam/psnr": {0: 31.25}, "hparam/dice/mean": {0: 0.5}}
         and tags == curves(tmp_path).keys()
     )
-    Metrics(tmp_path, 7, SINKS).close()
+    MetricsWriter(tmp_path, 7, SINKS).close()
     assert curves(tmp_path).keys() == tags and files(tmp_path)[1].name.endswith(".hparams")

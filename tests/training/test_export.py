@@ -17,7 +17,7 @@ from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
 from collagan_dist.models.registry import build_generator
-from collagan_dist.runs.run_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_weights
 from collagan_dist.tasks import build_tasks
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -44,7 +44,7 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_p
     assert config.data.shards is None
     generator = build_generator(config, build_tasks(config))
     scored = read_inference_weights(out)
-    scored.put_into(generator)
+    scored.load_generator(generator)
     assert scored.step == 7
     checkpoint = weights(run, 7)
     assert all(torch.equal(value, checkpoint[f"ema/{name}"]) for name, value in generator.state_dict().items())
@@ -68,8 +68,8 @@ def test_damage_is_named(run: Path, tmp_path: Path, name: str) -> None:
     content[-2] ^= 1
     (out / name).write_bytes(content)
     config = load_config(str(run / "config.yaml"))
-    with pytest.raises(CheckpointError, match=f"{name}: is damaged or edited"):
-        read_inference_weights(out).put_into(build_generator(config, build_tasks(config)))
+    with pytest.raises(CheckpointError, match=f"{name} is damaged or edited"):
+        read_inference_weights(out).load_generator(build_generator(config, build_tasks(config)))
 
 
 def test_a_folder_that_is_not_empty_is_refused(run: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_onnx_file_is_the_generator(run: Path, drawn: Path, tmp_path: Path) 
     config = load_config(str(out / "config.yaml"))
     tasks = build_tasks(config)
     generator = build_generator(config, tasks).eval()
-    read_inference_weights(out).put_into(generator)
+    read_inference_weights(out).load_generator(generator)
     session = onnxruntime.InferenceSession(out / "model.onnx")
     assert [o.name for o in session.get_outputs()] == list(tasks) and (out / "model.yaml").is_file()
     photo = cv2.resize(cv2.imread(str(drawn / "Img/img_celeba/000001.jpg")), (32, 32)).transpose(2, 0, 1) / 127.5 - 1

@@ -15,7 +15,7 @@ import pytest
 from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError
-from collagan_dist.runs import checkpoint
+from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import collagan
@@ -61,7 +61,7 @@ def test_a_signal_saves_and_the_same_command_continues(
         time.sleep(0.02)
     child.send_signal(number)
     output = child.communicate(timeout=120)[0]
-    stopped = checkpoint.steps(tmp_path / "run/checkpoints")
+    stopped = checkpoint_steps(tmp_path / "run/checkpoints")
     assert stopped and 4 <= stopped[-1] < 60, output
     assert f"stopped at step {stopped[-1]} of 60" in output and f"--run {tmp_path / 'run'}" in output
     assert "Traceback" not in output or ranks  # torchrun's own agent prints one when it gets a signal
@@ -125,7 +125,7 @@ def test_no_space_left_keeps_the_former_checkpoint(shards: Manifest, tmp_path: P
         "checkpoint.save(folder, 1, {'generator': {'a': torch.zeros(1000)}}, {'step': 1}, 3)\n"
         "try: checkpoint.save(folder, 2, {'generator': {'a': torch.zeros(10**6)}}, {'step': 2}, 3)\n"
         "except CheckpointError as error: print(error)\n"
-        "print(sorted(p.name for p in folder.iterdir()), checkpoint.load_latest(folder, print).state['step'])\n"
+        "print(sorted(p.name for p in folder.iterdir()), checkpoint.load_latest(folder).state['step'])\n"
     )
     mount = f'mount -t tmpfs -o size=2m none {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
     done = subprocess.run(["unshare", "-m", "sh", "-c", mount, script], capture_output=True, text=True)

@@ -1,0 +1,140 @@
+"""A trained model on disk, for use: a run folder (its newest checkpoint) or an exported folder.
+
+An exported folder holds one generator and what its use needs, without the run that trained it:
+
+config.yaml                  the run's configuration, without the location of its shards
+generator.safetensors        the generator that evaluation uses
+discriminators.safetensors   for a model that completes with them (SII)
+model.onnx, model.yaml       with `--onnx`: the same network, and the class map that `collagan label` needs beside it
+manifest.json                sha256 of each file, step, model, version; written last
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from collagan_dist import files
+from collagan_dist.config.load import identity_keys, load_config
+from collagan_dist.config.tree import Config
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.runs import checkpoint
+from collagan_dist.runs.layout import RunPaths
+
+FORMAT = 1
+CONFIG_FILE, GENERATOR_FILE, DISCRIMINATORS_FILE = "config.yaml", "generator.safetensors", "discriminators.safetensors"
+ONNX_FILE, MANIFEST_FILE = "model.onnx", "manifest.json"
+# Keys of a configuration that change how a model is evaluated, not what it learned.
+_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
+
+Tensors = dict[str, torch.Tensor]
+
+
+def is_exported(folder: Path) -> bool:
+    return (folder / MANIFEST_FILE).is_file() and not RunPaths(folder).checkpoints.is_dir()
+
+
+def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:
+    """The configuration of a run folder or an exported one; a run's shards are found from any folder.
+
+    `sets` change how the model is evaluated; what it learned cannot be changed. Raises ConfigError.
+    """
+    for item in sets:
+        if not item.startswith(_CHANGEABLE):
+            raise ConfigError(f"--set {item}: only how a model is looked at can be changed here: evaluate.*, runtime.*")
+    paths = RunPaths(model)
+    if not paths.exists():
+        raise ConfigError(
+            f"{model}: is no run folder (no config.yaml); give a folder that `collagan train` or `collagan export` wrote"
+        )
+    # data.json has the absolute path; config.yaml has what the user typed, perhaps relative to another folder.
+    with suppress(OSError, ValueError, KeyError):
+        shards = shards or json.loads(paths.data.read_bytes())["shards"]
+    return load_config(str(paths.config), sets=sets, shards=shards)
+
+
+@dataclass(frozen=True)
+class InferenceWeights:
+    """Tensors of the networks that inference uses: the averaged generator if the run has one.
+
+    `file` is the generator's file. `discriminators` is None where an exported folder has none.
+    """
+
+    file: Path
+    step: int
+    generator: Tensors
+    discriminators: Tensors | None = None
+
+    @property
+    def discriminators_file(self) -> Path:
+        return self.file.with_name(DISCRIMINATORS_FILE)
+
+    def load_generator(self, network: torch.nn.Module) -> None:
+        _load(self.file, self.generator, network)
+
+    def load_discriminators(self, network: torch.nn.Module) -> None:
+        if self.discriminators is None:
+            raise CheckpointError(
+                f"{self.discriminators_file}: is missing, and this model completes with it; export the run again"
+            )
+        _load(self.discriminators_file, self.discriminators, network)
+
+
+def _load(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
+        ) from None
+
+
+def read_inference_weights(model: Path) -> InferenceWeights:
+    """Read the newest networks of a run folder, or those of an exported one. Raises CheckpointError.
+
+    Every byte is checked against its sha256.
+    """
+    if is_exported(model):
+        return _read_exported(model)
+    found = checkpoint.load_latest(RunPaths(model).checkpoints)
+    if found is None:
+        raise CheckpointError(
+            f"{model}: holds no checkpoint yet; train it first: collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
+        )
+    name = "ema" if "ema" in found.tensors else "generator"
+    file = found.path / f"{name}.safetensors"
+    return InferenceWeights(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
+
+
+def _read_exported(folder: Path) -> InferenceWeights:
+    try:
+        manifest = checkpoint.read_json(folder, MANIFEST_FILE)
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(f"{folder}: is of format {manifest['format']}, this program reads format {FORMAT}")
+        names = [GENERATOR_FILE, *({DISCRIMINATORS_FILE} & manifest["sha256"].keys())]
+        for name in (CONFIG_FILE, *names):
+            checkpoint.check_file(folder, name, manifest["sha256"][name])
+        tensors = {name: load_file(folder / name) for name in names}
+        step = int(manifest["step"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; export the run again") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
+    return InferenceWeights(folder / GENERATOR_FILE, step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE))
+
+
+def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
+    """The configuration's identity keys: what a run learns, with the sha256 of its parser's weights if it has one (GFC)."""
+    parser = config.model.gfc.parser if config.model.name == "gfc" else None
+    # The parser's path may change between starts; its weights may not.
+    weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None
+    return identity_keys(config, manifest_hash, weights)
