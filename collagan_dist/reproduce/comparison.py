@@ -1,17 +1,14 @@
-"""Two models over the same test samples: the difference with its error, and what it says."""
+"""Two models on the same test samples: how far they differ, with what error, and what that says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, variance
 from typing import Any
-
-import numpy as np
 
 from collagan_dist.reproduce import paper, statistics
 from collagan_dist.reproduce.paper import Score
 from collagan_dist.reproduce.results import Results
-from collagan_dist.reproduce.statistics import Estimate
 
 HOLDS, DOES_NOT, UNDECIDED, MISSING = "holds", "does not", "undecided", "not scored"
 LEVEL = 0.05
@@ -19,99 +16,95 @@ UNITS = {"ssim": "%", "psnr": "dB", "dice": "%", "landmark_error": "px"}
 LABELS = {"ssim": "SSIM", "psnr": "PSNR", "dice": "Dice", "landmark_error": "landmark error"}
 
 Found = dict[str, Any]
-Variances = list[tuple[float, int]]  # each with its degrees of freedom
 
 
 def difference(table: int, better: str, worse: str, kind: str, results: Results) -> Found:
-    """One metric of a comparison: on average over the table's columns, and for each of Table 1's positions."""
-    scores = averaged(table, kind)
-    one, other = mean_over(scores, better, results), mean_over(scores, worse, results)
-    theirs = [paper.printed(table, better, c, kind) - paper.printed(table, worse, c, kind) for c in _columns(table)]
+    """Return one metric of a comparison: on average over the table's columns, and at each of Table 1's positions."""
+    scores = headline_scores(table, kind)
+    columns = _headline_columns(table)
+    theirs = [paper.printed(table, better, c, kind) - paper.printed(table, worse, c, kind) for c in columns]
     found: Found = {
-        "metric": scores[0].key,
-        "blended": scores[0].blended,
-        "paper": round(fmean(theirs), 4),
-        "ours": None,
-    }
-    if one is None or other is None:
+        "metric": scores[0].key, "blended": scores[0].blended, "paper": round(fmean(theirs), 4), "ours": None,
+    }  # fmt: skip
+    measured = _tested(scores, better, worse, results)
+    if measured is None:
         return found
-    gap = statistics.difference(one, other)
-    found |= _tested(gap, seed_variances(scores, (better, worse), results))
-    found["higher_is_better"] = scores[0].higher_is_better
+    found |= measured | {"higher_is_better": scores[0].higher_is_better}
     if table == 1:
-        found["positions"] = {score.hole: _position(score, better, worse, results) for score in scores}
+        found["positions"] = {score.hole: _tested([score], better, worse, results) for score in scores}
     if table == 2:
-        found["interval"] = _interval(scores[0], better, worse, results)
+        found["interval"] = None if found["se"] is None else list(interval(found))
     return found
 
 
-def _position(score: Score, better: str, worse: str, results: Results) -> Found:
-    one, other = results.estimate(better, score), results.estimate(worse, score)
-    assert one is not None and other is not None
-    return _tested(statistics.difference(one, other), seed_variances([score], (better, worse), results))
-
-
-def _tested(gap: Estimate, seeds: Variances) -> Found:
-    found = with_seeds(gap, seeds)
-    p = statistics.p_value(gap.value, found["se"], found["freedom"])
+def _tested(scores: Sequence[Score], better: str, worse: str, results: Results) -> Found | None:
+    found = measure(lambda one, other: one - other, scores, (better, worse), results)
+    if found is None:
+        return None
+    p = statistics.p_value(found["ours"], found["se"], found["freedom"])
     return found | {"p": p, "stars": statistics.stars(p)}
 
 
-def with_seeds(estimate: Estimate, seeds: Variances) -> Found:
-    """An estimate with its error; with several seeds of a model, the variance of its mean over them is added."""
-    se = estimate.se
-    between = sum(part for part, _ in seeds)
+def measure(
+    quantity: Callable[..., Any], scores: Sequence[Score], models: Sequence[str], results: Results
+) -> Found | None:
+    """Return a quantity of models, such as a difference, with its error; None where a model has no number.
+
+    `quantity` is a function of the models' means over `scores` and over their seeds. Its error comes from the test samples
+    and, where a model has several seeds, from those. A model with one seed adds nothing: what another seed would change
+    is then not covered.
+    """
+    seeds = [[results.seeds(model, score) for score in scores] for model in models]
+    if not all(by_seed for by_score in seeds for by_seed in by_score):
+        return None
+    means = [statistics.average([statistics.average(list(by.values())) for by in by_score]) for by_score in seeds]
+    estimate = statistics.combine(quantity, *means)
+    between = []
+    for at, by_score in enumerate(seeds):
+        common = [seed for seed in by_score[0] if all(seed in by_seed for by_seed in by_score)]
+        fixed = [mean.value for mean in means]
+        values = []
+        for seed in common:
+            fixed[at] = fmean(by_seed[seed].value for by_seed in by_score)
+            values.append(float(quantity(*fixed)))
+        if len(values) > 1:  # the variance of a mean over seeds, with its degrees of freedom
+            between.append((variance(values) / len(values), len(values) - 1))
+    return _with_error(estimate, between)
+
+
+def _with_error(estimate: statistics.Estimate, between: list[tuple[float, int]]) -> Found:
+    """Add the variances over samples and between seeds.
+
+    Seeds are not resampled: of two or three a bootstrap would see too little. With few seeds and many samples, a t-test
+    with samples - 1 degrees of freedom is wrong by a factor of 3 to 6.
+    """
+    se, seeds = estimate.se, sum(part for part, _ in between)
+    samples = len(estimate.ids_N)
     found: Found = {
         "ours": estimate.value,
-        "se": None if se is None else float(np.sqrt(se**2 + between)),
-        "freedom": statistics.freedom([(se**2 if se else 0.0, len(estimate.ids_N) - 1), *seeds]),
-        "samples": len(estimate.ids_N),
+        "se": None if se is None else (se**2 + seeds) ** 0.5,
+        "freedom": statistics.freedom([(se**2 if se else 0.0, samples - 1), *between]),
+        "samples": samples,
     }
-    return found | ({"se_samples": se, "sd_seeds": float(np.sqrt(between))} if between else {})
+    return found | ({"se_samples": se, "sd_seeds": seeds**0.5} if seeds else {})
 
 
-def seed_variances(
-    scores: list[Score], models: Sequence[str], results: Results, weights: Sequence[float] = (1.0, 1.0)
-) -> Variances:
-    """Of each model with several seeds: the variance of its mean over them, averaged over `scores`, times its weight squared."""
-    found = []
-    for model, weight in zip(models, weights, strict=True):
-        by_score = [results.seeds(model, score) for score in scores]
-        common = [seed for seed in by_score[0] if all(seed in one for one in by_score)]
-        values = [fmean(one[seed].value for one in by_score) for seed in common]
-        if len(values) > 1:
-            found.append((weight**2 * variance(values) / len(values), len(values) - 1))
-    return found
-
-
-def _interval(score: Score, better: str, worse: str, results: Results) -> list[float] | None:
-    """95 % of a paired bootstrap of the pooled mean Dice, percent, of the first seeds."""
-    one, other = results.dice_counts(better, score), results.dice_counts(worse, score)
-    if one is None or other is None:
-        return None
-    ids, at_one, at_other = np.intersect1d(one[0], other[0], return_indices=True)
-    if len(ids) < 2:
-        return None
-    low, high = statistics.bootstrap_dice(one[1][at_one], other[1][at_other])
-    return [100 * low, 100 * high]
-
-
-def better(detail: Found) -> str:
+def verdict_better(detail: Found) -> str:
     if detail["p"] is None or detail["p"] >= LEVEL:
         return UNDECIDED
     return HOLDS if (detail["ours"] > 0) == detail["higher_is_better"] else DOES_NOT
 
 
-def no_worse(detail: Found, margin: float) -> str:
-    """Not inferior by more than `margin`."""
+def verdict_no_worse(detail: Found, margin: float) -> str:
+    """Return whether a model is not inferior by more than `margin`."""
     if detail["se"] is None:
         return UNDECIDED
     low, high = interval(detail)
     return HOLDS if low > -margin else DOES_NOT if high < -margin else UNDECIDED
 
 
-def within(detail: Found, margin: float) -> str:
-    """Equivalent up to `margin`."""
+def verdict_within(detail: Found, margin: float) -> str:
+    """Return whether two models are equivalent up to `margin`."""
     if detail["se"] is None:
         return UNDECIDED
     low, high = interval(detail)
@@ -119,27 +112,19 @@ def within(detail: Found, margin: float) -> str:
 
 
 def interval(detail: Found) -> tuple[float, float]:
-    """95 % of a number with its error and degrees of freedom."""
-    half = statistics.half_width(detail["se"], detail["freedom"])
-    return detail["ours"] - half, detail["ours"] + half
+    """Return the 95 % interval of a number with its error and degrees of freedom."""
+    return statistics.interval(detail["ours"], detail["se"], detail["freedom"])
 
 
-def _columns(table: int) -> tuple[str, ...]:
-    """The columns whose mean a comparison is about: Table 1 has no average of its own."""
+def _headline_columns(table: int) -> tuple[str, ...]:
+    """Return the columns whose mean a comparison is about: Table 1 has no average of its own."""
     return paper.columns(1) if table == 1 else ("average",)
 
 
-def averaged(table: int, kind: str) -> list[Score]:
-    return [paper.score(table, column, kind) for column in _columns(table)]
-
-
-def pooled(table: int) -> list[Score]:
-    return averaged(table, paper.kinds(table)[0])
-
-
-def mean_over(scores: list[Score], model: str, results: Results) -> Estimate | None:
-    parts = [part for score in scores if (part := results.estimate(model, score)) is not None]
-    return statistics.average(parts) if len(parts) == len(scores) else None
+def headline_scores(table: int, kind: str | None = None) -> list[Score]:
+    """Return the scores of `kind`, by default the table's first, in the columns that a comparison is about."""
+    kind = paper.kinds(table)[0] if kind is None else kind
+    return [paper.score(table, column, kind) for column in _headline_columns(table)]
 
 
 def signed(value: float, metric: str, se: float | None = None) -> str:

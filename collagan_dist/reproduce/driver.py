@@ -174,7 +174,7 @@ def write_tables(options: ReproduceOptions, results: Results, about: str) -> int
         missing += tables.missing(number, results)
         files.write_json(options.out / f"table{number}.json", table)
         files.write_text(options.out / f"table{number}.md", tables.markdown(number, table))
-    found = claims.try_claims(results, options.tables)
+    found = claims.evaluate_claims(results, options.tables)
     note = f"{about} {claims.seeds_note(results, options.tables)}"
     files.write_json(options.out / "claims.json", {"note": note, "claims": found})
     files.write_text(options.out / "claims.md", tables.claims_markdown(found, note))

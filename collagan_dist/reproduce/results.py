@@ -12,109 +12,101 @@ from typing import Any
 import numpy as np
 
 from collagan_dist.errors import DataError
+from collagan_dist.reproduce import statistics
 from collagan_dist.reproduce.paper import Score
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.run_status import is_scored
-from collagan_dist.reproduce.statistics import Estimate, average, combine, mean, ratio
+from collagan_dist.reproduce.statistics import Estimate
 from collagan_dist.types import CLASSES, LANDMARKS, SCORED_CLASSES
+
+_PAPER_SIZE = 128  # pixels, the side of the paper's pictures
 
 
 class Results:
-    """What is scored of a reproduction. A model is its runs, one a seed."""
+    """What is evaluated of a reproduction. A model is its runs, one for each seed."""
 
     def __init__(self, runs: Iterable[PlannedRun], manifest: str) -> None:
         self._runs: dict[str, list[PlannedRun]] = {}
         for run in runs:
             self._runs.setdefault(run.base, []).append(run)
         self._manifest = manifest
+        # Each file is needed for several numbers, and each number for several claims.
         self._read = cache(_read)
+        self._estimate = cache(self._measure)
 
-    def evaluations(self, model: str, score: Score) -> list[Path]:
-        """The JSON of every seed that is scored."""
-        return [run.evaluation(score.hole, score.blended) for run in self._scored(model, score)]
-
-    def is_whole(self, model: str, score: Score) -> bool:
-        """Whether every seed is scored."""
+    def is_complete(self, model: str, score: Score) -> bool:
+        """Return whether every seed of the model is evaluated."""
         runs = self._runs.get(model, [])
-        return bool(runs) and len(self._scored(model, score)) == len(runs)
+        return bool(runs) and len(self._evaluated(model, score)) == len(runs)
 
     def values(self, model: str, score: Score) -> list[float]:
-        """The number of every seed that has it, in the table's unit."""
-        found = [_dig(self._read(path)[0], score) for path in self.evaluations(model, score)]
+        """Return the number of each seed that has it, in the table's unit."""
+        found = [_lookup(metrics, score) for metrics in self._metrics(model, score)]
         return [value * score.factor for value in found if value is not None]
 
     def error(self, model: str, score: Score) -> float | None:
-        """Standard error over samples of the mean over seeds."""
-        paths = self.evaluations(model, score)
-        if len(paths) == 1:
-            value = _dig(self._read(paths[0])[0].get("se", {}), score)
-            return None if value is None else value * score.factor
-        estimate = self.estimate(model, score)
-        return None if estimate is None else estimate.se
-
-    def estimate(self, model: str, score: Score) -> Estimate | None:
-        """The mean over seeds with its influences, in the table's unit; None where nothing is scored."""
-        parts = self.seeds(model, score)
-        return average(list(parts.values())) if parts else None
+        """Return the standard error over samples of the mean over seeds."""
+        seeds = list(self.seeds(model, score).values())
+        if len(seeds) > 1:
+            return statistics.average(seeds).se
+        # One seed has a standard error in its evaluation already.
+        found = [_lookup(metrics.get("se", {}), score) for metrics in self._metrics(model, score)]
+        return None if not found or found[0] is None else found[0] * score.factor
 
     def seeds(self, model: str, score: Score) -> dict[int, Estimate]:
-        """One estimate a seed that is scored, in the table's unit."""
-        found = {run.config.seed: _estimate(self._rows(run, score), score) for run in self._scored(model, score)}
-        return {seed: combine([one], [score.factor]) for seed, one in found.items() if one is not None}
-
-    def dice_counts(self, model: str, score: Score) -> tuple[np.ndarray, np.ndarray] | None:
-        """(ids, (N, C, 2) of statistics.bootstrap_dice) of the first seed."""
-        paths = self.evaluations(model, score)
-        return _dice_terms(self._read(paths[0])[1]) if paths else None
+        """Return the number of each evaluated seed with its error, in the table's unit."""
+        found = {run.config.seed: self._estimate(path, score) for run, path in self._evaluated(model, score)}
+        return {seed: estimate for seed, estimate in found.items() if estimate is not None}
 
     def hole_sizes(self, scores: Iterable[Score]) -> list[tuple[float, float]]:
-        """Mean (height, width) of the hole in pixels of a 128x128 picture, one for each position that an evaluation tells of."""
+        """Return the mean (height, width) of the hole at each evaluated position, in pixels of a 128x128 picture."""
         found: dict[str, tuple[float, float]] = {}
         for score in scores:
-            for runs in self._runs.values():
-                for run in runs:
-                    if not is_scored(run, score.hole, score.blended, self._manifest):
-                        continue
-                    if size := self._read(run.evaluation(score.hole, score.blended))[0].get("hole_size"):
-                        factor = 128 / _size(run)
-                        found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
+            for run, path in (one for model in self._runs for one in self._evaluated(model, score)):
+                if size := self._read(path)[0].get("hole_size"):
+                    factor = _PAPER_SIZE / _picture_size(run)
+                    found.setdefault(score.hole, (size[0] * factor, size[1] * factor))
         return list(found.values())
 
-    def sizes(self, models: Iterable[str]) -> dict[str, int]:
-        """The side of the pictures that each planned model is scored on, pixels."""
-        return {model: _size(self._runs[model][0]) for model in models if model in self._runs}
+    def picture_sizes(self, models: Iterable[str]) -> dict[str, int]:
+        """Return the side of the pictures that each planned model is evaluated on, in pixels."""
+        return {model: _picture_size(self._runs[model][0]) for model in models if model in self._runs}
 
     def baselines(self, models: Iterable[str], score: Score) -> dict[str, tuple[float, int]]:
-        """(number in the table's unit, samples behind it) of each trivial baseline: the same beside every model of a picture size."""
-        sizes = self.sizes(models)
+        """Return (number in the table's unit, number of samples) of each baseline; empty where none was evaluated."""
+        sizes = self.picture_sizes(models)
+        # Baselines are the same beside every model of one picture size: the size that most models have.
         usual = Counter(sizes.values()).most_common(1)
         for model in (m for m, side in sizes.items() if side == usual[0][0]):
-            for path in self.evaluations(model, score):
-                metrics = self._read(path)[0]
-                values = {name: _dig(one, score) for name, one in metrics.get("baselines", {}).items()}
+            for metrics in self._metrics(model, score):
+                values = {name: _lookup(one, score) for name, one in metrics.get("baselines", {}).items()}
                 if known := {name: value * score.factor for name, value in values.items() if value is not None}:
                     samples = metrics.get("baselines_subset", metrics)["samples"]
                     return {name: (value, samples) for name, value in known.items()}
         return {}
 
-    def _scored(self, model: str, score: Score) -> list[PlannedRun]:
-        runs = self._runs.get(model, [])
-        return [run for run in runs if is_scored(run, score.hole, score.blended, self._manifest)]
+    def _evaluated(self, model: str, score: Score) -> list[tuple[PlannedRun, Path]]:
+        """Return the model's runs that are evaluated, each with the JSON of that."""
+        found = [run for run in self._runs.get(model, []) if is_scored(run, score.hole, score.blended, self._manifest)]
+        return [(run, run.evaluation(score.hole, score.blended)) for run in found]
 
-    def _rows(self, run: PlannedRun, score: Score) -> dict[str, np.ndarray]:
-        return self._read(run.evaluation(score.hole, score.blended))[1]
+    def _metrics(self, model: str, score: Score) -> list[dict[str, Any]]:
+        return [self._read(path)[0] for _, path in self._evaluated(model, score)]
+
+    def _measure(self, path: Path, score: Score) -> Estimate | None:
+        found = _from_rows(self._read(path)[1], score)
+        return found and statistics.combine(lambda value: value * score.factor, found)
 
 
-def _size(run: PlannedRun) -> int:
+def _picture_size(run: PlannedRun) -> int:
     return run.config.evaluate.size or run.config.data.image_size
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(metrics, rows by sample) of an evaluation; rows in the order of their ids. Raises DataError."""
-    rows_file = path.with_suffix(".npz")
+    """Return (metrics, rows by sample) of an evaluation, rows in the order of their ids. Raises DataError."""
     try:
         metrics = json.loads(path.read_bytes())
-        with np.load(rows_file, allow_pickle=False) as archive:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
             rows = {name: archive[name] for name in archive.files}
         order = np.argsort(rows["ids"])
         return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
@@ -124,30 +116,28 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from None
 
 
-def _dig(metrics: dict[str, Any], score: Score) -> float | None:
+def _lookup(metrics: dict[str, Any], score: Score) -> float | None:
     value = metrics.get(score.key)
     if isinstance(value, dict):
         value = value.get(score.part or "mean")
     return None if value is None else float(value)
 
 
-def _estimate(rows: dict[str, np.ndarray], score: Score) -> Estimate | None:
+def _from_rows(rows: dict[str, np.ndarray], score: Score) -> Estimate | None:
+    """Return a number as its evaluation computes it, from the rows by sample; averages are over what the samples show."""
     if score.key not in rows:
         return None
     ids, values = rows["ids"], rows[score.key]
+    parts: list[Estimate | None]
     if score.key == "dice":
-        names: tuple[str, ...] = SCORED_CLASSES if score.part == "mean" else (score.part or "",)
-        terms = _dice_terms(rows)[1]
-        at = [SCORED_CLASSES.index(name) for name in names]
-        parts = [ratio(terms[:, c, 0], terms[:, c, 1], ids) for c in at]
-        known = [part for part in parts if part is not None]
-        return average(known) if known else None
-    if score.key == "landmark_error":
-        points: tuple[str, ...] = LANDMARKS if score.part == "mean" else (score.part or "",)
-        return average([mean(values[:, LANDMARKS.index(point)], ids) for point in points])
-    return mean(values, ids)
-
-
-def _dice_terms(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    counts = rows["dice"][:, [CLASSES.index(name) for name in SCORED_CLASSES]].astype(np.float64)
-    return rows["ids"], np.stack([2 * counts[..., 0], counts[..., 1] + counts[..., 2]], axis=-1)
+        names = SCORED_CLASSES if score.part == "mean" else (score.part,)
+        # (N, C, 3): pixels of a class in both, predicted and true. Dice is pooled over samples: 2 both / (predicted + true).
+        counts = [values[:, CLASSES.index(name)].astype(np.float64) for name in names if name]
+        parts = [statistics.ratio(2 * one[:, 0], one[:, 1] + one[:, 2], ids) for one in counts]
+    elif score.key == "landmark_error":
+        points = LANDMARKS if score.part == "mean" else (score.part,)
+        parts = [statistics.mean(values[:, LANDMARKS.index(point)], ids) for point in points if point]
+    else:
+        parts = [statistics.mean(values, ids)]
+    known = [part for part in parts if part is not None]
+    return statistics.average(known) if known else None

@@ -24,7 +24,7 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
             found = {kind: _cell(number, model, column, kind, results) for kind in paper.kinds(number)}
             row[column] = found if number == 1 else found[""]
     table = {"rows": list(paper.rows(number)), "columns": list(paper.columns(number)), "cells": by_model}
-    sizes = paper_tables.picture_sizes(results.sizes(paper.rows(number)))
+    sizes = paper_tables.picture_sizes(results.picture_sizes(paper.rows(number)))
     note = f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}."
     if sizes:
         table["note"] = note
@@ -60,7 +60,7 @@ def _cell(number: int, model: str, column: str, kind: str, results: Results) -> 
 def missing(number: int, results: Results) -> int:
     """How many of a table's numbers wait for a run or an evaluation. What the test split cannot tell, as a class that nowhere is, waits for none."""
     scores = [paper.score(number, column, kind) for column in paper.columns(number) for kind in paper.kinds(number)]
-    return sum(not results.is_whole(model, score) for model in paper.rows(number) for score in scores)
+    return sum(not results.is_complete(model, score) for model in paper.rows(number) for score in scores)
 
 
 def markdown(number: int, table: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""One undisturbed reproduction that the tests of interruptions, of Ray and of pictures compare with."""
+"""A reproduction that was trained without interruption, and one whose numbers are those of the paper."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.reproduce.plan import PlannedRun
+from tests.reproduce.evaluated import as_printed
 from tests.reproduce.small import TABLE_3, ended, start, words, write_small
 
 
@@ -17,3 +19,9 @@ def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> P
     out, _ = ended(start(*words(write_small(folder), Path(str(shards.folder)), folder / "out", *TABLE_3)))
     assert f"report: {folder / 'out/report.html'}" in out and "landmark error, pixels" in out
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
+    """Every model of Table 1, evaluated as the paper prints it."""
+    return as_printed(tmp_path_factory.mktemp("printed"))

@@ -1,0 +1,96 @@
+"""The paper's claims on evaluated folders whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from collagan_dist.reproduce import claims, paper
+from collagan_dist.reproduce.plan import PlannedRun
+from collagan_dist.reproduce.results import Results
+from tests.reproduce.evaluated import MANIFEST, run_of, write_points, write_quality
+
+
+def evaluate(runs: list[PlannedRun], table: int) -> dict[str, dict[str, Any]]:
+    return {one["claim"]: one for one in claims.evaluate_claims(Results(runs, MANIFEST), (table,))}
+
+
+def test_the_papers_numbers_hold_all_claims_on_table_1(printed: list[PlannedRun]) -> None:
+    found = evaluate(printed, 1)
+    assert len(found) == 25
+    assert {claim["verdict"] for claim in found.values()} == {"holds"}, [
+        c for c in found.values() if c["verdict"] != "holds"
+    ]
+    one = found["Landmarks help completion: M_id beats M_i"]
+    assert one["paper"] == "SSIM +0.55 %, PSNR +0.31 dB" and one["ours"].count("***") == 2
+    detail = one["details"][1]
+    assert detail["metric"] == "psnr" and detail["blended"] and detail["samples"] == 40
+    assert detail["positions"]["O1"]["ours"] == pytest.approx(27.57 - 27.23)
+    order = found["Table 1 orders the eight models as printed"]
+    assert order["details"][0]["columns"]["O1"] == pytest.approx(1)
+    assert found["SII gives the worst results in all the cases"]["ours"] == "12 of 12"
+    assert found["The holes of Table 1 have 40x48 pixels on average"]["ours"] == "40x48"
+
+
+def test_a_comparison_within_chance_is_undecided_and_a_reverse_one_does_not_hold(tmp_path: Path) -> None:
+    generator = np.random.default_rng(8)
+    runs = [run_of(tmp_path, "M_i"), run_of(tmp_path, "M_id"), run_of(tmp_path, "M_is")]
+    for hole in paper.columns(1):
+        noise = generator.normal(0, 1, (3, 50))
+        write_quality(runs[0], hole, 0.9 + 0.01 * noise[0], 27 + noise[0])
+        write_quality(runs[1], hole, 0.9 + 0.01 * noise[1], 27 + noise[1] - noise[1].mean() + noise[0].mean())
+        write_quality(runs[2], hole, 0.85 + 0.01 * noise[2], 29 + noise[2])
+    found = evaluate(runs, 1)
+    assert found["Landmarks help completion: M_id beats M_i"]["verdict"] == "undecided"
+    assert found["Segmentation helps completion: M_is beats M_i"]["verdict"] == "does not"  # SSIM fell
+    assert found["M_id beats CE"]["verdict"] == "not scored" and found["M_id beats CE"]["ours"] is None
+
+
+def test_table_3s_reduction(tmp_path: Path) -> None:
+    generator = np.random.default_rng(9)
+    before = generator.gamma(4, 0.6, (200, 5))
+    runs = [run_of(tmp_path, "M_d"), run_of(tmp_path, "M*_isd")]
+    write_points(runs[0], before)
+    write_points(runs[1], 0.72 * before)
+    claim = evaluate(runs, 3)["The average landmark error falls by 27.7 % from M_d to M*_isd"]
+    assert claim["verdict"] == "holds" and claim["paper"] == "−27.7 %" and claim["ours"].startswith("−28.0 %")
+    write_points(runs[1], before[::-1])
+    assert evaluate(runs, 3)[claim["claim"]]["verdict"] == "undecided"
+
+
+def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path: Path) -> None:
+    """Two seeds that agree within a third of the margin leave one degree of freedom: 12.7 standard errors, not 1.96."""
+    generator = np.random.default_rng(12)
+    base = generator.gamma(4, 0.6, (60, 5))
+    base /= base.mean()
+    for model, shifts in (("M*_isd", (0.0, 0.02)), ("M_isd", (0.0,)), ("M_d", (1.0, 1.5, 1.8))):
+        for seed, shift in enumerate(shifts):
+            write_points(run_of(tmp_path, model, seed), base + shift)
+    runs = [run_of(tmp_path, m, s) for m, n in (("M*_isd", 2), ("M_isd", 1), ("M_d", 3)) for s in range(n)]
+    found = evaluate(runs, 3)
+    close = found["The scheme adds nothing to landmarks: M*_isd and M_isd are close"]
+    detail = close["details"][0]
+    assert detail["freedom"] == pytest.approx(1) and detail["se"] == pytest.approx(0.01)
+    assert close["verdict"] == "undecided" and abs(detail["ours"]) + 1.96 * detail["se"] < 0.1
+
+    (detail,) = found["The average landmark error falls by 27.7 % from M_d to M*_isd"]["details"]
+    now, before = (np.array(shifts) + 1 for shifts in ((0.0, 0.02), (1.0, 1.5, 1.8)))
+    drawn = generator.normal(now.mean(), now.std(ddof=1) / np.sqrt(2), 100_000) / generator.normal(
+        before.mean(), before.std(ddof=1) / np.sqrt(3), 100_000
+    )
+    assert detail["sd_seeds"] == pytest.approx(drawn.std(), rel=0.1)
+    assert detail["se"] ** 2 == pytest.approx(detail["se_samples"] ** 2 + detail["sd_seeds"] ** 2)
+    low, high = detail["interval"]
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, detail["freedom"]) * detail["se"])
+
+
+def test_the_note_names_the_models_with_one_seed(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path, "M_isd", seed) for seed in range(3)] + [run_of(tmp_path, "M_d")]
+    for run in runs:
+        write_points(run, np.ones((4, 5)))
+    note = claims.seeds_note(Results(runs, MANIFEST), (3,))
+    assert "M_isd (3)." in note and "not covered: M_d." in note
