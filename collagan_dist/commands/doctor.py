@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from collagan_dist.distributed.world import detect_world
-    from collagan_dist.doctor import examine
+    from collagan_dist.doctor.examination import examine
     from collagan_dist.errors import ClusterError
 
     world = detect_world()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from collagan_dist.distributed.hang_detector import HangDetector, enable_flight_recorder
+from collagan_dist.distributed.rank_status import RankStatus
 from collagan_dist.distributed.rendezvous import HELP, rendezvous
 from collagan_dist.distributed.stopwatch import Stopwatch
 from collagan_dist.distributed.world import rendezvous_address
@@ -33,9 +33,8 @@ LIBRARY_TIMEOUT_MARGIN_SECONDS = 30
 class Group:
     """All ranks of a run. Collective methods must be called by every rank, in the same order.
 
-    `store` is the key-value store through which the ranks met, None alone. `waiting` is what this rank's main thread
-    waits for the others in, and since when (time.monotonic), or None. `step` and `logs`, a folder, are told by training: a hang is
-    named with the one, its stacks are written into the other. `stopwatch` takes the time of this rank's own work.
+    `store` is the key-value store through which the ranks met, None alone. `status` says what this rank does; training sets its
+    step and its folder for logs. `stopwatch` takes the time of this rank's own work.
     """
 
     def __init__(
@@ -43,9 +42,7 @@ class Group:
     ) -> None:
         self.world, self.device, self.timeout, self.rendezvous_timeout = world, device, timeout, rendezvous_timeout
         self.store: dist.Store | None = None
-        self.waiting: tuple[str, float] | None = None
-        self.step: int | None = None
-        self.logs: Path | None = None
+        self.status = RankStatus()
         self.stopwatch = Stopwatch(device)
         self._watch: HangDetector | None = None
         self._left_behind = False
@@ -53,7 +50,7 @@ class Group:
         if world.size > 1:
             enable_flight_recorder()
             self.store = self._meet(rendezvous_timeout)
-            self._watch = HangDetector(self)
+            self._watch = HangDetector(world, self.store, self.status, timeout, rendezvous_timeout)
 
     def _meet(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError when they are not there in time."""
@@ -116,11 +113,11 @@ class Group:
 
     @contextmanager
     def collective(self, what: str) -> Iterator[None]:
-        """Around whatever waits for other ranks: `waiting` says so, and a failure that they caused is a ClusterError."""
-        outer, self.waiting = self.waiting, (what, time.monotonic())
+        """Around whatever waits for other ranks: `status` says so, and a failure that they caused is a ClusterError."""
         counting = self.stopwatch.pause()
         try:
-            yield
+            with self.status.waiting_in(what):
+                yield
         except RuntimeError as error:
             if self.world.size == 1 or not _by_others(error):
                 raise
@@ -130,7 +127,6 @@ class Group:
                 f"rank {self.world.rank}: another rank is gone or hangs, in {what}; {why} ({str(error).splitlines()[0]})"
             ) from error
         finally:
-            self.waiting = outer
             if counting:
                 self.stopwatch.resume()
 

@@ -20,16 +20,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from collagan_dist.distributed.rank_status import RankStatus
 from collagan_dist.distributed.world import launcher_hosts_store
 from collagan_dist.errors import ClusterError
-
-if TYPE_CHECKING:
-    from collagan_dist.distributed.group import Group
+from collagan_dist.types import World
 
 _BEAT = 5.0  # seconds between two signs of life, at most
 _END = 4.0  # seconds between the verdict and the end, at most
@@ -60,13 +59,15 @@ class Heartbeat:
 class HangDetector:
     """One rank's threads. `_heartbeat_loop` has a connection to the store of its own and may be held up by it; `_guard` never is."""
 
-    def __init__(self, group: Group) -> None:
-        assert group.store is not None
-        self.group, self.rank, self.size = group, group.world.rank, group.world.size
-        self.period = min(_BEAT, group.timeout / 4)
-        self.tick = min(1.0, group.timeout / 10)
-        self._place = _address(group.store)
-        self._store = dist.PrefixStore("watch", group.store.clone())  # type: ignore[attr-defined]
+    def __init__(
+        self, world: World, store: dist.Store, status: RankStatus, timeout: float, rendezvous_timeout: float
+    ) -> None:
+        self.rank, self.size, self.status = world.rank, world.size, status
+        self.timeout, self.rendezvous_timeout = timeout, rendezvous_timeout
+        self.period = min(_BEAT, timeout / 4)
+        self.tick = min(1.0, timeout / 10)
+        self._place = _address(store)
+        self._store = dist.PrefixStore("watch", store.clone())  # type: ignore[attr-defined]
         self._count = 0
         self._beats: dict[int, Heartbeat] = {}
         self._heard: dict[int, float] = {}  # when a rank's count was first seen to be what it is
@@ -147,7 +148,7 @@ class HangDetector:
     def _guard(self) -> None:
         while not self._stopped.wait(self.tick):
             waited, silent = self._waited(), time.monotonic() - max(self._answered, self._awake)
-            if waited > self._limit() + self.tick and silent > min(10, self.group.timeout / 2):
+            if waited > self._limit() + self.tick and silent > min(10, self.timeout / 2):
                 self._end(self._verdict_without_store(silent))
 
     def _look_for_last_words(self) -> None:
@@ -156,25 +157,21 @@ class HangDetector:
 
     def _limit(self) -> float:
         """How long the others may be waited for; at the start they import libraries, check shards, fetch them."""
-        return (
-            self.group.timeout
-            if self.group.step is not None
-            else max(self.group.timeout, self.group.rendezvous_timeout)
-        )
+        return self.timeout if self.status.step is not None else max(self.timeout, self.rendezvous_timeout)
 
     def _waited(self) -> float:
         """Seconds; those in which this process itself was stopped do not count, nor do those before."""
-        waiting, now = self.group.waiting, time.monotonic()
-        if now - self._looked > self.group.timeout / 2:
+        waiting, now = self.status.waiting, time.monotonic()
+        if now - self._looked > self.timeout / 2:
             self._awake = now
         self._looked = now
         return now - max(waiting[1], self._awake) if waiting else 0.0
 
     def _tell(self) -> None:
         self._count += 1
-        waiting = self.group.waiting
+        waiting = self.status.waiting
         beat = Heartbeat(
-            self.rank, socket.gethostname(), os.getpid(), self._count, self.group.step, waiting[0] if waiting else None
+            self.rank, socket.gethostname(), os.getpid(), self._count, self.status.step, waiting[0] if waiting else None
         )
         self._store.set(f"beat/{self.rank}", json.dumps(vars(beat)))
 
@@ -195,7 +192,7 @@ class HangDetector:
         """JSON: who is `missing` (rank and text), whether each `answers`, and who says it."""
         now = time.monotonic()
         silent = {r: now - self._heard[r] if r in self._heard else float("inf") for r in range(self.size)}
-        answering = [rank for rank in silent if silent[rank] < self.group.timeout / 2 or rank == self.rank]
+        answering = [rank for rank in silent if silent[rank] < self.timeout / 2 or rank == self.rank]
         working = [r for r in answering if r != self.rank and self._beats[r].waits is None]
         missing = [r for r in silent if r not in answering or r in working]
         return json.dumps(
@@ -208,8 +205,8 @@ class HangDetector:
         )
 
     def _text(self, missing: list[int], working: list[int], silent: dict[int, float]) -> str:
-        what, since = self.group.waiting or ("a collective", time.monotonic())
-        waited = f"in {time.monotonic() - since:.0f} s (runtime.timeout is {self.group.timeout:g})"
+        what, since = self.status.waiting or ("a collective", time.monotonic())
+        waited = f"in {time.monotonic() - since:.0f} s (runtime.timeout is {self.timeout:g})"
         if not missing:
             each = "; ".join(f"rank {b.rank} on {b.host}: {b.waits} in step {b.step}" for b in self._beats.values())
             return f"all ranks wait for one another and nothing comes {waited}: the network between them is cut, or they are out of step ({each})"
@@ -221,27 +218,24 @@ class HangDetector:
                 if rank in working
                 else f"it has {_for_how_long(silent[rank])}: its process is stopped, or its machine or network is gone"
             )
-            lines.append(f"{name} has not come to {what} of {self._where()} {waited}; {state}")
+            lines.append(f"{name} has not come to {what} of {self.status.position} {waited}; {state}")
         return "\n".join(lines)
 
     def _verdict_on_the_dead(self) -> str:
         """A rank has ended by an error of its own, which it told."""
-        what, _ = self.group.waiting or ("a collective", 0.0)
-        text = f"{self._ended}; the others wait for it in {what} of {self._where()}"
+        what, _ = self.status.waiting or ("a collective", 0.0)
+        text = f"{self._ended}; the others wait for it in {what} of {self.status.position}"
         return json.dumps({"text": text, "working": [], "answering": [self.rank], "speaker": self.rank})
 
     def _verdict_without_store(self, silent: float) -> str:
         keeper = "torchrun" if launcher_hosts_store() else str(self._beats.get(0, "rank 0"))
-        what, since = self.group.waiting or ("a collective", time.monotonic())
+        what, since = self.status.waiting or ("a collective", time.monotonic())
         text = (
             f"{keeper}, which keeps the store of the ranks at {self._place}, has not answered for {silent:.0f} s, "
-            f"and rank {self.rank} waits in {what} of {self._where()} for {time.monotonic() - since:.0f} s: "
+            f"and rank {self.rank} waits in {what} of {self.status.position} for {time.monotonic() - since:.0f} s: "
             f"that process is stopped, or the network between it and {socket.gethostname()} is cut"
         )
         return json.dumps({"text": text, "working": [], "answering": [], "speaker": self.rank})
-
-    def _where(self) -> str:
-        return "the start" if self.group.step is None else f"step {self.group.step}"
 
     # The end
 
@@ -273,7 +267,7 @@ class HangDetector:
             came = self._await(f"frames/{rank}", deadline - time.monotonic())
             if came and rank in hang["working"]:
                 here.append(f"rank {rank} is at:\n{self._store.get(f'frames/{rank}').decode()}")
-        logs = f"{self.group.logs}/stacks-rank-*.txt" if self.group.logs else "above"
+        logs = f"{self.status.log_dir}/stacks-rank-*.txt" if self.status.log_dir else "above"
         _say("\n".join([hang["text"], *here, f"all ranks end; Python stacks of those that answer: {logs}"]))
         if others:
             self._store.set("said", "")
@@ -291,21 +285,21 @@ class HangDetector:
 
     def _dump(self) -> str:
         """Stacks of all threads and the last collectives into the run's logs, or on standard error; the main thread's innermost frames."""
-        waiting = self.group.waiting
+        waiting = self.status.waiting
         doing = f"waits in {waiting[0]} for {self._waited():.0f} s" if waiting else "in its own work"
         me = f"rank {self.rank}, host {socket.gethostname()}, pid {os.getpid()}"
-        head = f"{me}, {self._where()}, {time.strftime('%Y-%m-%d %H:%M:%S %z')}: {doing}\n"
-        if self.group.logs is None:
+        head = f"{me}, {self.status.position}, {time.strftime('%Y-%m-%d %H:%M:%S %z')}: {doing}\n"
+        if self.status.log_dir is None:
             sys.stderr.write(head)
             sys.stderr.flush()
             faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         else:
-            self.group.logs.mkdir(parents=True, exist_ok=True)
-            with (self.group.logs / f"stacks-rank-{self.rank}.txt").open("a") as file:
+            self.status.log_dir.mkdir(parents=True, exist_ok=True)
+            with (self.status.log_dir / f"stacks-rank-{self.rank}.txt").open("a") as file:
                 file.write(head)
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
-            _write_records(self.group.logs / f"collectives-rank-{self.rank}.json")
+            _write_records(self.status.log_dir / f"collectives-rank-{self.rank}.json")
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         frames = traceback.extract_stack(frame)[-_FRAMES:] if frame else []
         return "\n".join(f"  {f.filename}:{f.lineno} in {f.name}" for f in reversed(frames))

@@ -1,5 +1,1 @@
-"""`collagan doctor`: is this machine, or this allocation, fit to train? Looks, measures, changes nothing."""
-
-from collagan_dist.doctor.examination import Report, examine
-
-__all__ = ["Report", "examine"]
+"""`collagan doctor`: checks of a machine, or of all nodes of an allocation, before a training. It changes nothing."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from collagan_dist.distributed import network_benchmark
 from collagan_dist.distributed.group import Group
-from collagan_dist.doctor import all_reduce
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
 
 _SLOW_TRIP = 0.01  # seconds there and back
@@ -19,8 +19,8 @@ def reductions(group: Group) -> Iterator[Finding]:
     cpu = torch.device("cpu")
     for device in [cpu] + [group.device] * (group.device != cpu):
         name = f"all-reduce ({device.type})"
-        right = group.all_gather(all_reduce.all_reduce_is_right(group, device))
-        seconds = all_reduce.all_reduce_seconds(group, device)
+        right = group.all_gather(network_benchmark.all_reduce_is_right(group, device))
+        seconds = network_benchmark.all_reduce_seconds(group, device)
         if not all(right):
             ranks = ", ".join(str(rank) for rank, good in enumerate(right) if not good)
             yield failed(name, f"the sum is wrong on ranks {ranks}", "leave out their nodes and have them looked at")
@@ -32,7 +32,7 @@ def reductions(group: Group) -> Iterator[Finding]:
 def ways(group: Group) -> Iterator[Finding]:
     """Messages there and back between hosts, and what their clocks differ by."""
     hosts = group.all_gather(socket.gethostname())
-    trips = all_reduce.round_trips(group, hosts)
+    trips = network_benchmark.round_trips(group, hosts)
     (a, b), (longest, _) = max(trips.items(), key=lambda trip: trip[1][0])
     where = f"{hosts[a]} and {hosts[b]}" if hosts[a] != hosts[b] else f"ranks {a} and {b} of {hosts[a]}"
     text = f"longest way there and back {1000 * longest:.2f} ms, between {where} ({len(trips)} tried)"

@@ -77,7 +77,7 @@ def _train(
             networks = build_networks(config, setup.engine, setup.tasks)
             if not guard.rollbacks:
                 folder.acquire()
-                setup.group.logs = run / "logs"
+                setup.group.status.log_dir = run / "logs"
             progress = folder.resume(networks, allow_change, strict)
             if not guard.rollbacks:
                 folder.record_start(command)
@@ -114,7 +114,7 @@ def _steps(
     try:
         for number in range(start, end):
             done = number + 1
-            setup.group.step = done
+            setup.group.status.step = done
             if number in left_out:
                 journal.event(done, "left_out")
             else:

@@ -15,7 +15,8 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import versions
-from collagan_dist.doctor import examination, examine, machine
+from collagan_dist.doctor import examination, machine
+from collagan_dist.doctor.examination import examine
 from collagan_dist.doctor.finding import Finding, ok, warning
 from collagan_dist.doctor.finding import run as run_check
 from collagan_dist.types import World
