@@ -93,8 +93,9 @@ def _table(sweep: SweepController) -> Any:
     from rich.text import Text
 
     from collagan_dist.report.sweep_data import short_labels
+    from collagan_dist.runs.metrics_log import last_train_step
     from collagan_dist.sweep import results
-    from collagan_dist.sweep.trial import latest_logged_step, trial_dir
+    from collagan_dist.sweep.trial import trial_dir
 
     plan = sweep.plan
     table = Table(
@@ -106,7 +107,7 @@ def _table(sweep: SweepController) -> Any:
     for name in ("trial", "status", "step", *plan.space.metrics, *keys.values()):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for trial in _chosen(sweep):
-        step = latest_logged_step(trial_dir(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
+        step = last_train_step(trial_dir(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
         scores = [_number(trial, trial.reached, name) for name in plan.space.metrics]
         label = f"{trial.number}{f' {trial.role}' if trial.role in ('paper', 'confirm') else ''}"
         values = [_value(trial.values[key]) for key in keys]
@@ -127,13 +128,14 @@ def _chosen(sweep: SweepController) -> list[Trial]:
 
 def _left(sweep: SweepController) -> str | None:
     """Time to the end at the pace of this start; None while that is not known."""
+    from collagan_dist.runs.metrics_log import last_train_step
     from collagan_dist.sweep import schedule
-    from collagan_dist.sweep.trial import latest_logged_step, saved_step, trial_dir
+    from collagan_dist.sweep.trial import saved_step, trial_dir
 
     plan = sweep.plan
     running = [trial for trial in sweep.trials if trial.running]
     done = sum(
-        max(saved_step(sweep.out, t), latest_logged_step(trial_dir(sweep.out, t)) if t.running else 0) * t.batch
+        max(saved_step(sweep.out, t), last_train_step(trial_dir(sweep.out, t)) if t.running else 0) * t.batch
         for t in sweep.trials
     )
     pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.began, 1e-9)

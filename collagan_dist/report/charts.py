@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores, is_number, parse_evaluation
-from collagan_dist.report.metrics_reader import Row
 from collagan_dist.report.run_data import RunData
+from collagan_dist.runs.metrics_log import Row
 
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
 _NOT_CURVES = {"step", "epoch", "samples", "time", "kind"}

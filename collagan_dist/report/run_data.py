@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ import yaml
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
-from collagan_dist.report.metrics_reader import MetricsLog, read_log
-
-_STEP = re.compile(r"step-(\d+)$")
+from collagan_dist.runs.layout import RunPaths, step_of
+from collagan_dist.runs.metrics_log import MetricsLog, read_metrics_log
 
 
 @dataclass(frozen=True)
@@ -79,20 +77,21 @@ def read_run(path: Path) -> RunData:
     """The run in folder `path`."""
     if not path.is_dir():
         raise DataError(f"{path}: there is no such folder. Name the folder of a run, the one that holds config.yaml.")
-    if not (path / "config.yaml").is_file():
+    paths = RunPaths(path)
+    if not paths.exists():
         raise DataError(f"{path}: no config.yaml in it, so this is not the folder of a run. {_nearby(path)}")
     return RunData(
         name=path.resolve().name,
         path=path,
-        config=_read_yaml(path / "config.yaml"),
-        data=_read_json(path / "data.json"),
-        world=_read_json(path / "world.json"),
-        log=read_log(path / "metrics.jsonl"),
+        config=_read_yaml(paths.config),
+        data=_read_json(paths.data),
+        world=_read_json(paths.world),
+        log=read_metrics_log(path),
         evaluations=_evaluations(path),
-        grids=_grids(path / "grids"),
-        columns=_columns(path / "grids" / "columns.json"),
-        sheets=tuple(sorted(_visible(path / "evaluation", "*.png"), key=_sheet_rank)),
-        checkpoints=_checkpoints(path / "checkpoints"),
+        grids=_grids(paths.grids),
+        columns=_columns(paths.grid_columns),
+        sheets=tuple(sorted(_visible(paths.evaluations, "*.png"), key=_sheet_rank)),
+        checkpoints=_checkpoints(paths),
     )
 
 
@@ -173,15 +172,14 @@ def _sheet_rank(path: Path) -> tuple[bool, bool]:
 
 
 def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
-    steps = ((_STEP.search(file.stem), file) for file in _visible(folder, "*.png"))
-    return tuple(sorted((int(match[1]), file) for match, file in steps if match))
+    steps = ((step_of(file.stem), file) for file in _visible(folder, "*.png"))
+    return tuple(sorted((step, file) for step, file in steps if step is not None))
 
 
-def _checkpoints(folder: Path) -> tuple[CheckpointInfo, ...]:
+def _checkpoints(paths: RunPaths) -> tuple[CheckpointInfo, ...]:
     points = []
-    for path in _visible(folder, "step-*"):
-        match = _STEP.match(path.name)
-        if match and path.is_dir():
-            total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            points.append(CheckpointInfo(path.name, int(match[1]), total, (path / "manifest.json").is_file()))
-    return tuple(sorted(points, key=lambda point: point.step))
+    for step in paths.steps_saved():
+        path = paths.checkpoint(step)
+        total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        points.append(CheckpointInfo(path.name, step, total, paths.is_committed(step)))
+    return tuple(points)

@@ -15,8 +15,8 @@ import yaml
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import is_number, parse_evaluation
-from collagan_dist.report.metrics_reader import read_log
 from collagan_dist.report.run_data import section
+from collagan_dist.runs.metrics_log import read_metrics_log
 
 Value = float | str | None
 Curve = tuple[tuple[int, float], ...]
@@ -165,7 +165,7 @@ def with_curves(
 
 def _curves(place: Path, names: Sequence[str]) -> dict[str, Curve]:
     """Each metric by samples seen, which are steps times the batch of this run's configuration."""
-    rows = read_log(place / "metrics.jsonl").evals
+    rows = read_metrics_log(place).evals
     if not rows:
         return {}
     config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))

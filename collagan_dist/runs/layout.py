@@ -106,6 +106,10 @@ class RunPaths:
     def steps_saved(self) -> list[int]:
         return checkpoint_steps(self.checkpoints)
 
+    def is_committed(self, step: int) -> bool:
+        """Return whether the checkpoint of a step has a manifest, which is written last."""
+        return (self.checkpoint(step) / "manifest.json").is_file()
+
     def newest_step(self) -> int:
         """Return the step of the newest checkpoint, damaged or not; 0 without one."""
         return max(self.steps_saved(), default=0)

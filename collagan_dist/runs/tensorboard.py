@@ -1,7 +1,7 @@
-"""RUN/tensorboard: the numbers and pictures of a run as TensorBoard's event files.
+"""RUN/tensorboard: the numbers and picture grids of a run as TensorBoard's event files, one a start.
 
-Events are tensorboardX's; the file is ours. Its SummaryWriter writes from a thread that ends at the first error of the disk,
-after which training waits for ever at its full queue; and it names files by the second, so that a start may empty its predecessor's.
+Protocol buffers and check sums are tensorboardX's, the files are written here. Its SummaryWriter writes from a thread that
+ends at the first error of the disk, after which training would wait for ever at its full queue.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 from collagan_dist import files
 from collagan_dist.errors import ConfigError
 from collagan_dist.runs.append_file import AppendFile
+from collagan_dist.runs.layout import RunPaths
 
-FOLDER = "tensorboard"
-# Before the keys of a line, by its kind; other kinds have no curves.
-_PREFIX = {"train": "", "eval": "eval/"}
-_NAME = "events.out.tfevents."
-_HPARAMS = ".hparams"
-_SIZE_OF_PNG = struct.Struct(">16xII")
+# What a line's keys begin with in TensorBoard, by the line's kind. Events have no curves.
+_TAG_PREFIX = {"train": "", "eval": "eval/"}
+_FILE_PREFIX = "events.out.tfevents."
+_HPARAMS_SUFFIX = ".hparams"
+_PNG_SIZE = struct.Struct(">16xII")  # width and height, behind the signature and the head of the first chunk
 
 
-def check() -> None:
-    """Raises ConfigError where tensorboardX is missing."""
+def check_installed() -> None:
+    """Raise ConfigError if tensorboardX is missing."""
     try:
         import tensorboardX  # noqa: F401
     except ImportError as error:
@@ -40,66 +40,61 @@ def check() -> None:
 
 
 class EventFile:
-    """The event file of one start.
+    """The event file of one start. Opened at `step`, it hides what earlier starts wrote beyond that step."""
 
-    Opened at `step`, it hides what earlier starts wrote beyond that step, which the coming steps write again: TensorBoard drops earlier
-    events from the step of a START on, or with its fast reader each curve's from the step that is written again.
-    """
-
-    def __init__(self, run: Path, step: int, mine: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, run: Path, step: int, is_current: Callable[[], bool] = lambda: True) -> None:
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        self._file = AppendFile(_next_path(run / FOLDER), mine, "events")
-        self._file.add(_event(file_version="brain.Event:2"))
-        self._file.add(_event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._file = AppendFile(_next_path(RunPaths(run).tensorboard), is_current, "events")
+        self._file.append(_event(file_version="brain.Event:2"))
+        # TensorBoard's purge_step: it drops earlier events from the step of a START on. Its fast reader does not know START;
+        # it drops, curve by curve, what is at or beyond a step that is written again.
+        self._file.append(_event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
-        """The numbers of a line of metrics.jsonl as one event."""
-        if kind in _PREFIX and (values := dict(_numbers(record, _PREFIX[kind]))):
-            self._file.add(_scalars(step, values))
+        """Write the numbers of a line of metrics.jsonl as one event."""
+        if kind in _TAG_PREFIX and (values := dict(_numbers(record, _TAG_PREFIX[kind]))):
+            self._file.append(_scalars(step, values))
 
-    def picture(self, step: int, png: bytes) -> None:
-        """A picture grid. There is none while events wait: pictures would fill the memory."""
+    def add_grid(self, step: int, png: bytes) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
 
-        if not self._file.waits:
-            width, height = _SIZE_OF_PNG.unpack_from(png)
+        # On a full disk pictures would fill the memory, which a few numbers do not.
+        if not self._file.waiting:
+            width, height = _PNG_SIZE.unpack_from(png)
             image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-            self._file.add(_event(step=step, summary=Summary(value=[Summary.Value(tag="grid", image=image)])))
+            self._file.append(_event(step=step, summary=Summary(value=[Summary.Value(tag="grid", image=image)])))
 
     def close(self) -> None:
         self._file.close()
 
 
 def write_hparams(run: Path, params: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """What TensorBoard's HParams page shows of a finished trial: its parameters and what came of them, as `hparam/<metric>`.
+    """Write what TensorBoard's HParams page shows of a finished trial: its parameters, and its metrics as `hparam/<metric>`.
 
-    Written again, it replaces what was there. A value that is no number, text or truth value is shown as JSON. Raises ConfigError
-    without tensorboardX, DiskFull or OSError where it cannot be written.
+    Replaces what was there. A value that is no number, string or boolean is shown as JSON. Raises ConfigError without
+    tensorboardX, DiskFull or OSError where it cannot be written.
     """
-    check()
+    check_installed()
     from tensorboardX.summary import hparams
 
     results = dict(_numbers(metrics, "hparam/"))
     shown = {
-        key: value if isinstance(value, bool | int | float | str) else _as_json(value) for key, value in params.items()
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+        for key, value in params.items()
     }
     events = [_event(summary=summary) for summary in hparams(shown, results)]
-    folder = run / FOLDER
+    folder = RunPaths(run).tensorboard
     folder.mkdir(exist_ok=True)
-    former = list(folder.glob(f"{_NAME}*{_HPARAMS}"))
+    former = list(folder.glob(f"{_FILE_PREFIX}*{_HPARAMS_SUFFIX}"))
     content = b"".join([_event(file_version="brain.Event:2"), *events, _scalars(0, results)])
-    files.write_bytes(_next_path(folder, _HPARAMS), content)
-    for path in former:  # TensorBoard keeps the first parameters that it finds
+    files.write_bytes(_next_path(folder, _HPARAMS_SUFFIX), content)
+    for path in former:  # TensorBoard shows the first parameters that it finds
         path.unlink(missing_ok=True)
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, default=str)
-
-
 def _numbers(tree: dict[str, Any], path: str) -> Iterator[tuple[str, float]]:
-    """(tag, number) of every leaf that is a finite one; a tag is the way to it: eval/dice/mean."""
+    """Yield (tag, number) of every finite leaf. A tag is the path of keys: eval/dice/mean."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{path}{key}/")
@@ -108,10 +103,11 @@ def _numbers(tree: dict[str, Any], path: str) -> Iterator[tuple[str, float]]:
 
 
 def _next_path(folder: Path, suffix: str = "") -> Path:
-    """TensorBoard reads the files of a folder by their names, so the newest has the largest number: the time, or one more than the last."""
-    found = (re.match(r"\d+", path.name.removeprefix(_NAME)) for path in folder.glob(f"{_NAME}*"))
+    """Return the path of a new event file, which TensorBoard will read last."""
+    # It reads them by name. Seconds alone do not do: two starts may fall into one, and hosts' clocks differ.
+    found = (re.match(r"\d+", path.name.removeprefix(_FILE_PREFIX)) for path in folder.glob(f"{_FILE_PREFIX}*"))
     last = max((int(number[0]) for number in found if number), default=0)
-    return folder / f"{_NAME}{max(int(time.time()), last + 1):010d}.{socket.gethostname()}{suffix}"
+    return folder / f"{_FILE_PREFIX}{max(int(time.time()), last + 1):010d}.{socket.gethostname()}{suffix}"
 
 
 def _scalars(step: int, values: dict[str, float]) -> bytes:
@@ -121,7 +117,8 @@ def _scalars(step: int, values: dict[str, float]) -> bytes:
 
 
 def _event(**content: Any) -> bytes:
-    """An event as a record of a TFRecord file: length, its check sum, bytes, theirs."""
+    """Return an event as a record of a TFRecord file: length, its check sum, content, its check sum."""
+    # By hand, since tensorboardX's RecordWriter flushes by fsync, which waits for a checkpoint's gigabytes, too.
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 

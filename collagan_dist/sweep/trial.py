@@ -13,10 +13,11 @@ from typing import Any
 
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError, ClusterError, DataError
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.metrics_log import read_eval_lines
 from collagan_dist.sweep.space import METRICS
 
 _MENDED = (DataError.exit_code, ClusterError.exit_code, CheckpointError.exit_code)
-_TAIL = 1 << 16  # bytes at the end of metrics.jsonl that hold its newest line
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,8 @@ def _trial(saved: dict[str, Any]) -> Trial:
 def with_results(out: Path, trial: Trial, saved: int = 0) -> Trial:
     """The trial with what its run folder says now; of a checkpoint of step `saved` it is known that it is there."""
     place = trial_dir(out, trial)
-    saved = max(saved, latest_saved_step(place))
+    saved = max(saved, RunPaths(place).newest_step())
     return replace(trial, saved=saved, results=_results(place, trial.batch, saved))
-
-
-def latest_saved_step(run: Path) -> int:
-    """The step of the newest checkpoint, 0 without any."""
-    return max(
-        (int(path.name[5:]) for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()), default=0
-    )
 
 
 def samples_trained(out: Path, trials: Iterable[Trial]) -> int:
@@ -130,19 +124,7 @@ def samples_trained(out: Path, trials: Iterable[Trial]) -> int:
 
 def saved_step(out: Path, trial: Trial) -> int:
     """The step of a trial's newest checkpoint. Only where it runs can that have changed: a folder of thousands is not looked through."""
-    return latest_saved_step(trial_dir(out, trial)) if trial.running else trial.saved
-
-
-def latest_logged_step(run: Path) -> int:
-    """The step of the newest train line, for people to look at."""
-    try:
-        with (run / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return 0
-    steps = [int(line["step"]) for line in map(_parsed, lines) if line.get("kind") == "train"]
-    return max(steps, default=0)
+    return RunPaths(trial_dir(out, trial)).newest_step() if trial.running else trial.saved
 
 
 def retryable(trial: Trial) -> Trial:
@@ -152,15 +134,7 @@ def retryable(trial: Trial) -> Trial:
 
 def _results(run: Path, batch: int, saved: int) -> dict[int, dict[str, float]]:
     """Metrics by samples, of steps that a checkpoint has: others would be trained again."""
-    try:
-        lines = (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
-    except OSError:
-        return {}
-    found = {}
-    for line in lines:
-        if b'"eval"' in line and (row := _parsed(line)).get("kind") == "eval" and row["step"] <= saved:
-            found[row["step"] * batch] = scores(row)
-    return found
+    return {row["step"] * batch: scores(row) for row in read_eval_lines(run) if row["step"] <= saved}
 
 
 def scores(row: dict[str, Any]) -> dict[str, float]:
@@ -168,11 +142,3 @@ def scores(row: dict[str, Any]) -> dict[str, float]:
     values = {name: row.get(name) for name in METRICS}
     plain = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
     return {name: float(value) for name, value in plain.items() if value is not None}
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}

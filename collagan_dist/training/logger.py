@@ -181,7 +181,7 @@ class TrainingLogger:
                 titles = write_grid(path, self.setup, self._predictor(networks), self._grid_batch)
                 files.write_json(self.run / "grids" / "columns.json", titles)
                 if self._metrics is not None:
-                    self._metrics.picture(step, path)
+                    self._metrics.add_grid(step, path)
             except (OSError, files.DiskFull) as error:
                 print(f"warning: {error}; the run goes on without this grid", file=sys.stderr, flush=True)
 

@@ -14,8 +14,8 @@ from read_page import Page
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import parse_evaluation
-from collagan_dist.report.metrics_reader import read_log
 from collagan_dist.report.page import write_report
+from collagan_dist.runs.metrics_log import read_metrics_log
 
 
 def report(*paths: Path) -> Page:
@@ -122,7 +122,7 @@ def test_a_later_line_replaces_an_earlier_one_of_its_step(tmp_path: Path) -> Non
     resume = {"kind": "event", "event": "resume", "step": 20}
     evals = [{"kind": "eval", "step": 40, "psnr": 11.0}, {"kind": "eval", "step": 40, "psnr": 22.0}]
     make.write_log(path / "metrics.jsonl", [*first, evals[0], resume, *again, evals[1]])
-    log = read_log(path / "metrics.jsonl")
+    log = read_metrics_log(path)
     assert [(row["step"], row["loss/total"]) for row in log.train] == [(10, 1.0), (20, 1.0), (30, 2.0), (40, 2.0)]
     assert [row["psnr"] for row in log.evals] == [22.0]
     assert "22.00" in report(path).text
@@ -133,7 +133,7 @@ def test_what_a_resumed_run_gave_up_is_gone(tmp_path: Path) -> None:
     rows = [make.train_row(step) for step in (10, 20, 30, 40)]
     rows += [{"kind": "eval", "step": 40, "psnr": 11.0}, make.train_row(20)]
     make.write_log(path / "metrics.jsonl", rows)
-    log = read_log(path / "metrics.jsonl")
+    log = read_metrics_log(path)
     assert [row["step"] for row in log.train] == [10, 20] and not log.evals
 
 

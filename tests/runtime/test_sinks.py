@@ -194,7 +194,7 @@ def test_a_full_disk_is_told_once_and_waited_for(
     small_files(1000)
     for step in range(1, 101):
         metrics.write("train", step, {"loss/total": step / 100})
-    metrics.picture(50, picture)
+    metrics.add_grid(50, picture)
     small_files(None)
     written = capsys.readouterr().err
     (path,) = files(tmp_path)
@@ -204,7 +204,7 @@ def test_a_full_disk_is_told_once_and_waited_for(
         f"warning: {path}: File too large; its events wait until they can be written",
     ]
     metrics.write("train", 101, {"loss/total": 1.01})
-    metrics.picture(101, picture)
+    metrics.add_grid(101, picture)
     metrics.close()
     assert curves(tmp_path) == expected(tmp_path) and len(curves(tmp_path)["loss/total"]) == 101
     assert list(curves(tmp_path, "image")["grid"]) == [101]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.errors import DataError
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.metrics_log import last_train_step
 from collagan_dist.sweep.driver import adopt, recover
 from collagan_dist.sweep.trial import (
     Trial,
-    latest_logged_step,
-    latest_saved_step,
     read_trials,
     retryable,
     trial_dir,
@@ -65,7 +65,7 @@ def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
     """Lines of other kinds, one that was cut by a crash and written on, metrics without a number; of two of a step the later one."""
     write_trial(tmp_path, TRIAL)
     place = trial_dir(tmp_path, TRIAL)
-    assert read_trials(tmp_path)[0].results == {} and latest_saved_step(place) == latest_logged_step(place) == 0
+    assert read_trials(tmp_path)[0].results == {} and RunPaths(place).newest_step() == last_train_step(place) == 0
     (place / "checkpoints/step-00000009").mkdir(parents=True)
     (place / "checkpoints/.step-00000012.partial").mkdir()
     (place / "checkpoints/step-00000013.kept").mkdir()  # by somebody
@@ -78,14 +78,14 @@ def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
     (place / "metrics.jsonl").write_text("\n".join(rows) + "\n")
     (trial,) = read_trials(tmp_path)
     assert trial.results == {8: {"psnr": 3.0}, 16: {"ssim": 0.5, "landmark_error": 2.0}}
-    assert latest_saved_step(place) == 9 and latest_logged_step(place) == 8
+    assert RunPaths(place).newest_step() == 9 and last_train_step(place) == 8
 
 
 def test_the_last_step_is_found_at_the_end_of_a_long_file(tmp_path: Path) -> None:
     """Read from its end, where the first line is cut."""
     rows = [json.dumps({"kind": "train", "step": step, "text": "x" * 900}) for step in range(1, 200)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + '\n{"kind": "train", "st')
-    assert latest_logged_step(tmp_path) == 199
+    assert last_train_step(tmp_path) == 199
 
 
 def test_trials_are_read_by_number(tmp_path: Path) -> None:
