@@ -150,3 +150,8 @@ def as_float32(x: torch.Tensor) -> torch.Tensor:
     import torch
 
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def image_from_pixels(pixels_BHW3: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) float32 in [-1, 1] of (B, H, W, 3) uint8 pixels; the memory layout stays that of the pixels."""
+    return pixels_BHW3.permute(0, 3, 1, 2).float().mul_(1 / 127.5).sub_(1)

@@ -29,7 +29,7 @@ from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
-from collagan_dist.types import Batch, World
+from collagan_dist.types import Batch, World, image_from_pixels
 
 OVERLAY_OPACITY = 0.45  # opacity of label colours over the completed picture
 
@@ -86,7 +86,7 @@ def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch
         whole = read_picture(str(path)).pixels_HW3
     except UnusablePicture as error:
         raise DataError(f"{path}: {error}") from None
-    image = torch.from_numpy(_square(whole, size)).to(device).permute(2, 0, 1)[None].float().mul_(1 / 127.5).sub_(1)
+    image = image_from_pixels(torch.from_numpy(_square(whole, size))[None].to(device))
     uid = np.array([rng.name_id(path.stem)])
     keys = torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uid)).to(device)
     if hole in holes.HOLES:

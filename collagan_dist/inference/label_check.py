@@ -10,8 +10,8 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.readers.label_maps import read_label_map
 from collagan_dist.data.readers.picture import UnusablePicture
 from collagan_dist.errors import DataError
+from collagan_dist.inference.face_parser import FaceParser
 from collagan_dist.inference.labelling import PhotoSet, Progress, predict_label_maps
-from collagan_dist.inference.parsers import ParsingNetwork
 from collagan_dist.tasks.segmentation import Segmentation, dice
 from collagan_dist.types import CLASSES, SCORED_CLASSES, Sample
 
@@ -31,7 +31,7 @@ class Agreement:
 
 
 def check_label_maps(
-    parser: ParsingNetwork, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
+    parser: FaceParser, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
 ) -> Agreement:
     """Compare whole pictures; what the network does not see is background. Writes nothing.
 

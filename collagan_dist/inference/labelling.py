@@ -25,8 +25,8 @@ from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.registry import READERS
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.inference.face_parser import FaceParser
 from collagan_dist.inference.face_views import FaceViews, compose_labels, crop_views
-from collagan_dist.inference.parsers import ParsingNetwork
 from collagan_dist.types import Sample, World
 
 PHOTO_FOLDERS = {"celeba": IN_THE_WILD, "celeba_aligned": ALIGNED}
@@ -73,7 +73,7 @@ def find_photographs(root: Path, dataset: str | None = None, out: Path | None = 
 
 
 def write_label_maps(
-    parser: ParsingNetwork, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
+    parser: FaceParser, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
 ) -> LabelResult:
     """Write the maps that are missing; the same call continues an interrupted one.
 
@@ -103,7 +103,7 @@ def write_label_maps(
 
 
 def predict_label_maps(
-    parser: ParsingNetwork, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
+    parser: FaceParser, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
 ) -> Iterator[tuple[Sample, T | UnusablePicture]]:
     """`finish` of the label map of every wanted sample, in order; reading, cutting and finishing in threads."""
     lots = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
@@ -137,7 +137,7 @@ def _result(future: Future[FaceViews] | None) -> FaceViews | UnusablePicture | N
 
 
 def _parse(
-    parser: ParsingNetwork,
+    parser: FaceParser,
     faces: list[tuple[Sample | None, FaceViews | UnusablePicture | None]],
     batch: int,
     pool: ThreadPoolExecutor,
@@ -165,7 +165,7 @@ def _parse(
     ]
 
 
-def _claim(photos: PhotoSet, parser: ParsingNetwork) -> None:
+def _claim(photos: PhotoSet, parser: FaceParser) -> None:
     """Make the folder this model's, or refuse one that holds other maps; sweep what a killed run left."""
     maps, note = photos.maps, photos.maps / ORIGIN_FILE
     identity = parser.identity

@@ -16,8 +16,8 @@ from collagan_dist.config import strict_yaml
 from collagan_dist.config.strict_yaml import Section, validate
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError
+from collagan_dist.inference.face_parser import ParserIdentity, run_in_batches
 from collagan_dist.inference.face_views import Views
-from collagan_dist.inference.parsers import ParserIdentity, run_in_batches
 from collagan_dist.types import CLASS_FLIP, CLASSES, World
 
 Index = Annotated[int, Field(ge=0)]

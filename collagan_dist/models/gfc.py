@@ -23,19 +23,16 @@ from pathlib import Path
 from shlex import quote
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.config.load import model_label
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
 from collagan_dist.errors import ConfigError
 from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
-from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
+from collagan_dist.models.parsing import ParsingNetwork, load_parsing_network
+from collagan_dist.models.predictor import TaskTensors
 from collagan_dist.models.step import MicroBatch, Step, Values, frozen
-from collagan_dist.runs.model_folder import read_config, read_inference_weights
-from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
 from collagan_dist.types import Batch
@@ -45,36 +42,10 @@ DISCRIMINATORS = ("local", "whole")
 _SMALLEST = 1e-4  # added to probabilities before their logarithm
 
 
-class Parser(nn.Module):
-    """A trained model of ours with segmentation, frozen: in eval mode always, and gradients pass through it.
-
-    It regresses one-hot maps to ±1 by L2, so (score + 1) / 2 estimates a class's probability; a softmax of its scores would not.
-    """
-
-    def __init__(self, config: Config, tasks: dict[str, Task], network: nn.Module) -> None:
-        super().__init__()
-        self.config, self.tasks, self.network = config, tasks, network
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Parser:
-        return super().train(False)
-
-    def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-        """(B, 11, s, s) log-probabilities of the classes at the parser's own size, to which the picture is resized."""
-        size = self.config.data.image_size
-        if picture_B3HW.shape[-1] != size:
-            picture_B3HW = F.interpolate(picture_B3HW, (size, size), mode="bilinear", antialias=True)
-        whole = torch.zeros_like(picture_B3HW[:, :1], dtype=torch.bool)
-        outputs = self.network(generator_input(self.config, picture_B3HW, whole), None)  # no dropout here
-        shares = (split_channels(outputs, self.tasks)["segmentation"] + 1) / 2 + _SMALLEST
-        return shares.log() - shares.sum(1, keepdim=True).log()
-
-
 class GFCDiscriminators(nn.Module):
     """The local and the global discriminator, and the parser, which checkpoints keep with them."""
 
-    def __init__(self, size: int, width: int, parser: Parser | None) -> None:
+    def __init__(self, size: int, width: int, parser: ParsingNetwork | None) -> None:
         super().__init__()
         self.local = Judge(GFCDiscriminator(int(size * BLOCK_SHARE), width))
         self.whole = Judge(GFCDiscriminator(size, width))
@@ -110,30 +81,29 @@ def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
     return networks
 
 
-def load_parser(folder: str | None) -> Parser:
-    """The parsing network of a run folder or an exported one. Raises ConfigError, CheckpointError."""
-    from collagan_dist.models.registry import build_generator  # which knows this module
-
+def load_parser(folder: str | None) -> ParsingNetwork:
+    """The parsing network of a finished run folder or an exported folder. Raises ConfigError, CheckpointError."""
     if folder is None:
         raise ConfigError(
             "model.gfc.parser: GFC's parsing loss needs a parsing network; train one with `collagan train parser --data SHARDS "
             "--run runs/parser` and give --set model.gfc.parser=runs/parser, or do without by --set model.gfc.parsing=0"
         )
-    config = read_config(Path(folder))
     if (Path(folder) / "requeue").exists():  # a run that stopped before its end
         raise ConfigError(
             f"model.gfc.parser: {folder} was stopped before its end; finish it first: "
             f"collagan train {quote(folder + '/config.yaml')} --run {quote(folder)}"
         )
-    if "segmentation" not in config.model.tasks:
-        raise ConfigError(
-            f"model.gfc.parser: {folder} is {model_label(config.model)}, which does not segment; train one that does: "
-            "collagan train parser"
-        )
-    tasks = build_tasks(config)
-    network = build_generator(config, tasks)
-    read_inference_weights(Path(folder)).load_generator(network)
-    return Parser(config, tasks, network)
+    return load_parsing_network(Path(folder), "model.gfc.parser: ")[0]
+
+
+def log_probabilities(scores_BCHW: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of classes from a parsing network's scores.
+
+    The network regresses one-hot maps to -1 and 1 by L2. So (score + 1) / 2 estimates a class's probability, and a
+    softmax of the scores does not.
+    """
+    shares = (scores_BCHW + 1) / 2 + _SMALLEST
+    return shares.log() - shares.sum(1, keepdim=True).log()
 
 
 class GFCStep(Step):
@@ -207,8 +177,8 @@ class GFCStep(Step):
         parser = self.networks.discriminators.parser
         with self.engine.autocast():
             with torch.no_grad():
-                classes = parser(batch.image_B3HW).argmax(1, keepdim=True)  # type: ignore[operator]
-            found = parser(completed)  # type: ignore[operator]
+                classes = log_probabilities(parser(batch.image_B3HW)).argmax(1, keepdim=True)  # type: ignore[operator]
+            found = log_probabilities(parser(completed))  # type: ignore[operator]
         return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
 
 

@@ -12,27 +12,11 @@ from torch import nn
 from collagan_dist import rng
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine
-from collagan_dist.models import ce, gfc, sii
-from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator
-from collagan_dist.models.generator import Generator
+from collagan_dist.models import ce, collagan, gfc, sii
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.predictor import Predictor, Tasks
 from collagan_dist.models.step import Step
 from collagan_dist.runs.model_folder import read_inference_weights
-from collagan_dist.tasks.base import Task
-
-
-def _generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    """G with a head of every task's channels."""
-    channels = sum(task.channels for task in tasks.values())
-    model = config.model
-    return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
-
-
-def _discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    channels = {name: task.channels for name, task in tasks.items()}
-    kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
-    return kind(channels, config.model.widths.discriminator, config.model.patch)
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "collagan": Method(_generator, _discriminators),
+    "collagan": Method(collagan.generator, collagan.discriminators),
     "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
     "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
     "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, separate_optimizers=gfc.DISCRIMINATORS),

@@ -137,7 +137,7 @@ def test_block_of() -> None:
 def test_parser_gives_the_probabilities_of_its_classes(shards: Manifest, parser: Path) -> None:
     network = gfc.load_parser(str(parser))
     picture = smooth(2, 32).image_B3HW.requires_grad_(True)
-    shares = network(picture).exp()
+    shares = gfc.log_probabilities(network(picture)).exp()
     assert shares.shape == (2, 11, 32, 32) and torch.allclose(shares.sum(1), torch.ones(2, 32, 32), atol=1e-4)
     scores = network.network(picture, None)
     assert torch.equal(shares.argmax(1), scores.argmax(1)) and not network.train().network.training

@@ -16,7 +16,7 @@ from collagan_dist import rng
 from collagan_dist.config.tree import Augment
 from collagan_dist.data.face_square import stored_square
 from collagan_dist.data.shards.shard_reader import StoredSample
-from collagan_dist.types import CLASS_FLIP, FACE_SQUARE, LANDMARK_FLIP, MARGIN
+from collagan_dist.types import CLASS_FLIP, FACE_SQUARE, LANDMARK_FLIP, MARGIN, image_from_pixels
 
 
 def canvas_size(image_size: int) -> int:
@@ -159,7 +159,7 @@ def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.de
 def warp_image(canvas_BHW3: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:
     """Bilinear (B, 3, H, W) float32 view in [-1, 1] of uint8 canvases."""
     size = canvas_BHW3.shape[1]
-    source = canvas_BHW3.permute(0, 3, 1, 2).float().mul_(1 / 127.5).sub_(1)
+    source = image_from_pixels(canvas_BHW3)
     unit = (grid_BHW2 * (2.0 / (size - 1)) - 1).float()
     return F.grid_sample(source, unit, mode="bilinear", padding_mode="border", align_corners=True)
 

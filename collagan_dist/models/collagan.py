@@ -1,0 +1,24 @@
+"""The paper's model: one generator with a head for each task, and its discriminators."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from collagan_dist.config.tree import Config
+from collagan_dist.models.discriminator import Discriminators, SharedDiscriminator
+from collagan_dist.models.generator import Generator
+from collagan_dist.tasks.base import Task
+
+
+def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """G with a head of every task's channels."""
+    channels = sum(task.channels for task in tasks.values())
+    model = config.model
+    return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
+
+
+def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """One discriminator per task, or one that judges all outputs together (model.discriminators)."""
+    channels = {name: task.channels for name, task in tasks.items()}
+    kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
+    return kind(channels, config.model.widths.discriminator, config.model.patch)
