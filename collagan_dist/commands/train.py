@@ -83,6 +83,7 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
     except (ClusterError, Interrupted):
         raise
     except CollaganError as error:
+        from collagan_dist.runs.layout import RunPaths
         from collagan_dist.runs.lease import held_by_other_job
 
         if folder.is_dir() and not held_by_other_job(folder, start_label() if job_id() else ""):
@@ -94,7 +95,7 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
                 "host": socket.gethostname(),
             }
             with suppress(OSError, CollaganError):  # the disk may be what is wrong
-                files.write_json(folder / "failed", {**facts, "time": time.strftime("%Y-%m-%d %H:%M:%S %z")})
+                files.write_json(RunPaths(folder).failed, {**facts, "time": time.strftime("%Y-%m-%d %H:%M:%S %z")})
         raise
 
 

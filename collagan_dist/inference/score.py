@@ -16,10 +16,11 @@ from collagan_dist.inference.evaluate import BLENDS, Evaluation, evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import load_predictor
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import finite
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup, open_shards
-from collagan_dist.types import POSITIONS, World
+from collagan_dist.types import World
 
 _SHEET_ROWS = 12
 _SEARCHED_ROWS = 4  # of a model that searches at test, while the other ranks wait
@@ -51,7 +52,7 @@ def score(
         for hole in holes or (own,):
             for result in evaluate(setup, predictor, split, hole, config.evaluate.baselines, blends):
                 blend = result.metrics["blend"]
-                path = run / "evaluation" / f"{result_name(config, split, hole, blend)}.json"
+                path = RunPaths(run).evaluation(split, hole, blend, config.evaluate.positions)
                 metrics = finite(result.metrics) | about
                 headline = split == "test" and hole == own and blend == "none" and not (shards or sets)
                 setup.group.on_rank0(
@@ -67,12 +68,6 @@ def evaluation_settings(config: Config) -> dict[str, Any]:
     return {key: tree[key] for key in RESULT_SETTINGS}
 
 
-def result_name(config: Config, split: str, hole: str, blend: str) -> str:
-    """Name of a result: test-block, test-O1-blended, test-O1-fixed."""
-    fixed = "-fixed" if hole in POSITIONS and config.evaluate.positions == "fixed" else ""
-    return f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}"
-
-
 def _write(
     run: Path, path: Path, metrics: dict[str, Any], result: Evaluation, setup: Setup, predictor: Predictor, head: bool
 ) -> None:
@@ -85,5 +80,5 @@ def _write(
     batch = setup.first_batch(metrics["split"], view, rows)
     write_grid(path.with_suffix(".png"), setup, predictor, batch, BLENDS[metrics["blend"]])
     if head:
-        files.write_json(run / "metrics.json", metrics)
+        files.write_json(RunPaths(run).headline_metrics, metrics)
     files.write_json(path, metrics)  # last: who finds it finds the others too

@@ -33,6 +33,7 @@ from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
 from collagan_dist.models.parsing import ParsingNetwork, load_parsing_network
 from collagan_dist.models.predictor import TaskTensors
 from collagan_dist.models.step import MicroBatch, Step, Values, frozen
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
 from collagan_dist.types import Batch
@@ -88,7 +89,7 @@ def load_parser(folder: str | None) -> ParsingNetwork:
             "model.gfc.parser: GFC's parsing loss needs a parsing network; train one with `collagan train parser --data SHARDS "
             "--run runs/parser` and give --set model.gfc.parser=runs/parser, or do without by --set model.gfc.parsing=0"
         )
-    if (Path(folder) / "requeue").exists():  # a run that stopped before its end
+    if RunPaths(Path(folder)).requeue.exists():  # a run that stopped before its end
         raise ConfigError(
             f"model.gfc.parser: {folder} was stopped before its end; finish it first: "
             f"collagan train {quote(folder + '/config.yaml')} --run {quote(folder)}"

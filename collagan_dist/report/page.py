@@ -15,6 +15,7 @@ from collagan_dist.report.charts import Chart, comparison_charts, eval_charts, t
 from collagan_dist.report.reproduction import is_reproduction, read_reproduction
 from collagan_dist.report.run_data import RunData, read_run
 from collagan_dist.report.sweep_data import SweepData, is_sweep, read_sweep
+from collagan_dist.runs.layout import RunPaths
 
 _HERE = Path(__file__).parent
 
@@ -70,7 +71,7 @@ def _target(folders: Sequence[Path], out: Path | None) -> Path:
     if out is not None:
         return out / "report.html" if out.is_dir() else out
     if len(folders) == 1:
-        return folders[0] / "report.html"
+        return RunPaths(folders[0]).report
     return Path(os.path.commonpath(folders)) / "report.html"
 
 
@@ -178,7 +179,7 @@ def _sweep_figures(found: SweepData) -> tuple[list[Figure], list[str]]:
     named += [(paper, "the paper's λ")] if paper is not None and paper is not best else []
     for trial, what in named:
         folder = found.folder(trial)
-        if not (folder / "config.yaml").is_file():
+        if not RunPaths(folder).exists():
             continue
         try:
             run = read_run(folder)

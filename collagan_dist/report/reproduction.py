@@ -11,6 +11,7 @@ from typing import Any
 from collagan_dist.errors import DataError
 from collagan_dist.report import formatting, paper_tables
 from collagan_dist.report.tables import Cell, Table
+from collagan_dist.runs.layout import RunPaths
 
 _TABLES = (1, 2, 3)
 _FIGURES = {
@@ -40,7 +41,7 @@ class Reproduction:
 
 
 def is_reproduction(folder: Path) -> bool:
-    return (folder / "claims.json").is_file() and not (folder / "config.yaml").is_file()
+    return (folder / "claims.json").is_file() and not RunPaths(folder).exists()
 
 
 def read_reproduction(folder: Path) -> Reproduction:

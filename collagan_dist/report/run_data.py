@@ -87,7 +87,7 @@ def read_run(path: Path) -> RunData:
         data=_read_json(paths.data),
         world=_read_json(paths.world),
         log=read_metrics_log(path),
-        evaluations=_evaluations(path),
+        evaluations=_evaluations(paths),
         grids=_grids(paths.grids),
         columns=_columns(paths.grid_columns),
         sheets=tuple(sorted(_visible(paths.evaluations, "*.png"), key=_sheet_rank)),
@@ -147,11 +147,11 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
     return sorted(found for found in folder.glob(pattern) if not found.name.startswith("."))
 
 
-def _evaluations(path: Path) -> tuple[EvaluationScores, ...]:
+def _evaluations(paths: RunPaths) -> tuple[EvaluationScores, ...]:
     """metrics.json first, then the others of evaluation/ that tell of something else."""
-    first = [path / "metrics.json", path / "evaluation" / "metrics.json"]
+    first = [paths.headline_metrics, paths.evaluations / "metrics.json"]
     files = [file for file in first if file.is_file()]
-    files += [file for file in _visible(path / "evaluation", "*.json") if file not in files]
+    files += [file for file in _visible(paths.evaluations, "*.json") if file not in files]
     found: dict[tuple[str, ...], EvaluationScores] = {}
     for file in files:
         item = parse_evaluation(_read_json(file))
@@ -177,9 +177,9 @@ def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
 
 
 def _checkpoints(paths: RunPaths) -> tuple[CheckpointInfo, ...]:
-    points = []
+    points, committed = [], paths.committed_steps()
     for step in paths.steps_saved():
         path = paths.checkpoint(step)
         total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        points.append(CheckpointInfo(path.name, step, total, paths.is_committed(step)))
+        points.append(CheckpointInfo(path.name, step, total, step in committed))
     return tuple(points)

@@ -11,6 +11,7 @@ from typing import Any
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.trial_data import MEND, TrialData, Value, is_choice, read_trials, with_curves, word_of
+from collagan_dist.runs.layout import RunPaths
 
 VERSION = 1
 
@@ -123,7 +124,7 @@ class SweepData:
 
 
 def is_sweep(folder: Path) -> bool:
-    return (folder / "sweep.json").is_file() and not (folder / "config.yaml").is_file()
+    return (folder / "sweep.json").is_file() and not RunPaths(folder).exists()
 
 
 def read_sweep(folder: Path) -> SweepData:

@@ -16,6 +16,7 @@ import yaml
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import is_number, parse_evaluation
 from collagan_dist.report.run_data import section
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_metrics_log
 
 Value = float | str | None
@@ -168,10 +169,10 @@ def _curves(place: Path, names: Sequence[str]) -> dict[str, Curve]:
     rows = read_metrics_log(place).evals
     if not rows:
         return {}
-    config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load(RunPaths(place).config.read_text(encoding="utf-8"))
     batch: Any = section(config if isinstance(config, dict) else {}, "schedule").get("batch")
     if not is_number(batch):
-        raise ValueError(f"{place / 'config.yaml'} names no schedule.batch")
+        raise ValueError(f"{RunPaths(place).config} names no schedule.batch")
     items = [parse_evaluation(row) for row in rows]
     items = [item for item in items if item.subject == items[0].subject]
     points: dict[str, list[tuple[int, float]]] = {}

@@ -14,6 +14,7 @@ from collagan_dist.config.models import PEERS, model_settings
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce import paper
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.types import POSITIONS
 
 FIGURES: Final[dict[int, tuple[str, ...]]] = {
@@ -90,10 +91,8 @@ class PlannedRun:
         return self.out / "logs" / f"{self.name}.log"
 
     def evaluation(self, hole: str, blended: bool) -> Path:
-        from collagan_dist.inference.score import result_name
-
-        stem = result_name(self.config, "test", hole, "poisson" if blended else "none")
-        return self.folder / "evaluation" / f"{stem}.json"
+        blend = "poisson" if blended else "none"
+        return RunPaths(self.folder).evaluation("test", hole, blend, self.config.evaluate.positions)
 
 
 def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:

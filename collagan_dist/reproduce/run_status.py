@@ -9,12 +9,13 @@ from typing import Any
 from collagan_dist.config.load import config_to_dict, differences, identity_keys
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import PlannedRun
-from collagan_dist.runs.checkpoint_state import migrate_state, stored_identity
+from collagan_dist.runs.checkpoint_state import read_state, stored_identity
+from collagan_dist.runs.layout import RunPaths
 
 
 def steps_done(run: PlannedRun) -> int:
     """The step of the newest checkpoint, 0 without one."""
-    return max((step for step, _ in _checkpoints(run)), default=0)
+    return max(RunPaths(run.folder).committed_steps(), default=0)
 
 
 def is_trained(run: PlannedRun) -> bool:
@@ -26,10 +27,11 @@ def check(run: PlannedRun, manifest: str) -> None:
 
     A training is free to grow longer; a reproduction is not, for when losses join, stages begin and learning rates fall hangs on its length.
     """
-    for _, folder in sorted(_checkpoints(run), reverse=True):
+    paths = RunPaths(run.folder)
+    for folder in map(paths.checkpoint, reversed(paths.committed_steps())):
         try:
-            state = json.loads((folder / "state.json").read_bytes())
-            then = _learned(stored_identity(migrate_state(state), str(folder)), state["config"])
+            state = read_state(folder)
+            then = _learned(stored_identity(state, str(folder)), state["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
         now = _learned(_identity(run, manifest), config_to_dict(run.config))
@@ -93,12 +95,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _checkpoints(run: PlannedRun) -> list[tuple[int, Path]]:
-    """(step, folder) of the committed checkpoints."""
-    folder = run.folder / "checkpoints"
-    found = folder.glob("step-*") if folder.is_dir() else ()
-    return [
-        (int(path.name[5:]), path) for path in found if path.name[5:].isdigit() and (path / "manifest.json").is_file()
-    ]

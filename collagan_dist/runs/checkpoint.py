@@ -27,15 +27,14 @@ from safetensors.torch import load_file
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError
 from collagan_dist.runs import tensor_file
-from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps, step_of
+from collagan_dist.runs.checkpoint_state import FORMAT
+from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, checkpoint_dir, checkpoint_steps, step_of
 from collagan_dist.runs.lease import Lease
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # in state.json; older ones are read, newer ones refused
 Tensors = Mapping[str, torch.Tensor]
 
-MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
 _TENSOR_FILE = re.compile(r"[a-z0-9_]+\.safetensors")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Real ones are thousands of times smaller; the limit keeps a forged file from filling the memory.

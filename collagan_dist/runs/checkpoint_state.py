@@ -1,36 +1,33 @@
-"""state.json of a checkpoint: what it says, how older ones are read, and how its configuration differs from the present one."""
+"""state.json of a checkpoint: how far the run had come, and the configuration it was trained with."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from collagan_dist.config.load import differences, identity_keys, validate_config
 from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.runs.layout import STATE_FILE
+
+FORMAT = 2  # written; older ones are read, newer ones refused
 
 
-def stored_identity(state: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What was learned, from a stored configuration of any age. Raises CheckpointError that names a key of a newer program."""
-    try:
-        config = validate_config(state["config"], f"{where}: the stored configuration")
-    except ConfigError as error:
-        raise CheckpointError(
-            f"{error}\nit is of another version of collagan_dist (by its own word {state.get('version')}); use that one, "
-            "or --allow-config-change to go on with the present configuration"
-        ) from None
-    return identity_keys(config, state["manifest"], state["parser"])
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return state.json in the present format; its bytes are not checked. Raises OSError, ValueError, KeyError or TypeError."""
+    return migrate_state(json.loads((checkpoint / STATE_FILE).read_bytes()))
 
 
 def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
-    """A state of any format as one of the present format. Format 1 kept the parser's hash among its identity keys."""
-    if state["format"] == 1:
+    """Return a state of any format in the present format."""
+    if state["format"] == 1:  # which had the parser's hash among its identity keys
         return {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
     return state
 
 
-def read_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[str, Any]]:
-    """(step, numbers of batches left out, the whole state in the present format). Raises CheckpointError."""
+def parse_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[str, Any]]:
+    """Return (step, skipped steps, the state in the present format) of checkpoint `path`. Raises CheckpointError."""
     try:
         state = migrate_state(state)
         step, skipped = state["step"], state["skipped_batches"]
@@ -39,10 +36,23 @@ def read_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[
         if not isinstance(state["config"], dict) or not {"manifest", "parser"} <= state.keys():
             raise ValueError("its configuration is missing")
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: state.json is not one of ours ({error!r})") from None
+        raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error!r})") from None
     return step, skipped, state
 
 
+def stored_identity(state: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the identity keys of a stored configuration. Raises CheckpointError that names a key of a newer program."""
+    try:
+        # Read anew, not compared as stored: keys that were added since have their defaults.
+        config = validate_config(state["config"], f"{where}: the stored configuration")
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{error}\nit is of another version of collagan_dist ({state.get('version')}, as it says); use that one, "
+            "or --allow-config-change to go on with the present configuration"
+        ) from None
+    return identity_keys(config, state["manifest"], state["parser"])
+
+
 def config_changes(path: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: then -> now" of what is learned otherwise. Raises CheckpointError where the stored keys are unknown."""
+    """Return lines "key: then -> now" of identity keys that differ. Raises CheckpointError for unknown stored keys."""
     return differences(stored_identity(state, str(path)), now)

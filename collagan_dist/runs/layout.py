@@ -6,6 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from collagan_dist.types import POSITIONS
+
+# Beside the tensors in a checkpoint.
+MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
+
 _STEP_NAME = re.compile(r"step-([0-9]+)")
 
 
@@ -58,9 +63,11 @@ class RunPaths:
     def evaluations(self) -> Path:
         return self.folder / "evaluation"
 
-    def evaluation(self, split: str, hole: str, fixed: bool = False, blended: bool = False) -> Path:
+    def evaluation(self, split: str, hole: str, blend: str = "none", positions: str = "landmarks") -> Path:
         """The metrics of one evaluation. Its .npz and .png have the same stem: test-block, test-O1-fixed-blended."""
-        stem = f"{split}-{hole}{'-fixed' if fixed else ''}{'-blended' if blended else ''}"
+        # Only holes O1 to O6 have positions, so only their names say which.
+        fixed = "-fixed" if hole in POSITIONS and positions == "fixed" else ""
+        stem = f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}"
         return self.evaluations / f"{stem}.json"
 
     @property
@@ -106,9 +113,9 @@ class RunPaths:
     def steps_saved(self) -> list[int]:
         return checkpoint_steps(self.checkpoints)
 
-    def is_committed(self, step: int) -> bool:
-        """Return whether the checkpoint of a step has a manifest, which is written last."""
-        return (self.checkpoint(step) / "manifest.json").is_file()
+    def committed_steps(self) -> list[int]:
+        """Return the steps whose checkpoints have a manifest, which is written last."""
+        return [step for step in self.steps_saved() if (self.checkpoint(step) / MANIFEST_FILE).is_file()]
 
     def newest_step(self) -> int:
         """Return the step of the newest checkpoint, damaged or not; 0 without one."""

@@ -25,8 +25,8 @@ from collagan_dist.errors import CheckpointError, ConfigError, on_all_ranks
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
-from collagan_dist.runs.checkpoint_state import config_changes, read_state
-from collagan_dist.runs.layout import RunPaths, checkpoint_dir
+from collagan_dist.runs.checkpoint_state import config_changes, parse_state
+from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.runs.model_folder import run_identity
 
@@ -159,7 +159,7 @@ class RunFolder:
         loaded = self._load_newest(strict)
         if loaded is None:
             return Progress()
-        step, skipped, state = read_state(loaded.path, loaded.state)
+        step, skipped, state = parse_state(loaded.path, loaded.state)
         changed = self.group.on_rank0(lambda: self._config_changes(loaded.path, state, allow_change))
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
@@ -262,7 +262,7 @@ class RunFolder:
 def _load_when_visible(path: Path) -> LoadedCheckpoint:
     """Load a checkpoint that another node sees already."""
     deadline = time.monotonic() + _VISIBLE_SECONDS
-    while not (path / checkpoint.MANIFEST_FILE).exists() and time.monotonic() < deadline:
+    while not (path / MANIFEST_FILE).exists() and time.monotonic() < deadline:
         time.sleep(1)
         list(path.parent.iterdir())  # listing a folder makes NFS refresh its cached entries
     return checkpoint.load(path)

@@ -20,6 +20,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule, search
 from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, check_owner, continued, prepare
@@ -182,7 +183,7 @@ class SweepController:
         """Each trial's values beside its last metrics, for TensorBoard's page of hyperparameters."""
         for trial in self.trials:
             place = trial_dir(self.out, trial)
-            if trial.reached and (place / "tensorboard").is_dir():
+            if trial.reached and RunPaths(place).tensorboard.is_dir():
                 with suppress(CollaganError, OSError):  # pictures of what is written elsewhere too
                     write_hparams(place, trial.values, trial.results[trial.reached])
 
@@ -259,12 +260,11 @@ def trial_config(prepared: PreparedSweep, trial: Trial, resources: TrialResource
 
 def adopt(member: Path, donor: Path, step: int) -> None:
     """Give a run another's checkpoint of a step in place of its own: links where the file system has them."""
-    name = f"step-{step:08d}"
-    target = member / "checkpoints" / name
-    beside, own = target.with_name(f".{name}.adopted"), target.with_name(f".{name}.own")
+    target = RunPaths(member).checkpoint(step)
+    beside, own = target.with_name(f".{target.name}.adopted"), target.with_name(f".{target.name}.own")
     for old in (beside, own):
         shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(donor / "checkpoints" / name, beside, copy_function=_link)
+    shutil.copytree(RunPaths(donor).checkpoint(step), beside, copy_function=_link)
     if target.exists():
         target.rename(own)
     beside.rename(target)

@@ -22,6 +22,7 @@ from typing import Any
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
+from collagan_dist.runs.layout import RunPaths
 
 _LOOK = 1.0  # seconds between looks at the mark that asks to stop
 _OTHERS = 30.0  # seconds for the other ranks to end after rank 0's error, for their words
@@ -89,8 +90,9 @@ def _unexpected(work: SegmentSpec, error: Exception) -> dict[str, Any]:
     """The same again elsewhere, as a rule, but not what CUDA says of its device. This process is not trusted with another trial."""
     global _worker_tainted
     _worker_tainted = True
-    (Path(work.run) / "logs").mkdir(parents=True, exist_ok=True)
-    with (Path(work.run) / "logs" / "train.txt").open("a") as log:
+    paths = RunPaths(Path(work.run))
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    with paths.train_log.open("a") as log:
         traceback.print_exception(error, file=log)
     text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if "CUDA error" in str(error):
@@ -277,6 +279,7 @@ def _log(run: Path, rank: int) -> Iterator[None]:
     if rank:
         yield
         return
-    (run / "logs").mkdir(parents=True, exist_ok=True)
-    with (run / "logs" / "train.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+    paths = RunPaths(run)
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    with paths.train_log.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         yield

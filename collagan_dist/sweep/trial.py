@@ -78,7 +78,7 @@ def write_trial(out: Path, trial: Trial) -> None:
     place = trial_dir(out, trial)
     place.mkdir(parents=True, exist_ok=True)
     saved = asdict(trial)
-    files.write_json(place / "trial.json", {name: saved[name] for name in _SAVED})
+    files.write_json(RunPaths(place).trial, {name: saved[name] for name in _SAVED})
 
 
 def read_trials(out: Path) -> list[Trial]:

@@ -30,6 +30,7 @@ from collagan_dist.models.networks import Networks
 from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import build_predictor
 from collagan_dist.models.step import Values
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.lease import Lease
 from collagan_dist.runs.metrics_log import MetricsWriter, finite
 from collagan_dist.setup import Setup
@@ -176,10 +177,11 @@ class TrainingLogger:
         if self.setup.world.is_rank0 and (self.lease is None or self.lease.is_current(recheck=True)):
             if self._grid_batch is None:
                 self._grid_batch = _grid_batch(self.setup)
-            path = self.run / "grids" / f"step-{step:08d}.png"
+            paths = RunPaths(self.run)
+            path = paths.grid(step)
             try:
                 titles = write_grid(path, self.setup, self._predictor(networks), self._grid_batch)
-                files.write_json(self.run / "grids" / "columns.json", titles)
+                files.write_json(paths.grid_columns, titles)
                 if self._metrics is not None:
                     self._metrics.add_grid(step, path)
             except (OSError, files.DiskFull) as error:

@@ -77,7 +77,7 @@ def _train(
             networks = build_networks(config, setup.engine, setup.tasks)
             if not guard.rollbacks:
                 folder.acquire()
-                setup.group.status.log_dir = run / "logs"
+                setup.group.status.log_dir = folder.paths.logs
             progress = folder.resume(networks, allow_change, strict)
             if not guard.rollbacks:
                 folder.record_start(command)
