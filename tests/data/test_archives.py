@@ -186,8 +186,8 @@ def spoil_a_header(path: Path) -> None:
         ("zip", lambda path: path.write_bytes(os.urandom(5000)), "is damaged, or no plain zip archive"),
         ("tar", cut_at(0.5), "is damaged"),
         ("tar", cut_at(0.0), "is damaged"),
-        ("tar", cut_between_members, "is damaged or cut short behind 40 files"),
-        ("tar", spoil_a_header, "is damaged or cut short behind 40 files"),
+        ("tar", cut_between_members, "is damaged or cut short after 40 files"),
+        ("tar", spoil_a_header, "is damaged or cut short after 40 files"),
         ("tar", lambda path: path.write_bytes(os.urandom(5000)), "is damaged, or no plain tar archive"),
     ],
 )
@@ -215,7 +215,7 @@ def test_an_archive_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     for content in (b"first", b"another"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("1.jpg", content)
-        assert archives.read(ArchiveMember(str(path), "1.jpg")) == content
+        assert archives.read_file(ArchiveMember(str(path), "1.jpg")) == content
 
 
 def test_an_archive_is_opened_once_a_process(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def archived_numbers(tmp_path: Path, kind: str) -> str:
 
 def read_all(path: str) -> bool:
     return all(
-        archives.read(ArchiveMember(path, f"{n}.jpg")) == str(n).encode() * 999
+        archives.read_file(ArchiveMember(path, f"{n}.jpg")) == str(n).encode() * 999
         for _ in range(5)
         for n in reversed(range(300))
     )

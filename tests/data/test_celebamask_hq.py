@@ -167,7 +167,7 @@ def edit(number: int, line: str):  # type: ignore[no-untyped-def]
         (edit(1, "idx file"), [f"{MAPPING}:1: must be the line `idx orig_idx orig_file`"]),
         (edit(4, "2  119613"), [f"{MAPPING}:4: must be two numbers"]),
         (edit(4, "two 119613 119614.jpg"), [f"{MAPPING}:4: must be two numbers"]),
-        (edit(4, "1 119613 119614.jpg"), [f"{MAPPING}:4: picture 1 stands here for the second time"]),
+        (edit(4, "1 119613 119614.jpg"), [f"{MAPPING}:4: picture 1 is listed for the second time"]),
         (edit(4, "2 202599 202600.jpg"), [f"{MAPPING}:4: '202600.jpg' is no picture of CelebA"]),
         (edit(4, "2 202599 face.png"), [f"{MAPPING}:4: 'face.png' is no picture of CelebA"]),
         (lambda root: (root / "CelebA-HQ-img").rename(root / "img"), ["CelebA-HQ-img: no such folder"]),

@@ -207,7 +207,7 @@ NUMBERS = "1,2,3,2,2,3,1,4,3,4"
         (change(5, f"000004.jpg,{NUMBERS[:-1]}four,train"), ["faces.csv:5: right_mouth_y must be a number", "'four'"]),
         (change(5, f"000004.jpg,{NUMBERS[:-1]}nan,train"), ["faces.csv:5: right_mouth_y must be a number"]),
         (change(5, f"000004.jpg,{NUMBERS},dev"), ["faces.csv:5: split must be train, valid or test, found 'dev'"]),
-        (change(5, f"000003.jpg,{NUMBERS},train"), ["faces.csv:5: 000003.jpg stands here for the second time"]),
+        (change(5, f"000003.jpg,{NUMBERS},train"), ["faces.csv:5: 000003.jpg is listed for the second time"]),
         (change(5, f"nobody.jpg,{NUMBERS},train"), ["faces.csv:5: nobody.jpg is no picture below", "set"]),
         (change(5, ""), ["faces.csv: has no row for 000004.jpg of", "set"]),
         (lambda root: (root / "000004.jpg").unlink(), ["faces.csv:5: 000004.jpg is no picture below"]),

@@ -1,14 +1,13 @@
-"""CelebAMask-HQ's own layout: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and the mapping to CelebA's pictures.
+"""Reader of CelebAMask-HQ as it is published: CelebA-HQ-img/, CelebAMask-HQ-mask-anno/ and the mapping to CelebA.
 
-The set has label maps and no landmarks. A picture belongs to the split that it has in CelebA, so that a model is never
-tested on a face that another set showed it in training.
+The data set has label maps (a mask per part of the face) and no landmarks.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from collagan_dist.data.readers.annotation_lines import read_annotation_lines
+from collagan_dist.data.readers.annotation_lines import duplicate, read_annotation_lines
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from collagan_dist.types import PartMasks, Sample
@@ -19,11 +18,13 @@ MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 MASKS_PER_FOLDER = 2000
 
 _HEADER = ["idx", "orig_idx", "orig_file"]
-_LAST = {"train": 162770, "valid": 182637, "test": 202599}  # picture of each split of CelebA
+# The last picture of each split of CelebA. A picture keeps CelebA's split, so that a model is never tested on a face
+# that it was trained on in the other data set.
+_LAST_OF_SPLIT = {"train": 162770, "valid": 182637, "test": 202599}
 
 
 def read_celebamask_hq(recipe: Recipe) -> list[Sample]:
-    """A sample for each row of the mapping."""
+    """Return a sample for each row of the mapping. Neither pictures nor masks are opened."""
     root = Path(recipe.root)
     for folder in (root, root / PICTURES, root / MASKS):
         if not folder.is_dir():
@@ -38,7 +39,7 @@ def read_celebamask_hq(recipe: Recipe) -> list[Sample]:
             split=split,
             labels=PartMasks(str(root / MASKS / str(number // MASKS_PER_FOLDER) / f"{number:05d}")),
         )
-        for number, split in _splits(root / MAPPING).items()
+        for number, split in _read_splits(root / MAPPING).items()
         if split in recipe.splits
     ]
     if not samples:
@@ -46,30 +47,28 @@ def read_celebamask_hq(recipe: Recipe) -> list[Sample]:
     return samples
 
 
-def _splits(path: Path) -> dict[int, str]:
-    """Split by picture number."""
+def _read_splits(path: Path) -> dict[int, str]:
+    """Return the split of every picture number."""
     lines = read_annotation_lines(path)
     if not lines or lines[0][1].split() != _HEADER:
-        raise DataError(f"{path}:1: must be the line `{' '.join(_HEADER)}`; copy the file anew")
+        raise DataError(f"{path}:1: must be the line `{' '.join(_HEADER)}`; copy the file again")
     result: dict[int, str] = {}
     for number, line in lines[1:]:
         row = line.split()
+        # `isdecimal` alone accepts digits of other scripts, which would name other files.
         if len(row) != 3 or not (row[0].isdecimal() and row[1].isdecimal()) or not row[0].isascii():
             raise DataError(f"{path}:{number}: must be two numbers and CelebA's file name, found {line!r}")
         if int(row[0]) in result:
-            raise DataError(
-                f"{path}:{number}: picture {row[0]} stands here for the second time; remove one of its lines"
-            )
-        result[int(row[0])] = _split(row[2], f"{path}:{number}")
+            raise duplicate(f"{path}:{number}", f"picture {row[0]}")
+        result[int(row[0])] = _split_in_celeba(row[2], f"{path}:{number}")
     return result
 
 
-def _split(name: str, place: str) -> str:
-    """CelebA's split of one of its pictures."""
+def _split_in_celeba(name: str, location: str) -> str:
     stem, _, suffix = name.partition(".")
     number = int(stem) if stem.isascii() and stem.isdecimal() else 0
-    if suffix != "jpg" or not 1 <= number <= _LAST["test"]:
+    if suffix != "jpg" or not 1 <= number <= _LAST_OF_SPLIT["test"]:
         raise DataError(
-            f"{place}: {name!r} is no picture of CelebA (000001.jpg to {_LAST['test']}.jpg); correct the line"
+            f"{location}: {name!r} is no picture of CelebA (000001.jpg to {_LAST_OF_SPLIT['test']}.jpg); correct the line"
         )
-    return next(split for split, last in _LAST.items() if number <= last)
+    return next(split for split, last in _LAST_OF_SPLIT.items() if number <= last)

@@ -1,4 +1,7 @@
-"""The label map of a picture: one PNG, or masks of its parts. A wrong one is a fault of the whole set, not of a sample."""
+"""Read the label map of a picture, from one PNG or from one mask per part of the face.
+
+A wrong label map is an error of the data set: it stops packing, while a wrong picture is quarantined.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,22 @@ from collagan_dist.types import CLASSES, File, PartMasks
 
 
 def read_label_map(labels: File | PartMasks, shape: tuple[int, int]) -> np.ndarray:
-    """The (H, W) uint8 label map of a picture of that shape. Raises DataError."""
-    return compose_label_map(labels.prefix, shape) if isinstance(labels, PartMasks) else _read_map(labels, shape)
+    """Return the (H, W) uint8 label map of a picture of that shape. Raises DataError."""
+    return compose_label_map(labels.prefix, shape) if isinstance(labels, PartMasks) else _read_png(labels, shape)
 
 
-def _read_map(file: File, shape: tuple[int, int]) -> np.ndarray:
+def _read_png(file: File, shape: tuple[int, int]) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(archives.read(file)), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(archives.read_file(file)), formats=("PNG",)) as image:
+            # Before a pixel is decoded: a map of another size may be a decompression bomb.
             _check_header(file, image, shape)
             labels = np.asarray(image)
     except FileNotFoundError:
         raise DataError(
             f"{file}: the label map is missing; make it (`collagan label`), or leave `labels` out of the recipe"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: the label map is damaged, or no PNG ({error}); make it anew") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all from Pillow
+        raise DataError(f"{file}: the label map is damaged, or no PNG ({error}); make it again") from None
     wrong = labels >= len(CLASSES)
     if wrong.any():
         raise DataError(
@@ -39,7 +43,7 @@ def _read_map(file: File, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _check_header(file: File, image: Image.Image, shape: tuple[int, int]) -> None:
-    """Before a pixel is decoded: a map of another size may be a decompression bomb."""
+    # Label maps are often saved with a palette to look at; the palette's indices are the labels.
     if image.mode not in ("L", "P"):
         raise DataError(f"{file}: a label map must be an 8-bit single-channel PNG, this is {image.mode}; convert it")
     if image.size != (shape[1], shape[0]):

@@ -1,4 +1,4 @@
-"""CelebAMask-HQ's annotation: one mask a part of the face becomes one label map."""
+"""Compose a label map from the annotation of CelebAMask-HQ, which has one mask per part of the face."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collagan_dist.types import CLASSES
 
 _CLASS = {name: number for number, name in enumerate(CLASSES)}
 
-# Parts in the order in which they are painted, later over earlier, with the class they become: the order of the data set's
-# own g_mask.py. (Glasses come before the eyes: their masks cover the whole lens, and clear ones would erase the eyes.) Left
-# and right are settled by where a part lies, not by its name.
+# The class of each part, in painting order, later over earlier: the order of the data set's own g_mask.py. Glasses come
+# before the eyes, since their masks cover the whole lens and clear ones would erase the eyes. Left and right of a pair are
+# decided by position, not by the part's name, which means the person's side.
 PARTS = {
     "skin": _CLASS["face"],
     "nose": _CLASS["nose"],
@@ -39,32 +39,31 @@ _PAIRS = (("l_brow", "r_brow"), ("l_eye", "r_eye"))
 
 
 def compose_label_map(prefix: str, shape: tuple[int, int]) -> np.ndarray:
-    """The (H, W) uint8 label map of the masks PREFIX_<part>.png that exist, resized to the picture's shape.
+    """Return the (H, W) uint8 label map of the masks PREFIX_<part>.png that exist, in the picture's shape.
 
-    Raises DataError for a picture without masks, and for a mask that is damaged or of another size or proportion.
+    Raises DataError for a picture without masks, and for a mask that is damaged or has another size or proportion.
     """
     masks: dict[str, np.ndarray] = {}
     for part in PARTS:
         if (mask := _read_mask(Path(f"{prefix}_{part}.png"), shape)) is not None:
-            first = next(iter(masks.items()), (part, mask))
-            if mask.shape != first[1].shape:
+            first, first_mask = next(iter(masks.items()), (part, mask))
+            if mask.shape != first_mask.shape:
                 raise DataError(
-                    f"{prefix}_{part}.png: the mask is {_size(mask.shape)}, {prefix}_{first[0]}.png is {_size(first[1].shape)}; "
+                    f"{prefix}_{part}.png: the mask is {_size(mask.shape)}, {prefix}_{first}.png is {_size(first_mask.shape)}; "
                     "copy both from the data set"
                 )
             masks[part] = mask
     if not masks:
         raise DataError(f"{prefix}_*.png: there is no mask of any part; copy them from the data set")
-    classes = PARTS | _by_position(masks)
+    classes = PARTS | _classes_by_position(masks)
     labels = np.zeros(next(iter(masks.values())).shape, np.uint8)
-    for part in PARTS:
-        if part in masks:
-            labels[masks[part]] = classes[part]
-    return _resized(labels, shape)
+    for part, mask in masks.items():  # in the order of PARTS
+        labels[mask] = classes[part]
+    return _resize_nearest(labels, shape)
 
 
-def _by_position(masks: dict[str, np.ndarray]) -> dict[str, int]:
-    """Classes of the parts that come in pairs: of two the one further left is the left one, one alone by its side of the face."""
+def _classes_by_position(masks: dict[str, np.ndarray]) -> dict[str, int]:
+    """Return the classes of brows and eyes: the left one of a pair is further left, one alone is on its side of the face."""
     result: dict[str, int] = {}
     for pair in _PAIRS:
         left, right = (PARTS[part] for part in pair)
@@ -72,33 +71,31 @@ def _by_position(masks: dict[str, np.ndarray]) -> dict[str, int]:
         if len(found) == 2:
             result |= {found[0][1]: left, found[1][1]: right}
         elif found:
-            skin = masks.get("skin")
             x, part = found[0]
-            whole = masks[part].shape[1]
-            result[part] = (
-                left if x < (_centre(skin) if skin is not None and skin.any() else (whole - 1) / 2) else right
-            )
+            skin = masks.get("skin")
+            middle = _centre(skin) if skin is not None and skin.any() else (masks[part].shape[1] - 1) / 2
+            result[part] = left if x < middle else right
     return result
 
 
 def _centre(mask_HW: np.ndarray) -> float:
-    """Column of the centroid."""
+    """Return the column of the centroid."""
     counts = mask_HW.sum(0)
     return float((counts * np.arange(len(counts))).sum() / counts.sum())
 
 
 def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """True where any colour is not zero; None without the file."""
+    """Return True where any colour is not zero; None without the file."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             width, height = image.size
-            # Judged from the header: nothing large is decoded that could not belong to the picture.
+            # From the header: a mask that is larger than its picture may be a decompression bomb.
             if width > shape[1] or width * shape[0] != height * shape[1]:
                 raise DataError(
                     f"{path}: the mask is {width}x{height}, which is no smaller copy of its {_size(shape)} picture; "
                     "copy both from the data set"
                 )
-            if image.mode in ("P", "PA", "LA", "RGBA"):  # the colours, without what a palette or opacity says
+            if image.mode in ("P", "PA", "LA", "RGBA"):  # neither palette indices nor opacity are colours
                 values = np.asarray(image.convert("RGB"))
             else:
                 values = np.asarray(image)
@@ -109,8 +106,8 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     return np.count_nonzero(np.atleast_3d(values), axis=-1) > 0
 
 
-def _resized(labels_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The nearest label at each pixel centre."""
+def _resize_nearest(labels_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    # By pixel centres, unlike OpenCV's INTER_NEAREST, which maps the corners of pixels.
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(shape, labels_HW.shape, strict=True)
     )

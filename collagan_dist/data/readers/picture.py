@@ -1,8 +1,7 @@
-"""One picture from disk or from an archive: judged by its header, decoded in full, cut to what a shard stores.
+"""Read one picture: check its header, decode it, crop a square of it, and encode what a shard stores.
 
-What is converted: grey and palette pictures become RGB, 16-bit colours keep their higher byte. What is refused: CMYK, 16-bit
-grey, and transparency of any kind, since nothing says what lies behind it. Pixels are taken as they are stored: annotations
-mean those, so an EXIF orientation turns nothing.
+Converted: grey and palette pictures become RGB; 16-bit colours keep their higher byte. Refused: CMYK, 16-bit grey and
+any transparency, since nothing says what is behind it.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from collagan_dist.data.readers import archives
 from collagan_dist.errors import DataError
 from collagan_dist.types import File
 
-QUALITY = 95
+QUALITY = 95  # of the JPEGs that packing encodes
 MAX_PIXELS = 64_000_000  # of one picture: a decompression bomb is refused from its header
-MIN_FACE = 32  # pixels: side of the smallest face square that is worth learning from
+MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on
 
-# Of the machine or its storage, not of a picture: nothing is left out for these.
-_TROUBLES = (errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
+# Errors of the machine or its storage. Packing stops for them: quarantine is for pictures that stay unusable.
+_MACHINE_ERRORS = (errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 _FORMATS = ("PNG", "BMP", "WEBP", "TIFF")
 
 
@@ -37,54 +36,56 @@ class UnusablePicture(Exception):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture whose header is in order. Nothing is decoded before `pixels_HW3` or `as_jpeg` asks for it."""
+    """A picture whose header is valid. It is decoded when `pixels_HW3` or `as_jpeg` is asked for."""
 
     content: bytes
     width: int
     height: int
-    colours: str | None  # of a JPEG: YCbCr, Gray or RGB
+    colours: str | None  # of a JPEG: YCbCr, Gray or RGB; None for other formats
 
     @cached_property
     def pixels_HW3(self) -> np.ndarray:
-        """uint8 RGB. Raises UnusablePicture unless every byte decodes."""
+        """Decode to uint8 RGB. Raises UnusablePicture unless every byte decodes."""
+        # As stored: annotations mean these pixels, so an EXIF orientation is ignored.
         return _decode_jpeg(self.content) if self.colours else _decode_other(self.content)
 
     def as_jpeg(self) -> tuple[bytes, bool]:
-        """JPEG bytes that all readers understand alike, and whether they had to be made anew.
+        """Return JPEG bytes that all decoders read alike, and whether they are re-encoded.
 
         Raises UnusablePicture unless every byte decodes.
         """
         if not self._is_plain_jpeg():
             return encode_jpeg(self.pixels_HW3), True
-        # At an eighth of the size all entropy-coded data is still decoded: the verdict is that of the full size at 1.6 times
-        # its speed (tests/data/test_picture.py holds it to that).
+        # At an eighth of the size all entropy-coded data is still decoded, so the result is that of the full size
+        # at 1.6 times its speed (tests/data/readers/test_picture.py holds it to that).
         _decode_jpeg(self.content, min_height=1, min_width=1)
         return self.content, False
 
     def _is_plain_jpeg(self) -> bool:
-        # Readers disagree about an EXIF orientation.
+        # Decoders disagree about an EXIF orientation.
         head, end = self.content[:65536], self.content.rstrip(b"\0")
         return self.colours == "YCbCr" and b"Exif\0\0" not in head and end.endswith(b"\xff\xd9")
 
 
 def read_picture(file: File) -> Picture:
-    """The picture of a file, judged by its header. Raises UnusablePicture."""
+    """Read a file and check its header. Raises UnusablePicture, or DataError where the storage fails."""
     try:
-        content = archives.read(file)
+        content = archives.read_file(file)
     except OSError as error:
-        if error.errno in _TROUBLES or (error.errno == errno.EIO and isinstance(file, str)):
+        # EIO of a file on disk is a failing disk; EIO of an archive's member is damage of that member.
+        if error.errno in _MACHINE_ERRORS or (error.errno == errno.EIO and isinstance(file, str)):
             raise DataError(
                 f"{file}: cannot be read ({error.strerror}); the same command continues when it can"
             ) from None
         raise UnusablePicture(f"cannot be read: {error.strerror}") from None
     if not content:
         raise UnusablePicture("is an empty file")
-    picture = _jpeg_header(content) if content[:2] == b"\xff\xd8" else _other_header(content)
+    picture = _read_jpeg_header(content) if content[:2] == b"\xff\xd8" else _read_other_header(content)
     _check_size(picture.width, picture.height)
     return picture
 
 
-def _jpeg_header(content: bytes) -> Picture:
+def _read_jpeg_header(content: bytes) -> Picture:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError as error:
@@ -101,8 +102,8 @@ def _decode_jpeg(content: bytes, **scale: int) -> np.ndarray:
         raise UnusablePicture(f"damaged JPEG: {error}") from None
 
 
-def _other_header(content: bytes) -> Picture:
-    with _opened(content) as image:
+def _read_other_header(content: bytes) -> Picture:
+    with _open_other(content) as image:
         if image.mode not in ("RGB", "L", "P"):
             raise UnusablePicture(f"wrong mode {image.mode}, needs RGB")
         if "transparency" in image.info:
@@ -111,14 +112,14 @@ def _other_header(content: bytes) -> Picture:
 
 
 def _decode_other(content: bytes) -> np.ndarray:
-    with _opened(content) as image:
+    with _open_other(content) as image:
         try:
             return np.array(image.convert("RGB"))
         except Exception:  # Pillow's decoders raise whatever their libraries meet
             raise UnusablePicture("damaged, or not a picture") from None
 
 
-def _opened(content: bytes) -> Image.Image:
+def _open_other(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=_FORMATS)
     except Image.DecompressionBombError:
@@ -130,12 +131,15 @@ def _opened(content: bytes) -> Image.Image:
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise UnusablePicture(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
-    if min(width, height) < MIN_FACE:
-        raise UnusablePicture(f"{width}x{height} pixels are smaller than {MIN_FACE}x{MIN_FACE}")
+    if min(width, height) < MIN_FACE_PIXELS:
+        raise UnusablePicture(f"{width}x{height} pixels are smaller than {MIN_FACE_PIXELS}x{MIN_FACE_PIXELS}")
 
 
 def crop_square(array: np.ndarray, square: Square, size: int, nearest: bool = False) -> np.ndarray:
-    """The square of a picture or label map, resized to (size, size); reflected where it leaves the picture."""
+    """Crop the square of a picture or label map and resize it to (size, size).
+
+    Where the square leaves the picture, the picture is reflected. Raises UnusablePicture for a square that is all outside.
+    """
     left, top, side = pixel_box(square)
     height, width = array.shape[:2]
     before_x, after_x = max(0, -left), max(0, left + side - width)
@@ -145,14 +149,16 @@ def crop_square(array: np.ndarray, square: Square, size: int, nearest: bool = Fa
         raise UnusablePicture("the face's square lies outside the picture")
     if before_x or after_x or before_y or after_y:
         inside = cv2.copyMakeBorder(inside, before_y, after_y, before_x, after_x, cv2.BORDER_REFLECT_101)
-    if nearest:
+    if nearest:  # labels, by pixel centres, unlike OpenCV's INTER_NEAREST
         index = np.minimum((np.arange(size) + 0.5) * side / size, side - 1).astype(np.intp)
         return np.ascontiguousarray(inside[index][:, index])
+    # INTER_AREA averages, so shrinking does not alias; it cannot enlarge smoothly.
     method = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
     return cv2.resize(inside, (size, size), interpolation=method)
 
 
 def encode_jpeg(pixels_HW3: np.ndarray) -> bytes:
+    # Without chroma subsampling: a crop of 176 pixels has little resolution to lose.
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels_HW3), QUALITY, "RGB", "444", fastdct=False)
 
 
