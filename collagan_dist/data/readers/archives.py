@@ -7,6 +7,7 @@ once a process; forked workers inherit that index.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import stat
@@ -174,7 +175,7 @@ class ZipArchive(Archive):
         _check_size(info.file_size)
         if self._pid != os.getpid():
             # A forked worker shares the file position of its parent and siblings: reads would meet other pictures.
-            self._zip.fp, self._pid = Path(self.path).open("rb"), os.getpid()
+            self._zip.fp, self._pid = io.BufferedReader(io.FileIO(self.path)), os.getpid()
         try:
             return self._zip.read(info)
         except (*_DAMAGE_ERRORS, RuntimeError) as error:

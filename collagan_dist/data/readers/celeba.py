@@ -11,7 +11,7 @@ from collagan_dist.data.readers.annotation_lines import duplicate, read_annotati
 from collagan_dist.data.readers.archives import open_folder_or_archive
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
-from collagan_dist.types import KEY_LIMIT, SPLITS, Sample
+from collagan_dist.types import MAX_KEY_BYTES, SPLITS, Sample
 
 IN_THE_WILD, ALIGNED = "Img/img_celeba", "Img/img_align_celeba"
 
@@ -127,8 +127,8 @@ def _check_same_names(landmarks: LandmarkTable, splits: dict[str, str], landmark
 def _key(name: str, path: Path) -> str:
     key = Path(name).stem
     # Webdataset splits names at their first dot, and a USTAR name has 100 bytes.
-    if not key.isascii() or "." in key or "/" in name or len(key) > KEY_LIMIT or key.startswith(".") or not key:
+    if not key.isascii() or "." in key or "/" in name or len(key) > MAX_KEY_BYTES or key.startswith(".") or not key:
         raise DataError(
-            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {KEY_LIMIT} letters; rename it"
+            f"{path}: {name!r} cannot name a sample: plain ASCII, one dot, at most {MAX_KEY_BYTES} letters; rename it"
         )
     return key

@@ -11,7 +11,7 @@ from collagan_dist.data.readers.archives import PICTURE_SUFFIXES, FolderOrArchiv
 from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_csv
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.types import KEY_LIMIT, File, Sample
+from collagan_dist.types import MAX_KEY_BYTES, File, Sample
 
 _SPLIT_OF_FOLDER = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 _PLAIN_KEY = re.compile(r"[!-~]+")  # printable ASCII without blanks: the index of a shard separates fields by blanks
@@ -51,10 +51,10 @@ def key(name: str) -> str:
     stem = str(PurePosixPath(name).with_suffix(""))
     plain = stem.replace("/", "__")
     # A dot would end the key in a tar of webdataset.
-    if _PLAIN_KEY.fullmatch(plain) and "." not in plain and len(plain) <= KEY_LIMIT:
+    if _PLAIN_KEY.fullmatch(plain) and "." not in plain and len(plain) <= MAX_KEY_BYTES:
         return plain
     digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', plain)[: KEY_LIMIT - 9]}-{digest}"
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', plain)[: MAX_KEY_BYTES - 9]}-{digest}"
 
 
 def _name_below(root: Path, path: str | None) -> str | None:
