@@ -1,4 +1,4 @@
-"""The errors that people see: one message (what, where, how to mend) and one exit code each."""
+"""Errors that are shown to users: each class has an exit code, and each message says what is wrong, where and what to do."""
 
 from typing import TypeVar
 
@@ -6,27 +6,27 @@ E = TypeVar("E", bound="CollaganError")
 
 
 class CollaganError(Exception):
-    """An error for people. Its text names what is wrong, where, and how to mend it."""
+    """An error that the command line prints without a traceback."""
 
     exit_code = 1
-    # Every rank raises the same one: it is enough that rank 0 says it.
+    # True if every rank raises the same error: then rank 0 alone prints it.
     raised_on_all_ranks = False
 
 
 class ConfigError(CollaganError):
-    """Usage or configuration."""
+    """Wrong usage or configuration."""
 
     exit_code = 2
 
 
 class DataError(CollaganError):
-    """Annotation files, pictures, shards."""
+    """Annotation files, pictures or shards that are missing or damaged."""
 
     exit_code = 3
 
 
 class ClusterError(CollaganError):
-    """Rendezvous, hang, nodes that disagree, a lost lease."""
+    """A failed rendezvous, a hang, nodes that disagree, a lost lease."""
 
     exit_code = 4
 
@@ -38,19 +38,21 @@ class CheckpointError(CollaganError):
 
 
 class NumericError(CollaganError):
-    """NaN or Inf that did not go away."""
+    """NaN or Inf in losses or gradients that remained after rollbacks."""
 
     exit_code = 6
 
 
 class Interrupted(CollaganError):
-    """Asked to stop: everything is saved, the same command continues."""
+    """The run was asked to stop. Its state is saved; the same command resumes it."""
+
+    # EX_TEMPFAIL of sysexits.h: slurm scripts requeue the job on it.
 
     exit_code = 75
     raised_on_all_ranks = True
 
 
 def on_all_ranks(error: E) -> E:
-    """The error, raised by every rank alike: rank 0 alone says it."""
+    """Mark an error that every rank raises, so that rank 0 alone prints it."""
     error.raised_on_all_ranks = True
     return error

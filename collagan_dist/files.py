@@ -1,4 +1,7 @@
-"""Files that are either whole or absent: written under a dotted name, flushed to disk, renamed."""
+"""Atomic writing of files, file hashes and locks.
+
+A file is written under a dotted name, flushed to disk and renamed, so that it is complete or absent at every moment.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from typing import Any, BinaryIO
 
 from collagan_dist.errors import ConfigError, DataError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_AT_WORK = 20.0  # seconds: what a killed command began needs a moment to save
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# A training whose command was killed holds the lock until it has saved a checkpoint.
+_LOCK_WAIT_SECONDS = 20.0
+_POLL_SECONDS = 0.1
 
 
 class DiskFull(DataError):
-    """A disk or a quota is full; `written` bytes of the file had been written."""
+    """A disk or a quota is full; `bytes_written` bytes of the file had been written."""
 
     def __init__(self, text: str, written: int) -> None:
         super().__init__(text, written)
@@ -34,13 +39,9 @@ class DiskFull(DataError):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears as `path` when the block ends well, and not at all when it does not.
-
-    Raises DiskFull when the disk is full.
-    """
-    partial = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}.partial"
-    )  # a pid may be that of another node's process
+    """Open a binary file that appears as `path` when the block ends without an error. Raises DiskFull."""
+    # A random name: on a shared file system, processes of several nodes may have the same pid.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("wb") as file:
             yield file
@@ -49,7 +50,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
         fsync_folder(path.parent)
     except BaseException as error:
-        problem = _disk_full(path, partial) if isinstance(error, OSError) and error.errno in _FULL else None
+        # Sizes first: they are gone after the unlink.
+        problem = _disk_full(path, partial) if isinstance(error, OSError) and error.errno in _DISK_FULL else None
         partial.unlink(missing_ok=True)
         if problem is not None:
             raise problem from None
@@ -76,7 +78,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` last through a power cut."""
+    """Flush the entries of `folder` to disk, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -90,7 +92,10 @@ def sha256(path: Path) -> str:
 
 
 def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Take a lock of an open file (flock) if nobody has it; True, too, on a file system without locks, which lets everybody in."""
+    """Take a lock (flock) on an open file; return False if another process holds it.
+
+    Return True on a file system without locks: no command could run there otherwise.
+    """
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except OSError as error:
@@ -100,23 +105,24 @@ def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 @contextmanager
 def command_lock(out: Path, command: str) -> Iterator[int]:
-    """The folder of a command to oneself; the number of the locked file, which children may hold too. Raises ConfigError.
+    """Hold the lock of a command's output folder. Yield the descriptor of the lock file, which child processes may inherit.
 
-    The lock ends with its processes, however they end.
+    Raises ConfigError when the folder cannot be used or another command keeps its lock.
     """
     handle = -1
     try:
         out.mkdir(parents=True, exist_ok=True)
+        # flock, not a file that exists: the kernel releases it when the last process that holds it ends.
         handle = os.open(out / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be used as a folder ({error.strerror}); give another --out") from None
     try:
-        last = time.monotonic() + _AT_WORK
+        last = time.monotonic() + _LOCK_WAIT_SECONDS
         while not try_lock(handle):
             if time.monotonic() > last:
                 text = f"{out}: another `{command}`, or a training it began, is at work there; wait for its end, or give another --out"
                 raise ConfigError(text)
-            time.sleep(0.1)
+            time.sleep(_POLL_SECONDS)
         yield handle
     finally:
         os.close(handle)

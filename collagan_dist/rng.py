@@ -1,11 +1,11 @@
-"""Randomness as a pure function: no generator anywhere, so nothing of it needs to be saved or agreed upon.
+"""Counter-based random numbers: pure functions of (seed, stream, epoch, sample id, counter), without any state.
 
-Every random number of a run is a function of (seed, stream, epoch, sample id, counter). A stream is what the number
-is for (geometry, hole, fill, dropout of one layer). The counter runs over the elements of one tensor.
+So checkpoints hold no generator states, and ranks need not agree on any. A stream is the purpose of a number (geometry,
+hole, fill, dropout of one layer). The counter runs over the elements of one tensor.
 
-Two hashes do it. SplitMix64 (Steele, Lea, Flood 2014) mixes the few integers of a key. Elements of large tensors come
-from a 32-bit Weyl sequence with a start and an odd increment of the sample's own, finished by a 32-bit mixer of good
-avalanche (Wellons, "lowbias32"); torch's int32 arithmetic wraps, so CPU and GPU give the same bits.
+There are two hashes. SplitMix64 (Steele, Lea, Flood 2014) mixes the few integers of a key. Elements of large tensors come
+from a 32-bit Weyl sequence and the 32-bit mixer "lowbias32" (Wellons). Each sample has its own start and odd increment of
+the sequence. torch's int32 arithmetic wraps around, so CPU and GPU give the same bits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+# SplitMix64's increment: 2^64 divided by the golden ratio, made odd.
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -30,55 +31,61 @@ def splitmix64(x: np.ndarray) -> np.ndarray:
 
 
 def name_id(name: str) -> int:
-    """The number that stands for a name: its CRC-32."""
+    """Return the CRC-32 of a name. Python's hash() would differ between processes."""
     return zlib.crc32(name.encode())
 
 
 def key64(*parts: int | str | np.ndarray) -> np.ndarray:
-    """uint64 key of a chain of integers (arrays broadcast); a string stands for its CRC-32."""
+    """Return the uint64 key of a sequence of integers; arrays broadcast, and a string stands for its name_id."""
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
             value = name_id(part) if isinstance(part, str) else part
+            # By way of int64, so that negative parts (the epoch of evaluation is -1) wrap to large ones.
             word = np.asarray(value).astype(np.int64).astype(np.uint64)
+            # The factor, an odd constant, spreads small integers over all bits before they are added.
             state = splitmix64(state + _GAMMA + word * np.uint64(0xD1342543DE82EF95))
     return np.asarray(state)
 
 
 def uniforms(key: np.ndarray, count: int) -> np.ndarray:
-    """`count` float64 numbers in [0, 1) behind each key: shape key.shape + (count,)."""
+    """Return `count` float64 numbers in [0, 1) for each key: shape key.shape + (count,)."""
     with np.errstate(over="ignore"):
         words = splitmix64(key[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+    # A double has 53 bits of mantissa: the upper 53 of 64.
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def tensor_keys(key: np.ndarray) -> np.ndarray:
-    """(B,) uint64 keys to (B, 2) int32: start and odd increment of each sample's Weyl sequence."""
+    """Return (B, 2) int32 for (B,) uint64 keys: start and increment of each sample's Weyl sequence."""
     start = (key >> np.uint64(32)).astype(np.uint32)
+    # An odd increment makes the sequence visit all 2^32 values before it repeats.
     increment = (key & np.uint64(0xFFFFFFFF)).astype(np.uint32) | np.uint32(1)
     return np.stack([start, increment], axis=-1).view(np.int32)
 
 
 def sample_keys(seed: int, epoch: int | np.ndarray, uids: np.ndarray) -> np.ndarray:
-    """(B, 2) int32 keys of the large tensors of samples (hole, fill, dropout); `uids` are the name_ids of their keys."""
+    """Return (B, 2) int32 keys for the large tensors of samples (hole, fill, dropout); `uids` are the name_ids of their keys."""
     return tensor_keys(key64(seed, "tensors", epoch, uids))
 
 
 def hash_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Tensor:
-    """(B, count) int32 hash bits; `stream` separates tensors that share the keys."""
+    """Return (B, count) int32 random bits; `stream` separates tensors that share the keys."""
     import torch
 
     index = torch.arange(1, count + 1, dtype=torch.int32, device=keys_B2.device)
-    # A stream's constant enters behind a multiplication, so that streams are not shifts of each other.
+    # The stream is hashed first: with consecutive offsets the streams would be shifts of each other.
     offset = (name_id(f"stream {stream}") | 1) - 2**31
     x = index * keys_B2[:, 1:] + (keys_B2[:, :1] ^ offset)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
+        # The mask makes the arithmetic shift of int32 a logical one, as lowbias32 needs.
         x.bitwise_xor_((x >> shift).bitwise_and_((1 << (32 - shift)) - 1))
         x.mul_(factor)
     return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))
 
 
 def uniform_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Tensor:
-    """(B, count) float32 in [0, 1) on the device of the keys."""
+    """Return (B, count) float32 in [0, 1) on the device of the keys."""
     bits = hash_tensor(keys_B2, count, stream)
+    # float32 has 24 bits of mantissa: more would round up to 1.
     return (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)

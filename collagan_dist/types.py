@@ -1,9 +1,8 @@
-"""The words every part shares: label classes, landmarks, samples, batches, the world.
+"""Types and constants that all parts share: label classes, landmarks, samples, batches, the world of ranks.
 
-Shape legend, used as suffix of tensor names everywhere: B samples of a batch, C label classes, K landmarks,
-H and W rows and columns. Images are RGB; on the device they are floats in [-1, 1]. Pixel coordinates are (x, y) with
-integers at pixel centres. "Left" is left in the picture. `hole` is 1 inside the occluded region, so it is the
-complement of the paper's M.
+Tensor names end with their shape: B samples of a batch, C label classes, K landmarks, H rows, W columns. Images are RGB
+floats in [-1, 1], pictures are uint8. Pixel coordinates are (x, y), integers at pixel centres. "Left" is left in the
+picture. `hole` is 1 inside the occluded region: the complement of the paper's M.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# Label maps: the classes of the parsing network of Table 2, by their 8-bit value.
+# Classes of label maps, in the order of their 8-bit values: those of Table 2, background and hair.
 CLASSES: Final = (
     "background",
     "face",
@@ -29,42 +28,44 @@ CLASSES: Final = (
     "lower_lip",
     "hair",
 )
-# Table 2 scores these; background and hair are learned but not in the table.
+# The classes of Table 2; background and hair are learned but not scored.
 SCORED_CLASSES: Final = CLASSES[1:10]
 SPLITS: Final = ("train", "valid", "test")
+# CelebA's five points, in the order of its annotation file.
 LANDMARKS: Final = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
-# A mirrored picture swaps left and right: CLASS_FLIP[c] is what class c becomes, LANDMARK_FLIP likewise for points.
+# Mirroring a picture exchanges left and right: class c becomes CLASS_FLIP[c], point k becomes LANDMARK_FLIP[k].
 CLASS_FLIP: Final = (0, 1, 3, 2, 5, 4, 6, 7, 8, 9, 10)
 LANDMARK_FLIP: Final = (1, 0, 2, 4, 3)
 
-# Kinds of holes, by name (data/loading/holes.py makes them).
+# Kinds of holes (data/loading/holes.py).
 HoleKind = Literal["block", "pattern", "noise", "none"]
-# Table 1's positions, at test only: left eye, right eye, upper, left, right and lower face.
+# O1 to O6 are the positions of Table 1, at test only: left eye, right eye, upper, left, right and lower face.
 TestHole = Literal["block", "pattern", "noise", "none", "O1", "O2", "O3", "O4", "O5", "O6"]
 POSITIONS: Final = ("O1", "O2", "O3", "O4", "O5", "O6")
 
-# The face square is FACE_SQUARE times the larger extent of the landmarks; shards keep a MARGIN around it, which holds
-# every augmented view of it.
+# The side of the face square is FACE_SQUARE times the larger extent of the landmarks. Shards store a square that is MARGIN
+# times as large, which contains every augmented view.
 FACE_SQUARE: Final = 3.2
 MARGIN: Final = 1.3
 
-# The same square where only a label map is known, from the box around its classes 1 to 9 (the face without hair): side
-# as a share of the box's width, centre above the box's lower edge (the chin) as a share of that width. Measured beside
-# FACE_SQUARE's on 400 drawn faces and on 102 photographs (in the wild, aligned), as medians: side 1.65 (1.60, 1.57),
-# centre 0.58 (0.56, 0.56), sideways 0.00. So the two squares differ by at most 3 % in side and 1 % of it in place. The
-# box's upper edge and larger extent are of no use: a fringe moves them (side / extent 1.47 on drawn faces, 1.17 on
-# photographs).
+# The face square of a sample that has a label map but no landmarks, from the box around classes 1 to 9 (the face without
+# hair): its side, and the height of its centre above the box's lower edge (the chin), as shares of the box's width.
+# They are medians over samples that have both, chosen to give the square of the landmarks. Side: 1.65 on 400 drawn faces,
+# 1.60 and 1.57 on 102 photographs (in the wild, aligned). Centre: 0.58, 0.56, 0.56. So the two squares differ by at most
+# 3 % in side and 1 % of it in position. The box's height is not used: a fringe changes it (side / height 1.47 on drawn
+# faces, 1.17 on photographs).
 LABEL_SQUARE: Final = 1.62
 LABEL_CHIN: Final = 0.57
 
 
-MAX_KEY_BYTES: Final = 92  # bytes of a sample's name: `KEY.seg.png` must fit the 100 of a USTAR name
+# The longest file name of a sample in a shard, `KEY.seg.png`, must fit into the 100 bytes of a USTAR header.
+MAX_KEY_BYTES: Final = 92
 
 
 @dataclass(frozen=True)
 class ArchiveMember:
-    """A file inside a zip or tar archive, which is never unpacked (data/readers/archives.py)."""
+    """A file in a zip or tar archive. The archive is never unpacked (data/readers/archives.py)."""
 
     archive: str
     name: str
@@ -73,22 +74,23 @@ class ArchiveMember:
         return f"{self.archive}/{self.name}"
 
 
+# Where a data set's file is: a path, or a member of an archive.
 File = str | ArchiveMember
 
 
 @dataclass(frozen=True)
 class PartMasks:
-    """A label map published as one mask a part of the face: the files PREFIX_<part>.png (data/readers/part_masks.py)."""
+    """A label map that is published as one mask per part of the face: the files PREFIX_<part>.png."""
 
     prefix: str
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One annotated picture as a reader of `data/readers` hands it to packing.
+    """One annotated picture as a reader (data/readers) returns it. Packing opens its files.
 
-    `landmarks` are five (x, y) pairs in pixels of the picture; `labels` says where its label map is, or what it is made
-    of. Nothing of either is opened before packing.
+    `key` is its name in the shards, unique and at most MAX_KEY_BYTES long; `source` names the picture in messages.
+    `landmarks` are five (x, y) pairs in pixels of the picture. `identity` is the person, where the data set has one.
     """
 
     key: str
@@ -102,7 +104,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among the processes of a run. `launcher` is ray, torchrun, srun or alone."""
+    """The place of this process among the ranks of a run. `node` counts machines; `launcher` is ray, torchrun, srun or alone."""
 
     rank: int = 0
     size: int = 1
@@ -118,15 +120,15 @@ class World:
 
 @dataclass
 class Batch:
-    """One batch on the device, ready for the networks.
+    """One batch of training or evaluation, on the device of the networks (ids_B and epoch_B on the CPU).
 
-    image_B3HW   the unoccluded picture y_i, [-1, 1]
+    image_B3HW   the picture without a hole, y_i of eq. 1, in [-1, 1]
     input_B3HW   the picture with its hole filled, x of eq. 1
     hole_B1HW    1 inside the occluded region
-    label_BHW    uint8 classes, None when the set has none
-    points_BK2   landmarks (x, y) in pixels of image_B3HW, None when the set has none
+    label_BHW    uint8 classes, or None when the data set has no label maps
+    points_BK2   landmarks (x, y) in pixels of image_B3HW, or None when the data set has none
     ids_B        sample numbers within the split; epoch_B their epochs
-    keys_B2      int32 keys of each sample's randomness, see `counter`
+    keys_B2      int32 keys of each sample's random tensors (rng.py)
     """
 
     image_B3HW: torch.Tensor
@@ -139,19 +141,20 @@ class Batch:
     keys_B2: torch.Tensor
 
     def split(self, parts: int) -> list[Batch]:
-        """The batch in equal parts; `parts` divides B."""
+        """Split the batch into `parts` equal parts; `parts` divides B."""
         size = len(self.ids_B) // parts
         fields = {name: value for name, value in vars(self).items() if value is not None}
         return [replace(self, **{n: v[i * size : (i + 1) * size] for n, v in fields.items()}) for i in range(parts)]
 
 
 def as_float32(x: torch.Tensor) -> torch.Tensor:
-    """In float32; float64 stays: outputs, logits and losses are never narrower."""
-    import torch
+    """Return x in float32, or in float64 if it is: outputs, logits and losses are never narrower than float32."""
+    import torch  # here: the command line imports this module, and torch takes seconds
 
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def image_from_pixels(pixels_BHW3: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) float32 in [-1, 1] of (B, H, W, 3) uint8 pixels; the memory layout stays that of the pixels."""
+    """Return (B, 3, H, W) float32 in [-1, 1] for (B, H, W, 3) uint8; the memory layout stays that of the pixels."""
+    # A product, not a quotient: x / 127.5 rounds differently, and stored results depend on every bit.
     return pixels_BHW3.permute(0, 3, 1, 2).float().mul_(1 / 127.5).sub_(1)

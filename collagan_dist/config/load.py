@@ -1,7 +1,6 @@
-"""The configuration of a run: typed, frozen, checked before any device is touched.
+"""Loading of a run's configuration: defaults < preset or YAML file < `--model` < `--set a.b=c`.
 
-Defaults < preset or YAML file < `--model` < `--set a.b=c`. Unknown keys, NaN, duplicate keys and YAML tags are refused
-with file, line and the nearest valid key. The resolved tree is what the run folder keeps as config.yaml.
+Everything is checked here, before any device is used. The run folder stores the result as config.yaml.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collagan_dist.errors import ConfigError
 
 
 def preset_names() -> list[str]:
-    """Names of the run configurations that come with the package."""
+    """Return the names of the configurations in presets/."""
     return sorted(
         p.name.removesuffix(".yaml")
         for p in resources.files("collagan_dist.presets").iterdir()
@@ -30,9 +29,9 @@ def preset_names() -> list[str]:
 
 
 def load_config(source: str, model: str | None = None, sets: Iterable[str] = (), shards: str | None = None) -> Config:
-    """The configuration of preset or YAML file `source` with the command line's changes.
+    """Load preset or YAML file `source` and apply the command line's `--model`, `--set` and `--data`.
 
-    Raises ConfigError naming file, line and key.
+    Raises ConfigError that names file, line and key.
     """
     text, where = _read_source(source)
     tree, found = strict_yaml.load(text, where)
@@ -42,6 +41,7 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     for item in sets:
         key, value = strict_yaml.parse_assignment(item)
         set_nested(tree, key, value)
+        # An error in a key that was set names the argument, not the line of the file.
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}
     if shards is not None:
         set_nested(tree, ("data", "shards"), shards)
@@ -49,17 +49,17 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
 
 
 def validate_config(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
-    """A checked Config from plain data. `lines` are line numbers of keys for error messages."""
+    """Return a checked Config from plain data. `lines` are line numbers of keys for error messages. Raises ConfigError."""
     return strict_yaml.validate(Config, _with_weights(tree), where, lines)
 
 
 def model_label(model: Model) -> str:
-    """The paper's name of a configuration's model."""
+    """Return the paper's name of a model, as M*_isd or CE."""
     return model_name(model.name, model.tasks, model.concentrated)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """Plain data that `validate_config` turns back into an equal Config."""
+    """Return plain data that `validate_config` turns back into an equal Config."""
     return config.model_dump(mode="json")
 
 
@@ -68,9 +68,9 @@ def to_yaml(config: Config) -> str:
 
 
 def identity_keys(config: Config, manifest_hash: str | None = None, parser: str | None = None) -> dict[str, Any]:
-    """The keys that say what is learned: they may not change when a run is continued.
+    """Return the identity keys: all that decides what is learned. A resumed run may not change them.
 
-    `parser` stands for the weights of GFC's parser; the folder that they came from may change.
+    `manifest_hash` identifies the shards, `parser` the weights of GFC's parser; the folders that hold them may change.
     """
     tree = config_to_dict(config)
     data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
@@ -84,12 +84,13 @@ def identity_keys(config: Config, manifest_hash: str | None = None, parser: str 
 
 
 def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
+    """Return 8 hexadecimal digits that name the default run folder."""
     learned = identity_keys(config, manifest_hash, config.model.gfc.parser)
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Lines "key: old -> new" for every leaf in which two plain trees differ."""
+    """Return a line "key: old -> new" for every leaf in which two plain trees differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new})
         return [line for k in keys for line in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
@@ -110,17 +111,21 @@ def _read_source(source: str) -> tuple[str, str]:
 
 
 def _with_model(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    """The tree for one of the paper's models; of its loss weights, those of the tasks that remain."""
+    """Return the tree with one of the paper's models."""
     settings = model_settings(name)
     tree = _merged(tree, {"model": settings})
     weights = get_nested(tree, "loss", "weights")
     if isinstance(weights, dict):
+        # A λ of a task that the model lacks would be refused; the preset has those of all tasks.
         set_nested(tree, ("loss", "weights"), {t: w for t, w in weights.items() if t in settings["tasks"]})
     return tree
 
 
 def _with_peer(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    """The tree for a peer: its own preset says how it learns, the tree how long and on what, how wide and with which holes."""
+    """Return the tree with a peer of Table 1.
+
+    Loss and optimizers are those of the peer's preset; in model, hole, data and evaluate its keys win. All else stays.
+    """
     peer, _ = strict_yaml.load(*_read_source(name.lower()))
     own = {section: peer[section] for section in ("loss", "optim") if section in peer}
     merged = {section: peer[section] for section in ("model", "hole", "data", "evaluate") if section in peer}
@@ -128,35 +133,36 @@ def _with_peer(tree: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _merged(tree: Any, changes: dict[str, Any]) -> Any:
-    """`changes` laid over the tree, section by section."""
+    """Return the tree with `changes`, section by section."""
     if not isinstance(tree, dict):
         return changes
     return tree | {k: _merged(tree.get(k), v) if isinstance(v, dict) else v for k, v in changes.items()}
 
 
 def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tree with every λ that it leaves open: section 4.2's for the number of tasks."""
+    """Return the tree with the missing λ filled in: section 4.2's for the number of tasks."""
     tasks = get_nested(tree, "model", "tasks") or Model().tasks
     given = get_nested(tree, "loss", "weights") or {}
     if not isinstance(tasks, list | tuple) or not isinstance(given, dict):
-        return tree  # of another type: the fields say so
+        return tree  # a wrong type, which validation reports with its line
     weights = dict(given)
     for task in tasks:
         if (rows := TASK_WEIGHTS.get(str(task))) is not None and isinstance(given.get(task, {}), dict):
+            # The paper's table ends at three tasks; a model of more takes the last row.
             adv, rec = rows[min(len(tasks), len(rows)) - 1]
             weights[task] = {"adv": adv, "rec": rec, **given.get(task, {})}
     return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
 
 
 def get_nested(tree: Any, *path: str) -> Any:
-    """The value at a path of nested mappings; None where there is none."""
+    """Return the value at a path of nested mappings, or None."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
 def set_nested(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Lay a value at a path of nested mappings, which are made where they are missing. Raises ConfigError."""
+    """Set a value at a path of nested mappings and create missing ones. Raises ConfigError when a part of it is a value."""
     for key in path[:-1]:
         child = tree.setdefault(key, {})
         if not isinstance(child, dict):

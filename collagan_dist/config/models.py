@@ -1,4 +1,4 @@
-"""The models by their names in the paper, and the λ of section 4.2."""
+"""Names of the models in the paper, and the loss weights λ of section 4.2."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any, Final
 
 from collagan_dist.errors import ConfigError
 
-# λ of section 4.2 as (adv, rec) for a model of one, two, and three or more tasks.
+# λ of section 4.2 as (adv, rec) for a model of one, two, and three or more tasks. A fourth task adds its row here.
 TASK_WEIGHTS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
     "inpainting": ((1.0, 100.0), (0.8, 100.0), (0.8, 100.0)),
     "segmentation": ((1.0, 1000.0), (0.2, 200.0), (0.1, 200.0)),
     "landmarks": ((1.0, 1000.0), (0.2, 200.0), (0.1, 200.0)),
 }
 
-# Sets of tasks, with * for the concentrated scheme (section 4.2).
+# The letters are tasks: i inpainting, s segmentation, d landmarks (detection); * is the concentrated scheme (section 3.3).
 MODELS: Final = ("M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd")
-# The peers of Table 1, each a preset of its name in lower case (baselines/).
+# The peers of Table 1: Context Encoder, semantic inpainting, generative face completion. presets/ has one file for each.
 PEERS: Final = ("CE", "SII", "GFC")
 
 _TASK_OF_LETTER: Final = {"i": "inpainting", "s": "segmentation", "d": "landmarks"}
 
 
 def model_settings(name: str) -> dict[str, Any]:
-    """What `--model NAME` says of `model`, for one of MODELS."""
+    """Return the keys of section `model` that `--model NAME` sets, for one of MODELS. Raises ConfigError."""
     if name not in MODELS:
         raise ConfigError(f"--model {name}: no such model; choose from {', '.join((*MODELS, *PEERS))}")
     head, letters = name.split("_")
@@ -30,9 +30,10 @@ def model_settings(name: str) -> dict[str, Any]:
 
 
 def model_name(kind: str, tasks: tuple[str, ...], concentrated: bool) -> str:
-    """The paper's name of a model; the tasks' own names where the paper has none."""
+    """Return the paper's name of a model; a task without a letter adds its own name."""
     if kind.upper() in PEERS:
         return kind.upper()
     letters = {task: letter for letter, task in _TASK_OF_LETTER.items()}
+    # Without inpainting there is no hole to concentrate on, whatever the key says.
     star = "*" if concentrated and "inpainting" in tasks else ""
     return f"M{star}_" + "".join(letters.get(t, f"+{t}") for t in tasks)

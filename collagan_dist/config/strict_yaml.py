@@ -1,6 +1,6 @@
-"""YAML read strictly, and checked against typed sections; errors name file, line and nearest key.
+"""Strict YAML: files are parsed into plain data and checked against typed sections.
 
-YAML 1.1 as `yaml.safe_load` reads it takes `1e-4` for a string, `on` for true and the last of two equal keys.
+Errors name file, line and the nearest valid key. Anchors, tags, repeated keys and numbers that are not finite are refused.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collagan_dist.errors import ConfigError
 
-# Where a key stands: its line, or what gave it in place of the file.
+# Key path: its line number in the file, or the command-line argument that set it.
 Lines = Mapping[tuple[str, ...], int | str]
 M = TypeVar("M", bound="Section")
 
-
+# YAML 1.1, as `yaml.safe_load` reads it, takes `1e-4` for a string, `on` for true, `012` for octal and the last of two equal
+# keys. So only its syntax is used, and scalars are converted here.
 _INT = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
 
 
 class Section(BaseModel):
-    """Every node of such a tree."""
+    """A group of settings with fixed keys and types. Instances cannot be changed."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -38,7 +39,7 @@ class Section(BaseModel):
 
 
 def read_text(path: str | Path, what: str, hint: str) -> str:
-    """The text of a YAML file. Raises ConfigError that says what could not be read, and how to mend it."""
+    """Return the text of the YAML file `path`, which errors call `what`. Raises ConfigError that ends with `hint`."""
     try:
         return Path(path).read_bytes().decode()
     except UnicodeDecodeError:
@@ -48,20 +49,21 @@ def read_text(path: str | Path, what: str, hint: str) -> str:
 
 
 def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """Plain data of a YAML document and the line number of each key path.
+    """Parse a YAML document; return its plain data and the line number of each key path.
 
-    The document must be a mapping unless `scalar`. Raises ConfigError with `where` and the line.
+    The document must be a mapping unless `scalar`. Errors name `where` and the line. Raises ConfigError.
     """
     try:
+        # Before composing, which resolves references: nested ones grow exponentially ("billion laughs").
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            _plain_event(event, where)
+            _refuse_tags_and_anchors(event, where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else where
         raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
     lines: dict[tuple[str, ...], int] = {}
-    data = _plain(node, where, (), lines) if node is not None else None
+    data = _to_data(node, where, (), lines) if node is not None else None
     if scalar:
         return data, lines
     if data is None:
@@ -72,7 +74,7 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[s
 
 
 def parse_assignment(item: str) -> tuple[tuple[str, ...], Any]:
-    """(key path, value) of a command line's `--set a.b=c`. Raises ConfigError."""
+    """Return (key path, value) of a command line's `--set a.b=c`. Raises ConfigError."""
     key, equals, value = item.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {item}: must read key=value, as in --set schedule.batch=32")
@@ -80,12 +82,11 @@ def parse_assignment(item: str) -> tuple[tuple[str, ...], Any]:
 
 
 def dump(tree: Any) -> str:
-    """YAML text that `load` reads back as the same data."""
+    """Return YAML text that `load` reads back as the same data."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
-def _plain_event(event: yaml.Event, where: str) -> None:
-    """Refuse what a configuration needs not and an attacker can use: tags, anchors and their references."""
+def _refuse_tags_and_anchors(event: yaml.Event, where: str) -> None:
     place = f"{where}:{event.start_mark.line + 1}" if event.start_mark else where
     if (tag := getattr(event, "tag", None)) is not None:
         raise ConfigError(f"{place}: YAML tags are not allowed ({tag})")
@@ -93,7 +94,7 @@ def _plain_event(event: yaml.Event, where: str) -> None:
         raise ConfigError(f"{place}: YAML anchors and references are not allowed ({anchor})")
 
 
-def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
+def _to_data(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
@@ -104,10 +105,10 @@ def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tuple
                     f"{where}:{key_node.start_mark.line + 1}: key {'.'.join((*path, key))} is given twice"
                 )
             lines[(*path, key)] = key_node.start_mark.line + 1
-            result[key] = _plain(value, where, (*path, key), lines)
+            result[key] = _to_data(value, where, (*path, key), lines)
         return result
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(child, where, path, lines) for child in node.value]
+        return [_to_data(child, where, path, lines) for child in node.value]
     assert isinstance(node, yaml.ScalarNode)
     return _scalar(node, f"{where}:{line}")
 
@@ -115,9 +116,9 @@ def _plain(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tuple
 def _scalar(node: yaml.ScalarNode, place: str) -> Any:
     text: str = node.value
     if node.style in ("'", '"'):
-        return text
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+        return text  # quotes make a string of anything
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
     if _INT.fullmatch(text):
         return int(text)
     if _NOT_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and math.isinf(float(text))):
@@ -126,18 +127,22 @@ def _scalar(node: yaml.ScalarNode, place: str) -> Any:
 
 
 def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> M:
-    """A checked `model` from plain data. `lines` are the line numbers of its keys. Raises ConfigError."""
+    """Return a checked `model` from plain data. `lines` are the line numbers of its keys. Raises ConfigError."""
     try:
+        # By way of JSON: pydantic's strict mode takes a list for a tuple from JSON, but not from Python objects.
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(model, e, where, lines or {}) for e in error.errors())) from None
 
 
 def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
+    """One line: where, key, what is wrong, what was given."""
     path = tuple(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
     if isinstance(error["input"], dict) and (named := re.match(r"([\w.]+): ", text)):
-        path, text = (*path, *named[1].split(".")), text[named.end() :]  # a section's own check names its key
+        # A validator of a whole section has the section's path; its message begins with the key that it means.
+        path, text = (*path, *named[1].split(".")), text[named.end() :]
+    # A key that is missing, or an item of a list, has no line: that of the section or list around it.
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = line if isinstance(line, str) else f"{where}:{line}" if line else where
     key = ".".join(path)
@@ -150,7 +155,7 @@ def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> st
 
 
 def _hint(model: type[BaseModel], path: tuple[str, ...]) -> str:
-    """The nearest key beside the unknown one, the same name elsewhere, or all that is valid here."""
+    """Suggest the nearest key of the same section, else the same name in another section, else list the valid keys."""
     here = _keys_at(model, path[:-1])
     near = difflib.get_close_matches(path[-1], here, 1)
     near = near or [key for key in _all_keys(model) if key.endswith("." + path[-1])][:1]
@@ -161,7 +166,7 @@ def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     here: Any = model
     for key in path:
         if get_origin(here) is dict:
-            here = get_args(here)[1]
+            here = get_args(here)[1]  # a mapping of names, as loss.weights: each value is a section
         else:
             field = here.model_fields.get(key) if _is_model(here) else None
             here = field.annotation if field else None

@@ -1,6 +1,6 @@
-"""The tree of a run's configuration: typed, frozen, every key with its default and what it means.
+"""The settings of a run: every key with its type, its default and, below it, what it means.
 
-A value that the paper leaves open names what it follows; the default is the best-founded choice.
+Where the paper leaves a value open, the text names the source of the default. Lengths in pixels and shares say of what.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 
 
-# Where O1 to O6 lie at 128x128 where landmarks are unknown: (top, left, height, width). What data/loading/occlusion_boxes.py gives for
-# the mean landmarks of 102 photographs of upright faces, made symmetric.
+# O1 to O6 as (top, left, height, width) in a 128x128 picture, for pictures whose landmarks are unknown. These are the boxes of
+# data/loading/occlusion_boxes.py for the mean landmarks of 102 photographs of upright faces, made symmetric.
 FIXED_POSITIONS: dict[str, tuple[int, int, int, int]] = {
     "O1": (25, 27, 31, 39),
     "O2": (25, 62, 31, 39),
@@ -32,64 +32,75 @@ FIXED_POSITIONS: dict[str, tuple[int, int, int, int]] = {
 
 
 class Widths(Section):
+    """Channels of the networks."""
+
     generator: Count = 64
-    """Channels of the first encoder layer; doubled a layer up to 8 times this (decisions of pix2pix's unet_128)."""
+    """Channels of the first encoder layer. Each layer doubles them, up to 8 times this (as unet_128 of pix2pix)."""
     discriminator: Count = 64
-    """Channels of each discriminator's first layer; doubled a layer."""
+    """Channels of each discriminator's first layer. Each layer doubles them (pix2pix)."""
 
 
 class CE(Section):
-    """Context Encoder (Pathak 2016)."""
+    """Context Encoder (Pathak 2016): keys of model.name ce."""
 
     bottleneck: Count = 4000
-    """Channels of the bottleneck between encoder and decoder."""
+    """Channels of the bottleneck between encoder and decoder (Pathak 2016)."""
 
 
 class SII(Section):
-    """Semantic image inpainting (Yeh 2017): a DCGAN in training, a search at test (evaluate.search)."""
+    """Semantic image inpainting (Yeh 2017): keys of model.name sii. It trains a DCGAN; evaluate.search is its test."""
 
     z: Count = 100
-    """Length of the noise vector."""
+    """Length of the noise vector (DCGAN)."""
     generator_updates: Count = 2
-    """Updates of the generator for each of the discriminator (carpedm20's and bamos's DCGAN; DCGAN's paper has 1)."""
+    """Generator updates per discriminator update (the DCGAN code of carpedm20 and bamos; DCGAN's paper has 1)."""
 
 
 class GFC(Section):
-    """Generative face completion (Li 2017)."""
+    """Generative face completion (Li 2017): keys of model.name gfc."""
 
     parser: str | None = None
-    """Run folder or exported folder of a model that segments (preset `parser`), of any image_size. Where a run is continued, the
-    weights that its checkpoint keeps count."""
+    """Run folder or exported folder of a model that segments (preset `parser`), of any image_size. A resumed run takes
+    the parser's weights from its own checkpoint."""
     stages: tuple[Fraction, Fraction] = (0.5, 0.75)
-    """Shares of the run after which the local discriminator begins, then the global one and the parsing loss."""
+    """Shares of the run's steps after which the local discriminator starts, then the global one with the parsing loss."""
     parsing: Annotated[float, Field(ge=0)] = 0.0167
-    """Weight of the parsing loss, a mean over pixels, for a reconstruction weight of 1: its code's 0.05 (models/gfc.py). 0: none."""
+    """Weight of the parsing loss, a mean over pixels, where reconstruction weighs 1; 0 turns it off. models/gfc.py derives
+    the value from the 0.05 of Li's code."""
 
 
 class Model(Section):
+    """Which networks there are. Every key here is an identity key: a resumed run may not change it."""
+
     name: Literal["collagan", "ce", "sii", "gfc"] = "collagan"
-    """The paper's model, or one of its peers."""
+    """The paper's model, or a peer of Table 1: Context Encoder, semantic inpainting, generative face completion."""
     tasks: tuple[str, ...] = ("inpainting", "segmentation", "landmarks")
-    """Ω. A task that is left out leaves no channels, no discriminator and no metric."""
+    """Ω of eq. 1. A task that is left out has no output channels, no discriminator and no metrics."""
     concentrated: bool = True
-    """The inpainting-concentrated scheme of section 3.3 (eqs. 4-6): M* instead of M."""
+    """Use the inpainting-concentrated scheme of section 3.3 (eqs. 4-6): M* instead of M."""
     widths: Widths = Widths()
+    """Channels of the networks."""
     noise: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """z of eq. 1: dropout probability in the first three decoder layers, in training only."""
+    """z of eq. 1: dropout probability in the first three decoder layers, in training only (pix2pix)."""
     mask_channel: bool = False
-    """Show the generator the hole as a fourth channel."""
+    """Give the generator the hole as a fourth input channel; the paper gives the picture alone."""
     discriminators: Literal["per_task", "shared"] = "per_task"
-    """One discriminator a task, or one that judges all outputs at once (tried and rejected in section 3.1)."""
+    """One discriminator per task, or one for all outputs together (section 3.1 reports that this is worse)."""
     patch: Literal[94, 70] = 94
-    """Pixels that a discriminator's logit sees: all five convolutions with stride 2 (section 3.4), or the last two with 1 (pix2pix)."""
+    """Side in pixels of the patch behind one logit of a discriminator. 94: all five convolutions have stride 2 (section 3.4);
+    70: the last two have stride 1 (pix2pix)."""
     output_bias: Literal["mean", "zero"] = "mean"
-    """Start of the output layer. `mean`: the targets' mean, without which sparse outputs stay at -1 for long."""
+    """Initial bias of the output layer: zero, or the mean of the targets. With zero, sparse outputs (heatmaps, small
+    classes) stay at -1 for many steps."""
     heatmap_sigma: Positive = 3.0
-    """Standard deviation of the landmark Gaussians, pixels of a 128x128 picture (scaled with image_size)."""
+    """Standard deviation of the landmark Gaussians, in pixels of a 128x128 picture; other image_sizes scale it."""
 
     ce: CE = CE()
+    """Used when name is ce."""
     sii: SII = SII()
+    """Used when name is sii."""
     gfc: GFC = GFC()
+    """Used when name is gfc."""
 
     @field_validator("tasks")
     @classmethod
@@ -100,129 +111,158 @@ class Model(Section):
 
 
 class TaskWeights(Section):
+    """The two λ of one task."""
+
     adv: Annotated[float, Field(ge=0)]
-    """λ_adv of eq. 1."""
+    """λ_adv of eq. 1: weight of the adversarial loss."""
     rec: Annotated[float, Field(ge=0)]
-    """λ_rec of eq. 2."""
+    """λ_rec of eq. 2: weight of the reconstruction loss."""
 
 
 class Loss(Section):
+    """What is minimised. Identity keys."""
+
     adv: Literal["ns", "minmax", "printed"] = "ns"
-    """Adversarial form: non-saturating, the min-max game, or the equations as printed (1 - log D)."""
+    """Form of the adversarial loss: non-saturating (Goodfellow 2014), the min-max game, or as eq. 1 is printed (1 - log D)."""
     adv_weighs: Literal["generator", "both"] = "generator"
-    """Where λ_adv acts: on G's adversarial term, or as eq. 1 is printed, on D's term for fakes too."""
+    """What λ_adv multiplies: the generator's adversarial term, or also the discriminator's term for fakes, as eq. 1 prints."""
     weights: dict[str, TaskWeights] = {}
-    """λ per task. What is not given takes section 4.2's value for the number of tasks."""
+    """λ per task. One that is not given has section 4.2's value for the number of tasks (config/models.py)."""
     inpainting_over: Literal["all", "hole"] = "all"
-    """M*'s L1 (eq. 6) averaged over all pixels or over those of the hole; a hole of 1/4 makes `hole` 4 times larger."""
+    """Pixels over which the L1 of M* (eq. 6) is averaged: all, or those of the hole. A hole of 1/4 makes `hole` 4 times larger."""
     l2: Literal["mean", "sum_channels"] = "mean"
-    """L2 of label maps and heatmaps averaged over all elements, or summed over channels (11 and 5 times larger)."""
+    """L2 of label maps and heatmaps: averaged over all elements, or summed over channels, which is 11 and 5 times larger."""
 
 
 class Hole(Section):
+    """The occluded regions of training. Identity keys."""
+
     kind: HoleKind = "block"
-    """Training holes of section 4.1: half-size block, random pattern of about 25 %, 80 % of the pixels, or no hole."""
+    """Holes of section 4.1: a block of half the side, a random pattern of about 25 %, 80 % of the pixels (noise), or none."""
     fill: Literal["paper", "noise", "zero", "mean"] = "paper"
-    """What stands in the hole: the paper's (U(-1, 1); zeros in a pattern), U(-1, 1), zeros, or ImageNet's mean colour (CE)."""
+    """Values in the hole. `paper`: uniform noise in [-1, 1], but zeros in a pattern; `noise` and `zero`: one of them for
+    every kind; `mean`: ImageNet's mean colour (CE)."""
 
 
 class Augment(Section):
+    """Random geometry of training pictures. The paper names none (docs/paper.md)."""
+
     shift: Fraction = 0.05
-    """Largest shift, as a share of the picture's side."""
+    """Largest shift in each direction, as a share of the picture's side."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 5.0
-    """Largest rotation, degrees."""
+    """Largest rotation in either direction, in degrees."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Largest relative change of scale."""
+    """Largest relative change of scale: 0.1 is 0.9 to 1.1."""
     flip: Fraction = 0.5
-    """Probability of mirroring."""
+    """Probability of mirroring left and right."""
 
 
 class Cache(Section):
-    """Copies of shards that lie behind a URL: one for all ranks of a node, and for all runs."""
+    """Local copies of remote shards. All ranks of a node and all runs share one cache."""
 
     folder: str | None = None
-    """Where they lie; null: collagan_dist/shards below $XDG_CACHE_HOME or ~/.cache."""
+    """Folder of the cache; null: collagan_dist/shards below $XDG_CACHE_HOME or ~/.cache."""
     gigabytes: Positive = 50.0
-    """Most that they take, in 10^9 bytes; what was not used for longest makes room."""
+    """Largest size, in 10^9 bytes. When it is full, the least recently used shards are deleted."""
 
 
 class Data(Section):
+    """The training pictures. Identity keys, except shards, cache, threads and max_damaged."""
+
     shards: str | None = None
-    """Folder of shards made by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs)."""
+    """Folder of shards written by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs)."""
     cache: Cache = Cache()
+    """Local copies of remote shards."""
     split: str = "train"
+    """Split that is trained on."""
     image_size: Literal[32, 64, 128, 256, 512] = 128
+    """Side of the pictures in pixels (section 4.1: 128)."""
     augment: Augment = Augment()
+    """Random geometry of training pictures."""
     face_square: Annotated[float, Field(ge=2.0, le=4.0)] = FACE_SQUARE
-    """Side of the picture over the larger extent of the landmarks (section 4.1: eyes, nose and mouth are inside)."""
+    """Side of the picture divided by the larger extent of the landmarks (section 4.1: eyes, nose and mouth are inside)."""
     window: Annotated[int, Field(ge=1, le=256)] = 128
-    """Shards that a run reads from at a time. A split of no more is shuffled whole; smaller windows suit network storage."""
+    """Shards that a run reads from at a time. A split with at most this many is fully shuffled.
+    Smaller windows suit network storage."""
     max_damaged: Annotated[int, Field(ge=0)] = 100
-    """Samples damaged since packing that a start puts up with: each is named, and another shown in its place."""
+    """Most samples damaged since packing that a run accepts. Each is named and replaced by another sample."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Decoding threads of a rank; 0 shares the machine's cores among its ranks."""
+    """Decoding threads of a rank; 0 divides the machine's cores among its ranks."""
 
 
 class Adam(Section):
+    """One Adam optimizer."""
+
     lr: Positive = 2e-4
+    """Learning rate (pix2pix)."""
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
+    """Decay of the two moment estimates (pix2pix)."""
     decay_from: Fraction = 1.0
-    """Share of the steps after which the learning rate falls linearly, ending at decay_to times itself."""
+    """Share of the run's steps after which the learning rate falls linearly; 1 never."""
     decay_to: Fraction = 1.0
+    """Last learning rate as a share of lr."""
     clip: Annotated[float, Field(ge=0)] = 0.0
-    """Largest L2 norm of a gradient, longer ones are shortened to it; 0 leaves them."""
+    """Largest L2 norm of the gradient; longer ones are scaled down to it. 0: no clipping."""
 
 
 class Optim(Section):
+    """The optimizers. Identity keys."""
+
     generator: Adam = Adam()
+    """Optimizer of the generator."""
     discriminators: Adam = Adam()
+    """Optimizer of the discriminators."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the exponential moving average of the generator that evaluation uses; 0 is off."""
+    """Decay per step of the generator's exponential moving average. Evaluation uses the average; 0: no average."""
 
 
 class Schedule(Section):
+    """How long a run is. Only batch is an identity key: a run may be made longer."""
+
     epochs: Count = 20
-    """Length as passes over the split: ceil(epochs x samples / batch) steps."""
+    """Length in passes over the split: ceil(epochs x samples / batch) steps."""
     steps: Count | None = None
-    """Length in steps; wins over epochs."""
+    """Length in steps; takes precedence over epochs."""
     batch: Annotated[int, Field(ge=2)] = 64
-    """Global batch: samples of one step over all ranks."""
+    """Global batch size: samples of one step over all ranks."""
     adv_from: Annotated[int, Field(ge=0)] = 0
-    """First step with the adversarial part."""
+    """First step with the adversarial loss; the steps before it have the reconstruction loss alone."""
 
 
 class Runtime(Section):
+    """How ranks compute. No identity key: a run may be resumed with other values."""
+
     engine: Literal["plain", "ddp", "deepspeed"] = "ddp"
-    """How ranks train together; one rank alone is plain unless this is deepspeed."""
+    """How ranks train together. A single rank uses `plain`, unless this is deepspeed."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed's ZeRO: 0 nothing, 1 optimizer state, 2 gradients too is shared out among ranks."""
+    """What DeepSpeed's ZeRO shards across ranks: 0 nothing, 1 optimizer state, 2 gradients too."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 are autocast: networks in 16 bits, logits, losses and optimizer in float32; fp16 scales its losses."""
+    """bf16 and fp16 use autocast: networks in 16 bits; logits, losses and optimizer in float32. fp16 scales its losses."""
     accumulate: Count = 1
-    """Parts in which a rank takes its share of a batch, one after the other, to save memory. Batch statistics are a part's."""
+    """Micro-batches of a rank per step: more of them need less memory. Batch normalization sees one micro-batch at a time."""
     sync_bn: bool = False
-    """Batch statistics over all ranks (and one part of each) instead of a rank's own."""
+    """Batch normalization over the micro-batches of all ranks instead of the rank's own."""
     compile: bool = False
-    """torch.compile the networks in training."""
+    """Compile the networks with torch.compile in training."""
     channels_last: bool = False
-    """Memory layout of pictures and convolutions; faster with bf16."""
+    """Use torch's channels_last memory format for pictures and convolutions; it is faster with bf16."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads of a rank for the networks; 0 shares the machine's cores among its ranks."""
+    """CPU threads of a rank for the networks; 0 divides the machine's cores among its ranks."""
     timeout: Count = 300
-    """Seconds that ranks wait for one another in a step before the one that hangs is named and all stop."""
+    """Seconds that ranks wait for each other in a step. Then the rank that hangs is named and all stop."""
     rendezvous_timeout: Count = 120
-    """Seconds that ranks wait for one another at the start."""
+    """Seconds that ranks wait for each other at the start."""
     straggler: Annotated[float, Field(ge=0)] = 2.0
-    """A rank whose own part of a step takes this many times the others' median is named; 0 is never."""
+    """Name a rank as straggler when its own part of a step takes this many times the others' median; 0: never."""
     fail_on_straggler: bool = False
-    """Stop, to be started again elsewhere, instead of only naming it."""
+    """Stop when there is a straggler, so that the launcher can restart the run elsewhere, instead of only naming it."""
 
     @model_validator(mode="after")
-    def _shared_out(self) -> Runtime:
+    def _zero_needs_deepspeed(self) -> Runtime:
         if self.zero_stage == 3:
             raise ValueError(
-                "zero_stage: 3 shares out the parameters themselves, but each phase of a GAN step runs through the other network's "
-                "plain module, whose parameters would not be there; use 2 (networks of this size fit any GPU whole)"
+                "zero_stage: 3 shards the parameters, but each phase of a GAN step runs the other network's plain module, whose "
+                "parameters would be missing; use 2 (networks of this size fit on any GPU)"
             )
         if self.zero_stage and self.engine != "deepspeed":
             raise ValueError(
@@ -232,68 +272,78 @@ class Runtime(Section):
 
 
 class Checkpoint(Section):
+    """When the state of a run is saved."""
+
     every: Count = 1000
-    """Steps between checkpoints; there is always one of the last step."""
+    """Steps between checkpoints; the last step always has one."""
     keep: Count = 3
-    """The newest so many stay."""
+    """Number of newest checkpoints that are kept."""
     max_failures: Count = 3
-    """Checkpoints in a row that may fail to be written, as on a full disk, before the run stops (exit 5)."""
+    """Failed checkpoints in a row, as on a full disk, before the run stops with exit code 5."""
 
 
-# (top, left, height, width) in pixels of a 128x128 picture.
+# (top, left, height, width) in pixels of a 128x128 picture; other image_sizes scale it.
 Box = tuple[NonNegative, NonNegative, Count, Count]
 
 
 class Search(Section):
-    """SII at test: gradient descent on z (Yeh 2017, eq. 8)."""
+    """How SII completes a picture at test: gradient descent on z (Yeh 2017, eq. 8)."""
 
     prior: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the prior loss -log D(G(z)) against the context loss, a sum over a picture's elements."""
+    """Weight of the prior loss -log D(G(z)); the context loss, a sum over a picture's elements, weighs 1."""
     lr: Positive = 0.01
+    """Adam's learning rate for z (bamos's code)."""
     steps: Count = 1000
+    """Updates of z (bamos's code)."""
     window: Annotated[int, Field(ge=1)] = 7
-    """Side of the window whose share of missing pixels weighs a pixel's context loss."""
+    """Side in pixels of the window around a pixel. The share of missing pixels in it is the pixel's weight in the context loss."""
 
 
 class Evaluate(Section):
-    """How a model is looked at. Nothing here changes what is learned."""
+    """How a model is evaluated. Nothing here changes what it learns."""
 
     every: Annotated[int, Field(ge=0)] = 0
-    """Steps between evaluations in training; 0 is never."""
+    """Steps between evaluations in training; 0: none."""
     split: str = "valid"
+    """Split of the evaluations in training."""
     hole: TestHole | None = None
-    """Holes of the evaluation; null: those of training. O1 to O6 are Table 1's positions."""
+    """Kind of hole; null: that of training. O1 to O6 are the positions of Table 1."""
     positions: Literal["landmarks", "fixed"] = "landmarks"
-    """Where O1 to O6 lie: around each picture's landmarks, or at `fixed`, as where landmarks are unknown."""
+    """O1 to O6 lie around each picture's landmarks, or at `fixed`. Pictures without landmarks always have `fixed`."""
     fixed: dict[str, Box] = FIXED_POSITIONS
+    """The boxes of O1 to O6: (top, left, height, width) in pixels of a 128x128 picture."""
     samples: Count | None = None
-    """Only the first n of the split, which packing has shuffled; null: all."""
+    """Number of samples, the first of the split, which packing has shuffled; null: all."""
     noise: bool = False
-    """z of eq. 1 (dropout) at test too."""
+    """Keep z of eq. 1 (dropout) at test too."""
     batch_norm: Literal["running", "batch"] = "running"
-    """Statistics of batch normalization at test: those of training, or of the batch of 32 (pix2pix)."""
+    """Statistics of batch normalization at test: the running ones of training, or those of the batch of 32 (pix2pix)."""
     readout: Literal["quarter", "argmax"] = "quarter"
-    """Landmarks from heatmaps: the largest pixel, moved a quarter towards its larger neighbours or not. Both are reported."""
+    """A landmark is the largest pixel of its heatmap, moved a quarter pixel towards the larger neighbour or not. Both are
+    reported; this one is the headline."""
     ssim: Literal["uniform", "gaussian"] = "uniform"
-    """Window of SSIM: 7 pixels, uniform (scikit-image's), or 11 pixels, Gaussian with σ 1.5 (Wang 2004)."""
+    """Window of SSIM: uniform, 7 pixels (scikit-image), or Gaussian, 11 pixels, σ 1.5 (Wang 2004)."""
     size: Literal[32, 64, 128, 256, 512] | None = None
-    """Pixels at which pictures are compared, for models that complete any size (SII); null: data.image_size."""
+    """Side in pixels at which pictures are compared; null: data.image_size. Other sizes are for SII alone."""
     search: Search = Search()
+    """The search of SII."""
     baselines: Annotated[int, Field(ge=0)] = 512
-    """Samples on which the slow baselines (biharmonic inpainting) are computed, beside the model on the same ones."""
+    """Samples on which the baselines are computed besides the model; biharmonic inpainting is slow."""
 
 
 class Log(Section):
+    """What a run reports while it trains."""
+
     every: Count = 50
     """Steps between lines of metrics.jsonl."""
     grid_every: Count = 500
     """Steps between picture grids."""
     sinks: tuple[Literal["jsonl", "tensorboard"], ...] = ("jsonl",)
-    """Where numbers go. metrics.jsonl (jsonl) is always written, named or not; tensorboard adds event files in RUN/tensorboard."""
+    """Metrics sinks. metrics.jsonl is always written, listed or not; tensorboard adds event files in RUN/tensorboard."""
 
 
 class Config(Section):
-    """A whole run."""
+    """All settings of a run: the content of RUN/config.yaml."""
 
     model: Model = Model()
     loss: Loss = Loss()
@@ -306,14 +356,16 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     log: Log = Log()
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random: initial weights, order, geometry, holes, noise, dropout (rng.py)."""
     deterministic: bool = False
-    """Ask torch for deterministic kernels (CPU runs are deterministic without it)."""
+    """Ask torch for deterministic kernels. CPU runs are deterministic without it."""
 
     @model_validator(mode="after")
-    def _known_tasks(self) -> Config:
+    def _sections_agree(self) -> Config:
         for task in self.model.tasks:
             if task not in TASK_WEIGHTS:
                 raise ValueError(f"model.tasks: there is no task {task!r}; choose from {', '.join(TASK_WEIGHTS)}")
+        # The peers of Table 1 are compared as they were published, so the paper's own choices do not apply to them.
         if self.model.name != "collagan" and (self.model.tasks != ("inpainting",) or self.model.concentrated):
             raise ValueError(f"model.name: {self.model.name} has the one task inpainting and no concentrated scheme")
         if self.model.name != "collagan" and self.model.output_bias != "zero":
