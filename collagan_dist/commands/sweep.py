@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.distributed.stop_request import StopRequest
     from collagan_dist.distributed.world import job_id
     from collagan_dist.sweep.prepare import SweepOptions, prepare
-    from collagan_dist.sweep.tuner import TrialResources
+    from collagan_dist.sweep.resources import TrialResources
 
     options = SweepOptions(
         args.config, args.space, args.data, args.out, args.trials, args.seeds, args.model, tuple(args.set), args.ray,
@@ -83,15 +83,15 @@ def run(args: argparse.Namespace) -> int | None:
 def _dry_run(prepared: PreparedSweep) -> None:
     from collagan_dist.config.strict_yaml import dump
     from collagan_dist.sweep import schedule, search
-    from collagan_dist.sweep.prepare import check_owner, continued
+    from collagan_dist.sweep.prepare import check_owner, constant_summary
 
     check_owner(prepared.options.out)
-    continued(prepared)
+    constant_summary(prepared)
     plan = prepared.plan
     space = plan.space
-    for role, values in space.starts():
+    for role, values in space.initial_points():
         print(f"# {role}:\n{dump(values)}", end="")
-    if plan.trials > len(space.starts()):
+    if plan.trials > len(space.initial_points()):
         print(
             f"# the first that is searched ({space.spec.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
             end="",

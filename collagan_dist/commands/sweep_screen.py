@@ -39,7 +39,7 @@ class Screen:
 
     def show(self, sweep: SweepController) -> None:
         now = time.monotonic()
-        news, self._said = sweep.log[self._said :], len(sweep.log)
+        news, self._said = sweep.messages[self._said :], len(sweep.messages)
         for text in news:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         if now - self._shown < _EVERY and not news:
@@ -64,7 +64,7 @@ def headline(sweep: SweepController) -> str:
     from collagan_dist.sweep import results, schedule
 
     plan, trials = sweep.plan, sweep.trials
-    states = [results.status(plan, trial, sweep.over) for trial in trials]
+    states = [results.trial_status(plan, trial, sweep.finished) for trial in trials]
     counts = [
         f"{states.count(state)} {state}"
         for state in ("done", "running", "paused", "stopped", "failed")
@@ -72,15 +72,15 @@ def headline(sweep: SweepController) -> str:
     ]
     again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
     parts = [f"{len(trials)} of {plan.trials + again} trials begun: {', '.join(counts) or 'none runs yet'}"]
-    best = schedule.best(plan, trials)
+    best = schedule.best_trial(plan, trials)
     if best is not None:
-        at = plan.compared(best)
+        at = plan.last_rung(best)
         parts.append(f"best: trial {best.number}, {plan.metric} {_number(best, at, plan.metric)} after {at:,} samples")
-        paper = schedule.of_the_paper(trials)
-        if paper is not None and paper is not best and paper.at(at):
+        paper = schedule.paper_trial(trials)
+        if paper is not None and paper is not best and paper.metrics_at(at):
             parts[-1] += f" (the paper's λ: {_number(paper, at, plan.metric)})"
-    if sweep.held_up:
-        parts.append(f"waits for room: {sweep.held_up}")
+    if sweep.idle_reason:
+        parts.append(f"waits for room: {sweep.idle_reason}")
     elif (left := _left(sweep)) is not None:
         parts.append(f"ETA {left}")
     return "; ".join(parts)
@@ -112,7 +112,7 @@ def _table(sweep: SweepController) -> Any:
         label = f"{trial.number}{f' {trial.role}' if trial.role in ('paper', 'confirm') else ''}"
         values = [_value(trial.values[key]) for key in keys]
         table.add_row(
-            label, results.status(plan, trial, over=False), f"{step}/{trial.steps(plan.total)}", *scores, *values
+            label, results.trial_status(plan, trial, over=False), f"{step}/{trial.steps(plan.total)}", *scores, *values
         )
     return Group(table, Text(headline(sweep)))
 
@@ -120,10 +120,10 @@ def _table(sweep: SweepController) -> Any:
 def _chosen(sweep: SweepController) -> list[Trial]:
     """What runs and the best of the rest, as many as a screen holds; furthest and best first."""
     plan = sweep.plan
-    ranked = sorted(sweep.trials, key=lambda t: (not t.running, -t.reached, -plan.value(t, t.reached), t.number))[
+    ranked = sorted(sweep.trials, key=lambda t: (not t.running, -t.reached, -plan.score(t, t.reached), t.number))[
         :_ROWS
     ]
-    return sorted(ranked, key=lambda t: (-t.reached, -plan.value(t, t.reached), t.number))
+    return sorted(ranked, key=lambda t: (-t.reached, -plan.score(t, t.reached), t.number))
 
 
 def _left(sweep: SweepController) -> str | None:
@@ -138,7 +138,7 @@ def _left(sweep: SweepController) -> str | None:
         max(saved_step(sweep.out, t), last_train_step(trial_dir(sweep.out, t)) if t.running else 0) * t.batch
         for t in sweep.trials
     )
-    pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.began, 1e-9)
+    pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.started_at, 1e-9)
     left = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total - done
     if pace <= 0 or left <= 0 or not running:
         return None
@@ -146,7 +146,7 @@ def _left(sweep: SweepController) -> str | None:
 
 
 def _number(trial: Trial, samples: int, metric: str) -> str:
-    value = (trial.at(samples) or {}).get(metric)
+    value = (trial.metrics_at(samples) or {}).get(metric)
     return "" if value is None else f"{value:.4g}"
 
 

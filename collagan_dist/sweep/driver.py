@@ -1,303 +1,249 @@
-"""A whole sweep: what it is checked, begun or continued, done on a Ray cluster, and told. The same call continues."""
+"""`collagan sweep`: prepares a sweep, runs its trials on a Ray cluster, and writes the results. The same call resumes it."""
 
 from __future__ import annotations
 
-import os
+import logging
 import secrets
-import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
 from collagan_dist.config.load import config_to_dict
-from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
-from collagan_dist.errors import ClusterError, CollaganError, Interrupted
+from collagan_dist.errors import ClusterError, CollaganError, Interrupted, NumericError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
-from collagan_dist.sweep import results, schedule, search
-from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, check_owner, continued, prepare
+from collagan_dist.sweep import results, schedule
+from collagan_dist.sweep.checkpoint_copy import adopt_checkpoint, undo_interrupted_adoptions
+from collagan_dist.sweep.new_trial import new_trial, trial_config
+from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, check_owner, constant_summary, prepare
 from collagan_dist.sweep.ray_cluster import open_cluster
-from collagan_dist.sweep.schedule import DONE, WAIT, Plan, Segment
-from collagan_dist.sweep.segment import WORKER_TAINTED, SegmentSpec
+from collagan_dist.sweep.resources import TrialResources, check_resources
+from collagan_dist.sweep.schedule import DONE, WAIT, Segment
+from collagan_dist.sweep.segment import SegmentSpec
 from collagan_dist.sweep.trial import (
     Trial,
     read_trials,
-    retryable,
     samples_trained,
     trial_dir,
     with_results,
+    without_retryable_failure,
     write_trial,
 )
-from collagan_dist.sweep.tuner import TrialResources, check_resources, execute
+from collagan_dist.sweep.tuner import run_tune
+from collagan_dist.sweep.worker import WORKER_TAINTED
 
-_MAX_RESTARTS = 3  # of a segment, by what the cluster did to it
+logger = logging.getLogger(__name__)
+
+_MAX_RESTARTS = 3  # in a row of one segment, after losses by the cluster
 
 
 def run_sweep(
-    options: SweepOptions, stop: StopRequest, show: Callable[[SweepController], None] = lambda sweep: None
+    options: SweepOptions, stop: StopRequest, show: Callable[[SweepController], None] = lambda controller: None
 ) -> int:
-    """Do what is left of a sweep; the exit code. `show` is called several times a second. Raises Interrupted."""
+    """Do what is left of a sweep and return the exit code. `show` is called several times a second. Raises Interrupted."""
     prepared = prepare(options)
     with files.command_lock(options.out, "collagan sweep"):
         check_owner(options.out)
-        fixed = continued(prepared)
+        constants = constant_summary(prepared)
         with open_cluster(options.ray) as ray:
-            resources = options.resources.on(ray)
+            resources = options.resources.resolved(ray)
             check_resources(ray, resources)
-            current = SweepController(prepared, fixed, resources, stop, show)
+            controller = SweepController(prepared, constants, resources, stop, show)
             try:
-                execute(current, ray, resources, current.out)
+                run_tune(controller, ray, resources, controller.out)
             except Exception as error:
-                current.close("interrupted")
-                raise _in_our_words(error, ray) from error
-        return current.conclude()
+                controller.close("interrupted")
+                raise _readable(error, ray) from error
+        return controller.conclude()
 
 
 class SweepController:
-    """The trials of a sweep while it runs. Its methods are called by Tune's loop, one at a time (tuner.Source)."""
+    """The trials of a running sweep: hands out segments and records their outcomes (tuner.SegmentSource).
+
+    Every change of a trial is written to its trial.json before anything is started, so a kill at any moment loses nothing.
+    """
 
     def __init__(
-        self,
-        prepared: PreparedSweep,
-        fixed: dict[str, Any],
-        resources: TrialResources,
-        stop: StopRequest,
+        self, prepared: PreparedSweep, constants: dict[str, Any], resources: TrialResources, stop: StopRequest,
         show: Callable[[SweepController], None],
-    ) -> None:
-        self.prepared, self.fixed, self.resources, self.stop, self._show = prepared, fixed, resources, stop, show
+    ) -> None:  # fmt: skip
+        self.prepared, self.plan, self.resources = prepared, prepared.plan, resources
+        self._constants, self._stop, self._show = constants, stop, show
         self.out = prepared.options.out.absolute()
-        self.plan = prepared.plan
-        recover(self.out)
-        self.trials = [retryable(trial) for trial in read_trials(self.out)]
-        self.began, self.before = time.monotonic(), float(fixed.get("seconds") or 0.0)
-        self.samples_before = self.samples()
-        self.log: list[str] = []
-        self.over = False
-        self.held_up: str | None = None  # what keeps all segments from beginning
-        self._tries: dict[int, int] = {}  # restarts of a trial since its last segment that went well
-        self._mark = self.out / f".stop-{secrets.token_hex(4)}"
-        for old in self.out.glob(".stop-*"):
-            old.unlink(missing_ok=True)
-        for name in ("requeue", "failed"):
-            (self.out / name).unlink(missing_ok=True)
-        self._write("running")
+        undo_interrupted_adoptions(self.out)
+        self.trials = [without_retryable_failure(trial) for trial in read_trials(self.out)]
+        self.started_at, self._seconds_before = time.monotonic(), float(constants.get("seconds") or 0.0)
+        self.samples_before = samples_trained(self.out, self.trials)
+        self.messages: list[str] = []  # for people; `show` prints them
+        self.finished = False
+        self.idle_reason: str | None = None
+        self._losses: dict[int, int] = {}  # by trial, since its last segment that ended well
+        # A name of its own for each start: a worker that an earlier start left behind must not take this start's file for its own.
+        self._stop_file = self.out / f".stop-{secrets.token_hex(4)}"
+        for leftover in (*self.out.glob(".stop-*"), self.out / "requeue", self.out / "failed"):
+            leftover.unlink(missing_ok=True)
+        self._write_results("running")
 
-    @property
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
+    # What Tune asks for and reports
 
-    def samples(self) -> int:
-        """Trained and saved, over all trials."""
-        return samples_trained(self.out, self.trials)
-
-    def next(self) -> tuple[int, SegmentSpec] | str:
-        for exchange in schedule.exchanges(self.plan, self.trials):
-            self._exchange(exchange)
+    def next_segment(self) -> tuple[int, SegmentSpec] | str:
+        for exploit in schedule.due_exploits(self.plan, self.trials):
+            self._carry_out(exploit)
         segment = schedule.next_segment(self.plan, self.trials)
         if segment in (WAIT, DONE):
             return str(segment)
         assert isinstance(segment, Segment)
         if segment.number == len(self.trials):
             self.trials.append(new_trial(self.plan, self.trials))
-        self._put(replace(self.trials[segment.number], until=segment.samples, running=True))
-        return segment.number, self._work(self.trials[segment.number])
+        self._update(replace(self.trials[segment.number], until=segment.samples, running=True))
+        return segment.number, self._spec(self.trials[segment.number])
 
-    def ended(self, number: int, outcome: dict[str, Any]) -> None:
-        trial = self._stands(self.trials[number], int(outcome.get("steps") or 0))
-        self._tries.pop(number, None)
+    def segment_ended(self, number: int, outcome: dict[str, Any]) -> None:
+        # The outcome's step is given along: on network storage the listing of a folder can lag behind what a worker wrote.
+        trial = self._stopped(self.trials[number], int(outcome.get("steps") or 0))
+        self._losses.pop(number, None)
         if outcome.get("failed"):
             code, reason = outcome["failed"]
             trial = replace(trial, failure=(int(code), str(reason)))
-        elif not outcome.get("interrupted") and not trial.has(trial.until):
-            trial = replace(trial, failure=(CollaganError.exit_code, f"trained to {trial.until} samples, but no evaluation of that step is in its "
-                                            "metrics.jsonl; remove its checkpoints to train it again"))  # fmt: skip
-        elif not outcome.get("interrupted") and self.plan.metric not in (trial.at(trial.until) or {}):
-            trial = replace(trial, failure=(6, f"its {self.plan.metric} is no number after {trial.until} samples"))
-        self._settle(trial)
+        elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
+            reason = (f"trained to {trial.until} samples, but no evaluation of that step is in its metrics.jsonl; "
+                      "remove its checkpoints to train it again")  # fmt: skip
+            trial = replace(trial, failure=(CollaganError.exit_code, reason))
+        elif not outcome.get("interrupted") and self.plan.metric not in (trial.metrics_at(trial.until) or {}):
+            reason = f"its {self.plan.metric} is no number after {trial.until} samples"
+            trial = replace(trial, failure=(NumericError.exit_code, reason))
+        self._record_result(trial)
 
-    def lost(self, number: int, reason: str) -> None:
-        trial = self._stands(self.trials[number])
-        if reason == WORKER_TAINTED:  # no fault of this trial, nor of a machine
-            self._put(trial)
+    def segment_lost(self, number: int, reason: str) -> None:
+        trial = self._stopped(self.trials[number])
+        if reason == WORKER_TAINTED:  # neither this trial nor a machine failed: not counted
+            self._update(trial)
             return
-        self._tries[number] = self._tries.get(number, 0) + 1
-        if self._tries[number] <= _MAX_RESTARTS:
+        self._losses[number] = self._losses.get(number, 0) + 1
+        if self._losses[number] <= _MAX_RESTARTS:
             self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
-            self._put(replace(trial, restarts=trial.restarts + 1))
+            self._update(replace(trial, restarts=trial.restarts + 1))
             return
         text = f"{reason}; given up after {_MAX_RESTARTS} restarts, the same command tries it again"
-        self._settle(replace(trial, failure=(ClusterError.exit_code, text)))
+        self._record_result(replace(trial, failure=(ClusterError.exit_code, text)))
 
-    def tick(self) -> bool:
-        if self.stop and not self._mark.exists():
-            self.say("asked to stop: running trials save and end")
-            self._mark.touch()
-        self._show(self)
-        return bool(self.stop)
-
-    def waits(self, why: str | None) -> None:
-        if why != self.held_up:
+    def set_idle_reason(self, reason: str | None) -> None:
+        if reason != self.idle_reason:
             self.say(
-                f"{why}: the sweep waits for room (what it has is kept, and the same command continues)"
-                if why
+                f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
+                if reason
                 else "there is room again"
             )
-        self.held_up = why
+        self.idle_reason = reason
 
-    def say(self, text: str) -> None:
-        """A line for people, which `show` brings out."""
-        self.log.append(text)
+    def poll(self) -> bool:
+        if self._stop and not self._stop_file.exists():
+            self.say("asked to stop: running trials save and end")
+            self._stop_file.touch()
+        self._show(self)
+        return bool(self._stop)
 
-    def close(self, state: str) -> None:
-        self.trials = [self._stands(trial) if trial.running else trial for trial in self.trials]
-        self._write(state)
-        self._mark.unlink(missing_ok=True)
+    # The end
+
+    def close(self, status: str) -> None:
+        """Write the results and remove the stop file; no segment runs any more."""
+        self.trials = [self._stopped(trial) if trial.running else trial for trial in self.trials]
+        self._write_results(status)
+        self._stop_file.unlink(missing_ok=True)
 
     def conclude(self) -> int:
-        """Write what the sweep came to; the exit code. Raises Interrupted."""
-        ended = schedule.next_segment(self.plan, [replace(trial, running=False) for trial in self.trials]) == DONE
-        to_try_again = [t.failure[0] for t in self.trials if t.failure and retryable(t).failure is None]
-        self.over = ended and not to_try_again
-        self.close("done" if self.over else "interrupted")
+        """Write results and report; return the exit code. Raises Interrupted if there is more to train."""
+        ended = schedule.next_segment(self.plan, [replace(t, running=False) for t in self.trials]) == DONE
+        codes = [trial.failure[0] for trial in self.trials if trial.failure]
+        retryable = [t.failure[0] for t in self.trials if t.failure and not without_retryable_failure(t).failed]
+        self.finished = ended and not retryable
+        self.close("done" if self.finished else "interrupted")
         self._show(self)
-        self._tell_tensorboard()
-        _report(self.out)
+        self._write_hparams()
+        _write_report(self.out)
         if not ended:
             if job_id():
-                files.write_text(self.out / "requeue", f"{start_label()}\n")
-            raise Interrupted(
-                f"stopped; what was trained is kept in {self.prepared.options.out}, and the same command continues"
-            )
-        codes = to_try_again or [trial.failure[0] for trial in self.trials if trial.failure]
-        return codes[0] if codes and (to_try_again or len(codes) == len(self.trials)) else 0
+                files.write_text(self.out / "requeue", f"{start_label()}\n")  # slurm/common.sh requeues the job then
+            out = self.prepared.options.out
+            raise Interrupted(f"stopped; what was trained is kept in {out}, and the same command continues")
+        if retryable:
+            return retryable[0]
+        # Failed trials are results like others, unless there are no others.
+        return codes[0] if codes and len(codes) == len(self.trials) else 0
 
-    def _tell_tensorboard(self) -> None:
-        """Each trial's values beside its last metrics, for TensorBoard's page of hyperparameters."""
-        for trial in self.trials:
-            place = trial_dir(self.out, trial)
-            if trial.reached and RunPaths(place).tensorboard.is_dir():
-                with suppress(CollaganError, OSError):  # pictures of what is written elsewhere too
-                    write_hparams(place, trial.values, trial.results[trial.reached])
+    def say(self, text: str) -> None:
+        self.messages.append(text)
 
-    def _work(self, trial: Trial) -> SegmentSpec:
-        config = trial_config(self.prepared, trial, self.resources)
-        place = trial_dir(self.out, trial)
+    # Trials
+
+    def _spec(self, trial: Trial) -> SegmentSpec:
+        config = trial_config(self.prepared.base, self.plan, trial, self.resources)
         return SegmentSpec(
-            name=f"{self.out.name}/{trial.name}", run=str(place), config=config_to_dict(config), until=trial.steps(trial.until),
-            workers=self.resources.workers, gpus=bool(self.resources.gpus), allow_change=bool(trial.lineage), stop=str(self._mark),
+            name=f"{self.out.name}/{trial.name}", run=str(trial_dir(self.out, trial)), config=config_to_dict(config),
+            until=trial.steps(trial.until), workers=self.resources.workers, gpus=bool(self.resources.gpus),
+            allow_change=bool(trial.lineage),  # PBT changed values that a resumed run would otherwise refuse
+            stop=str(self._stop_file),
         )  # fmt: skip
 
-    def _stands(self, trial: Trial, saved: int = 0) -> Trial:
-        """A trial of which no segment runs any more, as its folder has it; see trial.with_results."""
+    def _stopped(self, trial: Trial, saved: int = 0) -> Trial:
+        """Return a trial of which no segment runs any more, with the results of its folder."""
         return replace(with_results(self.out, trial, saved), running=False)
 
-    def _exchange(self, exchange: schedule.Exchange) -> None:
-        member, donor = self.trials[exchange.number], self.trials[exchange.donor]
-        step = member.steps(exchange.at)
-        adopt(trial_dir(self.out, member), trial_dir(self.out, donor), step)
-        entry = {"at": exchange.at, "from": exchange.donor, "values": member.values}
-        self._put(replace(member, values=exchange.values, lineage=(*member.lineage, entry)))
-        self.say(f"trial {exchange.number} takes the networks of trial {exchange.donor} at {exchange.at:,} samples")
+    def _carry_out(self, exploit: schedule.Exploit) -> None:
+        member, donor = self.trials[exploit.number], self.trials[exploit.donor]
+        # Checkpoint first, lineage second: after a kill in between the exploit is due again, and copying again is harmless.
+        adopt_checkpoint(trial_dir(self.out, member), trial_dir(self.out, donor), member.steps(exploit.at))
+        entry = {"at": exploit.at, "from": exploit.donor, "values": member.values}
+        self._update(replace(member, values=exploit.values, lineage=(*member.lineage, entry)))
+        self.say(f"trial {exploit.number} takes the networks of trial {exploit.donor} at {exploit.at:,} samples")
 
-    def _settle(self, trial: Trial) -> None:
-        self._put(trial)
-        self._write("running")
-        if trial.failure:
-            self.say(f"trial {trial.number} failed: {trial.failure[1]}")
-        elif (scores := trial.at(trial.until)) is not None:
-            told = ", ".join(f"{name} {scores[name]:.4g}" for name in self.plan.space.metrics if name in scores)
-            self.say(f"trial {trial.number}: {told} after {trial.until:,} samples")
-
-    def _put(self, trial: Trial) -> None:
+    def _update(self, trial: Trial) -> None:
         self.trials[trial.number] = trial
         write_trial(self.out, trial)
 
-    def _write(self, state: str) -> None:
-        results.write_csv(self.out, self.plan, self.trials, over=state == "done")
-        results.write_summary(self.out, self.plan, self.trials, self.fixed, state, self.seconds)
+    def _record_result(self, trial: Trial) -> None:
+        self._update(trial)
+        self._write_results("running")
+        if trial.failure:
+            self.say(f"trial {trial.number} failed: {trial.failure[1]}")
+        elif (metrics := trial.metrics_at(trial.until)) is not None:
+            scores = ", ".join(f"{name} {metrics[name]:.4g}" for name in self.plan.space.metrics if name in metrics)
+            self.say(f"trial {trial.number}: {scores} after {trial.until:,} samples")
+
+    def _write_results(self, status: str) -> None:
+        seconds = self._seconds_before + time.monotonic() - self.started_at
+        results.write_csv(self.out, self.plan, self.trials, over=status == "done")
+        results.write_summary(
+            self.out, self.plan, self.trials, {**self._constants, "status": status, "seconds": seconds}
+        )
         results.write_best(self.out, self.plan, self.trials)
 
-
-def new_trial(plan: Plan, trials: Sequence[Trial]) -> Trial:
-    """The next new trial: the paper's λ and the base configuration first, then what the search proposes, at last those that confirm.
-
-    What a sweep grew by comes after those that confirmed what it had found before.
-    """
-    starts, searched = plan.space.starts(), sum(trial.role != "confirm" for trial in trials)
-    seed = plan.seed
-    notes: dict[str, Any] = {}
-    if searched >= plan.trials:
-        role, (values, seed) = "confirm", schedule.unconfirmed(plan, trials)[0]
-    elif searched < len(starts):
-        role, values = starts[searched]
-    else:
-        role, number = "search", searched - len(starts)
-        values, notes = search.propose(plan.space, plan.seed, number, plan.trials, results.observations(plan, trials))
-    return Trial(len(trials), role, values, seed, plan.space.config(values).schedule.batch, notes)
+    def _write_hparams(self) -> None:
+        """Write each trial's values and last metrics for TensorBoard's page of hyperparameters."""
+        for trial in self.trials:
+            folder = trial_dir(self.out, trial)
+            if trial.reached and RunPaths(folder).tensorboard.is_dir():
+                with suppress(CollaganError, OSError):  # nothing is lost: trials.csv has the same
+                    write_hparams(folder, trial.values, trial.results[trial.reached])
 
 
-def trial_config(prepared: PreparedSweep, trial: Trial, resources: TrialResources) -> Config:
-    """What a trial trains: the base configuration with its values, as long as every other one, evaluated where it ends."""
-    base = prepared.base
-    threads = max(1, int(resources.cpus))
-    steps = trial.steps(prepared.plan.total)
-    more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
-    if base.model.gfc.parser:
-        more["model.gfc.parser"] = str(Path(base.model.gfc.parser).absolute())
-    if find_spec("tensorboardX"):
-        more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
-    more |= {f"{part}.threads": threads for part in ("runtime", "data") if not getattr(base, part).threads}
-    return prepared.plan.space.config(trial.values, **more)
-
-
-def adopt(member: Path, donor: Path, step: int) -> None:
-    """Give a run another's checkpoint of a step in place of its own: links where the file system has them."""
-    target = RunPaths(member).checkpoint(step)
-    beside, own = target.with_name(f".{target.name}.adopted"), target.with_name(f".{target.name}.own")
-    for old in (beside, own):
-        shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(RunPaths(donor).checkpoint(step), beside, copy_function=_link)
-    if target.exists():
-        target.rename(own)
-    beside.rename(target)
-    files.fsync_folder(target.parent)
-    shutil.rmtree(own, ignore_errors=True)
-
-
-def recover(out: Path) -> None:
-    """Put back what a kill in the middle of `adopt` left aside."""
-    for own in out.glob("trials/t*/checkpoints/.step-*.own"):
-        target = own.with_name(own.name.removeprefix(".").removesuffix(".own"))
-        if not target.exists():
-            own.rename(target)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _report(out: Path) -> None:
-    from collagan_dist.report.page import write_report
+def _write_report(out: Path) -> None:
+    from collagan_dist.report.page import write_report  # imports matplotlib, which nothing else here needs
 
     try:
         write_report([out])
     except CollaganError as error:
-        print(f"warning: {error}", file=sys.stderr, flush=True)
+        logger.warning("warning: %s", error)
 
 
-def _in_our_words(error: Exception, ray: Any) -> Exception:
-    """What Ray says when the cluster is gone, as an error for people."""
+def _readable(error: Exception, ray: Any) -> Exception:
+    """Return what Ray raises when the cluster is gone as an error for people."""
     if isinstance(error, CollaganError):
         return error
     if isinstance(error, ray.exceptions.RayError | ConnectionError):

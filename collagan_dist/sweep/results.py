@@ -1,9 +1,10 @@
-"""What a sweep leaves for people: trials.csv, best.yaml, sweep.json (read by the report)."""
+"""The result files of a sweep: trials.csv, best.yaml, and sweep.json, which the report reads."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,135 +13,134 @@ from typing import Any
 from collagan_dist import files
 from collagan_dist.config.load import to_yaml
 from collagan_dist.sweep import schedule, search
-from collagan_dist.sweep.schedule import Plan
+from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.search import Observation
-from collagan_dist.sweep.space import METRICS
+from collagan_dist.sweep.space_spec import METRICS
 from collagan_dist.sweep.trial import Trial, samples_trained, saved_step
 
-_ENOUGH = 8  # results of one length from which importance is computed
+_MIN_RESULTS = 8  # at one length, before importance is computed
 
 
-def status(plan: Plan, trial: Trial, over: bool) -> str:
-    """`stopped` is early, at a rung, for good; `paused` may go on."""
-    if trial.failure is not None:
+def trial_status(plan: SweepPlan, trial: Trial, over: bool) -> str:
+    """Return done, running, failed, waiting (for its first segment), paused, or stopped (early, at a rung, for good)."""
+    if trial.failed:
         return "failed"
-    if trial.has(plan.total):
+    if trial.evaluated_at(plan.total):
         return "done"
     if trial.running:
         return "running"
+    # Only at the end of a sweep it is certain that a trial will not be promoted any more.
     return "waiting" if not trial.reached and not over else "stopped" if over else "paused"
 
 
-def write_csv(out: Path, plan: Plan, trials: Sequence[Trial], over: bool) -> None:
-    """One line a trial: values as they are, metrics of its last result."""
+def write_csv(out: Path, plan: SweepPlan, trials: Sequence[Trial], over: bool) -> None:
+    """Write trials.csv: one line for each trial, with its values and the metrics of its last evaluation."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
         ["trial", "status", "steps", *plan.space.keys, *METRICS, "role", "seed", "samples", "restarts", "reason"]
     )
     for trial in trials:
-        scores = trial.results.get(trial.reached, {})
+        metrics = trial.results.get(trial.reached, {})
         table.writerow([
-            trial.number, status(plan, trial, over), saved_step(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
-            *(scores.get(name, "") for name in METRICS), trial.role, trial.seed, trial.reached, trial.restarts,
+            trial.number, trial_status(plan, trial, over), saved_step(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
+            *(metrics.get(name, "") for name in METRICS), trial.role, trial.seed, trial.reached, trial.restarts,
             trial.failure[1] if trial.failure else "",
         ])  # fmt: skip
     files.write_text(out / "trials.csv", text.getvalue())
 
 
-def write_best(out: Path, plan: Plan, trials: Sequence[Trial]) -> Trial | None:
-    """best.yaml, a configuration that `collagan train` takes; the trial that it is of."""
-    best = schedule.best(plan, trials)
+def write_best(out: Path, plan: SweepPlan, trials: Sequence[Trial]) -> None:
+    """Write best.yaml, the configuration of the best trial for `collagan train`; nothing before the first result."""
+    best = schedule.best_trial(plan, trials)
     if best is None:
-        return None
-    at = plan.compared(best)
-    value = (best.at(at) or {}).get(plan.metric)
+        return
+    at = plan.last_rung(best)
+    value = (best.metrics_at(at) or {}).get(plan.metric)
     head = [
         "# collagan train best.yaml --data SHARDS",
         f"# Trial {best.number}, of {plan.trials}: {plan.metric} {_number(value)} after {at:,} samples.",
     ]
-    paper = schedule.of_the_paper(trials)
-    if paper is not None and (scores := paper.at(at)):
-        head.append(f"# The paper's λ: {_number(scores.get(plan.metric))} after as many.")
+    paper = schedule.paper_trial(trials)
+    if paper is not None and (metrics := paper.metrics_at(at)):
+        head.append(f"# The paper's λ: {_number(metrics.get(plan.metric))} after as many.")
     if best.lineage:
-        head.append("# These are its last values: PBT changed them on the way (trials/" + best.name + "/trial.json).")
+        head.append(
+            f"# These are its last values: PBT changed them during training (trials/{best.name}/trial.json has all)."
+        )
     files.write_text(out / "best.yaml", "\n".join(head) + "\n" + to_yaml(plan.space.config(best.values)))
-    return best
 
 
-def write_summary(
-    out: Path, plan: Plan, trials: Sequence[Trial], fixed: dict[str, Any], state: str, seconds: float
-) -> None:
-    """sweep.json: `fixed` is what a start found or laid down; the rest is computed from the trials."""
-    best = schedule.best(plan, trials)
-    paper = next((trial.values for trial in trials if trial.role in ("paper", "base")), {})
-    over = state == "done"
+def write_summary(out: Path, plan: SweepPlan, trials: Sequence[Trial], facts: dict[str, Any]) -> None:
+    """Write sweep.json: the given facts, among them `status`, and what is computed from the trials."""
+    best = schedule.best_trial(plan, trials)
     files.write_json(out / "sweep.json", {
-        **fixed,
-        "status": state,
+        **facts,
         "best": None if best is None else best.number,
-        "front": [trial.number for trial in schedule.front(plan, trials)] if len(plan.space.metrics) > 1 else [],
-        "paper": paper,
-        "importance": importance(plan, trials) if over else {},
+        "front": [trial.number for trial in schedule.pareto_front(plan, trials)] if len(plan.space.metrics) > 1 else [],
+        "paper": next((trial.values for trial in trials if trial.role in ("paper", "base")), {}),
+        # Computed once, at the end: this file is written after every segment.
+        "importance": importance(plan, trials) if facts["status"] == "done" else {},
         "samples_trained": samples_trained(out, trials),
-        "seconds": seconds,
         "confirmed": confirmed(plan, trials),
     })  # fmt: skip
 
 
-def observations(plan: Plan, trials: Sequence[Trial]) -> list[Observation]:
-    """Trials as samplers know them: by their metrics at the furthest length that enough of them have come to."""
+def observations(plan: SweepPlan, trials: Sequence[Trial]) -> list[Observation]:
+    """Return the trials as samplers see them: by their metrics at the longest rung that enough of them have reached."""
     searched = [trial for trial in trials if trial.role != "confirm"]
+    # A model of few points would follow their noise, so longer rungs count once there are more points than dimensions.
     enough = len(plan.space.keys) + 2
     at = next(
-        (rung for rung in reversed(plan.rungs) if sum(trial.has(rung) for trial in searched) >= enough), plan.rungs[0]
+        (rung for rung in reversed(plan.rungs) if sum(trial.evaluated_at(rung) for trial in searched) >= enough),
+        plan.rungs[0],
     )
-    return [
-        Observation(trial.values, trial.notes, _metrics(plan, trial, at), trial.failure is not None)
-        for trial in searched
-    ]
+    return [Observation(trial.values, trial.notes, _metrics(plan, trial, at), trial.failed) for trial in searched]
 
 
-def importance(plan: Plan, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+def importance(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+    """Return by metric the importance of each key, {} with too few results."""
     known = [one for one in observations(plan, trials) if one.metrics is not None]
-    return search.importance(plan.space, known) if len(known) >= _ENOUGH else {}
+    return search.importance(plan.space, known) if len(known) >= _MIN_RESULTS else {}
 
 
-def confirmed(plan: Plan, trials: Sequence[Trial]) -> dict[str, Any] | None:
-    """The paper's λ and the best ones over seeds that the search has not seen; None while there is nothing to compare."""
-    pair = schedule.to_confirm(plan, trials)
+def confirmed(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """Compare the paper's λ and the best trial over the confirming seeds (Welch's t-test); None without results of both."""
+    pair = schedule.trials_to_confirm(plan, trials)
     if pair is None:
         return None
+    # The pair itself is left out: the best was chosen for its score, so that score is biased upwards.
     groups = [[trial for trial in trials if trial.role == "confirm" and trial.values == one.values] for one in pair]
-    values = [
-        [scores[plan.metric] for trial in group if (scores := trial.at(plan.total)) and plan.metric in scores]
+    scores = [
+        [metrics[plan.metric] for trial in group if plan.metric in (metrics := trial.metrics_at(plan.total) or {})]
         for group in groups
     ]
-    if not all(values):
+    if not all(scores):
         return None
     from scipy.stats import ttest_ind
 
-    (paper, best), means = [_spread(v) for v in values], [fmean(v) for v in values]
-    p = float(ttest_ind(*values, equal_var=False).pvalue) if min(map(len, values)) > 1 else None
+    paper, best = map(_summarize, scores)
+    p = float(ttest_ind(*scores, equal_var=False).pvalue) if min(map(len, scores)) > 1 else None
     return {
         "seeds": plan.confirm, "metric": plan.metric, "paper": paper, "best": {"trial": pair[1].number, **best},
-        "difference": means[1] - means[0], "p": p if p is not None and p == p else None,
+        "difference": best["mean"] - paper["mean"],
+        "p": p if p is not None and p == p else None,  # NaN where neither group varies
     }  # fmt: skip
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
+def _summarize(values: list[float]) -> dict[str, Any]:
     return {"values": values, "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}
 
 
-def _metrics(plan: Plan, trial: Trial, samples: int) -> tuple[float, ...] | None:
-    scores = trial.at(samples)
-    if scores is None or not all(name in scores for name in plan.space.metrics):
+def _metrics(plan: SweepPlan, trial: Trial, samples: int) -> tuple[float, ...] | None:
+    metrics = trial.metrics_at(samples)
+    if metrics is None or not all(name in metrics for name in plan.space.metrics):
         return None
-    return tuple(scores[name] for name in plan.space.metrics)
+    return tuple(metrics[name] for name in plan.space.metrics)
 
 
 def _cell(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else files.json.dumps(value)
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
 
 
 def _number(value: float | None) -> str:

@@ -1,8 +1,10 @@
-"""Which trial trains next, and how far: pure functions of what is known of all trials. Nothing here has a state.
+"""Which trial of a sweep trains next, and for how long: the schedulers none, ASHA, synchronous halving and PBT.
 
-A `Segment` is a stretch of one trial's training. It begins where the run stands and ends at a length in samples, evaluated and
-saved; going on from there later costs no step twice. So a promotion is a segment, a pause is the time between two, and a sweep that was
-killed is the same question asked again.
+Pure functions of a `SweepPlan` and of the list of all trials: the same arguments give the same answer. They read no file, no clock
+and no environment, and keep no state. What they know of a trial is its `Trial` (trial.py) and nothing else.
+
+The unit of work is a `Segment`: a stretch of one trial's training that ends at a rung, with an evaluation and a checkpoint there.
+A promotion is one more segment, a pause is the time between two, and resuming a killed sweep is asking the same question again.
 """
 
 from __future__ import annotations
@@ -12,16 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from collagan_dist.sweep import search
-from collagan_dist.sweep.space import METRICS, Space
+from collagan_dist.sweep.space import Space
+from collagan_dist.sweep.space_spec import METRICS
 from collagan_dist.sweep.trial import Trial
 
-WAIT: Literal["wait"] = "wait"  # until a running segment has ended
-DONE: Literal["done"] = "done"
+WAIT: Literal["wait"] = "wait"  # nothing to start until a running segment has ended
+DONE: Literal["done"] = "done"  # nothing to start any more
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a sweep is to do: `trials` in all, `total` samples of a whole run, the lengths at which trials are compared."""
+class SweepPlan:
+    """What a sweep is to do. Lengths of training are in samples; `rungs` are ascending, and the last is `total`.
+
+    `confirm` is the number of extra seeds with which the paper's λ and the best trial are trained again at the end.
+    """
 
     space: Space
     trials: int
@@ -31,36 +37,40 @@ class Plan:
     confirm: int = 0
 
     @property
+    def scheduler(self) -> str:
+        return self.space.spec.scheduler
+
+    @property
     def metric(self) -> str:
-        """The one by which trials are ranked; the first of several."""
+        """The metric by which trials are ranked: the first of several."""
         return self.space.metrics[0]
 
-    def value(self, trial: Trial, samples: int) -> float:
-        """How good a trial is at a length: larger is better."""
-        scores = trial.at(samples) or {}
+    def score(self, trial: Trial, samples: int) -> float:
+        """Return the ranking metric of a trial at a length, negated where less is better; -inf without one."""
+        metrics = trial.metrics_at(samples) or {}
         sign = 1 if METRICS[self.metric][0] == "max" else -1
-        return sign * scores[self.metric] if self.metric in scores else -float("inf")
+        return sign * metrics[self.metric] if self.metric in metrics else -float("inf")
 
-    def compared(self, trial: Trial) -> int:
-        """The furthest length at which a trial is compared with others, 0 before the first."""
-        return max((rung for rung in self.rungs if trial.has(rung)), default=0)
+    def last_rung(self, trial: Trial) -> int:
+        """Return the longest rung at which a trial was evaluated, 0 before the first."""
+        return max((rung for rung in self.rungs if trial.evaluated_at(rung)), default=0)
 
     def ranked(self, trials: Sequence[Trial], samples: int) -> list[Trial]:
-        """Best first; equals by number."""
-        return sorted(trials, key=lambda trial: (-self.value(trial, samples), trial.number))
+        """Sort trials by their score at a length, best first; ties by number."""
+        return sorted(trials, key=lambda trial: (-self.score(trial, samples), trial.number))
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Train `number` until `samples`. A number that no trial has yet begins one."""
+    """Train trial `number` up to `samples`. A number that no trial has yet starts a new one."""
 
     number: int
     samples: int
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A member of PBT's population takes another's networks at a length, and `values` of its own from there."""
+class Exploit:
+    """PBT: trial `number` continues from the networks of trial `donor` at length `at`, with `values` of its own."""
 
     number: int
     donor: int
@@ -68,179 +78,187 @@ class Exchange:
     values: dict[str, Any]
 
 
-def next_segment(plan: Plan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
-    """What to begin now, beside what runs. `trials` are all there are, by number."""
-    searched = [trial for trial in trials if trial.role != "confirm"]
-    goals = _GOALS[plan.space.spec.scheduler](plan, searched)
-    # What was begun is finished before what others did since counts.
-    due = [Segment(t.number, max(goals.get(t.number, 0), t.until)) for t in searched if _alive(t) and not t.running]
-    due = [segment for segment in due if not trials[segment.number].has(segment.samples) and segment.samples]
-    if due:  # the one that is promoted furthest
+def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
+    """Return what to start now beside what is running. `trials` are all there are, sorted by number."""
+    searched = _searched(trials)
+    goals = _GOALS[plan.scheduler](plan, searched)
+    # `until` keeps a promise: a promotion that a kill interrupted is finished, even if better trials have arrived at its rung since.
+    due = [Segment(t.number, max(goals.get(t.number, 0), t.until)) for t in searched if not t.failed and not t.running]
+    due = [segment for segment in due if segment.samples and not trials[segment.number].evaluated_at(segment.samples)]
+    if due:
+        # Promotions before new trials, the furthest first, as in Algorithm 2 of ASHA (Li 2020).
         return min(due, key=lambda segment: (-segment.samples, segment.number))
     if len(searched) < plan.trials:
         return Segment(len(trials), plan.rungs[0])
     if any(trial.running for trial in searched):
         return WAIT
-    return _confirmation(plan, trials)
+    return _next_confirmation(plan, trials)
 
 
-def best(plan: Plan, trials: Sequence[Trial]) -> Trial | None:
-    """Of those that were trained furthest, the one whose metric is best."""
-    scored = [trial for trial in trials if trial.role != "confirm" and _alive(trial)]
-    furthest = max(map(plan.compared, scored), default=0)
-    return next(iter(plan.ranked([trial for trial in scored if trial.has(furthest)], furthest)), None)
+def best_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the best score among those that were trained furthest, None without any result."""
+    candidates = [trial for trial in _searched(trials) if not trial.failed]
+    # Scores at different lengths are not comparable: a short run that scores well may have been overtaken by all others since.
+    furthest = max(map(plan.last_rung, candidates), default=0)
+    return next(iter(plan.ranked([t for t in candidates if t.evaluated_at(furthest)], furthest)), None)
 
 
-def of_the_paper(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of the paper's λ."""
+def paper_trial(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the paper's λ, if the sweep has one."""
     return next((trial for trial in trials if trial.role == "paper"), None)
 
 
-def front(plan: Plan, trials: Sequence[Trial]) -> list[Trial]:
-    """Whole runs that no other beats in every metric (the Pareto front)."""
+def pareto_front(plan: SweepPlan, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the fully trained trials that no other one dominates, over all metrics of the sweep."""
     signs = [1 if mode == "max" else -1 for mode in plan.space.modes]
     points = []
-    for trial in trials:
-        scores = trial.at(plan.total) or {}
-        if trial.role != "confirm" and all(name in scores for name in plan.space.metrics):
-            points.append((trial, [sign * scores[name] for sign, name in zip(signs, plan.space.metrics, strict=True)]))
-    return [trial for trial, mine in points if not any(_beats(other, mine) for _, other in points)]
+    for trial in _searched(trials):
+        metrics = trial.metrics_at(plan.total) or {}
+        if all(name in metrics for name in plan.space.metrics):
+            points.append((trial, [sign * metrics[name] for sign, name in zip(signs, plan.space.metrics, strict=True)]))
+    return [trial for trial, point in points if not any(_dominates(other, point) for _, other in points)]
 
 
-def expected_samples(plan: Plan) -> float:
-    """Samples that the search trains in all, if nothing fails."""
-    kind, factor = plan.space.spec.scheduler, plan.space.spec.rungs.factor
-    if kind in ("none", "pbt"):
+def expected_samples(plan: SweepPlan) -> float:
+    """Return how many samples the search trains in all if no trial fails."""
+    if plan.scheduler in ("none", "pbt"):
         return float(plan.trials * plan.total)
-    left, before, whole = plan.trials, 0, 0.0
+    left, previous, samples = plan.trials, 0, 0.0
     for rung in plan.rungs:
-        whole += left * (rung - before)
-        left, before = max(1, left // factor), rung
-    return whole
+        samples += left * (rung - previous)
+        left, previous = max(1, left // plan.space.spec.rungs.factor), rung
+    return samples
 
 
-def exchanges(plan: Plan, trials: Sequence[Trial]) -> list[Exchange]:
-    """What PBT is to do before its population goes on (Jaderberg 2017, truncation selection); [] where nothing is due."""
-    members = [trial for trial in trials if trial.role != "confirm"]
-    at = _generation(plan, members)
-    # Once anyone was sent on from there, all that was to be exchanged is.
-    if plan.space.spec.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
+def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
+    """Return what PBT changes before its population continues (truncation selection, Jaderberg 2017); often nothing."""
+    members = _searched(trials)
+    at = _last_generation(plan, members)
+    # A member that was already sent past this generation shows that all its exploits were carried out.
+    if plan.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
         return []
-    alive = plan.ranked([member for member in members if _alive(member)], at)
+    alive = plan.ranked([member for member in members if not member.failed], at)
     count = max(1, int(len(alive) * plan.space.spec.pbt.quantile)) if len(alive) > 1 else 0
-    found = []
+    due = []
     for member in alive[len(alive) - count :]:
+        # After a kill in the middle of a generation only the missing exploits are due; each draws from numbers of its own.
         if not any(entry["at"] == at for entry in member.lineage):
             generator = search.rng(plan.seed, at, member.number)
             donor = alive[int(generator.integers(count))]
-            found.append(Exchange(member.number, donor.number, at, _explored(plan.space, donor.values, generator)))
-    return found
+            due.append(Exploit(member.number, donor.number, at, _explore(plan.space, donor.values, generator)))
+    return due
 
 
-def _explored(space: Space, values: dict[str, Any], generator: Any) -> dict[str, Any]:
-    """Another's values, each moved a little or drawn anew."""
-    drawn = search.draw(space, generator)
-    moved: dict[str, Any] = {}
+def _explore(space: Space, values: dict[str, Any], generator: Any) -> dict[str, Any]:
+    """Perturb or redraw each of a donor's values."""
+    drawn = search.draw_random(space, generator)
+    explored: dict[str, Any] = {}
     for dimension in space.dimensions:
-        anew = generator.random() < space.spec.pbt.resample
-        moved |= {key: drawn[key] for key in dimension.keys} if anew else dimension.moved(values, generator)
-    return moved
+        redraw = generator.random() < space.spec.pbt.resample
+        explored |= {key: drawn[key] for key in dimension.keys} if redraw else dimension.perturbed(values, generator)
+    return explored
 
 
-def _all_the_way(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
+# Goals: how far the trials with these numbers may train, as far as is known now.
+
+
+def _full_length_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, int]:
     return {trial.number: plan.total for trial in trials}
 
 
-def _asha(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
-    """A trial goes on from a rung as soon as it is in the best 1/factor of those that have come there (Li 2020)."""
-    factor = plan.space.spec.rungs.factor
+def _asha_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, int]:
+    """Promote a trial from a rung as soon as it is in the best 1/factor of those that arrived there (Li 2020)."""
     goals = {trial.number: plan.rungs[0] for trial in trials}
     for rung, following in zip(plan.rungs, plan.rungs[1:], strict=False):
-        there = [trial for trial in trials if trial.has(rung)]
-        for trial in [one for one in plan.ranked(there, rung) if _alive(one)][: len(there) // factor]:
-            goals[trial.number] = max(goals[trial.number], following)
-    at_rest = len(trials) == plan.trials and not any(trial.running for trial in trials)
-    if at_rest and all(not _alive(trial) or trial.has(max(goals[trial.number], trial.until)) for trial in trials):
-        return goals | _winner_goes_on(plan, trials)
+        arrived = plan.ranked([trial for trial in trials if trial.evaluated_at(rung)], rung)
+        # Failed trials count as arrived, but promote the next best instead of themselves.
+        promoted = [trial for trial in arrived if not trial.failed][: len(arrived) // plan.space.spec.rungs.factor]
+        goals |= {trial.number: following for trial in promoted}
+    idle = len(trials) == plan.trials and not any(trial.running for trial in trials)
+    if idle and all(trial.failed or trial.evaluated_at(max(goals[trial.number], trial.until)) for trial in trials):
+        return goals | _winner_goal(plan, trials)
     return goals
 
 
-def _winner_goes_on(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
-    """At the end, with too few left to promote one of `factor`: the best goes on, so that the sweep has a whole run."""
-    alive = [trial for trial in trials if _alive(trial) and trial.reached]
-    reached = [rung for rung in plan.rungs if any(trial.has(rung) for trial in alive)]
-    if not alive or not reached or reached[-1] == plan.rungs[-1]:
+def _winner_goal(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, int]:
+    """Promote the best trial by one rung when too few are left to promote one of `factor`.
+
+    Without this a small sweep would end with no fully trained trial.
+    """
+    alive = [trial for trial in trials if not trial.failed]
+    top = max(map(plan.last_rung, alive), default=0)
+    if top in (0, plan.total):
         return {}
-    top = plan.ranked([trial for trial in alive if trial.has(reached[-1])], reached[-1])[0]
-    return {top.number: plan.rungs[len(reached)]}
+    winner = plan.ranked([trial for trial in alive if trial.evaluated_at(top)], top)[0]
+    return {winner.number: plan.rungs[plan.rungs.index(top) + 1]}
 
 
-def _sync_halving(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
-    """All come to a rung before the best 1/factor of them goes on: nothing depends on who was faster."""
+def _sync_halving_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, int]:
+    """Promote the best 1/factor of a rung when all have arrived there, so that nothing depends on who was faster."""
     goals = {trial.number: plan.rungs[0] for trial in trials}
     left = list(trials)
     for rung, following in zip(plan.rungs, plan.rungs[1:], strict=False):
-        if len(trials) < plan.trials or any(_alive(trial) and not trial.has(rung) for trial in left):
+        if len(trials) < plan.trials or any(not trial.failed and not trial.evaluated_at(rung) for trial in left):
             break
-        alive = [trial for trial in left if _alive(trial)]
+        alive = [trial for trial in left if not trial.failed]
         left = plan.ranked(alive, rung)[: max(1, len(alive) // plan.space.spec.rungs.factor)]
         goals |= {trial.number: following for trial in left}
     return goals
 
 
-def _pbt(plan: Plan, trials: Sequence[Trial]) -> dict[int, int]:
-    """The population goes from generation to generation together; `exchanges` come between."""
-    at = _generation(plan, trials)
+def _pbt_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, int]:
+    """Send the whole population to its next generation; `due_exploits` come in between."""
+    at = _last_generation(plan, trials)
     return {trial.number: next((rung for rung in plan.rungs if rung > at), plan.total) for trial in trials}
 
 
-def _generation(plan: Plan, members: Sequence[Trial]) -> int:
-    """The last length that all living members have come to, 0 before the first."""
-    alive = [member for member in members if _alive(member)]
+def _last_generation(plan: SweepPlan, members: Sequence[Trial]) -> int:
+    """Return the last rung at which all members that have not failed were evaluated, 0 before the first."""
+    alive = [member for member in members if not member.failed]
     if len(members) < plan.trials or not alive:
         return 0
-    return max((rung for rung in plan.rungs if all(member.has(rung) for member in alive)), default=0)
+    return max((rung for rung in plan.rungs if all(member.evaluated_at(rung) for member in alive)), default=0)
 
 
-_GOALS: dict[str, Callable[[Plan, Sequence[Trial]], dict[int, int]]] = {
-    "none": _all_the_way,
-    "asha": _asha,
-    "sync_halving": _sync_halving,
-    "pbt": _pbt,
+_GOALS: dict[str, Callable[[SweepPlan, Sequence[Trial]], dict[int, int]]] = {
+    "none": _full_length_goals,
+    "asha": _asha_goals,
+    "sync_halving": _sync_halving_goals,
+    "pbt": _pbt_goals,
 }
 
 
-def _confirmation(plan: Plan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
-    """The paper's λ and the best of the search once more, with other seeds: a winner is partly lucky."""
-    again = [trial for trial in trials if trial.role == "confirm"]
-    due = [trial for trial in again if _alive(trial) and not trial.running and not trial.has(plan.total)]
+def _next_confirmation(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
+    # The best of many trials is partly the luckiest: seeds that the search has not seen tell how much of its lead is luck.
+    confirming = [trial for trial in trials if trial.role == "confirm"]
+    due = [t for t in confirming if not t.failed and not t.running and not t.evaluated_at(plan.total)]
     if due:
         return Segment(due[0].number, plan.total)
-    if unconfirmed(plan, trials):
+    if missing_confirmations(plan, trials):
         return Segment(len(trials), plan.total)
-    return WAIT if any(trial.running for trial in again) else DONE
+    return WAIT if any(trial.running for trial in confirming) else DONE
 
 
-def unconfirmed(plan: Plan, trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:
-    """(values, seed) of the trials that confirm and have not been begun."""
-    pair = to_confirm(plan, trials) or ()
-    begun = [(trial.values, trial.seed) for trial in trials if trial.role == "confirm"]
-    wanted = [(one.values, plan.seed + number) for number in range(1, plan.confirm + 1) for one in pair]
-    return [one for one in wanted if one not in begun]
+def missing_confirmations(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[dict[str, Any], int]]:
+    """Return (values, seed) of the confirming trials that have not been started."""
+    pair = trials_to_confirm(plan, trials) or ()
+    started = [(trial.values, trial.seed) for trial in trials if trial.role == "confirm"]
+    wanted = [(trial.values, plan.seed + number) for number in range(1, plan.confirm + 1) for trial in pair]
+    return [one for one in wanted if one not in started]
 
 
-def to_confirm(plan: Plan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
-    """(the paper's trial, the best one); None where there is nothing to compare."""
-    winner, paper = best(plan, trials), of_the_paper(trials)
-    if not plan.confirm or winner is None or paper is None or winner.values == paper.values or winner.failure:
+def trials_to_confirm(plan: SweepPlan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
+    """Return (the paper's trial, the best one), None where there is nothing to compare."""
+    winner, paper = best_trial(plan, trials), paper_trial(trials)
+    if not plan.confirm or winner is None or paper is None or winner.values == paper.values:
         return None
     return paper, winner
 
 
-def _alive(trial: Trial) -> bool:
-    return trial.failure is None
+def _searched(trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.role != "confirm"]
 
 
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    """At least as good in every metric, and better in one."""
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether a point is at least as good in every metric and better in one (larger is better)."""
     return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)

@@ -1,4 +1,8 @@
-"""Which values a trial gets: a function of the seed, the trial's number and what is known by then. No sampler keeps a state."""
+"""Which values a trial gets: Optuna's samplers, a grid, or random draws.
+
+The values of trial n are a function of the seed, of n and of what is known of earlier trials. Each call makes a new sampler from
+these, so no sampler's state has to be saved and a resumed sweep proposes the same values.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,15 @@ from collagan_dist.sweep.space import Space
 if TYPE_CHECKING:
     import optuna
 
-_ATTEMPTS = 20  # at values that no trial has yet; small spaces run out of them
-_POPULATION = (4, 50)  # of NSGA-II: a quarter of the trials, within these
+_MAX_DRAWS = 20  # attempts to find values that no trial has yet; small spaces run out of them
+_POPULATION_RANGE = (4, 50)  # of NSGA-II: a quarter of the trials, within these limits
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of an earlier trial: its values, what the sampler noted beside them, and its metrics; None while it has none.
+    """What a sampler is told about an earlier trial: its values, what the sampler stored with them, and its metrics.
 
-    `failed` trials never get any.
+    `metrics` is None while there are none yet; a failed trial never has any.
     """
 
     values: dict[str, Any]
@@ -33,48 +37,48 @@ class Observation:
 
 
 def rng(*key: int) -> np.random.Generator:
-    """Random numbers that belong to a key."""
+    """Return the random generator that belongs to a key."""
     return np.random.default_rng(np.random.SeedSequence(key))
 
 
 def propose(
     space: Space, seed: int, number: int, trials: int, observations: Sequence[Observation]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(values, notes of the sampler) of search trial `number`, of `trials` in all."""
+    """Return (values, the sampler's notes) for search trial `number` out of `trials`."""
     if space.spec.search == "grid":
         return space.grid()[number], {}
     tried = [one.values for one in observations]
     if space.spec.search == "random":
-        observations = ()  # it learns nothing
-    for attempt in range(_ATTEMPTS):
-        study = _study(
-            space, int(rng(seed, number, *([attempt] if attempt else [])).integers(2**31)), trials, observations
-        )
-        with _quiet():
+        observations = ()  # it learns nothing from them
+    for attempt in range(_MAX_DRAWS):
+        key = (seed, number, attempt) if attempt else (seed, number)
+        study = _study(space, int(rng(*key).integers(2**31)), trials, observations)
+        with _no_warnings():
             trial = study.ask(distributions(space))
         values = _values(space, trial.params)
-        if values not in tried:  # the same again would be the same run: nsga2's children are often a parent's copy
+        # The same values again would be the same run. NSGA-II's children are often copies of a parent.
+        if values not in tried:
             break
     attributes = study.get_trials(deepcopy=False)[-1].system_attrs
+    # NSGA-II finds its generations by these attributes, so they are stored with the trial; `fixed_params` is of this study alone.
     return values, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
 
 def importance(space: Space, observations: Sequence[Observation]) -> dict[str, dict[str, float]]:
-    """By metric, each key's share of what the values explain of it (PED-ANOVA, Watanabe 2023); {} where too little is known.
-
-    A simplex's draws are not its values, so importance is computed on the values themselves.
-    """
+    """Return by metric each key's share of the explained variance (PED-ANOVA, Watanabe 2023); {} where too little is known."""
     import optuna
 
-    done = [one for one in observations if one.metrics is not None]
     found: dict[str, dict[str, float]] = {}
     for number, metric in enumerate(space.metrics):
         study = optuna.create_study(direction=_direction(space.modes[number]))
-        for one in done:
-            assert one.metrics is not None
-            plain, spread = _plain(space, one.values)
-            study.add_trial(optuna.trial.create_trial(params=plain, distributions=spread, value=one.metrics[number]))
-        with _quiet():
+        for one in observations:
+            if one.metrics is not None:
+                # A simplex is drawn by other parameters than its values, but people ask for the importance of the values.
+                params, spans = _clamped(space, one.values)
+                study.add_trial(
+                    optuna.trial.create_trial(params=params, distributions=spans, value=one.metrics[number])
+                )
+        with _no_warnings():
             try:
                 shares = optuna.importance.get_param_importances(
                     study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
@@ -88,39 +92,39 @@ def importance(space: Space, observations: Sequence[Observation]) -> dict[str, d
 
 
 def distributions(space: Space) -> dict[str, Any]:
+    """Return Optuna's distribution of each parameter that a sampler draws."""
     return {name: one for dimension in space.dimensions for name, one in dimension.distributions().items()}
 
 
-def draw(space: Space, generator: np.random.Generator) -> dict[str, Any]:
-    """Random values of the space."""
+def draw_random(space: Space, generator: np.random.Generator) -> dict[str, Any]:
+    """Return random values of the space."""
     study = _study(space, int(generator.integers(2**31)), 1, (), "random")
-    with _quiet():
+    with _no_warnings():
         return _values(space, study.ask(distributions(space)).params)
 
 
 def _study(space: Space, seed: int, trials: int, observations: Sequence[Observation], search: str = "") -> optuna.Study:
+    """Build a study that knows the observations, with a new sampler."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with _quiet():
+    with _no_warnings():
         study = optuna.create_study(
             directions=[_direction(mode) for mode in space.modes],
             sampler=_sampler(search or space.spec.search, seed, trials),
         )
+    states = optuna.trial.TrialState
     for one in observations:
         params = _params(space, one.values)
-        if params is None:  # the paper's values may lie outside the space
+        if params is None:  # the paper's values may lie outside the space, and a study would refuse them
             continue
-        state = (
-            optuna.trial.TrialState.FAIL
-            if one.failed
-            else optuna.trial.TrialState.RUNNING
-            if one.metrics is None
-            else optuna.trial.TrialState.COMPLETE
-        )
+        if one.failed:
+            state, metrics = states.FAIL, None
+        else:
+            state, metrics = (states.RUNNING if one.metrics is None else states.COMPLETE), one.metrics
         study.add_trial(
-            optuna.trial.create_trial(state=state, values=one.metrics if not one.failed else None, params=params,
-                                      distributions=distributions(space), system_attrs=dict(one.notes))
+            optuna.trial.create_trial(state=state, values=metrics, params=params, distributions=distributions(space),
+                                      system_attrs=dict(one.notes))
         )  # fmt: skip
     return study
 
@@ -129,36 +133,37 @@ def _sampler(search: str, seed: int, trials: int) -> optuna.samplers.BaseSampler
     import optuna
 
     if search == "tpe":
-        # A trial without metrics counts as a bad one: what runs beside is not proposed again, what was stopped early is no loss.
+        # constant_liar: a trial that is running counts as a bad one, so that parallel trials are not proposed the same values.
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
     if search == "nsga2":
-        low, high = _POPULATION
+        low, high = _POPULATION_RANGE
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=min(high, max(low, trials // 4)))
     return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _params(space: Space, values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the parameters whose draw gives these values, None for values outside the space."""
     found: dict[str, Any] = {}
     for dimension in space.dimensions:
-        params = dimension.params(values)
+        params = dimension.to_params(values)
         if params is None:
             return None
         found |= params
     return found
 
 
-def _plain(space: Space, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A trial's values, moved to the nearest of the space where they lie outside, with their distributions."""
-    plain: dict[str, Any] = {}
-    spread: dict[str, Any] = {}
+def _clamped(space: Space, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a trial's values, moved to the nearest inside the space, and their distributions."""
+    clamped: dict[str, Any] = {}
+    spans: dict[str, Any] = {}
     for dimension in space.dimensions:
-        inside, around = dimension.plainly(values)
-        plain, spread = plain | inside, spread | around
-    return plain, spread
+        inside, around = dimension.clamped(values)
+        clamped, spans = clamped | inside, spans | around
+    return clamped, spans
 
 
 def _values(space: Space, params: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for dimension in space.dimensions for key, value in dimension.values(params).items()}
+    return {key: value for dimension in space.dimensions for key, value in dimension.from_params(params).items()}
 
 
 def _direction(mode: str) -> Any:
@@ -166,8 +171,8 @@ def _direction(mode: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's remarks on what is experimental."""
+def _no_warnings() -> Iterator[None]:
+    """Silence Optuna's warnings about experimental features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

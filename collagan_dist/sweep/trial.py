@@ -1,6 +1,7 @@
-"""What a sweep knows: its trials, read from their folders. Nothing else is remembered, so whatever was killed can be continued.
+"""One trial of a sweep and its folder: an ordinary run folder with a file trial.json beside.
 
-A trial's folder is an ordinary run folder with trial.json beside: which values it has, how far it may go, what made it fail.
+trial.json holds what the run folder does not say: the trial's values, how far it may train, why it failed. Everything else is
+read from the run folder. A sweep remembers nothing more, so a sweep that was killed at any moment can be resumed.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from collagan_dist import files
 from collagan_dist.errors import CheckpointError, ClusterError, DataError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_eval_lines
-from collagan_dist.sweep.space import METRICS
+from collagan_dist.sweep.space_spec import METRICS
 
-_MENDED = (DataError.exit_code, ClusterError.exit_code, CheckpointError.exit_code)
+# Exit codes of what somebody may have repaired since: data, cluster, disk. A wrong configuration or NaN would fail the same way again.
+_RETRYABLE_EXIT_CODES = (DataError.exit_code, ClusterError.exit_code, CheckpointError.exit_code)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration and what became of it. Lengths are in samples.
+    """One configuration and its results so far. All lengths are in samples.
 
-    `values` are those of the searched keys, `notes` the sampler's; `until` is how far it may go, `results` maps lengths to
-    metrics. `lineage` tells of each exchange of PBT: at which length, from whom, the values before. `failure` is (exit code, reason).
+    `values`: those of the searched keys. `notes`: what the sampler stored. `until`: how far it may train.
+    `lineage`: PBT's exploits, each with its length (`at`), the donor (`from`) and the former `values`.
+    `failure`: (exit code, reason). `results`: metrics by length. `saved`: step of the newest checkpoint when last read.
     """
 
     number: int
@@ -39,7 +42,7 @@ class Trial:
     failure: tuple[int, str] | None = None
     restarts: int = 0
     results: dict[int, dict[str, float]] = field(default_factory=dict, compare=False)
-    saved: int = field(default=0, compare=False)  # the step of its newest checkpoint, when it was last looked at
+    saved: int = field(default=0, compare=False)
     running: bool = False
 
     @property
@@ -47,25 +50,28 @@ class Trial:
         return f"t{self.number:03d}"
 
     @property
+    def failed(self) -> bool:
+        return self.failure is not None
+
+    @property
     def reached(self) -> int:
-        """The length of its last result, 0 before the first."""
+        """The length of the last evaluation, 0 before the first."""
         return max(self.results, default=0)
 
     def steps(self, samples: int) -> int:
-        """Steps to a length: the first that is no shorter."""
+        """Return the number of steps to a length: the first step that is no shorter."""
+        # Trials have batches of different sizes, so a rung can fall between two steps.
         return -(-samples // self.batch)
 
-    def at(self, samples: int) -> dict[str, float] | None:
-        """Its metrics at a length, or None."""
+    def metrics_at(self, samples: int) -> dict[str, float] | None:
         return self.results.get(self.steps(samples) * self.batch)
 
-    def has(self, samples: int) -> bool:
-        return self.at(samples) is not None
+    def evaluated_at(self, samples: int) -> bool:
+        return self.metrics_at(samples) is not None
 
 
-_SAVED = [one.name for one in fields(Trial) if one.name not in ("results", "saved", "running")]
-
-_KINDS = {
+_STORED = [one.name for one in fields(Trial) if one.name not in ("results", "saved", "running")]  # keys of trial.json
+_TYPES = {
     "number": int, "role": str, "values": dict, "seed": int, "batch": int, "notes": dict, "until": int, "lineage": list, "restarts": int
 }  # fmt: skip
 
@@ -75,70 +81,76 @@ def trial_dir(out: Path, trial: Trial) -> Path:
 
 
 def write_trial(out: Path, trial: Trial) -> None:
-    place = trial_dir(out, trial)
-    place.mkdir(parents=True, exist_ok=True)
-    saved = asdict(trial)
-    files.write_json(RunPaths(place).trial, {name: saved[name] for name in _SAVED})
+    folder = trial_dir(out, trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = asdict(trial)
+    files.write_json(RunPaths(folder).trial, {name: stored[name] for name in _STORED})
 
 
 def read_trials(out: Path) -> list[Trial]:
-    """The trials of a sweep, by number. Raises DataError for a file that is none of ours."""
-    found = []
+    """Return the trials of a sweep, sorted by number. Raises DataError for a file that is none of a sweep."""
+    trials = []
     for path in sorted((out / "trials").glob("t*/trial.json")):
         try:
-            trial = _trial(json.loads(path.read_bytes()))
+            trial = _parse(json.loads(path.read_bytes()))
             if trial.name != path.parent.name:
                 raise ValueError(f"it is of {trial.name}")
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"{path}: is no trial of a sweep ({error!r}); restore it, or give another --out") from None
-        found.append(with_results(out, trial))
-    found.sort(key=lambda trial: trial.number)
-    if [trial.number for trial in found] != list(range(len(found))):
+        trials.append(with_results(out, trial))
+    trials.sort(key=lambda trial: trial.number)
+    # Numbers seed the search, so trials after a gap would not be those that the sweep started.
+    if [trial.number for trial in trials] != list(range(len(trials))):
         raise DataError(
             f"{out / 'trials'}: trials are missing between the first and the last; restore them, or give another --out"
         )
-    return found
+    return trials
 
 
-def _trial(saved: dict[str, Any]) -> Trial:
-    """A trial from what was saved of it. Raises ValueError, LookupError or TypeError."""
-    if wrong := [name for name, kind in _KINDS.items() if type(saved[name]) is not kind]:
-        raise ValueError(f"{wrong[0]} is {saved[wrong[0]]!r}")
-    if saved["batch"] < 1:
+def _parse(stored: dict[str, Any]) -> Trial:
+    """Build a trial from the content of trial.json. Raises ValueError, LookupError or TypeError."""
+    if wrong := [name for name, kind in _TYPES.items() if type(stored[name]) is not kind]:
+        raise ValueError(f"{wrong[0]} is {stored[wrong[0]]!r}")
+    if stored["batch"] < 1:
         raise ValueError("batch is below 1")
-    failure = saved["failure"] and (int(saved["failure"][0]), str(saved["failure"][1]))
-    return Trial(**{**{name: saved[name] for name in _SAVED}, "lineage": tuple(saved["lineage"]), "failure": failure})
+    failure = stored["failure"] and (int(stored["failure"][0]), str(stored["failure"][1]))
+    return Trial(
+        **{**{name: stored[name] for name in _STORED}, "lineage": tuple(stored["lineage"]), "failure": failure}
+    )
 
 
 def with_results(out: Path, trial: Trial, saved: int = 0) -> Trial:
-    """The trial with what its run folder says now; of a checkpoint of step `saved` it is known that it is there."""
-    place = trial_dir(out, trial)
-    saved = max(saved, RunPaths(place).newest_step())
-    return replace(trial, saved=saved, results=_results(place, trial.batch, saved))
+    """Return the trial with the results of its run folder; a checkpoint of step `saved` is known to exist."""
+    folder = trial_dir(out, trial)
+    saved = max(saved, RunPaths(folder).newest_step())
+    return replace(trial, saved=saved, results=_results(folder, trial.batch, saved))
 
 
 def samples_trained(out: Path, trials: Iterable[Trial]) -> int:
-    """Trained and saved, over all trials."""
+    """Return how many samples all trials have trained and saved."""
     return sum(saved_step(out, trial) * trial.batch for trial in trials)
 
 
 def saved_step(out: Path, trial: Trial) -> int:
-    """The step of a trial's newest checkpoint. Only where it runs can that have changed: a folder of thousands is not looked through."""
+    """Return the step of a trial's newest checkpoint."""
+    # Only a running trial writes checkpoints. Thousands of folders on network storage are not listed several times a second.
     return RunPaths(trial_dir(out, trial)).newest_step() if trial.running else trial.saved
 
 
-def retryable(trial: Trial) -> Trial:
-    """A trial as a new start of the sweep sees it: what somebody may have mended since (data, cluster, disk) is tried again."""
-    return replace(trial, failure=None) if trial.failure and trial.failure[0] in _MENDED else trial
+def without_retryable_failure(trial: Trial) -> Trial:
+    """Return the trial as a new start of the sweep treats it: failures that may be repaired since are forgotten."""
+    return replace(trial, failure=None) if trial.failure and trial.failure[0] in _RETRYABLE_EXIT_CODES else trial
 
 
 def _results(run: Path, batch: int, saved: int) -> dict[int, dict[str, float]]:
-    """Metrics by samples, of steps that a checkpoint has: others would be trained again."""
-    return {row["step"] * batch: scores(row) for row in read_eval_lines(run) if row["step"] <= saved}
+    """Return the metrics of evaluations by length in samples."""
+    # An evaluation after the newest checkpoint would be repeated on resume, so a decision must not rest on it.
+    return {row["step"] * batch: _metrics(row) for row in read_eval_lines(run) if row["step"] <= saved}
 
 
-def scores(row: dict[str, Any]) -> dict[str, float]:
-    """The metrics of an evaluation, averages for those that are of classes or points."""
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of an evaluation line: averages where a metric is given per class or per landmark."""
     values = {name: row.get(name) for name in METRICS}
-    plain = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
-    return {name: float(value) for name, value in plain.items() if value is not None}
+    averages = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
+    # NaN and Inf are left out of metrics.jsonl, so a metric can be missing; such a trial is ranked last.
+    return {name: float(value) for name, value in averages.items() if value is not None}

@@ -1,7 +1,8 @@
-"""Ray Tune as the one that places segments, keeps processes for the next ones, and says what the cluster took away.
+"""Ray Tune as the executor of a sweep: it places segments, reuses worker processes, and reports which of them the cluster lost.
 
-Which segment comes next is asked of the sweep (a Tune searcher that hands out work, never a point twice), so Tune's own state is of no
-use to anybody and is never read: it lies in OUT/.tune and goes with the start that made it.
+Which segment comes next is not Tune's decision. A searcher of ours hands Tune one segment after the other, each as a trial of its
+own. Tune's schedulers, searchers and restore are not used: they keep pickled state that lags behind what was trained. Its files
+lie in OUT/.tune, are never read, and are removed with the start that wrote them.
 """
 
 from __future__ import annotations
@@ -12,25 +13,27 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from collagan_dist.errors import ClusterError
-from collagan_dist.sweep.segment import SegmentSpec, segment
+from collagan_dist.sweep.resources import TrialResources, node_resources, placement_is_pending
+from collagan_dist.sweep.segment import SegmentSpec
+from collagan_dist.sweep.worker import run_segment
 
-_LOOK = 2.0  # seconds between looks at what the cluster has
-_PATIENCE = 15.0  # seconds without any segment before it is asked why
+_POLL_SECONDS = 2.0  # between looks at the cluster's resources
+_IDLE_SECONDS = 15.0  # without a running segment before the reason is looked for
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own warning when nothing can be placed; the sweep has a better one.
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER": "1000000",
 }
-# What Ray writes of an actor that is gone: what it means, the most telling first.
-_SIGNS = {
+# What Ray writes of an actor that is gone, and what it means; several can match, so the most specific comes first.
+_LOSS_REASONS = {
     "memory usage threshold": "its node ran short of memory, and Ray ended its process",
     "node has died": "its node is gone",
     "node was terminated": "its node is gone",
@@ -39,112 +42,51 @@ _SIGNS = {
 }
 
 
-@dataclass(frozen=True)
-class TrialResources:
-    """What one trial takes: so many workers (ranks), each with CPUs and GPUs; `spread` over nodes, or packed onto few.
+class SegmentSource(Protocol):
+    """Where segments come from and where their outcomes go. All methods are called from one thread."""
 
-    `gpus` None: one each where the cluster has any.
-    """
-
-    workers: int = 1
-    cpus: float = 1
-    gpus: float | None = None
-    spread: bool = False
-
-    def on(self, ray: Any) -> TrialResources:
-        """The same, decided for a cluster."""
-        return self if self.gpus is not None else replace(self, gpus=1.0 if ray.cluster_resources().get("GPU") else 0.0)
-
-    def __str__(self) -> str:
-        each = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}" + (
-            f" and {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else ""
-        )
-        return f"{self.workers} workers of {each} each" if self.workers > 1 else f"one worker of {each}"
-
-    def fit(self, nodes: list[dict[str, float]]) -> int:
-        """How many trials nodes with such resources hold at a time."""
-        return sum(self._on(node) for node in nodes) // self.workers
-
-    def _on(self, node: dict[str, float]) -> int:
-        """Workers that a node holds; a part of a GPU is a part of one GPU."""
-        count = int(node.get("CPU", 0) / self.cpus + 1e-9) if self.cpus else 10**6
-        gpus = self.gpus or 0
-        if gpus >= 1:
-            count = min(count, int(node.get("GPU", 0) // gpus))
-        elif gpus:
-            count = min(count, int(node.get("GPU", 0)) * int(1 / gpus + 1e-9))
-        return count
-
-
-class Source(Protocol):
-    """What is to be done. All methods are called from one thread."""
-
-    def next(self) -> tuple[int, SegmentSpec] | str:
-        """(number of the trial, its next segment), or WAIT, or DONE."""
+    def next_segment(self) -> tuple[int, SegmentSpec] | str:
+        """Return (trial number, its next segment), WAIT or DONE."""
         ...
 
-    def ended(self, number: int, outcome: dict[str, Any]) -> None: ...
+    def segment_ended(self, number: int, outcome: dict[str, Any]) -> None: ...
 
-    def lost(self, number: int, reason: str) -> None:
-        """The cluster took a segment away, or it could not go on where it was."""
+    def segment_lost(self, number: int, reason: str) -> None:
+        """The cluster ended a segment, or it could not continue where it was."""
         ...
 
-    def waits(self, why: str | None) -> None:
-        """Why nothing runs though there is work, or None."""
+    def set_idle_reason(self, reason: str | None) -> None:
+        """Why nothing runs although there is work, or None."""
         ...
 
-    def tick(self) -> bool:
-        """Called several times a second; whether to begin no more segments."""
+    def poll(self) -> bool:
+        """Return whether to stop: start no more segments, end with those that run. Called several times a second."""
         ...
 
 
-def nodes(ray: Any) -> dict[str, dict[str, float]]:
-    """Resources of every living node, by its name."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return {
-        f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})": node["Resources"]
-        for node in alive
-    }
-
-
-def unplaced(ray: Any) -> bool:
-    """Whether anything on the cluster waits for resources that others have. (What is placed and still starting does not.)"""
-    return any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values())
-
-
-def check_resources(ray: Any, resources: TrialResources) -> int:
-    """How many trials run at a time. Raises ClusterError, with the numbers, when the cluster never has what one takes."""
-    found = nodes(ray)
-    count = resources.fit(list(found.values()))
-    if count:
-        return count
-    has = "\n  ".join(f"{name}: {r.get('CPU', 0):g} CPUs, {r.get('GPU', 0):g} GPUs" for name, r in found.items())
-    raise ClusterError(
-        f"a trial takes {resources}, and this Ray cluster can never place it; its nodes:\n  {has}\n"
-        "give less by --workers, --cpus or --gpus, or start more nodes"
-    )
-
-
-def execute(source: Source, ray: Any, resources: TrialResources, out: Path) -> None:
-    """Do the segments of a source until it is DONE, or until `tick` says to end and those that run have."""
+def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Path) -> None:
+    """Run the segments of a source until it is DONE, or until `poll` asks to stop and the running ones have ended."""
     os.environ.update(_ENVIRONMENT)
     from ray import tune
 
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    bundle = {"CPU": float(resources.cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
-    group = tune.PlacementGroupFactory([bundle] * resources.workers, strategy="SPREAD" if resources.spread else "PACK")
+    strategy = "SPREAD" if resources.spread else "PACK"
+    group = tune.PlacementGroupFactory([resources.bundle()] * resources.workers, strategy=strategy)
     state = out / ".tune"
     shutil.rmtree(state, ignore_errors=True)
-    adapter = TuneAdapter(source, lambda: resources.fit(list(nodes(ray).values())), lambda: unplaced(ray))
-    searcher, callback, stopper = _adapters(adapter)
+    adapter = TuneAdapter(
+        source, lambda: resources.capacity(list(node_resources(ray).values())), lambda: placement_is_pending(ray)
+    )
+    searcher, callback, stopper = _tune_parts(adapter)
     try:
         tune.Tuner(
-            tune.with_resources(segment, group),
+            tune.with_resources(run_segment, group),
+            # reuse_actors: a new process would spend seconds on importing torch for each segment.
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="segments", storage_path=str(state), verbose=0, callbacks=[callback], stop=stopper,
-                failure_config=tune.FailureConfig(max_failures=0),  # who tries again, and what, is the source's to say
+                failure_config=tune.FailureConfig(max_failures=0),  # retries are the source's decision
             ),
         ).fit()  # fmt: skip
     finally:
@@ -154,66 +96,70 @@ def execute(source: Source, ray: Any, resources: TrialResources, out: Path) -> N
 
 
 class TuneAdapter:
-    """Where Tune's parts meet the source: who has which segment, and what went wrong with the source itself, which Tune would hide."""
+    """Connects Tune's searcher, callback and stopper with a source, and records which Tune trial runs whose segment.
 
-    def __init__(self, source: Source, capacity: Callable[[], int], unplaced: Callable[[], bool]) -> None:
-        self.source, self.capacity, self.unplaced = source, capacity, unplaced
+    `error` is the first exception of the source; Tune itself would swallow it.
+    """
+
+    def __init__(self, source: SegmentSource, capacity: Callable[[], int], pending: Callable[[], bool]) -> None:
+        self.source, self.capacity, self.pending = source, capacity, pending
         self.error: Exception | None = None
-        self._numbers: dict[str, int] = {}  # by Tune's name of a segment, the trial's
-        self._room, self._crowded, self._looked = 0, False, -_LOOK
+        self._numbers: dict[str, int] = {}  # sweep's trial number by Tune's trial id
+        self._slots, self._crowded, self._polled_at = 0, False, -_POLL_SECONDS
         self._stopping = self._busy = False
         self._idle_since = time.monotonic()
 
-    def ask(self, name: str) -> SegmentSpec | str:
-        """The next segment, WAIT or DONE; as many segments at a time as the cluster has room for, each chosen as late as possible."""
-        self._do(self._tick)
+    def ask(self, trial_id: str) -> SegmentSpec | str:
+        """Return the next segment, WAIT or DONE."""
+        self._call(self._poll_source)
         if self._stopping or self.error is not None:
             return "done"
-        self._look()
-        if len(self._numbers) >= self._room:
+        self._poll_cluster()
+        # No more than the cluster has room for: a segment that is chosen later is chosen with more results.
+        if len(self._numbers) >= self._slots:
             return "wait"
-        found = self._do(self.source.next)
+        found = self._call(self.source.next_segment)
         if found is None or isinstance(found, str):
             return found or "done"
-        self._numbers[name], work = found
-        return work
+        self._numbers[trial_id], spec = found
+        return spec
 
-    def ended(self, name: str, outcome: dict[str, Any]) -> None:
-        self._do(self.source.ended, self._numbers.pop(name), outcome)
+    def ended(self, trial_id: str, outcome: dict[str, Any]) -> None:
+        self._call(self.source.segment_ended, self._numbers.pop(trial_id), outcome)
 
-    def step(self, trials: Sequence[Any]) -> None:
-        """After each event. A segment that Tune ended for an error of its own is told here, since it tells nobody of some."""
-        self._do(self._tick)
-        self._busy = any(trial.status == "RUNNING" for trial in trials)
+    def step(self, tune_trials: Sequence[Any]) -> None:
+        """Handle one event of Tune's loop."""
+        self._call(self._poll_source)
+        self._busy = any(trial.status == "RUNNING" for trial in tune_trials)
         if self._busy or not self._numbers:
             self._idle_since = time.monotonic()
-        self._do(self.source.waits, self._held_up())
-        for trial in [trial for trial in trials if trial.status == "ERROR" and trial.trial_id in self._numbers]:
-            self._do(self.source.lost, self._numbers.pop(trial.trial_id), _reason(trial))
+        self._call(self.source.set_idle_reason, self._idle_reason())
+        # Tune calls no hook for some of its own errors, so failed trials are looked for here.
+        for trial in [trial for trial in tune_trials if trial.status == "ERROR" and trial.trial_id in self._numbers]:
+            self._call(self.source.segment_lost, self._numbers.pop(trial.trial_id), _loss_reason(trial))
 
-    def over(self) -> bool:
-        """Whether to end now: what waits for room shall not be waited for."""
+    def finished(self) -> bool:
+        """Whether Tune should end now; segments that wait for resources are not waited for."""
         return self.error is not None or (self._stopping and not self._busy)
 
-    def _look(self) -> None:
-        """At the cluster: how many segments the nodes that live hold at a time; and when nothing runs, whether that is for want of room."""
+    def _poll_cluster(self) -> None:
         now = time.monotonic()
-        if now - self._looked >= _LOOK:
-            self._room, self._looked = self.capacity(), now
-            self._crowded = now - self._idle_since > _PATIENCE and self.unplaced()
+        if now - self._polled_at >= _POLL_SECONDS:
+            self._slots, self._polled_at = self.capacity(), now
+            self._crowded = now - self._idle_since > _IDLE_SECONDS and self.pending()
 
-    def _held_up(self) -> str | None:
+    def _idle_reason(self) -> str | None:
         if self._busy:
             return None
-        self._look()
-        if self._room == 0:
+        self._poll_cluster()
+        if self._slots == 0:
             return "no node of the cluster that lives has what a trial takes"
         return "others use what the cluster has" if self._crowded else None
 
-    def _tick(self) -> None:
-        self._stopping = self.source.tick()
+    def _poll_source(self) -> None:
+        self._stopping = self.source.poll()
 
-    def _do(self, function: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
             return function(*args)
         except Exception as error:
@@ -221,17 +167,18 @@ class TuneAdapter:
             return None
 
 
-def _adapters(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
-    """The adapter as Tune's searcher, callback and stopper. Tune pickles them, for nobody: nothing of ours goes along."""
+def _tune_parts(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
+    """Return the adapter as Tune's searcher, callback and stopper."""
     from ray import tune
     from ray.tune.search import Searcher
 
     class Unpickled:
+        # Tune pickles its parts for a restore that nobody asks for; the sweep's state must not be copied along.
         def __getstate__(self) -> dict[str, Any]:
             return {}
 
     class SegmentSearcher(Unpickled, Searcher):
-        """Tune asks for points; it gets segments."""
+        """Suggests segments where Tune expects points of a search space."""
 
         def __init__(self, adapter: TuneAdapter) -> None:
             super().__init__(metric=None, mode=None)
@@ -244,10 +191,10 @@ def _adapters(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
             found = self.adapter.ask(trial_id)
             if isinstance(found, str):
                 return Searcher.FINISHED if found == "done" else None
-            return {"work": asdict(found)}
+            return {"spec": asdict(found)}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            if not error and result:  # of an error the trial itself knows more
+            if not error and result:  # errors are handled by `step`, where the reason is known
                 self.adapter.ended(trial_id, result)
 
         def save(self, checkpoint_path: str) -> None: ...
@@ -256,7 +203,7 @@ def _adapters(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
 
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
-    class Watch(Unpickled, tune.Callback):
+    class StepCallback(Unpickled, tune.Callback):
         def __init__(self, adapter: TuneAdapter) -> None:
             self.adapter = adapter
 
@@ -271,22 +218,22 @@ def _adapters(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
             return False
 
         def stop_all(self) -> bool:
-            return self.adapter.over()
+            return self.adapter.finished()
 
-    return SegmentSearcher(adapter), Watch(adapter), StopWhenIdle(adapter)
+    return SegmentSearcher(adapter), StepCallback(adapter), StopWhenIdle(adapter)
 
 
-def _reason(trial: Any) -> str:
-    """Why a segment ended, in a line: our own error's words, or Ray's."""
+def _loss_reason(tune_trial: Any) -> str:
+    """Return in one line why a segment was lost: the message of our own error, or what Ray's means."""
     try:
-        text = Path(trial.error_file).read_text()
+        text = Path(tune_trial.error_file).read_text()
     except (OSError, TypeError):
         return "its process is gone"
-    text = text[text.rfind("Failure # ") :]
+    text = text[text.rfind("Failure # ") :]  # of several failures the last one
     if ours := re.findall(r"^(?:collagan_dist\.errors\.)?ClusterError: (.*)$", text, re.MULTILINE):
         return ours[-1]
-    for sign, words in _SIGNS.items():
+    for sign, reason in _LOSS_REASONS.items():
         if sign in text:
-            return words
+            return reason
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "its process is gone"

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep import schedule, search
-from collagan_dist.sweep.driver import new_trial
-from collagan_dist.sweep.schedule import DONE, WAIT, Exchange, Plan, Segment
-from collagan_dist.sweep.trial import Trial, retryable
+from collagan_dist.sweep.new_trial import new_trial
+from collagan_dist.sweep.schedule import DONE, WAIT, Exploit, Segment, SweepPlan
+from collagan_dist.sweep.trial import Trial, without_retryable_failure
 from tests.sweep.spaces import space
 
 SPACE = "space: {loss.weights.*.rec: {loguniform: [1, 1000]}, optim.generator.lr: {loguniform: [1e-5, 0.1]}}"
@@ -20,10 +20,10 @@ GENERATIONS = (1280, 2560, 3840, 4096)
 
 def plan(
     scheduler: str, trials: int, rungs: tuple[int, ...] = (), confirm: int = 0, seed: int = 0, metric: str = "psnr", more: str = ""
-) -> Plan:  # fmt: skip
+) -> SweepPlan:  # fmt: skip
     head = f"metric: {metric}\nscheduler: {scheduler}\n{more}\n"
     lengths = rungs or {"none": RUNGS[-1:], "pbt": GENERATIONS}.get(scheduler, RUNGS)
-    return Plan(space(head + SPACE), trials, lengths[-1], lengths, seed, confirm)
+    return SweepPlan(space(head + SPACE), trials, lengths[-1], lengths, seed, confirm)
 
 
 def stored(trial: Trial) -> Trial:
@@ -34,7 +34,7 @@ def stored(trial: Trial) -> Trial:
     again = Trial(
         **{**saved, "results": results, "lineage": tuple(saved["lineage"]), "failure": failure, "running": False}
     )
-    return retryable(again)
+    return without_retryable_failure(again)
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Simulation:
     """`failing` is the share of segments that end with NaN, as a function of trial and length; `lost` of those that the cluster ends for
     good and `killed` of moments at which the sweep is killed are by `chance`, as is the order in which segments end."""
 
-    plan: Plan
+    plan: SweepPlan
     chance: int = 0
     slots: int = 1
     failing: float = 0.0
@@ -52,7 +52,7 @@ class Simulation:
     trials: list[Trial] = field(default_factory=list)
     segments: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, from, to), those that ended well
     asked: list[Segment] = field(default_factory=list)
-    exchanged: list[Exchange] = field(default_factory=list)
+    exchanged: list[Exploit] = field(default_factory=list)
     running: dict[int, Segment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Simulation:
 
     def reached(self, samples: int) -> set[int]:
         """Numbers of those that came to a length."""
-        return {trial.number for trial in self.searched if trial.has(samples)}
+        return {trial.number for trial in self.searched if trial.evaluated_at(samples)}
 
     def _fill(self) -> bool:
         """Begin what there is room for, as the driver does; whether the sweep goes on."""
@@ -107,10 +107,12 @@ class Simulation:
 
     def _exchange(self) -> bool:
         """Whether all were made."""
-        for exchange in schedule.exchanges(self.plan, self.trials):
+        for exchange in schedule.due_exploits(self.plan, self.trials):
             member, donor = self.trials[exchange.number], self.trials[exchange.donor]
             assert not member.running and not donor.running and member.failure is donor.failure is None
-            assert donor.has(exchange.at) and member.has(exchange.at) and not member.until > exchange.at
+            assert (
+                donor.evaluated_at(exchange.at) and member.evaluated_at(exchange.at) and not member.until > exchange.at
+            )
             entry = {"at": exchange.at, "from": exchange.donor, "values": member.values}
             self.trials[exchange.number] = replace(member, values=exchange.values, lineage=(*member.lineage, entry))
             self.exchanged.append(exchange)

@@ -31,7 +31,7 @@ def simplices() -> st.SearchStrategy[Simplex]:
 
 dimensions: st.SearchStrategy[Dimension] = st.one_of(
     st.builds(lambda pair, log: Interval("a", *pair, log=log), ends, st.booleans()),
-    st.builds(lambda low, more: Interval("a", low, low + more, whole=True), st.integers(-99, 99), st.integers(1, 99)),
+    st.builds(lambda low, more: Interval("a", low, low + more, integer=True), st.integers(-99, 99), st.integers(1, 99)),
     st.builds(lambda values: Choice("a", tuple(values)), st.lists(plain, min_size=2, max_size=5).filter(apart)),
     simplices(),
 )
@@ -54,12 +54,12 @@ def _any_of(one: BaseDistribution) -> st.SearchStrategy[object]:
 @given(dimensions, st.data())
 def test_values_tell_what_was_drawn(dimension: Dimension, data: st.DataObject) -> None:
     """Through JSON, as trial.json keeps them: the same draw, so the same values again."""
-    values = json.loads(json.dumps(dimension.values(drawn(dimension, data))))
-    again = dimension.params(values)
+    values = json.loads(json.dumps(dimension.from_params(drawn(dimension, data))))
+    again = dimension.to_params(values)
     assert again is not None and set(again) == set(dimension.distributions())
     for name, one in dimension.distributions().items():
         assert one._contains(one.to_internal_repr(again[name]))  # or a study would not take it
-    same = dimension.values(again)
+    same = dimension.from_params(again)
     for key in dimension.keys:
         if isinstance(values[key], float) and isinstance(dimension, Simplex):
             assert same[key] == pytest.approx(values[key], abs=1e-6 * dimension.total)
@@ -69,7 +69,7 @@ def test_values_tell_what_was_drawn(dimension: Dimension, data: st.DataObject) -
 
 @given(simplices(), st.data())
 def test_what_is_on_a_simplex_adds_up(simplex: Simplex, data: st.DataObject) -> None:
-    values = simplex.values(drawn(simplex, data))
+    values = simplex.from_params(drawn(simplex, data))
     assert math.isclose(sum(values.values()), simplex.total, rel_tol=1e-9) and min(values.values()) >= 0
     assert list(values) == list(simplex.keys)
 
@@ -80,7 +80,7 @@ def test_a_simplex_is_drawn_evenly(count: int) -> None:
     simplex, draws = Simplex(tuple("abcde"[:count]), 2.0), 4000
     rng = np.random.default_rng(3)
     params = rng.random((draws, count - 1))
-    rows = [simplex.values(dict(zip(simplex.distributions(), map(float, row), strict=True))) for row in params]
+    rows = [simplex.from_params(dict(zip(simplex.distributions(), map(float, row), strict=True))) for row in params]
     mine = np.array([[row[key] for key in simplex.keys] for row in rows]) / 2.0
     other = rng.dirichlet(np.ones(count), 20_000)
     for i in range(count):
@@ -103,15 +103,15 @@ def test_random_search_is_even_on_a_simplex() -> None:
 @given(dimensions, st.data(), st.integers(0, 99))
 def test_moves_stay_inside(dimension: Dimension, data: st.DataObject, seed: int) -> None:
     """What is moved is the space's, of the same kind of number, and a function of the generator alone."""
-    values = dimension.values(drawn(dimension, data))
-    moved = dimension.moved(values, np.random.default_rng(seed))
-    assert moved == dimension.moved(values, np.random.default_rng(seed)) and set(moved) == set(dimension.keys)
+    values = dimension.from_params(drawn(dimension, data))
+    moved = dimension.perturbed(values, np.random.default_rng(seed))
+    assert moved == dimension.perturbed(values, np.random.default_rng(seed)) and set(moved) == set(dimension.keys)
     if isinstance(dimension, Choice):
         assert moved["a"] in dimension.choices
         places = [dimension.choices.index(one["a"]) for one in (values, moved)]
         assert abs(places[0] - places[1]) <= 1
     else:
-        assert dimension.params(moved) is not None
+        assert dimension.to_params(moved) is not None
     if isinstance(dimension, Interval):
         assert type(moved["a"]) is type(values["a"])
 
@@ -119,8 +119,8 @@ def test_moves_stay_inside(dimension: Dimension, data: st.DataObject, seed: int)
 @given(dimensions, st.data())
 def test_moves_move(dimension: Dimension, data: st.DataObject) -> None:
     """Away from the ends every move is one. From an end, one of the two is."""
-    values = dimension.values(drawn(dimension, data))
-    moves = [dimension.moved(values, np.random.default_rng(seed)) for seed in range(12)]
+    values = dimension.from_params(drawn(dimension, data))
+    moves = [dimension.perturbed(values, np.random.default_rng(seed)) for seed in range(12)]
     if isinstance(dimension, Simplex):
         shares = sorted(values[key] / dimension.total for key in dimension.keys)
         if shares[0] > 1e-3:
@@ -138,59 +138,59 @@ def test_a_move_is_a_factor_of_1_2() -> None:
     """Or, on a linear scale, a tenth of the range; at least one for whole numbers."""
     rngs = [np.random.default_rng(seed) for seed in range(20)]
     log, line = Interval("a", 1e-5, 1.0, log=True), Interval("a", 0.0, 2.0)
-    many, few = Interval("a", 0, 100, whole=True), Interval("a", 1, 3, whole=True)
-    assert {round(log.moved({"a": 0.01}, rng)["a"], 9) for rng in rngs} == {0.012, round(0.01 / 1.2, 9)}
-    assert {round(line.moved({"a": 1.0}, rng)["a"], 9) for rng in rngs} == {0.8, 1.2}
-    assert {many.moved({"a": 50}, rng)["a"] for rng in rngs} == {40, 60}
-    assert {few.moved({"a": 2}, rng)["a"] for rng in rngs} == {1, 3}
+    many, few = Interval("a", 0, 100, integer=True), Interval("a", 1, 3, integer=True)
+    assert {round(log.perturbed({"a": 0.01}, rng)["a"], 9) for rng in rngs} == {0.012, round(0.01 / 1.2, 9)}
+    assert {round(line.perturbed({"a": 1.0}, rng)["a"], 9) for rng in rngs} == {0.8, 1.2}
+    assert {many.perturbed({"a": 50}, rng)["a"] for rng in rngs} == {40, 60}
+    assert {few.perturbed({"a": 2}, rng)["a"] for rng in rngs} == {1, 3}
 
 
 def test_the_papers_weights_are_on_the_simplex() -> None:
-    assert Simplex(tuple("isd"), 1.0).params({"i": 0.8, "s": 0.1, "d": 0.1}) is not None
-    assert Simplex(tuple("is"), 1.0).params({"i": 0.8, "s": 0.2}) is not None
+    assert Simplex(tuple("isd"), 1.0).to_params({"i": 0.8, "s": 0.1, "d": 0.1}) is not None
+    assert Simplex(tuple("is"), 1.0).to_params({"i": 0.8, "s": 0.2}) is not None
 
 
 @pytest.mark.parametrize(
     ("dimension", "values"),
     [
         (Interval("a", 1.0, 2.0), {"a": 0.9}), (Interval("a", 1.0, 2.0, log=True), {"a": 2.1}),
-        (Interval("a", 1, 5, whole=True), {"a": 2.5}), (Choice("a", ("x", "y")), {"a": "z"}),
+        (Interval("a", 1, 5, integer=True), {"a": 2.5}), (Choice("a", ("x", "y")), {"a": "z"}),
         (Choice("a", (1, 2)), {"a": None}), (Simplex(("a", "b"), 1.0), {"a": 0.6, "b": 0.5}),
         (Simplex(("a", "b", "c"), 1.0), {"a": 1.2, "b": -0.1, "c": -0.1}),
     ],
 )  # fmt: skip
 def test_values_outside_were_never_drawn(dimension: Dimension, values: dict[str, object]) -> None:
     """No draw gives them; the nearest inside stands for them in importance, and a move leads inside."""
-    assert dimension.params(values) is None
-    nearest, around = dimension.plainly(values)
+    assert dimension.to_params(values) is None
+    nearest, around = dimension.clamped(values)
     assert all(one._contains(one.to_internal_repr(nearest[name])) for name, one in around.items())
     assert set(nearest) == set(dimension.keys)
     if isinstance(dimension, Interval):
-        assert dimension.params(dimension.moved(values, np.random.default_rng(0))) is not None
+        assert dimension.to_params(dimension.perturbed(values, np.random.default_rng(0))) is not None
 
 
 def test_a_simplex_of_another_total_is_led_back() -> None:
     one = Simplex(("a", "b"), 1.0)
-    assert one.params(one.moved({"a": 3.0, "b": 1.0}, np.random.default_rng(0))) is not None
-    assert one.moved({"a": 0.0, "b": 0.0}, np.random.default_rng(0)) == {"a": 0.0, "b": 0.0}  # nothing to share out
+    assert one.to_params(one.perturbed({"a": 3.0, "b": 1.0}, np.random.default_rng(0))) is not None
+    assert one.perturbed({"a": 0.0, "b": 0.0}, np.random.default_rng(0)) == {"a": 0.0, "b": 0.0}  # nothing to share out
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_configurations_float_is_the_whole_number_that_was_given(seed: int) -> None:
     """A configuration has 100.0 where the file says 100: the same choice, drawn, told and moved."""
-    choice, whole = Choice("a", (50, 100, 200)), Interval("a", 50, 200, whole=True)
-    assert choice.params({"a": 100.0}) == choice.params({"a": 100}) == {"a": "100"}
-    assert choice.plainly({"a": 100.0})[0] == {"a": "100"}
-    assert choice.moved({"a": 100.0}, np.random.default_rng(seed))["a"] in (50, 200)
-    assert whole.params({"a": 100.0}) == {"a": 100}
-    assert set(whole.moved({"a": 100.0}, np.random.default_rng(seed)).values()) <= {85, 115}
+    choice, whole = Choice("a", (50, 100, 200)), Interval("a", 50, 200, integer=True)
+    assert choice.to_params({"a": 100.0}) == choice.to_params({"a": 100}) == {"a": "100"}
+    assert choice.clamped({"a": 100.0})[0] == {"a": "100"}
+    assert choice.perturbed({"a": 100.0}, np.random.default_rng(seed))["a"] in (50, 200)
+    assert whole.to_params({"a": 100.0}) == {"a": 100}
+    assert set(whole.perturbed({"a": 100.0}, np.random.default_rng(seed)).values()) <= {85, 115}
 
 
 @given(dimensions)
 def test_ends_are_of_the_space(dimension: Dimension) -> None:
     """Both ends of a range, every choice, every corner."""
-    found = list(dimension.ends())
-    assert all(dimension.params(values) is not None for values in found)
+    found = list(dimension.corners())
+    assert all(dimension.to_params(values) is not None for values in found)
     expected = {Interval: 2, Choice: len(getattr(dimension, "choices", ())), Simplex: len(dimension.keys)}
     assert len(found) == expected[type(dimension)] and apart(found)
-    assert set(dimension.facts()) == set(dimension.keys)
+    assert set(dimension.describe()) == set(dimension.keys)

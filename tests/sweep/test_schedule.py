@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from collagan_dist.errors import ConfigError
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.prepare import _rungs
-from collagan_dist.sweep.schedule import Plan
+from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import GENERATIONS, RUNGS, Simulation, plan, stored
 from tests.sweep.spaces import space
@@ -25,7 +25,7 @@ PLANS = {
 MIN = plan("asha", 9, metric="landmark_error")
 
 
-def a_plan(name: str, trials: int, factor: int = 3, confirm: int = 0, seed: int = 0) -> Plan:
+def a_plan(name: str, trials: int, factor: int = 3, confirm: int = 0, seed: int = 0) -> SweepPlan:
     return replace(PLANS[name, factor], trials=trials, confirm=confirm, seed=seed)
 
 
@@ -54,12 +54,12 @@ def test_every_sweep_ends(sweep: Simulation) -> None:
             and [segment[1] for segment in sorted(sweep.segments) if segment[0] == number] == ends[:-1]
         )
     alive = [trial for trial in sweep.searched if trial.failure is None]
-    assert all(trial.until == 0 or trial.has(trial.until) for trial in alive)
-    best = schedule.best(sweep.plan, sweep.trials)
+    assert all(trial.until == 0 or trial.evaluated_at(trial.until) for trial in alive)
+    best = schedule.best_trial(sweep.plan, sweep.trials)
     if alive:
         assert best and best.failure is None
-        whole = [sweep.plan.value(trial, sweep.plan.total) for trial in alive if trial.has(sweep.plan.total)]
-        assert sweep.plan.value(best, sweep.plan.total) == max(whole)
+        whole = [sweep.plan.score(trial, sweep.plan.total) for trial in alive if trial.evaluated_at(sweep.plan.total)]
+        assert sweep.plan.score(best, sweep.plan.total) == max(whole)
     else:
         assert best is None
 
@@ -113,7 +113,7 @@ def test_sync_halving_repeats_exactly(failing: float) -> None:
                 expected
             )
             assert sweep.trials == sweeps[0].trials
-            best = schedule.best(made, sweep.trials)
+            best = schedule.best_trial(made, sweep.trials)
             assert best.number == winner if best else winner == -1
 
 
@@ -205,7 +205,7 @@ def test_none_trains_all_to_the_end() -> None:
 
 def members(sweep: Simulation, at: int) -> list[int]:
     """Those that had come to a generation alive, best first."""
-    there = [trial for trial in sweep.trials if trial.has(at)]
+    there = [trial for trial in sweep.trials if trial.evaluated_at(at)]
     return [t.number for t in sorted(there, key=lambda t: (-sweep.score(t.number, t.steps(at) * t.batch), t.number))]
 
 
@@ -236,7 +236,7 @@ def test_pbt_goes_from_generation_to_generation_together() -> None:
         sweep = Simulation(a_plan("pbt", 9, seed=3), slots=4, chance=3, failing=failing, killed=0.1).run()
         order = [GENERATIONS.index(segment.samples) for segment in sweep.asked]
         assert order == sorted(order) and max(order) == len(GENERATIONS) - 1
-        assert all(trial.has(GENERATIONS[-1]) for trial in sweep.trials if not trial.failure)
+        assert all(trial.evaluated_at(GENERATIONS[-1]) for trial in sweep.trials if not trial.failure)
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
@@ -262,7 +262,7 @@ def test_pbt_explores() -> None:
             for key in sweep.plan.space.keys:
                 near = [abs(np.log(one.values[key] / values[key]) / np.log(1.2)) for values in donors[one.donor]]
                 low, high = (
-                    next(d for d in sweep.plan.space.dimensions if d.keys == (key,)).facts()[key][k]
+                    next(d for d in sweep.plan.space.dimensions if d.keys == (key,)).describe()[key][k]
                     for k in ("low", "high")
                 )
                 steps.append(min(near, key=lambda x: abs(x - 1)) if low < one.values[key] < high else 1.0)
@@ -285,29 +285,29 @@ def test_the_best_is_of_those_trained_furthest() -> None:
     made = a_plan("asha", 4)
     one, two, three = RUNGS[:3]
     trials = results({one: 9.0}, {one: 5.0, two: 3.0}, {one: 4.0, two: 4.0}, {one: 1.0, two: 2.0})
-    assert schedule.best(made, []) is None and schedule.best(made, results({}, {})) is None
-    assert schedule.best(made, trials) == trials[2]
+    assert schedule.best_trial(made, []) is None and schedule.best_trial(made, results({}, {})) is None
+    assert schedule.best_trial(made, trials) == trials[2]
     failed = [*trials[:2], replace(trials[2], failure=(6, "NaN")), trials[3]]
-    assert schedule.best(made, failed) == trials[1]
+    assert schedule.best_trial(made, failed) == trials[1]
     confirms = [*trials[:2], replace(trials[2], role="confirm", results={three: {"psnr": 9.0}}), trials[3]]
-    assert schedule.best(made, confirms) == trials[1]
+    assert schedule.best_trial(made, confirms) == trials[1]
     without = [*trials[:2], replace(trials[2], results={two: {"ssim": 9.0}}), trials[3]]  # no number
-    assert schedule.best(made, without) == trials[1]
+    assert schedule.best_trial(made, without) == trials[1]
     between = [
         replace(trials[0], results={one: {"psnr": 9.0}, two + 64: {"psnr": 9.0}}),
         *trials[1:],
     ]  # evaluated on the way
-    assert schedule.best(made, between) == trials[2]
+    assert schedule.best_trial(made, between) == trials[2]
     equal = results({one: 3.0}, {one: 3.0})
-    assert schedule.best(made, equal) == equal[0]
+    assert schedule.best_trial(made, equal) == equal[0]
 
 
 def test_less_is_better_for_an_error() -> None:
     trials = results({RUNGS[0]: 9.0}, {RUNGS[0]: 5.0}, {RUNGS[0]: 7.0}, metric="landmark_error")
-    assert schedule.best(MIN, trials) == trials[1]
+    assert schedule.best_trial(MIN, trials) == trials[1]
     assert [trial.number for trial in MIN.ranked(trials, RUNGS[0])] == [1, 2, 0]
     sweep = Simulation(MIN, slots=2).run()
-    best = schedule.best(MIN, sweep.trials)
+    best = schedule.best_trial(MIN, sweep.trials)
     assert best and best.results[RUNGS[0]]["landmark_error"] < 0  # the simulation's sign
     assert sweep.reached(RUNGS[1]) >= set(sorted(range(9), key=lambda n: -sweep.score(n, RUNGS[0]))[:3])
 
@@ -315,7 +315,13 @@ def test_less_is_better_for_an_error() -> None:
 def test_a_length_is_the_first_whole_step_after_it() -> None:
     """Rungs that no batch divides; two of them within one step."""
     trial = Trial(0, "search", {}, 0, 64, results={128: {"psnr": 1.0}})
-    assert trial.steps(100) == 2 and trial.has(100) and trial.has(65) and not trial.has(64) and not trial.has(129)
+    assert (
+        trial.steps(100) == 2
+        and trial.evaluated_at(100)
+        and trial.evaluated_at(65)
+        and not trial.evaluated_at(64)
+        and not trial.evaluated_at(129)
+    )
     for name in ("asha", "sync_halving"):
         for rungs in ((100, 300, 1000), (1, 3, 9, 27, 81), (63, 64, 65)):
             made = replace(PLANS[name, 3], trials=9, rungs=rungs, total=rungs[-1])
@@ -341,7 +347,7 @@ def test_the_front_is_what_nobody_beats(points: list[tuple[int, int]]) -> None:
         n for n, (a, b) in enumerate(points)
         if not any((c > a and d <= b) or (c >= a and d < b) for c, d in points)
     ]  # fmt: skip
-    assert [trial.number for trial in schedule.front(made, [*trials, *odd])] == expected
+    assert [trial.number for trial in schedule.pareto_front(made, [*trials, *odd])] == expected
 
 
 @pytest.mark.parametrize("trials", [1, 4, 9, 20, 27])
@@ -373,7 +379,7 @@ def test_rungs_are_of_samples() -> None:
         plan("pbt", 4, more="pbt: {every: 100}").space.spec,
     ):
         with pytest.raises(
-            ConfigError, match=r"(rungs.first|pbt.every): 100 samples are no less than a whole run's 100"
+            ConfigError, match=r"(rungs.first|pbt.every): 100 samples must be less than a full run's 100"
         ):
             _rungs(tree, 100, 1)
 
@@ -391,10 +397,10 @@ def test_rungs_are_of_different_steps() -> None:
         tree = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.spec
         with pytest.raises(ConfigError, match=f"{key}: 63 samples are less than a batch of 64"):
             _rungs(tree, 6400, 64)
-        with pytest.raises(ConfigError, match=f"{key}: 63 samples are no less than a whole run's 64"):
+        with pytest.raises(ConfigError, match=f"{key}: 63 samples must be less than a full run's 64"):
             _rungs(tree, 64, 2)
     with pytest.raises(
-        ConfigError, match=r"rungs.first: 64 samples are no less than a whole run's 64.*train for longer"
+        ConfigError, match=r"rungs.first: 64 samples must be less than a full run's 64.*train for longer"
     ):
         _rungs(PLANS["asha", 3].space.spec, 64, 64)
 
@@ -403,7 +409,7 @@ def test_trials_are_compared_at_rungs() -> None:
     """Evaluations beyond them are none of the comparison."""
     made = PLANS["asha", 3]
     trial = Trial(0, "search", {}, 0, 64, results={640: {}, 1280: {}, 1920: {}, 2560: {}})
-    assert made.compared(trial) == 1920 and trial.reached == 2560 and made.compared(replace(trial, results={})) == 0
+    assert made.last_rung(trial) == 1920 and trial.reached == 2560 and made.last_rung(replace(trial, results={})) == 0
 
 
 # More of it
@@ -415,7 +421,7 @@ def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -
         made = a_plan(name, 8, confirm=3, seed=5)
         sweep = Simulation(made, chance, slots, killed=killed).run()
         again = [trial for trial in sweep.trials if trial.role == "confirm"]
-        winner = schedule.best(made, sweep.trials)
+        winner = schedule.best_trial(made, sweep.trials)
         paper = sweep.trials[0]
         if winner == paper:  # there is nothing to compare
             assert not again
@@ -424,7 +430,7 @@ def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -
         assert [trial.number for trial in again] == list(range(8, 14))
         for one in (paper, winner):
             assert [trial.seed for trial in again if trial.values == one.values] == [6, 7, 8]
-        assert all(trial.has(made.total) for trial in again)
+        assert all(trial.evaluated_at(made.total) for trial in again)
         assert all(trial.seed == 5 for trial in sweep.searched)
         first = min(n for n, (number, _, _) in enumerate(sweep.segments) if number >= 8)
         assert all(number >= 8 for number, _, _ in sweep.segments[first:])  # not before the search is over
@@ -462,7 +468,7 @@ def test_a_sweep_may_grow(name: str, confirm: int) -> None:
         assert all(
             now.values == then.values and now.role == then.role for now, then in zip(sweep.trials, before, strict=False)
         )
-        winner = schedule.best(sweep.plan, sweep.trials)
+        winner = schedule.best_trial(sweep.plan, sweep.trials)
         assert winner
         again = [(trial.values, trial.seed) for trial in sweep.trials if trial.role == "confirm"]
         for one in (winner, sweep.trials[0]) if winner.role != "paper" else ():
@@ -485,7 +491,7 @@ def test_a_grid_is_tried_after_the_start_and_each_point_once() -> None:
     grid = space(
         "metric: psnr\nsearch: grid\nspace: {loss.weights.inpainting.rec: {choice: [1, 10, 1000]}, loss.adv: {choice: [ns, minmax]}}"
     )
-    sweep = Simulation(Plan(grid, 4, RUNGS[-1], RUNGS[-1:], 0, 1)).run()
+    sweep = Simulation(SweepPlan(grid, 4, RUNGS[-1], RUNGS[-1:], 0, 1)).run()
     sweep.plan = replace(sweep.plan, trials=7)
     sweep.run()
     assert [trial.role for trial in sweep.searched] == ["paper"] + 6 * ["search"]
@@ -499,7 +505,7 @@ def test_samplers_that_learn_work_in_a_whole_sweep(head: str) -> None:
         f"{head}\nspace: {{loss.weights.*.rec: {{loguniform: [1, 1000]}}, loss.weights.*.adv: {{simplex: 1}}}}"
     )
     rungs = RUNGS if "asha" in head else RUNGS[-1:]
-    sweep = Simulation(Plan(where, 30, rungs[-1], rungs, 0), 1, 4, failing=0.1, lost=0.05, killed=0.05).run()
+    sweep = Simulation(SweepPlan(where, 30, rungs[-1], rungs, 0), 1, 4, failing=0.1, lost=0.05, killed=0.05).run()
     assert len({repr(trial.values) for trial in sweep.trials}) == 30
     assert any(trial.notes for trial in sweep.trials)
 

@@ -110,7 +110,7 @@ def test_what_is_proposed_can_be_trained(kind: str) -> None:
     where, observations = some(kind)
     for one in observations:
         assert tuple(one.values) == where.keys and kept(one) == one
-        assert all(dimension.params(one.values) is not None for dimension in where.dimensions)
+        assert all(dimension.to_params(one.values) is not None for dimension in where.dimensions)
         assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
 
 
@@ -266,7 +266,7 @@ def test_the_papers_and_the_bases_trial_are_known_to_tpe() -> None:
     where = space(
         f"metric: psnr\nsearch: tpe\nspace: {{{REC}: {{choice: [1, 10, 100, 1000]}}, model.noise: {{uniform: [0, 0.9]}}}}"
     )
-    start = dict(where.starts()[0][1])
+    start = dict(where.initial_points()[0][1])
     assert start[REC] == 100.0
     observations = [Observation({**start, "model.noise": 0.5 + n / 100}, {}, (9.0,)) for n in range(4)]
     observations += [Observation({REC: 1000, "model.noise": 0.05 * n}, {}, (1.0,)) for n in range(16)]
@@ -308,5 +308,5 @@ def test_importance_of_too_little_is_none() -> None:
 
 def test_draws_belong_to_their_generator() -> None:
     where = mixed("random")
-    one, again, other = (search.draw(where, search.rng(*key)) for key in ((3, 1, 2), (3, 1, 2), (3, 2, 1)))
+    one, again, other = (search.draw_random(where, search.rng(*key)) for key in ((3, 1, 2), (3, 1, 2), (3, 2, 1)))
     assert one == again != other

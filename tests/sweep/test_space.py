@@ -10,7 +10,8 @@ import pytest
 from collagan_dist.config.load import load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.errors import ConfigError
-from collagan_dist.sweep.space import METRICS, Space, read_space
+from collagan_dist.sweep.space import Space, read_space
+from collagan_dist.sweep.space_spec import METRICS
 from tests.conftest import ROOT
 from tests.sweep.spaces import LR, space
 
@@ -209,29 +210,29 @@ def test_the_papers_weights_are_tried_first(model: str) -> None:
     metric = "psnr" if "i" in model else "dice" if "s" in model else "landmark_error"
     one = space(f"metric: {metric}\nspace: {{loss.weights.*.*: {{uniform: [0, 9]}}}}", model=model, sets=mine)
     paper = {f"loss.weights.{task}.{part}": both[i] for task, both in PAPER[model].items() for i, part in enumerate(("adv", "rec"))}  # fmt: skip
-    assert one.starts() == [("paper", paper), ("base", dict.fromkeys(one.keys, 7.5))]
+    assert one.initial_points() == [("paper", paper), ("base", dict.fromkeys(one.keys, 7.5))]
     assert {task: TASK_WEIGHTS[task][len(PAPER[model]) - 1] for task in PAPER[model]} == PAPER[model]
 
 
 @pytest.mark.parametrize(("peer", "weight"), [("ce", 0.999), ("gfc", 1)])
 def test_a_peer_has_no_weights_of_the_papers(peer: str, weight: float) -> None:
     one = space("metric: psnr\nspace: {loss.weights.*.rec: {uniform: [0, 9]}}", preset=peer)
-    assert one.starts() == [("base", {"loss.weights.inpainting.rec": weight})]
+    assert one.initial_points() == [("base", {"loss.weights.inpainting.rec": weight})]
 
 
 def test_a_base_with_the_papers_weights_is_tried_once() -> None:
     one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}}")
-    assert [role for role, _ in one.starts()] == ["paper"]
+    assert [role for role, _ in one.initial_points()] == ["paper"]
 
 
 def test_keys_that_are_no_weights_start_at_the_base() -> None:
     only = space(f"metric: psnr\n{LR}", sets=["optim.generator.lr=0.5"])
-    assert only.starts() == [("base", {"optim.generator.lr": 0.5})]
+    assert only.initial_points() == [("base", {"optim.generator.lr": 0.5})]
     both = space(
         "metric: psnr\nspace: {loss.weights.inpainting.rec: {uniform: [1, 9]}, optim.generator.lr: {uniform: [0.1, 1]}}",
         sets=["optim.generator.lr=0.5", "loss.weights.inpainting.rec=3", "loss.weights.landmarks.rec=3"],
     )
-    first, second = both.starts()
+    first, second = both.initial_points()
     assert first == ("paper", {"loss.weights.inpainting.rec": 100, "optim.generator.lr": 0.5})
     assert second == ("base", {"loss.weights.inpainting.rec": 3, "optim.generator.lr": 0.5})
 
@@ -249,8 +250,8 @@ def test_a_grid_has_every_combination_once() -> None:
 def test_the_sweep_that_comes_with_the_package(preset: str) -> None:
     one: Space = read_space(str(ROOT / "cluster/sweep.yaml"), load_config(preset))
     assert len(one.keys) == 6 and all(key.startswith("loss.weights.") for key in one.keys)
-    assert [role for role, _ in one.starts()] == (["paper", "base"] if preset == "demo" else ["paper"])
-    for _, values in one.starts():
+    assert [role for role, _ in one.initial_points()] == (["paper", "base"] if preset == "demo" else ["paper"])
+    for _, values in one.initial_points():
         assert one.config(values).model == load_config(preset).model
     ranges = re.findall(r"\[(\d+), (\d+)\]", (ROOT / "cluster/sweep.yaml").read_text())
     for (low, high), task in zip(ranges, TASK_WEIGHTS, strict=True):  # around the paper's

@@ -11,12 +11,12 @@ import pytest
 from collagan_dist.errors import DataError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import last_train_step
-from collagan_dist.sweep.driver import adopt, recover
+from collagan_dist.sweep.checkpoint_copy import adopt_checkpoint, undo_interrupted_adoptions
 from collagan_dist.sweep.trial import (
     Trial,
     read_trials,
-    retryable,
     trial_dir,
+    without_retryable_failure,
     write_trial,
 )
 
@@ -49,8 +49,10 @@ def evaluated(out: Path, trial: Trial, saved: int, *steps: int) -> Path:
 def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_trial(tmp_path, TRIAL)
     assert read_trials(tmp_path) == [TRIAL]
-    assert retryable(TRIAL).failure is None  # what the cluster did is tried again, its own errors are not
-    assert retryable(replace(TRIAL, failure=(6, "NaN"))).failure == (6, "NaN")
+    assert (
+        without_retryable_failure(TRIAL).failure is None
+    )  # what the cluster did is tried again, its own errors are not
+    assert without_retryable_failure(replace(TRIAL, failure=(6, "NaN"))).failure == (6, "NaN")
 
 
 def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
@@ -58,7 +60,12 @@ def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
     evaluated(tmp_path, TRIAL, 2, 1, 2, 3)
     (trial,) = read_trials(tmp_path)
     assert trial.results == {4: {"psnr": 0.5, "dice": 0.5}, 8: {"psnr": 1.0, "dice": 0.5}}
-    assert trial.reached == 8 and trial.has(7) and trial.at(8) == trial.at(5) and not trial.has(9)
+    assert (
+        trial.reached == 8
+        and trial.evaluated_at(7)
+        and trial.metrics_at(8) == trial.metrics_at(5)
+        and not trial.evaluated_at(9)
+    )
 
 
 def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
@@ -121,8 +128,8 @@ def test_a_damaged_trial_is_named(text: str, tmp_path: Path) -> None:
 def test_what_somebody_may_have_mended_is_tried_again(code: int, again: bool) -> None:
     """Data, cluster, disk; not a configuration, our own mistakes or NaN. Nothing else of the trial changes."""
     failed = replace(TRIAL, failure=(code, "why"))
-    assert retryable(failed) == replace(failed, failure=None if again else (code, "why"))
-    assert retryable(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
+    assert without_retryable_failure(failed) == replace(failed, failure=None if again else (code, "why"))
+    assert without_retryable_failure(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
 
 
 def test_what_is_none_of_ours_is_named(tmp_path: Path) -> None:
@@ -142,7 +149,7 @@ def test_another_runs_checkpoint_takes_the_place_of_ones_own(tmp_path: Path) -> 
         (tmp_path / name / "checkpoints/step-00000008/weights").write_text(name)
     (tmp_path / "mine/checkpoints/.step-00000008.adopted").mkdir()
     for _ in range(2):
-        adopt(tmp_path / "mine", tmp_path / "theirs", 8)
+        adopt_checkpoint(tmp_path / "mine", tmp_path / "theirs", 8)
         assert (tmp_path / "mine/checkpoints/step-00000008/weights").read_text() == "theirs"
     (only,) = (tmp_path / "mine/checkpoints").iterdir()
     assert (only / "weights").stat().st_nlink == 2 and (tmp_path / "theirs/checkpoints/step-00000008/weights").exists()
@@ -153,5 +160,5 @@ def test_an_exchange_that_was_killed_between_its_renames_is_taken_back(tmp_path:
     aside = tmp_path / "trials/t000/checkpoints/.step-00000008.own"
     aside.mkdir(parents=True)
     (aside / "weights").write_text("mine")
-    recover(tmp_path)
+    undo_interrupted_adoptions(tmp_path)
     assert (tmp_path / "trials/t000/checkpoints/step-00000008/weights").read_text() == "mine"
