@@ -1,1 +1,1 @@
-"""Processes and devices: who runs where, how ranks talk, what survives. Knows nothing of our networks."""
+"""Processes and devices: launchers, rendezvous, collectives, hang detection and training engines. Knows no networks."""

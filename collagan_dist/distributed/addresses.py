@@ -1,4 +1,4 @@
-"""Names, addresses and interfaces of this host."""
+"""Host names, addresses and network interfaces of this host."""
 
 from __future__ import annotations
 
@@ -8,90 +8,95 @@ import time
 
 try:
     import fcntl
-except ImportError:  # no Unix: interfaces are left to the libraries
+except ImportError:  # not a Unix: the libraries choose the interface
     fcntl = None  # type: ignore[assignment]
 
-_SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
+_SIOCGIFADDR = 0x8915  # Linux ioctl: the IPv4 address of an interface
+_DISCARD_PORT = 9
+_MAX_PAUSE_SECONDS = 1.0
+_MAX_CONNECT_SECONDS = 10.0
 
 
 def resolve(host: str) -> str | None:
-    """The address that this host takes `host` for, or None. IPv4 where there is one."""
+    """Return the address that `host` means on this host, IPv4 if it has one; None if the name is unknown."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return None
-    return min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0]  # type: ignore[return-value]
+    # gloo's interfaces are found by IPv4 address, so IPv4 comes first.
+    return min(entries, key=lambda entry: entry[0] != socket.AF_INET)[4][0]  # type: ignore[return-value]
 
 
 def is_loopback(address: str | None) -> bool:
     return address is not None and (address.startswith("127.") or address == "::1")
 
 
-def towards(address: str) -> str | None:
-    """This host's own address on the way to another, or None where there is no way. Nothing is sent."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+def source_address(target: str) -> str | None:
+    """Return this host's own address on the route to `target`; None without a route."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))
+            # Connecting a UDP socket sends nothing; it only looks up the route.
+            probe.connect((target, _DISCARD_PORT))
             return probe.getsockname()[0]
     except OSError:
         return None
 
 
-def interface_of(address: str) -> str | None:
-    """The interface that has an IPv4 address, or None."""
+def interface_with_address(address: str) -> str | None:
+    """Return the interface that has an IPv4 address, or None."""
     if fcntl is None:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:
                 answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
-            except OSError:  # it has none
+            except OSError:  # it has no IPv4 address
                 continue
+            # struct ifreq: 16 bytes of name, then a sockaddr_in whose address begins at its byte 4.
             if socket.inet_ntoa(answer[20:24]) == address:
                 return name
     return None
 
 
-def leading_interface(seen_as: str | None, master: str) -> str | None:
-    """The interface that leads to the other nodes: towards the master, or, on the master, the one where others see it.
+def route_interface(master_seen_as: str | None, master: str) -> str | None:
+    """Return the interface that leads to the other nodes, or None if it is unknown.
 
-    `seen_as`: the master's address as other hosts know it. None where it cannot be told.
+    `master_seen_as`: the master's address as other hosts know it. On the master itself its own name means loopback, so
+    the interface with that address is taken there.
     """
-    for target in (resolve(master), seen_as):
-        own = towards(target) if target and not is_loopback(target) else None
-        if own and (name := interface_of(own)):
+    for target in (resolve(master), master_seen_as):
+        own = source_address(target) if target and not is_loopback(target) else None
+        if own and (name := interface_with_address(own)):
             return name
     return None
 
 
-def wait_for(host: str, port: int, end: float) -> str | None:
-    """Wait until somebody listens on another host's port, at most until `end` (time.monotonic); why it stayed in vain, or None."""
+def wait_for_listener(host: str, port: int, end: float) -> str | None:
+    """Wait until a process listens on another host's port, until `end` (time.monotonic). Return what failed, or None."""
     pause = 0.05
     while True:
-        why = _why_no_answer(host, port, max(1.0, min(10.0, end - time.monotonic())))
+        # The connection's timeout is bounded, so that packets dropped for a moment do not cost the whole time.
+        left = end - time.monotonic()
+        why = _connection_failure(host, port, max(1.0, min(_MAX_CONNECT_SECONDS, left)))
         if why is None or time.monotonic() + pause > end:
             return why
         time.sleep(pause)
-        pause = min(2 * pause, 1.0)
+        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
 
-def _why_no_answer(host: str, port: int, patience: float) -> str | None:
-    """What stands between this host and another's port, in words, found out within `patience` seconds; None: nothing."""
-    address, me = resolve(host), socket.gethostname()
+def _connection_failure(host: str, port: int, timeout: float) -> str | None:
+    """Return why this host cannot connect to a port of another; None if it can."""
+    address, here = resolve(host), socket.gethostname()
     if address is None:
-        return f"{me} knows no host of the name {host}"
-    at = host if address == host else f"{host} ({address})"
+        return f"{here} knows no host of the name {host}"
+    target = host if address == host else f"{host} ({address})"
     try:
-        socket.create_connection((address, port), timeout=patience).close()
+        socket.create_connection((address, port), timeout=timeout).close()
     except ConnectionRefusedError:
-        return (
-            f"{at} refuses port {port}: nobody listens there; rank 0 has not started, has ended, or is on another host"
-        )
+        return f"{target} refuses port {port}: nobody listens there; rank 0 has not started, has ended, or is on another host"
     except TimeoutError:
-        return (
-            f"{at} is silent on port {port}: packets are swallowed (a firewall, another network) or the machine is off"
-        )
+        return f"{target} is silent on port {port}: packets are dropped (a firewall, another network) or the machine is off"
     except OSError as error:
-        return f"{me} finds no way to {at}: {error.strerror}"
+        return f"{here} finds no route to {target}: {error.strerror}"
     return None

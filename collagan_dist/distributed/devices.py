@@ -10,21 +10,25 @@ from collagan_dist.types import World
 
 
 def pick_device(world: World) -> torch.device:
-    """The rank's GPU, or the CPU where there is none."""
+    """Return the rank's GPU, or the CPU on a machine without GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    # With more ranks than GPUs, and where the launcher shows each rank its own GPU only, the numbers wrap.
     device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    # Collectives of objects use the current device.
     torch.cuda.set_device(device)
     return device
 
 
 def thread_count(world: World, wanted: int = 0) -> int:
-    """Threads of a rank: as many as wanted, or an even share of the cores this process may use."""
+    """Return `wanted`, or if it is 0 an equal share of the cores that this process may use."""
+    # Not os.cpu_count(): Slurm and containers restrict processes to some of the machine's cores.
     return wanted or max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
 
 def configure_torch(threads: int, deterministic: bool) -> None:
     torch.set_num_threads(threads)
     if deterministic:
+        # cuBLAS reads it when its first handle is created; without it torch refuses deterministic algorithms.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

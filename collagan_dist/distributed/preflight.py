@@ -1,11 +1,14 @@
-"""Ranks compare what they are made of before anything is built: a difference is a table at the start, not a hang later."""
+"""Preflight check: ranks compare code, libraries, configuration, data set and devices before anything is built.
+
+A difference then gives a table at the start instead of a hang, or other weights, later.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,64 +21,60 @@ from collagan_dist.distributed import versions
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ClusterError, on_all_ranks
 
-# Keys that say how one node works, not what is done: nodes may differ in them.
+logger = logging.getLogger(__name__)
+
+# They say how one node works, not what is trained, so nodes may differ in them.
 NODE_LOCAL_KEYS = ("data.shards", "data.cache", "data.threads", "runtime.threads")
-_MAX_ROWS, _MAX_COLUMNS, _WIDTH = 20, 6, 28
-# In one of these nodes of one run may differ, and it is only said.
-_MAY_DIFFER = ("device name",)
+# A difference in these only gives a warning: mixed GPUs train correctly, at the speed of the slowest.
+_WARN_ONLY = ("device name",)
+_MAX_ROWS, _MAX_COLUMNS, _MAX_CELL_CHARS = 20, 6, 28
 
 
 @dataclass(frozen=True)
-class Facts:
-    """One rank's: where it is, and what must be alike everywhere."""
+class RankFacts:
+    """Where a rank is, and the facts that must be equal on all ranks, by name."""
 
     rank: int
     host: str
-    ranks_here: int
+    ranks_on_node: int
     gpu: str | None
-    alike: dict[str, str]
+    facts: dict[str, str]
 
 
 def preflight(group: Group, config: Config, manifest_hash: str) -> None:
-    """Refuse ranks that do not belong together, with a table of what differs. Collective; raises ClusterError on all ranks."""
+    """Refuse ranks that do not belong together. Collective; raises ClusterError with a table on all ranks."""
     if group.world.size == 1:
         return
-    tree = _flat(config_to_dict(config))
-    everybody = group.all_gather(_facts(group, config, tree, manifest_hash))
-    differing = {
-        key for facts in everybody for key, value in facts.alike.items() if value != everybody[0].alike.get(key)
-    }
-    differing |= {key for facts in everybody for key in everybody[0].alike if key not in facts.alike}
-    if _counts_follow_ranks(everybody):
+    settings = _flatten(config_to_dict(config))
+    ranks = group.all_gather(_rank_facts(group, config, settings, manifest_hash))
+    first = ranks[0].facts
+    differing = {key for rank in ranks for key in first.keys() | rank.facts if rank.facts.get(key) != first.get(key)}
+    if _devices_follow_ranks(ranks):
         differing.discard("devices")
-    columns = [facts.alike for facts in everybody]
-    rows = [key for key in everybody[0].alike if key in differing and key != "configuration"]
+    columns = [rank.facts for rank in ranks]
+    rows = [key for key in first if key in differing and key != "configuration"]
     if "configuration" in differing:
-        trees = group.all_gather(tree)
-        columns = [facts | keys for facts, keys in zip(columns, trees, strict=True)]
-        rows += sorted({key for one in trees for key in {**trees[0], **one} if one.get(key) != trees[0].get(key)})
-    if differing - {*_MAY_DIFFER}:
-        raise on_all_ranks(  # all see the same table
-            ClusterError(
-                f"the ranks of this run do not agree, so nothing was started:\n{_table(everybody, columns, rows)}\n{_mend(differing)}"
-            )
-        )
+        # Only hashes were compared so far; configurations are sent only when they are needed for the table.
+        all_settings = group.all_gather(settings)
+        columns = [facts | own for facts, own in zip(columns, all_settings, strict=True)]
+        base = all_settings[0]
+        rows += sorted({key for own in all_settings for key in base.keys() | own if own.get(key) != base.get(key)})
+    if differing - {*_WARN_ONLY}:
+        table = f"{_table(ranks, columns, rows)}\n{_advice(differing)}"
+        raise on_all_ranks(ClusterError(f"the ranks of this run do not agree, so nothing was started:\n{table}"))
     if differing and group.world.is_rank0:
-        print(
-            f"warning: devices differ, the slowest sets the pace:\n{_table(everybody, columns, rows)}",
-            file=sys.stderr,
-            flush=True,
-        )
-    if group.world.is_rank0 and (shared := _shared_gpus(everybody)):
-        print(f"warning: {shared}", file=sys.stderr, flush=True)
+        logger.warning(f"warning: devices differ, the slowest sets the pace:\n{_table(ranks, columns, rows)}")
+    if group.world.is_rank0 and (shared := _shared_gpus(ranks)):
+        logger.warning(f"warning: {shared}")
 
 
-def _facts(group: Group, config: Config, tree: Mapping[str, str], manifest_hash: str) -> Facts:
+def _rank_facts(group: Group, config: Config, settings: Mapping[str, str], manifest_hash: str) -> RankFacts:
     device, gpu, name = group.device, None, "CPU"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
+        # The uuid, since CUDA_VISIBLE_DEVICES may number one GPU differently for each rank.
         gpu, name = str(getattr(properties, "uuid", device)), properties.name
-    alike = {
+    facts = {
         "collagan_dist": versions.code_version(),
         "python": versions.python_version(),
         "torch": torch.__version__,
@@ -86,48 +85,51 @@ def _facts(group: Group, config: Config, tree: Mapping[str, str], manifest_hash:
         "device name": name,
         "world size": str(group.world.size),
         "data set": manifest_hash[:12],
-        "configuration": hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12],
+        "configuration": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12],
     }
     if config.runtime.engine == "deepspeed":
-        alike["deepspeed"] = versions.library_version("deepspeed") or "none"
-    return Facts(group.world.rank, socket.gethostname(), group.world.local_size, gpu, alike)
+        facts["deepspeed"] = versions.library_version("deepspeed") or "none"
+    return RankFacts(group.world.rank, socket.gethostname(), group.world.local_size, gpu, facts)
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, str]:
-    """Every leaf of a configuration by its key, as text."""
+def _flatten(tree: Any, path: str = "") -> dict[str, str]:
+    """Return every value of a configuration as JSON by its dotted key, without NODE_LOCAL_KEYS."""
     if isinstance(tree, dict) and tree:
-        return {k: v for key, value in tree.items() for k, v in _flat(value, f"{path}.{key}" if path else key).items()}
+        return {
+            k: v for key, value in tree.items() for k, v in _flatten(value, f"{path}.{key}" if path else key).items()
+        }
     return {} if path in NODE_LOCAL_KEYS else {path: json.dumps(tree)}
 
 
-def _counts_follow_ranks(everybody: list[Facts]) -> bool:
-    """Whether nodes with other numbers of devices run other numbers of ranks, as somebody meant them to."""
+def _devices_follow_ranks(ranks: list[RankFacts]) -> bool:
+    # Nodes with fewer GPUs that run fewer ranks were configured so on purpose; equal ranks on fewer GPUs are an accident.
     counts: dict[int, set[str]] = {}
-    for facts in everybody:
-        counts.setdefault(facts.ranks_here, set()).add(facts.alike["devices"])
+    for rank in ranks:
+        counts.setdefault(rank.ranks_on_node, set()).add(rank.facts["devices"])
     return all(len(found) == 1 for found in counts.values())
 
 
-def _shared_gpus(everybody: list[Facts]) -> str | None:
-    """What to say of ranks that share a GPU."""
+def _shared_gpus(ranks: list[RankFacts]) -> str | None:
+    """Return a warning about two ranks on one GPU, or None."""
     owners: dict[tuple[str, str], int] = {}
-    for facts in everybody:
-        if facts.gpu is not None and (first := owners.setdefault((facts.host, facts.gpu), facts.rank)) != facts.rank:
+    for rank in ranks:
+        if rank.gpu is not None and (first := owners.setdefault((rank.host, rank.gpu), rank.rank)) != rank.rank:
             return (
-                f"ranks {first} and {facts.rank} on {facts.host} share a GPU, which NCCL refuses: all ranks talk by gloo, which is slow; "
-                f"{facts.host} has {facts.alike['devices']} for {facts.ranks_here} ranks"
+                f"ranks {first} and {rank.rank} on {rank.host} share a GPU, which NCCL refuses: all ranks use gloo, which is slow; "
+                f"{rank.host} has {rank.facts['devices']} for {rank.ranks_on_node} ranks"
             )
     return None
 
 
-def _table(everybody: list[Facts], columns: list[dict[str, str]], rows: list[str]) -> str:
-    """A line for each fact that differs, a column for each group of ranks that agree, the largest group first."""
-    groups: dict[tuple[str, ...], list[Facts]] = {}
-    for facts, values in zip(everybody, columns, strict=True):
-        groups.setdefault(tuple(_short(values.get(key, "-")) for key in rows), []).append(facts)
+def _table(ranks: list[RankFacts], columns: list[dict[str, str]], rows: list[str]) -> str:
+    """Return a table: a line per differing fact, a column per group of ranks that agree, the largest group first."""
+    groups: dict[tuple[str, ...], list[RankFacts]] = {}
+    for rank, values in zip(ranks, columns, strict=True):
+        groups.setdefault(tuple(_shorten(values.get(key, "-")) for key in rows), []).append(rank)
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    # A thousand ranks that all differ must still fit a terminal.
     shown = ordered[:_MAX_COLUMNS]
-    cells = [["", *(_short(_members(members, everybody)) for _, members in shown)]]
+    cells = [["", *(_shorten(_members(members, ranks)) for _, members in shown)]]
     cells += [[key, *(values[i] for values, _ in shown)] for i, key in enumerate(rows[:_MAX_ROWS])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -138,21 +140,21 @@ def _table(everybody: list[Facts], columns: list[dict[str, str]], rows: list[str
     return "\n".join(lines + more)
 
 
-def _members(members: list[Facts], everybody: list[Facts]) -> str:
-    """Hosts, or ranks where a host is not of one mind."""
-    hosts = list(dict.fromkeys(facts.host for facts in members))
-    ranks = {facts.rank for facts in members}
-    if any(facts.host in hosts and facts.rank not in ranks for facts in everybody):
-        return f"rank{'s' if len(members) > 1 else ''} {','.join(str(facts.rank) for facts in members)} ({', '.join(hosts)})"
+def _members(members: list[RankFacts], ranks: list[RankFacts]) -> str:
+    """Return the hosts of a group, with its ranks if a host's ranks differ among themselves."""
+    hosts = list(dict.fromkeys(rank.host for rank in members))
+    numbers = {rank.rank for rank in members}
+    if any(rank.host in hosts and rank.rank not in numbers for rank in ranks):
+        plural = "s" if len(members) > 1 else ""
+        return f"rank{plural} {','.join(str(rank.rank) for rank in members)} ({', '.join(hosts)})"
     return ", ".join(hosts)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_CELL_CHARS else f"{text[: _MAX_CELL_CHARS - 1]}…"
 
 
-def _mend(differing: set[str]) -> str:
-    """What to do, by what differs."""
+def _advice(differing: set[str]) -> str:
     if differing & {"device", "devices"}:
         return "leave out the nodes whose GPUs are missing (`nvidia-smi` there), or hide them everywhere: CUDA_VISIBLE_DEVICES="
     if "configuration" in differing:

@@ -1,4 +1,4 @@
-"""How long a rank's own work takes: the time in which it waits for nobody."""
+"""Measures how long a rank's own work takes, without the time in which it waits for other ranks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 
 
 class Stopwatch:
-    """Adds up seconds inside its `with` blocks, its laps, without the pauses in them.
+    """Adds up the seconds inside its `with` blocks (laps), without the pauses in them.
 
-    On a GPU it is the device's time that counts, by events: the host only hands out work there, and goes ahead of it.
+    On a GPU it measures the device's time by events: the host only queues work there and runs ahead of it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._laps, self._seconds = 0, 0.0
         self._since: float | torch.cuda.Event | None = None
+        # Events are read later: reading one waits for the device.
         self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __enter__(self) -> None:
@@ -28,7 +29,7 @@ class Stopwatch:
         self.pause()
 
     def pause(self) -> bool:
-        """Stop counting; whether it counted, so that who paused it can go on."""
+        """Stop counting. Return whether it was counting, so that the caller resumes only what it paused."""
         if self._since is None:
             return False
         since, now, self._since = self._since, self._now(), None
@@ -44,8 +45,9 @@ class Stopwatch:
         self._since = self._now()
 
     def pop_mean_seconds(self) -> float:
-        """Seconds a lap since the last time; 0 without a lap."""
+        """Return the seconds per lap since the last call and start anew; 0 without a lap."""
         if self._spans:
+            # Events of one stream complete in order, so the last one is enough to wait for.
             self._spans[-1][1].synchronize()
             self._seconds += sum(since.elapsed_time(until) for since, until in self._spans) / 1000
         seconds = self._seconds / max(1, self._laps)

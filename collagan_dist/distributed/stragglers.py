@@ -1,4 +1,4 @@
-"""Ranks that keep the others waiting: named when they do so for long."""
+"""Finds stragglers: ranks whose own work in a step takes much longer than that of the others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from collagan_dist.distributed.group import Group
 
-_LINES = 3  # in a row: a slow picture or a checkpoint of one rank is nobody's fault
-_LEAST = 0.005  # seconds a step; less is noise
+_MIN_SLOW_INTERVALS = 3  # in a row: one slow picture or one checkpoint does not make a straggler
+_MIN_EXCESS_SECONDS = 0.005  # per step; less is noise
 
 
 @dataclass(frozen=True)
 class Straggler:
-    """A rank whose own share of a step takes `seconds` where the others' median is `median`."""
+    """A rank whose own work takes `seconds` per step, the others' median being `median`."""
 
     rank: int
     host: str
@@ -23,40 +23,46 @@ class Straggler:
 
     def __str__(self) -> str:
         return (
-            f"rank {self.rank} on {self.host} keeps the others waiting: its own share of a step takes {self.seconds * 1000:.0f} ms, "
+            f"rank {self.rank} on {self.host} is a straggler: its own work in a step takes {self.seconds * 1000:.0f} ms, "
             f"the others' median is {self.median * 1000:.0f} ms"
         )
 
 
 class SlowStreaks:
-    """Which ranks have been slower than `factor` times the others' median for how many lines."""
+    """Counts, for each rank, the log intervals in a row in which it was slower than `factor` times the others' median."""
 
     def __init__(self, ranks: int, factor: float) -> None:
-        self.factor, self.lines = factor, [0] * ranks
+        self.factor, self.lengths = factor, [0] * ranks
 
     def add(self, seconds: list[float]) -> list[tuple[int, float]]:
-        """A line: every rank's seconds a step. Those whose spell is long enough just now, with the others' median."""
+        """Add one interval, given every rank's seconds per step.
+
+        Return the ranks whose streak has just become long enough, each with the others' median.
+        """
+        # The rank itself is left out: of two ranks, a median with the slow one in it would rise with it.
         medians = [statistics.median(seconds[:rank] + seconds[rank + 1 :]) for rank in range(len(seconds))]
         for rank, (own, median) in enumerate(zip(seconds, medians, strict=True)):
-            slow = own > median * self.factor and own - median > _LEAST
-            self.lines[rank] = self.lines[rank] + 1 if slow else 0
-        return [(rank, medians[rank]) for rank, lines in enumerate(self.lines) if lines == _LINES]
+            slow = own > median * self.factor and own - median > _MIN_EXCESS_SECONDS
+            self.lengths[rank] = self.lengths[rank] + 1 if slow else 0
+        # Equal, not at least: each streak is reported once.
+        return [(rank, medians[rank]) for rank, length in enumerate(self.lengths) if length == _MIN_SLOW_INTERVALS]
 
 
 class StragglerDetector:
-    """Compares the ranks' own times of a line. All ranks see the same numbers, so all find the same."""
+    """Compares the ranks' own times. All ranks compute the same result from the same numbers. `factor` 0 switches it off."""
 
     def __init__(self, group: Group, factor: float) -> None:
-        """A factor of 0: nobody is looked for."""
         self.group, self.factor = group, factor
-        self._spells = SlowStreaks(group.world.size, factor)
+        self._streaks = SlowStreaks(group.world.size, factor)
 
     def check(self) -> list[Straggler]:
-        """Those whose spell has become long enough with this line; each once a spell. Collective."""
-        mine = self.group.stopwatch.pop_mean_seconds()
+        """Return new stragglers of the interval that ends now. Collective."""
+        # Read in any case, so that the next interval starts here.
+        own = self.group.stopwatch.pop_mean_seconds()
         if self.group.world.size == 1 or not self.factor:
             return []
-        seconds = self.group.all_gather_float(mine)
-        found = self._spells.add(seconds)
+        seconds = self.group.all_gather_float(own)
+        found = self._streaks.add(seconds)
+        # All ranks have the same `found`, so all of them or none take part in this collective.
         hosts = self.group.all_gather(socket.gethostname()) if found else []
         return [Straggler(rank, hosts[rank], seconds[rank], median) for rank, median in found]

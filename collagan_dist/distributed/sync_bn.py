@@ -1,4 +1,4 @@
-"""Batch normalization over all ranks, on any device (torch's SyncBatchNorm refuses CPU tensors)."""
+"""Batch normalization over the samples of all ranks, on any device (torch's SyncBatchNorm refuses CPU tensors)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from collagan_dist.types import as_float32
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics in training are those of all ranks' samples, with gradients through them.
+    """nn.BatchNorm2d that in training normalizes by the statistics of all ranks' samples, with gradients through them.
 
-    Ranks have equally many samples. In eval mode it is the plain layer, so a model trained with it is used without ranks.
+    Every rank has equally many samples. In eval mode it equals the plain layer, so weights can be used without ranks.
     """
 
     def __init__(self, plain: nn.BatchNorm2d, group: Group) -> None:
@@ -24,7 +24,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.group = group
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        if not self.training or torch.is_inference_mode_enabled():  # ranks evaluate unequal batches, each at its pace
+        # Ranks evaluate unequal batches at their own speed, so a collective would never match.
+        if not self.training or torch.is_inference_mode_enabled():
             return super().forward(x_BCHW)
         x = as_float32(x_BCHW)
         var_C, mean_C = torch.var_mean(x, dim=(0, 2, 3), correction=0)
@@ -33,44 +34,47 @@ class SyncBatchNorm(nn.BatchNorm2d):
         mean = all_W2C[:, 0].mean(0)
         # Chan's formula for equal parts: no difference of large numbers, as E[x²] - E[x]² would be.
         var = (all_W2C[:, 1] + (all_W2C[:, 0] - mean).square()).mean(0)
-        self._remember(mean.detach(), var.detach(), x.numel() // x.shape[1] * len(all_W2C))
+        self._update_running(mean.detach(), var.detach(), x.numel() // x.shape[1] * len(all_W2C))
+        # Scale and shift would be rounded to 16 bits by autocast.
         with torch.autocast(x.device.type, enabled=False):
             scale = self.weight * torch.rsqrt(var + self.eps)
             shift = self.bias - mean * scale
             return (x * scale[:, None, None] + shift[:, None, None]).to(x_BCHW.dtype)
 
-    def _remember(self, mean_C: torch.Tensor, var_C: torch.Tensor, count: int) -> None:
-        """The running statistics, as the plain layer keeps them: of the unbiased variance."""
+    def _update_running(self, mean_C: torch.Tensor, var_C: torch.Tensor, count: int) -> None:
+        """Update the running statistics from `count` values per channel."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
+        # nn.BatchNorm2d: momentum None means a cumulative average.
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean_C.to(self.running_mean), momentum)
+        # As in nn.BatchNorm2d the running variance is unbiased, although the batch is normalized by the biased one.
         self.running_var.lerp_((var_C * (count / max(1, count - 1))).to(self.running_var), momentum)
 
 
 class _Gather(torch.autograd.Function):
-    """Every rank's tensor, by rank; the gradient of each goes back to its rank, summed over all that used it."""
+    """Gather every rank's tensor, by rank. In backward each rank gets the gradient of its own, summed over all ranks."""
 
     @staticmethod
-    def forward(context: Any, mine: torch.Tensor) -> torch.Tensor:
-        all_ranks = mine.new_empty((dist.get_world_size(), *mine.shape))
-        dist.all_gather(list(all_ranks.unbind()), mine.contiguous())
+    def forward(context: Any, own: torch.Tensor) -> torch.Tensor:
+        all_ranks = own.new_empty((dist.get_world_size(), *own.shape))
+        dist.all_gather(list(all_ranks.unbind()), own.contiguous())
         return all_ranks
 
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
+        total = gradient.clone(memory_format=torch.contiguous_format)  # autograd forbids changing its input in place
         dist.all_reduce(total)
         return total[dist.get_rank()]
 
 
-def _gather(mine: torch.Tensor) -> torch.Tensor:
-    return _Gather.apply(mine)
+def _gather(own: torch.Tensor) -> torch.Tensor:
+    return _Gather.apply(own)  # a function of its own for its type: `apply` has none
 
 
 def convert_sync_batchnorm(module: nn.Module, group: Group) -> nn.Module:
-    """The module with every BatchNorm2d that learns replaced by a SyncBatchNorm; names and values stay."""
+    """Replace every BatchNorm2d that is trained by a SyncBatchNorm; names and values stay."""
     if isinstance(module, nn.BatchNorm2d) and not isinstance(module, SyncBatchNorm):
         return SyncBatchNorm(module, group) if module.weight.requires_grad else module
     for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""What this process is made of: versions of libraries, and a hash of the package's own code."""
+"""Versions of libraries, of Python, and of this package's own code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import collagan_dist
 
-# What ranks must share, by the name people know: the distributions that may hold it.
+# Name in messages: the distributions that may provide it (DALI has one for each CUDA version).
 LIBRARIES = {
     "torch": ("torch",), "dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "numpy": ("numpy",), "deepspeed": ("deepspeed",),
     "ray": ("ray",),
@@ -18,7 +18,8 @@ LIBRARIES = {
 
 
 def library_version(name: str) -> str | None:
-    """The installed version of a library of LIBRARIES, without importing it; None where it is not installed."""
+    """Return the installed version of a library of LIBRARIES, or None."""
+    # From the metadata: importing torch or Ray takes seconds.
     for distribution in LIBRARIES[name]:
         try:
             return metadata.version(distribution)
@@ -28,13 +29,14 @@ def library_version(name: str) -> str | None:
 
 
 def python_version() -> str:
-    """Major and minor: patches do not matter."""
+    """Return major and minor version: patch releases may differ between nodes."""
     return ".".join(platform.python_version_tuple()[:2])
 
 
 @cache
 def code_version() -> str:
-    """This package's version and a hash of its Python files: an edited checkout is another version."""
+    """Return the package's version and a hash of its Python files."""
+    # A checkout that was edited on one node has the same version number.
     folder, digest = Path(collagan_dist.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())

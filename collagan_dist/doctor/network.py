@@ -19,7 +19,7 @@ def reductions(group: Group) -> Iterator[Finding]:
     cpu = torch.device("cpu")
     for device in [cpu] + [group.device] * (group.device != cpu):
         name = f"all-reduce ({device.type})"
-        right = group.all_gather(network_benchmark.all_reduce_is_right(group, device))
+        right = group.all_gather(network_benchmark.all_reduce_is_correct(group, device))
         seconds = network_benchmark.all_reduce_seconds(group, device)
         if not all(right):
             ranks = ", ".join(str(rank) for rank, good in enumerate(right) if not good)
