@@ -43,10 +43,10 @@ class StopFile(StopRequest):
 
     def __bool__(self) -> bool:
         now = time.monotonic()
-        if not self._asked and now - self._polled_at >= _POLL_SECONDS:
+        if not self._requested and now - self._polled_at >= _POLL_SECONDS:
             # Listed, not stat'ed: network file systems cache for long that a file does not exist, but list a folder anew.
-            self._polled_at, self._asked = now, self._path in self._path.parent.iterdir()
-        return self._asked
+            self._polled_at, self._requested = now, self._path in self._path.parent.iterdir()
+        return self._requested
 
 
 def train_rank(spec: SegmentSpec, variables: Mapping[str, str]) -> int:

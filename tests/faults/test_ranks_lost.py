@@ -99,7 +99,7 @@ def test_row_23_a_rank_is_stopped(shards: Manifest, tmp_path: Path, stopped: int
         said = ranks.said(other)
         pid = ranks.processes[stopped].pid
         assert f"rank {stopped} (host " in said and f"pid {pid})" in said, said
-        assert ("its process is stopped" if stopped else "keeps the store of the ranks at 127.0.0.1:") in said
+        assert ("its process is stopped" if stopped else "hosts the store of the ranks at 127.0.0.1:") in said
         assert stacks(run, other).count("Thread 0x") >= 3 and "loop.py" in stacks(run, other)
         assert "gloo:" in (run / f"logs/collectives-rank-{other}.json").read_text()
         # The stopped one comes back: it is told, or finds the others gone.
@@ -114,7 +114,7 @@ def test_whoever_keeps_the_store_is_known_from_the_first(shards: Manifest, tmp_p
         tmp_path, "tests.faults.driver", "stop-early", 0, 0, "train", config, "--run", tmp_path / "run"
     ) as ranks:
         assert ranks.ends(1) == [4], ranks.all_said()
-        assert f"rank 0 (host {socket.gethostname()}, pid {ranks.processes[0].pid}), which keeps" in ranks.said(1)
+        assert f"rank 0 (host {socket.gethostname()}, pid {ranks.processes[0].pid}), which hosts" in ranks.said(1)
 
 
 @pytest.mark.parametrize("stopped", [1, 0])
@@ -173,7 +173,7 @@ def test_row_24_a_slow_rank(shards: Manifest, tmp_path: Path, fails: bool) -> No
         assert ranks.ends(0, 1) == ([4, 4] if fails else [0, 0]), ranks.all_said()
         (event,) = (record for record in records(run, "event") if record["event"] == "straggler")
         assert event["rank"] == 1 and 6 <= event["step"] <= 12 and event["seconds"] > 0.4 > event["median"]
-        told = f"step {event['step']}: rank 1 on {event['host']} keeps the others waiting"
+        told = f"step {event['step']}: rank 1 on {event['host']} is a straggler"
         assert ranks.all_said().count(told) == 1 and told in ranks.said(0)
 
 

@@ -169,7 +169,7 @@ def test_row_16_the_port_is_in_use(configuration: Path, tmp_path: Path) -> None:
         first, second = run_ranks([command] * 2, [as_rank(rank, 2, port) for rank in range(2)], tmp_path)
     assert (first.code, second.code) == (4, 4)
     assert f"port {port} of {socket.gethostname()}" in first.err and "MASTER_PORT" in first.err
-    assert "it is not the meeting place of any run" in second.err
+    assert "it is not the rendezvous of a run" in second.err
     assert all(len(rank.err.splitlines()) == 1 for rank in (first, second)), first.err + second.err
 
 
@@ -217,7 +217,7 @@ def test_row_17_another_data_set(configuration: Path, shards: Manifest, tmp_path
 def test_row_17_an_edited_package(configuration: Path, tmp_path: Path) -> None:
     """The same version, one comment more."""
     shutil.copytree(ROOT / "collagan_dist", tmp_path / "edited/collagan_dist")
-    with (tmp_path / "edited/collagan_dist/objective.py").open("a") as file:
+    with (tmp_path / "edited/collagan_dist/losses.py").open("a") as file:
         file.write("# tried something\n")
     error = _two(tmp_path, [["train", configuration, "--run", "run"]] * 2, PYTHONPATH=str(tmp_path / "edited"))
     assert re.search(r"\n  collagan_dist +\S+ \(\w{8}\)  \S+ \(\w{8}\)\n", error) and "same checkout" in error
