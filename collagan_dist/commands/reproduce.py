@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 from pathlib import Path
 
 from collagan_dist.commands.progress import count
@@ -78,7 +77,6 @@ def run(args: argparse.Namespace) -> int | None:
         args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks
     )
     if args.dry_run:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what it timed with is removed
         from collagan_dist.commands.tables import plan_table
         from collagan_dist.reproduce.estimate import estimate
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from collagan_dist.units import format_bytes, format_duration
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from collagan_dist.reproduce.estimate import Line
+    from collagan_dist.reproduce.estimate import RunEstimate
 
 # Metric: (what to print, its number format).
 _ROWS = {
@@ -48,31 +48,34 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     console().print(table)
 
 
-def plan_table(lines: Sequence[Line]) -> None:
+def plan_table(estimates: Sequence[RunEstimate]) -> None:
     """A reproduction's runs: what each takes, what is done; sums at the end."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    steps = [one.run.steps for one in estimates]
+    samples = [one.run.steps * one.run.config.schedule.batch for one in estimates]
+    seconds = [one.seconds for one in estimates if one.seconds is not None]
+    sizes = [one.bytes for one in estimates if one.bytes is not None]
+    sums = [str(sum(steps)), str(sum(samples)), "", _or_unknown(sum(seconds) if seconds else None, format_duration),
+            _or_unknown(sum(sizes) if sizes else None, format_bytes)]  # fmt: skip
     table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, show_footer=True)
-    known = [line for line in lines if line.seconds is not None]
-    feet = ["", str(sum(line.run.steps for line in lines)), str(sum(line.run.steps * line.run.config.schedule.batch for line in lines)), "",
-            format_duration(sum(line.seconds or 0 for line in known)) if known else "unknown",
-            format_bytes(sum(line.bytes or 0 for line in known)) if known else "unknown"]  # fmt: skip
-    for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), feet, strict=True):
+    for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), ["", *sums], strict=True):
         table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
-    for line in lines:
-        done = f"{line.done / line.run.steps:.0%}"
-        if line.done == line.run.steps:
-            done = "yes" if line.scored else "trained"
-        time = "unknown" if line.seconds is None else format_duration(line.seconds)
-        size = "unknown" if line.bytes is None else format_bytes(line.bytes)
-        table.add_row(
-            line.run.name, str(line.run.steps), str(line.run.steps * line.run.config.schedule.batch), done, time, size
-        )
+    for one, *counts in zip(estimates, steps, samples, strict=True):
+        done = f"{one.steps_done / one.run.steps:.0%}"
+        if one.steps_done == one.run.steps:
+            done = "yes" if one.is_evaluated else "trained"
+        takes = (_or_unknown(one.seconds, format_duration), _or_unknown(one.bytes, format_bytes))
+        table.add_row(one.run.name, *map(str, counts), done, *takes)
     console().print(table)
     console().print(
-        "time: training alone, one run after the other, by the runs' own logs or by a few real steps of each model on this machine"
+        "time: training alone, one run after the other, by the logs of runs that have begun; sums are of the known ones"
     )
+
+
+def _or_unknown(value: float | None, form: Callable[[float], str]) -> str:
+    return "unknown" if value is None else form(value)
 
 
 def averages_table(out: Path, tables: Sequence[int]) -> None:

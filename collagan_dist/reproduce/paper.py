@@ -1,4 +1,4 @@
-"""What the paper prints (paper.yaml), and what its tables are made of: which models, which holes, which numbers."""
+"""The numbers that the paper prints (paper.yaml), and where ours come from: which model, hole and metric of each cell."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collagan_dist.config import strict_yaml
 
 TABLES: Final = (1, 2, 3)
 METRICS: Final = ("ssim", "psnr")  # of Table 1, in the order of its cells
-# Models of which --seeds learns several: the ones whose differences carry the paper's argument.
+# Models that --seeds trains several times: the paper's argument rests on their differences.
 SEEDED: Final = ("M_i", "M_isd", "M*_isd")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A number of a table's cell. `key` is that of an evaluation's JSON, `part` the class or point in it, or None.
+    """Where a number of a table's cell is in an evaluation: the JSON's `key`, and the class or point in it, or None.
 
-    `factor` turns the JSON's unit into the table's: 100 for percent.
+    `factor` converts the JSON's unit into the table's: 100 for percent.
     """
 
     key: str
@@ -32,6 +32,7 @@ class Score:
 
 @cache
 def paper() -> dict[str, Any]:
+    """Return paper.yaml."""
     name = "paper.yaml"
     text = resources.files("collagan_dist.reproduce").joinpath(name).read_text()
     return strict_yaml.load(text, name)[0]
@@ -46,20 +47,21 @@ def columns(table: int) -> tuple[str, ...]:
 
 
 def kinds(table: int) -> tuple[str, ...]:
-    """Names of the numbers in a cell of Table 1, blended ones first; Tables 2 and 3 have one, without a name."""
+    """Return the names of the numbers in a cell: blended ones first in Table 1, one without a name in Tables 2 and 3."""
     return tuple(f"{m}{suffix}" for suffix in ("_blended", "") for m in METRICS) if table == 1 else ("",)
 
 
 def printed(table: int, model: str, column: str, kind: str = "") -> float:
-    """The paper's number. It has one Table 1: whether that is blended is not said, so it stands beside both of ours."""
+    """Return the paper's number."""
     values = paper()[f"table{table}"]["rows"][model]
     if table == 1:
+        # The paper does not say whether its Table 1 is blended, so its numbers are compared with both of ours.
         values = values[kind.removesuffix("_blended")]
     return float(values[columns(table).index(column)])
 
 
 def score(table: int, column: str, kind: str = "") -> Score:
-    """Where our number of a cell comes from."""
+    """Return where our number of a cell comes from."""
     if table == 1:
         metric = kind.removesuffix("_blended")
         return Score(metric, None, column, kind.endswith("_blended"), 100.0 if metric == "ssim" else 1.0, True)

@@ -1,4 +1,4 @@
-"""Which runs the asked tables and figures need, with their configurations and the evaluations of each."""
+"""The runs that the requested tables and figures need: their configurations, and the evaluations of each."""
 
 from __future__ import annotations
 
@@ -24,33 +24,21 @@ FIGURES: Final[dict[int, tuple[str, ...]]] = {
     5: ("M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "GFC"),
     6: ("M_isd", "M_i"),
 }
-# In the order in which they are trained: the models of the argument first, the peers after the parser that GFC needs.
-ORDER: Final = (
-    "M_i",
-    "M*_isd",
-    "M_isd",
-    "M_id",
-    "M_is",
-    "M_s",
-    "M_d",
-    "M*_isd-noise",
-    "CE",
-    "CE-noise",
-    "SII",
-    "parser",
-    "GFC",
-)
 PARSER: Final = "parser"
-# What a run is, which --set would make another.
-_OURS: Final = ("model.name", "model.tasks", "model.concentrated", "hole.kind", "data.shards", "data.split")
-# What is published of a peer: how it learns, and of these keys those that its preset gives.
-_LEARNS: Final = ("loss", "optim")
-_PUBLISHED: Final = (("data", "image_size"), ("hole", "fill"), ("model", "output_bias"))
+# In the order of training: the models of the paper's main comparison first, GFC after the parser that it needs.
+ORDER: Final = (
+    "M_i", "M*_isd", "M_isd", "M_id", "M_is", "M_s", "M_d", "M*_isd-noise", "CE", "CE-noise", "SII", PARSER, "GFC",
+)  # fmt: skip
+# These keys distinguish the runs from each other, so --set may not change them.
+_RUN_KEYS: Final = ("model.name", "model.tasks", "model.concentrated", "hole.kind", "data.shards", "data.split")
+# A peer keeps its published loss and optimizer, and those of the other keys that its preset sets.
+_PUBLISHED_SECTIONS: Final = ("loss", "optim")
+_PUBLISHED_KEYS: Final = (("data", "image_size"), ("hole", "fill"), ("model", "output_bias"))
 
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """What was asked for."""
+    """The options of `collagan reproduce`. `ranks` is None for one rank a GPU."""
 
     config: str
     data: str
@@ -65,9 +53,10 @@ class ReproduceOptions:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training. `base` is its name without the seed's; `holes` are those of its evaluations, by whether they are blended too.
+    """One training and its evaluations.
 
-    `needs` is the run that must be done before it.
+    `base` is the name without the seed. `holes` maps each kind of hole to evaluate to whether it is evaluated blended
+    too. `needs` is the run that must be done before this one.
     """
 
     name: str
@@ -91,29 +80,31 @@ class PlannedRun:
         return self.out / "logs" / f"{self.name}.log"
 
     def evaluation(self, hole: str, blended: bool) -> Path:
+        """Return the JSON file of the evaluation on the test split."""
         blend = "poisson" if blended else "none"
         return RunPaths(self.folder).evaluation("test", hole, blend, self.config.evaluate.positions)
 
 
 def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:
-    """The runs that are needed, in the order of training. `samples` is the length of the training split.
+    """Return the runs that are needed, in the order of training. `samples` is the length of the training split.
 
-    Raises ConfigError for keys that are not the user's to set.
+    Raises ConfigError for keys that --set may not change.
     """
-    check(options)
-    needed = _needed(options)
+    check_sets(options)
+    needed = _needed_holes(options)
     runs = []
     for base in ORDER:
         if base not in needed:
             continue
         for seed in range(options.seeds if base in paper.SEEDED else 1):
             runs.append(_run(options, base, seed, samples, needed[base]))
+    # The parser is not trained where --set names another one for GFC.
     own_parser = any(run.base == "GFC" and run.needs is None for run in runs)
     return [run for run in runs if not (run.base == PARSER and own_parser)]
 
 
 def not_applied(options: ReproduceOptions, runs: Iterable[PlannedRun]) -> dict[str, list[str]]:
-    """The runs that a setting does not reach: it is another task's, or the peer has a published one of its own."""
+    """Return each `--set` item with the runs it does not apply to: other tasks, and peers whose settings are published."""
     found: dict[str, list[str]] = {}
     for run in runs:
         for item in options.sets:
@@ -123,23 +114,23 @@ def not_applied(options: ReproduceOptions, runs: Iterable[PlannedRun]) -> dict[s
 
 
 def chains(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
-    """Runs that may go on at the same time, each with those behind it that wait for it."""
+    """Return groups of runs that are independent of each other; within a group the first run comes before the others."""
     found: dict[str, list[PlannedRun]] = {}
     for run in runs:
         found.setdefault(run.needs or run.name, []).append(run)
     return list(found.values())
 
 
-def check(options: ReproduceOptions) -> None:
-    """Raises ConfigError for keys that are not the user's to set."""
+def check_sets(options: ReproduceOptions) -> None:
+    """Raise ConfigError for keys that --set may not change."""
     for item in options.sets:
         key = ".".join(strict_yaml.parse_assignment(item)[0])
-        if key in _OURS:
-            raise ConfigError(f"--set {item}: {key} is what tells the paper's runs apart; reproduce sets it itself")
+        if key in _RUN_KEYS:
+            raise ConfigError(f"--set {item}: {key} distinguishes the paper's runs; reproduce sets it itself")
 
 
-def _needed(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
-    """The holes that are evaluated of each run that is needed at all."""
+def _needed_holes(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
+    """Return the holes to evaluate (and whether blended too) of each run that is needed at all."""
     needed: dict[str, dict[str, bool]] = {}
     for table in options.tables:
         for model in paper.rows(table):
@@ -158,7 +149,7 @@ def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: d
     config = _config(options, base, options.out)
     tree = config_to_dict(config)
     tree["seed"] += seed
-    _shorten(tree, config, samples, options.scale)
+    _scale_steps(tree, config, samples, options.scale)
     needs = PARSER if config.model.gfc.parser == _parser_folder(options.out) else None
     final = validate_config(tree, f"run {name}")
     assert final.schedule.steps is not None
@@ -166,8 +157,9 @@ def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: d
 
 
 def _config(options: ReproduceOptions, base: str, out: Path) -> Config:
-    """CONFIG as one of the runs, at its full length."""
+    """Return the configuration of one run, at its full length."""
     model = _model(base)
+    # The parser sees complete faces, and SII trains as a plain GAN: neither sees holes.
     kind = {PARSER: "none", "SII": "none"}.get(base, "noise" if base.endswith("-noise") else "block")
     sets = [*_applicable(options.sets, model), f"hole.kind={kind}"]
     config = load_config(options.config, model, sets, options.data)
@@ -182,35 +174,38 @@ def _model(base: str) -> str:
 
 
 def _parser_folder(out: Path) -> str:
+    # Absolute: a Ray worker or a batch job may start in another folder.
     return str((out / "runs" / PARSER).absolute())
 
 
 def _applicable(sets: Iterable[str], model: str) -> Iterator[str]:
-    """The settings that a model has: one without landmarks has no loss.weights.landmarks, a peer keeps what is published of it."""
+    """Yield the settings that apply to a model."""
     for item in sets:
         key = strict_yaml.parse_assignment(item)[0]
         if model in PEERS:
-            applies = key[0] not in _LEARNS and not (key in _PUBLISHED and _gives(model, key))
+            applies = key[0] not in _PUBLISHED_SECTIONS and not (key in _PUBLISHED_KEYS and _preset_sets(model, key))
         else:
+            # A model without landmarks has no loss.weights.landmarks.
             tasks = model_settings(model)["tasks"]
             applies = key[:2] != ("loss", "weights") or len(key) < 3 or key[2] in tasks
         if applies:
             yield item
 
 
-def _gives(peer: str, key: tuple[str, ...]) -> bool:
-    """Whether a peer's preset has the key `section.name`."""
+def _preset_sets(peer: str, key: tuple[str, ...]) -> bool:
+    """Return whether a peer's preset has the key `section.name`."""
     name = f"{peer.lower()}.yaml"
     text = resources.files("collagan_dist.presets").joinpath(name).read_text()
     return key[1] in strict_yaml.load(text, name)[0].get(key[0], {})
 
 
-def _shorten(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
-    """The length as steps, and all that is counted in steps of training, times `scale`."""
+def _scale_steps(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
+    """Give the length in steps, and multiply all that is counted in training steps by `scale`."""
     from collagan_dist.data.loading.order import total_steps
 
     steps = config.schedule.steps or total_steps(samples, config.schedule.batch, config.schedule.epochs)
     tree["schedule"]["steps"] = _scaled(steps, scale)
+    # 0 means that adversarial losses are on from the start, at any scale.
     if config.schedule.adv_from:
         tree["schedule"]["adv_from"] = _scaled(config.schedule.adv_from, scale)
     tree["checkpoint"]["every"] = _scaled(config.checkpoint.every, scale)

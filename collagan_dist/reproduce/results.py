@@ -15,7 +15,7 @@ from collagan_dist.errors import DataError
 from collagan_dist.reproduce import statistics
 from collagan_dist.reproduce.paper import Score
 from collagan_dist.reproduce.plan import PlannedRun
-from collagan_dist.reproduce.run_status import is_scored
+from collagan_dist.reproduce.run_status import is_evaluated
 from collagan_dist.reproduce.statistics import Estimate
 from collagan_dist.types import CLASSES, LANDMARKS, SCORED_CLASSES
 
@@ -87,7 +87,9 @@ class Results:
 
     def _evaluated(self, model: str, score: Score) -> list[tuple[PlannedRun, Path]]:
         """Return the model's runs that are evaluated, each with the JSON of that."""
-        found = [run for run in self._runs.get(model, []) if is_scored(run, score.hole, score.blended, self._manifest)]
+        found = [
+            run for run in self._runs.get(model, []) if is_evaluated(run, score.hole, score.blended, self._manifest)
+        ]
         return [(run, run.evaluation(score.hole, score.blended)) for run in found]
 
     def _metrics(self, model: str, score: Score) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What is done already: a run at its last step, an evaluation of that step. All of it is read from the files themselves."""
+"""How far a run of a reproduction is: trained to its last step, and evaluated at that step. Read from the run folder itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collagan_dist.runs.layout import RunPaths
 
 
 def steps_done(run: PlannedRun) -> int:
-    """The step of the newest checkpoint, 0 without one."""
+    """Return the step of the newest checkpoint, 0 without one."""
     return max(RunPaths(run.folder).committed_steps(), default=0)
 
 
@@ -22,19 +22,16 @@ def is_trained(run: PlannedRun) -> bool:
     return steps_done(run) == run.steps
 
 
-def check(run: PlannedRun, manifest: str) -> None:
-    """Raises CheckpointError when the run folder holds the training of another configuration, or one of another length.
-
-    A training is free to grow longer; a reproduction is not, for when losses join, stages begin and learning rates fall hangs on its length.
-    """
+def check_same_training(run: PlannedRun, manifest: str) -> None:
+    """Raise CheckpointError when the run folder holds the training of another configuration, or of another length."""
     paths = RunPaths(run.folder)
     for folder in map(paths.checkpoint, reversed(paths.committed_steps())):
         try:
             state = read_state(folder)
-            then = _learned(stored_identity(state, str(folder)), state["config"])
+            then = _with_length(stored_identity(state, str(folder)), state["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
-        now = _learned(_identity(run, manifest), config_to_dict(run.config))
+        now = _with_length(_identity(run, manifest), config_to_dict(run.config))
         if changes := differences(then, now):
             lines = "\n  ".join([f"{run.folder}: was trained by another configuration:", *changes])
             raise CheckpointError(f"{lines}\ngive the options of the first time, another --out, or remove {run.folder}")
@@ -44,43 +41,48 @@ def check(run: PlannedRun, manifest: str) -> None:
 def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
     if run.config.model.name != "gfc":
         return identity_keys(run.config, manifest)
-    from collagan_dist.runs.model_folder import run_identity  # which reads the parser's weights
+    from collagan_dist.runs.model_folder import run_identity  # reads the parser's weights
 
     return run_identity(run.config, manifest)
 
 
-def _learned(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """What makes two trainings the same: what is learned, and for how long."""
+def _with_length(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    # A training may be made longer, a run of a reproduction may not: its length decides when losses join, when the
+    # stages of GFC begin and when learning rates fall.
     return identity | {"schedule": {key: tree["schedule"][key] for key in ("batch", "steps", "adv_from")}}
 
 
-def is_scored(run: PlannedRun, hole: str, blended: bool, manifest: str) -> bool:
-    """Whether the evaluation is that of the run's last step, on these shards, by the present settings."""
+def is_evaluated(run: PlannedRun, hole: str, blended: bool, manifest: str) -> bool:
+    """Return whether there is an evaluation of the run's last step, on these shards, with the present settings."""
+    metrics = _read_object(run.evaluation(hole, blended))
+    if (metrics.get("step"), metrics.get("manifest")) != (run.steps, manifest):
+        return False
     from collagan_dist.inference.score import evaluation_settings
 
-    metrics = _json(run.evaluation(hole, blended))
-    about = {"step": run.steps, "manifest": manifest, "settings": evaluation_settings(run.config)}
-    return all(metrics.get(key) == value for key, value in about.items())
+    return bool(metrics.get("settings") == evaluation_settings(run.config))
 
 
-def unscored(run: PlannedRun, manifest: str) -> dict[bool, list[str]]:
-    """The holes whose evaluations are missing, by whether blended ones are needed too."""
+def not_evaluated(run: PlannedRun, manifest: str) -> dict[bool, list[str]]:
+    """Return the holes whose evaluations are missing, by whether blended ones are needed too."""
     found: dict[bool, list[str]] = {}
     for hole, both in run.holes.items():
-        if not all(is_scored(run, hole, blended, manifest) for blended in ((False, True) if both else (False,))):
+        if not all(is_evaluated(run, hole, blended, manifest) for blended in ((False, True) if both else (False,))):
             found.setdefault(both, []).append(hole)
     return found
 
 
-def scored_before(run: PlannedRun, manifest: str) -> bool:
-    """Whether an evaluation is of an earlier step than the last: right after scoring, the last checkpoint is damaged."""
-    holes = [(hole, blended) for blended, found in unscored(run, manifest).items() for hole in found]
-    steps = [_json(run.evaluation(hole, blended)).get("step") for hole, blended in holes]
+def evaluated_earlier_step(run: PlannedRun, manifest: str) -> bool:
+    """Return whether an evaluation is of an earlier step than the last.
+
+    Right after evaluating, that means that the last checkpoint is damaged.
+    """
+    holes = [(hole, blended) for blended, found in not_evaluated(run, manifest).items() for hole in found]
+    steps = [_read_object(run.evaluation(hole, blended)).get("step") for hole, blended in holes]
     return any(isinstance(step, int) and step < run.steps for step in steps)
 
 
-def other_settings(run: PlannedRun) -> list[str]:
-    """`--set` items that make an evaluation of the run folder look at it as `run` asks now, not as it was trained to."""
+def changed_evaluation_settings(run: PlannedRun) -> list[str]:
+    """Return `--set` items that evaluate the run as it is planned now, not as it was trained to be."""
     from collagan_dist.inference.score import evaluation_settings
     from collagan_dist.runs.model_folder import read_config
 
@@ -88,8 +90,8 @@ def other_settings(run: PlannedRun) -> list[str]:
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; an empty one where there is none, or a damaged one."""
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one if there is none, or a damaged one."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.models.predictor import Predictor, generator_input
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.plan import PlannedRun
-from collagan_dist.reproduce.run_status import other_settings
+from collagan_dist.reproduce.run_status import changed_evaluation_settings
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.tasks.inpainting import composite, to_bytes
@@ -86,7 +86,7 @@ class SamplePredictions:
 
     @cached_property
     def _setup(self) -> Setup:
-        config = read_config(self._run.folder, self._data, other_settings(self._run))
+        config = read_config(self._run.folder, self._data, changed_evaluation_settings(self._run))
         return build_setup(config, World(), open_shards(config))
 
     @cached_property

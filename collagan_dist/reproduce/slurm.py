@@ -15,7 +15,7 @@ from collagan_dist import files
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
-from collagan_dist.reproduce.run_jobs import train_words
+from collagan_dist.reproduce.run_jobs import train_arguments
 
 # The job behind the runs is one process; what the options ask for a run's ranks is not for it.
 _ONE_TASK = ("--nodes=1", "--ntasks=1", "--ntasks-per-node=1")
@@ -104,7 +104,7 @@ def _submit_run(options: ReproduceOptions, run: PlannedRun, queue: Queue, script
     first = queue.waiting(run.needs) if run.needs is not None else None
     after = [f"--dependency=afterok:{first}", "--kill-on-invalid-dep=yes"] if first is not None else []
     name = [f"--job-name=collagan-{run.name}"]
-    return queue.submit(run.name, [*name, *words, *after], scripts / "train.sh", train_words(run, options.data))
+    return queue.submit(run.name, [*name, *words, *after], scripts / "train.sh", train_arguments(run, options.data))
 
 
 def _scripts() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -13,9 +14,9 @@ from collagan_dist.reproduce.results import Results
 
 
 def make_table(number: int, results: Results) -> dict[str, Any]:
-    """{"rows", "columns", "cells": {model: {column: cell}}}; of Table 1 a cell holds one for each of its numbers.
+    """Return {"rows", "columns", "cells": {model: {column: cell}}}; a cell of Table 1 holds one for each of its numbers.
 
-    And "note", where there is something to say of the rows; of Table 1 "baselines", where they were scored.
+    There is a "note" if picture sizes differ, and in Table 1 "baselines" if they were evaluated.
     """
     by_model: dict[str, Any] = {}
     for model in paper.rows(number):
@@ -34,7 +35,7 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
 
 
 def _baselines(results: Results) -> dict[str, Any]:
-    """{baseline: {column: {kind, "samples"}}} of trivial completions of the same holes, not blended; empty where none was scored."""
+    """Return {baseline: {column: {metric, "samples"}}} of trivial completions of the same holes, not blended."""
     found: dict[str, Any] = {}
     for column in paper.columns(1):
         for kind in paper.METRICS:
@@ -44,7 +45,7 @@ def _baselines(results: Results) -> dict[str, Any]:
 
 
 def _cell(number: int, model: str, column: str, kind: str, results: Results) -> PaperCell:
-    """Ours is null where nothing is scored; of several seeds it is their mean, with each of them and their spread."""
+    """Return the paper's number and ours, which is None if nothing is evaluated, and the mean of several seeds."""
     score = paper.score(number, column, kind)
     values = results.values(model, score)
     cell: PaperCell = {
@@ -58,35 +59,32 @@ def _cell(number: int, model: str, column: str, kind: str, results: Results) -> 
 
 
 def missing(number: int, results: Results) -> int:
-    """How many of a table's numbers wait for a run or an evaluation. What the test split cannot tell, as a class that nowhere is, waits for none."""
+    """Return how many of a table's numbers wait for a run or an evaluation."""
+    # A number that the test split does not have, such as the Dice of a class that no picture shows, waits for none.
     scores = [paper.score(number, column, kind) for column in paper.columns(number) for kind in paper.kinds(number)]
     return sum(not results.is_complete(model, score) for model in paper.rows(number) for score in scores)
 
 
-def markdown(number: int, table: dict[str, Any]) -> str:
-    """Every cell as paper / ours ± se / difference. Models are columns in Tables 2 and 3, as in the paper."""
+def table_markdown(number: int, table: dict[str, Any]) -> str:
+    """Return a table as Markdown, every cell as paper / ours ± se / difference."""
     lines = [f"# Table {number}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
     lines += [_plain(table["note"]), ""] if "note" in table else []
     for title, by_model in paper_tables.subtables(number, table):
         across, down = table["columns"], table["rows"]
-        grid = {(row, column): text(by_model[row][column]) for row in down for column in across}
-        if number != 1:
+        grid = {(row, column): cell_text(by_model[row][column]) for row in down for column in across}
+        if number != 1:  # models are columns, as in the paper
             across, down = down, across
             grid = {(row, column): grid[column, row] for row in down for column in across}
-        lines += [
-            f"## {title[:1].upper()}{title[1:]}",
-            "",
-            f"| | {' | '.join(map(_name, across))} |",
-            f"|---|{'---|' * len(across)}",
-        ]
-        lines += [f"| {_name(row)} | {' | '.join(grid[row, column] for column in across)} |" for row in down]
-        lines += [""]
+        rows = {row: [grid[row, column] for column in across] for row in down}
+        lines += _markdown_grid(f"{title[:1].upper()}{title[1:]}", list(map(_name, across)), rows)
     for title, rows in paper_tables.baseline_tables(table):
-        across = table["columns"]
-        lines += [f"## {title}", "", f"| | {' | '.join(across)} |", f"|---|{'---|' * len(across)}"]
-        lines += [f"| {_name(name)} | {' | '.join(values)} |" for name, values in rows.items()]
-        lines += [""]
+        lines += _markdown_grid(title, table["columns"], rows)
     return "\n".join(lines)
+
+
+def _markdown_grid(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = [f"## {title}", "", f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    return [*lines, *(f"| {_name(name)} | {' | '.join(values)} |" for name, values in rows.items()), ""]
 
 
 _LEGEND = (
@@ -96,7 +94,7 @@ _LEGEND = (
 )
 
 
-def text(cell: PaperCell) -> str:
+def cell_text(cell: PaperCell) -> str:
     change = (
         f"**{paper_tables.difference(cell)}**" if paper_tables.is_significant(cell) else paper_tables.difference(cell)
     )
@@ -105,7 +103,7 @@ def text(cell: PaperCell) -> str:
 
 
 def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:
-    """One row a claim: what the paper finds, what we find, the verdict."""
+    """Return one row a claim: what the paper finds, what we find, the verdict."""
     lines = ["# Claims", "", note, "", "| table | claim | paper | ours | verdict |", "|---|---|---|---|---|"]
     for one in claims:
         lines.append(
@@ -115,11 +113,12 @@ def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:
 
 
 def _plain(text: str) -> str:
+    # Stars and underscores of model names, such as M*_isd, are no emphasis.
     return text.replace("*", r"\*").replace("_", r"\_")
 
 
 def _name(text: str) -> str:
-    """A model, class or point as a Markdown cell; the star of M*_isd is no emphasis."""
+    """Return a model, class or point as a Markdown cell."""
     if text.startswith("M") and "_" in text:
-        return text.replace("*", r"\*").replace("_", r"\_")
+        return _plain(text)
     return text.replace("_", " ").capitalize() if text.islower() else text

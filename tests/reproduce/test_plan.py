@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.config.load import config_to_dict, load_config, model_label
-from collagan_dist.config.tree import Cache
-from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.reproduce.driver import about, prepare
+from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions, chains, make_plan, not_applied
 from collagan_dist.types import POSITIONS
 
@@ -145,48 +141,6 @@ def test_peers_keep_what_is_published_of_them() -> None:
 
 
 @pytest.mark.parametrize("item", ["hole.kind=noise", "model.tasks=[inpainting]", "model.concentrated=false"])
-def test_what_tells_the_runs_apart_is_not_to_be_set(item: str) -> None:
+def test_keys_that_distinguish_the_runs_cannot_be_set(item: str) -> None:
     with pytest.raises(ConfigError, match="reproduce sets it itself"):
         plan(sets=(item,))
-
-
-def test_the_data_sets_own_settings_count_from_the_first_look(shards: Manifest, tmp_path: Path) -> None:
-    """The manifest comes through the cache that is asked for; other settings are for the runs."""
-    seen: list[Cache] = []
-    find = remote.open_location
-
-    def noted(data: str, cache: Cache) -> object:
-        seen.append(cache)
-        return find(data, cache)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("collagan_dist.reproduce.driver.remote.open_location", noted)
-        sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2", "schedule.batch=4")
-        prepare(ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
-    assert [cache.folder for cache in seen] == [str(tmp_path)]
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"config": "sii"}, ConfigError, "sii: is a configuration of sii"),
-        ({"sets": ("schedule.batch=64",)}, DataError, "the split has 48 samples"),
-        ({"ranks": 3}, ConfigError, "cannot be shared evenly by 3 ranks"),
-        ({"tables": (), "figures": ()}, ConfigError, "name at least one"),
-    ],
-)
-def test_what_can_never_start_is_refused_at_once(
-    shards: Manifest, tmp_path: Path, options: dict, error: type[Exception], message: str
-) -> None:
-    given = {"config": "stable", "tables": (3,), "figures": (), "sets": ("schedule.batch=4",), **options}
-    with pytest.raises(error, match=message):
-        prepare(ReproduceOptions(data=str(shards.folder), out=tmp_path / "out", **given))
-
-
-def test_what_was_done_is_told(shards: Manifest, tmp_path: Path) -> None:
-    sets = ("schedule.steps=40", "schedule.batch=4", "data.image_size=32", "evaluate.samples=5")
-    options = ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), scale=0.1, sets=sets)
-    told = about(options, *prepare(options))
-    assert told.startswith(
-        "stable at scale 0.1: 4 steps of 4, 32x32 pixels, trained on 48 and scored on 5 samples of packed"
-    )

@@ -46,12 +46,12 @@ def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
         "ours": None,
         "se": None,
     }
-    text = tables.markdown(3, table)
+    text = tables.table_markdown(3, table)
     assert "| 2.15 / – / – |" in text and r"M\*\_isd" in text
     cell = table["cells"]["M_d"]["nose"]
     assert f"2.53 / {cell['ours']:.2f} ± {cell['se']:.2f} / **−{2.53 - cell['ours']:.2f}**" in text
     same = {"paper": 2.0, "ours": 2.1, "se": 0.06}
-    assert tables.text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not is_significant(same)
+    assert tables.cell_text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not is_significant(same)
 
 
 def test_rows_scored_at_another_size_are_noted(printed: list[PlannedRun], tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_rows_scored_at_another_size_are_noted(printed: list[PlannedRun], tmp_pa
     runs = [run_of(tmp_path, model, **sizes.get(model, {})) for model in paper.rows(1)]
     table = tables.make_table(1, Results(runs, MANIFEST))
     assert table["note"].endswith(": SII at 64x64 pixels, the others at 128x128.")
-    assert table["note"] in tables.markdown(1, table)
+    assert table["note"] in tables.table_markdown(1, table)
     assert "note" not in tables.make_table(1, Results(printed, MANIFEST))
 
 
@@ -92,4 +92,4 @@ def test_several_seeds(tmp_path: Path) -> None:
     assert cell["ours"] == pytest.approx(np.mean(means)) and cell["seeds"] == pytest.approx(means)
     assert cell["sd"] == pytest.approx(np.std(means, ddof=1))
     assert cell["se"] == pytest.approx(stats.sem(np.mean(errors, axis=0).mean(1)), rel=0.08)
-    assert "3 seeds" in tables.text(cell)
+    assert "3 seeds" in tables.cell_text(cell)

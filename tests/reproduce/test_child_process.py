@@ -1,0 +1,87 @@
+"""Commands as child processes: how they are followed, stopped, and judged by how they ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from collagan_dist import files
+from collagan_dist.errors import ConfigError
+from collagan_dist.reproduce import child_process
+from collagan_dist.reproduce.child_process import EndedProcess, run_command
+
+TORCHRUN = "Root Cause (first observed failure):\n  rank      : 1 (local_rank: 1)\n  exitcode  : {} (pid: 77)\n"
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_failure_is_told_by_what_was_written_this_time(tmp_path: Path) -> None:
+    """The log is appended to: an older message in it is not this failure's."""
+    log, lines = tmp_path / "logs/run.log", []
+    log.parent.mkdir()
+    log.write_text("collagan train: the disk is full\n")
+    ended = run_command(python("import sys; print('no such device'); sys.exit(1)"), log, False, lines.append)
+    assert ended.reason == f"exit code 1; no such device (log: {log})" and ended.error_code == 4
+    assert lines == ["no such device"] and log.read_text() == "collagan train: the disk is full\nno such device\n"
+
+
+def test_a_command_is_stopped_and_waited_for(tmp_path: Path) -> None:
+    """It saves on TERM."""
+    saves = "import signal, time; signal.signal(15, lambda *_: exit(print('saved'))); print('ready'); time.sleep(100)"
+    lines: list[str] = []
+
+    class Stop:
+        def __bool__(self) -> bool:
+            return "ready" in lines
+
+    ended = run_command(python(saves), tmp_path / "run.log", Stop(), lines.append)
+    assert ended.output == "ready\nsaved\n" and ended.code == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "expected"),
+    [("", 3, 3), (TORCHRUN.format(6), 1, 6), (TORCHRUN.format(-9), 1, 4), ("", -9, 4), ("", 1, 4), ("", 75, 4)],
+)
+def test_the_exit_code_is_that_of_the_rank_that_failed(output: str, code: int, expected: int) -> None:
+    """Where torchrun, which ends with 1, names it; else that of the cluster."""
+    assert EndedProcess(code, output, Path("log")).error_code == expected
+
+
+def test_the_reason_is_the_commands_own_message() -> None:
+    output = "step 7\ncollagan train: data: no such shard\nTraceback of torchrun\n"
+    assert EndedProcess(3, output, Path("log")).reason == "data: no such shard"
+    assert EndedProcess(-9, "", Path("log")).reason == "killed by signal 9; it wrote nothing (log: log)"
+
+
+def test_the_lock_lasts_as_long_as_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is busy while a reproduction, or a child that it left behind, works there."""
+    monkeypatch.setattr(files, "_AT_WORK", 0.2)
+    with files.command_lock(tmp_path, "collagan reproduce") as lock:
+        child = child_process.start(["sleep", "100"], subprocess.DEVNULL, lock)
+    with pytest.raises(ConfigError, match="collagan reproduce"), files.command_lock(tmp_path, "collagan reproduce"):
+        pass
+    child.kill()
+    child.wait()
+    with files.command_lock(tmp_path, "collagan reproduce"):
+        pass
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    """However the parent dies: its training is asked to save and end."""
+    code = "from collagan_dist.reproduce.child_process import start; import time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
+    parent = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = Path("/proc") / parent.stdout.readline().strip() / "cmdline"
+    assert child.read_bytes().startswith(b"sleep")
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while child.exists() and child.read_bytes():  # a zombie has no command line
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,143 @@
+"""`collagan reproduce` from nothing to tables: as a whole, interrupted in every way, and with a run that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config.tree import Cache
+from collagan_dist.data.shards import remote
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import CheckpointError, ConfigError, DataError
+from collagan_dist.reproduce.driver import describe, prepare
+from collagan_dist.reproduce.plan import ReproduceOptions
+from tests.reproduce.small import TABLE_3, content, ended, events, start, words, write_small
+
+
+def wait_until(done: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < deadline and (process is None or process.poll() is None)
+        time.sleep(0.02)
+
+
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_tables_hold_the_evaluations_of_trained_runs(undisturbed: Path) -> None:
+    table = json.loads((undisturbed / "table3.json").read_text())
+    assert table["rows"] == ["M_d", "M_id"]
+    for name in ("M_d", "M_id"):
+        run = undisturbed / "runs" / name
+        assert events(run) == ["start"] and (run / "checkpoints/step-00000003").is_dir()
+        metrics = json.loads((run / "evaluation/test-block.json").read_text())
+        cell = table["cells"][name]["average"]
+        assert cell["ours"] == metrics["landmark_error"]["mean"] > 0
+        assert cell["se"] == metrics["se"]["landmark_error"]["mean"]
+    verdicts = {one["claim"]: one["verdict"] for one in content(undisturbed)["claims.json"]["claims"]}
+    assert verdicts["Completion helps landmarks: M_id beats M_d"] in ("holds", "does not", "undecided")
+    assert (undisturbed / "report.html").stat().st_size > 5000 and not list(undisturbed.glob(".*.partial"))
+
+
+def test_stopped_and_killed_and_continued(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+    """TERM while the first model trains, kill -9 while the second does: the same command continues to the same numbers."""
+    command, out = words(write_small(tmp_path), Path(str(shards.folder)), tmp_path / "out", *TABLE_3), tmp_path / "out"
+    first, second = (out / "runs" / name for name in ("M_id", "M_d"))
+    process = start(*command)
+    wait_until((first / "lease").exists, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = ended(process, 75)
+    assert "the same command continues" in err and "Traceback" not in err and not (out / "table3.json").exists()
+
+    process = start(*command)
+    wait_until((second / "lease").exists, process)
+    (child,) = subprocess.run(["pgrep", "--parent", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: not Path(f"/proc/{child}").exists())  # it saves and ends by itself
+    before = written(first)
+
+    ended(start(*command))
+    assert content(out) == content(undisturbed) and written(first) == before  # the first is not trained again
+    before = written(out / "runs")
+    _, err = ended(start(*command))
+    assert err.count("done already") == 2 and written(out / "runs") == before
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+    """A file stands where the run folder of M_id, the first, would be; M_d is trained and has to be evaluated."""
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed / "runs/M_d", out / "runs/M_d", ignore=shutil.ignore_patterns("evaluation"))
+    (out / "runs/M_id").write_text("in the way")
+    _, err = ended(start(*words(write_small(tmp_path), Path(str(shards.folder)), out, *TABLE_3)), 2)
+    assert "M_id failed:" in err and "cannot be used as run folder" in err
+    assert "collagan reproduce: 6 numbers of the tables are missing" in err
+    cells = json.loads((out / "table3.json").read_text())["cells"]
+    assert cells["M_id"]["nose"]["ours"] is None
+    assert cells["M_d"] == json.loads((undisturbed / "table3.json").read_text())["cells"]["M_d"]
+    assert "1.85 / – / –" in (out / "table3.md").read_text() and (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"sets": ("optim.generator.lr=1e-3",)}, "optim.generator.lr: 0.0002 -> 0.001"), ({"scale": 0.004}, "schedule.steps: 3 -> 1")],
+)  # fmt: skip
+def test_a_folder_of_other_runs_is_refused(
+    undisturbed: Path, shards: Manifest, tmp_path: Path, change: dict, said: str
+) -> None:
+    given = {"tables": (3,), "figures": (), "scale": 0.01, **change}
+    options = ReproduceOptions(str(write_small(tmp_path)), str(shards.folder), undisturbed, **given)
+    with pytest.raises(CheckpointError, match=r"another --out") as error:
+        prepare(options)
+    assert said in str(error.value)
+
+
+def test_the_manifest_is_read_through_the_cache_that_is_asked_for(shards: Manifest, tmp_path: Path) -> None:
+    """Other settings are for the runs."""
+    seen: list[Cache] = []
+    open_location = remote.open_location
+
+    def noted(data: str, cache: Cache) -> object:
+        seen.append(cache)
+        return open_location(data, cache)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("collagan_dist.reproduce.driver.remote.open_location", noted)
+        sets = (f"data.cache.folder={tmp_path}", "loss.weights.landmarks.rec=2", "schedule.batch=4")
+        prepare(ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), sets=sets))
+    assert [cache.folder for cache in seen] == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"config": "sii"}, ConfigError, "sii: is a configuration of sii"),
+        ({"sets": ("schedule.batch=64",)}, DataError, "the split has 48 samples"),
+        ({"ranks": 3}, ConfigError, "cannot be shared evenly by 3 ranks"),
+        ({"tables": (), "figures": ()}, ConfigError, "name at least one"),
+    ],
+)
+def test_what_can_never_start_is_refused_at_once(
+    shards: Manifest, tmp_path: Path, options: dict, error: type[Exception], message: str
+) -> None:
+    given = {"config": "stable", "tables": (3,), "figures": (), "sets": ("schedule.batch=4",), **options}
+    with pytest.raises(error, match=message):
+        prepare(ReproduceOptions(data=str(shards.folder), out=tmp_path / "out", **given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rehearsal_describes_itself(shards: Manifest, tmp_path: Path) -> None:
+    sets = ("schedule.steps=40", "schedule.batch=4", "data.image_size=32", "evaluate.samples=5")
+    options = ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), scale=0.1, sets=sets)
+    assert describe(options, *prepare(options)).startswith(
+        "stable at scale 0.1: 4 steps of 4, 32x32 pixels, trained on 48 and scored on 5 samples of packed"
+    )

@@ -1,0 +1,56 @@
+"""Runs trained and evaluated by real commands, from a run that is trained already."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config.load import load_config, to_yaml
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import Interrupted
+from collagan_dist.reproduce.plan import PlannedRun
+from collagan_dist.reproduce.run_jobs import Outcome, RunJob, do_job, do_jobs
+
+
+@pytest.fixture
+def job(undisturbed: Path, shards: Manifest, tmp_path: Path) -> RunJob:
+    """A copy of M_d, trained and evaluated."""
+    shutil.copytree(undisturbed / "runs/M_d", tmp_path / "runs/M_d")
+    shutil.copytree(undisturbed / "configs", tmp_path / "configs")
+    run = PlannedRun("M_d", "M_d", load_config(str(tmp_path / "configs/M_d.yaml")), tmp_path, 3, {"block": False})
+    return RunJob(run, str(shards.folder), shards.hash, 1)
+
+
+def test_a_damaged_last_checkpoint_is_trained_again(job: RunJob) -> None:
+    """Its bytes are read when it is evaluated: the step is trained again from the checkpoint before, to the same network."""
+    folder, said = job.run.folder, []
+    weights, evaluation = (
+        folder / "checkpoints/step-00000003/generator.safetensors",
+        folder / "evaluation/test-block.json",
+    )
+    undamaged, evaluated = weights.read_bytes(), evaluation.read_bytes()
+    weights.write_bytes(undamaged[:-1] + bytes([undamaged[-1] ^ 1]))
+    evaluation.unlink()
+    assert do_job(job, False, said.append) == Outcome("M_d")
+    assert any("its last checkpoint is damaged" in line for line in said)
+    assert evaluation.read_bytes() == evaluated and weights.read_bytes() == undamaged
+    assert do_jobs([job], False, lambda line: pytest.fail(f"done already, but: {line}")) == [Outcome("M_d")]
+
+
+def test_a_run_waits_for_the_one_it_needs(job: RunJob, tmp_path: Path) -> None:
+    broken = replace(job.run, name="parser", base="parser", holes={})
+    broken.config_file.write_text(to_yaml(broken.config).replace("schedule:", "schedul:"))
+    needs = replace(job.run, name="GFC", base="GFC", needs="parser")
+    first, second = do_jobs([replace(job, run=broken), replace(job, run=needs)], False, lambda line: None)
+    assert first.code == 2 and "did you mean schedule?" in str(first.reason)
+    assert second == Outcome("GFC", "needs parser, which failed", 2) and not needs.log.exists()
+
+
+def test_a_stop_leaves_the_rest(job: RunJob) -> None:
+    """Before the command has done anything."""
+    (job.run.folder / "evaluation/test-block.json").unlink()
+    with pytest.raises(Interrupted, match="saved at step 3 of 3"):
+        do_job(job, True, lambda line: None)
