@@ -61,7 +61,7 @@ def test_the_reason_is_the_commands_own_message() -> None:
 
 def test_the_lock_lasts_as_long_as_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder is busy while a reproduction, or a child that it left behind, works there."""
-    monkeypatch.setattr(files, "_AT_WORK", 0.2)
+    monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.2)
     with files.command_lock(tmp_path, "collagan reproduce") as lock:
         child = child_process.start(["sleep", "100"], subprocess.DEVNULL, lock)
     with pytest.raises(ConfigError, match="collagan reproduce"), files.command_lock(tmp_path, "collagan reproduce"):
