@@ -20,12 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from collagan_dist.distributed.world import detect_world
-    from collagan_dist.doctor.examination import examine
+    from collagan_dist.doctor.report import run_checks
     from collagan_dist.errors import ClusterError
 
     world = detect_world()
-    report = examine(world, args.data, args.net)
-    if world.is_rank0 or not report.met:
+    report = run_checks(world, args.data, args.net)
+    if world.is_rank0 or not report.complete:
         if args.json:
             print(json.dumps(report.as_dict()), flush=True)
         else:
@@ -33,4 +33,4 @@ def run(args: argparse.Namespace) -> int:
             for finding in report.findings if world.is_rank0 else report.failures:
                 mend = f"; {finding.mend}" if finding.mend else ""
                 print(f"{finding.state:8} {finding.check:19} {finding.text}{mend}", flush=True)
-    return 0 if report.sound else ClusterError.exit_code
+    return 0 if report.passed else ClusterError.exit_code

@@ -1,4 +1,4 @@
-"""Checks of what runs jobs here: names, Slurm, Ray."""
+"""Checks of what runs jobs on this host: host names, Slurm, Ray."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from collagan_dist.distributed.world import rendezvous_address
 from collagan_dist.doctor.finding import Finding, ok, warning
 from collagan_dist.types import World
 
+_COMMAND_TIMEOUT_SECONDS = 10
 
-def names(world: World) -> Iterator[Finding]:
-    """What this host's own name and the meeting place's mean here."""
+
+def check_names(world: World) -> Iterator[Finding]:
+    """Check what the host's own name and MASTER_ADDR mean on this host."""
     host = socket.gethostname()
     own = addresses.resolve(host)
     text = f"{host} does not know its own name" if own is None else f"this host is {host}, {own}"
-    lost = (own is None or addresses.is_loopback(own)) and world.size > world.local_size
+    # gloo announces the address of the host's own name to the other ranks.
+    unreachable = (own is None or addresses.is_loopback(own)) and world.size > world.local_size
     if world.size > 1:
         master, port = rendezvous_address()
         text += f"; ranks meet at {master} ({addresses.resolve(master) or 'unknown here'}) port {port}"
-    told = os.environ.get("GLOO_SOCKET_IFNAME")
-    text += f"; GLOO_SOCKET_IFNAME is {told}" if told else ""
-    if lost and not told:
+    interface = os.environ.get("GLOO_SOCKET_IFNAME")
+    text += f"; GLOO_SOCKET_IFNAME is {interface}" if interface else ""
+    if unreachable and not interface:
         yield warning(
             "names",
             f"{text}, which other nodes cannot use; collagan looks for the interface that leads to them",
-            "set GLOO_SOCKET_IFNAME where it picks a wrong one",
+            "set GLOO_SOCKET_IFNAME if it picks a wrong one",
         )
     else:
         yield ok("names", text)
 
 
-def slurm() -> Iterator[Finding]:
+def check_slurm() -> Iterator[Finding]:
     if shutil.which("srun") is None:
         yield ok("slurm", "not installed")
         return
-    version = _said("srun", "--version")
+    version = _first_output_line("srun", "--version")
     if version is None:
         yield ok("slurm", "installed, but not configured here")
         return
@@ -49,7 +52,8 @@ def slurm() -> Iterator[Finding]:
         yield ok("slurm", f"{version}, outside a job")
         return
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "?")
-    left = _said("squeue", "-h", "-j", job, "-o", "%L") if shutil.which("squeue") else None
+    # The batch script requeues its job with scontrol, which needs the same daemon as squeue.
+    left = _first_output_line("squeue", "-h", "-j", job, "-o", "%L") if shutil.which("squeue") else None
     text = f"{version}, job {job} on {nodes}"
     if left is None:
         yield warning(
@@ -61,25 +65,26 @@ def slurm() -> Iterator[Finding]:
         yield ok("slurm", f"{text}, {left} left")
 
 
-def ray() -> Iterator[Finding]:
+def check_ray() -> Iterator[Finding]:
     version, mode = versions.library_version("ray"), os.environ.get("RAY_AUTH_MODE")
     if version is None:
         yield ok("ray", "not installed")
-    elif mode == "disabled" or (mode != "token" and _uses_ray()):
-        yield warning("ray", f"{version}, RAY_AUTH_MODE is {mode or 'not set'}: a Ray cluster takes orders from anybody who reaches it",
-                      "export RAY_AUTH_MODE=token before `ray start`")  # fmt: skip
+    elif mode == "disabled" or (mode != "token" and _ray_is_in_use()):
+        text = f"{version}, RAY_AUTH_MODE is {mode or 'not set'}: a Ray cluster runs code for anybody who reaches its ports"
+        yield warning("ray", text, "export RAY_AUTH_MODE=token before `ray start`")
     else:
         yield ok("ray", f"{version}, {'RAY_AUTH_MODE=token' if mode else 'no cluster in use'}")
 
 
-def _uses_ray() -> bool:
+def _ray_is_in_use() -> bool:
+    # `ray start` writes the file and `ray stop` removes it; asking Ray itself would import it.
     return "RAY_ADDRESS" in os.environ or Path("/tmp/ray/ray_current_cluster").exists()
 
 
-def _said(*command: str) -> str | None:
-    """The first line that a command prints, or None when it fails or hangs."""
+def _first_output_line(*command: str) -> str | None:
+    """Return the first line that a command prints; None if it fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip().split("\n")[0] if done.returncode == 0 else None

@@ -1,16 +1,16 @@
-"""What a check found."""
+"""The result of one check: its state, what was found, and how to mend it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-STATES = ("ok", "warning", "failed")  # in order of weight
+STATES = ("ok", "warning", "failed")  # from best to worst
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: the check, how it went, what is so, and how to mend it."""
+    """One line of the report."""
 
     check: str
     state: str
@@ -33,11 +33,12 @@ def failed(check: str, text: str, mend: str = "") -> Finding:
 Check = Callable[[], Iterator[Finding]]
 
 
-def run(name: str, check: Check) -> list[Finding]:
-    """A check's findings; one that breaks is itself a finding."""
-    found: list[Finding] = []
+def run_check(name: str, check: Check) -> list[Finding]:
+    """Return a check's findings. An exception inside the check becomes a failed finding."""
+    findings: list[Finding] = []
     try:
-        found += check()
-    except Exception as error:  # whatever is broken here is what is looked for
-        found.append(failed(name, f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]))
-    return found
+        # += on a generator keeps what it gave before an exception.
+        findings += check()
+    except Exception as error:  # doctor looks for broken things, which raise anything
+        findings.append(failed(name, f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]))
+    return findings

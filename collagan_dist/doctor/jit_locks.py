@@ -1,7 +1,7 @@
-"""Locks that a killed compilation of a torch extension leaves behind: every later start would wait for them, silently.
+"""Locks that a killed compilation of a torch extension left behind: every later compilation would wait for them.
 
-torch's file baton (torch.utils.file_baton) waits while the file `lock` exists in the folder of an extension, whoever made it.
-DeepSpeed builds its operators that way; here none is built (distributed/deepspeed.py), but other programs of the user may wait.
+torch.utils.file_baton waits, without a message, while the file `lock` exists in an extension's folder. DeepSpeed
+compiles its operators that way. collagan compiles none, but the user's other programs may.
 """
 
 from __future__ import annotations
@@ -13,57 +13,56 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# A compilation takes minutes, and on another node that shares the folder its processes are not seen.
-STALE_AFTER = 1800.0
+# Compilations take minutes, and those of another node that shares the folder cannot be seen from here.
+STALE_AFTER_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that nobody on this host works under. `age` in seconds, of the newest file beside it."""
+    """A lock in a folder in which no process of this host works. `age` is that of the newest file beside it, in seconds."""
 
     path: Path
     age: float
 
     @property
     def stale(self) -> bool:
-        return self.age > STALE_AFTER
+        return self.age > STALE_AFTER_SECONDS
 
 
 def extensions_folder() -> Path:
-    """Where torch builds extensions."""
+    """Return where torch compiles extensions."""
+    # As in torch.utils.cpp_extension, whose import takes seconds.
     own = os.environ.get("TORCH_EXTENSIONS_DIR")
     return Path(own) if own else Path.home() / ".cache" / "torch_extensions"
 
 
-def abandoned() -> list[Lock]:
-    """Locks under which no process of this host works, oldest first."""
-    found = list(_locks(extensions_folder()))
-    in_use = _folders_in_use() if found else set()
-    return sorted(
-        (Lock(path, _age(path.parent)) for path in found if path.parent.resolve() not in in_use),
-        key=lambda lock: -lock.age,
-    )
+def find_abandoned_locks() -> list[Lock]:
+    """Return the locks in whose folders no process of this host works, oldest first."""
+    paths = list(_lock_files(extensions_folder()))
+    in_use = _working_directories() if paths else set()
+    locks = (Lock(path, _age(path.parent)) for path in paths if path.parent.resolve() not in in_use)
+    return sorted(locks, key=lambda lock: -lock.age)
 
 
-def _locks(folder: Path) -> Iterator[Path]:
-    """FOLDER/[py311_cpu/]extension/lock"""
+def _lock_files(folder: Path) -> Iterator[Path]:
+    # FOLDER/[py311_cpu/]EXTENSION/lock: newer versions of torch have a folder for each Python.
     for pattern in ("*/lock", "*/*/lock"):
         yield from folder.glob(pattern)
 
 
 def _age(folder: Path) -> float:
-    """Seconds since anything in a folder was changed, by the newer of the folder's clock and ours."""
+    """Return the seconds since a file in the folder was last changed."""
     newest = 0.0
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # a compiler removes its temporary files
             newest = max(newest, path.stat().st_mtime)
     return time.time() - newest
 
 
-def _folders_in_use() -> set[Path]:
-    """Folders that running processes of this host work in: ninja and the compiler do in that of the extension."""
+def _working_directories() -> set[Path]:
+    # ninja and the compiler run in the extension's folder.
     folders = set()
     for link in Path("/proc").glob("[0-9]*/cwd"):
-        with suppress(OSError):  # it ended, or is another user's
+        with suppress(OSError):  # the process has ended, or is another user's
             folders.add(link.resolve(strict=True))
     return folders

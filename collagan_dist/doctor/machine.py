@@ -1,4 +1,4 @@
-"""Checks of one machine: libraries, devices, decoding, shared memory, limits, stale locks."""
+"""Checks of one machine: libraries, devices, JPEG decoding, shared memory, limits, abandoned locks."""
 
 from __future__ import annotations
 
@@ -17,42 +17,50 @@ from collagan_dist.distributed import versions
 from collagan_dist.doctor import jit_locks
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
 
-# Library: (below this it is known to be bad, why).
-_LEAST = {
+# Library: (minimum version, what is wrong with older ones).
+_MIN_VERSIONS = {
     "torch": ((2, 10), "loading a checkpoint may run code of its author"),
-    "ray": ((2, 52), "its ports take orders from anybody"),
+    "ray": ((2, 52), "its ports run code for anybody who reaches them"),
 }
-_NEEDED = ("torch", "dali", "numpy")
+_REQUIRED = ("torch", "dali", "numpy")  # DeepSpeed and Ray are optional
 _GB = 1 << 30
-_FILES, _SHM = 4096, _GB // 4
-_SIDE, _CHROMA = 64, 12  # of the test picture; how far a decoded colour may be from the drawn one
+_MIN_OPEN_FILES = 4096
+_MIN_SHARED_MEMORY_BYTES = _GB // 4
+_PICTURE_SIDE = 64  # pixels
+_MAX_DECODING_ERROR = 12  # grey levels: JPEG is lossy, and decoders round differently
 
 
-def libraries() -> Iterator[Finding]:
+def check_libraries() -> Iterator[Finding]:
     found = {name: versions.library_version(name) for name in versions.LIBRARIES}
-    wrong = [(name, why) for name, (least, why) in _LEAST.items() if (v := found[name]) and _numbers(v) < least]
-    missing = [name for name in _NEEDED if found[name] is None]
+    outdated = [
+        (name, why) for name, (minimum, why) in _MIN_VERSIONS.items() if (v := found[name]) and _numbers(v) < minimum
+    ]
+    missing = [name for name in _REQUIRED if found[name] is None]
     text = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.items())
     text = f"collagan_dist {versions.code_version()}, python {versions.python_version()}, {text}"
     if missing:
         yield failed("libraries", f"{', '.join(missing)} not installed; {text}", "run `make setup`")
-    elif wrong:
-        bad = "; ".join(f"{name} below {'.'.join(map(str, _LEAST[name][0]))}: {why}" for name, why in wrong)
+    elif outdated:
+        bad = "; ".join(f"{name} below {'.'.join(map(str, _MIN_VERSIONS[name][0]))}: {why}" for name, why in outdated)
         yield failed("libraries", f"{bad}; {text}", "install newer ones: `make setup` takes those of constraints.txt")
     else:
         yield ok("libraries", text)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
+    # torch adds its build: 2.13.0+cpu
     return tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
 
 
-def devices() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0))
+def check_devices() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0))  # those that this process may use
     if not torch.cuda.is_available():
         if Path("/dev/nvidia0").exists():
-            yield warning("devices", f"a GPU is here, but torch {torch.__version__} cannot use it; {cores} CPU cores",
-                          "compare `nvidia-smi` with torch.version.cuda; CUDA_VISIBLE_DEVICES may hide it")  # fmt: skip
+            # A driver older than torch's CUDA makes a training fall back to the CPU, without a message.
+            text = f"there is a GPU, but torch {torch.__version__} cannot use it; {cores} CPU cores"
+            yield warning(
+                "devices", text, "compare `nvidia-smi` with torch.version.cuda; CUDA_VISIBLE_DEVICES may hide it"
+            )
         else:
             yield ok("devices", f"no GPU, {cores} CPU cores")
         return
@@ -60,11 +68,11 @@ def devices() -> Iterator[Finding]:
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         gpus.append(f"{torch.cuda.get_device_name(number)} ({free / _GB:.0f} of {total / _GB:.0f} GB free)")
-        values = torch.arange(1000, device=f"cuda:{number}").sum().item()
-        if values != 499500:
-            yield failed(
-                "devices", f"GPU {number} adds 0 to 999 up to {values}", "leave this node out and have it looked at"
-            )
+        # A broken GPU may answer all queries and still compute wrong numbers.
+        total_sum = torch.arange(1000, device=f"cuda:{number}").sum().item()
+        if total_sum != 499500:
+            text = f"GPU {number} adds 0 to 999 up to {total_sum}"
+            yield failed("devices", text, "leave this node out and have it checked")
             return
     yield ok("devices", f"{', '.join(gpus)}, driver {_driver()}, CUDA {torch.version.cuda}, {cores} CPU cores")
 
@@ -75,36 +83,38 @@ def _driver() -> str:
     return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
 
 
-def decoding() -> Iterator[Finding]:
-    """A JPEG made on the spot, through DALI as in training, on the CPU and on the GPU."""
-    import simplejpeg
+def check_decoding() -> Iterator[Finding]:
+    """Decode a generated JPEG through DALI as in training, on the CPU and on the GPU."""
+    import simplejpeg  # only here: the other checks must run without it
 
-    picture = np.zeros((_SIDE, _SIDE, 3), np.uint8)
-    picture[:, : _SIDE // 2], picture[:, _SIDE // 2 :] = (200, 60, 30), (20, 90, 220)
+    picture = np.zeros((_PICTURE_SIDE, _PICTURE_SIDE, 3), np.uint8)
+    half = _PICTURE_SIDE // 2
+    picture[:, :half], picture[:, half:] = (200, 60, 30), (20, 90, 220)
     jpg = np.frombuffer(simplejpeg.encode_jpeg(picture, quality=95), np.uint8)
-    done = []
+    decoded = []
     for device in [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available():
-        decoder = Decoder(1, _SIDE, labels=False, resize=False, threads=1, device=device)
-        sample = StoredSample("doctor", 0, jpg, None, None, _SIDE, _SIDE)
+        decoder = Decoder(1, _PICTURE_SIDE, labels=False, resize=False, threads=1, device=device)
+        sample = StoredSample("doctor", 0, jpg, None, None, _PICTURE_SIDE, _PICTURE_SIDE)
         image, _ = decoder([sample], np.zeros((1, 4), np.float32))
-        away = int(np.abs(image[0].cpu().numpy().astype(int) - picture).mean())
-        if away > _CHROMA:
+        difference = int(np.abs(image[0].cpu().numpy().astype(int) - picture).mean())
+        if difference > _MAX_DECODING_ERROR:
             yield failed(
-                "decoding", f"DALI on {device.type} decodes a picture {away} grey levels away from what was drawn"
+                "decoding", f"DALI on {device.type} decodes a picture {difference} grey levels away from the original"
             )
             return
-        done.append(device.type)
-    yield ok("decoding", f"DALI decodes a JPEG on {' and '.join(done)}")
+        decoded.append(device.type)
+    yield ok("decoding", f"DALI decodes a JPEG on {' and '.join(decoded)}")
 
 
-def shared_memory() -> Iterator[Finding]:
+def check_shared_memory() -> Iterator[Finding]:
+    # NCCL and gloo exchange data between ranks of one node there; containers often give it only 64 MB.
     shm = Path("/dev/shm")
     if not shm.is_dir():
-        yield warning("/dev/shm", "is not there", "mount a tmpfs on it")
+        yield warning("/dev/shm", "does not exist", "mount a tmpfs on it")
         return
     total, _, free = shutil.disk_usage(shm)
     text = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
-    if free < _SHM:
+    if free < _MIN_SHARED_MEMORY_BYTES:
         yield warning(
             "/dev/shm",
             f"only {text}; ranks of a node exchange data there",
@@ -114,15 +124,17 @@ def shared_memory() -> Iterator[Finding]:
         yield ok("/dev/shm", text)
 
 
-def limits() -> Iterator[Finding]:
+def check_limits() -> Iterator[Finding]:
     files, locked = resource.getrlimit(resource.RLIMIT_NOFILE)[0], resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     text = f"{_limit(files)} open files, {_limit(locked, 1 << 20)} MB of locked memory"
-    if files != resource.RLIM_INFINITY and files < _FILES:
-        yield warning("limits", f"{text}: large data sets and many ranks need more files", f"ulimit -n {_FILES}")
+    if files != resource.RLIM_INFINITY and files < _MIN_OPEN_FILES:
+        yield warning(
+            "limits", f"{text}: large data sets and many ranks need more files", f"ulimit -n {_MIN_OPEN_FILES}"
+        )
     elif locked != resource.RLIM_INFINITY and any(Path("/sys/class/infiniband").glob("*")):
         yield warning(
             "limits",
-            f"{text}: InfiniBand needs to lock all it wants",
+            f"{text}: InfiniBand must lock all memory that it sends from",
             "ulimit -l unlimited (limits.conf, slurmd's unit)",
         )
     else:
@@ -133,10 +145,10 @@ def _limit(value: int, unit: int = 1) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else str(value // unit)
 
 
-def locks() -> Iterator[Finding]:
-    """Locks of torch extensions: a later compilation waits for them without a word."""
+def check_locks() -> Iterator[Finding]:
+    """Check for locks of torch extensions, for which a later compilation waits without a message."""
     folder = jit_locks.extensions_folder()
-    found = jit_locks.abandoned()
+    found = jit_locks.find_abandoned_locks()
     if not found:
         yield ok("locks", f"none in {folder}")
         return

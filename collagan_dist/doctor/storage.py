@@ -1,4 +1,4 @@
-"""Checks of the folder where runs are kept, and of a data set."""
+"""Checks of the working folder, which will hold runs, and of a data set."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from collagan_dist.doctor.finding import Finding, failed, ok, warning
 from collagan_dist.errors import CollaganError
 
 _MB = 1 << 20
-_BYTES = 4 * _MB
-_SLOW = 1.0  # seconds for writing so much
-_FREE = 10 << 30
-_LATE, _NEVER = 5.0, 30.0  # seconds until another node sees a new file
+_TEST_BYTES = 4 * _MB
+_SLOW_WRITE_SECONDS = 1.0  # for _TEST_BYTES
+_MIN_FREE_BYTES = 10 << 30
+# Until another node sees a new file. NFS caches directories for 3 to 60 s by default.
+_LATE_SECONDS, _GIVE_UP_SECONDS = 5.0, 30.0
 
 
-def writing(folder: Path) -> Iterator[Finding]:
-    """Write, flush, rename, read, remove: as a checkpoint is written."""
+def check_writing(folder: Path) -> Iterator[Finding]:
+    """Write, flush, rename, read and remove a file."""
+    # By the function that writes checkpoints, and random bytes: a compressing file system would write zeros too fast.
     path = folder / f".collagan-doctor-{secrets.token_hex(4)}"
-    content = os.urandom(_BYTES)
+    content = os.urandom(_TEST_BYTES)
     begin = time.perf_counter()
     try:
         files.write_bytes(path, content)
@@ -36,48 +38,49 @@ def writing(folder: Path) -> Iterator[Finding]:
         yield failed(
             "storage",
             f"{folder} cannot be written: {error}",
-            "start where runs may be kept, or mend rights, quota and mount",
+            "start in a folder that can be written, or mend rights, quota and mount",
         )
         return
     finally:
         if path.exists():
             path.unlink()
     free = shutil.disk_usage(folder).free
-    text = f"{folder}: {_BYTES // _MB} MB written and flushed in {seconds:.2f} s, {free / (1 << 30):.0f} GB free"
+    text = f"{folder}: {_TEST_BYTES // _MB} MB written and flushed in {seconds:.2f} s, {free / (1 << 30):.0f} GB free"
     if not same:
-        yield failed("storage", f"{folder}: what was read is not what was written", "have this file system looked at")
-    elif seconds > _SLOW or free < _FREE:
+        yield failed("storage", f"{folder}: what was read is not what was written", "have this file system checked")
+    elif seconds > _SLOW_WRITE_SECONDS or free < _MIN_FREE_BYTES:
         yield warning(
-            "storage", text, "checkpoints need a quicker or emptier place" if seconds > _SLOW else "make room"
+            "storage", text, "checkpoints need faster storage" if seconds > _SLOW_WRITE_SECONDS else "make room"
         )
     else:
         yield ok("storage", text)
 
 
-def visible(folder: Path, group: Group) -> Iterator[Finding]:
-    """Whether every rank sees what rank 0 writes. Collective; rank 0 has the finding."""
+def check_shared_folder(folder: Path, group: Group) -> Iterator[Finding]:
+    """Check whether every rank sees a file of rank 0. Collective; rank 0 has the finding."""
+    # All ranks need the random name that rank 0 chose.
     path = folder / group.broadcast(f".collagan-doctor-{secrets.token_hex(4)}")
-    trouble = None
+    error_text = None
     if group.world.is_rank0:
         try:
             files.write_bytes(path, b"seen")
         except (OSError, CollaganError) as error:
-            trouble = str(error)
-    if group.broadcast(trouble) is not None:
-        return  # the check of writing says why
+            error_text = str(error)
+    if group.broadcast(error_text) is not None:
+        return  # check_writing says why
     begin = time.monotonic()
-    while not (seen := path.exists()) and time.monotonic() - begin < _NEVER:
+    while not (seen := path.exists()) and time.monotonic() - begin < _GIVE_UP_SECONDS:
         time.sleep(0.05)
     took = group.all_gather((seen, time.monotonic() - begin, os.uname().nodename, str(folder)))
     if not group.world.is_rank0:
         return
     path.unlink(missing_ok=True)
-    blind = sorted({f"{host}:{where}" for seen, _, host, where in took if not seen})
+    unseen = sorted({f"{host}:{where}" for seen, _, host, where in took if not seen})
     slowest = max(seconds for _, seconds, _, _ in took)
-    if blind:
-        yield failed("shared folder", f"a file of rank 0 in {folder} is not seen after {_NEVER:g} s at {', '.join(blind)}",
+    if unseen:
+        yield failed("shared folder", f"a file of rank 0 in {folder} is not seen after {_GIVE_UP_SECONDS:g} s at {', '.join(unseen)}",
                      "start in a folder that all nodes share, and give --run and --data there")  # fmt: skip
-    elif slowest > _LATE:
+    elif slowest > _LATE_SECONDS:
         yield warning(
             "shared folder",
             f"{folder}: a new file is seen after {slowest:.1f} s",
@@ -87,8 +90,8 @@ def visible(folder: Path, group: Group) -> Iterator[Finding]:
         yield ok("shared folder", f"{folder}: a new file is seen by all {len(took)} ranks after {slowest:.1f} s")
 
 
-def shards(data: str) -> Iterator[Finding]:
-    """What is checked of a data set before a training."""
+def check_shards(data: str) -> Iterator[Finding]:
+    """Check a data set as a training does at its start."""
     try:
         manifest = read_manifest(remote.open_location(data))
         quick_check(manifest)

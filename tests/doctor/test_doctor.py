@@ -15,10 +15,10 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import versions
-from collagan_dist.doctor import examination, machine
-from collagan_dist.doctor.examination import examine
-from collagan_dist.doctor.finding import Finding, ok, warning
-from collagan_dist.doctor.finding import run as run_check
+from collagan_dist.doctor import machine
+from collagan_dist.doctor import report as doctor_report
+from collagan_dist.doctor.finding import Finding, ok, run_check, warning
+from collagan_dist.doctor.report import run_checks
 from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.faults.starts import as_rank, free_port
@@ -92,13 +92,15 @@ def test_broken_things_are_found(shards: Manifest, tmp_path: Path) -> None:
 
 def test_ranks_that_do_not_meet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Which is what doctor is called for: the machine is looked at all the same."""
-    monkeypatch.setattr(examination, "_MEETING", 1)
+    monkeypatch.setattr(doctor_report, "_RENDEZVOUS_SECONDS", 1)
     monkeypatch.chdir(tmp_path)
     for name, value in as_rank(1, 2, free_port()).items():
         monkeypatch.setenv(name, value)
-    report = examine(World(1, 2, 1, 2, 0, "srun"), net=True)
+    report = run_checks(World(1, 2, 1, 2, 0, "srun"), net=True)
     assert (
-        not report.met and not report.sound and [finding.check for finding in report.findings] == ["names", "meeting"]
+        not report.complete
+        and not report.passed
+        and [finding.check for finding in report.findings] == ["names", "meeting"]
     )
     assert "refuses port" in report.failures[0].text and socket.gethostname() in report.failures[0].text
 
@@ -106,12 +108,12 @@ def test_ranks_that_do_not_meet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_known_bad_and_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"torch": "2.9.1+cpu", "dali": "2.4.0", "numpy": "2.4.6", "deepspeed": None, "ray": None}
     monkeypatch.setattr(versions, "library_version", installed.get)
-    (found,) = run_check("libraries", machine.libraries)
+    (found,) = run_check("libraries", machine.check_libraries)
     assert found.state == "failed" and "torch below 2.10" in found.text and "ray not installed" in found.text
     installed["torch"] = "2.10.0"
-    assert [finding.state for finding in run_check("libraries", machine.libraries)] == ["ok"]
+    assert [finding.state for finding in run_check("libraries", machine.check_libraries)] == ["ok"]
     installed["dali"] = None
-    assert [finding.state for finding in run_check("libraries", machine.libraries)] == ["failed"]
+    assert [finding.state for finding in run_check("libraries", machine.check_libraries)] == ["failed"]
 
 
 def test_a_check_that_breaks_is_a_finding() -> None:
@@ -129,6 +131,6 @@ def test_one_line_a_check_over_ranks() -> None:
         ("n2", [warning("storage", "slow", "faster disks"), ok("libraries", "torch 1"), ok("limits", "many")]),
         ("n2", [ok("libraries", "torch 1"), ok("limits", "many")]),
     ]
-    storage, libraries, limits = examination._merged(everybody)
+    storage, libraries, limits = doctor_report._merge(everybody)
     assert storage == Finding("storage", "warning", "n2: slow", "faster disks") and limits == ok("limits", "many")
     assert libraries.state == "failed" and libraries.text == "nodes differ: n1: torch 2 | n2: torch 1"

@@ -234,17 +234,17 @@ def _plant(folder: Path, age: float) -> Path:
 def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stale when it is old and nobody on this host works there; a living compiler's is not even named."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    lock = _plant(tmp_path, jit_locks.STALE_AFTER + 60)
+    lock = _plant(tmp_path, jit_locks.STALE_AFTER_SECONDS + 60)
     compiler = subprocess.Popen(["sleep", "60"], cwd=lock.parent)
     try:
-        assert jit_locks.abandoned() == []
+        assert jit_locks.find_abandoned_locks() == []
     finally:
         compiler.kill()
         compiler.wait()
     (lock.parent / "shm.o").touch()  # something was built a moment ago, perhaps by another node
-    assert [found.stale for found in jit_locks.abandoned()] == [False]
+    assert [found.stale for found in jit_locks.find_abandoned_locks()] == [False]
     (lock.parent / "shm.o").unlink()
-    assert [(found.path, found.stale) for found in jit_locks.abandoned()] == [(lock, True)]
+    assert [(found.path, found.stale) for found in jit_locks.find_abandoned_locks()] == [(lock, True)]
 
 
 @pytest.mark.skipif(
@@ -252,7 +252,7 @@ def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pyte
     reason="no DeepSpeed",
 )
 def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path, tmp_path: Path) -> None:
-    lock = _plant(tmp_path / "extensions", jit_locks.STALE_AFTER + 60)
+    lock = _plant(tmp_path / "extensions", jit_locks.STALE_AFTER_SECONDS + 60)
     command = ["train", configuration, "--run", "run", "--set", "runtime.engine=deepspeed"]
     port, own = free_port(), {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
     ranks = run_ranks([command] * 2, [as_rank(rank, 2, port) | own for rank in range(2)], tmp_path)
