@@ -18,6 +18,7 @@ def adopt_checkpoint(member: Path, donor: Path, step: int) -> None:
     for leftover in (adopted, own):
         shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(RunPaths(donor).checkpoint(step), adopted, copy_function=_link)
+    # A folder cannot be replaced by one rename, so there is a moment with neither; undo_interrupted_adoptions mends it.
     if target.exists():
         target.rename(own)
     adopted.rename(target)

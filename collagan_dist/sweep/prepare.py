@@ -146,6 +146,7 @@ def _first_rung(key: str, given: int | None, default: int, total: int, batch: in
     first = given or max(batch, default)
     if first < batch:
         raise ConfigError(f"{key}: {first} samples are less than a batch of {batch}")
+    # A comparison at the end of a run would stop nothing.
     if first + batch > total:
         raise ConfigError(
             f"{key}: {first} samples must be less than a full run's {total}, by a batch of {batch} at least; train for longer, or take "
@@ -160,6 +161,7 @@ def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
     seconds = 0.0
     if (out / "sweep.json").exists():
         seconds = _check_same_sweep(prepared)
+    # Without sweep.json, which can be written anew, the trials themselves tell.
     elif (trials := read_trials(out)) and not _may_belong_to(plan, trials):
         raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
     keys = {key: facts for dimension in plan.space.dimensions for key, facts in dimension.describe().items()}
@@ -211,6 +213,7 @@ def _describe(prepared: PreparedSweep) -> str:
     """Return the line under the report's title."""
     base, manifest = prepared.base, prepared.manifest
     size, steps = base.data.image_size, prepared.plan.total // base.schedule.batch
+    # evaluate.samples may ask for more than the split has.
     scored = min(base.evaluate.samples or manifest.samples(base.evaluate.split), manifest.samples(base.evaluate.split))
     return (
         f"{Path(prepared.options.config).stem}, {model_label(base.model)}, {size}x{size} pixels: {steps:,} steps of "

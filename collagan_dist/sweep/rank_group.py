@@ -43,6 +43,7 @@ def train_on_ranks(spec: SegmentSpec) -> int:
     try:
         here = ray.get_runtime_context().get_node_id()
         nodes = ray.get([actor.node.remote() for actor in actors])
+        # The rendezvous store is rank 0's, so its address and a free port are looked for here.
         rendezvous = {"MASTER_ADDR": get_node_ip_address(), "MASTER_PORT": str(_free_port())}
         worlds = assign_ranks(here, nodes)
         running = [
@@ -53,6 +54,7 @@ def train_on_ranks(spec: SegmentSpec) -> int:
     except ray.exceptions.RayActorError as error:
         raise _rank_lost(spec, error) from None
     finally:
+        # An actor that waits in a collective would not end by itself, and would keep its part of the placement group.
         for actor in actors:
             ray.kill(actor)
 
@@ -64,6 +66,7 @@ def _start_actors(workers: int) -> list[Any]:
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     group: Any = get_current_placement_group()
+    # Each actor takes its whole bundle, so that Ray shows it the GPUs that are reserved there.
     bundles = [dict(bundle) for bundle in group.bundle_specs]
     make: Any = ray.remote(RankActor)
     return [

@@ -1,4 +1,4 @@
-"""A Ray cluster: joining one that runs already, or one of our own on this machine; a function over many items on all of its nodes."""
+"""Connections to a Ray cluster: one that runs already, or one of this machine alone; and a parallel map over its nodes."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ from collagan_dist.errors import ClusterError, ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_FOLDER = "collagan-ray-"  # in /tmp, then the process that owns it
-_STORE = 100_000_000  # bytes of Ray's object store, through which next to nothing goes
-_REACH = 10.0  # seconds for the head node to answer
-_LEAVE = 60.0  # seconds for tasks that are cancelled to save
+_FOLDER_PREFIX = "collagan-ray-"  # in /tmp; the id of the process that owns the folder follows
+_STORE_BYTES = 100_000_000  # Ray's object store, by default 30 % of memory; it holds next to nothing here
+_CONNECT_SECONDS = 10.0  # for the head node to answer
+_CANCEL_SECONDS = 60.0  # for cancelled tasks to save and end
 
 
 @contextmanager
 def open_cluster(address: str | None) -> Iterator[Any]:
-    """The ray module, connected to the cluster at `address`, or without one to a cluster of this machine's own. Raises ClusterError."""
-    with join_cluster(address) if address is not None else _own() as ray:
+    """Yield the ray module, connected to the cluster at `address`, or to a new one of this machine alone. Raises ClusterError."""
+    with join_cluster(address) if address is not None else _local_cluster() as ray:
         yield ray
 
 
 @contextmanager
-def _own() -> Iterator[Any]:
-    """A cluster of this machine alone, which ends with this process: heard on loopback only, and by who knows its token."""
+def _local_cluster() -> Iterator[Any]:
+    """Start a cluster that ends with this process, listens on loopback only and accepts only who knows its token."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
-    )  # Ray's name for: no other hosts, so listen on loopback alone
-    os.environ.pop("RAY_ADDRESS", None)
-    ray = _library()
-    _sweep_up()
-    with tempfile.TemporaryDirectory(
-        prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp", ignore_cleanup_errors=True
-    ) as folder:  # short: sockets lie below
+    # Despite its name this is what makes Ray listen on loopback alone: it says that no other host will join.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.pop("RAY_ADDRESS", None)  # would join that cluster instead
+    ray = _import_ray()
+    _remove_leftovers()
+    # /tmp: the path of a Unix socket has at most 107 characters, and Ray's sockets lie deep below this folder.
+    prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp", ignore_cleanup_errors=True) as folder:
         _connect(
-            ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE,
+            ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE_BYTES,
             _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it
         )  # fmt: skip
         try:
@@ -59,15 +58,16 @@ def _own() -> Iterator[Any]:
 
 @contextmanager
 def join_cluster(address: str) -> Iterator[Any]:
-    """The ray module, connected to the cluster at `address` (host:port, or auto). Raises ClusterError."""
-    ray = _library()
+    """Yield the ray module, connected to the running cluster at `address` (host:port, or auto). Raises ClusterError."""
+    ray = _import_ray()
     reached = False
     try:
-        if address != "auto":  # Ray itself would try for minutes
+        # Ray itself would try for minutes to reach a host that is not there.
+        if address != "auto":
             host, _, port = address.rpartition(":")
             if not port.isdigit():
                 raise ConfigError(f"--ray {address}: give HOST:PORT, or auto")
-            socket.create_connection((host, int(port)), timeout=_REACH).close()
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
             reached = True
         _connect(ray, address=address)
     except ray.exceptions.AuthenticationError as error:
@@ -81,38 +81,39 @@ def join_cluster(address: str) -> Iterator[Any]:
                 f"--ray {address}: what answers there does not let this process in: RAY_AUTH_TOKEN (or the file RAY_AUTH_TOKEN_PATH) is not the "
                 f"token of that cluster, it runs another version of Ray, or it is no Ray cluster ({' '.join(str(error).split())})"
             ) from None
-        raise _nobody(address, error) from None
+        raise _no_cluster(address, error) from None
     except OSError as error:
-        raise _nobody(address, error) from None
+        raise _no_cluster(address, error) from None
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _nobody(address: str, error: Exception) -> ClusterError:
+def _no_cluster(address: str, error: Exception) -> ClusterError:
     return ClusterError(
         f"--ray {address}: no Ray cluster answers there; start one with `ray start --head` on one node and "
         f"`ray start --address=...` on the others ({str(error).splitlines()[0]})"
     )
 
 
-def _sweep_up() -> None:
-    """Remove what killed processes left of their clusters."""
-    for path in Path("/tmp").glob(f"{_FOLDER}*"):
-        process = path.name.removeprefix(_FOLDER).partition("-")[0]
-        with suppress(OSError):  # another start sweeps, too
+def _remove_leftovers() -> None:
+    """Remove the folders of clusters whose processes were killed."""
+    for path in Path("/tmp").glob(f"{_FOLDER_PREFIX}*"):
+        process = path.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        with suppress(OSError):  # another start may remove the same folder
             if not Path("/proc", process).exists() and path.stat().st_uid == os.geteuid():
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def _connect(ray: Any, **options: Any) -> None:
-    asked_to_end = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    signal.signal(signal.SIGTERM, asked_to_end)  # Ray has put a handler of its own there, which ends at once
+    # Ray installs a handler that exits at once; ours lets trials save first.
+    signal.signal(signal.SIGTERM, handler)
 
 
-def _library() -> Any:
+def _import_ray() -> Any:
     try:
         import ray
     except ImportError:
@@ -123,9 +124,9 @@ def _library() -> Any:
 def ray_map(
     address: str, function: Callable[[Item], Result], items: Iterable[Item], gpus: int = 0
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) of every item, as they are done, each on one CPU of the cluster and, where it has any, `gpus` GPUs.
+    """Yield (item, function(item)) as tasks finish, each on one CPU of the cluster and `gpus` GPUs where it has any.
 
-    A task whose node is lost runs again on another, ten times at most; an error of `function` is raised here and ends the others.
+    A task whose node is lost runs again on another one. An error of `function` is raised here, and the other tasks are cancelled.
     """
     with join_cluster(address) as ray:
         gpus = gpus if ray.cluster_resources().get("GPU") else 0
@@ -143,4 +144,4 @@ def ray_map(
             for left in waiting:
                 ray.cancel(left, force=False)
             if waiting:
-                ray.wait(list(waiting), num_returns=len(waiting), timeout=_LEAVE)
+                ray.wait(list(waiting), num_returns=len(waiting), timeout=_CANCEL_SECONDS)

@@ -1,4 +1,4 @@
-"""Read by `ray start` on the nodes of slurm/sweep.sh, which name it in RAY_START_HOOK."""
+"""A hook for `ray start`, which slurm/sweep.sh and cluster/ray.yaml name in RAY_START_HOOK."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ from typing import Any
 
 
 def without_client_server(params: Any, head: bool) -> None:
-    """Leave out Ray's client server (port 10001 on all addresses), which no option of `ray start` switches off."""
+    """Do not start Ray's client server (port 10001 on all addresses)."""
+    # No option of `ray start` switches it off, and it would be one more open port.
     params.ray_client_server_port = None

@@ -70,6 +70,7 @@ def check_resources(ray: Any, resources: TrialResources) -> None:
     nodes = node_resources(ray)
     if resources.capacity(list(nodes.values())):
         return
+    # Ray would wait for ever for a node that never comes.
     has = "\n  ".join(f"{name}: {r.get('CPU', 0):g} CPUs, {r.get('GPU', 0):g} GPUs" for name, r in nodes.items())
     raise ClusterError(
         f"a trial takes {resources}, and this Ray cluster can never place it; its nodes:\n  {has}\n"

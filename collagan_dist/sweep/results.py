@@ -41,7 +41,7 @@ def write_csv(out: Path, plan: SweepPlan, trials: Sequence[Trial], over: bool) -
         ["trial", "status", "steps", *plan.space.keys, *METRICS, "role", "seed", "samples", "restarts", "reason"]
     )
     for trial in trials:
-        metrics = trial.results.get(trial.reached, {})
+        metrics = trial.results.get(trial.reached, {})  # also of a failed trial: how far it came
         table.writerow([
             trial.number, trial_status(plan, trial, over), saved_step(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
             *(metrics.get(name, "") for name in METRICS), trial.role, trial.seed, trial.reached, trial.restarts,

@@ -57,6 +57,7 @@ class SweepPlan:
 
     def ranked(self, trials: Sequence[Trial], samples: int) -> list[Trial]:
         """Sort trials by their score at a length, best first; ties by number."""
+        # Ties need an order of their own: a resumed sweep must make the same decisions.
         return sorted(trials, key=lambda trial: (-self.score(trial, samples), trial.number))
 
 
@@ -113,6 +114,7 @@ def pareto_front(plan: SweepPlan, trials: Sequence[Trial]) -> list[Trial]:
     signs = [1 if mode == "max" else -1 for mode in plan.space.modes]
     points = []
     for trial in _searched(trials):
+        # Only full runs: a short one may lead in one metric just because it is short.
         metrics = trial.metrics_at(plan.total) or {}
         if all(name in metrics for name in plan.space.metrics):
             points.append((trial, [sign * metrics[name] for sign, name in zip(signs, plan.space.metrics, strict=True)]))
@@ -123,6 +125,7 @@ def expected_samples(plan: SweepPlan) -> float:
     """Return how many samples the search trains in all if no trial fails."""
     if plan.scheduler in ("none", "pbt"):
         return float(plan.trials * plan.total)
+    # Of ASHA this is the least: it promotes by what is known at the time, and corrects itself by promoting more.
     left, previous, samples = plan.trials, 0, 0.0
     for rung in plan.rungs:
         samples += left * (rung - previous)
@@ -138,6 +141,7 @@ def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     if plan.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
         return []
     alive = plan.ranked([member for member in members if not member.failed], at)
+    # A single member has nobody to copy from.
     count = max(1, int(len(alive) * plan.space.spec.pbt.quantile)) if len(alive) > 1 else 0
     due = []
     for member in alive[len(alive) - count :]:
@@ -201,6 +205,7 @@ def _sync_halving_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, i
         if len(trials) < plan.trials or any(not trial.failed and not trial.evaluated_at(rung) for trial in left):
             break
         alive = [trial for trial in left if not trial.failed]
+        # At least one, or a sweep of few trials would end with no full run.
         left = plan.ranked(alive, rung)[: max(1, len(alive) // plan.space.spec.rungs.factor)]
         goals |= {trial.number: following for trial in left}
     return goals

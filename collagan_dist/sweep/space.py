@@ -67,6 +67,7 @@ class Space:
         paper = dict(base)
         for number, part in enumerate(("adv", "rec")):
             for task in tasks:
+                # Lists λ for one, two and three tasks; the paper has no model with more.
                 if (key := f"loss.weights.{task}.{part}") in paper:
                     paper[key] = TASK_WEIGHTS[task][min(len(tasks), 3) - 1][number]
         # The paper gives no λ for the models that it compares with.
@@ -79,7 +80,7 @@ class Space:
         """Return every combination of values; the last key changes fastest."""
         combinations: list[dict[str, Any]] = [{}]
         for dimension in self.dimensions:
-            assert isinstance(dimension, Choice)
+            assert isinstance(dimension, Choice)  # see _check_keys
             combinations = [{**one, dimension.key: value} for one in combinations for value in dimension.choices]
         return combinations
 
@@ -101,6 +102,7 @@ class Space:
             elif len(keys) > 1:
                 yield Simplex(tuple(keys), domain.simplex)
             else:
+                # The only value of a single key would be the total, and nothing would be searched.
                 self._refuse(
                     pattern, "a simplex needs at least two keys, named by `*` as in loss.weights.*.adv; of this model there is one: "
                     "leave it out, or give it another domain",
@@ -142,6 +144,7 @@ class Space:
 
     def _location(self, key: str) -> str:
         """Return file:line of the domain of a key: the last of several."""
+        # A key can be named by itself and by a pattern.
         lines = [
             n for path, n in self._lines.items() if path[0] == "space" and len(path) == 2 and _matches(path[1], key)
         ]

@@ -87,6 +87,7 @@ class SpaceSpec(Section):
         for name in metrics:
             if name not in METRICS:
                 raise ValueError(f"metric: there is none of the name {name!r}; choose from {', '.join(METRICS)}")
+        # A direction that contradicts the metric is a mistake about the metric, so it is not obeyed.
         known = tuple(METRICS[name][0] for name in metrics)
         if self.mode is not None and ((self.mode,) if isinstance(self.mode, str) else self.mode) != known:
             raise ValueError(f"mode: of {', '.join(metrics)} it is {', '.join(known)}; leave it out")

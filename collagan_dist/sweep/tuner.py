@@ -73,19 +73,18 @@ def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Pa
         logging.getLogger(name).setLevel(logging.CRITICAL)
     strategy = "SPREAD" if resources.spread else "PACK"
     group = tune.PlacementGroupFactory([resources.bundle()] * resources.workers, strategy=strategy)
-    state = out / ".tune"
+    state = out / ".tune"  # on storage that all nodes share, as Tune wants it
     shutil.rmtree(state, ignore_errors=True)
     adapter = TuneAdapter(
         source, lambda: resources.capacity(list(node_resources(ray).values())), lambda: placement_is_pending(ray)
     )
-    searcher, callback, stopper = _tune_parts(adapter)
     try:
         tune.Tuner(
             tune.with_resources(run_segment, group),
             # reuse_actors: a new process would spend seconds on importing torch for each segment.
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            tune_config=tune.TuneConfig(search_alg=_searcher(adapter), num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
-                name="segments", storage_path=str(state), verbose=0, callbacks=[callback], stop=stopper,
+                name="segments", storage_path=str(state), verbose=0, callbacks=[_callback(adapter)], stop=_stopper(adapter),
                 failure_config=tune.FailureConfig(max_failures=0),  # retries are the source's decision
             ),
         ).fit()  # fmt: skip
@@ -167,21 +166,26 @@ class TuneAdapter:
             return None
 
 
-def _tune_parts(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
-    """Return the adapter as Tune's searcher, callback and stopper."""
-    from ray import tune
+class _Unpickled:
+    """Tune pickles its parts for a restore that nobody asks for; the state of the sweep must not be copied along."""
+
+    def __init__(self, adapter: TuneAdapter) -> None:
+        self.adapter = adapter
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+# The classes are made in functions: their bases need Ray, which this module must not import before the environment is set.
+
+
+def _searcher(adapter: TuneAdapter) -> Any:
+    """Build a searcher that suggests segments where Tune expects points of a search space."""
     from ray.tune.search import Searcher
 
-    class Unpickled:
-        # Tune pickles its parts for a restore that nobody asks for; the sweep's state must not be copied along.
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
-
-    class SegmentSearcher(Unpickled, Searcher):
-        """Suggests segments where Tune expects points of a search space."""
-
+    class SegmentSearcher(_Unpickled, Searcher):
         def __init__(self, adapter: TuneAdapter) -> None:
-            super().__init__(metric=None, mode=None)
+            Searcher.__init__(self, metric=None, mode=None)
             self.adapter = adapter
 
         def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
@@ -203,24 +207,30 @@ def _tune_parts(adapter: TuneAdapter) -> tuple[Any, Any, Any]:
 
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
-    class StepCallback(Unpickled, tune.Callback):
-        def __init__(self, adapter: TuneAdapter) -> None:
-            self.adapter = adapter
+    return SegmentSearcher(adapter)
 
+
+def _callback(adapter: TuneAdapter) -> Any:
+    from ray import tune
+
+    class StepCallback(_Unpickled, tune.Callback):
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
             self.adapter.step(trials)
 
-    class StopWhenIdle(Unpickled, tune.Stopper):
-        def __init__(self, adapter: TuneAdapter) -> None:
-            self.adapter = adapter
+    return StepCallback(adapter)
 
+
+def _stopper(adapter: TuneAdapter) -> Any:
+    from ray import tune
+
+    class StopWhenIdle(_Unpickled, tune.Stopper):
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
             return self.adapter.finished()
 
-    return SegmentSearcher(adapter), StepCallback(adapter), StopWhenIdle(adapter)
+    return StopWhenIdle(adapter)
 
 
 def _loss_reason(tune_trial: Any) -> str:
