@@ -27,8 +27,9 @@ demo: setup
 clean-demo:
 	rm -rf demo
 
+# Two workers, each with whole files: many tests wait for processes more than they compute.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test-full: setup
 	COLLAGAN_FULL=1 $(BIN)/python -m pytest

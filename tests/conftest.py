@@ -109,6 +109,15 @@ def _missing_gpu() -> str | None:
 NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slurm's tests first and on one worker, the tests of each other file on one worker (pytest-xdist, `make test`)."""
+    # They share one cluster, and wait more than they compute: beside them the other worker has the cores.
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    for item in items:
+        group = "slurm" if item.get_closest_marker("slurm") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the machine lacks, or fail where COLLAGAN_REQUIRE names it."""
     if item.get_closest_marker("full") and os.environ.get("COLLAGAN_FULL") != "1":
