@@ -62,11 +62,12 @@ def run(args: argparse.Namespace) -> None:
         if args.dry_run:
             _dry_run(config, folder, world)
             return
-        from collagan_dist.training.loop import train
+        from collagan_dist.training.loop import StartOptions, train
 
         command = _command(world.launcher, world.local_size)
         with _note_of_failure(folder, world):
-            steps = train(config, folder, world, stop, command, args.allow_config_change, args.strict)
+            options = StartOptions(stop, command, args.allow_config_change, args.strict)
+            steps = train(config, folder, world, options)
     if world.is_rank0:
         name = shlex.quote(str(folder))
         print(f"{folder}: {steps} steps done; next: collagan evaluate {name} && collagan report {name}")

@@ -1,11 +1,11 @@
-"""DeepSpeed behind the seam of engine.py: one of its engines for each learner, with ZeRO 0, 1 or 2.
+"""The DeepSpeed engine: one DeepSpeed engine per learner, with ZeRO stage 0, 1 or 2.
 
-Forward, backward, reduction and step are DeepSpeed's; what must equal the other engines is ours: the loss's scale, the verdict on
-the gradient, clipping, the learning rate, and checkpoints, which hold Adam's state by parameter name as everywhere.
-
-Some of DeepSpeed's internals are named here, since it has no other way to do it; tests hold all of them, and they are those of
-the version that constraints.txt pins.
+DeepSpeed does the forward and backward passes, the reduction and the step. The project's own code does what must equal the other
+engines: loss scale, verdict, clipping, learning rate, and checkpoints, which hold Adam's state by parameter name.
 """
+
+# Some of DeepSpeed's internals are named here, where it offers no public way. Tests cover each of them, and they are those of the
+# version that constraints.txt pins.
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from collagan_dist.distributed.engine import Engine, Learner, Tensors
 from collagan_dist.distributed.group import LIBRARY_TIMEOUT_MARGIN_SECONDS, Group
 from collagan_dist.errors import CheckpointError, ConfigError
 
-_BUCKET = 2**24  # elements reduced at a time, 64 MB of float32; DeepSpeed's default takes 2 GB
+_MAX_BUCKET_ELEMENTS = 2**24  # 64 MB of float32 reduced at a time; DeepSpeed's default takes 2 GB
 
 
 class DeepSpeedLearner(Learner):
-    """ZeRO 0: parameters, gradients and Adam's state lie where torch has them."""
+    """A learner under ZeRO 0: parameters, gradients and Adam's state lie where torch puts them."""
 
     def wrap(self) -> Callable[..., Any]:
-        self.optimizer = super().make_optimizer()
+        self.optimizer = super().make_optimizer()  # DeepSpeed wraps it, so it must exist first
         settings = deepspeed_config(self.engine.runtime, sum(p.numel() for p in self.parameters))
         self.deepspeed = _initialize(self.engine.compiled(self.module), self.optimizer, settings, self.engine.group)
         return self.deepspeed
@@ -49,6 +49,7 @@ class DeepSpeedLearner(Learner):
         self.deepspeed.set_gradient_accumulation_boundary(last)
 
     def backward(self, loss: torch.Tensor) -> None:
+        # Losses come divided by the number of micro-batches: DeepSpeed must not divide again.
         self.deepspeed.backward(loss if self.scale is None else loss * self.scale.value, scale_wrt_gas=False)
 
     def apply(self, lr: float, factor: torch.Tensor | None) -> None:
@@ -61,16 +62,16 @@ class DeepSpeedLearner(Learner):
             self.deepspeed.step()
 
     def _gradients(self) -> list[torch.Tensor]:
-        """What the step will read."""
+        """Return the tensors that the step will read."""
         return [p.grad for p in self.parameters if p.grad is not None]
 
 
 class ZeroLearner(DeepSpeedLearner):
-    """ZeRO 1 and 2: all parameters are one flat tensor, of which each rank's Adam owns a slice, in float32."""
+    """A learner under ZeRO 1 or 2: all parameters are one flat tensor, and each rank's Adam owns a slice of it, in float32."""
 
     def norm(self) -> torch.Tensor:
-        mine = torch.nn.utils.get_total_norm(self._gradients()).double()  # in double no square of it overflows
-        squares = mine.square()
+        # In float64, where the square of no float32 overflows.
+        squares = torch.nn.utils.get_total_norm(self._gradients()).double().square()
         with self.engine.group.collective("the norm of the gradient"):
             dist.all_reduce(squares)
         norm = squares.sqrt().float()
@@ -79,7 +80,7 @@ class ZeroLearner(DeepSpeedLearner):
     def zero_grad(self) -> None:
         zero = self.deepspeed.optimizer
         zero.zero_grad(set_to_none=True)
-        # What backward has put aside for the step: the slice of this rank, and sums of earlier parts.
+        # zero_grad leaves what backward has put aside for the step: this rank's slice, and sums of earlier micro-batches.
         zero.averaged_gradients.clear()
         zero.all_grad_tensors.clear()
 
@@ -98,11 +99,11 @@ class ZeroLearner(DeepSpeedLearner):
                 for name, p in self._named()
             }
 
-    def load_optimizer_state(self, moments: dict[str, Tensors]) -> None:
+    def load_optimizer_state(self, state: dict[str, Tensors]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state
 
         named = dict(self._named())
-        steps = {float(moments[name]["step"]) if name in moments else 0.0 for name in named}
+        steps = {float(state[name]["step"]) if name in state else 0.0 for name in named}
         if len(steps) > 1:
             raise CheckpointError(
                 f"parameters have taken different numbers of steps ({', '.join(f'{s:g}' for s in sorted(steps))}), but ZeRO "
@@ -111,20 +112,21 @@ class ZeroLearner(DeepSpeedLearner):
         if steps == {0.0}:
             return
         mine = self._slice
+        # Adam's state does not exist before the first step: make it, let DeepSpeed find it, then fill it by parameter.
         step = torch.tensor(steps.pop(), dtype=torch.float32, device=mine.device)
         self.optimizer.state[mine] = {"step": step} | {key: torch.zeros_like(mine) for key in _MOMENTS}
         self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
         for name, parameter in named.items():
             for key in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, moments[name][key].to(mine), key)
+                safe_set_full_optimizer_state(parameter, state[name][key].to(mine), key)
 
     @property
     def _slice(self) -> torch.Tensor:
-        """What this rank's Adam holds in place of the parameters."""
+        """The flat tensor that this rank's Adam holds in place of the parameters."""
         return self.optimizer.param_groups[0]["params"][0]
 
     def _gradients(self) -> list[torch.Tensor]:
-        """This rank's slice of the averaged gradient, in pieces."""
+        """Return this rank's slice of the averaged gradient, in pieces."""
         return [piece for pieces in self.deepspeed.optimizer.averaged_gradients.values() for piece in pieces]
 
 
@@ -132,46 +134,47 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DeepSpeedEngine(Engine):
-    """Any number of ranks, one too. DeepSpeed is imported, and joins the ranks, when the first learner is made."""
+    """Training with DeepSpeed, on one rank or more."""
 
     def __init__(self, runtime: Runtime, group: Group) -> None:
         super().__init__(runtime, group)
         self.learner_type = ZeroLearner if runtime.zero_stage else DeepSpeedLearner
 
     def prepare_module(self, module: nn.Module) -> nn.Module:
-        """Parameters keep the contiguous layout, which DeepSpeed needs to flatten them; pictures have the configured one, and
-        convolutions take theirs."""
+        # DeepSpeed flattens parameters, which needs the contiguous layout. Batches keep the configured one, and convolutions
+        # follow their input.
         return super().prepare_module(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
-        _import(self.device)
-        _join(self.group)
+        # Here and not at the top: it takes seconds, and `collagan evaluate` builds an engine without a learner.
+        _import_deepspeed(self.device)
+        _join_group(self.group)
         return super().learner(module, adam)
 
 
 def deepspeed_config(runtime: Runtime, parameters: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a learner of so many parameters: ours, with everything off that it would do beside."""
+    """Return DeepSpeed's configuration for a learner with this number of parameters."""
     config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,  # it only counts with it
-        "gradient_accumulation_steps": 1,  # losses come divided, and `begin` says which part is the last
-        "gradient_clipping": 0.0,  # its default is 1
-        "zero_optimization": {"stage": runtime.zero_stage, "reduce_bucket_size": min(parameters, _BUCKET)},
-        "zero_allow_untested_optimizer": True,  # torch's Adam, as everywhere
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only counts samples with it
+        "gradient_accumulation_steps": 1,  # `set_grad_sync` says which micro-batch is the last
+        "gradient_clipping": 0.0,  # the default is 1
+        "zero_optimization": {"stage": runtime.zero_stage, "reduce_bucket_size": min(parameters, _MAX_BUCKET_ELEMENTS)},
+        "zero_allow_untested_optimizer": True,  # torch's Adam, as in the other engines
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
-        "timers": {"throughput": {"enabled": False}},  # would wait for the device at each step
+        "timers": {"throughput": {"enabled": False}},  # they would wait for the device in each step
     }
     if runtime.zero_stage:
-        config["zero_optimization"]["compute_grad_norm"] = False  # ours is known by then
+        config["zero_optimization"]["compute_grad_norm"] = False  # `norm` has computed it already
     if runtime.precision != "fp32":
-        # Without safe modules, whose gradients it would reduce in 16 bits.
+        # No safe modules: DeepSpeed would reduce their gradients in 16 bits.
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[runtime.precision]
         config["torch_autocast"] = {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
     return config
 
 
 def _initialize(module: Any, adam: torch.optim.Optimizer, config: dict[str, Any], group: Group) -> Any:
-    """A DeepSpeed engine of the module; its `optimizer` is `adam`, or ZeRO's around it. Collective."""
+    """Return a DeepSpeed engine of the module. Its `optimizer` is `adam`, or ZeRO's wrapper of it. Collective."""
     import deepspeed
 
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -180,15 +183,15 @@ def _initialize(module: Any, adam: torch.optim.Optimizer, config: dict[str, Any]
         engine, *_ = deepspeed.initialize(
             model=module, optimizer=adam, model_parameters=parameters, config=config, dist_init_required=False
         )
-    # The loss is scaled by us, so that all engines do the same; for float16 it would do so, too.
+    # For float16 DeepSpeed would scale the loss too; LossScale does it, so that all engines skip the same steps.
     engine.torch_autocast_z0_gradscaler = None
     if config["zero_optimization"]["stage"]:
         engine.optimizer.torch_autocast_gradscaler = None
     return engine
 
 
-def _import(device: torch.device) -> None:
-    """Import DeepSpeed for a device, without its messages, its marks on the environment, its compiler. Raises ConfigError."""
+def _import_deepspeed(device: torch.device) -> None:
+    """Import DeepSpeed for a device, without its messages and environment variables. Raises ConfigError if it is missing."""
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "runtime.engine: deepspeed is not installed; pip install 'collagan_dist[deepspeed]', or set runtime.engine to ddp"
@@ -197,24 +200,24 @@ def _import(device: torch.device) -> None:
         import deepspeed
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*all_gather_into_tensor. is deprecated", FutureWarning)
-    # On CPUs it would compile its own exchange within a node on first use: minutes, and for ever where a compilation was once
-    # killed, whose lock it waits for. Gloo does.
+    # On CPUs it would compile its own shared-memory communication at first use. That takes minutes, and hangs where a killed
+    # compilation has left its lock. Gloo does the same job.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def _join(group: Group) -> None:
-    """Have DeepSpeed talk through the ranks' process group; a process alone gets one of its own. Collective."""
+def _join_group(group: Group) -> None:
+    """Make DeepSpeed use the ranks' process group; a single process gets one of its own. Collective."""
     from deepspeed import comm
     from deepspeed.utils import groups
 
     if group.world.size == 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if group.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        atexit.register(_leave)
-    if getattr(groups, _JOINED, None) is not dist.group.WORLD:  # the first time, or of another start in this process
+        atexit.register(_destroy_group)
+    if getattr(groups, _JOINED, None) is not dist.group.WORLD:  # not yet, or a former start in this process
         groups._release_process_group_references()
         comm.comm.cdb = None
-        # Its clone of the group of all ranks, which it would make without a limit of ours.
+        # Its clone of the group of all ranks. DeepSpeed would make it without the configured timeout.
         with group.collective("DeepSpeed's group"):
             groups._WORLD_GROUP = dist.new_group(
                 timeout=timedelta(seconds=group.timeout + LIBRARY_TIMEOUT_MARGIN_SECONDS)
@@ -225,14 +228,14 @@ def _join(group: Group) -> None:
 _JOINED = "_collagan_joined"
 
 
-def _leave() -> None:
+def _destroy_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
 def _quiet(**variables: str) -> Iterator[None]:
-    """Inside, the environment has these variables and nothing is printed; after it, the environment is as it was."""
+    """Set these environment variables and print nothing; afterwards restore the environment."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:

@@ -1,45 +1,36 @@
-"""The seam for hardware: how a network is placed, run, and taught. The base is the plain case.
+"""The plain engine, for one process: it prepares networks for the device and does their optimizer steps.
 
-A GAN trains several networks, so an engine makes a `Learner` of each: the network with its optimizer. An update of one or more
-learners is `update`: backward through the parts of the batch, one verdict of all ranks on the gradient, one step or none.
+A GAN trains several networks, so an engine makes a `Learner` of each one: the network with its optimizer. `Engine.update` is one
+optimizer step of one or more learners. DDP and DeepSpeed subclass both classes (ddp.py, deepspeed.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.precision import LossScale
 from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
 from collagan_dist.errors import ConfigError
+from collagan_dist.types import as_float32
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Tensors = dict[str, torch.Tensor]
 
 
-class NotFinite(Exception):
-    """A loss or a gradient is NaN or Inf on some rank: all ranks raise it together, and nothing was changed.
-
-    (Batch statistics excepted, which forward passes move; the step puts them back.) `overflow`: only the scaled gradient of
-    fp16 was too large; the scale has been lowered.
-    """
-
-    def __init__(self, side: str, overflow: bool, ranks: list[int]) -> None:
-        super().__init__(side, overflow, ranks)
-        self.side, self.overflow, self.ranks = side, overflow, ranks
-
-
 class Learner:
-    """A network that learns, with its Adam. The base: one process, whose gradient is the whole batch's.
+    """A network with its Adam optimizer; called like the network, in training. This base class serves a single process.
 
-    Called like the network, in training. `module` is the network itself, for everything else.
+    `module` is the network itself, without any wrapper; `parameters` are its trainable ones.
     """
 
     def __init__(self, engine: Engine, module: nn.Module, adam: Adam) -> None:
@@ -50,29 +41,47 @@ class Learner:
         self.optimizer = self.make_optimizer()
 
     def wrap(self) -> Callable[..., Any]:
-        """What to call in training."""
+        """Return what runs the forward pass in training."""
         return self.engine.compiled(self.module)
 
     def make_optimizer(self) -> Any:
+        """Return the optimizer of the trainable parameters."""
         return torch.optim.Adam(self.parameters, lr=self.adam.lr, betas=self.adam.betas, fused=True)
 
     def __call__(self, *args: Any) -> Any:
-        return self.forward(*args)
+        """Run the network under autocast; its outputs are float32, as losses need them."""
+        with self.engine.autocast():
+            return pytree.tree_map(as_float32, self.forward(*args))
+
+    def call_frozen(self, *args: Any) -> Any:
+        """Run the network as a part of another network's loss: gradients flow through it, but not into it."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        try:
+            # The bare module: a DDP wrapper would wait for gradients that never come.
+            with self.engine.autocast():
+                return pytree.tree_map(as_float32, self.module(*args))
+        finally:
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
 
     def set_grad_sync(self, last: bool) -> None:
-        """Before a part of the batch: `last` completes the gradient. (G's forward pass of a batch in one part comes before it.)"""
+        """Say, before a micro-batch's forward pass, whether its backward pass is the last one, which averages over ranks."""
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of a part's loss; after the last part it is that of all ranks' parts. Collective."""
+        """Add the gradient of a micro-batch's loss. Collective on the last micro-batch."""
         (loss if self.scale is None else loss * self.scale.value).backward()
 
     def norm(self) -> torch.Tensor:
-        """L2 norm of the gradient, a scalar on the device and the same on all ranks; not finite where an element is not. Collective."""
+        """Return the gradient's L2 norm: a scalar on the device, equal on all ranks, not finite if any element is not.
+
+        Collective.
+        """
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return norm if self.scale is None else norm / self.scale.value
 
     def apply(self, lr: float, factor: torch.Tensor | None) -> None:
-        """One step of Adam down the gradient times `factor` (None: 1). Collective."""
+        """Do one Adam step with the gradient times `factor` (None: 1). Collective."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if factor is not None:
             torch._foreach_mul_(gradients, factor)
@@ -81,33 +90,36 @@ class Learner:
         self.optimizer.step()
 
     def zero_grad(self) -> None:
-        """Drop the gradient: before an update, and in place of a step that is not taken."""
+        """Drop the gradient: before an update, and after one that was not finite."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def reload_master_weights(self) -> None:
-        """The module's parameters were set from outside: whatever copies of them the engine keeps must follow."""
+        """Copy the module's parameters, which were set from outside, to wherever the engine keeps copies of them."""
 
     def optimizer_state(self) -> dict[str, Tensors]:
-        """Adam's state by parameter name: `exp_avg`, `exp_avg_sq` (shape of the parameter) and `step`. Collective."""
+        """Return Adam's state by parameter name: `exp_avg` and `exp_avg_sq` in the parameter's shape, and `step`. Collective."""
         return {name: dict(self.optimizer.state[p]) for name, p in self._named() if self.optimizer.state[p]}
 
-    def load_optimizer_state(self, moments: dict[str, Tensors]) -> None:
-        """Take back what `optimizer_state` gave, of any engine and any number of ranks; parameters without an entry begin anew."""
+    def load_optimizer_state(self, state: dict[str, Tensors]) -> None:
+        """Take back what `optimizer_state` returned, on any engine and any number of ranks.
+
+        Parameters without an entry start without a state.
+        """
         for name, parameter in self._named():
-            if name in moments:
-                self.optimizer.state[parameter] = {k: like(parameter, v) for k, v in moments[name].items()}
+            if name in state:
+                self.optimizer.state[parameter] = {k: _in_layout_of(parameter, v) for k, v in state[name].items()}
 
     def optimizer_tensors(self) -> list[torch.Tensor]:
-        """What this rank holds of Adam's moments, on the device."""
-        kept = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [value for value in kept if isinstance(value, torch.Tensor) and value.device == self.engine.device]
+        """Return this rank's share of Adam's state on the device."""
+        values = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [value for value in values if isinstance(value, torch.Tensor) and value.device == self.engine.device]
 
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
 
 class Engine:
-    """One process."""
+    """Training in one process."""
 
     learner_type: type[Learner] = Learner
 
@@ -117,83 +129,121 @@ class Engine:
         self.layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
 
     def prepare_module(self, module: nn.Module) -> nn.Module:
-        """The module on the device, in the configured memory layout, its batch normalization over all ranks if configured."""
+        """Return the module on the device, in the configured memory layout, with sync_bn if it is configured."""
         if self.runtime.sync_bn and self.group.world.size > 1:
             module = convert_sync_batchnorm(module, self.group)
         return module.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
+        """Return the module, compiled if that is configured."""
         return torch.compile(module) if self.runtime.compile else module
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
-        """A placed module, ready to learn. Raises ConfigError where ranks would each learn alone."""
+        """Return a learner of a prepared module. Raises ConfigError for the plain engine on several ranks."""
         if self.learner_type is Learner and self.group.world.size > 1:
             raise ConfigError(
-                f"runtime.engine: plain trains alone, this run has {self.group.world.size} ranks; set runtime.engine to ddp"
+                f"runtime.engine: plain trains on one rank only, this run has {self.group.world.size}; "
+                "set runtime.engine to ddp"
             )
         return self.learner_type(self, module, adam)
 
     def autocast(self) -> AbstractContextManager:
-        """Networks run inside; losses are computed outside, in float32."""
+        """Return a context in which networks run in the configured precision."""
         return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
-    def update(
-        self,
-        side: str,
-        learners: Sequence[Learner],
-        losses: Callable[[int], Sequence[torch.Tensor]],
-        parts: int,
-        lr: float,
-    ) -> torch.Tensor:
-        """One step of each learner down the gradient of its loss, averaged over the parts; the gradients' L2 norm, on the device.
+    def update(self, side: str, learners: Sequence[Learner], lr: float, micro_batches: int = 1) -> Update:
+        """Return a context for one optimizer step of `learners`; `side` names them in logs and errors."""
+        return Update(self, side, learners, lr, micro_batches)
 
-        `losses(part)` runs the forward pass of a part and gives one loss a learner. Raises NotFinite, on all ranks, when a loss or a
-        gradient is not finite on any of them; nothing has changed then. Collective.
-        """
-        for learner in learners:
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the losses and gradients of an update were finite on all ranks. All ranks have the same verdict.
+
+    Otherwise the update changed nothing. `overflow`: only the scaled gradient of fp16 was too large, and the scale has been
+    lowered. `ranks` are the ranks whose loss was not finite.
+    """
+
+    side: str
+    finite: bool = True
+    overflow: bool = False
+    ranks: tuple[int, ...] = ()
+
+
+class Update:
+    """One optimizer step of some learners: `backward` for each micro-batch inside the context, the step at its end.
+
+    After the context, `verdict` says whether the step was done. `values` are the logged scalars, means over micro-batches.
+    """
+
+    verdict: Verdict
+
+    def __init__(self, engine: Engine, side: str, learners: Sequence[Learner], lr: float, micro_batches: int) -> None:
+        self.engine, self.side, self.learners, self.lr = engine, side, learners, lr
+        self.values: Tensors = {}
+        self._micro_batches, self._done = micro_batches, 0
+        self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
+
+    def __enter__(self) -> Update:
+        for learner in self.learners:
             learner.zero_grad()
-        finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for part in range(parts):
-            for learner in learners:
-                learner.set_grad_sync(last=part == parts - 1)
-            found = losses(part)
-            finite &= torch.stack([loss.detach() for loss in found]).isfinite().all()
-            with self.group.collective(f"the gradient of the {side}"):
-                for learner, loss in zip(learners, found, strict=True):
-                    learner.backward(loss / parts)
-        norm = torch.linalg.vector_norm(torch.stack([learner.norm() for learner in learners]))
-        self._agree(side, learners, finite, norm)
-        for learner in learners:
-            learner.apply(lr, _factor(learner, norm))
-        return norm
+            learner.set_grad_sync(last=self._micro_batches == 1)
+        return self
 
-    def _agree(self, side: str, learners: Sequence[Learner], finite: torch.Tensor, norm: torch.Tensor) -> None:
-        """Raise NotFinite on all ranks, or on none."""
-        if self.group.all_reduce_and(finite & norm.isfinite()):
-            for scale in (learner.scale for learner in learners if learner.scale is not None):
-                scale.good()
+    def backward(self, losses: Sequence[torch.Tensor], values: Tensors | None = None) -> None:
+        """Add the gradient of one micro-batch, with one loss per learner; `values` are logged. Collective on the last one."""
+        # Stays on the device: to look at it here would make the host wait for every micro-batch.
+        self._finite &= torch.stack([loss.detach() for loss in losses]).isfinite().all()
+        self._done += 1
+        with self.engine.group.collective(f"the gradient of the {self.side}"):
+            for learner, loss in zip(self.learners, losses, strict=True):
+                learner.backward(loss / self._micro_batches)
+        for learner in self.learners:  # before the next forward pass, in which DDP reads it
+            learner.set_grad_sync(last=self._done >= self._micro_batches - 1)
+        for name, value in (values or {}).items():
+            share = value / self._micro_batches
+            self.values[name] = self.values[name] + share if name in self.values else share
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Do the step if all ranks have finite losses and gradients. Collective."""
+        if error is not None:
             return
-        for learner in learners:
-            learner.zero_grad()
-        sound = self.group.all_gather(bool(finite))
-        lowered = (
-            [learner.scale is not None and learner.scale.lower() for learner in learners] if all(sound) else [False]
-        )
-        overflow = all(lowered)
-        raise NotFinite(side, overflow, [rank for rank, is_sound in enumerate(sound) if not is_sound])
+        # One length for all learners of a side: clipping keeps the direction of their common gradient.
+        norm = torch.linalg.vector_norm(torch.stack([learner.norm() for learner in self.learners]))
+        self.values[f"gradient/{self.side}"] = norm
+        self.verdict = self._agree(norm)
+        for learner in self.learners:
+            if self.verdict.finite:
+                learner.apply(self.lr, _gradient_factor(learner, norm))
+            else:
+                learner.zero_grad()
+
+    def _agree(self, norm: torch.Tensor) -> Verdict:
+        """Return the verdict of all ranks and adapt the loss scales. Collective."""
+        group, scales = self.engine.group, [learner.scale for learner in self.learners]
+        if group.all_reduce_and(self._finite & norm.isfinite()):
+            for scale in scales:
+                if scale is not None:
+                    scale.step_taken()
+            return Verdict(self.side)
+        finite = group.all_gather(bool(self._finite))
+        ranks = tuple(rank for rank, is_finite in enumerate(finite) if not is_finite)
+        # With finite losses it was the scaled gradient that overflowed.
+        lowered = [] if ranks else [scale is not None and scale.lower() for scale in scales]
+        return Verdict(self.side, False, bool(lowered) and all(lowered), ranks)
 
 
-def _factor(learner: Learner, norm: torch.Tensor) -> torch.Tensor | None:
-    """What a gradient is multiplied by: the inverse of its loss's scale, and what shortens it to the configured length."""
+def _gradient_factor(learner: Learner, norm: torch.Tensor) -> torch.Tensor | None:
+    """Return the factor that undoes the loss scale and clips the gradient; None for 1."""
     factor = None if learner.scale is None else 1 / learner.scale.value
     if learner.adam.clip:
-        shorter = (learner.adam.clip / (norm + 1e-6)).clamp(max=1.0)
-        factor = shorter if factor is None else shorter * factor
+        clip = (learner.adam.clip / (norm + 1e-6)).clamp(max=1.0)
+        factor = clip if factor is None else clip * factor
     return factor
 
 
-def like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
-    """A moment in its parameter's memory layout; the step counter as it is."""
-    if value.shape != parameter.shape:
-        return value.to(parameter.device, copy=True)  # Adam counts in place
+def _in_layout_of(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    """Return a copy of a value of Adam's state on the parameter's device, in its memory layout."""
+    if value.shape != parameter.shape:  # the step counter
+        return value.to(parameter.device, copy=True)  # Adam counts in place: never share it with the caller
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -105,15 +105,19 @@ class Group:
         name = "" if isinstance(error, CollaganError) else f"{type(error).__name__}: "
         return f"rank {self.world.rank} on {socket.gethostname()} ended: {name}{(str(error).splitlines() or [''])[0]}"
 
-    @contextmanager
-    def collective(self, what: str) -> Iterator[None]:
+    def collective(self, what: str) -> AbstractContextManager[None]:
         """Wrap every wait for other ranks. `what` names it in messages; raises ClusterError if other ranks caused a failure."""
+        # A single process waits for nobody, so its stopwatch runs on.
+        return self._collective(what) if self.world.size > 1 else nullcontext()
+
+    @contextmanager
+    def _collective(self, what: str) -> Iterator[None]:
         counting = self.stopwatch.pause()
         try:
             with self.status.waiting_in(what):
                 yield
         except RuntimeError as error:
-            if self.world.size == 1 or not _caused_by_others(error):
+            if not _caused_by_others(error):
                 raise
             self._others_failed = True
             why = self._hang_detector.explain() if self._hang_detector else "see its message"

@@ -1,43 +1,46 @@
-"""The factor that keeps small gradients of float16 networks above its smallest number."""
+"""Dynamic loss scaling for float16: the factor that keeps small gradients above float16's smallest number."""
 
 from __future__ import annotations
 
 import torch
 
-_START = 2.0**16
-_LARGEST = 2.0**24
-_RAISE_AFTER = 2000  # good steps (Micikevicius 2018, section 3.2; torch's GradScaler has the same numbers)
+# The numbers of torch's GradScaler.
+_INITIAL_SCALE = 2.0**16
+_MAX_SCALE = 2.0**24
+_GROWTH_INTERVAL = 2000  # steps without an overflow
 
 
 class LossScale:
-    """A power of two, so that scaling rounds nothing: halved when a gradient overflows, doubled after many that did not.
+    """A power of two: halved when a gradient overflows, doubled after _GROWTH_INTERVAL steps without an overflow.
 
-    All ranks see the same gradients, so their scales stay equal. `value` is a scalar on the device.
+    `value` is a scalar on the device. Every rank sees the same gradients, so the scales of all ranks stay equal.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.value = torch.full((), _START, device=device)
-        self._good = 0
+        # A power of two only moves the exponent, so scaling rounds nothing.
+        self.value = torch.full((), _INITIAL_SCALE, device=device)
+        self._steps = 0
 
-    def good(self) -> None:
-        """A step was taken."""
-        self._good += 1
-        if self._good == _RAISE_AFTER:
-            self._good = 0
-            self.value = (self.value * 2).clamp(max=_LARGEST)
+    def step_taken(self) -> None:
+        """Count a step without an overflow."""
+        self._steps += 1
+        if self._steps == _GROWTH_INTERVAL:
+            self._steps = 0
+            self.value = (self.value * 2).clamp(max=_MAX_SCALE)
 
     def lower(self) -> bool:
-        """A gradient overflowed; False when the scale is 1, which cannot be what was too large."""
-        self._good = 0
+        """Halve the scale after an overflow. Return False at a scale of 1, where the scale is not what was too large."""
+        self._steps = 0
         if self.value <= 1:
             return False
         self.value = self.value / 2
         return True
 
     def state(self) -> torch.Tensor:
-        """(2,) float64: the scale and the good steps since it last changed."""
-        return torch.tensor([float(self.value), self._good], dtype=torch.float64)
+        """Return (2,) float64: the scale, and the steps since it last changed."""
+        return torch.tensor([float(self.value), self._steps], dtype=torch.float64)
 
     def load(self, state: torch.Tensor) -> None:
+        """Take back what `state` returned."""
         self.value = state[0].to(self.value)
-        self._good = int(state[1])
+        self._steps = int(state[1])

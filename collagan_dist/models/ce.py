@@ -15,7 +15,8 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, doubling_widths
-from collagan_dist.models.step import Step, Values
+from collagan_dist.models.predictor import TaskTensors
+from collagan_dist.models.step import Scalars, Step, StepResult
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, as_float32
 
@@ -66,7 +67,7 @@ class CEDiscriminator(nn.Module):
 class CEStep(Step):
     """The plain step with L2 over the whole picture."""
 
-    def __call__(self, batch: Batch, number: int) -> Values:
+    def __call__(self, batch: Batch, number: int) -> StepResult:
         if len(batch.image_B3HW) < 2:
             raise ConfigError(
                 "schedule.batch: CE normalises its bottleneck of one pixel over the samples of a rank, and one sample has no spread; "
@@ -74,8 +75,8 @@ class CEStep(Step):
             )
         return super().__call__(batch, number)
 
-    def reconstruction(self, name: str, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
-        return (output - target).square().mean()
+    def reconstruction(self, outputs: TaskTensors, batch: Batch, targets: TaskTensors) -> Scalars:
+        return {name: (output - targets[name]).square().mean() for name, output in outputs.items()}
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:

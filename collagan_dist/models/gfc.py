@@ -18,7 +18,7 @@ is over all pixels, against the classes that the parser gives the original.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -27,12 +27,13 @@ from torch import nn
 
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
+from collagan_dist.distributed.engine import Update
 from collagan_dist.errors import ConfigError
 from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
 from collagan_dist.models.parsing import ParsingNetwork, load_parsing_network
 from collagan_dist.models.predictor import TaskTensors
-from collagan_dist.models.step import MicroBatch, Step, Values, frozen
+from collagan_dist.models.step import Losses, MicroBatch, Step
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
@@ -48,20 +49,20 @@ class GFCDiscriminators(nn.Module):
 
     def __init__(self, size: int, width: int, parser: ParsingNetwork | None) -> None:
         super().__init__()
-        self.local = Judge(GFCDiscriminator(int(size * BLOCK_SHARE), width))
-        self.whole = Judge(GFCDiscriminator(size, width))
+        self.local = SeparatePasses(GFCDiscriminator(int(size * BLOCK_SHARE), width))
+        self.whole = SeparatePasses(GFCDiscriminator(size, width))
         self.parser = parser
 
 
-class Judge(nn.Module):
-    """A discriminator over sets of pictures, real and fake in one call."""
+class SeparatePasses(nn.Module):
+    """A discriminator called with several batches at once: DDP allows one forward pass for each backward pass."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, *pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.network(p) for p in pictures)
+    def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network(image_B3HW) for image_B3HW in images)
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
@@ -108,7 +109,7 @@ def log_probabilities(scores_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 class GFCStep(Step):
-    """One update of the discriminators at work and one of G. The stages say which are; schedule.adv_from is not looked at."""
+    """One update of the active discriminators and one of G. The stages say which are active; schedule.adv_from is not used."""
 
     def loss_weights(self) -> dict[str, float]:
         adv, _ = self.weights["inpainting"]
@@ -116,60 +117,52 @@ class GFCStep(Step):
         return super().loss_weights() | own
 
     def stage(self, number: int) -> int:
-        """1: reconstruction; 2: and the local discriminator; 3: and the global one and the parser."""
-        return 1 + sum(number >= share * self.total for share in self.config.model.gfc.stages)
+        """Return 1 for reconstruction alone, 2 for that and the local discriminator, 3 for all losses."""
+        return 1 + sum(number >= share * self.total_steps for share in self.config.model.gfc.stages)
 
-    def learn(self, parts: list[MicroBatch], number: int) -> Values:
-        stage = self.stage(number)
-        judges = DISCRIMINATORS[: stage - 1]
-        values = self.discriminators_phase(judges, parts, number) if judges else {}
-        return values | self.completion_phase(judges, parts, number, parsed=stage == 3)
+    def updates(self, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
+        names = DISCRIMINATORS[: self.stage(number) - 1]
+        if names:
+            lr = self._learning_rate(self.config.optim.discriminators, number)
+            learners = [self.networks.discriminator_learners[name] for name in names]
+            with self.engine.update("discriminators", learners, lr, len(micro_batches)) as update:
+                for micro_batch in micro_batches:
+                    update.backward(*self.discriminator_losses(micro_batch, names))
+            yield update
+        yield self.update_generator(micro_batches, number)
 
-    def discriminators_phase(self, judges: Sequence[str], parts: list[MicroBatch], number: int) -> Values:
-        """The discriminators at work learn to tell what G made from what there was."""
-        learners = [self.networks.discriminator_learners[name] for name in judges]
+    def discriminator_losses(self, micro_batch: MicroBatch, names: Sequence[str]) -> Losses:
+        """Return one loss for each of the active discriminators."""
+        batch = micro_batch.batch
+        reals = {"local": block_of(batch.image_B3HW, batch.hole_B1HW), "whole": batch.image_B3HW}
+        fakes = self._fakes(batch, self.fakes_for_discriminator(micro_batch))
+        losses, values = [], {}
+        for name in names:
+            real, fake = self.networks.discriminator_learners[name](reals[name], fakes[name])
+            losses.append(discriminator_term(real, fake))
+            values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
+            values[f"accuracy/inpainting{_SUFFIX[name]}"] = accuracy(real, fake)
+        return losses, values
 
-        def judged(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
-            reals, fakes = (
-                _seen(part.batch.image_B3HW, part.batch),
-                self._fakes(part.batch, self.fakes_for_discriminator(part)),
-            )
-            losses, values = [], {}
-            for name, learner in zip(judges, learners, strict=True):
-                with self.engine.autocast():
-                    real, fake = learner(reals[name], fakes[name].detach())
-                losses.append(discriminator_term(real, fake))
-                values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
-                values[f"accuracy/inpainting{_SUFFIX[name]}"] = accuracy(real, fake)
-            return losses, values
-
-        return self.update_discriminators(learners, judged, parts, number)
-
-    def completion_phase(self, judges: Sequence[str], parts: list[MicroBatch], number: int, parsed: bool) -> Values:
-        """G minimises L1, its adversarial terms and, when `parsed`, the parsing loss of the completed picture."""
-        networks = self.networks.discriminators
+    def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
+        """Return G's loss: L1, the adversarial terms and, in stage 3, the parsing loss of the completed picture."""
+        batch, outputs, stage = micro_batch.batch, self.outputs_with_graph(micro_batch), self.stage(number)
+        fakes = self._fakes(batch, outputs)
         adv_weight, rec_weight = self.weights["inpainting"]
-
-        def completed(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
-            batch, outputs = part.batch, self.outputs_with_graph(part)
-            fakes = self._fakes(batch, outputs)
-            rec = self.reconstruction("inpainting", outputs["inpainting"], batch, batch.image_B3HW)
-            loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
-            for name in judges:
-                with frozen(networks), self.engine.autocast():
-                    (logits,) = getattr(networks, name)(fakes[name])
-                adv = generator_term(logits, self.config.loss.adv)
-                loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
-            if parsed and networks.parser is not None:
-                parsing = self._parsing(batch, fakes["whole"])
-                loss = loss + self.config.model.gfc.parsing * parsing
-                values["loss/inpainting/parsing"] = parsing.detach()
-            return [loss], values | {"loss/total": loss.detach()}
-
-        return self.update_generator(completed, parts, number)
+        rec = self.reconstruction(outputs, batch, micro_batch.targets)["inpainting"]
+        loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
+        for name in DISCRIMINATORS[: stage - 1]:
+            (logits,) = self.networks.discriminator_learners[name].call_frozen(fakes[name])
+            adv = generator_term(logits, self.config.loss.adv)
+            loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
+        if stage == 3 and self.networks.discriminators.parser is not None:
+            parsing = self._parsing(batch, fakes["whole"])
+            loss = loss + self.config.model.gfc.parsing * parsing
+            values["loss/inpainting/parsing"] = parsing.detach()
+        return [loss], values | {"loss/total": loss.detach()}
 
     def _fakes(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
-        """What each judge sees of G's: the block that was the hole as G made it, the whole composite."""
+        """Return the input of each discriminator: G's output in the block that was the hole, and the whole composite."""
         output = outputs["inpainting"]
         return {"local": block_of(output, batch.hole_B1HW), "whole": composite(output, batch)}
 
@@ -183,12 +176,7 @@ class GFCStep(Step):
         return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
 
 
-def _seen(picture_B3HW: torch.Tensor, batch: Batch) -> TaskTensors:
-    """What each judge sees of a real picture."""
-    return {"local": block_of(picture_B3HW, batch.hole_B1HW), "whole": picture_B3HW}
-
-
-# How what is logged of each discriminator ends.
+# The end of each discriminator's keys in metrics.jsonl.
 _SUFFIX = {"local": "_local", "whole": ""}
 
 

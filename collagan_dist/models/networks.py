@@ -117,11 +117,6 @@ class Networks:
 _SCALE = "loss_scale"  # beside the parameters of a learner that has one
 
 
-def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a run changes; a network that only helps has none."""
-    return [p for p in module.parameters() if p.requires_grad]
-
-
 class BatchNormSnapshot:
     """A copy of running statistics, to go back to."""
 

@@ -10,7 +10,7 @@ from torch import nn
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.tasks.base import Task
-from collagan_dist.types import Batch, as_float32
+from collagan_dist.types import Batch
 
 TaskTensors = dict[str, torch.Tensor]
 Blend = Callable[[TaskTensors, Batch], TaskTensors]
@@ -52,8 +52,8 @@ def generator_input(config: Config, input_B3HW: torch.Tensor, hole_B1HW: torch.T
 
 
 def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> TaskTensors:
-    """G^t(x, z) by task, in float32, from the stacked output."""
-    parts = as_float32(output_BCHW).split([task.channels for task in tasks.values()], dim=1)
+    """G^t(x, z) by task from the stacked output."""
+    parts = output_BCHW.split([task.channels for task in tasks.values()], dim=1)
     return dict(zip(tasks, parts, strict=True))
 
 

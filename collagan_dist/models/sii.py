@@ -17,11 +17,12 @@ from torch import nn
 
 from collagan_dist import rng
 from collagan_dist.config.tree import Config, Search
+from collagan_dist.distributed.engine import Update
 from collagan_dist.losses import generator_term
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, doubling_widths
 from collagan_dist.models.predictor import Predictor
-from collagan_dist.models.step import MicroBatch, Step, Values, frozen
+from collagan_dist.models.step import Losses, MicroBatch, Step
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, as_float32
 
@@ -87,21 +88,20 @@ def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
 
 
 class SIIStep(Step):
-    """One update of D, then model.sii.generator_updates of G, all from the same z; whole pictures.
+    """One update of D, then model.sii.generator_updates of G, all from the same z.
 
-    It has nothing to learn but the adversarial part: schedule.adv_from is not looked at.
+    G has an adversarial loss only, so schedule.adv_from is not used.
     """
 
-    def learn(self, parts: list[MicroBatch], number: int) -> Values:
-        values = self.discriminator_phase(parts, number)
+    def updates(self, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
+        yield self.update_discriminators(micro_batches, number)
         for _ in range(self.config.model.sii.generator_updates):
-            last = self.update_generator(self._adversarial, parts, number)
-        return values | last
+            yield self.update_generator(micro_batches, number)
 
-    def _adversarial(self, part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
-        output_B3HW = self.outputs_with_graph(part)["inpainting"]
-        with frozen(self.networks.discriminators), self.engine.autocast():
-            (logits,) = self.networks.discriminators(part.batch.input_B3HW, {"inpainting": output_B3HW})
+    def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
+        output_B3HW = self.outputs_with_graph(micro_batch)["inpainting"]
+        learner = self.networks.discriminator_learners[""]
+        (logits,) = learner.call_frozen(micro_batch.batch.input_B3HW, {"inpainting": output_B3HW})
         adv = generator_term(logits["inpainting"], self.config.loss.adv)
         loss = self.weights["inpainting"][0] * adv
         return [loss], {"loss/inpainting/adv": adv.detach(), "loss/total": loss.detach()}
@@ -181,7 +181,7 @@ def losses(
     output = generator.decode(z_BN)  # type: ignore[operator]
     (logits,) = discriminators(image_B3HW, {"inpainting": output})
     context = (weights_B1HW * (output - image_B3HW).abs()).sum(dim=(1, 2, 3))
-    return context + prior * F.softplus(-as_float32(logits["inpainting"])).flatten()
+    return context + prior * F.softplus(-logits["inpainting"]).flatten()
 
 
 def neighbour_weights(hole_B1HW: torch.Tensor, window: int) -> torch.Tensor:

@@ -1,202 +1,180 @@
-"""One GAN step in two phases. The generator runs forward once; each phase owns one side while the other is frozen."""
+"""One training step of the collaborative GAN: an update of the discriminators, then an update of the generator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from collagan_dist.config.tree import Adam, Config
-from collagan_dist.distributed.engine import Engine, Learner, NotFinite
+from collagan_dist.distributed.engine import Engine, Update, Verdict
 from collagan_dist.losses import accuracy, discriminator_term, generator_term, weighted_sum
 from collagan_dist.models.discriminator import SHARED
-from collagan_dist.models.networks import BatchNormSnapshot, Networks, trainable_parameters
+from collagan_dist.models.networks import BatchNormSnapshot, Networks
 from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch
 
-Values = dict[str, torch.Tensor]
+Scalars = dict[str, torch.Tensor]
+# What an update needs of one micro-batch: a loss for each learner, and the scalars to log.
+Losses = tuple[list[torch.Tensor], Scalars]
 
 
 @dataclass
 class MicroBatch:
-    """A part of this rank's share of a batch; `outputs` are G's, from the one forward pass that both phases use."""
+    """One part of a rank's batch under `runtime.accumulate`. `targets` are y_t by task.
+
+    `outputs` are G's outputs with their graph, until the generator's update takes them; None if it has to run G itself.
+    """
 
     batch: Batch
     targets: TaskTensors
     outputs: TaskTensors | None = None
 
 
-# The losses of a part, one a learner, and what is logged of them.
-Loss = Callable[[MicroBatch], tuple[list[torch.Tensor], Values]]
+@dataclass(frozen=True)
+class StepResult:
+    """The scalars of a step, on the device and of this rank alone, and the verdict of its last update."""
+
+    values: Scalars
+    verdict: Verdict
 
 
 class Step:
-    """step(batch, number) learns from one batch and returns its losses, unreduced, on the device.
+    """step(batch, number) trains on one batch; `number` counts from 0.
 
-    Raises NotFinite, on all ranks, when a phase met NaN or Inf on any: that phase and the ones after it changed nothing.
+    Subclasses train other models: they override `updates`, or one of the losses. After an update that was not finite on any rank,
+    it and all that follow it have changed nothing.
     """
 
-    def __init__(self, config: Config, engine: Engine, tasks: dict[str, Task], networks: Networks, total: int) -> None:
-        self.config, self.engine, self.tasks, self.networks, self.total = config, engine, tasks, networks, total
-        self.weights = objective_weights(config)
+    def __init__(
+        self, config: Config, engine: Engine, tasks: dict[str, Task], networks: Networks, total_steps: int
+    ) -> None:
+        self.config, self.engine, self.tasks, self.networks = config, engine, tasks, networks
+        self.total_steps = total_steps
+        self.weights = lambda_pairs(config)
 
-    def __call__(self, batch: Batch, number: int) -> Values:
-        parts = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
-        kept = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
-        try:
-            values = self.learn(parts, number)
-        except NotFinite:
-            kept.restore()  # statistics may have seen the NaN
-            raise
-        self.networks.average(self.config.optim.ema)
-        return values
+    def __call__(self, batch: Batch, number: int) -> StepResult:
+        micro_batches = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
+        statistics = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
+        if len(micro_batches) == 1:
+            # One forward pass of G serves both updates. With more micro-batches it would hold one graph for each of them.
+            micro_batches[0].outputs = self.generate(batch)
+        values: Scalars = {}
+        for update in self.updates(micro_batches, number):
+            values |= update.values
+            if not update.verdict.finite:
+                statistics.restore()  # forward passes move them, and may have put a NaN in
+                break
+        else:
+            self.networks.average(self.config.optim.ema)
+        return StepResult(values, update.verdict)
 
-    def learn(self, parts: list[MicroBatch], number: int) -> Values:
-        """All updates of a step."""
-        adversarial = number >= self.config.schedule.adv_from
-        values = self.discriminator_phase(parts, number) if adversarial else {}
-        return values | self.generator_phase(parts, number, adversarial)
+    def updates(self, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
+        """Do the updates of a step one by one; the caller stops after one that was not finite."""
+        if number >= self.config.schedule.adv_from:
+            yield self.update_discriminators(micro_batches, number)
+        yield self.update_generator(micro_batches, number)
 
-    def discriminator_phase(self, parts: list[MicroBatch], number: int) -> Values:
-        """D learns to tell y_t from G's: maximises log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, task by task."""
+    def update_discriminators(self, micro_batches: list[MicroBatch], number: int) -> Update:
+        """Train D to tell y_t from G^t(x, z), task by task."""
         learner = self.networks.discriminator_learners[""]
+        lr = self._learning_rate(self.config.optim.discriminators, number)
+        with self.engine.update("discriminators", [learner], lr, len(micro_batches)) as update:
+            for micro_batch in micro_batches:
+                update.backward(*self.discriminator_loss(micro_batch))
+        return update
 
-        def judged(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
-            fakes = {
-                name: picture.detach()
-                for name, picture in self.discriminator_inputs(part.batch, self.fakes_for_discriminator(part)).items()
-            }
-            with self.engine.autocast():
-                real, fake = learner(part.batch.input_B3HW, part.targets, fakes)
-            both = self.config.loss.adv_weighs == "both"
-            losses = {
-                name: discriminator_term(real[name], fake[name], self.weights[name][0] if both else 1.0)
-                for name in real
-            }
-            values = {f"loss/{name}/disc": value.detach() for name, value in losses.items()}
-            values |= {f"accuracy/{n}": accuracy(real[n], fake[n]) for n in real}
-            return [torch.stack(list(losses.values())).sum()], values
+    def update_generator(self, micro_batches: list[MicroBatch], number: int) -> Update:
+        """Train G against frozen discriminators."""
+        lr = self.learning_rate(number)
+        with self.engine.update("generator", [self.networks.generator_learner], lr, len(micro_batches)) as update:
+            for micro_batch in micro_batches:
+                update.backward(*self.generator_loss(micro_batch, number))
+        return update
 
-        return self.update_discriminators([learner], judged, parts, number)
+    def discriminator_loss(self, micro_batch: MicroBatch) -> Losses:
+        """Return D's loss, minus log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, summed over tasks."""
+        batch = micro_batch.batch
+        fakes = self._discriminator_inputs(batch, self.fakes_for_discriminator(micro_batch))
+        # Real and fake in one call: DDP allows one forward pass for each backward pass.
+        learner = self.networks.discriminator_learners[""]
+        real, fake = learner(batch.input_B3HW, micro_batch.targets, fakes)
+        both = self.config.loss.adv_weighs == "both"
+        losses, values = [], {}
+        for name in real:
+            losses.append(discriminator_term(real[name], fake[name], self.weights[name][0] if both else 1.0))
+            values[f"loss/{name}/disc"] = losses[-1].detach()
+            values[f"accuracy/{name}"] = accuracy(real[name], fake[name])
+        return [torch.stack(losses).sum()], values
 
-    def generator_phase(self, parts: list[MicroBatch], number: int, adversarial: bool) -> Values:
-        """G minimises Σ λ_rec L_rec + λ_adv L_adv (eqs. 1-6) against discriminators that stand still."""
+    def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
+        """Return G's loss, Σ λ_rec L_rec + λ_adv L_adv of eqs. 1 to 6; without L_adv before schedule.adv_from."""
+        batch, outputs = micro_batch.batch, self.outputs_with_graph(micro_batch)
+        rec = self.reconstruction(outputs, batch, micro_batch.targets)
+        adv: Scalars = {}
+        values = {f"loss/{name}/rec": loss.detach() for name, loss in rec.items()}
+        if number >= self.config.schedule.adv_from:
+            learner = self.networks.discriminator_learners[""]
+            (logits,) = learner.call_frozen(batch.input_B3HW, self._discriminator_inputs(batch, outputs))
+            for name in logits:
+                adv[name] = generator_term(logits[name], self.config.loss.adv)
+                values[f"loss/{name}/adv"] = adv[name].detach()
+        loss = weighted_sum(rec, adv, self.weights)
+        return [loss], values | {"loss/total": loss.detach()}
 
-        def completed(part: MicroBatch) -> tuple[list[torch.Tensor], Values]:
-            batch, outputs = part.batch, self.outputs_with_graph(part)
-            rec = {name: self.reconstruction(name, outputs[name], batch, part.targets[name]) for name in self.tasks}
-            adv: Values = {}
-            if adversarial:
-                with frozen(self.networks.discriminators), self.engine.autocast():
-                    (logits,) = self.networks.discriminators(
-                        batch.input_B3HW, self.discriminator_inputs(batch, outputs)
-                    )
-                adv = {name: generator_term(logits[name], self.config.loss.adv) for name in logits}
-            loss = weighted_sum(rec, adv, self.weights)
-            values = {f"loss/{name}/rec": value.detach() for name, value in rec.items()}
-            values |= {f"loss/{name}/adv": value.detach() for name, value in adv.items()}
-            return [loss], values | {"loss/total": loss.detach()}
+    def reconstruction(self, outputs: TaskTensors, batch: Batch, targets: TaskTensors) -> Scalars:
+        """Return L^t_rec of eq. 2 by task."""
+        return {n: task.reconstruction(outputs[n], batch, targets[n]) for n, task in self.tasks.items()}
 
-        return self.update_generator(completed, parts, number)
+    def generate(self, batch: Batch) -> TaskTensors:
+        """Return G^t(x, z) by task, with its graph."""
+        seen = generator_input(self.config, batch.input_B3HW, batch.hole_B1HW)
+        return split_channels(self.networks.generator_learner(seen, batch.keys_B2), self.tasks)
 
-    def fakes_for_discriminator(self, part: MicroBatch) -> TaskTensors:
-        """G's outputs for D's phase. Of a batch in one part, their graph waits for G's phase.
-
-        With more parts it would be one graph a part: then they are made without, and again in G's phase. They come out equal,
-        since noise is a function of the sample.
-        """
-        if self.config.runtime.accumulate == 1:
-            part.outputs = self._generate(part.batch)
-            return part.outputs
+    def fakes_for_discriminator(self, micro_batch: MicroBatch) -> TaskTensors:
+        """Return G's outputs for the discriminators' update, without their graph."""
+        if micro_batch.outputs is not None:
+            return {name: output.detach() for name, output in micro_batch.outputs.items()}
+        # The generator's update runs G again. Noise is a function of the sample, so both outputs are equal, and
+        # the statistics must move only once.
+        statistics = BatchNormSnapshot(self.networks.generator)
         with torch.no_grad():
-            kept = BatchNormSnapshot(self.networks.generator)
-            outputs = self._generate(part.batch)
-            kept.restore()
+            outputs = self.generate(micro_batch.batch)
+        statistics.restore()
         return outputs
 
-    def outputs_with_graph(self, part: MicroBatch) -> TaskTensors:
-        """G's outputs for G's phase, with their graph."""
-        outputs, part.outputs = part.outputs, None
-        return outputs if outputs is not None else self._generate(part.batch)
-
-    def reconstruction(self, name: str, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
-        """L^t_rec of eq. 2 for the task `name`."""
-        return self.tasks[name].reconstruction(output, batch, target)
-
-    def update_generator(self, loss: Loss, parts: list[MicroBatch], number: int) -> Values:
-        """One step of G down the mean over parts of the loss that `loss(part)` has; the means of its values, and the gradient's norm."""
-        rate = self._rate(self.config.optim.generator, number)
-        return self._update("generator", [self.networks.generator_learner], loss, parts, rate)
-
-    def update_discriminators(
-        self, learners: list[Learner], loss: Loss, parts: list[MicroBatch], number: int
-    ) -> Values:
-        """The same for discriminators, with one loss a learner."""
-        rate = self._rate(self.config.optim.discriminators, number)
-        return self._update("discriminators", learners, loss, parts, rate)
-
-    def _update(self, side: str, learners: list[Learner], loss: Loss, parts: list[MicroBatch], rate: float) -> Values:
-        values: Values = {}
-
-        def losses(index: int) -> list[torch.Tensor]:
-            one_a_learner, found = loss(parts[index])
-            for name, value in found.items():
-                share = value / len(parts)
-                values[name] = values[name] + share if name in values else share
-            return one_a_learner
-
-        norm = self.engine.update(side, learners, losses, len(parts), rate)
-        return values | {f"gradient/{side}": norm}
+    def outputs_with_graph(self, micro_batch: MicroBatch) -> TaskTensors:
+        """Return G's outputs for an update of the generator; the graph of a former pass serves one update only."""
+        outputs, micro_batch.outputs = micro_batch.outputs, None
+        return outputs if outputs is not None else self.generate(micro_batch.batch)
 
     def loss_weights(self) -> dict[str, float]:
-        """The weight in the total loss of each loss of G, by its name."""
-        parts = (("adv", 0), ("rec", 1))
-        return {f"loss/{task}/{part}": weights[n] for task, weights in self.weights.items() for part, n in parts}
+        """Return the weight that each of G's logged losses has in the total loss."""
+        kinds = (("adv", 0), ("rec", 1))
+        return {f"loss/{task}/{kind}": pair[n] for task, pair in self.weights.items() for kind, n in kinds}
 
     def learning_rate(self, number: int) -> float:
-        """The generator's learning rate at a step."""
-        return self._rate(self.config.optim.generator, number)
+        """Return the generator's learning rate in a step."""
+        return self._learning_rate(self.config.optim.generator, number)
+
+    def _learning_rate(self, adam: Adam, number: int) -> float:
+        """Constant up to the share `decay_from` of the steps, then linear to `decay_to` times as much at the end."""
+        start = adam.decay_from * self.total_steps
+        progress = (number - start) / (self.total_steps - start) if number > start else 0.0
+        return adam.lr * (1 + (adam.decay_to - 1) * min(1.0, progress))
 
     def _targets(self, batch: Batch) -> TaskTensors:
         return {name: task.target(batch) for name, task in self.tasks.items()}
 
-    def discriminator_inputs(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
+    def _discriminator_inputs(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
         return {name: task.discriminator_input(outputs[name], batch) for name, task in self.tasks.items()}
 
-    def _generate(self, batch: Batch) -> TaskTensors:
-        with self.engine.autocast():
-            seen = generator_input(self.config, batch.input_B3HW, batch.hole_B1HW)
-            output = self.networks.generator_learner(seen, batch.keys_B2)
-        return split_channels(output, self.tasks)
 
-    def _rate(self, adam: Adam, number: int) -> float:
-        """Constant, then linear from decay_from to the end."""
-        start = adam.decay_from * self.total
-        progress = (number - start) / (self.total - start) if number > start else 0.0
-        return adam.lr * (1 + (adam.decay_to - 1) * min(1.0, progress))
-
-
-def objective_weights(config: Config) -> dict[str, tuple[float, float]]:
-    """(λ_adv, λ_rec) by task; one discriminator for all of them has their λ_adv together."""
-    weights = {task: (w.adv, w.rec) for task, w in config.loss.weights.items()}
+def lambda_pairs(config: Config) -> dict[str, tuple[float, float]]:
+    """Return (λ_adv, λ_rec) by task. A shared discriminator has the sum of all λ_adv and no reconstruction."""
+    pairs = {task: (w.adv, w.rec) for task, w in config.loss.weights.items()}
     if config.model.discriminators == "shared":
-        weights[SHARED] = (sum(adv for adv, _ in weights.values()), 0.0)
-    return weights
-
-
-class frozen:
-    """Inside, gradients flow through the module but not into it."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.parameters = trainable_parameters(module)
-
-    def __enter__(self) -> None:
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
+        pairs[SHARED] = (sum(adv for adv, _ in pairs.values()), 0.0)
+    return pairs

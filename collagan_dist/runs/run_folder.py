@@ -232,7 +232,7 @@ class RunFolder:
     @property
     def lease_lost(self) -> bool:
         """Whether rank 0 saw that another start took over; then all ranks are to call `check_lease`."""
-        return self.lease is not None and not self.lease.is_current()
+        return self.lease is not None and self.lease.lost
 
     def check_lease(self) -> None:
         """Raise ClusterError, on all ranks, if another start has taken over. Collective."""

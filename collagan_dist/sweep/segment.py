@@ -54,16 +54,15 @@ def train_rank(spec: SegmentSpec, variables: Mapping[str, str]) -> int:
     # Imported here: the driver uses SegmentSpec, and needs no torch.
     from collagan_dist.config.load import validate_config
     from collagan_dist.distributed.world import detect_world
-    from collagan_dist.training.loop import train
+    from collagan_dist.training.loop import StartOptions, train
 
     if not spec.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a worker that asked for none
     config = validate_config(spec.config, f"trial {spec.name}")
     with _environment(variables), _log_file(Path(spec.run), int(variables["RANK"])):
-        return train(
-            config, Path(spec.run), detect_world(), StopFile(Path(spec.stop)), "the same `collagan sweep`", spec.allow_change,
-            until=spec.until,
-        )  # fmt: skip
+        stop = StopFile(Path(spec.stop))
+        options = StartOptions(stop, "the same `collagan sweep`", spec.allow_change, stop_at=spec.until)
+        return train(config, Path(spec.run), detect_world(), options)
 
 
 def rank_variables(

@@ -1,175 +1,193 @@
-"""Training: the same function for a process alone, torchrun, srun and a trial of a sweep; it continues what it finds."""
+"""The training loop: `train` is one start of a run, alone, under torchrun or srun, or as a trial of a sweep."""
 
 from __future__ import annotations
 
-import sys
+import logging
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from collagan_dist.config.tree import Config
-from collagan_dist.data.loading.loader import Loader
 from collagan_dist.data.loading.order import check_batch
-from collagan_dist.distributed.engine import NotFinite
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import Interrupted
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.models.step import Step
 from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
 from collagan_dist.setup import Setup, build_setup, open_shards, planned_steps, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.logger import TrainingLogger
-from collagan_dist.types import World
+from collagan_dist.types import Batch, World
+
+logger = logging.getLogger(__name__)
 
 
-def train(
-    config: Config,
-    run: Path,
-    world: World,
-    stop: StopRequest | None = None,
-    command: str = "",
-    allow_config_change: bool = False,
-    strict: bool = False,
-    until: int | None = None,
-) -> int:
-    """Train into a run folder, from its newest whole checkpoint on (`strict`: the newest must be whole); the number of steps done in all.
+@dataclass(frozen=True)
+class StartOptions:
+    """How one start of a run behaves; nothing here changes what is learned.
 
-    `until` is the step at which to end for now, logged, evaluated and saved like the last one: a later start goes on to the
-    weights of a run that never paused. Raises Interrupted, with everything saved, when `stop` becomes true. `command` is what
-    the user is told to run then.
+    Once `stop` is true the start saves and ends; `command` is what the user is told to run then. `stop_at` is the step at which
+    the start ends, logged, evaluated and saved like the last one. `strict` refuses a damaged newest checkpoint instead of
+    taking the one before it.
+    """
+
+    stop: StopRequest = field(default_factory=StopRequest)
+    command: str = ""
+    allow_config_change: bool = False
+    strict: bool = False
+    stop_at: int | None = None
+
+
+def train(config: Config, run: Path, world: World, options: StartOptions | None = None) -> int:
+    """Train into a run folder, from its newest checkpoint on; return the number of steps done in all.
+
+    Raises Interrupted, with everything saved, once `options.stop` is true.
     """
     check_sinks(config.log.sinks)
     manifest = open_shards(config)
-    samples = manifest.samples(config.data.split)
-    check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
+    check_batch(manifest.samples(config.data.split), config.schedule.batch, world, config.runtime.accumulate)
     setup = build_setup(config, world, manifest)
     with setup.group:
-        return _train(
-            setup,
-            run,
-            planned_steps(config, samples),
-            stop if stop is not None else StopRequest(),
-            command,
-            allow_config_change,
-            strict,
-            until,
-        )
+        trainer = Trainer(setup, run, options or StartOptions())
+        try:
+            return trainer.run()
+        finally:
+            trainer.folder.release()
 
 
-def _train(
-    setup: Setup, run: Path, total: int, stop: StopRequest, command: str, allow_change: bool, strict: bool,
-    until: int | None,
-) -> int:  # fmt: skip
-    config = setup.config
-    if config.evaluate.every:
-        setup.split(config.evaluate.split)  # a missing one is an error now, not hours later
-    # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
-    share = config.schedule.batch // setup.world.size
-    loader = setup.loader(config.data.split, setup.view(training=True), share)
-    if setup.world.is_rank0 and loader.upsamples:
-        print(
-            f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to {loader.canvas}; "
-            f"pack with store_size={loader.canvas} for pictures of {config.data.image_size}", file=sys.stderr, flush=True,
-        )  # fmt: skip
-    folder = RunFolder(run, config, setup.manifest, setup.group)
-    guard = Guard(setup.group)
-    try:
+class Trainer:
+    """One start of a run on one rank: what the loop needs, and the loop itself."""
+
+    def __init__(self, setup: Setup, run: Path, options: StartOptions) -> None:
+        config = setup.config
+        self.setup, self.config, self.group, self.options = setup, config, setup.group, options
+        self.total_steps = planned_steps(config, setup.manifest.samples(config.data.split))
+        self.stop_at = min(self.total_steps, options.stop_at or self.total_steps)
+        if config.evaluate.every:
+            setup.split(config.evaluate.split)  # a missing split is an error now, not hours later
+        # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
+        share = config.schedule.batch // setup.world.size
+        self.loader = setup.loader(config.data.split, setup.view(training=True), share)
+        if setup.world.is_rank0 and self.loader.upsamples:
+            logger.warning(
+                f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to "
+                f"{self.loader.canvas}; pack with store_size={self.loader.canvas} for pictures of {config.data.image_size}"
+            )
+        self.folder = RunFolder(run, config, setup.manifest, setup.group)
+        self.guard = Guard(setup.group)
+
+    def run(self) -> int:
+        """Train until `stop_at`, with rollbacks; return the number of steps done in all."""
         while True:
-            networks = build_networks(config, setup.engine, setup.tasks)
-            if not guard.rollbacks:
-                folder.acquire()
-                setup.group.status.log_dir = folder.paths.logs
-            progress = folder.resume(networks, allow_change, strict)
-            if not guard.rollbacks:
-                folder.record_start(command)
+            networks = build_networks(self.config, self.setup.engine, self.setup.tasks)
+            is_rollback = self.guard.rollbacks > 0
+            if not is_rollback:
+                self.folder.acquire()
+                self.group.status.log_dir = self.folder.paths.logs
+            progress = self.folder.resume(networks, self.options.allow_config_change, self.options.strict)
+            if not is_rollback:
+                self.folder.record_start(self.options.command)
             if progress.step == 0:
-                _begin(setup, networks)
+                _initialize_output_bias(self.setup, networks)
             try:
-                end = min(total, until or total)
-                return _steps(
-                    setup, folder, loader, networks, guard.with_skipped(progress), guard, total, end, stop, command
-                )
+                return self._train(networks, self.guard.with_skipped(progress))
             except Diverged as error:
-                guard.roll_back(error)
-                del networks  # before the next ones are made
-    finally:
-        folder.release()
+                self.guard.roll_back(error)
+                del networks  # frees their memory before the next ones are built
 
+    def _train(self, networks: Networks, progress: Progress) -> int:
+        """Train from `progress` on. Raises Diverged, on all ranks, when the run has to roll back."""
+        step = build_step(self.config, self.setup.engine, self.setup.tasks, networks, self.total_steps)
+        batches = self._batches(progress)
+        self.folder.check_lease()
+        log = TrainingLogger(
+            self.setup, self.folder.path, progress.step, self.stop_at, step.loss_weights(), self.folder.lease
+        )
+        name = "rollback" if self.guard.rollbacks else "resume" if progress.step else "start"
+        log.event(progress.step, name, **self.folder.start_facts(progress))
+        try:
+            self._loop(networks, progress, step, batches, log)
+            log.quarantine(self.stop_at, self.loader.damaged)
+            self.folder.wait_for_checkpoint(log.event)
+        except Diverged:
+            self.folder.wait_for_checkpoint(log.event, required=False)
+            raise
+        finally:
+            batches.close()
+            log.close()
+        return self.stop_at
 
-def _steps(
-    setup: Setup, folder: RunFolder, loader: Loader, networks: Networks, progress: Progress, guard: Guard, total: int,
-    end: int, stop: StopRequest, command: str,
-) -> int:  # fmt: skip
-    """Steps from where the run stands to `end`, of `total`. Raises Diverged, on all ranks, when it is to go back to its checkpoint."""
-    config, start, left_out = setup.config, progress.step, set(progress.skipped)
-    step = build_step(config, setup.engine, setup.tasks, networks, total)
-    order = training_order(config, setup.manifest)
-    plans = zip(range(start, end), order.steps(start, end, setup.world), strict=True)
-    batches = loader.batches(
-        (plan for number, plan in plans if number not in left_out), prefetch=not order.fully_shuffled
-    )
-    folder.check_lease()
-    journal = TrainingLogger(setup, folder.path, start, end, step.loss_weights(), folder.lease)
-    name = "rollback" if guard.rollbacks else "resume" if start else "start"
-    journal.event(start, name, **folder.start_facts(progress))
-    try:
-        for number in range(start, end):
-            done = number + 1
-            setup.group.status.step = done
-            if number in left_out:
-                journal.event(done, "left_out")
+    def _batches(self, progress: Progress) -> Generator[Batch]:
+        """Return this rank's batches of all steps to come, but for the skipped ones."""
+        order = training_order(self.config, self.setup.manifest)
+        steps, skipped = range(progress.step, self.stop_at), set(progress.skipped)
+        ids = zip(steps, order.steps(steps.start, steps.stop, self.setup.world), strict=True)
+        wanted = (ids_of_step for number, ids_of_step in ids if number not in skipped)
+        # A full shuffle touches all shards all the time, so there is nothing to fetch early.
+        return self.loader.batches(wanted, prefetch=not order.fully_shuffled)
+
+    def _loop(
+        self, networks: Networks, progress: Progress, step: Step, batches: Generator[Batch], log: TrainingLogger
+    ) -> None:
+        config, folder, loader, skipped = self.config, self.folder, self.loader, set(progress.skipped)
+        for number in range(progress.step, self.stop_at):
+            steps_done = number + 1
+            self.group.status.step = steps_done  # a hang is reported with it
+            if number in skipped:
+                log.event(steps_done, "left_out")
             else:
-                try:
-                    with setup.group.stopwatch:  # waiting for data is a rank's own time
-                        values = step(next(batches), number)
-                    journal.add(values)
-                    guard.finite_step()
-                except NotFinite as bad:
-                    journal.skip(done, bad)
-                    guard.nonfinite_step(number, bad)
-            if due(done, config.log.every, end):
-                journal.log(done, step.learning_rate(number), loader.idle_seconds, folder.checkpointer.blocked_seconds)
-            if config.evaluate.every and due(done, config.evaluate.every, end):
-                journal.evaluation(done, networks)
-            if due(done, config.log.grid_every, end):
-                journal.grid(done, networks)
-            stops, damaged, lost = setup.group.all_reduce_sum_deferred(
-                bool(stop), len(loader.damaged), folder.lease_lost
+                with self.group.stopwatch:  # waiting for data counts as a rank's own time
+                    result = step(next(batches), number)
+                if result.verdict.finite:
+                    log.add(result.values)
+                    self.guard.finite_step()
+                else:
+                    log.skip(steps_done, result.verdict)
+                    self.guard.nonfinite_step(number, result.verdict)
+            if self._is_due(config.log.every, steps_done):
+                blocked_seconds = folder.checkpointer.blocked_seconds
+                log.log(steps_done, step.learning_rate(number), loader.idle_seconds, blocked_seconds)
+            if self._is_due(config.evaluate.every, steps_done):
+                log.evaluation(steps_done, networks)
+            if self._is_due(config.log.grid_every, steps_done):
+                log.grid(steps_done, networks)
+            # What ranks have to decide together. The sums are one step old: nobody waits for them.
+            stops, damaged, lost = self.group.all_reduce_sum_deferred(
+                bool(self.options.stop), len(loader.damaged), folder.lease_lost
             )
             if lost:
                 folder.check_lease()
-            stopping = bool(stops) and done < end
-            if damaged > journal.damaged:
-                journal.quarantine(done, loader.damaged)
-            if due(done, config.checkpoint.every, end) or stopping:
-                guard.check(networks, number)
-                folder.save(networks, progress.at(done), journal.event)
+            if damaged > log.damaged:
+                log.quarantine(steps_done, loader.damaged)
+            stopping = bool(stops) and steps_done < self.stop_at
+            if self._is_due(config.checkpoint.every, steps_done) or stopping:
+                self.guard.check_parameters(networks, number)
+                folder.save(networks, progress.at(steps_done), log.event)
             if stopping:
-                folder.wait_for_checkpoint(journal.event)
-                journal.event(done, "interrupted")
-                folder.request_requeue()
-                raise Interrupted(
-                    f"stopped at step {done} of {total}, saved in {folder.path}; this continues:\n  {command}"
-                )
-        journal.quarantine(end, loader.damaged)
-        folder.wait_for_checkpoint(journal.event)
-    except Diverged:
-        folder.wait_for_checkpoint(journal.event, required=False)
-        raise
-    finally:
-        batches.close()
-        journal.close()
-    return end
+                self._interrupt(steps_done, log)
+
+    def _is_due(self, every: int, steps_done: int) -> bool:
+        """Whether something periodic happens now: every `every` steps and at the end; never for 0."""
+        return every > 0 and (steps_done % every == 0 or steps_done == self.stop_at)
+
+    def _interrupt(self, steps_done: int, log: TrainingLogger) -> None:
+        """End this start after a stop request. Raises Interrupted."""
+        self.folder.wait_for_checkpoint(log.event)
+        log.event(steps_done, "interrupted")
+        self.folder.request_requeue()
+        raise Interrupted(
+            f"stopped at step {steps_done} of {self.total_steps}, saved in {self.folder.path}; this continues:\n  {self.options.command}"
+        )
 
 
-def due(done: int, every: int, total: int) -> bool:
-    """Whether something periodic happens after `done` steps: each `every` steps and at the end."""
-    return done % every == 0 or done == total
-
-
-def _begin(setup: Setup, networks: Networks) -> None:
-    if setup.config.model.output_bias == "mean":
-        means = target_means(setup).to(setup.device)
-        for generator in (networks.generator, networks.ema):
-            if generator is not None:
-                generator.start_at(means)  # type: ignore[operator]
-        networks.set_parameters()
+def _initialize_output_bias(setup: Setup, networks: Networks) -> None:
+    """Start the output layer at the mean of its targets, if model.output_bias says so."""
+    if setup.config.model.output_bias != "mean":
+        return
+    means = target_means(setup).to(setup.device)
+    for generator in (networks.generator, networks.ema):
+        if generator is not None:
+            generator.start_at(means)  # type: ignore[operator]
+    networks.set_parameters()

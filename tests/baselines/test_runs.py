@@ -17,7 +17,7 @@ from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
 from collagan_dist.report.page import write_report
 from collagan_dist.runs.model_folder import read_inference_weights
-from collagan_dist.training.loop import train
+from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.baselines.peers import PEERS, WORLD, StopAfter, peer, smooth, start, train_parser
 from tests.conftest import collagan
@@ -31,7 +31,7 @@ def test_interrupted_equals_uninterrupted(shards: Manifest, parser: Path, tmp_pa
     train(config, tmp_path / "whole", WORLD)
     for steps in (2, 3):
         with pytest.raises(Interrupted):
-            train(config, tmp_path / "parts", WORLD, StopAfter(steps))
+            train(config, tmp_path / "parts", WORLD, StartOptions(StopAfter(steps)))
     assert train(config, tmp_path / "parts", WORLD) == 8
     assert equal(weights(tmp_path / "whole", 8), weights(tmp_path / "parts", 8))
     assert len(list((tmp_path / "parts/checkpoints").iterdir())) == 3
@@ -42,14 +42,14 @@ def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path:
     before = read_inference_weights(parser).generator
     config = peer(shards, "gfc", parser, schedule__steps=8)
     with pytest.raises(Interrupted):
-        train(config, tmp_path / "run", WORLD, StopAfter(6))
+        train(config, tmp_path / "run", WORLD, StartOptions(StopAfter(6)))
     other = tmp_path / "other"
     train(load_config(str(parser / "config.yaml"), sets=["seed=9"], shards=str(shards.folder)), other, WORLD)
     model = config.model.model_copy(update={"gfc": config.model.gfc.model_copy(update={"parser": str(other)})})
     changed = config.model_copy(update={"model": model})
     with pytest.raises(CheckpointError, match=r"model\.gfc\.parser: [0-9a-f]{64} -> [0-9a-f]{64}"):
         train(changed, tmp_path / "run", WORLD)
-    train(changed, tmp_path / "run", WORLD, allow_config_change=True)
+    train(changed, tmp_path / "run", WORLD, StartOptions(allow_config_change=True))
     kept = {n: t for n, t in weights(tmp_path / "run", 8).items() if n.startswith("discriminators/parser.")}
     assert kept and equal(kept, {f"discriminators/parser.network.{n}": t for n, t in before.items()})
     assert not any("optimizer/discriminators/parser" in n for n in weights(tmp_path / "run", 8))
@@ -58,13 +58,13 @@ def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path:
 def test_a_parser_may_move(shards: Manifest, parser: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(parser, tmp_path / "moved"))
     with pytest.raises(Interrupted):
-        train(peer(shards, "gfc", parser, schedule__steps=4), tmp_path / "run", WORLD, StopAfter(2))
+        train(peer(shards, "gfc", parser, schedule__steps=4), tmp_path / "run", WORLD, StartOptions(StopAfter(2)))
     assert train(peer(shards, "gfc", moved, schedule__steps=4), tmp_path / "run", WORLD) == 4
 
 
 def test_an_unfinished_parser_is_refused(shards: Manifest, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        train(train_parser(shards), tmp_path / "parser", WORLD, StopAfter(1))
+        train(train_parser(shards), tmp_path / "parser", WORLD, StartOptions(StopAfter(1)))
     with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):
         train(peer(shards, "gfc", tmp_path / "parser"), tmp_path / "run", WORLD)
 
@@ -139,7 +139,7 @@ def test_bf16_agrees_with_fp32(shards: Manifest, parser: Path, name: str) -> Non
     found = []
     for precision, layout in (("fp32", False), ("bf16", True)):
         step, _ = start(peer(shards, name, parser, runtime__precision=precision, runtime__channels_last=layout))
-        found.append(step(smooth(8, 32), 19))
+        found.append(step(smooth(8, 32), 19).values)
     for key, value in found[0].items():
         if key.startswith("loss/"):
             assert found[1][key].dtype == torch.float32

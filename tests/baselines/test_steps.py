@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.engine import Update
 from collagan_dist.errors import ConfigError
 from collagan_dist.models import gfc
 from collagan_dist.training.loop import train
@@ -22,16 +24,17 @@ class Watched:
 
     def __init__(self, step: Any, networks: Any) -> None:
         self.networks, self.moved = networks, []
-        update = step.engine.update
+        updates = step.updates
 
-        def watching(*args: Any) -> torch.Tensor:
+        def watching(*args: Any) -> Iterator[Update]:
             before = self.learned()
-            norm = update(*args)
-            after = self.learned()
-            self.moved.append("".join(side for side in "GD" if not same(before[side], after[side])))
-            return norm
+            for update in updates(*args):
+                after = self.learned()
+                self.moved.append("".join(side for side in "GD" if not same(before[side], after[side])))
+                yield update
+                before = after
 
-        step.engine.update = watching
+        step.updates = watching
 
     def learned(self) -> dict[str, dict[str, torch.Tensor]]:
         sides = {"G": self.networks.generator, "D": self.networks.discriminators}
@@ -53,7 +56,7 @@ def test_ce_is_l2_over_the_whole_picture(shards: Manifest) -> None:
     step, networks = start(peer(shards, "ce"))
     batch = smooth(4, 32)
     output = networks.generator(batch.input_B3HW, batch.keys_B2)
-    values = step(batch, 0)
+    values = step(batch, 0).values
     assert values["loss/inpainting/rec"] == pytest.approx(F.mse_loss(output, batch.image_B3HW).item(), rel=1e-5)
     total = 0.999 * values["loss/inpainting/rec"] + 0.001 * values["loss/inpainting/adv"]
     assert values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
@@ -80,13 +83,13 @@ def test_gfc_stages(shards: Manifest, parser: Path) -> None:
     step, networks = start(peer(shards, "gfc", parser))
     judges = networks.discriminators
     begins = {name: state(getattr(judges, name)) for name in ("local", "whole", "parser")}
-    seen = [set(step(smooth(4, 32), number)) for number in (0, 9)]
+    seen = [set(step(smooth(4, 32), number).values) for number in (0, 9)]
     assert all(same(begin, getattr(judges, name).state_dict()) for name, begin in begins.items())
     rec, local, whole = {"rec"}, {"adv_local", "disc_local"}, {"adv", "disc", "parsing"}
-    seen.append(set(step(smooth(4, 32), 10)))
+    seen.append(set(step(smooth(4, 32), 10).values))
     assert not same(begins["local"], judges.local.state_dict()) and same(begins["whole"], judges.whole.state_dict())
     assert not networks.discriminator_learners["whole"].optimizer_state()
-    seen.append(set(step(smooth(4, 32), 15)))
+    seen.append(set(step(smooth(4, 32), 15).values))
     assert not same(begins["whole"], judges.whole.state_dict()) and same(begins["parser"], judges.parser.state_dict())
     losses = [{n.removeprefix("loss/inpainting/") for n in names if n.startswith("loss/inp")} for names in seen]
     assert losses == [rec, rec, rec | local, rec | local | whole]
@@ -100,14 +103,14 @@ def test_gfc_weights_are_those_of_its_gradients(shards: Manifest, parser: Path) 
     assert weights.adv / weights.rec == pytest.approx(300 / elements, rel=1e-3)
     assert config.model.gfc.parsing / weights.rec == pytest.approx(0.05 * 128**2 / elements, rel=5e-3)
     step, _ = start(config)
-    values = {n.removeprefix("loss/inpainting/"): v.item() for n, v in step(smooth(4, 32), 19).items()}
+    values = {n.removeprefix("loss/inpainting/"): v.item() for n, v in step(smooth(4, 32), 19).values.items()}
     total = values["rec"] + 0.0061 * (values["adv"] + values["adv_local"]) + 0.0167 * values["parsing"]
     assert values["loss/total"] == pytest.approx(total, rel=1e-5)
 
 
 def test_gfc_weighted_losses_add_up(shards: Manifest, parser: Path) -> None:
     step, _ = start(peer(shards, "gfc", parser))
-    values, lambdas = step(smooth(4, 32), 19), step.loss_weights()
+    values, lambdas = step(smooth(4, 32), 19).values, step.loss_weights()
     total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
     assert "loss/inpainting/parsing" in values and values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
 
@@ -149,7 +152,7 @@ def test_parser_gives_the_probabilities_of_its_classes(shards: Manifest, parser:
 def test_parser_of_another_size(shards: Manifest, tmp_path: Path) -> None:
     train(train_parser(shards, size=64), tmp_path / "parser", WORLD)
     step, _ = start(peer(shards, "gfc", tmp_path / "parser"))
-    assert step(smooth(4, 32), 19)["loss/inpainting/parsing"] > 0
+    assert step(smooth(4, 32), 19).values["loss/inpainting/parsing"] > 0
     assert gfc.load_parser(str(tmp_path / "parser"))(smooth(4, 32).image_B3HW).shape[-1] == 64
 
 
@@ -166,7 +169,7 @@ def test_what_gfc_needs_is_said_before_anything_starts(shards: Manifest, parser:
     config = peer(shards, "gfc")
     model = config.model.model_copy(update={"gfc": config.model.gfc.model_copy(update={"parsing": 0.0})})
     step, _ = start(config.model_copy(update={"model": model}))
-    assert "loss/inpainting/parsing" not in step(smooth(4, 32), 19)
+    assert "loss/inpainting/parsing" not in step(smooth(4, 32), 19).values
 
 
 # Losses of the last of 20 steps, with networks in float64: rounding of another machine must not grow into a difference.
@@ -190,6 +193,6 @@ def test_golden_losses(shards: Manifest, parser: Path, name: str) -> None:
             elif isinstance(layer, nn.BatchNorm2d):
                 layer.reset_running_stats()  # the parser's, which are of decoded pictures
     for number in range(20):
-        values = step(smooth(8, 32, seed=number), number)
+        values = step(smooth(8, 32, seed=number), number).values
     found = {key.removeprefix("loss/inpainting/"): float(v) for key, v in values.items() if key.startswith("loss/inp")}
     assert found == pytest.approx(GOLDEN[name], rel=1e-3)

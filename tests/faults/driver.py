@@ -30,14 +30,14 @@ def stops(*_: Any) -> None:
 
 def at_step(fault: Callable[..., None], when: int) -> None:
     """Before the step of a number."""
-    learn = Step.learn
+    updates = Step.updates
 
     def faulty(self: Step, parts: Any, number: int) -> Any:
         if number == when:
             fault()
-        return learn(self, parts, number)
+        return updates(self, parts, number)
 
-    Step.learn = faulty  # type: ignore[method-assign]
+    Step.updates = faulty  # type: ignore[method-assign]
 
 
 def once_together(fault: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""NaN where a test wants it: in the loss of a phase, at chosen steps of chosen ranks. Run under torchrun it trains a run folder."""
+"""NaN where a test wants it: in the loss of an update, at chosen steps of chosen ranks. Run under torchrun it trains a run folder."""
 
 from __future__ import annotations
 
@@ -9,41 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.config.load import load_config
+from collagan_dist.distributed.engine import Update
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.step import MicroBatch, Step
 from collagan_dist.training.loop import train
 
-# (rank or None for all, step, side).
+# (rank, step, side).
 Where = Callable[[int, int, str], bool]
 
 
 @contextmanager
 def nan_where(bad: Where) -> Iterator[list[tuple[int, str]]]:
-    """Inside, a phase's loss is NaN where `bad(rank, step, side)`; the list fills with the (step, side) of every phase that ran."""
-    learn, update = Step.learn, Step._update
-    phases: list[tuple[int, str]] = []
+    """Inside, an update's loss is NaN where `bad(rank, step, side)`; the list fills with the (step, side) of every update."""
+    updates, backward = Step.updates, Update.backward
+    done: list[tuple[int, str]] = []
     now = [0]
 
-    def learn_at(self: Step, parts: list[MicroBatch], number: int) -> Any:
+    def updates_at(self: Step, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
         now[0] = number
-        return learn(self, parts, number)
+        return updates(self, micro_batches, number)
 
-    def update_at(self: Step, side: str, learners: Any, loss: Any, parts: list[MicroBatch], rate: float) -> Any:
-        phases.append((now[0], side))
+    def backward_at(self: Update, losses: Any, values: Any = None) -> None:
+        done.append((now[0], self.side))
+        if bad(self.engine.group.world.rank, now[0], self.side):
+            losses = [loss * float("nan") for loss in losses]
+        backward(self, losses, values)
 
-        def poisoned(part: MicroBatch) -> Any:
-            losses, values = loss(part)
-            if bad(self.engine.group.world.rank, now[0], side):
-                losses = [one * float("nan") for one in losses]
-            return losses, values
-
-        return update(self, side, learners, poisoned, parts, rate)
-
-    Step.learn, Step._update = learn_at, update_at  # type: ignore[method-assign]
+    Step.updates, Update.backward = updates_at, backward_at  # type: ignore[method-assign]
     try:
-        yield phases
+        yield done
     finally:
-        Step.learn, Step._update = learn, update  # type: ignore[method-assign]
+        Step.updates, Update.backward = updates, backward  # type: ignore[method-assign]
 
 
 def main(config: str, run: str, rank: str, first: str, last: str, side: str) -> None:

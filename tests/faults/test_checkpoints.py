@@ -33,7 +33,7 @@ from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.setup import training_order
 from collagan_dist.training.logger import TrainingLogger
-from collagan_dist.training.loop import train
+from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.conftest import ROOT, collagan
 from tests.faults.saving import STAGES
@@ -377,7 +377,7 @@ def test_row_30_another_data_set_and_a_newer_program_are_refused(shards: Manifes
     edited(path, lambda state: state["config"]["optim"].update(warm_up=5))
     with pytest.raises(CheckpointError, match=r"unknown key optim.warm_up(.|\n)*another version of collagan_dist"):
         train(config, run, World())
-    assert train(config, run, World(), allow_config_change=True) == 1
+    assert train(config, run, World(), StartOptions(allow_config_change=True)) == 1
     edited(path, lambda state: state.update(format=3))
     with pytest.raises(CheckpointError, match=r"is of format 3, this program reads formats 1 to 2; use the version"):
         train(config, run, World())

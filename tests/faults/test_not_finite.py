@@ -127,7 +127,7 @@ def test_row_26_fp16_lowers_its_scale_instead(
     shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overflow is no NaN: the step is skipped, the scale halved, and both are what a continued run knows."""
-    monkeypatch.setattr(precision, "_START", 2.0**18)
+    monkeypatch.setattr(precision, "_INITIAL_SCALE", 2.0**18)
     config = {**OFTEN, "runtime__precision": "fp16", "schedule__adv_from": 100}
     train(small(shards.folder, **config), tmp_path / "whole", World())
     train(small(shards.folder, **{**config, "schedule__steps": 5}), tmp_path / "parts", World())

@@ -39,7 +39,7 @@ def losses(part: Setup, engine: Engine | None = None) -> list[dict[str, float]]:
             iter([(np.arange(n, n + 4), np.zeros(4, np.int64)) for n in range(0, 4 * STEPS, 4)])
         )
     )
-    values = [step(batch, number) for number, batch in enumerate(batches)]
+    values = [step(batch, number).values for number, batch in enumerate(batches)]
     return [{n: float(v) for n, v in found.items() if n.startswith("loss/")} for found in values]
 
 

@@ -12,7 +12,6 @@ from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world
-from collagan_dist.models.step import frozen
 
 
 def main(out: str) -> None:
@@ -28,10 +27,11 @@ def main(out: str) -> None:
         x = torch.randn(8, 6, dtype=torch.float64).chunk(world.size)[world.rank]
         fake = learn_g(x)
         loss = learn_d(fake.detach()).square().mean() - learn_d(x).mean()
-        engine.update("d", [learn_d], lambda _, loss=loss: [loss], 1, 1e-2)
-        with frozen(d):
-            loss = -d(fake).mean() + (fake - x).square().mean()
-        engine.update("g", [learn_g], lambda _, loss=loss: [loss], 1, 1e-2)
+        with engine.update("d", [learn_d], 1e-2) as update:
+            update.backward([loss])
+        loss = -learn_d.call_frozen(fake).mean() + (fake - x).square().mean()
+        with engine.update("g", [learn_g], 1e-2) as update:
+            update.backward([loss])
     mean = group.all_reduce_mean(torch.tensor([float(world.rank)]))
     save_file(
         {f"{name}{k}": p.detach() for name, m in (("g", g), ("d", d)) for k, p in enumerate(m.parameters())},

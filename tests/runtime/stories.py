@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from collagan_dist.distributed.engine import NotFinite
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch
@@ -45,12 +44,10 @@ def _numbered(setup: Setup, case: Case, plan: list[tuple[int, bool]]) -> Told:
         batch = _batch(setup, number)
         if ill and setup.world.rank == setup.world.size - 1:
             batch.input_B3HW[-1, 0, 0, 0] = torch.nan
-        try:
-            step(batch, number)
-            assert not ill
-        except NotFinite as error:
-            assert ill
-            named.append([error.side, error.ranks])
+        verdict = step(batch, number).verdict
+        assert verdict.finite == (not ill)
+        if ill:
+            named.append([verdict.side, list(verdict.ranks)])
     return {"named": named, "tensors": flat(networks)}
 
 

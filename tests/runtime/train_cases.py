@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from collagan_dist.config.tree import Config
-from collagan_dist.distributed.engine import NotFinite
 from collagan_dist.distributed.engines import build_engine
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
@@ -34,12 +33,12 @@ def learn(setup: Setup, networks: Networks, steps: range, total: int = STEPS) ->
     loader = setup.loader("train", setup.view(training=True), setup.config.schedule.batch // setup.world.size)
     order, found = training_order(setup.config, setup.manifest), []
     for number, batch in zip(steps, loader.batches(order.steps(steps.start, steps.stop, setup.world)), strict=True):
-        try:
-            values = step(batch, number)
-        except NotFinite as error:  # float16 finds its scale
-            assert error.overflow
+        result = step(batch, number)
+        if not result.verdict.finite:  # float16 finds its scale
+            assert result.verdict.overflow
             found.append({})
             continue
+        values = result.values
         means = setup.group.all_reduce_mean(torch.stack([values[name].double() for name in sorted(values)]))
         found.append(dict(zip(sorted(values), means.tolist(), strict=True)))
     return found

@@ -39,7 +39,7 @@ def losses(setup: Setup, frozen: bool) -> list[dict[str, float]]:
     loader = setup.loader("train", setup.view(training=True), setup.config.schedule.batch // setup.world.size)
     order, found = training_order(setup.config, setup.manifest), []
     for number, batch in enumerate(loader.batches(order.steps(0, STEPS, setup.world))):
-        values = step(exact(batch), number)
+        values = step(exact(batch), number).values
         means = setup.group.all_reduce_mean(torch.stack([values[name].double() for name in sorted(values)]))
         found.append(dict(zip(sorted(values), means.tolist(), strict=True)))
     return found

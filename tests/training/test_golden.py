@@ -40,7 +40,7 @@ def losses(manifest: Manifest, settings: dict[str, Any]) -> dict[str, dict[str, 
     kept = {}
     for number, batch in enumerate(batches):
         exact = replace(batch, image_B3HW=batch.image_B3HW.double(), input_B3HW=batch.input_B3HW.double())
-        values = step(exact, number)
+        values = step(exact, number).values
         if number in SHOWN:
             kept[str(number)] = {name: float(value) for name, value in values.items()}
     return kept

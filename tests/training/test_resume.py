@@ -16,7 +16,7 @@ from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError
 from collagan_dist.runs.layout import checkpoint_steps
-from collagan_dist.training.loop import train
+from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.conftest import collagan
 from tests.training.small import equal, small, weights
@@ -94,7 +94,7 @@ def test_another_configuration_is_refused_with_the_difference(shards: Manifest, 
     )
     with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --run"):
         train(other, tmp_path, World())
-    assert train(other, tmp_path, World(), allow_config_change=True) == 3
+    assert train(other, tmp_path, World(), StartOptions(allow_config_change=True)) == 3
 
 
 def test_adversarial_losses_that_begin_inside_a_window_are_means_over_their_own_steps(

@@ -33,12 +33,12 @@ def test_each_phase_moves_one_side(shards: Manifest) -> None:
     step, networks, batch = parts(shards)
     whole = [MicroBatch(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
     g, d = copy(networks.generator), copy(networks.discriminators)
-    step.discriminator_phase(whole, 0)
+    step.update_discriminators(whole, 0)
     assert moved(networks.discriminators, d) and not moved(networks.generator, g)
     assert all(p.grad is None for p in networks.generator.parameters())
     d = copy(networks.discriminators)
     kept = [p.grad.clone() for p in networks.discriminators.parameters()]
-    step.generator_phase(whole, 0, adversarial=True)
+    step.update_generator(whole, 0)
     assert moved(networks.generator, g) and not moved(networks.discriminators, d)
     assert all(torch.equal(p.grad, k) for p, k in zip(networks.discriminators.parameters(), kept, strict=True))
     assert all(p.requires_grad for p in networks.discriminators.parameters())
@@ -58,7 +58,7 @@ def test_values_of_every_model(shards: Manifest, model: str) -> None:
     step, networks, batch = parts(
         shards, model__tasks=settings["tasks"], model__concentrated=settings["concentrated"], schedule__adv_from=1
     )
-    plain, adversarial = step(batch, 0), step(batch, 1)
+    plain, adversarial = step(batch, 0).values, step(batch, 1).values
     tasks = settings["tasks"]
     assert set(plain) == {f"loss/{t}/rec" for t in tasks} | {"loss/total", "gradient/generator"}
     losses = {f"loss/{t}/{k}" for t in tasks for k in ("rec", "adv", "disc")} | {f"accuracy/{t}" for t in tasks}
@@ -83,7 +83,7 @@ def test_bf16_agrees_with_fp32(shards: Manifest) -> None:
     values = []
     for precision, layout in (("fp32", False), ("bf16", True)):
         step, _, batch = parts(shards, runtime__precision=precision, runtime__channels_last=layout)
-        values.append(step(batch, 0))
+        values.append(step(batch, 0).values)
     for name in values[0]:
         assert values[1][name].dtype == torch.float32
         assert values[1][name].item() == pytest.approx(values[0][name].item(), rel=0.05), name
@@ -101,7 +101,7 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
     step, networks, batch = parts(shards, **settings)
     x, m = batch.input_B3HW.numpy(), 1 - batch.hole_B1HW.numpy().astype(np.float64)
     y = {name: task.target(batch) for name, task in step.tasks.items()}
-    g = {name: output.detach() for name, output in step._generate(batch).items()}
+    g = {name: output.detach() for name, output in step.generate(batch).items()}
     judged = dict(g)
     if model == "M*_isd":
         y_hat = g["inpainting"].numpy() * (1 - m) + x * m  # eq. 5
@@ -115,12 +115,12 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
         real, fake = networks.discriminators(batch.input_B3HW, y, judged)
     weight = {t: lam[t][0] if both else 1.0 for t in lam}
     disc = {t: -(log_sigmoid(real[t]).mean() + weight[t] * log_sigmoid(-fake[t]).mean()) / 2 for t in lam}
-    found = step.discriminator_phase([MicroBatch(batch, y)], 0)
+    found = step.update_discriminators([MicroBatch(batch, y)], 0).values
     with torch.no_grad():  # G meets the discriminators after their step
         (fake,) = networks.discriminators(batch.input_B3HW, judged)
     adv = {t: -log_sigmoid(fake[t]).mean() for t in lam}  # log D in place of the printed 1 - log D
     total = sum(lam[t][0] * adv[t] + lam[t][1] * rec[t] for t in lam)  # eqs. 1, 2, 3
-    found |= step.generator_phase([MicroBatch(batch, y)], 0, adversarial=True)
+    found |= step.update_generator([MicroBatch(batch, y)], 0).values
     for t in lam:
         assert found[f"loss/{t}/rec"].item() == pytest.approx(rec[t], rel=1e-4), t
         assert found[f"loss/{t}/disc"].item() == pytest.approx(disc[t], rel=1e-4), t
@@ -131,14 +131,14 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
 def test_weighted_losses_add_up_to_the_total(shards: Manifest) -> None:
     for discriminators in ("per_task", "shared"):
         step, _, batch = parts(shards, model__discriminators=discriminators)
-        values, lambdas = step(batch, 0), step.loss_weights()
+        values, lambdas = step(batch, 0).values, step.loss_weights()
         total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
         assert values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
 
 
 def test_gradient_norms_are_those_of_the_whole_side(shards: Manifest) -> None:
     step, networks, batch = parts(shards)
-    values = step(batch, 0)
+    values = step(batch, 0).values
     for name, module in (("generator", networks.generator), ("discriminators", networks.discriminators)):
         flat = torch.cat([p.grad.flatten() for p in module.parameters()]).double()
         assert values[f"gradient/{name}"].item() == pytest.approx(flat.norm().item(), rel=1e-5)

@@ -32,7 +32,7 @@ def first_step(manifest: Manifest, **settings: Any) -> tuple[dict[str, float], B
     networks = build_networks(part.config, part.engine, part.tasks)
     batch = next(part.loader("train", part.view(training=True), 4).batches(iter([PLAN])))
     step = build_step(part.config, part.engine, part.tasks, networks, 10)
-    return {name: float(value) for name, value in step(batch, 0).items()}, batch
+    return {name: float(value) for name, value in step(batch, 0).values.items()}, batch
 
 
 def learn(part: Setup, networks: Networks, steps: int) -> None:

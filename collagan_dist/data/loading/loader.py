@@ -23,7 +23,7 @@ from collagan_dist import rng
 from collagan_dist.config.tree import FIXED_POSITIONS, Augment, Box
 from collagan_dist.data.loading import geometry, holes
 from collagan_dist.data.loading.decode import Decoder
-from collagan_dist.data.loading.fallback_reader import DamageRecord, Decoded, FallbackReader
+from collagan_dist.data.loading.fallback_reader import Decoded, FallbackReader
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.data.loading.order import BatchIds
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
@@ -77,11 +77,7 @@ class Loader:
         self.idle_seconds = 0.0  # seconds in which the device had nothing to do because no batch was ready
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
         self._read = FallbackReader(split, decode, view.points, view.augment is not None, max_damaged)
-
-    @property
-    def damaged(self) -> list[DamageRecord]:
-        """The damaged samples met so far."""
-        return self._read.damaged
+        self.damaged = self._read.damaged  # the damaged samples met so far
 
     def batches(self, plan: Iterator[BatchIds], prefetch: bool = False) -> Generator[Batch]:
         """A Batch for each (sample numbers, epochs) of the plan; reading and decoding run ahead in a thread.

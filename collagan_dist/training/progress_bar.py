@@ -1,0 +1,56 @@
+"""The progress of a training for people: a bar on a terminal, a line of text per log line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from collagan_dist.runs.metrics_log import finite
+
+
+class ProgressBar:
+    """Shows steps `start` to `stop_at` on stderr."""
+
+    def __init__(self, start: int, stop_at: int) -> None:
+        self.start, self.stop_at = start, stop_at
+        self._began = time.perf_counter()
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(), TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
+                TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self._console,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=stop_at, completed=start, text="")
+            self._bar.start()
+
+    def advance(self) -> None:
+        """Move the bar by one step."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def show(self, step: int, record: dict[str, Any]) -> None:
+        """Show the numbers of a train line."""
+        record = finite(record)
+        text = f"{record['images_per_s']:.0f} images/s  data wait {record['data_wait_share']:.0%}  loss {record['loss/total']:.3f}"
+        if self._bar is not None:
+            self._bar.update(self._task, text=text)
+            return
+        seconds_left = (time.perf_counter() - self._began) / max(1, step - self.start) * (self.stop_at - step)
+        self._console.print(f"step {step}/{self.stop_at}  {text}  ETA {seconds_left:.0f} s", highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
