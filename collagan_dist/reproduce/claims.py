@@ -19,7 +19,7 @@ from collagan_dist.reproduce.results import Results
 _SIGNIFICANT_CORRELATION = 0.643
 # How far "comparable" may be behind: SSIM in percent, PSNR in dB. The paper names no margin.
 _COMPARABLE = {"ssim": 0.5, "psnr": 0.25}
-_HOLE_TOLERANCE = 0.25
+_HOLE_TOLERANCE = 0.25  # of the paper's 40x48 pixels, which it calls an average
 
 Claim = dict[str, Any]
 
@@ -64,6 +64,7 @@ def _compared(entry: dict[str, Any], results: Results, verdict: Callable[[Found]
     """Return `better` minus `worse` in every metric of the table, over its average, each with its verdict."""
     table, better, worse = entry["table"], entry["better"], entry["worse"]
     details = [comparison.difference(table, better, worse, kind, results) for kind in paper.kinds(table)]
+    # A comparison needs both models at every position: an average over some would compare other holes than the paper.
     known = [d for d in details if d["ours"] is not None]
     for detail in known:
         detail["verdict"] = verdict(detail)
@@ -85,6 +86,7 @@ def _reduction(entry: dict[str, Any], results: Results) -> Found:
     now, before = (paper.printed(table, model, "average") for model in models)
     theirs = now / before - 1
     said = f"{100 * theirs:+.1f} %".replace("-", "−")
+    # Errors are lower where they are better, so the claim holds where the whole interval is below 0.
     detail = comparison.measure(lambda to, start: to / start - 1, headline_scores(table), models, results)
     if detail is None:
         return {"paper": said, "ours": None, "verdict": MISSING, "details": []}
@@ -130,6 +132,7 @@ def _last(entry: dict[str, Any], results: Results) -> Found:
     at = paper.rows(1).index(entry["model"])
     pairs = [_column(c, kind, results) for kind in paper.kinds(1)[: _deciding(1)] for c in paper.columns(1)]
     cases = len(pairs)
+    # A tie with another model counts as the worst, for the paper's rounded numbers as for ours.
     said = sum(min(p[1]) == p[1][at] for p in pairs if p) if all(pairs) else cases
     if not all(pairs):
         return {"paper": f"{said} of {cases}", "ours": None, "verdict": MISSING, "details": []}
@@ -144,6 +147,7 @@ def _hole(entry: dict[str, Any], results: Results) -> Found:
     said = f"{height}x{width} (near: within {_HOLE_TOLERANCE:.0%})"
     if len(sizes) < len(paper.columns(1)):
         return {"paper": said, "ours": None, "verdict": MISSING, "details": []}
+    # Each position has holes of its own size; the paper gives their mean.
     h, w = (fmean(side) for side in zip(*sizes, strict=True))
     near = all(abs(ours / theirs - 1) <= _HOLE_TOLERANCE for ours, theirs in ((h, height), (w, width)))
     return {"paper": said, "ours": f"{h:.0f}x{w:.0f}", "verdict": HOLDS if near else DOES_NOT, "details": []}
@@ -155,6 +159,7 @@ _KINDS: dict[str, Callable[[dict[str, Any], Results], Found]] = {
 
 
 def _worst(verdicts: list[str]) -> str:
+    # One metric that got worse refutes a claim, even if another one is undecided.
     return next((v for v in (DOES_NOT, UNDECIDED) if v in verdicts), HOLDS)
 
 

@@ -11,7 +11,7 @@ from collagan_dist.reproduce.paper import Score
 from collagan_dist.reproduce.results import Results
 
 HOLDS, DOES_NOT, UNDECIDED, MISSING = "holds", "does not", "undecided", "not scored"
-LEVEL = 0.05
+LEVEL = 0.05  # of significance, two-sided
 UNITS = {"ssim": "%", "psnr": "dB", "dice": "%", "landmark_error": "px"}
 LABELS = {"ssim": "SSIM", "psnr": "PSNR", "dice": "Dice", "landmark_error": "landmark error"}
 
@@ -57,14 +57,17 @@ def measure(
     seeds = [[results.seeds(model, score) for score in scores] for model in models]
     if not all(by_seed for by_score in seeds for by_seed in by_score):
         return None
+    # Seeds are averaged at each position first: a seed that lacks a position counts at the others.
     means = [statistics.average([statistics.average(list(by.values())) for by in by_score]) for by_score in seeds]
     estimate = statistics.combine(quantity, *means)
     between = []
     for at, by_score in enumerate(seeds):
+        # Only a seed with every position shows what another seed would change in their average.
         common = [seed for seed in by_score[0] if all(seed in by_seed for by_seed in by_score)]
         fixed = [mean.value for mean in means]
         values = []
         for seed in common:
+            # The quantity with this seed's mean in place of the model's: exact for a difference, close for a ratio.
             fixed[at] = fmean(by_seed[seed].value for by_seed in by_score)
             values.append(float(quantity(*fixed)))
         if len(values) > 1:  # the variance of a mean over seeds, with its degrees of freedom
@@ -90,6 +93,7 @@ def _with_error(estimate: statistics.Estimate, between: list[tuple[float, int]])
 
 
 def verdict_better(detail: Found) -> str:
+    # p is None for a single sample, which has no error.
     if detail["p"] is None or detail["p"] >= LEVEL:
         return UNDECIDED
     return HOLDS if (detail["ours"] > 0) == detail["higher_is_better"] else DOES_NOT
@@ -129,4 +133,5 @@ def headline_scores(table: int, kind: str | None = None) -> list[Score]:
 
 def signed(value: float, metric: str, se: float | None = None) -> str:
     error = "" if se is None else f" ± {se:.2f}"
+    # A minus sign instead of a hyphen: claims are read in Markdown and on the report's page.
     return f"{LABELS[metric]} {value:+.2f}{error} {UNITS[metric]}".replace("-", "−")

@@ -39,6 +39,7 @@ def prepare(options: ReproduceOptions) -> tuple[list[PlannedRun], Manifest]:
         raise ConfigError(
             f"{options.config}: is a configuration of {config.model.name}; reproduce sets the peers up itself"
         )
+    # Everything that can be wrong is found now, not after days of training the runs before it.
     runs = plan.make_plan(options, samples)
     if not runs:
         raise ConfigError("--tables and --figures: name at least one")
@@ -57,11 +58,13 @@ def reproduce(options: ReproduceOptions, stop: Any, ray: str | None = None) -> i
     """
     with files.command_lock(options.out, "collagan reproduce") as lock:
         runs, manifest = prepare(options)
+        # The trainings read their configuration from a file, so that a person can repeat one by hand.
         write_configs(runs)
         try:
             outcomes = _run_all(options, runs, manifest, stop, lock, ray)
         except Interrupted as error:
             raise Interrupted(f"{error}; {_continues(options)}") from None
+        # Also when runs have failed: the tables show what there is.
         missing = _write_tables(options, runs, manifest)
         outcomes += _draw_figures(options, runs, stop)
         _write_report(options)
@@ -70,6 +73,7 @@ def reproduce(options: ReproduceOptions, stop: Any, ray: str | None = None) -> i
         logger.error(f"collagan reproduce: {outcome.name} failed: {outcome.reason}")
     if missing:
         logger.error(f"collagan reproduce: {missing} numbers of the tables are missing; the same command continues")
+    # The first failure is the likely cause of the others.
     return failed[0].code if failed else ClusterError.exit_code if missing else 0
 
 
@@ -123,6 +127,7 @@ def _run_on_ray(
         for chain in plan.chains(missing)
     ]
     outcomes: list[Outcome] = []
+    # Chains have nothing in common, so they run at the same time, in any order.
     with _signals_interrupt():
         for jobs, done in ray_map(address, do_jobs, chains, gpus=options.ranks or 1):
             names = ", ".join(job.run.name for job in jobs)
@@ -157,6 +162,7 @@ def describe(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manife
 
 def _write_tables(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manifest) -> int:
     """Write tableN and claims, .json and .md; return how many numbers wait for a run or an evaluation."""
+    # scipy and numpy's archives are needed only here; `--dry-run` answers without them.
     from collagan_dist.reproduce import claims, tables
     from collagan_dist.reproduce.results import Results
 
@@ -179,6 +185,7 @@ def _draw_figures(options: ReproduceOptions, runs: list[PlannedRun], stop: Any) 
 
     outcomes = []
     for number in options.figures:
+        # Figures take a while: SII searches a noise vector for every picture.
         if stop:
             raise Interrupted(f"stopped; {_continues(options)}")
         reason = draw_figure(number, {run.name: run for run in runs}, options.data, options.out)

@@ -38,11 +38,13 @@ def estimate(options: ReproduceOptions) -> list[RunEstimate]:
     """Return an estimate of every run. Nothing is trained or written."""
     runs, manifest = driver.prepare(options)
     measured = {run.name: _measure(run) for run in runs}
+    # A run that has not begun takes as long as one of its kind, such as another seed.
     by_kind = {_kind(run): measured[run.name] for run in runs if measured[run.name] is not None}
     estimates = []
     for run in runs:
         known, done = measured[run.name] or by_kind.get(_kind(run)), run_status.steps_done(run)
         left = (run.steps - done) * run.config.schedule.batch
+        # Old checkpoints are removed, and a short run has fewer than may be kept.
         checkpoints = min(run.config.checkpoint.keep, -(-run.steps // run.config.checkpoint.every))
         seconds = None if known is None else left / known.samples_per_second
         size = None if known is None else known.checkpoint_bytes * checkpoints

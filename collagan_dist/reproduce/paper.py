@@ -65,6 +65,7 @@ def score(table: int, column: str, kind: str = "") -> Score:
     if table == 1:
         metric = kind.removesuffix("_blended")
         return Score(metric, None, column, kind.endswith("_blended"), 100.0 if metric == "ssim" else 1.0, True)
+    # Evaluations call the paper's "average" column "mean".
     part = "mean" if column == "average" else column
     if table == 2:
         return Score("dice", part, "block", False, 100.0, True)

@@ -134,11 +134,13 @@ def _needed_holes(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
     needed: dict[str, dict[str, bool]] = {}
     for table in options.tables:
         for model in paper.rows(table):
+            # The paper does not say whether Table 1 is blended, so it is evaluated both ways.
             holes = dict.fromkeys(POSITIONS, True) if table == 1 else {"block": False}
             needed.setdefault(model, {}).update(holes)
     for figure in options.figures:
         for name in FIGURES[figure]:
             needed.setdefault(name, {})
+    # A loss of GFC needs a parser that is trained already.
     if "GFC" in needed:
         needed[PARSER] = {}
     return needed
@@ -203,6 +205,7 @@ def _scale_steps(tree: dict[str, Any], config: Config, samples: int, scale: floa
     """Give the length in steps, and multiply all that is counted in training steps by `scale`."""
     from collagan_dist.data.loading.order import total_steps
 
+    # Epochs depend on the batch and on the data set; a number of steps can be scaled and compared.
     steps = config.schedule.steps or total_steps(samples, config.schedule.batch, config.schedule.epochs)
     tree["schedule"]["steps"] = _scaled(steps, scale)
     # 0 means that adversarial losses are on from the start, at any scale.

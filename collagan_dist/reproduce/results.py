@@ -110,6 +110,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         metrics = json.loads(path.read_bytes())
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
             rows = {name: archive[name] for name in archive.files}
+        # Rows of two evaluations are compared by position once both are in the order of their ids.
         order = np.argsort(rows["ids"])
         return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
     except (OSError, ValueError, KeyError) as error:
@@ -141,5 +142,6 @@ def _from_rows(rows: dict[str, np.ndarray], score: Score) -> Estimate | None:
         parts = [statistics.mean(values[:, LANDMARKS.index(point)], ids) for point in points if point]
     else:
         parts = [statistics.mean(values, ids)]
+    # A class that no picture shows has no Dice, and is left out of the mean as in `collagan evaluate`.
     known = [part for part in parts if part is not None]
     return statistics.average(known) if known else None

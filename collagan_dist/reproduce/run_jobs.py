@@ -78,6 +78,7 @@ def _evaluate(job: RunJob, stop: Any, echo: Echo) -> Outcome | None:
         echo(f"{run.name}: evaluating {', '.join(holes)}{', blended and not' if both else ''}")
         sets = [word for item in run_status.changed_evaluation_settings(run) for word in ("--set", item)]
         blend = "both" if both else "none"
+        # One command for all holes: it loads the model once.
         options = ["--data", job.data, "--split", "test", "--hole", ",".join(holes), "--blend", blend, *sets]
         # Its tables are in the log.
         ended = _run_command(job, ["evaluate", str(run.folder), *options], stop, lambda line: None)
@@ -94,6 +95,7 @@ def train_arguments(run: PlannedRun, data: str) -> list[str]:
 def _run_command(job: RunJob, arguments: Sequence[str], stop: Any, echo: Echo) -> EndedProcess:
     """Run a command of a run to its end. Raises Interrupted when `stop` becomes true."""
     run, command = job.run, [*collagan_command(job.ranks), *arguments]
+    # A process of its own for each: a training that crashes or leaks takes nothing else with it.
     ended = run_command(command, run.log, stop, lambda line: echo(f"{run.name}: {line}"), job.lock)
     if stop:
         done = f"step {run_status.steps_done(run)} of {run.steps}"

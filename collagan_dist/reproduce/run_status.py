@@ -86,6 +86,7 @@ def changed_evaluation_settings(run: PlannedRun) -> list[str]:
     from collagan_dist.inference.score import evaluation_settings
     from collagan_dist.runs.model_folder import read_config
 
+    # The run folder keeps the settings of its training; the user may have asked for others since.
     then, now = evaluation_settings(read_config(run.folder)), evaluation_settings(run.config)
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
 

@@ -1,4 +1,4 @@
-"""What a trained run makes of fixed test samples, as pictures: the first ones of the test split, which packing has shuffled."""
+"""A trained run's predictions for the first test samples, as pictures for the figures."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from collagan_dist.types import Batch, World
 
 @dataclass(frozen=True)
 class Features:
-    """The last layer that all tasks share, without the half that comes through the skip connection, of one sample.
+    """The last layer that all tasks share, of one sample: `maps_CHW` after ReLU, at half the picture's size.
 
-    `maps_CHW` are after ReLU, at half the picture's size. `inside` and `outside` are mean activations in the hole and around it.
+    `inside` and `outside` are the mean activations in the hole and around it.
     """
 
     maps_CHW: np.ndarray
@@ -34,7 +34,10 @@ class Features:
 
 
 class SamplePredictions:
-    """A run's view of the first `count` test samples with holes of a kind; (N, H, W, 3) uint8 pictures, N <= count."""
+    """A run's predictions for the first `count` test samples, with one kind of hole.
+
+    Pictures are (N, H, W, 3) uint8 with N <= count. Packing has shuffled the split, so the first samples are any.
+    """
 
     def __init__(self, run: PlannedRun, data: str, hole: str, count: int) -> None:
         self._run, self._data, self._hole, self._count = run, data, hole, count
@@ -49,7 +52,7 @@ class SamplePredictions:
 
     @property
     def raw(self) -> np.ndarray:
-        """G^i(x, z) as it comes."""
+        """The generator's output G^i(x, z), unchanged."""
         return to_bytes(self._outputs["inpainting"])
 
     @property
@@ -71,15 +74,19 @@ class SamplePredictions:
         )
 
     def features(self, number: int) -> Features:
+        """Return the shared features of sample `number`."""
         predictor, batch = self._predictor, self._batch
         generator = predictor.generator
         width = predictor.config.model.widths.generator
-        was = generator.training
+        # Batch normalization must use its running statistics here, whatever the predictor uses.
+        was_training = generator.training
         generator.eval()
         with torch.inference_mode(), predictor.engine.autocast():
             seen = generator_input(predictor.config, batch.input_B3HW, batch.hole_B1HW)
+            # The second half of the channels comes through the skip connection: it shows the input, not what was learned.
             maps = generator.features(seen, batch.keys_B2)[number, :width].float()  # type: ignore[operator]
-        generator.train(was)
+        generator.train(was_training)
+        # At the maps' size, a position is hole if more than half of its pixels are.
         hole = torch.nn.functional.avg_pool2d(batch.hole_B1HW[number, 0][None, None].float(), 2)[0, 0] > 0.5
         inside, outside = (float(maps[:, where].mean()) if where.any() else 0.0 for where in (hole, ~hole))
         return Features(maps.cpu().numpy(), inside, outside)

@@ -1,4 +1,4 @@
-"""A reproduction as jobs of a Slurm cluster: one a run that is missing, and one behind them that scores, draws and continues."""
+"""`collagan reproduce --slurm`: a batch job for each missing run, and a last one that evaluates and writes the tables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
 from collagan_dist.reproduce.run_jobs import train_arguments
 
-# The job behind the runs is one process; what the options ask for a run's ranks is not for it.
+_LAST_JOB = "reproduce"  # the name of the job that writes the tables; no model has it
+# The last job is one process: the resources that --slurm asks for a run's ranks are not for it.
 _ONE_TASK = ("--nodes=1", "--ntasks=1", "--ntasks-per-node=1")
 
 
 def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
-    """Submit what is missing and is not in the queue already; a line for people a job. Raises ConfigError, ClusterError."""
-    scripts, words = _scripts(), _split(sbatch_options)
+    """Submit what is missing and not in the queue already; yield a line of text for each job.
+
+    Raises ConfigError and ClusterError.
+    """
+    scripts, words = _batch_scripts(), _split(sbatch_options)
     if shutil.which("sbatch") is None:
         raise ConfigError("--slurm: there is no sbatch here; run it on a login node of the cluster")
     with files.command_lock(options.out, "collagan reproduce"):
@@ -37,44 +41,33 @@ def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
                 yield f"{run.name}: job {job} is in the queue already"
             else:
                 yield f"{run.name}: job {_submit_run(options, run, queue, scripts, words)}"
-        if (job := queue.waiting(_LAST)) is not None:
-            queue.cancel(job)  # it would come before what was submitted now
+        if (job := queue.waiting(_LAST_JOB)) is not None:
+            queue.cancel(job)  # it does not wait for the jobs that were submitted now
+        # The last job starts however the others end: it trains itself what they have not.
         jobs = [job for run in runs if (job := queue.waiting(run.name)) is not None]
         after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []
-        last = queue.submit(_LAST, [*words, *_ONE_TASK, *after], scripts / "reproduce.sh", again(options))
+        last = queue.submit(_LAST_JOB, [*words, *_ONE_TASK, *after], scripts / "reproduce.sh", _arguments(options))
         yield f"tables and figures: job {last}, after the others"
 
 
-_LAST = "reproduce"  # the name of the job behind the runs; no model's
-
-
-def again(options: ReproduceOptions) -> list[str]:
-    """What follows `collagan reproduce` in the job that finishes."""
-    words = [
-        options.config,
-        "--data",
-        options.data,
-        "--out",
-        str(options.out),
-        "--scale",
-        repr(options.scale),
-        "--seeds",
-        str(options.seeds),
-    ]
+def _arguments(options: ReproduceOptions) -> list[str]:
+    """Return the arguments of `collagan reproduce` that say the same as `options`."""
+    words = [options.config, "--data", options.data, "--out", str(options.out)]
+    words += ["--scale", repr(options.scale), "--seeds", str(options.seeds)]
     words += ["--tables", ",".join(map(str, options.tables)), "--figures", ",".join(map(str, options.figures))]
     words += [word for item in options.sets for word in ("--set", item)]
     return words + (["--ranks", str(options.ranks)] if options.ranks else [])
 
 
 class Queue:
-    """The jobs of a reproduction, by run; OUT/slurm.json remembers them."""
+    """The jobs of a reproduction by the name of their run, stored in OUT/slurm.json."""
 
     def __init__(self, out: Path) -> None:
         self._path = out / "slurm.json"
         self._jobs: dict[str, str] = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
 
     def waiting(self, name: str) -> str | None:
-        """The job of a run that waits or runs, or None."""
+        """Return the job of a run if it waits or runs."""
         job = self._jobs.get(name)
         if job is None:
             return None
@@ -82,13 +75,13 @@ class Queue:
         return job if found.returncode == 0 and found.stdout.strip() else None
 
     def submit(self, name: str, options: Sequence[str], script: Path, words: Sequence[str]) -> str:
-        """The id of a new job."""
+        """Submit a job and return its id. Raises ClusterError."""
         command = ["sbatch", "--parsable", *options, str(script), *words]
-        # The job behind the runs scores them.
+        # The last job evaluates; slurm/train.sh would do so too, and twice is too often.
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLLAGAN_EVALUATE": "0"})
         if done.returncode:
             raise ClusterError(
-                f"{shlex.join(command)}: {done.stderr.strip() or 'failed'}; mend the options of --slurm and run the same command"
+                f"{shlex.join(command)}: {done.stderr.strip() or 'failed'}; correct the options of --slurm and run the same command"
             )
         job = done.stdout.strip().split(";")[0]
         self._jobs[name] = job
@@ -100,15 +93,16 @@ class Queue:
 
 
 def _submit_run(options: ReproduceOptions, run: PlannedRun, queue: Queue, scripts: Path, words: Sequence[str]) -> str:
-    """A job that trains a run, behind the one that it needs where that is not done."""
+    """Submit a job that trains a run, after the job of the run that it needs."""
     first = queue.waiting(run.needs) if run.needs is not None else None
+    # Without the second option Slurm keeps a job for ever whose dependency has failed.
     after = [f"--dependency=afterok:{first}", "--kill-on-invalid-dep=yes"] if first is not None else []
     name = [f"--job-name=collagan-{run.name}"]
     return queue.submit(run.name, [*name, *words, *after], scripts / "train.sh", train_arguments(run, options.data))
 
 
-def _scripts() -> Path:
-    """slurm/ of the checkout that this package is part of. Raises ConfigError."""
+def _batch_scripts() -> Path:
+    """Return slurm/ of the checkout that this package is part of. Raises ConfigError."""
     folder = Path(collagan_dist.__file__).parent.parent / "slurm"
     if not (folder / "reproduce.sh").is_file():
         raise ConfigError(

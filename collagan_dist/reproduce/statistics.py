@@ -81,7 +81,7 @@ def freedom(parts: Sequence[tuple[float, int]]) -> float:
 
 def p_value(value: float, se: float | None, degrees: float) -> float | None:
     """Return the two-sided p of a number that is 0 by the null hypothesis (Student's t)."""
-    from scipy.stats import t
+    from scipy.stats import t  # scipy is imported only when tables are written
 
     if se is None:
         return None

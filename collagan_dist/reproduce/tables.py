@@ -25,6 +25,7 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
             found = {kind: _cell(number, model, column, kind, results) for kind in paper.kinds(number)}
             row[column] = found if number == 1 else found[""]
     table = {"rows": list(paper.rows(number)), "columns": list(paper.columns(number)), "cells": by_model}
+    # A model trained at another size, as SII is, is compared with the paper's numbers at 128x128 nevertheless.
     sizes = paper_tables.picture_sizes(results.picture_sizes(paper.rows(number)))
     note = f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}."
     if sizes:
@@ -51,6 +52,7 @@ def _cell(number: int, model: str, column: str, kind: str, results: Results) -> 
     cell: PaperCell = {
         "paper": paper.printed(number, model, column, kind),
         "ours": fmean(values) if values else None,
+        # The paper gives no errors, so the difference from it has only ours.
         "se": results.error(model, score) if values else None,
     }
     if len(values) > 1:

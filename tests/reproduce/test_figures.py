@@ -104,13 +104,13 @@ def test_nothing_trained_is_no_figure(trained: PlannedRun, shards: Manifest, tmp
 
 
 def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
-    shots = SamplePredictions(trained, str(shards.folder), "block", 4)
-    hole = shots._batch.hole_B1HW[:, 0].numpy()[..., None]
-    assert shots.original.shape == (4, 32, 32, 3) and (shots.masked == shots.original).all(-1)[~hole[..., 0]].all()
-    assert np.array_equal(shots.composite, np.where(hole, shots.raw, shots.masked))
-    assert np.array_equal(shots.blended[~hole[..., 0]], shots.masked[~hole[..., 0]])
-    assert not np.array_equal(shots.blended, shots.composite)
-    assert (shots.overlay != shots.composite).mean() > 0.5
+    predictions = SamplePredictions(trained, str(shards.folder), "block", 4)
+    hole = predictions._batch.hole_B1HW[:, 0].numpy()[..., None]
+    assert predictions.original.shape == (4, 32, 32, 3) and (predictions.masked == predictions.original).all(-1)[~hole[..., 0]].all()
+    assert np.array_equal(predictions.composite, np.where(hole, predictions.raw, predictions.masked))
+    assert np.array_equal(predictions.blended[~hole[..., 0]], predictions.masked[~hole[..., 0]])
+    assert not np.array_equal(predictions.blended, predictions.composite)
+    assert (predictions.overlay != predictions.composite).mean() > 0.5
 
 
 def test_pictures_are_made_as_the_tables_are_scored(trained: PlannedRun, shards: Manifest) -> None:
@@ -126,13 +126,13 @@ def test_pictures_are_made_as_the_tables_are_scored(trained: PlannedRun, shards:
 
 def test_features_are_those_before_the_output_layer(trained: PlannedRun, shards: Manifest) -> None:
     """With the skip's half put back, the output layer makes G's output of them."""
-    shots = SamplePredictions(trained, str(shards.folder), "block", 2)
-    found = shots.features(1)
+    predictions = SamplePredictions(trained, str(shards.folder), "block", 2)
+    found = predictions.features(1)
     assert found.maps_CHW.shape == (4, 16, 16) and found.maps_CHW.min() >= 0
-    generator, batch = shots._predictor.generator, shots._batch
+    generator, batch = predictions._predictor.generator, predictions._batch
     skips: list[torch.Tensor] = []
     generator.encoder[0].register_forward_hook(lambda *call: skips.append(call[2]))  # type: ignore[index, union-attr, operator]
-    raw = shots._predictor(batch)["inpainting"]
+    raw = predictions._predictor(batch)["inpainting"]
     with torch.no_grad():
         both = torch.cat([torch.from_numpy(found.maps_CHW), skips[0][1]])
         output = torch.tanh(generator.output(both[None]))[0, :3]  # type: ignore[operator, union-attr]
