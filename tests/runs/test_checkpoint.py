@@ -1,0 +1,241 @@
+"""Checkpoints on disk: complete or absent, checked to the last byte, and harmless wherever they come from."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import pickle
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import collagan_dist
+from collagan_dist.errors import CheckpointError, ClusterError
+from collagan_dist.runs import checkpoint
+from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps
+from tests.faults.test_rounds import DAMAGES, damage, rounds
+from tests.runs.run_folders import rewrite_state
+from tests.runs.test_lease import take_lease
+from tests.training.small import equal
+
+
+def tensors(step: int) -> dict[str, dict[str, torch.Tensor]]:
+    values = torch.randn(3000, generator=torch.Generator().manual_seed(step))
+    return {"generator": {"a": values, "b": values[:7].to(torch.bfloat16)}, "optimizer": {"a/step": torch.tensor(step)}}
+
+
+def save(folder: Path, step: int, keep: int = 2) -> Path:
+    checkpoint.save(folder, step, tensors(step), {"step": step}, keep)
+    return checkpoint_dir(folder, step)
+
+
+@pytest.fixture
+def newest(tmp_path: Path) -> Path:
+    """The newer one of two checkpoints, of steps 8 and 9."""
+    save(tmp_path / "checkpoints", 8)
+    return save(tmp_path / "checkpoints", 9)
+
+
+def test_what_was_saved_is_loaded(newest: Path) -> None:
+    loaded = checkpoint.load_latest(newest.parent)
+    assert loaded is not None and loaded.path == newest and loaded.state == {"format": 2, "step": 9}
+    assert loaded.tensors.keys() == {"generator", "optimizer"}
+    assert all(equal(loaded.tensors[name], content) for name, content in tensors(9).items())
+    manifest = json.loads((newest / "manifest.json").read_bytes())
+    assert manifest["sha256"].keys() == {"generator.safetensors", "optimizer.safetensors", "state.json"}
+    assert checkpoint.load_latest(newest.parent / "nowhere") is None
+
+
+def test_the_newest_ones_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8):
+        save(tmp_path, step)
+    (tmp_path / ".step-00000008-0a1b2c3d").mkdir()
+    (tmp_path / ".old-00000002").mkdir()
+    checkpoint.remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000006", "step-00000008"]
+    checkpoint.prune(tmp_path, 8, 1)
+    assert checkpoint_steps(tmp_path) == [8]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_undamaged_ones(tmp_path: Path) -> None:
+    """The run went back from step 4 to step 2: step 4 does not count among those to keep, and is written again."""
+    save(tmp_path, 2)
+    (save(tmp_path, 4) / "state.json").write_text("{")
+    save(tmp_path, 3, keep=1)
+    assert checkpoint_steps(tmp_path) == [3, 4]
+    loaded = checkpoint.load_latest(tmp_path)
+    assert loaded is not None and loaded.state["step"] == 3
+    assert checkpoint.load(save(tmp_path, 4)).state["step"] == 4 and checkpoint_steps(tmp_path) == [3, 4]
+
+
+def test_a_write_that_fails_in_the_middle(tmp_path: Path, limit_file_size: Callable[[int | None], None]) -> None:
+    """A file that grows beyond its limit, which the free space does not foretell: nothing half written stays."""
+    save(tmp_path, 1)
+    limit_file_size(10_000)
+    with pytest.raises(checkpoint.WriteFailed, match="step-00000002: no space left; it needs") as error:
+        save(tmp_path, 2)
+    limit_file_size(None)
+    assert error.value.needed > 12_000 and error.value.free > error.value.needed
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk filled to its last byte would stop everybody else who writes there."""
+    monkeypatch.setattr(checkpoint, "_free_bytes", lambda folder: 1000)
+    with pytest.raises(checkpoint.WriteFailed, match=r"no space left; it needs .* bytes, 1000 are free"):
+        save(tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_that_lost_its_lease_commits_nothing(tmp_path: Path) -> None:
+    first = take_lease(tmp_path)
+    take_lease(tmp_path).release()
+    with pytest.raises(ClusterError, match="has taken over"):
+        checkpoint.save(tmp_path / "checkpoints", 2, tensors(2), {"step": 2}, 2, first)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    first.release()
+
+
+@rounds(40, 400)
+def test_damaged_checkpoints(
+    newest: Path, tmp_path: Path, rounds: int, record: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever changes in any file: it is named, and the former checkpoint taken; never another number loaded."""
+    folder, copy = newest.parent, Path(shutil.copytree(newest, tmp_path / "copy"))
+    found: Counter[str] = Counter()
+    for number in range(rounds):
+        at = random.Random(number)
+        file = at.choice(sorted(newest.iterdir()))
+        if number % 6 == 5:
+            file.unlink()
+        else:
+            damage(file, DAMAGES[number % 6], at)
+        loaded, said = checkpoint.load_latest(folder), capsys.readouterr().err
+        assert loaded is not None
+        if loaded.path == newest:  # a changed blank of manifest.json changes nothing
+            assert file.name == "manifest.json"
+            assert all(equal(loaded.tensors[name], content) for name, content in tensors(9).items())
+            found["harmless"] += 1
+        else:
+            assert loaded.state["step"] == 8 and len(said.splitlines()) == 1 and str(newest) in said
+            assert file.name == "manifest.json" or file.name in said, said
+            with pytest.raises(CheckpointError, match=r"run without --strict"):
+                checkpoint.load_latest(folder, strict=True)
+            found["former taken"] += 1
+        shutil.rmtree(newest)
+        shutil.copytree(copy, newest)
+    assert found["former taken"] >= 0.9 * rounds
+    record("29", rounds=rounds, **found)
+
+
+def test_nothing_is_loaded_where_all_are_damaged(newest: Path) -> None:
+    for path in newest.parent.iterdir():
+        (path / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint is undamaged; remove the folder to start anew"):
+        checkpoint.load_latest(newest.parent)
+
+
+def test_a_newer_format_is_refused_not_skipped(newest: Path) -> None:
+    rewrite_state(newest, lambda state: state.update(format=3))
+    with pytest.raises(CheckpointError, match=r"is of format 3, this program reads formats 1 to 2; use the version"):
+        checkpoint.load_latest(newest.parent)
+
+
+class Bomb:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.system, (f"touch {self.canary}",)
+
+
+def add_file(path: Path, name: str, content: bytes | None = None, sha256: str | None = None) -> None:
+    """Put a file into a checkpoint and its manifest."""
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    if content is not None:
+        (path / name).write_bytes(content)
+    manifest["sha256"][name] = sha256 or hashlib.sha256(content or b"").hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def replace_generator(path: Path, create: Callable[[Path], object]) -> None:
+    (path / "generator.safetensors").unlink()
+    create(path / "generator.safetensors")
+
+
+def test_nothing_foreign_is_run_or_followed(newest: Path, tmp_path: Path) -> None:
+    """A checkpoint made to harm: pickles of all makes, sizes and names that are lies, links and pipes. Each is refused by name."""
+    canary = tmp_path / "canary"
+    bomb = pickle.dumps(Bomb(canary))
+    secret = Path(shutil.copy(newest / "generator.safetensors", tmp_path / "secret.safetensors"))
+    huge = (1 << 62).to_bytes(8, "little") + b"{}"
+    deep = b'{"step": 9, "format": 2, "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    hash_of = hashlib.sha256(secret.read_bytes()).hexdigest()
+    deepspeed = "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    cases: dict[str, Callable[[Path], None]] = {
+        "generator.pt": lambda path: add_file(path, "generator.pt", bomb),
+        ".metadata": lambda path: add_file(path, ".metadata", bomb),
+        deepspeed: lambda path: add_file(path, deepspeed, bomb),
+        "damaged": lambda path: add_file(path, "generator.safetensors", bomb),
+        "is damaged": lambda path: add_file(path, "generator.safetensors", huge),
+        "recursion": lambda path: add_file(path, "state.json", deep),
+        "manifest.json": lambda path: add_file(path, "manifest.json", sha256=hash_of),
+        "../secret.safetensors": lambda path: add_file(path, "../secret.safetensors", sha256=hash_of),
+        str(secret): lambda path: add_file(path, str(secret), sha256=hash_of),
+        "generator.safetensors is no plain file": lambda path: replace_generator(path, lambda file: file.symlink_to(secret)),
+        "safetensors is no plain file": lambda path: replace_generator(path, os.mkfifo),
+        "are too many": lambda path: os.truncate(path / "manifest.json", 1 << 40),
+        "no object": lambda path: (path / "manifest.json").write_text("[]") and None,
+        "does not name state.json": lambda path: (path / "manifest.json").write_text('{"sha256": {}, "step": 9}') and None,
+        "different steps": lambda path: rewrite_state(path, lambda state: state.update(step=7)),
+        "no format": lambda path: rewrite_state(path, lambda state: state.update(format="../2")),
+    }  # fmt: skip
+    for number, (reason, harm) in enumerate(cases.items()):
+        path = Path(shutil.copytree(newest, tmp_path / f"{number}/step-00000009"))
+        harm(path)
+        with pytest.raises(CheckpointError) as refused:
+            checkpoint.load(path)
+        assert reason in str(refused.value) and str(path) in str(refused.value), (reason, str(refused.value))
+    assert not canary.exists()
+
+
+BANNED_CALLS = {("torch", "load"), ("yaml", "load"), ("dcp", "load")}
+BANNED_MODULES = (
+    "pickle", "dill", "marshal", "shelve", "joblib", "torch.distributed.checkpoint", "torch.load",
+)  # fmt: skip
+
+
+def unsafe(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a program that could run foreign code."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            if (owner, node.func.attr) in BANNED_CALLS or node.func.attr == "extractall":
+                yield node.lineno, f"{owner}.{node.func.attr}"
+        if isinstance(node, ast.keyword) and node.arg == "weights_only":
+            yield node.value.lineno, "weights_only"
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from ((node.lineno, name) for name in modules if name.startswith(BANNED_MODULES))
+
+
+def test_nothing_in_the_package_can_unpickle() -> None:
+    """No torch.load, pickle, weights_only=False, yaml.load, extractall or distributed checkpoints anywhere."""
+    found = []
+    for path in Path(collagan_dist.__file__).parent.rglob("*.py"):
+        found += [f"{path}:{line}: {what}" for line, what in unsafe(path.read_text())]
+    assert not found, "\n".join(found)
+    for text in ("torch.load(x)", "import pickle", "f(weights_only=False)", "yaml.load(x)", "tar.extractall()", "dcp.load(x)",
+                 "from torch.distributed import checkpoint", "from pickle import loads", "from torch import load"):  # fmt: skip
+        assert list(unsafe(text)), text

@@ -1,0 +1,48 @@
+"""Names in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collagan_dist.runs.layout import RunPaths, checkpoint_dir, checkpoint_steps, step_of
+from tests.conftest import ROOT
+
+
+def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
+    """Not what is unfinished, being removed, or somebody else's."""
+    paths = RunPaths(tmp_path)
+    assert paths.steps_saved() == [] and paths.newest_step() == 0
+    for name in ("step-00000010", "step-00000002", ".step-00000011", ".old-00000001", "step-00000012.kept", "notes"):
+        (paths.checkpoints / name).mkdir(parents=True)
+    (paths.checkpoint(2) / "manifest.json").touch()
+    assert paths.steps_saved() == checkpoint_steps(paths.checkpoints) == [2, 10]
+    assert paths.newest_step() == 10 and paths.committed_steps() == [2]
+
+
+def test_a_step_has_one_name() -> None:
+    assert checkpoint_dir(Path("c"), 123) == Path("c/step-00000123") and step_of("step-00000123") == 123
+    assert step_of("step-123456789") == 123456789
+    assert step_of("step-") is step_of("step-٣") is step_of("x-1") is None
+
+
+def test_an_evaluation_is_named_by_what_it_measures() -> None:
+    paths = RunPaths(Path("run"))
+    names = [
+        paths.evaluation("test", "block"),
+        paths.evaluation("test", "block", "poisson", positions="fixed"),
+        paths.evaluation("valid", "O1", positions="fixed"),
+        paths.evaluation("valid", "O1", "poisson", positions="fixed"),
+    ]
+    assert [path.name for path in names] == [
+        "test-block.json", "test-block-blended.json", "valid-O1-fixed.json", "valid-O1-fixed-blended.json",
+    ]  # fmt: skip
+    assert all(path.parent == Path("run/evaluation") for path in names)
+
+
+def test_the_documentation_names_every_file() -> None:
+    text = (ROOT / "docs/run-folder.md").read_text().split("\n\n")[1]
+    paths = RunPaths(Path("run"))
+    names = [getattr(paths, name).name for name in vars(RunPaths) if isinstance(vars(RunPaths)[name], property)]
+    assert len(names) > 15
+    for name in names:
+        assert name in text, name

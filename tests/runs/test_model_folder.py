@@ -1,0 +1,69 @@
+"""Models on disk: a run folder, and an exported one (tests/inference/test_export.py writes those)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config.load import load_config, to_yaml
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_weights, run_identity
+from tests.training.small import equal, small, weights
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_a_runs_shards_are_found_from_any_folder(shards: Manifest, run: Path) -> None:
+    """config.yaml has them as they were given, relative to another folder; data.json knows where that is."""
+    (run / "config.yaml").write_text(to_yaml(small(Path("somewhere/packed"))))
+    assert read_config(run).data.shards == str(shards.folder.resolve())
+    assert read_config(run, "elsewhere").data.shards == "elsewhere"
+    (run / "data.json").unlink()
+    assert read_config(run).data.shards == "somewhere/packed"
+
+
+def test_only_how_a_model_is_evaluated_can_be_set(run: Path, tmp_path: Path) -> None:
+    config = read_config(run, sets=["evaluate.samples=3", "runtime.threads=2", "data.threads=1"])
+    assert config.evaluate.samples == 3 and config.runtime.threads == 2
+    for item in ("model.tasks=[inpainting]", "data.image_size=64", "optim.ema=0.5"):
+        with pytest.raises(ConfigError, match=f"--set {item.split('=')[0]}"):
+            read_config(run, sets=[item])
+    with pytest.raises(ConfigError, match="is no run folder"):
+        read_config(tmp_path)
+
+
+def test_the_averaged_generator_is_used(run: Path) -> None:
+    """Where the run has one."""
+    assert not is_exported(run)
+    found, stored = read_inference_weights(run), weights(run, 9)
+    assert found.step == 9 and found.file == run / "checkpoints/step-00000009/ema.safetensors"
+    assert equal({f"ema/{name}": value for name, value in found.generator.items()}, only(stored, "ema/"))
+    assert found.discriminators is not None
+    discriminators = {f"discriminators/{name}": value for name, value in found.discriminators.items()}
+    assert equal(discriminators, only(stored, "discriminators/"))
+
+
+def only(tensors: dict, prefix: str) -> dict:
+    return {name: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def test_a_run_without_checkpoint_says_how_to_train_it(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint yet; train it first: collagan train .*config.yaml"):
+        read_inference_weights(run)
+
+
+def test_the_identity_of_a_run_knows_its_parsers_weights(run: Path, shards: Manifest, tmp_path: Path) -> None:
+    """By their hash: the folder may be moved, what it holds may not change."""
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    configs = [load_config("stable", "GFC", [f"model.gfc.parser={folder}"]) for folder in (run, moved)]
+    first, second = (run_identity(config, shards.hash) for config in configs)
+    assert first == second and len(first["model"]["gfc"]["parser"]) == 64
+    shutil.rmtree(moved / "checkpoints/step-00000009")
+    assert run_identity(configs[1], shards.hash) != first

@@ -1,0 +1,194 @@
+"""A run is interrupted, damaged or fought over, and the same command goes on to the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from collagan_dist.config.tree import Config
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.group import Group
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.owner import parse_owner
+from collagan_dist.runs.run_folder import Progress, RunFolder
+from collagan_dist.training.loop import StartOptions, train
+from collagan_dist.types import World
+from tests.runs.run_folders import KEPT, SAVING, STEPS, checkpoint_names, events, lines, rewrite_state, write_config
+from tests.runs.test_async_checkpoint import Counter, Events
+from tests.training.small import equal, small, weights
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_continued_equals_uninterrupted(shards: Manifest, finished: Path, tmp_path: Path) -> None:
+    """Bit for bit, with fewer sinks and without evaluations; the adversarial losses begin in the second part."""
+    run = tmp_path / "run"
+    for steps in (1, 5, STEPS):
+        train(small(shards.folder, **{**SAVING, "schedule__steps": steps}), run, World())
+    assert equal(weights(finished, STEPS), weights(run, STEPS))
+    files = {name.split("/")[0] for name in weights(run, STEPS)}
+    assert files == {"generator", "discriminators", "optimizer", "ema"}
+    assert lines(finished, "train")[-1]["loss/total"] == lines(run, "train")[-1]["loss/total"]
+    assert [line["step"] for line in lines(run, "train")] == [1, 2, 4, 5, 6, 8, 9]
+    assert not (run / "tensorboard").exists()
+    train(small(shards.folder, **{**SAVING, "schedule__steps": 1}, seed=1), tmp_path / "other", World())
+    train(small(shards.folder, **{**SAVING, "schedule__steps": 1}), tmp_path / "same", World())
+    assert not equal(weights(tmp_path / "other", 1), weights(tmp_path / "same", 1))
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(0, signal.SIGINT), (2, signal.SIGTERM)])
+def test_a_signal_saves_and_the_same_command_continues(
+    shards: Manifest, tmp_path: Path, ranks: int, number: int
+) -> None:
+    """Alone and under torchrun: all ranks save the same step."""
+    config = write_config(small(shards.folder, schedule__steps=40), tmp_path / "config")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"] if ranks else []
+    command = [sys.executable, "-m", *launcher, "collagan_dist", "train", str(config), "--run", str(tmp_path / "run")]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    metrics = tmp_path / "run/metrics.jsonl"
+    while child.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        time.sleep(0.02)
+    child.send_signal(number)
+    output = child.communicate(timeout=120)[0]
+    stopped = RunPaths(tmp_path / "run").newest_step()
+    assert 4 <= stopped < 40, output
+    assert f"stopped at step {stopped} of 40" in output and f"--run {tmp_path / 'run'}" in output
+    assert "Traceback" not in output or ranks  # torchrun's own agent prints one when it gets a signal
+    assert (tmp_path / "run/requeue").exists() and events(tmp_path / "run", "interrupted")[0]["step"] == stopped
+    if ranks:
+        return
+    assert child.returncode == 75
+    train(small(shards.folder, schedule__steps=40), tmp_path / "run", World())
+    train(small(shards.folder, schedule__steps=40), tmp_path / "whole", World())
+    assert equal(weights(tmp_path / "whole", 40), weights(tmp_path / "run", 40))
+    assert not (tmp_path / "run/requeue").exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(
+    shards: Manifest, finished: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --strict it is refused."""
+    newest = run / "checkpoints/step-00000009/optimizer.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(content)
+    config = small(shards.folder, **SAVING)
+    with pytest.raises(CheckpointError, match=r"optimizer.safetensors is damaged .*--strict"):
+        train(config, run, World(), StartOptions(strict=True))
+    train(config, run, World())
+    assert "step-00000009: optimizer.safetensors is damaged" in capsys.readouterr().err
+    assert equal(weights(finished, STEPS), weights(run, STEPS)) and checkpoint_names(run) == KEPT
+    assert [event["step"] for event in events(run, "resume")] == [8]
+
+
+def test_another_configuration_is_refused_with_the_difference(shards: Manifest, run: Path) -> None:
+    other = small(shards.folder, **SAVING, loss__weights={"inpainting": {"adv": 0.8, "rec": 50.0}}, log__every=1)
+    with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --run"):
+        train(other, run, World())
+    assert train(other, run, World(), StartOptions(allow_config_change=True)) == STEPS
+    (event,) = events(run, "resume")
+    assert event["changed"] == ["loss.weights.inpainting.rec: 100.0 -> 50.0"] and event["generation"] == 3
+
+
+def test_another_data_set_and_a_newer_program_are_refused(shards: Manifest, run: Path) -> None:
+    config, path = small(shards.folder, **SAVING), run / "checkpoints/step-00000009"
+    rewrite_state(path, lambda state: state.update(manifest="0" * 64))
+    with pytest.raises(CheckpointError, match=rf"manifest: 0+ -> {shards.hash}"):
+        train(config, run, World())
+    rewrite_state(path, lambda state: state.update(manifest=shards.hash))
+    rewrite_state(path, lambda state: state["config"]["optim"].update(warm_up=5))
+    with pytest.raises(CheckpointError, match=r"unknown key optim.warm_up(.|\n)*another version of collagan_dist"):
+        train(config, run, World())
+    assert train(config, run, World(), StartOptions(allow_config_change=True)) == STEPS
+    rewrite_state(path, lambda state: state.update(format=3))
+    with pytest.raises(CheckpointError, match=r"is of format 3, this program reads formats 1 to 2; use the version"):
+        train(config, run, World())
+    owner = parse_owner((run / "lease").read_text())
+    assert owner.generation == 5 and owner.ended  # also a refused start takes a number, and says that it ended
+
+
+def run_folder(run: Path, config: Config, manifest: Manifest) -> RunFolder:
+    return RunFolder(run, config, manifest, Group(World(), torch.device("cpu")))
+
+
+def test_what_killed_starts_left_is_removed(shards: Manifest, tmp_path: Path) -> None:
+    for leftover in (".step-00000003", ".step-00000005-0a1b2c3d", ".old-00000002", "step-00000001"):
+        (tmp_path / "checkpoints" / leftover).mkdir(parents=True)
+    (tmp_path / "grids").mkdir()
+    for name in ("metrics.jsonl", "lease", "config.yaml", "data.json", "world.json", "requeue", "grids/step-1.png"):
+        (tmp_path / name).with_name(f".{Path(name).name}.0a1b2c3d.partial").touch()
+    folder = run_folder(tmp_path, small(shards.folder), shards)
+    folder.acquire()
+    folder.release()
+    assert checkpoint_names(tmp_path) == ["step-00000001"] and not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_a_start_writes(shards: Manifest, tmp_path: Path) -> None:
+    """Its records; the marks of the former start are removed, and its own left; a second start is the next generation."""
+    (tmp_path / "requeue").touch()
+    (tmp_path / "failed").touch()
+    config = small(shards.folder)
+    for generation in (1, 2):
+        folder = run_folder(tmp_path, config, shards)
+        folder.acquire()
+        folder.record_start("collagan train small")
+        assert not (tmp_path / "requeue").exists() and not (tmp_path / "failed").exists()
+        folder.request_requeue()
+        folder.release()
+        assert folder.start_facts(Progress()) == {"generation": generation, "world_size": 1}
+    (tmp_path / "lease").unlink()  # the number is known from world.json, too
+    folder = run_folder(tmp_path, config, shards)
+    folder.acquire()
+    assert folder.start_facts(Progress(changed=["a: 1 -> 2"])) == {
+        "generation": 3, "world_size": 1, "changed": ["a: 1 -> 2"],
+    }  # fmt: skip
+    folder.release()
+    world, data = (json.loads((tmp_path / name).read_bytes()) for name in ("world.json", "data.json"))
+    assert world.keys() == {"command", "started", "generation", "restarts", "world_size", "ranks"}
+    assert world["command"] == "collagan train small" and world["ranks"][0]["pid"] == os.getpid()
+    assert data["shards"] == str(shards.folder) and data["splits"] == {s: shards.samples(s) for s in shards.splits}
+    assert (tmp_path / "requeue").read_text() == "no job, start 0\n"
+
+
+def test_progress_is_saved_and_resumed(shards: Manifest, tmp_path: Path) -> None:
+    config, networks, log_event = small(shards.folder), Counter(), Events()
+    folder = run_folder(tmp_path, config, shards)
+    folder.acquire()
+    assert folder.resume(networks, False) == Progress()
+    networks.value += 6
+    folder.save(networks, Progress(6, [2, 3]), log_event)
+    folder.wait_for_checkpoint(log_event)
+    folder.release()
+    again, restored = run_folder(tmp_path, config, shards), Counter()
+    again.acquire()
+    assert again.resume(restored, False) == Progress(6, [2, 3], []) and torch.equal(restored.value, networks.value)
+    state = json.loads((tmp_path / "checkpoints/step-00000006/state.json").read_bytes())
+    assert {key: state[key] for key in ("samples", "seed", "world_size", "generation", "manifest", "parser")} == {
+        "samples": 24, "seed": 0, "world_size": 1, "generation": 1, "manifest": shards.hash, "parser": None,
+    }  # fmt: skip
+    assert not folder.lease_lost
+    with pytest.raises(ClusterError, match="has taken over"):
+        folder.check_lease()
+    assert folder.lease_lost
+    again.release()
+
+
+def test_a_folder_that_cannot_be_used_is_named(shards: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"run: cannot be used as run folder \(.*\); give another --run"):
+        run_folder(tmp_path / "run", small(shards.folder), shards).acquire()

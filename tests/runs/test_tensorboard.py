@@ -1,0 +1,203 @@
+"""log.sinks: TensorBoard shows what metrics.jsonl has, of continued runs too."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import ConfigError
+from collagan_dist.runs.metrics_log import MetricsWriter
+from collagan_dist.runs.tensorboard import write_hparams
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
+from tests.runs.event_files import Curves, curves, events, files
+from tests.runs.run_folders import SINKS, lines
+from tests.training.small import small
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + struct.pack(">II", 3, 2)
+
+
+def expected(run: Path) -> Curves:
+    """Return the curves that metrics.jsonl asks for, in float32 as TensorBoard has it."""
+    found: Curves = {}
+
+    def add(tree: dict[str, Any], path: str, step: int) -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                add(value, f"{path}{key}/", step)
+            elif not isinstance(value, str | bool | list):
+                found.setdefault(f"{path}{key}", {})[step] = float(np.float32(value))
+
+    for kind, prefix in (("train", ""), ("eval", "eval/")):
+        for line in lines(run, kind):
+            add({key: value for key, value in line.items() if key not in ("kind", "step")}, prefix, line["step"])
+    return found
+
+
+def write_steps(run: Path, start: int, end: int, every: int = 1) -> None:
+    """Write what a start from step `start` on does: a train line each `every` steps, an evaluation each third, grids."""
+    writer = MetricsWriter(run, start, SINKS)
+    for step in range(start + 1, end + 1):
+        if step % every == 0:
+            writer.write("train", step, {"loss/total": step / 10, "lr": 1e-3})
+        if step % 3 == 0:
+            writer.write("eval", step, {"psnr": float(step), "dice": {"mean": step / 100}, "hole": "block"})
+        (run / "grid.png").write_bytes(PNG + bytes([step]))
+        writer.add_grid(step, run / "grid.png")
+    writer.write("event", end, {"event": "interrupted"})
+    writer.close()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_tensorboard_has_every_number_of_a_run(finished: Path, fast: bool) -> None:
+    shown = curves(finished, fast=fast)
+    assert shown == expected(finished)
+    assert list(shown["loss/total"]) == [2, 4, 6, 8, 9] and list(shown["eval/dice/mean"]) == [3, 6, 9]
+    assert {"lr", "images_per_s", "weighted/inpainting/rec", "eval/psnr", "eval/landmark_error/nose"} <= shown.keys()
+
+
+def test_grids_are_shown_as_they_were_written(finished: Path) -> None:
+    shown = curves(finished, "image")["grid"]
+    grids = {int(path.stem[-8:]): path.read_bytes() for path in (finished / "grids").glob("*.png")}
+    assert {step: image.encoded_image_string for step, image in shown.items()} == grids and list(shown) == [4, 8, 9]
+    for image in shown.values():
+        assert (image.width, image.height) == struct.unpack(">II", image.encoded_image_string[16:24])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_continued_run_has_the_curves_of_an_undisturbed_one(tmp_path: Path, fast: bool) -> None:
+    """Steps 5 and 6 are lost with their checkpoint, as by a kill that cut an event; the second start writes them again."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    for folder in (whole, run):
+        folder.mkdir()
+    write_steps(whole, 0, 9)
+    write_steps(run, 0, 6)
+    (first,) = files(run)
+    with first.open("ab") as file:
+        file.write(struct.pack("<Q", 80))
+    write_steps(run, 4, 9)
+    assert len(files(run)) == 2
+    assert curves(run, fast=fast) == expected(run) == expected(whole) == curves(whole, fast=fast)
+    shown = curves(run, "image", fast)["grid"]
+    assert {step: image.encoded_image_string for step, image in shown.items()} == {
+        step: PNG + bytes([step]) for step in range(1, 10)
+    }
+
+
+def test_starts_of_one_second_are_read_in_their_order(tmp_path: Path) -> None:
+    """Nothing is lost between them, nor at the very step of a checkpoint."""
+    for start, end in ((0, 2), (2, 4), (4, 6), (6, 7)):
+        write_steps(tmp_path, start, end)
+    assert len(files(tmp_path)) == 4 and list(curves(tmp_path)["loss/total"]) == [1, 2, 3, 4, 5, 6, 7]
+    assert curves(tmp_path) == expected(tmp_path)
+
+
+def test_a_run_goes_on_with_other_sinks(tmp_path: Path) -> None:
+    for step, sinks in ((2, ["jsonl"]), (4, ["tensorboard"]), (7, [])):
+        writer = MetricsWriter(tmp_path, step - 1, sinks)
+        writer.write("train", step, {"loss/total": 1.0})
+        writer.close()
+    assert [line["step"] for line in lines(tmp_path, "train")] == [2, 4, 7]
+    assert list(curves(tmp_path)["loss/total"]) == [4]
+
+
+def test_without_the_library_nothing_is_touched(
+    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[tensorboard\]'"):
+        train(small(shards.folder, log__sinks=SINKS), tmp_path / "run", World())
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[tensorboard\]'"):
+        write_hparams(tmp_path, {}, {})
+    MetricsWriter(tmp_path, 0).close()  # which others need not have
+
+
+def test_nothing_is_written_once_another_start_owns_the_run(tmp_path: Path) -> None:
+    current = True
+    writer = MetricsWriter(tmp_path, 0, SINKS, lambda: current)
+    writer.write("train", 1, {"loss/total": 1.0})
+    current = False
+    writer.write("train", 2, {"loss/total": 2.0})
+    writer.close()
+    assert curves(tmp_path) == {"loss/total": {1: 1.0}} == expected(tmp_path)
+
+
+def test_a_full_disk_is_waited_for(
+    tmp_path: Path, limit_file_size: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both files get every line when there is room again; pictures do not wait."""
+    grid = tmp_path / "grid.png"
+    grid.write_bytes(PNG)
+    writer = MetricsWriter(tmp_path, 0, SINKS)
+    limit_file_size(1000)
+    for step in range(1, 101):
+        writer.write("train", step, {"loss/total": step / 100})
+    writer.add_grid(50, grid)
+    limit_file_size(None)
+    (path,) = files(tmp_path)
+    assert path.stat().st_size == (tmp_path / "metrics.jsonl").stat().st_size == 1000
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"warning: {tmp_path}/metrics.jsonl: File too large; its lines wait until they can be written",
+        f"warning: {path}: File too large; its events wait until they can be written",
+    ]
+    writer.write("train", 101, {"loss/total": 1.01})
+    writer.add_grid(101, grid)
+    writer.close()
+    assert curves(tmp_path) == expected(tmp_path) and len(curves(tmp_path)["loss/total"]) == 101
+    assert list(curves(tmp_path, "image")["grid"]) == [101]
+
+
+def test_without_room_for_the_folder_lines_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tensorboard").write_text("in the way")
+    write_steps(tmp_path, 0, 7)
+    said = [line for line in capsys.readouterr().err.splitlines() if "tensorboard" in line]
+    assert len(said) == 2 and "its events wait" in said[0] and said[1].endswith("11 events could not be written")
+    assert len(lines(tmp_path, "train")) == 7
+
+
+PARAMS = {
+    "optim.generator.lr": 2e-4,
+    "schedule.batch": 64,
+    "deterministic": True,
+    "loss.adv": "ns",
+    "betas": (0.5, 0.999),
+    "hole": None,
+}
+
+
+def test_a_finished_trials_parameters_and_results(tmp_path: Path) -> None:
+    """As TensorBoard's HParams plugin finds them, once, after the curves. Written again they replace the former ones."""
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    MetricsWriter(tmp_path, 0, SINKS).close()
+    write_hparams(tmp_path, PARAMS, {"psnr": 1.0})
+    write_hparams(tmp_path, PARAMS, {"psnr": 31.25, "dice": {"mean": 0.5}, "worst": float("nan"), "hole": "block"})
+    assert len(files(tmp_path)) == 2 and files(tmp_path)[1].name.endswith(".hparams")
+    found = {
+        value.tag: HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in events(files(tmp_path)[1])
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    }
+    start = found["_hparams_/session_start_info"].session_start_info.hparams
+    assert {key: getattr(value, value.WhichOneof("kind")) for key, value in start.items()} == {
+        **PARAMS, "betas": "[0.5, 0.999]", "hole": "null",
+    }  # fmt: skip
+    experiment = found["_hparams_/experiment"].experiment
+    tags = {metric.name.tag for metric in experiment.metric_infos}
+    assert {info.name for info in experiment.hparam_infos} == PARAMS.keys()
+    assert found["_hparams_/session_end_info"].session_end_info.status == 1  # success
+    assert (
+        curves(tmp_path) == {"hparam/psnr": {0: 31.25}, "hparam/dice/mean": {0: 0.5}}
+        and tags == curves(tmp_path).keys()
+    )
+    MetricsWriter(tmp_path, 7, SINKS).close()
+    assert curves(tmp_path).keys() == tags and files(tmp_path)[1].name.endswith(".hparams")
