@@ -35,10 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.distributed.world import detect_world
-    from collagan_dist.inference.score import score
+    from collagan_dist.inference.score import ScoreRequest, score
 
     world = detect_world()
-    results = score(Path(args.model), world, args.data, args.split, args.hole, _BLENDS[args.blend], args.set)
+    results = score(
+        Path(args.model), world, ScoreRequest(args.split, args.hole, _BLENDS[args.blend]), args.data, args.set
+    )
     if world.is_rank0:
         from collagan_dist.commands.tables import metrics_table
 

@@ -1,1 +1,1 @@
-"""A trained model at work: evaluation, completion, labelling, export."""
+"""Use of a trained model: evaluation, completion of pictures, label maps for photographs, export."""

@@ -1,4 +1,4 @@
-"""`collagan complete`: pictures of any source through a trained generator."""
+"""`collagan complete`: complete pictures of any source with a trained generator."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.types import Batch, World, image_from_pixels
 
-OVERLAY_OPACITY = 0.45  # opacity of label colours over the completed picture
+OVERLAY_OPACITY = 0.45  # opacity of the label colours over the completed picture
 
 
 def complete(
     run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none", sets: Sequence[str] = ()
 ) -> list[Path]:
-    """Complete a picture or a folder of them; the sheets, one a picture, in the order of names.
+    """Complete a picture or all pictures of a folder; return the sheets, one per picture, in the order of names.
 
-    Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png.
+    Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png. Raises
+    ConfigError, DataError.
     """
     config = read_config(run, sets=sets)
-    pictures = _sources(source)
+    pictures = _find_pictures(source)
     check_blends([blend], config.model.tasks)
     hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
@@ -54,12 +55,12 @@ def complete(
     out.mkdir(parents=True, exist_ok=True)
     sheets = []
     for path in pictures:
-        batch = _batch(path, config, hole, engine.device)
-        sheets.append(_write(out, path.stem, batch, BLENDS[blend](predictor(batch), batch), quarter))
+        batch = _load_batch(path, config, hole, engine.device)
+        sheets.append(_write_results(out, path.stem, batch, BLENDS[blend](predictor(batch), batch), quarter))
     return sheets
 
 
-def _sources(source: Path) -> list[Path]:
+def _find_pictures(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -67,6 +68,7 @@ def _sources(source: Path) -> list[Path]:
     found = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
     if not found:
         raise DataError(f"{source}: holds no picture ({', '.join(PICTURE_SUFFIXES)})")
+    # Results are named by the stem, so that a.jpg and a.png would overwrite each other's.
     stems = [p.stem for p in found]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
@@ -79,26 +81,26 @@ def _check_hole(hole: str) -> None:
         raise ConfigError(f"--hole {hole}: must be a PNG file (white = hole) or one of {', '.join(holes.HOLES)}")
 
 
-def _batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch:
-    """The picture as a batch of one. All its randomness hangs on its name, so results repeat."""
+def _load_batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch:
+    """Return a batch of one picture. All its random numbers derive from its name, so that results repeat."""
     size = config.data.image_size
     try:
-        whole = read_picture(str(path)).pixels_HW3
+        pixels = read_picture(str(path)).pixels_HW3
     except UnusablePicture as error:
         raise DataError(f"{path}: {error}") from None
-    image = image_from_pixels(torch.from_numpy(_square(whole, size))[None].to(device))
+    image = image_from_pixels(torch.from_numpy(_square(pixels, size))[None].to(device))
     uid = np.array([rng.name_id(path.stem)])
     keys = torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uid)).to(device)
     if hole in holes.HOLES:
         kind, mask = hole, holes.HOLES[hole](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
     else:
-        kind, mask = "given", _read_hole(hole, size, whole.shape[:2]).to(device)
+        kind, mask = "given", _read_hole(hole, size, pixels.shape[:2]).to(device)
     filled = holes.occlude(image, mask, kind, keys, config.hole.fill)
     return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)
 
 
 def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.ndarray:
-    """The centre square, resized; untouched where it has the size."""
+    """Return the centre square, resized to `size` unless it has that size."""
     height, width = pixels_HW3.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -106,12 +108,16 @@ def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.
     if side == size:
         return square
     if method is None:
+        # Area averaging avoids aliasing but cannot enlarge.
         method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return cv2.resize(square, (size, size), interpolation=method)
 
 
 def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
-    """The hole of a picture of (height, width): one of the picture's own shape is cut like it, a square one is of that cut."""
+    """Read the hole of a picture of shape (height, width). One of the picture's own proportions is cut as the picture is.
+
+    A square one is for the picture's centre square. Raises DataError.
+    """
     mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise DataError(f"{path}: is no picture; a hole is a PNG, white where the face is to be completed")
@@ -121,15 +127,16 @@ def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
             f"{path}: is {width}x{height}, of another shape than the picture ({picture[1]}x{picture[0]}); give a hole of the picture's "
             "shape, or a square one for its centre square"
         )
+    # Nearest neighbour: averages of black and white would move the border.
     return torch.from_numpy(_square(mask, size, cv2.INTER_NEAREST) > 127)[None, None]
 
 
-def _write(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bool) -> Path:
+def _write_results(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bool) -> Path:
     done = composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW
     overlay = done.float()
     points = read_points(outputs["landmarks"], quarter) if "landmarks" in outputs else None
-    for content in _results(done, outputs, points):
-        files.write_bytes(out / f"{name}.{content[0]}", content[1])
+    for ending, content in _encode_results(done, outputs, points):
+        files.write_bytes(out / f"{name}.{ending}", content)
     if "segmentation" in outputs:
         overlay = overlay * (1 - OVERLAY_OPACITY) + colour(read_labels(outputs["segmentation"])) * OVERLAY_OPACITY
     if points is not None:
@@ -139,8 +146,8 @@ def _write(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bo
     return sheet
 
 
-def _results(done: torch.Tensor, outputs: TaskTensors, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
-    """(ending, content) of the files of one picture."""
+def _encode_results(done: torch.Tensor, outputs: TaskTensors, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
+    """Yield (ending, content) of the files of one picture."""
     if "inpainting" in outputs:
         yield "completed.png", encode_png(to_bytes(done)[0])
     if "segmentation" in outputs:

@@ -1,10 +1,10 @@
-"""Metrics over a split: every sample once, over all ranks, beside trivial baselines on the same samples."""
+"""Evaluation of a model on a split: every sample once, over all ranks, with trivial baselines on the same samples."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,72 +20,78 @@ from collagan_dist.tasks import poisson
 from collagan_dist.tasks.base import SampleValues, Task
 from collagan_dist.types import POSITIONS, Batch
 
+logger = logging.getLogger(__name__)
+
 _STATISTICS_SAMPLES = 2048  # training samples behind the mean landmarks
 _BATCH = 32
 
-# What is measured of one predictor: task name to rows.
+# Measurements of one predictor: task name to one value per sample and metric.
 Measured = dict[str, SampleValues]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` as in metrics.json; `samples` are what they are made of: `ids` (N,) and, by metric, one row a sample."""
+    """`metrics` as in metrics.json; `samples` are the values behind them: `ids` (N,) and, by metric, one row per sample."""
 
     metrics: dict[str, Any]
     samples: dict[str, np.ndarray]
 
 
+@dataclass
+class _RankValues:
+    """What one rank measured, batch by batch. `measured` is by blend, `baselines` by the name of the baseline."""
+
+    measured: dict[str, list[Measured]]
+    baselines: list[dict[str, Measured]] = field(default_factory=list)
+    ids: list[np.ndarray] = field(default_factory=list)
+    hole_sizes: list[np.ndarray] = field(default_factory=list)
+    damaged: list[DamageRecord] = field(default_factory=list)
+
+
 def evaluate(
     setup: Setup, predictor: Predictor, split: str, hole: str, baselines: int, blends: Sequence[str] = ("none",)
 ) -> list[Evaluation]:
-    """A model on the samples of a split, once for each of `blends` (BLENDS). Collective; every rank gets the result.
+    """Evaluate a model on a split, once for each of `blends` (BLENDS). Collective; every rank gets the result.
 
-    docs/run-folder.md has the metrics. Baselines are computed on the first `baselines` samples, and
-    `baselines_subset.model` repeats the model on those.
+    docs/run-folder.md lists the metrics. Baselines are computed on the first `baselines` samples, and
+    `baselines_subset.model` has the model's metrics on those. Raises ConfigError, DataError.
     """
     check_blends(blends, setup.tasks)
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
     count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
-    few = min(baselines, count)
-    statistics = _statistics(setup) if few else {}
-    ids: list[int] = []
-    sizes: list[np.ndarray] = []
-    measured: dict[str, list[Measured]] = {blend: [] for blend in blends}
-    trivial: list[dict[str, Measured]] = []
-    plan = sequential_ids(order.rank_samples(count, setup.world), _BATCH)
-    for batch in _in_step(setup, loader.batches(plan), count):
-        ids += batch.ids_B.tolist()
+    baseline_samples = min(baselines, count)
+    statistics = _statistics(setup) if baseline_samples else {}
+    mine = _RankValues({blend: [] for blend in blends})
+    ids = sequential_ids(order.rank_samples(count, setup.world), _BATCH)
+    for batch in _in_lockstep(setup, loader.batches(ids), count):
+        mine.ids.append(batch.ids_B.astype(np.int64))
         if hole in POSITIONS:
-            sizes.append(hole_size(batch.hole_B1HW))
+            mine.hole_sizes.append(hole_size(batch.hole_B1HW))
         outputs = predictor(batch)
         for blend in blends:
-            measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
-        if (first := _head(batch, few)) is not None:
-            trivial.append(_baselines(setup.tasks, first, statistics))
-    mine = (np.array(ids, np.int64), {b: _concatenate(m) for b, m in measured.items()}, _concatenate_named(trivial))
-    parts = [part for part in setup.group.all_gather(mine) if len(part[0])]
-    damaged = [one for found in setup.group.all_gather(loader.damaged) for one in found]
-    _check(setup, damaged)
-    if not parts:
+            mine.measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
+        if (first := _first_samples(batch, baseline_samples)) is not None:
+            mine.baselines.append(_measure_baselines(setup.tasks, first, statistics))
+    mine.damaged = list(loader.damaged)
+    ranks = setup.group.all_gather(mine)
+    _report_damaged(setup, [record for rank in ranks for record in rank.damaged])
+    if not any(rank.ids for rank in ranks):
         raise DataError(
             f"{setup.manifest.folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`"
         )
-    about: dict[str, Any] = {"damaged": len(damaged)} if damaged else {}
-    if hole in POSITIONS:
-        extents = np.concatenate([size for part in setup.group.all_gather(sizes) for size in part])
-        if not np.isnan(extents).all():  # pictures whose box lies outside have none
-            about["hole_size"] = np.nanmean(extents, axis=0).tolist()
+    about = _about_samples(ranks)
     results = []
     for blend in blends:
-        scored = _summary(setup.tasks, [(i, m[blend], t) for i, m, t in parts], few)
-        head = {"split": split, "hole": hole, "blend": blend, "samples": sum(len(p[0]) for p in parts)}
-        results.append(replace(scored, metrics={**head, **scored.metrics, **about}))
+        result = _summarize_ranks(setup.tasks, ranks, blend, baseline_samples)
+        head = {"split": split, "hole": hole, "blend": blend, "samples": len(result.samples["ids"])}
+        results.append(replace(result, metrics={**head, **result.metrics, **about}))
     return results
 
 
-def _in_step(setup: Setup, batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    """The batches, with all ranks waiting for one another after each, so that none waits long at the end. Collective."""
-    for _ in range(-(-count // (setup.world.size * _BATCH))):  # of the largest share
+def _in_lockstep(setup: Setup, batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """Yield the batches, with a barrier after each. Collective: every rank takes as many turns as the largest share has."""
+    # Without the barriers a slow rank would be awaited at the end for longer than runtime.timeout, and be taken for hung.
+    for _ in range(-(-count // (setup.world.size * _BATCH))):
         if (batch := next(batches, None)) is not None:
             yield batch
         setup.group.barrier("an evaluation")
@@ -95,29 +101,41 @@ def _blended(outputs: TaskTensors, batch: Batch) -> TaskTensors:
     return {**outputs, "inpainting": poisson.blend(outputs["inpainting"], batch)}
 
 
-# What becomes of a completion before it is scored.
+# What happens to a completion before it is measured, by the name of `--blend`.
 BLENDS: dict[str, Blend] = {"none": lambda outputs, batch: outputs, "poisson": _blended}
 
 
 def check_blends(blends: Sequence[str], tasks: Iterable[str]) -> None:
-    """Raises ConfigError when a model without completions is to blend some."""
+    """Refuse to blend the completions of a model that has none. Raises ConfigError."""
     if any(blend != "none" for blend in blends) and "inpainting" not in tasks:
         raise ConfigError(f"--blend: the model has no completions to blend, only {', '.join(tasks)}")
 
 
-def _check(setup: Setup, damaged: list[DamageRecord]) -> None:
-    """DamageRecord samples were left out: say so, and refuse a result that lacks too many."""
+def _report_damaged(setup: Setup, damaged: list[DamageRecord]) -> None:
+    """Name the damaged samples, which were left out. Raises DataError when there are more than data.max_damaged."""
     if setup.world.is_rank0:
-        for one in damaged:
-            print(f"warning: {one.reason}; it was left out", file=sys.stderr, flush=True)
+        for record in damaged:
+            logger.warning(f"warning: {record.reason}; it was left out")
     check_damage_limit(setup.manifest.folder, len(damaged), setup.config.data.max_damaged)
+
+
+def _about_samples(ranks: Sequence[_RankValues]) -> dict[str, Any]:
+    """Facts of a result that no predictor changes: damaged samples, the mean (height, width) of holes at O1 to O6."""
+    about: dict[str, Any] = {}
+    if damaged := sum(len(rank.damaged) for rank in ranks):
+        about["damaged"] = damaged
+    sizes = [size for rank in ranks for size in rank.hole_sizes]
+    # A picture whose box lies outside it has NaN; np.nanmean would warn if all had.
+    if sizes and not np.isnan(extents := np.concatenate(sizes)).all():
+        about["hole_size"] = np.nanmean(extents, axis=0).tolist()
+    return about
 
 
 def _measure(tasks: dict[str, Task], outputs: TaskTensors, batch: Batch) -> Measured:
     return {name: tasks[name].measure(output, batch) for name, output in outputs.items()}
 
 
-def _baselines(tasks: dict[str, Task], batch: Batch, statistics: dict[str, Any]) -> dict[str, Measured]:
+def _measure_baselines(tasks: dict[str, Task], batch: Batch, statistics: dict[str, Any]) -> dict[str, Measured]:
     result: dict[str, Measured] = {}
     for name, task in tasks.items():
         for baseline, output in task.baselines(batch, statistics).items():
@@ -125,21 +143,18 @@ def _baselines(tasks: dict[str, Task], batch: Batch, statistics: dict[str, Any])
     return result
 
 
-def _head(batch: Batch, limit: int) -> Batch | None:
-    """The samples of a batch whose number is below `limit`; numbers rise, so they come first."""
+def _first_samples(batch: Batch, limit: int) -> Batch | None:
+    """The samples of a batch whose number is below `limit`, or None. Numbers rise, so they are the first of the batch."""
     count = int((batch.ids_B < limit).sum())
     if count == 0:
         return None
-    tensors = {
-        name: value[:count]
-        for name, value in vars(batch).items()
-        if value is not None  # a set without labels or landmarks
-    }
+    # A data set without label maps or landmarks has None there.
+    tensors = {name: value[:count] for name, value in vars(batch).items() if value is not None}
     return replace(batch, **tensors)
 
 
 def _statistics(setup: Setup) -> dict[str, Any]:
-    """What trivial predictors know of the training set: the mean landmarks in pixels of a view."""
+    """Statistics of the training set that baselines use: the mean landmarks in pixels of a view without augmentation."""
     if not any(task.needs_points for task in setup.tasks.values()):
         return {}
     split = setup.split(setup.config.data.split)
@@ -147,7 +162,7 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     total = np.zeros(2)
     face_square = setup.config.data.face_square
     count = min(_STATISTICS_SAMPLES, len(split))
-    samples = [sample for number in range(count) if (sample := _readable(split, number)) is not None]
+    samples = [sample for number in range(count) if (sample := _read_or_none(split, number)) is not None]
     for sample in samples:
         to_view = np.linalg.inv(geometry.view_to_stored(sample, size, np.zeros(2), 0.0, 1.0, False, face_square))
         points = np.array(sample.landmarks, np.float64)
@@ -155,7 +170,7 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     return {"mean_points": total / max(1, len(samples))}
 
 
-def _readable(split: SplitReader, number: int) -> StoredSample | None:
+def _read_or_none(split: SplitReader, number: int) -> StoredSample | None:
     try:
         return split.read(number)
     except DamagedSample:
@@ -170,38 +185,39 @@ def _concatenate(parts: list[Measured]) -> Measured:
     }
 
 
-def _concatenate_named(parts: list[dict[str, Measured]]) -> dict[str, Measured]:
-    return {name: _concatenate([p[name] for p in parts]) for name in (parts[0] if parts else ())}
-
-
-def _summary(tasks: dict[str, Task], parts: list[Any], few: int) -> Evaluation:
-    """What all ranks' (ids, rows, baselines' rows) say together."""
-    ids = np.concatenate([p[0] for p in parts])
-    order_of_ids = np.argsort(ids)
-    rows = _sorted(_concatenate([p[1] for p in parts]), order_of_ids)
-    values, errors = _summarize(tasks, rows)
-    result: dict[str, Any] = {**values, "se": errors}
-    with_some = [p for p in parts if p[2]]
-    if with_some:  # the segmentation task alone has no trivial competitor
-        few_order = np.argsort(np.concatenate([p[0][p[0] < few] for p in with_some]))
-        named = _concatenate_named([p[2] for p in with_some])
-        result["baselines"] = {name: _summarize(tasks, _sorted(m, few_order))[0] for name, m in named.items()}
-        count = int((ids < few).sum())
+def _summarize_ranks(
+    tasks: dict[str, Task], ranks: Sequence[_RankValues], blend: str, baseline_samples: int
+) -> Evaluation:
+    """The metrics of one blend from what all ranks measured."""
+    ids = np.concatenate([batch for rank in ranks for batch in rank.ids])
+    # Sorted by sample, so that no sum depends on the number of ranks.
+    by_id = np.argsort(ids)
+    values = _reordered(_concatenate([batch for rank in ranks for batch in rank.measured[blend]]), by_id)
+    metrics, errors = _summarize(tasks, values)
+    result: dict[str, Any] = {**metrics, "se": errors}
+    baselines = [batch for rank in ranks for batch in rank.baselines]
+    if any(baselines):  # segmentation alone has no baseline
+        first = ids < baseline_samples
+        first_by_id = np.argsort(ids[first])
+        named = {name: _concatenate([batch[name] for batch in baselines]) for name in baselines[0]}
+        result["baselines"] = {name: _summarize(tasks, _reordered(m, first_by_id))[0] for name, m in named.items()}
+        count = int(first.sum())
         if count < len(ids):
-            subset = {task: {name: v[:count] for name, v in task_rows.items()} for task, task_rows in rows.items()}
+            subset = _reordered(values, np.arange(count))
             result["baselines_subset"] = {"samples": count, "model": _summarize(tasks, subset)[0]}
-    return Evaluation(result, {"ids": ids[order_of_ids]} | {k: v for task in rows.values() for k, v in task.items()})
+    return Evaluation(result, {"ids": ids[by_id]} | {k: v for task in values.values() for k, v in task.items()})
 
 
-def _sorted(measured: Measured, by: np.ndarray) -> Measured:
-    return {task: {name: values[by] for name, values in rows.items()} for task, rows in measured.items()}
+def _reordered(measured: Measured, indices: np.ndarray) -> Measured:
+    return {task: {name: values[indices] for name, values in rows.items()} for task, rows in measured.items()}
 
 
 def _summarize(tasks: dict[str, Task], measured: Measured) -> tuple[dict[str, Any], dict[str, Any]]:
-    values: dict[str, Any] = {}
+    """(metrics, their standard errors) of one predictor, all tasks together."""
+    metrics: dict[str, Any] = {}
     errors: dict[str, Any] = {}
-    for name, rows in measured.items():
-        mine, mine_errors = tasks[name].summarize(rows)
-        values |= mine
-        errors |= mine_errors
-    return values, errors
+    for name, values in measured.items():
+        of_task, errors_of_task = tasks[name].summarize(values)
+        metrics |= of_task
+        errors |= errors_of_task
+    return metrics, errors

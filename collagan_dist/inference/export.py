@@ -1,4 +1,4 @@
-"""`collagan export`: the generator that evaluation uses, as a folder of its own (`exported.py` says what is in it)."""
+"""`collagan export`: write the generator that evaluation uses as a folder (its files: runs/model_folder.py)."""
 
 from __future__ import annotations
 
@@ -38,57 +38,75 @@ _CLASS_MAP = """# What `collagan label --model {onnx}` needs to know of {onnx}.
 
 
 def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
-    """Write the exported folder `out`; its manifest. The folder appears whole or not at all.
+    """Write the exported folder `out` and return its manifest. The folder appears when it is complete.
 
-    Raises ConfigError when `out` is not empty, or when `onnx` needs a package that is missing or is asked of a model that searches.
+    Raises ConfigError when `out` is not empty, a package for `onnx` is missing, or the model cannot be exported as ONNX.
     """
-    if "://" in str(out) or str(out).split("/")[0].endswith(":"):
-        raise ConfigError(f"{out}: is a URL; export to a folder, then upload it as it is")
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: is not empty; give another --out, or remove it")
+    out = _check_out(out)
     if onnx:
         _require_onnx()
     config = read_config(model)
-    judges = METHODS[config.model.name].predictor.needs_discriminators
-    if onnx and judges:
+    needs_discriminators = METHODS[config.model.name].predictor.needs_discriminators
+    if onnx and needs_discriminators:
         raise ConfigError(
             f"--onnx: {model} is {model_label(config.model)}, which searches at test; an ONNX file of its generator "
             "completes nothing. Export it without --onnx"
         )
+    # The location of the shards may be private, and means nothing elsewhere.
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
-    scored = read_inference_weights(model)
+    weights = read_inference_weights(model)
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(parents=True)
     try:
         files.write_text(partial / CONFIG_FILE, to_yaml(config))
-        shutil.copyfile(scored.file, partial / GENERATOR_FILE)  # its bytes, so that its hash stays the model's
-        if judges:
-            shutil.copyfile(scored.discriminators_file, partial / DISCRIMINATORS_FILE)
+        # Copied byte by byte, so that the file's sha256 stays that of the checkpoint.
+        shutil.copyfile(weights.file, partial / GENERATOR_FILE)
+        if needs_discriminators:
+            shutil.copyfile(weights.discriminators_file, partial / DISCRIMINATORS_FILE)
         if onnx:
-            _write_onnx(partial, scored, config)
-        manifest = {
-            "format": FORMAT,
-            "model": model_label(config.model),
-            "step": scored.step,
-            "version": __version__,
-            "sha256": {path.name: files.sha256(path) for path in sorted(partial.iterdir())},
-        }
+            _write_onnx(partial, weights, config)
+        manifest = _manifest(partial, config, weights.step)
         files.write_json(partial / MANIFEST_FILE, manifest)
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        partial.replace(out)
-        files.fsync_folder(out.parent)
+        _publish(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return manifest
 
 
-class ByTask(nn.Module):
-    """The generator as its ONNX file has it: a picture in, one output a task; no keys, since dropout is off."""
+def _check_out(out: Path) -> Path:
+    """Return the absolute path of the folder to write. Raises ConfigError when it is a URL or holds something."""
+    # pathlib turns s3://bucket into s3:/bucket, which would become a local folder of that name.
+    if "://" in str(out) or str(out).split("/")[0].endswith(":"):
+        raise ConfigError(f"{out}: is a URL; export to a folder, then upload it as it is")
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: is not empty; give another --out, or remove it")
+    return out
+
+
+def _manifest(folder: Path, config: Config, step: int) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": model_label(config.model),
+        "step": step,
+        "version": __version__,
+        "sha256": {path.name: files.sha256(path) for path in sorted(folder.iterdir())},
+    }
+
+
+def _publish(partial: Path, out: Path) -> None:
+    # The files first: after a power cut, a renamed folder could otherwise hold empty ones.
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    partial.replace(out)
+    files.fsync_folder(out.parent)
+
+
+class SplitOutputs(nn.Module):
+    """The network of the ONNX file: an image in, one output per task. It has no keys, since dropout is off."""
 
     def __init__(self, generator: nn.Module, channels: list[int]) -> None:
         super().__init__()
@@ -106,16 +124,18 @@ def _require_onnx() -> None:
         raise ConfigError(f"--onnx: the package {error.name} is missing; pip install onnx onnxscript") from None
 
 
-def _write_onnx(folder: Path, scored: InferenceWeights, config: Config) -> None:
+def _write_onnx(folder: Path, weights: InferenceWeights, config: Config) -> None:
     tasks = build_tasks(config)
     generator = build_generator(config, tasks)
-    scored.load_generator(generator)
-    network = ByTask(generator, [task.channels for task in tasks.values()]).eval()
+    weights.load_generator(generator)
+    network = SplitOutputs(generator, [task.channels for task in tasks.values()]).eval()
     size = config.data.image_size
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we have none of
+    # It warns that torchvision is missing, whose operators these networks do not use.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             network,
+            # Two samples: torch.export takes a dimension of size 1 for a constant.
             (torch.zeros(2, 3 + config.model.mask_channel, size, size),),
             str(folder / ONNX_FILE),
             dynamo=True,
@@ -125,6 +145,7 @@ def _write_onnx(folder: Path, scored: InferenceWeights, config: Config) -> None:
             external_data=False,
             verbose=False,
         )
+    # `collagan label` gives three channels, so a network with the hole as input cannot serve it.
     if "segmentation" in tasks and not config.model.mask_channel:
         head = _CLASS_MAP.format(onnx=ONNX_FILE, size=size, outputs=", ".join(tasks))
         files.write_text(folder / Path(ONNX_FILE).with_suffix(".yaml"), head + strict_yaml.dump(_class_map()))

@@ -1,11 +1,19 @@
-"""What a parsing network sees of a photograph, and where its answer goes: pack's squares, in whole pixels.
+"""Views of a face for a parsing network, and the label map of the photograph from its scores for them.
 
-The network looks at two squares, each resized to its picture size: the face square, which is what training shows it, and
-the margin square, which is all that packing keeps. Inside the face square the first answer counts, around it the second.
-Measured on 100 drawn faces over the margin square (a narrow M_s at 64x64; Dice of the nine scored classes / background /
-hair): the face square alone .858 / .988 / .902 (hair around it is lost), the margin square alone .731 / .991 / .933, both
-.858 / .994 / .958; four shifted face squares .313 / .976 / .844, with the centre averaged in .469 / .986 / .907, with the
-centre on top .858 / .993 / .950 (and five passes instead of two): the network knows where in its picture a mouth belongs.
+A network sees two squares of the photograph, each resized to its input size. The face square is what it was trained on.
+The margin square around it is all that packing stores. Scores of the face square take precedence inside it.
+
+Measured over the margin square of 100 drawn faces, with a narrow M_s at 64x64 (Dice of the nine scored classes, of
+background, of hair):
+
+face square alone                                  .858  .988  .902   hair outside of it is lost
+margin square alone                                .731  .991  .933
+both, the face square on top (used)                .858  .994  .958
+four shifted face squares                          .313  .976  .844
+four shifted and the centre, averaged              .469  .986  .907
+four shifted, the centre on top                    .858  .993  .950   five passes instead of two
+
+Shifted squares fail because the network has learned where in its input a mouth belongs.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ from collagan_dist.errors import DataError
 from collagan_dist.types import MARGIN, Sample
 
 Views = Literal["both", "face", "margin"]
-# Factors of the face square, in the order in which answers are laid over each other.
+# Squares as multiples of the face square, in the order in which their labels are painted; the last wins.
 VIEW_SCALES: dict[Views, tuple[float, ...]] = {"both": (MARGIN, 1.0), "face": (1.0,), "margin": (MARGIN,)}
 
 Window = tuple[int, int, int]  # left, top, side, in whole pixels of the photograph
@@ -31,7 +39,7 @@ Window = tuple[int, int, int]  # left, top, side, in whole pixels of the photogr
 
 @dataclass(frozen=True)
 class FaceViews:
-    """One face ready for the network: (V, H, W, 3) uint8 views, and the photograph's (height, width) and windows."""
+    """(V, H, W, 3) uint8 views of one face, the photograph's (height, width), and the views' windows in it."""
 
     views_VHW3: np.ndarray
     shape: tuple[int, int]
@@ -39,7 +47,7 @@ class FaceViews:
 
 
 def crop_views(sample: Sample, views: Views, size: tuple[int, int]) -> FaceViews:
-    """The views of a sample's face, resized to `size` (height, width). Raises UnusablePicture."""
+    """Cut the views of a sample's face and resize them to `size` (height, width). Raises DataError, UnusablePicture."""
     if sample.landmarks is None:
         raise DataError(f"{sample.path}: has no landmarks, which say where the face is")
     pixels = read_picture(sample.path).pixels_HW3
@@ -53,25 +61,28 @@ def _view(pixels_HW3: np.ndarray, window: Window, size: tuple[int, int]) -> np.n
     square = crop_square(pixels_HW3, Square(left + middle, top + middle, side), max(size))
     if size[0] == size[1]:
         return square
+    # An ONNX network may take pictures that are not square; cv2 takes (width, height).
     return cv2.resize(square, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def compose_labels(scores_VChw: np.ndarray, shape: tuple[int, int], windows: Sequence[Window]) -> np.ndarray:
-    """(height, width) uint8 label map of a photograph: in each window the largest score at each of its pixels, else 0.
+    """Return the (height, width) uint8 label map of a photograph: in each window the class of the largest score, else 0.
 
-    Scores, not labels, are resized, so that borders between classes are smooth. What lies outside the picture is dropped.
+    Later windows overwrite earlier ones. Parts of windows outside the photograph are dropped.
     """
     labels = np.zeros(shape, np.uint8)
     for scores_Chw, (left, top, side) in zip(scores_VChw, windows, strict=True):
         rows = slice(max(0, top), min(shape[0], top + side))
         columns = slice(max(0, left), min(shape[1], left + side))
-        square = _largest(scores_Chw, side)
+        square = _resized_argmax(scores_Chw, side)
         labels[rows, columns] = square[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     return labels
 
 
-def _largest(scores_Chw: np.ndarray, side: int) -> np.ndarray:
-    """(side, side) uint8 arg-max of the resized scores; a class at a time, since a photograph may be large."""
+def _resized_argmax(scores_Chw: np.ndarray, side: int) -> np.ndarray:
+    """Return the (side, side) uint8 arg-max over classes of scores that are resized to (side, side)."""
+    # Scores are resized, not labels: borders between classes become smooth. One class at a time, because all 11 at the size of
+    # a large photograph would take hundreds of megabytes.
     best, labels = None, np.zeros((side, side), np.uint8)
     for number, score in enumerate(scores_Chw):
         resized = cv2.resize(np.ascontiguousarray(score), (side, side), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Picture grids: a row a sample, a column for the input, the truth and each task."""
+"""Picture grids: one row per sample, with columns for the input, each task's output, and the truth."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _GAP = 2  # pixels between pictures
 
 
 def grid_columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, torch.Tensor]:
-    """Titles and (B, 3, H, W) pictures of a grid, from left to right: input, tasks as predicted, tasks as they should be."""
+    """Return titles and (B, 3, H, W) images of a grid, from left to right: input, predictions, original, true targets."""
     result = {"input": batch.input_B3HW}
     truths = {}
     for name, task in setup.tasks.items():
         title, picture = task.picture(outputs[name], batch)
         result[title] = picture
         truths[f"true {title}"] = task.picture(task.target(batch), batch)[1]
+    # The target of inpainting is the original, which has a column of its own; without a hole that equals the input.
     truths.pop("true completed", None)
-    original = {"original": batch.image_B3HW} if batch.hole_B1HW.any() else {}  # without a hole it is the input
+    original = {"original": batch.image_B3HW} if batch.hole_B1HW.any() else {}
     return result | original | truths
 
 
 def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
-    """(H, W, 3) uint8: one row a sample."""
+    """Return a (H, W, 3) uint8 picture with one row per sample."""
     tiles = [
         np.pad(to_bytes(p), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for p in pictures.values()
     ]
@@ -41,13 +42,14 @@ def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def encode_png(image_HW3: np.ndarray) -> bytes:
+    """Return (H, W, 3) or (H, W) uint8 as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image_HW3).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def write_grid(path: Path, setup: Setup, predictor: Predictor, batch: Batch, blend: Blend | None = None) -> list[str]:
-    """A grid of the batch as PNG file `path`; the titles of its columns. `blend` is what becomes of the outputs before."""
+    """Write a grid of the batch as PNG file; return the titles of its columns. `blend` changes the outputs first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     outputs = predictor(batch)
     pictures = grid_columns(setup, blend(outputs, batch) if blend else outputs, batch)

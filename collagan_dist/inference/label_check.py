@@ -1,4 +1,4 @@
-"""`collagan label --check`: Dice of what a parsing network would write, against label maps that exist."""
+"""`collagan label --check`: compare the label maps that a parser would write with existing ones, by Dice."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from collagan_dist.types import CLASSES, SCORED_CLASSES, Sample
 
 @dataclass(frozen=True)
 class Agreement:
-    """Dice pooled over whole pictures: by class (absent ones left out), its standard error, and the mean of the nine
-    scored classes. `true` and `found` are shares of all pixels."""
+    """Dice pooled over pictures, by class (absent ones left out), with standard errors and the mean of the scored classes.
+
+    `true` and `found` are each class's share of all pixels. `unusable` pictures could not be read.
+    """
 
     pictures: int
     without_map: int
@@ -33,12 +35,12 @@ class Agreement:
 def check_label_maps(
     parser: FaceParser, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
 ) -> Agreement:
-    """Compare whole pictures; what the network does not see is background. Writes nothing.
+    """Compare the label maps of complete pictures; pixels outside the parser's views count as background. Writes nothing.
 
-    Raises DataError when there is no map to compare with.
+    Raises DataError when there is no map to compare with, or no picture can be read.
     """
-    there = {path.name for path in photos.maps.iterdir()} if photos.maps.is_dir() else set()
-    wanted = [s if photos.path(s).name in there else None for s in photos.samples]
+    existing = {path.name for path in photos.maps.iterdir()} if photos.maps.is_dir() else set()
+    wanted = [s if photos.path(s).name in existing else None for s in photos.samples]
     without = wanted.count(None)
     if without == len(wanted):
         raise DataError(
@@ -61,12 +63,13 @@ def check_label_maps(
 
 
 def pixel_counts(found_HW: np.ndarray, true_HW: np.ndarray) -> np.ndarray:
-    """(C, 3) pixels of each class: in both, found, true."""
+    """Return (C, 3) numbers of pixels of each class: in both maps, in the found one, in the true one."""
     parts = (true_HW[found_HW == true_HW], found_HW.ravel(), true_HW.ravel())
     return np.stack([np.bincount(part, minlength=len(CLASSES)) for part in parts], axis=-1).astype(np.float64)
 
 
 def _agreement(counts_BC3: np.ndarray, without: int, unusable: int) -> Agreement:
+    # The sums of the segmentation task's metrics, so that --check and evaluate agree in what Dice is.
     total = counts_BC3.sum(0)
     values, errors = Segmentation(Config()).summarize({"dice": counts_BC3})
     by_class = {name: float(v) for name, v in zip(CLASSES, dice(total), strict=True) if not np.isnan(v)}

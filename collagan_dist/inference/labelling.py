@@ -1,7 +1,7 @@
-"""`collagan label`: label maps for photographs in CelebA's layout, by a parsing network.
+"""`collagan label`: write label maps for photographs in CelebA's layout with a face parser.
 
-Pictures go through in lots of fixed composition: what is already there leaves its slot black, so a continued run shows
-the network batches of the same shape, with the same picture in the same slot, and writes the same bytes.
+A resumed run writes the same bytes as an uninterrupted one. Networks may round differently in batches of another size or
+order, so every picture has a fixed slot of a fixed batch, and pictures that have a map already leave their slots black.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from collagan_dist.inference.face_views import FaceViews, compose_labels, crop_v
 from collagan_dist.types import Sample, World
 
 PHOTO_FOLDERS = {"celeba": IN_THE_WILD, "celeba_aligned": ALIGNED}
+# ORIGIN_FILE names the parser that wrote a folder of maps, UNLABELLED_FILE the pictures that have none.
 ORIGIN_FILE, UNLABELLED_FILE = ".label.json", "unlabelled.jsonl"
-_AHEAD = 2  # lots that are cut, or written, beside the network
+# Batches whose views are cut before the network, and batches whose maps are written after it, in threads.
+_BATCHES_AHEAD = 2
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LabelResult:
-    """What a run did: maps written, maps that were there, and (key, reason) of pictures without one."""
+    """Numbers of maps that were written and that existed before, and (key, reason) of pictures without a map."""
 
     written: int
     existing: int
@@ -59,11 +61,14 @@ class PhotoSet:
 
 
 def find_photographs(root: Path, dataset: str | None = None, out: Path | None = None) -> PhotoSet:
-    """What lies in CelebA's layout below root: `dataset`, or the one that is there, in the wild first. Raises DataError."""
+    """Find the pictures in CelebA's layout below `root`: those of `dataset`, or of the data set that is there.
+
+    Pictures in the wild take precedence over aligned ones. Raises DataError.
+    """
     dataset = dataset or next(
         (d for d, folder in PHOTO_FOLDERS.items() if open_folder_or_archive(root / folder) is not None), "celeba"
     )
-    # A recipe is what readers read; nothing is packed here.
+    # Readers take a recipe, whose `out` matters to packing alone.
     samples = READERS[dataset](Recipe.model_validate({"dataset": dataset, "root": str(root), "out": ""}))
     seen: dict[str, str] = {}
     for sample in samples:
@@ -75,75 +80,81 @@ def find_photographs(root: Path, dataset: str | None = None, out: Path | None = 
 def write_label_maps(
     parser: FaceParser, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
 ) -> LabelResult:
-    """Write the maps that are missing; the same call continues an interrupted one.
+    """Write the label maps that are missing. The same call resumes an interrupted one.
 
     Raises DataError when the folder holds maps of another origin, or when no picture could be labelled.
     """
-    _claim(photos, parser)
-    there = {path.name for path in photos.maps.iterdir()}
-    wanted = [s if photos.path(s).name not in there else None for s in photos.samples]
-    kept = wanted.count(None)
+    _claim_folder(photos, parser)
+    existing = {path.name for path in photos.maps.iterdir()}
+    wanted = [s if photos.path(s).name not in existing else None for s in photos.samples]
+    done_before = wanted.count(None)
 
     def write(sample: Sample, labels: np.ndarray) -> None:
         files.write_bytes(photos.path(sample), encode_label_map(labels))
 
     written, unusable = 0, []
-    progress(kept, len(wanted))
+    progress(done_before, len(wanted))
     for sample, result in predict_label_maps(parser, wanted, batch, write):
         if isinstance(result, UnusablePicture):
             unusable.append((sample.key, str(result)))
         else:
             written += 1
-        progress(kept + written + len(unusable), len(wanted))
-    _name_unusable(photos, unusable)
-    if not written + kept:
+        progress(done_before + written + len(unusable), len(wanted))
+    _write_unlabelled(photos, unusable)
+    if not written + done_before:
         key, reason = unusable[0]
         raise DataError(f"{photos.maps}: none of {len(unusable)} pictures could be labelled; {key}: {reason}")
-    return LabelResult(written, kept, tuple(unusable))
+    return LabelResult(written, done_before, tuple(unusable))
 
 
 def predict_label_maps(
     parser: FaceParser, wanted: Sequence[Sample | None], batch: int, finish: Callable[[Sample, np.ndarray], T]
 ) -> Iterator[tuple[Sample, T | UnusablePicture]]:
-    """`finish` of the label map of every wanted sample, in order; reading, cutting and finishing in threads."""
-    lots = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
-    todo = (lot for lot in lots if any(s is not None for s in lot))
+    """Yield (sample, `finish(sample, label map)`) for every wanted sample, in order; None is a slot to leave black.
+
+    Threads read and cut pictures and call `finish`, while the network runs in this one.
+    """
+    batches = (wanted[i : i + batch] for i in range(0, len(wanted), batch))
+    todo = (samples for samples in batches if any(s is not None for s in samples))
     with ThreadPoolExecutor(devices.thread_count(World()), "label") as pool:
 
-        def cut(lot: Sequence[Sample | None]) -> list[tuple[Sample | None, Future[FaceViews] | None]]:
-            return [(s, pool.submit(crop_views, s, parser.views, parser.size) if s is not None else None) for s in lot]
+        def cut(samples: Sequence[Sample | None]) -> list[tuple[Sample | None, Future[FaceViews] | None]]:
+            return [
+                (s, pool.submit(crop_views, s, parser.views, parser.size) if s is not None else None) for s in samples
+            ]
 
-        cutting = deque(cut(lot) for lot in islice(todo, _AHEAD))
+        cutting = deque(cut(samples) for samples in islice(todo, _BATCHES_AHEAD))
         finishing: deque[list[tuple[Sample, Future[T] | UnusablePicture]]] = deque()
         try:
             while cutting:
-                faces = [(s, _result(f)) for s, f in cutting.popleft()]
-                cutting.extend(cut(lot) for lot in islice(todo, 1))
-                finishing.append(_parse(parser, faces, batch, pool, finish))
-                while len(finishing) > (_AHEAD if cutting else 0):
+                faces = [(s, _face_or_error(f)) for s, f in cutting.popleft()]
+                cutting.extend(cut(samples) for samples in islice(todo, 1))
+                finishing.append(_parse_batch(parser, faces, batch, pool, finish))
+                while len(finishing) > (_BATCHES_AHEAD if cutting else 0):
                     yield from (
                         (s, r if isinstance(r, UnusablePicture) else r.result()) for s, r in finishing.popleft()
                     )
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # maps under way end well
+            # What waits is dropped; maps that a thread is writing are completed.
+            pool.shutdown(cancel_futures=True)
             raise
 
 
-def _result(future: Future[FaceViews] | None) -> FaceViews | UnusablePicture | None:
+def _face_or_error(future: Future[FaceViews] | None) -> FaceViews | UnusablePicture | None:
     try:
         return future.result() if future is not None else None
     except UnusablePicture as error:
         return error
 
 
-def _parse(
+def _parse_batch(
     parser: FaceParser,
     faces: list[tuple[Sample | None, FaceViews | UnusablePicture | None]],
     batch: int,
     pool: ThreadPoolExecutor,
     finish: Callable[[Sample, np.ndarray], T],
 ) -> list[tuple[Sample, Future[T] | UnusablePicture]]:
-    """One lot through the network, each face in its own slot of a batch of one shape."""
+    """Run one batch through the parser and submit `finish` for each of its faces."""
     some = next((face for _, face in faces if isinstance(face, FaceViews)), None)
     scores: np.ndarray | None = None
     if some is not None:
@@ -151,22 +162,26 @@ def _parse(
         for slot, (_, face) in enumerate(faces):
             if isinstance(face, FaceViews):
                 pixels[slot] = face.views_VHW3
+        # A face's views are neighbours in the batch axis.
         flat = parser(pixels.reshape(-1, *pixels.shape[2:]))
         scores = flat.reshape(batch, -1, *flat.shape[1:])
 
-    def done(sample: Sample, face: FaceViews, slot: int) -> T:
+    def finish_face(sample: Sample, face: FaceViews, slot: int) -> T:
         assert scores is not None
         return finish(sample, compose_labels(scores[slot], face.shape, face.windows))
 
     return [
-        (sample, pool.submit(done, sample, face, slot) if isinstance(face, FaceViews) else face)
+        (sample, pool.submit(finish_face, sample, face, slot) if isinstance(face, FaceViews) else face)
         for slot, (sample, face) in enumerate(faces)
         if sample is not None and face is not None
     ]
 
 
-def _claim(photos: PhotoSet, parser: FaceParser) -> None:
-    """Make the folder this model's, or refuse one that holds other maps; sweep what a killed run left."""
+def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
+    """Create the folder for this parser's maps, and delete partial files of a killed run.
+
+    Raises ConfigError when it cannot be created, DataError when it holds maps of another origin.
+    """
     maps, note = photos.maps, photos.maps / ORIGIN_FILE
     identity = parser.identity
     mine = {"sha256": identity.sha256, "settings": identity.settings, "dataset": photos.dataset}
@@ -189,14 +204,15 @@ def _claim(photos: PhotoSet, parser: FaceParser) -> None:
             f"{maps}: holds label maps of another model or class map ({found.get('model')}, sha256 {str(found.get('sha256'))[:12]}); "
             f"this is {identity.name}, {identity.sha256[:12]}; give another --out, or remove that folder"
         )
+    # Only now: partial files in a folder of another origin may belong to a program that is running.
     for path in maps.glob(".*.partial"):
         path.unlink(missing_ok=True)
     if found is None:
         files.write_json(note, {"model": identity.name, **mine, "version": __version__})
 
 
-def _name_unusable(photos: PhotoSet, unusable: list[tuple[str, str]]) -> None:
-    """One line a picture without a map, as in pack's quarantine.jsonl."""
+def _write_unlabelled(photos: PhotoSet, unusable: list[tuple[str, str]]) -> None:
+    """Write a line for every picture without a map, as quarantine.jsonl of `collagan pack` has it."""
     path = photos.maps / UNLABELLED_FILE
     if unusable:
         lines = [json.dumps({"key": key, "reason": reason}) for key, reason in unusable]

@@ -1,4 +1,4 @@
-"""A parsing network from an ONNX file. A class map (YAML, docs/label.md) says what goes in and what its channels mean."""
+"""A face parser from an ONNX file. A class map (YAML, docs/label.md) describes its input and the classes of its output."""
 
 from __future__ import annotations
 
@@ -24,22 +24,29 @@ Index = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Layout = Literal["NCHW", "NHWC"]
 Three = tuple[float, float, float]
-_NEVER = -1e30  # score of a class that the network does not know; finite, so that it can be resized
+# Score of a class that the network does not have. Finite: resizing would make NaN of infinite ones.
+_LOWEST_SCORE = -1e30
 
 
 class InputSpec(Section):
+    """How a picture is given to the network."""
+
     size: tuple[Side, Side] | None = None
-    """[height, width] of the pictures; null takes it from the network, whose file then must fix it."""
+    """[height, width] in pixels; null: that of the network's input, which must then be fixed."""
     channels: Literal["rgb", "bgr"] = "rgb"
+    """Order of the colour channels."""
     layout: Layout = "NCHW"
+    """Order of the axes: NCHW is (B, 3, height, width)."""
     range: Literal[1, 255] = 1
-    """The largest value of a pixel before mean and std: 1 (0..1) or 255 (0..255)."""
+    """Largest value of a pixel before mean and std: 1 (0 to 1) or 255 (0 to 255)."""
     mean: Three = (0.0, 0.0, 0.0)
     """Subtracted from the pixels of `range`, by channel in the order of `channels`."""
     std: Three = (1.0, 1.0, 1.0)
-    """Divides what mean left."""
+    """Divisor of each channel after mean is subtracted."""
     views: Views = "both"
-    """What the network is shown: the face square, the margin square around it (1.3 times), or both, the face on top."""
+    """Squares that the network is run on: the face square, the margin square around it (1.3 times as large), or both.
+
+    Inside the face square its labels take precedence."""
 
     @field_validator("std")
     @classmethod
@@ -50,19 +57,25 @@ class InputSpec(Section):
 
 
 class OutputSpec(Section):
+    """How the classes are read from the network's output."""
+
     name: str | Index = 0
-    """Of the network's outputs, by name or number: scores (B, C, h, w), or indices (B, h, w)."""
+    """The output, by name or number: scores (B, C, h, w) or indices (B, h, w)."""
     layout: Layout = "NCHW"
-    """NHWC: scores are (B, h, w, C)."""
+    """Order of the axes of scores: NHWC is (B, h, w, C)."""
 
 
 class ClassMap(Section):
+    """The content of a class map: which of a network's channels are which of our classes."""
+
     classes: dict[str, tuple[Index, ...]]
-    """Our class: the network's channels or indices that belong to it. What is not listed is background."""
+    """Our class: the network's channels or indices that belong to it. Those that are not listed are background."""
     sides: Literal["picture", "subject"]
-    """Whose left the network's left is: that of the picture (as ours), or that of the person shown."""
+    """Whether the network's left is left in the picture, as ours, or the left of the person (subject)."""
     input: InputSpec = InputSpec()
+    """How a picture is given to the network."""
     output: OutputSpec = OutputSpec()
+    """How the classes are read from its output."""
 
     @field_validator("classes")
     @classmethod
@@ -78,7 +91,7 @@ class ClassMap(Section):
         return classes
 
     def table(self, channels: int) -> np.ndarray:
-        """(channels,) our class of each of the network's indices, left being left in the picture."""
+        """Return (channels,): our class of each of the network's indices, with left as left in the picture."""
         result = np.zeros(channels, np.uint8)
         for name, indices in self.classes.items():
             own = CLASSES.index(name)
@@ -86,19 +99,19 @@ class ClassMap(Section):
         return result
 
     @property
-    def largest(self) -> int:
+    def largest_index(self) -> int:
         return max(index for indices in self.classes.values() for index in indices)
 
 
 def read_class_map(path: Path) -> tuple[ClassMap, bytes]:
-    """A class map and the bytes of its file. Raises ConfigError with file, line and key."""
+    """Read a class map; return it and the bytes of its file. Raises ConfigError that names file, line and key."""
     text = strict_yaml.read_text(path, "class map", "write one (docs/label.md shows how) and give it by --classes")
     tree, lines = strict_yaml.load(text, str(path))
     return validate(ClassMap, tree, str(path), lines), text.encode()
 
 
 class OnnxParser:
-    """Runs in onnxruntime, on the GPU where its package has one."""
+    """A network that runs in onnxruntime; on the GPU if the installed package supports it."""
 
     def __init__(self, model: Path, classes: Path) -> None:
         self.map, content = read_class_map(classes)
@@ -116,8 +129,9 @@ class OnnxParser:
         self._type = _TYPES.get(self._feed.type)
         if self._type is None:
             raise ConfigError(f"{model}: wants an input of {self._feed.type}, supported are {', '.join(_TYPES)}")
+        # A network may be exported for one batch size only; otherwise the axis has a name or None.
         self._batch = self._feed.shape[0] if isinstance(self._feed.shape[0], int) else None
-        self.size = self._picture_size()
+        self.size = self._input_size()
         self._output = self._pick_output()
         self._table: np.ndarray | None = None
         map_hash = hashlib.sha256(content).hexdigest()
@@ -135,13 +149,13 @@ class OnnxParser:
         if entry.layout == "NCHW":
             x = x.transpose(0, 3, 1, 2)
         (output,) = self._session.run([self._output], {self._feed.name: np.ascontiguousarray(x).astype(self._type)})
-        return self._ours(output)
+        return self._to_our_classes(output)
 
-    def _ours(self, output: np.ndarray) -> np.ndarray:
-        """(B, 11, h, w) scores of our classes. A class has the score of the best of its channels, so that the largest
-        of our scores is where the network's largest is."""
+    def _to_our_classes(self, output: np.ndarray) -> np.ndarray:
+        """Return (B, 11, h, w) scores of our classes for the network's scores or indices. Raises ConfigError."""
         if output.ndim == 3:  # indices
-            known = self._known(self.map.largest + 1)
+            # An index that the class map does not list is background.
+            known = self._our_classes(self.map.largest_index + 1)
             index = output.astype(np.int64)
             own = np.where((index >= 0) & (index < len(known)), known[np.clip(index, 0, len(known) - 1)], 0)
             return (own[:, None] == np.arange(len(CLASSES))[:, None, None]).astype(np.float32)
@@ -150,22 +164,23 @@ class OnnxParser:
                 f"{self._model}: output {self._output} has the shape {output.shape}; needs scores (B, C, h, w) or indices (B, h, w)"
             )
         scores = output.transpose(0, 3, 1, 2) if self.map.output.layout == "NHWC" else output
-        if self.map.largest >= scores.shape[1]:
+        if self.map.largest_index >= scores.shape[1]:
             raise ConfigError(
-                f"{self._classes}: classes names index {self.map.largest}, output {self._output} of {self._model} has "
+                f"{self._classes}: classes names index {self.map.largest_index}, output {self._output} of {self._model} has "
                 f"{scores.shape[1]} channels (0..{scores.shape[1] - 1}; output.layout is {self.map.output.layout})"
             )
-        known = self._known(scores.shape[1])
-        lowest = np.full(scores[:, 0].shape, _NEVER, np.float32)
+        known = self._our_classes(scores.shape[1])
+        # The best of a class's channels, not their sum: so our largest score is where the network's largest is.
+        lowest = np.full(scores[:, 0].shape, _LOWEST_SCORE, np.float32)
         ours = [scores[:, known == c].max(1) if (known == c).any() else lowest for c in range(len(CLASSES))]
         return np.stack(ours, axis=1).astype(np.float32)
 
-    def _known(self, channels: int) -> np.ndarray:
+    def _our_classes(self, channels: int) -> np.ndarray:
         if self._table is None or len(self._table) != channels:
             self._table = self.map.table(channels)
         return self._table
 
-    def _picture_size(self) -> tuple[int, int]:
+    def _input_size(self) -> tuple[int, int]:
         shape = self._feed.shape
         axes = (2, 3, 1) if self.map.input.layout == "NCHW" else (1, 2, 3)
         height, width, colours = (shape[axis] for axis in axes)
@@ -196,6 +211,7 @@ class OnnxParser:
         return str(wanted)
 
 
+# Input types of ONNX that pictures are converted to.
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -207,7 +223,7 @@ def _session(model: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors alone: it warns of every operator that stays on the CPU
     options.intra_op_num_threads = devices.thread_count(World())
     usable = [
         p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()

@@ -1,9 +1,11 @@
-"""`collagan evaluate`: a model's newest generator, scored into RUN/evaluation/."""
+"""`collagan evaluate`: score the newest generator of a run and write the results to RUN/evaluation/."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +24,72 @@ from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.types import World
 
-_SHEET_ROWS = 12
-_SEARCHED_ROWS = 4  # of a model that searches at test, while the other ranks wait
-# Keys of `evaluate` that change numbers; a result says which it was made with.
+_GRID_ROWS = 12
+# For a model that searches at test: the other ranks wait meanwhile.
+_SEARCHED_GRID_ROWS = 4
+# Keys of `evaluate` that change numbers. A result stores their values.
 RESULT_SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to score: a split, kinds of holes (none: the run's own) and blends (BLENDS)."""
+
+    split: str = "test"
+    holes: Sequence[str] = ()
+    blends: Sequence[str] = ("none",)
 
 
 def score(
     run: Path,
     world: World,
+    request: ScoreRequest = ScoreRequest(),
     shards: str | None = None,
-    split: str = "test",
-    holes: Sequence[str] = (),
-    blends: Sequence[str] = ("none",),
     sets: Sequence[str] = (),
 ) -> list[tuple[dict[str, Any], Path]]:
-    """(metrics, the file they were written to) for every kind of hole (none: the run's own) and blend. Collective; rank 0 writes.
+    """Score a model; return (metrics, their file) for every kind of hole and blend. Collective; rank 0 writes.
 
-    With the split `test`, the run's own kind of hole and no `sets` they are also RUN/metrics.json.
+    `shards` and `sets` replace the run's own shards and keys of `evaluate`. The run's headline result, also written to
+    RUN/metrics.json, is that of the split `test` with the run's own kind of hole and neither of them.
     """
     config = read_config(run, shards, sets)
     manifest = open_shards(config)
-    own = config.evaluate.hole or config.hole.kind
+    own_hole = config.evaluate.hole or config.hole.kind
     setup = build_setup(config, world, manifest)
     with setup.group:
         predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
         about = {"settings": evaluation_settings(config), "step": step, "manifest": manifest.hash}
         results = []
-        for hole in holes or (own,):
-            for result in evaluate(setup, predictor, split, hole, config.evaluate.baselines, blends):
+        for hole in request.holes or (own_hole,):
+            for result in evaluate(setup, predictor, request.split, hole, config.evaluate.baselines, request.blends):
                 blend = result.metrics["blend"]
-                path = RunPaths(run).evaluation(split, hole, blend, config.evaluate.positions)
-                metrics = finite(result.metrics) | about
-                headline = split == "test" and hole == own and blend == "none" and not (shards or sets)
-                setup.group.on_rank0(
-                    lambda p=path, m=metrics, r=result, h=headline: _write(run, p, m, r, setup, predictor, h)  # type: ignore[misc]
-                )
-                results.append((metrics, path))
+                path = RunPaths(run).evaluation(request.split, hole, blend, config.evaluate.positions)
+                found = replace(result, metrics=finite(result.metrics) | about)
+                own = request.split == "test" and hole == own_hole and blend == "none" and not (shards or sets)
+                headline = RunPaths(run).headline_metrics if own else None
+                setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
+                results.append((found.metrics, path))
         return results
 
 
 def evaluation_settings(config: Config) -> dict[str, Any]:
-    """How a model is looked at: what of the configuration changes a result, without what is learned."""
+    """Return the values of RESULT_SETTINGS."""
     tree = config_to_dict(config)["evaluate"]
     return {key: tree[key] for key in RESULT_SETTINGS}
 
 
-def _write(
-    run: Path, path: Path, metrics: dict[str, Any], result: Evaluation, setup: Setup, predictor: Predictor, head: bool
-) -> None:
+def _write(path: Path, result: Evaluation, setup: Setup, predictor: Predictor, headline: Path | None) -> None:
+    """Write a result: values per sample (.npz), a grid of pictures (.png), metrics (.json and `headline`)."""
     path.parent.mkdir(exist_ok=True)
     samples = io.BytesIO()
     np.savez_compressed(samples, **result.samples)  # type: ignore[arg-type]
     files.write_bytes(path.with_suffix(".npz"), samples.getvalue())
+    metrics = result.metrics
     view = setup.view(training=False, hole=metrics["hole"])
-    rows = _SEARCHED_ROWS if predictor.needs_discriminators else _SHEET_ROWS
+    rows = _SEARCHED_GRID_ROWS if predictor.needs_discriminators else _GRID_ROWS
     batch = setup.first_batch(metrics["split"], view, rows)
     write_grid(path.with_suffix(".png"), setup, predictor, batch, BLENDS[metrics["blend"]])
-    if head:
-        files.write_json(RunPaths(run).headline_metrics, metrics)
-    files.write_json(path, metrics)  # last: who finds it finds the others too
+    if headline is not None:
+        files.write_json(headline, metrics)
+    # Last: a reader that finds the metrics finds the other files too.
+    files.write_json(path, metrics)

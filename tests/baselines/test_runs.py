@@ -14,7 +14,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.inference.complete import complete
 from collagan_dist.inference.export import export
-from collagan_dist.inference.score import score
+from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.report.page import write_report
 from collagan_dist.runs.model_folder import read_inference_weights
 from collagan_dist.training.loop import StartOptions, train
@@ -128,8 +128,8 @@ def test_completion_without_its_discriminators(shards: Manifest, parser: Path, t
     gone.unlink()
     export(run, tmp_path / "out")
     assert not list((tmp_path / "out").glob("disc*"))
-    ((mine, _),) = score(tmp_path / "out", World(), str(shards.folder), holes=("noise",))
-    assert mine["psnr_hole"] > 0 and mine == score(run, World(), holes=("noise",))[0][0]
+    ((mine, _),) = score(tmp_path / "out", World(), ScoreRequest(holes=("noise",)), str(shards.folder))
+    assert mine["psnr_hole"] > 0 and mine == score(run, World(), ScoreRequest(holes=("noise",)))[0][0]
     assert model_label(load_config(str(run / "config.yaml")).model) == name.upper()
     assert f"{name.upper()}" in write_report([run]).read_text()
 

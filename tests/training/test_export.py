@@ -53,7 +53,7 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_p
 
 def test_it_scores_as_the_run_does(run: Path, shards: Manifest, tmp_path: Path) -> None:
     export(run, tmp_path / "out")
-    ((mine, path),) = score(tmp_path / "out", World(), str(shards.folder))
+    ((mine, path),) = score(tmp_path / "out", World(), shards=str(shards.folder))
     assert path == tmp_path / "out/evaluation/test-block.json" and path.is_file()
     assert mine == score(run, World())[0][0]
     with pytest.raises(ConfigError, match=r"data.shards is not set: give the folder of shards by --data"):

@@ -13,7 +13,7 @@ from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.complete import complete
-from collagan_dist.inference.score import score
+from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.tasks.segmentation import dice
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -76,7 +76,7 @@ def test_only_the_first_samples(run: Path) -> None:
 
 
 def test_fixed_positions_have_a_file_of_their_own(run: Path) -> None:
-    results = score(run, World(), holes=["O2", "block"], sets=["evaluate.positions=fixed"])
+    results = score(run, World(), ScoreRequest(holes=["O2", "block"]), sets=["evaluate.positions=fixed"])
     assert [path.name for _, path in results] == ["test-O2-fixed.json", "test-block.json"]
 
 
@@ -95,7 +95,7 @@ def test_nothing_to_blend(shards: Manifest, tmp_path: Path) -> None:
     config = small(shards.folder, schedule__steps=1, model__tasks=["landmarks"])
     train(config, tmp_path / "run", World())
     with pytest.raises(ConfigError, match="no completions to blend"):
-        score(tmp_path / "run", World(), blends=["poisson"])
+        score(tmp_path / "run", World(), ScoreRequest(blends=["poisson"]))
 
 
 def test_completions_of_nothing_are_not_blended(run: Path, drawn: Path, shards: Manifest, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_fixed_boxes_lie_in_the_picture(run: Path, box: list[int], message: str)
 def test_a_box_without_a_pixel_has_no_size(run: Path) -> None:
     """A hole of one pixel at 128 may have none at 32."""
     ((metrics, _),) = score(
-        run, World(), holes=["O1"], sets=["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"]
+        run, World(), ScoreRequest(holes=["O1"]), sets=["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"]
     )
     assert "hole_size" not in metrics and metrics["psnr"] == 100 and "psnr_hole" not in metrics
 
