@@ -106,7 +106,10 @@ def test_nothing_trained_is_no_figure(trained: PlannedRun, shards: Manifest, tmp
 def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
     predictions = SamplePredictions(trained, str(shards.folder), "block", 4)
     hole = predictions._batch.hole_B1HW[:, 0].numpy()[..., None]
-    assert predictions.original.shape == (4, 32, 32, 3) and (predictions.masked == predictions.original).all(-1)[~hole[..., 0]].all()
+    assert (
+        predictions.original.shape == (4, 32, 32, 3)
+        and (predictions.masked == predictions.original).all(-1)[~hole[..., 0]].all()
+    )
     assert np.array_equal(predictions.composite, np.where(hole, predictions.raw, predictions.masked))
     assert np.array_equal(predictions.blended[~hole[..., 0]], predictions.masked[~hole[..., 0]])
     assert not np.array_equal(predictions.blended, predictions.composite)
