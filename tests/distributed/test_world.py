@@ -1,10 +1,17 @@
-"""Who am I, by launcher."""
+"""Rank, world size and rendezvous address, from the variables of each launcher."""
 
 from __future__ import annotations
 
 import pytest
 
-from collagan_dist.distributed.world import detect_world, first_host, rendezvous_address
+from collagan_dist.distributed.world import (
+    detect_world,
+    first_host,
+    job_id,
+    rendezvous_address,
+    restart_counts,
+    start_label,
+)
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
 
@@ -22,6 +29,9 @@ STEP = {
 }  # fmt: skip
 
 
+RAY = {"COLLAGAN_RAY_TRIAL": "trial_7", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "NODE_RANK": "1"}  # fmt: skip
+
+
 def test_alone() -> None:
     assert detect_world({}) == World()
 
@@ -34,8 +44,10 @@ def test_srun_step() -> None:
     assert detect_world(STEP) == World(3, 4, 1, 2, 1, "srun")
 
 
-def test_torchrun_inside_a_step_is_torchrun() -> None:
+def test_the_innermost_launcher_counts() -> None:
+    """torchrun and Ray may run inside a Slurm job, whose variables their processes inherit."""
     assert detect_world({**STEP, **TORCHRUN}).launcher == "torchrun"
+    assert detect_world({**STEP, **TORCHRUN, **RAY}) == World(1, 2, 0, 1, 1, "ray")
 
 
 def test_a_batch_shell_is_alone() -> None:
@@ -56,14 +68,14 @@ def test_nodes_of_a_step_may_have_other_numbers_of_tasks() -> None:
 
 
 def test_steps_from_an_interactive_shell_are_steps() -> None:
-    """salloc's shell gives its name to the steps started from it; it is a step of Slurm's own itself."""
+    """salloc's shell is a step of Slurm's own; steps that are started from it have its name."""
     assert detect_world({**STEP, "SLURM_JOB_NAME": "interactive"}).size == 4
     assert detect_world({**STEP, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}) == World()
     assert detect_world({**STEP, "SLURM_STEP_ID": "4294967291"}) == World()
 
 
-def test_where_ranks_meet() -> None:
-    """What is set is taken; an srun step that was told nothing meets on its first node, at a port of this start's own."""
+def test_the_rendezvous_address() -> None:
+    """MASTER_ADDR and MASTER_PORT, else an srun step's first node and a port of this start's own."""
     assert rendezvous_address({**TORCHRUN, "MASTER_ADDR": "a", "MASTER_PORT": "29500"}) == ("a", 29500)
     step = {**STEP, "SLURM_STEP_NODELIST": "node-b[08-11,15],x3"}
     host, port = rendezvous_address(step)
@@ -83,3 +95,12 @@ def test_where_ranks_meet() -> None:
 @pytest.mark.parametrize(("nodes", "first"), [("n1", "n1"), ("n1,n[3-4]", "n1"), ("r[2-3]n[04,07]", "r2n04"), ("", "")])
 def test_first_host(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
+
+
+def test_jobs_and_their_starts() -> None:
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}
+    assert job_id({**slurm, **RAY}) == "ray:trial_7" and job_id(slurm) == "slurm:7"
+    assert job_id({"TORCHELASTIC_RUN_ID": "mine"}) == "torchrun:mine"
+    assert job_id({"TORCHELASTIC_RUN_ID": "none"}) == job_id({}) == ""  # torchrun's default is not an id
+    assert start_label(slurm) == "slurm:7, start 2" and start_label({}) == "no job, start 0"
+    assert restart_counts({**slurm, "TORCHELASTIC_RESTART_COUNT": "1"}) == {"slurm": 2, "torchrun": 1}

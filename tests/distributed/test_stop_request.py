@@ -1,23 +1,24 @@
-"""Signals: a flag first; what comes later ends at once only where nobody else would end it."""
+"""Signals: the first sets a flag; a second one ends the process only if no launcher would end it anyway."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 
 import pytest
 
 from collagan_dist.distributed.stop_request import StopRequest
 
-# Prints `ready`, then after each line on stdin whether it was asked to stop. Time is what the line says.
-PATIENT = """
+# Prints `ready`, then after each line on stdin whether a stop was requested. The line sets the clock.
+PROGRAM = """
 import sys, time
-from collagan_dist.distributed import stop_request as preempt
+from collagan_dist.distributed import stop_request
 now = 0.0
-preempt.time = type("Clock", (), {"monotonic": staticmethod(lambda: now)})
-with preempt.StopRequest(by_launcher=sys.argv[1] == "True") as stop:
+stop_request.time = type("Clock", (), {"monotonic": staticmethod(lambda: now)})
+with stop_request.StopRequest(by_launcher=sys.argv[1] == "True") as stop:
     print("ready", flush=True)
     for line in sys.stdin:
         now = float(line)
@@ -25,10 +26,10 @@ with preempt.StopRequest(by_launcher=sys.argv[1] == "True") as stop:
 """
 
 
-def after(signals: Sequence[tuple[float, str]], by_launcher: bool) -> int:
+def exit_code_after(signals: Sequence[tuple[float, str]], by_launcher: bool) -> int:
     """The exit code of a process that gets these signals at these seconds, then is left alone."""
     child = subprocess.Popen(
-        [sys.executable, "-c", PATIENT, str(by_launcher)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, str(by_launcher)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert child.stdin and child.stdout and child.stdout.readline() == "ready\n"
     for second, name in signals:
@@ -58,13 +59,27 @@ def test_row_22_the_second_signal(
     signals: Sequence[tuple[float, str]], codes: tuple[int, int], by_launcher: bool
 ) -> None:
     """Alone it ends at once; under a launcher, which kills what does not leave, what is being saved goes on."""
-    assert after(signals, by_launcher) == codes[by_launcher]
+    assert exit_code_after(signals, by_launcher) == codes[by_launcher]
 
 
-def test_handlers_are_given_back() -> None:
+def test_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGUSR2)
     with StopRequest() as stop:
         assert not stop
         signal.raise_signal(signal.SIGUSR2)
         assert stop
     assert signal.getsignal(signal.SIGUSR2) == before
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    """A Ray worker runs its function in a thread, where Python does not allow signal handlers."""
+    values = []
+
+    def work() -> None:
+        with StopRequest() as stop:
+            values.append(bool(stop))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert values == [False]

@@ -1,0 +1,120 @@
+"""Run by conftest.py as each of two ranks: calls every collective once and writes what this rank got, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from collagan_dist.distributed import network_benchmark
+from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.stragglers import StragglerDetector
+from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
+from collagan_dist.distributed.world import detect_world
+from collagan_dist.doctor import report
+from collagan_dist.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def collectives(group: Group) -> dict[str, Any]:
+    rank = group.world.rank
+    tensors = [torch.full((2,), float(rank)), torch.tensor([rank])]
+    group.broadcast_tensors(tensors)
+    return {
+        "mean": group.all_reduce_mean(torch.tensor([1.0 + rank, 4.0])).tolist(),
+        "and": [group.all_reduce_and(torch.tensor(value)) for value in (True, rank == 0, False)],
+        "deferred": [group.all_reduce_sum_deferred(*values) for values in ((rank + 1.0, 10.0), (0.0, 0.0), (0.0, 0.0))],
+        "floats": group.all_gather_float(rank + 0.5),
+        "objects": group.all_gather({"rank": rank}),
+        "broadcast": group.broadcast(f"from rank {rank}"),
+        "tensors": [tensor.tolist() for tensor in tensors],
+        "on_rank0": group.on_rank0(lambda: f"by rank {rank}"),
+    }
+
+
+def errors(group: Group) -> dict[str, str]:
+    """The error that each of these raises on this rank."""
+
+    def fail(error: Exception) -> Callable[[], None]:
+        def work() -> None:
+            raise error
+
+        return work
+
+    def inside_collective() -> None:
+        with group.collective("a collective"):
+            raise RuntimeError("an error of this rank's own")
+
+    def lost_peer() -> None:
+        with group.collective("a collective"):
+            raise RuntimeError("[gloo] Connection closed by peer")
+
+    found = {}
+    for name, action in (
+        ("data", lambda: group.on_rank0(fail(DataError("no such shard")))),
+        ("unexpected", lambda: group.on_rank0(fail(OSError("no such file")))),
+        ("own", inside_collective),
+        ("peer", lost_peer),
+    ):
+        try:
+            action()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def batch_norm(group: Group) -> dict[str, Any]:
+    """One training step of a SyncBatchNorm on this rank's half of a batch, and its running statistics."""
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 4, 4, dtype=torch.float64).chunk(2)[group.world.rank].requires_grad_()
+    module = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), group).double()
+    y = module(x)
+    y.pow(3).sum().backward()
+    layer = module[0]
+    return {
+        "output": y.tolist(),
+        "input_grad": x.grad.tolist(),
+        "weight_grad": layer.weight.grad.tolist(),
+        "running": [layer.running_mean.tolist(), layer.running_var.tolist()],
+        "eval": layer.eval()(x).tolist(),
+    }
+
+
+def stragglers(group: Group) -> list[list[str]]:
+    """What each of five checks finds while rank 1 works longer than rank 0."""
+    detector, found = StragglerDetector(group, 2.0), []
+    for _ in range(5):
+        with group.stopwatch:
+            time.sleep(0.2 if group.world.rank else 0.01)
+            group.barrier("waiting is not a rank's own work")
+        found.append([str(straggler) for straggler in detector.check()])
+    return found
+
+
+def main(out: str) -> None:
+    world = detect_world()
+    group = Group(world, CPU, 30, 30)
+    found = {
+        "world": vars(world),
+        "collectives": collectives(group),
+        "errors": errors(group),
+        "batch_norm": batch_norm(group),
+        "stragglers": stragglers(group),
+        "correct": network_benchmark.all_reduce_is_correct(group, CPU),
+        "seconds": network_benchmark.all_reduce_seconds(group, CPU),
+        "round_trips": [[*pair, *ping] for pair, ping in network_benchmark.round_trips(group, ["a", "b"]).items()],
+        "net_checks": [finding.check for finding in report._check_ranks(group, net=True)],
+    }
+    group.close()
+    Path(f"{out}-{world.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Collectives: what each rank gets, and whose error a failure inside one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from collagan_dist.distributed.group import Group
+from collagan_dist.types import World
+
+
+def test_collectives(two_ranks: list[dict[str, Any]]) -> None:
+    for rank in two_ranks:
+        found = rank["collectives"]
+        assert found["mean"] == [1.5, 4.0]
+        assert found["and"] == [True, False, False]
+        assert found["deferred"] == [[0.0, 0.0], [3.0, 20.0], [0.0, 0.0]]  # each call gives the sums of the one before
+        assert found["floats"] == [0.5, 1.5] and found["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert found["broadcast"] == "from rank 0" and found["tensors"] == [[0.0, 0.0], [0]]
+        assert found["on_rank0"] == "by rank 0"
+
+
+def test_an_error_of_rank_0_reaches_every_rank(two_ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["errors"] for rank in two_ranks)
+    assert first["data"] == second["data"] == "DataError: no such shard"
+    assert first["unexpected"] == "OSError: no such file"
+    assert second["unexpected"] == "ClusterError: rank 0 failed: OSError('no such file')"
+
+
+def test_only_the_loss_of_a_peer_is_a_cluster_error(two_ranks: list[dict[str, Any]]) -> None:
+    for number, rank in enumerate(two_ranks):
+        assert rank["errors"]["own"] == "RuntimeError: an error of this rank's own"
+        expected = f"ClusterError: rank {number}: another rank is gone or hangs, in a collective; see its message"
+        assert rank["errors"]["peer"].startswith(expected)
+
+
+def test_one_rank_needs_no_process_group() -> None:
+    with Group(World(), torch.device("cpu")) as group:
+        assert group.all_reduce_mean(torch.tensor(3.0)).item() == 3.0 and group.all_gather("x") == ["x"]
+        assert group.all_reduce_sum_deferred(2.0) == [2.0] and group.all_gather_float(2.0) == [2.0]
+        assert group.on_rank0(lambda: 5) == 5 and group.broadcast("x") == "x"
+        assert group.all_reduce_and(torch.tensor(True)) and not group.all_reduce_and(torch.tensor(False))
+        group.barrier("nothing")
