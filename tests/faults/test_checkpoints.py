@@ -25,9 +25,9 @@ from collagan_dist.setup import training_order
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import ROOT, collagan
+from tests.faults.damages import rounds
 from tests.faults.saving import STAGES
 from tests.faults.test_packing import private_mounts
-from tests.faults.test_rounds import rounds
 from tests.runs.run_folders import KEPT, SAVING, STEPS, checkpoint_names, events, lines, write_config
 from tests.training.small import equal, small, weights
 

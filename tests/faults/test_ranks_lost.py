@@ -20,8 +20,8 @@ from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stragglers import SlowStreaks
 from tests.conftest import collagan
+from tests.faults.damages import rounds
 from tests.faults.processes import LIMIT, Ranks, lines, until
-from tests.faults.test_rounds import rounds
 from tests.training.small import equal, small, weights
 
 STEPS, EVERY = 60, 7

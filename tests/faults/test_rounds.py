@@ -1,4 +1,4 @@
-"""Fault rows with damage at random places: some rounds here, many in `make test-full`, which keeps what they found."""
+"""Fault rows with damage at random places: few rounds here, many in `make test-full`, which records what they found."""
 
 from __future__ import annotations
 
@@ -16,45 +16,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 from tests.data.test_pack import contents, recipe
-
-
-def rounds(few: int, many: int) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("rounds", [few, pytest.param(many, marks=pytest.mark.full)])
-
-
-def cut(content: bytearray, at: random.Random) -> None:
-    del content[at.randrange(len(content)) :]
-
-
-def flip(content: bytearray, at: random.Random) -> None:
-    content[at.randrange(len(content))] ^= 1 << at.randrange(8)
-
-
-def blank(content: bytearray, at: random.Random) -> None:
-    start = at.randrange(len(content))
-    end = min(len(content), start + 4096)
-    content[start:end] = at.randbytes(end - start)
-
-
-def grow(content: bytearray, at: random.Random) -> None:
-    content += at.randbytes(at.randrange(1, 4000))
-
-
-def drop(content: bytearray, at: random.Random) -> None:
-    start = at.randrange(len(content))
-    del content[start : start + at.randrange(1, 4000)]
-
-
-DAMAGES = (cut, flip, blank, grow, drop)
-
-
-def damage(path: Path, how: Callable[[bytearray, random.Random], None], at: random.Random) -> None:
-    """Rewrite a file with other bytes than it had."""
-    before = path.read_bytes()
-    after = bytearray(before)
-    while after == before:
-        how(after, at)
-    path.write_bytes(after)
+from tests.faults.damages import DAMAGES, blank, cut, damage, drop, rounds
 
 
 @rounds(1, 20)

@@ -21,7 +21,7 @@ import collagan_dist
 from collagan_dist.errors import CheckpointError, ClusterError
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps
-from tests.faults.test_rounds import DAMAGES, damage, rounds
+from tests.faults.damages import DAMAGES, damage, rounds
 from tests.runs.run_folders import rewrite_state
 from tests.runs.test_lease import take_lease
 from tests.training.small import equal

@@ -53,25 +53,6 @@ def test_ranks_without_an_engine_that_joins_them_are_refused() -> None:
         build_engine(Runtime(engine="plain"), group).learner(torch.nn.Linear(1, 1), Adam())
 
 
-@pytest.mark.parametrize(("kind", "said"), [("DataError", "no such thing"), ("OSError", "rank 0 failed")])
-def test_an_error_of_rank_0_reaches_every_rank(tmp_path: Path, kind: str, said: str) -> None:
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from collagan_dist.errors import DataError\n"
-        "from collagan_dist.distributed.group import Group\n"
-        "from collagan_dist.distributed.world import detect_world\n"
-        "world = detect_world(); group = Group(world, torch.device('cpu'), 30)\n"
-        "def work(): raise " + kind + "('no such thing')\n"
-        "try: group.on_rank0(work)\n"
-        "except Exception as error: open(sys.argv[1] + str(world.rank), 'w').write(f'{type(error).__name__}: {error}')\n"
-        "group.close()\n"
-    )
-    assert torchrun(2, script, tmp_path / "said").returncode == 0
-    assert (tmp_path / "said0").read_text() == f"{kind}: no such thing"
-    assert said in (tmp_path / "said1").read_text()
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_clipping_shortens_a_gradient_to_its_length_and_leaves_a_shorter_one(precision: str) -> None:
     """What Adam gets, whatever the loss was scaled by; the norm that is told is the gradient's own."""

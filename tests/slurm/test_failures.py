@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_rounds import rounds
+from tests.faults.damages import rounds
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Undisturbed
 from tests.slurm.training import Training
