@@ -117,7 +117,9 @@ def test_recipe_folders_hold_no_python(folder: str) -> None:
 
 
 def test_help_is_light() -> None:
-    code = "import sys, collagan_dist.commands.main as m; m.parser(); print([x for x in ('torch', 'numpy', 'pydantic', 'rich') if x in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys; from collagan_dist.commands.main import build_parser; build_parser(); "
+        "print([x for x in ('torch', 'numpy', 'pydantic', 'rich') if x in sys.modules])"
     )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.commands.main import COMMANDS, parser
+from collagan_dist.commands.main import COMMANDS, build_parser
 from collagan_dist.config.load import preset_names
 from tests.conftest import ROOT
 
@@ -49,7 +49,7 @@ def test_command(page: str, command: str) -> None:
         return
     if words[1] == "train" and words[2] == "CONFIG":
         words[2] = "demo"
-    args = parser().parse_args(words[1:])
+    args = build_parser().parse_args(words[1:])
     if args.command == "train":
         assert args.config in preset_names() or args.config.endswith(".yaml")
     if args.command == "sweep":
@@ -71,7 +71,7 @@ def test_examples_of_help_parse() -> None:
     for name, module in COMMANDS.items():
         for line in module.EXAMPLE.splitlines():
             words = shlex.split(line)
-            args = parser().parse_args(words[words.index(name) :])
+            args = build_parser().parse_args(words[words.index(name) :])
             assert args.command == name
 
 

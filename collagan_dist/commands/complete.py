@@ -1,4 +1,4 @@
-"""collagan complete"""
+"""`collagan complete`: fill the holes of pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HELP = "complete a picture or a folder of pictures with a trained model"
 EXAMPLE = "collagan complete runs/demo photo.jpg --out completed --hole block"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
     parser.add_argument(
         "input", metavar="INPUT", help="a picture or a folder of pictures; what is not square is centre-cropped"

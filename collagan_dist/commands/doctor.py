@@ -1,19 +1,19 @@
-"""collagan doctor"""
+"""`collagan doctor`: check a machine or an allocation before training."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-HELP = "check libraries, devices, storage, the cluster and the way between ranks"
+HELP = "check libraries, devices, storage, the cluster and the network between ranks"
 EXAMPLE = """collagan doctor --data packed/celeba
          srun collagan doctor"""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="SHARDS", help="look at this data set, too")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="SHARDS", help="check this data set, too")
     parser.add_argument(
-        "--net", action="store_true", help="look only at the way between ranks (through srun or torchrun)"
+        "--net", action="store_true", help="check only the network between ranks (under srun or torchrun)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
 
@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(report.as_dict()), flush=True)
         else:
-            # Ranks that did not meet each say what they know; what all could say, rank 0 does.
+            # Without a process group each rank reports its own failures; else rank 0 reports for all.
             for finding in report.findings if world.is_rank0 else report.failures:
-                mend = f"; {finding.mend}" if finding.mend else ""
-                print(f"{finding.state:8} {finding.check:19} {finding.text}{mend}", flush=True)
+                fix = f"; {finding.mend}" if finding.mend else ""
+                print(f"{finding.state:8} {finding.check:19} {finding.text}{fix}", flush=True)
     return 0 if report.passed else ClusterError.exit_code

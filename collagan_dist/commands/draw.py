@@ -1,4 +1,4 @@
-"""collagan draw"""
+"""`collagan draw`: procedural faces as a data set."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 from shlex import quote
 
-from collagan_dist.commands.progress import workers
+from collagan_dist.commands.arguments import non_negative_int
 
 HELP = "draw procedural faces with exact landmarks and label maps, in CelebA's layout"
 EXAMPLE = "collagan draw faces --count 2000 --seed 1"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="folder to make")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--count", type=int, default=1000, help="faces, split 80 / 10 / 10 (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds draw other faces (default: %(default)s)")
-    parser.add_argument("--workers", type=workers, default=0, help="processes; 0: one a core (default)")
+    parser.add_argument("--workers", type=non_negative_int, default=0, help="processes; 0: one a core (default)")
 
 
 def run(args: argparse.Namespace) -> None:

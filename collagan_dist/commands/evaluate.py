@@ -1,4 +1,4 @@
-"""collagan evaluate"""
+"""`collagan evaluate`: the metrics of a trained model on a split."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import get_args
 
 from collagan_dist.types import TestHole
 
-HELP = "score a trained model on a split, beside trivial baselines; over all ranks"
+HELP = "evaluate a trained model on a split, beside trivial baselines; over all ranks"
 EXAMPLE = "collagan evaluate runs/demo --split test --hole O1,O2 --blend both"
 
 _BLENDS = {"none": ("none",), "poisson": ("poisson",), "both": ("none", "poisson")}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
@@ -54,6 +54,6 @@ def _holes(text: str) -> tuple[str, ...]:
     for kind in kinds:
         if kind not in get_args(TestHole):
             raise argparse.ArgumentTypeError(
-                f"{kind!r} is no kind of hole; choose from {', '.join(get_args(TestHole))}"
+                f"{kind!r} is not a kind of hole; choose from {', '.join(get_args(TestHole))}"
             )
     return kinds

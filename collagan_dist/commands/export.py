@@ -1,4 +1,4 @@
-"""collagan export"""
+"""`collagan export`: a trained model in a folder of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ HELP = "a trained model as a folder of its own, for evaluate, complete and label
 EXAMPLE = "collagan export runs/parser --out models/parser --onnx"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN", help="run folder; its newest checkpoint is taken")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder to make")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
     parser.add_argument(
         "--onnx", action="store_true", help="also model.onnx, and a class map for `collagan label` where it segments"
     )

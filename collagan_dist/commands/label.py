@@ -1,4 +1,4 @@
-"""collagan label"""
+"""`collagan label`: label maps for photographs, or their agreement with existing maps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
+
+from collagan_dist.commands.arguments import positive_int
 
 if TYPE_CHECKING:
     from collagan_dist.inference.label_check import Agreement
@@ -15,10 +17,10 @@ HELP = "label maps for photographs in CelebA's layout, by a parsing network; the
 EXAMPLE = """collagan label /data/CelebA --model runs/parser
          collagan label /data/CelebA --model face-parsing.onnx --classes face-parsing.yaml"""
 
-_NAMED = 5  # unusable pictures that are named on the terminal
+_MAX_NAMED = 5  # unusable pictures that are named on the terminal
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", metavar="ROOT", help="folder in CelebA's layout: Img, Anno, Eval")
     parser.add_argument(
         "--model",
@@ -38,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures in the wild or aligned (default: what is there, in the wild first)",
     )
     parser.add_argument(
-        "--batch", type=_count, default=16, metavar="N", help="pictures at a time (default: %(default)s)"
+        "--batch", type=positive_int, default=16, metavar="N", help="pictures at a time (default: %(default)s)"
     )
     parser.add_argument(
         "--check", action="store_true", help="write nothing: compare with the maps that DIR holds (Dice a class)"
@@ -59,21 +61,15 @@ def run(args: argparse.Namespace) -> None:
         else:
             done = write_label_maps(parser, photos, args.batch, advance)
     if args.check:
-        _show(agreement, photos)
+        _print_agreement(agreement, photos)
     else:
-        _tell(done, photos, Path(args.root))
+        _print_result(done, photos, Path(args.root))
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures")
-    return int(text)
-
-
-def _tell(done: LabelResult, photos: PhotoSet, root: Path) -> None:
+def _print_result(done: LabelResult, photos: PhotoSet, root: Path) -> None:
     from collagan_dist.inference.labelling import UNLABELLED_FILE
 
-    for key, reason in done.unusable[:_NAMED]:
+    for key, reason in done.unusable[:_MAX_NAMED]:
         print(f"no label map for {key}: {reason}")
     if done.unusable:
         print(
@@ -81,6 +77,7 @@ def _tell(done: LabelResult, photos: PhotoSet, root: Path) -> None:
         )
     kept = f" ({done.existing} were there)" if done.existing else ""
     maps = photos.maps.resolve()
+    # The recipe's `labels` is relative to the data set, unless the maps were written elsewhere.
     labels = maps.relative_to(root.resolve()) if maps.is_relative_to(root.resolve()) else maps
     print(
         f"{photos.maps}: {done.written + done.existing} label maps{kept}; "
@@ -88,7 +85,7 @@ def _tell(done: LabelResult, photos: PhotoSet, root: Path) -> None:
     )
 
 
-def _show(agreement: Agreement, photos: PhotoSet) -> None:
+def _print_agreement(agreement: Agreement, photos: PhotoSet) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

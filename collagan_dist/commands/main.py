@@ -1,4 +1,4 @@
-"""`collagan COMMAND`: dispatch, errors as one message, exit codes. Heavy libraries are imported by the commands that run."""
+"""`collagan COMMAND`: choose the command, report its error as one message, end with its exit code."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from collagan_dist.log import log_to_stderr
 
 logger = logging.getLogger(__name__)
 
+# Each module has HELP, EXAMPLE, add_arguments(parser) and run(args), and imports heavy libraries only in `run`:
+# `collagan --help` answers in under half a second.
 COMMANDS = {
     "draw": draw,
     "label": label,
@@ -44,7 +46,7 @@ COMMANDS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="collagan",
         description="Distributed training of collaborative GANs: complete a face, segment its parts, find its landmarks.",
@@ -54,28 +56,32 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"collagan_dist {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
+        # Without abbreviations: a new option must not change what an old script means.
         one = commands.add_parser(
             name, help=module.HELP, description=module.HELP, epilog=f"example: {module.EXAMPLE}", allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        module.arguments(one)
+        module.add_arguments(one)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     log_to_stderr()
     try:
         code = COMMANDS[args.command].run(args) or 0
     except CollaganError as error:
-        if args.debug and error.exit_code != 75:
+        # An interruption is no error: it has no traceback that helps.
+        if args.debug and error.exit_code != Interrupted.exit_code:
             raise
         code = report_error(args.command, error)
     except BrokenPipeError:
+        # The reader, such as `head`, has what it wants. Python would complain when it flushes stdout at exit.
         sys.stderr.close()
         code = 0
     except OSError as error:
+        # With a file name it is the user's file that is missing or not readable; without one it is a bug.
         if args.debug or error.filename is None:
             raise
         logger.error(f"collagan {args.command}: {error.filename}: {error.strerror}")
@@ -87,13 +93,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def report_error(command: str, error: CollaganError) -> int:
-    """Say it, once for all ranks where they share it; the exit code.
-
-    75 means "run me again"; launchers do not carry a rank's code reliably, so under one an interruption is a 0.
-    """
+    """Print an error, once if all ranks have the same one, and return the exit code."""
     from collagan_dist.distributed.world import detect_world
 
     world = detect_world()
     if world.is_rank0 or not error.raised_on_all_ranks:
         logger.error(f"collagan {command}: {error}")
-    return 0 if error.exit_code == 75 and world.launcher != "alone" else error.exit_code
+    # Launchers turn a rank's 75 into 1 or 143, so an interruption ends with 0 under one; RUN/requeue tells the batch script.
+    interrupted = error.exit_code == Interrupted.exit_code
+    return 0 if interrupted and world.launcher != "alone" else error.exit_code

@@ -1,4 +1,4 @@
-"""collagan pack"""
+"""`collagan pack`: a data set as shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from collagan_dist.commands.progress import workers
+from collagan_dist.commands.arguments import fraction, non_negative_int, part_of
 
 if TYPE_CHECKING:
     from collagan_dist.data.readers.recipe import Recipe
@@ -20,12 +20,15 @@ EXAMPLE = """collagan pack shards/celeba.yaml --root /data/CelebA --out packed/c
          sbatch --array=0-15 slurm/pack.sh shards/celeba.yaml; then collagan pack shards/celeba.yaml --merge"""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="YAML of shards/: reader, labels, size, splits")
     parser.add_argument("--root", help="folder of the data set, instead of the recipe's")
     parser.add_argument("--out", help="folder of the shards, instead of the recipe's")
     parser.add_argument(
-        "--workers", type=workers, default=0, help="processes; 0: one a core (default). The bytes do not depend on it"
+        "--workers",
+        type=non_negative_int,
+        default=0,
+        help="processes; 0: one a core (default). The bytes do not depend on it",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -34,36 +37,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--part",
         metavar="i/n",
-        type=part,
+        type=part_of,
         help="pack every n-th shard only, from number i on (n/n is 0/n); needs --merge later",
     )
     where.add_argument("--merge", action="store_true", help="finish a data set that was packed in parts")
     parser.add_argument(
         "--max-bad",
-        type=share,
+        type=fraction,
         default=0.001,
-        help="share of unusable pictures to accept (default: %(default)s, and always 10)",
+        help="fraction of unusable pictures to accept (default: %(default)s, and always 10)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="k=v", help="change a key of the recipe")
-
-
-def share(text: str) -> float:
-    """A share of all pictures, 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
-    return value
-
-
-def part(text: str) -> tuple[int, int]:
-    """i/n: which of how many parts. Parts may be counted from 0 or from 1."""
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) <= int(count) and int(count) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part: i/n, like 0/16 to 15/16 (or 1/16 to 16/16)")
-    return int(index), int(count)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,20 +56,20 @@ def run(args: argparse.Namespace) -> None:
 
     recipe = load_recipe(args.recipe, args.root, args.out, args.set)
     if recipe.dataset == "celeba_aligned":
+        # The paper crops unaligned faces itself, so numbers on this set cannot be compared with it.
         print(
-            "note: faces of the aligned set have their eyes in one place, which makes inpainting easier than the paper's unaligned faces"
+            "note: the eyes of aligned faces are always at the same position, which makes inpainting easier than the paper's unaligned faces"
         )
     if args.part is not None:
         _pack_part(args, recipe)
         return
+    # A finished data set is not packed again; its time would be misleading.
     done_before = Path(recipe.out, "manifest.json").exists()
     began = time.monotonic()
     manifest = pack.merge(recipe, args.max_bad) if args.merge else _pack(args, recipe)
     _summary(manifest)
     if done_before:
-        print(
-            f"{manifest.folder}: was packed already, and is left as it is; to pack anew, remove it or give another --out"
-        )
+        print(f"{manifest.folder}: was packed already and is unchanged; to pack again, remove it or give another --out")
     else:
         print(
             f"{manifest.folder}: done in {time.monotonic() - began:.0f} s; next: collagan train demo --data {quote(str(manifest.folder))}"

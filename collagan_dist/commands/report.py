@@ -1,4 +1,4 @@
-"""collagan report"""
+"""`collagan report`: one HTML page for runs, a sweep or a reproduction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HELP = "one self-contained report.html for runs: curves, pictures, metrics, conf
 EXAMPLE = "collagan report runs/demo"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
         metavar="PATH",

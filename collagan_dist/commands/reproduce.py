@@ -1,19 +1,18 @@
-"""collagan reproduce"""
+"""`collagan reproduce`: the tables and figures of the paper."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
-from collagan_dist.commands.progress import count
+from collagan_dist.commands.arguments import positive_float, positive_int
 
-HELP = "the paper again: train its models, write its tables and figures beside ours; the same command continues"
+HELP = "reproduce the paper: train its models, write its tables and figures beside ours; the same command continues"
 EXAMPLE = """collagan reproduce --data packed/celeba --out reproduction
          collagan reproduce --data packed/celeba --out quick --scale 0.01 --tables 1,3 --figures 4 --dry-run"""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="CONFIG",
@@ -35,13 +34,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scale",
-        type=_factor,
+        type=positive_float,
         default=1.0,
         metavar="F",
-        help="length of every run, as a share of the paper's (default: 1)",
+        help="length of every run, as a fraction of the paper's (default: 1)",
     )
     parser.add_argument(
-        "--seeds", type=count, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
+        "--seeds", type=positive_int, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
     )
     parser.add_argument(
         "--set",
@@ -51,19 +50,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="change a key of every run's configuration; CE, SII and GFC keep their published losses and optimizers",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the runs, their time and storage, and write nothing"
+        "--dry-run",
+        action="store_true",
+        help="print the runs, what is left of them, their time and storage as far as known, and stop",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--ranks",
-        type=count,
+        type=positive_int,
         metavar="N",
         help="processes of each training on this machine (default: one a GPU, else 1)",
     )
     where.add_argument(
         "--slurm",
         metavar="OPTIONS",
-        help="submit each missing run by sbatch with these options, and the rest behind them",
+        help="submit each missing run by sbatch with these options, and a last job that writes the tables",
     )
     where.add_argument(
         "--ray", metavar="ADDRESS", help="spread the runs over a running Ray cluster (host:port, or auto)"
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> int | None:
         return None
     from collagan_dist.distributed.stop_request import StopRequest
 
+    # A launcher's signal (USR2, TERM) asks for a stop; the training that runs then saves and ends.
     with StopRequest() as stop:
         from collagan_dist.reproduce.driver import reproduce
 
@@ -110,18 +112,9 @@ def _figures(text: str) -> tuple[int, ...]:
 
 
 def _numbers(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
-    """Some of `known`, in their order; an empty text is none of them."""
+    """Return the numbers in a list like "1,3", in the order of `known`."""
+    # An empty list is useful: only figures, or only tables.
     names = [name.strip() for name in text.split(",")] if text.strip() not in ("", "none") else []
     if bad := [name for name in names if name not in map(str, known)]:
-        raise argparse.ArgumentTypeError(f"{bad[0]!r} is none of {', '.join(map(str, known))}")
+        raise argparse.ArgumentTypeError(f"{bad[0]!r} is not one of {', '.join(map(str, known))}")
     return tuple(number for number in known if str(number) in names)
-
-
-def _factor(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return value

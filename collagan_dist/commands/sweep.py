@@ -1,4 +1,4 @@
-"""collagan sweep"""
+"""`collagan sweep`: a search over configurations on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collagan_dist.commands.progress import count
+from collagan_dist.commands.arguments import gpus_per_rank, non_negative_int, positive_int
 
 if TYPE_CHECKING:
     from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions
@@ -16,7 +16,7 @@ EXAMPLE = """collagan sweep stable --space cluster/sweep.yaml --data packed/cele
          collagan sweep demo --space cluster/sweep.yaml --data packed/drawn --out sweeps/small --set schedule.steps=400 --dry-run"""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file: what every trial has in common")
     parser.add_argument(
         "--space", metavar="SPACE", required=True, help="YAML file: metric, search, scheduler, and the values of keys"
@@ -30,11 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of trials and results, on storage that all nodes share",
     )
     parser.add_argument(
-        "--trials", type=count, metavar="N", help="configurations in all (default: 16; a grid's points)"
+        "--trials", type=positive_int, metavar="N", help="configurations in all (default: 16; a grid's points)"
     )
     parser.add_argument(
         "--seeds",
-        type=_whole,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="at the end, train the paper's λ and the best found with N other seeds each",
@@ -48,11 +48,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="a running Ray cluster (host:port, or auto; default: one of this machine's own)",
     )
-    parser.add_argument("--workers", type=count, default=1, metavar="N", help="ranks of a trial (default: 1)")
-    parser.add_argument("--cpus", type=count, default=1, metavar="N", help="CPUs of a rank (default: 1)")
-    parser.add_argument("--gpus", type=_part, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
+    parser.add_argument("--workers", type=positive_int, default=1, metavar="N", help="ranks of a trial (default: 1)")
+    parser.add_argument("--cpus", type=positive_int, default=1, metavar="N", help="CPUs of a rank (default: 1)")
+    parser.add_argument("--gpus", type=gpus_per_rank, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
     parser.add_argument(
-        "--spread", action="store_true", help="put the ranks of a trial on different nodes, as far as they go"
+        "--spread", action="store_true", help="put the ranks of a trial on different nodes, as far as possible"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the first trials and the plan, and stop")
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int | None:
 
         with Screen() as screen:
             code = run_sweep(options, stop, screen.show)
-    _say_results(options)
+    _print_results(options)
     return code
 
 
@@ -93,7 +93,7 @@ def _dry_run(prepared: PreparedSweep) -> None:
         print(f"# {role}:\n{dump(values)}", end="")
     if plan.trials > len(space.initial_points()):
         print(
-            f"# the first that is searched ({space.spec.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
+            f"# the first one that is searched ({space.spec.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
             end="",
         )
     samples = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total
@@ -105,25 +105,9 @@ def _dry_run(prepared: PreparedSweep) -> None:
     print(f"# out: {prepared.options.out}")  # read by slurm/sweep.sh
 
 
-def _say_results(options: SweepOptions) -> None:
+def _print_results(options: SweepOptions) -> None:
     for name in ("best.yaml", "trials.csv", "report.html"):
         if (options.out / name).exists():
             print(options.out / name)
     if (options.out / "best.yaml").exists():
         print(f"next: collagan train {options.out / 'best.yaml'} --data {options.data}")
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
-
-
-def _part(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1000 or (value > 1 and not value.is_integer()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs: a whole one, or a part of one")
-    return value

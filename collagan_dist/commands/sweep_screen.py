@@ -1,4 +1,4 @@
-"""A sweep on a terminal: a table that stays, its best trial so far, when it will be done; lines in a log."""
+"""Progress of a sweep on stderr: a live table of its trials on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from collagan_dist.sweep.driver import SweepController
     from collagan_dist.sweep.trial import Trial
 
-_EVERY = 2.0  # seconds between two looks at what runs
-_LINE_EVERY = 30.0  # seconds between lines in a log
-_ROWS = 12
+_REFRESH_SECONDS = 2.0  # each refresh reads the metrics of all running trials
+_LOG_SECONDS = 30.0  # between lines in a log
+_MAX_ROWS = 12  # of the table
 
 
 class Screen:
-    """`show` it the sweep as often as you like."""
+    """The progress of a sweep; `show` may be called at any rate."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
         self.console = Console(file=sys.stderr)
         self._live: Any = None
-        self._shown = self._told = -_LINE_EVERY
-        self._line = ""
-        self._said = 0
+        self._last_refresh = self._last_log = -_LOG_SECONDS
+        self._last_line = ""
+        self._messages_shown = 0
 
     def __enter__(self) -> Screen:
         return self
@@ -38,13 +38,15 @@ class Screen:
             self._live.stop()
 
     def show(self, sweep: SweepController) -> None:
+        """Print new messages of the sweep, and its state if that is due."""
         now = time.monotonic()
-        news, self._said = sweep.messages[self._said :], len(sweep.messages)
+        news, self._messages_shown = sweep.messages[self._messages_shown :], len(sweep.messages)
         for text in news:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        if now - self._shown < _EVERY and not news:
+        # Messages are shown at once.
+        if now - self._last_refresh < _REFRESH_SECONDS and not news:
             return
-        self._shown = now
+        self._last_refresh = now
         if self.console.is_terminal:
             from rich.live import Live
 
@@ -54,13 +56,13 @@ class Screen:
             self._live.update(_table(sweep), refresh=True)
             return
         line = headline(sweep)
-        if (now - self._told >= _LINE_EVERY or news) and line != self._line:
-            self._told, self._line = now, line
+        if (now - self._last_log >= _LOG_SECONDS or news) and line != self._last_line:
+            self._last_log, self._last_line = now, line
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def headline(sweep: SweepController) -> str:
-    """How far it is, the best so far beside the paper's λ, and when it will be done."""
+    """Return how far a sweep is, its best trial beside the paper's λ, and when it will be done."""
     from collagan_dist.sweep import results, schedule
 
     plan, trials = sweep.plan, sweep.trials
@@ -78,6 +80,7 @@ def headline(sweep: SweepController) -> str:
         parts.append(f"best: trial {best.number}, {plan.metric} {_number(best, at, plan.metric)} after {at:,} samples")
         paper = schedule.paper_trial(trials)
         if paper is not None and paper is not best and paper.metrics_at(at):
+            # At the same number of samples: the paper's trial may have trained longer.
             parts[-1] += f" (the paper's λ: {_number(paper, at, plan.metric)})"
     if sweep.idle_reason:
         parts.append(f"waits for room: {sweep.idle_reason}")
@@ -98,6 +101,7 @@ def _table(sweep: SweepController) -> Any:
     from collagan_dist.sweep.trial import trial_dir
 
     plan = sweep.plan
+    # no_wrap: a wrapped number would be read as two.
     table = Table(
         title=f"{sweep.prepared.options.out}: {plan.space.spec.search}, {plan.space.spec.scheduler}",
         title_justify="left",
@@ -118,16 +122,16 @@ def _table(sweep: SweepController) -> Any:
 
 
 def _chosen(sweep: SweepController) -> list[Trial]:
-    """What runs and the best of the rest, as many as a screen holds; furthest and best first."""
+    """Return the running trials and the best of the others, as many as a screen holds; longest and best first."""
     plan = sweep.plan
     ranked = sorted(sweep.trials, key=lambda t: (not t.running, -t.reached, -plan.score(t, t.reached), t.number))[
-        :_ROWS
+        :_MAX_ROWS
     ]
     return sorted(ranked, key=lambda t: (-t.reached, -plan.score(t, t.reached), t.number))
 
 
 def _left(sweep: SweepController) -> str | None:
-    """Time to the end at the pace of this start; None while that is not known."""
+    """Return the time that is left at the rate of this start; None while that is unknown."""
     from collagan_dist.runs.metrics_log import last_train_step
     from collagan_dist.sweep import schedule
     from collagan_dist.sweep.trial import saved_step, trial_dir

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them in a terminal."""
+"""Tables of metrics, of planned runs and of a reproduction's averages, on stdout."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from collagan_dist.reproduce.estimate import RunEstimate
 
-# Metric: (what to print, its number format).
-_ROWS = {
+# Metric: (label, number format).
+_METRICS = {
     "psnr_hole": ("PSNR in the hole, dB", ".2f"),
     "psnr": ("PSNR, dB", ".2f"),
     "ssim_hole": ("SSIM in the hole", ".3f"),
@@ -26,11 +26,12 @@ _ROWS = {
 
 
 def metrics_table(metrics: dict[str, Any]) -> None:
-    """The headline metrics of metrics.json: model, standard error, baselines."""
+    """Print the main metrics of an evaluation: those of the model, their standard errors, those of the baselines."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     baselines = metrics.get("baselines", {})
+    # Slow baselines are computed on the first samples only.
     subset = metrics.get("baselines_subset", {}).get("samples")
     title = f"{metrics['samples']} {metrics['split']} samples, {'no' if metrics['hole'] == 'none' else metrics['hole']} holes"
     if "hole_size" in metrics:
@@ -40,7 +41,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     table.add_column("metric", no_wrap=True)
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
         table.add_column(name.replace("_", " "), justify="right")
-    for key, (label, form) in _ROWS.items():
+    for key, (label, form) in _METRICS.items():
         if (value := _scalar(metrics.get(key))) is not None:
             others = [_scalar(b.get(key)) for b in baselines.values()]
             cells = [value, _scalar(metrics.get("se", {}).get(key)), *others]
@@ -49,7 +50,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
 
 
 def plan_table(estimates: Sequence[RunEstimate]) -> None:
-    """A reproduction's runs: what each takes, what is done; sums at the end."""
+    """Print a reproduction's runs: what is done of each, what it takes, and the sums."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -79,7 +80,7 @@ def _or_unknown(value: float | None, form: Callable[[float], str]) -> str:
 
 
 def averages_table(out: Path, tables: Sequence[int]) -> None:
-    """A reproduction's tables by their averages: paper, ours, difference."""
+    """Print the averages of a reproduction's tables: paper, ours, difference."""
     import json
 
     from rich.box import SIMPLE_HEAD
@@ -94,6 +95,7 @@ def averages_table(out: Path, tables: Sequence[int]) -> None:
             for name, cells in _averaged(number, row).items():
                 paper = fmean(cell["paper"] for cell in cells)
                 known = [cell["ours"] for cell in cells if cell["ours"] is not None]
+                # An average over some positions would not be comparable with the paper's.
                 ours = fmean(known) if len(known) == len(cells) else None
                 found = ("–", "–") if ours is None else (f"{ours:.2f}", f"{ours - paper:+.2f}")
                 table.add_row(str(number), model, name, f"{paper:.2f}", *found)
@@ -102,7 +104,7 @@ def averages_table(out: Path, tables: Sequence[int]) -> None:
 
 
 def _averaged(number: int, row: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """By what is averaged, the cells: Table 1's six positions, blended; the others' own average."""
+    """Return the cells that are averaged, by label: Table 1's six positions, blended; the average column of the others."""
     if number == 1:
         names = {"SSIM %, blended": "ssim_blended", "PSNR dB, blended": "psnr_blended"}
         return {name: [cell[key] for cell in row.values()] for name, key in names.items()}
@@ -110,11 +112,13 @@ def _averaged(number: int, row: dict[str, Any]) -> dict[str, list[dict[str, Any]
 
 
 def console() -> Console:
-    """Where tables go: the terminal's width, or 120 columns in a log, which has none of its own."""
+    """Return stdout with the terminal's width."""
     from rich.console import Console
 
+    # A file or a pipe has no width; rich would assume 80 columns, too few for these tables.
     return screen if (screen := Console()).is_terminal else Console(width=120)
 
 
 def _scalar(value: Any) -> float | None:
+    # Metrics with a value a class or a point have their average under "mean".
     return value.get("mean") if isinstance(value, dict) else value

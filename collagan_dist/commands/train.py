@@ -1,4 +1,4 @@
-"""collagan train"""
+"""`collagan train`: one training, on one process or on all ranks of a launcher."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
          torchrun --nproc-per-node 8 -m -- collagan_dist train stable --data packed/celeba"""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file")
     parser.add_argument(
         "--model", metavar="NAME", help="the paper's model: M_i M_s M_d M_id M_is M_isd M*_isd; or its peer: CE SII GFC"
     )
     parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`, or its URL")
     parser.add_argument(
-        "--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of what is learned>)"
+        "--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of the identity keys>)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the configuration")
     parser.add_argument(
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-config-change",
         action="store_true",
-        help="continue although what is learned differs from the checkpoint's",
+        help="continue although identity keys differ from the checkpoint's",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse a damaged newest checkpoint instead of taking the one before it"
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.distributed.world import detect_world
 
     world = detect_world()
-    # Before the seconds that imports take. A launcher kills what does not stop, so it need not end itself.
+    # Signals are handled before the imports, which take seconds. Under a launcher a run need not end itself: what does
+    # not stop is killed.
     with StopRequest(by_launcher=world.launcher != "alone") as stop:
         from collagan_dist.config.load import load_config
 
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> None:
             return
         from collagan_dist.training.loop import StartOptions, train
 
-        command = _command(world.launcher, world.local_size)
-        with _note_of_failure(folder, world):
+        command = _continue_command(world.launcher, world.local_size)
+        with _record_failure(folder, world):
             options = StartOptions(stop, command, args.allow_config_change, args.strict)
             steps = train(config, folder, world, options)
     if world.is_rank0:
@@ -74,19 +75,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
-    """RUN/failed, by any rank, for an error that a restart does not mend: launchers do not carry exit codes reliably.
-
-    What the others did to this rank (exit code 4) needs no note; nor may a start write any where another one trains.
-    """
+def _record_failure(folder: Path, world: World) -> Iterator[None]:
+    """Write RUN/failed for an error that a restart does not fix, on any rank; the batch script then does not requeue."""
     try:
         yield
     except (ClusterError, Interrupted):
+        # A failure of other ranks or of the cluster (exit code 4): a restart may well succeed.
         raise
     except CollaganError as error:
         from collagan_dist.runs.layout import RunPaths
         from collagan_dist.runs.lease import held_by_other_job
 
+        # Another job may train in this folder by now: then it is not this one's to mark.
         if folder.is_dir() and not held_by_other_job(folder, start_label() if job_id() else ""):
             facts = {
                 "exit_code": error.exit_code,
@@ -95,13 +95,13 @@ def _note_of_failure(folder: Path, world: World) -> Iterator[None]:
                 "rank": world.rank,
                 "host": socket.gethostname(),
             }
-            with suppress(OSError, CollaganError):  # the disk may be what is wrong
+            with suppress(OSError, CollaganError):  # the disk itself may have failed
                 files.write_json(RunPaths(folder).failed, {**facts, "time": time.strftime("%Y-%m-%d %H:%M:%S %z")})
         raise
 
 
 def _default_run(source: str, config: Config) -> Path:
-    """runs/<config>-<model>-<hash of what is learned>: the same command finds its run again."""
+    """Return runs/<config>-<model>-<hash of the identity keys>, so that the same command finds its run again."""
     from collagan_dist.config.load import identity_hash, model_label
     from collagan_dist.data.shards.manifest import read_manifest
 
@@ -125,8 +125,9 @@ def _dry_run(config: Config, folder: Path, world: World) -> None:
     print(f"# run: {folder}")  # read by slurm/train.sh
 
 
-def _command(launcher: str, local_size: int) -> str:
-    """The command that continues this start, as a person would type it."""
+def _continue_command(launcher: str, local_size: int) -> str:
+    """Return the command that continues this run, as a person would type it."""
+    # sys.argv has no launcher: torchrun and srun start Python themselves.
     own = shlex.join(["collagan", *sys.argv[1:]])
     if launcher == "torchrun":
         return f"torchrun --nproc-per-node {local_size} -m -- collagan_dist {shlex.join(sys.argv[1:])}"

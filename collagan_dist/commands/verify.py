@@ -1,15 +1,15 @@
-"""collagan verify"""
+"""`collagan verify`: check shards against their manifest."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "check that shards are what their manifest says; indexes are mended"
+HELP = "check shards against their manifest; damaged indexes are rebuilt"
 EXAMPLE = "collagan verify packed/celeba --deep"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", metavar="SHARDS", help="folder made by `collagan pack`, or its URL")
     parser.add_argument(
         "--deep", action="store_true", help="hash every file, read every sample through webdataset and decode it"
@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
     with progress("verifying", "shards") as advance:
         manifest = verify(args.shards, args.deep, advance)
     samples = ", ".join(f"{manifest.samples(split)} {split}" for split in manifest.splits)
+    # Without --deep, remote shards are not read at all.
     quick = f"{'sizes and indexes' if isinstance(manifest.folder, Path) else 'sizes'}; --deep checks every byte"
     checked = "every file's hash and every sample" if args.deep else quick
     print(f"{args.shards}: sound ({samples} samples; checked {checked})")

@@ -1,0 +1,57 @@
+"""Types of command line arguments that commands share: each turns a text into a value, or says what it should be."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def positive_int(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def non_negative_int(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = _float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1")
+    return value
+
+
+def gpus_per_rank(text: str) -> float:
+    value = _float(text)
+    # Ray shares one GPU between processes, but gives no process one GPU and a half.
+    if not 0 <= value < 1000 or (value > 1 and not value.is_integer()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs: a whole one, or a fraction of one")
+    return value
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return (part, number of parts) of i/n."""
+    index, _, count = text.partition("/")
+    # Job arrays count from 0 or from 1: n/n is 0/n.
+    if not (index.isdigit() and count.isdigit() and int(index) <= int(count) and int(count) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: i/n, like 0/16 to 15/16 (or 1/16 to 16/16)")
+    return int(index), int(count)
+
+
+def _float(text: str) -> float:
+    # NaN fails every comparison, so a text that is no number is refused by the same line as one out of range.
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
