@@ -53,3 +53,14 @@ def test_lines_have_raw_and_weighted_losses(shards: Manifest, tmp_path: Path) ->
     assert line["loss/inpainting/rec"] == 0.25 and line["weighted/inpainting/rec"] == 25.0
     assert line["weighted/inpainting/adv"] == pytest.approx(1.6) and line["weighted/landmarks/rec"] == 100.0
     assert "weighted/landmarks/adv" not in line and "weighted/segmentation/rec" not in line
+
+
+def test_losses_that_begin_within_a_line_are_means_over_their_own_steps(shards: Manifest, tmp_path: Path) -> None:
+    """The adversarial losses begin at schedule.adv_from, wherever a line's steps begin."""
+    log = journal(shards, tmp_path)
+    log.add({"loss/total": torch.tensor(1.0)})
+    log.add({"loss/total": torch.tensor(3.0), "loss/inpainting/disc": torch.tensor(0.5)})
+    log.log(2, 1e-3, 0.0)
+    log.close()
+    (line,) = lines(tmp_path, "train")
+    assert line["loss/total"] == 2.0 and line["loss/inpainting/disc"] == 0.5
