@@ -43,6 +43,7 @@ class AppendFile:
                 else:
                     self._queue.popleft()
             self.waiting = False
+        # Also network storage that is away: the run goes on, and so will the file.
         except OSError as error:
             if not self.waiting:
                 logger.warning(

@@ -48,6 +48,7 @@ class HostCopy:
 
     def copy(self, tensors: Mapping[str, Tensors]) -> dict[str, dict[str, torch.Tensor]]:
         """Return contiguous copies by file and name, valid until the next call. Waits for the device once."""
+        # What is not asked for again is freed.
         former, self._buffers = self._buffers, {}
         copies: dict[str, dict[str, torch.Tensor]] = {}
         devices: set[torch.device] = set()
@@ -56,6 +57,7 @@ class HostCopy:
             for name, tensor in content.items():
                 source = tensor.detach()
                 target = _buffer(former.pop(f"{file}/{name}", None), source)
+                # copy_ writes the target's plain layout, whatever the source's (channels_last).
                 target.copy_(source, non_blocking=True)
                 self._buffers[f"{file}/{name}"] = copies[file][name] = target
                 if source.is_cuda:
@@ -98,6 +100,7 @@ class AsyncCheckpointer:
         """
         began = time.perf_counter()
         self.wait(log_event)
+        # Collective: with DeepSpeed each rank holds a part of the optimizer's state.
         tensors = networks.tensors()
         self.group.on_rank0(lambda: self._start(tensors, step, state(), lease))
         self.blocked_seconds += time.perf_counter() - began
@@ -124,6 +127,7 @@ class AsyncCheckpointer:
 
         Raises CheckpointError, on all ranks, after max_failures failures in a row, or after one if it is `required`.
         """
+        # A quarter of the hang limit, so that a slow disk is never taken for a hanging rank 0.
         seconds = min(_POLL_SECONDS, self.group.timeout / 4)
         while not self.group.on_rank0(lambda: self._is_done(seconds)):
             pass

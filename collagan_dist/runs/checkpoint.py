@@ -82,14 +82,14 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
-        # Asked before, since a disk filled to the last byte stops everybody else who writes there.
+        # Checked before, since a disk filled to the last byte stops everybody else who writes there.
         if (free := _free_bytes(folder)) is not None and free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _write_files(partial, step, tensors, content)
         with lease.held() if lease else nullcontext():
             doomed = _commit(partial, final)
             doomed += _set_aside_old(folder, step, keep)
-    except OSError as error:
+    except OSError as error:  # in a thread of rank 0, which reports it when the ranks meet next
         raise _write_failed(error, final, needed) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -107,6 +107,7 @@ def _write_files(partial: Path, step: int, tensors: Mapping[str, Tensors], state
     hashes[STATE_FILE] = _write_hashed(partial / STATE_FILE, [state])
     # Last, so that a folder with a manifest has everything that it names.
     _write_hashed(partial / MANIFEST_FILE, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
+    # The names in the folder must be on disk before the folder gets its own.
     files.fsync_folder(partial)
 
 
@@ -115,6 +116,7 @@ def _write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for piece in pieces:
+            # hashlib and write release the interpreter's lock, so training is not held up.
             digest.update(piece)
             file.write(piece)
         file.flush()
@@ -194,7 +196,7 @@ def load_latest(folder: Path, strict: bool = False) -> LoadedCheckpoint | None:
     for step in reversed(checkpoint_steps(folder)):
         try:
             return load(checkpoint_dir(folder, step))
-        except NewerFormat:
+        except NewerFormat:  # an older checkpoint would silently lose what the newer program learned
             raise
         except CheckpointError as error:
             if strict:
@@ -225,6 +227,7 @@ def load(path: Path) -> LoadedCheckpoint:
         _check_format(path, state["format"])
         names = [name for name in hashes if name != STATE_FILE]
         tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
+    # All that forged or damaged files make json and safetensors raise; RecursionError comes of deep nesting.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
     return LoadedCheckpoint(path, tensors, state)
@@ -240,7 +243,7 @@ def check_file(folder: Path, name: str, sha256: str) -> None:
 
 def _plain_size(file: Path) -> int:
     """Return the size of a file. Raises CheckpointError for a link, a pipe or a device, which may lead anywhere."""
-    found = file.lstat()
+    found = file.lstat()  # not stat, which follows links
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{file.parent}: {file.name} is no plain file")
     return found.st_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from collagan_dist.types import POSITIONS
@@ -14,94 +13,42 @@ MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
 _STEP_NAME = re.compile(r"step-([0-9]+)")
 
 
-@dataclass(frozen=True)
 class RunPaths:
     """The paths of one run folder, whether or not they exist."""
 
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.yaml"
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data.json"
-
-    @property
-    def world(self) -> Path:
-        return self.folder / "world.json"
-
-    @property
-    def lease(self) -> Path:
-        return self.folder / "lease"
-
-    @property
-    def metrics_log(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.folder / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
-    @property
-    def grids(self) -> Path:
-        return self.folder / "grids"
-
-    @property
-    def grid_columns(self) -> Path:
-        return self.grids / "columns.json"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.data = folder / "data.json"
+        self.world = folder / "world.json"
+        self.lease = folder / "lease"
+        self.metrics_log = folder / "metrics.jsonl"
+        self.tensorboard = folder / "tensorboard"
+        self.checkpoints = folder / "checkpoints"
+        self.grids = folder / "grids"
+        self.grid_columns = self.grids / "columns.json"
+        self.evaluations = folder / "evaluation"
+        # The evaluation on the test split with the run's own holes, also where evaluations have other names.
+        self.headline_metrics = folder / "metrics.json"
+        self.report = folder / "report.html"
+        self.logs = folder / "logs"
+        self.train_log = self.logs / "train.txt"  # what a sweep's trial printed
+        # Marks for the batch script, slurm/common.sh: a stop that wants to be continued, an end that no restart mends.
+        self.requeue = folder / "requeue"
+        self.failed = folder / "failed"
+        self.trial = folder / "trial.json"  # the sweep's record of this trial
 
     def grid(self, step: int) -> Path:
         return self.grids / f"{step_name(step)}.png"
 
-    @property
-    def evaluations(self) -> Path:
-        return self.folder / "evaluation"
-
     def evaluation(self, split: str, hole: str, blend: str = "none", positions: str = "landmarks") -> Path:
-        """The metrics of one evaluation. Its .npz and .png have the same stem: test-block, test-O1-fixed-blended."""
+        """Return the path of an evaluation's metrics: test-block.json, test-O1-fixed-blended.json.
+
+        Its samples (.npz) and its sheet of pictures (.png) have the same stem.
+        """
         # Only holes O1 to O6 have positions, so only their names say which.
         fixed = "-fixed" if hole in POSITIONS and positions == "fixed" else ""
-        stem = f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}"
-        return self.evaluations / f"{stem}.json"
-
-    @property
-    def headline_metrics(self) -> Path:
-        """The evaluation on the test split with the run's own holes."""
-        return self.folder / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def logs(self) -> Path:
-        return self.folder / "logs"
-
-    @property
-    def train_log(self) -> Path:
-        """What a sweep's trial printed."""
-        return self.logs / "train.txt"
-
-    @property
-    def requeue(self) -> Path:
-        """Marks a stop that wants to be continued; slurm/common.sh looks for it."""
-        return self.folder / "requeue"
-
-    @property
-    def failed(self) -> Path:
-        """Marks an end that a restart does not mend; slurm/common.sh looks for it."""
-        return self.folder / "failed"
-
-    @property
-    def trial(self) -> Path:
-        """The sweep's record of this trial."""
-        return self.folder / "trial.json"
+        return self.evaluations / f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}.json"
 
     def exists(self) -> bool:
         """Return whether this is a run folder: one that a training has started to write."""
@@ -140,7 +87,8 @@ def checkpoint_dir(checkpoints: Path, step: int) -> Path:
 def checkpoint_steps(checkpoints: Path) -> list[int]:
     """Return the steps of all checkpoints in a folder, oldest first; [] if there is no such folder.
 
-    Their bytes are not looked at. Unfinished ones have names with a dot in front, so they are not listed.
+    Their bytes are not checked.
     """
+    # Unfinished ones have a dot in front, so they are not listed.
     found = checkpoints.iterdir() if checkpoints.is_dir() else ()
     return sorted(step for path in found if (step := step_of(path.name)) is not None)

@@ -47,6 +47,7 @@ class MetricsWriter:
         path = RunPaths(run).metrics_log
         # The coming steps write their lines again, equal. Events stay: they tell what happened, again or not.
         kept = [line for line in _complete_lines(path) if _precedes(line, step)]
+        # Renamed into place: a kill in between leaves the former file.
         files.write_bytes(path, b"".join(line + b"\n" for line in kept))
         self._lines = AppendFile(path, is_current)
         self._events = EventFile(run, step, is_current) if "tensorboard" in sinks else None
@@ -75,8 +76,9 @@ def _precedes(line: bytes, step: int) -> bool:
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """Return the lines that end; the last one may be cut short by a kill. [] without the file."""
+    """Return the lines that end with a newline; [] without the file."""
     try:
+        # Behind the last newline there is nothing, or a line that is still being written.
         return [line for line in path.read_bytes().split(b"\n")[:-1] if line]
     except FileNotFoundError:
         return []
@@ -103,6 +105,7 @@ def last_train_step(run: Path) -> int:
     """Return the step of the newest train line, 0 without one. Reads only the end of the file."""
     try:
         with RunPaths(run).metrics_log.open("rb") as file:
+            # Called every few seconds for each running trial, while the file grows to megabytes.
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             lines = file.read().split(b"\n")
     except OSError:
@@ -158,7 +161,7 @@ def read_metrics_log(run: Path) -> MetricsLog:
                 log.add_eval(row)
             case "event":
                 log.events.append(row)
-            case _:
+            case _:  # of a newer program, which may add kinds
                 unknown += 1
     if unknown:
         log.notes.append(f"{unknown} line(s) of metrics.jsonl are of an unknown kind and were left out.")
@@ -167,6 +170,7 @@ def read_metrics_log(run: Path) -> MetricsLog:
 
 def _numbered_rows(path: Path, notes: list[str]) -> list[tuple[int, Row]]:
     lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+    # Numbered from 1 and with blank lines counted, as an editor shows them.
     rows: list[tuple[int, Row]] = []
     not_finite = 0
     for number, line in lines:
@@ -194,6 +198,7 @@ def _numbered_rows(path: Path, notes: list[str]) -> list[tuple[int, Row]]:
 
 def _check_step(row: Row, path: Path, number: int) -> None:
     step = row.get("step")
+    # bool is a subclass of int.
     if isinstance(step, bool) or not isinstance(step, int):
         raise DataError(
             f'{path}, line {number}: a "{row["kind"]}" line needs an integer as "step", found {step!r}. '

@@ -1,12 +1,6 @@
 """A trained model on disk, for use: a run folder (its newest checkpoint) or an exported folder.
 
-An exported folder holds one generator and what its use needs, without the run that trained it:
-
-config.yaml                  the run's configuration, without the location of its shards
-generator.safetensors        the generator that evaluation uses
-discriminators.safetensors   for a model that completes with them (SII)
-model.onnx, model.yaml       with `--onnx`: the same network, and the class map that `collagan label` needs beside it
-manifest.json                sha256 of each file, step, model, version; written last
+An exported folder holds one generator and what its use needs, without the run that trained it.
 """
 
 from __future__ import annotations
@@ -31,8 +25,12 @@ from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import RunPaths
 
 FORMAT = 1
-CONFIG_FILE, GENERATOR_FILE, DISCRIMINATORS_FILE = "config.yaml", "generator.safetensors", "discriminators.safetensors"
-ONNX_FILE, MANIFEST_FILE = "model.onnx", "manifest.json"
+# The files of an exported folder.
+CONFIG_FILE = "config.yaml"  # the run's configuration, without the location of its shards
+GENERATOR_FILE = "generator.safetensors"  # the generator that evaluation uses
+DISCRIMINATORS_FILE = "discriminators.safetensors"  # for a model that completes with them (SII)
+ONNX_FILE = "model.onnx"  # with --onnx: the same network; model.yaml beside it is the class map for `collagan label`
+MANIFEST_FILE = "manifest.json"  # sha256 of each file, step, model, version; written last
 # Keys of a configuration that change how a model is evaluated, not what it learned.
 _CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
 
@@ -93,6 +91,7 @@ def _load(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
+        # torch lists every key; its last line names what differs.
         raise CheckpointError(
             f"{file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
         ) from None
@@ -103,6 +102,7 @@ def read_inference_weights(model: Path) -> InferenceWeights:
 
     Every byte is checked against its sha256.
     """
+    # An export has no checkpoints to fall back to, so any damage is an error.
     if is_exported(model):
         return _read_exported(model)
     found = checkpoint.load_latest(RunPaths(model).checkpoints)
@@ -110,6 +110,7 @@ def read_inference_weights(model: Path) -> InferenceWeights:
         raise CheckpointError(
             f"{model}: holds no checkpoint yet; train it first: collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
         )
+    # As in the evaluations during training: the moving average, if there is one.
     name = "ema" if "ema" in found.tensors else "generator"
     file = found.path / f"{name}.safetensors"
     return InferenceWeights(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
@@ -120,6 +121,7 @@ def _read_exported(folder: Path) -> InferenceWeights:
         manifest = checkpoint.read_json(folder, MANIFEST_FILE)
         if manifest["format"] != FORMAT:
             raise CheckpointError(f"{folder}: is of format {manifest['format']}, this program reads format {FORMAT}")
+        # Exports of models that complete by the generator alone have no discriminators.
         names = [GENERATOR_FILE, *({DISCRIMINATORS_FILE} & manifest["sha256"].keys())]
         for name in (CONFIG_FILE, *names):
             checkpoint.check_file(folder, name, manifest["sha256"][name])

@@ -60,7 +60,7 @@ class RunFolder:
         self.checkpointer = AsyncCheckpointer(
             self.paths.checkpoints, group, config.checkpoint.keep, config.checkpoint.max_failures
         )
-        self._generation = 0
+        self._generation = 0  # until `acquire`
 
     def acquire(self) -> None:
         """Take the lease, and remove what killed starts left unfinished. Collective.
@@ -72,7 +72,7 @@ class RunFolder:
         def poll() -> bool:
             nonlocal request
             try:
-                if request is None:
+                if request is None:  # once, since it remembers the heartbeats that it saw
                     self.path.mkdir(parents=True, exist_ok=True)
                     request = LeaseRequest(self.path, start_label() if job_id() else "", self._last_generation())
                 self.lease = request.poll(_POLL_SECONDS)
@@ -85,6 +85,7 @@ class RunFolder:
                 ) from None
             return self.lease is not None
 
+        # In short rounds: the other ranks wait in a collective, which must not look like a hang.
         while not self.group.on_rank0(poll):
             pass
         self._generation = self.group.broadcast(self.lease.generation if self.lease else 0)
@@ -93,10 +94,12 @@ class RunFolder:
         """Return the newest generation by the start's record, for the case that the lease was removed."""
         try:
             return int(json.loads(self.paths.world.read_bytes())["generation"])
+        # Missing, or written by hand: then the lease alone counts.
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
     def _remove_unfinished(self) -> None:
+        # Only names that a start writes itself: `collagan evaluate` may be writing others at this moment.
         checkpoint.remove_unfinished(self.paths.checkpoints)
         paths = self.paths
         for path in (paths.lease, paths.config, paths.data, paths.world, paths.metrics_log, paths.requeue):
@@ -116,6 +119,7 @@ class RunFolder:
         self.paths.failed.unlink(missing_ok=True)
         files.write_text(self.paths.config, to_yaml(self.config))
         data = {
+            # Absolute, so that `collagan evaluate` finds them from any folder.
             "shards": str(self.manifest.folder.resolve()),
             "manifest": self.manifest.hash,
             "dataset": self.manifest.dataset,
@@ -165,6 +169,7 @@ class RunFolder:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
             hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
             raise on_all_ranks(CheckpointError(f"{text}\n{hint}"))
+        # After the comparison: with another configuration the tensors may not fit, with a worse message.
         networks.restore(loaded.tensors)
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
         return Progress(step, skipped, changed)
@@ -185,6 +190,7 @@ class RunFolder:
         step, problem = group.on_rank0(find), None
         if step is None:
             return None
+        # Gathered, not raised at once: the other ranks would wait in vain, and all nodes at fault are to be named.
         try:
             loaded = loaded or _load_when_visible(checkpoint_dir(folder, step))
         except CheckpointError as error:
@@ -209,6 +215,7 @@ class RunFolder:
 
     def save(self, networks: Checkpointable, progress: Progress, log_event: LogEvent) -> None:
         """Start to write a checkpoint. Collective; see AsyncCheckpointer.save."""
+        # The state is made on rank 0 alone, which knows the parser's hash.
         self.checkpointer.save(networks, progress.step, lambda: self._state(progress), self.lease, log_event)
 
     def _state(self, progress: Progress) -> dict[str, Any]:
