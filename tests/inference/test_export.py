@@ -1,4 +1,4 @@
-"""An exported folder is the run's scored model: the same weights, metrics and label maps, and its damage is named."""
+"""An exported folder is the run's evaluated model: the same weights and metrics, and damage is named."""
 
 from __future__ import annotations
 
@@ -24,16 +24,8 @@ from collagan_dist.types import World
 from tests.training.small import small, weights
 
 
-@pytest.fixture(scope="module")
-def run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of all three tasks, with a moving average."""
-    folder = tmp_path_factory.mktemp("export") / "run"
-    train(small(shards.folder), folder, World())
-    return folder
-
-
-def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_path: Path) -> None:
-    export(run, tmp_path / "models/out")
+def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run: Path, tmp_path: Path) -> None:
+    export(trained_run, tmp_path / "models/out")
     out = tmp_path / "models/out"
     assert {p.name for p in out.iterdir()} == {"config.yaml", "generator.safetensors", "manifest.json"}
     assert [p.name for p in out.parent.iterdir()] == ["out"]
@@ -46,49 +38,49 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(run: Path, tmp_p
     scored = read_inference_weights(out)
     scored.load_generator(generator)
     assert scored.step == 7
-    checkpoint = weights(run, 7)
+    checkpoint = weights(trained_run, 7)
     assert all(torch.equal(value, checkpoint[f"ema/{name}"]) for name, value in generator.state_dict().items())
     assert any(not torch.equal(v, checkpoint[f"generator/{name}"]) for name, v in generator.state_dict().items())
 
 
-def test_it_scores_as_the_run_does(run: Path, shards: Manifest, tmp_path: Path) -> None:
-    export(run, tmp_path / "out")
+def test_it_scores_as_the_run_does(trained_run: Path, shards: Manifest, tmp_path: Path) -> None:
+    export(trained_run, tmp_path / "out")
     ((mine, path),) = score(tmp_path / "out", World(), shards=str(shards.folder))
     assert path == tmp_path / "out/evaluation/test-block.json" and path.is_file()
-    assert mine == score(run, World())[0][0]
+    assert mine == score(trained_run, World())[0][0]
     with pytest.raises(ConfigError, match=r"data.shards is not set: give the folder of shards by --data"):
         score(tmp_path / "out", World())
 
 
 @pytest.mark.parametrize("name", ["generator.safetensors", "config.yaml"])
-def test_damage_is_named(run: Path, tmp_path: Path, name: str) -> None:
+def test_damage_is_named(trained_run: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
-    export(run, out)
+    export(trained_run, out)
     content = bytearray((out / name).read_bytes())
     content[-2] ^= 1
     (out / name).write_bytes(content)
-    config = load_config(str(run / "config.yaml"))
+    config = load_config(str(trained_run / "config.yaml"))
     with pytest.raises(CheckpointError, match=f"{name} is damaged or edited"):
         read_inference_weights(out).load_generator(build_generator(config, build_tasks(config)))
 
 
-def test_a_folder_that_is_not_empty_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused(trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    export(run, tmp_path / "empty")
+    export(trained_run, tmp_path / "empty")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigError, match="is not empty; give another --out"):
-        export(run, tmp_path / "empty")
+        export(trained_run, tmp_path / "empty")
     with pytest.raises(ConfigError, match="is no run folder"):
         export(tmp_path, tmp_path / "other")
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_onnx_file_is_the_generator(run: Path, drawn: Path, tmp_path: Path) -> None:
+def test_the_onnx_file_is_the_generator(trained_run: Path, drawn: Path, tmp_path: Path) -> None:
     """Every task's output, at batch sizes other than the exported one; without segmentation there is no class map."""
     import onnxruntime
 
     out = tmp_path / "out"
-    export(run, out, onnx=True)
+    export(trained_run, out, onnx=True)
     config = load_config(str(out / "config.yaml"))
     tasks = build_tasks(config)
     generator = build_generator(config, tasks).eval()
@@ -110,8 +102,10 @@ def test_without_segmentation_there_is_no_class_map(shards: Manifest, tmp_path: 
     assert (tmp_path / "out/model.onnx").is_file() and not (tmp_path / "out/model.yaml").exists()
 
 
-def test_missing_onnx_packages_are_asked_for(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_packages_are_asked_for(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ConfigError, match="onnxscript is missing; pip install onnx onnxscript"):
-        export(run, tmp_path / "out", onnx=True)
+        export(trained_run, tmp_path / "out", onnx=True)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,28 @@
+"""Traits are drawn from a wide range, each part of a face by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from collagan_dist.faces.sampling import Dice
+from tests.faces.drawn import (
+    traits,
+)
+
+
+def test_faces_vary() -> None:
+    drawn = [traits(number) for number in range(1, 61)]
+    assert len({person.hair.style for person in drawn}) >= 8
+    assert 2 <= sum(person.glasses is not None for person in drawn) <= 16
+    brightness = [sum(person.head.skin) / 3 for person in drawn]
+    assert min(brightness) < 80 and max(brightness) > 190
+    assert max(abs(person.pose.roll) for person in drawn) > np.radians(12)
+
+
+def test_numbers_are_within_their_ranges() -> None:
+    dice = Dice("test", 1)
+    between, bell = [dice.between(2, 5) for _ in range(50)], [dice.bell(0.5) for _ in range(30)]
+    assert 2 <= min(between) < 2.5 and 4.5 < max(between) < 5
+    assert max(map(abs, bell)) <= 0.5
+    picks = [Dice("test", n).pick(("a", "b", "c"), (1, 0, 3)) for n in range(200)]
+    assert "b" not in picks and 110 < picks.count("c") < 185

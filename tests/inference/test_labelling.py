@@ -1,0 +1,106 @@
+"""Label maps for photographs: what is written, refused and named, and that a resumed run writes the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from collagan_dist.commands.main import main
+from collagan_dist.errors import DataError
+from collagan_dist.inference.labelling import find_photographs, write_label_maps
+from collagan_dist.inference.parsers import RunParser, open_parser
+from collagan_dist.types import CLASSES
+from tests.inference.label_files import Recorded, contents
+from tests.inference.onnx_networks import class_map, colour_network
+
+
+def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(
+    unlabelled: Path, parser_run: Path, tmp_path: Path
+) -> None:
+    whole, parts = (find_photographs(unlabelled, out=tmp_path / name) for name in ("whole", "parts"))
+    first = Recorded(RunParser(parser_run))
+    assert write_label_maps(first, whole, 8).written == 60
+
+    def stop(done: int, total: int) -> None:
+        if done >= 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_label_maps(RunParser(parser_run), parts, 8, stop)
+    for number in (1, 5, 30):  # maps that somebody removed, and what a killed process left
+        parts.path(parts.samples[number]).unlink(missing_ok=True)
+    (parts.maps / ".000002.png.99.partial").write_bytes(b"half")
+    before = contents(parts.maps)
+    assert 0 < len(before) < 60
+    second = Recorded(RunParser(parser_run))
+    done = write_label_maps(second, parts, 8)
+    assert done.existing == len(before) and done.written == 60 - len(before)
+    assert contents(parts.maps) == contents(whole.maps)
+    assert {p.name for p in parts.maps.iterdir()} - set(contents(whole.maps)) == {".label.json"}
+    slots = {part.tobytes(): i for batch in first.batches for i, part in enumerate(batch)}
+    assert {batch.shape for batch in second.batches} == {first.batches[0].shape}
+    assert all(not p.any() or slots[p.tobytes()] == i for batch in second.batches for i, p in enumerate(batch))
+    assert write_label_maps(second, parts, 8).existing == 60
+
+
+def test_maps_have_the_size_of_their_pictures_and_the_origin_file_names_the_model(
+    unlabelled: Path, parser_run: Path
+) -> None:
+    photos = find_photographs(unlabelled)
+    write_label_maps(open_parser(parser_run), photos, 16)
+    assert photos.maps == unlabelled / "Label/img_celeba"
+    for path in (unlabelled / "Img/img_celeba").iterdir():
+        labels = cv2.imread(str(photos.maps / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert labels.dtype == np.uint8 and labels.shape == cv2.imread(str(path)).shape[:2]
+        assert labels.max() < len(CLASSES) and (labels > 0).any()
+    note = json.loads((photos.maps / ".label.json").read_text())
+    assert note["model"] == str(parser_run) and len(note["sha256"]) == 64 and note["dataset"] == "celeba"
+
+
+def test_maps_of_another_origin_are_refused(unlabelled: Path, drawn: Path, parser_run: Path, tmp_path: Path) -> None:
+    parser = open_parser(parser_run)
+    with pytest.raises(DataError, match=r"that `collagan label` did not make; give another --out"):
+        write_label_maps(parser, find_photographs(drawn), 8)
+    photos = find_photographs(unlabelled)
+    write_label_maps(parser, photos, 8)
+    network = colour_network(tmp_path / "n.onnx", shape=(1, 32, 32))
+    class_map(network)
+    with pytest.raises(DataError, match=r"another model or class map .*run.* give another --out, or remove"):
+        write_label_maps(open_parser(network), photos, 8)
+    write_label_maps(open_parser(network), find_photographs(unlabelled, out=tmp_path / "out"), 8)
+    class_map(network, sides="subject")
+    with pytest.raises(DataError, match="another model or class map"):
+        write_label_maps(open_parser(network), find_photographs(unlabelled, out=tmp_path / "out"), 8)
+
+
+def test_unusable_pictures_are_named_and_left_to_pack(
+    unlabelled: Path, parser_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = unlabelled / "Img/img_celeba"
+    (pictures / "000007.jpg").write_bytes((pictures / "000007.jpg").read_bytes()[:2000])
+    (pictures / "000009.jpg").unlink()
+    command = ["label", str(unlabelled), "--model", str(parser_run)]
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    out = capsys.readouterr().out
+    assert not stop.value.code and "no label map for 000009: cannot be read" in out
+    assert "58 label maps; next: collagan pack shards/celeba.yaml" in out and "--set labels=Label/img_celeba" in out
+    maps = unlabelled / "Label/img_celeba"
+    named = [json.loads(line) for line in (maps / "unlabelled.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in named] == ["000007", "000009"] and "damaged JPEG" in named[0]["reason"]
+    shutil.copy(pictures / "000008.jpg", pictures / "000007.jpg")
+    shutil.copy(pictures / "000008.jpg", pictures / "000009.jpg")
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "60 label maps (58 were there)" in capsys.readouterr().out and not (maps / "unlabelled.jsonl").exists()
+    for path in pictures.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--out", str(unlabelled / "none")])
+    assert stop.value.code == 3
+    assert "none of 60 pictures could be labelled; 000001: is an empty file" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+"""Atomic files and locks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from collagan_dist import files
+from collagan_dist.errors import ConfigError
+
+
+def test_a_file_is_complete_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    files.write_text(path, "one")
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, float("nan"))
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+    files.write_json(path, {"a": [1]})
+    assert path.read_text() == '{\n "a": [\n  1\n ]\n}\n'
+    assert files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_what_was_written(tmp_path: Path, code: int) -> None:
+    with (
+        pytest.raises(files.DiskFull, match="no space left after 3 bytes of it") as raised,
+        files.atomic_write(tmp_path / "file") as file,
+    ):
+        file.write(b"abc")
+        file.flush()
+        raise OSError(code, os.strerror(code))
+    assert raised.value.bytes_written == 3 and list(tmp_path.iterdir()) == []
+
+
+def test_one_command_at_a_time_has_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.15)
+    with (
+        files.command_lock(tmp_path / "out", "collagan sweep"),
+        pytest.raises(ConfigError, match="another `collagan sweep`"),
+        files.command_lock(tmp_path / "out", "collagan sweep"),
+    ):
+        pass
+    with files.command_lock(tmp_path / "out", "collagan sweep") as handle:
+        assert not os.get_inheritable(handle)
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match="cannot be used as a folder"),
+        files.command_lock(tmp_path / "file", "collagan sweep"),
+    ):
+        pass
