@@ -116,7 +116,7 @@ class FallbackReader:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
-            return f"{self.split.place(number)} does not decode"
+            return f"{self.split.describe(number)} does not decode"
         return None
 
     def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
@@ -133,7 +133,7 @@ class FallbackReader:
         """The sample, with all that is needed of it: single ones of a set may lack what the others have."""
         sample = self.split.read(number)
         if self.decode.labels and sample.labels is None:
-            raise DamagedSample(f"{self.split.place(number)} has no label map")
+            raise DamagedSample(f"{self.split.describe(number)} has no label map")
         if self.points and sample.landmarks is None:
-            raise DamagedSample(f"{self.split.place(number)} has no landmarks")
+            raise DamagedSample(f"{self.split.describe(number)} has no landmarks")
         return sample

@@ -1,1 +1,1 @@
-"""A data set becomes shards: the plan, the work of one shard, and what a shard stores of a sample."""
+"""Packing: turn the samples of a data set into shards."""

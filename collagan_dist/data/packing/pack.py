@@ -1,9 +1,8 @@
-"""A data set becomes shards: the same bytes for any number of workers, nodes and parts, and after any interruption.
+"""Pack a data set into shards, in parallel, in parts, and after interruptions, always with the same bytes.
 
-Samples of a split are shuffled once by a fixed seed and cut into fixed jobs of `samples_per_shard`; a job becomes one
-shard, less what is quarantined. Lots are independent: processes of this machine build them, tasks of a Ray cluster, or
-the jobs of an array (`pack_part`, then `merge`). The same command continues behind what is finished. manifest.json
-comes last.
+Samples of a split are shuffled once by a fixed seed and cut into groups of `samples_per_shard`; each group becomes one
+shard, without what is quarantined. Shards are independent jobs for processes of this machine, tasks of a Ray cluster,
+or the jobs of a Slurm array (`pack_part`, then `merge`). The same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -29,11 +28,13 @@ from collagan_dist.data.readers.registry import READERS
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest, write_manifest
 from collagan_dist.errors import ClusterError, DataError
 
-MAX_BAD_COUNT = 10  # so many quarantined pictures are always accepted, beside the share `max_bad`
-_LOCK_WAIT = 5.0  # seconds: workers of a killed packing need a moment to die
+MAX_BAD_COUNT = 10  # this many quarantined pictures are always accepted, whatever `max_bad` says
+_LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
 
-Progress = Callable[[int, int], None]  # samples done, samples in all
-Builder = Callable[[list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]]  # builds jobs somewhere, in any order
+Progress = Callable[[int, int], None]  # samples done, samples in total
+Builder = Callable[
+    [list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]
+]  # runs jobs somewhere, yields them in any order
 
 
 def pack(
@@ -43,51 +44,51 @@ def pack(
     progress: Progress = lambda done, total: None,
     builder: Builder | None = None,
 ) -> Manifest:
-    """Pack the recipe's data set, or what is left of it to pack, with processes of this machine or by `builder`.
+    """Build the shards of a data set that are missing, with `builder` or processes of this machine, and the manifest.
 
-    Raises DataError when annotations are unsound, when OUT holds something else, or when more than `max_bad` of the
-    pictures (and more than MAX_BAD_COUNT) are unusable; the shards are kept then, without a manifest.
+    Raises DataError for wrong annotations, for an OUT that holds something else, or if more than `max_bad` of the
+    pictures (and more than MAX_BAD_COUNT) are unusable. Built shards stay, so the same command continues.
     """
-    with _at_work(recipe) as jobs:
+    with _locked_jobs(recipe) as jobs:
         if jobs is None:
             return read_manifest(recipe.out)
-        _sweep_out(Path(recipe.out), jobs)
-        parts = _build_missing(jobs, builder or processes(workers), progress)
-        return _finish(recipe, jobs, parts, max_bad)
+        _remove_stale(Path(recipe.out), jobs)
+        results = _build_missing(jobs, builder or processes(workers), progress)
+        return _finish(recipe, jobs, results, max_bad)
 
 
 def pack_part(
     recipe: Recipe, index: int, count: int, workers: int = 0, progress: Progress = lambda done, total: None
 ) -> list[ShardResult] | None:
-    """Every `count`-th shard, from number `index` on, without a manifest; None when the data set is already whole.
+    """Build every `count`-th shard from number `index` on, without a manifest; None if the data set is complete.
 
     Parts may run at the same time, on any nodes that share OUT.
     """
-    with _at_work(recipe, part=f"{index % count}-{count}") as jobs:
+    with _locked_jobs(recipe, part=f"{index % count}-{count}") as jobs:
         return _build_missing(jobs[index % count :: count], processes(workers), progress) if jobs is not None else None
 
 
 def merge(recipe: Recipe, max_bad: float = 0.001) -> Manifest:
-    """The manifest over what the parts have built. Raises DataError naming what is missing, as `pack` does otherwise."""
-    with _at_work(recipe) as jobs:
+    """Write the manifest of what the parts have built. Raises DataError naming missing shards, and as `pack` does."""
+    with _locked_jobs(recipe) as jobs:
         if jobs is None:
             return read_manifest(recipe.out)
-        parts = [load_finished(job) for job in jobs]
-        missing = [job.name for job, part in zip(jobs, parts, strict=True) if part is None]
+        results = [load_finished(job) for job in jobs]
+        missing = [job.name for job, result in zip(jobs, results, strict=True) if result is None]
         if missing:
             names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
                 f"{recipe.out}: {len(missing)} of {len(jobs)} shards are missing or were made by another recipe or other library "
                 f"versions ({names}); run their parts again, or `collagan pack` without --merge, which builds what is missing"
             )
-        _sweep_out(Path(recipe.out), jobs)
-        return _finish(recipe, jobs, [part for part in parts if part is not None], max_bad)
+        _remove_stale(Path(recipe.out), jobs)
+        return _finish(recipe, jobs, [result for result in results if result is not None], max_bad)
 
 
 def processes(workers: int) -> Builder:
-    """Builds jobs in `workers` processes of this machine, 0 for one a core."""
+    """Return a builder with `workers` processes of this machine, 0 for one per core."""
 
-    def builder(jobs: list[ShardJob]) -> Iterator[tuple[ShardJob, ShardResult]]:
+    def build_all(jobs: list[ShardJob]) -> Iterator[tuple[ShardJob, ShardResult]]:
         with ProcessPoolExecutor(
             min(workers or os.cpu_count() or 1, max(1, len(jobs))), initializer=_die_with_parent
         ) as pool:
@@ -97,44 +98,44 @@ def processes(workers: int) -> Builder:
                     yield futures[future], future.result()
             except KeyboardInterrupt:
                 for process in list((pool._processes or {}).values()):
-                    process.kill()  # what is half-written has a dotted name, and is swept by the next start
+                    process.kill()  # partial files have dotted names, and the next start removes them
                 raise
             except BrokenProcessPool:
                 raise ClusterError(
-                    "a worker process was killed from outside (out of memory?); the same command continues, with fewer --workers if need be"
+                    "a worker process was killed by the system (out of memory?); the same command continues, with fewer --workers if need be"
                 ) from None
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # jobs under way end well or clean up
+                pool.shutdown(cancel_futures=True)  # running jobs end, or remove their partial files
                 raise
 
-    return builder
+    return build_all
 
 
 def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever; Linux can end it instead."""
+    # A worker whose parent was killed would wait for work for ever; Linux can end it instead. Ctrl-C is the parent's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _build_missing(jobs: list[ShardJob], builder: Builder, progress: Progress) -> list[ShardResult]:
-    """The parts of all jobs, in their order; only those that nobody finished are built."""
-    parts = {job.name: part for job in jobs if (part := load_finished(job)) is not None}
+    """Return the results of all jobs in their order, after building those that have none."""
+    results = {job.name: result for job in jobs if (result := load_finished(job)) is not None}
     total = sum(len(job.samples) for job in jobs)
-    done = sum(len(job.samples) for job in jobs if job.name in parts)
+    done = sum(len(job.samples) for job in jobs if job.name in results)
     progress(done, total)
-    for job, part in builder([job for job in jobs if job.name not in parts]):
-        parts[job.name] = part
+    for job, result in builder([job for job in jobs if job.name not in results]):
+        results[job.name] = result
         done += len(job.samples)
         progress(done, total)
-    return [parts[job.name] for job in jobs]
+    return [results[job.name] for job in jobs]
 
 
 @contextmanager
-def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[ShardJob] | None]:
-    """The jobs of OUT, on which only one packing works at a time, or only one a part; None where OUT is finished.
+def _locked_jobs(recipe: Recipe, part: str = "") -> Iterator[list[ShardJob] | None]:
+    """Yield the jobs of OUT under a lock, None if OUT is complete.
 
-    The locks end with their process, however it ends. What a packing left that was killed at its very end goes under them.
+    The lock admits one process, or with `part` one process per part. It ends with its process, however that ends.
     """
     folder = Path(recipe.out, ".parts")
     if _is_packed(recipe) and not folder.exists():
@@ -145,6 +146,7 @@ def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[ShardJob] | None]:
     try:
         if part:
             held.append(_lock(folder / f"{part}.lock", fcntl.LOCK_EX))
+        # Left over from a process that was killed between writing the manifest and removing .parts.
         if Path(recipe.out, "manifest.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
         yield None if _is_packed(recipe) else jobs
@@ -154,10 +156,10 @@ def _at_work(recipe: Recipe, part: str = "") -> Iterator[list[ShardJob] | None]:
 
 
 def _lock(path: Path, kind: int) -> int:
-    last = time.monotonic() + _LOCK_WAIT
+    last = time.monotonic() + _LOCK_SECONDS
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # removed meanwhile by a packing that finished
+        with suppress(FileNotFoundError):  # removed meanwhile by a process that completed the data set
             handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
             if files.try_lock(handle, kind) and os.fstat(handle).st_nlink:
                 return handle
@@ -170,14 +172,14 @@ def _lock(path: Path, kind: int) -> int:
 
 
 def _is_packed(recipe: Recipe) -> bool:
-    """Whether OUT is finished. Raises DataError when it holds something else."""
+    """Return whether OUT is complete. Raises DataError if it holds something else."""
     out = Path(recipe.out)
     if not out.exists():
         return False
     if not out.is_dir():
         raise DataError(f"{out}: is a file, not a folder for shards; give another --out")
     if (out / "manifest.json").exists():
-        if read_manifest(out).recipe == _lasting(recipe):
+        if read_manifest(out).recipe == _portable_recipe(recipe):
             return True
         raise DataError(f"{out}: holds shards of another recipe; give another --out, or remove that folder")
     if any(not p.name.startswith(".") for p in out.iterdir()) and not (out / ".parts").is_dir():
@@ -185,17 +187,18 @@ def _is_packed(recipe: Recipe) -> bool:
     return False
 
 
-def _lasting(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without the places of this machine, so that equal data sets have equal manifests."""
-    lasting = recipe.model_dump(mode="json", exclude={"root", "out"})
+def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe for the manifest, without paths of this machine."""
+    # So that equal data sets have equal manifests wherever they are packed.
+    portable = recipe.model_dump(mode="json", exclude={"root", "out"})
     for key in ("labels", "landmarks"):
-        if lasting[key] is not None and Path(lasting[key]).is_absolute():
-            lasting[key] = Path(lasting[key]).name
-    return lasting
+        if portable[key] is not None and Path(portable[key]).is_absolute():
+            portable[key] = Path(portable[key]).name
+    return portable
 
 
-def _sweep_out(out: Path, jobs: list[ShardJob]) -> None:
-    """Remove what a killed run left under dotted names, and shards that are no part of this plan."""
+def _remove_stale(out: Path, jobs: list[ShardJob]) -> None:
+    """Remove partial files of a killed process, and shards that are not part of this plan."""
     names = {job.name.removesuffix(".tar") for job in jobs}
     for path in out.iterdir():
         stale = path.suffix in (".tar", ".idx") and path.stem not in names
@@ -203,23 +206,24 @@ def _sweep_out(out: Path, jobs: list[ShardJob]) -> None:
             path.unlink()
 
 
-def _finish(recipe: Recipe, jobs: list[ShardJob], parts: list[ShardResult], max_bad: float) -> Manifest:
+def _finish(recipe: Recipe, jobs: list[ShardJob], results: list[ShardResult], max_bad: float) -> Manifest:
     out = Path(recipe.out)
-    quarantine = [entry for part in parts for entry in part.quarantine]
+    quarantine = [entry for result in results for entry in result.quarantine]
     lines = [json.dumps({"key": key, "reason": reason}) for key, reason in sorted(quarantine)]
     files.write_text(out / "quarantine.jsonl", "".join(f"{line}\n" for line in lines))
     total = sum(len(job.samples) for job in jobs)
     if len(quarantine) > max(MAX_BAD_COUNT, max_bad * total):
         raise DataError(
             f"{len(quarantine)} of {total} pictures are unusable, more than --max-bad {max_bad:g} allows; "
-            f"see {out / 'quarantine.jsonl'}, mend them or raise --max-bad, and run the same command"
+            f"see {out / 'quarantine.jsonl'}, repair them or raise --max-bad, and run the same command"
         )
     splits: dict[str, tuple[Shard, ...]] = {
-        split: tuple(p.shard for p in parts if p.shard.name.startswith(f"{split}-") and p.shard.samples)
+        split: tuple(r.shard for r in results if r.shard.name.startswith(f"{split}-") and r.shard.samples)
         for split in recipe.splits
     }
     if not any(splits.values()):
         raise DataError(f"{recipe.root}: not one usable picture; see {out / 'quarantine.jsonl'}")
-    write_manifest(Manifest(out, recipe.dataset, _lasting(recipe), splits, len(quarantine)))
+    # Last: the manifest makes OUT a complete data set.
+    write_manifest(Manifest(out, recipe.dataset, _portable_recipe(recipe), splits, len(quarantine)))
     shutil.rmtree(out / ".parts")
     return read_manifest(out)

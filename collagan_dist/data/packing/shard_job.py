@@ -1,7 +1,6 @@
-"""A job is the work of one shard: fixed samples in fixed order, so its bytes do not depend on who builds it, where or when.
+"""Build one shard: the unit of work of packing, in any process on any node, with the same bytes.
 
-A finished job leaves a note in OUT/.parts: what its shard holds and what was quarantined. Whoever continues or merges
-believes the notes whose plan is theirs and whose files still lie there whole.
+A built shard leaves a result file in OUT/.parts. Later runs of `collagan pack` trust a result if its plan and its files match.
 """
 
 from __future__ import annotations
@@ -26,15 +25,21 @@ from collagan_dist.data.shards.manifest import Shard
 from collagan_dist.errors import ClusterError, DataError
 from collagan_dist.types import Sample
 
-SHUFFLE_SEED = 20191
-_TOOLS = ("numpy", "opencv-python-headless", "pillow", "simplejpeg", "webdataset")  # whose versions may change bytes
+SHUFFLE_SEED = 20191  # fixed, so that equal data sets have equal shards
+_LIBRARIES = (
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "simplejpeg",
+    "webdataset",
+)  # whose versions may change bytes
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """The work of one shard. `plan` is a hash of all that determines its bytes but the pictures themselves.
+    """What to build one shard from: its samples in their order, how to store them, and the library versions to use.
 
-    `tools` are the versions of the libraries behind those bytes: a node with others must not build it.
+    `plan` is a hash of everything that determines the shard's bytes except the pictures.
     """
 
     folder: str
@@ -42,17 +47,17 @@ class ShardJob:
     store: str
     store_size: int
     samples: tuple[Sample, ...]
-    tools: str
+    versions: str
     plan: str
 
     @property
-    def note(self) -> Path:
+    def result_path(self) -> Path:
         return Path(self.folder, ".parts", self.name.removesuffix(".tar") + ".json")
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished job: its shard (of 0 samples when all were quarantined) and what was quarantined, as (key, reason)."""
+    """A built shard (of 0 samples if all were quarantined) and its quarantine as (key, reason)."""
 
     plan: str
     shard: Shard
@@ -61,17 +66,18 @@ class ShardResult:
 
 @cache
 def library_versions() -> str:
-    return ", ".join([f"collagan_dist {__version__}", *(f"{name} {version(name)}" for name in _TOOLS)])
+    return ", ".join([f"collagan_dist {__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)])
 
 
 def plan_jobs(recipe: Recipe, samples: list[Sample]) -> Iterator[ShardJob]:
-    """Lots in order of split and number. Raises DataError when two samples would have one key."""
+    """Yield the jobs in order of split and shard number. Raises DataError if two samples have the same key."""
     _check_keys(samples)
     for split in recipe.splits:
-        mine = sorted((s for s in samples if s.split == split), key=lambda s: s.key)
-        order = np.argsort(rng.key64(SHUFFLE_SEED, split, np.arange(len(mine))), kind="stable")
-        for number, start in enumerate(range(0, len(mine), recipe.samples_per_shard)):
-            chosen = tuple(mine[i] for i in order[start : start + recipe.samples_per_shard])
+        # Sorted before the shuffle, so that the order in which a reader lists samples does not matter.
+        by_key = sorted((s for s in samples if s.split == split), key=lambda s: s.key)
+        order = np.argsort(rng.key64(SHUFFLE_SEED, split, np.arange(len(by_key))), kind="stable")
+        for number, start in enumerate(range(0, len(by_key), recipe.samples_per_shard)):
+            chosen = tuple(by_key[i] for i in order[start : start + recipe.samples_per_shard])
             content = json.dumps(
                 [library_versions(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]],
                 default=vars,
@@ -88,10 +94,13 @@ def plan_jobs(recipe: Recipe, samples: list[Sample]) -> Iterator[ShardJob]:
 
 
 def build_shard(job: ShardJob) -> ShardResult:
-    """Write one shard and its index, then the note that says so. Raises DataError, or ClusterError on a node with other tools."""
-    if job.tools != library_versions():
+    """Write one shard, its index and its result file.
+
+    Raises DataError, or ClusterError on a node with other library versions.
+    """
+    if job.versions != library_versions():
         raise ClusterError(
-            f"node {socket.gethostname()} has {library_versions()}, this packing uses {job.tools}; install the same versions on all nodes"
+            f"node {socket.gethostname()} has {library_versions()}, this packing uses {job.versions}; install the same versions on all nodes"
         )
     folder = Path(job.folder)
     quarantine: list[tuple[str, str]] = []
@@ -99,57 +108,59 @@ def build_shard(job: ShardJob) -> ShardResult:
     done = 0
     try:
         with files.atomic_write(tar_path) as file:
-            shard_file = wire_format.ShardWriter(file)
+            writer = wire_format.ShardWriter(file)
             for sample in job.samples:
                 done += 1
                 try:
-                    shard_file.add(sample.key, encode_sample(sample, job.store, job.store_size))
+                    writer.add(sample.key, encode_sample(sample, job.store, job.store_size))
                 except UnusablePicture as error:
                     quarantine.append((sample.key, str(error)))
-            shard_file.finish()
+            writer.finish()
     except files.DiskFull as error:
-        whole = error.bytes_written * len(job.samples) // max(done, 1)
-        raise DataError(f"{error}, the shard needs about {whole}; the same command then continues") from None
-    index = shard_file.index()
+        needed = error.bytes_written * len(job.samples) // max(done, 1)
+        raise DataError(f"{error}, the shard needs about {needed}; the same command then continues") from None
+    index = writer.index()
     shard = Shard(
         job.name,
         tar_path.stat().st_size,
         files.sha256(tar_path),
         hashlib.sha256(index).hexdigest(),
-        len(shard_file.rows),
+        len(writer.rows),
     )
+    # A shard without samples is left out of the data set; its result file still says that it is done.
     if shard.samples:
         files.write_bytes(folder / shard.index_name, index)
     else:
         tar_path.unlink()
-    part = ShardResult(job.plan, shard, tuple(quarantine))
-    files.write_json(job.note, {"plan": part.plan, "shard": asdict(shard), "quarantine": part.quarantine})
-    return part
+    result = ShardResult(job.plan, shard, tuple(quarantine))
+    files.write_json(job.result_path, {"plan": result.plan, "shard": asdict(shard), "quarantine": result.quarantine})
+    return result
 
 
 def load_finished(job: ShardJob) -> ShardResult | None:
-    """The part of a job that somebody finished and that still lies there whole; None where there is work to do."""
+    """Return the result of a job whose shard is built and complete; None if the shard must be built."""
     folder = Path(job.folder)
     try:
-        data = json.loads(job.note.read_bytes())
-        part = ShardResult(
+        data = json.loads(job.result_path.read_bytes())
+        result = ShardResult(
             data["plan"], Shard(**data["shard"]), tuple((key, reason) for key, reason in data["quarantine"])
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    tar, index = folder / part.shard.name, folder / part.shard.index_name
-    there = part.shard.samples == 0 or (
+    tar, index = folder / result.shard.name, folder / result.shard.index_name
+    # The tar by its size alone: a hash would read the data set again with every start; `collagan verify --deep` does.
+    complete = result.shard.samples == 0 or (
         tar.exists()
-        and tar.stat().st_size == part.shard.bytes
+        and tar.stat().st_size == result.shard.bytes
         and index.exists()
-        and files.sha256(index) == part.shard.idx_sha256
+        and files.sha256(index) == result.shard.idx_sha256
     )
-    return part if there and part.plan == job.plan and not _quarantine_changed(job, part) else None
+    return result if complete and result.plan == job.plan and not _quarantine_changed(job, result) else None
 
 
-def _quarantine_changed(job: ShardJob, part: ShardResult) -> bool:
-    """Whether a quarantined picture of the part is another one by now."""
-    reasons = dict(part.quarantine)
+def _quarantine_changed(job: ShardJob, result: ShardResult) -> bool:
+    """Return whether a picture that was quarantined has been replaced, or is unusable for another reason."""
+    reasons = dict(result.quarantine)
     for sample in job.samples:
         if sample.key in reasons:
             try:

@@ -1,1 +1,1 @@
-"""Shards on disk or behind a URL: manifest, wire format, checks, and the bytes of any sample by number."""
+"""Shards on disk or behind a URL: format, manifest, checks, cache, and reading samples by number."""

@@ -1,12 +1,8 @@
-"""Copies of files from elsewhere: bounded, named by their content, shared by all processes of a node and by all runs.
+"""A bounded cache of downloaded shards on local disk, shared by all processes of a node and by all runs.
 
-    FOLDER/<sha256>.tar                     a sound copy; its time is that of its last use
-    FOLDER/.<sha256>.tar.<bytes>.partial    a copy under way, of at most so many bytes; whoever fetches it holds its flock
-    FOLDER/.lock                            held for the moment in which files are claimed, named or removed
-
-A lock ends with the process that holds it, so nothing goes stale: a partial file that nobody holds is a dead one.
-Whoever needs a file and cannot have it holds nothing while waiting, and a reader gets an open file, not a name: an
-eviction can make it fetch again, but never stops it.
+FOLDER/<sha256>.tar                     a complete copy; its modification time is that of its last use
+FOLDER/.<sha256>.tar.<bytes>.partial    a download of at most that many bytes; its process holds the flock
+FOLDER/.lock                            held while files are claimed, renamed or removed
 """
 
 from __future__ import annotations
@@ -23,39 +19,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collagan_dist.errors import CollaganError, ConfigError, DataError
+from collagan_dist.units import format_bytes
 
 _COPY = re.compile(r"[0-9a-f]{64}\.(tar|idx)")
 _PARTIAL = re.compile(r"\.[0-9a-f]{64}\.(?:tar|idx)\.([0-9]+)\.partial")
-_PAUSE = 0.05  # seconds between looks for room that downloads of others hold
+_POLL_SECONDS = 0.05  # while other downloads take all the room
 
 
 @dataclass(frozen=True)
 class CacheItem:
-    """A file known by its content. `most` is what it takes in bytes, or an upper bound of that."""
+    """A file identified by its content. `max_bytes` is its size or an upper bound of it."""
 
     sha256: str
     suffix: str
-    most: int
+    max_bytes: int
 
 
 class ShardCache:
-    """At most `limit` bytes of copies in `folder`."""
+    """Copies in `folder`, at most `max_bytes` in all; the least recently used ones are evicted.
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    Locks are flocks, which end with their process: a partial file without one is left over from a dead process.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
 
     def open(self, item: CacheItem, fetch: Callable[[Path], None]) -> int:
-        """A descriptor to read a sound copy from, which the caller closes.
+        """Return a file descriptor of a complete copy; the caller closes it.
 
-        `fetch` writes the file to a path, or raises; it is called when there is no copy and nobody else is fetching.
+        `fetch` writes the file to a path, or raises. It is called if there is no copy and no other process fetches it.
         """
+        # A descriptor and not a path: an eviction between opening and reading must not stop a reader.
         try:
-            return self._opened(item)  # nearly always
+            return self._open_copy(item)  # nearly always
         except OSError:
-            with self._errors(item):
-                return self._fetched(item, fetch)
+            with self._explain_errors(item):
+                return self._open_or_download(item, fetch)
 
-    def drop(self, item: CacheItem) -> None:
+    def remove(self, item: CacheItem) -> None:
         """Remove a copy that turned out to be damaged."""
         self._path(item).unlink(missing_ok=True)
 
@@ -63,24 +64,28 @@ class ShardCache:
         return self.folder / f"{item.sha256}{item.suffix}"
 
     def _partial(self, item: CacheItem) -> Path:
-        return self.folder / f".{item.sha256}{item.suffix}.{item.most}.partial"
+        return self.folder / f".{item.sha256}{item.suffix}.{item.max_bytes}.partial"
 
-    def _opened(self, item: CacheItem) -> int:
+    def _open_copy(self, item: CacheItem) -> int:
         return os.open(f"{self.folder}/{item.sha256}{item.suffix}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def _fetched(self, item: CacheItem, fetch: Callable[[Path], None]) -> int:
+    def _open_or_download(self, item: CacheItem, fetch: Callable[[Path], None]) -> int:
         while True:
             if (claim := self._claim(item)) is not None:
-                return self._fill(item, claim, fetch)
+                return self._download(item, claim, fetch)
+            # Nothing is held while waiting, so processes cannot deadlock over the room.
             self._wait(item)
             with suppress(FileNotFoundError):
-                return self._opened(item)
+                return self._open_copy(item)
 
     def _claim(self, item: CacheItem) -> int | None:
-        """The locked partial file of `item`, and room for it. None: it is there, or others hold the file or the room."""
-        if item.most > self.limit:
+        """Create and lock the partial file of `item`, with room for it.
+
+        Return None if there is a copy by now, or if other processes hold the file or the room.
+        """
+        if item.max_bytes > self.max_bytes:
             raise ConfigError(
-                f"data.cache.gigabytes: {self.limit / 1e9:g} cannot hold one file of {item.most / 1e9:g} GB; raise it to "
+                f"data.cache.gigabytes: {self.max_bytes / 1e9:g} cannot hold one file of {format_bytes(item.max_bytes)}; raise it to "
                 "at least a few shards"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,30 +93,31 @@ class ShardCache:
             if self._path(item).exists():
                 return None
             claim = os.open(self._partial(item), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            kept = False
+            claimed = False
             try:
                 if _try_lock(claim):
-                    kept = self._make_room()
-                    if not kept:
+                    claimed = self._make_room()
+                    if not claimed:
                         self._partial(item).unlink()
             finally:
-                if not kept:
+                if not claimed:
                     os.close(claim)
-            return claim if kept else None
+            return claim if claimed else None
 
     def _make_room(self) -> bool:
-        """Remove what was not used for longest until copies and downloads fit. False while downloads alone do not."""
-        copies, downloads = [], 0
+        """Evict the least recently used copies until all fits. Return False if downloads alone do not fit."""
+        copies, downloading = [], 0
         for path in self.folder.iterdir():
             if _COPY.fullmatch(path.name):
                 with suppress(FileNotFoundError):
                     found = path.stat()
                     copies.append((found.st_mtime_ns, found.st_size, path))
             elif partial := _PARTIAL.fullmatch(path.name):
-                downloads += 0 if _removed_if_dead(path) else int(partial[1])
-        if downloads > self.limit:
+                # The bytes in its name, not its size so far: the room must last until it is complete.
+                downloading += 0 if _remove_if_dead(path) else int(partial[1])
+        if downloading > self.max_bytes:
             return False
-        over = sum(size for _, size, _ in copies) + downloads - self.limit
+        over = sum(size for _, size, _ in copies) + downloading - self.max_bytes
         for _, size, path in sorted(copies):
             if over <= 0:
                 break
@@ -119,16 +125,16 @@ class ShardCache:
             over -= size
         return True
 
-    def _fill(self, item: CacheItem, claim: int, fetch: Callable[[Path], None]) -> int:
+    def _download(self, item: CacheItem, claim: int, fetch: Callable[[Path], None]) -> int:
         partial = self._partial(item)
         try:
             fetch(partial)
             os.fsync(claim)
             with self._locked():
                 partial.rename(self._path(item))
-                return self._opened(item)
+                return self._open_copy(item)
         except BaseException:
-            # Under the lock: nobody may claim this file between its removal and the end of its flock.
+            # Under the lock: no other process may claim this file between its removal and the end of its flock.
             with self._locked():
                 partial.unlink(missing_ok=True)
             raise
@@ -136,12 +142,12 @@ class ShardCache:
             os.close(claim)
 
     def _wait(self, item: CacheItem) -> None:
-        """Until whoever fetches `item` has ended, or a moment where the room is what lacks."""
+        """Wait until the process that downloads `item` ends; where there is none, wait a moment for room."""
         try:
             other = os.open(self._partial(item), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             if not self._path(item).exists():
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_SECONDS)
             return
         try:
             fcntl.flock(other, fcntl.LOCK_SH)
@@ -158,7 +164,7 @@ class ShardCache:
             os.close(lock)
 
     @contextmanager
-    def _errors(self, item: CacheItem) -> Iterator[None]:
+    def _explain_errors(self, item: CacheItem) -> Iterator[None]:
         try:
             yield
         except CollaganError:
@@ -167,7 +173,7 @@ class ShardCache:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = shutil.disk_usage(self.folder).free
                 raise DataError(
-                    f"{self.folder}: no space left for a copy of {item.most / 1e6:.1f} MB ({free / 1e6:.1f} MB free); make room, "
+                    f"{self.folder}: no space left for a copy of {format_bytes(item.max_bytes)} ({format_bytes(free)} free); make room, "
                     "lower data.cache.gigabytes, or set data.cache.folder to another disk"
                 ) from None
             raise ConfigError(
@@ -177,6 +183,7 @@ class ShardCache:
 
 
 def _try_lock(file: int) -> bool:
+    # Unlike files.try_lock, an error on a file system without locks: there a cache would delete the downloads of others.
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -184,8 +191,8 @@ def _try_lock(file: int) -> bool:
     return True
 
 
-def _removed_if_dead(partial: Path) -> bool:
-    """Remove a partial file whose process is gone; whether it was one."""
+def _remove_if_dead(partial: Path) -> bool:
+    """Remove a partial file if its process has ended; return whether it is gone."""
     try:
         file = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""manifest.json: what a folder of shards holds, with the hash of every file. A folder without it is no data set."""
+"""manifest.json: the shards of a data set, with their sizes and the hashes of their files.
+
+Packing writes it last, so a folder without it is not a complete data set.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Shard:
+    """One shard as the manifest lists it: a tar, its index, and how many samples they hold."""
+
     name: str
     bytes: int
     sha256: str
@@ -33,7 +38,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of `folder`. `hash` is the sha256 of the file itself: the name of this data set's content."""
+    """The manifest of the data set in `folder`. `hash` is the sha256 of the file, which identifies all of its content."""
 
     folder: Path | RemoteFolder
     dataset: str
@@ -55,7 +60,7 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest) -> None:
-    """The last file of a packing, written atomically."""
+    """Write manifest.json atomically."""
     assert isinstance(manifest.folder, Path)
     splits = {
         name: {"samples": sum(s.samples for s in shards), "shards": [asdict(s) for s in shards]}
@@ -75,10 +80,10 @@ def write_manifest(manifest: Manifest) -> None:
     )
 
 
-def read_manifest(place: str | Path | RemoteFolder) -> Manifest:
-    """The manifest of a folder of shards, or of its URL. Raises DataError, or ConfigError for a URL that is not read."""
-    folder = place if isinstance(place, RemoteFolder) else open_location(place)
-    path, content = folder / "manifest.json", _content(folder)
+def read_manifest(location: str | Path | RemoteFolder) -> Manifest:
+    """Read the manifest of a folder or URL. Raises DataError, or ConfigError for a URL of an unsupported kind."""
+    folder = location if isinstance(location, RemoteFolder) else open_location(location)
+    path, content = folder / "manifest.json", _read_bytes(folder)
     try:
         data = json.loads(content)
         if data["version"] != VERSION:
@@ -87,9 +92,10 @@ def read_manifest(place: str | Path | RemoteFolder) -> Manifest:
             )
         if data["classes"] != list(CLASSES) or data["landmarks"] != list(LANDMARKS):
             raise DataError(f"{path}: has other label classes or landmarks than this program; pack the data set again")
-        splits = {name: tuple(_shard(shard) for shard in part["shards"]) for name, part in data["splits"].items()}
+        splits = {name: tuple(_parse_shard(shard) for shard in part["shards"]) for name, part in data["splits"].items()}
         names = [shard.name for shards in splits.values() for shard in shards]
         counts = {name: sum(shard.samples for shard in shards) for name, shards in splits.items()}
+        # Training computes its order from these counts; wrong ones would fail in the middle of an epoch.
         if not names or len(set(names)) < len(names) or counts != {n: p["samples"] for n, p in data["splits"].items()}:
             raise ValueError("its splits are empty, name a shard twice, or do not add up")
         return Manifest(
@@ -104,26 +110,27 @@ def read_manifest(place: str | Path | RemoteFolder) -> Manifest:
         raise DataError(f"{path}: is not a manifest ({error!r}); pack the data set again") from None
 
 
-def _content(folder: Path | RemoteFolder) -> bytes:
+def _read_bytes(folder: Path | RemoteFolder) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.read("manifest.json")
     try:
         return (folder / "manifest.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"{folder}: no manifest.json, so this is no finished data set; make one with `collagan pack RECIPE --out {folder}`"
+            f"{folder}: no manifest.json, so this is not a complete data set; make one with `collagan pack RECIPE --out {folder}`"
         ) from None
     except OSError as error:
         raise DataError(f"{folder / 'manifest.json'}: cannot be read ({error.strerror})") from None
 
 
-def _shard(data: Mapping[str, Any]) -> Shard:
-    """A shard whose names are safe to make paths of: manifests come from elsewhere, too. Raises ValueError."""
+def _parse_shard(data: Mapping[str, Any]) -> Shard:
+    """Raises ValueError for a shard that this format does not have."""
     shard = Shard(**data)
+    # Manifests are downloaded, too, and paths and URLs are made of these names.
     hashes = (shard.sha256, shard.idx_sha256)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*\.tar", shard.name) or not all(_is_hash(h) for h in hashes):
         raise ValueError(f"no shard of this format: {shard.name!r}")
-    if not all(type(number) is int and number > 0 for number in (shard.bytes, shard.samples)):
+    if not all(type(count) is int and count > 0 for count in (shard.bytes, shard.samples)):
         raise ValueError(f"{shard.name}: bytes and samples must be counts")
     return shard
 

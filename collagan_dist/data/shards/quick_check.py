@@ -1,8 +1,4 @@
-"""What is checked of a data set before anything starts on it.
-
-Every rank checks it all: ranks reach the same verdict without talking, before they meet. (One that checked for others
-would leave them waiting for it at the rendezvous.) It costs a stat and some 0.2 ms a shard.
-"""
+"""The quick check of a data set before training starts: file sizes and indexes, without reading the tars."""
 
 from __future__ import annotations
 
@@ -11,30 +7,32 @@ from pathlib import Path
 
 from collagan_dist.data.shards.manifest import Manifest, Shard
 from collagan_dist.data.shards.remote import RemoteFolder
-from collagan_dist.data.shards.shard_files import index
+from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.errors import DataError
 
 
 def quick_check(manifest: Manifest, ask_each: bool = False) -> None:
-    """Sizes of all shards and, of a local folder, every index bound to its tar by hash and holding
-    files of ours alone; indexes are mended.
+    """Check the sizes of all shards and, in a local folder, the indexes; wrong indexes are rebuilt.
 
-    Of a URL the sizes are checked where one call lists them or, with `ask_each`, by a call a file; whatever is fetched
-    later is checked in full. Raises DataError naming all that is wrong.
+    Behind a URL, sizes are checked if one request lists them; `ask_each` allows a request per file.
+    Raises DataError naming all problems.
     """
-    place = manifest.folder
-    if isinstance(place, RemoteFolder):
-        wrong = list(_remote_problems(place, manifest, ask_each))
+    # Every rank checks everything: all reach the same result before they wait for each other at the rendezvous. One
+    # that checked for the others would leave them waiting there. It costs a stat and some 0.2 ms per shard.
+    folder = manifest.folder
+    if isinstance(folder, RemoteFolder):
+        # Sizes only: a file's hash is checked when it is fetched.
+        problems = list(_remote_problems(folder, manifest, ask_each))
     else:
-        wrong = [problem for shard in manifest for problem in _local_problems(place, shard)]
-    if wrong:
-        raise DataError("\n".join([*wrong, how_to_mend(place)]))
+        problems = [problem for shard in manifest for problem in _local_problems(folder, shard)]
+    if problems:
+        raise DataError("\n".join([*problems, how_to_repair(folder)]))
 
 
-def how_to_mend(place: Path | RemoteFolder) -> str:
-    if isinstance(place, RemoteFolder):
-        return "copy these shards there anew"
-    return f"copy these shards anew, or remove {place} and run `collagan pack` again"
+def how_to_repair(folder: Path | RemoteFolder) -> str:
+    if isinstance(folder, RemoteFolder):
+        return "copy these shards there again"
+    return f"copy these shards again, or remove {folder} and run `collagan pack` again"
 
 
 def _local_problems(folder: Path, shard: Shard) -> Iterator[str]:
@@ -45,18 +43,18 @@ def _local_problems(folder: Path, shard: Shard) -> Iterator[str]:
         yield f"{tar}: has {size} bytes, the manifest says {shard.bytes}"
     else:
         try:
-            index(folder, shard)
+            read_index(folder, shard)
         except DataError as error:
             yield str(error)
 
 
-def _remote_problems(place: RemoteFolder, manifest: Manifest, ask_each: bool) -> Iterator[str]:
+def _remote_problems(folder: RemoteFolder, manifest: Manifest, ask_each: bool) -> Iterator[str]:
     names = [name for shard in manifest for name in (shard.name, shard.index_name)]
-    sizes = place.sizes(names, ask_each)
+    sizes = folder.sizes(names, ask_each)
     if sizes is None:
         return
     for shard in manifest:
         size = sizes[shard.name]
-        if size is not None and size not in (shard.bytes, -1):
-            yield f"{place / shard.name}: has {size} bytes, the manifest says {shard.bytes}"
-        yield from (f"{place / n}: is missing" for n in (shard.name, shard.index_name) if sizes[n] is None)
+        if size is not None and size not in (shard.bytes, -1):  # -1: the server does not say
+            yield f"{folder / shard.name}: has {size} bytes, the manifest says {shard.bytes}"
+        yield from (f"{folder / n}: is missing" for n in (shard.name, shard.index_name) if sizes[n] is None)

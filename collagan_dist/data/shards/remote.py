@@ -1,7 +1,6 @@
-"""Where a data set lies: a local folder, or a URL whose files are fetched into a cache (data/shards/cache.py) and read there.
+"""The location of a data set: a local folder, or a URL whose files are downloaded into a cache and read there.
 
-fsspec does the transfers. Nothing it brings is read before its size and sha256 are those of the manifest. Credentials,
-proxies and the like are taken from the environment, as fsspec's drivers do.
+fsspec does the transfers. Credentials and proxies come from the environment, as fsspec's drivers find them.
 """
 
 from __future__ import annotations
@@ -24,37 +23,38 @@ from collagan_dist.errors import CollaganError, ConfigError, DataError
 
 T = TypeVar("T")
 
-# Scheme: the extra of this package that installs its driver (none: comes with fsspec[http]).
+# Scheme: the extra of this package that installs its driver; http comes with fsspec[http].
 SCHEMES = {"http": "", "https": "", "s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 
-_PAUSES = (0.5, 2.0)  # seconds before the second and the third try
-_CONNECT, _SILENCE = 15, 60  # seconds without a connection, without a byte (HTTP)
-_LASTING = (400, 401, 403, 404, 405, 410)  # HTTP answers that another try does not change
+_RETRY_SECONDS = (0.5, 2.0)  # before the second and the third try
+_CONNECT_SECONDS, _READ_SECONDS = 15, 60  # HTTP: without a connection, without a byte
+_PERMANENT = (400, 401, 403, 404, 405, 410)  # HTTP answers that another try does not change
 
 
-def open_location(place: str | Path, settings: CacheSettings | None = None) -> Path | RemoteFolder:
-    """The place that a text names. Raises ConfigError for a URL of a kind that is not read."""
-    if isinstance(place, Path) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place):
-        return Path(place)
-    scheme, _, rest = place.partition("://")
+def open_location(location: str | Path, settings: CacheSettings | None = None) -> Path | RemoteFolder:
+    """Return a folder or the folder behind a URL. Raises ConfigError for a URL of an unsupported kind."""
+    if isinstance(location, Path) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
+        return Path(location)
+    # Only these schemes reach fsspec, which also has drivers for archives, local files and much else.
+    scheme, _, rest = location.partition("://")
     if scheme == "file" and rest.startswith("/"):
         return Path(unquote(rest))
     if scheme not in SCHEMES or not rest.strip("/"):
         kinds = ", ".join(f"{s}://" for s in ("file", *SCHEMES))
         raise ConfigError(
-            f"{place}: shards are read from a folder or from {kinds} (a folder of that name is written ./{place})"
+            f"{location}: shards are read from a folder or from {kinds} (a folder of that name is written ./{location})"
         )
-    parts = urlsplit(place)
+    parts = urlsplit(location)
     if parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(
             f"{scheme}://{parts.hostname}{parts.path}: give the URL of the folder alone, without password, ? or #: run folders keep it; "
             "credentials belong in the environment (or in ~/.netrc)"
         )
     settings = settings or CacheSettings()
-    return RemoteFolder(place.rstrip("/"), ShardCache(_folder(settings), int(settings.gigabytes * 1e9)))
+    return RemoteFolder(location.rstrip("/"), ShardCache(_cache_folder(settings), int(settings.gigabytes * 1e9)))
 
 
-def _folder(settings: CacheSettings) -> Path:
+def _cache_folder(settings: CacheSettings) -> Path:
     if settings.folder is not None:
         return Path(settings.folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "collagan_dist" / "shards"
@@ -62,7 +62,7 @@ def _folder(settings: CacheSettings) -> Path:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder behind a URL. Its methods raise DataError after three tries, ConfigError where the driver is missing."""
+    """A folder behind a URL. Its methods raise DataError after three tries, ConfigError for a missing driver."""
 
     url: str
     cache: ShardCache = field(compare=False, repr=False)
@@ -74,38 +74,37 @@ class RemoteFolder:
         return f"{self.url}/{name}"
 
     def resolve(self) -> RemoteFolder:
-        """As of a path: the same place from any working directory."""
-        return self
+        return self  # as Path.resolve: a location that any working directory may use
 
     def read(self, name: str) -> bytes:
-        """A small file as it is there now, past the cache."""
-        return self._tried(name, lambda: self._filesystem().cat_file(self._path(name)))
+        """Return a small file as it is there now, past the cache."""
+        return self._retry(name, lambda: self._filesystem().cat_file(self._path(name)))
 
     def open(self, name: str, item: CacheItem) -> int:
-        """A descriptor of the cached copy of a file, fetched if need be; the caller closes it."""
+        """Return a file descriptor of the cached copy, downloaded if need be; the caller closes it."""
         return self.cache.open(item, lambda path: self.fetch(name, path, item))
 
     def fetch(self, name: str, to: Path, item: CacheItem) -> None:
-        """A file of the given content written to a path, or DataError. A full disk is an OSError."""
+        """Download a file of the given content to a path. Raises DataError, or OSError for a full disk."""
 
         def attempt() -> None:
             self._transfer(name, to, item)
             size = to.stat().st_size
             if (found := files.sha256(to)) != item.sha256:
-                raise _Unsound(f"expected {_expected(item)}, found {size} bytes with sha256 {found[:12]}…")
+                raise _WrongContent(f"expected {_expected(item)}, found {size} bytes with sha256 {found[:12]}…")
 
-        self._tried(name, attempt)
+        self._retry(name, attempt)
 
     def sizes(self, names: list[str], ask_each: bool) -> dict[str, int | None] | None:
-        """Bytes of files; None for one that is missing, -1 where the server does not say.
+        """Return the sizes of files: None for one that is missing, -1 where the server does not say.
 
-        One call for all where the file system lists folders; else None in place of all, or with `ask_each` a call a file.
+        A file system that lists folders needs one request. HTTP has none: None, or with `ask_each` a request per file.
         """
         if not self.url.startswith("http"):
-            listed = self._tried("", lambda: self._filesystem().ls(self._path(""), detail=True))
+            listed = self._retry("", lambda: self._filesystem().ls(self._path(""), detail=True))
             found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
             return {name: found.get(name) for name in names}
-        return {name: self._tried(name, partial(self._size, name)) for name in names} if ask_each else None
+        return {name: self._retry(name, partial(self._size, name)) for name in names} if ask_each else None
 
     def _size(self, name: str) -> int | None:
         try:
@@ -118,8 +117,8 @@ class RemoteFolder:
         from fsspec.callbacks import Callback
 
         def limit(size: int | None, value: int, **_: Any) -> None:
-            if value > item.most:  # more than was made room for
-                raise _Unsound(f"expected {_expected(item)}, found more than {item.most} bytes")
+            if value > item.max_bytes:  # the cache made room for no more
+                raise _WrongContent(f"expected {_expected(item)}, found more than {item.max_bytes} bytes")
 
         self._filesystem().get_file(self._path(name), str(to), callback=Callback(hooks={"limit": limit}))
 
@@ -137,51 +136,54 @@ class RemoteFolder:
         if scheme.startswith("http"):
             import aiohttp
 
-            # aiohttp's own limit of 300 s for a whole transfer would end large shards; its proxies and netrc are off.
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
+            # aiohttp ends a transfer after 300 s in all, too soon for a large shard; its proxies and netrc are off.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
             options |= {"client_kwargs": {"timeout": timeout, "trust_env": True}}
         return driver(**options)
 
     def _path(self, name: str) -> str:
-        """What the file system calls a file of this place; the place itself for an empty name."""
+        """Return the driver's name of a file; an empty name stands for the folder."""
         import fsspec
 
         driver = fsspec.get_filesystem_class(self.url.partition("://")[0])
         return driver._strip_protocol(self / name if name else self.url)
 
-    def _tried(self, name: str, attempt: Callable[[], T]) -> T:
-        """The result of an attempt, made again after a pause where that can help."""
-        for tries, pause in enumerate((*_PAUSES, None), 1):
+    def _retry(self, name: str, attempt: Callable[[], T]) -> T:
+        """Return the result of an attempt, made again after a pause where that can help."""
+        for tries, pause in enumerate((*_RETRY_SECONDS, None), 1):
             try:
                 return attempt()
             except CollaganError:
                 raise
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise  # of the disk written to
-                if pause is None or _is_lasting(error):
+                    raise  # our own disk is full
+                if pause is None or _is_permanent(error):
                     where = self / name if name else self.url
-                    raise DataError(f"{where}: {_said(error)}" + (f", {tries} times" if tries > 1 else "")) from error
+                    raise DataError(
+                        f"{where}: {_describe(error)}" + (f", {tries} times" if tries > 1 else "")
+                    ) from error
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
 
-class _Unsound(Exception):
-    """What arrived is not what the manifest says."""
+class _WrongContent(Exception):
+    """A download is not what the manifest says."""
 
 
 def _expected(item: CacheItem) -> str:
+    # The manifest has no size of an index, only a bound.
     size = "at most" if item.suffix == ".idx" else "exactly"
-    return f"{size} {item.most} bytes with sha256 {item.sha256[:12]}…"
+    return f"{size} {item.max_bytes} bytes with sha256 {item.sha256[:12]}…"
 
 
-def _is_lasting(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError | PermissionError) or getattr(error, "status", None) in _LASTING
+def _is_permanent(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError | PermissionError) or getattr(error, "status", None) in _PERMANENT
 
 
-def _said(error: Exception) -> str:
-    """An error of a driver in one line."""
-    if isinstance(error, _Unsound):
+def _describe(error: Exception) -> str:
+    """Return a driver's error in one line."""
+    if isinstance(error, _WrongContent):
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "there is no such file there"

@@ -1,14 +1,14 @@
-"""The bytes of one shard and its index, of a local folder or of a cached copy; damaged ones are mended or refused.
+"""Open the tar and the index of a shard, in a local folder or as cached copies of remote files.
 
-An index is used only when its hash is the manifest's. In a local folder one that is not is rebuilt from its tar.
+An index is used only if its hash is the manifest's. A wrong one in a local folder is rebuilt from its tar.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
-import sys
 import tarfile
 import time
 from contextlib import suppress
@@ -21,32 +21,36 @@ from collagan_dist.data.shards.manifest import Shard
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.errors import DataError
 
-_TOUCH = 1.0  # seconds after which the use of a copy is noted again
+logger = logging.getLogger(__name__)
+
+_TOUCH_SECONDS = 1.0  # between updates of a copy's time of last use
 
 
-def open_tar(place: Path | RemoteFolder, shard: Shard) -> LocalTar | CachedTar:
-    """The tar of a shard, to read at offsets. Raises DataError."""
-    if isinstance(place, RemoteFolder):
-        return CachedTar(place, shard)
+def open_tar(folder: Path | RemoteFolder, shard: Shard) -> LocalTar | CachedTar:
+    """Open the tar of a shard for reading at offsets. Raises DataError."""
+    if isinstance(folder, RemoteFolder):
+        return CachedTar(folder, shard)
     try:
-        return LocalTar(place / shard.name)
+        return LocalTar(folder / shard.name)
     except OSError as error:
-        raise DataError(f"{place / shard.name}: cannot be opened ({error.strerror})") from None
+        raise DataError(f"{folder / shard.name}: cannot be opened ({error.strerror})") from None
 
 
-def index(place: Path | RemoteFolder, shard: Shard) -> wire_format.Index:
-    """The sound index of a shard. Raises DataError."""
-    content = _cached_index(place, shard) if isinstance(place, RemoteFolder) else local_index(place, shard)
+def read_index(folder: Path | RemoteFolder, shard: Shard) -> wire_format.Index:
+    """Read the index of a shard, rebuilt if need be. Raises DataError."""
+    content = _cached_index(folder, shard) if isinstance(folder, RemoteFolder) else _local_index(folder, shard)
     try:
         found = wire_format.Index(content, shard.bytes)
         if len(found) != shard.samples:
             raise ValueError(f"its index lists {len(found)} samples, the manifest says {shard.samples}")
     except ValueError as error:
-        raise DataError(f"{place / shard.name}: {error}; pack this data set again") from None
+        raise DataError(f"{folder / shard.name}: {error}; pack this data set again") from None
     return found
 
 
 class LocalTar:
+    """A tar in a local folder, open as long as this object lives."""
+
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -55,42 +59,44 @@ class LocalTar:
             os.close(self._file)
 
     def pread(self, count: int, offset: int) -> bytes:
-        """Fewer bytes than asked for where the file ends."""
+        """Return bytes of the file, fewer than `count` where it ends."""
         return os.pread(self._file, count, offset)
 
     def prefetch(self) -> None:
-        """The kernel reads the whole file ahead, where its file system can."""
+        """Ask the kernel to read the file ahead, which file systems without readahead ignore."""
         os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 class CachedTar:
-    """Opened for every read: a copy that is removed gives its space back at once, and is fetched again."""
+    """The cached copy of a remote tar, downloaded when it is missing."""
+
+    # Opened for every read: a copy that the cache evicts frees its space at once, which an open file would keep.
 
     def __init__(self, remote: RemoteFolder, shard: Shard) -> None:
         self._remote, self._shard, self._copy = remote, shard, tar_content(shard)
-        self._noted = 0.0
+        self._touched = 0.0
 
     def pread(self, count: int, offset: int) -> bytes:
-        """As LocalTar's; a copy that was cut short is fetched again first."""
+        """Return bytes of the file as LocalTar does; a copy that was cut short is downloaded again."""
         content = self._read(count, offset)
         if len(content) < count <= self._shard.bytes - offset:
-            self._remote.cache.drop(self._copy)
+            self._remote.cache.remove(self._copy)
             content = self._read(count, offset)
         return content
 
     def _read(self, count: int, offset: int) -> bytes:
         file = self._remote.open(self._shard.name, self._copy)
         try:
-            if (now := time.monotonic()) > self._noted + _TOUCH:
-                self._noted = now
-                with suppress(OSError):  # a copy of somebody else's, a cache that is read-only
+            if (now := time.monotonic()) > self._touched + _TOUCH_SECONDS:
+                self._touched = now
+                with suppress(OSError):  # another user's copy, or a read-only cache
                     os.utime(file)
             return os.pread(file, count, offset)
         finally:
             os.close(file)
 
     def prefetch(self) -> None:
-        """Fetch the file, unless it is there."""
+        """Download the file unless there is a copy."""
         os.close(self._remote.open(self._shard.name, self._copy))
 
 
@@ -99,7 +105,7 @@ def tar_content(shard: Shard) -> CacheItem:
 
 
 def index_content(shard: Shard) -> CacheItem:
-    """Manifests do not hold the size of an index; a line is three files of a key of at most 92 bytes."""
+    # Manifests have no size of an index. Its bound: a line names three files, by a key of at most 92 bytes each.
     return CacheItem(shard.idx_sha256, ".idx", 64 + 512 * shard.samples)
 
 
@@ -108,27 +114,26 @@ def _cached_index(remote: RemoteFolder, shard: Shard) -> bytes:
     for _ in range(2):
         with os.fdopen(remote.open(shard.index_name, copy), "rb") as file:
             content = file.read()
-        if _is_sound(content, shard):
+        if _is_index_of(content, shard):
             return content
-        remote.cache.drop(copy)  # damaged where it lay
+        remote.cache.remove(copy)  # damaged on this disk
     raise DataError(f"{remote.cache.folder}: copies of {remote / shard.index_name} do not last; check this disk")
 
 
-def local_index(folder: Path, shard: Shard) -> bytes:
-    """The index of a local shard; one that is missing or not its own is rebuilt from the tar, written and reported.
+def _local_index(folder: Path, shard: Shard) -> bytes:
+    """Return the index of a local shard; a missing or wrong one is rebuilt from the tar, written and reported.
 
-    Raises DataError when it is the tar that is not the manifest's, or where nothing can be written.
+    Raises DataError if the tar is not the manifest's, or if the index cannot be written.
     """
     path = folder / shard.index_name
-    content = _on_disk(path)
-    if not _is_sound(content, shard):
-        content = _rebuilt(folder / shard.name, shard)
-        _mend(path, content, shard)
+    content = _read_or_empty(path)
+    if not _is_index_of(content, shard):
+        content = _rebuild_index(folder / shard.name, shard)
+        _write_index(path, content, shard)
     return content
 
 
-def _on_disk(path: Path) -> bytes:
-    """Empty, which is no index, where there is none."""
+def _read_or_empty(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -137,27 +142,27 @@ def _on_disk(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _is_sound(content: bytes, shard: Shard) -> bool:
+def _is_index_of(content: bytes, shard: Shard) -> bool:
     return hashlib.sha256(content).hexdigest() == shard.idx_sha256
 
 
-def _rebuilt(tar: Path, shard: Shard) -> bytes:
+def _rebuild_index(tar: Path, shard: Shard) -> bytes:
     try:
         content = wire_format.index_from_tar(tar)
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise DataError(f"{tar}: its index is unsound and cannot be rebuilt ({error})") from None
-    if not _is_sound(content, shard):
+        raise DataError(f"{tar}: its index is damaged and cannot be rebuilt ({error})") from None
+    if not _is_index_of(content, shard):
         raise DataError(f"{tar}: is not the tar of the manifest, nor is its index (rebuilt, it has another hash)")
     return content
 
 
-def _mend(path: Path, content: bytes, shard: Shard) -> None:
-    """Write an index. All ranks may come here at once: they write the same bytes, and one of them says so."""
+def _write_index(path: Path, content: bytes, shard: Shard) -> None:
+    # All ranks may come here at once. They write the same bytes; the lock lets only one of them report it.
     lock = os.open(path.with_name(shard.name), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):  # not every network file system locks; then each says so
+        with suppress(OSError):  # a network file system without locks: each rank reports
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_sound(_on_disk(path), shard):
+        if _is_index_of(_read_or_empty(path), shard):
             return
         files.write_bytes(path, content)
     except OSError as error:
@@ -167,4 +172,4 @@ def _mend(path: Path, content: bytes, shard: Shard) -> None:
         ) from None
     finally:
         os.close(lock)
-    print(f"rebuilt {path} from its tar", file=sys.stderr, flush=True)
+    logger.info(f"rebuilt {path} from its tar")

@@ -1,7 +1,4 @@
-"""Bytes of any sample of a split, by number: index and `pread`, no tar library and no memory map.
-
-(A tar cut short under a memory map kills the process; a short `pread` is an error that can be named.)
-"""
+"""Read any sample of a split by its number, with the index and one `pread`."""
 
 from __future__ import annotations
 
@@ -22,16 +19,20 @@ from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.errors import DataError
 from collagan_dist.types import LANDMARKS
 
-_parse: Any = vars(json.JSONDecoder())["scan_once"]  # without the search for blanks around it
-_OPEN_SHARDS = 320  # more than the largest data.window
+# The scanner inside the decoder: json.loads would also search for blanks around every sample's text.
+_parse_json: Any = vars(json.JSONDecoder())["scan_once"]
+_OPEN_SHARDS = 320  # more than the largest data.window, so that all shards in use stay open
 
 
 class DamagedSample(DataError):
-    """One sample is not what packing wrote any more; the shards around it are in order."""
+    """One sample of a shard is damaged; its other samples can be read."""
 
 
 class StoredSample(NamedTuple):
-    """One sample as its shard holds it. `uid` is a number made from the key: what its randomness hangs on."""
+    """One sample as its shard stores it. `uid` is a hash of the key that seeds the sample's randomness.
+
+    `square` is (x, y, side) of the face square where there are no landmarks to compute it from.
+    """
 
     key: str
     uid: int
@@ -40,25 +41,25 @@ class StoredSample(NamedTuple):
     landmarks: list[list[float]] | None
     width: int
     height: int
-    square: list[float] | None = None  # centre and side of the face, where there are no landmarks to make it of
+    square: list[float] | None = None
 
 
 class SplitReader:
-    """The samples 0..len-1 of one split."""
+    """The samples of one split by number, 0 to len - 1."""
 
     def __init__(self, manifest: Manifest, name: str) -> None:
         self.name = name
         self.manifest = manifest
         self._shards = shards = manifest.shards(name)
         self._starts = list(accumulate((s.samples for s in self._shards), initial=0))
-        # Per instance and without a cycle, so that file handles close with it.
+        # Per instance, and without a reference to it, so that files are closed when the last reference to it goes.
         self._open = lru_cache(_OPEN_SHARDS)(lambda number: _OpenShard(manifest, shards[number]))
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def read(self, number: int) -> StoredSample:
-        """Sample `number`. Raises DamagedSample naming shard and sample, DataError for a shard that cannot be had."""
+        """Return a sample. Raises DamagedSample naming shard and sample, DataError for a shard that cannot be read."""
         shard, row = self._find(number)
         return self._open(shard).read(row)
 
@@ -66,8 +67,8 @@ class SplitReader:
         shard, row = self._find(number)
         return self._open(shard).key(row)
 
-    def place(self, number: int) -> str:
-        """Where a sample lies, in words."""
+    def describe(self, number: int) -> str:
+        """Return shard and key of a sample for messages."""
         return f"{self.manifest.folder / self._shards[self._find(number)[0]].name}: sample {self.key(number)}"
 
     @property
@@ -75,11 +76,11 @@ class SplitReader:
         return isinstance(self.manifest.folder, RemoteFolder)
 
     def shards_of(self, numbers: np.ndarray) -> set[int]:
-        """The shards, by number, in which samples lie."""
+        """Return the numbers of the shards that hold these samples."""
         return set((np.searchsorted(self._starts, numbers, side="right") - 1).tolist())
 
     def prefetch(self, shard: int) -> None:
-        """Have the bytes of a shard brought near, since they will be read: into the cache from a URL, into memory from a folder."""
+        """Bring a shard's bytes near before they are read: from a URL into the cache, from a folder into memory."""
         self._open(shard).tar.prefetch()
 
     def _find(self, number: int) -> tuple[int, int]:
@@ -88,9 +89,11 @@ class SplitReader:
 
 
 class _OpenShard:
+    """The index and the open tar of one shard."""
+
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
         self.folder, self.path = manifest.folder, manifest.folder / shard.name
-        self.index = shard_files.index(self.folder, shard)
+        self.index = shard_files.read_index(self.folder, shard)
         self.tar = shard_files.open_tar(self.folder, shard)
 
     def key(self, row: int) -> str:
@@ -98,16 +101,18 @@ class _OpenShard:
 
     def read(self, row: int) -> StoredSample:
         key, start, size, parts = self._row(row)
+        # `pread` and not a memory map: a tar that is cut short under a map kills the process, a short read has a name.
         try:
             content = self.tar.pread(size, start)
         except OSError as error:
+            # EIO is a bad block under one sample; other errors concern the file system.
             kind = DamagedSample if error.errno == errno.EIO else DataError
             raise kind(f"{self.path}: sample {key} cannot be read ({error.strerror})") from None
         if len(content) < size:
             raise DamagedSample(f"{self.path}: sample {key} is cut short; run `collagan verify {self.folder} --deep`")
         offset, count = parts["json"]
         try:
-            meta = _checked(_parse(content[offset : offset + count].decode(), 0)[0])
+            meta = _checked(_parse_json(content[offset : offset + count].decode(), 0)[0])
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error!r})") from None
         return StoredSample(
@@ -124,8 +129,9 @@ class _OpenShard:
 
 
 def _checked(meta: dict[str, Any]) -> dict[str, Any]:
-    """The json of a sample, if it says what geometry needs. Raises ValueError, KeyError or TypeError."""
+    """Return the json of a sample. Raises ValueError, KeyError or TypeError unless geometry can use it."""
     points, square = meta["landmarks"], meta.get("square")
+    # One sum finds a value that is not finite: this runs for every sample that training reads.
     total, sizes = 0.0, [meta["width"], meta["height"]]
     if points is not None:
         total = sum([x + y for x, y in points])
@@ -135,7 +141,7 @@ def _checked(meta: dict[str, Any]) -> dict[str, Any]:
         x, y, side = square
         total, sizes = x + y, [*sizes, side]
     if min(sizes) <= 0 or not isfinite(total + sum(sizes)):
-        raise ValueError("sizes or coordinates are none")
+        raise ValueError("sizes or coordinates are not valid numbers")
     return meta
 
 

@@ -1,4 +1,4 @@
-"""`collagan verify`: is a data set what its manifest says?"""
+"""Check that a data set is what its manifest says (`collagan verify`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import simplejpeg
 from collagan_dist import files
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
-from collagan_dist.data.shards.quick_check import how_to_mend, quick_check
+from collagan_dist.data.shards.quick_check import how_to_repair, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
@@ -24,43 +24,43 @@ from collagan_dist.types import CLASSES
 
 
 def verify(
-    place: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    location: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Manifest:
-    """Manifest, sizes and indexes; `deep`: sha256 of every file, every sample read through webdataset and decoded.
+    """Check manifest, sizes and indexes; with `deep` also every hash, and decode every sample.
 
-    Indexes of a local folder are mended. Of a URL, `deep` fetches every file anew, past the cache, and keeps none.
-    Raises DataError that names every shard with something wrong.
+    Raises DataError naming every damaged shard.
     """
-    manifest = read_manifest(place)
+    manifest = read_manifest(location)
     quick_check(manifest, ask_each=not deep)
     if deep:
         shards = list(manifest)
         problems = []
         for number, shard in enumerate(shards, 1):
-            problems += list(_deep(manifest.folder, shard))
+            problems += list(_deep_problems(manifest.folder, shard))
             progress(number, len(shards))
         if problems:
-            raise DataError("\n".join([*problems, how_to_mend(manifest.folder)]))
+            raise DataError("\n".join([*problems, how_to_repair(manifest.folder)]))
     return manifest
 
 
-def _deep(place: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
-    if not isinstance(place, RemoteFolder):
-        yield from _tar_problems(place / shard.name, str(place / shard.name), shard)
+def _deep_problems(folder: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
+    if not isinstance(folder, RemoteFolder):
+        yield from _tar_problems(folder / shard.name, str(folder / shard.name), shard)
         return
-    with tempfile.TemporaryDirectory(prefix="collagan-verify-") as folder:
-        tar = Path(folder) / shard.name
+    # Past the cache, because what is to be checked is the files at the URL.
+    with tempfile.TemporaryDirectory(prefix="collagan-verify-") as temporary:
+        tar = Path(temporary) / shard.name
         try:
-            place.fetch(shard.index_name, Path(folder) / shard.index_name, index_content(shard))
-            place.fetch(shard.name, tar, tar_content(shard))
+            folder.fetch(shard.index_name, Path(temporary) / shard.index_name, index_content(shard))
+            folder.fetch(shard.name, tar, tar_content(shard))
         except DataError as error:
             yield str(error)
             return
-        yield from _tar_problems(tar, place / shard.name, shard)
+        yield from _tar_problems(tar, folder / shard.name, shard)
 
 
 def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
-    """What is wrong with a tar; `name` is what people know it by."""
+    """Yield what is wrong with a tar; `name` is its name in messages."""
     if files.sha256(tar) != shard.sha256:
         yield f"{name}: its sha256 differs from the manifest's"
         return
@@ -70,7 +70,7 @@ def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
             yield f"{name}: its index is that of another tar"
         for sample in _samples(tar):
             count += 1
-            if (problem := _problem(sample)) is not None:
+            if (problem := _sample_problem(sample)) is not None:
                 yield f"{name}: sample {sample['__key__']} {problem}"
     except (tarfile.TarError, ValueError) as error:
         yield f"{name}: is no tar of samples ({error})"
@@ -80,19 +80,18 @@ def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
 
 
 def _samples(tar: Path) -> Iterator[dict]:
-    """The samples as plain webdataset yields them, undecoded.
-
-    It gets an open file: names of folders are no URLs here, so none of them can become a command (`pipe:`).
-    """
+    """Yield the samples as plain webdataset does, undecoded."""
     import webdataset
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
+    # By webdataset, not by our own index, because shards promise that other programs can read them. It gets an open
+    # file: webdataset would take the name of a folder for a URL, and run one that begins with `pipe:` as a command.
     webdataset.utils.enforce_security = True
     with tar.open("rb") as stream:
         yield from group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}]))
 
 
-def _problem(sample: dict) -> str | None:
+def _sample_problem(sample: dict) -> str | None:
     if (wrong := wire_format.member_problem([k for k in sample if not k.startswith("__")])) is not None:
         return wrong
     try:
