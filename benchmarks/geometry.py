@@ -36,7 +36,7 @@ def main() -> None:
     samples = [split.read(n) for n in range(BATCH)]
     matrix = np.stack(
         [
-            geometry.view_to_stored(s, VIEW, np.array([0.02, 0.01]), 0.05, 1.05, n % 2 == 0)
+            geometry.view_to_stored(s, VIEW, geometry.Augmentation(np.array([0.02, 0.01]), 0.05, 1.05, n % 2 == 0))
             for n, s in enumerate(samples)
         ]
     )

@@ -89,8 +89,8 @@ def webdataset_and_pil(split: SplitReader) -> Callable[[], int]:
         meta = json.loads(sample["json"])
         stored = StoredSample(sample["__key__"], 0, np.empty(0), None, meta["landmarks"], meta["width"], meta["height"])
         key = rng.key64(SEED, "geometry", 0, np.array([rng.name_id(sample["__key__"])]))
-        shift, angle, scale, flip = geometry.draw_augmentation(key, Augment())
-        matrix = geometry.view_to_stored(stored, SIZE, shift[0], angle[0], scale[0], flip[0])
+        drawn = geometry.draw_augmentation(key, Augment())
+        matrix = geometry.view_to_stored(stored, SIZE, geometry.Augmentation(*(values[0] for values in drawn)))
         # PIL counts from pixel corners, we from their centres.
         matrix[:2, 2] += 0.5 - 0.5 * matrix[:2, :2].sum(axis=1)
         how = ((SIZE, SIZE), Image.Transform.AFFINE, tuple(matrix[:2].ravel()))

@@ -164,7 +164,7 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     count = min(_STATISTICS_SAMPLES, len(split))
     samples = [sample for number in range(count) if (sample := _read_or_none(split, number)) is not None]
     for sample in samples:
-        to_view = np.linalg.inv(geometry.view_to_stored(sample, size, np.zeros(2), 0.0, 1.0, False, face_square))
+        to_view = np.linalg.inv(geometry.view_to_stored(sample, size, face_square=face_square))
         points = np.array(sample.landmarks, np.float64)
         total = total + geometry.move_points(points[None], to_view[None], np.zeros(1, bool))[0]
     return {"mean_points": total / max(1, len(samples))}

@@ -50,13 +50,12 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None,
     image = np.pad(image, ((0, 0), (0, canvas - image.shape[1]), (0, canvas - image.shape[2]), (0, 0)), mode="edge")
     label = rng.integers(0, len(CLASSES), (batch, canvas, canvas)).astype(np.uint8)
     points = np.array([[30.0, 35], [56, 33], [44, 48], [34, 60], [53, 61]]) + rng.normal(0, 2, (batch, 5, 2))
-    shift, angle, scale, flip = geometry.draw_augmentation(
-        np.arange(1, batch + 1).astype(np.uint64) * np.uint64(2**60), augment
-    )
+    drawn = geometry.draw_augmentation(np.arange(1, batch + 1).astype(np.uint64) * np.uint64(2**60), augment)
+    shift, angle, scale, flip = drawn
     matrix = np.stack(
         [
-            geometry.view_to_stored(stored(points[i].tolist(), 88, 88), view, shift[i], angle[i], scale[i], flip[i])
-            for i in range(batch)
+            geometry.view_to_stored(stored(one.tolist(), 88, 88), view, geometry.Augmentation(*how))
+            for one, how in zip(points, zip(*drawn, strict=True), strict=True)
         ]
     )
     images, labels = warp(torch.from_numpy(image), torch.from_numpy(label), matrix, flip, view)
@@ -112,7 +111,7 @@ def test_the_margin_holds_every_augmented_view() -> None:
     for signs in np.ndindex(2, 2, 2, 2):
         sx, sy, sa, ss = (2 * s - 1 for s in signs)
         matrix = geometry.view_to_stored(
-            sample, size, 0.05 * np.array([sx, sy]), np.deg2rad(5 * sa), 1 + 0.1 * ss, False
+            sample, size, geometry.Augmentation(0.05 * np.array([sx, sy]), np.deg2rad(5 * sa), 1 + 0.1 * ss, False)
         )
         at = corners @ matrix.T
         assert (at[:, 0] + 0.5 > left - 0.2).all() and (at[:, 0] + 0.5 < right + 0.2).all()
@@ -158,11 +157,11 @@ def test_flip_twice_is_the_identity(shards: Manifest) -> None:
 def test_a_narrower_face_square_shows_the_same_larger() -> None:
     """A view of 2.4 is the middle three quarters of a view of 3.2: matrices, and so pictures, labels and points."""
     sample = stored([[70.0, 71], [106, 75], [88, 90], [73, 117], [103, 117]])
-    shift, size = np.array([0.04, -0.02]), 128
-    wide = geometry.view_to_stored(sample, size, shift, 0.1, 1.05, True)
-    assert np.array_equal(wide, geometry.view_to_stored(sample, size, shift, 0.1, 1.05, True, 3.2))
+    drawn, size = geometry.Augmentation(np.array([0.04, -0.02]), 0.1, 1.05, True), 128
+    wide = geometry.view_to_stored(sample, size, drawn)
+    assert np.array_equal(wide, geometry.view_to_stored(sample, size, drawn, 3.2))
     for face_square in (2.4, 4.0):
-        other = geometry.view_to_stored(sample, size, shift, 0.1, 1.05, True, face_square)
+        other = geometry.view_to_stored(sample, size, drawn, face_square)
         zoom = face_square / 3.2
         middle = np.array([(70 + 106) / 2, (71 + 117) / 2])
         for corner in ((0, 0), (127, 0), (30, 99)):

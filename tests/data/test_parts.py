@@ -59,7 +59,7 @@ def spread_here(work: list[shard_job.ShardJob]) -> Iterator[shard_job.ShardResul
 
 def test_only_one_packing_at_a_time(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = recipe(drawn, tmp_path / "out")
-    monkeypatch.setattr("collagan_dist.data.packing.pack._LOCK_WAIT", 0.2)
+    monkeypatch.setattr("collagan_dist.data.packing.pack._LOCK_SECONDS", 0.2)
     pack_part(mine, 0, 2, workers=1)
     with (tmp_path / "out/.parts/lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # as a part holds it

@@ -128,7 +128,7 @@ def test_a_device_in_trouble_blames_no_sample(shards: Manifest) -> None:
         raise RuntimeError("no memory left on the device")
 
     loader._read.decode._pipe.run = broken
-    loader._read.decode._pipeline = lambda: loader._read.decode._pipe
+    loader._read.decode._build_pipeline = lambda: loader._read.decode._pipe
     with pytest.raises(RuntimeError, match="no memory left"):
         next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
     assert not loader.damaged

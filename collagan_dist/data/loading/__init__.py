@@ -1,1 +1,1 @@
-"""From shards to batches on the device: order, decoding, geometry, holes."""
+"""Loading: from shards to batches on the device (order, decoding, geometry, holes)."""

@@ -1,8 +1,4 @@
-"""JPEGs and label maps to dense uint8 batches on the device. The one file that knows DALI.
-
-DALI only decodes (and resizes where the stored size is not the canvas). Geometry is ours (data/loading/geometry.py): next to
-nothing on a GPU, less than DALI's on a CPU (benchmarks/geometry.py), and exact to the label.
-"""
+"""Decode JPEGs and label maps to uint8 batches on the device, by DALI. The only file that imports DALI."""
 
 from __future__ import annotations
 
@@ -22,17 +18,19 @@ _PNG, _CHUNK = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s")
 class Decoder:
     """Decodes up to `batch` samples at a time to pictures and label maps of `canvas` x `canvas` pixels.
 
-    `resize` may be left out when every stored picture is a canvas already. On a GPU by nvJPEG ("mixed"), on a
-    CPU by libjpeg-turbo; fancy upsampling makes both give the same picture.
+    Without `resize`, every stored picture must have the size of the canvas.
     """
+
+    # DALI only decodes and resizes. Geometry is ours (geometry.py): it costs next to nothing on a GPU, less than DALI's
+    # on a CPU (benchmarks/geometry.py), and labels stay exact.
 
     def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
         self.batch, self.canvas, self.labels, self.resize = batch, canvas, labels, resize
         self.threads, self.device = threads, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._pipe = self._pipeline()
+        self._pipe = self._build_pipeline()
 
-    def _pipeline(self) -> Any:
+    def _build_pipeline(self) -> Any:
         from nvidia.dali import Pipeline
 
         gpu = (self.device.index or 0) if self.device.type == "cuda" else None
@@ -48,6 +46,7 @@ class Decoder:
         fn: Any = dali.fn
         types: Any = dali.types
 
+        # nvJPEG on a GPU ("mixed"), libjpeg-turbo on a CPU; only with fancy upsampling do both give the same picture.
         jpg = fn.external_source(name="jpg", dtype=types.UINT8, ndim=1)
         picture = fn.decoders.image(
             jpg, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False
@@ -57,7 +56,7 @@ class Decoder:
             png = fn.external_source(name="png", dtype=types.UINT8, ndim=1)
             outputs.append(fn.decoders.image(png, device="cpu", output_type=types.ANY_DATA, adjust_orientation=False))
         if self.resize:
-            # [top, left, bottom, right] of what the canvas shows, in pixels of the stored picture.
+            # [top, left, bottom, right] of what the canvas shows, in stored pixels.
             region = fn.external_source(name="region", dtype=types.FLOAT, ndim=1)
             roi = {"size": [self.canvas, self.canvas], "roi_start": region[0:2], "roi_end": region[2:4]}
             methods = ({"interp_type": types.INTERP_LINEAR, "antialias": True}, {"interp_type": types.INTERP_NN})
@@ -69,10 +68,10 @@ class Decoder:
     def __call__(
         self, samples: Sequence[StoredSample], regions: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
+        """Return (image_BHW3, label_BHW) uint8 on the device; `regions` is (B, 4) float32 top, left, bottom, right.
 
-        On a CPU they are DALI's own buffers, good until the next call; on a GPU, where that may come first, copies.
-        Raises RuntimeError, DALI's, when a sample does not decode or has another size than the canvas.
+        On a CPU they are DALI's own buffers, valid until the next call; on a GPU they are copies.
+        Raises RuntimeError if a sample does not decode or has another size than the canvas.
         """
         for sample in samples:
             _check_parses(sample, self.labels)
@@ -84,7 +83,7 @@ class Decoder:
                 self._pipe.feed_input("png", [s.labels for s in samples])
             image, *label = self._tensors(self._pipe.run())
         except RuntimeError:
-            self._pipe = self._pipeline()  # DALI's own is of no use after an error
+            self._pipe = self._build_pipeline()  # after an error, DALI's pipeline cannot be used again
             raise
         shapes, side = [tuple(one.shape[1:]) for one in (image, *label)], self.canvas
         if shapes != [(side, side, 3), (side, side, 1)][: len(shapes)]:
@@ -94,7 +93,8 @@ class Decoder:
     def _tensors(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
         if self._stream is None:
             return [torch.from_dlpack(o.as_tensor()) for o in outputs]
-        # On a stream of our own, so that waiting for the copies does not wait for the networks.
+        # Copies, because the next call may come before the networks have read these. They run on a stream of their own,
+        # so that waiting for them does not wait for the networks.
         with torch.cuda.stream(self._stream):
             copies = [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]
         self._stream.synchronize()
@@ -104,11 +104,9 @@ class Decoder:
 
 
 def _check_parses(sample: StoredSample, labels: bool) -> None:
-    """Raise RuntimeError for streams that DALI's parsers would refuse.
-
-    It refuses them while others of the batch are being decoded, and takes the process with it (2.4.0: a segmentation
-    fault within 40 such batches). Streams that parse and then do not decode are an error and nothing worse.
-    """
+    """Raise RuntimeError for bytes that DALI's parsers would refuse."""
+    # DALI refuses them while it decodes the rest of the batch, and crashes the process (2.4.0: a segmentation fault
+    # within 40 such batches). Bytes that parse but do not decode raise an ordinary error.
     try:
         simplejpeg.decode_jpeg_header(sample.jpg)
         if labels:
@@ -118,7 +116,7 @@ def _check_parses(sample: StoredSample, labels: bool) -> None:
 
 
 def _check_chunks(png: np.ndarray | None) -> None:
-    """Whether a PNG's chunks follow each other up to its last. Raises ValueError or struct.error."""
+    """Raise ValueError or struct.error unless a PNG's chunks follow each other up to the last one."""
     if png is None or png[:8].tobytes() != _PNG:
         raise ValueError("no PNG")
     at, kind = 8, b""

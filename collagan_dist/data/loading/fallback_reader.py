@@ -1,4 +1,4 @@
-"""Samples by number to decoded canvases, whatever has become of single ones since they were packed."""
+"""Read and decode samples by number, and substitute or leave out those that are damaged."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from collagan_dist.errors import DataError, on_all_ranks
 
 @dataclass(frozen=True)
 class DamageRecord:
-    """A sample, by its number in the split, that is not what packing wrote any more; the reason names shard and key."""
+    """A damaged sample by its number in the split; the reason names shard and key."""
 
     number: int
     reason: str
 
 
 def check_damage_limit(folder: Path | RemoteFolder, count: int, limit: int) -> None:
-    """Refuse more than data.max_damaged damaged samples. `count` is that of all ranks, so all of them refuse."""
+    """Raise DataError for more than data.max_damaged damaged samples. `count` is the sum over all ranks."""
     if count > limit:
         raise on_all_ranks(
             DataError(
                 f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
-                "run `collagan verify --deep`, and copy the shards anew or pack again"
+                "run `collagan verify --deep`, and copy the shards again or pack again"
             )
         )
 
 
 @dataclass
 class Decoded:
-    """Samples of a batch with their canvases. `regions_B4` are [top, left, bottom, right] of those in stored pixels."""
+    """Samples of a batch with their canvases; `regions_B4` is what those show: top, left, bottom, right in stored pixels."""
 
     ids: np.ndarray
     epochs: np.ndarray
@@ -47,67 +47,69 @@ class Decoded:
     label_BHW: torch.Tensor | None
 
 
-_BEYOND = 64  # damaged samples above the limit that a rank still replaces, so that ranks stop together
+# Damaged samples above the limit that a rank still replaces: the count of all ranks stops them together, while a rank
+# that stopped alone would leave the others waiting.
+_EXTRA_DAMAGED = 64
 
 
 class FallbackReader:
-    """Reads and decodes samples of a split.
+    """Reads and decodes samples of a split; `damaged` lists those that were found damaged.
 
-    With `replace` the place of a damaged one is taken by the next sound one of the split, which depends on nothing but the
-    data, so batches stay whole and any number of ranks sees the same; without, it is left out. `damaged` names them.
+    With `replace`, the next undamaged sample of the split takes the place of a damaged one. Without, it is left out.
     """
+
+    # The substitute depends on the data alone, so batches keep their size and any number of ranks sees the same.
 
     def __init__(self, split: SplitReader, decode: Decoder, points: bool, replace: bool, limit: int) -> None:
         self.split, self.decode, self.points, self.replace, self.limit = split, decode, points, replace, limit
         self.damaged: list[DamageRecord] = []
-        self._substitutes: dict[int, int] = {}  # damaged sample: its neighbour that is shown in its place, or -1
+        self._substitutes: dict[int, int] = {}  # number of a damaged sample: its neighbour, or -1 to leave it out
 
     def __call__(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
-        """The samples decoded. All are taken as sound at first; only when that fails is each looked at alone."""
-        shown = np.array([self._shown(number) for number in ids.tolist()], np.int64)
+        """Read and decode samples."""
+        # As one batch at first: only if that fails is each sample decoded alone, so undamaged data costs nothing.
+        shown = np.array([self._substitute(number) for number in ids.tolist()], np.int64)
         try:
             return self._decoded(shown[shown >= 0], epochs[shown >= 0])
         except torch.OutOfMemoryError:
             raise
         except (DamagedSample, RuntimeError):
-            self._probe()
+            self._check_decoder()
             before = len(self.damaged)
             shown = np.array([self._first_decodable(number) for number in ids.tolist()], np.int64)
             if len(self.damaged) == before:
                 raise  # every sample decodes alone
             return self._decoded(shown[shown >= 0], epochs[shown >= 0])
 
-    def _probe(self) -> None:
-        """Decode a picture that is sound for certain: where that fails, not the data is at fault, and nothing is replaced."""
+    def _check_decoder(self) -> None:
+        """Decode a blank picture. Raises what the decoder raises if the fault is its own and not the data's."""
         side = self.decode.canvas
         blank = np.zeros((side, side, 3), np.uint8)
         jpg, png = encode_jpeg(blank), encode_label_map(blank[..., 0])
         sample = StoredSample("", 0, np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8), None, side, side)
         self.decode([sample], np.array([[0.0, 0.0, side, side]]))
 
-    def _shown(self, number: int) -> int:
-        """The sample that is shown for `number`, as far as known; -1 for none."""
+    def _substitute(self, number: int) -> int:
+        """Return the number of the sample that takes the place of `number`, as far as known; -1 for none."""
         while number in self._substitutes:
             number = self._substitutes[number]
         return number
 
     def _first_decodable(self, number: int) -> int:
-        """The sample that is shown for `number`, found out by decoding."""
-        while (number := self._shown(number)) >= 0 and (reason := self._decode_error(number)) is not None:
+        """Return the first sample from `number` on that decodes, -1 to leave it out, and note the damaged ones."""
+        while (number := self._substitute(number)) >= 0 and (reason := self._decode_error(number)) is not None:
             if len(self._substitutes) + 1 >= len(self.split):
                 raise DataError(f"{reason}; no sample of the split {self.split.name!r} is left")
             self._substitutes[number] = (number + 1) % len(self.split) if self.replace else -1
             self.damaged.append(DamageRecord(number, reason))
-            if (
-                len(self.damaged) > self.limit + _BEYOND
-            ):  # no use to look further: all ranks will hear of it, or this one says so
+            if len(self.damaged) > self.limit + _EXTRA_DAMAGED:  # no use to search further
                 raise DataError(
                     f"{reason}; and {len(self.damaged) - 1} samples before it, more than data.max_damaged allows"
                 )
         return number
 
     def _decode_error(self, number: int) -> str | None:
-        """What is wrong with a sample; None when it decodes."""
+        """Return what is wrong with a sample, None if it decodes."""
         one = np.array([number])
         try:
             self._decoded(one, one)
@@ -122,15 +124,15 @@ class FallbackReader:
     def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
         if not len(ids):
             return Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
-        samples = [self._whole(number) for number in ids.tolist()]
+        samples = [self._read(number) for number in ids.tolist()]
         if self.decode.resize:
             regions = np.stack([geometry.canvas_region(sample) for sample in samples])
         else:  # every stored picture is a canvas
             regions = np.array([(0.0, 0.0, sample.height, sample.width) for sample in samples])
         return Decoded(ids, epochs, samples, regions, *self.decode(samples, regions))
 
-    def _whole(self, number: int) -> StoredSample:
-        """The sample, with all that is needed of it: single ones of a set may lack what the others have."""
+    def _read(self, number: int) -> StoredSample:
+        """Read a sample. Raises DamagedSample if it lacks an annotation that the tasks need."""
         sample = self.split.read(number)
         if self.decode.labels and sample.labels is None:
             raise DamagedSample(f"{self.split.describe(number)} has no label map")

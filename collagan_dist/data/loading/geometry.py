@@ -1,11 +1,12 @@
-"""One affine matrix a sample moves its picture, its label map and its landmarks alike, on the device.
+"""Augmentation and resampling: one affine matrix per sample moves its picture, label map and landmarks.
 
-A canvas is the decoded square with its margin; a view is the picture that the networks see. Matrices map pixels of the
-view to pixels of the canvas (x, y, integers at pixel centres), in float64: a label on the edge between two pixels must
-fall on the same side on every machine.
+A canvas is the decoded face square with its margin; a view is the picture that the networks see. Matrices map pixels
+(x, y) of the view to pixels of the canvas, with integers at pixel centres.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,13 +20,25 @@ from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.types import CLASS_FLIP, FACE_SQUARE, LANDMARK_FLIP, MARGIN, image_from_pixels
 
 
+class Augmentation(NamedTuple):
+    """Shift (x, y, as shares of the side), angle (radians), scale and mirroring, of one sample or of a batch."""
+
+    shift: np.ndarray
+    angle: Any
+    scale: Any
+    flip: Any
+
+
+IDENTITY = Augmentation(np.zeros(2), 0.0, 1.0, False)
+
+
 def canvas_size(image_size: int) -> int:
-    """Pixels of a canvas: the margin around a view of image_size, rounded up to sixteenths of it (128 -> 176)."""
+    """Return the side of a canvas: MARGIN times the view, rounded up to sixteenths of it (128 -> 176)."""
     return int(np.ceil(MARGIN * 16 / 2) * 2) * image_size // 16
 
 
 def canvas_region(sample: StoredSample) -> np.ndarray:
-    """[top, left, bottom, right] of the stored picture that its canvas shows: the margin square as far as there are pixels."""
+    """Return [top, left, bottom, right] of the margin square in the stored picture, clipped to it."""
     square = stored_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(MARGIN)
     half = square.side / 2
     left, top = max(0.0, square.x + 0.5 - half), max(0.0, square.y + 0.5 - half)
@@ -34,7 +47,8 @@ def canvas_region(sample: StoredSample) -> np.ndarray:
 
 
 def region_to_canvas(regions_B4: np.ndarray, size: int) -> np.ndarray:
-    """(B, 3, 3) matrices from stored pixels to canvas pixels."""
+    """Return (B, 3, 3) matrices from stored pixels to canvas pixels."""
+    # In float64, as all matrices: a label between two pixels must fall to the same one on every machine.
     top, left, bottom, right = regions_B4.T
     sx, sy = size / (right - left), size / (bottom - top)
     matrix = np.zeros((len(regions_B4), 3, 3))
@@ -45,22 +59,18 @@ def region_to_canvas(regions_B4: np.ndarray, size: int) -> np.ndarray:
 
 
 def view_to_stored(
-    sample: StoredSample,
-    size: int,
-    shift: np.ndarray,
-    angle: float,
-    scale: float,
-    flip: bool,
-    face_square: float = FACE_SQUARE,
+    sample: StoredSample, size: int, augmentation: Augmentation = IDENTITY, face_square: float = FACE_SQUARE
 ) -> np.ndarray:
-    """(3, 3) matrix from pixels of a view of `size` to stored pixels: flip, scale, rotate (radians), shift by shares of the side.
+    """Return the (3, 3) matrix from pixels of a view of `size` to stored pixels: mirror, scale, rotate, shift.
 
-    `face_square` is data.face_square; shards are cut for views of FACE_SQUARE, what wider ones lack is reflected.
+    `face_square` is data.face_square. Shards are cut for views of FACE_SQUARE; what wider views lack is reflected.
     """
+    shift, angle, scale, flip = augmentation
     square = stored_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(
         face_square / FACE_SQUARE
     )
-    # The product of four matrices, written out: pixels to shares of the side around the middle, mirror, turn and shift, square.
+    # The product of four matrices, written out: view pixels to shares of the side around the middle; mirror; rotate,
+    # scale and shift; shares to stored pixels.
     middle, mirror, side = 0.5 / size - 0.5, -1.0 if flip else 1.0, square.side
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     x = side * ((cos * mirror - sin) * middle + shift[0]) + square.x
@@ -69,27 +79,25 @@ def view_to_stored(
     return np.array([[step * cos * mirror, -step * sin, x], [step * sin * mirror, step * cos, y], [0.0, 0.0, 1.0]])
 
 
-def draw_augmentation(
-    key: np.ndarray, augment: Augment | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(shift_B2, angle_B, scale_B, flip_B) behind the keys of a batch; the identity without `augment`."""
+def draw_augmentation(key: np.ndarray, augment: Augment | None) -> Augmentation:
+    """Return the augmentation of a batch, a pure function of its keys; the identity without `augment`."""
     count = len(key)
     if augment is None:
-        return np.zeros((count, 2)), np.zeros(count), np.ones(count), np.zeros(count, bool)
+        return Augmentation(np.zeros((count, 2)), np.zeros(count), np.ones(count), np.zeros(count, bool))
     u = rng.uniforms(key, 5)
     signed = 2 * u - 1
-    shift = augment.shift * signed[:, :2]
-    return shift, np.deg2rad(augment.rotate) * signed[:, 2], 1 + augment.scale * signed[:, 3], u[:, 4] < augment.flip
+    shift, angle = augment.shift * signed[:, :2], np.deg2rad(augment.rotate) * signed[:, 2]
+    return Augmentation(shift, angle, 1 + augment.scale * signed[:, 3], u[:, 4] < augment.flip)
 
 
 def warp(
     canvas_BHW3: torch.Tensor, label_BHW: torch.Tensor | None, matrix_B33: np.ndarray, flip_B: np.ndarray, size: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Views of uint8 canvases: (B, 3, size, size) float32 in [-1, 1], bilinear; (B, size, size) labels, nearest.
+    """Return views of uint8 canvases: (B, 3, size, size) float32 in [-1, 1], bilinear; (B, size, size) labels, nearest.
 
-    Left and right classes are exchanged where a sample was mirrored. OpenCV does it on a CPU, in a quarter of torch's
-    time there (benchmarks/geometry.py). Labels are the same to the pixel on every device, pictures to float32's precision.
+    Left and right classes are exchanged in mirrored samples. Labels are equal on all devices, pictures to float32.
     """
+    # On a CPU by OpenCV, in a quarter of torch's time there (benchmarks/geometry.py).
     if canvas_BHW3.device.type == "cpu":
         image = _warp_image_cpu(canvas_BHW3.numpy(), matrix_B33, size)
         return image, _warp_labels_cpu(label_BHW.numpy(), matrix_B33, flip_B, size) if label_BHW is not None else None
@@ -109,28 +117,30 @@ def _warp_image_cpu(canvas_BHW3: np.ndarray, matrix_B33: np.ndarray, size: int) 
         np.copyto(source, canvas)
         cv2.warpAffine(source, matrix[:2], (size, size), dst=warped, **how)
         cv2.split(warped, list(view))
+    # As types.image_from_pixels, but in place and in one pass over the views; it rounds once, so its last bit may differ.
     return torch.add(torch.tensor(-1.0), views, alpha=1 / 127.5, out=views)
 
 
 def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.ndarray, size: int) -> torch.Tensor:
-    """As `warp_labels` of `sample_grid`: the same float64 sums in the same order (OpenCV rounds its nearest pixel otherwise)."""
+    """Do the work of `warp_labels` on a CPU, equal to the pixel."""
+    # The float64 sums of `sample_grid` in the same order; OpenCV's own warp rounds to other nearest pixels.
     last = label_BHW.shape[1] - 1
     step = np.arange(size, dtype=np.float64)
     table = np.zeros(256, np.uint8)
     table[: len(CLASS_FLIP)] = CLASS_FLIP
     views = np.empty((len(label_BHW), size, size), np.uint8)
-    at, whole = np.empty((2, size, size)), np.empty((2, size, size), np.int16)
+    at, rounded = np.empty((2, size, size)), np.empty((2, size, size), np.int16)
     pixels = np.empty((size, size, 2), np.int16)
     inside = _inside(matrix_B33, size, last)
     for number, (label, m, view) in enumerate(zip(label_BHW, matrix_B33, views, strict=True)):
         for r in range(2):
             np.add((m[r, 0] * step)[None, :], (m[r, 1] * step + m[r, 2])[:, None], out=at[r])
-        if not inside[number]:
+        if not inside[number]:  # reflect at the outer pixel centres
             np.mod(at, 2.0 * last, out=at)
             np.minimum(at, 2.0 * last - at, out=at)
         at += 0.5
-        np.copyto(whole, at, casting="unsafe")  # coordinates are not negative, so cutting off is rounding down
-        cv2.merge([whole[0], whole[1]], dst=pixels)
+        np.copyto(rounded, at, casting="unsafe")  # truncating rounds down, as coordinates are not negative
+        cv2.merge([rounded[0], rounded[1]], dst=pixels)
         cv2.remap(label, pixels, None, cv2.INTER_NEAREST, dst=view)  # type: ignore[call-overload]
         if flip_B[number]:
             cv2.LUT(view, table, dst=view)
@@ -138,13 +148,14 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
 
 
 def _inside(matrix_B33: np.ndarray, size: int, last: int) -> np.ndarray:
-    """Which views stay within a canvas's outer pixel centres: an affine map is extreme at corners."""
+    """Return which views stay within the outer pixel centres of their canvas."""
+    # An affine map has its extremes at the corners.
     corners = matrix_B33[:, :2] @ np.array([[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1, 1, 1, 1]])
     return (corners.min(axis=(1, 2)) >= 0) & (corners.max(axis=(1, 2)) <= last)
 
 
 def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.device) -> torch.Tensor:
-    """(B, view, view, 2) canvas coordinates of every view pixel, reflected at the canvas's outer pixel centres; float64."""
+    """Return (B, view, view, 2) float64 canvas coordinates of view pixels, reflected at the outer pixel centres."""
     m = torch.from_numpy(matrix_B33).to(device)[:, :, :, None, None]
     step = torch.arange(view, dtype=torch.float64, device=device)
     x, y = step[None, None, :], step[None, :, None]
@@ -157,7 +168,7 @@ def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.de
 
 
 def warp_image(canvas_BHW3: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:
-    """Bilinear (B, 3, H, W) float32 view in [-1, 1] of uint8 canvases."""
+    """Sample (B, 3, H, W) float32 views in [-1, 1] of uint8 canvases, bilinear."""
     size = canvas_BHW3.shape[1]
     source = image_from_pixels(canvas_BHW3)
     unit = (grid_BHW2 * (2.0 / (size - 1)) - 1).float()
@@ -165,7 +176,7 @@ def warp_image(canvas_BHW3: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tens
 
 
 def warp_labels(canvas_BHW: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:
-    """Nearest (B, H, W) view of label canvases."""
+    """Sample (B, H, W) views of label canvases, nearest."""
     batch, height, width = canvas_BHW.shape
     index = (grid_BHW2 + 0.5).floor_().long()
     flat = index[..., 1] * width + index[..., 0]
@@ -173,12 +184,12 @@ def warp_labels(canvas_BHW: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tens
 
 
 def swap_labels(label_BHW: torch.Tensor, flip_B: torch.Tensor) -> torch.Tensor:
-    """Left and right classes exchanged where a sample was mirrored."""
+    """Exchange left and right classes in mirrored samples."""
     table = torch.tensor(CLASS_FLIP, dtype=label_BHW.dtype, device=label_BHW.device)
     return torch.where(flip_B[:, None, None], table[label_BHW.long()], label_BHW)
 
 
 def move_points(points_BK2: np.ndarray, stored_to_view_B33: np.ndarray, flip_B: np.ndarray) -> np.ndarray:
-    """Landmarks in pixels of the view, left and right exchanged where a sample was mirrored; float64."""
+    """Return float64 landmarks in pixels of the view, left and right exchanged in mirrored samples."""
     moved = np.einsum("brc,bkc->bkr", stored_to_view_B33[:, :2, :2], points_BK2) + stored_to_view_B33[:, None, :2, 2]
     return np.where(flip_B[:, None, None], moved[:, list(LANDMARK_FLIP)], moved)

@@ -1,4 +1,4 @@
-"""Holes of sections 4.1 and 4.3 and what fills them: 1 inside the hole, the complement of the paper's M."""
+"""Make holes (sections 4.1 and 4.3) and fill them. A hole is 1 inside, the complement of the paper's M."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from collagan_dist import rng
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.types import POSITIONS
 
-BLOCK_SHARE = 0.5  # side of the block, as a share of the picture's: 64 of 128
-NOISE_SHARE = 0.8
-PATTERN_SHARE = (0.2, 0.3)  # accepted windows of the pattern
+BLOCK_SHARE = 0.5  # side of the block as a share of the picture's: 64 of 128
+NOISE_SHARE = 0.8  # of the pixels
+PATTERN_SHARE = (0.2, 0.3)  # least and largest share of the picture that a window of the pattern may cover
 _PATTERN_SIZE = 2048
 _PATTERN_SEED = 1604  # one pattern for all runs, so that models are compared on the same holes
 _TRIES = 64
@@ -27,8 +27,8 @@ Fill = Literal["paper", "noise", "zero", "mean"]
 MEAN_COLOUR = (117, 104, 123)
 
 
-def block(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
-    """One square of half the side, uniform over all whole positions inside the picture."""
+def block(keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None) -> torch.Tensor:
+    """Return one square of half the side, uniform over all pixel positions inside the picture."""
     side = int(size * BLOCK_SHARE)
     corner = (rng.uniform_tensor(keys_B2, 2, stream=1) * (size - side + 1)).floor()
     at = torch.arange(size, device=keys_B2.device)
@@ -37,10 +37,10 @@ def block(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def pattern(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
-    """A window of the Context Encoder's random pattern that covers 20 to 30 % of the picture."""
-    whole, area = _pattern(size)
-    corners = (rng.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(whole) - size + 1)).astype(
+def pattern(keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None) -> torch.Tensor:
+    """Return a window of the Context Encoder's random pattern that covers 20 to 30 % of the picture."""
+    full, area = _pattern(size)
+    corners = (rng.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(full) - size + 1)).astype(
         np.int64
     )
     top, left = corners[:, :_TRIES], corners[:, _TRIES:]
@@ -51,30 +51,30 @@ def pattern(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = No
     # The first accepted window; where none of the tries is (about 1 in 10^9), the one nearest to a quarter.
     best = np.where(accepted.any(1), accepted.argmax(1), abs(share - 0.25).argmin(1))
     rows = np.arange(len(best))
-    windows = [whole[t : t + size, w : w + size] for t, w in zip(top[rows, best], left[rows, best], strict=True)]
+    windows = [full[t : t + size, w : w + size] for t, w in zip(top[rows, best], left[rows, best], strict=True)]
     return torch.from_numpy(np.stack(windows)[:, None]).to(keys_B2.device)
 
 
-def noise(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
-    """Every pixel on its own with probability 80 %."""
+def noise(keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None) -> torch.Tensor:
+    """Return holes of single pixels, each with probability 80 %."""
     return (rng.uniform_tensor(keys_B2, size * size, stream=1) < NOISE_SHARE).view(-1, 1, size, size)
 
 
-def nothing(keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
+def no_hole(keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None) -> torch.Tensor:
     return torch.zeros(len(keys_B2), 1, size, size, dtype=torch.bool, device=keys_B2.device)
 
 
-def position(name: str, keys_B2: torch.Tensor, size: int, places: OcclusionBoxes | None = None) -> torch.Tensor:
-    """O1 to O6 of Table 1; by default at their fixed boxes."""
-    return (places or OcclusionBoxes()).hole(name, len(keys_B2), size, keys_B2.device)
+def position(name: str, keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None) -> torch.Tensor:
+    """Return O1 to O6 of Table 1, by default in their fixed boxes."""
+    return (boxes or OcclusionBoxes()).hole(name, len(keys_B2), size, keys_B2.device)
 
 
-# (B, 1, size, size) holes by kind, of keys, size, and where the parts of the faces are (for positions only).
+# Functions from keys, size and boxes (which only positions use) to (B, 1, size, size) holes, by kind.
 HOLES: dict[str, Callable[..., torch.Tensor]] = {
     "block": block,
     "pattern": pattern,
     "noise": noise,
-    "none": nothing,
+    "none": no_hole,
     **{name: partial(position, name) for name in POSITIONS},
 }
 
@@ -82,12 +82,13 @@ HOLES: dict[str, Callable[..., torch.Tensor]] = {
 def occlude(
     image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, kind: str, keys_B2: torch.Tensor, fill: Fill = "paper"
 ) -> torch.Tensor:
-    """x of eq. 1. The paper's fill is zeros for a pattern; for all other holes, given ones too, it is U(-1, 1)."""
+    """Return x of eq. 1. The paper fills a pattern with zeros and every other hole with U(-1, 1)."""
     if kind == "none":
         return image_B3HW
     if fill == "zero" or (fill == "paper" and kind == "pattern"):
         return image_B3HW.masked_fill(hole_B1HW, 0.0)
     if fill == "mean":
+        # A quotient, unlike types.image_from_pixels, whose last bit differs.
         colour = torch.tensor(MEAN_COLOUR, dtype=image_B3HW.dtype, device=image_B3HW.device) / 127.5 - 1
         return torch.where(hole_B1HW, colour[:, None, None], image_B3HW)
     noise = rng.uniform_tensor(keys_B2, image_B3HW[0].numel(), stream=2).mul_(2).sub_(1).view(image_B3HW.shape)
@@ -96,12 +97,11 @@ def occlude(
 
 @lru_cache(maxsize=4)
 def _pattern(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pattern and its summed-area table: low-resolution uniform noise, bicubic, below a threshold of 0.25.
-
-    The resolution is 0.06 at 128 pixels, as the Context Encoder's, and keeps its proportion to the picture.
-    """
+    """Return the pattern and its summed-area table: uniform noise of low resolution, bicubic, below 0.25."""
+    # The Context Encoder's resolution is 0.06 for pictures of 128 pixels; here it keeps its proportion to the picture.
     coarse = int(_PATTERN_SIZE * 0.06 * 128 / size)
     key = rng.key64(_PATTERN_SEED, size)
     low = rng.uniforms(key, coarse * coarse).reshape(coarse, coarse)
-    whole = cv2.resize(low, (_PATTERN_SIZE, _PATTERN_SIZE), interpolation=cv2.INTER_CUBIC) < 0.25
-    return whole, np.pad(whole.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    full = cv2.resize(low, (_PATTERN_SIZE, _PATTERN_SIZE), interpolation=cv2.INTER_CUBIC) < 0.25
+    # The table gives the area of any window in four look-ups.
+    return full, np.pad(full.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))

@@ -1,6 +1,6 @@
-"""Order, bytes, decoding and geometry put together: batches of one split, for training or in plain order.
+"""The loader: batches of one split on the device, from order, bytes, decoding, geometry and holes.
 
-A thread reads and decodes ahead. Geometry, holes and fills run there too on a CPU, else on the device in the caller's thread.
+A thread reads and decodes ahead. Geometry, holes and fills run in it on a CPU, and in the caller's thread on a GPU.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, S
 from collagan_dist.errors import DataError
 from collagan_dist.types import FACE_SQUARE, POSITIONS, Batch
 
-_AHEAD = 2  # decoded batches that wait
-_WARM_AHEAD = 32  # batches by which shards are brought near before they are read
-_WARMERS = 4  # threads that do so
-_LEAVE = 5.0  # seconds that closing a loader waits for a read under way
+_READY_BATCHES = 2  # decoded ahead of the caller
+_PREFETCH_BATCHES = 32  # by which a shard is prefetched before it is read
+_PREFETCH_THREADS = 4
+_CLOSE_SECONDS = 5.0  # that closing a loader waits for a read to end
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class View:
-    """How samples are looked at: size, augmentation (None at test), kind of hole and its fill, and the seed of all of it.
+    """What the networks see of a sample: size, augmentation (None at test), kind of hole and its fill, and the seed.
 
-    O1 to O6 lie around the landmarks where `positions` says so and the split has some, else in the boxes of `fixed`.
+    `points` and `labels` say which annotations the tasks need. O1 to O6 lie around the landmarks if `positions` says so
+    and the split has some, else in the boxes of `fixed`.
     """
 
     image_size: int
@@ -58,41 +59,39 @@ class View:
 
 
 class Loader:
-    """Batches of a split. `labels` and `points` of the view say which annotations the tasks need; `max_damaged` is data.max_damaged.
-
-    Raises DataError when the split lacks them.
-    """
+    """Makes batches of a split. Raises DataError if the split lacks annotations that the view needs."""
 
     def __init__(
         self, split: SplitReader, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
     ) -> None:
-        _require(split, view)
+        _check_annotations(split, view)
         view = _with_points(split, view)
-        cv2.setNumThreads(1)  # views are small: OpenCV's own threads cost more than they give
+        cv2.setNumThreads(1)  # views are small: OpenCV's threads cost more than they gain
         self.split, self.view, self.device = split, view, device
         self.canvas = geometry.canvas_size(view.image_size)
         recipe = split.manifest.recipe
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
         self.upsamples = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
-        self.idle_seconds = 0.0  # seconds in which the device had nothing to do because no batch was ready
+        self.idle_seconds = 0.0  # in which the device had nothing to do because no batch was ready
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
         self._read = FallbackReader(split, decode, view.points, view.augment is not None, max_damaged)
-        self.damaged = self._read.damaged  # the damaged samples met so far
+        self.damaged = self._read.damaged  # the damaged samples found so far
 
-    def batches(self, plan: Iterator[BatchIds], prefetch: bool = False) -> Generator[Batch]:
-        """A Batch for each (sample numbers, epochs) of the plan; reading and decoding run ahead in a thread.
+    def batches(self, batch_ids: Iterator[BatchIds], prefetch: bool = False) -> Generator[Batch]:
+        """Yield a Batch for each (sample numbers, epochs); reading and decoding run ahead in a thread.
 
-        With `prefetch`, as always from a URL, whole shards are brought near before they are read: for plans that keep to few
-        of them at a time. A damaged sample is replaced in training and left out at test (data/loading/fallback_reader.py).
+        `prefetch` brings entire shards near before they are read; behind a URL this is always done. A damaged sample is
+        replaced in training and left out at test (data/loading/fallback_reader.py).
         """
-        plan = _prefetched(plan, self.split) if prefetch or self.split.is_remote else plan
+        # For orders that read from few shards at a time; a split that is fully shuffled keeps all of its shards in use.
+        batch_ids = _prefetch_shards(batch_ids, self.split) if prefetch or self.split.is_remote else batch_ids
         if self.device.type == "cpu":
-            ready = self._timed(_ahead(plan, lambda *entry: self._prepared(self._read(*entry))))
-        else:  # geometry belongs to the stream of the networks
-            ready = map(self._prepared, self._timed(_ahead(plan, self._read)))
+            ready = self._count_idle(_run_ahead(batch_ids, lambda *ids: self._make_batch(self._read(*ids))))
+        else:  # geometry runs on the CUDA stream of the networks, which is the caller's
+            ready = map(self._make_batch, self._count_idle(_run_ahead(batch_ids, self._read)))
         yield from (batch for batch in ready if batch is not None)
 
-    def _timed(self, items: Iterator[tuple[T]]) -> Iterator[T]:
+    def _count_idle(self, items: Iterator[tuple[T]]) -> Iterator[T]:
         while True:
             began = time.perf_counter()
             item = next(items, None)
@@ -101,38 +100,36 @@ class Loader:
                 return
             yield item[0]
 
-    def _prepared(self, decoded: Decoded) -> Batch | None:
-        """Geometry, holes and fills on the device; None where every sample was left out."""
+    def _make_batch(self, decoded: Decoded) -> Batch | None:
+        """Apply geometry, holes and fills on the device; None if every sample was left out."""
         view, samples, ids, epochs = self.view, decoded.samples, decoded.ids, decoded.epochs
         if not samples:
             return None
         uids = np.array([s.uid for s in samples])
-        # At test everything hangs on the sample alone, so that tables repeat.
+        # At test the randomness depends on the sample alone, so that evaluations repeat.
         epoch = epochs if view.augment is not None else np.full(len(ids), -1)
-        shift, angle, scale, flip = geometry.draw_augmentation(
-            rng.key64(view.seed, "geometry", epoch, uids), view.augment
-        )
+        drawn = geometry.draw_augmentation(rng.key64(view.seed, "geometry", epoch, uids), view.augment)
         to_stored = np.stack(
             [
-                geometry.view_to_stored(s, view.image_size, shift[i], angle[i], scale[i], flip[i], view.face_square)
-                for i, s in enumerate(samples)
+                geometry.view_to_stored(sample, view.image_size, geometry.Augmentation(*one), view.face_square)
+                for sample, one in zip(samples, zip(*drawn, strict=True), strict=True)
             ]
         )
         to_canvas = geometry.region_to_canvas(decoded.regions_B4, self.canvas) @ to_stored
-        image, label = geometry.warp(decoded.image_BHW3, decoded.label_BHW, to_canvas, flip, view.image_size)
+        image, label = geometry.warp(decoded.image_BHW3, decoded.label_BHW, to_canvas, drawn.flip, view.image_size)
         points = None
         if view.points:
             stored = np.array([s.landmarks for s in samples], np.float64)
-            moved = geometry.move_points(stored, np.linalg.inv(to_stored), flip)
+            moved = geometry.move_points(stored, np.linalg.inv(to_stored), drawn.flip)
             points = torch.from_numpy(moved.astype(np.float32)).to(self.device)
         keys = torch.from_numpy(rng.sample_keys(view.seed, epoch, uids)).to(self.device)
-        places = OcclusionBoxes(points if view.positions == "landmarks" else None, view.fixed)
-        hole = holes.HOLES[view.hole](keys, view.image_size, places)
+        boxes = OcclusionBoxes(points if view.positions == "landmarks" else None, view.fixed)
+        hole = holes.HOLES[view.hole](keys, view.image_size, boxes)
         filled = holes.occlude(image, hole, view.hole, keys, view.fill)
         return Batch(image, filled, hole, label, points, ids, epochs, keys)
 
 
-def _require(split: SplitReader, view: View) -> None:
+def _check_annotations(split: SplitReader, view: View) -> None:
     first = _first(split)
     has = {"s": first.labels is not None, "d": first.landmarks is not None}
     missing = []
@@ -149,42 +146,44 @@ def _require(split: SplitReader, view: View) -> None:
 
 
 def _with_points(split: SplitReader, view: View) -> View:
-    """The view that asks for landmarks too where its holes lie around them and the split has them."""
+    # A task may not need landmarks, but holes around them do.
     around = view.hole in POSITIONS and view.positions == "landmarks"
     wanted = around and not view.points and _first(split).landmarks is not None
     return replace(view, points=True) if wanted else view
 
 
 def _first(split: SplitReader) -> StoredSample:
-    """The first sample that can be read."""
+    """Return the first sample that is not damaged."""
     for number in range(len(split) - 1):
         with suppress(DamagedSample):
             return split.read(number)
     return split.read(len(split) - 1)
 
 
-def _prefetched(plan: Iterator[BatchIds], split: SplitReader) -> Iterator[BatchIds]:
-    """The plan, with its shards asked for _WARM_AHEAD entries early. What goes wrong there shows when they are read."""
+def _prefetch_shards(batch_ids: Iterator[BatchIds], split: SplitReader) -> Iterator[BatchIds]:
+    """Yield the same entries, _PREFETCH_BATCHES of them after their shards were requested."""
+    # Errors of these threads are dropped: reading the shard raises them again, where they are handled.
     waiting: deque[BatchIds] = deque()
     needed: dict[int, int] = {}  # shard: the last entry that reads it
-    pool = ThreadPoolExecutor(_WARMERS, thread_name_prefix="warm")
+    pool = ThreadPoolExecutor(_PREFETCH_THREADS, thread_name_prefix="prefetch")
     try:
-        for number, entry in enumerate(plan):
+        for number, entry in enumerate(batch_ids):
             for shard in sorted(split.shards_of(entry[0])):
-                if number - needed.get(shard, -_WARM_AHEAD - 1) > _WARM_AHEAD:
+                if number - needed.get(shard, -_PREFETCH_BATCHES - 1) > _PREFETCH_BATCHES:
                     pool.submit(split.prefetch, shard)
                 needed[shard] = number
             waiting.append(entry)
-            if len(waiting) > _WARM_AHEAD:
+            if len(waiting) > _PREFETCH_BATCHES:
                 yield waiting.popleft()
         yield from waiting
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ahead(plan: Iterator[BatchIds], load: Callable[[np.ndarray, np.ndarray], T]) -> Iterator[tuple[T]]:
-    """`load` of each plan entry, done _AHEAD entries early by one thread. Its errors are raised here."""
-    ready: queue.Queue = queue.Queue(_AHEAD)
+def _run_ahead(batch_ids: Iterator[BatchIds], load: Callable[[np.ndarray, np.ndarray], T]) -> Iterator[tuple[T]]:
+    """Yield (load(numbers, epochs),) of each entry, computed ahead by one thread, whose errors are raised here."""
+    # A tuple of one, so that a result of None differs from the end of the queue.
+    ready: queue.Queue = queue.Queue(_READY_BATCHES)
     closed = threading.Event()
 
     def put(item: object) -> None:
@@ -197,16 +196,16 @@ def _ahead(plan: Iterator[BatchIds], load: Callable[[np.ndarray, np.ndarray], T]
 
     def work() -> None:
         try:
-            for entry in plan:
+            for ids in batch_ids:
                 if closed.is_set():
                     return
-                put((load(*entry),))
+                put((load(*ids),))
             put(None)
-        except BaseException as error:  # to be raised where the batches are used
+        except BaseException as error:  # raised where the batches are used
             put(error)
         finally:
-            if isinstance(plan, Generator):
-                plan.close()  # now, and not when its last reference goes: it may have threads of its own
+            if isinstance(batch_ids, Generator):
+                batch_ids.close()  # now, and not by the garbage collector: it may have prefetch threads
 
     thread = threading.Thread(target=work, name="loader", daemon=True)
     thread.start()
@@ -217,4 +216,4 @@ def _ahead(plan: Iterator[BatchIds], load: Callable[[np.ndarray, np.ndarray], T]
             yield item
     finally:
         closed.set()
-        thread.join(_LEAVE)
+        thread.join(_CLOSE_SECONDS)

@@ -1,17 +1,13 @@
-"""Which sample comes when: pure integer functions of (seed, epoch, position), for any number of ranks.
+"""The order of samples: pure integer functions of (seed, epoch, position), for any number of ranks.
 
-A run is one endless line of positions; position p is offset p % N of epoch p // N. A global batch is a range of
-positions and every rank takes its share of it, so all ranks have the same number of steps by construction, world sizes
-that divide the batch see the same batches, and resuming is a number.
+A run is an endless sequence of positions; position p is offset p % N of epoch p // N. A global batch is a range of
+positions, and every rank takes its share of it. So all ranks have the same number of steps, world sizes that divide the
+batch see the same batches, and resuming needs only the step.
 
-A data set of up to `window` shards is shuffled whole. A larger one is read through streams, so that storage sees long
-runs of neighbours: an epoch's shards stand in shuffled order as one line, the line starts at a random place and is cut
-into as many streams as divide the batch (at most `window`), and every stream gives its next samples to every batch. Within
-a shard the samples are shuffled. A run thus reads from about `window` shards at a time, a rank from its streams', and a
-batch still holds samples from all over the data set.
-
-A shuffle is a permutation of 0..n-1 computed point by point: a four-round Feistel network on the next even number of
-bits (Luby and Rackoff 1988), walked until it lands inside (Black and Rogaway 2002). No table, any position at once.
+Up to `window` shards are fully shuffled. A larger split is read through streams, so that storage sees long sequential
+reads. The shards of an epoch in shuffled order form a circle, rotated at random and cut into streams. There are as many
+as divide the batch, at most `window`. Every stream gives its next samples to every batch, and the samples of a shard
+are shuffled. So a run reads from about `window` shards at a time, and a batch has samples from all over the split.
 """
 
 from __future__ import annotations
@@ -27,14 +23,14 @@ from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import World
 
 _ROUNDS = 4
-_AT_ONCE = 4096  # positions
+_CHUNK = 4096  # positions that are computed at once: numpy's overhead per call is shared by many steps
 
 BatchIds = tuple[np.ndarray, np.ndarray]  # sample numbers, epochs
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order of one split: `samples` in all, `shard` to a full shard; `batch` is global."""
+    """The order of a split of `samples` samples, `shard` in a full shard; `batch` is the global batch size."""
 
     samples: int
     batch: int
@@ -44,45 +40,46 @@ class Order:
 
     @property
     def fully_shuffled(self) -> bool:
-        """Whether epochs are shuffled whole."""
+        """Whether epochs are shuffled across all shards."""
         return self.samples <= self.window * self.shard
 
     @cached_property
     def streams(self) -> int:
-        """Places of the line that are read from at a time."""
+        """How many places of the epoch are read from at a time."""
         return max(n for n in range(1, min(self.window, self.batch) + 1) if self.batch % n == 0)
 
     def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(sample number, epoch) at each position; every epoch shows every sample exactly once."""
+        """Return (sample number, epoch) at each position; every epoch has every sample exactly once."""
         epoch, offset = np.divmod(np.asarray(position, np.int64), self.samples)
         if self.fully_shuffled:
             return permute(offset, self.samples, rng.key64(self.seed, "order", epoch)), epoch
         return self._in_shards(self._interleave(offset, epoch), epoch), epoch
 
     def step(self, number: int, world: World) -> BatchIds:
-        """(sample numbers, epochs) of this rank's share of global batch `number`."""
+        """Return this rank's share of global batch `number`."""
         return self.at(rank_positions(number, self.batch, world))
 
     def steps(self, start: int, stop: int, world: World) -> Iterator[BatchIds]:
-        """`step` of start..stop-1, computed many at a time."""
-        many = max(1, _AT_ONCE * world.size // self.batch)
+        """Yield `step` of start to stop - 1, computed many at a time."""
+        many = max(1, _CHUNK * world.size // self.batch)
         for first in range(start, stop, many):
             rows = [rank_positions(number, self.batch, world) for number in range(first, min(stop, first + many))]
             numbers, epochs = self.at(np.concatenate(rows))
             yield from zip(numbers.reshape(len(rows), -1), epochs.reshape(len(rows), -1), strict=True)
 
     def _interleave(self, offset: np.ndarray, epoch: np.ndarray) -> np.ndarray:
-        """Place in the line of shards: the next one of the stream that the slot of the batch belongs to."""
+        """Return the place in the circle of shards: the next one of the stream that the slot in the batch belongs to."""
         width = self.batch // self.streams  # samples that a stream gives to a batch
         row, slot = np.divmod(offset, self.batch)
         stream, within = np.divmod(slot, width)
         rows, rest = divmod(self.samples, self.batch)
         start = stream * rows * width + np.minimum(rest, stream * width)
+        # So that the cuts between streams fall elsewhere in every epoch.
         epoch_rotation = (rng.key64(self.seed, "turn", epoch) % np.uint64(self.samples)).astype(np.int64)
         return (start + row * width + within + epoch_rotation) % self.samples
 
     def _in_shards(self, place: np.ndarray, epoch: np.ndarray) -> np.ndarray:
-        """Sample number at a place of the line: shards shuffled, a short last one at the end, samples shuffled in each."""
+        """Return the sample number at a place: shards shuffled, a short last one at the end, samples shuffled in each."""
         full, short = divmod(self.samples, self.shard)
         shard, within = np.divmod(place, self.shard)
         key = rng.key64(self.seed, "samples", epoch, shard)
@@ -96,14 +93,16 @@ class Order:
 
 
 def rank_positions(step: int, batch: int, world: World) -> np.ndarray:
-    """Positions of this rank in global batch `step`: int64 (batch / world.size,)."""
+    """Return the positions of this rank in global batch `step`: int64 (batch / world.size,)."""
     share = batch // world.size
     start = step * batch + world.rank * share
     return np.arange(start, start + share, dtype=np.int64)
 
 
 def permute(offset: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
-    """Image of each offset in 0..size-1 under the permutation that its key chooses."""
+    """Return the image of each offset in 0..size-1 under the permutation that its key chooses."""
+    # Computed point by point, without a table: a four-round Feistel network (Luby and Rackoff 1988) on the next even
+    # number of bits, applied until the value is inside the range (cycle walking; Black and Rogaway 2002).
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     value = np.asarray(offset).astype(np.uint64)
     key = np.broadcast_to(key, value.shape)
@@ -124,14 +123,14 @@ def _feistel(value: np.ndarray, key: np.ndarray, half: int) -> np.ndarray:
 
 
 def total_steps(samples: int, batch: int, epochs: int) -> int:
-    """Steps that show every sample `epochs` times; batches straddle epochs."""
+    """Return the steps that show every sample `epochs` times; batches may cross from one epoch into the next."""
     return -(-epochs * samples // batch)
 
 
 def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
-    """Refuse a global batch that the ranks cannot share, each in so many parts (runtime.accumulate), or the data set cannot fill.
+    """Raise ConfigError or DataError for a global batch that the ranks or the split do not allow; the same on all ranks.
 
-    The same verdict on all ranks.
+    `parts` is runtime.accumulate, the micro-batches of a rank.
     """
     shares = world.size * parts
     who = f"{world.size} ranks" if parts == 1 else f"{world.size} ranks in {parts} parts each (runtime.accumulate)"
@@ -153,5 +152,5 @@ def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
 
 
 def rank_samples(samples: int, world: World) -> np.ndarray:
-    """Samples of this rank when each is to be seen once and in no order, as evaluation does: every size-th."""
+    """Return every world.size-th sample: evaluation needs each sample once, in any order."""
     return np.arange(world.rank, samples, world.size, dtype=np.int64)
