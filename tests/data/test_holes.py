@@ -97,4 +97,4 @@ def test_fills(kind: str) -> None:
 
 def test_no_hole_changes_nothing() -> None:
     image = torch.rand(2, 3, 64, 64)
-    assert torch.equal(holes.occlude(image, holes.nothing(keys(2), 64), "none", keys(2)), image)
+    assert torch.equal(holes.occlude(image, holes.no_hole(keys(2), 64), "none", keys(2)), image)
