@@ -1,0 +1,28 @@
+"""Values of command line arguments, and texts that are none."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import pytest
+
+from collagan_dist.commands import arguments
+
+
+@pytest.mark.parametrize(
+    ("convert", "values", "bad"),
+    [
+        (arguments.positive_int, {"1": 1, "12": 12}, ["0", "-1", "1.5", "many", ""]),
+        (arguments.non_negative_int, {"0": 0, "3": 3}, ["-1", "1.0", "nan"]),
+        (arguments.positive_float, {"0.01": 0.01, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
+        (arguments.fraction, {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["-0.1", "1.1", "nan", "x"]),
+        (arguments.gpus_per_rank, {"0": 0.0, "0.25": 0.25, "2": 2.0}, ["1.5", "-1", "nan", "inf", "x"]),
+        (arguments.part_of, {"0/4": (0, 4), "3/4": (3, 4), "4/4": (4, 4)}, ["5/4", "1", "-1/4", "0/0", "a/b"]),
+    ],
+)
+def test_values(convert: Callable[[str], object], values: dict[str, object], bad: list[str]) -> None:
+    assert {text: convert(text) for text in values} == values
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text!r} is n"):
+            convert(text)

@@ -1,0 +1,15 @@
+"""`collagan draw`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.commands.conftest import Collagan
+
+
+def test_draws_faces_and_names_the_next_command(collagan: Collagan, tmp_path: Path) -> None:
+    out = tmp_path / "my faces"
+    result = collagan("draw", out, "--count", 2, "--workers", 1)
+    assert result.code == 0 and len(list((out / "Img/img_celeba").iterdir())) == 2
+    assert f"next: collagan pack shards/drawn.yaml --root '{out}'" in result.out
+    assert collagan("draw", out, "--workers", -1).code == 2

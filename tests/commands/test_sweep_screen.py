@@ -1,0 +1,77 @@
+"""The progress of a sweep: its headline, and the lines in a log."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from collagan_dist.commands import sweep_screen
+from collagan_dist.commands.sweep_screen import Screen, headline
+from collagan_dist.sweep.trial import Trial
+from tests.sweep.simulation import RUNGS, plan
+
+
+def a_sweep(out: Path, **changes: Any) -> Any:
+    """What Screen reads of a SweepController: three of four trials have begun, two are compared at the first rung."""
+    the_plan = plan("asha", 4)
+    values = dict.fromkeys(the_plan.space.keys, 1.5)
+    trials = [
+        Trial(
+            number,
+            role,
+            values,
+            0,
+            64,
+            results={RUNGS[0]: {"psnr": psnr}} if psnr else {},
+            until=RUNGS[0],
+            running=not psnr,
+        )
+        for number, role, psnr in ((0, "paper", 20.0), (1, "search", 21.25), (2, "search", None))
+    ]
+    options = SimpleNamespace(options=SimpleNamespace(out=out))
+    facts = {"plan": the_plan, "trials": trials, "out": out, "messages": [], "finished": False, "idle_reason": "",
+             "samples_before": 0, "started_at": time.monotonic() - 10, "prepared": options}  # fmt: skip
+    return SimpleNamespace(**{**facts, **changes})
+
+
+def test_the_headline(tmp_path: Path) -> None:
+    sweep = a_sweep(tmp_path)
+    text = headline(sweep)
+    assert text.startswith("3 of 4 trials begun: ") and "1 running" in text
+    assert f"best: trial 1, psnr 21.25 after {RUNGS[0]:,} samples (the paper's λ: 20)" in text
+    assert headline(a_sweep(tmp_path, idle_reason="no GPU is free")).endswith("waits for room: no GPU is free")
+    nothing = headline(a_sweep(tmp_path, trials=[]))
+    assert nothing == "0 of 4 trials begun: none runs yet"
+    confirm = [*sweep.trials, replace(sweep.trials[2], number=3, role="confirm")]
+    assert "4 of 8 trials begun" in headline(a_sweep(tmp_path, trials=confirm, plan=replace(sweep.plan, confirm=2)))
+
+
+def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(sweep_screen.time, "monotonic", lambda: now[0])
+    sweep = a_sweep(tmp_path, started_at=990.0)
+    with Screen() as screen:
+        screen.show(sweep)
+        sweep.messages.append("trial 2 [failed]")
+        screen.show(sweep)
+        now[0] += 100
+        screen.show(sweep)  # nothing has changed
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [headline(sweep), "trial 2 [failed]"]
+
+
+def test_a_terminal_has_a_table(tmp_path: Path) -> None:
+    console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
+    console.print(sweep_screen._table(a_sweep(tmp_path)))
+    text = console.export_text()
+    rows = [line.split() for line in text.splitlines()]
+    assert ["1", "paused"] in [row[:2] for row in rows] and ["0", "paper"] in [row[:2] for row in rows]
+    assert "21.25" in text and "1.5" in text and "3 of 4 trials begun" in text

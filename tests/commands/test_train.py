@@ -1,0 +1,63 @@
+"""`collagan train`: the default run folder, the dry run, the command that continues, and RUN/failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.commands import train
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import ClusterError, DataError
+from collagan_dist.types import World
+from tests.commands.conftest import SMALL, Collagan
+
+
+def test_a_dry_run_prints_configuration_and_plan(
+    collagan: Collagan, shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the run folder by default: the same for the same identity keys."""
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "demo", "--data", shards.folder, *SMALL, "--dry-run"]
+    result = collagan(*command)
+    assert (
+        result.code == 0 and "image_size: 32" in result.out and "2 steps of 8 over 48 samples, 1 rank(s)" in result.out
+    )
+    folder = result.out.splitlines()[-1]
+    assert folder.startswith("# run: runs/demo-M*_isd-") and not (tmp_path / "runs").exists()
+    assert collagan(*command, "--set", "checkpoint.every=7").out.splitlines()[-1] == folder
+    assert collagan(*command, "--set", "optim.generator.lr=7e-4").out.splitlines()[-1] != folder
+
+
+def test_a_training_ends_with_the_next_commands(collagan: Collagan, trained: Path, shards: Manifest) -> None:
+    """The same command continues: here there is nothing left."""
+    before = sorted((trained / "checkpoints").iterdir())
+    result = collagan("train", "demo", "--data", shards.folder, "--run", trained, *SMALL)
+    assert (
+        result.code == 0
+        and f"2 steps done; next: collagan evaluate {trained} && collagan report {trained}" in result.out
+    )
+    assert sorted((trained / "checkpoints").iterdir()) == before and not (trained / "failed").exists()
+
+
+def test_a_failure_is_recorded(tmp_path: Path) -> None:
+    """But not one that a restart may mend, nor in a folder that does not exist."""
+    with pytest.raises(ClusterError), train._record_failure(tmp_path, World()):
+        raise ClusterError("rank 1 is gone")
+    assert not (tmp_path / "failed").exists()
+    with pytest.raises(DataError), train._record_failure(tmp_path / "none", World()):
+        raise DataError("no shards")
+    with pytest.raises(DataError), train._record_failure(tmp_path, World(rank=3, size=4)):
+        raise DataError("no shards")
+    record = json.loads((tmp_path / "failed").read_text())
+    assert (record["exit_code"], record["message"], record["rank"]) == (3, "no shards", 3)
+
+
+def test_the_command_that_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["collagan", "train", "demo", "--run", "my run"])
+    assert train._continue_command("alone", 1) == "collagan train demo --run 'my run'"
+    assert train._continue_command("srun", 1) == "srun collagan train demo --run 'my run'"
+    torchrun = "torchrun --nproc-per-node 2 -m -- collagan_dist train demo --run 'my run'"
+    assert train._continue_command("torchrun", 2) == torchrun
