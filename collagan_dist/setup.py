@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run, in small steps."""
+"""Builds the parts of a run from its configuration: device, ranks, engine, data set and tasks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, World
 
-_MEAN_SAMPLES = 256  # from which the targets' means are taken, in batches whose size no world size changes
-_MEAN_BATCH = 16
-TEST_SEED = 0  # of holes and fills at test: all models meet the same ones, whatever their own seed
+_MEAN_SAMPLES = 256  # from which the targets' means are computed
+_MEAN_BATCH = 16  # a constant, so that the sum does not depend on the world size
+TEST_SEED = 0  # of holes and fills at test: the same for all models, whatever their own seed
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What training and evaluation share."""
+    """The parts of a run that training and evaluation share, for one rank."""
 
     config: Config
     world: World
@@ -45,16 +45,20 @@ class Setup:
 
     @property
     def threads(self) -> int:
+        """Threads of this rank that decode images."""
+        """Threads of this rank that decode images."""
         return devices.thread_count(self.world, self.config.data.threads)
 
     def split(self, name: str) -> SplitReader:
+        """Return a split of the data set. Raises DataError if it is empty or missing."""
+        """Return a split of the data set. Raises DataError if it is empty or missing."""
         split = SplitReader(self.manifest, name)
         if not len(split):
             raise DataError(f"{self.manifest.folder}: the split {name!r} is empty")
         return split
 
     def view(self, training: bool, hole: str | None = None) -> View:
-        """How samples are looked at in training, or in evaluation (without augmentation, at evaluate.size)."""
+        """Return the view of samples in training, or in evaluation (not augmented, at evaluate.size)."""
         config = self.config
         size = config.data.image_size
         return View(
@@ -71,10 +75,12 @@ class Setup:
         )
 
     def loader(self, split: str, view: View, batch: int) -> Loader:
+        """Return a loader of a split; `batch` counts this rank's samples."""
+        """Return a loader of a split; `batch` counts this rank's samples."""
         return Loader(self.split(split), view, batch, self.threads, self.device, self.config.data.max_damaged)
 
     def first_batch(self, split: str, view: View, rows: int) -> Batch:
-        """The first `rows` samples of a split, or as many as it has. Raises DataError when all of them are damaged."""
+        """Return the first `rows` samples of a split, or as many as it has. Raises DataError if all of them are damaged."""
         loader = self.loader(split, view, rows)
         batch = next(loader.batches(sequential_ids(np.arange(min(rows, len(loader.split))), rows)), None)
         if batch is None:
@@ -85,7 +91,7 @@ class Setup:
 
 
 def open_shards(config: Config) -> Manifest:
-    """The data set of a configuration, quickly checked: nothing starts on a damaged one."""
+    """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
     if config.data.shards is None:
         raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
     manifest = read_manifest(remote.open_location(config.data.shards, config.data.cache))
@@ -94,27 +100,28 @@ def open_shards(config: Config) -> Manifest:
 
 
 def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:
-    """Device, process group and engine of this rank. Collective; raises ClusterError where ranks do not belong together.
-
-    What failed before, on one rank alone, leaves the others waiting for it: at most runtime.rendezvous_timeout.
-    """
+    """Build device, process group and engine of this rank. Collective; raises ClusterError if ranks differ in their setup."""
     device = devices.pick_device(world)
     devices.configure_torch(devices.thread_count(world, config.runtime.threads), config.deterministic)
+    # An error before this line, on one rank alone, leaves the others waiting for it up to runtime.rendezvous_timeout.
+    # An error before this line, on one rank alone, leaves the others waiting for it up to runtime.rendezvous_timeout.
     group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
     try:
         preflight(group, config, manifest.hash)
         return Setup(config, world, device, group, build_engine(config.runtime, group), manifest, build_tasks(config))
-    except BaseException as error:
+    except BaseException as error:  # the others must hear of it, whatever it is
         group.close(error)
         raise
 
 
 def planned_steps(config: Config, samples: int) -> int:
-    """Steps of the whole run."""
+    """Return the number of steps of the whole run."""
     return config.schedule.steps or order.total_steps(samples, config.schedule.batch, config.schedule.epochs)
 
 
 def training_order(config: Config, manifest: Manifest) -> Order:
+    """Return the order in which training visits its samples."""
+    """Return the order in which training visits its samples."""
     return Order(
         manifest.samples(config.data.split), config.schedule.batch, config.seed,
         manifest.recipe["samples_per_shard"], config.data.window,
@@ -122,19 +129,19 @@ def training_order(config: Config, manifest: Manifest) -> Order:
 
 
 def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[BatchIds]:
-    """The given samples once, in order."""
+    """Yield the given samples once, in order, in batches."""
     for start in range(0, len(numbers), batch):
         ids = numbers[start : start + batch]
         yield ids, np.zeros(len(ids), np.int64)
 
 
 def target_means(setup: Setup) -> torch.Tensor:
-    """(channels,) mean of every task's target over the first training samples: where the output layer starts."""
+    """Return (channels,) means of all tasks' targets over the first training samples."""
     loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _MEAN_BATCH)
     numbers = np.arange(min(_MEAN_SAMPLES, len(loader.split)))
-    total, count = None, 0
-    for part in loader.batches(sequential_ids(numbers, _MEAN_BATCH)):
-        targets = torch.cat([task.target(part) for task in setup.tasks.values()], dim=1)
+    total, count = None, 0  # the last batch is smaller, so batches do not weigh the same
+    for samples in loader.batches(sequential_ids(numbers, _MEAN_BATCH)):
+        targets = torch.cat([task.target(samples) for task in setup.tasks.values()], dim=1)
         sums = targets.double().mean(dim=(2, 3)).sum(0)
         total = sums if total is None else total + sums
         count += len(targets)

@@ -1,7 +1,7 @@
 """The DeepSpeed engine: one DeepSpeed engine per learner, with ZeRO stage 0, 1 or 2.
 
-DeepSpeed does the forward and backward passes, the reduction and the step. The project's own code does what must equal the other
-engines: loss scale, verdict, clipping, learning rate, and checkpoints, which hold Adam's state by parameter name.
+DeepSpeed does the forward and backward passes, the reduction and the step. What must equal the other engines is done here: loss
+scale, verdict, clipping, learning rate, and checkpoints.
 """
 
 # Some of DeepSpeed's internals are named here, where it offers no public way. Tests cover each of them, and they are those of the

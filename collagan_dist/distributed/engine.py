@@ -35,6 +35,7 @@ class Learner:
 
     def __init__(self, engine: Engine, module: nn.Module, adam: Adam) -> None:
         self.engine, self.module, self.adam = engine, module, adam
+        # Not all: a frozen network may be among them (GFC's parser), which neither Adam nor the gradient's norm may see.
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.scale = LossScale(engine.device) if engine.dtype == torch.float16 else None
         self.forward = self.wrap()
@@ -46,6 +47,7 @@ class Learner:
 
     def make_optimizer(self) -> Any:
         """Return the optimizer of the trainable parameters."""
+        # fused: one kernel for all parameters instead of a few for each.
         return torch.optim.Adam(self.parameters, lr=self.adam.lr, betas=self.adam.betas, fused=True)
 
     def __call__(self, *args: Any) -> Any:
@@ -77,6 +79,7 @@ class Learner:
 
         Collective.
         """
+        # Parameters that took no part in the loss have no gradient.
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return norm if self.scale is None else norm / self.scale.value
 
@@ -85,12 +88,14 @@ class Learner:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if factor is not None:
             torch._foreach_mul_(gradients, factor)
+        # The learning rate is a function of the step's number, so there is no scheduler whose state a checkpoint must keep.
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
 
     def zero_grad(self) -> None:
         """Drop the gradient: before an update, and after one that was not finite."""
+        # None instead of 0: Adam skips a parameter without a gradient, and would move one with the gradient 0.
         self.optimizer.zero_grad(set_to_none=True)
 
     def reload_master_weights(self) -> None:
@@ -130,6 +135,7 @@ class Engine:
 
     def prepare_module(self, module: nn.Module) -> nn.Module:
         """Return the module on the device, in the configured memory layout, with sync_bn if it is configured."""
+        # First, since it replaces modules: an optimizer made before would hold the parameters of the old ones.
         if self.runtime.sync_bn and self.group.world.size > 1:
             module = convert_sync_batchnorm(module, self.group)
         return module.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -221,6 +227,7 @@ class Update:
     def _agree(self, norm: torch.Tensor) -> Verdict:
         """Return the verdict of all ranks and adapt the loss scales. Collective."""
         group, scales = self.engine.group, [learner.scale for learner in self.learners]
+        # One flag in the usual case. Which rank it was is asked only after a failure.
         if group.all_reduce_and(self._finite & norm.isfinite()):
             for scale in scales:
                 if scale is not None:

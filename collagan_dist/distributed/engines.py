@@ -9,8 +9,9 @@ from collagan_dist.distributed.group import Group
 
 
 def build_engine(runtime: Runtime, group: Group) -> Engine:
-    """The configured engine; a process alone is plain, or DeepSpeed's."""
+    """Return the configured engine. A single process has nothing to average, so DDP on one rank is the plain engine."""
     if runtime.engine == "deepspeed":
+        # DeepSpeed is an extra that may be missing, and its module is not needed otherwise.
         from collagan_dist.distributed.deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(runtime, group)

@@ -11,14 +11,14 @@ from collagan_dist.tasks.base import Task
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    """G with a head of every task's channels."""
+    """Return G with the output channels of all tasks."""
     channels = sum(task.channels for task in tasks.values())
     model = config.model
     return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    """One discriminator per task, or one that judges all outputs together (model.discriminators)."""
+    """Return one discriminator per task, or one for all outputs together (model.discriminators)."""
     channels = {name: task.channels for name, task in tasks.items()}
     kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
     return kind(channels, config.model.widths.discriminator, config.model.patch)

@@ -1,4 +1,4 @@
-"""G of section 3.4: a U-Net of 4x4 convolutions with stride 2, one output head for all tasks."""
+"""The generator G of section 3.4: a U-Net of 4x4 convolutions with stride 2, with one output head for all tasks."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import nn
 from collagan_dist import rng
 from collagan_dist.types import as_float32
 
-_MAX_FACTOR = 8  # widths 64-128-256-512-512-... of pix2pix's unet_128
+_MAX_WIDTH_FACTOR = 8  # widths 64-128-256-512-512-..., as in pix2pix's unet_128
 _NOISY_LAYERS = 3  # decoder layers with dropout, where z of eq. 1 enters
 
 
 class Generator(nn.Module):
-    """Masked picture (B, inputs, S, S) to task outputs (B, channels, S, S) in (-1, 1).
+    """Maps a masked image (B, inputs, S, S) to task outputs (B, channels, S, S) in (-1, 1).
 
-    The encoder halves the picture down to 1x1: log2(S) layers, 7 at 128 pixels. The decoder mirrors it and gets the
-    encoder's features by concatenation. Batch normalization everywhere but in the first layer, the 1x1 bottleneck
-    (where it would normalise single values) and the output.
+    The encoder halves the image down to 1x1: log2(S) layers, 7 at 128 pixels. The decoder mirrors it and gets the encoder's
+    features by concatenation.
     """
 
     def __init__(self, channels: int, image_size: int, width: int, noise: float, inputs: int = 3) -> None:
         super().__init__()
         levels = int(math.log2(image_size))
-        widths = [width * min(2**i, _MAX_FACTOR) for i in range(levels)]
+        widths = [width * min(2**i, _MAX_WIDTH_FACTOR) for i in range(levels)]
+        # No batch normalization in the first layer and the output (DCGAN), nor at 1x1, where it would normalize single values.
         self.encoder = nn.ModuleList(
             _down(cin, cout, norm=0 < i < levels - 1)
             for i, (cin, cout) in enumerate(zip([inputs, *widths], widths, strict=False))
         )
-        # Decoder layer j turns level levels-j into levels-j-1; all but the first see encoder features beside their own.
+        # Decoder layer j goes from level levels - j to levels - j - 1. All but the first also see the encoder's features.
         self.decoder = nn.ModuleList(
             _up(widths[i] * (1 if i == levels - 1 else 2), widths[i - 1]) for i in range(levels - 1, 0, -1)
         )
@@ -39,13 +39,13 @@ class Generator(nn.Module):
         self.apply(initialize)
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
-        """`keys_B2` are the samples' random keys: dropout is a function of them, not of a generator state."""
+        """Return the outputs of all tasks, stacked; `keys_B2` are the samples' random keys."""
         output = self.output(self.features(input_B3HW, keys_B2))
-        # In float32: bfloat16 rounds the tanh of sparse outputs to -1, where its gradient is 0.
+        # In float32: bfloat16 rounds the tanh of sparse outputs to -1, where the gradient is 0.
         return torch.tanh(as_float32(output))
 
     def features(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
-        """(B, 2·width, S/2, S/2): the last layer that all tasks share; its first half is the decoder's, the rest the skip's."""
+        """Return (B, 2·width, S/2, S/2), the last features that all tasks share: the decoder's, then the encoder's."""
         skips = []
         x = input_B3HW
         for layer in self.encoder:
@@ -54,13 +54,15 @@ class Generator(nn.Module):
         skips.pop()
         for number, layer in enumerate(self.decoder):
             x = layer(x)
+            # z of eq. 1 is dropout, as in pix2pix.
             if self.training and self.noise and number < _NOISY_LAYERS:
                 x = hash_dropout(x, keys_B2, self.noise, stream=10 + number)
             x = torch.cat([torch.relu(x), skips.pop()], dim=1)
         return x
 
-    def start_at(self, mean_C: torch.Tensor) -> None:
-        """Let the output layer begin at the targets' mean per channel (decisions: sparse outputs never leave -1 otherwise)."""
+    def initialize_output(self, mean_C: torch.Tensor) -> None:
+        """Set the output layer's bias so that outputs start at the targets' mean per channel."""
+        # Without it sparse outputs (heatmaps, rare classes) stay at -1. The limit keeps tanh's gradient well above 0.
         limit = math.tanh(2.0)
         assert self.output.bias is not None
         with torch.no_grad():
@@ -68,7 +70,8 @@ class Generator(nn.Module):
 
 
 def hash_dropout(x: torch.Tensor, keys_B2: torch.Tensor, probability: float, stream: int) -> torch.Tensor:
-    """Dropout whose mask is a pure function of each sample's keys."""
+    """Apply dropout with a mask that is a pure function of each sample's keys."""
+    # No generator state: a resumed run, and any number of ranks, draws the same mask.
     uniform = rng.uniform_tensor(keys_B2, x[0].numel(), stream).view(x.shape)
     return x * (uniform >= probability) * (1 / (1 - probability))
 
@@ -85,7 +88,7 @@ def _up(cin: int, cout: int) -> nn.Sequential:
 
 
 def initialize(module: nn.Module) -> None:
-    """DCGAN's start: weights N(0, 0.02), normalization N(1, 0.02)."""
+    """Initialize a layer as DCGAN does: weights from N(0, 0.02), normalization weights from N(1, 0.02)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -1,20 +1,20 @@
-r"""GFC: Generative Face Completion (Li 2017), in its three stages: reconstruction; and a local discriminator; and a global one
-with a parsing loss (model.gfc.stages).
+"""GFC: Generative Face Completion (Li 2017), trained in three stages (model.gfc.stages).
 
-**Weights.** Its code (`gradstack.m`) adds gradients at G's output: 1 of the L1, 300 of each discriminator, 0.05 of the parser. Its L1
-and its cross-entropy are *sums* over a picture's elements, divided by the batch; its adversarial losses are means over the
-batch. With N = 3 * 128^2 elements that is
-
-    N mean|y - G| + 300 (A_local + A_global) + 0.05 * 128^2 mean(CE),
-
-so for our means, divided by N (Adam does not see a common factor): 1, 300 / N = 0.0061 and 0.05 / 3 = 0.0167. These are the
-preset's weights, kept at every size.
-
-**What is judged.** The L1 is over the whole picture. The local discriminator sees the block that was the hole, the global one and the
-parser see the composite with the original, so their gradients reach G inside the hole only. (In their code the global
-discriminator's gradient outside the hole, of pixels that G did not make, is added to G's output, too; not here.) The cross-entropy
-is over all pixels, against the classes that the parser gives the original.
+Stage 1 has the reconstruction loss only, stage 2 adds the local discriminator, stage 3 the global one and the parsing loss.
 """
+
+# Loss weights. GFC's code (gradstack.m) adds gradients at G's output: 1 of the L1, 300 of each discriminator, 0.05 of the parser.
+# Its L1 and its cross-entropy are sums over an image's elements, divided by the batch; its adversarial losses are means over the
+# batch. With N = 3 * 128^2 elements that is
+#
+#     N mean|y - G| + 300 (A_local + A_global) + 0.05 * 128^2 mean(CE).
+#
+# Adam does not see a common factor, so our means have these weights divided by N: 1, 300 / N = 0.0061 and 0.05 / 3 = 0.0167. The
+# preset keeps them at every image size.
+#
+# Inputs. The L1 is over the whole image. The local discriminator sees the block of the hole. The global one and the parser see
+# the composite with the original, so their gradients reach G inside the hole only. GFC's code also adds the global
+# discriminator's gradient at pixels outside the hole, which G did not generate; here it is left out.
 
 from __future__ import annotations
 
@@ -39,18 +39,19 @@ from collagan_dist.tasks.base import Task
 from collagan_dist.tasks.inpainting import composite
 from collagan_dist.types import Batch
 
-# The discriminators, in the order in which the stages bring them in. They learn one by one: in the second stage the local one alone.
+# In the order in which the stages add them. Each has its own optimizer, since stage 2 trains the local one only.
 DISCRIMINATORS = ("local", "whole")
-_SMALLEST = 1e-4  # added to probabilities before their logarithm
+_EPSILON = 1e-4  # added to probabilities before their logarithm
 
 
 class GFCDiscriminators(nn.Module):
-    """The local and the global discriminator, and the parser, which checkpoints keep with them."""
+    """The local and the global discriminator, and the parser."""
 
     def __init__(self, size: int, width: int, parser: ParsingNetwork | None) -> None:
         super().__init__()
         self.local = SeparatePasses(GFCDiscriminator(int(size * BLOCK_SHARE), width))
         self.whole = SeparatePasses(GFCDiscriminator(size, width))
+        # Here, so that a checkpoint holds the parser too: a run goes on after the parser's own run is deleted.
         self.parser = parser
 
 
@@ -66,11 +67,12 @@ class SeparatePasses(nn.Module):
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """Return GFC's generator."""
     return GFCGenerator(config.data.image_size, config.model.widths.generator, 3 + config.model.mask_channel)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
-    """What GFC learns against. Raises ConfigError when holes are no blocks or the parser is missing."""
+    """Return GFC's discriminators and parser. Raises ConfigError if holes are not blocks, or the parser is missing."""
     if config.hole.kind != "block":
         raise ConfigError(
             f"hole.kind: GFC's local discriminator needs a rectangle, not {config.hole.kind}; set hole.kind=block "
@@ -78,13 +80,13 @@ def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
         )
     width = config.model.widths.discriminator
     networks = GFCDiscriminators(config.data.image_size, width, None)
-    if config.model.gfc.parsing:  # after the others: to load it draws random numbers
+    if config.model.gfc.parsing:  # after the others: loading it draws random numbers
         networks.parser = load_parser(config.model.gfc.parser)
     return networks
 
 
 def load_parser(folder: str | None) -> ParsingNetwork:
-    """The parsing network of a finished run folder or an exported folder. Raises ConfigError, CheckpointError."""
+    """Return the parsing network of a finished run folder or an exported folder. Raises ConfigError, CheckpointError."""
     if folder is None:
         raise ConfigError(
             "model.gfc.parser: GFC's parsing loss needs a parsing network; train one with `collagan train parser --data SHARDS "
@@ -99,12 +101,10 @@ def load_parser(folder: str | None) -> ParsingNetwork:
 
 
 def log_probabilities(scores_BCHW: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of classes from a parsing network's scores.
-
-    The network regresses one-hot maps to -1 and 1 by L2. So (score + 1) / 2 estimates a class's probability, and a
-    softmax of the scores does not.
-    """
-    shares = (scores_BCHW + 1) / 2 + _SMALLEST
+    """Return the log-probabilities of the classes from a parsing network's scores."""
+    # The network regresses one-hot maps in -1 and 1 by L2. So (score + 1) / 2 estimates a class's probability, and a softmax of
+    # the scores would not.
+    shares = (scores_BCHW + 1) / 2 + _EPSILON
     return shares.log() - shares.sum(1, keepdim=True).log()
 
 
@@ -167,24 +167,25 @@ class GFCStep(Step):
         return {"local": block_of(output, batch.hole_B1HW), "whole": composite(output, batch)}
 
     def _parsing(self, batch: Batch, completed: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the parser's classes for the original and its probabilities for the completed picture, over all pixels."""
+        """Return the cross-entropy, over all pixels, of the parser on the completed image against its classes for the original."""
         parser = self.networks.discriminators.parser
         with self.engine.autocast():
             with torch.no_grad():
                 classes = log_probabilities(parser(batch.image_B3HW)).argmax(1, keepdim=True)  # type: ignore[operator]
             found = log_probabilities(parser(completed))  # type: ignore[operator]
-        return -found.gather(1, classes).mean()  # torch's nll_loss refuses channels_last on a CPU
+        return -found.gather(1, classes).mean()  # torch's nll_loss does not take channels_last on a CPU
 
 
 # The end of each discriminator's keys in metrics.jsonl.
 _SUFFIX = {"local": "_local", "whole": ""}
 
 
-def block_of(picture_BCHW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:
-    """(B, C, S/2, S/2): what stands where each picture's block hole is."""
-    at = torch.arange(int(picture_BCHW.shape[-1] * BLOCK_SHARE), device=picture_BCHW.device)
+def block_of(image_BCHW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:
+    """Return (B, C, S/2, S/2): the block of each image where its hole is."""
+    # By indices from the hole itself: its top left corner differs from sample to sample and is not kept elsewhere.
+    at = torch.arange(int(image_BCHW.shape[-1] * BLOCK_SHARE), device=image_BCHW.device)
     rows = hole_B1HW[:, 0].any(2).int().argmax(1)[:, None] + at
     columns = hole_B1HW[:, 0].any(1).int().argmax(1)[:, None] + at
-    samples = torch.arange(len(picture_BCHW), device=picture_BCHW.device)
-    blocks = picture_BCHW.permute(0, 2, 3, 1)[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
+    samples = torch.arange(len(image_BCHW), device=image_BCHW.device)
+    blocks = image_BCHW.permute(0, 2, 3, 1)[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
     return blocks.permute(0, 3, 1, 2)

@@ -1,6 +1,6 @@
-"""The networks of GFC (Li 2017), after the prototxt files of its code, which are for 128 pixels; no normalization anywhere.
+"""The networks of GFC (Li 2017), after the prototxt files of its code, which are for 128 pixels.
 
-G is the lower half of VGG-19, two full layers and a mirrored decoder that puts values back where the pooling took them from.
+G is the lower half of VGG-19, two fully connected layers and a mirrored decoder, which unpools. No layer has a normalization.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import nn
 from collagan_dist.models.layers import doubling_widths
 from collagan_dist.types import as_float32
 
-_FULL = 8  # pixels at which the full layers stand
-_INNERMOST = 4  # pixels that a discriminator's logit sees of its last layer
+_FULL = 8  # pixels of the layer that the fully connected ones see
+_INNERMOST = 4  # pixels of a discriminator's last layer
 
 
 class GFCGenerator(nn.Module):
-    """Filled picture (B, 3, S, S) to a completed one. No tanh ends it; at test the output is cut to [-1, 1].
+    """Maps a filled image (B, 3, S, S) to a completed one. It does not end with tanh; eval mode clips the output to [-1, 1].
 
     With a width of 64 and S = 128: encoder 32-64-128-256 of 2, 2, 2 and 4 convolutions, full layers of 4096 and 16384.
     """
@@ -33,6 +33,7 @@ class GFCGenerator(nn.Module):
             _convolutions([cin, *[cout] * _depth(cout, deepest)])
             for cin, cout in itertools.pairwise([channels, *widths])
         )
+        # The second layer restores the shape of the first one's input, for the decoder to unpool.
         self.full = nn.Sequential(nn.Linear(cells, 64 * width), nn.ReLU(), nn.Linear(64 * width, cells), nn.ReLU())
         self.decoder = nn.ModuleList(
             _convolutions([here, *[min(width, here)] * (_depth(here, deepest) - 1), outer])
@@ -40,23 +41,25 @@ class GFCGenerator(nn.Module):
         )
         self.output = nn.Conv2d(widths[0], 3, 3, 1, 1)
         self.apply(_xavier)
+        # So the output starts near 0, the middle of [-1, 1].
         nn.init.normal_(self.output.weight, 0.0, 0.001)
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
-        """`keys_B2` is not looked at: there is no noise."""
-        x, places = input_B3HW, []
+        """Complete the image; `keys_B2` is ignored, since there is no noise."""
+        x, indices = input_B3HW, []
         for layer in self.encoder:
-            x, place = F.max_pool2d(layer(x), 2, return_indices=True)
-            places.append(place)
+            x, index = F.max_pool2d(layer(x), 2, return_indices=True)
+            indices.append(index)
         x = self.full(x.flatten(1)).view(x.shape)
         for layer in self.decoder:
-            x = layer(unpool(x, places.pop()))
+            x = layer(unpool(x, indices.pop()))
         output = as_float32(self.output(x))
+        # Not in training: a clipped pixel would have no gradient.
         return output if self.training else output.clamp(-1, 1)
 
 
 class GFCDiscriminator(nn.Module):
-    """A picture (B, 3, S, S) to one logit (B, 1, 1, 1); positive is real. The layer of 4 pixels has 8 times the width."""
+    """Maps an image (B, 3, S, S) to one logit (B, 1, 1, 1); positive is real. Its last layer has 8 times the width."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -68,20 +71,21 @@ class GFCDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, _INNERMOST))
         self.apply(_gaussian)
 
-    def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-        return self.layers(picture_B3HW)
+    def forward(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+        return self.layers(image_B3HW)
 
 
-def unpool(x_BCHW: torch.Tensor, places_BCHW: torch.Tensor) -> torch.Tensor:
-    """(B, C, 2H, 2W): values at the places that max_pool2d took them from, zeros elsewhere."""
+def unpool(x_BCHW: torch.Tensor, indices_BCHW: torch.Tensor) -> torch.Tensor:
+    """Return (B, C, 2H, 2W): values where max_pool2d took them from, zeros elsewhere."""
     batch, channels, height, width = x_BCHW.shape
+    # max_pool2d counts its indices within each channel.
     flat = x_BCHW.new_zeros(batch, channels, 4 * height * width)
-    flat = flat.scatter(2, places_BCHW.flatten(2), x_BCHW.flatten(2))
+    flat = flat.scatter(2, indices_BCHW.flatten(2), x_BCHW.flatten(2))
     return flat.view(batch, channels, 2 * height, 2 * width)
 
 
 def _depth(channels: int, deepest: int) -> int:
-    """Convolutions of a level: 4 at the deepest, like VGG-19's third, else 2."""
+    """Return the number of convolutions of a level: 4 at the deepest, as in VGG-19's third level, else 2."""
     return 4 if channels == deepest else 2
 
 
@@ -91,7 +95,7 @@ def _convolutions(channels: list[int]) -> nn.Sequential:
 
 
 def _xavier(module: nn.Module) -> None:
-    """Caffe's msra filler with variance_norm AVERAGE: variance 4 / (inputs + outputs)."""
+    """Initialize a layer as Caffe's msra filler with variance_norm AVERAGE does: variance 4 / (inputs + outputs)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_normal_(module.weight, math.sqrt(2))
         assert module.bias is not None

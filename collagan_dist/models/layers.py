@@ -1,4 +1,4 @@
-"""What the peers' networks share. They are published for one or two sizes; widths that double carry them to others."""
+"""Parts that the networks of CE, SII and GFC share."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from torch import nn
 
 
 def doubling_widths(size: int, innermost: int, widest: int, narrowest: int = 1) -> list[int]:
-    """Channels of the layers that halve `size` down to `innermost` pixels, from the picture inwards.
+    """Return the channels of the layers that halve `size` down to `innermost` pixels, from the image inwards.
 
-    The last has `widest`, each before it half as many, none fewer than `narrowest`.
+    The last layer has `widest`, each one before it half as many, and none fewer than `narrowest`.
     """
+    # The papers give networks for one or two image sizes. Counted from the innermost layer, the same widths fit any other size.
     levels = int(math.log2(size // innermost))
     return [max(narrowest, widest >> (levels - 1 - level)) for level in range(levels)]
 
 
 class Unconditional(nn.Module):
-    """A network that judges the picture alone, called like `Discriminators`: the input is not looked at."""
+    """A discriminator that sees the image alone, called like `Discriminators`: the input is ignored."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(
-        self, input_B3HW: torch.Tensor, *judged: Mapping[str, torch.Tensor]
+        self, input_B3HW: torch.Tensor, *task_images: Mapping[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], ...]:
-        """Logits of each set of task pictures, each set in a pass of its own."""
-        return tuple({task: self.network(y) for task, y in pictures.items()} for pictures in judged)
+        """Return the logits of each set of images, each set in its own pass."""
+        return tuple({task: self.network(y) for task, y in images.items()} for images in task_images)

@@ -1,4 +1,4 @@
-"""All that is learned, as one object: networks, optimizers, moving average; to and from plain tensors."""
+"""All that a run trains, as one object: networks, optimizers and moving average, to and from the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Networks:
-    """The generator, the discriminators and who teaches them. `ema` is the generator's moving average, or None.
+    """The generator, the discriminators and their learners. `ema` is the generator's moving average, or None.
 
-    `separate_optimizers` names the members of the discriminators that learn one by one, each its own learner; () for all together.
+    `separate_optimizers` names the members of the discriminators with a learner each; () for one learner of all of them.
     """
 
     def __init__(
@@ -31,46 +31,50 @@ class Networks:
     ) -> None:
         self.generator = engine.prepare_module(generator)
         self.discriminators = engine.prepare_module(discriminators)
+        # A copy of the prepared module, so that it has the same memory layout and batch normalization.
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.optim.ema else None
         self.generator_learner = engine.learner(self.generator, config.optim.generator)
         members = {name: getattr(self.discriminators, name) for name in separate_optimizers} or {
             "": self.discriminators
         }
-        # By member; the one learner of discriminators that learn together is "".
+        # By member; "" is the one learner of all discriminators.
         self.discriminator_learners = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
 
     def average(self, decay: float) -> None:
-        """Move the average by 1 - decay towards the generator, batch statistics included."""
+        """Move the average by 1 - decay towards the generator, running statistics included."""
         if self.ema is not None:
             pairs = zip(self.ema.state_dict().values(), self.generator.state_dict().values(), strict=True)
+            # Integers (batches that a normalization has counted) have no average, and no evaluation uses them.
             mine, theirs = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
             torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
 
     @property
     def eval_generator(self) -> nn.Module:
-        """The generator that evaluation uses."""
+        """The generator that evaluation uses: the moving average if there is one."""
         return self.ema if self.ema is not None else self.generator
 
     def buffers(self) -> list[torch.Tensor]:
-        """Running statistics: those of rank 0 count (checkpoint, evaluation)."""
+        """Return the running statistics. Each rank has its own; checkpoints and evaluations use those of rank 0."""
         modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
         return [buffer for module in modules for buffer in module.buffers()]
 
     def finite(self) -> torch.Tensor:
-        """Whether all that this rank holds of what is saved are numbers: a boolean scalar on the device."""
+        """Return whether all saved tensors that this rank holds are finite: a boolean scalar on the device."""
         modules = [self.generator, self.discriminators, *([self.ema] if self.ema is not None else [])]
+        # Also Adam's state: a moment that is not finite spoils all later steps, while the parameters still look well.
         values = [value for module in modules for value in module.state_dict().values()]
         values += [value for _, learner in self._learners() for value in learner.optimizer_tensors()]
         return torch.stack([value.isfinite().all() for value in values]).all()
 
     def set_parameters(self) -> None:
-        """Say that parameters were set from outside."""
+        """Tell the engine that parameters were set from outside."""
         for _, learner in self._learners():
             learner.reload_master_weights()
 
     def tensors(self) -> dict[str, Tensors]:
-        """Everything by file: plain names, the same for every engine and world size. Collective."""
+        """Return all tensors by file, with the same names for every engine and world size. Collective."""
         files = {"generator": self.generator.state_dict(), "discriminators": self.discriminators.state_dict()}
+        # By parameter name and not by index, so that any engine can take it back.
         files["optimizer"] = {
             f"{prefix}{name}/{key}": value
             for prefix, learner in self._learners()
@@ -85,11 +89,12 @@ class Networks:
         return files
 
     def restore(self, files: dict[str, Tensors]) -> None:
-        """Take back what `tensors` gave. Raises CheckpointError when it is of another network."""
+        """Take back what `tensors` returned. Raises CheckpointError if it belongs to another network."""
         try:
             self.generator.load_state_dict(files["generator"])
             self.discriminators.load_state_dict(files["discriminators"])
             if self.ema is not None:
+                # A run that starts to average later starts from the generator.
                 self.ema.load_state_dict(files.get("ema") or files["generator"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(
@@ -108,23 +113,24 @@ class Networks:
                 learner.scale.load(scale)
 
     def _learners(self) -> Iterator[tuple[str, Learner]]:
-        """What each learner's parameters begin with in the optimizer's file, and the learner."""
+        """Yield the prefix of each learner's names in the optimizer's file, and the learner."""
         yield "generator/", self.generator_learner
         for member, learner in self.discriminator_learners.items():
             yield f"discriminators/{member}." if member else "discriminators/", learner
 
 
-_SCALE = "loss_scale"  # beside the parameters of a learner that has one
+_SCALE = "loss_scale"  # its name beside the parameters, for learners in fp16
 
 
 class BatchNormSnapshot:
-    """A copy of running statistics, to go back to."""
+    """A copy of the running statistics of some modules, to restore them later."""
 
     def __init__(self, *modules: nn.Module) -> None:
         self._buffers = [buffer for module in modules for buffer in module.buffers()]
         self._values = [buffer.clone() for buffer in self._buffers]
 
     def restore(self) -> None:
+        """Put the copied statistics back."""
         with torch.no_grad():
             for buffer, value in zip(self._buffers, self._values, strict=True):
                 buffer.copy_(value)

@@ -1,4 +1,4 @@
-"""A trained model at work: batches in, pictures by task out."""
+"""Inference with a trained model: from a batch to outputs by task."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Tasks = dict[str, Task]
 
 
 class Predictor:
-    """predictor(batch) gives G^t(x, z) of every task, in float32: running statistics and no noise unless `evaluate` says otherwise."""
+    """predictor(batch) returns G^t(x, z) of every task, in float32. `evaluate` says which statistics and noise it uses."""
 
-    needs_discriminators = False  # whether completing takes the discriminators too
+    needs_discriminators = False
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Predictor:
 
     def __call__(self, batch: Batch) -> TaskTensors:
         with (
-            _tested(self.generator, self.config, len(batch.input_B3HW)),
+            _EvaluationMode(self.generator, self.config, len(batch.input_B3HW)),
             torch.inference_mode(),
             self.engine.autocast(),
         ):
@@ -45,30 +45,31 @@ class Predictor:
 
 
 def generator_input(config: Config, input_B3HW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) x of eq. 1; (B, 4, H, W) with model.mask_channel, the hole as 1 in the last."""
+    """Return x of eq. 1, (B, 3, H, W); with model.mask_channel (B, 4, H, W), whose last channel is 1 in the hole."""
     if not config.model.mask_channel:
         return input_B3HW
     return torch.cat([input_B3HW, hole_B1HW.to(input_B3HW.dtype)], dim=1)
 
 
 def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> TaskTensors:
-    """G^t(x, z) by task from the stacked output."""
+    """Return G^t(x, z) by task from the stacked output."""
     parts = output_BCHW.split([task.channels for task in tasks.values()], dim=1)
     return dict(zip(tasks, parts, strict=True))
 
 
-class _tested:
-    """Inside, the generator is as `evaluate` looks at it; it trains on as before afterwards."""
+class _EvaluationMode:
+    """A context in which the generator runs as `evaluate` configures it; afterwards it is as before."""
 
     def __init__(self, generator: nn.Module, config: Config, samples: int) -> None:
         self.generator, self.config = generator, config.evaluate
-        self.batch_norm = config.evaluate.batch_norm == "batch" and samples > 1  # one sample has no statistics
+        # pix2pix evaluates with the statistics of the batch; running statistics are the default.
+        self.batch_norm = config.evaluate.batch_norm == "batch" and samples > 1  # a single sample has no spread
         self.norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def __enter__(self) -> None:
-        self.was = self.generator.training
+        self.was_training = self.generator.training
         self.generator.eval()
-        # The generator's own flag switches its dropout, a normalization's own flag that layer's statistics.
+        # The generator's own flag switches its dropout; each normalization's own flag switches its statistics.
         self.generator.training = self.config.noise
         if self.batch_norm:
             self.momenta = [norm.momentum for norm in self.norms]
@@ -79,4 +80,4 @@ class _tested:
         if self.batch_norm:
             for norm, momentum in zip(self.norms, self.momenta, strict=True):
                 norm.momentum = momentum
-        self.generator.train(self.was)
+        self.generator.train(self.was_training)

@@ -1,4 +1,4 @@
-"""The kinds of models there are: how each is built, learns a batch and completes one."""
+"""The table of models (the paper's, CE, SII, GFC), and functions that build the parts of the configured one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from collagan_dist.runs.model_folder import read_inference_weights
 
 @dataclass(frozen=True)
 class Method:
-    """One kind of model. `generator` and `discriminators` build its networks; their start depends on the seed alone.
+    """One kind of model: the functions that build its networks, its training step and its predictor.
 
-    `separate_optimizers` names the members of the discriminators that learn one by one; () for all together.
+    `separate_optimizers` names the members of the discriminators with a learner each; () for one learner of all of them.
     """
 
     generator: Callable[[Config, Tasks], nn.Module]
@@ -33,6 +33,7 @@ class Method:
     separate_optimizers: tuple[str, ...] = ()
 
 
+# By model.name. Another model is a file beside this one and a line here.
 METHODS: dict[str, Method] = {
     "collagan": Method(collagan.generator, collagan.discriminators),
     "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
@@ -42,30 +43,32 @@ METHODS: dict[str, Method] = {
 
 
 def build_generator(config: Config, tasks: Tasks) -> nn.Module:
+    """Return the generator with its initial parameters, which depend on the seed alone."""
     _seed(config, "generator")
     return METHODS[config.model.name].generator(config, tasks)
 
 
 def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
+    """Return the discriminators with their initial parameters, which depend on the seed alone."""
     _seed(config, "discriminators")
     return METHODS[config.model.name].discriminators(config, tasks)
 
 
 def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
-    """All that a run learns, at its start."""
+    """Return the networks and learners of a run at its start."""
     separate_optimizers = METHODS[config.model.name].separate_optimizers
     return Networks(
         config, engine, build_generator(config, tasks), build_discriminators(config, tasks), separate_optimizers
     )
 
 
-def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total: int) -> Step:
-    """How a run of `total` steps learns."""
-    return METHODS[config.model.name].step(config, engine, tasks, networks, total)
+def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total_steps: int) -> Step:
+    """Return the training step of a run of `total_steps`."""
+    return METHODS[config.model.name].step(config, engine, tasks, networks, total_steps)
 
 
 def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
-    """The model as it stands, completing."""
+    """Return a predictor of networks that are being trained."""
     kind = METHODS[config.model.name].predictor
     return kind(
         config, engine, tasks, networks.eval_generator, networks.discriminators if kind.needs_discriminators else None
@@ -73,18 +76,19 @@ def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Netw
 
 
 def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
-    """(the model of a run folder or an exported one, its step). Raises CheckpointError."""
+    """Return the predictor of a run folder or an exported folder, and its step. Raises CheckpointError."""
     kind = METHODS[config.model.name].predictor
-    scored = read_inference_weights(model)
+    weights = read_inference_weights(model)
     generator = build_generator(config, tasks)
-    scored.load_generator(generator)
-    judges = None
-    if kind.needs_discriminators:
-        judges = build_discriminators(config, tasks)
-        scored.load_discriminators(judges)
-        judges = engine.prepare_module(judges)
-    return kind(config, engine, tasks, engine.prepare_module(generator), judges), scored.step
+    weights.load_generator(generator)
+    discriminators = None
+    if kind.needs_discriminators:  # SII's search; other models complete without them, and an export need not have them
+        discriminators = build_discriminators(config, tasks)
+        weights.load_discriminators(discriminators)
+        discriminators = engine.prepare_module(discriminators)
+    return kind(config, engine, tasks, engine.prepare_module(generator), discriminators), weights.step
 
 
 def _seed(config: Config, network: str) -> None:
+    # A seed of its own for each network: another width of one leaves the other's parameters as they are.
     torch.manual_seed(int(rng.key64(config.seed, network) >> 1))

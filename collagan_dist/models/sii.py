@@ -1,9 +1,12 @@
-"""SII: Semantic Image Inpainting (Yeh 2017): a DCGAN in training, a search of its z at test.
+"""SII: Semantic Image Inpainting (Yeh 2017): a DCGAN in training, a search for its z at test.
 
-The DCGAN is that of the codes SII builds on (carpedm20, bamos): 5x5 convolutions, z of U(-1, 1), two updates of G for each
-of D. It never sees a hole. At test gradient descent moves z until G(z) is like the seen pixels near the hole and like a face
-for D; both codes keep z in [-1, 1] and take -log D(G(z)) as the prior loss, where the paper prints log(1 - D(G(z))).
+The DCGAN never sees a hole. At test, gradient descent finds the z whose G(z) is like the visible pixels near the hole, and like a
+face for D.
 """
+
+# The DCGAN is that of the two programs that SII builds on (carpedm20, bamos): 5x5 convolutions, z from U(-1, 1), two updates of G for
+# each update of D. Both programs keep z in [-1, 1] in the search, and take -log D(G(z)) as the prior loss, where the paper prints
+# log(1 - D(G(z))).
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ from collagan_dist.models.step import Losses, MicroBatch, Step
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, as_float32
 
-_INNERMOST = 4
-_STREAM = 20  # of the counter, for z
+_INNERMOST = 4  # pixels of the layer next to z
+_Z_STREAM = 20  # of random numbers; G's dropout has 10 to 12
 
 
 class SIIGenerator(nn.Module):
-    """z (B, length) to a picture (B, 3, S, S) in (-1, 1)."""
+    """Maps z (B, length) to an image (B, 3, S, S) in (-1, 1)."""
 
     def __init__(self, length: int, size: int, width: int) -> None:
         super().__init__()
@@ -47,16 +50,17 @@ class SIIGenerator(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
-        """A picture for each key; the input is not looked at."""
+        """Return an image for each key; the input is ignored."""
         return self.decode(noise(keys_B2, self.length))
 
     def decode(self, z_BN: torch.Tensor) -> torch.Tensor:
+        """Return the images of given z."""
         x = self.project(z_BN).view(-1, self.widest, _INNERMOST, _INNERMOST)
         return torch.tanh(as_float32(self.layers(x)))
 
 
 class SIIDiscriminator(nn.Module):
-    """A picture (B, 3, S, S) to one logit (B, 1); positive is real."""
+    """Maps an image (B, 3, S, S) to one logit (B, 1); positive is real."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -70,20 +74,22 @@ class SIIDiscriminator(nn.Module):
         nn.init.normal_(self.output.weight, 0.0, 0.02)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, picture_B3HW: torch.Tensor) -> torch.Tensor:
-        return self.output(self.layers(picture_B3HW).flatten(1))
+    def forward(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+        return self.output(self.layers(image_B3HW).flatten(1))
 
 
 def noise(keys_B2: torch.Tensor, length: int) -> torch.Tensor:
-    """z (B, length) of U(-1, 1), a function of the samples' keys."""
-    return rng.uniform_tensor(keys_B2, length, _STREAM).mul_(2).sub_(1)
+    """Return z (B, length) from U(-1, 1), a function of the samples' keys."""
+    return rng.uniform_tensor(keys_B2, length, _Z_STREAM).mul_(2).sub_(1)
 
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """Return the DCGAN's generator."""
     return SIIGenerator(config.model.sii.z, config.data.image_size, config.model.widths.generator)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
+    """Return the DCGAN's discriminator."""
     return Unconditional(SIIDiscriminator(config.data.image_size, config.model.widths.discriminator))
 
 
@@ -108,22 +114,20 @@ class SIIStep(Step):
 
 
 class SIIPredictor(Predictor):
-    """G(z) of the z found for each picture, at the picture's own size.
-
-    Always in float32 and with the running statistics, whatever evaluate.batch_norm says: a search hangs on no batch mate.
-    """
+    """Completes each image by G(z) of the best z, at the image's own size."""
 
     needs_discriminators = True
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         assert self.discriminators is not None
         size = batch.input_B3HW.shape[-1]
-        # Tensors made here are normal ones, whatever mode the caller is in: the search needs gradients.
+        # The search needs gradients, whatever mode the caller is in. It is always in float32, so that evaluation's precision does
+        # not decide where it ends.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.engine.device.type, enabled=False):
-            seen, hole = seen_at(batch.input_B3HW.clone(), batch.hole_B1HW.clone(), self.config.data.image_size)
+            seen, hole = resize_visible(batch.input_B3HW.clone(), batch.hole_B1HW.clone(), self.config.data.image_size)
             z = noise(batch.keys_B2.clone(), self.config.model.sii.z)
             z = search(self.generator, self.discriminators, seen, hole, z, self.config.evaluate.search)
-        with _searched(self.generator), torch.inference_mode():
+        with _eval_mode(self.generator), torch.inference_mode():
             output = self.generator.decode(z)  # type: ignore[operator]
             if output.shape[-1] != size:
                 output = F.interpolate(output, (size, size), mode="bilinear", antialias=True)
@@ -136,19 +140,18 @@ def search(
     image_B3HW: torch.Tensor,
     hole_B1HW: torch.Tensor,
     z_BN: torch.Tensor,
-    how: Search,
+    settings: Search,
 ) -> torch.Tensor:
-    """The z to which Adam comes from `z_BN`, each picture on its own: batch statistics are those of training, sums are not shared.
-
-    Kernels for another number of pictures round otherwise, and a search makes that grow: alone or in a batch of 4, outputs of a trained
-    DCGAN differed by 0.0014 on average after 200 steps. Leaves both networks as they were found.
-    """
-    weights = neighbour_weights(hole_B1HW, how.window)
+    """Return the z that Adam reaches from `z_BN`, for each image on its own. Both networks are unchanged afterwards."""
+    # Equal only up to rounding for another batch size: kernels sum in another order, and a search amplifies it. Alone or in a
+    # batch of 4, outputs of a trained DCGAN differed by 0.0014 on average after 200 steps.
+    weights = neighbour_weights(hole_B1HW, settings.window)
     z = z_BN.detach().clone().requires_grad_(True)
-    adam = torch.optim.Adam([z], lr=how.lr)
-    with _searched(generator, discriminators):
-        for _ in range(how.steps):
-            loss = losses(generator, discriminators, image_B3HW, weights, z, how.prior)
+    adam = torch.optim.Adam([z], lr=settings.lr)
+    with _eval_mode(generator, discriminators):
+        for _ in range(settings.steps):
+            loss = losses(generator, discriminators, image_B3HW, weights, z, settings.prior)
+            # The sum: images do not share a loss, so the gradient of each z is that of its own image.
             (z.grad,) = torch.autograd.grad(loss.sum(), [z])
             adam.step()
             with torch.no_grad():
@@ -157,8 +160,8 @@ def search(
 
 
 @contextmanager
-def _searched(*networks: nn.Module) -> Iterator[None]:
-    """Inside, batch normalization uses the statistics of training."""
+def _eval_mode(*networks: nn.Module) -> Iterator[None]:
+    """Use the running statistics of batch normalization inside, so that no image depends on the others of its batch."""
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -177,7 +180,7 @@ def losses(
     z_BN: torch.Tensor,
     prior: float,
 ) -> torch.Tensor:
-    """(B,) what the search minimises: the weighted L1 summed over a picture's elements, and the prior loss -log D(G(z))."""
+    """Return (B,) what the search minimises: the weighted L1, summed over an image's elements, and the prior loss -log D(G(z))."""
     output = generator.decode(z_BN)  # type: ignore[operator]
     (logits,) = discriminators(image_B3HW, {"inpainting": output})
     context = (weights_B1HW * (output - image_B3HW).abs()).sum(dim=(1, 2, 3))
@@ -185,17 +188,17 @@ def losses(
 
 
 def neighbour_weights(hole_B1HW: torch.Tensor, window: int) -> torch.Tensor:
-    """W of Yeh's context loss: for a seen pixel the share of missing ones in the window around it; 0 for a missing one."""
+    """Return W of Yeh's context loss: 0 in the hole, elsewhere the share of missing pixels in the window around a pixel."""
     height, width = hole_B1HW.shape[-2:]
     share = F.avg_pool2d(hole_B1HW.float(), window, 1, window // 2, count_include_pad=False)
     return share[..., :height, :width] * ~hole_B1HW
 
 
-def seen_at(input_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Picture and hole at `size` pixels: a pixel is the mean of the seen ones it covers, missing where all of them are."""
+def resize_visible(input_B3HW: torch.Tensor, hole_B1HW: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return image and hole at `size` pixels. A pixel is the mean of the visible ones it covers, missing if all of them are."""
     if input_B3HW.shape[-1] == size:
         return input_B3HW, hole_B1HW
-    known = (~hole_B1HW).float()
-    share = F.adaptive_avg_pool2d(known, size)
-    mean = F.adaptive_avg_pool2d(input_B3HW * known, size) / share.clamp(min=1e-6)
+    visible = (~hole_B1HW).float()
+    share = F.adaptive_avg_pool2d(visible, size)
+    mean = F.adaptive_avg_pool2d(input_B3HW * visible, size) / share.clamp(min=1e-6)
     return mean, share == 0

@@ -102,11 +102,12 @@ class Step:
         learner = self.networks.discriminator_learners[""]
         real, fake = learner(batch.input_B3HW, micro_batch.targets, fakes)
         both = self.config.loss.adv_weighs == "both"
-        losses, values = [], {}
+        losses, values = [], {}  # values stay on the device: the logger fetches them when a line is due
         for name in real:
             losses.append(discriminator_term(real[name], fake[name], self.weights[name][0] if both else 1.0))
             values[f"loss/{name}/disc"] = losses[-1].detach()
             values[f"accuracy/{name}"] = accuracy(real[name], fake[name])
+        # One backward pass for all tasks: their discriminators share no parameter, so each gets its own gradient.
         return [torch.stack(losses).sum()], values
 
     def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
@@ -161,6 +162,7 @@ class Step:
 
     def _learning_rate(self, adam: Adam, number: int) -> float:
         """Constant up to the share `decay_from` of the steps, then linear to `decay_to` times as much at the end."""
+        # Of all steps, not of this start's: a run in several starts has the same rates.
         start = adam.decay_from * self.total_steps
         progress = (number - start) / (self.total_steps - start) if number > start else 0.0
         return adam.lr * (1 + (adam.decay_to - 1) * min(1.0, progress))

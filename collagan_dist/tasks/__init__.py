@@ -1,4 +1,4 @@
-"""Ω, the tasks that one generator learns together. A fourth one is a file here, a line in TASKS and its λ in config.models.TASK_WEIGHTS."""
+"""The table of Ω, the tasks that one generator learns together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collagan_dist.tasks.inpainting import Inpainting
 from collagan_dist.tasks.landmarks import Landmarks
 from collagan_dist.tasks.segmentation import Segmentation
 
+# Another task is a file here, a line in this table, and its weights λ in TASK_WEIGHTS (config/models.py).
 TASKS: dict[str, Callable[[Config], Task]] = {
     "inpainting": Inpainting,
     "segmentation": Segmentation,
@@ -18,5 +19,5 @@ TASKS: dict[str, Callable[[Config], Task]] = {
 
 
 def build_tasks(config: Config) -> dict[str, Task]:
-    """The configured tasks by name, in the order of their channels in the generator's output."""
+    """Return the configured tasks by name, in the order of their channels in the generator's output."""
     return {name: TASKS[name](config) for name in config.model.tasks}

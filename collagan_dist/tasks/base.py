@@ -1,4 +1,4 @@
-"""What a task is. Everything else (heads, discriminators, losses, metrics, pictures) follows from it."""
+"""The interface of a task, from which its output channels, discriminator, losses, metrics and pictures follow."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 
 from collagan_dist.types import Batch
 
-# Per-sample measurements: name to a float64 array (B, ...), NaN where a sample has nothing to measure.
+# Measurements by name: float64 arrays (B, ...), NaN where a sample has nothing to measure.
 SampleValues = dict[str, np.ndarray]
 
 
 class Task(ABC):
-    """One t of Ω: what the generator shall put out for a batch, how wrong it is, and how people read it.
+    """One task t of Ω: its target, its losses, its metrics and its picture.
 
     Outputs and targets are (B, channels, H, W) in [-1, 1], the range of the generator's tanh.
     """
 
     name: str
     channels: int
+    # Annotations that the loader must provide; a data set without them is refused.
     needs_labels = False
     needs_points = False
     sums_channels = False
@@ -29,39 +30,40 @@ class Task(ABC):
 
     @abstractmethod
     def target(self, batch: Batch) -> torch.Tensor:
-        """y_t."""
+        """Return y_t of a batch."""
 
     def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
-        """L^t_rec of eq. 2, a scalar: L2 averaged over all elements unless the task says otherwise.
+        """Return L^t_rec of eq. 2, a scalar: by default L2 averaged over all elements.
 
         With `sums_channels` it is averaged over samples and pixels and summed over channels: `channels` times as large.
         """
+        # The paper does not say over what its L2 is averaged; loss.l2 chooses.
         error = (output - target).square().mean()
         return error * self.channels if self.sums_channels else error
 
     def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the discriminator judges; G^t(x, z) itself unless the task says otherwise."""
+        """Return what the discriminator sees of an output: by default G^t(x, z) itself."""
         return output
 
     @abstractmethod
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
-        """Per-sample numbers from which `summarize` makes metrics."""
+        """Return the measurements of each sample, from which `summarize` computes metrics."""
 
     @abstractmethod
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(metrics, their standard errors) over all samples, with the keys of metrics.json."""
+        """Return the metrics over all samples and their standard errors, with the keys of metrics.json."""
 
     def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Outputs of trivial predictors by name, to be measured like the model's own. May be slow."""
+        """Return outputs of trivial predictors by name, measured like the model's own. May be slow."""
         return {}
 
     @abstractmethod
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
-        """(column title, (B, 3, H, W) in [-1, 1]) for picture grids."""
+        """Return a column title and images (B, 3, H, W) in [-1, 1] for picture grids."""
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error over the samples that have a value; (nan, nan) when none has."""
+    """Return the mean and its standard error over the samples that have a value; (nan, nan) if none has."""
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
@@ -69,11 +71,9 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 def standard_error_of_columns(values_NK: np.ndarray) -> float:
-    """Standard error, over samples, of the plain mean of the columns' means; NaN stands for no value.
-
-    Columns of one sample are not independent, and not all have a value: so by linearisation, from what each sample
-    adds to the result.
-    """
+    """Return the standard error, over samples, of the plain mean of the columns' means; NaN stands for no value."""
+    # The columns of a sample are not independent, and not all have a value. So by linearization: the spread of what each sample
+    # adds to the result.
     has = ~np.isnan(values_NK)
     count = has.sum(0)
     values_NK, has, count = values_NK[:, count > 0], has[:, count > 0], count[count > 0]
@@ -84,5 +84,5 @@ def standard_error_of_columns(values_NK: np.ndarray) -> float:
 
 
 def standard_error(values_N: np.ndarray) -> float:
-    """Standard error of a mean of whole values; NaN for fewer than two."""
+    """Return the standard error of the mean of values without NaN; NaN for fewer than two."""
     return float(values_N.std(ddof=1) / np.sqrt(len(values_N))) if len(values_N) > 1 else float("nan")

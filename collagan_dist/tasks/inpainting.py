@@ -1,4 +1,4 @@
-"""Face completion, task i: L1, and the inpainting-concentrated scheme of section 3.3."""
+"""Face completion, task i: L1 reconstruction, and the inpainting-concentrated scheme of section 3.3."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
 from collagan_dist.types import Batch
 
-# How skimage computes SSIM by evaluate.ssim: its own default, and Wang 2004 (11 pixels: 3.5 σ on each side).
+# Arguments of skimage's SSIM by evaluate.ssim: its own default, and Wang 2004 (11 pixels: 3.5 σ on each side).
 SSIM: dict[str, dict[str, Any]] = {
     "uniform": {"win_size": 7},
     "gaussian": {"gaussian_weights": True, "sigma": 1.5, "truncate": 3.5, "use_sample_covariance": False},
 }
-PSNR_CAP = 100.0  # dB, of a picture without any error
+PSNR_CAP = 100.0  # dB, for an image without any error
 
 
 class Inpainting(Task):
@@ -24,7 +24,7 @@ class Inpainting(Task):
     channels = 3
 
     def __init__(self, config: Config) -> None:
-        # Without holes there is nothing to concentrate on: x is y, and the scheme would leave no loss at all.
+        # Without holes x is y, and the scheme would leave no loss at all.
         self.concentrated = config.model.concentrated and config.hole.kind != "none"
         self.over_hole = config.loss.inpainting_over == "hole"
         self.ssim = SSIM[config.evaluate.ssim]
@@ -33,16 +33,14 @@ class Inpainting(Task):
         return batch.image_B3HW
 
     def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
-        """L1; eq. 6 when concentrated: errors outside the hole do not count.
-
-        Over the hole it is normalised per sample, so that unequal holes on different ranks weigh the same.
-        """
+        """Return L1; in the concentrated scheme that of eq. 6, where errors outside the hole do not count."""
         error = (output - target).abs()
         if not self.concentrated:
             return error.mean()
         error = error * batch.hole_B1HW
         if not self.over_hole:
             return error.mean()
+        # Per sample, not per batch: so ranks whose holes have other sizes weigh the same.
         pixels = batch.hole_B1HW.sum(dim=(1, 2, 3)).clamp(min=1) * self.channels
         return (error.sum(dim=(1, 2, 3)) / pixels).mean()
 
@@ -50,7 +48,7 @@ class Inpainting(Task):
         return composite(output, batch) if self.concentrated else output
 
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
-        """PSNR and SSIM of the 8-bit composite, over the whole picture and over the hole."""
+        """Return PSNR and SSIM of the 8-bit composite, over the whole image and over the hole."""
         done = to_bytes(composite(output, batch))
         truth = to_bytes(batch.image_B3HW)
         hole = batch.hole_B1HW[:, 0].cpu().numpy()
@@ -69,18 +67,18 @@ class Inpainting(Task):
 
 
 def composite(output: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """ŷ of eq. 5: the output inside the hole, x outside it (bit for bit)."""
+    """Return ŷ of eq. 5: the output inside the hole, exactly x outside it."""
     return torch.where(batch.hole_B1HW, output, batch.input_B3HW)
 
 
 def to_bytes(image_B3HW: torch.Tensor) -> np.ndarray:
-    """(B, H, W, 3) uint8 of pictures in [-1, 1]."""
+    """Return images in [-1, 1] as (B, H, W, 3) uint8."""
     scaled = image_B3HW.detach().float().add(1).mul(127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def psnr(truth: np.ndarray, other: np.ndarray) -> float:
-    """dB between 8-bit values of any equal shape."""
+    """Return the PSNR in dB between 8-bit arrays of equal shape."""
     error = np.mean((truth.astype(np.float64) - other.astype(np.float64)) ** 2)
     return PSNR_CAP if error == 0 else min(PSNR_CAP, float(10 * np.log10(255.0**2 / error)))
 
@@ -88,6 +86,7 @@ def psnr(truth: np.ndarray, other: np.ndarray) -> float:
 def _quality(
     truth_HW3: np.ndarray, done_HW3: np.ndarray, hole_HW: np.ndarray, ssim: dict[str, Any]
 ) -> dict[str, float]:
+    # Here, since it is slow to import and training does not need it.
     from skimage.metrics import structural_similarity
 
     mean, ssim_map = structural_similarity(truth_HW3, done_HW3, channel_axis=2, data_range=255, full=True, **ssim)
@@ -101,7 +100,7 @@ def _quality(
 
 
 def _mean_colour(batch: Batch) -> torch.Tensor:
-    """The mean colour of what is seen of each picture."""
+    """Return images of the mean colour of each image's visible pixels."""
     seen = ~batch.hole_B1HW
     total = (batch.image_B3HW * seen).sum(dim=(2, 3), keepdim=True)
     return (total / seen.sum(dim=(2, 3), keepdim=True).clamp(min=1)).expand_as(batch.image_B3HW)

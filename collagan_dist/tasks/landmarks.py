@@ -1,4 +1,4 @@
-"""Landmark detection, task d: one Gaussian heatmap a point, L2 (section 3.2, after Pfister and Payer)."""
+"""Landmark detection, task d: one Gaussian heatmap per point, learned by L2 (section 3.2, after Pfister and Payer)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error, standard_error_of_columns
 from collagan_dist.types import LANDMARKS, Batch
 
-_DOT = 0.02  # radius of a drawn point, as a share of the picture's side
+_DOT_RADIUS = 0.02  # of a drawn point, as a share of the image's side
 
 
 class Landmarks(Task):
@@ -20,7 +20,8 @@ class Landmarks(Task):
     needs_points = True
 
     def __init__(self, config: Config) -> None:
-        self.sigma = config.model.heatmap_sigma / 128  # as a share of the picture's side
+        # heatmap_sigma is in pixels at 128x128, the paper's size; evaluation may use another one.
+        self.sigma = config.model.heatmap_sigma / 128  # as a share of the image's side
         self.quarter = config.evaluate.readout == "quarter"
         self.sums_channels = config.loss.l2 == "sum_channels"
 
@@ -30,9 +31,9 @@ class Landmarks(Task):
         return heatmaps(batch.points_BK2, size, self.sigma * size)
 
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
-        """(B, K) Euclidean distances in pixels; `landmark_error_hole` only for points inside the hole.
+        """Return (B, K) Euclidean distances in pixels; `landmark_error_hole` only for points inside the hole.
 
-        Both are of the read-out that is configured; `landmark_error_argmax` is of the plain arg-max beside the other.
+        Both use the configured read-out. With the quarter-pixel one, `landmark_error_argmax` is that of the plain arg-max.
         """
         assert batch.points_BK2 is not None
         truth = batch.points_BK2.double().cpu().numpy()
@@ -59,7 +60,7 @@ class Landmarks(Task):
         return values, errors
 
     def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The training set's mean landmarks, whatever the picture shows."""
+        """Return heatmaps of the training set's mean landmarks, whatever the image shows."""
         points = torch.as_tensor(statistics["mean_points"], dtype=torch.float32, device=batch.image_B3HW.device)
         size = batch.image_B3HW.shape[-1]
         return {"mean_landmarks": heatmaps(points.expand(len(batch.image_B3HW), -1, -1), size, self.sigma * size)}
@@ -70,20 +71,21 @@ class Landmarks(Task):
 
 
 def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
-    """(B, K, size, size) Gaussians with peak 1 at each point, mapped from [0, 1] to [-1, 1]."""
+    """Return (B, K, size, size) Gaussians with peak 1 at each point, mapped from [0, 1] to [-1, 1]."""
     at = torch.arange(size, dtype=torch.float32, device=points_BK2.device)
-    # A Gaussian is a product of its profiles along x and y.
+    # A Gaussian is the product of its profiles along x and y, so one outer product replaces an exp for each pixel.
     profile = torch.exp(-(at - points_BK2[..., None]).square() / (2 * sigma**2))
     return (profile[:, :, 1, :, None] * profile[:, :, 0, None, :]).mul_(2).sub_(1)
 
 
 def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
-    """(B, K, 2) float64 points: the largest pixel, with `quarter` moved so far towards its larger neighbour on each axis."""
+    """Return (B, K, 2) float64 points: the largest pixel, with `quarter` moved 1/4 pixel to its larger neighbour on each axis."""
     maps = heatmap_BKHW.detach().float().cpu()
     height, width = maps.shape[-2:]
     y, x = (t.numpy() for t in torch.unravel_index(maps.flatten(2).argmax(2), (height, width)))
     if not quarter:
         return np.stack([x, y], axis=-1).astype(np.float64)
+    # A pixel at the edge counts as its own neighbour outside the image.
     padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     b, k = np.indices(x.shape)
     dx = np.sign(padded[b, k, y + 1, x + 2] - padded[b, k, y + 1, x])
@@ -92,19 +94,19 @@ def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
 
 
 def draw_points(image_B3HW: torch.Tensor, points_BK2: torch.Tensor) -> torch.Tensor:
-    """The pictures with a light dot on each point."""
+    """Return the images with a light dot on each point."""
     size = image_B3HW.shape[-1]
     at = torch.arange(size, device=image_B3HW.device)
     x, y = points_BK2[..., 0, None, None], points_BK2[..., 1, None, None]
     distance = (at[None, None, None, :] - x).square() + (at[None, None, :, None] - y).square()
-    radius = max(1.0, _DOT * size)
+    radius = max(1.0, _DOT_RADIUS * size)
     dots = (distance <= radius**2).any(dim=1, keepdim=True)
     green = torch.tensor([-0.6, 1.0, -0.2], device=image_B3HW.device)[None, :, None, None]
     return torch.where(dots, green, image_B3HW.float())
 
 
 def _inside(points_BK2: np.ndarray, hole_B1HW: torch.Tensor) -> np.ndarray:
-    """(B, K) whether the pixel of each point belongs to the hole; points outside the picture do not."""
+    """Return (B, K) whether the pixel of each point lies in the hole; points outside the image do not."""
     hole = hole_B1HW[:, 0].cpu().numpy()
     column, row = np.rint(points_BK2[..., 0]).astype(int), np.rint(points_BK2[..., 1]).astype(int)
     within = (column >= 0) & (row >= 0) & (column < hole.shape[2]) & (row < hole.shape[1])

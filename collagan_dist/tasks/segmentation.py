@@ -1,4 +1,4 @@
-"""Face parsing, task s: one channel a class, regressed to ±1 by L2 (section 3.2), read by the largest channel."""
+"""Face parsing, task s: one channel per class, learned by L2 against -1 and 1 (section 3.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error, standard_error, standard_error_of_columns
 from collagan_dist.types import CLASSES, SCORED_CLASSES, Batch
 
-# One colour a class for pictures, in the order of CLASSES.
+# The colour of each class in pictures, in the order of CLASSES.
 PALETTE = (
     (24, 24, 32), (236, 188, 150), (148, 84, 40), (196, 124, 60), (52, 120, 220), (90, 180, 250),
     (240, 130, 90), (220, 60, 90), (250, 250, 240), (170, 30, 60), (90, 60, 120),
@@ -33,14 +33,15 @@ class Segmentation(Task):
         return one_hot.to(batch.image_B3HW.dtype).mul_(2).sub_(1)
 
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
-        """(B, C, 3) pixel counts a class: in both, predicted, true; for the whole picture and the hole."""
+        """Return (B, C, 3) pixel counts per class (in both, predicted, true), for the whole image and for the hole."""
         assert batch.label_BHW is not None
+        # Counts, not ratios: Dice pooled over samples is a ratio of sums.
         found, truth = read_labels(output), batch.label_BHW
         everywhere = torch.ones_like(batch.hole_B1HW[:, 0])
         return {"dice": _counts(found, truth, everywhere), "dice_hole": _counts(found, truth, batch.hole_B1HW[:, 0])}
 
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Dice pooled over the samples (`dice`, `dice_hole`) and averaged over pictures (`dice_per_image`)."""
+        """Return Dice pooled over all samples (`dice`, `dice_hole`) and averaged over images (`dice_per_image`)."""
         scored = [CLASSES.index(name) for name in SCORED_CLASSES]
         values: dict[str, Any] = {}
         errors: dict[str, Any] = {}
@@ -63,18 +64,18 @@ class Segmentation(Task):
 
 
 def read_labels(output_BCHW: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) uint8 label maps: the class of the largest channel."""
+    """Return (B, H, W) uint8 label maps: the class of the largest channel."""
     return output_BCHW.argmax(dim=1).to(torch.uint8)
 
 
 def colour(label_BHW: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) picture in [-1, 1] of label maps."""
+    """Return label maps in colour, (B, 3, H, W) in [-1, 1]."""
     palette = torch.tensor(PALETTE, dtype=torch.float32, device=label_BHW.device) / 127.5 - 1
     return palette[label_BHW.long()].permute(0, 3, 1, 2)
 
 
 def dice(counts: np.ndarray) -> np.ndarray:
-    """2 |A∩B| / (|A| + |B|) of (..., C, 3) counts; NaN for a class that neither truth nor prediction has."""
+    """Return 2 |A∩B| / (|A| + |B|) from (..., C, 3) counts; NaN for a class that neither truth nor prediction has."""
     both, found, true = counts[..., 0], counts[..., 1], counts[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(found + true > 0, 2 * both / (found + true), np.nan)
@@ -84,6 +85,7 @@ def _counts(found_BHW: torch.Tensor, truth_BHW: torch.Tensor, where_BHW: torch.T
     classes = len(CLASSES)
 
     def count(label: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # Sample and class as one number: a single bincount serves the batch.
         flat = (label.long() + classes * torch.arange(len(label), device=label.device)[:, None, None])[mask]
         return torch.bincount(flat, minlength=classes * len(label)).view(len(label), classes)
 
@@ -92,13 +94,14 @@ def _counts(found_BHW: torch.Tensor, truth_BHW: torch.Tensor, where_BHW: torch.T
 
 
 def _residuals(counts_BC3: np.ndarray) -> np.ndarray:
-    """(B, C) what each sample adds to a pooled Dice, a ratio of sums, by linearisation; NaN for a class that nobody has."""
+    """Return (B, C) what each sample adds to the pooled Dice; NaN for a class that no sample has."""
+    # A pooled Dice is a ratio of sums: this is its linearization, as in the delta method.
     both, size = 2 * counts_BC3[..., 0], counts_BC3[..., 1] + counts_BC3[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
         return (both - dice(counts_BC3.sum(0)) * size) / size.mean(0)
 
 
 def _named(values: np.ndarray) -> dict[str, float]:
-    """Values by class name and their mean; classes without a value are left out."""
+    """Return the values by class name, and their mean; classes without a value are left out."""
     named = {name: float(v) for name, v in zip(SCORED_CLASSES, values, strict=True) if not np.isnan(v)}
     return named | ({"mean": float(np.mean(list(named.values())))} if named else {})

@@ -54,6 +54,7 @@ class Guard:
     def roll_back(self, error: Diverged) -> None:
         """Note the steps to skip from now on. Raises NumericError after too many rollbacks."""
         self._in_a_row.clear()
+        # Their batches may be the cause. The same step would meet the same batch again, since the order is fixed.
         self._skipped |= set(error.steps)
         steps = f"steps {error.steps[0]} to {error.steps[-1]}"
         if self.rollbacks == _MAX_ROLLBACKS:

@@ -82,6 +82,7 @@ class TrainingLogger:
 
     def skip(self, step: int, verdict: Verdict) -> None:
         """Log a step that was not done."""
+        # An overflow of fp16 is normal while the scale finds its size: an event, but no warning.
         self.event(step, "skip", phase=verdict.side, overflow=verdict.overflow, ranks=list(verdict.ranks))
         if self._metrics is not None and not verdict.overflow:
             ranks = f" on rank {', '.join(map(str, verdict.ranks))}" if verdict.ranks else ""
@@ -107,7 +108,7 @@ class TrainingLogger:
 
         Training waited `idle_seconds` for data and `blocked_seconds` for checkpoints since this start began.
         """
-        if not self._steps:  # all were skipped
+        if not self._steps:  # all were skipped: there is no loss to average
             return
         # Sorted, since ranks must stack the same value at the same place.
         names = sorted(self._sums)
@@ -186,6 +187,7 @@ class TrainingLogger:
         """Write a picture grid of some samples that are not trained on; the run goes on if the disk is full."""
         if not self.setup.world.is_rank0 or (self.lease is not None and not self.lease.is_current(recheck=True)):
             return
+        # Decoded once: all grids of a run show the same samples.
         if self._grid_batch is None:
             self._grid_batch = _grid_batch(self.setup)
         paths = RunPaths(self.run)

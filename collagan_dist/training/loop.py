@@ -84,12 +84,13 @@ class Trainer:
             networks = build_networks(self.config, self.setup.engine, self.setup.tasks)
             is_rollback = self.guard.rollbacks > 0
             if not is_rollback:
+                # Not before the networks are built: a wrong configuration should not touch the folder.
                 self.folder.acquire()
                 self.group.status.log_dir = self.folder.paths.logs
             progress = self.folder.resume(networks, self.options.allow_config_change, self.options.strict)
             if not is_rollback:
                 self.folder.record_start(self.options.command)
-            if progress.step == 0:
+            if progress.step == 0:  # a checkpoint has it already
                 _initialize_output_bias(self.setup, networks)
             try:
                 return self._train(networks, self.guard.with_skipped(progress))
@@ -101,7 +102,7 @@ class Trainer:
         """Train from `progress` on. Raises Diverged, on all ranks, when the run has to roll back."""
         step = build_step(self.config, self.setup.engine, self.setup.tasks, networks, self.total_steps)
         batches = self._batches(progress)
-        self.folder.check_lease()
+        self.folder.check_lease()  # reading a checkpoint may have taken long
         log = TrainingLogger(
             self.setup, self.folder.path, progress.step, self.stop_at, step.loss_weights(), self.folder.lease
         )
@@ -112,10 +113,11 @@ class Trainer:
             log.quarantine(self.stop_at, self.loader.damaged)
             self.folder.wait_for_checkpoint(log.event)
         except Diverged:
+            # The checkpoint being written is the one to go back to, unless it fails: then the one before it.
             self.folder.wait_for_checkpoint(log.event, required=False)
             raise
         finally:
-            batches.close()
+            batches.close()  # ends the loader's thread, also after an error
             log.close()
         return self.stop_at
 
@@ -189,5 +191,5 @@ def _initialize_output_bias(setup: Setup, networks: Networks) -> None:
     means = target_means(setup).to(setup.device)
     for generator in (networks.generator, networks.ema):
         if generator is not None:
-            generator.start_at(means)  # type: ignore[operator]
+            generator.initialize_output(means)  # type: ignore[operator]
     networks.set_parameters()

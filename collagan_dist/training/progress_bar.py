@@ -27,7 +27,7 @@ class ProgressBar:
         self._began = time.perf_counter()
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal:  # a log file would get a new line for each redraw
             self._bar = Progress(
                 SpinnerColumn(), TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
                 TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self._console,
@@ -47,6 +47,7 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(self._task, text=text)
             return
+        # By this start's own steps: a resumed run counts from where it went on.
         seconds_left = (time.perf_counter() - self._began) / max(1, step - self.start) * (self.stop_at - step)
         self._console.print(f"step {step}/{self.stop_at}  {text}  ETA {seconds_left:.0f} s", highlight=False)
 

@@ -109,6 +109,6 @@ def test_a_smaller_picture_is_made_of_seen_pixels() -> None:
     hole = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     hole[..., :2, :2] = True
     hole[..., 3, 3] = True
-    seen, missing = sii.seen_at(picture, hole, 2)
+    seen, missing = sii.resize_visible(picture, hole, 2)
     assert missing[0, 0].tolist() == [[True, False], [False, False]]
     assert seen[0, 0, 0, 1] == np.mean([2, 3, 6, 7]) and seen[0, 0, 1, 1] == pytest.approx(np.mean([10, 11, 14]))

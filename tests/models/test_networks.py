@@ -51,7 +51,7 @@ def test_a_task_that_is_off_leaves_nothing(model: str) -> None:
 def test_output_starts_at_the_means() -> None:
     torch.manual_seed(0)
     generator = Generator(3, 32, 4, 0.5).eval()
-    generator.start_at(torch.tensor([0.5, -0.9, -1.0]))
+    generator.initialize_output(torch.tensor([0.5, -0.9, -1.0]))
     bias = torch.tanh(generator.output.bias.detach())
     assert torch.allclose(bias, torch.tensor([0.5, -0.9, -0.964]), atol=1e-3)
 

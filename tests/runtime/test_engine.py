@@ -47,7 +47,7 @@ def test_ranks_take_the_steps_of_the_global_batch(tmp_path: Path) -> None:
 
 
 def test_ranks_without_an_engine_that_joins_them_are_refused() -> None:
-    with pytest.raises(ConfigError, match="this run has 2; set runtime.engine to ddp"):
+    with pytest.raises(ConfigError, match=r"this run has 2; set runtime\.engine to ddp"):
         group = Group(World(), torch.device("cpu"))
         group.world = World(size=2)
         build_engine(Runtime(engine="plain"), group).learner(torch.nn.Linear(1, 1), Adam())
