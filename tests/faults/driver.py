@@ -11,7 +11,6 @@ from typing import Any
 
 from collagan_dist.commands.main import main
 from collagan_dist.data.loading.loader import Loader
-from collagan_dist.distributed.group import Group
 from collagan_dist.models.step import Step
 
 
@@ -29,7 +28,7 @@ def stops(*_: Any) -> None:
 
 
 def at_step(fault: Callable[..., None], when: int) -> None:
-    """Before the step of a number."""
+    """Let the fault happen before step `when`."""
     updates = Step.updates
 
     def faulty(self: Step, parts: Any, number: int) -> Any:
@@ -40,20 +39,8 @@ def at_step(fault: Callable[..., None], when: int) -> None:
     Step.updates = faulty  # type: ignore[method-assign]
 
 
-def once_together(fault: Callable[..., None]) -> None:
-    """After the first thing that all ranks did."""
-    gather = Group.all_gather
-
-    def faulty(self: Group, mine: Any) -> Any:
-        everyone = gather(self, mine)
-        fault()
-        return everyone
-
-    Group.all_gather = faulty  # type: ignore[method-assign]
-
-
 def slow_data(milliseconds: int) -> None:
-    """Every batch comes late."""
+    """Delay every batch."""
     batches = Loader.batches
 
     def late(self: Loader, *args: Any, **named: Any) -> Iterator[Any]:
@@ -68,7 +55,6 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "hang": lambda step: at_step(stuck_for_ever, step),
     "fail": lambda step: at_step(fails, step),
     "stop": lambda step: at_step(stops, step),
-    "stop-early": lambda _: once_together(stops),
     "slow": slow_data,
 }
 

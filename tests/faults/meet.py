@@ -1,4 +1,4 @@
-"""Run by test_start.py as a rank: meets the other, adds up, writes the sum and the interface that was chosen."""
+"""Run by test_start.py as a rank: joins the other rank, adds up, writes the sum and the interface that was chosen."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The ranks of a training as processes of their own, without a launcher that ends them: each one's exit code and words are seen."""
+"""Ranks as processes without a launcher, which would end the others: each one's exit code and output are seen."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,20 +12,18 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.conftest import ROOT
+from tests.faults.starts import free_port
 
 LIMIT = 240  # seconds after which a test gives up
 
 
 class Ranks:
-    """`python -m *ARGS` on each of `size` ranks of one machine; rank 0 keeps the store. Leaving it ends what is left."""
+    """`python -m *ARGS` on each of `size` ranks of one machine; rank 0 hosts the store. Leaving the block kills what is left."""
 
     def __init__(self, folder: Path, *args: object, size: int = 2) -> None:
         folder.mkdir(exist_ok=True)
         self.logs = [folder / f"rank-{rank}.log" for rank in range(size)]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.processes = []
+        self.processes, port = [], free_port()
         for rank, log in enumerate(self.logs):
             env = os.environ | _variables(rank, size, port) | {"OMP_NUM_THREADS": "1"}
             with log.open("w") as out:
@@ -56,14 +53,14 @@ class Ranks:
 
 
 def _variables(rank: int, size: int, port: int) -> dict[str, str]:
-    """What torchrun would tell a rank."""
+    """The variables that torchrun would set for a rank."""
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": 0}
     shared = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return {name: str(value) for name, value in (own | shared).items()}
 
 
 def until(true: Callable[[], bool], still: Callable[[], bool] = lambda: True) -> None:
-    """Wait for something to become true; `still` says whether it yet can."""
+    """Wait for something to become true; `still` says whether it still can."""
     deadline = time.monotonic() + LIMIT
     while not true():
         assert still(), "it can no longer come true"

@@ -1,4 +1,4 @@
-"""Ranks started as srun starts them, each with what a test gives it."""
+"""Ranks started with the variables that srun sets, each with its own command and environment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def as_rank(rank: int, size: int, port: int, host: str = "127.0.0.1") -> dict[str, str]:
-    """The environment of a task of a step on one node."""
+    """The environment of one task of an srun step on one node."""
     step = {
         "JOB_ID": 7, "STEP_ID": 0, "PROCID": rank, "STEP_NUM_TASKS": size, "LOCALID": rank, "STEP_TASKS_PER_NODE": size, "NODEID": 0,
     }  # fmt: skip
@@ -43,7 +43,7 @@ def run_ranks(
     cwd: Path,
     prefix: Sequence[str] = (),
 ) -> list[Ended]:
-    """`collagan ...` by several ranks at once; how each ended."""
+    """Run `collagan COMMAND` on several ranks at once and wait for all of them."""
     ranks = [
         subprocess.Popen(
             [*prefix, sys.executable, "-m", "collagan_dist", *map(str, command)], env=dict(env), cwd=cwd, text=True,

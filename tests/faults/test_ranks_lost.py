@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,13 +17,12 @@ import pytest
 
 from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.distributed.stragglers import SlowStreaks
 from tests.conftest import collagan
 from tests.faults.damages import rounds
 from tests.faults.processes import LIMIT, Ranks, lines, until
 from tests.training.small import equal, small, weights
 
-STEPS, EVERY = 60, 7
+STEPS, EVERY = 30, 7
 
 
 def configured(shards: Manifest, folder: Path, **changes: Any) -> Path:
@@ -108,35 +106,27 @@ def test_row_23_a_rank_is_stopped(shards: Manifest, tmp_path: Path, stopped: int
         assert f"rank {other} (host" not in ranks.said(stopped)
 
 
-def test_whoever_keeps_the_store_is_known_from_the_first(shards: Manifest, tmp_path: Path) -> None:
-    config = configured(shards, tmp_path, **HUNG, runtime__rendezvous_timeout=8)
-    with Ranks(
-        tmp_path, "tests.faults.driver", "stop-early", 0, 0, "train", config, "--run", tmp_path / "run"
-    ) as ranks:
-        assert ranks.ends(1) == [4], ranks.all_said()
-        assert f"rank 0 (host {socket.gethostname()}, pid {ranks.processes[0].pid}), which hosts" in ranks.said(1)
-
-
-@pytest.mark.parametrize("stopped", [1, 0])
-def test_a_rank_that_comes_back_in_time(shards: Manifest, tmp_path: Path, stopped: int) -> None:
-    """Stopped for half of the timeout: nobody ends, and nothing is different."""
-    run, config = tmp_path / "run", configured(shards, tmp_path, **HUNG | {"schedule__steps": 40, "log__every": 1})
+def test_ranks_that_come_back_in_time(shards: Manifest, tmp_path: Path) -> None:
+    """Each in turn is stopped for half of the timeout: no rank ends, and nothing is different."""
+    run, config = tmp_path / "run", configured(shards, tmp_path, **HUNG | {"schedule__steps": 60, "log__every": 1})
     with Ranks(tmp_path, "collagan_dist", "train", config, "--run", run) as ranks:
-        until(lambda: lines(run) > 3, lambda: ranks.processes[0].poll() is None)
-        ranks.send(stopped, signal.SIGSTOP)
-        time.sleep(HUNG["runtime__timeout"] / 2)
-        ranks.send(stopped, signal.SIGCONT)
+        for stopped in (1, 0):
+            logged = lines(run)
+            until(lambda: lines(run) > logged + 3, lambda: ranks.processes[0].poll() is None)  # noqa: B023
+            ranks.send(stopped, signal.SIGSTOP)
+            time.sleep(HUNG["runtime__timeout"] / 2)
+            ranks.send(stopped, signal.SIGCONT)
         assert ranks.ends(0, 1) == [0, 0], ranks.all_said()
-    assert [line["step"] for line in records(run, "train")] == list(range(1, 41)) and not (run / "logs").exists()
+    assert [line["step"] for line in records(run, "train")] == list(range(1, 61)) and not (run / "logs").exists()
 
 
 def stacks(run: Path, rank: int) -> str:
     return (run / f"logs/stacks-rank-{rank}.txt").read_text()
 
 
-@pytest.mark.parametrize(("hung", "size"), [(1, 3), (0, 2)])
-def test_row_23_a_rank_hangs_in_its_own_code(shards: Manifest, tmp_path: Path, hung: int, size: int) -> None:
+def test_row_23_a_rank_hangs_in_its_own_code(shards: Manifest, tmp_path: Path) -> None:
     """All end; the message says where it is, and its stack is kept."""
+    hung, size = 0, 2
     run, config = tmp_path / "run", configured(shards, tmp_path, **HUNG)
     with Ranks(tmp_path, "tests.faults.driver", "hang", hung, 3, "train", config, "--run", run, size=size) as ranks:
         assert ranks.ends(*range(size)) == [4] * size, ranks.all_said()
@@ -148,15 +138,13 @@ def test_row_23_a_rank_hangs_in_its_own_code(shards: Manifest, tmp_path: Path, h
         assert all("waits in the gradient of the discriminators" in stacks(run, r) for r in range(size) if r != hung)
 
 
-@pytest.mark.parametrize("failing", [1, 0])
-def test_a_rank_that_fails_tells_the_others_why(shards: Manifest, tmp_path: Path, failing: int) -> None:
+def test_a_rank_that_fails_tells_the_others_why(shards: Manifest, tmp_path: Path) -> None:
+    """Rank 0, which takes the store along when it ends."""
     run, config = tmp_path / "run", configured(shards, tmp_path, schedule__steps=100_000)
-    with Ranks(tmp_path, "tests.faults.driver", "fail", failing, 3, "train", config, "--run", run) as ranks:
-        codes = ranks.ends(0, 1)
-        assert codes[failing] == 1 and codes[1 - failing] == 4, ranks.all_said()
-        said = ranks.said(1 - failing)
-        assert "another rank is gone" in said
-        assert f"rank {failing} on " in said and "ended: ValueError: a fault of this rank's own" in said
+    with Ranks(tmp_path, "tests.faults.driver", "fail", 0, 3, "train", config, "--run", run) as ranks:
+        assert ranks.ends(0, 1) == [1, 4], ranks.all_said()
+        assert "another rank is gone" in ranks.said(1)
+        assert "rank 0 on " in ranks.said(1) and "ended: ValueError: a fault of this rank's own" in ranks.said(1)
 
 
 # Row 24
@@ -164,15 +152,15 @@ def test_a_rank_that_fails_tells_the_others_why(shards: Manifest, tmp_path: Path
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_row_24_a_slow_rank(shards: Manifest, tmp_path: Path, fails: bool) -> None:
-    """Named with its host, once a spell; all ranks stop where that is asked for."""
+    """Named once with its host; with `runtime.fail_on_straggler` all ranks stop."""
     run = tmp_path / "run"
     config = configured(
-        shards, tmp_path, schedule__steps=16, log__every=2, runtime__straggler=3.0, runtime__fail_on_straggler=fails
+        shards, tmp_path, schedule__steps=8, log__every=1, runtime__straggler=3.0, runtime__fail_on_straggler=fails
     )
     with Ranks(tmp_path, "tests.faults.driver", "slow", 1, 400, "train", config, "--run", run) as ranks:
         assert ranks.ends(0, 1) == ([4, 4] if fails else [0, 0]), ranks.all_said()
         (event,) = (record for record in records(run, "event") if record["event"] == "straggler")
-        assert event["rank"] == 1 and 6 <= event["step"] <= 12 and event["seconds"] > 0.4 > event["median"]
+        assert event["rank"] == 1 and 3 <= event["step"] <= 7 and event["seconds"] > 0.4 > event["median"]
         told = f"step {event['step']}: rank 1 on {event['host']} is a straggler"
         assert ranks.all_said().count(told) == 1 and told in ranks.said(0)
 
@@ -190,15 +178,3 @@ def test_row_24_a_rank_with_a_fifth_of_its_core(shards: Manifest, tmp_path: Path
             ranks.send(1, signal.SIGCONT)
             time.sleep(0.1)
         assert ranks.ends(0, 1) == [4, 4] and "rank 1 on" in ranks.said(0), ranks.all_said()
-
-
-def test_spells() -> None:
-    """Three lines in a row, named once a spell; noise and a fast rank are no stragglers."""
-    spells = SlowStreaks(3, 2.0)
-    slow = [0.1, 0.25, 0.1]
-    assert [spells.add(line) for line in (slow, slow, slow, slow, slow)] == [[], [], [(1, 0.1)], [], []]
-    assert not spells.add([0.1, 0.15, 0.1])
-    assert [spells.add(line) for line in (slow, slow, slow)] == [[], [], [(1, 0.1)]]
-    few = SlowStreaks(2, 2.0)
-    assert not any(few.add(line) for line in [[0.001, 0.005]] * 4)
-    assert [few.add([0.1, 0.01]) for _ in range(3)] == [[], [], [(0, 0.01)]]

@@ -22,6 +22,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.doctor import jit_locks
 from collagan_dist.faces.layout import draw_faces
 from tests.conftest import ROOT, small_recipe
+from tests.doctor.locks import plant_lock
 from tests.faults.starts import as_rank, free_port, run_ranks
 from tests.faults.test_bad_input import run
 from tests.slurm.machine import Machine, missing
@@ -79,27 +80,14 @@ def test_row_14_a_configuration_that_is_wrong(
         assert code == 2 and re.search(rf"{path}:{message}", error) and len(error.splitlines()) == 1, error
 
 
-def test_row_15_a_name_that_nobody_knows(configuration: Path, tmp_path: Path) -> None:
-    """Rank 1 says that the name means nothing; rank 0 says who is missing."""
-    port, name = free_port(), "no-such-host.invalid"
-    command = ["train", configuration, "--run", tmp_path / "run"]
-    first, second = run_ranks([command] * 2, [as_rank(rank, 2, port, name) for rank in range(2)], tmp_path)
-    assert (first.code, second.code) == (4, 4) and not (tmp_path / "run").exists()
-    assert f"1 of 2 ranks did not come to {name}:{port} within {WAIT} s: missing rank 1" in first.err
-    assert f"rank 1 of 2 on {socket.gethostname()}" in second.err and f"knows no host of the name {name}" in second.err
-    for rank in (first, second):
-        assert "collagan doctor --net" in rank.err and "Traceback" not in rank.err and len(rank.err.splitlines()) == 1
-
-
-def test_row_15_nobody_listens_and_somebody_is_missing(configuration: Path, tmp_path: Path) -> None:
-    """A refused port is said at once by what refuses it; of three ranks the one that never came is named to the other two."""
-    command = ["train", configuration, "--run", tmp_path / "run"]
-    alone = run_ranks([command], [as_rank(1, 2, port := free_port())], tmp_path)[0]
-    assert alone.code == 4 and f"127.0.0.1 refuses port {port}" in alone.err and "Traceback" not in alone.err
-    here = run_ranks([command] * 2, [as_rank(rank, 3, port) for rank in (0, 2)], tmp_path)
-    assert [rank.code for rank in here] == [4, 4]
-    assert re.search(r"1 of 3 ranks did not come .* missing rank 1; those that came: ranks 0, 2 \(", here[0].err)
-    assert not here[1].err  # rank 0 has said it
+def test_row_15_somebody_is_missing(configuration: Path, tmp_path: Path) -> None:
+    """Of three ranks the one that never came is named, once, and nothing was started."""
+    command, port = ["train", configuration, "--run", tmp_path / "run"], free_port()
+    ranks = run_ranks([command] * 2, [as_rank(rank, 3, port) for rank in (0, 2)], tmp_path)
+    assert [rank.code for rank in ranks] == [4, 4] and not (tmp_path / "run").exists()
+    assert re.search(r"1 of 3 ranks did not come .* missing rank 1; those that came: ranks 0, 2 \(", ranks[0].err)
+    assert "collagan doctor --net" in ranks[0].err and len(ranks[0].err.splitlines()) == 1
+    assert not ranks[1].err  # rank 0 has said it
 
 
 @pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -159,92 +147,26 @@ def _hosts(path: Path, addresses: dict[str, str]) -> Path:
     return path
 
 
-def test_row_16_the_port_is_in_use(configuration: Path, tmp_path: Path) -> None:
-    """Rank 0 names port and host; rank 1 notices that a stranger listens, and does not wait for an answer for ever."""
-    with socket.socket() as taken:
-        taken.bind(("0.0.0.0", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        command = ["train", configuration, "--run", tmp_path / "run"]
-        first, second = run_ranks([command] * 2, [as_rank(rank, 2, port) for rank in range(2)], tmp_path)
-    assert (first.code, second.code) == (4, 4)
-    assert f"port {port} of {socket.gethostname()}" in first.err and "MASTER_PORT" in first.err
-    assert "it is not the rendezvous of a run" in second.err
-    assert all(len(rank.err.splitlines()) == 1 for rank in (first, second)), first.err + second.err
-
-
-def _two(tmp_path: Path, commands: list[list[object]], **second: str) -> str:
-    """What two ranks that differ say, once they have all ended with 4: rank 0 for both."""
-    port = free_port()
-    ranks = run_ranks(commands, [as_rank(0, 2, port), as_rank(1, 2, port) | second], tmp_path)
-    assert [rank.code for rank in ranks] == [4, 4], ranks
-    assert not ranks[1].err and "Traceback" not in ranks[0].err and not (tmp_path / "run").exists()
-    return ranks[0].err
-
-
-def test_row_17_another_configuration(configuration: Path, shards: Manifest, tmp_path: Path) -> None:
-    """The keys that differ are named; those that are a node's own may differ."""
-    other = tmp_path / "other.yaml"
-    other.write_text(
-        to_yaml(
-            small(
-                shards.folder,
-                runtime__rendezvous_timeout=WAIT,
-                runtime__timeout=60,
-                schedule__steps=1,
-                schedule__batch=12,
-                seed=9,
-                data__threads=2,
-            )
-        )
-    )
-    error = _two(tmp_path, [["train", path, "--run", "run"] for path in (configuration, other)])
-    table = [line.split() for line in error.splitlines()[1:-1]]
-    assert table == [
-        ["rank", "0", f"({socket.gethostname()})", "rank", "1", f"({socket.gethostname()})"],
-        ["seed", "0", "9"],
-    ], error
-
-
-def test_row_17_another_data_set(configuration: Path, shards: Manifest, tmp_path: Path) -> None:
+def test_row_17_nodes_differ(configuration: Path, shards: Manifest, tmp_path: Path) -> None:
+    """Another configuration, another data set and an edited package: one table, from rank 0, before anything is built."""
     draw_faces(tmp_path / "faces", count=60, seed=4, workers=1)
     pack(small_recipe(tmp_path / "faces", tmp_path / "packed"), workers=1)
-    train = ["train", configuration, "--run", "run"]
-    error = _two(tmp_path, [train, [*train, "--data", tmp_path / "packed"]])
-    assert re.search(rf"\n  data set +{shards.hash[:12]}  [0-9a-f]{{12}}\n", error) and "copy its folder anew" in error
-
-
-def test_row_17_an_edited_package(configuration: Path, tmp_path: Path) -> None:
-    """The same version, one comment more."""
     shutil.copytree(ROOT / "collagan_dist", tmp_path / "edited/collagan_dist")
     with (tmp_path / "edited/collagan_dist/losses.py").open("a") as file:
-        file.write("# tried something\n")
-    error = _two(tmp_path, [["train", configuration, "--run", "run"]] * 2, PYTHONPATH=str(tmp_path / "edited"))
-    assert re.search(r"\n  collagan_dist +\S+ \(\w{8}\)  \S+ \(\w{8}\)\n", error) and "same checkout" in error
-
-
-def _plant(folder: Path, age: float) -> Path:
-    lock = folder / "py311_cpu/deepspeed_shm_comm/lock"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    os.utime(lock, (time.time() - age,) * 2)
-    return lock
-
-
-def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stale when it is old and nobody on this host works there; a living compiler's is not even named."""
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    lock = _plant(tmp_path, jit_locks.STALE_AFTER_SECONDS + 60)
-    compiler = subprocess.Popen(["sleep", "60"], cwd=lock.parent)
-    try:
-        assert jit_locks.find_abandoned_locks() == []
-    finally:
-        compiler.kill()
-        compiler.wait()
-    (lock.parent / "shm.o").touch()  # something was built a moment ago, perhaps by another node
-    assert [found.stale for found in jit_locks.find_abandoned_locks()] == [False]
-    (lock.parent / "shm.o").unlink()
-    assert [(found.path, found.stale) for found in jit_locks.find_abandoned_locks()] == [(lock, True)]
+        file.write("# a comment more\n")
+    train = ["train", configuration, "--run", "run"]
+    other = [*train, "--data", tmp_path / "packed", "--set", "seed=9", "--set", "data.threads=2"]
+    port, edited = free_port(), {"PYTHONPATH": str(tmp_path / "edited")}
+    first, second = run_ranks([train, other], [as_rank(0, 2, port), as_rank(1, 2, port) | edited], tmp_path)
+    assert (first.code, second.code) == (4, 4) and not second.err and not (tmp_path / "run").exists(), first.err
+    table = [line.split() for line in first.err.splitlines()[1:-1]]
+    here = f"({socket.gethostname()})"
+    assert table[0] == ["rank", "0", here, "rank", "1", here]
+    # data.threads is a node's own.
+    assert [line[:-2] for line in table[2:]] == [["data", "set"], ["seed"]] and table[3] == ["seed", "0", "9"], (
+        first.err
+    )
+    assert table[1][0] == "collagan_dist" and table[1][2] != table[1][4] and table[2][2] == shards.hash[:12]
 
 
 @pytest.mark.skipif(
@@ -252,11 +174,11 @@ def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pyte
     reason="no DeepSpeed",
 )
 def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(configuration: Path, tmp_path: Path) -> None:
-    lock = _plant(tmp_path / "extensions", jit_locks.STALE_AFTER_SECONDS + 60)
+    lock = plant_lock(tmp_path / "extensions", jit_locks.STALE_AFTER_SECONDS + 60)
     command = ["train", configuration, "--run", "run", "--set", "runtime.engine=deepspeed"]
     port, own = free_port(), {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
-    ranks = run_ranks([command] * 2, [as_rank(rank, 2, port) | own for rank in range(2)], tmp_path)
-    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    (rank,) = run_ranks([command], [as_rank(0, 1, port) | own], tmp_path)
+    assert rank.code == 0, rank.err
     assert lock.exists()  # nothing is compiled, so it is nobody's concern here; `collagan doctor` names it
 
 

@@ -1,0 +1,27 @@
+"""Locks that a killed compilation of a torch extension leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.doctor import jit_locks
+from tests.doctor.locks import plant_lock
+
+
+def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stale when it is old and nobody on this host works there; a living compiler's is not even named."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = plant_lock(tmp_path, jit_locks.STALE_AFTER_SECONDS + 60)
+    compiler = subprocess.Popen(["sleep", "60"], cwd=lock.parent)
+    try:
+        assert jit_locks.find_abandoned_locks() == []
+    finally:
+        compiler.kill()
+        compiler.wait()
+    (lock.parent / "shm.o").touch()  # something was built a moment ago, perhaps by another node
+    assert [found.stale for found in jit_locks.find_abandoned_locks()] == [False]
+    (lock.parent / "shm.o").unlink()
+    assert [(found.path, found.stale) for found in jit_locks.find_abandoned_locks()] == [(lock, True)]
