@@ -1,4 +1,4 @@
-"""A folder of drawn faces in CelebA's layout, made in full or not at all."""
+"""`collagan draw`: a folder of drawn faces in CelebA's layout, which appears when it is complete."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.faces.render import draw_face
 from collagan_dist.types import CLASSES
 
-# Raise it when the same (seed, number) gives another picture: folders of another version are not taken for this one.
+# To be raised when (seed, number) gives another picture, so that a folder of an older version is not taken for a new one.
 VERSION: Final = 1
-QUALITY: Final = 92
+_JPEG_QUALITY: Final = 92
 _IMAGES: Final = Path("Img/img_celeba")
 _LABELS: Final = Path("Label/img_celeba")
-_STAMP: Final = "draw.json"
-_CHUNK: Final = 32
+_STAMP_FILE: Final = "draw.json"
+# Faces that a worker draws at a time: enough to hide the cost of handing over, few enough to show progress.
+_CHUNK_FACES: Final = 32
+# A partial folder without a new picture for this long belongs to a killed process.
 _LEFTOVER_SECONDS: Final = 3600.0
 _POINTS_HEADER: Final = (
     "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
@@ -39,7 +41,7 @@ _BOX_HEADER: Final = "image_id x_1 y_1 width height"
 
 @dataclass(frozen=True)
 class _Row:
-    """One face in the lists: its number, five points (x, y) and box (x, y, width, height) in whole pixels."""
+    """One line of the annotation files: five points (x, y) and a box (x, y, width, height) in whole pixels."""
 
     number: int
     points: tuple[int, ...]
@@ -53,28 +55,29 @@ class _Row:
 def draw_faces(
     out: Path, count: int, seed: int, workers: int = 0, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Draws faces 1..count of a seed into `out`; the same bytes for any number of workers (0: one per CPU).
+    """Draw faces 1 to `count` of a seed into `out`; the bytes do not depend on `workers` (0: one per CPU).
 
-    The folder appears under its name only when it is complete. A finished drawing of the same seed and count is left as
-    it is; anything else in `out` is an error. `progress` is called with the number of faces finished so far.
+    The folder appears when it is complete. A finished drawing of the same seed and count is left as it is. `progress` is
+    called with the number of finished faces. Raises ConfigError, and DataError when `out` holds something else.
     """
     if count < 1:
         raise ConfigError(f"cannot draw {count} faces into {out}: the count must be at least 1")
     out = Path(out)
     if _is_finished(out, count, seed):
         return
-    _sweep(out)
+    _delete_leftovers(out)
     partial = out.parent / f".{out.name}.partial-{secrets.token_hex(4)}"
     try:
         for folder in (_IMAGES, _LABELS, Path("Anno"), Path("Eval")):
             (partial / folder).mkdir(parents=True)
         rows: list[_Row] = []
-        for chunk in _drawn_chunks(partial, count, seed, workers or os.cpu_count() or 1):
+        for chunk in _draw_in_chunks(partial, count, seed, workers or os.cpu_count() or 1):
             rows += chunk
             if progress is not None:
                 progress(len(rows))
         _write_lists(partial, rows)
         _write_stamp(partial, count, seed)
+        # Another process may have finished the same drawing meanwhile; renaming over its folder would fail.
         if not _is_finished(out, count, seed):
             partial.rename(out)
     except OSError as error:
@@ -86,11 +89,11 @@ def draw_faces(
 
 
 def _is_finished(out: Path, count: int, seed: int) -> bool:
-    """Whether `out` is this very drawing; `DataError` when something else is in the way."""
+    """Return whether `out` is this drawing. Raises DataError when it holds something else."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        found = json.loads((out / _STAMP).read_text())
+        found = json.loads((out / _STAMP_FILE).read_text())
     except (OSError, ValueError):
         found = None
     if found == _stamp(count, seed):
@@ -105,27 +108,28 @@ def _stamp(count: int, seed: int) -> dict[str, int | str]:
     return {"drawing": "collagan draw", "version": VERSION, "seed": seed, "count": count}
 
 
-def _sweep(out: Path) -> None:
-    """Removes what killed drawings left beside `out`; one still under way keeps its folder's time fresh."""
+def _delete_leftovers(out: Path) -> None:
+    """Delete partial folders of killed processes beside `out`."""
     if not out.parent.is_dir():
         return
     for leftover in out.parent.glob(f".{out.name}.partial-*"):
+        # Each new picture of a running process changes the time of its folder.
         try:
             touched = (leftover / _IMAGES).stat().st_mtime
         except OSError:
-            continue
+            continue  # another process has deleted it
         if time.time() - touched > _LEFTOVER_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _drawn_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterator[list[_Row]]:
-    """The rows of the lists, chunk by chunk in order of number, once their pictures are written."""
-    tasks = [(folder, seed, first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
+def _draw_in_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterator[list[_Row]]:
+    """Yield the lines of the annotation files in order of number, chunk by chunk, once the pictures are written."""
+    tasks = [(folder, seed, first, min(first + _CHUNK_FACES, count + 1)) for first in range(1, count + 1, _CHUNK_FACES)]
     workers = min(workers, len(tasks))
     if workers == 1:
         yield from map(_draw_chunk, tasks)
         return
-    # Spawned, not forked: the caller may hold threads of torch or of OpenCV.
+    # Spawned, not forked: a fork of a process with threads of torch or OpenCV may deadlock.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
     try:
@@ -135,15 +139,15 @@ def _drawn_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterator
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it and ends the workers."""
+    # Ctrl-C is sent to the whole process group. The parent answers it, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_chunk(task: tuple[Path, int, int, int]) -> list[_Row]:
-    """Draws and writes faces [first, last) of a seed."""
+    """Draw and write faces [first, last) of a seed."""
     folder, seed, first, last = task
     threads = cv2.getNumThreads()
-    # The faces are what runs in parallel; OpenCV's own threads would only contend.
+    # Faces are drawn in parallel already; OpenCV's own threads would only compete.
     cv2.setNumThreads(1)
     try:
         return [_draw_one(folder, seed, number) for number in range(first, last)]
@@ -153,17 +157,17 @@ def _draw_chunk(task: tuple[Path, int, int, int]) -> list[_Row]:
 
 def _draw_one(folder: Path, seed: int, number: int) -> _Row:
     picture, labels, points = draw_face(seed, number)
-    jpeg = simplejpeg.encode_jpeg(picture, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
+    jpeg = simplejpeg.encode_jpeg(picture, quality=_JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
     (folder / _IMAGES / f"{number:06d}.jpg").write_bytes(jpeg)
     _, png = cv2.imencode(".png", labels, (cv2.IMWRITE_PNG_COMPRESSION, 1))
     (folder / _LABELS / f"{number:06d}.png").write_bytes(png.tobytes())
-    # The box is the face's without its hair.
+    # The box of the face without hair.
     x, y, width, height = cv2.boundingRect(((labels > 0) & (labels < CLASSES.index("hair"))).astype(np.uint8))
     return _Row(number, tuple(int(v) for v in np.rint(points).ravel()), (x, y, width, height))
 
 
 def _write_lists(folder: Path, rows: list[_Row]) -> None:
-    """Annotation and split files with CelebA's headers and columns."""
+    """Write the annotation and split files with CelebA's headers and columns."""
     count = len(rows)
     points = [f"{row.name} " + " ".join(f"{value:4d}" for value in row.points) for row in rows]
     boxes = [f"{row.name}    " + " ".join(f"{value:3d}" for value in row.box) for row in rows]
@@ -191,7 +195,7 @@ def _write_stamp(folder: Path, count: int, seed: int) -> None:
             "Left and right are those of the picture. Ears, neck and clothes are background; glasses' frames are face.",
         ],
     )
-    _write(folder / _STAMP, [json.dumps(_stamp(count, seed))])
+    _write(folder / _STAMP_FILE, [json.dumps(_stamp(count, seed))])
 
 
 def _write(path: Path, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The traits of one drawn face as a pure function of (seed, number)."""
+"""Random traits of a drawn face, as a pure function of (seed, number)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from collagan_dist.faces.traits import (
     Scene,
     Traits,
     blend,
-    lit,
+    brighten,
 )
 from collagan_dist.rng import key64, uniforms
 
 T = TypeVar("T")
 
+# From light to dark; a tone between 0 and 1 interpolates.
 _SKIN: Final = (
     (244, 216, 198),
     (238, 202, 178),
@@ -36,7 +37,7 @@ _SKIN: Final = (
     (116, 76, 54),
     (78, 51, 39),
 )
-# (colour, weight on light skin, weight on dark skin)
+# (colour, its weight for light skin, its weight for dark skin): black to blond, grey, white.
 _HAIR: Final[tuple[tuple[Rgb, float, float], ...]] = (
     ((30, 25, 24), 3, 9),
     ((54, 38, 29), 4, 6),
@@ -49,6 +50,7 @@ _HAIR: Final[tuple[tuple[Rgb, float, float], ...]] = (
     ((150, 148, 146), 1, 1),
     ((214, 211, 206), 1, 1),
 )
+# From brown to blue and grey.
 _IRIS: Final = (
     (66, 40, 24),
     (94, 60, 32),
@@ -71,185 +73,197 @@ _CLOTH: Final = (
     (98, 62, 104),
     (60, 128, 140),
 )
+# Hair styles, and how frequent each is.
 HAIR_STYLES: Final = ("bald", "short", "fringe", "parted", "centre", "swept", "curly", "long", "long_fringe", "bun")
 _STYLE_WEIGHTS: Final = (5, 16, 9, 14, 7, 10, 12, 15, 8, 7)
 
 
-class Dice:
-    """Hands out the uniforms behind one key in order; no state outlives the sampling of one face."""
+class UniformSequence:
+    """The uniform numbers of one key, used one after the other."""
 
     def __init__(self, *key: int | str) -> None:
+        # More than any part of a face uses.
         self._values = iter(uniforms(key64("draw", *key), 160).tolist())
 
-    def between(self, low: float, high: float) -> float:
+    def uniform(self, low: float, high: float) -> float:
         return low + (high - low) * next(self._values)
 
-    def bell(self, reach: float) -> float:
-        """About 0, within +-reach, small values more likely."""
+    def triangular(self, reach: float) -> float:
+        """Return a number between -reach and reach with a triangular density, the sum of two uniform ones."""
         return reach * (next(self._values) + next(self._values) - 1)
 
-    def chance(self, share: float) -> bool:
+    def bernoulli(self, share: float) -> bool:
         return bool(next(self._values) < share)
 
-    def pick(self, items: tuple[T, ...], weights: tuple[float, ...] | None = None) -> T:
+    def choice(self, items: tuple[T, ...], weights: tuple[float, ...] | None = None) -> T:
         steps = np.cumsum(weights or [1.0] * len(items))
         return items[int(np.searchsorted(steps, next(self._values) * steps[-1], side="right"))]
 
 
 def sample_traits(seed: int, number: int) -> Traits:
-    """The traits of face `number`. Each part has a key of its own, so parts do not shift each other's numbers."""
+    """Return the traits of face `number` of a seed."""
+    # Each part has a key of its own, so that a change of one part leaves the numbers of the others.
 
-    def dice(part: str) -> Dice:
-        return Dice(part, seed, number)
+    def draw(part: str) -> UniformSequence:
+        return UniformSequence(part, seed, number)
 
-    groom = dice("grooming")
-    feminine = groom.chance(0.5)
-    tone = groom.between(0, 1)
-    head = _head(dice("head"), tone, feminine)
-    hair = _hair(dice("hair"), tone, feminine)
-    bearded = not feminine and groom.chance(0.45)
-    strength = groom.between(0.15, 0.75)
+    groom = draw("grooming")
+    feminine = groom.bernoulli(0.5)
+    tone = groom.uniform(0, 1)
+    head = _head(draw("head"), tone, feminine)
+    hair = _hair(draw("hair"), tone, feminine)
+    bearded = not feminine and groom.bernoulli(0.45)
+    strength = groom.uniform(0.15, 0.75)
     return Traits(
-        pose=_pose(dice("pose")),
+        pose=_pose(draw("pose")),
         head=head,
-        eyes=_eyes(dice("eyes"), tone, feminine),
-        brows=_brows(dice("brows"), hair.rgb, feminine),
-        nose=_nose(dice("nose"), feminine),
-        mouth=_mouth(dice("mouth"), head.skin, feminine),
+        eyes=_eyes(draw("eyes"), tone, feminine),
+        brows=_brows(draw("brows"), hair.rgb, feminine),
+        nose=_nose(draw("nose"), feminine),
+        mouth=_mouth(draw("mouth"), head.skin, feminine),
         hair=hair,
         beard=strength if bearded else 0.0,
-        moustache=strength if bearded or (not feminine and groom.chance(0.1)) else 0.0,
-        glasses=_glasses(dice("glasses")),
-        scene=_scene(dice("scene")),
+        moustache=strength if bearded or (not feminine and groom.bernoulli(0.1)) else 0.0,
+        glasses=_glasses(draw("glasses")),
+        scene=_scene(draw("scene")),
     )
 
 
-def _pose(dice: Dice) -> Pose:
+def _pose(draw: UniformSequence) -> Pose:
     return Pose(
-        yaw=dice.bell(math.radians(21)),
-        pitch=dice.bell(math.radians(12)),
-        roll=dice.between(-math.radians(45), math.radians(45)),
-        extent=dice.between(60, 83),
-        place=(dice.between(0.02, 0.98), dice.between(0.1, 0.9)),
+        yaw=draw.triangular(math.radians(21)),
+        pitch=draw.triangular(math.radians(12)),
+        # Faces in the wild are not upright, and packing does not align them.
+        roll=draw.uniform(-math.radians(45), math.radians(45)),
+        # The stored square is 4.16 times the extent (canvas.SQUARE_EXTENTS): 345 of the picture's 360 pixels at most.
+        extent=draw.uniform(60, 83),
+        place=(draw.uniform(0.02, 0.98), draw.uniform(0.1, 0.9)),
     )
 
 
-def _head(dice: Dice, tone: float, feminine: bool) -> Head:
+def _head(draw: UniformSequence, tone: float, feminine: bool) -> Head:
     position = tone * (len(_SKIN) - 1)
     index = min(int(position), len(_SKIN) - 2)
     skin = blend(_SKIN[index], _SKIN[index + 1], position - index)
     return Head(
-        width=dice.between(1.14, 1.26) - 0.03 * feminine,
-        top=dice.between(-1.6, -1.42),
-        chin=dice.between(1.84, 2.06) - 0.05 * feminine,
-        jaw=dice.between(0.66, 0.95) + 0.08 * feminine,
-        skin=blend(skin, (skin[0], skin[1] * 0.95, skin[2] * 0.9), dice.between(-0.5, 1.0)),
-        blush=dice.between(0.0, 1.0),
-        age=dice.between(0.0, 1.0) ** 1.5,
+        width=draw.uniform(1.14, 1.26) - 0.03 * feminine,
+        top=draw.uniform(-1.6, -1.42),
+        chin=draw.uniform(1.84, 2.06) - 0.05 * feminine,
+        jaw=draw.uniform(0.66, 0.95) + 0.08 * feminine,
+        # Skin of one tone is redder or yellower.
+        skin=blend(skin, (skin[0], skin[1] * 0.95, skin[2] * 0.9), draw.uniform(-0.5, 1.0)),
+        blush=draw.uniform(0.0, 1.0),
+        # Deep folds are rarer than shallow ones.
+        age=draw.uniform(0.0, 1.0) ** 1.5,
     )
 
 
-def _eyes(dice: Dice, tone: float, feminine: bool) -> Eyes:
+def _eyes(draw: UniformSequence, tone: float, feminine: bool) -> Eyes:
+    # In the order of _IRIS: eyes of dark skin are brown almost always.
     weights = (5.0, 4.0, 1.0, 0.1, 0.05, 0.05, 0.05) if tone > 0.55 else (3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 1.0)
-    colour = dice.pick(_IRIS, weights)
-    opening = dice.between(0.72, 1.15)
-    painted = feminine and dice.chance(0.4)
+    colour = draw.choice(_IRIS, weights)
+    opening = draw.uniform(0.72, 1.15)
+    painted = feminine and draw.bernoulli(0.4)
     return Eyes(
-        spread=dice.between(0.465, 0.535),
-        width=dice.between(0.22, 0.26),
-        upper=0.105 * opening + dice.between(-0.005, 0.015),
-        lower=0.075 * opening + dice.between(-0.005, 0.01),
-        tilt=dice.between(-0.025, 0.05),
-        gaze=(dice.bell(0.075), dice.bell(0.022)),
-        iris=dice.between(0.11, 0.124),
-        iris_rgb=lit(colour, dice.between(0.85, 1.15)),
-        pupil=dice.between(0.36, 0.52),
-        crease=dice.between(0.02, 0.07),
-        lashes=dice.between(0.6, 1.0) if feminine else dice.between(0.1, 0.5),
-        shadow=dice.pick(((96, 62, 72), (70, 76, 104), (110, 78, 56), (64, 56, 58))) if painted else None,
+        spread=draw.uniform(0.465, 0.535),
+        width=draw.uniform(0.22, 0.26),
+        upper=0.105 * opening + draw.uniform(-0.005, 0.015),
+        lower=0.075 * opening + draw.uniform(-0.005, 0.01),
+        tilt=draw.uniform(-0.025, 0.05),
+        gaze=(draw.triangular(0.075), draw.triangular(0.022)),
+        iris=draw.uniform(0.11, 0.124),
+        iris_rgb=brighten(colour, draw.uniform(0.85, 1.15)),
+        pupil=draw.uniform(0.36, 0.52),
+        crease=draw.uniform(0.02, 0.07),
+        lashes=draw.uniform(0.6, 1.0) if feminine else draw.uniform(0.1, 0.5),
+        shadow=draw.choice(((96, 62, 72), (70, 76, 104), (110, 78, 56), (64, 56, 58))) if painted else None,
     )
 
 
-def _brows(dice: Dice, hair: Rgb, feminine: bool) -> Brows:
+def _brows(draw: UniformSequence, hair: Rgb, feminine: bool) -> Brows:
     return Brows(
-        height=dice.between(0.32, 0.39),
-        width=dice.between(0.34, 0.4),
-        thick=dice.between(0.09, 0.13) if feminine else dice.between(0.12, 0.17),
-        arch=dice.between(0.02, 0.1),
-        tilt=dice.between(-0.06, 0.05),
-        rgb=blend(lit(hair, 0.8), (60, 44, 36), 0.35),
+        height=draw.uniform(0.32, 0.39),
+        width=draw.uniform(0.34, 0.4),
+        thick=draw.uniform(0.09, 0.13) if feminine else draw.uniform(0.12, 0.17),
+        arch=draw.uniform(0.02, 0.1),
+        tilt=draw.uniform(-0.06, 0.05),
+        rgb=blend(brighten(hair, 0.8), (60, 44, 36), 0.35),
     )
 
 
-def _nose(dice: Dice, feminine: bool) -> Nose:
+def _nose(draw: UniformSequence, feminine: bool) -> Nose:
     return Nose(
-        length=dice.between(0.92, 1.1),
-        width=dice.between(0.29, 0.38) - 0.02 * feminine,
-        bridge=dice.between(0.085, 0.125),
-        depth=dice.between(0.3, 0.42),
+        length=draw.uniform(0.92, 1.1),
+        width=draw.uniform(0.29, 0.38) - 0.02 * feminine,
+        bridge=draw.uniform(0.085, 0.125),
+        depth=draw.uniform(0.3, 0.42),
     )
 
 
-def _mouth(dice: Dice, skin: Rgb, feminine: bool) -> Mouth:
-    natural = blend(skin, (168, 62, 68), dice.between(0.3, 0.55))
-    painted = blend(natural, dice.pick(_LIPSTICK), dice.between(0.4, 0.9))
-    wears = feminine and dice.chance(0.6)
-    is_open = dice.chance(0.55)
-    laughing = dice.chance(0.75)
-    gap = dice.between(0.07, 0.26) if is_open else 0.0
+def _mouth(draw: UniformSequence, skin: Rgb, feminine: bool) -> Mouth:
+    natural = blend(skin, (168, 62, 68), draw.uniform(0.3, 0.55))
+    painted = blend(natural, draw.choice(_LIPSTICK), draw.uniform(0.4, 0.9))
+    wears = feminine and draw.bernoulli(0.6)
+    # Teeth show in about half of the faces: they are a class, and need samples.
+    is_open = draw.bernoulli(0.55)
+    laughing = draw.bernoulli(0.75)
+    gap = draw.uniform(0.07, 0.26) if is_open else 0.0
     return Mouth(
-        y=dice.between(1.02, 1.12),
-        width=dice.between(0.34, 0.43) + (0.06 if is_open and laughing else 0.0),
-        upper=dice.between(0.1, 0.14),
-        lower=dice.between(0.13, 0.19),
-        bow=dice.between(0.0, 0.03),
-        smile=dice.between(0.06, 0.13) if is_open and laughing else dice.between(-0.005, 0.09),
+        y=draw.uniform(1.02, 1.12),
+        width=draw.uniform(0.34, 0.43) + (0.06 if is_open and laughing else 0.0),
+        upper=draw.uniform(0.1, 0.14),
+        lower=draw.uniform(0.13, 0.19),
+        bow=draw.uniform(0.0, 0.03),
+        smile=draw.uniform(0.06, 0.13) if is_open and laughing else draw.uniform(-0.005, 0.09),
         gap=gap,
-        teeth=dice.between(0.55, 1.0) if laughing else dice.between(0.0, 0.5),
+        teeth=draw.uniform(0.55, 1.0) if laughing else draw.uniform(0.0, 0.5),
         rgb=painted if wears else natural,
     )
 
 
-def _hair(dice: Dice, tone: float, feminine: bool) -> Hair:
+def _hair(draw: UniformSequence, tone: float, feminine: bool) -> Hair:
     weights = tuple(dark if tone > 0.6 else light for _, light, dark in _HAIR)
-    colour = dice.pick(tuple(rgb for rgb, _, _ in _HAIR), weights)
+    colour = draw.choice(tuple(rgb for rgb, _, _ in _HAIR), weights)
+    # Factors of _STYLE_WEIGHTS for women and for men.
     taste = (0, 0.4, 1, 0.7, 1, 0.6, 1, 2, 2, 2) if feminine else (2, 2, 1, 1.2, 0.7, 1.3, 1, 0.25, 0.1, 0.1)
     return Hair(
-        style=dice.pick(HAIR_STYLES, tuple(a * b for a, b in zip(_STYLE_WEIGHTS, taste, strict=True))),
-        rgb=lit(colour, dice.between(0.85, 1.15)),
-        volume=dice.between(0.14, 0.36),
-        line=dice.between(-0.98, -0.74),
-        side=dice.pick((-1, 1)),
-        length=dice.between(1.5, 3.4),
-        wave=dice.between(0.0, 0.09),
-        phase=dice.between(0.0, 6.28),
+        style=draw.choice(HAIR_STYLES, tuple(a * b for a, b in zip(_STYLE_WEIGHTS, taste, strict=True))),
+        rgb=brighten(colour, draw.uniform(0.85, 1.15)),
+        volume=draw.uniform(0.14, 0.36),
+        line=draw.uniform(-0.98, -0.74),
+        side=draw.choice((-1, 1)),
+        length=draw.uniform(1.5, 3.4),
+        wave=draw.uniform(0.0, 0.09),
+        phase=draw.uniform(0.0, 6.28),
     )
 
 
-def _glasses(dice: Dice) -> Glasses | None:
-    if not dice.chance(0.12):
+def _glasses(draw: UniformSequence) -> Glasses | None:
+    if not draw.bernoulli(0.12):
         return None
     return Glasses(
-        round=dice.between(0.55, 1.0),
-        width=dice.between(0.34, 0.4),
-        height=dice.between(0.24, 0.33),
-        thick=dice.between(0.025, 0.06),
-        rgb=dice.pick(((24, 22, 24), (70, 40, 24), (120, 116, 112), (150, 118, 66), (40, 52, 92), (120, 30, 40))),
-        tint=dice.between(0.0, 0.12),
+        round=draw.uniform(0.55, 1.0),
+        width=draw.uniform(0.34, 0.4),
+        height=draw.uniform(0.24, 0.33),
+        thick=draw.uniform(0.025, 0.06),
+        rgb=draw.choice(((24, 22, 24), (70, 40, 24), (120, 116, 112), (150, 118, 66), (40, 52, 92), (120, 30, 40))),
+        tint=draw.uniform(0.0, 0.12),
     )
 
 
-def _scene(dice: Dice) -> Scene:
-    grey = dice.between(40, 225)
-    base = tuple(grey + dice.bell(32) for _ in range(3))
-    near = tuple(value + dice.bell(42) for value in base)
-    far = tuple(value + dice.bell(64) for value in base)
+def _scene(draw: UniformSequence) -> Scene:
+    # Three colours that are not far from each other, as in most backdrops.
+    grey = draw.uniform(40, 225)
+    base = tuple(grey + draw.triangular(32) for _ in range(3))
+    near = tuple(value + draw.triangular(42) for value in base)
+    far = tuple(value + draw.triangular(64) for value in base)
     return Scene(
-        pattern=dice.pick(("plain", "blobs", "blobs", "stripes", "glow")),
+        pattern=draw.choice(("plain", "blobs", "blobs", "stripes", "glow")),
         colours=((base[0], base[1], base[2]), (near[0], near[1], near[2]), (far[0], far[1], far[2])),
-        numbers=tuple(dice.between(0, 1) for _ in range(24)),
-        light=(dice.bell(0.75), dice.between(-0.65, 0.05)),
-        contrast=dice.between(0.35, 0.75),
-        cloth=lit(dice.pick(_CLOTH), dice.between(0.8, 1.15)),
-        neckline=dice.pick(("round", "v", "collar", "high")),
+        # Enough for four blobs of four numbers; the other patterns use fewer.
+        numbers=tuple(draw.uniform(0, 1) for _ in range(24)),
+        light=(draw.triangular(0.75), draw.uniform(-0.65, 0.05)),
+        contrast=draw.uniform(0.35, 0.75),
+        cloth=brighten(draw.choice(_CLOTH), draw.uniform(0.8, 1.15)),
+        neckline=draw.choice(("round", "v", "collar", "high")),
     )

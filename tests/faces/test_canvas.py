@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from collagan_dist.faces.canvas import HEIGHT, WIDTH, Canvas, project
-from collagan_dist.faces.render import landmarks
+from collagan_dist.faces.canvas import HEIGHT, WIDTH, Canvas, fit_projection
+from collagan_dist.faces.render import landmark_points
 from collagan_dist.types import FACE_SQUARE, MARGIN
 from tests.faces.drawn import (
     traits,
@@ -15,8 +15,8 @@ from tests.faces.drawn import (
 def test_the_square_around_the_stored_landmarks_lies_in_the_picture() -> None:
     extents = []
     for number in range(1, 301):
-        corners = landmarks(traits(number))
-        points = np.rint(project(traits(number).pose, corners).points(corners))
+        corners = landmark_points(traits(number))
+        points = np.rint(fit_projection(traits(number).pose, corners).points(corners))
         low, high = points.min(0), points.max(0)
         extent, centre = (high - low).max(), (low + high) / 2
         half = FACE_SQUARE * MARGIN * extent / 2
@@ -26,10 +26,10 @@ def test_the_square_around_the_stored_landmarks_lies_in_the_picture() -> None:
 
 
 def test_a_polygon_covers_the_same_pixels_in_picture_and_labels() -> None:
-    canvas = Canvas.primed(np.zeros((4, 4, 3), np.uint8))
+    canvas = Canvas.on_backdrop(np.zeros((4, 4, 3), np.uint8))
     square = np.array([(99.5, 99.5), (149.5, 99.5), (149.5, 119.5), (99.5, 119.5)])
     canvas.fill(square, (255, 255, 255), 3)
-    picture, labels = canvas.finished()
+    picture, labels = canvas.downsampled()
     inside = np.zeros((HEIGHT, WIDTH), bool)
     inside[101:119, 101:149] = True  # a pixel at the border may be half covered
     outside = np.ones((HEIGHT, WIDTH), bool)

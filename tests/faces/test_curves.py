@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from collagan_dist.faces.curves import along, eye_lids, face_outline, lips, nose_outline, smooth
+from collagan_dist.faces.curves import LIP_CURVES, eye_lids, face_outline, lips, nose_outline, resample, spline
 from tests.faces.drawn import (
     traits,
 )
@@ -12,14 +14,14 @@ from tests.faces.drawn import (
 
 def test_a_smooth_curve_passes_through_its_points() -> None:
     points = np.array([(0.0, 0.0), (1.0, 2.0), (3.0, 1.0), (4.0, 4.0)])
-    curve = smooth(points, 5)
+    curve = spline(points, 5)
     assert curve.shape == (16, 2)
     np.testing.assert_allclose(curve[::5], points)
 
 
 def test_points_along_a_line_keep_its_ends() -> None:
     line = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 2.0)])
-    np.testing.assert_allclose(along(line, 5), [(0, 0), (0.5, 0), (1, 0), (1, 1), (1, 2)])
+    np.testing.assert_allclose(resample(line, 5), [(0, 0), (0.5, 0), (1, 0), (1, 1), (1, 2)])
 
 
 def test_outlines_are_mirrored_between_left_and_right() -> None:
@@ -31,4 +33,4 @@ def test_outlines_are_mirrored_between_left_and_right() -> None:
     points, _ = nose_outline(nose)
     np.testing.assert_allclose(points[::-1] * (-1, 1), points, atol=1e-12)
     curves = lips(traits(1).mouth)
-    assert all((curves[a][1:-1, 1] <= curves[b][1:-1, 1] + 1e-9).all() for a, b in ("ab", "bc", "cd"))
+    assert all((curves[a][1:-1, 1] <= curves[b][1:-1, 1] + 1e-9).all() for a, b in pairwise(LIP_CURVES))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from collagan_dist.faces.render import paint
+from collagan_dist.faces.render import draw_traits
 from collagan_dist.types import CLASSES, LANDMARKS
 from tests.faces.drawn import (
     FACE,
@@ -73,8 +73,8 @@ def test_frames_of_glasses_are_face_and_lenses_change_nothing() -> None:
     wearers = [number for number in range(1, 121) if traits(number).glasses is not None]
     assert len(wearers) >= 5
     for number in wearers:
-        without = paint(replace(traits(number), glasses=None))[1]
-        labels = paint(traits(number))[1]
+        without = draw_traits(replace(traits(number), glasses=None))[1]
+        labels = draw_traits(traits(number))[1]
         # Hair that hangs over a frame stays hair, so whatever the glasses changed is face.
         assert (labels[labels != without] == FACE).all(), number
         assert (labels == LEFT_EYE).any() and (labels == RIGHT_EYE).any(), number

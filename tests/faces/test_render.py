@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from collagan_dist.faces.render import draw_face, paint
+from collagan_dist.faces.render import draw_face, draw_traits
 from collagan_dist.types import CLASSES
 from tests.faces.drawn import (
     FACES,
@@ -68,7 +68,7 @@ def test_picture_and_labels_show_the_same_outlines() -> None:
         lips = replace(person, mouth=replace(person.mouth, rgb=(20.0, 220.0, 40.0)))
         hair = replace(person, hair=replace(person.hair, rgb=(40.0, 60.0, 240.0)))
         for changed, values in ((lips, (UPPER_LIP, LOWER_LIP)), (hair, (HAIR,))):
-            picture, labels, _ = paint(changed)
+            picture, labels, _ = draw_traits(changed)
             painted = np.abs(picture.astype(int) - face(number)[0]).max(axis=-1) > 30
             labelled = np.isin(labels, values)
             # Edges are smooth in one and hard in the other: they may differ by a pixel, and by no more.

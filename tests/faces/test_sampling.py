@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from collagan_dist.faces.sampling import Dice
+from collagan_dist.faces.sampling import UniformSequence
 from tests.faces.drawn import (
     traits,
 )
@@ -20,9 +20,9 @@ def test_faces_vary() -> None:
 
 
 def test_numbers_are_within_their_ranges() -> None:
-    dice = Dice("test", 1)
-    between, bell = [dice.between(2, 5) for _ in range(50)], [dice.bell(0.5) for _ in range(30)]
+    draw = UniformSequence("test", 1)
+    between, bell = [draw.uniform(2, 5) for _ in range(50)], [draw.triangular(0.5) for _ in range(30)]
     assert 2 <= min(between) < 2.5 and 4.5 < max(between) < 5
     assert max(map(abs, bell)) <= 0.5
-    picks = [Dice("test", n).pick(("a", "b", "c"), (1, 0, 3)) for n in range(200)]
+    picks = [UniformSequence("test", n).choice(("a", "b", "c"), (1, 0, 3)) for n in range(200)]
     assert "b" not in picks and 110 < picks.count("c") < 185

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collagan_dist.faces.traits import blend, lit
+from collagan_dist.faces.traits import blend, brighten
 
 
 def test_colours_are_mixed_and_lit() -> None:
     assert blend((0, 100, 200), (100, 0, 200), 0.25) == (25, 75, 200)
-    assert lit((100, 200, 50), 1.5) == (150, 255, 75) and lit((100, 200, 50), 0.5) == (50, 100, 25)
+    assert brighten((100, 200, 50), 1.5) == (150, 255, 75) and brighten((100, 200, 50), 0.5) == (50, 100, 25)
