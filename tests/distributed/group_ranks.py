@@ -1,4 +1,4 @@
-"""Run by conftest.py as each of two ranks: calls every collective once and writes what this rank got, as JSON."""
+"""Run by two_ranks.py as each of two ranks: calls every collective once and writes what this rank got, as JSON."""
 
 from __future__ import annotations
 

@@ -1,0 +1,53 @@
+"""Checks of names, Slurm and Ray, by the variables and commands that they look at."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.distributed import addresses, versions
+from collagan_dist.doctor import cluster
+from collagan_dist.types import World
+
+
+@pytest.mark.parametrize(("own", "state"), [("127.0.1.1", "warning"), (None, "warning"), ("10.1.2.3", "ok")])
+def test_a_host_whose_own_name_means_loopback(own: str | None, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It matters only if ranks are on several nodes, and not where the interface is set."""
+    monkeypatch.setattr(addresses, "resolve", lambda _: own)
+    monkeypatch.setenv("MASTER_ADDR", "n1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    (found,) = cluster.check_names(World(0, 2, 0, 1, 0, "torchrun"))
+    assert found.state == state and socket.gethostname() in found.text and "ranks meet at n1" in found.text
+    (found,) = cluster.check_names(World(0, 2, 0, 2, 0, "torchrun"))
+    assert found.state == "ok"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
+    (found,) = cluster.check_names(World(0, 2, 0, 1, 0, "torchrun"))
+    assert found.state == "ok" and found.text.endswith("GLOO_SOCKET_IFNAME is eth1")
+
+
+def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, script in (("srun", "echo slurm 24.05"), ("squeue", "exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for variable in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"):
+        monkeypatch.delenv(variable, raising=False)
+    assert [finding.text for finding in cluster.check_slurm()] == ["slurm 24.05, outside a job"]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (found,) = cluster.check_slurm()
+    assert found.state == "warning" and "job 7 on ?; squeue does not answer" in found.text
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 1:30\n")
+    assert [finding.text for finding in cluster.check_slurm()] == ["slurm 24.05, job 7 on ?, 1:30 left"]
+
+
+def test_a_ray_cluster_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "library_version", lambda _: "2.52.0")
+    monkeypatch.setenv("RAY_ADDRESS", "n1:6379")
+    for mode, state in (("token", "ok"), ("disabled", "warning"), (None, "warning")):
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+        if mode:
+            monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        (found,) = cluster.check_ray()
+        assert found.state == state, found

@@ -1,0 +1,39 @@
+"""Checks of one machine, with other versions, limits and folders than it has."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+
+import pytest
+
+from collagan_dist.distributed import versions
+from collagan_dist.doctor import machine
+
+
+def test_known_bad_and_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"torch": "2.9.1+cpu", "dali": "2.4.0", "numpy": "2.4.6", "deepspeed": None, "ray": None}
+    monkeypatch.setattr(versions, "library_version", installed.get)
+    (found,) = machine.check_libraries()
+    assert found.state == "failed" and "torch below 2.10" in found.text and "ray not installed" in found.text
+    installed["torch"] = "2.10.0"
+    assert [finding.state for finding in machine.check_libraries()] == ["ok"]
+    installed["dali"] = None
+    assert [finding.state for finding in machine.check_libraries()] == ["failed"]
+
+
+def test_few_open_files_and_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    (found,) = machine.check_limits()
+    assert (found.state, found.mend) == ("warning", "ulimit -n 4096") and found.text.startswith("1024 open files")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: (64 << 20, 0, 64 << 20))  # docker's default
+    (found,) = machine.check_shared_memory()
+    assert found.state == "warning" and "--shm-size" in found.mend
+
+
+def test_this_machine_decodes_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = machine.check_decoding()
+    assert found.state == "ok" and "DALI decodes a JPEG on cpu" in found.text
+    monkeypatch.setattr(machine, "_MAX_DECODING_ERROR", -1)
+    (found,) = machine.check_decoding()
+    assert found.state == "failed" and "grey levels away" in found.text
