@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    # Imports torch: after the arguments are checked.
     from collagan_dist.inference.complete import complete
 
     results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole, args.blend, args.set)

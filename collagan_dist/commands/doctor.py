@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     world = detect_world()
     report = run_checks(world, args.data, args.net)
+    # Machine-readable output goes to the same place, once for all ranks.
     if world.is_rank0 or not report.complete:
         if args.json:
             print(json.dumps(report.as_dict()), flush=True)

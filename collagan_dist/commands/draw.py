@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.commands.progress import progress
     from collagan_dist.faces.layout import draw_faces
 
+    # Faces are independent of the number of processes: each is a function of the seed and its number.
     with progress("drawing", "faces") as advance:
         draw_faces(Path(args.out), args.count, args.seed, args.workers, lambda done: advance(done, args.count))
     print(

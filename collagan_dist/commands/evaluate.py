@@ -11,6 +11,7 @@ from collagan_dist.types import TestHole
 HELP = "evaluate a trained model on a split, beside trivial baselines; over all ranks"
 EXAMPLE = "collagan evaluate runs/demo --split test --hole O1,O2 --blend both"
 
+# One forward pass serves both kinds of blending.
 _BLENDS = {"none": ("none",), "poisson": ("poisson",), "both": ("none", "poisson")}
 
 
@@ -44,12 +45,14 @@ def run(args: argparse.Namespace) -> None:
     if world.is_rank0:
         from collagan_dist.commands.tables import metrics_table
 
+        # The path last: scripts take the last line.
         for metrics, path in results:
             metrics_table(metrics)
             print(path)
 
 
 def _holes(text: str) -> tuple[str, ...]:
+    # A kind named twice is evaluated once.
     kinds = tuple(dict.fromkeys(text.split(",")))
     for kind in kinds:
         if kind not in get_args(TestHole):

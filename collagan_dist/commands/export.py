@@ -20,5 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.inference.export import export
 
+    # An ONNX file is compared with the network, number by number, before it is written to the manifest.
     manifest = export(Path(args.model), Path(args.out), args.onnx)
     print(f"{args.out}: {manifest['model']} of step {manifest['step']}: {', '.join(manifest['sha256'])}")

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.inference.parsers import open_parser
 
     photos = find_photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
+    # Opened before anything is written: a model that does not segment is an error at once.
     parser = open_parser(Path(args.model), Path(args.classes) if args.classes else None)
     with progress("comparing" if args.check else "labelling", "pictures") as advance:
         if args.check:
@@ -71,6 +72,7 @@ def _print_result(done: LabelResult, photos: PhotoSet, root: Path) -> None:
 
     for key, reason in done.unusable[:_MAX_NAMED]:
         print(f"no label map for {key}: {reason}")
+    # The rest is in the file: a damaged folder may have thousands.
     if done.unusable:
         print(
             f"{len(done.unusable)} unusable pictures have no label map, see {photos.maps / UNLABELLED_FILE}; `collagan pack` leaves them out too"
@@ -108,6 +110,7 @@ def _print_agreement(agreement: Agreement, photos: PhotoSet) -> None:
         table.add_row(
             name, f"{value:.3f}" if value is not None else "", f"{error:.3f}" if error is not None else "", *shares
         )
+    # The mean of Table 2's classes: background and hair are not among them.
     if (mean := agreement.dice.get("mean")) is not None:
         error = agreement.errors.get("mean")
         table.add_row("mean of face to lower_lip", f"{mean:.3f}", f"{error:.3f}" if error is not None else "", "", "")

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="processes; 0: one a core (default). The bytes do not depend on it",
     )
+    # A part, the merge of parts, and a Ray cluster exclude each other.
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--ray", metavar="ADDRESS", help="pack on all nodes of a running Ray cluster (host:port, or auto)"
@@ -84,6 +85,7 @@ def _pack(args: argparse.Namespace, recipe: Recipe) -> Manifest:
     with progress("packing", "pictures") as advance:
         if args.ray is None:
             return pack(recipe, args.workers, args.max_bad, advance)
+        # Ray's workers build shards; this process collects them and writes the manifest.
         from collagan_dist.sweep.ray_cluster import ray_map
 
         return pack(recipe, 0, args.max_bad, advance, builder=lambda jobs: ray_map(args.ray, build_shard, jobs))
@@ -111,5 +113,6 @@ def _summary(manifest: Manifest) -> None:
         print(
             f"{split}: {manifest.samples(split)} samples in {len(shards)} shards, {sum(s.bytes for s in shards) / 1e6:.1f} MB"
         )
+    # The data set is usable without them, but somebody should look.
     if manifest.quarantined:
         print(f"{manifest.quarantined} unusable pictures left out, see {manifest.folder / 'quarantine.jsonl'}")

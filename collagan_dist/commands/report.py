@@ -22,4 +22,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.report.page import write_report
 
+    # The path alone, so that scripts can open it.
     print(write_report([Path(p) for p in args.paths], Path(args.out) if args.out else None))

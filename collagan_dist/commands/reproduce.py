@@ -13,62 +13,30 @@ EXAMPLE = """collagan reproduce --data packed/celeba --out reproduction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "config",
-        metavar="CONFIG",
-        nargs="?",
-        default="stable",
-        help="preset name or YAML file of the paper's models (default: %(default)s)",
-    )
+    config_help = "preset name or YAML file of the paper's models (default: %(default)s)"
+    parser.add_argument("config", metavar="CONFIG", nargs="?", default="stable", help=config_help)
     parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack`, or its URL")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="folder of runs, tables and figures")
-    parser.add_argument(
-        "--tables", type=_tables, default=(1, 2, 3), metavar="N[,N...]", help="of 1, 2, 3; none: '' (default: all)"
-    )
-    parser.add_argument(
-        "--figures",
-        type=_figures,
-        default=(1, 3, 4, 5, 6),
-        metavar="N[,N...]",
-        help="of 1, 3, 4, 5, 6; none: '' (default: all)",
-    )
-    parser.add_argument(
-        "--scale",
-        type=positive_float,
-        default=1.0,
-        metavar="F",
-        help="length of every run, as a fraction of the paper's (default: 1)",
-    )
-    parser.add_argument(
-        "--seeds", type=positive_int, default=1, metavar="N", help="seeds of M_i, M_isd and M*_isd (default: 1)"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        help="change a key of every run's configuration; CE, SII and GFC keep their published losses and optimizers",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the runs, what is left of them, their time and storage as far as known, and stop",
-    )
+    # Ranges of numbers have defaults here and not in ReproduceOptions alone: `--help` must not import it.
+    for name, known, convert in (("--tables", (1, 2, 3), _tables), ("--figures", (1, 3, 4, 5, 6), _figures)):
+        numbers = f"of {', '.join(map(str, known))}; none: '' (default: all)"
+        parser.add_argument(name, type=convert, default=known, metavar="N[,N...]", help=numbers)
+    scale_help = "length of every run, as a fraction of the paper's (default: 1)"
+    parser.add_argument("--scale", type=positive_float, default=1.0, metavar="F", help=scale_help)
+    seeds_help = "seeds of M_i, M_isd and M*_isd (default: 1)"
+    parser.add_argument("--seeds", type=positive_int, default=1, metavar="N", help=seeds_help)
+    set_help = "change a key of every run's configuration; CE, SII and GFC keep their published losses and optimizers"
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help=set_help)
+    dry_run_help = "print the runs, what is left of them, their time and storage as far as known, and stop"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run_help)
+    # Each of these says where runs are trained.
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--ranks",
-        type=positive_int,
-        metavar="N",
-        help="processes of each training on this machine (default: one a GPU, else 1)",
-    )
-    where.add_argument(
-        "--slurm",
-        metavar="OPTIONS",
-        help="submit each missing run by sbatch with these options, and a last job that writes the tables",
-    )
-    where.add_argument(
-        "--ray", metavar="ADDRESS", help="spread the runs over a running Ray cluster (host:port, or auto)"
-    )
+    ranks_help = "processes of each training on this machine (default: one a GPU, else 1)"
+    where.add_argument("--ranks", type=positive_int, metavar="N", help=ranks_help)
+    slurm_help = "submit each missing run by sbatch with these options, and a last job that writes the tables"
+    where.add_argument("--slurm", metavar="OPTIONS", help=slurm_help)
+    ray_help = "spread the runs over a running Ray cluster (host:port, or auto)"
+    where.add_argument("--ray", metavar="ADDRESS", help=ray_help)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -83,6 +51,7 @@ def run(args: argparse.Namespace) -> int | None:
 
         plan_table(estimate(options))
         return None
+    # An empty text is a choice, too: sbatch without further options.
     if args.slurm is not None:
         from collagan_dist.reproduce.slurm import submit
 
@@ -96,6 +65,7 @@ def run(args: argparse.Namespace) -> int | None:
         from collagan_dist.reproduce.driver import reproduce
 
         code = reproduce(options, stop, args.ray)
+    # Also after failures: averages of what there is.
     from collagan_dist.commands.tables import averages_table
 
     averages_table(options.out, options.tables)

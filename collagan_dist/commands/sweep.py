@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.dry_run:
         _dry_run(prepare(options))
         return None
+    # Under Slurm a signal asks for a stop; what does not stop is killed, so the process need not end itself.
     with StopRequest(by_launcher=bool(job_id())) as stop:
         from collagan_dist.commands.sweep_screen import Screen
         from collagan_dist.sweep.driver import run_sweep
@@ -85,6 +86,7 @@ def _dry_run(prepared: PreparedSweep) -> None:
     from collagan_dist.sweep import schedule, search
     from collagan_dist.sweep.prepare import check_owner, constant_summary
 
+    # The same checks as a real start, so that a dry run finds what would fail.
     check_owner(prepared.options.out)
     constant_summary(prepared)
     plan = prepared.plan
@@ -96,6 +98,7 @@ def _dry_run(prepared: PreparedSweep) -> None:
             f"# the first one that is searched ({space.spec.search}):\n{dump(search.propose(space, plan.seed, 0, plan.trials, ())[0])}",
             end="",
         )
+    # With --seeds N, the paper's λ and the best trial are each trained N times more.
     samples = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total
     rungs = ", ".join(f"{rung:,}" for rung in plan.rungs)
     print(

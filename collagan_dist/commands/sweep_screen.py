@@ -56,6 +56,7 @@ class Screen:
             self._live.update(_table(sweep), refresh=True)
             return
         line = headline(sweep)
+        # A log keeps every line, so a line that says nothing new is left out.
         if (now - self._last_log >= _LOG_SECONDS or news) and line != self._last_line:
             self._last_log, self._last_line = now, line
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -142,6 +143,7 @@ def _left(sweep: SweepController) -> str | None:
         max(saved_step(sweep.out, t), last_train_step(trial_dir(sweep.out, t)) if t.running else 0) * t.batch
         for t in sweep.trials
     )
+    # Samples of earlier starts are no part of this start's rate.
     pace = (done - sweep.samples_before) / max(time.monotonic() - sweep.started_at, 1e-9)
     left = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total - done
     if pace <= 0 or left <= 0 or not running:

@@ -64,6 +64,7 @@ def plan_table(estimates: Sequence[RunEstimate]) -> None:
     for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), ["", *sums], strict=True):
         table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
     for one, *counts in zip(estimates, steps, samples, strict=True):
+        # Training takes most of the time, so the percentage is of steps alone.
         done = f"{one.steps_done / one.run.steps:.0%}"
         if one.steps_done == one.run.steps:
             done = "yes" if one.is_evaluated else "trained"

@@ -57,6 +57,7 @@ def _measure(run: PlannedRun) -> _Measured | None:
     """Return what the metrics and checkpoints of a run show; None where it has none yet."""
     paths = RunPaths(run.folder)
     rates = [line["images_per_s"] for line in read_metrics_log(run.folder).train]
+    # The largest: later checkpoints may hold more, such as the moments of discriminators that join later.
     sizes = [sum(f.stat().st_size for f in paths.checkpoint(step).iterdir()) for step in paths.committed_steps()]
     if not rates or not sizes:
         return None

@@ -62,6 +62,7 @@ class SamplePredictions:
 
     @property
     def blended(self) -> np.ndarray:
+        # The same function as for the blended numbers of Table 1.
         outputs = BLENDS["poisson"](self._outputs, self._batch)
         return to_bytes(composite(outputs["inpainting"], self._batch))
 
@@ -94,6 +95,7 @@ class SamplePredictions:
     @cached_property
     def _setup(self) -> Setup:
         config = read_config(self._run.folder, self._data, changed_evaluation_settings(self._run))
+        # One process and no group: figures are drawn by the process that writes the tables.
         return build_setup(config, World(), open_shards(config))
 
     @cached_property
@@ -104,6 +106,7 @@ class SamplePredictions:
     def _batch(self) -> Batch:
         return self._setup.first_batch("test", self._setup.view(training=False, hole=self._hole), self._count)
 
+    # Computed once and on demand: a figure uses several of the pictures, and none of some runs.
     @cached_property
     def _outputs(self) -> dict[str, torch.Tensor]:
         return self._predictor(self._batch)

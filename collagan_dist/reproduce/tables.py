@@ -55,6 +55,7 @@ def _cell(number: int, model: str, column: str, kind: str, results: Results) -> 
         # The paper gives no errors, so the difference from it has only ours.
         "se": results.error(model, score) if values else None,
     }
+    # One seed has no spread, and the Markdown says so.
     if len(values) > 1:
         cell |= {"seeds": values, "sd": stdev(values)}
     return cell
@@ -71,6 +72,7 @@ def table_markdown(number: int, table: dict[str, Any]) -> str:
     """Return a table as Markdown, every cell as paper / ours ± se / difference."""
     lines = [f"# Table {number}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
     lines += [_plain(table["note"]), ""] if "note" in table else []
+    # Table 1 becomes four, one for each of its numbers: a cell with four would not be readable.
     for title, by_model in paper_tables.subtables(number, table):
         across, down = table["columns"], table["rows"]
         grid = {(row, column): cell_text(by_model[row][column]) for row in down for column in across}

@@ -8,8 +8,11 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce.plan import PlannedRun
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.reproduce.evaluated import as_printed
 from tests.reproduce.small import TABLE_3, ended, start, words, write_small
+from tests.training.small import small
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +28,12 @@ def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> P
 def printed(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
     """Every model of Table 1, evaluated as the paper prints it."""
     return as_printed(tmp_path_factory.mktemp("printed"))
+
+
+@pytest.fixture(scope="session")
+def trained(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> PlannedRun:
+    """M*_isd after two steps."""
+    config = small(shards.folder, schedule__steps=2, optim__ema=0.0)  # type: ignore[arg-type]
+    run = PlannedRun("M*_isd", "M*_isd", config, tmp_path_factory.mktemp("figures"), 2)
+    train(config, run.folder, World())
+    return run
