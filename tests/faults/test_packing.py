@@ -15,7 +15,7 @@ import pytest
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.errors import DataError
-from tests.data.test_pack import contents, recipe
+from tests.data.packed import contents, recipe
 
 
 def recipe_file(root: Path, folder: Path) -> Path:

@@ -245,30 +245,6 @@ def test_a_sample_without_label_map_is_sound(copy: Path) -> None:
     assert verify(copy, deep=True)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "jpg 512 100 a.jpg json 400 10 a.json",  # one inside the other
-        "jpg 100 100 a.jpg json 1024 10 a.json",  # before the first header
-        "jpg 512 -1 a.jpg json 1536 10 a.json",
-        "jpg 512 100 a.jpg json 1536 100000000000000000 a.json",
-        "jpg 512 100 a.jpg json 1536 10 b.json",
-        "jpg 512 100 a.jpg json 1536",
-        "",
-    ],
-)
-def test_an_index_that_points_elsewhere_is_refused(line: str) -> None:
-    sound = "jpg 512 100 a.jpg json 1536 10 a.json"
-    assert wire_format.Index(f"v1.2 1\n{sound}\n".encode(), 10240)[0] == (
-        "a",
-        512,
-        1034,
-        {"jpg": (0, 100), "json": (1024, 10)},
-    )
-    with pytest.raises(ValueError):
-        wire_format.Index(f"v1.2 1\n{line}\n".encode(), 10240)[0]
-
-
 @pytest.mark.parametrize("name", ["pipe:touch canary", "{a,b}", "x::y", "http:"])
 def test_names_of_folders_are_no_commands(
     shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
@@ -280,11 +256,3 @@ def test_names_of_folders_are_no_commands(
     if ":" in name:
         assert run(capsys, "verify", name, "--deep")[0] == 2
     assert not list(tmp_path.rglob("canary*"))
-
-
-def test_webdatasets_own_switch_is_on_while_it_reads(shards: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    import webdataset
-
-    monkeypatch.setattr(webdataset.utils, "enforce_security", False)
-    verify(shards.folder, deep=True)
-    assert webdataset.utils.enforce_security

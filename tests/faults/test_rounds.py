@@ -15,7 +15,7 @@ from collagan_dist.data.readers.picture import UnusablePicture, read_picture
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
-from tests.data.test_pack import contents, recipe
+from tests.data.packed import contents, recipe
 from tests.faults.damages import DAMAGES, blank, cut, damage, drop, rounds
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, collagan
-from tests.data.test_pack import contents
+from tests.data.packed import contents
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm

@@ -8,7 +8,7 @@ import pytest
 
 from collagan_dist.data.packing.pack import pack
 from tests.conftest import collagan
-from tests.data.test_pack import contents, recipe
+from tests.data.packed import contents, recipe
 from tests.sweep.ray_nodes import QUIET, ray_nodes
 
 

@@ -1,21 +1,17 @@
-"""Pictures: what is converted, what is refused, and that no judgement depends on how much was decoded for it."""
+"""Pictures: what is kept, converted and refused, and how much of them is decoded."""
 
 from __future__ import annotations
 
 import io
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from collagan_dist.data.readers import label_maps
 from collagan_dist.data.readers.picture import Picture, UnusablePicture, read_picture
-from collagan_dist.errors import DataError
-from collagan_dist.types import PartMasks
+from tests.data.peak_memory import grown, saved
 
 
 def photo(size: int = 96) -> np.ndarray:
@@ -84,11 +80,6 @@ def test_the_small_decode_judges_as_the_full_one(tmp_path: Path) -> None:
         assert verdict(sealed.as_jpeg) == full
         judged[full is None] += 1
     assert min(judged.values()) > 400, judged
-
-
-def saved(tmp_path: Path, image: Image.Image, name: str, **options: object) -> Path:
-    image.save(tmp_path / name, **options)
-    return tmp_path / name
 
 
 def turned() -> Image.Exif:
@@ -161,18 +152,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert reason in str(caught.value), path
 
 
-def test_a_large_label_map_is_refused_from_its_header(tmp_path: Path) -> None:
-    """Of the wrong size and of one mask too; in memory they would need 144 MB."""
-    large = saved(tmp_path, Image.new("L", (12000, 12000), 3), "m_skin.png")
-    with pytest.raises(DataError, match=r"m_skin.png: the label map is 12000x12000, its picture 450x500"):
-        label_maps.read_label_map(str(large), (500, 450))
-    with pytest.raises(DataError, match=r"m_skin.png: the mask is 12000x12000"):
-        label_maps.read_label_map(PartMasks(str(tmp_path / "m")), (1000, 1000))
-    read = "label_maps.read_label_map({}, (500, 500))"
-    for labels in ("sys.argv[1]", "PartMasks(sys.argv[1].removesuffix('_skin.png'))"):
-        assert grown(read.format(labels), "DataError", large) < 50
-
-
 def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("RGB", (12000, 12000)), "bomb.jpg", quality=5)
     assert grown("picture.read_picture(sys.argv[1])", "picture.UnusablePicture", path) < 50
@@ -189,25 +168,3 @@ def test_what_is_decoded_shows_in_the_memory(tmp_path: Path) -> None:
         )
         > 150
     )
-
-
-def grown(statement: str, error: str, path: Path) -> int:
-    """MB by which the peak of a process's memory grows by a statement that ends in an error.
-
-    Of the process itself: `ru_maxrss` would begin with the peak of the one that started it.
-    """
-    code = f"""
-import sys
-from collagan_dist.types import PartMasks
-from collagan_dist.data.readers import label_maps, picture
-from collagan_dist.errors import DataError
-def peak():
-    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-before = peak()
-try:
-    {statement}
-except {error}:
-    print(peak() - before)
-"""
-    command = [sys.executable, "-W", "ignore", "-c", code, str(path)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -1,4 +1,4 @@
-"""A folder of pictures: with the same annotation it gives the same samples as CelebA's layout, and any name can be packed."""
+"""The reader of any folder: samples, keys, splits, and annotation that is elsewhere."""
 
 from __future__ import annotations
 
@@ -14,21 +14,10 @@ import pytest
 
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.folder import key, read_folder
-from collagan_dist.data.readers.recipe import Recipe, load_recipe
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import ConfigError, DataError
-from tests.data.layouts import COLUMNS, samples_of, write_folder
-
-
-def recipe(root: Path, out: Path, **changes: object) -> Recipe:
-    known = {"dataset": "folder", "root": str(root), "out": str(out), "store_size": 88}
-    return Recipe.model_validate({**known, **changes}, strict=False)
-
-
-@pytest.fixture
-def tree(copy_of_drawn: Path, tmp_path: Path) -> Path:
-    write_folder(copy_of_drawn, tmp_path / "set", columns=("split",))
-    return tmp_path / "set"
+from tests.data.layouts import samples_of, write_folder
+from tests.data.readers.folder_recipe import recipe
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])
@@ -167,67 +156,6 @@ def test_labels_and_table_may_lie_elsewhere(tree: Path, tmp_path: Path) -> None:
     assert len(read_folder(recipe(tree, tmp_path / "c", labels=str(tree / "labels")))) == 60
 
 
-def test_floats_and_order_of_columns(tree: Path, tmp_path: Path) -> None:
-    columns = ["right_mouth_y", *COLUMNS[:-1]]
-    rows = [line.split(",")[:11] for line in (tree / "faces.csv").read_text().splitlines()[1:]]
-    lines = [",".join([f"{float(r[10]) + 0.25}", *r[:10]]) for r in rows]
-    (tree / "faces.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([",".join(columns), *lines]).encode())
-    first = read_folder(recipe(tree, tmp_path / "o", labels="labels", landmarks="faces.csv"))[0]
-    assert first.landmarks == tuple(
-        (float(rows[0][i]), float(rows[0][i + 1]) + 0.25 * (i == 9)) for i in range(1, 11, 2)
-    )
-
-
-def change(number: int, line: str):  # type: ignore[no-untyped-def]
-    def edit(root: Path) -> None:
-        lines = (root / "faces.csv").read_text().splitlines()
-        lines[number - 1] = line
-        (root / "faces.csv").write_text("\n".join(lines))
-
-    return edit
-
-
-def swap_eyes(root: Path) -> None:
-    lines = (root / "faces.csv").read_text().splitlines()
-    rows = [line.split(",") for line in lines[1:]]
-    (root / "faces.csv").write_text("\n".join([lines[0], *(",".join([r[0], *r[3:5], *r[1:3], *r[5:]]) for r in rows)]))
-
-
-NUMBERS = "1,2,3,2,2,3,1,4,3,4"
-
-
-@pytest.mark.parametrize(
-    ("edit", "parts"),
-    [
-        (lambda root: (root / "faces.csv").unlink(), ["faces.csv: this table of landmarks is missing"]),
-        (change(1, "file,x"), ["faces.csv:1", "'left_eye_x' is missing"]),
-        (change(1, ",".join([*COLUMNS, "smile"])), ["faces.csv:1", "'smile' is unknown"]),
-        (change(1, ",".join([*COLUMNS, "file"])), ["faces.csv:1", "'file' is there twice"]),
-        (change(5, f"000004.jpg,{NUMBERS}"), ["faces.csv:5: has 11 fields, the header 12"]),
-        (change(5, f"000004.jpg,{NUMBERS[:-1]}four,train"), ["faces.csv:5: right_mouth_y must be a number", "'four'"]),
-        (change(5, f"000004.jpg,{NUMBERS[:-1]}nan,train"), ["faces.csv:5: right_mouth_y must be a number"]),
-        (change(5, f"000004.jpg,{NUMBERS},dev"), ["faces.csv:5: split must be train, valid or test, found 'dev'"]),
-        (change(5, f"000003.jpg,{NUMBERS},train"), ["faces.csv:5: 000003.jpg is listed for the second time"]),
-        (change(5, f"nobody.jpg,{NUMBERS},train"), ["faces.csv:5: nobody.jpg is no picture below", "set"]),
-        (change(5, ""), ["faces.csv: has no row for 000004.jpg of", "set"]),
-        (lambda root: (root / "000004.jpg").unlink(), ["faces.csv:5: 000004.jpg is no picture below"]),
-        (change(5, '000004.jpg,"1'), ["faces.csv:", "is no CSV"]),
-        (lambda root: (root / "faces.csv").write_bytes(b"\xff\xfe"), ["faces.csv: cannot be read as text"]),
-        (swap_eyes, ["60 of 60 rows the left eye lies right of the right eye"]),
-        (lambda root: (root / "labels/000004.png").unlink(), ["labels/000004.png: the label map is missing"]),
-        (lambda root: shutil.copy(root / "000004.jpg", root / "000004.png"), ["no row for 000004.png"]),
-        (lambda root: [p.unlink() for p in root.glob("*.jpg")], ["set: holds no picture (.jpg, .jpeg"]),
-        (shutil.rmtree, ["set: no such folder, and no set.zip or .tar there"]),
-    ],
-)
-def test_malformed(tree: Path, tmp_path: Path, edit, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
-    edit(tree)
-    with pytest.raises(DataError) as caught:
-        pack(recipe(tree, tmp_path / "out", labels="labels", landmarks="faces.csv"), workers=1)
-    assert all(part in str(caught.value) for part in parts), caught.value
-    assert not (tmp_path / "out/manifest.json").exists()
-
-
 def test_two_pictures_of_one_name(tree: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tree / "000004.png"), cv2.imread(str(tree / "000004.jpg")))
     with pytest.raises(DataError, match=r"000004.png and 000004.jpg would both be sample '000004'"):
@@ -237,29 +165,3 @@ def test_two_pictures_of_one_name(tree: Path, tmp_path: Path) -> None:
 def test_label_maps_need_a_folder_of_their_own(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is the folder of the pictures"):
         pack(recipe(tree, tmp_path / "out", labels="."), workers=1)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "line", "text"),
-    [
-        ("celeba", "landmarks: faces.csv", "celeba has landmarks of its own"),
-        ("celeba_aligned", "landmarks: faces.csv", "celeba_aligned has landmarks of its own"),
-        ("celebamask_hq", "landmarks: faces.csv", "celebamask_hq has no landmarks"),
-        ("celebamask_hq", "labels: Label", "celebamask_hq has label maps of its own"),
-    ],
-)
-def test_keys_without_a_meaning_are_refused(tmp_path: Path, dataset: str, line: str, text: str) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text(f"dataset: {dataset}\nroot: x\nout: y\n{line}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_recipe(str(path))
-    assert f"r.yaml:4: {line.split(':')[0]}: {text}" in str(caught.value)
-    path.write_text(f"dataset: {dataset}\nroot: x\nout: y\n{line.split(':')[0]}: null\n")
-    load_recipe(str(path))
-
-
-def test_recipes_that_come_with_the_project() -> None:
-    from tests.conftest import ROOT
-
-    for path in (ROOT / "shards").glob("*.yaml"):
-        assert load_recipe(str(path)).dataset in (path.stem, "celeba")

@@ -1,7 +1,8 @@
-"""The square at which training looks: of landmarks, of label maps, of neither; the same for both ways of storing."""
+"""What a shard stores of one sample: crop and original, and the square that training sees of either."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,89 +10,87 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 import torch
+from PIL import Image
+from skimage.filters import gaussian
+from skimage.transform import AffineTransform, warp
 
 from collagan_dist.data.face_square import (
-    Square,
-    pixel_box,
-    snap_to_pixels,
     square_from_label_map,
     square_from_landmarks,
-    square_from_size,
 )
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
-from collagan_dist.faces.render import draw_face
-from collagan_dist.types import CLASSES, MARGIN
-from tests.data.layouts import rows_of, samples_of, write_folder
+from collagan_dist.data.shards.verify import verify
+from tests.data.layouts import samples_of, write_folder
+from tests.data.packed import recipe
 
 
-def differences(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """(side ratio, x, y) of label squares against landmark squares, in shares of the latter's side."""
-    rows = []
-    for labels, points in pairs:
-        truth, found = square_from_landmarks(points), square_from_label_map(labels)
-        assert found is not None
-        rows.append((found.side / truth.side, (found.x - truth.x) / truth.side, (found.y - truth.y) / truth.side))
-    return np.array(rows)
-
-
-def check(found: np.ndarray) -> None:
-    """The medians agree; nine in ten squares lie within a fifth in size and a tenth in place."""
-    side, x, y = np.median(found, axis=0)
-    assert abs(side - 1) < 0.035 and abs(x) < 0.01 and abs(y) < 0.015, (side, x, y)
-    close = (np.abs(found[:, 0] - 1) < 0.2) & (np.abs(found[:, 1:]) < 0.1).all(1)
-    assert close.mean() > 0.9, close.mean()
-
-
-def test_label_squares_of_drawn_faces_are_those_of_their_landmarks() -> None:
-    drawn = [draw_face(11, number)[1:] for number in range(120)]
-    check(differences(drawn))
-
-
-@pytest.mark.parametrize("kind", ["celeba", "align_celeba"])
-def test_label_squares_of_photographs_are_those_of_their_landmarks(faces: Path, kind: str) -> None:
-    name = "list_landmarks_align_celeba" if kind == "align_celeba" else "list_landmarks_celeba"
-    pairs = [
-        (
-            cv2.imread(str(faces / f"Label/img_{kind}/{Path(file).stem}.png"), cv2.IMREAD_UNCHANGED),
-            np.array(row, float).reshape(5, 2),
+def test_crop_keeps_the_margin_square_around_the_face(drawn: Path, shards: Manifest) -> None:
+    """Stored landmarks make a face square in the middle, 1/1.3 of the side; the stored pixels are those of the photo."""
+    verify(shards.folder, deep=True)
+    rows = [line.split() for line in (drawn / "Anno/list_landmarks_celeba.txt").read_text().splitlines()[2:]]
+    points = {row[0]: np.array(row[1:], float).reshape(5, 2) for row in rows}
+    for sample in _samples(shards, "test"):
+        meta = json.loads(sample["json"])
+        square = square_from_landmarks(meta["landmarks"])
+        assert abs(square.side - 88 / 1.3) < 0.7
+        assert max(abs(square.x - 43.5), abs(square.y - 43.5)) < 0.7
+        # Where the annotated landmarks went says where every pixel went: scikit-image moves the photo there.
+        annotated, stored = np.array(points[meta["source"]]), np.array(meta["landmarks"])
+        scale = np.ptp(stored, axis=0).max() / np.ptp(annotated, axis=0).max()
+        shift = (stored - scale * annotated).mean(0)
+        assert np.abs(scale * annotated + shift - stored).max() < 0.02
+        photo = gaussian(
+            cv2.imread(str(drawn / "Img/img_celeba" / meta["source"]))[:, :, ::-1] / 255.0, 0.3 / scale, channel_axis=2
         )
-        for file, row in rows_of(faces, name).items()
-    ]
-    check(differences(pairs))
+        expected = warp(
+            photo, AffineTransform(scale=scale, translation=shift).inverse, output_shape=(88, 88), mode="reflect"
+        )
+        difference = np.abs(expected * 255 - simplejpeg.decode_jpeg(sample["jpg"], "RGB"))
+        assert difference.mean() < 2.5
+        assert (
+            difference.mean()
+            < np.abs(np.roll(expected, 1, axis=1) * 255 - simplejpeg.decode_jpeg(sample["jpg"], "RGB")).mean()
+        )
 
 
-def test_a_label_square_by_hand() -> None:
-    labels = np.full((100, 120), 10, np.uint8)
-    labels[20:61, 30:70] = 1
-    labels[61:71, 45:50] = CLASSES.index("lower_lip")
-    assert square_from_label_map(labels) == Square(49.5, 70 - 0.57 * 40, 1.62 * 40)
-    assert (
-        square_from_label_map(np.full((9, 9), 10, np.uint8)) is None
-        and square_from_label_map(np.zeros((9, 9), np.uint8)) is None
-    )
+def test_original_keeps_the_jpegs_own_bytes(drawn: Path, tmp_path: Path) -> None:
+    manifest = pack(recipe(drawn, tmp_path / "o", store="original"), workers=1)
+    for sample in _samples(manifest, "test"):
+        meta = json.loads(sample["json"])
+        assert sample["jpg"] == (drawn / "Img/img_celeba" / meta["source"]).read_bytes()
+        assert "reencoded" not in meta
 
 
-@pytest.mark.parametrize(("width", "height"), [(176, 176), (360, 440), (441, 360), (51, 50)])
-def test_the_margin_of_the_middle_is_what_the_picture_holds(width: int, height: int) -> None:
-    side = min(width, height)
-    left, top, found = pixel_box(square_from_size(width, height).scaled(MARGIN))
-    assert found == side and abs(left - (width - side) / 2) <= 0.5 and abs(top - (height - side) / 2) <= 0.5
+def test_original_writes_anew_what_readers_would_disagree_about(copy_of_drawn: Path, tmp_path: Path) -> None:
+    """A grey JPEG and one with an EXIF orientation become plain RGB, and their json says so."""
+    pictures = copy_of_drawn / "Img/img_celeba"
+    with Image.open(pictures / "000001.jpg") as image:
+        turned = image.getexif()
+        turned[0x0112] = 6
+        image.save(tmp_path / "turned.jpg", exif=turned, quality=95)
+        image.convert("L").save(pictures / "000002.jpg", quality=95)
+    (tmp_path / "turned.jpg").replace(pictures / "000001.jpg")
+    manifest = pack(recipe(copy_of_drawn, tmp_path / "o", store="original"), workers=1)
+    metas = {m["source"]: (m, s) for s in _samples(manifest, "train") for m in [json.loads(s["json"])]}
+    for name in ("000001.jpg", "000002.jpg"):
+        meta, sample = metas[name]
+        with Image.open(io.BytesIO(sample["jpg"])) as image:
+            assert (
+                meta["reencoded"] is True and image.mode == "RGB" and image.size == (360, 440) and not image.getexif()
+            )
 
 
-def test_a_snapped_square_has_the_margin_that_a_crop_keeps() -> None:
-    rng = np.random.default_rng(0)
-    for x, y, side in rng.uniform((50, 50, 30), (400, 300, 200), (200, 3)):
-        square = Square(x, y, side)
-        near = snap_to_pixels(square)
-        margin = pixel_box(square.scaled(MARGIN))
-        assert pixel_box(near.scaled(MARGIN)) == margin == pixel_box(snap_to_pixels(near).scaled(MARGIN))
-        assert near.x - near.side * MARGIN / 2 == pytest.approx(margin[0] - 0.5)
-        assert max(abs(near.x - x), abs(near.y - y)) <= 1 and abs(near.side - side) <= 0.5 / MARGIN
+def _samples(manifest: Manifest, split: str) -> list[dict]:
+    import webdataset
+
+    urls = [str(manifest.folder / s.name) for s in manifest.shards(split)]
+    return list(webdataset.WebDataset(urls, shardshuffle=False))
 
 
 ANNOTATIONS = {
@@ -173,15 +172,6 @@ def test_squares_of_originals_are_those_of_the_label_maps(few: Path, tmp_path: P
         x, y, side = json.loads(sample["json"])["square"]
         truth = square_from_label_map(cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED))
         assert truth is not None and max(abs(truth.x - x), abs(truth.y - y)) <= 1 and abs(truth.side - side) < 0.4
-
-
-def test_a_shard_without_the_square_is_seen_in_the_middle(shards: Manifest) -> None:
-    from collagan_dist.data.face_square import stored_square
-
-    assert stored_square(None, None, 176, 176) == square_from_size(176, 176)
-    assert stored_square(None, [1.0, 2.0, 3.0], 176, 176) == Square(1, 2, 3)
-    assert stored_square([[0, 0], [10, 0]], [1.0, 2.0, 3.0], 176, 176).side == 32
-    assert SplitReader(shards, "test").read(0).square is None
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])

@@ -1,8 +1,6 @@
-"""O1 to O6 by hand, over the named parts of drawn faces, over photographs, and through the loader."""
+"""The holes O1 to O6: their boxes by hand, and the parts of faces that they hide."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,34 +8,15 @@ import torch
 
 from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import FIXED_POSITIONS, Box
-from collagan_dist.data.loading import holes
-from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes, hole_size
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.types import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
-from tests.data.layouts import write_folder
+from tests.data.loading.first_batch import CPU, extent, first_batch
 
-CPU = torch.device("cpu")
 # An upright face with u = 40 around (64, 64).
 UPRIGHT = torch.tensor([[[46.0, 44], [82, 44], [64, 62], [49, 84], [79, 84]]])
-
-
-def extent(hole_HW: torch.Tensor) -> Box:
-    """(top, left, height, width) of a hole, which must be a whole box."""
-    rows, columns = hole_HW.any(1).nonzero().flatten(), hole_HW.any(0).nonzero().flatten()
-    box = (int(rows[0]), int(columns[0]), len(rows), len(columns))
-    assert hole_HW.sum() == box[2] * box[3]
-    return box
-
-
-def first_batch(manifest: Manifest, split: str = "train", count: int = 32, **view: object) -> Batch:
-    part = SplitReader(manifest, split)
-    ids = np.arange(min(count, len(part)))
-    loader = Loader(part, View(**{"image_size": 64, "hole": "none", "seed": 0, **view}), len(ids), 1, CPU)
-    return next(loader.batches(iter([(ids, np.zeros(len(ids), np.int64))])))
 
 
 @pytest.mark.parametrize(
@@ -175,39 +154,6 @@ def test_a_mirrored_face_has_mirrored_holes(shards: Manifest) -> None:
     for name, other in {"O1": "O2", "O2": "O1", "O3": "O3", "O4": "O5", "O5": "O4", "O6": "O6"}.items():
         hole = OcclusionBoxes(batch.points_BK2).hole(name, 32, 64, CPU)
         assert torch.equal(OcclusionBoxes(mirrored).hole(other, 32, 64, CPU).flip(3), hole)
-
-
-def test_views_without_landmarks_take_the_fixed_boxes(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
-    fixed = OcclusionBoxes().hole("O1", 4, 64, CPU)
-    around = first_batch(shards, count=4, hole="O1", points=False, labels=False)  # a model of inpainting alone
-    assert around.points_BK2 is not None and torch.equal(
-        around.hole_B1HW, OcclusionBoxes(around.points_BK2).hole("O1", 4, 64, CPU)
-    )
-    assert not torch.equal(around.hole_B1HW, fixed)
-    asked = first_batch(shards, count=4, hole="O1", positions="fixed", points=False)
-    assert asked.points_BK2 is None and torch.equal(asked.hole_B1HW, fixed)
-    with_points = first_batch(shards, count=4, hole="O1", positions="fixed", points=True)
-    assert with_points.points_BK2 is not None and torch.equal(with_points.hole_B1HW, fixed)
-    write_folder(drawn, tmp_path / "set", columns=())
-    (tmp_path / "set/faces.csv").unlink()
-    recipe = Recipe(dataset="folder", root=str(tmp_path / "set"), out=str(tmp_path / "out"), store_size=88)
-    unknown = first_batch(pack(recipe, workers=1), count=4, hole="O1", points=False, labels=False)
-    assert unknown.points_BK2 is None and torch.equal(unknown.hole_B1HW, fixed)
-    boxes = dict(FIXED_POSITIONS, O1=(0, 0, 2, 4))
-    other = first_batch(shards, count=4, hole="O1", positions="fixed", fixed=boxes)
-    assert [extent(h) for h in other.hole_B1HW[:, 0]] == [(0, 0, 1, 2)] * 4
-
-
-def test_the_fill_of_a_view(shards: Manifest) -> None:
-    for fill in ("paper", "noise", "zero", "mean"):
-        batch = first_batch(shards, count=4, hole="O3", fill=fill)
-        expected = holes.occlude(batch.image_B3HW, batch.hole_B1HW, "O3", batch.keys_B2, fill)
-        assert torch.equal(batch.input_B3HW, expected)
-        assert not torch.equal(batch.input_B3HW, first_batch(shards, count=4, hole="O3", fill="zero").input_B3HW) or (
-            fill == "zero"
-        )
-    again = [first_batch(shards, count=n, hole="O3").input_B3HW[:2] for n in (2, 4)]
-    assert torch.equal(*again)  # a sample's fill depends on the sample alone
 
 
 def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""A sample damaged after the start: named, counted, replaced the same way on any number of ranks; above a limit, exit 3."""
+"""Samples damaged after the start: named, counted, and replaced alike on any number of ranks; too many stop the run."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""The decoder raises errors for bytes that would crash DALI."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from collagan_dist.data.shards.manifest import Manifest
+
+CPU = torch.device("cpu")
+
+
+BROKEN = """
+import sys
+import numpy as np, torch
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.data.shards.shard_reader import SplitReader
+
+split = SplitReader(read_manifest(sys.argv[1]), "train")
+samples = [split.read(number) for number in range(32)]
+decode = Decoder(32, 88, True, False, 2, torch.device("cpu"))
+for number in range(40):
+    broken = list(samples)
+    for place in (number % 32, (7 * number + 3) % 32):
+        jpg, labels = samples[place].jpg.copy(), samples[place].labels.copy()
+        if sys.argv[2] == "jpg":
+            jpg[2:200] = 0
+        elif sys.argv[2] == "png":
+            labels[40:] = 0
+        else:
+            jpg[:], labels[:] = 0, 0
+        broken[place] = samples[place]._replace(jpg=jpg, labels=labels)
+    try:
+        decode(broken, np.zeros((32, 4)))
+    except RuntimeError:
+        continue
+    sys.exit("decoded")
+"""
+
+
+@pytest.mark.parametrize("what", ["jpg", "png", "both"])
+def test_streams_that_do_not_parse_are_an_error_and_no_crash(shards: Manifest, what: str) -> None:
+    """DALI alone dies of them (a segmentation fault) some time within these batches."""
+    result = subprocess.run([sys.executable, "-c", BROKEN, str(shards.folder), what], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -1,0 +1,103 @@
+"""Data behind a URL: transfers that fail are made again, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config.load import to_yaml
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_reader import SplitReader
+from tests.data.remote_shards import content, names, remote_manifest
+from tests.data.server import Server
+from tests.faults.test_bad_input import run
+from tests.training.small import small
+
+
+@pytest.mark.parametrize("fault", ["short", "drop", "flip", "longer", "503"])
+@pytest.mark.parametrize("name", ["train-000000.tar", "train-000000.idx"])
+def test_a_transfer_that_fails_is_made_again(
+    shards: Manifest, server: Server, cache: Path, name: str, fault: str
+) -> None:
+    server.faults[name] = [fault, fault, ""]
+    split = SplitReader(remote_manifest(server.url, cache), "train")
+    assert content(split.read(0)) == content(SplitReader(shards, "train").read(0))
+    assert server.requests[name] == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries", "said"),
+    [
+        ("short", 3, "expected exactly"),
+        ("flip", 3, "with sha256"),
+        ("longer", 3, "found more than"),
+        ("503", 3, "answers 503"),
+        ("403", 1, "answers 403"),
+    ],
+)
+def test_what_cannot_be_had_whole_stops_the_training(
+    shards: Manifest,
+    server: Server,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+    tries: int,
+    said: str,
+) -> None:
+    server.faults["train-000001.tar"], server.forever = [fault], True
+    path = tmp_path / "small.yaml"
+    path.write_text(to_yaml(small(Path("/"), data__shards=server.url, data__cache={"folder": str(cache)})))
+    code, text = run(capsys, "train", path, "--run", tmp_path / "run")
+    assert code == 3 and f"{server.url}/train-000001.tar" in text and said in text, text
+    # Once when it was asked for ahead, which may still be under way, and once when it was to be read.
+    assert tries <= server.requests["train-000001.tar"] <= 2 * tries and "Traceback" not in text
+    wrong = shards.shards("train")[1]
+
+    def left() -> list[str]:
+        return [name for name in names(cache) if name.startswith(".") or wrong.sha256 in name]
+
+    last = time.monotonic() + 60  # another shard may still be under way
+    while left() and time.monotonic() < last:
+        time.sleep(0.02)
+    assert not left()
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("pipe:touch canary", 2, "read from a folder or from file://, http://"),
+        ("pipe://touch canary", 2, "read from a folder"),
+        ("memory://shards", 2, "read from a folder"),
+        ("simplecache::http://x/y", 2, "read from a folder"),
+        ("http:///", 2, "read from a folder"),
+        ("http://somebody:secret@127.0.0.1/x", 2, "credentials belong in the environment"),
+        ("http://127.0.0.1/x?token=secret", 2, "without password, ? or #"),
+        ("http://127.0.0.1:1/x", 3, "http://127.0.0.1:1/x/manifest.json: cannot be fetched"),
+    ],
+)
+def test_places_that_are_not_read(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url, code, said
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    for command in (["verify", url], ["train", "demo", "--data", url, "--run", "run"]):
+        found, text = run(capsys, *command)
+        assert found == code and said in text and "secret" not in text and len(text.splitlines()) == 1, text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gs"), ("abfs", "az")])
+def test_a_missing_driver_says_what_to_install(
+    scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("s3fs", "gcsfs", "adlfs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    code, text = run(capsys, "verify", f"{scheme}://bucket/folder")
+    assert code == 2 and f"pip install 'collagan_dist[{extra}]'" in text
+
+
+def test_a_file_url_is_a_folder(shards: Manifest) -> None:
+    assert read_manifest(f"file://{shards.folder}") == shards

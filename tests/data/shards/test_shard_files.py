@@ -1,0 +1,55 @@
+"""The files of a shard, in a folder and as cached copies: prefetched, and downloaded again when damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_reader import SplitReader
+from tests.data.remote_shards import content, remote_manifest
+from tests.data.server import Server
+
+
+def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Path) -> None:
+    copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
+    path = tmp_path / "copy" / copy.shards("train")[0].name
+
+    def resident() -> int:
+        lines = subprocess.run(
+            ["fincore", "-n", "-r", "-b", "-o", "RES", path], capture_output=True, text=True, check=True
+        )
+        return int(lines.stdout)
+
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident():
+        pytest.skip("this file system keeps its pages")
+    SplitReader(copy, "train").prefetch(0)
+    last = time.monotonic() + 10
+    while resident() < path.stat().st_size and time.monotonic() < last:
+        time.sleep(0.02)
+    assert resident() >= path.stat().st_size
+
+
+def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Server, cache: Path) -> None:
+    local, split = SplitReader(shards, "train"), SplitReader(remote_manifest(server.url, cache), "train")
+    tar = cache / f"{shards.shards('train')[0].sha256}.tar"
+    index = cache / f"{shards.shards('train')[0].idx_sha256}.idx"
+    assert content(split.read(3)) == content(local.read(3))
+    tar.unlink()
+    assert content(split.read(4)) == content(local.read(4))
+    os.truncate(tar, 700)
+    assert content(split.read(5)) == content(local.read(5))
+    index.write_bytes(index.read_bytes()[:-1])
+    again = SplitReader(remote_manifest(server.url, cache), "train")
+    assert content(again.read(6)) == content(local.read(6))
+    assert server.requests["train-000000.tar"] == 3 and server.requests["train-000000.idx"] == 2
+    targets = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert not [name for name in targets if name.startswith(str(cache))]
