@@ -4,6 +4,8 @@ from typing import TypeVar
 
 E = TypeVar("E", bound="CollaganError")
 
+# Exit codes are part of the command line: job scripts and the sweep act on them.
+
 
 class CollaganError(Exception):
     """An error that the command line prints without a traceback."""

@@ -48,6 +48,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        # Without it a power cut may undo the rename.
         fsync_folder(path.parent)
     except BaseException as error:
         # Sizes first: they are gone after the unlink.
@@ -74,6 +75,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
+    # NaN is not JSON: other programs could not read the file.
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
@@ -99,6 +101,7 @@ def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except OSError as error:
+        # EACCES too: NFS emulates flock by fcntl, which may report it for a lock that is held.
         return error.errno not in (errno.EAGAIN, errno.EACCES)
     return True
 
@@ -120,7 +123,7 @@ def command_lock(out: Path, command: str) -> Iterator[int]:
         last = time.monotonic() + _LOCK_WAIT_SECONDS
         while not try_lock(handle):
             if time.monotonic() > last:
-                text = f"{out}: another `{command}`, or a training it began, is at work there; wait for its end, or give another --out"
+                text = f"{out}: another `{command}`, or a training it began, is running there; wait until it ends, or give another --out"
                 raise ConfigError(text)
             time.sleep(_POLL_SECONDS)
         yield handle

@@ -122,13 +122,13 @@ class World:
 class Batch:
     """One batch of training or evaluation, on the device of the networks (ids_B and epoch_B on the CPU).
 
-    image_B3HW   the picture without a hole, y_i of eq. 1, in [-1, 1]
-    input_B3HW   the picture with its hole filled, x of eq. 1
-    hole_B1HW    1 inside the occluded region
-    label_BHW    uint8 classes, or None when the data set has no label maps
-    points_BK2   landmarks (x, y) in pixels of image_B3HW, or None when the data set has none
-    ids_B        sample numbers within the split; epoch_B their epochs
-    keys_B2      int32 keys of each sample's random tensors (rng.py)
+    image_B3HW   the picture without a hole, y_i of eq. 1, in [-1, 1].
+    input_B3HW   the picture with its hole filled, x of eq. 1.
+    hole_B1HW    1 inside the occluded region.
+    label_BHW    uint8 classes, or None when the data set has no label maps.
+    points_BK2   landmarks (x, y) in pixels of image_B3HW, or None when the data set has none.
+    ids_B        sample numbers within the split; epoch_B their epochs.
+    keys_B2      int32 keys of each sample's random tensors (rng.py).
     """
 
     image_B3HW: torch.Tensor

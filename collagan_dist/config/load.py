@@ -34,6 +34,7 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     Raises ConfigError that names file, line and key.
     """
     text, where = _read_source(source)
+    # --model before --set, so that a key of the model can be changed.
     tree, found = strict_yaml.load(text, where)
     lines: dict[tuple[str, ...], int | str] = {**found}
     if model is not None:
@@ -64,6 +65,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
+    """Return the text of RUN/config.yaml."""
     return strict_yaml.dump(config_to_dict(config))
 
 
@@ -74,10 +76,12 @@ def identity_keys(config: Config, manifest_hash: str | None = None, parser: str 
     """
     tree = config_to_dict(config)
     data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
+    # A path says nothing of the weights behind it.
     tree["model"]["gfc"]["parser"] = parser
     return {
         **{section: tree[section] for section in ("model", "loss", "hole", "optim", "seed")},
         "data": data,
+        # Not the length: a run may be made longer.
         "schedule": {"batch": tree["schedule"]["batch"]},
         "manifest": manifest_hash,
     }
@@ -98,6 +102,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _read_source(source: str) -> tuple[str, str]:
+    # A preset has neither ending nor slash, so that a file can never hide one, nor a preset a file.
     if source.endswith((".yaml", ".yml")) or "/" in source:
         hint = f"give a YAML file or a preset: {', '.join(preset_names())}"
         return strict_yaml.read_text(source, "configuration", hint), source
@@ -164,6 +169,7 @@ def get_nested(tree: Any, *path: str) -> Any:
 def set_nested(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     """Set a value at a path of nested mappings and create missing ones. Raises ConfigError when a part of it is a value."""
     for key in path[:-1]:
+        # A key may be given under a section that the file leaves out.
         child = tree.setdefault(key, {})
         if not isinstance(child, dict):
             raise ConfigError(f"{'.'.join(path)}: {key} is a value ({child!r}), not a section")

@@ -140,7 +140,7 @@ def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> st
     path = tuple(str(part) for part in error["loc"])
     text = error["msg"].removeprefix("Value error, ")
     if isinstance(error["input"], dict) and (named := re.match(r"([\w.]+): ", text)):
-        # A validator of a whole section has the section's path; its message begins with the key that it means.
+        # A validator of an entire section has the section's path; its message begins with the key that it means.
         path, text = (*path, *named[1].split(".")), text[named.end() :]
     # A key that is missing, or an item of a list, has no line: that of the section or list around it.
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
@@ -158,6 +158,7 @@ def _hint(model: type[BaseModel], path: tuple[str, ...]) -> str:
     """Suggest the nearest key of the same section, else the same name in another section, else list the valid keys."""
     here = _keys_at(model, path[:-1])
     near = difflib.get_close_matches(path[-1], here, 1)
+    # "lr" alone is close to no key of the root, but is a key of optim.generator.
     near = near or [key for key in _all_keys(model) if key.endswith("." + path[-1])][:1]
     return f"did you mean {near[0]}?" if near else f"valid here: {', '.join(here)}"
 

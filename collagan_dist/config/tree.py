@@ -13,6 +13,7 @@ from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.config.strict_yaml import Section
 from collagan_dist.types import FACE_SQUARE, POSITIONS, HoleKind, TestHole
 
+# Types of several keys. pydantic names the bound in its error.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -257,6 +258,7 @@ class Runtime(Section):
     fail_on_straggler: bool = False
     """Stop when there is a straggler, so that the launcher can restart the run elsewhere, instead of only naming it."""
 
+    # The message of a section's validator begins with the key that it is about; strict_yaml finds the line by it.
     @model_validator(mode="after")
     def _zero_needs_deepspeed(self) -> Runtime:
         if self.zero_stage == 3:
@@ -374,11 +376,13 @@ class Config(Section):
             raise ValueError(
                 f"evaluate.size: this model completes pictures of {self.data.image_size} pixels only (data.image_size)"
             )
+        # A mapping that is given replaces the default one, so it must be complete.
         if set(self.evaluate.fixed) != set(POSITIONS):
             raise ValueError(f"evaluate.fixed: needs a box for each of {', '.join(POSITIONS)}")
         for name, (top, left, height, width) in self.evaluate.fixed.items():
             if top + height > 128 or left + width > 128:
                 raise ValueError(f"evaluate.fixed.{name}: (top, left, height, width) reaches beyond 128x128")
+        # A λ without its task would be ignored, and the mistake remain unseen.
         for task in self.loss.weights:
             if task not in self.model.tasks:
                 raise ValueError(f"loss.weights.{task}: the model has no such task ({', '.join(self.model.tasks)})")

@@ -31,7 +31,7 @@ from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.types import Batch, World, image_from_pixels
 
-OVERLAY_OPACITY = 0.45  # opacity of the label colours over the completed picture
+OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 
 
 def complete(
@@ -45,6 +45,7 @@ def complete(
     config = read_config(run, sets=sets)
     pictures = _find_pictures(source)
     check_blends([blend], config.model.tasks)
+    # Without inpainting a hole would only hide what is to be segmented.
     hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
     _check_hole(hole)
     device = devices.pick_device(World())
@@ -65,6 +66,7 @@ def _find_pictures(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such picture or folder")
+    # Names with a dot are files that other programs leave, such as ._a.jpg of macOS.
     found = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
     if not found:
         raise DataError(f"{source}: holds no picture ({', '.join(PICTURE_SUFFIXES)})")
@@ -90,6 +92,7 @@ def _load_batch(path: Path, config: Config, hole: str, device: torch.device) -> 
         raise DataError(f"{path}: {error}") from None
     image = image_from_pixels(torch.from_numpy(_square(pixels, size))[None].to(device))
     uid = np.array([rng.name_id(path.stem)])
+    # Seed and epoch (-1) of evaluation, whatever seed the run was trained with.
     keys = torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uid)).to(device)
     if hole in holes.HOLES:
         kind, mask = hole, holes.HOLES[hole](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
@@ -122,6 +125,7 @@ def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
     if mask is None:
         raise DataError(f"{path}: is no picture; a hole is a PNG, white where the face is to be completed")
     height, width = mask.shape
+    # Products, not quotients: proportions are compared exactly.
     if height != width and height * picture[1] != width * picture[0]:
         raise DataError(
             f"{path}: is {width}x{height}, of another shape than the picture ({picture[1]}x{picture[0]}); give a hole of the picture's "
@@ -132,6 +136,7 @@ def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
 
 
 def _write_results(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bool) -> Path:
+    # A model without inpainting completes nothing; its sheet shows the input.
     done = composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW
     overlay = done.float()
     points = read_points(outputs["landmarks"], quarter) if "landmarks" in outputs else None

@@ -23,6 +23,7 @@ from collagan_dist.types import POSITIONS, Batch
 logger = logging.getLogger(__name__)
 
 _STATISTICS_SAMPLES = 2048  # training samples behind the mean landmarks
+# Fixed, not schedule.batch: with evaluate.batch_norm=batch the results depend on it.
 _BATCH = 32
 
 # Measurements of one predictor: task name to one value per sample and metric.
@@ -58,6 +59,7 @@ def evaluate(
     """
     check_blends(blends, setup.tasks)
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
+    # The first samples are a random subset: packing has shuffled the split.
     count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
     baseline_samples = min(baselines, count)
     statistics = _statistics(setup) if baseline_samples else {}
@@ -67,11 +69,13 @@ def evaluate(
         mine.ids.append(batch.ids_B.astype(np.int64))
         if hole in POSITIONS:
             mine.hole_sizes.append(hole_size(batch.hole_B1HW))
+        # Once for all blends: the search of SII takes most of the time.
         outputs = predictor(batch)
         for blend in blends:
             mine.measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
         if (first := _first_samples(batch, baseline_samples)) is not None:
             mine.baselines.append(_measure_baselines(setup.tasks, first, statistics))
+    # Damage is found while reading, so only now.
     mine.damaged = list(loader.damaged)
     ranks = setup.group.all_gather(mine)
     _report_damaged(setup, [record for rank in ranks for record in rank.damaged])
@@ -164,6 +168,7 @@ def _statistics(setup: Setup) -> dict[str, Any]:
     count = min(_STATISTICS_SAMPLES, len(split))
     samples = [sample for number in range(count) if (sample := _read_or_none(split, number)) is not None]
     for sample in samples:
+        # No shift, rotation, scale or mirroring: the view that evaluation has.
         to_view = np.linalg.inv(geometry.view_to_stored(sample, size, face_square=face_square))
         points = np.array(sample.landmarks, np.float64)
         total = total + geometry.move_points(points[None], to_view[None], np.zeros(1, bool))[0]

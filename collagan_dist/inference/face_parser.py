@@ -17,7 +17,7 @@ class ParserIdentity:
 
     name: str
     sha256: str
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # what else changes maps: views, the sha256 of a class map
 
 
 class FaceParser(Protocol):
@@ -34,5 +34,6 @@ class FaceParser(Protocol):
 def run_in_batches(batch: int, pixels_BHW3: np.ndarray, network: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Run `network` on batches of exactly `batch` pictures; the last one is filled up with black pictures."""
     batches = [pixels_BHW3[i : i + batch] for i in range(0, len(pixels_BHW3), batch)]
+    # Each output is cut to its batch, which drops those of the black pictures.
     outputs = [network(np.pad(p, ((0, batch - len(p)), (0, 0), (0, 0), (0, 0))))[: len(p)] for p in batches]
     return np.concatenate(outputs)

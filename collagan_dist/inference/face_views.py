@@ -6,12 +6,12 @@ The margin square around it is all that packing stores. Scores of the face squar
 Measured over the margin square of 100 drawn faces, with a narrow M_s at 64x64 (Dice of the nine scored classes, of
 background, of hair):
 
-face square alone                                  .858  .988  .902   hair outside of it is lost
-margin square alone                                .731  .991  .933
-both, the face square on top (used)                .858  .994  .958
-four shifted face squares                          .313  .976  .844
-four shifted and the centre, averaged              .469  .986  .907
-four shifted, the centre on top                    .858  .993  .950   five passes instead of two
+- face square alone: .858, .988, .902; hair outside of it is lost.
+- margin square alone: .731, .991, .933.
+- both, the face square on top (used): .858, .994, .958.
+- four shifted face squares: .313, .976, .844.
+- four shifted and the centre, averaged: .469, .986, .907.
+- four shifted, the centre on top: .858, .993, .950; it takes five passes instead of two.
 
 Shifted squares fail because the network has learned where in its input a mouth belongs.
 """

@@ -40,6 +40,7 @@ def check_label_maps(
     Raises DataError when there is no map to compare with, or no picture can be read.
     """
     existing = {path.name for path in photos.maps.iterdir()} if photos.maps.is_dir() else set()
+    # Every picture has the slot that it has in labelling; those without a map leave theirs black.
     wanted = [s if photos.path(s).name in existing else None for s in photos.samples]
     without = wanted.count(None)
     if without == len(wanted):
@@ -47,11 +48,13 @@ def check_label_maps(
             f"{photos.maps}: holds no label map of these pictures to compare with; give their folder by --out, or label without --check"
         )
 
+    # Runs in the parser's threads; only the counts come back, since maps are large.
     def compare(sample: Sample, labels: np.ndarray) -> np.ndarray:
         return pixel_counts(labels, read_label_map(str(photos.path(sample)), labels.shape))
 
     rows, unusable = [], 0
     for _, result in predict_label_maps(parser, wanted, batch, compare):
+        # As packing, which leaves such pictures out.
         if isinstance(result, UnusablePicture):
             unusable += 1
         else:
@@ -72,6 +75,7 @@ def _agreement(counts_BC3: np.ndarray, without: int, unusable: int) -> Agreement
     # The sums of the segmentation task's metrics, so that --check and evaluate agree in what Dice is.
     total = counts_BC3.sum(0)
     values, errors = Segmentation(Config()).summarize({"dice": counts_BC3})
+    # A class that neither map has anywhere has Dice 0/0, which is NaN.
     by_class = {name: float(v) for name, v in zip(CLASSES, dice(total), strict=True) if not np.isnan(v)}
     mean = {name: v for name, v in values["dice"].items() if name not in SCORED_CLASSES}
     shares = total / total[:, 2].sum()

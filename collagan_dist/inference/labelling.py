@@ -1,7 +1,7 @@
 """`collagan label`: write label maps for photographs in CelebA's layout with a face parser.
 
-A resumed run writes the same bytes as an uninterrupted one. Networks may round differently in batches of another size or
-order, so every picture has a fixed slot of a fixed batch, and pictures that have a map already leave their slots black.
+A resumed run writes the same bytes as an uninterrupted one. A network may round differently in a batch of another size or
+order. So every picture has a fixed slot of a fixed batch, and pictures that have a map already leave theirs black.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def write_label_maps(
     Raises DataError when the folder holds maps of another origin, or when no picture could be labelled.
     """
     _claim_folder(photos, parser)
+    # One listing instead of a stat per picture: CelebA has 200,000, often on network storage.
     existing = {path.name for path in photos.maps.iterdir()}
     wanted = [s if photos.path(s).name not in existing else None for s in photos.samples]
     done_before = wanted.count(None)
@@ -101,6 +102,7 @@ def write_label_maps(
             written += 1
         progress(done_before + written + len(unusable), len(wanted))
     _write_unlabelled(photos, unusable)
+    # All pictures unusable is an error of the data set, some are not.
     if not written + done_before:
         key, reason = unusable[0]
         raise DataError(f"{photos.maps}: none of {len(unusable)} pictures could be labelled; {key}: {reason}")
@@ -130,6 +132,7 @@ def predict_label_maps(
                 faces = [(s, _face_or_error(f)) for s, f in cutting.popleft()]
                 cutting.extend(cut(samples) for samples in islice(todo, 1))
                 finishing.append(_parse_batch(parser, faces, batch, pool, finish))
+                # At the end all remaining batches are taken; before, as many stay as the network may run ahead.
                 while len(finishing) > (_BATCHES_AHEAD if cutting else 0):
                     yield from (
                         (s, r if isinstance(r, UnusablePicture) else r.result()) for s, r in finishing.popleft()
@@ -207,6 +210,7 @@ def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
     # Only now: partial files in a folder of another origin may belong to a program that is running.
     for path in maps.glob(".*.partial"):
         path.unlink(missing_ok=True)
+    # Before the first map, so that no folder holds maps of unknown origin.
     if found is None:
         files.write_json(note, {"model": identity.name, **mine, "version": __version__})
 

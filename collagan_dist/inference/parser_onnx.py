@@ -121,14 +121,14 @@ class OnnxParser:
         feed = self._session.get_inputs()
         if len(feed) != 1:
             raise ConfigError(
-                f"{model}: wants {len(feed)} inputs ({', '.join(i.name for i in feed)}), needs one: a picture"
+                f"{model}: has {len(feed)} inputs ({', '.join(i.name for i in feed)}); a parser has one, the picture"
             )
         self._feed = feed[0]
         if len(self._feed.shape) != 4:
-            raise ConfigError(f"{model}: wants an input of shape {self._feed.shape}, a batch of pictures has 4 axes")
+            raise ConfigError(f"{model}: has an input of shape {self._feed.shape}; a batch of pictures has 4 axes")
         self._type = _TYPES.get(self._feed.type)
         if self._type is None:
-            raise ConfigError(f"{model}: wants an input of {self._feed.type}, supported are {', '.join(_TYPES)}")
+            raise ConfigError(f"{model}: has an input of type {self._feed.type}; supported are {', '.join(_TYPES)}")
         # A network may be exported for one batch size only; otherwise the axis has a name or None.
         self._batch = self._feed.shape[0] if isinstance(self._feed.shape[0], int) else None
         self.size = self._input_size()
@@ -143,6 +143,7 @@ class OnnxParser:
 
     def _run(self, pixels_BHW3: np.ndarray) -> np.ndarray:
         entry = self.map.input
+        # The order of the class map's documentation: channels, range, mean and std, layout.
         x = pixels_BHW3[..., ::-1] if entry.channels == "bgr" else pixels_BHW3
         x = x.astype(np.float32) * np.float32(entry.range / 255)
         x = (x - np.array(entry.mean, np.float32)) / np.array(entry.std, np.float32)
@@ -156,6 +157,7 @@ class OnnxParser:
         if output.ndim == 3:  # indices
             # An index that the class map does not list is background.
             known = self._our_classes(self.map.largest_index + 1)
+            # Clipped first, because numpy evaluates the lookup for all indices.
             index = output.astype(np.int64)
             own = np.where((index >= 0) & (index < len(known)), known[np.clip(index, 0, len(known) - 1)], 0)
             return (own[:, None] == np.arange(len(CLASSES))[:, None, None]).astype(np.float32)
@@ -176,6 +178,7 @@ class OnnxParser:
         return np.stack(ours, axis=1).astype(np.float32)
 
     def _our_classes(self, channels: int) -> np.ndarray:
+        # Known only after the first output: an ONNX file need not give its shape.
         if self._table is None or len(self._table) != channels:
             self._table = self.map.table(channels)
         return self._table
@@ -186,7 +189,7 @@ class OnnxParser:
         height, width, colours = (shape[axis] for axis in axes)
         if isinstance(colours, int) and colours != 3:
             raise ConfigError(
-                f"{self._classes}: input.layout is {self.map.input.layout}, but {self._model} wants an input of shape {shape}: "
+                f"{self._classes}: input.layout is {self.map.input.layout}, but {self._model} has an input of shape {shape}: "
                 f"{colours} colours"
             )
         given, fixed = self.map.input.size, (height, width)
@@ -199,6 +202,7 @@ class OnnxParser:
                 raise ConfigError(
                     f"{self._classes}: input.size is {list(given or ())}, {self._model} takes {list(fixed)}"
                 )
+        # Both given and fixed are equal here.
         return given or (int(height), int(width))
 
     def _pick_output(self) -> str:

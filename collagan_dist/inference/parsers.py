@@ -29,12 +29,14 @@ def open_parser(model: Path, classes: Path | None = None) -> FaceParser:
         raise ConfigError(
             f"--model {model}: no such folder or file; give a run folder, an exported one or an ONNX file"
         )
+    # An export puts the class map beside its ONNX file.
     return OnnxParser(model, classes or model.with_suffix(".yaml"))
 
 
 class RunParser:
     """A generator with the task segmentation, from a run folder or an exported folder."""
 
+    # Measured to be the best (face_views.py).
     views: Views = "both"
 
     def __init__(self, model: Path) -> None:

@@ -64,7 +64,9 @@ def score(
             for result in evaluate(setup, predictor, request.split, hole, config.evaluate.baselines, request.blends):
                 blend = result.metrics["blend"]
                 path = RunPaths(run).evaluation(request.split, hole, blend, config.evaluate.positions)
+                # JSON has no NaN: metrics without a value are left out.
                 found = replace(result, metrics=finite(result.metrics) | about)
+                # Other shards or settings would make headlines of different runs incomparable.
                 own = request.split == "test" and hole == own_hole and blend == "none" and not (shards or sets)
                 headline = RunPaths(run).headline_metrics if own else None
                 setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
