@@ -1,4 +1,4 @@
-"""Which curves a page shows, as plain numbers. Drawing them is `plots`."""
+"""Which charts a page of runs shows, as plain numbers: curves of train lines, of evaluations, and of several runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collagan_dist.report.run_data import RunData
 from collagan_dist.runs.metrics_log import Row
 
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
+# Fields of a train line that say when, not how well.
 _NOT_CURVES = {"step", "epoch", "samples", "time", "kind"}
 _LOSS_TITLES = {
     "rec": "Reconstruction loss",
@@ -25,19 +26,19 @@ _TITLES = {
     "images_per_s": "Pictures per second",
     "data_wait_share": "Share of time spent waiting for data",
 }
-# Groups of keys "<group>/<member>": title, whether it stands with the losses, what its values are held against.
+# Keys "<group>/<member>" share a chart. Group: title, whether it is shown among the main charts, reference values.
 _GROUPS: dict[str, tuple[str, bool, tuple[tuple[str, float], ...]]] = {
     "accuracy": ("Accuracy of the discriminators", True, (("guessing", 0.5),)),
     "weighted": ("What each term adds to the total loss", True, ()),
     "gradient": ("Norm of the gradient", False, ()),
 }
-# Half of the cross-entropy of real and fake each: a discriminator that cannot tell them apart has ln 2.
+# The discriminator's loss is the mean cross-entropy over real and fake: one that cannot tell them apart has ln 2.
 _UNDECIDED = ("undecided: ln 2", math.log(2))
 
 
 @dataclass(frozen=True)
 class Series:
-    """`colour` indexes the palette, so that a task or a run keeps its colour from chart to chart."""
+    """One curve. `colour` indexes the palette: a task or a run keeps its colour from chart to chart."""
 
     label: str
     colour: int
@@ -47,6 +48,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
+    """Curves over steps with their reference values. `marks` are steps with a vertical line: resumes and rollbacks."""
+
     title: str
     series: tuple[Series, ...]
     unit: str = ""
@@ -58,7 +61,7 @@ class Chart:
 
 
 def train_charts(run: RunData) -> list[Chart]:
-    """Losses per task, then speed and whatever else the train lines hold."""
+    """Return the losses of all tasks, then every other number of the train lines."""
     keys = _curve_keys(run.log.train)
     tasks = _tasks(run, keys)
     losses: dict[str, list[Series]] = {}
@@ -66,7 +69,7 @@ def train_charts(run: RunData) -> list[Chart]:
     for key in keys:
         match = _LOSS.fullmatch(key)
         if match:
-            label, colour = formatting.words(match["task"]), tasks.index(match["task"])
+            label, colour = formatting.to_words(match["task"]), tasks.index(match["task"])
             losses.setdefault(match["part"], []).append(_series(run.log.train, key, label, colour))
         else:
             group = others.setdefault(_group(key), [])
@@ -80,13 +83,15 @@ def train_charts(run: RunData) -> list[Chart]:
 
 
 def eval_charts(run: RunData) -> list[Chart]:
-    """One chart per metric and its variants over steps, baselines as lines; classes and points one by one come last."""
+    """Return one chart for each metric with its variants and baselines, then one for its single classes or points."""
     items = [parse_evaluation(row) for row in run.log.evals]
     subjects = list(dict.fromkeys(item.subject for item in items))
     groups: dict[tuple[str, bool], list[str]] = {}
     for key in dict.fromkeys(key for item in items for key in item.values):
         single = "/" in key and not key.endswith("/mean")
-        groups.setdefault((formatting.head(key) if single else formatting.stem(key), single), []).append(key)
+        groups.setdefault((formatting.metric_name(key) if single else formatting.base_metric(key), single), []).append(
+            key
+        )
     charts = []
     for (name, single), keys in sorted(groups.items(), key=lambda group: group[0][1]):
         series: list[Series] = []
@@ -94,31 +99,34 @@ def eval_charts(run: RunData) -> list[Chart]:
             for subject in subjects:
                 chosen = [item for item in items if item.subject == subject and key in item.values]
                 label = _part(key) if single else formatting.variant_label(key)
+                # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
                 label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
                 if chosen:
                     series.append(_eval_series(chosen, key, label, len(series)))
         heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
         references = () if single else _references(run.evaluation, keys)
-        charts.append(Chart(heading, tuple(series), formatting.unit(name), references, noisy=False, main=not single))
+        charts.append(
+            Chart(heading, tuple(series), formatting.metric_unit(name), references, noisy=False, main=not single)
+        )
     return charts
 
 
 def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]:
-    """The same key of every run in one chart; only keys that at least two runs share."""
+    """Return one chart for each key that at least two runs have."""
     charts = []
     for key in _shared(_summary_keys(run) for run in runs):
-        drawn = _each_run(runs, names, _eval_picker(key))
-        charts.append(Chart(formatting.metric_label(key), drawn, formatting.unit(key), noisy=False))
+        series = _of_all(runs, names, _eval_picker(key))
+        charts.append(Chart(formatting.metric_label(key), series, formatting.metric_unit(key), noisy=False))
     for key in _shared(_curve_keys(run.log.train) for run in runs):
-        drawn = _each_run(runs, names, _train_picker(key))
-        # Adversarial losses say little across runs: each is against an opponent of its own.
+        series = _of_all(runs, names, _train_picker(key))
+        # Adversarial losses cannot be compared over runs: each generator has a discriminator of its own.
         main = key == "loss/total" or key.endswith("/rec")
-        charts.append(Chart(title(key), drawn, from_zero=_from_zero(key), main=main))
+        charts.append(Chart(title(key), series, from_zero=_from_zero(key), main=main))
     return charts
 
 
 def title(key: str) -> str:
-    """ "loss/inpainting/rec" -> "Reconstruction loss: inpainting"."""
+    """Return "Reconstruction loss: inpainting" for "loss/inpainting/rec"."""
     match = _LOSS.fullmatch(key)
     if match:
         part = _LOSS_TITLES.get(match["part"], f"Loss, {match['part']}")
@@ -126,13 +134,13 @@ def title(key: str) -> str:
     group, _, member = key.partition("/")
     if group in _GROUPS:
         return f"{_GROUPS[group][0]}{': ' + _member(key).lower() if member else ''}"
-    return _TITLES.get(key, formatting.words(key))
+    return _TITLES.get(key, formatting.to_words(key))
 
 
 def _member(key: str) -> str:
-    """ "weighted/inpainting/rec" -> "Inpainting, rec": a curve where its group is named above it."""
+    """Return the label of a curve in a chart that names its group: "Inpainting, rec" for "weighted/inpainting/rec"."""
     group, _, member = key.partition("/")
-    return formatting.words(member.replace("/", ", ")) if group in _GROUPS else title(key)
+    return formatting.to_words(member.replace("/", ", ")) if group in _GROUPS else title(key)
 
 
 def _curve_keys(rows: Iterable[Row]) -> list[str]:
@@ -142,6 +150,7 @@ def _curve_keys(rows: Iterable[Row]) -> list[str]:
 
 
 def _tasks(run: RunData, keys: Iterable[str]) -> list[str]:
+    # A run of a newer version may log tasks that its configuration does not name.
     logged = [match["task"] for match in map(_LOSS.fullmatch, keys) if match]
     return list(dict.fromkeys([*run.tasks, *logged]))
 
@@ -176,8 +185,8 @@ def _is_main(key: str) -> bool:
 
 
 def _group(key: str) -> str:
-    """Keys like lr/generator and lr/discriminators share a chart; loss/total is its own."""
-    return key if key in _TITLES else formatting.head(key)
+    """Return which chart a key belongs to: lr/generator and lr/discriminators share one, loss/total has its own."""
+    return key if key in _TITLES else formatting.metric_name(key)
 
 
 def _main_first(names: Iterable[str]) -> list[str]:
@@ -190,14 +199,16 @@ def _part(key: str) -> str:
 
 
 def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Baselines of the one variant that matters most: inside the hole where there is such a number."""
+    """Return the baselines of one variant: inside the hole where there is such a number, which matters most."""
     if item is None:
         return ()
-    key = next((key for key in keys if formatting.head(key).endswith("_hole")), keys[0])
+    key = next((key for key in keys if formatting.metric_name(key).endswith("_hole")), keys[0])
     named = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if not named and key != keys[0]:
         return _references(item, keys[:1])
-    return tuple((formatting.words(name) + (", in the hole" if "_hole" in key else ""), value) for name, value in named)
+    return tuple(
+        (formatting.to_words(name) + (", in the hole" if "_hole" in key else ""), value) for name, value in named
+    )
 
 
 def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
@@ -213,11 +224,11 @@ def _summary_keys(run: RunData) -> list[str]:
     return [key for key in keys if "/" not in key or key.endswith("/mean")]
 
 
-def _each_run(
+def _of_all(
     runs: Sequence[RunData], names: Sequence[str], pick: Callable[[RunData, str, int], Series]
 ) -> tuple[Series, ...]:
-    drawn = (pick(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True)))
-    return tuple(series for series in drawn if series.steps)
+    picked = (pick(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True)))
+    return tuple(series for series in picked if series.steps)
 
 
 def _train_picker(key: str) -> Callable[[RunData, str, int], Series]:
@@ -225,11 +236,12 @@ def _train_picker(key: str) -> Callable[[RunData, str, int], Series]:
 
 
 def _eval_picker(key: str) -> Callable[[RunData, str, int], Series]:
-    """The first subject only (split and hole): a second one would double back over the same steps."""
+    """Return a function that takes the evaluations of the first subject (split and hole)."""
 
     def pick(run: RunData, name: str, colour: int) -> Series:
         items = [parse_evaluation(row) for row in run.log.evals]
         chosen = [item for item in items if key in item.values]
+        # A second subject would go over the same steps again.
         chosen = [item for item in chosen if item.subject == chosen[0].subject]
         return _eval_series(chosen, key, name, colour)
 

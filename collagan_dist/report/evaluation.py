@@ -1,4 +1,4 @@
-"""One evaluation (a metrics.json or an eval line) as flat numbers: "psnr", "dice/face", "landmark_error/mean"."""
+"""One evaluation (metrics.json or an eval line) as flat numbers: "psnr", "dice/face", "landmark_error/mean"."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 
 Numbers = dict[str, float]
 
-# Numbers that say what was evaluated or when, not how well.
+# Numbers that say what was evaluated or when, not how well. Any other is a metric, so that a new task needs no entry here.
 _NOT_METRICS = {"step", "samples", "epoch", "time", "seed", "seconds", "world_size", "version", "damaged"}
 _NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/")
 
 
 @dataclass(frozen=True)
 class EvaluationScores:
-    """`errors` are standard errors of `values`; `baselines` holds the same keys for each simple competitor."""
+    """Metrics of one evaluation. `errors` are standard errors of `values`; `baselines` has the same keys for each baseline.
+
+    `positions` is "fixed" where O1 to O6 were at fixed boxes. `baseline_samples` is how many samples the baselines were
+    measured on, where these were only the first.
+    """
 
     values: Numbers
     errors: Numbers
@@ -27,12 +31,11 @@ class EvaluationScores:
     samples: int | None = None
     step: int | None = None
     positions: str = ""
-    """`fixed` where O1 to O6 lay at fixed boxes."""
     baseline_samples: int | None = None
-    """Where the baselines were measured on the first samples only: on how many."""
 
     @property
     def subject(self) -> tuple[str, str, str, str]:
+        # Two evaluations of one subject are compared; of two subjects they are different results.
         return self.split, self.hole, self.blend, self.positions
 
     @property
@@ -44,7 +47,7 @@ class EvaluationScores:
 
 
 def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
-    """Read nested or flattened ("dice/face", "dice.face") keys alike."""
+    """Read an evaluation with nested or flattened ("dice/face", "dice.face") keys."""
     flat = dict(_flatten(raw))
     numbers = {key: float(value) for key, value in flat.items() if is_number(value)}
     baselines: dict[str, Numbers] = {}
@@ -52,25 +55,26 @@ def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
         if key.startswith("baselines/") and key.count("/") >= 2:
             _, name, rest = key.split("/", 2)
             baselines.setdefault(name, {})[rest] = value
+    # Only O1 to O6 have positions.
+    at_boxes = flat.get("settings/positions") == "fixed" and _text(flat.get("hole")).startswith("O")
+    positions = "fixed" if at_boxes else ""
     samples, step, subset = numbers.get("samples"), numbers.get("step"), numbers.get("baselines_subset/samples")
     return EvaluationScores(
         values={key: value for key, value in numbers.items() if _is_metric(key)},
         errors={key[len("se/") :]: value for key, value in numbers.items() if key.startswith("se/")},
         baselines={name: values for name, values in baselines.items() if values},
-        split=_word(flat.get("split")),
-        hole=_word(flat.get("hole")),
-        blend=_word(flat.get("blend")),
+        split=_text(flat.get("split")),
+        hole=_text(flat.get("hole")),
+        blend=_text(flat.get("blend")),
         samples=None if samples is None else int(samples),
         step=None if step is None else int(step),
-        positions="fixed"
-        if flat.get("settings/positions") == "fixed" and _word(flat.get("hole")).startswith("O")
-        else "",
+        positions=positions,
         baseline_samples=None if subset is None else int(subset),
     )
 
 
 def is_number(value: object) -> bool:
-    """A finite number; booleans are not numbers here."""
+    """Return whether this is a finite number, and no boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -87,6 +91,6 @@ def _is_metric(key: str) -> bool:
     return not key.startswith(_NOT_SCORES) and key not in _NOT_METRICS
 
 
-def _word(value: object) -> str:
-    """A blend that is off comes as null, false or "none"."""
+def _text(value: object) -> str:
+    # A blend that is off is written as null, false or "none".
     return "" if value in (None, False, "none") else str(value)

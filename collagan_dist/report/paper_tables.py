@@ -1,4 +1,7 @@
-"""How a table of the paper reads, in Markdown and on the report's page. Knows nothing but the table's JSON."""
+"""How a cell of the paper's Tables 1 to 3 is written, on the report's page and in `collagan reproduce`'s Markdown files.
+
+The tables come as the JSON that `collagan reproduce` writes.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from collagan_dist.report.formatting import MISSING
 
 PaperCell = dict[str, Any]
 
-
-CRITICAL_Z: Final = 1.96  # standard errors
+# Of a two-sided normal test at p = 0.05.
+CRITICAL_Z: Final = 1.96
 STARS_NOTE: Final = "*, **, ***: p < 0.05, 0.01, 0.001 (two-sided, paired over the same test samples)."
-# By the numbers of a cell; Tables 2 and 3 have one, without a name.
+# Table: caption for each number of a cell; those of Tables 2 and 3 have one, without a name.
 _CAPTIONS: Final[dict[int, dict[str, str]]] = {
     1: {
         "ssim_blended": "SSIM (%), Poisson blended",
@@ -24,12 +27,12 @@ _CAPTIONS: Final[dict[int, dict[str, str]]] = {
     2: {"": "Dice (%), block holes"},
     3: {"": "landmark error (pixels), block holes"},
 }
-# Above all decibels and pixels of the paper, which have two digits, and below all its percent, which have one.
-_PERCENT: Final = 40.0
+# The paper prints percent with one digit and decibels and pixels with two. This is below all its percent and above the rest.
+_MIN_PERCENT: Final = 40.0
 
 
 def subtables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str, dict[str, PaperCell]]]]:
-    """(caption, {model: {column: cell}}) of what is shown as one table: a number each of Table 1."""
+    """Return (caption, {model: {column: cell}}) for each number of a table's cells: four of Table 1, else one."""
     return [
         (
             caption,
@@ -40,13 +43,13 @@ def subtables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str
 
 
 def baseline_tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
-    """(caption, {trivial completion: its numbers by column}) of Table 1, where they were scored."""
+    """Return (caption, {baseline: its numbers by column}) of Table 1, where baselines were scored."""
     found = table.get("baselines", {})
     counts = {at["samples"] for by_column in found.values() for at in by_column.values()}
-    on = f"{'/'.join(map(str, sorted(counts)))} samples"
+    samples = f"{'/'.join(map(str, sorted(counts)))} samples"
     return [
         (
-            f"Trivial completions of the same holes, {_CAPTIONS[1][kind]}, {on}",
+            f"Trivial completions of the same holes, {_CAPTIONS[1][kind]}, {samples}",
             {
                 name: [f"{row[c][kind]:.2f}" if c in row else MISSING for c in table["columns"]]
                 for name, row in found.items()
@@ -58,8 +61,8 @@ def baseline_tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[
 
 
 def paper_number(cell: PaperCell) -> str:
-    """The paper's number with the paper's digits."""
-    return f"{cell['paper']:.{2 if cell['paper'] < _PERCENT else 1}f}"
+    """Write the paper's number with as many digits as the paper prints."""
+    return f"{cell['paper']:.{2 if cell['paper'] < _MIN_PERCENT else 1}f}"
 
 
 def our_number(cell: PaperCell) -> str:
@@ -68,19 +71,22 @@ def our_number(cell: PaperCell) -> str:
 
 
 def difference(cell: PaperCell) -> str:
-    """Ours minus the paper's."""
+    """Write our number minus the paper's."""
     return MISSING if cell["ours"] is None else f"{cell['ours'] - cell['paper']:+.2f}".replace("-", "−")
 
 
 def is_significant(cell: PaperCell) -> bool:
-    """Whether ours differs from the paper by more than chance over the test samples allows."""
+    """Return whether our number differs from the paper's beyond chance over the test samples."""
+    # The paper prints no errors, so only ours counts.
     if cell["ours"] is None or cell["se"] is None:
         return False
     return bool(abs(cell["ours"] - cell["paper"]) > CRITICAL_Z * cell["se"])
 
 
 def picture_sizes(pixels: Mapping[str, int]) -> str:
-    """ "SII at 64x64 pixels, the others at 128x128", by the side of each model's pictures; nothing where all are the same."""
+    """Return "SII at 64x64 pixels, the others at 128x128" for {model: pixels}; "" where all are the same."""
     (usual, _), *others = Counter(pixels.values()).most_common() or [(0, 0)]
-    odd = [f"{', '.join(m for m, one in pixels.items() if one == side)} at {side}x{side} pixels" for side, _ in others]
-    return f"{', '.join(odd)}, the others at {usual}x{usual}" if odd else ""
+    parts = [
+        f"{', '.join(m for m, one in pixels.items() if one == side)} at {side}x{side} pixels" for side, _ in others
+    ]
+    return f"{', '.join(parts)}, the others at {usual}x{usual}" if parts else ""

@@ -1,4 +1,4 @@
-"""Pictures of a run folder as data URIs, no larger than the page can show."""
+"""Picture files as data URIs of the page, no larger than it can show."""
 
 from __future__ import annotations
 
@@ -11,24 +11,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
+# Widths in pixels of pictures across the page and of those beside one another.
 LARGE = 1800
 SMALL = 520
-# Below this a PNG goes in as it is; above, what is a photograph mostly is smaller as a JPEG.
-KEEP_PNG = 200_000
-EARLIER = 6
+# Below this a PNG is embedded as it is; above, a photograph is mostly smaller as a JPEG.
+_KEEP_PNG_BYTES = 200_000
 
 
 @dataclass(frozen=True)
 class EmbeddedPicture:
-    """`width` is that of the file: the page does not blow it up beyond a factor."""
+    """A picture as a data URI with its size in pixels."""
 
     uri: str
     width: int
     height: int
 
 
-def embed(path: Path, limit: int) -> EmbeddedPicture:
-    """The picture at most `limit` pixels wide. Raises OSError or ValueError when it cannot be read."""
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its text for screen readers, its caption and the headings of its columns."""
+
+    picture: EmbeddedPicture
+    alt: str
+    caption: str
+    columns: tuple[str, ...] = ()
+
+
+def embed(path: Path, max_width: int) -> EmbeddedPicture:
+    """Return the picture at most `max_width` pixels wide. Raises OSError or ValueError when it cannot be read."""
     from PIL import Image
 
     try:
@@ -36,16 +46,16 @@ def embed(path: Path, limit: int) -> EmbeddedPicture:
             picture = opened.convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path.name} is too large: {error}") from error
-    if picture.width > limit:
-        height = max(1, round(picture.height * limit / picture.width))
-        picture = picture.resize((limit, height), Image.Resampling.LANCZOS)
+    if picture.width > max_width:
+        height = max(1, round(picture.height * max_width / picture.width))
+        picture = picture.resize((max_width, height), Image.Resampling.LANCZOS)
     kind, data = _encode(picture)
     text = base64.b64encode(data).decode("ascii")
     return EmbeddedPicture(f"data:image/{kind};base64,{text}", picture.width, picture.height)
 
 
-def evenly(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices of `count`, evenly spread, first and last among them."""
+def spread_evenly(count: int, wanted: int) -> list[int]:
+    """Return at most `wanted` indices below `count`, evenly spread, with the first and the last."""
     if count <= wanted:
         return list(range(count))
     return [round(index * (count - 1) / (wanted - 1)) for index in range(wanted)]
@@ -54,9 +64,9 @@ def evenly(count: int, wanted: int) -> list[int]:
 def _encode(picture: Image.Image) -> tuple[str, bytes]:
     png = io.BytesIO()
     picture.save(png, "PNG", optimize=True)
-    if png.tell() <= KEEP_PNG:
+    if png.tell() <= _KEEP_PNG_BYTES:
         return "png", png.getvalue()
     jpeg = io.BytesIO()
-    # Full colour resolution: label maps have sharp coloured edges.
+    # No chroma subsampling: label maps have sharp coloured edges.
     picture.save(jpeg, "JPEG", quality=90, subsampling=0, optimize=True)
     return ("jpeg", jpeg.getvalue()) if jpeg.tell() < png.tell() else ("png", png.getvalue())

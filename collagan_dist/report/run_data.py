@@ -1,4 +1,4 @@
-"""Reading a run folder: everything the page shows about one run, as plain values."""
+"""A run folder as the report reads it: configuration, metrics, evaluations, pictures and checkpoints, as plain values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from collagan_dist.runs.metrics_log import MetricsLog, read_metrics_log
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    name: str
+    """What the page shows of a checkpoint; `complete` is whether it was committed."""
+
     step: int
     bytes: int
     complete: bool
@@ -26,7 +27,10 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class RunData:
-    """`evaluations` begins with the headline one (metrics.json), when there is any."""
+    """Everything the page shows about one run. `evaluations` begins with the headline one, where there is one.
+
+    `grids` are (step, picture file) with `columns` as their headings; `evaluation_pictures` are those of evaluation/.
+    """
 
     name: str
     path: Path
@@ -37,12 +41,12 @@ class RunData:
     evaluations: tuple[EvaluationScores, ...]
     grids: tuple[tuple[int, Path], ...]
     columns: tuple[str, ...]
-    sheets: tuple[Path, ...]
+    evaluation_pictures: tuple[Path, ...]
     checkpoints: tuple[CheckpointInfo, ...]
 
     @property
     def evaluation(self) -> EvaluationScores | None:
-        """The headline evaluation, or the last one logged while training."""
+        """The headline evaluation, or the last one logged in training."""
         if self.evaluations:
             return self.evaluations[0]
         return parse_evaluation(self.log.evals[-1]) if self.log.evals else None
@@ -59,8 +63,9 @@ class RunData:
 
     @property
     def steps_planned(self) -> int | None:
-        """`schedule.steps`, which wins over epochs: 20 epochs are ceil(20 N / B) steps."""
+        """The length of the training; None where the folder does not say."""
         schedule = section(self.config, "schedule")
+        # schedule.steps wins over epochs, as in training.
         if isinstance(schedule.get("steps"), int):
             return int(schedule["steps"])
         epochs, batch = schedule.get("epochs"), schedule.get("batch")
@@ -74,7 +79,7 @@ class RunData:
 
 
 def read_run(path: Path) -> RunData:
-    """The run in folder `path`."""
+    """Read the run in folder `path`. Raises DataError where it is no run folder, or one of its files is damaged."""
     if not path.is_dir():
         raise DataError(f"{path}: there is no such folder. Name the folder of a run, the one that holds config.yaml.")
     paths = RunPaths(path)
@@ -84,25 +89,60 @@ def read_run(path: Path) -> RunData:
         name=path.resolve().name,
         path=path,
         config=_read_yaml(paths.config),
-        data=_read_json(paths.data),
-        world=_read_json(paths.world),
+        data=_read_optional(paths.data),
+        world=_read_optional(paths.world),
         log=read_metrics_log(path),
-        evaluations=_evaluations(paths),
-        grids=_grids(paths.grids),
-        columns=_columns(paths.grid_columns),
-        sheets=tuple(sorted(_visible(paths.evaluations, "*.png"), key=_sheet_rank)),
-        checkpoints=_checkpoints(paths),
+        evaluations=_read_evaluations(paths),
+        grids=_find_grids(paths.grids),
+        columns=_read_columns(paths.grid_columns),
+        evaluation_pictures=tuple(sorted(_visible(paths.evaluations, "*.png"), key=_picture_rank)),
+        checkpoints=_find_checkpoints(paths),
     )
 
 
 def section(mapping: dict[str, Any], key: str) -> dict[str, Any]:
-    """`mapping[key]` where it is a mapping, else an empty one."""
+    """Return `mapping[key]` where it is a mapping, else an empty one."""
     value = mapping.get(key)
     return value if isinstance(value, dict) else {}
 
 
+def read_json_object(path: Path, repair_hint: str = "Write it again, or remove it") -> dict[str, Any]:
+    """Read a JSON object. Raises DataError, which ends with `repair_hint`."""
+    try:
+        # NaN is no JSON, but other programs write it.
+        value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). {repair_hint}.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object. {repair_hint}.")
+    return value
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    # Not validated as a configuration: runs of older and newer versions are shown too.
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as YAML ({error}). Restore the file the run wrote.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a mapping of settings. Restore the file the run wrote.")
+    return value
+
+
+def _read_columns(path: Path) -> tuple[str, ...]:
+    try:
+        value = json.loads(path.read_bytes()) if path.is_file() else []
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). Write it again, or remove it.") from error
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
+
+
 def _nearby(path: Path) -> str:
-    """Point to run folders one or two levels below: a sweep's trials, a folder of runs."""
+    """Name the run folders one or two levels below: a sweep's trials, a folder of runs."""
     below = sorted(found.parent for pattern in ("*/config.yaml", "*/*/config.yaml") for found in path.glob(pattern))
     if not below:
         return "Name the folder that `collagan train` wrote."
@@ -110,76 +150,41 @@ def _nearby(path: Path) -> str:
     return f"These below it are: {names}{', …' if len(below) > 5 else ''}. Name those."
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as YAML ({error}). Restore the file the run wrote.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: a mapping of settings is expected. Restore the file the run wrote.")
-    return value
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes(), parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Write it again, or remove it.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; an empty one when the file is missing."""
-    if not path.is_file():
-        return {}
-    value = _load_json(path)
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: a JSON object is expected. Write it again, or remove it.")
-    return value
-
-
-def _columns(path: Path) -> tuple[str, ...]:
-    value = _load_json(path) if path.is_file() else []
-    return tuple(str(name) for name in value) if isinstance(value, list) else ()
-
-
 def _visible(folder: Path, pattern: str) -> list[Path]:
-    """Sorted matches without dot-files, which are still being written."""
+    # Names with a dot in front are files that are still being written.
     return sorted(found for found in folder.glob(pattern) if not found.name.startswith("."))
 
 
-def _evaluations(paths: RunPaths) -> tuple[EvaluationScores, ...]:
-    """metrics.json first, then the others of evaluation/ that tell of something else."""
-    first = [paths.headline_metrics, paths.evaluations / "metrics.json"]
-    files = [file for file in first if file.is_file()]
+def _read_evaluations(paths: RunPaths) -> tuple[EvaluationScores, ...]:
+    """Return metrics.json first, then the files of evaluation/ about other subjects."""
+    headline = [paths.headline_metrics, paths.evaluations / "metrics.json"]
+    files = [file for file in headline if file.is_file()]
     files += [file for file in _visible(paths.evaluations, "*.json") if file not in files]
     found: dict[tuple[str, ...], EvaluationScores] = {}
     for file in files:
-        item = parse_evaluation(_read_json(file))
+        item = parse_evaluation(read_json_object(file))
         if item.values:
             found.setdefault(item.subject, item)
-    # Without metrics.json the headline is one with training's kind of holes, before positions and blended ones.
     ordered = list(found.values())
-    return tuple(ordered if files[:1] == first[:1] else sorted(ordered, key=_rank))
+    if files[:1] == headline[:1]:
+        return tuple(ordered)
+    # Without metrics.json the headline is an evaluation with the holes of training, not one of O1 to O6 or blended.
+    return tuple(sorted(ordered, key=lambda item: (item.hole.startswith("O"), bool(item.blend))))
 
 
-def _rank(item: EvaluationScores) -> tuple[bool, bool]:
-    return item.hole.startswith("O"), bool(item.blend)
-
-
-def _sheet_rank(path: Path) -> tuple[bool, bool]:
-    """The same by the file's name: test-block, test-O1-blended."""
+def _picture_rank(path: Path) -> tuple[bool, bool]:
+    # The order of the evaluations, from the file's name: test-block, test-O1, test-O1-blended.
     return "-O" in path.stem, path.stem.endswith("-blended")
 
 
-def _grids(folder: Path) -> tuple[tuple[int, Path], ...]:
+def _find_grids(folder: Path) -> tuple[tuple[int, Path], ...]:
     steps = ((step_of(file.stem), file) for file in _visible(folder, "*.png"))
     return tuple(sorted((step, file) for step, file in steps if step is not None))
 
 
-def _checkpoints(paths: RunPaths) -> tuple[CheckpointInfo, ...]:
+def _find_checkpoints(paths: RunPaths) -> tuple[CheckpointInfo, ...]:
     points, committed = [], paths.committed_steps()
     for step in paths.steps_saved():
-        path = paths.checkpoint(step)
-        total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        points.append(CheckpointInfo(path.name, step, total, step in committed))
+        size = sum(file.stat().st_size for file in paths.checkpoint(step).rglob("*") if file.is_file())
+        points.append(CheckpointInfo(step, size, step in committed))
     return tuple(points)

@@ -1,4 +1,4 @@
-"""How much a metric depends on each searched key, from the trials of a sweep: means over bins, and what they allow to say."""
+"""Sensitivity of a sweep's metric to each searched key: binned means over trials, and the sentences that they support."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.sweep_data import Key, Metric, SweepData
 from collagan_dist.report.trial_data import Value
 
-# Below this many whole runs all trials count; below it of those, nothing is averaged.
-ENOUGH = 8
+# Below this many full-length runs all trials are averaged; below this many trials nothing is.
+MIN_TRIALS = 8
 MAX_BINS = 6
-IN_A_BIN = 4
-# A difference that chance does not explain: this many standard errors of it. The best of several bins is held against the worst
-# of several, so two would find "beyond chance" in every second key of pure noise; three do in about one of twenty.
-SIGNIFICANT = 3.0
-# Without a larger error: what counts as the same, as a share of the span of the values.
-SAME = 0.05
+TRIALS_PER_BIN = 4
+# A difference counts as real beyond this many of its standard errors. The best of several bins is compared with the worst of
+# several, so two errors would find a difference in every second key of pure noise; three do in about one key of twenty.
+SIGNIFICANT_ERRORS = 3.0
+# A loss below this share of the span of all values counts as none, even where the standard error is smaller.
+NO_LOSS_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Point:
-    """`place` is on the key's axis: the value's logarithm to 10, the value, or the index of the choice."""
+    """One trial's metric against one key. `position` is on the key's axis: the value, its log10, or a choice's index."""
 
     trial: int
-    place: float
+    position: float
     value: float
-    whole: bool
+    full_length: bool
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Trials with neighbouring values of the key: places (see Point) from `low` to `high`, `centre` their mean.
+    """Trials with neighbouring values of a key, from position `low` to `high` around their mean `centre`.
 
-    `error` is the standard error of `mean` by the spread within all bins, which few trials tell better than their own.
+    `error` is the standard error of `mean`; None where no bin has two trials.
     """
 
     low: float
@@ -50,101 +50,66 @@ class Bin:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """`bins` average the whole runs, or all trials where `all_count`. `sides` on which the metric is lost beyond chance.
+    """What the trials say about one key.
 
-    `early_sides` is the same at the first rung, where all trials still are. Both are None where the key has no order or
-    too few trials tell.
+    `bins` average the full-length runs, or all trials where `all_trials`. `loss_sides` ("smaller", "larger") are the sides of
+    the best range on which the metric gets worse beyond chance. `early_loss_sides` is the same at the first rung.
+    Both are None for a key without order and where there are too few trials.
     """
 
     key: Key
     metric: Metric
     points: tuple[Point, ...]
     bins: tuple[Bin, ...]
-    all_count: bool
+    all_trials: bool
     sentences: tuple[str, ...]
-    sides: frozenset[str] | None = None
-    early_sides: frozenset[str] | None = None
+    loss_sides: frozenset[str] | None = None
+    early_loss_sides: frozenset[str] | None = None
 
 
 def sensitivity(sweep: SweepData, key: Key, metric: Metric) -> Sensitivity:
-    """Points, binned means and what they say about one key."""
-    points = _points(sweep, key, metric)
-    whole = [point for point in points if point.whole]
-    all_count = len(whole) < ENOUGH
-    used = list(points) if all_count else whole
-    bins = _bins(key, used)
-    early_text, early_sides = _early(sweep, key, metric)
+    """Compute points, binned means and sentences for one key."""
+    points = _final_points(sweep, key, metric)
+    full_length = [point for point in points if point.full_length]
+    all_trials = len(full_length) < MIN_TRIALS
+    used = list(points) if all_trials else full_length
+    bins = make_bins(key, used)
+    early_sentences, early_sides = _at_first_rung(sweep, key, metric)
     if len(bins) < 2:
-        sentences = (_too_few(key, points), *early_text)
-        return Sensitivity(key, metric, points, bins, all_count, sentences, early_sides=early_sides)
-    text, sides = _say(key, metric, bins, used)
+        sentences = (_no_bins_sentence(key, points), *early_sentences)
+        return Sensitivity(key, metric, points, bins, all_trials, sentences, early_loss_sides=early_sides)
+    text, sides = describe_bins(key, metric, bins, used)
     text = text[:1].upper() + text[1:]
-    if all_count:
-        runs = f"{len(whole)} whole run{'' if len(whole) == 1 else 's'}"
-        text = f"Only {runs}, so all trials count, those stopped early too. {text}"
-    return Sensitivity(key, metric, points, bins, all_count, (text, *early_text), sides, early_sides)
+    if all_trials:
+        runs = f"{len(full_length)} full-length run{'' if len(full_length) == 1 else 's'}"
+        text = f"Only {runs}, so the means include trials that were stopped early. {text}"
+    return Sensitivity(key, metric, points, bins, all_trials, (text, *early_sentences), sides, early_sides)
 
 
 def verdict(found: Sequence[Sensitivity], sweep: SweepData) -> str:
-    """What these trials say about the paper's claim that results change little within a range of λ and get worse beyond."""
+    """Return what the trials say about the paper's claim on λ, or "" where no λ was searched."""
     weights = [one for one in found if one.key.name.startswith("loss.weights.")]
     if not weights:
         return ""
     claim = "The paper says that results change little within a range of λ and get worse where λ is too large or too small. "
-    told = [one for one in weights if one.sides is not None or one.early_sides is not None]
-    if not told:
-        return claim + "There are too few trials here to look for that."
-    late = [one.sides for one in told if one.sides is not None]
-    early = [one.early_sides for one in told if one.early_sides is not None]
-    text = f"Of {len(told)} λ searched here, the mean gets worse beyond chance ({SIGNIFICANT:g} standard errors) "
-    parts = [f"among {'all trials' if told[0].all_count else 'whole runs'} {_sides(late)}"] if late else []
-    parts += (
-        [f"at {formatting.number(sweep.rungs[0])} samples, before any was stopped, {_sides(early)}"] if early else []
+    judged = [one for one in weights if one.loss_sides is not None or one.early_loss_sides is not None]
+    if not judged:
+        return claim + "There are too few trials here to test that."
+    late = [one.loss_sides for one in judged if one.loss_sides is not None]
+    early = [one.early_loss_sides for one in judged if one.early_loss_sides is not None]
+    trials = "all trials" if judged[0].all_trials else "full-length runs"
+    parts = [f"among {trials} {_count_sides(late)}"] if late else []
+    rung = formatting.format_number(sweep.rungs[0]) if sweep.rungs else ""
+    parts += [f"at {rung} samples, before any trial was stopped, {_count_sides(early)}"] if early else []
+    text = (
+        f"Of {len(judged)} λ searched here, the mean gets worse beyond chance ({SIGNIFICANT_ERRORS:g} standard errors) "
     )
-    text += "; ".join(parts) + ". "
-    most = [max(len(one.sides or ()), len(one.early_sides or ())) for one in told]
-    if min(most) == 2:
-        text += "These trials show what the paper says. "
-    elif max(most) == 2:
-        text += f"These trials show what the paper says for {most.count(2)} of {len(told)}. "
-    elif max(most) == 1:
-        text += "These trials show half of what the paper says: a loss, but on one side only. "
-    else:
-        text += "These trials do not show it: within what was searched, no λ makes a difference that chance does not explain. "
-    return claim + text + _cautions(told, sweep)
+    most = [max(len(one.loss_sides or ()), len(one.early_loss_sides or ())) for one in judged]
+    return f"{claim}{text}{'; '.join(parts)}. {_conclusion(most)} {_cautions(judged, sweep)}"
 
 
-def _sides(found: Sequence[frozenset[str]]) -> str:
-    counts = [sum(len(sides) == size for sides in found) for size in (2, 1, 0)]
-    where = ("on both sides of the best range", "on one side", "on no side")
-    return ", ".join(f"{place} for {count}" for count, place in zip(counts, where, strict=True) if count)
-
-
-def _early(sweep: SweepData, key: Key, metric: Metric) -> tuple[tuple[str, ...], frozenset[str] | None]:
-    """The same where all trials can be compared: at the first rung. Whole runs are what was left of them.
-
-    Not with pbt, whose keys change on the way.
-    """
-    if sweep.scheduler == "pbt" or not any(trial.status == "stopped" for trial in sweep.searched):
-        return (), None
-    rung = sweep.rungs[0] if sweep.rungs else None
-    points = []
-    for trial in sweep.searched:
-        at = place(key, trial.values.get(key.name))
-        value = None if rung is None else trial.at(metric.name, rung)
-        if value is None and trial.samples == rung:
-            value = trial.scores.get(metric.name)
-        if at is not None and value is not None:
-            points.append(Point(trial.number, at, value, False))
-    bins = _bins(key, points)
-    if rung is None or len(bins) < 2:
-        return (), None
-    text, sides = _say(key, metric, bins, points)
-    return (f"At {formatting.number(rung)} samples, before any was stopped ({len(points)} trials): {text}",), sides
-
-
-def place(key: Key, value: Value) -> float | None:
-    """Where a value stands on the key's axis (see Point); None where it has no place there."""
+def axis_position(key: Key, value: Value) -> float | None:
+    """Return a value's position on the key's axis (see Point); None for a value that has none."""
     if not key.ordered:
         return float(key.choices.index(value)) if value in key.choices else None
     if not is_number(value):
@@ -155,118 +120,127 @@ def place(key: Key, value: Value) -> float | None:
     return number
 
 
-def value_text(key: Key, at: float) -> str:
-    """The value at a place of the key's axis, in three significant digits or as the choice's word."""
+def value_text(key: Key, position: float) -> str:
+    """Return the value at a position of the key's axis, in three significant digits or as the name of the choice."""
     if not key.ordered:
-        return key.choices[round(at)]
-    number = 10**at if key.log else at
+        return key.choices[round(position)]
+    number = 10**position if key.log else position
     if 0 < abs(number) < 1e-3:
         digits, exponent = f"{number:.2e}".split("e")
         return f"{float(digits):g}e{int(exponent)}".replace("-", "−")
-    return formatting.number(float(f"{number:.3g}"))
+    return formatting.format_number(float(f"{number:.3g}"))
 
 
-def _cautions(told: Sequence[Sensitivity], sweep: SweepData) -> str:
-    trials = max(sum(bin.count for bin in one.bins) for one in told)
-    text = f"With care: {trials} trials in the means, the other keys changing at the same time"
-    text += f", {len(told)} keys looked at" if len(told) > 1 else ""
-    if any(trial.status == "stopped" for trial in sweep.searched) and not any(one.all_count for one in told):
-        text += "; whole runs are those that were not stopped for being bad, which hides loss outside"
-    return text + "."
-
-
-def _points(sweep: SweepData, key: Key, metric: Metric) -> tuple[Point, ...]:
-    found = []
-    for trial in sweep.searched:
-        at, value = place(key, trial.values.get(key.name)), trial.scores.get(metric.name)
-        if at is not None and value is not None:
-            found.append(Point(trial.number, at, value, sweep.is_whole(trial)))
-    return tuple(found)
-
-
-def _bins(key: Key, points: Sequence[Point]) -> tuple[Bin, ...]:
-    """One bin for each value where there are few, else quantiles; equal values are never parted."""
-    if len(points) < ENOUGH:
+def make_bins(key: Key, points: Sequence[Point]) -> tuple[Bin, ...]:
+    """Return one bin a value where there are few different values, else quantiles."""
+    if len(points) < MIN_TRIALS:
         return ()
-    ordered = sorted(points, key=lambda point: point.place)
-    places = [point.place for point in ordered]
-    if not key.ordered or len(set(places)) <= MAX_BINS:
-        groups = [[point for point in ordered if point.place == one] for one in sorted(set(places))]
-        return _averaged(groups)
-    count = min(MAX_BINS, len(ordered) // IN_A_BIN)
+    ordered = sorted(points, key=lambda point: point.position)
+    positions = [point.position for point in ordered]
+    if not key.ordered or len(set(positions)) <= MAX_BINS:
+        return _average([[point for point in ordered if point.position == one] for one in sorted(set(positions))])
+    count = min(MAX_BINS, len(ordered) // TRIALS_PER_BIN)
     cuts = [0]
     for index in range(1, count):
         cut = round(index * len(ordered) / count)
-        while cut < len(ordered) and places[cut] == places[cut - 1]:
+        # Equal values stay in one bin: a cut between them would compare a value with itself.
+        while cut < len(ordered) and positions[cut] == positions[cut - 1]:
             cut += 1
         if cuts[-1] < cut < len(ordered):
             cuts.append(cut)
-    return _averaged([ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)])
+    return _average([ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)])
 
 
-def _averaged(groups: Sequence[Sequence[Point]]) -> tuple[Bin, ...]:
-    free = sum(len(group) - 1 for group in groups)
-    squares = [(point.value - mean(p.value for p in group)) ** 2 for group in groups for point in group]
-    spread = math.sqrt(sum(squares) / free) if free else None
-    return tuple(_bin(group, spread) for group in groups)
-
-
-def _bin(points: Sequence[Point], spread: float | None) -> Bin:
-    values, places = [point.value for point in points], [point.place for point in points]
-    error = None if spread is None else spread / math.sqrt(len(values))
-    return Bin(min(places), max(places), mean(places), mean(values), error, len(values))
-
-
-def _same(metric: Metric, bins: Sequence[Bin], used: Sequence[Point]) -> float:
-    """What counts as no loss: the standard error of the best bin, or a small share of the span of all values."""
-    values = [point.value for point in used]
-    return max(_best(metric, bins).error or 0.0, SAME * (max(values) - min(values)))
-
-
-def _best(metric: Metric, bins: Sequence[Bin]) -> Bin:
-    return max(bins, key=lambda bin: metric.sign * bin.mean)
-
-
-def _say(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point]) -> tuple[str, frozenset[str] | None]:
-    """The range around the best bin within which the mean is as good, what is lost outside, and on which sides for sure."""
-    best, same = _best(metric, bins), _same(metric, bins, used)
+def describe_bins(
+    key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point]
+) -> tuple[str, frozenset[str] | None]:
+    """Return a sentence on the best range and the loss outside it, and the sides on which that loss is beyond chance."""
+    best = max(bins, key=lambda bin: metric.sign * bin.mean)
     if not key.ordered:
-        return _say_choices(key, metric, bins, best), None
+        return _describe_choices(key, metric, bins, best), None
+    values = [point.value for point in used]
+    no_loss = max(best.error or 0.0, NO_LOSS_SHARE * (max(values) - min(values)))
 
     def loss(bin: Bin) -> float:
         return metric.sign * (best.mean - bin.mean)
 
     first = last = bins.index(best)
-    while first > 0 and loss(bins[first - 1]) <= same:
+    while first > 0 and loss(bins[first - 1]) <= no_loss:
         first -= 1
-    while last + 1 < len(bins) and loss(bins[last + 1]) <= same:
+    while last + 1 < len(bins) and loss(bins[last + 1]) <= no_loss:
         last += 1
     low, high = value_text(key, bins[first].low), value_text(key, bins[last].high)
     outside = {"smaller": bins[:first], "larger": bins[last + 1 :]}
     sides = frozenset(side for side, part in outside.items() if any(_beyond_chance(metric, bin, best) for bin in part))
     if not sides:
-        worst = formatting.metric(metric.name, max(map(loss, bins)), True)
+        worst = formatting.format_metric(metric.name, max(map(loss, bins)), True)
         return f"no loss beyond chance: the mean is best from {low} to {high}, at most {worst} worse elsewhere.", sides
-    margin = formatting.metric(metric.name, same, True)
-    lost = [_lost(metric, side, part, best, side in sides) for side, part in outside.items() if part]
-    text = f"the mean stays within {margin} of its best from {low} to {high}; {'; '.join(lost)}."
+    margin = formatting.format_metric(metric.name, no_loss, True)
+    losses = [_describe_loss(metric, side, part, best, side in sides) for side, part in outside.items() if part]
+    text = f"the mean stays within {margin} of its best from {low} to {high}; {'; '.join(losses)}."
     if first == 0 or last == len(bins) - 1:
         end, word = ("lower", "smaller") if first == 0 else ("upper", "larger")
-        text += f" This reaches the {end} end of what was tried: {word} ones may do as well."
+        text += f" This reaches the {end} end of the values that were tried: {word} ones may do as well."
     return text, sides
 
 
-def _lost(metric: Metric, side: str, bins: Sequence[Bin], best: Bin, sure: bool) -> str:
+def _at_first_rung(sweep: SweepData, key: Key, metric: Metric) -> tuple[tuple[str, ...], frozenset[str] | None]:
+    """Return the same analysis at the first rung, where every trial has a result."""
+    # Full-length runs are those that were not stopped for being bad, so among them alone a loss is hidden.
+    # PBT changes a trial's keys as it trains: its first rung says nothing about its last values.
+    if sweep.scheduler == "pbt" or not any(trial.status == "stopped" for trial in sweep.searched):
+        return (), None
+    rung = sweep.rungs[0] if sweep.rungs else None
+    points = []
+    for trial in sweep.searched:
+        position = axis_position(key, trial.values.get(key.name))
+        value = None if rung is None else trial.at(metric.name, rung)
+        if value is None and trial.samples == rung:
+            value = trial.scores.get(metric.name)
+        if position is not None and value is not None:
+            points.append(Point(trial.number, position, value, False))
+    bins = make_bins(key, points)
+    if rung is None or len(bins) < 2:
+        return (), None
+    text, sides = describe_bins(key, metric, bins, points)
+    count = f"{len(points)} trials"
+    return (f"At {formatting.format_number(rung)} samples, before any was stopped ({count}): {text}",), sides
+
+
+def _final_points(sweep: SweepData, key: Key, metric: Metric) -> tuple[Point, ...]:
+    found = []
+    for trial in sweep.searched:
+        position, value = axis_position(key, trial.values.get(key.name)), trial.scores.get(metric.name)
+        if position is not None and value is not None:
+            found.append(Point(trial.number, position, value, sweep.is_full_length(trial)))
+    return tuple(found)
+
+
+def _average(groups: Sequence[Sequence[Point]]) -> tuple[Bin, ...]:
+    # The spread is pooled over all bins: four trials tell their own poorly.
+    freedom = sum(len(group) - 1 for group in groups)
+    squares = [(point.value - mean(p.value for p in group)) ** 2 for group in groups for point in group]
+    spread = math.sqrt(sum(squares) / freedom) if freedom else None
+    return tuple(_average_bin(group, spread) for group in groups)
+
+
+def _average_bin(points: Sequence[Point], spread: float | None) -> Bin:
+    values, positions = [point.value for point in points], [point.position for point in points]
+    error = None if spread is None else spread / math.sqrt(len(values))
+    return Bin(min(positions), max(positions), mean(positions), mean(values), error, len(values))
+
+
+def _describe_loss(metric: Metric, side: str, bins: Sequence[Bin], best: Bin, significant: bool) -> str:
     worst = min(bins, key=lambda bin: metric.sign * bin.mean)
-    size = formatting.metric(metric.name, abs(best.mean - worst.mean), True)
-    return f"{side} ones are up to {size} worse{'' if sure else ', which may be chance'}"
+    size = formatting.format_metric(metric.name, abs(best.mean - worst.mean), True)
+    return f"{side} ones are up to {size} worse{'' if significant else ', which may be chance'}"
 
 
-def _say_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> str:
+def _describe_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> str:
     ranked = sorted(bins, key=lambda bin: -metric.sign * bin.mean)
     others = []
     for bin in ranked[1:]:
-        size = formatting.metric(metric.name, abs(best.mean - bin.mean), True)
+        size = formatting.format_metric(metric.name, abs(best.mean - bin.mean), True)
         chance = "" if _beyond_chance(metric, bin, best) else ", which may be chance"
         others.append(f"{value_text(key, bin.centre)} (n = {bin.count}) is {size} worse{chance}")
     return f"the mean is best with {value_text(key, best.centre)} (n = {best.count}); {'; '.join(others)}."
@@ -275,12 +249,39 @@ def _say_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> st
 def _beyond_chance(metric: Metric, bin: Bin, best: Bin) -> bool:
     if bin is best or bin.error is None or best.error is None:
         return False
-    return metric.sign * (best.mean - bin.mean) > SIGNIFICANT * math.hypot(bin.error, best.error)
+    return metric.sign * (best.mean - bin.mean) > SIGNIFICANT_ERRORS * math.hypot(bin.error, best.error)
 
 
-def _too_few(key: Key, points: Sequence[Point]) -> str:
+def _no_bins_sentence(key: Key, points: Sequence[Point]) -> str:
     if not points:
         return "No trial has both this key and the metric."
-    if len(points) >= ENOUGH:
-        return f"All trials have the same value, {value_text(key, points[0].place)}."
+    if len(points) >= MIN_TRIALS:
+        return f"All trials have the same value, {value_text(key, points[0].position)}."
     return f"{len(points)} trial{'' if len(points) == 1 else 's'}: too few for a mean."
+
+
+def _count_sides(found: Sequence[frozenset[str]]) -> str:
+    counts = [sum(len(sides) == size for sides in found) for size in (2, 1, 0)]
+    where = ("on both sides of the best range", "on one side", "on no side")
+    return ", ".join(f"{side} for {count}" for count, side in zip(counts, where, strict=True) if count)
+
+
+def _conclusion(most_sides: Sequence[int]) -> str:
+    """Return a sentence from the number of sides (0 to 2) on which each λ loses."""
+    if min(most_sides) == 2:
+        return "These trials show what the paper says."
+    if max(most_sides) == 2:
+        return f"These trials show what the paper says for {most_sides.count(2)} of {len(most_sides)}."
+    if max(most_sides) == 1:
+        return "These trials show half of what the paper says: a loss, but on one side only."
+    return "These trials do not show it: within the searched ranges, no λ makes a difference beyond chance."
+
+
+def _cautions(judged: Sequence[Sensitivity], sweep: SweepData) -> str:
+    trials = max(sum(bin.count for bin in one.bins) for one in judged)
+    text = f"With care: {trials} trials in the means, the other keys changing at the same time"
+    # Several keys looked at are several chances to find a difference that is none.
+    text += f", {len(judged)} keys looked at" if len(judged) > 1 else ""
+    if any(trial.status == "stopped" for trial in sweep.searched) and not any(one.all_trials for one in judged):
+        text += "; full-length runs are those that were not stopped for being bad, which hides a loss outside"
+    return text + "."

@@ -1,4 +1,4 @@
-"""What a run comes to in a few words: its model, how far it is, its best numbers against simple competitors."""
+"""A run in a few sentences, cards and tables: its model, its progress, its metrics against baselines and other runs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from collagan_dist.report.evaluation import EvaluationScores, is_number
 from collagan_dist.report.run_data import RunData, section
 from collagan_dist.report.tables import Cell, Table, best_cells, flat, summary_keys, summary_label
 
+# The paper's letters; landmarks are its d, for detection.
 _LETTERS = {"inpainting": "i", "segmentation": "s", "landmarks": "d"}
 
 
 @dataclass(frozen=True)
 class Card:
+    """A number at the top of the page with its label and a note below it."""
+
     label: str
     value: str
     note: str = ""
 
 
 def model_name(run: RunData) -> str:
-    """The paper's short name (M*_isd); tasks it does not have are added by name."""
+    """Return the paper's short name (M*_isd); tasks that the paper does not have are added by name."""
     model = section(run.config, "model")
     name = str(model.get("name", "model"))
     if name.lower() != "collagan":
@@ -34,13 +37,13 @@ def model_name(run: RunData) -> str:
 
 
 def progress(run: RunData) -> str:
-    """Steps done of those planned."""
+    """Return how many of the planned steps are done."""
     done, planned = run.steps_done, run.steps_planned
     if not run.log.train and not done:
         return "no steps yet"
     if planned is None:
-        return f"{formatting.number(done)} steps"
-    return f"{formatting.number(done)} of {formatting.number(planned)} steps" + (
+        return f"{formatting.format_number(done)} steps"
+    return f"{formatting.format_number(done)} of {formatting.format_number(planned)} steps" + (
         "" if done >= planned else ", not finished"
     )
 
@@ -52,29 +55,31 @@ def summary(run: RunData) -> str:
 
 
 def headline(run: RunData) -> str:
-    """The result against the strongest simple competitor; empty without an evaluation."""
+    """Return the result against the best baseline; "" without an evaluation."""
     item = run.evaluation
     if item is None:
         return ""
-    parts = [_against_filling(item), *(_average(item, key) for key in summary_keys([item]) if key.endswith("/mean"))]
+    parts = [_against_baseline(item), *(_average(item, key) for key in summary_keys([item]) if key.endswith("/mean"))]
     text = "; ".join(part for part in parts if part)
     return text[:1].upper() + text[1:] + "." if text else ""
 
 
 def cards(run: RunData) -> list[Card]:
-    """The few numbers to look at first."""
-    found = [Card("Steps", formatting.number(run.steps_done), _planned(run))]
+    """Return the numbers to look at first."""
+    found = [Card("Steps", formatting.format_number(run.steps_done), _planned(run))]
     item = run.evaluation
     if item is not None:
         found += [_card(item, key) for key in _card_keys(item)]
     speeds = [row["images_per_s"] for row in run.log.train if is_number(row.get("images_per_s"))]
     if speeds:
-        found.append(Card("Pictures per second", formatting.number(round(median(speeds), 1)), "median while training"))
+        found.append(
+            Card("Pictures per second", formatting.format_number(round(median(speeds), 1)), "median while training")
+        )
     return found
 
 
 def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
-    """One row per run, the best value of each column marked."""
+    """Return one row for each run, with the best value of each column marked."""
     items = [run.evaluation for run in runs]
     keys = summary_keys([item for item in items if item is not None])
     columns = []
@@ -100,11 +105,11 @@ def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
 def _subject(item: EvaluationScores | None) -> str:
     if item is None:
         return formatting.MISSING
-    return item.name + (f", {formatting.number(item.samples)} samples" if item.samples is not None else "")
+    return item.name + (f", {formatting.format_number(item.samples)} samples" if item.samples is not None else "")
 
 
 def differences_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
-    """The settings in which the runs differ."""
+    """Return the settings in which the runs differ."""
     settings = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for one in settings for key in one)
     differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
@@ -115,56 +120,59 @@ def differences_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
 def _planned(run: RunData) -> str:
     if run.steps_planned is None:
         return ""
-    return f"of {formatting.number(run.steps_planned)} planned"
+    return f"of {formatting.format_number(run.steps_planned)} planned"
 
 
 def _card_keys(item: EvaluationScores) -> list[str]:
-    """Inside the hole where there is such a number, else all over; averages of classes and points over everything."""
+    """Return the metrics that get a card: one variant of each."""
+    # Inside the hole is what a completion is judged by; outside it the picture is given.
     keys = summary_keys([item])
     plain = [key for key in keys if "/" not in key]
-    hidden = {formatting.stem(key) for key in plain if key.endswith("_hole")}
-    plain = [key for key in plain if key.endswith("_hole") or formatting.stem(key) not in hidden]
-    return plain + [key for key in keys if "/" in key and "_hole" not in formatting.head(key)]
+    replaced = {formatting.base_metric(key) for key in plain if key.endswith("_hole")}
+    plain = [key for key in plain if key.endswith("_hole") or formatting.base_metric(key) not in replaced]
+    return plain + [key for key in keys if "/" in key and "_hole" not in formatting.metric_name(key)]
 
 
 def _card(item: EvaluationScores, key: str) -> Card:
-    notes = [formatting.spread(key, item.errors.get(key))]
+    notes = [formatting.format_error(key, item.errors.get(key))]
     rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if rivals:
         name, value = _strongest(key, rivals)
-        notes.append(f"{name.replace('_', ' ')} {formatting.metric(key, value)}")
+        notes.append(f"{name.replace('_', ' ')} {formatting.format_metric(key, value)}")
     return Card(
-        formatting.metric_label(key), formatting.metric(key, item.values[key], True), " · ".join(filter(None, notes))
+        formatting.metric_label(key),
+        formatting.format_metric(key, item.values[key], True),
+        " · ".join(filter(None, notes)),
     )
 
 
 def _strongest(key: str, rivals: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    return max(rivals, key=lambda rival: formatting.better(key) * rival[1])
+    return max(rivals, key=lambda rival: formatting.better_sign(key) * rival[1])
 
 
-def _against_filling(item: EvaluationScores) -> str:
-    """Completion against the best of the baselines that fill the hole without learning."""
+def _against_baseline(item: EvaluationScores) -> str:
+    """Return the completion against the best baseline that fills the hole without learning."""
     for key, where in (("psnr_hole", "inside the hole"), ("psnr", "over the whole picture")):
         rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
         if key in item.values and rivals:
             name, rival = _strongest(key, rivals)
             gain = item.values[key] - rival
             verb = "beats" if gain > 0 else "is behind"
-            own = f"{formatting.metric(key, item.values[key])} {formatting.spread(key, item.errors.get(key))}".strip()
-            size = formatting.metric(key, abs(gain), True)
-            against = formatting.metric(key, rival, True)
+            own = f"{formatting.format_metric(key, item.values[key])} {formatting.format_error(key, item.errors.get(key))}".strip()
+            size = formatting.format_metric(key, abs(gain), True)
+            against = formatting.format_metric(key, rival, True)
             name = name.replace("_", " ")
             return f"completed {verb} {name} by {size} {where} ({own} against {against})"
     return ""
 
 
 def _average(item: EvaluationScores, key: str) -> str:
-    if "_hole" in formatting.head(key):
+    if "_hole" in formatting.metric_name(key):
         return ""
-    text = f"{formatting.metric_label(key).replace(', average', '')} {formatting.metric(key, item.values[key], True)} on average"
+    text = f"{formatting.metric_label(key).replace(', average', '')} {formatting.format_metric(key, item.values[key], True)} on average"
     rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if rivals:
         name, value = _strongest(key, rivals)
-        text += f" ({name.replace('_', ' ')}: {formatting.metric(key, value, True)})"
+        text += f" ({name.replace('_', ' ')}: {formatting.format_metric(key, value, True)})"
     # Lower-case the first letter inside a sentence, except of names such as Dice.
-    return text if formatting.stem(key) == "dice" else text[:1].lower() + text[1:]
+    return text if formatting.base_metric(key) == "dice" else text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""What the charts of a sweep share: the look of a trial, its words, the part of an axis that is shown, round ticks."""
+"""What the charts of a sweep share: the markers and lines of trials, their legend, the shown range of an axis, its ticks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from collagan_dist.report import chart_svg, formatting
 from collagan_dist.report.sweep_data import Metric, SweepData
 from collagan_dist.report.trial_data import TrialData
 
-# The same meaning has the same look in every chart: s0 (blue) trials, s1 (orange) the best, ink the paper's λ.
+# The same meaning has the same look in every chart: blue trials, an orange best one, the paper's λ in the colour of the text.
 TRIAL, BEST, PAPER = chart_svg.SERIES[0], chart_svg.SERIES[1], chart_svg.INK
-_LABEL = 20
-# With so many whole runs an axis is theirs; what lies far below them stands at its edge.
-_FRAMED = 3
+_MAX_LABEL_CHARACTERS = 20
+# From this many full-length runs on, an axis shows their range; worse trials are drawn at its edge.
+_MIN_FOR_RANGE = 3
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A drawn chart. `legend` names kinds of marks (parts.html, `mark`) in words; `width` in px is what it needs to be read."""
+class SweepChart:
+    """A drawn chart of a sweep. `legend` are (kind of mark in parts.html, label).
+
+    `min_width` and `max_width` are in px, 0 for none.
+    """
 
     title: str
     svg: Any
@@ -30,25 +33,26 @@ class Drawing:
     legend: tuple[tuple[str, str], ...] = ()
     unit: str = ""
     notes: tuple[str, ...] = ()
-    width: int = 0
-    limit: int = 0
+    min_width: int = 0
+    max_width: int = 0
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The part of a metric's axis that is shown: that of the whole runs and a little of what is worse."""
+class MetricRange:
+    """The part of a metric's axis that is shown: the range of the full-length runs and a little of what is worse."""
 
     metric: Metric
     worst: float
     best: float
 
     @classmethod
-    def of(cls, metric: Metric, values: Sequence[float], kept: Sequence[float]) -> Frame:
-        """All of `values` where few or none must be `kept`; else those, with room below for as much again by half."""
-        signed, known = [metric.sign * value for value in values], [metric.sign * value for value in kept]
+    def of(cls, metric: Metric, values: Sequence[float], always_shown: Sequence[float]) -> MetricRange:
+        """Return the range of all `values`, or of those `always_shown` and half as much again below them."""
+        signed, shown = [metric.sign * value for value in values], [metric.sign * value for value in always_shown]
         worst, best = min(signed), max(signed)
-        if len(known) >= _FRAMED:
-            worst = max(worst, min(known) - 0.5 * (max(known) - min(known)))
+        # Trials stopped at the first rung are so far below that differences between the good ones could not be seen.
+        if len(shown) >= _MIN_FOR_RANGE:
+            worst = max(worst, min(shown) - 0.5 * (max(shown) - min(shown)))
         margin = 0.06 * (best - worst) or abs(best) * 0.1 or 1.0
         return cls(metric, metric.sign * (worst - margin), metric.sign * (best + margin))
 
@@ -57,79 +61,87 @@ class Frame:
         return min(self.worst, self.best), max(self.worst, self.best)
 
     @property
-    def arrow(self) -> str:
-        """The marker of what is worse than the frame."""
+    def outside_marker(self) -> str:
+        """The marker, a triangle, of a value that is worse than the range."""
         return "v" if self.metric.sign > 0 else "^"
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         return self.limits[0] <= value <= self.limits[1]
 
-    def inside(self, value: float) -> float:
-        """The value, or the nearest place within the frame for one outside it."""
-        room = 0.025 * (self.limits[1] - self.limits[0])
-        return value if self.holds(value) else min(max(value, self.limits[0] + room), self.limits[1] - room)
+    def clamp(self, value: float) -> float:
+        """Return the value, or the nearest edge of the range for one outside it."""
+        low, high = self.limits
+        room = 0.025 * (high - low)
+        return value if self.contains(value) else min(max(value, low + room), high - room)
 
 
-def look_of(sweep: SweepData, trial: TrialData, best: int | None) -> dict[str, Any]:
-    """A trial's mark: star the best, diamond the paper's, full a whole run, hollow one stopped early, triangle one under way."""
+def marker_style(sweep: SweepData, trial: TrialData, best: int | None) -> dict[str, Any]:
+    """Return a trial's marker for matplotlib.
+
+    A star is the best, a diamond the paper's λ, a full dot a full-length run, a hollow one stopped early, a triangle one
+    still running.
+    """
     edge = {"markeredgecolor": chart_svg.PAPER, "markeredgewidth": 0.7}
     if trial.number == best:
         return {"marker": "*", "markersize": 11, "markerfacecolor": BEST, **edge, "zorder": 5}
     if trial.role == "paper":
         return {"marker": "D", "markersize": 5.5, "markerfacecolor": PAPER, **edge, "zorder": 4}
-    if sweep.is_whole(trial):
+    if sweep.is_full_length(trial):
         return {"marker": "o", "markersize": 4.6, "markerfacecolor": TRIAL, "markeredgewidth": 0, "zorder": 3}
     marker = {"running": "^", "paused": "^", "failed": "x"}.get(trial.status, "o")
-    hollow = {"markerfacecolor": chart_svg.PAPER, "markeredgecolor": chart_svg.SOFT, "markeredgewidth": 0.9}
+    hollow = {"markerfacecolor": chart_svg.PAPER, "markeredgecolor": chart_svg.INK_SOFT, "markeredgewidth": 0.9}
     return {"marker": marker, "markersize": 4.2, **hollow, "zorder": 2}
 
 
-def kinds_of(sweep: SweepData, trials: Sequence[TrialData], best: int | None) -> list[tuple[str, str]]:
-    """The legend of the marks that `_look` gives these trials."""
+def marker_legend(sweep: SweepData, trials: Sequence[TrialData], best: int | None) -> list[tuple[str, str]]:
+    """Return the legend of the markers that `marker_style` gives these trials."""
     found: dict[str, str] = {}
     for trial in trials:
         if trial.number == best:
             found["best"] = f"trial {best}, the best"
         elif trial.role == "paper":
             found["paper"] = "the paper's λ"
-        elif sweep.is_whole(trial):
-            found["whole"] = "whole run"
+        elif sweep.is_full_length(trial):
+            found["full"] = "full-length run"
         elif trial.status in ("running", "paused"):
-            found["running"] = "under way"
+            found["running"] = "not finished"
         elif trial.status == "failed":
             found["failed"] = "failed"
         else:
             found["stopped"] = "stopped early"
-    return [(kind, found[kind]) for kind in ("best", "paper", "whole", "stopped", "running", "failed") if kind in found]
+    return [(kind, found[kind]) for kind in ("best", "paper", "full", "stopped", "running", "failed") if kind in found]
 
 
-def line_of(sweep: SweepData, trial: TrialData, best: int | None, alone: bool, count: int) -> dict[str, Any]:
-    """A trial's line, fainter among many; a single evaluation gets a dot."""
-    marker = {"marker": "o", "markersize": 2.5} if alone else {}
+def line_style(sweep: SweepData, trial: TrialData, best: int | None, single_point: bool, count: int) -> dict[str, Any]:
+    """Return a trial's line for matplotlib, one of `count` lines."""
+    # A line of one point has no length: it needs a dot to be seen.
+    marker = {"marker": "o", "markersize": 2.5} if single_point else {}
     if trial.number == best:
         return {"color": BEST, "linewidth": 2.6, "zorder": 5, **marker}
     if trial.role == "paper":
         return {"color": PAPER, "linewidth": 1.8, "dashes": (4, 2), "zorder": 4, **marker}
-    alpha = (0.65 if sweep.is_whole(trial) else 0.4) * min(1.0, (40 / count) ** 0.5)
+    # Fainter among many, or hundreds of lines would fill the chart.
+    alpha = (0.65 if sweep.is_full_length(trial) else 0.4) * min(1.0, (40 / count) ** 0.5)
     return {
         "color": TRIAL,
         "linewidth": 1.0 if count <= 80 else 0.8,
         "alpha": alpha,
-        "zorder": 3 if sweep.is_whole(trial) else 2,
+        "zorder": 3 if sweep.is_full_length(trial) else 2,
         **marker,
     }
 
 
-def winner(sweep: SweepData, metric: Metric, trials: Sequence[TrialData]) -> int | None:
-    """The sweep's best for its first metric, the best whole run for the others."""
+def best_number(sweep: SweepData, metric: Metric, trials: Sequence[TrialData]) -> int | None:
+    """Return the sweep's best trial for its first metric, the best full-length run for any other."""
     if metric is sweep.main and sweep.best_trial is not None:
         return sweep.best
     scored = [trial for trial in trials if metric.name in trial.scores]
-    chosen = [trial for trial in scored if sweep.is_whole(trial)] or scored
+    chosen = [trial for trial in scored if sweep.is_full_length(trial)] or scored
     return max(chosen, key=lambda trial: metric.sign * trial.scores[metric.name]).number if chosen else None
 
 
-def drawn_late(trial: TrialData, best: int | None) -> tuple[bool, bool]:
+def drawing_order(trial: TrialData, best: int | None) -> tuple[bool, bool]:
+    """Sort key: the best and the paper's trial are drawn last, on top of all others."""
     return trial.number == best, trial.role == "paper"
 
 
@@ -137,48 +149,50 @@ def paper_number(sweep: SweepData) -> int | None:
     return sweep.paper_trial.number if sweep.paper_trial else None
 
 
-def value_of(trial: TrialData, metric: Metric) -> str:
+def format_score(trial: TrialData, metric: Metric) -> str:
     value = trial.scores.get(metric.name)
-    return formatting.metric(metric.name, value, value is not None)
+    return formatting.format_metric(metric.name, value, value is not None)
 
 
-def title_of(trial: TrialData, metric: Metric) -> str:
-    """What a pointer over a trial's mark says."""
-    samples = "" if trial.samples is None else f" after {formatting.number(trial.samples)} samples"
+def trial_title(trial: TrialData, metric: Metric) -> str:
+    """Return the text under the pointer."""
+    samples = "" if trial.samples is None else f" after {formatting.format_number(trial.samples)} samples"
     role = " (the paper's λ)" if trial.role == "paper" else ""
-    return f"trial {trial.number}{role}, {trial.status}: {value_of(trial, metric)}{samples}"
+    return f"trial {trial.number}{role}, {trial.status}: {format_score(trial, metric)}{samples}"
 
 
-def with_titles(svg: str, uid: str, titles: Mapping[int, str]) -> str:
-    """The SVG with a <title> in each trial's group, which browsers show under the pointer."""
+def add_titles(svg: str, uid: str, titles: Mapping[int, str]) -> str:
+    """Add a <title> to each trial's group of the SVG; browsers show it under the pointer."""
 
+    # matplotlib writes no <title>; it writes the group's id, which the charts set to t<number>.
     def add(match: re.Match[str]) -> str:
         return f'<g id="{match[1]}" class="trial"><title>{html.escape(titles[int(match[2])])}</title>'
 
     return re.sub(rf'<g id="({re.escape(uid)}-t(\d+))">', add, svg)
 
 
-def tick_places(low: float, high: float, log: bool) -> list[float]:
-    """A handful of round values from `low` to `high`, which are logarithms where `log`."""
+def tick_positions(low: float, high: float, log: bool) -> list[float]:
+    """Return a handful of round values from `low` to `high`, which are log10 of the values where `log`."""
     from matplotlib.ticker import MaxNLocator
 
     if low == high:
         return [low]
     if not log:
         return [float(at) for at in MaxNLocator(4).tick_values(low, high) if low <= at <= high]
+    # matplotlib's LogLocator leaves less than a decade with a single tick or none.
     decades = range(math.floor(low), math.ceil(high) + 1)
     found: list[float] = []
-    for leads in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 6, 7, 8, 9)):
-        places = (decade + math.log10(lead) for decade in decades for lead in leads)
-        found = [at for at in places if low - 1e-9 <= at <= high + 1e-9]
+    for leading_digits in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 6, 7, 8, 9)):
+        positions = (decade + math.log10(digit) for decade in decades for digit in leading_digits)
+        found = [at for at in positions if low - 1e-9 <= at <= high + 1e-9]
         if len(found) >= 3:
             break
     return found[:: math.ceil(len(found) / 6)]
 
 
-def tick(at: float, log: bool) -> str:
-    return chart_svg.short(float(f"{10**at:.3g}") if log else float(f"{at:.6g}"))
+def tick_label(position: float, log: bool) -> str:
+    return chart_svg.format_tick(float(f"{10**position:.3g}") if log else float(f"{position:.6g}"))
 
 
-def shortened(text: str) -> str:
-    return text if len(text) <= _LABEL else text[: _LABEL - 1] + "…"
+def shorten(text: str) -> str:
+    return text if len(text) <= _MAX_LABEL_CHARACTERS else text[: _MAX_LABEL_CHARACTERS - 1] + "…"

@@ -1,8 +1,7 @@
-"""Reading the folder that `collagan sweep` writes: its trials, what was searched, what came of it, as plain values."""
+"""The folder of `collagan sweep` as the report reads it: searched keys, trials and results of sweep.json and trials.csv."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,17 @@ from typing import Any
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import is_number
-from collagan_dist.report.trial_data import MEND, TrialData, Value, is_choice, read_trials, with_curves, word_of
+from collagan_dist.report.run_data import read_json_object
+from collagan_dist.report.trial_data import (
+    REPAIR_HINT,
+    TrialData,
+    Value,
+    add_curves,
+    choice_text,
+    is_choice,
+    read_trials,
+    trial_folder,
+)
 from collagan_dist.runs.layout import RunPaths
 
 VERSION = 1
@@ -18,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Metric:
-    """`sign` is +1 where larger is better, -1 where smaller is."""
+    """A metric that the sweep optimizes. `sign` is +1 where larger is better, -1 where smaller is."""
 
     name: str
     sign: int
@@ -26,9 +35,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Key:
-    """One searched key. `label` is its name without what all searched keys share; `paper` is the paper's value.
+    """One searched key. `label` is the shortest unique ending of its name; `paper` is the paper's value.
 
-    `choices` are the values of a key that has no order, in words; `low` and `high` the ends of one that has.
+    A key without order has `choices`, its values as text; one with order has the ends `low` and `high`.
     """
 
     name: str
@@ -49,8 +58,8 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a confirmation: a value for each seed; `sd` None with a single one."""
+class SeedScores:
+    """One metric of the same settings over several seeds; `sd` is None with a single seed."""
 
     values: tuple[float, ...]
     mean: float
@@ -58,13 +67,13 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """The best trial and the paper's values trained anew over `seeds` seeds; `p` None where no test was possible."""
+class Confirmation:
+    """The best trial and the paper's λ trained again over `seeds` seeds; `p` is None where no test was possible."""
 
     seeds: int
     metric: str
-    paper: Side
-    best: Side
+    paper: SeedScores
+    best: SeedScores
     trial: int | None
     difference: float
     p: float | None
@@ -72,7 +81,10 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class SweepData:
-    """`rungs` are samples, the last a whole run; `best` and `front` name trials; `notes` say what could not be read."""
+    """A sweep. `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials.
+
+    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read.
+    """
 
     name: str
     path: Path
@@ -80,7 +92,7 @@ class SweepData:
     status: str
     scheduler: str
     search: str
-    asked: int | None
+    planned_trials: int | None
     seed: int | None
     metrics: tuple[Metric, ...]
     rungs: tuple[int, ...]
@@ -91,9 +103,8 @@ class SweepData:
     importance: Mapping[str, Mapping[str, float]]
     samples_trained: float | None
     seconds: float | None
-    confirmed: Confirmed | None
+    confirmed: Confirmation | None
     columns: tuple[str, ...] = ()
-    """The metrics of trials.csv, in its order."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -102,7 +113,8 @@ class SweepData:
 
     @property
     def searched(self) -> tuple[TrialData, ...]:
-        """All but the repetitions over other seeds, which would count a point of the space several times."""
+        """All trials but the repetitions over other seeds."""
+        # Repetitions would count one point of the space several times.
         return tuple(trial for trial in self.trials if trial.role != "confirm")
 
     @property
@@ -113,14 +125,14 @@ class SweepData:
     def paper_trial(self) -> TrialData | None:
         return next((trial for trial in self.trials if trial.role == "paper"), None)
 
-    def is_whole(self, trial: TrialData) -> bool:
-        """Whether it trained as long as a whole run."""
+    def is_full_length(self, trial: TrialData) -> bool:
+        """Return whether the trial trained up to the last rung."""
         if self.rungs and trial.samples is not None:
             return trial.samples >= self.rungs[-1]
         return trial.status == "done"
 
     def folder(self, trial: TrialData) -> Path:
-        return self.path / "trials" / f"t{trial.number:03d}"
+        return trial_folder(self.path, trial.number)
 
 
 def is_sweep(folder: Path) -> bool:
@@ -128,44 +140,25 @@ def is_sweep(folder: Path) -> bool:
 
 
 def read_sweep(folder: Path) -> SweepData:
-    """Raises DataError when sweep.json or trials.csv are none that a sweep wrote; a trial's own folder is forgiven."""
+    """Read a sweep's folder. Raises DataError when sweep.json or trials.csv is damaged; a damaged trial becomes a note."""
     path = folder / "sweep.json"
-    found = _load(path)
-    try:
-        metrics = tuple(Metric(str(one["name"]), {"max": 1, "min": -1}[one["mode"]]) for one in found["metrics"])
-        spaces = {str(name): dict(space) for name, space in found["keys"].items()}
-        if not metrics:
-            raise ValueError("no metric is named")
-        trials, columns = read_trials(folder / "trials.csv", spaces)
-        read, notes = with_curves(folder, trials, [metric.name for metric in metrics])
-        return SweepData(
-            name=folder.resolve().name,
-            path=folder,
-            about=str(found.get("about") or ""),
-            status=str(found.get("status") or ""),
-            scheduler=str(found.get("scheduler") or ""),
-            search=str(found.get("search") or ""),
-            asked=_whole(found.get("trials")),
-            seed=_whole(found.get("seed")),
-            metrics=metrics,
-            rungs=tuple(sorted(int(rung) for rung in found.get("rungs") or ())),
-            keys=_keys(spaces, found.get("paper") or {}, read),
-            trials=read,
-            best=_whole(found.get("best")),
-            front=tuple(int(number) for number in found.get("front") or ()),
-            importance=_importance(found.get("importance") or {}),
-            samples_trained=_number(found.get("samples_trained")),
-            seconds=_number(found.get("seconds")),
-            confirmed=_confirmed(found.get("confirmed")),
-            columns=columns,
-            notes=notes,
+    found = read_json_object(path, REPAIR_HINT)
+    if found.get("version") != VERSION:
+        raise DataError(
+            f"{path}: is of version {found.get('version')!r}, this report reads version {VERSION}. "
+            f"Use the collagan that wrote it."
         )
+    try:
+        return _parse_sweep(folder, found)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is none that `collagan sweep` wrote ({error!r}). {MEND}.") from None
+        raise DataError(f"{path}: was not written by `collagan sweep` ({error!r}). {REPAIR_HINT}.") from None
 
 
 def short_labels(names: list[str]) -> dict[str, str]:
-    """ "loss.weights.inpainting.rec" -> "inpainting.rec": the shortest ending that says what it is and no other key has."""
+    """Return for each key the shortest ending that is unique and says what it is.
+
+    "loss.weights.inpainting.rec" becomes "inpainting.rec".
+    """
 
     def ending(name: str, length: int) -> str:
         return ".".join(name.split(".")[-length:])
@@ -173,60 +166,77 @@ def short_labels(names: list[str]) -> dict[str, str]:
     labels = {}
     for name in names:
         depth = name.count(".") + 1
+        # "rec" alone would not say of which task, even where it is unique.
         lengths = range(2 if depth > 2 else 1, depth + 1)
         unique = (n for n in lengths if sum(ending(other, n) == ending(name, n) for other in names) == 1)
         labels[name] = ending(name, next(unique, depth))
     return labels
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes(), parse_constant=lambda _: None)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). {MEND}.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: a JSON object is expected. {MEND}.")
-    if found.get("version") != VERSION:
-        raise DataError(
-            f"{path}: is of version {found.get('version')!r}, this report reads version {VERSION}. "
-            f"Use the collagan that wrote it."
-        )
-    return found
+def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
+    metrics = tuple(Metric(str(one["name"]), {"max": 1, "min": -1}[one["mode"]]) for one in found["metrics"])
+    spaces = {str(name): dict(space) for name, space in found["keys"].items()}
+    if not metrics:
+        raise ValueError("no metric is named")
+    trials, columns = read_trials(folder / "trials.csv", spaces)
+    with_curves, notes = add_curves(folder, trials, [metric.name for metric in metrics])
+    return SweepData(
+        name=folder.resolve().name,
+        path=folder,
+        about=str(found.get("about") or ""),
+        status=str(found.get("status") or ""),
+        scheduler=str(found.get("scheduler") or ""),
+        search=str(found.get("search") or ""),
+        planned_trials=_integer(found.get("trials")),
+        seed=_integer(found.get("seed")),
+        metrics=metrics,
+        rungs=tuple(sorted(int(rung) for rung in found.get("rungs") or ())),
+        keys=_parse_keys(spaces, found.get("paper") or {}, with_curves),
+        trials=with_curves,
+        best=_integer(found.get("best")),
+        front=tuple(int(number) for number in found.get("front") or ()),
+        importance=_parse_importance(found.get("importance") or {}),
+        samples_trained=_number(found.get("samples_trained")),
+        seconds=_number(found.get("seconds")),
+        confirmed=_parse_confirmation(found.get("confirmed")),
+        columns=columns,
+        notes=notes,
+    )
 
 
 def _number(value: Any) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     return int(value) if is_number(value) else None
 
 
-def _importance(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _parse_importance(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     shares = {str(m): {str(k): float(v) for k, v in by.items() if is_number(v)} for m, by in found.items()}
     return {metric: by for metric, by in shares.items() if by}
 
 
-def _confirmed(found: Any) -> Confirmed | None:
+def _parse_confirmation(found: Any) -> Confirmation | None:
     if not found:
         return None
-    return Confirmed(
+    return Confirmation(
         seeds=int(found["seeds"]),
         metric=str(found["metric"]),
-        paper=_side(found["paper"]),
-        best=_side(found["best"]),
-        trial=_whole(found["best"].get("trial")),
+        paper=_parse_seed_scores(found["paper"]),
+        best=_parse_seed_scores(found["best"]),
+        trial=_integer(found["best"].get("trial")),
         difference=float(found["difference"]),
         p=_number(found.get("p")),
     )
 
 
-def _side(found: Mapping[str, Any]) -> Side:
+def _parse_seed_scores(found: Mapping[str, Any]) -> SeedScores:
     values = tuple(float(value) for value in found.get("values") or () if is_number(value))
-    return Side(values, float(found["mean"]), None if len(values) == 1 else _number(found.get("sd")))
+    return SeedScores(values, float(found["mean"]), None if len(values) == 1 else _number(found.get("sd")))
 
 
-def _keys(
+def _parse_keys(
     spaces: Mapping[str, dict[str, Any]], paper: Mapping[str, Any], trials: tuple[TrialData, ...]
 ) -> tuple[Key, ...]:
     labels = short_labels(list(spaces))
@@ -235,10 +245,11 @@ def _keys(
         kind, published = str(space.get("kind") or ""), paper.get(name)
         choices: tuple[str, ...] = ()
         if is_choice(space):
+            # The paper's trial may have a value outside the searched ones.
             seen = [trial.values.get(name) for trial in trials]
-            named = [word_of(value) for value in space.get("values") or ()]
+            named = [choice_text(value) for value in space.get("values") or ()]
             choices = tuple(dict.fromkeys([*named, *(str(value) for value in seen if value is not None)]))
-            published = None if published is None else word_of(published)
+            published = None if published is None else choice_text(published)
         low, high = _number(space.get("low")), _number(space.get("high"))
         value = published if is_number(published) or isinstance(published, str) else None
         keys.append(Key(name, labels[name], kind, low, high, choices, value))

@@ -1,4 +1,4 @@
-"""Trials of a sweep: the rows of trials.csv, and from their run folders the evaluations on the way."""
+"""Trials of a sweep as the report reads them: the rows of trials.csv, and the evaluations in each trial's run folder."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from collagan_dist.runs.metrics_log import read_metrics_log
 
 Value = float | str | None
 Curve = tuple[tuple[int, float], ...]
-MEND = "Restore it, or remove it and run the same `collagan sweep` again, which writes it anew from the trials"
+REPAIR_HINT = "Restore it, or remove it and run the same `collagan sweep` again, which writes it anew from the trials"
+# All other columns are searched keys and metrics.
 _COLUMNS = ("trial", "status", "steps", "role", "seed", "samples", "restarts", "reason")
-_PYTHON = {"True": "true", "False": "false", "None": "null"}
-_NOTHING = ("", "nan", "none", "null")
+_JSON_WORDS = {"True": "true", "False": "false", "None": "null"}
+_EMPTY = ("", "nan", "none", "null")
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """`scores` are the metrics at `samples` samples; `curves` those of its evaluations on the way, (samples, value)."""
+    """One trial. `scores` are its metrics after `samples` samples; `curves` those of all its evaluations, (samples, value)."""
 
     number: int
     status: str
@@ -44,82 +45,95 @@ class TrialData:
     curves: Mapping[str, Curve] | None = None
 
     def at(self, metric: str, samples: int) -> float | None:
-        """The metric after `samples` samples, where an evaluation was made there."""
-        found = [value for place, value in (self.curves or {}).get(metric, ()) if place == samples]
+        """Return the metric after `samples` samples, None where no evaluation was made there."""
+        found = [value for at, value in (self.curves or {}).get(metric, ()) if at == samples]
         return found[-1] if found else None
 
 
 def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[TrialData], tuple[str, ...]]:
-    """The rows of trials.csv and the names of its metrics; none where the file is missing or empty."""
+    """Return the rows of trials.csv by number and the names of its metrics; nothing where the file is missing or empty.
+
+    `spaces` are the searched keys of sweep.json. Raises DataError for a file that no sweep wrote.
+    """
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as CSV ({error}). {MEND}.") from error
+        raise DataError(f"{path}: not readable as CSV ({error}). {REPAIR_HINT}.") from error
     if not rows:
         return [], ()
     header = rows[0]
     if "trial" not in header or len(set(header)) < len(header):
-        raise DataError(f'{path}, line 1: a header with a column "trial", each name once, is expected. {MEND}.')
+        raise DataError(
+            f'{path}, line 1: expected a header with a column "trial" and no name twice. {REPAIR_HINT}.'
+        )  # fmt: skip
     metrics = tuple(name for name in header if name not in _COLUMNS and name not in spaces)
     trials: dict[int, TrialData] = {}
-    for line, row in enumerate(rows[1:], 2):
-        if not row:
+    for line, cells in enumerate(rows[1:], 2):
+        if not cells:
             continue
-        if len(row) != len(header):
-            _refuse(path, line, f"{len(row)} cells under {len(header)} names")
-        trial = _trial(path, line, dict(zip(header, row, strict=True)), spaces, metrics)
+        row = _Row(path, line, dict(zip(header, cells, strict=False)))
+        if len(cells) != len(header):
+            row.refuse(f"{len(cells)} cells under {len(header)} names")
+        trial = _parse_trial(row, spaces, metrics)
         if trial.number in trials:
-            _refuse(path, line, f"trial {trial.number} stands there twice")
+            row.refuse(f"trial {trial.number} is listed twice")
         trials[trial.number] = trial
     return [trials[number] for number in sorted(trials)], metrics
 
 
-def _refuse(path: Path, line: int, why: str) -> NoReturn:
-    raise DataError(f"{path}, row {line}: {why}. {MEND}.")
+@dataclass(frozen=True)
+class _Row:
+    """A row of trials.csv with its place in the file, for errors."""
 
+    path: Path
+    line: int
+    cells: Mapping[str, str]
 
-def _trial(
-    path: Path, line: int, row: Mapping[str, str], spaces: Mapping[str, dict[str, Any]], metrics: tuple[str, ...]
-) -> TrialData:
-    def number(column: str) -> float | None:
-        text = row.get(column, "").strip()
-        if text.lower() in _NOTHING:
+    def refuse(self, why: str) -> NoReturn:
+        raise DataError(f"{self.path}, row {self.line}: {why}. {REPAIR_HINT}.")
+
+    def text(self, column: str) -> str:
+        return self.cells.get(column, "").strip()
+
+    def number(self, column: str) -> float | None:
+        text = self.text(column)
+        if text.lower() in _EMPTY:
             return None
         try:
             value = float(text)
         except ValueError:
-            _refuse(path, line, f'a number is expected under "{column}", found {text!r}')
+            self.refuse(f'expected a number under "{column}", found {text!r}')
         return value if math.isfinite(value) else None
 
-    def whole(column: str) -> int | None:
-        value = number(column)
+    def integer(self, column: str) -> int | None:
+        value = self.number(column)
         return None if value is None else int(value)
 
-    trial = whole("trial")
-    if trial is None or trial < 0:
-        _refuse(path, line, f'a number from 0 is expected under "trial", found {row["trial"]!r}')
-    scores = {name: value for name in metrics if (value := number(name)) is not None}
+
+def _parse_trial(row: _Row, spaces: Mapping[str, dict[str, Any]], metrics: tuple[str, ...]) -> TrialData:
+    number = row.integer("trial")
+    if number is None or number < 0:
+        row.refuse(f'expected a number from 0 under "trial", found {row.cells["trial"]!r}')
     return TrialData(
-        number=trial,
-        status=row.get("status", "").strip(),
-        role=row.get("role", "").strip() or "search",
-        values={name: _value(row.get(name, ""), space) for name, space in spaces.items()},
-        scores=scores,
-        steps=whole("steps"),
-        samples=whole("samples"),
-        seed=whole("seed"),
-        restarts=whole("restarts"),
-        reason=row.get("reason", "").strip(),
+        number=number,
+        status=row.text("status"),
+        role=row.text("role") or "search",
+        values={name: _parse_value(row.text(name), space) for name, space in spaces.items()},
+        scores={name: value for name in metrics if (value := row.number(name)) is not None},
+        steps=row.integer("steps"),
+        samples=row.integer("samples"),
+        seed=row.integer("seed"),
+        restarts=row.integer("restarts"),
+        reason=row.text("reason"),
     )
 
 
-def _value(text: str, space: Mapping[str, Any]) -> Value:
-    """A number, or a choice in words; None where the cell is empty. What is no number stays as it stands there."""
-    text = text.strip()
+def _parse_value(text: str, space: Mapping[str, Any]) -> Value:
+    """Return a number, or the text of a choice; None for an empty cell."""
     if is_choice(space):
-        return word_of(text) if text else None
-    if text.lower() in _NOTHING:
+        return choice_text(text) if text else None
+    if text.lower() in _EMPTY:
         return None
     try:
         value = float(text)
@@ -128,11 +142,12 @@ def _value(text: str, space: Mapping[str, Any]) -> Value:
     return value if math.isfinite(value) else None
 
 
-def word_of(value: object) -> str:
-    """A value of a choice in the one way that JSON and a cell of trials.csv share: true, 0.5, own, [1, 2]."""
+def choice_text(value: object) -> str:
+    """Write a value of a choice in the one way that sweep.json and trials.csv share: true, 0.5, own, [1, 2]."""
     if isinstance(value, str):
+        # csv writes Python's True; JSON reads true.
         try:
-            return word_of(json.loads(_PYTHON.get(value, value)))
+            return choice_text(json.loads(_JSON_WORDS.get(value, value)))
         except ValueError:
             return value
     if value is None:
@@ -148,15 +163,20 @@ def is_choice(space: Mapping[str, Any]) -> bool:
     return space.get("kind") == "choice" or isinstance(space.get("values"), list)
 
 
-def with_curves(
-    folder: Path, trials: Sequence[TrialData], names: Sequence[str]
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Return the run folder of a trial."""
+    return sweep / "trials" / f"t{number:03d}"
+
+
+def add_curves(
+    folder: Path, trials: Sequence[TrialData], metrics: Sequence[str]
 ) -> tuple[tuple[TrialData, ...], tuple[str, ...]]:
-    """The trials with what their run folders say of the way there. One that cannot be read is a note, not the end."""
+    """Return the trials with the curves of their run folders, and a note for each folder that cannot be read."""
     read, notes = [], []
     for trial in trials:
-        place = folder / "trials" / f"t{trial.number:03d}"
         try:
-            curves = _curves(place, names)
+            curves = _read_curves(trial_folder(folder, trial.number), metrics)
+        # One damaged folder of hundreds must not keep the page from being written.
         except (DataError, OSError, ValueError, yaml.YAMLError) as error:
             curves = {}
             notes.append(f"The curve of trial {trial.number} is left out: {error}")
@@ -164,26 +184,23 @@ def with_curves(
     return tuple(read), tuple(notes)
 
 
-def _curves(place: Path, names: Sequence[str]) -> dict[str, Curve]:
-    """Each metric by samples seen, which are steps times the batch of this run's configuration."""
-    rows = read_metrics_log(place).evals
+def _read_curves(run: Path, metrics: Sequence[str]) -> dict[str, Curve]:
+    """Return each metric by samples seen: steps times the batch of this run's configuration."""
+    rows = read_metrics_log(run).evals
     if not rows:
         return {}
-    config = yaml.safe_load(RunPaths(place).config.read_text(encoding="utf-8"))
+    config = yaml.safe_load(RunPaths(run).config.read_text(encoding="utf-8"))
+    # Trials may search the batch, so samples and not steps compare them.
     batch: Any = section(config if isinstance(config, dict) else {}, "schedule").get("batch")
     if not is_number(batch):
-        raise ValueError(f"{RunPaths(place).config} names no schedule.batch")
+        raise ValueError(f"{RunPaths(run).config} names no schedule.batch")
     items = [parse_evaluation(row) for row in rows]
     items = [item for item in items if item.subject == items[0].subject]
     points: dict[str, list[tuple[int, float]]] = {}
     for item in items:
-        for name in names:
-            value = score(item.values, name)
+        for name in metrics:
+            # A sweep writes "dice" for the average over classes.
+            value = item.values.get(name, item.values.get(f"{name}/mean"))
             if value is not None and item.step is not None:
                 points.setdefault(name, []).append((item.step * int(batch), value))
     return {name: tuple(curve) for name, curve in points.items()}
-
-
-def score(values: Mapping[str, float], name: str) -> float | None:
-    """A metric by the name that a sweep gives it: "dice" stands for "dice/mean"."""
-    return values.get(name, values.get(f"{name}/mean"))

@@ -1,0 +1,98 @@
+"""What the page shows of a sweep: the content of sweep.html."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from collagan_dist.errors import DataError
+from collagan_dist.report import formatting, sensitivity, sweep_summary, sweep_tables
+from collagan_dist.report.pictures import Figure
+from collagan_dist.report.run_data import read_run
+from collagan_dist.report.run_page import last_grid
+from collagan_dist.report.sweep_data import SweepData, read_sweep
+from collagan_dist.runs.layout import RunPaths
+
+
+def sweep_content(folder: Path) -> dict[str, Any]:
+    """Return the content of page.html for a sweep's folder."""
+    sweep = read_sweep(folder)
+    figures, notes = _figures(sweep)
+    return {"title": sweep.name, "sweep": {**_texts(sweep, notes), **_charts(sweep)}, "figures": figures}
+
+
+def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": sweep.name,
+        "about": sweep.about,
+        "state": sweep_summary.state(sweep),
+        "headline": sweep_summary.headline(sweep),
+        "cards": sweep_summary.cards(sweep),
+        "main": formatting.metric_label(sweep.main.name),
+        "stopped": any(trial.status == "stopped" for trial in sweep.trials),
+        "repeated": len(sweep.searched) < len(sweep.trials),
+        "importance": sweep_tables.importance_bars(sweep),
+        "best": sweep_tables.best_table(sweep),
+        "train_options": sweep_tables.train_options(sweep),
+        "failed": sweep_tables.failed_table(sweep),
+        "table": sweep_tables.trials_table(sweep),
+        "notes": [*sweep.notes, *notes],
+        "settings": sweep_tables.settings_table(sweep),
+        "space": sweep_tables.space_table(sweep),
+    }
+
+
+def _charts(sweep: SweepData) -> dict[str, Any]:
+    # Imported here: `collagan --help` must not wait for matplotlib.
+    from collagan_dist.report.parallel_coordinates import draw_parallel_coordinates
+    from collagan_dist.report.pareto_chart import draw_front
+    from collagan_dist.report.sweep_charts import draw_curves, draw_history, draw_sensitivity
+
+    main, others = sweep.main, list(enumerate(sweep.metrics))[1:]
+    by_key = [sensitivity.sensitivity(sweep, key, main) for key in sweep.keys]
+    by_key = [one for one in by_key if one.points]
+    more = [(draw, i, metric) for i, metric in others for draw in ((draw_history, "h"), (draw_curves, "c"))]
+    return {
+        "charts": _drawn([draw_history(sweep, main, "m0h"), draw_curves(sweep, main, "m0c")]),
+        "more_charts": _drawn(draw(sweep, metric, f"m{i}{kind}") for (draw, kind), i, metric in more),
+        "parallel": next(iter(_drawn([draw_parallel_coordinates(sweep, "par")])), None),
+        "sensitivity": _drawn(draw_sensitivity(sweep, one, f"k{i}") for i, one in enumerate(by_key)),
+        "verdict": sensitivity.verdict(by_key, sweep),
+        "fronts": _drawn(draw_front(sweep, main, metric, f"f{i - 1}") for i, metric in others),
+    }
+
+
+def _drawn(charts: Iterable[Any]) -> list[Any]:
+    """Return the charts that there are, with their SVG marked as markup."""
+    from markupsafe import Markup
+
+    # Not escaped again: matplotlib escapes all texts of its SVG itself.
+    return [replace(chart, svg=Markup(chart.svg)) for chart in charts if chart is not None]
+
+
+def _figures(sweep: SweepData) -> tuple[list[Figure], list[str]]:
+    """Return the last pictures of the best trial and of the paper's, and notes on damaged ones."""
+    figures: list[Figure] = []
+    notes: list[str] = []
+    best, paper = sweep.best_trial, sweep.paper_trial
+    trials = [(best, "the best")] if best is not None else []
+    trials += [(paper, "the paper's λ")] if paper is not None and paper is not best else []
+    for trial, description in trials:
+        folder = sweep.folder(trial)
+        # Trials' folders are large: people copy a sweep without them.
+        if not RunPaths(folder).exists():
+            continue
+        try:
+            run = read_run(folder)
+        except DataError as error:
+            notes.append(f"The pictures of trial {trial.number} are left out: {error}")
+            continue
+        figure = last_grid(run)
+        if figure is not None:
+            name = f"Trial {trial.number}, {description}"
+            figures.append(replace(figure, caption=f"{name}: {figure.caption.lower()}", alt=f"{name}. {figure.alt}"))
+        elif run.grids:
+            notes += [note for note in run.log.notes if "cannot be shown" in note]
+    return figures, notes

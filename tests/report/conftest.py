@@ -1,0 +1,124 @@
+"""Folders to report on, each made once: a trained and evaluated run, two sweeps, a reproduction."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.inference.score import ScoreRequest, score
+from collagan_dist.reproduce.driver import _write_tables
+from collagan_dist.reproduce.plan import ReproduceOptions
+from collagan_dist.training.loop import StartOptions, train
+from collagan_dist.types import World
+from tests.report.page_reader import Page, read_report
+from tests.report.simulated_sweep import NSGA2, SimulatedSweep
+from tests.reproduce.evaluated import MANIFEST, as_printed, run_of, write_points
+from tests.training.small import small
+
+Rows = Sequence[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 steps with an interruption after 8, then evaluations on three kinds of holes."""
+    path = tmp_path_factory.mktemp("runs") / "demo"
+    more = {"log__grid_every": 4, "checkpoint__every": 4, "evaluate__every": 6, "evaluate__samples": 4, "evaluate__baselines": 4}  # fmt: skip
+    config = small(Path(str(shards.folder)), schedule__steps=12, **more)
+    train(config, path, World(), StartOptions(stop_at=8))
+    train(config, path, World(), StartOptions(command="collagan train small.yaml"))
+    score(path, World())
+    score(path, World(), ScoreRequest(holes=("O1",), blends=("none", "poisson")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def page(run: Path) -> Page:
+    return read_report(run)
+
+
+def alter_run(run: Path, to: Path, rows: Rows = (), config: Mapping[str, Any] = {}, **headline: Any) -> Path:
+    """Copy a run with more `rows` of metrics.jsonl, other settings and another `headline` in metrics.json."""
+    path = Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html")))
+    with (path / "metrics.jsonl").open("a") as log:
+        log.writelines(json.dumps(row) + "\n" for row in rows)
+    settings = yaml.safe_load((path / "config.yaml").read_text())
+    for key, value in config.items():
+        *sections, name = key.split(".")
+        reduce(getitem, sections, settings)[name] = value
+    (path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    metrics = json.loads((path / "metrics.json").read_text())
+    (path / "metrics.json").write_text(json.dumps(metrics | headline))
+    return path
+
+
+@pytest.fixture
+def altered(run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Copy the run into the test's folder and change it (see alter_run)."""
+    return lambda name="run", **changes: alter_run(run, tmp_path / name, **changes)
+
+
+@pytest.fixture(scope="session")
+def comparison_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The run beside a better one with another learning rate and two more steps."""
+    rows = [{"kind": "train", "step": 14, "loss/total": 1.5, "only_here": 1.0}]
+    changes = {"config": {"optim.generator.lr": 0.0004}, "psnr_hole": 40.0, "landmark_error": {"mean": 30.0}}
+    return read_report(run, alter_run(run, tmp_path_factory.mktemp("better") / "better", rows, **changes))
+
+
+@pytest.fixture(scope="session")
+def asha(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
+    """40 trials under ASHA, two of which fail, and the best confirmed over two seeds."""
+    folder = tmp_path_factory.mktemp("asha") / "sweep"
+    return SimulatedSweep(folder, Path(str(shards.folder)), 40, failing=(5, 11), seeds=2).run()
+
+
+@pytest.fixture(scope="session")
+def asha_page(asha: SimulatedSweep, run: Path) -> Page:
+    """The page, with pictures in the folders of the best trial and the paper's."""
+    best = json.loads((asha.out / "sweep.json").read_text())["best"]
+    for number in (0, best):
+        shutil.copytree(run / "grids", asha.folder(number) / "grids")
+    return read_report(asha.out)
+
+
+@pytest.fixture(scope="session")
+def nsga2(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
+    """24 trials by three metrics, all of them full-length runs."""
+    return SimulatedSweep(
+        tmp_path_factory.mktemp("nsga2") / "sweep", Path(str(shards.folder)), 24, space=NSGA2
+    ).run()  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def nsga2_page(nsga2: SimulatedSweep) -> Page:
+    return read_report(nsga2.out)
+
+
+@pytest.fixture(scope="session")
+def reproduction(run: Path, shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables 1 and 3 and their claims: Table 1 as the paper prints it, of Table 3 one model with two seeds."""
+    out = tmp_path_factory.mktemp("reproduction") / "again"
+    runs, generator = as_printed(out), np.random.default_rng(0)
+    for seed in (0, 1):
+        runs.append(run_of(out, "M_id", seed))
+        write_points(runs[-1], 2.5 + generator.normal(0, 0.3, (40, 5)))
+    options = ReproduceOptions(config="stable", data="packed", out=out, tables=(1, 3))
+    _write_tables(options, runs, replace(shards, hash=MANIFEST))
+    shutil.copy(run / "grids/step-00000012.png", out / "figure4.png")
+    return out
+
+
+@pytest.fixture(scope="session")
+def reproduction_page(reproduction: Path) -> Page:
+    return read_report(reproduction)

@@ -1,0 +1,125 @@
+"""A report as its reader finds it: tags, visible text, rows of tables, charts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+
+from collagan_dist.report.page import write_report
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ShownChart:
+    """A chart of the page: its title, its text for screen readers, and its SVG."""
+
+    title: str
+    description: str
+    svg: str
+
+    def lines(self) -> list[list[Point]]:
+        """The points of every line and marker, in the units of the drawing; y grows downwards."""
+        paths = re.findall(r'<path d="([^"]*)"', self.svg)
+        return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)] for path in paths]
+
+    def has_line(self, xs: list[float], ys: list[float]) -> bool:
+        """Whether one of the lines shows these values on linear axes."""
+        return any(
+            len(line) == len(xs) and is_affine([x for x, _ in line], xs) and is_affine([-y for _, y in line], ys)
+            for line in self.lines()
+        )
+
+    def trials(self) -> dict[int, list[Point]]:
+        """The points of each trial's marker or line, by the trial's number."""
+        found = {}
+        for number, body in re.findall(r'<g id="\w+-t(\d+)" class="trial">(.*?)\n   ?</g>', self.svg, re.DOTALL):
+            uses = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', body)
+            path = re.search(r' d="([^"]*)"', body.split("<use")[0])
+            lines = re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1]) if path and not uses else []
+            found[int(number)] = [(float(x), float(y)) for x, y in uses or lines]
+        return found
+
+
+def is_affine(drawn: list[float], true: list[float], tolerance: float = 0.03) -> bool:
+    """Whether `drawn` is `true` on some linear axis, larger to the right, within `tolerance` points of 1/72 inch."""
+    if max(true) == min(true):
+        return max(drawn) - min(drawn) < tolerance
+    slope, offset = np.polyfit(true, drawn, 1)
+    return bool(np.abs(np.polyval((slope, offset), true) - drawn).max() < tolerance and slope > 0)
+
+
+@dataclass
+class Page(HTMLParser):
+    """Tags with their attributes, visible text, the text of table rows and of cells that are marked as best."""
+
+    source: str
+    tags: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    best: list[str] = field(default_factory=list)
+    _open: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in ("meta", "img", "br", "wbr", "line"):
+            self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+        if tag == "strong":
+            self.best.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        self.texts.append(data)
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+        if "strong" in self._open and data.strip("★ \n"):
+            self.best[-1] += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def row(self, name: str, count: int | None = None) -> list[str]:
+        """The cells of the first row called `name` (with `count` cells)."""
+        return next(row for row in self.rows if row and row[0] == name and count in (None, len(row)))
+
+    def values(self, attribute: str) -> list[str]:
+        return [attrs[attribute] for _, attrs in self.tags if attribute in attrs]
+
+    def charts(self) -> list[ShownChart]:
+        found = re.findall(
+            r'<figure class="chart".*?<span class="title">(.*?)(?: <span class="unit">.*?)?</span>.*?'
+            r'role="img" aria-label="([^"]*)"[^>]*>(.*?)</figure>',
+            self.source, re.DOTALL,
+        )  # fmt: skip
+        return [ShownChart(unescape(title), unescape(text), svg) for title, text, svg in found]
+
+    def chart(self, title: str) -> ShownChart:
+        """The first chart with this title."""
+        return next(chart for chart in self.charts() if chart.title == title)
+
+    def pictures(self) -> list[dict[str, str]]:
+        return [attrs for tag, attrs in self.tags if tag == "img"]
+
+
+def read_report(*paths: Path) -> Page:
+    """Write the page about these folders and read it."""
+    return Page(write_report(paths).read_text(encoding="utf-8"))

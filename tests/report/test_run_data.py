@@ -1,0 +1,69 @@
+"""Reading a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.errors import DataError
+from collagan_dist.report.run_data import read_run
+
+
+def test_a_trained_run(run: Path) -> None:
+    found = read_run(run)
+    assert found.tasks == ("inpainting", "segmentation", "landmarks")
+    assert (found.steps_done, found.steps_planned) == (12, 12)
+    assert [point.step for point in found.checkpoints] == [4, 8, 12]
+    for point in found.checkpoints:
+        files = (run / f"checkpoints/step-{point.step:08d}").iterdir()
+        assert point.complete and point.bytes == sum(file.stat().st_size for file in files)
+    assert [step for step, _ in found.grids] == [4, 8, 12]
+    assert [(item.hole, item.blend) for item in found.evaluations] == [("block", ""), ("O1", "poisson"), ("O1", "")]
+    assert found.evaluation is not None
+    assert found.evaluation.values["psnr"] == json.loads((run / "metrics.json").read_text())["psnr"]
+
+
+def test_without_metrics_json_the_headline_has_the_holes_of_training(altered: Callable[..., Path]) -> None:
+    path = altered()
+    (path / "metrics.json").unlink()
+    assert read_run(path).evaluations[0].hole == "block"
+    for file in (path / "evaluation").glob("*.json"):
+        file.unlink()
+    headline = read_run(path).evaluation
+    assert headline is not None and (headline.split, headline.step) == ("valid", 12)
+
+
+def test_planned_steps_from_epochs(altered: Callable[..., Path]) -> None:
+    path = altered(config={"schedule.steps": None, "schedule.epochs": 3})
+    samples = json.loads((path / "data.json").read_text())["splits"]["train"]
+    samples = samples["samples"] if isinstance(samples, dict) else samples
+    assert read_run(path).steps_planned == 3 * samples / 4
+
+
+def test_a_checkpoint_without_its_manifest_is_incomplete(altered: Callable[..., Path]) -> None:
+    path = altered()
+    (path / "checkpoints/step-00000008/manifest.json").unlink()
+    assert [point.complete for point in read_run(path).checkpoints] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "model: [", "not readable as YAML"),
+        ("config.yaml", "- 1", "expected a mapping"),
+        ("world.json", "{", "not readable as JSON"),
+        ("data.json", "[]", "expected a JSON object"),
+        ("grids/columns.json", "[", "not readable as JSON"),
+        ("metrics.json", "1", "expected a JSON object"),
+        ("metrics.jsonl", '{"kind": "train"}\n{}\n', r"metrics\.jsonl, line 1"),
+    ],
+)
+def test_a_damaged_file_is_named(altered: Callable[..., Path], name: str, content: str, message: str) -> None:
+    path = altered()
+    (path / name).write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_run(path)
+    assert str(path / name) in str(caught.value)

@@ -1,0 +1,84 @@
+"""Reading a sweep's folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.errors import DataError
+from collagan_dist.report.page import write_report
+from collagan_dist.report.sweep_data import is_sweep, read_sweep, short_labels
+from tests.report.simulated_sweep import ADV, BATCH, CHOICE, LR, REC, STEPS, SimulatedSweep
+
+
+def test_what_the_sweep_wrote_is_read(asha: SimulatedSweep, run: Path) -> None:
+    found, plan = read_sweep(asha.out), asha.plan
+    assert is_sweep(asha.out) and not is_sweep(run)
+    assert [trial.number for trial in found.trials] == [trial.number for trial in asha.trials]
+    assert len(found.searched) == found.planned_trials == 40 and found.rungs == plan.rungs
+    assert found.rungs[-1] == STEPS * BATCH and found.scheduler == "asha" and found.status == "done"
+    keys = {key.name: key for key in found.keys}
+    assert tuple(keys) == plan.space.keys
+    assert (keys[REC].kind, keys[REC].low, keys[REC].high, keys[REC].paper) == ("loguniform", 30, 300, 100)
+    assert keys[CHOICE].choices == ("per_task", "shared") and keys[ADV].kind == "simplex" and keys[LR].log
+    for read, trial in zip(found.trials, asha.trials, strict=True):
+        assert (read.role, read.seed, read.restarts) == (trial.role, trial.seed, trial.restarts)
+        assert read.values == pytest.approx(trial.values) if CHOICE not in read.values else read.values[REC] == trial.values[REC]  # fmt: skip
+        assert read.scores == (pytest.approx(trial.results[trial.reached]) if trial.results else {})
+        assert found.is_full_length(read) == (trial.reached == STEPS * BATCH)
+        assert found.folder(read) == asha.folder(trial.number)
+    assert found.paper_trial is not None and found.paper_trial.number == 0
+
+
+def test_labels_are_short_and_unique() -> None:
+    tasks = ("inpainting", "segmentation")
+    names = [f"loss.weights.{task}.{part}" for task in tasks for part in ("adv", "rec")]
+    names += ["optim.generator.lr", "optim.discriminators.lr", "model.discriminators", "schedule.batch", "seed"]
+    labels = short_labels([*names, "a.b.c.x", "d.b.c.x", "c.x"])
+    assert labels["loss.weights.inpainting.adv"] == "inpainting.adv"
+    assert labels["model.discriminators"] == "discriminators"
+    assert labels["optim.generator.lr"] == "generator.lr" and labels["schedule.batch"] == "batch"
+    assert (labels["a.b.c.x"], labels["d.b.c.x"]) == ("a.b.c.x", "d.b.c.x") and labels["seed"] == "seed"
+    assert len(set(labels.values())) == len(labels)
+    assert short_labels([REC]) == {REC: "inpainting.rec"}
+
+
+DAMAGED = {
+    "cut short": ("sweep.json", '{"version": 1, "met', "not readable as JSON"),
+    "a list": ("sweep.json", "[]", "expected a JSON object"),
+    "newer": ("sweep.json", '{"version": 2}', "is of version 2"),
+    "without metrics": ("sweep.json", '{"version": 1, "metrics": [], "keys": {}}', "no metric is named"),
+    "unknown mode": ("sweep.json", '{"version": 1, "metrics": [{"name": "psnr", "mode": "up"}], "keys": {}}', "'up'"),
+    "without keys": ("sweep.json", '{"version": 1, "metrics": [{"name": "psnr", "mode": "max"}]}', "'keys'"),
+    "no header": ("trials.csv", "0,done,640\n", 'a column "trial"'),
+    "a short row": ("trials.csv", "trial,status\n0,done\n1\n", "row 3: 1 cells under 2 names"),
+    "a word": ("trials.csv", "trial,psnr_hole\n0,good\n", "row 2: expected a number under \"psnr_hole\", found 'good'"),
+    "no number": ("trials.csv", "trial,status\nx,done\n", "under \"trial\", found 'x'"),
+    "twice": ("trials.csv", "trial,status\n0,done\n0,done\n", "trial 0 is listed twice"),
+    "bytes": ("trials.csv", "\udcff", "not readable as CSV"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "words"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_named(asha: SimulatedSweep, tmp_path: Path, name: str, content: str, words: str) -> None:
+    for file in ("sweep.json", "trials.csv"):
+        shutil.copy(asha.out / file, tmp_path)
+    (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DataError) as caught:
+        write_report([tmp_path])
+    assert str(tmp_path / name) in str(caught.value) and words in str(caught.value)
+    assert "collagan" in str(caught.value) and not (tmp_path / "report.html").exists()
+
+
+def test_a_sweep_that_is_only_begun(asha: SimulatedSweep, tmp_path: Path) -> None:
+    found = json.loads((asha.out / "sweep.json").read_text())
+    optional = ("about", "status", "scheduler", "search", "trials", "seed", "rungs", "paper", "front", "importance", "seconds")  # fmt: skip
+    bare = {key: None if key in optional else value for key, value in found.items()} | {"best": None, "confirmed": None}
+    (tmp_path / "sweep.json").write_text(json.dumps(bare))
+    for content in (None, "", "trial,status\n"):
+        if content is not None:
+            (tmp_path / "trials.csv").write_text(content)
+        assert read_sweep(tmp_path).trials == ()

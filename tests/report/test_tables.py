@@ -1,0 +1,62 @@
+"""Tables of a run's page against its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from collagan_dist.units import format_bytes
+from tests.report.page_reader import Page, read_report
+
+
+def test_every_number_of_metrics_json_is_in_a_table(page: Page, run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    baselines = metrics["baselines"]
+    for label, key, digits in (
+        ("PSNR (dB)", "psnr", 2),
+        ("PSNR, in the hole (dB)", "psnr_hole", 2),
+        ("SSIM", "ssim", 3),
+        ("SSIM, in the hole", "ssim_hole", 3),
+    ):
+        values = [metrics[key], baselines["mean_colour"][key], baselines["biharmonic"][key]]
+        shown = page.row(label)[1:]
+        assert [cell.split()[0] for cell in shown] == [f"{value:.{digits}f}" for value in values]
+        assert ["★" in cell for cell in shown] == [value == max(values) for value in values]
+        assert f"± {metrics['se'][key]:.{digits}f}" in shown[0]
+    for variants, digits in ((("dice", "dice_hole", "dice_per_image"), 3),
+                             (("landmark_error", "landmark_error_hole", "landmark_error_argmax"), 2)):  # fmt: skip
+        for part in metrics[variants[0]]:
+            label = "Average" if part == "mean" else part.replace("_", " ").capitalize()
+            shown = [[cell.split()[0] for cell in row[1:4]] for row in page.rows if row[0] == label]
+            wanted = [f"{metrics[name][part]:.{digits}f}" if part in metrics[name] else "–" for name in variants]
+            assert any(sorted(row) == sorted(wanted) for row in shown), (part, wanted, shown)
+
+
+def test_all_evaluations_have_a_row(page: Page, run: Path) -> None:
+    for file, name in (("test-O1", "split test, hole O1"), ("test-O1-blended", "split test, hole O1, blended (poisson)")):  # fmt: skip
+        metrics = json.loads((run / f"evaluation/{file}.json").read_text())
+        assert page.row(name)[1].split()[0] == f"{metrics['psnr']:.2f}"
+
+
+def test_checkpoints(page: Page, run: Path) -> None:
+    size = sum(file.stat().st_size for file in (run / "checkpoints/step-00000012").iterdir())
+    assert page.row("12", 3) == ["12", format_bytes(size), "yes"]
+
+
+def test_events_and_damaged_lines(page: Page, altered: Callable[..., Path]) -> None:
+    assert "start × 1, resume × 1" in page.text and page.row("8", 3)[1] == "resume"
+    rows = [
+        {"kind": "event", "event": "rollback", "step": 11, "reason": "not finite"},
+        {"kind": "train", "step": 14, "loss/total": float("nan")},
+        {"kind": "strange"},
+    ]
+    path = altered(rows=rows)
+    with (path / "metrics.jsonl").open("a") as log:
+        log.write('{"kind": "train", "st')
+    page = read_report(path)
+    assert page.row("11", 3)[1:] == ["rollback", "reason: not finite"] and "nan at step" not in page.source
+    for note in ("is cut short", "1 line(s) of metrics.jsonl hold NaN", "1 line(s) of metrics.jsonl are of an unknown"):
+        assert note in page.text
+    marked = [line for line in page.chart("Total loss").lines() if len(line) == 2 and line[0][0] == line[1][0]]
+    assert len(marked) == 2

@@ -1,0 +1,52 @@
+"""Rows of trials.csv and the curves of trials."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.report.sweep_data import read_sweep
+from collagan_dist.report.trial_data import choice_text, read_trials
+from tests.report.simulated_sweep import REC, SimulatedSweep
+
+
+def test_curves_are_the_evaluations_of_the_run_folders(asha: SimulatedSweep) -> None:
+    found = read_sweep(asha.out)
+    for read, trial in zip(found.trials, asha.trials, strict=True):
+        wanted = [(samples, scores["psnr_hole"]) for samples, scores in sorted(trial.results.items())]
+        assert (read.curves or {}).get("psnr_hole", ()) == tuple(wanted)
+        assert [read.at("psnr_hole", samples) for samples, _ in wanted] == [value for _, value in wanted]
+        assert read.at("psnr_hole", 1) is None
+
+
+def test_empty_cells_may_be_written_as_words(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").write_text(f"trial,status,steps,{REC},psnr,samples\n0,done,None,NaN,null,none\n1,done,,50,18.5,\n")  # fmt: skip
+    (first, second), columns = read_trials(tmp_path / "trials.csv", {REC: {"kind": "loguniform"}})
+    assert (first.steps, first.samples, first.values[REC], first.scores) == (None, None, None, {})
+    assert (second.values[REC], second.scores, second.role, columns) == (50.0, {"psnr": 18.5}, "search", ("psnr",))
+
+
+def test_a_choice_reads_the_same_from_json_and_csv() -> None:
+    for value in (True, False, None, 0.5, 16, "own", "1e-3", [1, 2], ["a", "b"], "no, thanks"):
+        for written in (str(value), json.dumps(value)):
+            assert choice_text(choice_text(written)) == choice_text(written)
+        assert choice_text(json.dumps(value)) == choice_text(value)
+    assert choice_text("True") == choice_text(True) == "true" and choice_text("16.0") == choice_text(16) == "16"
+
+
+@pytest.mark.parametrize("damage", ["log", "config", "batch"])
+def test_a_damaged_run_folder_becomes_a_note(asha: SimulatedSweep, tmp_path: Path, damage: str) -> None:
+    path = Path(shutil.copytree(asha.out, tmp_path / "sweep"))
+    run = path / "trials/t001"
+    if damage == "log":
+        (run / "metrics.jsonl").write_text('{"kind": "ev\n{"kind": "event"}\n')
+    elif damage == "config":
+        (run / "config.yaml").unlink()
+    else:
+        (run / "config.yaml").write_text("schedule: {steps: 3}\n")
+    found = read_sweep(path)
+    assert len(found.notes) == 1 and found.notes[0].startswith("The curve of trial 1 is left out")
+    assert not found.trials[1].curves and found.trials[2].curves
