@@ -11,7 +11,7 @@ from collagan_dist.config.load import load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite
-from tests.tasks.test_metrics import batch
+from tests.tasks.batches import batch
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

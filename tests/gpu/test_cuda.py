@@ -17,8 +17,8 @@ from collagan_dist.models.step import Step
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.data.loading.test_fallback_reader import damage
+from tests.training.one_rank import setup
 from tests.training.small import equal, small, weights
-from tests.training.test_ranks import setup
 
 pytestmark = pytest.mark.gpu
 

@@ -22,8 +22,8 @@ from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch
 from tests.conftest import ROOT, collagan
+from tests.training.one_rank import setup
 from tests.training.small import small
-from tests.training.test_ranks import setup
 
 pytestmark = pytest.mark.gpu
 STEPS = 4
@@ -84,7 +84,7 @@ def test_deepspeed(shards: Manifest, device: torch.device, stage: int) -> None:
     pytest.importorskip("deepspeed")
     code = (
         "import sys, json, torch; from pathlib import Path; from collagan_dist.data.shards.manifest import read_manifest\n"
-        "from tests.gpu.test_training import losses; from tests.training.test_ranks import setup\n"
+        "from tests.gpu.test_training import losses; from tests.training.one_rank import setup\n"
         "part = setup(read_manifest(Path(sys.argv[1])), torch.device('cuda', 0), runtime__engine='deepspeed', runtime__zero_stage=int(sys.argv[2]))\n"
         "print('FOUND' + json.dumps(losses(part)))\n"
     )

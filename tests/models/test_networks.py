@@ -1,107 +1,56 @@
-"""The networks of section 3.4, and a task that is off leaves nothing."""
+"""Networks as one object: moving average, statistics and tensors of a checkpoint."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from collagan_dist import rng
-from collagan_dist.config.load import load_config
-from collagan_dist.config.models import MODELS
-from collagan_dist.models.discriminator import Discriminator, Discriminators, SharedDiscriminator
-from collagan_dist.models.generator import Generator, hash_dropout
-from collagan_dist.tasks import build_tasks
-
-CHANNELS = {"inpainting": 3, "segmentation": 11, "landmarks": 5}
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import CheckpointError
+from collagan_dist.models.networks import BatchNormSnapshot
+from tests.models.peers import peer, same, smooth, start, state
 
 
-def keys(count: int) -> torch.Tensor:
-    return torch.from_numpy(rng.tensor_keys(rng.key64(1, np.arange(count))))
+def test_the_average_moves_by_one_minus_decay(shards: Manifest) -> None:
+    _, networks = start(peer(shards, "ce"))
+    before = state(networks.ema)
+    with torch.no_grad():
+        for value in networks.generator.state_dict().values():
+            value.add_(1)
+    networks.average(0.9)
+    for name, value in networks.ema.state_dict().items():
+        moved = before[name] + 0.1 if value.is_floating_point() else before[name]
+        assert torch.allclose(value, moved, atol=1e-6), name
+    assert networks.eval_generator is networks.ema
 
 
-@pytest.mark.parametrize(("size", "levels"), [(64, 6), (128, 7), (256, 8)])
-def test_levels_follow_the_picture(size: int, levels: int) -> None:
-    generator = Generator(19, size, 4, 0.5)
-    assert len(generator.encoder) == levels and len(generator.decoder) + 1 == levels
-    convolutions = [m for m in generator.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
-    assert {(m.kernel_size, m.stride) for m in convolutions} == {((4, 4), (2, 2))}
-    assert generator(torch.zeros(2, 3, size, size), keys(2)).shape == (2, 19, size, size)
+def test_what_is_saved_comes_back(shards: Manifest) -> None:
+    step, networks = start(peer(shards, "ce"))
+    step(smooth(4, 32), 0)
+    saved = {
+        file: {name: value.clone() for name, value in tensors.items()} for file, tensors in networks.tensors().items()
+    }
+    assert set(saved) == {"generator", "discriminators", "optimizer", "ema"} and bool(networks.finite())
+    _, other = start(peer(shards, "ce"))
+    other.restore(saved)
+    assert all(same(tensors, saved[file]) for file, tensors in other.tensors().items())
+    with pytest.raises(CheckpointError, match="of another network"):
+        other.restore({**saved, "generator": saved["discriminators"]})
 
 
-def test_parameters_of_the_paper_s_size() -> None:
-    """pix2pix's unet_128 with 19 output channels, and three discriminators 64-128-256-512-1."""
-    generator = Generator(19, 128, 64, 0.5)
-    discriminators = Discriminators(CHANNELS, 64)
-    assert sum(p.numel() for p in generator.parameters()) == pytest.approx(41.86e6, rel=2e-3)
-    assert sum(p.numel() for p in discriminators.parameters()) == pytest.approx(8.32e6, rel=2e-3)
-    assert Discriminator(3, 8)(torch.zeros(2, 3, 128, 128), torch.zeros(2, 3, 128, 128)).shape == (2, 1, 4, 4)
+def test_a_moment_that_is_not_finite_is_found(shards: Manifest) -> None:
+    step, networks = start(peer(shards, "ce"))
+    step(smooth(4, 32), 0)
+    learner = networks.discriminator_learners[""]
+    next(iter(learner.optimizer.state.values()))["exp_avg"].fill_(torch.nan)
+    assert not bool(networks.finite())
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_a_task_that_is_off_leaves_nothing(model: str) -> None:
-    tasks = build_tasks(load_config("stable", model))
-    letters = {"i": "inpainting", "s": "segmentation", "d": "landmarks"}
-    expected = [letters[c] for c in model.split("_")[1]]
-    assert list(tasks) == expected
-    assert [t.channels for t in tasks.values()] == [CHANNELS[t] for t in expected]
-    assert set(Discriminators({n: t.channels for n, t in tasks.items()}, 4).of) == set(expected)
-
-
-def test_output_starts_at_the_means() -> None:
-    torch.manual_seed(0)
-    generator = Generator(3, 32, 4, 0.5).eval()
-    generator.initialize_output(torch.tensor([0.5, -0.9, -1.0]))
-    bias = torch.tanh(generator.output.bias.detach())
-    assert torch.allclose(bias, torch.tensor([0.5, -0.9, -0.964]), atol=1e-3)
-
-
-def test_noise_is_a_function_of_the_sample() -> None:
-    generator = Generator(3, 32, 8, 0.5).train()
-    x = torch.rand(4, 3, 32, 32)
-    assert torch.equal(generator(x, keys(4)), generator(x, keys(4)))
-    assert not torch.equal(generator(x, keys(4)), generator(x, keys(8)[4:]))
-    generator.eval()
-    assert torch.equal(generator(x, keys(4)), generator(x, keys(8)[4:]))
-
-
-def test_dropout_keeps_the_mean() -> None:
-    out = hash_dropout(torch.ones(8, 16, 16, 16), keys(8), 0.5, stream=10)
-    assert set(out.unique().tolist()) == {0.0, 2.0} and abs(out.mean() - 1) < 0.02
-    assert not torch.equal(out, hash_dropout(torch.ones(8, 16, 16, 16), keys(8), 0.5, stream=11))
-
-
-def test_real_and_fake_do_not_share_batch_statistics() -> None:
-    torch.manual_seed(0)
-    both, single = Discriminators({"a": 3}, 4), Discriminators({"a": 3}, 4)
-    single.load_state_dict(both.state_dict())
-    x, real, fake = (torch.randn(4, 3, 64, 64) for _ in range(3))
-    together = both(x, {"a": real}, {"a": fake * 5})
-    assert torch.equal(together[0]["a"], single(x, {"a": real})[0]["a"])
-    assert torch.equal(together[1]["a"], single(x, {"a": fake * 5})[0]["a"])
-
-
-@pytest.mark.parametrize(("patch", "logits"), [(94, 8), (70, 30)])
-def test_what_a_discriminator_s_logit_sees(patch: int, logits: int) -> None:
-    """94 and 70 pixels of the picture, counted by what moves a logit in the middle."""
-    discriminator = Discriminator(3, 2, patch).eval()
-    picture = torch.zeros(1, 3, 256, 256, requires_grad=True)
-    out = discriminator(torch.zeros(1, 3, 256, 256), picture)
-    assert out.shape == (1, 1, logits, logits)
-    out[0, 0, logits // 2, logits // 2].backward()
-    seen = picture.grad.abs().sum(dim=(0, 1))
-    assert (seen.sum(0) != 0).sum() == patch and (seen.sum(1) != 0).sum() == patch
-
-
-def test_the_shared_discriminator_sees_every_task() -> None:
-    torch.manual_seed(0)
-    shared = SharedDiscriminator(CHANNELS, 4).eval()
-    x = torch.randn(2, 3, 32, 32)
-    pictures = {task: torch.randn(2, count, 32, 32) for task, count in CHANNELS.items()}
-    (plain,) = shared(x, pictures)
-    assert set(plain) == {"shared"} and plain["shared"].shape == (2, 1, 1, 1)
-    for task in CHANNELS:
-        (changed,) = shared(x, {**pictures, task: pictures[task] + 1})
-        assert not torch.equal(changed["shared"], plain["shared"]), task
-    reordered = dict(reversed(pictures.items()))
-    assert torch.equal(shared(x, reordered)[0]["shared"], plain["shared"])
+def test_a_snapshot_restores_running_statistics(shards: Manifest) -> None:
+    _, networks = start(peer(shards, "ce"))
+    before, batch = state(networks.generator), smooth(4, 32)
+    snapshot = BatchNormSnapshot(networks.generator)
+    networks.generator(batch.input_B3HW, batch.keys_B2)
+    assert not same(before, networks.generator.state_dict())
+    snapshot.restore()
+    assert same(before, networks.generator.state_dict())

@@ -50,8 +50,8 @@ def exact(batch: Batch) -> Batch:
 
 
 def main(shards: str, out: str) -> None:
-    place = Engine.place
-    Engine.place = lambda self, module: place(self, module).double()  # type: ignore[method-assign]
+    prepare = Engine.prepare_module
+    Engine.prepare_module = lambda self, module: prepare(self, module).double()  # type: ignore[method-assign]
     found, setup = {}, None
     for way, changes in WAYS.items():
         config = small(Path(shards), schedule__batch=16, schedule__adv_from=2, hole__kind="pattern", **changes)

@@ -17,7 +17,7 @@ import pytest
 from collagan_dist.config.models import MODELS, model_settings
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models.registry import build_networks, build_step
-from tests.training.test_ranks import setup
+from tests.training.one_rank import setup
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 20

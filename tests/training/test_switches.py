@@ -14,7 +14,7 @@ from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_predictor, build_step
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch
-from tests.training.test_ranks import setup
+from tests.training.one_rank import setup
 
 PLAN = (np.arange(4), np.zeros(4, np.int64))
 TASKS = ("inpainting", "segmentation", "landmarks")

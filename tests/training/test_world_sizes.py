@@ -7,7 +7,7 @@ import json
 import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
-from tests.runtime.test_engine import torchrun
+from tests.launch import torchrun
 from tests.training.exact_ranks import STEPS
 
 Losses = dict[str, list[dict[str, float]]]

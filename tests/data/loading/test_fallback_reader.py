@@ -14,8 +14,8 @@ from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from tests.conftest import collagan
+from tests.training.one_rank import batches, setup, together
 from tests.training.small import small
-from tests.training.test_ranks import batches, setup, together
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks
 from collagan_dist.setup import build_setup
-from tests.runtime.cases import STEPS, WITH_REFERENCES, Case
-from tests.runtime.stories import STORIES
-from tests.runtime.train_cases import flat, learn, settings, with_engine
+from tests.distributed.cases import STEPS, WITH_REFERENCES, Case
+from tests.distributed.stories import STORIES
+from tests.distributed.train_cases import flat, learn, settings, with_engine
 
 
 def scale_twice(networks: Networks) -> None:

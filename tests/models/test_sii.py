@@ -1,24 +1,34 @@
-"""SII at test: the search of z."""
+"""SII: its DCGAN, how it learns, and the search for z."""
 
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from collagan_dist.config.load import to_yaml
 from collagan_dist.config.tree import Search
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.inference.complete import complete
+from collagan_dist.inference.export import export
+from collagan_dist.inference.score import score
 from collagan_dist.models import sii
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_predictor
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import Batch, World
-from tests.baselines.peers import CPU, peer, same, smooth, start, state
+from tests.conftest import collagan
+from tests.models.network_sizes import widths
+from tests.models.peers import CPU, WORLD, peer, same, smooth, start, state
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +52,31 @@ def predict(shards: Manifest, networks: Networks, batch: Batch, **changes: objec
 def rows(batch: Batch, which: slice) -> Batch:
     tensors = (batch.image_B3HW[which], batch.input_B3HW[which], batch.hole_B1HW[which])
     return Batch(*tensors, None, None, batch.ids_B[which], batch.epoch_B[which], batch.keys_B2[which])
+
+
+def test_dcgan_is_that_of_bamos() -> None:
+    generator, discriminator = sii.SIIGenerator(100, 64, 64), sii.SIIDiscriminator(64, 64)
+    assert generator.project.out_features == 8192 and widths(generator, 2) == [256, 128, 64, 3]
+    assert widths(discriminator, 2) == [64, 128, 256, 512] and discriminator.output.in_features == 8192
+    assert {m.kernel_size for m in discriminator.modules() if isinstance(m, nn.Conv2d)} == {(5, 5)}
+
+
+def test_z_is_uniform_and_a_function_of_the_key() -> None:
+    keys = torch.randint(-(2**31), 2**31 - 1, (500, 2)) | 1
+    z = sii.noise(keys.int(), 100)
+    assert torch.equal(z[7:8], sii.noise(keys[7:8].int(), 100)) and z.min() >= -1 and z.max() < 1
+    assert abs(z.mean()) < 0.01 and abs(z.var() - 1 / 3) < 0.01
+    assert abs(torch.corrcoef(z[:2])[0, 1]) < 0.35
+
+
+def test_sii_learns_from_whole_pictures_alone(shards: Manifest) -> None:
+    """What is filled in and where holes are changes nothing."""
+    found = []
+    for kind in ("none", "block"):
+        step, networks = start(peer(shards, "sii"))
+        step(smooth(4, 32, kind), 0)
+        found.append(state(networks.generator))
+    assert same(*found)
 
 
 def test_it_reduces_each_picture_s_loss(trained: Networks) -> None:
@@ -112,3 +147,33 @@ def test_a_smaller_picture_is_made_of_seen_pixels() -> None:
     seen, missing = sii.resize_visible(picture, hole, 2)
     assert missing[0, 0].tolist() == [[True, False], [False, False]]
     assert seen[0, 0, 0, 1] == np.mean([2, 3, 6, 7]) and seen[0, 0, 1, 1] == pytest.approx(np.mean([10, 11, 14]))
+
+
+def test_sii_from_training_to_completion(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
+    """The command line, with a model that needs its discriminator at test."""
+    path, run, out = tmp_path / "small.yaml", tmp_path / "run", tmp_path / "exported"
+    path.write_text(to_yaml(peer(shards, "sii", evaluate__every=7, evaluate__baselines=2)))
+    collagan("train", path, "--run", run)
+    score(run, WORLD)
+    collagan("export", run, "--out", out)
+    collagan("evaluate", out, "--data", shards.folder)
+    mine, exported = (json.loads((f / "evaluation/test-block.json").read_text()) for f in (run, out))
+    assert mine == exported and mine["hole"] == "block" and mine["psnr_hole"] > 0
+    assert json.loads((run / "metrics.json").read_text())["psnr"] == mine["psnr"]
+    larger = score(run, WORLD, sets=["evaluate.size=64", "evaluate.baselines=0"])[0][
+        0
+    ]  # searched at 32, compared at 64
+    assert larger["psnr_hole"] == pytest.approx(mine["psnr_hole"], abs=3) and larger["settings"]["size"] == 64
+    photo = drawn / "Img/img_celeba/000001.jpg"
+    collagan("complete", out, photo, "--out", tmp_path / "done-exported")
+    complete(run, photo, tmp_path / "done-run", "block")
+    pictures = [(tmp_path / f"done-{m.name}/000001.completed.png").read_bytes() for m in (run, out)]
+    assert pictures[0] == pictures[1]
+    (discriminators,) = out.glob("discriminators.safetensors")
+    content = bytearray(discriminators.read_bytes())
+    content[-3] ^= 1
+    discriminators.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"discriminators.safetensors is damaged or edited"):
+        complete(out, photo, tmp_path / "damaged", "block")
+    with pytest.raises(ConfigError, match=r"--onnx: .* is SII, which searches at test"):
+        export(run, tmp_path / "onnx", onnx=True)

@@ -12,7 +12,7 @@ from collagan_dist.distributed.engines import build_engine
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup, training_order
-from tests.runtime.cases import STEPS, Case
+from tests.distributed.cases import STEPS, Case
 from tests.training.small import small
 
 Losses = list[dict[str, float]]

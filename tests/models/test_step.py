@@ -10,7 +10,7 @@ from collagan_dist.config.models import MODELS, model_settings
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models.registry import build_networks
 from collagan_dist.models.step import MicroBatch, Step
-from tests.training.test_ranks import setup
+from tests.training.one_rank import setup
 
 
 def parts(manifest: Manifest, **changes: object):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Run by test_engine.py under torchrun: a GAN-like pair of networks trained by an engine; the parameters go to a file."""
+"""Run by test_ddp.py, alone and under torchrun: a GAN-like pair of networks trained by an engine; the parameters go to a file."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.training.logger import TrainingLogger
-from tests.training.test_ranks import setup
+from tests.training.one_rank import setup
 
 
 def lines(run: Path, kind: str) -> list[dict]:

@@ -17,10 +17,11 @@ from collagan_dist.distributed import deepspeed
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
-from tests.runtime import matrix
-from tests.runtime.cases import ALL, OFTEN, Case, with_references
+from tests.distributed import matrix
+from tests.distributed.cases import ALL, OFTEN, Case, with_references
+from tests.models.peers import PEERS
 
-STORIES = ("spoilt", "resumed", "converted", "undisturbed", "gfc", "layouts")
+STORIES = ("spoilt", "resumed", "converted", "undisturbed", "gfc", "layouts", "peers")
 # Where compilations of DeepSpeed's own exchange leave their lock: with a folder of our choice, and below its default.
 LOCKS = ("deepspeed_shm_comm/lock", "py311_cpu/deepspeed_shm_comm/lock")
 
@@ -94,6 +95,15 @@ def test_row_30_engines_and_stages_continue_each_others_checkpoints(out: Path) -
 def test_gfc_with_its_two_learners_of_discriminators(out: Path, ranks: int) -> None:
     ddp, *stages = (np.array(values) for values in told(out, "gfc", ranks).values())
     assert len(stages) == 3 and all(np.abs(stage - ddp).max() < 1e-5 for stage in stages)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_two_ranks_learn_as_one(out: Path, name: str) -> None:
+    """The losses of CE, SII and GFC agree up to batch statistics per rank; GFC has none, so its gradients are equal."""
+    one, two = (told(out, "peers", ranks)[name] for ranks in (1, 2))
+    assert [set(step) for step in one] == [set(step) for step in two]
+    for step, other in zip(one, two, strict=True):
+        assert other == pytest.approx(step, rel=1e-3 if name == "gfc" else 0.1)
 
 
 def test_channels_last(out: Path) -> None:

@@ -1,7 +1,7 @@
 """The table docs/engines.md: trains in all ways, compares, and writes what came out.
 
-python -m tests.runtime.matrix            runs all cases; some minutes
-python -m tests.runtime.matrix render     writes the table anew from matrix.json
+python -m tests.distributed.matrix            runs all cases; some minutes
+python -m tests.distributed.matrix render     writes the table anew from matrix.json
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks import where
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.faces.layout import draw_faces
 from tests.conftest import ROOT, small_recipe
-from tests.runtime.cases import ALL, ENGINES, ROWS, STEPS, WITHIN, Case, with_references
+from tests.distributed.cases import ALL, ENGINES, ROWS, STEPS, WITHIN, Case, with_references
 
 FOUND = Path(__file__).with_suffix(".json")
 PAGE = ROOT / "docs/engines.md"
@@ -42,7 +42,7 @@ def run_cases(cases: Iterable[Case], shards: Path, out: Path, *stories: str, tim
     together = [case.name for case in cases if case.engine != "plain"]
     alone = [case.name for case in cases if case.engine == "plain"]
     for start, names in ((torchrun, [*together, *stories]), ([], [*alone, *stories])):
-        command = [sys.executable, "-m", *start, "tests.runtime.case_ranks", str(shards), str(out), *names]
+        command = [sys.executable, "-m", *start, "tests.distributed.case_ranks", str(shards), str(out), *names]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, done.stdout + done.stderr
         (out / ("alone.log" if not start else "together.log")).write_text(done.stdout + done.stderr)
@@ -97,7 +97,7 @@ ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
 _TOLERANCES = {precision: f"{value:g}" for precision, value in WITHIN.items()} | {"zero": f"{ZERO:g}"}
 _PAGE = """# Engines
 
-What trains how, and what it was found to be equal to. `python -m tests.runtime.matrix` writes this page: it trains in each of these
+What trains how, and what it was found to be equal to. `python -m tests.distributed.matrix` writes this page: it trains in each of these
 ways for {steps} steps on two ranks ({cpu}) and compares every loss of every step
 and, at the end, all that is learned: networks, Adam's state, running statistics. A cell names what it was compared with and the
 largest relative difference of a loss. Each run of the tests repeats a part of it, `make test-full` all.
@@ -123,7 +123,7 @@ Refused, with the reason:
 | `runtime.zero_stage=1` or `2` without DeepSpeed | it is DeepSpeed's |
 | `runtime.engine=deepspeed` without its installation | `pip install 'collagan_dist[deepspeed]'` |
 
-What else holds for every stage, each a test in `tests/runtime/test_deepspeed.py`: one rank and several; a NaN on one rank skips the
+What else holds for every stage, each a test in `tests/distributed/test_deepspeed.py`: one rank and several; a NaN on one rank skips the
 step on all and leaves no trace; what is resumed ends as the undisturbed run, bit by bit; checkpoints of any engine, stage and
 number of ranks are continued by any other; GFC with its two learners of discriminators; pictures in channels_last (DeepSpeed
 keeps the parameters contiguous, which it needs to flatten them); nothing is compiled, nothing is printed.
@@ -145,7 +145,7 @@ def main(mode: str = "run") -> None:
             pack(small_recipe(faces, shards), workers=1)
             run_cases(with_references(ALL), shards, out, timeout=3000)
             found = {
-                "command": "python -m tests.runtime.matrix",
+                "command": "python -m tests.distributed.matrix",
                 **where(),
                 "cases": {c.name: compare(out, c) for c in ALL},
             }

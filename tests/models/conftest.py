@@ -6,7 +6,7 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.training.loop import train
-from tests.baselines.peers import WORLD, train_parser
+from tests.models.peers import WORLD, train_parser
 
 
 @pytest.fixture(scope="session")

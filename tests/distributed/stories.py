@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup
 from collagan_dist.types import Batch
-from tests.baselines.peers import peer, smooth
-from tests.runtime.cases import Case
-from tests.runtime.train_cases import flat, learn, made, with_engine
+from tests.distributed.cases import Case
+from tests.distributed.train_cases import flat, learn, made, with_engine
+from tests.models.peers import PEERS, peer, smooth
 from tests.training.small import equal
 
 STAGES = [Case(f"deepspeed-{stage}") for stage in (0, 1, 2)]
@@ -139,6 +139,24 @@ def layouts(setup: Setup, _: Path) -> Told:
     return told
 
 
+def peers(setup: Setup, _: Path) -> Told:
+    """CE, SII and GFC under DDP, with all stages of GFC: the losses of four steps, means over ranks."""
+    told = {}
+    for name in PEERS:
+        gfc = {"model__gfc": {"parsing": 0.0}} if name == "gfc" else {}
+        config = peer(setup.manifest, name, **gfc, runtime={"engine": "ddp", "threads": 1})
+        part = replace(with_engine(setup, config), tasks=dict(list(setup.tasks.items())[:1]))
+        networks = build_networks(config, part.engine, part.tasks)
+        step = build_step(config, part.engine, part.tasks, networks, 4)
+        told[name] = []
+        for number in range(4):
+            batch = smooth(12, 32, seed=number).split(part.world.size)[part.world.rank]
+            values = {k: v for k, v in step(batch, number).values.items() if k.startswith("loss/")}
+            means = setup.group.all_reduce_mean(torch.stack([values[k].double() for k in sorted(values)]))
+            told[name].append(dict(zip(sorted(values), means.tolist(), strict=True)))
+    return told
+
+
 STORIES: dict[str, Callable[[Setup, Path], Told]] = {
-    story.__name__: story for story in (spoilt, resumed, converted, undisturbed, gfc, layouts)
+    story.__name__: story for story in (spoilt, resumed, converted, undisturbed, gfc, layouts, peers)
 }

@@ -1,0 +1,85 @@
+"""Reconstruction losses, and standard errors against a bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.config.load import validate_config
+from collagan_dist.config.tree import Config
+from collagan_dist.tasks import build_tasks
+from collagan_dist.types import CLASSES, LANDMARKS
+from tests.tasks.batches import batch
+
+
+def resampled(statistic: Callable[[np.ndarray], dict[str, float]], count: int, rounds: int = 1500) -> dict[str, float]:
+    """Standard deviation of a statistic over samples drawn again with replacement."""
+    rng = np.random.default_rng(5)
+    found = [statistic(rng.integers(0, count, count)) for _ in range(rounds)]
+    return {key: float(np.std([f[key] for f in found])) for key in found[0]}
+
+
+def flat(tree: dict, prefix: str = "") -> dict[str, float]:
+    return {
+        key: value
+        for name, branch in tree.items()
+        for key, value in (flat(branch, f"{prefix}{name}/") if isinstance(branch, dict) else {prefix + name: branch}).items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["inpainting", "segmentation", "landmarks"])
+def test_standard_errors_are_those_of_a_bootstrap(task: str) -> None:
+    """Over pictures of unequal difficulty, some without a class or without a point in the hole."""
+    rng, count = np.random.default_rng(3), 120
+    part = build_tasks(Config())[task]
+    difficulty = rng.uniform(0.3, 1.7, (count, 1))
+    if task == "inpainting":
+        rows = {name: 20 + difficulty[:, 0] * rng.normal(0, 2, count) for name in ("psnr", "psnr_hole", "ssim")}
+        rows["psnr_hole"][rng.random(count) < 0.3] = np.nan
+    elif task == "segmentation":
+        true = rng.poisson(40 * difficulty, (count, len(CLASSES))).astype(float)
+        true[:, 8] *= rng.random(count) < 0.5
+        both = np.floor(true * np.clip(1 - difficulty * rng.uniform(0.1, 0.5, true.shape), 0, 1))
+        found = both + rng.poisson(4, true.shape) * (true > 0)
+        rows = {name: np.stack([both, found, true], axis=-1) for name in ("dice", "dice_hole")}
+    else:
+        distance = difficulty * rng.gamma(2, 1, (count, len(LANDMARKS))) + 3 * np.arange(len(LANDMARKS))
+        hidden = np.where(rng.random(distance.shape) < [0.2, 0.3, 0.5, 0.6, 0.9], distance, np.nan)
+        rows = {"landmark_error": distance, "landmark_error_hole": hidden}
+    values, errors = part.summarize(rows)
+    expected = resampled(lambda ids: flat(part.summarize({n: v[ids] for n, v in rows.items()})[0]), count, 800)
+    stated = flat(errors)
+    assert stated.keys() == expected.keys() == flat(values).keys()
+    for key, value in stated.items():
+        assert value == pytest.approx(expected[key], rel=0.15), key
+
+
+def test_errors_of_too_few_samples_are_unknown_not_zero() -> None:
+    b = batch(count=1)
+    for task in build_tasks(Config()).values():
+        _, errors = task.summarize(task.measure(task.target(b), b))
+        assert all(np.isnan(e) for e in flat(errors).values())
+
+
+@pytest.mark.parametrize(("task", "channels"), [("segmentation", 11), ("landmarks", 5)])
+def test_l2_as_a_mean_or_summed_over_channels(task: str, channels: int) -> None:
+    b = batch(count=2, size=32)
+    mean, summed = (
+        build_tasks(validate_config({"loss": {"l2": l2}, "data": {"image_size": 32}}, "test"))[task] for l2 in ("mean", "sum_channels")
+    )  # fmt: skip
+    target = mean.target(b)
+    output = torch.rand_like(target)
+    error = ((output - target) ** 2).numpy()
+    assert float(mean.reconstruction(output, b, target)) == pytest.approx(error.mean(), rel=1e-5)
+    assert float(summed.reconstruction(output, b, target)) == pytest.approx(error.sum(1).mean(), rel=1e-5)
+    assert float(summed.reconstruction(output, b, target) / mean.reconstruction(output, b, target)) == pytest.approx(
+        channels
+    )
+    inpainting = [
+        build_tasks(validate_config({"loss": {"l2": l2}}, "test"))["inpainting"] for l2 in ("mean", "sum_channels")
+    ]
+    losses = {float(t.reconstruction(output[:, :3], b, b.image_B3HW)) for t in inpainting}
+    assert len(losses) == 1  # L1 is no L2

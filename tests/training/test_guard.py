@@ -1,0 +1,43 @@
+"""The guard: how many steps that are not finite lead to a rollback, and how many rollbacks to the end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from collagan_dist.distributed.engine import Verdict
+from collagan_dist.distributed.group import Group
+from collagan_dist.errors import NumericError
+from collagan_dist.runs.run_folder import Progress
+from collagan_dist.training.guard import Diverged, Guard
+from collagan_dist.types import World
+
+NAN = Verdict("generator", finite=False, ranks=(0,))
+OVERFLOW = Verdict("generator", finite=False, overflow=True)
+
+
+def guard() -> Guard:
+    return Guard(Group(World(), torch.device("cpu")))
+
+
+def test_three_in_a_row_diverge() -> None:
+    found = guard()
+    for step in (1, 2):
+        found.nonfinite_step(step, NAN)
+    found.finite_step()  # ends the row
+    for step in (4, 5):
+        found.nonfinite_step(step, NAN)
+    found.nonfinite_step(6, OVERFLOW)  # no part of the row, and no end of it
+    with pytest.raises(Diverged) as caught:
+        found.nonfinite_step(7, NAN)
+    assert caught.value.steps == [4, 5, 7]
+
+
+def test_skipped_steps_add_up_until_the_fourth_rollback() -> None:
+    found = guard()
+    for number in range(3):
+        found.roll_back(Diverged([10 * number, 10 * number + 1]))
+    assert found.rollbacks == 3
+    assert found.with_skipped(Progress(5, [1, 3])).skipped == [0, 1, 3, 10, 11, 20, 21]
+    with pytest.raises(NumericError, match=r"steps 30 to 31: NaN or Inf again, after 3 returns"):
+        found.roll_back(Diverged([30, 31]))

@@ -1,0 +1,17 @@
+"""Progress for people where no terminal is: a line of text."""
+
+from __future__ import annotations
+
+import pytest
+
+from collagan_dist.training.progress_bar import ProgressBar
+
+
+def test_a_line_of_text_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(start=10, stop_at=30)
+    bar.advance()
+    bar._began -= 5  # seconds ago
+    bar.show(20, {"images_per_s": 123.4, "data_wait_share": 0.25, "loss/total": 1.5})
+    bar.close()
+    line = " ".join(capsys.readouterr().err.split())
+    assert line == "step 20/30 123 images/s data wait 25% loss 1.500 ETA 5 s"
