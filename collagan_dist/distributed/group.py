@@ -34,9 +34,9 @@ _MIN_CONNECT_SECONDS = 5.0
 class Group:
     """All ranks of a run. Every rank calls the collective methods, in the same order.
 
-    store       the key-value store of the rendezvous; None with one rank
-    status      what this rank is doing; training sets its step and its log folder
-    stopwatch   measures this rank's own work, without the time in which it waits for others
+    store       The key-value store of the rendezvous; None with one rank.
+    status      What this rank is doing; training sets its step and its log folder.
+    stopwatch   Measures this rank's own work, without the time in which it waits for others.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Group:
         """Return whether `value`, a boolean scalar on the device, is true on every rank. Waits for the device."""
         if self.world.size == 1:
             return bool(value)
-        flag = value.to(torch.float32)  # NCCL has no reduction of booleans
+        flag = value.to(torch.float32)  # the minimum of zeros and ones is their AND
         with self.collective("the verdict on a phase"):
             dist.all_reduce(flag, dist.ReduceOp.MIN)
             return bool(flag)

@@ -47,9 +47,9 @@ class Heartbeat:
 class Verdict:
     """Why all ranks end. The first rank that decides writes it to the store, and all others follow it.
 
-    speaker     the rank that prints it for all
-    answering   ranks that can still write their stacks
-    working     ranks that are waited for although they answer: busy or stuck in their own code
+    speaker     The rank that prints it for all.
+    answering   Ranks that can still write their stacks.
+    working     Ranks that are waited for although they answer: busy or stuck in their own code.
     """
 
     text: str
@@ -81,9 +81,11 @@ def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent
     # Half of the timeout holds two heartbeats at least (HangDetector sends them every quarter).
     answering = [rank for rank in silent if silent[rank] < observer.timeout / 2 or rank == observer.rank]
     working = [rank for rank in answering if rank != observer.rank and heartbeats[rank].waits is None]
+    # A rank that waits, too, is another victim; one that works is what the others wait for.
     missing = [rank for rank in silent if rank not in answering or rank in working]
     waited = f"in {observer.waited_seconds:.0f} s (runtime.timeout is {observer.timeout:g})"
     if not missing:
+        # All are alive and all wait: nobody is to blame, so everybody's position is shown.
         each = "; ".join(f"rank {b.rank} on {b.host}: {b.waits} in step {b.step}" for b in heartbeats.values())
         text = (
             f"all ranks wait for one another and nothing arrives {waited}: "

@@ -48,8 +48,8 @@ def all_reduce_seconds(group: Group, device: torch.device) -> dict[int, float]:
 def round_trips(group: Group, hosts: list[str]) -> dict[tuple[int, int], tuple[float, float]]:
     """Measure messages between hosts, `hosts` being the host of each rank. Collective.
 
-    Return, on every rank, (round trip in seconds, second clock minus first clock in seconds) by pair of ranks: the first
-    rank of each host, or ranks 0 and 1 of a single host.
+    Return, on every rank, (round trip, second clock minus first clock) by pair of ranks, in seconds. A pair is the first
+    ranks of two hosts, or ranks 0 and 1 of a single host.
     """
     first = [hosts.index(host) for host in dict.fromkeys(hosts)]
     ends = first if len(first) > 1 else [0, 1]

@@ -49,6 +49,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
     ranks = group.all_gather(_rank_facts(group, config, settings, manifest_hash))
     first = ranks[0].facts
     differing = {key for rank in ranks for key in first.keys() | rank.facts if rank.facts.get(key) != first.get(key)}
+    # Each rank computes the same table from the same facts, so no rank has to tell the others.
     if _devices_follow_ranks(ranks):
         differing.discard("devices")
     columns = [rank.facts for rank in ranks]
@@ -74,6 +75,7 @@ def _rank_facts(group: Group, config: Config, settings: Mapping[str, str], manif
         properties = torch.cuda.get_device_properties(device)
         # The uuid, since CUDA_VISIBLE_DEVICES may number one GPU differently for each rank.
         gpu, name = str(getattr(properties, "uuid", device)), properties.name
+    # The order is that of the table's lines.
     facts = {
         "collagan_dist": versions.code_version(),
         "python": versions.python_version(),
@@ -123,6 +125,7 @@ def _shared_gpus(ranks: list[RankFacts]) -> str | None:
 
 def _table(ranks: list[RankFacts], columns: list[dict[str, str]], rows: list[str]) -> str:
     """Return a table: a line per differing fact, a column per group of ranks that agree, the largest group first."""
+    # By what is shown: values that look equal after shortening share a column.
     groups: dict[tuple[str, ...], list[RankFacts]] = {}
     for rank, values in zip(ranks, columns, strict=True):
         groups.setdefault(tuple(_shorten(values.get(key, "-")) for key in rows), []).append(rank)
@@ -155,6 +158,7 @@ def _shorten(text: str) -> str:
 
 
 def _advice(differing: set[str]) -> str:
+    # One piece of advice, for what has to be mended first.
     if differing & {"device", "devices"}:
         return "leave out the nodes whose GPUs are missing (`nvidia-smi` there), or hide them everywhere: CUDA_VISIBLE_DEVICES="
     if "configuration" in differing:

@@ -13,11 +13,12 @@ from pathlib import Path
 class RankStatus:
     """One rank's step and what it waits for.
 
-    step      None until the first training step: at the start other limits apply
-    log_dir   where stacks are written when ranks hang; None: to stderr
-    waiting   the collective that the main thread is in and since when (time.monotonic), None in its own work
+    step      None until the first training step.
+    log_dir   Where stacks are written when ranks hang; None: to stderr.
+    waiting   The collective that the main thread is in and since when (time.monotonic); None in its own work.
     """
 
+    # At the start ranks may be far apart, so the detector waits longer while it is None.
     step: int | None = None
     log_dir: Path | None = None
     # One attribute, so that a reader in another thread never pairs one collective's name with another's time.
@@ -36,6 +37,7 @@ class RankStatus:
     @contextmanager
     def waiting_in(self, what: str) -> Iterator[None]:
         """Mark this rank as waiting for the others in the collective `what`."""
+        # Collectives nest: batch normalization waits inside DDP's forward pass.
         outer, self.waiting = self.waiting, (what, time.monotonic())
         try:
             yield

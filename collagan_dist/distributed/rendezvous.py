@@ -84,6 +84,7 @@ class _Attempt:
     def run(self) -> Rendezvous:
         # Below the launcher's id: the ranks of another job that come to this port by mistake are not heard.
         store = dist.PrefixStore(start_id(), self._open_store())
+        # Ranks that lose the connection meanwhile get one line, not the library's C++ stack.
         try:
             return self._receive(store) if self.world.is_rank0 else self._join(store)
         except dist.DistError as error:
@@ -103,6 +104,8 @@ class _Attempt:
         """Return the store: rank 0 creates it unless the launcher hosts it, the others connect."""
         if self.world.is_rank0 and not launcher_hosts_store():
             try:
+                # The server listens on all interfaces; the address is that of rank 0's own connection. wait_for_workers would
+                # block until all ranks are there, and name nobody.
                 return dist.TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False, multi_tenant=True)
             except RuntimeError as error:
                 if "EADDRINUSE" not in str(error):
@@ -141,6 +144,8 @@ class _Attempt:
 
     def _receive(self, store: dist.Store) -> Rendezvous:
         """Rank 0: answer every hello until all ranks have confirmed."""
+        # A random name rather than the launcher's restart count: torchrun's agents count restarts each for themselves, and
+        # do not count a change of the nodes.
         start, joined = secrets.token_hex(8), {0: self.hello}
         answered: set[str] = set()
         while len(joined) < self.world.size:
@@ -156,6 +161,7 @@ class _Attempt:
             if time.monotonic() > self.end:
                 _abort(store, start, self._missing(joined))
             time.sleep(_POLL_SECONDS)
+        # Rank 0 may know its own name as loopback only; any other host knows the address that leads here.
         others = [hello.master for hello in joined.values() if hello.host != self.hello.host and hello.master]
         hosts, master = len({hello.host for hello in joined.values()}), others[0] if others else None
         store.set(f"{start}/word", json.dumps({"hosts": hosts, "master": master}))
@@ -188,18 +194,21 @@ class _Attempt:
             )
         outcome = json.loads(text)
         if "error" in outcome:
+            # Rank 0 prints it for all.
             raise on_all_ranks(ClusterError(outcome["error"]))
         return Rendezvous(dist.PrefixStore(start, store), outcome["hosts"], outcome["master"])
 
 
 def _read_hellos(store: dist.Store, ranks: Iterable[int]) -> dict[int, Hello]:
     """Return the hello of each of `ranks` that wrote one; it may be of a former start."""
+    # `get` would block on a key that is not there.
     keys = {rank: f"hello/{rank}" for rank in sorted(ranks)}
     present = [rank for rank, key in keys.items() if store.check([key])]
     return {rank: Hello(**json.loads(store.get(keys[rank]))) for rank in present}
 
 
 def _size_mismatch(joined: Mapping[int, Hello]) -> str | None:
+    # Ranks of two launches that share a port by mistake: waiting for the larger number would end in a timeout.
     sizes = defaultdict(list)
     for rank, hello in joined.items():
         sizes[hello.size].append(rank)

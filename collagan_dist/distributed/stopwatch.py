@@ -21,6 +21,7 @@ class Stopwatch:
         # Events are read later: reading one waits for the device.
         self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
+    # A lap is one step; several laps make one mean, since a single step is noise.
     def __enter__(self) -> None:
         self._laps += 1
         self._since = self._now()

@@ -69,6 +69,7 @@ def check_ray() -> Iterator[Finding]:
     version, mode = versions.library_version("ray"), os.environ.get("RAY_AUTH_MODE")
     if version is None:
         yield ok("ray", "not installed")
+    # Without a token whoever reaches Ray's ports may run code on all nodes.
     elif mode == "disabled" or (mode != "token" and _ray_is_in_use()):
         text = f"{version}, RAY_AUTH_MODE is {mode or 'not set'}: a Ray cluster runs code for anybody who reaches its ports"
         yield warning("ray", text, "export RAY_AUTH_MODE=token before `ray start`")
@@ -83,6 +84,7 @@ def _ray_is_in_use() -> bool:
 
 def _first_output_line(*command: str) -> str | None:
     """Return the first line that a command prints; None if it fails or hangs."""
+    # squeue may block when slurmctld does not answer.
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):

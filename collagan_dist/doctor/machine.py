@@ -107,7 +107,7 @@ def check_decoding() -> Iterator[Finding]:
 
 
 def check_shared_memory() -> Iterator[Finding]:
-    # NCCL and gloo exchange data between ranks of one node there; containers often give it only 64 MB.
+    # NCCL exchanges data between ranks of one node there; containers often give it only 64 MB.
     shm = Path("/dev/shm")
     if not shm.is_dir():
         yield warning("/dev/shm", "does not exist", "mount a tmpfs on it")

@@ -54,6 +54,7 @@ def run_checks(world: World, data: str | None = None, net: bool = False) -> Doct
 
     `data`: a folder or URL of shards to check, too. `net`: check only the network.
     """
+    # First, since group operations below use the rank's own GPU.
     device = devices.pick_device(world)
     found = run_check("names", lambda: cluster.check_names(world))
     if not net:
@@ -67,6 +68,7 @@ def run_checks(world: World, data: str | None = None, net: bool = False) -> Doct
         group = Group(world, device, _COLLECTIVE_SECONDS, _RENDEZVOUS_SECONDS)
     except ClusterError as error:
         return DoctorReport(world, False, [*found, failed("meeting", str(error))])
+    # A broken network is what doctor is called for: what this rank found alone is reported all the same.
     try:
         between = _check_ranks(group, net)
         everybody = group.all_gather((socket.gethostname(), found + between))

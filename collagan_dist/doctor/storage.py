@@ -21,7 +21,7 @@ _MB = 1 << 20
 _TEST_BYTES = 4 * _MB
 _SLOW_WRITE_SECONDS = 1.0  # for _TEST_BYTES
 _MIN_FREE_BYTES = 10 << 30
-# Until another node sees a new file. NFS caches directories for 3 to 60 s by default.
+# Until another node sees a new file. NFS caches directory entries for up to a minute by default.
 _LATE_SECONDS, _GIVE_UP_SECONDS = 5.0, 30.0
 
 
@@ -66,6 +66,7 @@ def check_shared_folder(folder: Path, group: Group) -> Iterator[Finding]:
             files.write_bytes(path, b"seen")
         except (OSError, CollaganError) as error:
             error_text = str(error)
+    # All ranks return or none: the collective below needs all of them.
     if group.broadcast(error_text) is not None:
         return  # check_writing says why
     begin = time.monotonic()
