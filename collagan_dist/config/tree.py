@@ -35,6 +35,7 @@ FIXED_POSITIONS: dict[str, tuple[int, int, int, int]] = {
 class Widths(Section):
     """Channels of the networks."""
 
+    # 64-128-256-512-512-512-512: unet_128 of pix2pix is the one with the paper's seven levels.
     generator: Count = 64
     """Channels of the first encoder layer. Each layer doubles them, up to 8 times this (as unet_128 of pix2pix)."""
     discriminator: Count = 64
@@ -81,8 +82,10 @@ class Model(Section):
     """Use the inpainting-concentrated scheme of section 3.3 (eqs. 4-6): M* instead of M."""
     widths: Widths = Widths()
     """Channels of the networks."""
+    # The paper does not say where z enters; it builds on pix2pix, whose z is dropout.
     noise: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """z of eq. 1: dropout probability in the first three decoder layers, in training only (pix2pix)."""
+    # Without it, the generator can tell a hole by its fill alone.
     mask_channel: bool = False
     """Give the generator the hole as a fourth input channel; the paper gives the picture alone."""
     discriminators: Literal["per_task", "shared"] = "per_task"
@@ -123,10 +126,12 @@ class TaskWeights(Section):
 class Loss(Section):
     """What is minimised. Identity keys."""
 
+    # For the generator, ns is the printed term up to a constant; the discriminator has cross-entropy.
     adv: Literal["ns", "minmax", "printed"] = "ns"
     """Form of the adversarial loss: non-saturating (Goodfellow 2014), the min-max game, or as eq. 1 is printed (1 - log D)."""
     adv_weighs: Literal["generator", "both"] = "generator"
     """What λ_adv multiplies: the generator's adversarial term, or also the discriminator's term for fakes, as eq. 1 prints."""
+    # Empty here: the defaults depend on the number of tasks, so load.validate_config fills them in.
     weights: dict[str, TaskWeights] = {}
     """λ per task. One that is not given has section 4.2's value for the number of tasks (config/models.py)."""
     inpainting_over: Literal["all", "hole"] = "all"
@@ -176,10 +181,12 @@ class Data(Section):
     """Local copies of remote shards."""
     split: str = "train"
     """Split that is trained on."""
+    # Powers of two: each level of the networks halves the size.
     image_size: Literal[32, 64, 128, 256, 512] = 128
     """Side of the pictures in pixels (section 4.1: 128)."""
     augment: Augment = Augment()
     """Random geometry of training pictures."""
+    # Shards store MARGIN times FACE_SQUARE; what a wider view lacks is reflected at the border.
     face_square: Annotated[float, Field(ge=2.0, le=4.0)] = FACE_SQUARE
     """Side of the picture divided by the larger extent of the landmarks (section 4.1: eyes, nose and mouth are inside)."""
     window: Annotated[int, Field(ge=1, le=256)] = 128
@@ -194,6 +201,7 @@ class Data(Section):
 class Adam(Section):
     """One Adam optimizer."""
 
+    # The paper prints 0.01 (preset paper), far above the rates of the work that it builds on.
     lr: Positive = 2e-4
     """Learning rate (pix2pix)."""
     betas: tuple[Fraction, Fraction] = (0.5, 0.999)
@@ -278,6 +286,7 @@ class Checkpoint(Section):
 
     every: Count = 1000
     """Steps between checkpoints; the last step always has one."""
+    # More than one: if the newest is damaged, a run resumes from the one before.
     keep: Count = 3
     """Number of newest checkpoints that are kept."""
     max_failures: Count = 3
@@ -304,12 +313,14 @@ class Search(Section):
 class Evaluate(Section):
     """How a model is evaluated. Nothing here changes what it learns."""
 
+    # Off: an evaluation of a split takes as long as many steps, and stops all ranks.
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between evaluations in training; 0: none."""
     split: str = "valid"
     """Split of the evaluations in training."""
     hole: TestHole | None = None
     """Kind of hole; null: that of training. O1 to O6 are the positions of Table 1."""
+    # Faces are not aligned, so a box at a fixed position would often miss the part that its column names.
     positions: Literal["landmarks", "fixed"] = "landmarks"
     """O1 to O6 lie around each picture's landmarks, or at `fixed`. Pictures without landmarks always have `fixed`."""
     fixed: dict[str, Box] = FIXED_POSITIONS
