@@ -1,7 +1,7 @@
-"""Run by test_checkpoints.py: trainings in forked processes, so that libraries are imported once, disturbed while they save.
+"""Run by test_checkpoints.py: trainings that are disturbed while they save. They are forked, so libraries are imported once.
 
 `killed CONFIG ROOT STAGE...`: for each stage a run that is killed there, then the same command again, into ROOT/STAGE.
-`full CONFIG RUN FILLER AT UNTIL`: a run whose disk is full from the AT-th save on, until before the UNTIL-th (0: for ever).
+`full CONFIG RUN FILLER AT UNTIL`: a run whose disk is full from the AT-th save on, until before the UNTIL-th (0: never).
 """
 
 from __future__ import annotations

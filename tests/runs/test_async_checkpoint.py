@@ -120,18 +120,26 @@ def test_a_required_checkpoint_may_not_fail(tmp_path: Path, lease: Lease) -> Non
     saves.close()
 
 
-def test_a_write_after_the_lease_was_lost_is_no_failure_of_the_disk(tmp_path: Path, lease: Lease) -> None:
-    folder, events = tmp_path / "checkpoints", Events()
-    saves = checkpointer(folder)
-    folder.write_text("in the way")
+def test_a_write_that_fails_because_the_lease_was_lost_is_no_failure_of_the_disk(
+    tmp_path: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A newer start removes unfinished folders, so the write that it disturbs may meet any error."""
+    taken_over = threading.Event()
+
+    def fail_late(*args: Any) -> None:
+        assert taken_over.wait(60)
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(checkpoint, "_write_files", fail_late)
+    saves, events = checkpointer(tmp_path / "checkpoints"), Events()
     saves.save(Counter(), 1, lambda: {"step": 1}, lease, events)
-    saves.wait(events)
-    events.found.clear()
     take_lease(tmp_path).release()
+    taken_over.set()
     with pytest.raises(ClusterError, match="has taken over"):
-        saves.save(Counter(), 2, lambda: {"step": 2}, lease, events)
         saves.wait(events)
-    assert not events.found
+    with pytest.raises(ClusterError, match="has taken over"):  # nor is another write begun
+        saves.save(Counter(), 2, lambda: {"step": 2}, lease, events)
+    assert not events.found and "the run goes on" not in capsys.readouterr().err
     saves.close()
 
 
