@@ -42,13 +42,13 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()) -> Config:
-    """The configuration of a run folder or an exported one; a run's shards are found from any folder.
+    """Return the configuration of a run folder or an exported one. A run's shards are found from any folder.
 
     `sets` change how the model is evaluated; what it learned cannot be changed. Raises ConfigError.
     """
     for item in sets:
         if not item.startswith(_CHANGEABLE):
-            raise ConfigError(f"--set {item}: only how a model is looked at can be changed here: evaluate.*, runtime.*")
+            raise ConfigError(f"--set {item}: only how a model is evaluated can be changed here: evaluate.*, runtime.*")
     paths = RunPaths(model)
     if not paths.exists():
         raise ConfigError(
@@ -135,7 +135,7 @@ def _read_exported(folder: Path) -> InferenceWeights:
 
 
 def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
-    """The configuration's identity keys: what a run learns, with the sha256 of its parser's weights if it has one (GFC)."""
+    """Return the identity keys of a run, with the sha256 of its parser's weights if it has one (GFC)."""
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
     # The parser's path may change between starts; its weights may not.
     weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None

@@ -38,7 +38,7 @@ def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run: Path,
         (done[name],) = complete(trained_run, tmp_path / "photo.png", tmp_path / name, str(tmp_path / f"{name}.png"))
     with pytest.raises(DataError, match=r"is 50x20, of another shape than the picture \(36x48\)"):
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", str(tmp_path / "wrong.png"))
-    with pytest.raises(ConfigError, match="only how a model is looked at"):
+    with pytest.raises(ConfigError, match="only how a model is evaluated"):
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", sets=["seed=3"])
 
 

@@ -1,6 +1,6 @@
-"""TensorBoard's event files as its two readers take them: TFRecord framing and both ways to drop what a continued run wrote twice.
+"""TensorBoard's event files as its two readers see them: TFRecord framing, and how each drops what a continued run wrote twice.
 
-Written from the format alone: the check sum is computed here bit by bit, not by the library that wrote it.
+Independent of what wrote them: the check sum is computed here bit by bit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 def masked_crc(data: bytes) -> int:
-    """Castagnoli's CRC, rotated by 15 bits and moved, as TFRecord wants it."""
+    """Return Castagnoli's CRC, rotated by 15 bits and shifted, as TFRecord has it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -26,7 +26,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def events(path: Path) -> Iterator[Event]:
-    """All whole events of a file; one that is cut short ends it, as a kill may leave it."""
+    """Yield the complete events of a file; the last one may be cut short by a kill."""
     content = path.read_bytes()
     at = 0
     while at + 12 <= len(content):
@@ -41,7 +41,7 @@ def events(path: Path) -> Iterator[Event]:
 
 
 def files(run: Path) -> list[Path]:
-    """In the order in which TensorBoard reads them."""
+    """Return the event files of a run in the order in which TensorBoard reads them."""
     return sorted(path for path in (run / "tensorboard").iterdir() if "tfevents" in path.name)
 
 
@@ -49,7 +49,7 @@ Curves = dict[str, dict[int, Any]]  # tag -> step -> value
 
 
 def curves(run: Path, kind: str = "simple_value", fast: bool = False) -> Curves:
-    """What is shown: by the Python reader, which minds START events, or by the fast one, which minds a curve's own steps only.
+    """Return what is shown: by the Python reader, which knows START events, or by the fast one, which knows only a curve's steps.
 
     No curve may have a step twice.
     """
