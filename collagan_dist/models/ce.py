@@ -69,14 +69,14 @@ class CEDiscriminator(nn.Module):
 class CEStep(Step):
     """The paper's step with CE's reconstruction loss: L2 over the whole image."""
 
-    def __call__(self, batch: Batch, number: int) -> StepResult:
+    def __call__(self, batch: Batch, step: int) -> StepResult:
         # At the bottleneck a sample is one pixel: the variance of a single one is 0, and all of it would become the bias.
         if len(batch.image_B3HW) < 2:
             raise ConfigError(
                 "schedule.batch: CE normalizes its bottleneck of one pixel over the samples of a rank, and one sample has no spread; "
                 "give every rank at least 2"
             )
-        return super().__call__(batch, number)
+        return super().__call__(batch, step)
 
     def reconstruction(self, outputs: TaskTensors, batch: Batch, targets: TaskTensors) -> Scalars:
         return {name: (output - targets[name]).square().mean() for name, output in outputs.items()}

@@ -116,20 +116,20 @@ class GFCStep(Step):
         own = {"loss/inpainting/adv_local": adv, "loss/inpainting/parsing": self.config.model.gfc.parsing}
         return super().loss_weights() | own
 
-    def stage(self, number: int) -> int:
+    def stage(self, step: int) -> int:
         """Return 1 for reconstruction alone, 2 for that and the local discriminator, 3 for all losses."""
-        return 1 + sum(number >= share * self.total_steps for share in self.config.model.gfc.stages)
+        return 1 + sum(step >= share * self.total_steps for share in self.config.model.gfc.stages)
 
-    def updates(self, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
-        names = DISCRIMINATORS[: self.stage(number) - 1]
+    def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
+        names = DISCRIMINATORS[: self.stage(step) - 1]
         if names:
-            lr = self._learning_rate(self.config.optim.discriminators, number)
+            lr = self._learning_rate(self.config.optim.discriminators, step)
             learners = [self.networks.discriminator_learners[name] for name in names]
             with self.engine.update("discriminators", learners, lr, len(micro_batches)) as update:
                 for micro_batch in micro_batches:
                     update.backward(*self.discriminator_losses(micro_batch, names))
             yield update
-        yield self.update_generator(micro_batches, number)
+        yield self.update_generator(micro_batches, step)
 
     def discriminator_losses(self, micro_batch: MicroBatch, names: Sequence[str]) -> Losses:
         """Return one loss for each of the active discriminators."""
@@ -144,9 +144,9 @@ class GFCStep(Step):
             values[f"accuracy/inpainting{_SUFFIX[name]}"] = accuracy(real, fake)
         return losses, values
 
-    def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
+    def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
         """Return G's loss: L1, the adversarial terms and, in stage 3, the parsing loss of the completed picture."""
-        batch, outputs, stage = micro_batch.batch, self.outputs_with_graph(micro_batch), self.stage(number)
+        batch, outputs, stage = micro_batch.batch, self.outputs_with_graph(micro_batch), self.stage(step)
         fakes = self._fakes(batch, outputs)
         adv_weight, rec_weight = self.weights["inpainting"]
         rec = self.reconstruction(outputs, batch, micro_batch.targets)["inpainting"]

@@ -99,12 +99,12 @@ class SIIStep(Step):
     G has an adversarial loss only, so schedule.adv_from is not used.
     """
 
-    def updates(self, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
-        yield self.update_discriminators(micro_batches, number)
+    def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
+        yield self.update_discriminators(micro_batches, step)
         for _ in range(self.config.model.sii.generator_updates):
-            yield self.update_generator(micro_batches, number)
+            yield self.update_generator(micro_batches, step)
 
-    def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
+    def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
         output_B3HW = self.outputs_with_graph(micro_batch)["inpainting"]
         learner = self.networks.discriminator_learners[""]
         (logits,) = learner.call_frozen(micro_batch.batch.input_B3HW, {"inpainting": output_B3HW})

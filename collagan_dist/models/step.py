@@ -42,7 +42,7 @@ class StepResult:
 
 
 class Step:
-    """step(batch, number) trains on one batch; `number` counts from 0.
+    """Called with a batch and the number of the step, from 0: trains on the batch.
 
     Subclasses train other models: they override `updates`, or one of the losses. After an update that was not finite on any rank,
     it and all that follow it have changed nothing.
@@ -55,14 +55,14 @@ class Step:
         self.total_steps = total_steps
         self.weights = lambda_pairs(config)
 
-    def __call__(self, batch: Batch, number: int) -> StepResult:
+    def __call__(self, batch: Batch, step: int) -> StepResult:
         micro_batches = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
         statistics = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
         if len(micro_batches) == 1:
             # One forward pass of G serves both updates. With more micro-batches it would hold one graph for each of them.
             micro_batches[0].outputs = self.generate(batch)
         values: Scalars = {}
-        for update in self.updates(micro_batches, number):
+        for update in self.updates(micro_batches, step):
             values |= update.values
             if not update.verdict.finite:
                 statistics.restore()  # forward passes move them, and may have put a NaN in
@@ -71,27 +71,27 @@ class Step:
             self.networks.average(self.config.optim.ema)
         return StepResult(values, update.verdict)
 
-    def updates(self, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
+    def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
         """Do the updates of a step one by one; the caller stops after one that was not finite."""
-        if number >= self.config.schedule.adv_from:
-            yield self.update_discriminators(micro_batches, number)
-        yield self.update_generator(micro_batches, number)
+        if step >= self.config.schedule.adv_from:
+            yield self.update_discriminators(micro_batches, step)
+        yield self.update_generator(micro_batches, step)
 
-    def update_discriminators(self, micro_batches: list[MicroBatch], number: int) -> Update:
+    def update_discriminators(self, micro_batches: list[MicroBatch], step: int) -> Update:
         """Train D to tell y_t from G^t(x, z), task by task."""
         learner = self.networks.discriminator_learners[""]
-        lr = self._learning_rate(self.config.optim.discriminators, number)
+        lr = self._learning_rate(self.config.optim.discriminators, step)
         with self.engine.update("discriminators", [learner], lr, len(micro_batches)) as update:
             for micro_batch in micro_batches:
                 update.backward(*self.discriminator_loss(micro_batch))
         return update
 
-    def update_generator(self, micro_batches: list[MicroBatch], number: int) -> Update:
+    def update_generator(self, micro_batches: list[MicroBatch], step: int) -> Update:
         """Train G against frozen discriminators."""
-        lr = self.learning_rate(number)
+        lr = self.learning_rate(step)
         with self.engine.update("generator", [self.networks.generator_learner], lr, len(micro_batches)) as update:
             for micro_batch in micro_batches:
-                update.backward(*self.generator_loss(micro_batch, number))
+                update.backward(*self.generator_loss(micro_batch, step))
         return update
 
     def discriminator_loss(self, micro_batch: MicroBatch) -> Losses:
@@ -110,13 +110,13 @@ class Step:
         # One backward pass for all tasks: their discriminators share no parameter, so each gets its own gradient.
         return [torch.stack(losses).sum()], values
 
-    def generator_loss(self, micro_batch: MicroBatch, number: int) -> Losses:
+    def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
         """Return G's loss, Σ λ_rec L_rec + λ_adv L_adv of eqs. 1 to 6; without L_adv before schedule.adv_from."""
         batch, outputs = micro_batch.batch, self.outputs_with_graph(micro_batch)
         rec = self.reconstruction(outputs, batch, micro_batch.targets)
         adv: Scalars = {}
         values = {f"loss/{name}/rec": loss.detach() for name, loss in rec.items()}
-        if number >= self.config.schedule.adv_from:
+        if step >= self.config.schedule.adv_from:
             learner = self.networks.discriminator_learners[""]
             (logits,) = learner.call_frozen(batch.input_B3HW, self._discriminator_inputs(batch, outputs))
             for name in logits:
@@ -156,15 +156,15 @@ class Step:
         kinds = (("adv", 0), ("rec", 1))
         return {f"loss/{task}/{kind}": pair[n] for task, pair in self.weights.items() for kind, n in kinds}
 
-    def learning_rate(self, number: int) -> float:
+    def learning_rate(self, step: int) -> float:
         """Return the generator's learning rate in a step."""
-        return self._learning_rate(self.config.optim.generator, number)
+        return self._learning_rate(self.config.optim.generator, step)
 
-    def _learning_rate(self, adam: Adam, number: int) -> float:
+    def _learning_rate(self, adam: Adam, step: int) -> float:
         """Constant up to the share `decay_from` of the steps, then linear to `decay_to` times as much at the end."""
         # Of all steps, not of this start's: a run in several starts has the same rates.
         start = adam.decay_from * self.total_steps
-        progress = (number - start) / (self.total_steps - start) if number > start else 0.0
+        progress = (step - start) / (self.total_steps - start) if step > start else 0.0
         return adam.lr * (1 + (adam.decay_to - 1) * min(1.0, progress))
 
     def _targets(self, batch: Batch) -> TaskTensors:

@@ -100,16 +100,16 @@ class Trainer:
 
     def _train(self, networks: Networks, progress: Progress) -> int:
         """Train from `progress` on. Raises Diverged, on all ranks, when the run has to roll back."""
-        step = build_step(self.config, self.setup.engine, self.setup.tasks, networks, self.total_steps)
+        train_step = build_step(self.config, self.setup.engine, self.setup.tasks, networks, self.total_steps)
         batches = self._batches(progress)
         self.folder.check_lease()  # reading a checkpoint may have taken long
         log = TrainingLogger(
-            self.setup, self.folder.path, progress.step, self.stop_at, step.loss_weights(), self.folder.lease
+            self.setup, self.folder.path, progress.step, self.stop_at, train_step.loss_weights(), self.folder.lease
         )
         name = "rollback" if self.guard.rollbacks else "resume" if progress.step else "start"
         log.event(progress.step, name, **self.folder.start_facts(progress))
         try:
-            self._loop(networks, progress, step, batches, log)
+            self._loop(networks, progress, train_step, batches, log)
             log.quarantine(self.stop_at, self.loader.damaged)
             self.folder.wait_for_checkpoint(log.event)
         except Diverged:
@@ -126,31 +126,31 @@ class Trainer:
         order = training_order(self.config, self.setup.manifest)
         steps, skipped = range(progress.step, self.stop_at), set(progress.skipped)
         ids = zip(steps, order.steps(steps.start, steps.stop, self.setup.world), strict=True)
-        wanted = (ids_of_step for number, ids_of_step in ids if number not in skipped)
+        wanted = (ids_of_step for step, ids_of_step in ids if step not in skipped)
         # A full shuffle touches all shards all the time, so there is nothing to fetch early.
         return self.loader.batches(wanted, prefetch=not order.fully_shuffled)
 
     def _loop(
-        self, networks: Networks, progress: Progress, step: Step, batches: Generator[Batch], log: TrainingLogger
+        self, networks: Networks, progress: Progress, train_step: Step, batches: Generator[Batch], log: TrainingLogger
     ) -> None:
         config, folder, loader, skipped = self.config, self.folder, self.loader, set(progress.skipped)
-        for number in range(progress.step, self.stop_at):
-            steps_done = number + 1
+        for step in range(progress.step, self.stop_at):
+            steps_done = step + 1
             self.group.status.step = steps_done  # a hang is reported with it
-            if number in skipped:
+            if step in skipped:
                 log.event(steps_done, "left_out")
             else:
                 with self.group.stopwatch:  # waiting for data counts as a rank's own time
-                    result = step(next(batches), number)
+                    result = train_step(next(batches), step)
                 if result.verdict.finite:
                     log.add(result.values)
                     self.guard.finite_step()
                 else:
                     log.skip(steps_done, result.verdict)
-                    self.guard.nonfinite_step(number, result.verdict)
+                    self.guard.nonfinite_step(step, result.verdict)
             if self._is_due(config.log.every, steps_done):
                 blocked_seconds = folder.checkpointer.blocked_seconds
-                log.log(steps_done, step.learning_rate(number), loader.idle_seconds, blocked_seconds)
+                log.log(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)
             if self._is_due(config.evaluate.every, steps_done):
                 log.evaluation(steps_done, networks)
             if self._is_due(config.log.grid_every, steps_done):
@@ -165,7 +165,7 @@ class Trainer:
                 log.quarantine(steps_done, loader.damaged)
             stopping = bool(stops) and steps_done < self.stop_at
             if self._is_due(config.checkpoint.every, steps_done) or stopping:
-                self.guard.check_parameters(networks, number)
+                self.guard.check_parameters(networks, step)
                 folder.save(networks, progress.at(steps_done), log.event)
             if stopping:
                 self._interrupt(steps_done, log)

@@ -18,7 +18,7 @@ from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks
 from collagan_dist.setup import build_setup
 from tests.distributed.cases import STEPS, WITH_REFERENCES, Case
-from tests.distributed.stories import STORIES
+from tests.distributed.scenarios import SCENARIOS
 from tests.distributed.train_cases import flat, learn, settings, with_engine
 
 
@@ -34,10 +34,10 @@ def main(shards: str, out: str, *names: str) -> None:
     world, environment = detect_world(), dict(os.environ)
     setup = build_setup(settings(Path(shards), Case("ddp")), world, read_manifest(Path(shards)))
     for name in names:
-        if name in STORIES:
-            told = STORIES[name](setup, Path(out))
+        if name in SCENARIOS:
+            outcome = SCENARIOS[name](setup, Path(out))
             if world.is_rank0:
-                Path(out, f"{name}-{world.size}.json").write_text(json.dumps(told))
+                Path(out, f"{name}-{world.size}.json").write_text(json.dumps(outcome))
             continue
         config = settings(Path(shards), known[name])
         setup = with_engine(setup, config)

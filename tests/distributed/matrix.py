@@ -29,7 +29,7 @@ PAGE = ROOT / "docs/engines.md"
 HEADS = {"ddp": "DDP", **{f"deepspeed-{stage}": f"DeepSpeed, ZeRO {stage}" for stage in (0, 1, 2)}}
 
 
-def run_cases(cases: Iterable[Case], shards: Path, out: Path, *stories: str, timeout: float = 500) -> None:
+def run_cases(cases: Iterable[Case], shards: Path, out: Path, *scenarios: str, timeout: float = 500) -> None:
     """Train in all these ways: one start on two ranks, one alone for what runs on one; compilers write nowhere else than in `out`."""
     out.mkdir(exist_ok=True)
     env = {
@@ -41,7 +41,7 @@ def run_cases(cases: Iterable[Case], shards: Path, out: Path, *stories: str, tim
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     together = [case.name for case in cases if case.engine != "plain"]
     alone = [case.name for case in cases if case.engine == "plain"]
-    for start, names in ((torchrun, [*together, *stories]), ([], [*alone, *stories])):
+    for start, names in ((torchrun, [*together, *scenarios]), ([], [*alone, *scenarios])):
         command = [sys.executable, "-m", *start, "tests.distributed.case_ranks", str(shards), str(out), *names]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -97,36 +97,42 @@ ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
 _TOLERANCES = {precision: f"{value:g}" for precision, value in WITHIN.items()} | {"zero": f"{ZERO:g}"}
 _PAGE = """# Engines
 
-What trains how, and what it was found to be equal to. `python -m tests.distributed.matrix` writes this page: it trains in each of these
-ways for {steps} steps on two ranks ({cpu}) and compares every loss of every step
-and, at the end, all that is learned: networks, Adam's state, running statistics. A cell names what it was compared with and the
-largest relative difference of a loss. Each run of the tests repeats a part of it, `make test-full` all.
+This table says how each engine, precision and accumulation trains, and which other way gives the same result.
+`python -m tests.distributed.matrix` writes the page: it trains in each of these ways for {steps} steps on two ranks
+({cpu}). It compares every loss of every step and, at the end, the networks, Adam's state and the running statistics.
+A cell names what it was compared with, and the largest relative difference of a loss. Each run of the tests repeats a
+part of the table, `make test-full` all of it.
 
 {table}
 
-- *one rank*: the same global batch on one process, the plain engine. With SyncBN batch statistics span all ranks. Without, each
-  rank's part has its own, and one rank takes the batch in as many parts. Where a batch is in parts that span ranks, no single
-  rank has such parts; and with SyncBN in fp16 other steps may overflow. There DDP has nothing to be equal to, it `runs`.
-- *DDP*: the same case under DDP; a compiled DDP is compared with one that is not. ZeRO 0 is the same arithmetic in the same order.
-  ZeRO 1 and 2 keep the parameters as one flat tensor, whose vector instructions round other elements differently.
-- Bounds of the tests: DDP against one rank {fp32} in fp32 (in float64 1e-9: `tests/training/test_world_sizes.py`), {bf16} in
-  bf16, {fp16} in fp16; compiled DDP {compile}; DeepSpeed against DDP {zero} everywhere. ZeRO 0 is bit by bit.
-- bf16 and fp16 are autocast, the same under all engines; gradients are reduced in float32. fp16 has our loss scale under all
-  engines: the steps that it skips while it finds its scale are the same ones.
+- *one rank*: the same global batch in one process, with the plain engine. With SyncBN, batch statistics are those of all
+  ranks. Without it, each rank and micro-batch has its own, and the one rank takes the batch in as many micro-batches.
+- *runs*: there is nothing to compare with. With SyncBN a micro-batch spans both ranks, and no single rank has such a one;
+  with SyncBN in fp16 other steps may overflow.
+- *DDP*: the same case under DDP; compiled DDP is compared with DDP that is not compiled. ZeRO 0 does the same arithmetic in
+  the same order. ZeRO 1 and 2 keep the parameters as one flat tensor, whose vector instructions round other elements.
+- Limits in the tests: DDP against one rank {fp32} in fp32 (1e-9 in float64: `tests/training/test_world_sizes.py`), {bf16} in
+  bf16, {fp16} in fp16; compiled DDP {compile}; DeepSpeed against DDP {zero} everywhere. ZeRO 0 is equal bit by bit.
+- bf16 and fp16 are autocast under all engines, and gradients are reduced in float32. All engines use the same loss scale for
+  fp16, so they skip the same steps while it finds its size.
 
-Refused, with the reason:
+These settings are refused:
 
 | setting | reason |
 | --- | --- |
-| `runtime.engine=plain` on several ranks | it trains alone |
-| `runtime.zero_stage=3` | it shares out the parameters; each phase of a GAN step runs through the other network's plain module |
-| `runtime.zero_stage=1` or `2` without DeepSpeed | it is DeepSpeed's |
-| `runtime.engine=deepspeed` without its installation | `pip install 'collagan_dist[deepspeed]'` |
+| `runtime.engine=plain` on several ranks | it trains on one rank only |
+| `runtime.zero_stage=3` | it shards the parameters; each update of a GAN step runs the other network as a plain module |
+| `runtime.zero_stage=1` or `2` without DeepSpeed | only DeepSpeed has it |
+| `runtime.engine=deepspeed` if it is not installed | `pip install 'collagan_dist[deepspeed]'` |
 
-What else holds for every stage, each a test in `tests/distributed/test_deepspeed.py`: one rank and several; a NaN on one rank skips the
-step on all and leaves no trace; what is resumed ends as the undisturbed run, bit by bit; checkpoints of any engine, stage and
-number of ranks are continued by any other; GFC with its two learners of discriminators; pictures in channels_last (DeepSpeed
-keeps the parameters contiguous, which it needs to flatten them); nothing is compiled, nothing is printed.
+`tests/distributed/test_deepspeed.py` also holds, for every stage, on one rank and on two:
+
+- A NaN on one rank skips the step on all ranks and leaves no trace.
+- A resumed run ends like an uninterrupted one, bit by bit.
+- A checkpoint of any engine, stage and number of ranks is continued by any other.
+- GFC trains with its two learners of discriminators, and images may be channels_last. (DeepSpeed keeps the parameters
+  contiguous, since it flattens them.)
+- Nothing is compiled and nothing is printed.
 """
 
 

@@ -1,4 +1,4 @@
-"""DeepSpeed with ZeRO 0, 1 and 2 is DDP is one rank: losses, parameters, checkpoints, what is skipped. docs/engines.md is what came out."""
+"""DeepSpeed with ZeRO 0, 1 and 2 equals DDP equals one rank: losses, parameters, checkpoints, skipped steps (docs/engines.md)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from tests.distributed import matrix
 from tests.distributed.cases import ALL, OFTEN, Case, with_references
 from tests.models.peers import PEERS
 
-STORIES = ("spoilt", "resumed", "converted", "undisturbed", "gfc", "layouts", "peers")
-# Where compilations of DeepSpeed's own exchange leave their lock: with a folder of our choice, and below its default.
+SCENARIOS = ("nan_on_one_rank", "resumed", "converted", "uninterrupted", "gfc", "layouts", "peers")
+# Where a compilation of DeepSpeed's shared-memory communication leaves its lock: in the configured folder, and below the default one.
 LOCKS = ("deepspeed_shm_comm/lock", "py311_cpu/deepspeed_shm_comm/lock")
 
 
 @pytest.fixture(scope="module")
 def out(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of it trained, in one start on two ranks and one on one, beside the lock of a compilation that was killed."""
+    """All cases and scenarios, in one start on two ranks and one start on one, beside the locks of a killed compilation."""
     folder = tmp_path_factory.mktemp("engines")
     for lock in LOCKS:
         (folder / "extensions" / lock).parent.mkdir(parents=True)
         (folder / "extensions" / lock).touch()
-    matrix.run_cases(with_references(OFTEN), shards.folder, folder, *STORIES)
+    matrix.run_cases(with_references(OFTEN), shards.folder, folder, *SCENARIOS)
     return folder
 
 
-def told(out: Path, story: str, ranks: int) -> dict[str, Any]:
-    return json.loads((out / f"{story}-{ranks}.json").read_text())
+def outcome(out: Path, scenario: str, ranks: int) -> dict[str, Any]:
+    return json.loads((out / f"{scenario}-{ranks}.json").read_text())
 
 
 @pytest.mark.parametrize("case", OFTEN, ids=lambda case: case.name)
@@ -71,43 +71,43 @@ def test_the_page_is_what_was_found() -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_nan_on_one_rank_skips_the_step_and_leaves_no_trace(out: Path, ranks: int) -> None:
     """In both phases, the batch whole and in parts: the rank is named, and what follows is as if the step had not been."""
-    stories = told(out, "spoilt", ranks)
-    assert len(stories) == 8
+    scenarios = outcome(out, "nan_on_one_rank", ranks)
+    assert len(scenarios) == 8
     bad = [["generator", [ranks - 1]], ["discriminators", [ranks - 1]]]
-    assert all(story == [bad, True] for story in stories.values()), stories
+    assert all(scenario == [bad, True] for scenario in scenarios.values()), scenarios
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_resumed_is_undisturbed(out: Path, ranks: int) -> None:
-    assert list(told(out, "resumed", ranks).values()) == [True] * 3
+    assert list(outcome(out, "resumed", ranks).values()) == [True] * 3
 
 
 def test_row_30_engines_and_stages_continue_each_others_checkpoints(out: Path) -> None:
     """DDP, then ZeRO 2, then any engine on two ranks or on one: loaded and saved bit by bit, and the losses are DDP's all along."""
-    expected = told(out, "undisturbed", 2)["ddp"]
+    expected = outcome(out, "uninterrupted", 2)["ddp"]
     for ranks, within in ((2, matrix.ZERO), (1, matrix.WITHIN["fp32"])):
-        for engine, (same, losses) in told(out, "converted", ranks).items():
+        for engine, (same, losses) in outcome(out, "converted", ranks).items():
             assert same, (engine, ranks)
             assert losses == pytest.approx(expected, rel=within), (engine, ranks)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_gfc_with_its_two_learners_of_discriminators(out: Path, ranks: int) -> None:
-    ddp, *stages = (np.array(values) for values in told(out, "gfc", ranks).values())
+    ddp, *stages = (np.array(values) for values in outcome(out, "gfc", ranks).values())
     assert len(stages) == 3 and all(np.abs(stage - ddp).max() < 1e-5 for stage in stages)
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_two_ranks_learn_as_one(out: Path, name: str) -> None:
     """The losses of CE, SII and GFC agree up to batch statistics per rank; GFC has none, so its gradients are equal."""
-    one, two = (told(out, "peers", ranks)[name] for ranks in (1, 2))
+    one, two = (outcome(out, "peers", ranks)[name] for ranks in (1, 2))
     assert [set(step) for step in one] == [set(step) for step in two]
     for step, other in zip(one, two, strict=True):
         assert other == pytest.approx(step, rel=1e-3 if name == "gfc" else 0.1)
 
 
 def test_channels_last(out: Path) -> None:
-    ddp, *stages = told(out, "layouts", 2).values()
+    ddp, *stages = outcome(out, "layouts", 2).values()
     assert len(stages) == 3 and all(stage == pytest.approx(ddp, rel=matrix.WITHIN["fp32"]) for stage in stages)
 
 

@@ -1,4 +1,4 @@
-"""Trains in one of the ways of cases.py, in the ranks that there are."""
+"""Trains one of the cases of cases.py, on the ranks there are."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def settings(shards: Path, case: Case, **more: object) -> Config:
 
 
 def with_engine(setup: Setup, config: Config) -> Setup:
-    """The same ranks, trained another way."""
+    """Return the same ranks with the engine of another configuration."""
     return replace(setup, config=config, engine=build_engine(config.runtime, setup.group))
 
 
 def learn(setup: Setup, networks: Networks, steps: range, total: int = STEPS) -> Losses:
-    """The values of each step, means over ranks; none of a step that is skipped."""
+    """Train; return the values of each step, means over ranks, and {} for a skipped step."""
     step = build_step(setup.config, setup.engine, setup.tasks, networks, total)
     loader = setup.loader("train", setup.view(training=True), setup.config.schedule.batch // setup.world.size)
     order, found = training_order(setup.config, setup.manifest), []
     for number, batch in zip(steps, loader.batches(order.steps(steps.start, steps.stop, setup.world)), strict=True):
         result = step(batch, number)
-        if not result.verdict.finite:  # float16 finds its scale
+        if not result.verdict.finite:  # fp16 while the loss scale finds its size
             assert result.verdict.overflow
             found.append({})
             continue
@@ -45,12 +45,12 @@ def learn(setup: Setup, networks: Networks, steps: range, total: int = STEPS) ->
 
 
 def flat(networks: Networks) -> dict[str, torch.Tensor]:
-    """All that is learned, by file and name. Collective."""
+    """Return all tensors of a checkpoint by file and name. Collective."""
     return {f"{file}/{name}": t.clone() for file, found in networks.tensors().items() for name, t in found.items()}
 
 
 def unflat(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """By file again."""
+    """Return the tensors of `flat` by file again."""
     files: dict[str, dict[str, torch.Tensor]] = {}
     for path, value in tensors.items():
         file, _, name = path.partition("/")
@@ -58,10 +58,10 @@ def unflat(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor
     return files
 
 
-def made(
+def build(
     setup: Setup, case: Case, tensors: dict[str, torch.Tensor] | None = None, **more: object
 ) -> tuple[Setup, Networks]:
-    """New networks that learn in this way, as they start or with these tensors."""
+    """Return a setup and new networks for a case, at their start or with these tensors."""
     assert setup.config.data.shards is not None
     setup = with_engine(setup, settings(Path(setup.config.data.shards), case, **more))
     networks = build_networks(setup.config, setup.engine, setup.tasks)

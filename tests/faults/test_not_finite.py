@@ -1,4 +1,4 @@
-"""Row 26: NaN or Inf in the loss of one rank, by what a run makes of it."""
+"""Row 26: NaN or Inf in a loss: skipped steps, rollbacks, and the end of the run."""
 
 from __future__ import annotations
 

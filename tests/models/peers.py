@@ -1,4 +1,4 @@
-"""The peers, small: their presets with narrow networks and 32x32 pictures."""
+"""CE, SII and GFC, small: their presets with narrow networks and 32x32 images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def peer(manifest: Manifest, name: str, parser: object = None, **changes: Any) -> Config:
-    """The preset `name`, small. Keyword arguments as for `small`."""
+    """Return the preset `name`, small; keyword arguments as for `small`."""
     tree, _ = strict_yaml.load(resources.files("collagan_dist.presets").joinpath(f"{name}.yaml").read_text(), name)
     model = {**tree["model"], "widths": {"generator": 4, "discriminator": 4}, "ce": {"bottleneck": 16}}
     model["sii"] = {"z": 8}
@@ -42,7 +42,7 @@ def peer(manifest: Manifest, name: str, parser: object = None, **changes: Any) -
 
 
 def train_parser(manifest: Manifest, size: int = 32) -> Config:
-    """A parsing network that learns nothing: the same weights on every machine."""
+    """Return the configuration of a parsing network that learns nothing, so that its weights are equal on every machine."""
     model: dict[str, Any] = {
         "tasks": ["segmentation"],
         "concentrated": False,
@@ -56,14 +56,14 @@ def train_parser(manifest: Manifest, size: int = 32) -> Config:
 
 
 def start(config: Config) -> tuple[Step, Networks]:
-    """A run of 20 steps before its first one."""
+    """Return the step and networks of a run of 20 steps at its start."""
     engine, tasks = Engine(config.runtime, Group(World(), CPU)), build_tasks(config)
     networks = build_networks(config, engine, tasks)
     return build_step(config, engine, tasks, networks, 20), networks
 
 
 def smooth(count: int, size: int, kind: str = "block", seed: int = 0) -> Batch:
-    """A batch of smooth colours that hangs on no decoder: the same on every machine."""
+    """Return a batch of smooth images that no decoder made: the same on every machine."""
     low = rng.uniforms(rng.key64(seed, np.arange(count)), 5 * 5 * 3).reshape(count, 5, 5, 3)
     pixels = np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_LINEAR) for x in low])
     image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().mul(2).sub(1).contiguous()

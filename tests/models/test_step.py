@@ -1,4 +1,4 @@
-"""The GAN step: two phases, each moving one side only, and one generator forward."""
+"""The GAN step: two updates, each of one side only, and one forward pass of the generator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
     return any(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
 
 
-def test_each_phase_moves_one_side(shards: Manifest) -> None:
+def test_each_update_moves_one_side(shards: Manifest) -> None:
     step, networks, batch = parts(shards)
     whole = [MicroBatch(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
     g, d = copy(networks.generator), copy(networks.discriminators)

@@ -1,4 +1,4 @@
-"""What a run tells of its learning."""
+"""The training logger: events of discriminators that have won, and weighted losses."""
 
 from __future__ import annotations
 
