@@ -20,9 +20,9 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from collagan_dist.distributed.hang_report import (
+    HangVerdict,
     Heartbeat,
     Observer,
-    Verdict,
     dump_stacks,
     ended_verdict,
     hang_verdict,
@@ -215,7 +215,7 @@ class HangDetector:
 
     # The end
 
-    def _decide(self, verdict: Verdict) -> None:
+    def _decide(self, verdict: HangVerdict) -> None:
         # compare_set keeps the first verdict, so all ranks say the same.
         self._exit(self._store.compare_set(_VERDICT, "", verdict.to_json()).decode())
 
@@ -227,7 +227,7 @@ class HangDetector:
         timer = threading.Timer(_EXIT_SECONDS, os._exit, [ClusterError.exit_code])
         timer.daemon = True
         timer.start()
-        verdict = Verdict(**json.loads(verdict_json))
+        verdict = HangVerdict(**json.loads(verdict_json))
         try:
             frames = dump_stacks(self.rank, self.status, self._waited_seconds())
             if verdict.speaker == self.rank:
@@ -241,7 +241,7 @@ class HangDetector:
         # sys.exit would run in this thread only, and the main thread would go on hanging.
         os._exit(ClusterError.exit_code)
 
-    def _report(self, verdict: Verdict, frames: str) -> None:
+    def _report(self, verdict: HangVerdict, frames: str) -> None:
         others = [rank for rank in verdict.answering if rank != self.rank]
         deadline = time.monotonic() + _STACKS_SECONDS
         stacks = [f"rank {self.rank} is at:\n{frames}"] if self.rank in verdict.working else []

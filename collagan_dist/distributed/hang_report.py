@@ -44,7 +44,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HangVerdict:
     """Why all ranks end. The first rank that decides writes it to the store, and all others follow it.
 
     speaker     The rank that prints it for all.
@@ -76,7 +76,7 @@ class Observer:
         return time.monotonic() - waiting[1] if waiting else 0.0
 
 
-def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent: Mapping[int, float]) -> Verdict:
+def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent: Mapping[int, float]) -> HangVerdict:
     """Name the ranks that are missing. `silent`: seconds since each rank's last heartbeat, infinite without any."""
     # Half of the timeout holds two heartbeats at least (HangDetector sends them every quarter).
     answering = [rank for rank in silent if silent[rank] < observer.timeout / 2 or rank == observer.rank]
@@ -91,7 +91,7 @@ def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent
             f"all ranks wait for one another and nothing arrives {waited}: "
             f"the network between them is cut, or they are in different collectives ({each})"
         )
-        return Verdict(text, answering[0], answering, working)
+        return HangVerdict(text, answering[0], answering, working)
     lines = []
     for rank in missing:
         if rank in working:
@@ -101,16 +101,16 @@ def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent
         name = heartbeats.get(rank, f"rank {rank}")
         where = f"{observer.status.collective} of {observer.status.position}"
         lines.append(f"{name} has not come to {where} {waited}; {state}")
-    return Verdict("\n".join(lines), answering[0], answering, working)
+    return HangVerdict("\n".join(lines), answering[0], answering, working)
 
 
-def ended_verdict(observer: Observer, exit_reason: str) -> Verdict:
+def ended_verdict(observer: Observer, exit_reason: str) -> HangVerdict:
     """Another rank has ended by an error of its own and said why."""
     where = f"{observer.status.collective} of {observer.status.position}"
-    return Verdict(f"{exit_reason}; the others wait for it in {where}", observer.rank, [observer.rank], [])
+    return HangVerdict(f"{exit_reason}; the others wait for it in {where}", observer.rank, [observer.rank], [])
 
 
-def store_lost_verdict(observer: Observer, host: Heartbeat | None, address: str, silent_seconds: float) -> Verdict:
+def store_lost_verdict(observer: Observer, host: Heartbeat | None, address: str, silent_seconds: float) -> HangVerdict:
     """The store does not answer; `host` is the last heartbeat of rank 0, which hosts it without torchrun."""
     name = "torchrun" if launcher_hosts_store() else str(host or "rank 0")
     text = (
@@ -119,7 +119,7 @@ def store_lost_verdict(observer: Observer, host: Heartbeat | None, address: str,
         f"for {observer.waited_seconds:.0f} s: "
         f"that process is stopped, or the network between it and {socket.gethostname()} is cut"
     )
-    return Verdict(text, observer.rank, [], [])
+    return HangVerdict(text, observer.rank, [], [])
 
 
 def _silence(seconds: float) -> str:

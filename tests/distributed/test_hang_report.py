@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from collagan_dist.distributed.hang_report import (
+    HangVerdict,
     Heartbeat,
     Observer,
-    Verdict,
     dump_stacks,
     ended_verdict,
     hang_verdict,
@@ -23,7 +23,7 @@ def heartbeat(rank: int, waits: str | None) -> Heartbeat:
     return Heartbeat(rank, f"n{rank}", 100 + rank, 5, 7, waits)
 
 
-def verdict(waits: dict[int, str | None], silent: dict[int, float]) -> Verdict:
+def verdict(waits: dict[int, str | None], silent: dict[int, float]) -> HangVerdict:
     """By rank 1, which waits in a gradient at step 7 with a timeout of 8 s."""
     observer = Observer(1, RankStatus(step=7), 8.0)
     with observer.status.waiting_in("the gradient"):
@@ -61,7 +61,7 @@ def test_other_verdicts_and_their_json() -> None:
     assert ended.text == "rank 0 on n0 ended: ValueError: no; the others wait for it in a collective of the start"
     lost = store_lost_verdict(observer, heartbeat(0, None), "n0:29500", 9.0)
     assert lost.text.startswith("rank 0 (host n0, pid 100), which hosts the store of the ranks at n0:29500")
-    assert lost.answering == [] and Verdict(**json.loads(lost.to_json())) == lost
+    assert lost.answering == [] and HangVerdict(**json.loads(lost.to_json())) == lost
 
 
 def test_stacks_are_kept_in_the_logs(tmp_path: Path) -> None:
