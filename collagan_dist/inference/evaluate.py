@@ -63,21 +63,21 @@ def evaluate(
     count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
     baseline_samples = min(baselines, count)
     statistics = _statistics(setup) if baseline_samples else {}
-    mine = _RankValues({blend: [] for blend in blends})
+    local = _RankValues({blend: [] for blend in blends})
     ids = sequential_ids(order.rank_samples(count, setup.world), _BATCH)
     for batch in _in_lockstep(setup, loader.batches(ids), count):
-        mine.ids.append(batch.ids_B.astype(np.int64))
+        local.ids.append(batch.ids_B.astype(np.int64))
         if hole in POSITIONS:
-            mine.hole_sizes.append(hole_size(batch.hole_B1HW))
+            local.hole_sizes.append(hole_size(batch.hole_B1HW))
         # Once for all blends: the search of SII takes most of the time.
         outputs = predictor(batch)
         for blend in blends:
-            mine.measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
+            local.measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
         if (first := _first_samples(batch, baseline_samples)) is not None:
-            mine.baselines.append(_measure_baselines(setup.tasks, first, statistics))
+            local.baselines.append(_measure_baselines(setup.tasks, first, statistics))
     # Damage is found while reading, so only now.
-    mine.damaged = list(loader.damaged)
-    ranks = setup.group.all_gather(mine)
+    local.damaged = list(loader.damaged)
+    ranks = setup.group.all_gather(local)
     _report_damaged(setup, [record for rank in ranks for record in rank.damaged])
     if not any(rank.ids for rank in ranks):
         raise DataError(

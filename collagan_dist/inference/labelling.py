@@ -187,7 +187,7 @@ def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
     """
     maps, note = photos.maps, photos.maps / ORIGIN_FILE
     identity = parser.identity
-    mine = {"sha256": identity.sha256, "settings": identity.settings, "dataset": photos.dataset}
+    origin = {"sha256": identity.sha256, "settings": identity.settings, "dataset": photos.dataset}
     try:
         maps.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -202,7 +202,7 @@ def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
         raise DataError(
             f"{maps}: holds label maps that `collagan label` did not make; give another --out, or compare with them by --check"
         )
-    if found is not None and {key: found.get(key) for key in mine} != mine:
+    if found is not None and {key: found.get(key) for key in origin} != origin:
         raise DataError(
             f"{maps}: holds label maps of another model or class map ({found.get('model')}, sha256 {str(found.get('sha256'))[:12]}); "
             f"this is {identity.name}, {identity.sha256[:12]}; give another --out, or remove that folder"
@@ -212,7 +212,7 @@ def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
         path.unlink(missing_ok=True)
     # Before the first map, so that no folder holds maps of unknown origin.
     if found is None:
-        files.write_json(note, {"model": identity.name, **mine, "version": __version__})
+        files.write_json(note, {"model": identity.name, **origin, "version": __version__})
 
 
 def _write_unlabelled(photos: PhotoSet, unusable: list[tuple[str, str]]) -> None:

@@ -71,7 +71,7 @@ class ClassMap(Section):
     classes: dict[str, tuple[Index, ...]]
     """Our class: the network's channels or indices that belong to it. Those that are not listed are background."""
     sides: Literal["picture", "subject"]
-    """Whether the network's left is left in the picture, as ours, or the left of the person (subject)."""
+    """Whether the network's left is left in the picture, as in our label maps, or the left of the person (subject)."""
     input: InputSpec = InputSpec()
     """How a picture is given to the network."""
     output: OutputSpec = OutputSpec()
@@ -83,7 +83,7 @@ class ClassMap(Section):
         for name in classes:
             if name not in CLASSES:
                 near = difflib.get_close_matches(name, CLASSES, 1)
-                hint = f"did you mean {near[0]}?" if near else f"ours are {', '.join(CLASSES)}"
+                hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(CLASSES)}"
                 raise ValueError(f"there is no class {name!r}; {hint}")
         flat = [index for indices in classes.values() for index in indices]
         if not flat or len(set(flat)) < len(flat):
@@ -174,8 +174,8 @@ class OnnxParser:
         known = self._our_classes(scores.shape[1])
         # The best of a class's channels, not their sum: so our largest score is where the network's largest is.
         lowest = np.full(scores[:, 0].shape, _LOWEST_SCORE, np.float32)
-        ours = [scores[:, known == c].max(1) if (known == c).any() else lowest for c in range(len(CLASSES))]
-        return np.stack(ours, axis=1).astype(np.float32)
+        by_class = [scores[:, known == c].max(1) if (known == c).any() else lowest for c in range(len(CLASSES))]
+        return np.stack(by_class, axis=1).astype(np.float32)
 
     def _our_classes(self, channels: int) -> np.ndarray:
         # Known only after the first output: an ONNX file need not give its shape.

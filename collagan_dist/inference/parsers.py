@@ -23,7 +23,9 @@ def open_parser(model: Path, classes: Path | None = None) -> FaceParser:
     """Open the parser of a run folder, an exported folder or an ONNX file. Raises ConfigError."""
     if model.is_dir():
         if classes is not None:
-            raise ConfigError(f"--classes {classes}: is for ONNX files; {model} is a model of ours and needs none")
+            raise ConfigError(
+                f"--classes {classes}: is for ONNX files; {model} is a folder of this program and needs none"
+            )
         return RunParser(model)
     if not model.is_file():
         raise ConfigError(

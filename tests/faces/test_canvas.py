@@ -36,3 +36,5 @@ def test_a_polygon_covers_the_same_pixels_in_picture_and_labels() -> None:
     outside[99:121, 99:151] = False
     assert (picture[inside] == 255).all() and (labels[inside] == 3).all()
     assert not picture[outside].any() and not labels[outside].any()
+    rows, columns = np.nonzero(labels)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (100, 119, 100, 149)  # pixel centres inside

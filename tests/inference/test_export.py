@@ -45,9 +45,9 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run: Pat
 
 def test_it_scores_as_the_run_does(trained_run: Path, shards: Manifest, tmp_path: Path) -> None:
     export(trained_run, tmp_path / "out")
-    ((mine, path),) = score(tmp_path / "out", World(), shards=str(shards.folder))
+    ((exported, path),) = score(tmp_path / "out", World(), shards=str(shards.folder))
     assert path == tmp_path / "out/evaluation/test-block.json" and path.is_file()
-    assert mine == score(trained_run, World())[0][0]
+    assert exported == score(trained_run, World())[0][0]
     with pytest.raises(ConfigError, match=r"data.shards is not set: give the folder of shards by --data"):
         score(tmp_path / "out", World())
 

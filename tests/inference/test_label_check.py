@@ -24,15 +24,15 @@ def test_check_is_the_dice_of_what_would_be_written(drawn: Path, parser_run: Pat
     write_label_maps(parser, own, 16)
     assert found.pictures == 60 and not found.without_map
     pairs = [[cv2.imread(str(p.path(s)), cv2.IMREAD_UNCHANGED).ravel() for s in p.samples] for p in (own, exact)]
-    mine, true = (np.concatenate(p) for p in pairs)
+    found_map, true = (np.concatenate(p) for p in pairs)
     expected = {
-        name: 2 * ((mine == c) & (true == c)).sum() / ((mine == c).sum() + (true == c).sum())
+        name: 2 * ((found_map == c) & (true == c)).sum() / ((found_map == c).sum() + (true == c).sum())
         for c, name in enumerate(CLASSES)
     }
     mean = np.mean([expected[name] for name in SCORED_CLASSES])
     assert found.dice == pytest.approx(expected | {"mean": mean})
     assert found.true["hair"] == pytest.approx((true == 10).mean()) and found.found["face"] == pytest.approx(
-        (mine == 1).mean()
+        (found_map == 1).mean()
     )
     before = contents(own.maps)
     again = check_label_maps(parser, own, 16)
