@@ -12,9 +12,11 @@ from collagan_dist.report.evaluation import EvaluationScores, is_number, parse_e
 from collagan_dist.report.run_data import RunData
 from collagan_dist.runs.metrics_log import Row
 
+# Tasks are not listed here: a new task's losses are shown without a change.
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
 # Fields of a train line that say when, not how well.
 _NOT_CURVES = {"step", "epoch", "samples", "time", "kind"}
+# The order of the charts.
 _LOSS_TITLES = {
     "rec": "Reconstruction loss",
     "adv": "Adversarial loss of the generator",
@@ -77,6 +79,7 @@ def train_charts(run: RunData) -> list[Chart]:
     marks = tuple(
         e["step"] for e in run.log.events if e.get("event") in ("resume", "rollback") and is_number(e.get("step"))
     )
+    # sorted() is stable: parts without a title stay in the order of the log.
     ordered = sorted(losses, key=lambda part: [*_LOSS_TITLES, part].index(part))
     charts = [_loss_chart(part, tuple(losses[part]), marks) for part in ordered]
     return charts + [_other_chart(name, tuple(others[name]), marks) for name in _main_first(others)]
@@ -87,6 +90,7 @@ def eval_charts(run: RunData) -> list[Chart]:
     items = [parse_evaluation(row) for row in run.log.evals]
     subjects = list(dict.fromkeys(item.subject for item in items))
     groups: dict[tuple[str, bool], list[str]] = {}
+    # dict.fromkeys keeps the order of the log and drops repetitions.
     for key in dict.fromkeys(key for item in items for key in item.values):
         single = "/" in key and not key.endswith("/mean")
         groups.setdefault((formatting.metric_name(key) if single else formatting.base_metric(key), single), []).append(
@@ -104,6 +108,7 @@ def eval_charts(run: RunData) -> list[Chart]:
                 if chosen:
                     series.append(_eval_series(chosen, key, label, len(series)))
         heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
+        # A baseline has a line for the metric, not one for each of its classes.
         references = () if single else _references(run.evaluation, keys)
         charts.append(
             Chart(heading, tuple(series), formatting.metric_unit(name), references, noisy=False, main=not single)
@@ -171,12 +176,14 @@ def _loss_chart(part: str, series: tuple[Series, ...], marks: tuple[int, ...]) -
 
 
 def _other_chart(name: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
+    # A learning rate is exact: its mean would round off its steps.
     noisy = not name.startswith("lr")
     _, main, references = _GROUPS.get(name, ("", _is_main(name), ()))
     return Chart(title(name), series, "", references, marks, noisy, _from_zero(name), main)
 
 
 def _from_zero(key: str) -> bool:
+    # Speeds and shares mean little on an axis that does not begin at zero.
     return key in ("images_per_s", "data_wait_share")
 
 
@@ -212,6 +219,7 @@ def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tup
 
 
 def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
+    # A key of one run alone is in that run's own charts.
     counts: dict[str, int] = {}
     for keys in keys_of_runs:
         for key in keys:

@@ -11,6 +11,7 @@ Numbers = dict[str, float]
 
 # Numbers that say what was evaluated or when, not how well. Any other is a metric, so that a new task needs no entry here.
 _NOT_METRICS = {"step", "samples", "epoch", "time", "seed", "seconds", "world_size", "version", "damaged"}
+# Parts of an evaluation that are read on their own, or say how it was made.
 _NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/")
 
 
@@ -80,6 +81,7 @@ def is_number(value: object) -> bool:
 
 def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in raw.items():
+        # Flattened keys may have dots where nested ones get slashes.
         path = f"{prefix}{str(key).replace('.', '/')}"
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{path}/")

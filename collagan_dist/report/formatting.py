@@ -12,6 +12,7 @@ _METRICS = {
     "landmark_error": ("Landmark error", 2, "px"),
 }
 _SUFFIXES = {"": "", "_hole": ", in the hole", "_per_image": ", per picture", "_argmax": ", by arg-max"}
+# Metrics of new tasks are recognized by the usual names of errors.
 _LOWER_IS_BETTER = re.compile(r"error|loss|distance|mse|mae|rmse|fid|lpips", re.IGNORECASE)
 
 MISSING = "–"

@@ -15,6 +15,7 @@ from collagan_dist.report.sweep_data import is_sweep
 from collagan_dist.report.sweep_page import sweep_content
 from collagan_dist.runs.layout import RunPaths
 
+# Templates and style sheet are package data beside this file.
 _TEMPLATES = Path(__file__).parent
 # What page.html shows where the content does not have it.
 _NOTHING: dict[str, Any] = {"runs": [], "comparison": None, "reproduction": None, "sweep": None}
@@ -26,6 +27,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     Without `out` it is report.html in the run folder, or in the folder that several runs share.
     Raises DataError for a folder that cannot be shown.
     """
+    # Resolved, so that a folder named twice is shown once.
     folders = list(dict.fromkeys(Path(path).resolve() for path in paths))
     if not folders:
         raise DataError("No run folder was named. Name at least one folder that holds a config.yaml.")
@@ -63,6 +65,7 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _target(folders: Sequence[Path], out: Path | None) -> Path:
+    # A folder as --out gets a report.html, like a run folder.
     if out is not None:
         return out / "report.html" if out.is_dir() else out
     if len(folders) == 1:

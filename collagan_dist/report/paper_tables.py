@@ -45,6 +45,7 @@ def subtables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str
 def baseline_tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
     """Return (caption, {baseline: its numbers by column}) of Table 1, where baselines were scored."""
     found = table.get("baselines", {})
+    # Baselines may have been scored on fewer samples than the models, so the caption says on how many.
     counts = {at["samples"] for by_column in found.values() for at in by_column.values()}
     samples = f"{'/'.join(map(str, sorted(counts)))} samples"
     return [

@@ -95,6 +95,7 @@ def _key_scale(key: Key, trials: Sequence[TrialData]) -> _Scale:
     positions = [at for trial in trials if (at := axis_position(key, trial.values.get(key.name))) is not None]
     if not key.ordered:
         ticks = tuple((float(index), shorten(name)) for index, name in enumerate(key.choices))
+        # A single choice is drawn in the middle, see height().
         return _Scale(key.label, 0, max(len(key.choices) - 1, 0), ticks)
     positions += [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
     low, high = min(positions, default=0.0), max(positions, default=1.0)

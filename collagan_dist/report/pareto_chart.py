@@ -41,6 +41,7 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> Swee
         line = sorted(undominated(front, across, down), key=lambda trial: trial.scores[across.name])
         axes.plot([one.scores[across.name] for one in line], [one.scores[down.name] for one in line],
                   color=BEST, linewidth=1.4, zorder=2)  # fmt: skip
+        # The paper's λ keep their diamond, also on the front.
         for trial in trials:
             style = marker_style(sweep, trial, None)
             if trial in front and trial.role != "paper":
@@ -72,6 +73,7 @@ def undominated(trials: Sequence[TrialData], first: Metric, second: Metric) -> l
     def point(trial: TrialData) -> tuple[float, float]:
         return first.sign * trial.scores[first.name], second.sign * trial.scores[second.name]
 
+    # Equal points do not beat one another.
     def beaten(one: tuple[float, float], other: tuple[float, float]) -> bool:
         return other != one and other[0] >= one[0] and other[1] >= one[1]
 

@@ -43,6 +43,7 @@ def embed(path: Path, max_width: int) -> EmbeddedPicture:
 
     try:
         with Image.open(path) as opened:
+            # Read here: a truncated file fails when its pixels are read, not when it is opened.
             picture = opened.convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path.name} is too large: {error}") from error
@@ -50,6 +51,7 @@ def embed(path: Path, max_width: int) -> EmbeddedPicture:
         height = max(1, round(picture.height * max_width / picture.width))
         picture = picture.resize((max_width, height), Image.Resampling.LANCZOS)
     kind, data = _encode(picture)
+    # Inside the page: one file can be sent by mail or copied from a cluster.
     text = base64.b64encode(data).decode("ascii")
     return EmbeddedPicture(f"data:image/{kind};base64,{text}", picture.width, picture.height)
 

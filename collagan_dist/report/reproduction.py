@@ -71,6 +71,7 @@ def read_reproduction(folder: Path) -> Reproduction:
         return Reproduction(
             name=folder.name,
             summary=_summary(claims),
+            # The note says on what was trained: a rehearsal must not be taken for a reproduction.
             note=found["note"],
             claims=_claims_table(claims) if claims else None,
             tables=tuple(table for number in _TABLES for table in _read_tables(folder, number)),
@@ -85,12 +86,14 @@ def read_reproduction(folder: Path) -> Reproduction:
 
 
 def _summary(claims: list[dict[str, Any]]) -> str:
+    # In the order of _VERDICTS, best first.
     counts = Counter(claim["verdict"] for claim in claims)
     parts = [f"{counts[verdict]} {label}" for verdict, label in _VERDICTS.items() if counts[verdict]]
     return f"{len(claims)} claims of the paper: {', '.join(parts)}." if claims else ""
 
 
 def _claims_table(claims: list[dict[str, Any]]) -> Table:
+    # A claim whose runs are not scored yet has no number of ours.
     rows = tuple(
         (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formatting.MISSING))))
         for c in claims

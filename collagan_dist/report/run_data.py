@@ -53,11 +53,13 @@ class RunData:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        # Not validated, so it may be anything or missing.
         tasks = section(self.config, "model").get("tasks")
         return tuple(str(task) for task in tasks) if isinstance(tasks, (list, tuple, dict)) else ()
 
     @property
     def steps_done(self) -> int:
+        # The log is behind the checkpoints where log.every is larger than checkpoint.every.
         steps = [row["step"] for row in self.log.train[-1:]] + [point.step for point in self.checkpoints[-1:]]
         return max(steps, default=0)
 
@@ -71,6 +73,7 @@ class RunData:
         epochs, batch = schedule.get("epochs"), schedule.get("batch")
         split = section(self.config, "data").get("split", "train")
         samples = section(self.data, "splits").get(split)
+        # Either the number itself or a mapping that holds it.
         if isinstance(samples, dict):
             samples = samples.get("samples")
         if all(isinstance(value, (int, float)) and value > 0 for value in (epochs, batch, samples)):
@@ -143,6 +146,7 @@ def _read_columns(path: Path) -> tuple[str, ...]:
 
 def _nearby(path: Path) -> str:
     """Name the run folders one or two levels below: a sweep's trials, a folder of runs."""
+    # People often name the folder of all their runs.
     below = sorted(found.parent for pattern in ("*/config.yaml", "*/*/config.yaml") for found in path.glob(pattern))
     if not below:
         return "Name the folder that `collagan train` wrote."
@@ -164,6 +168,7 @@ def _read_evaluations(paths: RunPaths) -> tuple[EvaluationScores, ...]:
     for file in files:
         item = parse_evaluation(read_json_object(file))
         if item.values:
+            # metrics.json repeats one file of evaluation/.
             found.setdefault(item.subject, item)
     ordered = list(found.values())
     if files[:1] == headline[:1]:

@@ -46,6 +46,7 @@ def last_grid(run: RunData) -> Figure | None:
 
 def _unique_names(folders: Sequence[Path]) -> list[str]:
     names = [folder.name for folder in folders]
+    # Folder names are enough where they differ.
     if len(set(names)) == len(names):
         return names
     common = os.path.commonpath(folders)
@@ -54,6 +55,7 @@ def _unique_names(folders: Sequence[Path]) -> list[str]:
 
 def _comparison_content(runs: Sequence[RunData], names: Sequence[str]) -> dict[str, Any]:
     charts = comparison_charts(runs, names)
+    # Their own prefixes keep ids of charts apart from those of the runs below.
     return {
         "results": summary.comparison_table(runs, names),
         "differences": summary.differences_table(runs, names),
@@ -133,6 +135,7 @@ def _figure(
 ) -> Figure | None:
     try:
         return Figure(pictures.embed(path, max_width), alt, caption, columns)
+    # One damaged picture must not keep the page from being written.
     except (OSError, ValueError) as error:
         run.log.notes.append(f"{path.name} cannot be shown: {error}")
         return None

@@ -75,6 +75,7 @@ def sensitivity(sweep: SweepData, key: Key, metric: Metric) -> Sensitivity:
     used = list(points) if all_trials else full_length
     bins = make_bins(key, used)
     early_sentences, early_sides = _at_first_rung(sweep, key, metric)
+    # One bin has nothing to be compared with.
     if len(bins) < 2:
         sentences = (_no_bins_sentence(key, points), *early_sentences)
         return Sensitivity(key, metric, points, bins, all_trials, sentences, early_loss_sides=early_sides)
@@ -115,6 +116,7 @@ def axis_position(key: Key, value: Value) -> float | None:
     if not is_number(value):
         return None
     number = float(value)  # type: ignore[arg-type]
+    # A logarithmic axis has no place for zero.
     if key.log:
         return math.log10(number) if number > 0 else None
     return number
@@ -137,6 +139,7 @@ def make_bins(key: Key, points: Sequence[Point]) -> tuple[Bin, ...]:
         return ()
     ordered = sorted(points, key=lambda point: point.position)
     positions = [point.position for point in ordered]
+    # Few values, as of an integer or a choice, are compared one by one.
     if not key.ordered or len(set(positions)) <= MAX_BINS:
         return _average([[point for point in ordered if point.position == one] for one in sorted(set(positions))])
     count = min(MAX_BINS, len(ordered) // TRIALS_PER_BIN)
@@ -231,6 +234,7 @@ def _average_bin(points: Sequence[Point], spread: float | None) -> Bin:
 
 
 def _describe_loss(metric: Metric, side: str, bins: Sequence[Bin], best: Bin, significant: bool) -> str:
+    # The worst bin tells how much is at stake on this side.
     worst = min(bins, key=lambda bin: metric.sign * bin.mean)
     size = formatting.format_metric(metric.name, abs(best.mean - worst.mean), True)
     return f"{side} ones are up to {size} worse{'' if significant else ', which may be chance'}"
@@ -261,6 +265,7 @@ def _no_bins_sentence(key: Key, points: Sequence[Point]) -> str:
 
 
 def _count_sides(found: Sequence[frozenset[str]]) -> str:
+    # A λ that loses on both sides is what the paper claims, so these come first.
     counts = [sum(len(sides) == size for sides in found) for size in (2, 1, 0)]
     where = ("on both sides of the best range", "on one side", "on no side")
     return ", ".join(f"{side} for {count}" for count, side in zip(counts, where, strict=True) if count)

@@ -29,6 +29,7 @@ def model_name(run: RunData) -> str:
     model = section(run.config, "model")
     name = str(model.get("name", "model"))
     if name.lower() != "collagan":
+        # The other papers' methods are acronyms.
         return name.upper() if name in ("ce", "sii", "gfc") else name
     if not run.tasks:
         return name
@@ -39,6 +40,7 @@ def model_name(run: RunData) -> str:
 def progress(run: RunData) -> str:
     """Return how many of the planned steps are done."""
     done, planned = run.steps_done, run.steps_planned
+    # Checkpoints count as well: the log may have been lost.
     if not run.log.train and not done:
         return "no steps yet"
     if planned is None:
@@ -70,6 +72,7 @@ def cards(run: RunData) -> list[Card]:
     item = run.evaluation
     if item is not None:
         found += [_card(item, key) for key in _card_keys(item)]
+    # The median, as a start or a checkpoint slows single lines.
     speeds = [row["images_per_s"] for row in run.log.train if is_number(row.get("images_per_s"))]
     if speeds:
         found.append(
@@ -94,6 +97,7 @@ def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
         lead = [model_name(run), progress(run).replace(" steps", ""), _subject(items[index])][: len(lead_titles)]
         rows.append((name, (*map(Cell, lead), *(column[index] for column in columns))))
     note = "The best value of each column is bold and marked ★. ± is one standard error. "
+    # Numbers on different holes or samples look comparable in one table.
     if len(subjects) > 1:
         note += "These runs were not evaluated on the same split, hole and number of samples: compare with care."
     elif subjects:
@@ -112,6 +116,7 @@ def differences_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
     """Return the settings in which the runs differ."""
     settings = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for one in settings for key in one)
+    # All others are in each run's own configuration below.
     differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
     rows = tuple((key, tuple(Cell(one.get(key, formatting.MISSING)) for one in settings)) for key in differing)
     return Table("Settings that differ", ("Setting", *names), rows, numeric=False)
@@ -154,6 +159,7 @@ def _against_baseline(item: EvaluationScores) -> str:
     """Return the completion against the best baseline that fills the hole without learning."""
     for key, where in (("psnr_hole", "inside the hole"), ("psnr", "over the whole picture")):
         rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
+        # PSNR of the whole picture is mostly that of its given pixels, so the hole comes first.
         if key in item.values and rivals:
             name, rival = _strongest(key, rivals)
             gain = item.values[key] - rival

@@ -71,6 +71,7 @@ class MetricRange:
     def clamp(self, value: float) -> float:
         """Return the value, or the nearest edge of the range for one outside it."""
         low, high = self.limits
+        # Half a marker would be cut off at the very edge.
         room = 0.025 * (high - low)
         return value if self.contains(value) else min(max(value, low + room), high - room)
 
@@ -175,6 +176,7 @@ def tick_positions(low: float, high: float, log: bool) -> list[float]:
     """Return a handful of round values from `low` to `high`, which are log10 of the values where `log`."""
     from matplotlib.ticker import MaxNLocator
 
+    # All trials have the same value.
     if low == high:
         return [low]
     if not log:
@@ -187,6 +189,7 @@ def tick_positions(low: float, high: float, log: bool) -> list[float]:
         found = [at for at in positions if low - 1e-9 <= at <= high + 1e-9]
         if len(found) >= 3:
             break
+    # More than six labels would touch.
     return found[:: math.ceil(len(found) / 6)]
 
 

@@ -47,6 +47,7 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | Non
     always_shown = [trial.scores[metric.name] for trial in trials if trial in full_length or trial.role == "paper"]
     shown = MetricRange.of(metric, [trial.scores[metric.name] for trial in trials], always_shown)
     outside = [trial for trial in trials if not shown.contains(trial.scores[metric.name])]
+    # A trial may fail after a rung: then it has a value and its own marker.
     failed = [trial.number for trial in sweep.searched if trial.status == "failed" and metric.name not in trial.scores]
 
     def draw(figure: Figure) -> None:
@@ -57,6 +58,7 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | Non
             value = shown.clamp(trial.scores[metric.name])
             axes.plot([trial.number], [value], linestyle="none", gid=f"t{trial.number}", **style)
         for number in failed:
+            # In axes coordinates: a failed trial has no value, so its cross is at the bottom.
             axes.plot([number], [0.0], linestyle="none", marker="x", markersize=4.5, color=chart_svg.INK_SOFT,
                       transform=axes.get_xaxis_transform(), gid=f"t{number}", clip_on=False)  # fmt: skip
         if paper is not None:
@@ -99,6 +101,7 @@ def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | None
             style = line_style(sweep, trial, best, len(curve) == 1, len(curves))
             axes.plot(*zip(*curve, strict=True), gid=f"t{trial.number}", **style)
         set_ticks(axes)
+        # To the last rung, so that one sees how far a sweep is from its end.
         axes.set_xlim(0, max(*sweep.rungs[-1:], *(curve[-1][0] for _, curve in curves), 1) * 1.02)
         axes.set_xlabel("samples", color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
 
@@ -106,6 +109,7 @@ def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | None
     if any(trial.role == "paper" for trial, _ in curves) and paper_number(sweep) != best:
         legend.append(("paper-line", "the paper's λ"))
     if sweep.rungs:
+        # PBT compares at generations, the others at rungs.
         legend.append(("rung", "rungs" if sweep.scheduler != "pbt" else "generations"))
     return SweepChart(
         f"{formatting.metric_label(metric.name)} during training",
@@ -121,6 +125,7 @@ def draw_sensitivity(sweep: SweepData, found: Sensitivity, uid: str) -> SweepCha
     key, metric = found.key, found.metric
     best = best_number(sweep, metric, [trial for trial in sweep.searched if metric.name in trial.scores])
     paper = axis_position(key, key.paper)
+    # Drawn over the others: these are what the means are of.
     full_length = [point for point in found.points if point.full_length]
     shown = MetricRange.of(metric, [point.value for point in found.points], [point.value for point in full_length])
     outside = [point for point in found.points if not shown.contains(point.value)]

@@ -127,6 +127,7 @@ class SweepData:
 
     def is_full_length(self, trial: TrialData) -> bool:
         """Return whether the trial trained up to the last rung."""
+        # A trial at the last rung may not have its final status yet, so its samples decide.
         if self.rungs and trial.samples is not None:
             return trial.samples >= self.rungs[-1]
         return trial.status == "done"
@@ -143,6 +144,7 @@ def read_sweep(folder: Path) -> SweepData:
     """Read a sweep's folder. Raises DataError when sweep.json or trials.csv is damaged; a damaged trial becomes a note."""
     path = folder / "sweep.json"
     found = read_json_object(path, REPAIR_HINT)
+    # A newer version may mean something else by the same key.
     if found.get("version") != VERSION:
         raise DataError(
             f"{path}: is of version {found.get('version')!r}, this report reads version {VERSION}. "
@@ -176,6 +178,7 @@ def short_labels(names: list[str]) -> dict[str, str]:
 def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
     metrics = tuple(Metric(str(one["name"]), {"max": 1, "min": -1}[one["mode"]]) for one in found["metrics"])
     spaces = {str(name): dict(space) for name, space in found["keys"].items()}
+    # Everything below is by the first metric.
     if not metrics:
         raise ValueError("no metric is named")
     trials, columns = read_trials(folder / "trials.csv", spaces)
@@ -190,6 +193,7 @@ def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
         planned_trials=_integer(found.get("trials")),
         seed=_integer(found.get("seed")),
         metrics=metrics,
+        # Sorted, as the last one is taken for the length of a full run.
         rungs=tuple(sorted(int(rung) for rung in found.get("rungs") or ())),
         keys=_parse_keys(spaces, found.get("paper") or {}, with_curves),
         trials=with_curves,
@@ -213,6 +217,7 @@ def _integer(value: Any) -> int | None:
 
 
 def _parse_importance(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    # A share that is no number cannot be drawn as a bar.
     shares = {str(m): {str(k): float(v) for k, v in by.items() if is_number(v)} for m, by in found.items()}
     return {metric: by for metric, by in shares.items() if by}
 
@@ -250,6 +255,7 @@ def _parse_keys(
             named = [choice_text(value) for value in space.get("values") or ()]
             choices = tuple(dict.fromkeys([*named, *(str(value) for value in seen if value is not None)]))
             published = None if published is None else choice_text(published)
+        # A simplex and a choice have no ends.
         low, high = _number(space.get("low")), _number(space.get("high"))
         value = published if is_number(published) or isinstance(published, str) else None
         keys.append(Key(name, labels[name], kind, low, high, choices, value))

@@ -52,6 +52,7 @@ def _charts(sweep: SweepData) -> dict[str, Any]:
 
     main, others = sweep.main, list(enumerate(sweep.metrics))[1:]
     by_key = [sensitivity.sensitivity(sweep, key, main) for key in sweep.keys]
+    # A key that no trial has is not worth an empty chart.
     by_key = [one for one in by_key if one.points]
     more = [(draw, i, metric) for i, metric in others for draw in ((draw_history, "h"), (draw_curves, "c"))]
     return {
@@ -93,6 +94,7 @@ def _figures(sweep: SweepData) -> tuple[list[Figure], list[str]]:
         if figure is not None:
             name = f"Trial {trial.number}, {description}"
             figures.append(replace(figure, caption=f"{name}: {figure.caption.lower()}", alt=f"{name}. {figure.alt}"))
+        # No picture yet is no damage.
         elif run.grids:
             notes += [note for note in run.log.notes if "cannot be shown" in note]
     return figures, notes

@@ -19,6 +19,7 @@ _SIGNIFICANCE_LEVEL = 0.05
 def state(sweep: SweepData) -> str:
     """Return how far the sweep is: "still running · 12 of 16 trials ended"."""
     ended = formatting.format_number(sum(trial.status in ("done", "stopped", "failed") for trial in sweep.searched))
+    # ASHA sweeps may grow: the plan is the newest one.
     planned = sweep.planned_trials
     of = f"{ended} of {formatting.format_number(planned)}" if planned else ended
     return " · ".join(filter(None, (_STATES.get(sweep.status, sweep.status), f"{of} trials ended")))
@@ -28,6 +29,7 @@ def headline(sweep: SweepData) -> str:
     """Return the result by the first metric: the best trial against the paper's λ, and whether other seeds confirm it."""
     best, paper, main = sweep.best_trial, sweep.paper_trial, sweep.main
     value = best.scores.get(main.name) if best else None
+    # The best trial of an interrupted sweep may not have been evaluated yet.
     if best is None or value is None:
         return _no_result(sweep)
     label, count = _label_in_sentence(main.name), _scored_trials(sweep)
@@ -150,6 +152,7 @@ def _share_trained(sweep: SweepData) -> str:
     """Return which share of full-length runs of all trials was trained."""
     if not sweep.rungs or not sweep.trials or not sweep.samples_trained:
         return ""
+    # Close to all is shown as nothing saved.
     share = sweep.samples_trained / (sweep.rungs[-1] * len(sweep.trials))
     return f"{share:.0%} of full-length runs of all trials" if share < 0.995 else ""
 

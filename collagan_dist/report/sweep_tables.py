@@ -29,6 +29,7 @@ def best_table(sweep: SweepData) -> Table | None:
     """Return keys and metrics of the best trial beside those of the paper's λ; None where the best is the paper's."""
     best, paper = sweep.best_trial, sweep.paper_trial
     shown = [trial for trial in (best, paper) if trial is not None]
+    # Beside itself the paper's trial would be a table of equal columns.
     if not sweep.keys or not shown or shown[0].role == "paper":
         return None
     rows = []
@@ -51,6 +52,7 @@ def train_options(sweep: SweepData) -> str:
     """Return the best trial's values as options of `collagan train`; "" without a best trial."""
     values = sweep.best_trial.values if sweep.best_trial else {}
     pairs = [(key.name, value) for key in sweep.keys if (value := values.get(key.name)) is not None]
+    # Six digits: more than any result depends on, and short enough to copy.
     texts = [(name, f"{value:.6g}" if isinstance(value, float) else str(value)) for name, value in pairs]
     return " ".join(f"--set {shlex.quote(f'{name}={text}')}" for name, text in texts)
 
@@ -72,8 +74,10 @@ def importance_bars(sweep: SweepData) -> list[tuple[str, list[tuple[str, float]]
 
 def trials_table(sweep: SweepData) -> Table:
     """Return all trials, with the best full-length run of each metric marked."""
+    # A sweep of inpainting alone has no Dice.
     columns = [name for name in sweep.columns if any(name in trial.scores for trial in sweep.trials)]
     best = {name: best_full_length(sweep, name) for name in columns}
+    # An empty wide column would push the metrics off the screen.
     has_reasons = any(trial.reason for trial in sweep.trials)
     rows = []
     for trial in sweep.trials:
@@ -95,6 +99,7 @@ def trials_table(sweep: SweepData) -> Table:
 
 
 def failed_table(sweep: SweepData) -> Table | None:
+    # Above the large table, where the reasons would be far to the right.
     failed = [trial for trial in sweep.trials if trial.status == "failed"]
     rows = tuple(
         (
@@ -148,6 +153,7 @@ def _format_value(value: Value) -> str:
 def _describe_space(key: Key) -> str:
     if not key.ordered:
         return "one of " + ", ".join(key.choices)
+    # Its ends are 0 and the total, which says nothing.
     if key.kind == "simplex":
         return "a share; the shares of all tasks sum to 1"
     ends = " to ".join(formatting.format_number(end) for end in (key.low, key.high) if end is not None)

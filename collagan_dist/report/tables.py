@@ -41,6 +41,7 @@ class Table:
 
 def metric_tables(item: EvaluationScores) -> list[Table]:
     """Return one table for plain metrics, then one for each metric with classes or points (Dice, landmark error)."""
+    # A slash separates a metric from its class or point.
     plain = [key for key in item.values if "/" not in key]
     tables = [_plain_table(item, plain)] if plain else []
     groups: dict[str, list[str]] = {}
@@ -51,6 +52,7 @@ def metric_tables(item: EvaluationScores) -> list[Table]:
 
 
 def _plain_table(item: EvaluationScores, keys: list[str]) -> Table:
+    # A baseline of landmarks has no column among the metrics of completion.
     names = [name for name, values in item.baselines.items() if any(key in values for key in keys)]
     rows = []
     for key in keys:
@@ -110,6 +112,7 @@ def _column_title(one: str, base: str | None) -> str:
 
 def best_cells(key: str, values: list[float | None], errors: list[float | None]) -> tuple[Cell, ...]:
     """Return the values of one metric from several runs or baselines, with the best marked where there are two or more."""
+    # One value alone would be the best of itself.
     best = _best(key, values) if sum(value is not None for value in values) > 1 else None
     return tuple(
         Cell(
@@ -167,6 +170,7 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     out: dict[str, str] = {}
     for key, value in mapping.items():
         name = f"{prefix}{key}"
+        # An index instead of a line of nested braces.
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
             value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
@@ -178,6 +182,7 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def settings_tables(config: Mapping[str, Any]) -> list[Table]:
     """Return one table for each section; keys without a section share one."""
+    # `seed` and `deterministic` have no section.
     nested = {key: value for key, value in config.items() if isinstance(value, Mapping) and value}
     loose = {key: value for key, value in config.items() if key not in nested}
     tables = [mapping_table(str(key), value) for key, value in nested.items()]
@@ -192,7 +197,9 @@ def mapping_table(caption: str, mapping: Mapping[str, Any]) -> Table:
 def events_table(run: RunData) -> Table:
     """Return the events of a run, after the notes on what could not be read."""
     events = run.log.events
+    # Notes first: what is missing matters for reading everything else.
     rows = [("", (Cell("log"), Cell(note))) for note in run.log.notes]
+    # The newest are kept: they tell why a run stopped.
     for event in events[-MAX_EVENTS:]:
         step = formatting.format_number(event["step"]) if isinstance(event.get("step"), int) else ""
         details = flat({key: value for key, value in event.items() if key not in ("kind", "event", "step")})

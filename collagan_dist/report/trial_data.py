@@ -60,6 +60,7 @@ def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as CSV ({error}). {REPAIR_HINT}.") from error
+    # A sweep that has just begun has no trials.csv.
     if not rows:
         return [], ()
     header = rows[0]
@@ -72,6 +73,7 @@ def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[
     for line, cells in enumerate(rows[1:], 2):
         if not cells:
             continue
+        # strict=False, as the length is checked next, with an error that names the row.
         row = _Row(path, line, dict(zip(header, cells, strict=False)))
         if len(cells) != len(header):
             row.refuse(f"{len(cells)} cells under {len(header)} names")
@@ -118,6 +120,7 @@ def _parse_trial(row: _Row, spaces: Mapping[str, dict[str, Any]], metrics: tuple
     return TrialData(
         number=number,
         status=row.text("status"),
+        # Without the column every trial counts as searched.
         role=row.text("role") or "search",
         values={name: _parse_value(row.text(name), space) for name, space in spaces.items()},
         scores={name: value for name in metrics if (value := row.number(name)) is not None},
@@ -152,6 +155,7 @@ def choice_text(value: object) -> str:
             return value
     if value is None:
         return "none"
+    # Before int, as a bool is one.
     if isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, (int, float)):
@@ -195,6 +199,7 @@ def _read_curves(run: Path, metrics: Sequence[str]) -> dict[str, Curve]:
     if not is_number(batch):
         raise ValueError(f"{RunPaths(run).config} names no schedule.batch")
     items = [parse_evaluation(row) for row in rows]
+    # One curve is of one split and hole; a run may log several.
     items = [item for item in items if item.subject == items[0].subject]
     points: dict[str, list[tuple[int, float]]] = {}
     for item in items:
