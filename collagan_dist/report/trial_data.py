@@ -74,7 +74,7 @@ def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[
         if not cells:
             continue
         # strict=False, as the length is checked next, with an error that names the row.
-        row = _Row(path, line, dict(zip(header, cells, strict=False)))
+        row = _CsvRow(path, line, dict(zip(header, cells, strict=False)))
         if len(cells) != len(header):
             row.refuse(f"{len(cells)} cells under {len(header)} names")
         trial = _parse_trial(row, spaces, metrics)
@@ -85,7 +85,7 @@ def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[
 
 
 @dataclass(frozen=True)
-class _Row:
+class _CsvRow:
     """A row of trials.csv with its place in the file, for errors."""
 
     path: Path
@@ -113,7 +113,7 @@ class _Row:
         return None if value is None else int(value)
 
 
-def _parse_trial(row: _Row, spaces: Mapping[str, dict[str, Any]], metrics: tuple[str, ...]) -> TrialData:
+def _parse_trial(row: _CsvRow, spaces: Mapping[str, dict[str, Any]], metrics: tuple[str, ...]) -> TrialData:
     number = row.integer("trial")
     if number is None or number < 0:
         row.refuse(f'expected a number from 0 under "trial", found {row.cells["trial"]!r}')
