@@ -7,8 +7,8 @@
 #SBATCH --signal=B:USR2@120
 #SBATCH --open-mode=append
 # sbatch [sbatch options] slurm/reproduce.sh [CONFIG] --data SHARDS --out DIR [reproduce options]
-# The whole reproduction on one node, one training after the other, or what is left of it behind the jobs of
-# `collagan reproduce --slurm`.
+# Reproduces the paper on one node, one training after the other. `collagan reproduce --slurm` submits this script as its
+# last job: it does what the other jobs have not done, evaluates, and writes tables and figures.
 set -euo pipefail
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
 . "$(dirname "$script")/common.sh"

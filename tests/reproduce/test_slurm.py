@@ -15,7 +15,7 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT
-from tests.reproduce.small import TABLE_3, events, words, write_small
+from tests.reproduce.small import events, words, write_small
 from tests.slurm.cluster import Cluster
 
 OPTIONS = "--gpus-per-node=0 --cpus-per-task=1 --time=5"
@@ -57,37 +57,34 @@ def test_gfc_waits_for_its_parser(cluster: Cluster, shards: Manifest, tmp_path: 
 
 
 @pytest.mark.slurm
-def test_jobs_train_what_is_missing_and_the_last_one_writes_the_tables(
+def test_jobs_train_what_is_missing_and_the_last_one_draws_the_figure(
     cluster: Cluster, shards: Manifest, tmp_path: Path
 ) -> None:
-    """The job of M_d is cancelled: the last job trains it itself."""
+    """The job of M_i is cancelled: the last job trains it itself."""
     out = tmp_path / "out"
     command = [
         sys.executable,
         "-m",
         "collagan_dist",
-        *words(write_small(tmp_path), Path(str(shards.folder)), out, *TABLE_3),
+        *words(write_small(tmp_path), Path(str(shards.folder)), out, "--tables", "", "--figures", "6"),
     ]
     with drained(cluster):  # nothing starts before all is submitted
         said = cluster.run(*command, "--slurm", OPTIONS, cwd=tmp_path, env=ENV)
         jobs = json.loads((out / "slurm.json").read_text())
-        assert set(jobs) == {"M_d", "M_id", "M_isd", "M*_isd", "reproduce"} and f"M_d: job {jobs['M_d']}\n" in said
+        assert set(jobs) == {"M_i", "M_isd", "reproduce"} and f"M_i: job {jobs['M_i']}\n" in said
         waits_for = cluster.run("squeue", "-h", "-j", jobs["reproduce"], "-o", "%E")
-        assert all(f"afterany:{jobs[name]}" in waits_for for name in ("M_d", "M_id", "M_isd", "M*_isd"))
+        assert all(f"afterany:{jobs[name]}" in waits_for for name in ("M_i", "M_isd"))
         again = cluster.run(*command, "--slurm", OPTIONS, cwd=tmp_path, env=ENV)
-        assert again.count("is in the queue already") == 4
+        assert again.count("is in the queue already") == 2
         jobs = json.loads((out / "slurm.json").read_text())
-        cluster.cancel(jobs["M_d"])
+        cluster.cancel(jobs["M_i"])
     last = cluster.wait(jobs["reproduce"], 300)
     log = cluster.log(jobs["reproduce"])
     assert (last.state, last.exit_code) == ("COMPLETED", 0), log
-    assert "M_d: 3 of 3 steps to go" in log and "M_id: 3 of 3" not in log
-    for name in ("M_id", "M_isd", "M*_isd"):
-        assert cluster.job(jobs[name]).state == "COMPLETED" and events(out / "runs" / name) == ["start"]
-        world = json.loads((out / "runs" / name / "world.json").read_text())
-        assert world["ranks"][0]["launcher"] == "srun"
-    table = json.loads((out / "table3.json").read_text())
-    assert all(cell["ours"] > 0 for row in table["cells"].values() for cell in row.values())
+    assert "M_i: 3 of 3 steps to go" in log and "M_isd: done already" in log
+    assert cluster.job(jobs["M_isd"]).state == "COMPLETED" and events(out / "runs/M_isd") == ["start"]
+    world = json.loads((out / "runs/M_isd/world.json").read_text())
+    assert world["ranks"][0]["launcher"] == "srun" and (out / "figure6.png").exists()
     assert (out / "report.html").exists()
 
 
