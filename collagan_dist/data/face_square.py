@@ -57,6 +57,7 @@ def square_from_size(width: int, height: int) -> Square:
 
 def stored_square(landmarks: Points | None, square: Sequence[float] | None, width: int, height: int) -> Square:
     """Return the face square of a picture in a shard: from its landmarks, else `square` as packing stored it."""
+    # Landmarks first, as packing did: only then do crop and original show the same view.
     if landmarks is not None:
         return square_from_landmarks(landmarks)
     return Square(*square) if square is not None else square_from_size(width, height)

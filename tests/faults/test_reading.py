@@ -16,15 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
-from tests.conftest import collagan
 from tests.faults.test_bad_input import run
-from tests.training.small import small
 
 
 @pytest.fixture
@@ -119,16 +116,6 @@ def test_an_index_is_rebuilt_from_its_tar(
     assert index.read_bytes() == sound
     assert run(capsys, *words) == (0, "")
     assert not [path for path in copy.iterdir() if path.name.startswith(".")]
-
-
-def test_all_ranks_find_it_damaged_and_one_says_so(copy: Path, tmp_path: Path) -> None:
-    index = copy / "train-000001.idx"
-    sound = index.read_bytes()
-    stale(index)
-    config = tmp_path / "small.yaml"
-    config.write_text(to_yaml(small(copy, schedule__batch=12, schedule__steps=1)))
-    done = collagan("train", config, "--run", tmp_path / "run", ranks=2)
-    assert done.stderr.count(f"rebuilt {index}") == 1 and index.read_bytes() == sound
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -84,6 +84,7 @@ class Order:
         shard, within = np.divmod(place, self.shard)
         key = rng.key64(self.seed, "samples", epoch, shard)
         number = np.empty_like(place)
+        # The short shard has its own permutation, and is never exchanged with a full one: places would not fit.
         last = shard == full
         number[last] = permute(within[last], short, key[last]) + full * self.shard
         rest = ~last
@@ -145,6 +146,7 @@ def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
             f"schedule.batch: {batch} samples on {who} are {batch // shares} at a time, batch normalization needs 2; "
             f"set schedule.batch to {2 * shares} or more, or start fewer ranks"
         )
+    # With less than a batch, one step would show a sample twice.
     if samples < batch:
         raise DataError(
             f"the split has {samples} samples, one global batch needs {batch}; set schedule.batch to at most {samples}"

@@ -41,8 +41,10 @@ def encode_sample(sample: Sample, store: str, size: int) -> dict[str, bytes]:
 
 def _encode_crop(sample: Sample, picture: Picture, size: int) -> dict[str, bytes]:
     """Encode the margin square around the face, `size` pixels wide."""
+    # Decoded before the annotation is read, so that a damaged picture is quarantined whatever its annotation is.
     pixels = picture.pixels_HW3
     square, labels = _square_and_labels(sample, picture)
+    # Augmentation moves the view inside this margin, so no more of the picture is needed.
     margin = square.scaled(MARGIN)
     points = points_to_crop(sample.landmarks, *pixel_box(margin), size) if sample.landmarks is not None else None
     labels = crop_square(labels, margin, size, nearest=True) if labels is not None else None
@@ -82,6 +84,7 @@ def _square_and_labels(sample: Sample, picture: Picture) -> tuple[Square, np.nda
     labels = read_label_map(sample.labels, (height, width)) if sample.labels is not None else None
     if square is None:
         square = square_from_size(width, height) if labels is None else _square_of_labels(labels)
+    # Smaller faces have too little detail to learn from.
     if square.side < MIN_FACE_PIXELS:
         raise UnusablePicture(f"undersized: the face's square has {square.side:.0f} pixels, needs {MIN_FACE_PIXELS}")
     return square, labels

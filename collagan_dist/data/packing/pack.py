@@ -120,6 +120,7 @@ def _die_with_parent() -> None:
 
 def _build_missing(jobs: list[ShardJob], builder: Builder, progress: Progress) -> list[ShardResult]:
     """Return the results of all jobs in their order, after building those that have none."""
+    # In order of the jobs, not of completion: the manifest must not depend on which worker was faster.
     results = {job.name: result for job in jobs if (result := load_finished(job)) is not None}
     total = sum(len(job.samples) for job in jobs)
     done = sum(len(job.samples) for job in jobs if job.name in results)

@@ -78,6 +78,7 @@ def plan_jobs(recipe: Recipe, samples: list[Sample]) -> Iterator[ShardJob]:
         order = np.argsort(rng.key64(SHUFFLE_SEED, split, np.arange(len(by_key))), kind="stable")
         for number, start in enumerate(range(0, len(by_key), recipe.samples_per_shard)):
             chosen = tuple(by_key[i] for i in order[start : start + recipe.samples_per_shard])
+            # Without OUT: bytes do not depend on where they are written.
             content = json.dumps(
                 [library_versions(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]],
                 default=vars,
@@ -98,6 +99,7 @@ def build_shard(job: ShardJob) -> ShardResult:
 
     Raises DataError, or ClusterError on a node with other library versions.
     """
+    # A node of a cluster may have other libraries than the one that planned the jobs, and then other bytes.
     if job.versions != library_versions():
         raise ClusterError(
             f"node {socket.gethostname()} has {library_versions()}, this packing uses {job.versions}; install the same versions on all nodes"
@@ -160,6 +162,7 @@ def load_finished(job: ShardJob) -> ShardResult | None:
 
 def _quarantine_changed(job: ShardJob, result: ShardResult) -> bool:
     """Return whether a picture that was quarantined has been replaced, or is unusable for another reason."""
+    # Only these pictures are looked at again: all others are trusted, so that continuing is quick.
     reasons = dict(result.quarantine)
     for sample in job.samples:
         if sample.key in reasons:
@@ -173,6 +176,7 @@ def _quarantine_changed(job: ShardJob, result: ShardResult) -> bool:
 
 
 def _check_keys(samples: list[Sample]) -> None:
+    # Two samples of one key would be one sample to every reader of tars.
     seen: dict[str, str] = {}
     for sample in samples:
         if sample.key in seen:

@@ -54,6 +54,7 @@ def open_folder_or_archive(folder: Path) -> FolderOrArchive | None:
 
     Raises DataError for an archive that is damaged, encrypted or has a member that no data set needs.
     """
+    # An unpacked folder comes first: it needs no index.
     if folder.is_dir():
         return FolderOrArchive(str(folder))
     path = next((p for s in (".zip", ".tar") if (p := folder.with_name(folder.name + s)).is_file()), None)
@@ -85,6 +86,7 @@ def open_archive(path: str) -> Archive:
         ) from None
 
 
+# By time and size, so that an archive which was replaced is indexed again.
 @lru_cache(8)
 def _open_archive(path: str, modified: int, size: int) -> Archive:
     return ZipArchive(path) if path.endswith(".zip") else TarArchive(path)

@@ -70,7 +70,7 @@ def _read_landmarks(path: Path) -> LandmarkTable:
     result: LandmarkTable = {}
     for number, line in lines[2:]:
         name, *fields = line.split()
-        try:
+        try:  # CelebA's landmarks are whole pixels
             values = [float(int(f)) for f in fields]
         except ValueError:
             values = []
@@ -119,6 +119,7 @@ def _read_identities(path: Path) -> dict[str, str]:
 
 def _check_same_names(landmarks: LandmarkTable, splits: dict[str, str], landmark_file: Path, split_file: Path) -> None:
     unlisted = set(landmarks) - set(splits), set(splits) - set(landmarks)
+    # A picture in one list only would be left out without a word.
     for names, has, lacks in zip(unlisted, (landmark_file, split_file), (split_file, landmark_file), strict=True):
         if names:
             raise DataError(f"{lacks}: {min(names)} is missing ({len(names)} in all), though {has.name} lists it")

@@ -26,6 +26,7 @@ _LAST_OF_SPLIT = {"train": 162770, "valid": 182637, "test": 202599}
 def read_celebamask_hq(recipe: Recipe) -> list[Sample]:
     """Return a sample for each row of the mapping. Neither pictures nor masks are opened."""
     root = Path(recipe.root)
+    # Masks are optional one by one, so a missing folder would give a data set without any.
     for folder in (root, root / PICTURES, root / MASKS):
         if not folder.is_dir():
             raise DataError(

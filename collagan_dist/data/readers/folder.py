@@ -98,6 +98,7 @@ def _read_rows(
         return None
     file = _locate(root, source, table, "")
     assert file is not None
+    # Both ways: a picture without a row would train without landmarks, a row without a picture is mostly a wrong name.
     rows = read_landmark_csv(file)
     known = set(names)
     for name, row in rows.items():

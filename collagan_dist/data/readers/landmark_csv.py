@@ -35,7 +35,7 @@ def read_landmark_csv(file: File) -> dict[str, LandmarkRow]:
         _check_header(header, f"{file}:1")
         for cells in reader:
             location = f"{file}:{reader.line_num}"
-            if not any(cell.strip() for cell in cells):
+            if not any(cell.strip() for cell in cells):  # spreadsheets end files with empty rows
                 continue
             if len(cells) != len(header):
                 raise DataError(f"{location}: has {len(cells)} fields, the header {len(header)}; correct the line")

@@ -37,6 +37,7 @@ class Recipe(Section):
     @field_validator("splits")
     @classmethod
     def _check_splits(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        # A split given twice would be packed twice under the same names.
         if not splits or len(set(splits)) != len(splits):
             raise ValueError("needs at least one split, each at most once")
         return splits
@@ -69,7 +70,7 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
     for name in ("root", "out"):
         if "://" in str(tree.get(name)):
             raise ConfigError(f"{name}: {tree[name]} is a URL; pack from and to a folder, then upload OUT as it is")
-    for name in ("root", "out", "labels", "landmarks"):
+    for name in ("root", "out", "labels", "landmarks"):  # no shell expands ~ in a YAML file
         if isinstance(tree.get(name), str):
             tree[name] = str(Path(tree[name]).expanduser())
     return validate(Recipe, tree, path, lines)

@@ -90,6 +90,7 @@ class ShardCache:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
+            # It may have been completed while this process waited for the lock.
             if self._path(item).exists():
                 return None
             claim = os.open(self._partial(item), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -109,7 +110,7 @@ class ShardCache:
         copies, downloading = [], 0
         for path in self.folder.iterdir():
             if _COPY.fullmatch(path.name):
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):  # the user may clear the cache at any time
                     found = path.stat()
                     copies.append((found.st_mtime_ns, found.st_size, path))
             elif partial := _PARTIAL.fullmatch(path.name):
@@ -129,7 +130,7 @@ class ShardCache:
         partial = self._partial(item)
         try:
             fetch(partial)
-            os.fsync(claim)
+            os.fsync(claim)  # the rename must not reach the disk before the bytes do
             with self._locked():
                 partial.rename(self._path(item))
                 return self._open_copy(item)
@@ -146,7 +147,7 @@ class ShardCache:
         try:
             other = os.open(self._partial(item), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            if not self._path(item).exists():
+            if not self._path(item).exists():  # other downloads hold the room: there is no lock to wait for
                 time.sleep(_POLL_SECONDS)
             return
         try:

@@ -84,12 +84,13 @@ def read_manifest(location: str | Path | RemoteFolder) -> Manifest:
     """Read the manifest of a folder or URL. Raises DataError, or ConfigError for a URL of an unsupported kind."""
     folder = location if isinstance(location, RemoteFolder) else open_location(location)
     path, content = folder / "manifest.json", _read_bytes(folder)
-    try:
+    try:  # whatever is wrong with a downloaded file is one error
         data = json.loads(content)
         if data["version"] != VERSION:
             raise DataError(
                 f"{path}: is of format {data['version']}, this program reads format {VERSION}; pack the data set again"
             )
+        # Label maps and landmarks are stored as numbers: with other lists they would mean other classes and points.
         if data["classes"] != list(CLASSES) or data["landmarks"] != list(LANDMARKS):
             raise DataError(f"{path}: has other label classes or landmarks than this program; pack the data set again")
         splits = {name: tuple(_parse_shard(shard) for shard in part["shards"]) for name, part in data["splits"].items()}
@@ -130,6 +131,7 @@ def _parse_shard(data: Mapping[str, Any]) -> Shard:
     hashes = (shard.sha256, shard.idx_sha256)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*\.tar", shard.name) or not all(_is_hash(h) for h in hashes):
         raise ValueError(f"no shard of this format: {shard.name!r}")
+    # `type`, because True is an int to isinstance.
     if not all(type(count) is int and count > 0 for count in (shard.bytes, shard.samples)):
         raise ValueError(f"{shard.name}: bytes and samples must be counts")
     return shard

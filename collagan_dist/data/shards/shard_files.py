@@ -79,6 +79,7 @@ class CachedTar:
     def pread(self, count: int, offset: int) -> bytes:
         """Return bytes of the file as LocalTar does; a copy that was cut short is downloaded again."""
         content = self._read(count, offset)
+        # Only if the shard has these bytes: a wrong index must not download it again and again.
         if len(content) < count <= self._shard.bytes - offset:
             self._remote.cache.remove(self._copy)
             content = self._read(count, offset)
@@ -111,7 +112,7 @@ def index_content(shard: Shard) -> CacheItem:
 
 def _cached_index(remote: RemoteFolder, shard: Shard) -> bytes:
     copy = index_content(shard)
-    for _ in range(2):
+    for _ in range(2):  # the cache checks what it downloads, not what became of it on this disk
         with os.fdopen(remote.open(shard.index_name, copy), "rb") as file:
             content = file.read()
         if _is_index_of(content, shard):

@@ -34,7 +34,7 @@ def verify(
     quick_check(manifest, ask_each=not deep)
     if deep:
         shards = list(manifest)
-        problems = []
+        problems = []  # of all shards: people want to know how much to copy again
         for number, shard in enumerate(shards, 1):
             problems += list(_deep_problems(manifest.folder, shard))
             progress(number, len(shards))
@@ -97,6 +97,7 @@ def _sample_problem(sample: dict) -> str | None:
     try:
         meta = json.loads(sample["json"])
         size = (meta["height"], meta["width"])
+        # `strict`: libjpeg only warns about data that is cut short.
         pixels = simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
     except (ValueError, KeyError, TypeError) as error:
         return f"does not decode: {error}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
 import torch
 
 from collagan_dist.data.shards.manifest import Manifest
@@ -23,13 +22,14 @@ from collagan_dist.data.shards.shard_reader import SplitReader
 split = SplitReader(read_manifest(sys.argv[1]), "train")
 samples = [split.read(number) for number in range(32)]
 decode = Decoder(32, 88, True, False, 2, torch.device("cpu"))
-for number in range(40):
+for number in range(120):
+    what = ("jpg", "png", "both")[number % 3]
     broken = list(samples)
     for place in (number % 32, (7 * number + 3) % 32):
         jpg, labels = samples[place].jpg.copy(), samples[place].labels.copy()
-        if sys.argv[2] == "jpg":
+        if what == "jpg":
             jpg[2:200] = 0
-        elif sys.argv[2] == "png":
+        elif what == "png":
             labels[40:] = 0
         else:
             jpg[:], labels[:] = 0, 0
@@ -42,8 +42,7 @@ for number in range(40):
 """
 
 
-@pytest.mark.parametrize("what", ["jpg", "png", "both"])
-def test_streams_that_do_not_parse_are_an_error_and_no_crash(shards: Manifest, what: str) -> None:
-    """DALI alone dies of them (a segmentation fault) some time within these batches."""
-    result = subprocess.run([sys.executable, "-c", BROKEN, str(shards.folder), what], capture_output=True, text=True)
+def test_bytes_that_do_not_parse_are_an_error_and_no_crash(shards: Manifest) -> None:
+    """DALI alone crashes (a segmentation fault) within 40 batches of each kind."""
+    result = subprocess.run([sys.executable, "-c", BROKEN, str(shards.folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]

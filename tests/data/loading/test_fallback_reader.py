@@ -66,12 +66,17 @@ def test_a_tar_that_grows_short_costs_its_last_samples(copy: Manifest) -> None:
 
 
 def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path) -> None:
+    """Samples are replaced and named once; a missing index is rebuilt by both and reported once."""
     keys = [damage(copy, "train", number, "picture") for number in (3, 30, 31)]
+    index = copy.folder / "train-000001.idx"
+    undamaged = index.read_bytes()
+    index.unlink()
     damage(copy, "test", 2, "labels")
     config = tmp_path / "small.yaml"
     settings = {"schedule__batch": 12, "schedule__steps": 8, "evaluate__baselines": 4}
     config.write_text(to_yaml(small(copy.folder, **settings)))
     result = collagan("train", config, "--run", tmp_path / "run", ranks=2)
+    assert result.stderr.count(f"rebuilt {index}") == 1 and index.read_bytes() == undamaged
     events = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     named = [e for e in events if e.get("event") == "quarantine"]
     assert {e["sample"] for e in named} == {3, 30, 31} and len(named) == 3

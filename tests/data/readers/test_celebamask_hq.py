@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -25,10 +26,9 @@ def published(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 @pytest.fixture
-def small(drawn: Path, tmp_path: Path) -> Path:
-    """A layout to damage."""
-    write_celebamask_hq(drawn, tmp_path / "hq")
-    return tmp_path / "hq"
+def small(published: tuple[Path, list[str]], tmp_path: Path) -> Path:
+    """A copy of the data set to damage."""
+    return Path(shutil.copytree(published[0], tmp_path / "hq"))
 
 
 def packed(root: Path, out: Path, **changes: object) -> dict[str, dict]:
