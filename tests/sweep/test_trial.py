@@ -88,13 +88,6 @@ def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
     assert RunPaths(place).newest_step() == 9 and last_train_step(place) == 8
 
 
-def test_the_last_step_is_found_at_the_end_of_a_long_file(tmp_path: Path) -> None:
-    """Read from its end, where the first line is cut."""
-    rows = [json.dumps({"kind": "train", "step": step, "text": "x" * 900}) for step in range(1, 200)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + '\n{"kind": "train", "st')
-    assert last_train_step(tmp_path) == 199
-
-
 def test_trials_are_read_by_number(tmp_path: Path) -> None:
     """A thousand and one of them, too; a folder without trial.json, as a kill leaves it, is none."""
     for number in (1000, *range(1000)):
