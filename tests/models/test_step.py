@@ -142,3 +142,11 @@ def test_gradient_norms_are_those_of_the_whole_side(shards: Manifest) -> None:
     for name, module in (("generator", networks.generator), ("discriminators", networks.discriminators)):
         flat = torch.cat([p.grad.flatten() for p in module.parameters()]).double()
         assert values[f"gradient/{name}"].item() == pytest.approx(flat.norm().item(), rel=1e-5)
+
+
+def test_statistics_move_once_for_each_micro_batch(shards: Manifest) -> None:
+    """G runs twice on a micro-batch, for D's update and for its own."""
+    step, networks, batch = parts(shards, runtime__accumulate=2)
+    step(batch, 0)
+    state = networks.generator.state_dict()
+    assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {2}
