@@ -1,4 +1,4 @@
-"""What trainings on the cluster are compared with."""
+"""The undisturbed training with which those on the cluster are compared."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class Undisturbed:
 @pytest.fixture(scope="session")
 def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
-    config = write_config(folder, shards.folder, schedule__steps=200)
+    config = write_config(folder, shards.folder, schedule__steps=100)
     collagan("train", config, "--run", folder / "run", ranks=2)
-    return Undisturbed(config, folder / "run", 200)
+    return Undisturbed(config, folder / "run", 100)

@@ -1,4 +1,4 @@
-"""A rank, a node, the network is lost under slurm/train.sh: the job comes back by itself and learns what it would have learned."""
+"""A rank, a node or the network is lost under slurm/train.sh: the job is requeued and ends with the weights of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from tests.slurm.conftest import Undisturbed
 from tests.slurm.training import Training
 
 pytestmark = pytest.mark.slurm
-STEPS = 100
-SHORT = [f"schedule.steps={STEPS}"]
 
 
 @rounds(1, 10)
-@pytest.mark.parametrize("launcher", ["srun", pytest.param("torchrun", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("launcher", ["srun", "torchrun"])
 def test_row_19_a_rank_is_killed(
     cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str, rounds: int, record: Callable[..., None]
 ) -> None:
@@ -30,12 +29,12 @@ def test_row_19_a_rank_is_killed(
     lost = []
     for number in range(rounds):
         run = tmp_path / f"run{number}"
-        training = Training.submit(cluster, undisturbed.config, run, sets=SHORT, COLLAGAN_LAUNCHER=launcher)
+        training = Training.submit(cluster, undisturbed.config, run, COLLAGAN_LAUNCHER=launcher)
         training.until_saved(20)
         training.kill_rank("n2" if number % 2 == 0 else "n1")
         lost.append(training.lost_steps())
         training.finish()
-        assert undisturbed.equals(run, STEPS)
+        assert undisturbed.equals(run, undisturbed.steps)
         failures = [note for note in training.notes() if "FAILED" in note]
         assert len(failures) == training.state().restarts == (1 if launcher == "srun" else 0)
     assert max(lost) <= 10
@@ -45,20 +44,21 @@ def test_row_19_a_rank_is_killed(
 def test_failures_are_counted_and_the_same_line_goes_on(
     cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """After MAX_REQUEUE failures the job stays ended, with its reasons on file."""
+    """A rank is killed, and the script requeues the job. After MAX_REQUEUE failures it stays ended, with its reasons on file."""
     run = tmp_path / "run"
-    training = Training.submit(cluster, undisturbed.config, run, sets=SHORT, MAX_REQUEUE="1")
+    training = Training.submit(cluster, undisturbed.config, run, MAX_REQUEUE="1")
     for step in (10, 30):
         training.until_saved(step)
-        training.kill_rank("n1")
+        training.kill_rank("n2" if step == 10 else "n1")
+        assert training.lost_steps() <= 10  # a checkpoint comes every 10 steps
         cluster.until(lambda step=step: len(training.notes()) == (2 if step == 10 else 4), 60, "the note", training.job)
     done = cluster.wait(training.job)
     assert (done.state, done.restarts) == ("FAILED", 1) and done.exit_code > 0
     first, _, last = training.notes()[1:]
     assert first == f"FAILED with code {done.exit_code}; restart 1 of at most 1"
     assert last.startswith(f"FAILED with code {done.exit_code}: the last of MAX_REQUEUE=1 restarts")
-    Training.submit(cluster, undisturbed.config, run, sets=SHORT).finish()
-    assert undisturbed.equals(run, STEPS)
+    Training.submit(cluster, undisturbed.config, run).finish()
+    assert undisturbed.equals(run, undisturbed.steps)
 
 
 def test_what_a_restart_does_not_mend_is_not_started_again(
@@ -96,12 +96,12 @@ def test_row_20_a_node_loses_power(
 ) -> None:
     """Slurm requeues the job, on the nodes that are left; n1 is the one with the batch script and rank 0."""
     for number in range(rounds):
-        training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}", sets=SHORT)
+        training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}")
         training.until_saved(20)
         with without_power(cluster, node):
             done = training.finish()
         assert done.restarts == 1 and node not in cluster.run("scontrol", "show", "hostnames", done.nodes)
-        assert undisturbed.equals(training.run, STEPS)
+        assert undisturbed.equals(training.run, undisturbed.steps)
     record(f"20 {node}", rounds=rounds)
 
 
@@ -119,14 +119,14 @@ def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
 
 def test_row_25_the_network_is_away_for_a_while(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Five seconds are below every limit: the same start goes on."""
-    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=SHORT)
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run")
     training.until_saved(20)
     with cut_off(cluster, "n2"):
         time.sleep(5)
-        assert training.saved() < STEPS
+        assert training.saved() < undisturbed.steps
     assert training.finish().restarts == 0
     assert [event for event, _ in training.events() if event in ("start", "resume")] == ["start"]
-    assert undisturbed.equals(training.run, STEPS)
+    assert undisturbed.equals(training.run, undisturbed.steps)
 
 
 @pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
@@ -134,7 +134,7 @@ def test_row_25_the_network_does_not_come_back(
     cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, node: str, record: Callable[..., None]
 ) -> None:
     """By the ranks' own limit or by Slurm's (whichever is shorter) the job ends, and goes on elsewhere."""
-    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=[*SHORT, "runtime.timeout=15"])
+    training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=["runtime.timeout=15"])
     training.until_saved(20)
     with cut_off(cluster, node):
         since = time.monotonic()
@@ -142,7 +142,7 @@ def test_row_25_the_network_does_not_come_back(
         seconds = round(time.monotonic() - since)
         done = training.finish()
     assert done.restarts >= 1 and node not in cluster.run("scontrol", "show", "hostnames", done.nodes)
-    assert undisturbed.equals(training.run, STEPS)
+    assert undisturbed.equals(training.run, undisturbed.steps)
     record(f"25 {node}", seconds_to_restart=seconds)
 
 

@@ -92,6 +92,6 @@ def test_a_dry_run_and_a_wrong_launcher_start_no_rank(
     wrong = cluster.submit(
         TRAIN, undisturbed.config, options=SMALL_JOB, cwd=tmp_path, env={"COLLAGAN_LAUNCHER": "mpirun"}
     )
-    assert cluster.wait(plan).exit_code == 0 and "200 steps of 8 over 48 samples, 4 rank(s)" in cluster.log(plan)
+    assert cluster.wait(plan).exit_code == 0 and "100 steps of 8 over 48 samples, 4 rank(s)" in cluster.log(plan)
     assert cluster.wait(wrong).exit_code == 2 and "choose srun or torchrun" in cluster.log(wrong)
     assert not (tmp_path / "runs").exists()

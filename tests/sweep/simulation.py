@@ -1,4 +1,4 @@
-"""A sweep without training: segments on some slots that end in any order, fail, and are lost when the sweep is killed."""
+"""A simulated sweep without training: segments run on some slots, end in any order, fail, and are lost when the sweep is killed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def plan(
     head = f"metric: {metric}\nscheduler: {scheduler}\n{more}\n"
     lengths = rungs or {"none": RUNGS[-1:], "pbt": GENERATIONS}.get(scheduler, RUNGS)
     return SweepPlan(space(head + SPACE), trials, lengths[-1], lengths, seed, confirm)
+
+
+SCHEDULERS = ("none", "asha", "sync_halving", "pbt")
+PLANS = {
+    (name, factor): plan(name, 1, more=f"rungs: {{factor: {factor}}}") for name in SCHEDULERS for factor in (2, 3, 4)
+}  # a space is validated once; only numbers change in `a_plan`
+
+
+def a_plan(name: str, trials: int, factor: int = 3, confirm: int = 0, seed: int = 0) -> SweepPlan:
+    return replace(PLANS[name, factor], trials=trials, confirm=confirm, seed=seed)
 
 
 def stored(trial: Trial) -> Trial:

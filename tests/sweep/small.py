@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import to_yaml
 from tests.training.small import small
@@ -24,6 +26,11 @@ HALVING: dict[str, Any] = {
     "scheduler": "sync_halving",
     "space": {"loss.weights.*.adv": {"simplex": 1.0}, "optim.generator.lr": {"loguniform": [1e-3, 1e-1]}},
 }
+GRID: dict[str, Any] = {
+    "metric": "psnr_hole",
+    "search": "grid",
+    "space": {"optim.generator.lr": {"choice": [1e-3, 1e37]}, "model.widths.generator": {"choice": [4, 10_000_000]}},
+}  # the second values: NaN, and memory that no machine has
 
 
 def write(folder: Path, shards: Path, space: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
@@ -112,6 +119,20 @@ class Sweep:
             for line in self.lines(number, "event")
             if line["event"] in ("start", "resume")
         ]
+
+
+LR_SPACE: dict[str, Any] = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}
+LR_TRIALS = 6
+_ON_ONE_MACHINE: dict[Path, Sweep] = {}
+
+
+def sweep_on_one_machine(shards: Path, folders: pytest.TempPathFactory) -> Sweep:
+    """A finished sweep over LR_SPACE with which the sweeps that lose nodes are compared; run once a session."""
+    if shards not in _ON_ONE_MACHINE:
+        sweep = Sweep(folders.mktemp("on_one_machine"), shards, LR_SPACE, "--trials", LR_TRIALS)
+        sweep.run()
+        _ON_ONE_MACHINE[shards] = sweep
+    return _ON_ONE_MACHINE[shards]
 
 
 @contextmanager

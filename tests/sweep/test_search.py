@@ -65,7 +65,7 @@ def some(kind: str, count: int = 24) -> tuple[Space, list[Observation]]:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_the_same_question_has_the_same_answer(kind: str) -> None:
-    """StopFile again, of a space read anew; another one for another number or seed."""
+    """Also for a space that was read anew; another answer for another number or seed."""
     where, observations = some(kind)
     first = search.propose(where, 7, 24, 40, observations)
     assert (

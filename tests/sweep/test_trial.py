@@ -11,7 +11,6 @@ import pytest
 from collagan_dist.errors import DataError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import last_train_step
-from collagan_dist.sweep.checkpoint_copy import adopt_checkpoint, undo_interrupted_adoptions
 from collagan_dist.sweep.trial import (
     Trial,
     read_trials,
@@ -133,25 +132,3 @@ def test_what_is_none_of_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "trials/t002/trial.json").write_text('{"number": 2}')
     with pytest.raises(DataError, match=r"t002/trial\.json: is no trial of a sweep .* give another --out"):
         read_trials(tmp_path)
-
-
-def test_another_runs_checkpoint_takes_the_place_of_ones_own(tmp_path: Path) -> None:
-    """As links, again after a kill in the middle, and nothing else changes."""
-    for name in ("mine", "theirs"):
-        (tmp_path / name / "checkpoints/step-00000008").mkdir(parents=True)
-        (tmp_path / name / "checkpoints/step-00000008/weights").write_text(name)
-    (tmp_path / "mine/checkpoints/.step-00000008.adopted").mkdir()
-    for _ in range(2):
-        adopt_checkpoint(tmp_path / "mine", tmp_path / "theirs", 8)
-        assert (tmp_path / "mine/checkpoints/step-00000008/weights").read_text() == "theirs"
-    (only,) = (tmp_path / "mine/checkpoints").iterdir()
-    assert (only / "weights").stat().st_nlink == 2 and (tmp_path / "theirs/checkpoints/step-00000008/weights").exists()
-
-
-def test_an_exchange_that_was_killed_between_its_renames_is_taken_back(tmp_path: Path) -> None:
-    """Else the member would have to go back to an older checkpoint, or to none."""
-    aside = tmp_path / "trials/t000/checkpoints/.step-00000008.own"
-    aside.mkdir(parents=True)
-    (aside / "weights").write_text("mine")
-    undo_interrupted_adoptions(tmp_path)
-    assert (tmp_path / "trials/t000/checkpoints/step-00000008/weights").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""Sweeps over several Ray nodes, one of which is lost."""
+"""Ray Tune as the executor: a node is lost, others use the cluster, and what is said of a lost segment."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.sweep.tuner import _loss_reason
 from tests.sweep.ray_nodes import QUIET, descendants, power_off, ray_cluster, start, wait_for
-from tests.sweep.small import STEPS, Sweep, left_alone
+from tests.sweep.small import LR_SPACE, LR_TRIALS, STEPS, Sweep, left_alone, sweep_on_one_machine
 from tests.training.small import equal, weights
 
-SPACE = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}
 
-
-def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight trials over three nodes, one of which loses power: its trial goes on elsewhere from its checkpoint, and all end as
-    they would have on one machine alone."""
+def test_row_32_a_ray_node_is_lost(
+    shards: Manifest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three nodes loses power: its trial continues elsewhere from its checkpoint, and all end as on one machine."""
     data = Path(str(shards.folder))
-    alone = Sweep(tmp_path / "alone", data, SPACE, "--trials", 8)
-    alone.run()
+    alone = sweep_on_one_machine(data, tmp_path_factory)
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     with ray_cluster(3) as (address, nodes):
-        sweep = Sweep(tmp_path / "nodes", data, SPACE, "--trials", 8, "--ray", address)
+        sweep = Sweep(tmp_path / "nodes", data, LR_SPACE, "--trials", LR_TRIALS, "--ray", address)
         sweep.words[sweep.words.index(data)] = os.path.relpath(data)  # nodes were started in another folder
         with left_alone(sweep.start()) as process:
             sweep.until(process, lambda: midway(sweep, nodes[2].pid))
@@ -41,7 +41,7 @@ def test_row_32_a_ray_node_is_lost(shards: Manifest, tmp_path: Path, monkeypatch
         said,
     ), said
     rows = sweep.rows()
-    assert [row["status"] for row in rows] == ["done"] * 8 and sum(int(row["restarts"]) for row in rows) == 1
+    assert [row["status"] for row in rows] == ["done"] * LR_TRIALS and sum(int(row["restarts"]) for row in rows) == 1
     assert [{**row, "restarts": "0"} for row in rows] == alone.rows()
     for number, row in enumerate(rows):
         assert equal(weights(sweep.trial(number), STEPS), weights(alone.trial(number), STEPS))
@@ -69,7 +69,7 @@ def test_a_sweep_that_waits_for_room_ends_when_asked(
         ray_cluster(1) as (address, _),
         left_alone(subprocess.Popen([sys.executable, "-c", HOLDER, address, tmp_path / "held"])) as holder,
     ):
-        sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--ray", address)
+        sweep = Sweep(tmp_path, Path(str(shards.folder)), LR_SPACE, "--trials", 2, "--ray", address)
         sweep.log.touch()
         sweep.until(holder, (tmp_path / "held").exists)
         with left_alone(sweep.start()) as process:
@@ -94,7 +94,7 @@ def test_a_sweep_whose_last_node_is_lost_waits_for_another(
         join = (f"--address={address}", "--num-cpus=1", "--object-store-memory=100000000")
         nodes.append(start(*join))
         wait_for(address, 2)
-        sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--ray", address)
+        sweep = Sweep(tmp_path, Path(str(shards.folder)), LR_SPACE, "--trials", 2, "--ray", address)
         with left_alone(sweep.start()) as process:
             sweep.until(process, lambda: sweep.saved(0) >= 2)
             power_off(nodes.pop())
@@ -106,10 +106,32 @@ def test_a_sweep_whose_last_node_is_lost_waits_for_another(
     assert [row["status"] for row in sweep.rows()] == ["done"] * 2
 
 
+@dataclass
+class TuneTrial:
+    error_file: Path | None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Failure # 1\nThe actor died because its node has died.", "its node is gone"),
+        ("Failure # 1\nTask was killed: memory usage threshold", "its node ran short of memory, and Ray ended its process"),
+        ("Failure # 1\nnode has died\nFailure # 2\nThe actor died unexpectedly", "its process was killed: .*"),
+        ("Failure # 1\ncollagan_dist.errors.ClusterError: a rank of trial t001 is gone\nnode has died", "a rank of trial t001 is gone"),
+        ("Failure # 1\nOddError: 3\n", "OddError: 3"),
+        (None, "its process is gone"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_loss(text: str | None, reason: str, tmp_path: Path) -> None:
+    """Of the last failure: our own words first, else what Ray's mean, else Ray's last line."""
+    (tmp_path / "error.txt").write_text(text or "")
+    assert re.fullmatch(reason, _loss_reason(TuneTrial(tmp_path / "error.txt" if text else None)))
+
+
 def midway(sweep: Sweep, node: int) -> bool:
     """Whether a trial on a node is between its first checkpoints and its end. It then stands still."""
     family = descendants(node)
-    for number in range(8):
+    for number in range(LR_TRIALS):
         world = sweep.trial(number) / "world.json"
         pid = json.loads(world.read_text())["ranks"][0]["pid"] if world.exists() else None
         if pid in family and sweep.saved(number) >= 8:

@@ -1,0 +1,149 @@
+"""The preparation of a sweep: rungs, and what is refused before anything is written or started."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import CollaganError, ConfigError, DataError
+from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, check_owner, constant_summary, prepare
+from collagan_dist.sweep.resources import TrialResources
+from collagan_dist.sweep.trial import Trial, write_trial
+from tests.sweep.simulation import PLANS, plan
+from tests.sweep.small import GRID, HALVING, write
+
+
+def test_rungs_are_of_samples() -> None:
+    """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
+    assert _rungs(PLANS["none", 3].space.spec, 20_000, 1) == (20_000,)
+    asha, pbt = PLANS["asha", 3].space.spec, PLANS["pbt", 3].space.spec
+    assert _rungs(asha, 8640, 1) == (960, 2880, 8640) and _rungs(asha, 100, 1) == (11, 33, 100)
+    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.spec, 20_000, 1) == (
+        1000,
+        4000,
+        16_000,
+        20_000,
+    )
+    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.spec, 100, 1) == (40, 80, 100)
+    assert _rungs(pbt, 95, 1) == (*range(10, 95, 10), 95)
+    for spec in (
+        plan("asha", 1, more="rungs: {first: 100}").space.spec,
+        plan("pbt", 4, more="pbt: {every: 100}").space.spec,
+    ):
+        with pytest.raises(
+            ConfigError, match=r"(rungs.first|pbt.every): 100 samples must be less than a full run's 100"
+        ):
+            _rungs(spec, 100, 1)
+
+
+def test_rungs_are_of_different_steps() -> None:
+    """However short a run is, for the largest batch; a length that somebody gave is refused, not moved."""
+    for name in ("asha", "sync_halving", "pbt"):
+        for batch, steps in itertools.product((1, 7, 64), range(2, 60)):
+            rungs = _rungs(PLANS[name, 3].space.spec, batch * steps, batch)
+            reached = [-(-rung // batch) for rung in rungs]
+            assert reached == sorted(set(reached)) and reached[-1] == steps and len(rungs) > 1, (name, rungs)
+    spec = plan("asha", 1, more="rungs: {first: 22}").space.spec
+    assert _rungs(spec, 80, 16) == (22, 80)  # 66 were the last step, too
+    for more, key in (("rungs: {first: 63}", "rungs.first"), ("pbt: {every: 63}", "pbt.every")):
+        spec = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.spec
+        with pytest.raises(ConfigError, match=f"{key}: 63 samples are less than a batch of 64"):
+            _rungs(spec, 6400, 64)
+        with pytest.raises(ConfigError, match=f"{key}: 63 samples must be less than a full run's 64"):
+            _rungs(spec, 64, 2)
+    with pytest.raises(
+        ConfigError, match=r"rungs.first: 64 samples must be less than a full run's 64.*train for longer"
+    ):
+        _rungs(PLANS["asha", 3].space.spec, 64, 64)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def prepared(shards: Manifest, out: Path, space: dict[str, Any] = HALVING, **options: Any) -> PreparedSweep:
+    data = Path(str(shards.folder))
+    config, file = write(out.parent / "files", data, space)
+    return prepare(SweepOptions(str(config), str(file), str(data), out, **{"trials": 6, **options}))
+
+
+def begin(sweep: PreparedSweep, out: Path) -> None:
+    """Write what the first start of a sweep leaves."""
+    out.mkdir()
+    (out / "sweep.json").write_text(json.dumps(constant_summary(sweep) | {"seconds": 5.0}))
+
+
+def test_the_same_sweep_is_resumed(shards: Manifest, out: Path) -> None:
+    begin(prepared(shards, out), out)
+    assert constant_summary(prepared(shards, out))["seconds"] == 5.0
+    assert constant_summary(prepared(shards, out, seeds=2))["trials"] == 6
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        ({**HALVING, "metric": "psnr"}, {}, "space.metric: psnr_hole -> psnr"),
+        (HALVING, {"sets": ("loss.adv=minmax",)}, "config.loss.adv: ns -> minmax"),
+        (HALVING, {"sets": ("schedule.steps=60",)}, "total: 216 -> 240"),
+        (HALVING, {"trials": 7}, "was begun with 6; sync_halving compares all of them from the beginning"),
+        (HALVING, {"trials": 5}, "was begun with 6; more can be added, not taken away"),
+    ],
+)  # fmt: skip
+def test_another_sweep_in_the_folder_is_refused(
+    shards: Manifest, out: Path, space: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    begin(prepared(shards, out), out)
+    with pytest.raises(ConfigError, match=message):
+        constant_summary(prepared(shards, out, space, **options))
+
+
+def test_a_sweep_may_grow_where_no_decision_depends_on_its_size(shards: Manifest, out: Path) -> None:
+    space = {**HALVING, "scheduler": "asha"}
+    begin(prepared(shards, out, space), out)
+    assert constant_summary(prepared(shards, out, space, trials=9))["trials"] == 9
+
+
+def test_without_sweep_json_the_trials_tell(shards: Manifest, out: Path) -> None:
+    sweep = prepared(shards, out)
+    (_, values), *_ = sweep.plan.space.initial_points()
+    write_trial(out, Trial(0, "paper", values, 0, 4))
+    constant_summary(sweep)
+    write_trial(out, Trial(0, "paper", {**values, "optim.generator.lr": 0.5}, 0, 4))
+    with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
+        constant_summary(sweep)
+    (out / "sweep.json").write_text("{}")
+    with pytest.raises(DataError, match=r"sweep\.json: is none of a sweep .* remove it"):
+        constant_summary(sweep)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (GRID, {"seeds": 2, "trials": None}, "this sweep has none of the paper's"),
+        (GRID, {"trials": 9}, "the grid has 4 points, and 1 more are tried before them"),
+        (HALVING, {"trials": 1, "sets": ("loss.weights.inpainting.adv=5",)}, "--trials 1: too few; 2 are the paper's"),
+        ({**HALVING, "scheduler": "pbt"}, {"trials": 3}, "--trials 3: too few; .* give at least 4"),
+        (HALVING, {"resources": TrialResources(workers=3)}, "schedule.batch: 4 samples cannot be shared evenly by 3 ranks"),
+        (HALVING, {"sets": ("data.split=holiday",)}, "data.split|needs the split"),
+    ],
+)  # fmt: skip
+def test_a_sweep_that_cannot_work_is_refused(
+    shards: Manifest, out: Path, space: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CollaganError, match=message):
+        prepared(shards, out, space, **options)
+
+
+def test_the_folder_of_another_user_is_refused(out: Path) -> None:
+    out.mkdir()
+    check_owner(out)
+    os.chown(out, 12345, -1)
+    with pytest.raises(ConfigError, match=r"belongs to another user \(id 12345\)"):
+        check_owner(out)

@@ -1,0 +1,47 @@
+"""How many trials a cluster holds, and a trial that it can never hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.sweep.resources import TrialResources
+from tests.sweep.small import HALVING, Sweep
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "trials"),
+    [
+        (TrialResources(), [{"CPU": 4}, {"CPU": 2}], 6),
+        (TrialResources(cpus=3), [{"CPU": 4}, {"CPU": 2}], 1),
+        (TrialResources(cpus=0.1), [{"CPU": 1}], 10),  # 1 / 0.1 is a little less than 10 in floating point
+        (TrialResources(workers=2), [{"CPU": 1}, {"CPU": 1}], 1),  # the ranks of a trial may lie on two nodes
+        (TrialResources(workers=3, cpus=2), [{"CPU": 4}, {"CPU": 3}], 1),
+        (TrialResources(gpus=1.0), [{"CPU": 8, "GPU": 2}, {"CPU": 8}], 2),
+        (TrialResources(gpus=2.0), [{"CPU": 8, "GPU": 3}], 1),
+        (TrialResources(gpus=0.25), [{"CPU": 8, "GPU": 1}], 4),
+        (TrialResources(gpus=0.6), [{"CPU": 8, "GPU": 3}], 3),  # parts of one GPU, never of two
+        (TrialResources(), [], 0),
+    ],
+)  # fmt: skip
+def test_capacity(resources: TrialResources, nodes: list[dict[str, float]], trials: int) -> None:
+    assert resources.capacity(nodes) == trials
+
+
+def test_resources_in_words() -> None:
+    assert str(TrialResources()) == "one worker of 1 CPU"
+    assert str(TrialResources(4, 8, 0.5)) == "4 workers of 8 CPUs and 0.5 GPUs each"
+    assert TrialResources(cpus=2, gpus=1.0).bundle() == {"CPU": 2.0, "GPU": 1.0}
+
+
+def test_a_trial_that_can_never_be_placed(shards: Manifest, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--cpus", 500, "--trials", 3)
+    said = sweep.run(4)
+    assert re.search(
+        r"a trial takes one worker of 500 CPUs, and this Ray cluster can never place it; its nodes:\n  .*: \d+ CPUs, 0 GPUs",
+        said,
+    ), said
+    assert not (sweep.out / "trials").exists()

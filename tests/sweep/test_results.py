@@ -1,0 +1,77 @@
+"""The result files of a sweep."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.config.load import load_config
+from collagan_dist.sweep import results
+from collagan_dist.sweep.trial import Trial
+from tests.sweep.simulation import RUNGS, Simulation, a_plan
+
+
+def test_status() -> None:
+    plan = a_plan("asha", 4)
+    trial = Trial(0, "search", {}, 0, 64)
+    rung, full = {RUNGS[0]: {"psnr": 1.0}}, {RUNGS[-1]: {"psnr": 1.0}}
+    found = [
+        results.trial_status(plan, one, over)
+        for one in (trial, replace(trial, running=True), replace(trial, results=rung), replace(trial, results=full))
+        for over in (False, True)
+    ]
+    assert found == ["waiting", "stopped", "running", "running", "paused", "stopped", "done", "done"]
+    assert results.trial_status(plan, replace(trial, results=full, failure=(6, "NaN")), True) == "failed"
+
+
+def test_files_of_a_finished_sweep(tmp_path: Path) -> None:
+    """trials.csv has what the trials have, best.yaml is the best one's configuration, sweep.json names it."""
+    sweep = Simulation(a_plan("sync_halving", 9, confirm=2, seed=3), failing=0.2).run()
+    plan, trials = sweep.plan, sweep.trials
+    best = results.schedule.best_trial(plan, trials)
+    assert best
+    results.write_csv(tmp_path, plan, trials, over=True)
+    results.write_best(tmp_path, plan, trials)
+    results.write_summary(tmp_path, plan, trials, {"status": "done"})
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["trial"]) for row in rows] == list(range(len(trials)))
+    for row, trial in zip(rows, trials, strict=True):
+        assert {key: float(row[key]) for key in plan.space.keys} == trial.values
+        assert float(row["psnr"] or "nan") == pytest.approx(
+            trial.results.get(trial.reached, {}).get("psnr", float("nan")), nan_ok=True
+        )
+        assert (row["status"] == "failed") == bool(row["reason"]) == trial.failed and int(
+            row["samples"]
+        ) == trial.reached
+    assert load_config(str(tmp_path / "best.yaml")) == plan.space.config(best.values)
+    summary = json.loads((tmp_path / "sweep.json").read_text())
+    assert summary["best"] == best.number and summary["front"] == [] and summary["paper"] == trials[0].values
+
+
+def test_confirming_seeds_are_compared_without_the_search(tmp_path: Path) -> None:
+    """Mean, spread and Welch's test over the seeds alone; None while one side has no result."""
+    plan = a_plan("none", 2, confirm=2)
+
+    def trial(number: int, role: str, value: float | None, values: dict[str, float], seed: int) -> Trial:
+        scores = {} if value is None else {plan.total: {"psnr": value}}
+        return Trial(number, role, values, seed, 64, results=scores)
+
+    paper, best = {"a": 1.0}, {"a": 2.0}
+    search = [trial(0, "paper", 1.0, paper, 0), trial(1, "search", 90.0, best, 0)]
+    seeds = [
+        trial(2, "confirm", 2.0, paper, 1),
+        trial(3, "confirm", 6.0, best, 1),
+        trial(4, "confirm", 4.0, paper, 2),
+        trial(5, "confirm", 9.0, best, 2),
+    ]
+    found = results.confirmed(plan, [*search, *seeds])
+    assert (
+        found and found["difference"] == 4.5 and found["paper"]["values"] == [2.0, 4.0] and found["best"]["trial"] == 1
+    )
+    assert found["p"] == pytest.approx(0.1487, abs=1e-3)
+    assert results.confirmed(plan, [*search, seeds[0]]) is None and results.confirmed(plan, search) is None

@@ -1,0 +1,67 @@
+"""SPACE.yaml: combinations of metric, search and scheduler that are refused with their line, or accepted."""
+
+from __future__ import annotations
+
+import pytest
+
+from collagan_dist.errors import ConfigError
+from collagan_dist.sweep.space_spec import METRICS
+from tests.sweep.spaces import LR, space
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "message", "space_"),
+    [
+        ("mode: max\nmetric: psnr_hol", 2, "metric: there is none of the name 'psnr_hol'; choose from psnr, ", LR),
+        ("search: nsga2\nmetric: []", 2, "metric: name at least one, each once", LR),
+        ("search: nsga2\nmetric: [psnr, psnr]", 2, "metric: name at least one, each once", LR),
+        ("metric: landmark_error\nmode: max", 2, "mode: of landmark_error it is min; leave it out", LR),
+        ("metric: psnr\nmode: best", 2, "mode", LR),
+        ("metric: [psnr, landmark_error]\nsearch: nsga2\nmode: [max, max]", 3, "mode: .*it is max, min", LR),
+        ("metric: [psnr, landmark_error]\nsearch: nsga2\nmode: max", 3, "mode: .*it is max, min", LR),
+        ("metric: psnr\nsearch: bayes", 2, "search: .*'random', 'grid', 'tpe' or 'nsga2'", LR),
+        ("metric: psnr\nscheduler: halving", 2, "scheduler: .*'asha', 'sync_halving', 'pbt' or 'none'", LR),
+        ("metric: psnr\nsearch: nsga2", 2, "search: nsga2 is for several metrics", LR),
+        *((f"metric: [psnr, ssim]\nsearch: {s}", 2, f"search: {s} seeks the best of one", LR) for s in ("random", "grid", "tpe")),
+        *((f"metric: [psnr, ssim]\nsearch: nsga2\nscheduler: {s}", 3, f"scheduler: {s} stops trials by one metric", LR)
+          for s in ("asha", "sync_halving", "pbt")),
+        *((f"metric: psnr\nscheduler: pbt\nsearch: {s}", 3, "search: pbt changes its members by itself", LR) for s in ("grid", "tpe")),
+        ("metric: psnr\nscheduler: sync_halving\nsearch: tpe", 3, "search: .*tpe has nothing to learn from", LR),
+        ("metric: psnr\nsearch: grid\n", 4, "a grid needs its values one by one: {choice", LR),
+        ("metric: psnr\nsearch: grid\n", 4, "a grid needs", "space: {loss.weights.*.adv: {simplex: 1}}"),
+        ("metric: psnr\nscheduler: pbt\n", 4, "pbt changes values while", "space: {model.noise: {uniform: [0, 0.5]}}"),
+        ("metric: psnr\nscheduler: pbt\n", 4, "pbt changes values while", "space: {schedule.batch: {choice: [8, 16]}}"),
+        ("metric: psnr\nrungs: {factor: 1}", 2, "rungs.factor: .*greater than or equal to 2", LR),
+        ("metric: psnr\nrungs: {first: 0}", 2, "rungs.first: .*greater than or equal to 1", LR),
+        ("metric: psnr\nrungs: {frist: 10}", 2, "unknown key rungs.frist; did you mean first", LR),
+        ("metric: psnr\npbt: {quantile: 0.6}", 2, "pbt.quantile: .*less than or equal to 0.5", LR),
+        ("metric: psnr\npbt: {quantile: 0}", 2, "pbt.quantile: .*greater than 0", LR),
+        ("metric: psnr\npbt: {resample: 2}", 2, "pbt.resample: .*less than or equal to 1", LR),
+        ("metric: psnr\nschedular: asha", 2, "unknown key schedular; did you mean scheduler", LR),
+        ("metric: psnr\n", 3, "space: .*at least 1 item", "space: {}"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_told_with_its_line(head: str, line: int, message: str, space_: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:{line}: .*{message}"):
+        space(f"{head}\n{space_}")
+
+
+@pytest.mark.parametrize(("missing", "text"), [("space", "metric: psnr"), ("metric", LR)])
+def test_what_is_missing_is_named(missing: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml: {missing} is missing"):
+        space(text)
+
+
+def test_directions_are_known_and_may_be_written() -> None:
+    """Errors are to be small, all else large; measures of both kinds side by side."""
+    assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
+    both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")
+    assert both.metrics == ("psnr_hole", "landmark_error") and both.modes == ("max", "min")
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["search: tpe", "scheduler: asha\nsearch: tpe", "scheduler: asha", "scheduler: sync_halving", "scheduler: pbt", "mode: max"],
+)  # fmt: skip
+def test_what_makes_sense_is_taken(head: str) -> None:
+    assert space(f"metric: psnr\n{head}\n{LR}").keys == ("optim.generator.lr",)
