@@ -1,10 +1,10 @@
-# Sourced by the batch scripts: where the project is, which collagan to run, how ranks meet, what becomes of a job that failed.
+# Sourced by the batch scripts: finds the project and the collagan command, starts ranks, decides whether a job is requeued.
 
-# `script` is the batch script itself. It runs from a spool copy, so the scripts find it through the command that was
-# submitted. (The last task of an array has the id of the whole array, which shows every task: all have the same command.)
+# `script` is the path of the batch script. Slurm runs a spool copy, so the scripts look it up in the submitted command.
+# (The last task of an array has the id of the whole array, which lists every task: all have the same command.)
 project=$(cd "$(dirname "$script")/.." && pwd)
 
-# Words before every command, as `apptainer exec --nv image.sif`; and more options of srun, as pyxis's --container-image.
+# A prefix of every command, such as `apptainer exec --nv image.sif`; further options of srun, such as pyxis's --container-image.
 read -ra container <<<"${COLLAGAN_CONTAINER:-}"
 read -ra step_options <<<"${COLLAGAN_SRUN:-}"
 in_container() { [ ${#container[@]} -gt 0 ] || [[ ${COLLAGAN_SRUN:-} == *--container-image* ]]; }
@@ -18,28 +18,28 @@ if ! in_container && ! command -v collagan >/dev/null; then
 fi
 export PATH
 
-# The name of this job, or of this task of an array, and how often it was started before.
+# The id of this job, or of this task of an array, and how often it was requeued.
 job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
 job="${job:-$SLURM_JOB_ID}"
 restarts="${SLURM_RESTART_COUNT:-0}"
 
-. "$project/cluster/env.sh" # this shell's own: without COLLAGAN_NODES it names no interface, which could be another elsewhere
+. "$project/cluster/env.sh" # for this shell; before COLLAGAN_NODES is set, since other nodes may have other interfaces
 COLLAGAN_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\n' ' ')
 MASTER_ADDR=${COLLAGAN_NODES%% *}
-# A restarted job must not meet the port of its first life, nor two jobs of one node each other.
+# A requeued job must not meet ranks of its former start on the same port, nor two jobs of one node each other.
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 10 + restarts) % 10000))
 export MASTER_ADDR MASTER_PORT COLLAGAN_NODES
-export SLURM_EXPORT_ENV=ALL # tasks get this shell's environment, whatever sbatch --export said of its own
-# Where nothing hides the devices of others, a job that asked for none must not find them.
+export SLURM_EXPORT_ENV=ALL # tasks get this shell's environment, whatever sbatch --export says
+# On clusters that do not constrain devices, a job that asked for no GPU would use those of other jobs.
 [ "${SLURM_GPUS_PER_NODE:-}" != 0 ] || export CUDA_VISIBLE_DEVICES=
 
-# A task starts with its node's environment, and with Slurm's warning USR2 ignored: it would kill what does not handle it
-# (yet), as torchrun and Python's first second. The text is handed over, since a container need not see the file.
+# A task starts with its node's environment and ignores USR2, Slurm's warning: by default it kills a process that has no
+# handler (yet), such as torchrun, or Python in its first second. The text is passed on, since a container may not see the file.
 task="trap '' USR2
 $(cat "$project/cluster/env.sh")
 "
 itself='exec "$@"'
-# Slurm signals the tasks, not (with cgroups) what they started: workers of torchrun get the warning from here.
+# Slurm signals the tasks, but (with cgroups) not their children: workers of torchrun get the warning from here.
 with_workers='
 warn() { for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do kill -USR2 "$pid" 2>/dev/null; warn "$pid"; done; }
 "$@" &
@@ -49,11 +49,11 @@ trap "kill -TERM $child" TERM
 trap "kill -INT $child" INT
 wait "$child"
 code=$?
-while kill -0 "$child" 2>/dev/null; do # a signal ended the waiting, not the child
+while kill -0 "$child" 2>/dev/null; do # a signal interrupted `wait`, the child still runs
     wait "$child"
     code=$?
 done
-if [ "$code" -gt 128 ]; then # or both: bash remembers how the child ended
+if [ "$code" -gt 128 ]; then # the child may have ended too: bash remembers its exit code
     wait "$child"
     code=$?
 fi
@@ -64,13 +64,13 @@ per_node=$((tasks / SLURM_NNODES))
 launcher="${COLLAGAN_LAUNCHER:-srun}"
 case "$launcher" in
 srun) ;;
-torchrun) # one task a node holds them all; GPUs beyond the tasks get ranks, too
+torchrun) # one task on each node starts all its ranks; GPUs beyond the tasks get ranks, too
     if [ "$per_node" = 1 ] && [ "${SLURM_GPUS_ON_NODE:-0}" -gt 1 ]; then per_node=$SLURM_GPUS_ON_NODE; fi
     if [ "$per_node" = 0 ] || [ $((tasks % SLURM_NNODES)) != 0 ]; then
         echo "slurm: torchrun starts as many ranks on every node, but there are $tasks tasks for $SLURM_NNODES nodes; set --ntasks-per-node" >&2
         exit 2
     fi
-    unset SLURM_GPUS_PER_TASK # of the one task that holds all ranks of a node
+    unset SLURM_GPUS_PER_TASK # meant for one rank, but the task holds all ranks of a node
     tasks=$((SLURM_NNODES * per_node))
     ;;
 *)
@@ -95,7 +95,7 @@ ranks() {
     fi
     srun "${options[@]}" ${cpus:+--cpus-per-task="$cpus"} ${step_options[@]+"${step_options[@]}"} \
         bash -c "$task$how" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" || return
-    MASTER_PORT=$((MASTER_PORT + 1)) # the next step's
+    MASTER_PORT=$((MASTER_PORT + 1)) # for the next step
 }
 
 # one COMMAND...: `collagan COMMAND...` once, here.
@@ -105,8 +105,8 @@ one() {
     ${first[@]+"${first[@]}"} ${container[@]+"${container[@]}"} collagan "$@"
 }
 
-# Slurm's word of this job (`state`, `reason`). Fails when there is none, or when this is no longer the job's newest start:
-# a node that was cut off must neither count nor write.
+# Query `state` and `reason` of this job. Fails if Slurm does not answer, or if this is no longer the job's newest start:
+# a node that was cut off from the network must neither count failures nor write.
 ask_slurm() {
     local said
     said=$(scontrol --oneliner show job "$job" 2>/dev/null) || return
@@ -114,14 +114,14 @@ ask_slurm() {
     state=${BASH_REMATCH[1]} reason=${BASH_REMATCH[2]}
 }
 
-# note TEXT: a line about this start in RUN/logs.
+# note TEXT: append a line about this start to RUN/logs/slurm-<job>.txt.
 note() {
     local file="$run/logs/slurm-$job.txt"
     [ -s "$file" ] || echo "# Starts of job $job: when, number, nodes, what happened. After MAX_REQUEUE failures it stays ended." >"$file"
     printf '%s  start %s  %s  %s\n' "$(date '+%F %T')" "$restarts" "$SLURM_JOB_NODELIST" "$1" | tee -a "$file"
 }
 
-# requeue CODE: have this job started again, or end with CODE where that is not allowed (sbatch --no-requeue).
+# requeue CODE: requeue this job, or exit with CODE where that is not allowed (sbatch --no-requeue).
 requeue() {
     scontrol requeue "$job" || {
         echo "slurm: job $job cannot be started again by itself; the same sbatch line continues" >&2
@@ -130,11 +130,11 @@ requeue() {
     exit 0
 }
 
-# mine MARK: whether this start of this job left RUN/requeue or RUN/failed, not another one in the same folder.
+# mine FILE: whether this start of this job wrote RUN/requeue or RUN/failed, and not another job in the same folder.
 mine() { grep -qs "slurm:$SLURM_JOB_ID, start $restarts\b" "$run/$1"; }
 
-# settle CODE: after a step; returns when it went well. A stop that saved is continued, a failure is tried again up to
-# MAX_REQUEUE times, but not what a restart cannot mend: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN.
+# settle CODE: handle the exit code of a step; returns on success. After an interruption that saved, the job is requeued; after a
+# failure too, up to MAX_REQUEUE times, unless a restart cannot help: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN.
 settle() {
     local code=$1 failures final
     [ "$code" != 0 ] || mine requeue || return 0
@@ -142,7 +142,7 @@ settle() {
         echo "slurm: this start of job $job is not its newest any more, or Slurm does not answer" >&2
         exit "$code"
     fi
-    # Cancelled, preempted: Slurm has decided already what becomes of the job. Only the time limit leaves that to us.
+    # Cancelled or preempted: Slurm has already decided whether to requeue. After the time limit the decision is ours.
     if [ "$state" != RUNNING ] && [ "$reason" != TimeLimit ]; then
         note "ended by Slurm ($state)"
         exit "$code"

@@ -1,21 +1,22 @@
-# One node of the Ray cluster of sweep.sh, a task of its own: the loss of one ends no other. sweep.sh hands this text over.
-# Arguments: `head`, or the head's address; the CPUs of this node; words before `ray` (a container's).
-# It prints `ready HOST:PORT` when Ray is up, and lives until its standard input ends: the batch script holds the other end
-# of it, so that all of this ends with the batch script, however that ends.
+# One node of the Ray cluster of sweep.sh, run as a step of its own, so that the loss of one node ends no other.
+# Arguments: `head` or the head's address; the CPUs of this node; a prefix of `ray` (a container's).
+# Prints `ready HOST:PORT` when Ray is up, and runs until its standard input is closed. The batch script holds the other end of
+# it, so everything here ends with the batch script, however that ends.
 
 head=$1 cpus=$2
 shift 2
 tries=3
 limit=90 # seconds for Ray to come up
-# Ray's processes and what trials start are no tasks of srun, and meet where they are told to.
+# Trials must not take these for their own: their ranks are not tasks of srun and have a rendezvous of their own.
 unset "${!SLURM_STEP@}" SLURM_PROCID SLURM_LOCALID SLURM_NODEID SLURM_NTASKS SLURM_NPROCS MASTER_ADDR MASTER_PORT
 
-# Slurm ends the job (TERM, and KILL after KillWait): trials can save until the batch script says that they did, or for a while.
+# Slurm ends the job by TERM, and by KILL after KillWait. Trials can save until the batch script closes the input, or COLLAGAN_GRACE
+# seconds have passed.
 told=
 trap 'told=${told:-$SECONDS}' TERM
 
-# A folder that nobody else can enter: Ray opens its own, one below, to all, and connections to its sockets there need no
-# token. Names are short, as those of sockets must be. Folders of starts before this one are there if the node itself was lost.
+# A folder that no other user can enter: Ray makes its own, one below, accessible to all, and its sockets there need no token.
+# Names are short, since paths of sockets must be. Folders of former starts exist if the node itself was lost.
 for old in "/tmp/ray-$SLURM_JOB_ID".*; do
     number=${old#"/tmp/ray-$SLURM_JOB_ID."}
     if [ -O "$old" ] && [ "${number%%.*}" -lt "$COLLAGAN_START" ] 2>/dev/null; then rm -rf "$old"; fi
@@ -39,8 +40,8 @@ if [ -z "$address" ]; then # alone, or without iproute2
     case "$address" in "" | 127.*) address=$(hostname -I | sed 's/ .*//') ;; esac
 fi
 
-# Twenty blocks of 500 ports below those of outgoing connections. A job begins with one of its own and takes the next one
-# that nobody listens in.
+# Twenty blocks of 500 ports below those of outgoing connections. A job tries the block of its id first, then the next ones, until
+# it finds one without a listener.
 busy() {
     local state place port
     while read -r _ place _ state _; do
@@ -63,7 +64,7 @@ choose_ports() {
 begin() {
     local where=(--address="$head")
     [ "$head" != head ] || where=(--head --port="$ports" --include-dashboard=false --dashboard-host=127.0.0.1 --dashboard-port=$((ports + 7)))
-    # The two variables: ports that Ray opens where prometheus_client is installed.
+    # The two variables are ports that Ray opens where prometheus_client is installed.
     AUTOSCALER_METRIC_PORT=$((ports + 8)) DASHBOARD_METRIC_PORT=$((ports + 9)) \
         "$@" ray start --block --disable-usage-stats --node-ip-address="$address" --temp-dir="$folder/r" "${where[@]}" \
         --num-cpus="$cpus" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=200000000 \
@@ -74,7 +75,7 @@ begin() {
     ray=$!
 }
 
-# Ray's own end, then that of whatever still writes into its folder: workers, what trials started.
+# End Ray, then every process that still has a file open in its folder: workers, and what trials started.
 finish() {
     local i pid left patience=50
     [ -z "$told" ] || patience=10
@@ -87,7 +88,7 @@ finish() {
     for ((i = 0; i < 50; i++)); do
         left=
         for pid in $(find /proc/[0-9]*/fd -lname "$folder/*" -printf '%h\n' 2>/dev/null | sed 's#/proc/\([0-9]*\)/fd#\1#' | sort -u); do
-            cmp -s "/proc/$pid/cgroup" "/proc/$$/cgroup" || continue # the driver, which writes there, too, is another step's
+            cmp -s "/proc/$pid/cgroup" "/proc/$$/cgroup" || continue # not the driver, which belongs to another step and writes there too
             kill -KILL "$pid" 2>/dev/null && left=1
         done
         [ -n "$left" ] || break
@@ -100,7 +101,7 @@ leave() {
     exit "$1"
 }
 
-# over: whether the batch script has closed our input, or Slurm's patience is nearly spent. Waits a second.
+# over: whether the batch script has closed the input, or KILL is near. Waits one second.
 over() {
     local code=0
     [ -z "$told" ] || [ $((SECONDS - told)) -lt "$COLLAGAN_GRACE" ] || return 0
@@ -108,7 +109,7 @@ over() {
     [ "$code" = 1 ]
 }
 
-# With --no-kill, a job whose batch node is down goes on without a batch script: nobody would end it.
+# With --no-kill, a job whose batch node is down continues without a batch script, and nothing would end it.
 without_batch_script() {
     local said
     said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) || return
@@ -136,7 +137,7 @@ for ((try = 1; try <= tries; try++)); do
     echo "ray: on $SLURMD_NODENAME it $([ -n "$up" ] && echo ended || echo "did not come up") (try $try of $tries):"
     tail -5 "$folder/start.txt"
     finish
-    [ -z "$up" ] || [ "$head" != head ] || leave 1 # what it knew is lost
+    [ -z "$up" ] || [ "$head" != head ] || leave 1 # the cluster's state is lost with it
     until [ "$head" = head ] || timeout 5 bash -c "</dev/tcp/${head%:*}/${head##*:}" 2>/dev/null; do
         ! over || leave 0
         if without_batch_script; then

@@ -10,7 +10,7 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR2@120
 # sbatch [sbatch options] slurm/sweep.sh CONFIG [sweep options]      a Ray cluster over the nodes, and collagan sweep on it
-# It comes back by itself. MAX_REQUEUE: restarts after failures (3). COLLAGAN_RAY_WAIT: seconds for all nodes to join (120).
+# The job requeues itself. MAX_REQUEUE: restarts after failures (3). COLLAGAN_RAY_WAIT: seconds for all nodes to join (120).
 set -euo pipefail
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
 . "$(dirname "$script")/common.sh"
@@ -24,7 +24,7 @@ if ! ${container[@]+"${container[@]}"} bash -c 'command -v ray' >/dev/null; then
     exit 2
 fi
 
-# What is wrong with the command is found before Ray starts.
+# Errors of the command are found before Ray starts.
 plan=$(one sweep "$@" --dry-run)
 run=$(sed -n 's/^# out: //p' <<<"$plan" | tail -1)
 if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
@@ -33,17 +33,18 @@ if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
 fi
 mkdir -p "$run/logs"
 
-# Whoever does not know the token of this start gets nothing from this Ray. It goes by the environment, which only its user
-# can read, and into no file.
+# Ray refuses clients without the token of this start. It is passed in the environment, which only its user can read, and is
+# written to no file.
 unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH RAY_TMPDIR
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED=0 RAY_enable_metrics_collection=0
 export RAY_START_HOOK=collagan_dist.sweep.ray_start.without_client_server
 export COLLAGAN_START=$restarts COLLAGAN_GRACE
-COLLAGAN_GRACE=$(($(scontrol show config | sed -n 's/^KillWait *= *\([0-9]*\).*/\1/p') * 2 / 3)) # seconds between TERM and Ray's end
+COLLAGAN_GRACE=$(($(scontrol show config | sed -n 's/^KillWait *= *\([0-9]*\).*/\1/p') * 2 / 3)) # seconds from TERM until Ray is ended
 
-# Asked to stop: the driver is told, which makes trials save. A container's own process may not pass on USR2, or die of it.
+# Requests to stop are passed to the driver, which makes trials save. A container's own process may not forward USR2, or may die of it,
+# so all processes below it are signalled.
 driver='' stopping=''
 below() { for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do echo "$pid" && below "$pid"; done; }
 tell() {
@@ -56,28 +57,28 @@ tell() {
 trap 'tell USR2' USR2
 trap 'tell TERM' TERM
 
-# Steps live until the other end of their input is closed, here: by end_ray, or with this shell.
+# Each step reads this pipe and ends when it is closed: by end_ray, or when this shell ends in any way.
 folder=$(mktemp -d "/tmp/ray-$SLURM_JOB_ID.$restarts.XXXXXX")
 mkfifo "$folder/end"
 exec 9<>"$folder/end"
-declare -A step # of a node: its srun
+declare -A step # by node: the process id of its srun
 end_ray() {
     [ -n "$folder" ] || return 0
     exec 9>&-
     local i pid
-    for ((i = 0; i < 150; i++)); do # a node that Slurm does not miss yet does not answer
+    for ((i = 0; i < 150; i++)); do # a lost node that Slurm has not noticed yet does not answer
         kill -0 ${step[@]+"${step[@]}"} 2>/dev/null || break
         sleep 0.2
     done
     for pid in ${step[@]+"${step[@]}"}; do kill -KILL "$pid" 2>/dev/null || true; done
-    rm -rf "/tmp/ray-$SLURM_JOB_ID.$restarts".* # where nodes share /tmp, those of lost ones, too
+    rm -rf "/tmp/ray-$SLURM_JOB_ID.$restarts".* # where nodes share /tmp: also the folders of lost nodes
     folder=
 }
 trap end_ray EXIT
 
 read -ra nodes <<<"$COLLAGAN_NODES"
 head=${SLURMD_NODENAME:-${nodes[0]}}
-declare -A cpus # of a node, from the job's list for all of them: 8(x3),4
+declare -A cpus # by node, from Slurm's list for all of them, such as 8(x3),4
 i=0
 for part in ${SLURM_JOB_CPUS_PER_NODE//,/ }; do
     times=1
@@ -85,7 +86,7 @@ for part in ${SLURM_JOB_CPUS_PER_NODE//,/ }; do
     for (( ; times > 0; times--)); do cpus[${nodes[$i]}]=${part%%(*} i=$((i + 1)); done
 done
 
-# start NODE PLACE: Ray on a node, as `head` or beside the head's address. Its step has all that the job has there.
+# start NODE HEAD: start Ray on a node, with HEAD `head` or the head's address. Its step gets all resources of the job there.
 start() {
     env -u SLURM_GPUS -u SLURM_GPUS_PER_NODE -u SLURM_GPUS_PER_TASK -u SLURM_NTASKS -u SLURM_NPROCS -u SLURM_NTASKS_PER_NODE \
         srun --overlap --no-kill --nodes=1 --ntasks=1 --nodelist="$1" --cpus-per-task="${cpus[$1]}" \
@@ -95,7 +96,7 @@ start() {
 }
 alive() { kill -0 "${step[$1]}" 2>/dev/null; }
 ready() { grep -q '^ready ' "$folder/$1.txt" 2>/dev/null; }
-pause() { read -r -t 1 -u 9 _ || true; } # a second; nobody writes there
+pause() { read -r -t 1 -u 9 _ || true; } # sleeps one second without a process: nobody writes to the pipe
 
 start "$head" head
 while [ -z "$stopping" ] && alive "$head" && ! ready "$head"; do pause; done
@@ -133,7 +134,7 @@ if [ -n "$address" ] && [ -z "$stopping" ]; then
     lost=''
     while kill -0 "$driver" 2>/dev/null; do
         pause
-        if [ "$stopping" = USR2 ] && [ $((SECONDS % 5)) = 0 ]; then tell USR2; fi # again: it may not have listened yet
+        if [ "$stopping" = USR2 ] && [ $((SECONDS % 5)) = 0 ]; then tell USR2; fi # repeated: its handler may not have been installed yet
         if ! alive "$head" && [ -z "$lost" ]; then
             lost=$SECONDS
             echo "slurm: Ray ended on $head" >&2

@@ -7,13 +7,13 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR2@120
-# sbatch [sbatch options] slurm/train.sh CONFIG [train options]      trains, evaluates, reports; comes back by itself
+# sbatch [sbatch options] slurm/train.sh CONFIG [train options]      trains, evaluates, reports; requeues itself
 # COLLAGAN_LAUNCHER=torchrun: one task a node. COLLAGAN_EVALUATE=0: only train. MAX_REQUEUE: restarts after failures (3).
 set -euo pipefail
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
 . "$(dirname "$script")/common.sh"
 
-# What is wrong with the command is found before ranks start; as rank 0 of so many, for whether they share the batch.
+# Errors of the command are found before ranks start. As rank 0 of all, so that it checks whether they can share the batch.
 plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "$@" --dry-run)
 run=$(sed -n 's/^# run: //p' <<<"$plan" | tail -1)
 if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
@@ -23,7 +23,7 @@ fi
 mkdir -p "$run/logs"
 note "$tasks ranks by $launcher, meeting at $MASTER_ADDR:$MASTER_PORT"
 
-trap : TERM # Slurm sends it to this shell, too, which is to see the ranks' end
+trap : TERM # Slurm sends it to this shell too, which must outlive the ranks to handle their exit code
 code=0
 ranks train "$@" || code=$?
 settle "$code"

@@ -111,3 +111,10 @@ def test_pbt_goes_on_after_a_kill(shards: Manifest, tmp_path: Path) -> None:
         for entry in lineage:  # the donor was better there
             donor = {line["step"]: line["psnr_hole"] for line in sweep.lines(entry["from"], "eval")}
             assert donor[entry["at"] // BATCH] >= evaluated[entry["at"] // BATCH]
+
+
+def test_the_folder_of_another_user_is_refused_by_the_command(shards: Manifest, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--trials", 3)
+    sweep.out.mkdir()
+    os.chown(sweep.out, 12345, -1)
+    assert "belongs to another user (id 12345)" in sweep.run(2) and not (sweep.out / "trials").exists()
