@@ -74,7 +74,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_it_ends_with_the_tests_that_are_killed(how: signal.Signals) -> None:
+def test_the_cluster_ends_with_its_owner(how: signal.Signals) -> None:
     """Ctrl-C in the middle leaves nothing; even kill -9 leaves no process, only files."""
     before = traces()
     owner = subprocess.Popen(
@@ -129,7 +129,7 @@ def test_a_cancelled_job_leaves_no_process(cluster: Cluster, tmp_path: Path) -> 
     cluster.until(lambda: "sleep 4321" not in cluster.on("n2", "ps", "ax"), 30, "its processes to end")
 
 
-def test_jobs_come_back(cluster: Cluster, tmp_path: Path) -> None:
+def test_jobs_are_requeued(cluster: Cluster, tmp_path: Path) -> None:
     """One is requeued by hand and sent USR2, one loses its node's power: all processes there are gone at once."""
     script = tmp_path / "job.sh"
     script.write_text(

@@ -41,7 +41,7 @@ def test_row_19_a_rank_is_killed(
     record(f"19 {launcher}", rounds=rounds, lost_steps=lost)
 
 
-def test_failures_are_counted_and_the_same_line_goes_on(
+def test_row_19_failures_are_counted_and_the_same_command_resumes(
     cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """A rank is killed, and the script requeues the job. After MAX_REQUEUE failures it stays ended, with its reasons on file."""
@@ -61,7 +61,7 @@ def test_failures_are_counted_and_the_same_line_goes_on(
     assert undisturbed.equals(run, undisturbed.steps)
 
 
-def test_what_a_restart_does_not_mend_is_not_started_again(
+def test_errors_that_a_restart_cannot_repair_end_the_job(
     cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """A batch that ranks cannot share: exit 2 before ranks start. A checkpoint of another configuration: 5, which srun may not tell."""

@@ -178,7 +178,7 @@ def sweeps(cluster: Cluster, tmp_path: Path) -> Sweeps:
     return Sweeps(cluster, tmp_path)
 
 
-def test_three_nodes_for_nobody_else(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_three_nodes_accept_only_their_token(cluster: Cluster, sweeps: Sweeps) -> None:
     """Ray has what the job has on each node, is tried again where it does not start, and lets nobody in without the job's token.
 
     Cancelled at the end: the sweep has time to save, and the job stays ended.
@@ -216,7 +216,7 @@ def test_three_nodes_for_nobody_else(cluster: Cluster, sweeps: Sweeps) -> None:
     assert (sweep.out / "requeue").read_text() == f"slurm:{sweep.job}, start 0"
 
 
-def test_the_warning_reaches_the_sweep_which_comes_back(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_the_warning_requeues_the_sweep(cluster: Cluster, sweeps: Sweeps) -> None:
     """On the node that has Ray, where another has none."""
     sweeps.ray_fails("n2", 3)
     sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
@@ -300,7 +300,7 @@ def test_two_sweeps_share_a_node(cluster: Cluster, sweeps: Sweeps, tmp_path: Pat
     second.ended("COMPLETED")
 
 
-def test_what_is_wrong_is_found_before_ray_starts(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_errors_of_the_command_are_found_before_ray_starts(cluster: Cluster, sweeps: Sweeps) -> None:
     wrong, plan = sweeps.submit(words=("wrong",)), sweeps.submit(words=("small", "--dry-run"))
     assert cluster.wait(wrong.job).exit_code == 2 and cluster.wait(plan.job).exit_code == 0
     assert "# out: " in plan.log() and not wrong.out.exists()

@@ -52,7 +52,7 @@ def _any_of(one: BaseDistribution) -> st.SearchStrategy[object]:
 
 
 @given(dimensions, st.data())
-def test_values_tell_what_was_drawn(dimension: Dimension, data: st.DataObject) -> None:
+def test_parameters_are_recovered_from_values(dimension: Dimension, data: st.DataObject) -> None:
     """Through JSON, as trial.json keeps them: the same draw, so the same values again."""
     values = json.loads(json.dumps(dimension.from_params(drawn(dimension, data))))
     again = dimension.to_params(values)
@@ -68,14 +68,14 @@ def test_values_tell_what_was_drawn(dimension: Dimension, data: st.DataObject) -
 
 
 @given(simplices(), st.data())
-def test_what_is_on_a_simplex_adds_up(simplex: Simplex, data: st.DataObject) -> None:
+def test_simplex_values_add_up(simplex: Simplex, data: st.DataObject) -> None:
     values = simplex.from_params(drawn(simplex, data))
     assert math.isclose(sum(values.values()), simplex.total, rel_tol=1e-9) and min(values.values()) >= 0
     assert list(values) == list(simplex.keys)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_a_simplex_is_drawn_evenly(count: int) -> None:
+def test_simplex_draws_are_uniform(count: int) -> None:
     """As numpy's Dirichlet(1, ..., 1): each value, each difference and each share of two by Kolmogorov and Smirnov; covariances."""
     simplex, draws = Simplex(tuple("abcde"[:count]), 2.0), 4000
     rng = np.random.default_rng(3)
@@ -91,7 +91,7 @@ def test_a_simplex_is_drawn_evenly(count: int) -> None:
     assert np.abs(np.cov(mine.T) - np.cov(other.T)).max() < 0.008
 
 
-def test_random_search_is_even_on_a_simplex() -> None:
+def test_random_search_is_uniform_on_a_simplex() -> None:
     """The same, of what trials get."""
     one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}}")
     rows = np.array([list(search.propose(one, 5, number, 600, ())[0].values()) for number in range(600)])
@@ -101,7 +101,7 @@ def test_random_search_is_even_on_a_simplex() -> None:
 
 
 @given(dimensions, st.data(), st.integers(0, 99))
-def test_moves_stay_inside(dimension: Dimension, data: st.DataObject, seed: int) -> None:
+def test_perturbed_values_stay_inside(dimension: Dimension, data: st.DataObject, seed: int) -> None:
     """What is moved is the space's, of the same kind of number, and a function of the generator alone."""
     values = dimension.from_params(drawn(dimension, data))
     moved = dimension.perturbed(values, np.random.default_rng(seed))
@@ -117,7 +117,7 @@ def test_moves_stay_inside(dimension: Dimension, data: st.DataObject, seed: int)
 
 
 @given(dimensions, st.data())
-def test_moves_move(dimension: Dimension, data: st.DataObject) -> None:
+def test_perturbed_values_differ(dimension: Dimension, data: st.DataObject) -> None:
     """Away from the ends every move is one. From an end, one of the two is."""
     values = dimension.from_params(drawn(dimension, data))
     moves = [dimension.perturbed(values, np.random.default_rng(seed)) for seed in range(12)]
@@ -134,7 +134,7 @@ def test_moves_move(dimension: Dimension, data: st.DataObject) -> None:
     assert not inside or all(move != values for move in moves)
 
 
-def test_a_move_is_a_factor_of_1_2() -> None:
+def test_perturbation_is_a_factor_of_1_2() -> None:
     """Or, on a linear scale, a tenth of the range; at least one for whole numbers."""
     rngs = [np.random.default_rng(seed) for seed in range(20)]
     log, line = Interval("a", 1e-5, 1.0, log=True), Interval("a", 0.0, 2.0)
@@ -159,7 +159,7 @@ def test_the_papers_weights_are_on_the_simplex() -> None:
         (Simplex(("a", "b", "c"), 1.0), {"a": 1.2, "b": -0.1, "c": -0.1}),
     ],
 )  # fmt: skip
-def test_values_outside_were_never_drawn(dimension: Dimension, values: dict[str, object]) -> None:
+def test_values_outside_have_no_parameters(dimension: Dimension, values: dict[str, object]) -> None:
     """No draw gives them; the nearest inside stands for them in importance, and a move leads inside."""
     assert dimension.to_params(values) is None
     nearest, around = dimension.clamped(values)
@@ -169,14 +169,14 @@ def test_values_outside_were_never_drawn(dimension: Dimension, values: dict[str,
         assert dimension.to_params(dimension.perturbed(values, np.random.default_rng(0))) is not None
 
 
-def test_a_simplex_of_another_total_is_led_back() -> None:
+def test_perturbation_restores_the_total_of_a_simplex() -> None:
     one = Simplex(("a", "b"), 1.0)
     assert one.to_params(one.perturbed({"a": 3.0, "b": 1.0}, np.random.default_rng(0))) is not None
     assert one.perturbed({"a": 0.0, "b": 0.0}, np.random.default_rng(0)) == {"a": 0.0, "b": 0.0}  # nothing to share out
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_configurations_float_is_the_whole_number_that_was_given(seed: int) -> None:
+def test_a_float_of_the_configuration_equals_the_integer_of_the_space(seed: int) -> None:
     """A configuration has 100.0 where the file says 100: the same choice, drawn, told and moved."""
     choice, whole = Choice("a", (50, 100, 200)), Interval("a", 50, 200, integer=True)
     assert choice.to_params({"a": 100.0}) == choice.to_params({"a": 100}) == {"a": "100"}
@@ -187,7 +187,7 @@ def test_a_configurations_float_is_the_whole_number_that_was_given(seed: int) ->
 
 
 @given(dimensions)
-def test_ends_are_of_the_space(dimension: Dimension) -> None:
+def test_corners_are_inside_the_space(dimension: Dimension) -> None:
     """Both ends of a range, every choice, every corner."""
     found = list(dimension.corners())
     assert all(dimension.to_params(values) is not None for values in found)

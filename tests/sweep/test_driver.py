@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> S
     return sweep
 
 
-def test_a_sweep_leaves_what_it_found(undisturbed: Sweep) -> None:
+def test_result_files_of_a_sweep(undisturbed: Sweep) -> None:
     rows = undisturbed.rows()
     assert [row["role"] for row in rows] == ["paper", *["search"] * 5, "confirm", "confirm"]
     assert sorted(int(row["steps"]) for row in rows[:6]) == [FIRST] * 4 + [SECOND, STEPS]
@@ -55,7 +56,7 @@ def test_no_step_is_trained_twice(undisturbed: Sweep) -> None:
         assert [line["step"] for line in undisturbed.lines(number, "eval")] == [*segments[1:], int(row["steps"])]
 
 
-def test_a_trial_is_an_ordinary_run(undisturbed: Sweep, tmp_path: Path) -> None:
+def test_a_trial_equals_an_ordinary_run(undisturbed: Sweep, tmp_path: Path) -> None:
     """The weights are those of `collagan train` on the trial's configuration, though it was trained in three segments."""
     (number,) = [int(row["trial"]) for row in undisturbed.rows()[:6] if row["status"] == "done"]
     collagan("train", undisturbed.trial(number) / "config.yaml", "--run", tmp_path / "run")
@@ -85,7 +86,7 @@ def test_row_32_the_driver_is_killed(undisturbed: Sweep, shards: Manifest, tmp_p
     assert not list(sweep.out.glob(".stop*")) and not (sweep.out / ".tune").exists()
 
 
-def test_pbt_goes_on_after_a_kill(shards: Manifest, tmp_path: Path) -> None:
+def test_pbt_resumes_after_a_kill(shards: Manifest, tmp_path: Path) -> None:
     """Losers continue from the networks of winners, which their log tells; each exploit is carried out once.
 
     That a kill changes no decision of PBT is simulated in test_schedule.py.

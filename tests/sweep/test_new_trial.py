@@ -18,7 +18,7 @@ from tests.sweep.spaces import LR, space
 
 @pytest.mark.parametrize("name", ["none", "asha"])
 @pytest.mark.parametrize("confirm", [0, 2])
-def test_a_sweep_may_grow(name: str, confirm: int) -> None:
+def test_a_sweep_can_grow(name: str, confirm: int) -> None:
     """New trials are searched, what was trained stays, and the confirmed pair is the present best one and the paper's."""
     for seed in range(2):
         small = a_plan(name, 6, confirm=confirm, seed=seed)
@@ -38,7 +38,7 @@ def test_a_sweep_may_grow(name: str, confirm: int) -> None:
         assert len(again) == len({repr(one) for one in again})
 
 
-def test_what_is_searched_does_not_depend_on_confirmations_between() -> None:
+def test_confirming_trials_do_not_change_what_is_searched() -> None:
     """The same values as in a sweep that had that many trials from the beginning."""
     whole = Simulation(a_plan("none", 12)).run()
     grown = Simulation(a_plan("none", 6, confirm=2)).run()
@@ -48,7 +48,7 @@ def test_what_is_searched_does_not_depend_on_confirmations_between() -> None:
     assert [trial.values for trial in grown.searched] == [trial.values for trial in whole.searched]
 
 
-def test_a_grid_is_tried_after_the_start_and_each_point_once() -> None:
+def test_each_point_of_a_grid_is_tried_once_after_the_initial_points() -> None:
     """Also where it is cut short first, confirmed, and continued."""
     grid = space(
         "metric: psnr\nsearch: grid\nspace: {loss.weights.inpainting.rec: {choice: [1, 10, 1000]}, loss.adv: {choice: [ns, minmax]}}"
@@ -61,7 +61,7 @@ def test_a_grid_is_tried_after_the_start_and_each_point_once() -> None:
 
 
 @pytest.mark.parametrize("head", ["metric: psnr\nsearch: tpe\nscheduler: asha", "metric: [psnr, dice]\nsearch: nsga2"])
-def test_samplers_that_learn_work_in_a_whole_sweep(head: str) -> None:
+def test_learning_samplers_complete_a_sweep(head: str) -> None:
     """With what is running, paused, stopped and failed among what they are told."""
     where = space(
         f"{head}\nspace: {{loss.weights.*.rec: {{loguniform: [1, 1000]}}, loss.weights.*.adv: {{simplex: 1}}}}"

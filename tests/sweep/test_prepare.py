@@ -104,13 +104,13 @@ def test_another_sweep_in_the_folder_is_refused(
         constant_summary(prepared(shards, out, space, **options))
 
 
-def test_a_sweep_may_grow_where_no_decision_depends_on_its_size(shards: Manifest, out: Path) -> None:
+def test_asha_may_grow(shards: Manifest, out: Path) -> None:
     space = {**HALVING, "scheduler": "asha"}
     begin(prepared(shards, out, space), out)
     assert constant_summary(prepared(shards, out, space, trials=9))["trials"] == 9
 
 
-def test_without_sweep_json_the_trials_tell(shards: Manifest, out: Path) -> None:
+def test_trials_identify_a_sweep_without_sweep_json(shards: Manifest, out: Path) -> None:
     sweep = prepared(shards, out)
     (_, values), *_ = sweep.plan.space.initial_points()
     write_trial(out, Trial(0, "paper", values, 0, 4))

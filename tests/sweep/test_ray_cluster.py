@@ -41,7 +41,7 @@ def test_ray_packs_the_same_bytes(copy_of_drawn: Path, tmp_path: Path, monkeypat
     assert nobody.returncode == 4 and f"--ray {address}: no Ray cluster answers" in nobody.stderr, nobody.stderr
 
 
-def test_row_32_only_this_machine_is_heard_and_only_with_the_token(shards: Manifest, tmp_path: Path) -> None:
+def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards: Manifest, tmp_path: Path) -> None:
     """The cluster of a sweep's own listens on loopback, and refuses who does not know its token."""
     token = "a" * 64
     sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--trials", 3, schedule__steps=5000)

@@ -31,7 +31,7 @@ def test_capacity(resources: TrialResources, nodes: list[dict[str, float]], tria
     assert resources.capacity(nodes) == trials
 
 
-def test_resources_in_words() -> None:
+def test_resources_as_text() -> None:
     assert str(TrialResources()) == "one worker of 1 CPU"
     assert str(TrialResources(4, 8, 0.5)) == "4 workers of 8 CPUs and 0.5 GPUs each"
     assert TrialResources(cpus=2, gpus=1.0).bundle() == {"CPU": 2.0, "GPU": 1.0}

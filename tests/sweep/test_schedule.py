@@ -54,7 +54,7 @@ def test_every_sweep_ends(sweep: Simulation) -> None:
 
 @given(a_sweep)
 @settings(max_examples=30, deadline=None)
-def test_a_sweep_that_is_over_can_be_started_again(sweep: Simulation) -> None:
+def test_a_finished_sweep_started_again_does_nothing(sweep: Simulation) -> None:
     """What the cluster took is tried again, and nothing else happens."""
     sweep.run()
     ended = {segment[0] for segment in sweep.segments}
@@ -163,7 +163,7 @@ def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
         assert set(best) <= promoted <= set(there)
 
 
-def test_who_is_furthest_is_promoted_first() -> None:
+def test_the_furthest_promotion_comes_first() -> None:
     made, two = a_plan("asha", 13), RUNGS[:2]
     lengths = [two if number < 3 else two[:1] for number in range(12)]
     trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
@@ -175,7 +175,7 @@ def test_who_is_furthest_is_promoted_first() -> None:
     assert schedule.next_segment(made, trials) == schedule.Segment(3, RUNGS[1])
 
 
-def test_what_was_promoted_once_goes_on() -> None:
+def test_an_interrupted_promotion_is_finished_first() -> None:
     """A segment that a kill broke off is done first, though three better ones have come to its rung since."""
     trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
     trials[0] = replace(trials[0], until=RUNGS[1])
@@ -183,7 +183,7 @@ def test_what_was_promoted_once_goes_on() -> None:
     assert schedule.next_segment(a_plan("asha", 4), trials) == schedule.Segment(0, RUNGS[1])
 
 
-def test_none_trains_all_to_the_end() -> None:
+def test_scheduler_none_trains_all_to_the_end() -> None:
     sweep = Simulation(a_plan("none", 7), slots=3, chance=1).run()
     assert sorted(sweep.segments) == [(number, 0, RUNGS[-1]) for number in range(7)]
 
@@ -218,7 +218,7 @@ def test_pbt_replaces_the_worst_by_the_best(trials: int, quantile: float, count:
     assert count < 3 or len(donors) > 1  # not always the first
 
 
-def test_pbt_goes_from_generation_to_generation_together() -> None:
+def test_pbt_waits_for_the_whole_generation() -> None:
     """No segment to a generation before all who live have come to the one before; so nobody is more than one apart."""
     for failing in (0.0, 0.1):
         sweep = Simulation(a_plan("pbt", 9, seed=3), slots=4, chance=3, failing=failing, killed=0.1).run()
@@ -257,7 +257,7 @@ def test_pbt_explores() -> None:
             assert np.allclose(steps, 1) == (resample == 0)
 
 
-def test_other_schedulers_exchange_nothing() -> None:
+def test_other_schedulers_have_no_exploits() -> None:
     for name in ("none", "asha", "sync_halving"):
         assert not Simulation(a_plan(name, 6), slots=2).run().exchanged
 
@@ -290,7 +290,7 @@ def test_the_best_is_of_those_trained_furthest() -> None:
     assert schedule.best_trial(made, equal) == equal[0]
 
 
-def test_less_is_better_for_an_error() -> None:
+def test_the_best_error_is_the_smallest() -> None:
     trials = results({RUNGS[0]: 9.0}, {RUNGS[0]: 5.0}, {RUNGS[0]: 7.0}, metric="landmark_error")
     assert schedule.best_trial(MIN, trials) == trials[1]
     assert [trial.number for trial in MIN.ranked(trials, RUNGS[0])] == [1, 2, 0]
@@ -300,7 +300,7 @@ def test_less_is_better_for_an_error() -> None:
     assert sweep.reached(RUNGS[1]) >= set(sorted(range(9), key=lambda n: -sweep.score(n, RUNGS[0]))[:3])
 
 
-def test_a_length_is_the_first_whole_step_after_it() -> None:
+def test_a_length_ends_at_the_first_step_that_is_no_shorter() -> None:
     """Rungs that no batch divides; two of them within one step."""
     trial = Trial(0, "search", {}, 0, 64, results={128: {"psnr": 1.0}})
     assert (
@@ -319,7 +319,7 @@ def test_a_length_is_the_first_whole_step_after_it() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
 @settings(deadline=None)
-def test_the_front_is_what_nobody_beats(points: list[tuple[int, int]]) -> None:
+def test_the_pareto_front_is_what_no_trial_dominates(points: list[tuple[int, int]]) -> None:
     """By brute force; psnr is to be large, landmark_error small. Equal trials are all on it."""
     made = plan("none", 12, metric="[psnr, landmark_error]", more="search: nsga2")
     trials = [
@@ -340,7 +340,7 @@ def test_the_front_is_what_nobody_beats(points: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("trials", [1, 4, 9, 20, 27])
-def test_expected_samples_are_what_is_trained(trials: int) -> None:
+def test_expected_samples_equal_trained_samples(trials: int) -> None:
     """Exactly, where it does not depend on the order; asha promotes a little more, since its best change."""
     for name in ("none", "pbt", "sync_halving"):
         made = a_plan(name, trials)
@@ -381,7 +381,7 @@ def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -
         assert all(number >= 8 for number, _, _ in sweep.segments[first:])  # not before the search is over
 
 
-def test_nothing_is_confirmed_where_there_is_nothing_to_compare() -> None:
+def test_nothing_is_confirmed_without_a_comparison() -> None:
     """The paper's own are the best, by itself or as another trial's; all failed; no trial is the paper's."""
     made = a_plan("none", 2, confirm=2)
     trials = results({made.total: 2.0}, {made.total: 1.0})
@@ -399,7 +399,7 @@ def test_nothing_is_confirmed_where_there_is_nothing_to_compare() -> None:
     )  # the paper's may do with another seed
 
 
-def test_the_random_numbers_of_exchanges_are_their_own() -> None:
+def test_exploits_draw_independent_random_numbers() -> None:
     """Neighbouring members, generations and seeds do not share what is drawn."""
     keys = [(seed, at, number) for seed in (0, 1) for at in GENERATIONS for number in range(4)]
     assert len({search.rng(*key).random() for key in keys}) == len(keys)

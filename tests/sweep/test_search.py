@@ -64,7 +64,7 @@ def some(kind: str, count: int = 24) -> tuple[Space, list[Observation]]:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_the_same_question_has_the_same_answer(kind: str) -> None:
+def test_proposals_repeat(kind: str) -> None:
     """Also for a space that was read anew; another answer for another number or seed."""
     where, observations = some(kind)
     first = search.propose(where, 7, 24, 40, observations)
@@ -80,7 +80,7 @@ def test_the_same_question_has_the_same_answer(kind: str) -> None:
     assert len({json.dumps(values) for values in [first[0], *others]}) == 5
 
 
-def test_other_processes_have_the_same_answers() -> None:
+def test_proposals_repeat_in_another_process() -> None:
     """With other hashes, asked in another order."""
     answers = {kind: search.propose(*asked(kind)) for kind in HEADS}
     code = """
@@ -105,7 +105,7 @@ def asked(kind: str) -> tuple[Space, int, int, int, list[Observation]]:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_what_is_proposed_can_be_trained(kind: str) -> None:
+def test_proposals_are_valid_configurations(kind: str) -> None:
     """Every key has a value, of its own type, inside; its configuration is valid, and trial.json keeps values and notes."""
     where, observations = some(kind)
     for one in observations:
@@ -114,7 +114,7 @@ def test_what_is_proposed_can_be_trained(kind: str) -> None:
         assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
 
 
-def test_random_covers_a_range_evenly() -> None:
+def test_random_search_is_uniform() -> None:
     """By its logarithm where that is asked for; every whole number and every choice as often."""
     where = mixed("random")
     drawn = [search.propose(where, 1, number, 900, ())[0] for number in range(900)]
@@ -126,12 +126,12 @@ def test_random_covers_a_range_evenly() -> None:
     assert len(counts) == 3 and counts.min() > 240
 
 
-def test_random_does_not_depend_on_what_is_told() -> None:
+def test_random_search_ignores_observations() -> None:
     where, observations = some("random", 12)
     assert search.propose(where, 3, 5, 40, observations) == search.propose(where, 3, 5, 9, ())
 
 
-def test_nothing_is_tried_twice() -> None:
+def test_no_values_are_tried_twice() -> None:
     """A run of the same values would be the same run. Few choices are all tried before one comes again; then it does come."""
     for kind in ("random", "tpe"):
         where = space(
@@ -151,7 +151,7 @@ def test_nothing_is_tried_twice() -> None:
         assert len({json.dumps(one.values) for one in observations}) == 40
 
 
-def test_a_grid_is_walked_through() -> None:
+def test_a_grid_is_tried_in_order() -> None:
     where = space(
         "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2]}}"
     )
@@ -228,7 +228,7 @@ def test_nsga2_evolves() -> None:
 
 
 @pytest.mark.parametrize("kind", ["tpe", "nsga2"])
-def test_trials_without_metrics_teach_nothing(kind: str) -> None:
+def test_trials_without_metrics_change_no_proposal(kind: str) -> None:
     """Failed, with values that the space does not have, or (nsga2) still running: the answer is the same as without them."""
     where, observations = some(kind)
     asked = search.propose(where, 7, 24, 40, observations)[0]
@@ -248,7 +248,7 @@ def test_trials_without_metrics_teach_nothing(kind: str) -> None:
     assert search.propose(where, 7, 24, 40, beside)[0].keys() == asked.keys()  # nothing is known
 
 
-def test_tpe_keeps_away_from_what_runs_or_was_stopped() -> None:
+def test_tpe_avoids_values_of_running_and_stopped_trials() -> None:
     """Trials without metrics around the best value: it is not proposed again."""
     where = space("metric: psnr\nsearch: tpe\nspace: {model.noise: {uniform: [0, 0.9]}}")
     observations = [Observation({"model.noise": x}, {}, (-abs(x - 0.2),)) for x in np.linspace(0, 0.9, 28).tolist()]
@@ -261,7 +261,7 @@ def test_tpe_keeps_away_from_what_runs_or_was_stopped() -> None:
     assert near(observations) > 0.8 and near(observations + beside) < 0.3
 
 
-def test_the_papers_and_the_bases_trial_are_known_to_tpe() -> None:
+def test_tpe_knows_the_initial_points() -> None:
     """They have no notes and are taken as any other: the best of all, and what follows is near."""
     where = space(
         f"metric: psnr\nsearch: tpe\nspace: {{{REC}: {{choice: [1, 10, 100, 1000]}}, model.noise: {{uniform: [0, 0.9]}}}}"
@@ -301,12 +301,12 @@ def test_the_key_that_matters_is_the_most_important(key: str, kind: str) -> None
         assert max(shares, key=lambda one: shares[one]) == key and shares[key] > 0.4, shares
 
 
-def test_importance_of_too_little_is_none() -> None:
+def test_importance_needs_enough_results() -> None:
     where, observations = some("random", 8)
     assert search.importance(where, []) == search.importance(where, [replace(observations[0], metrics=None)]) == {}
 
 
-def test_draws_belong_to_their_generator() -> None:
+def test_random_draws_depend_on_their_generator_alone() -> None:
     where = mixed("random")
     one, again, other = (search.draw_random(where, search.rng(*key)) for key in ((3, 1, 2), (3, 1, 2), (3, 2, 1)))
     assert one == again != other

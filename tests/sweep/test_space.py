@@ -60,7 +60,7 @@ def keys_of(patterns: str, model: str | None = None) -> list[str]:
         ("loss.adv: {choice: [ns, minmax, wgan]}", "'ns', 'minmax' or 'printed' .given: 'wgan'"),
     ],
 )  # fmt: skip
-def test_a_bad_domain_is_told_with_its_line(domain: str, message: str) -> None:
+def test_a_bad_domain_is_reported_with_its_line(domain: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:4: .*({message})"):
         space(searched(domain))
 
@@ -70,12 +70,12 @@ def test_a_bad_domain_is_told_with_its_line(domain: str, message: str) -> None:
     ["seed", "hole.kind", "data.split", "data.image_size", "data.face_square", "data.max_damaged", "evaluate.samples", "runtime.precision",
      "checkpoint.every", "log.every", "schedule.steps", "schedule.epochs", "model.tasks", "model.name", "deterministic", "data.shards"],
 )  # fmt: skip
-def test_what_trials_are_compared_by_is_not_searched(key: str) -> None:
+def test_keys_of_the_comparison_cannot_be_searched(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:4: {key}: cannot be searched"):
         space(searched(f"{key}: {{choice: [1, 2]}}"))
 
 
-def test_the_rest_of_a_section_is_searched() -> None:
+def test_other_keys_of_the_same_section_can_be_searched() -> None:
     assert keys_of("schedule.batch: {choice: [16, 32]}, schedule.adv_from: {integers: [0, 9]}") == [
         "schedule.batch",
         "schedule.adv_from",
@@ -105,7 +105,7 @@ def test_a_metric_needs_its_task(metric: str) -> None:
         space(f"# one\nmetric: {metric}\n{LR}", model=other)
 
 
-def test_what_is_measured_in_holes_needs_holes() -> None:
+def test_a_hole_metric_needs_holes() -> None:
     """Those of the evaluation count. (Every trial would be trained and then have no number.)"""
     for sets in (["hole.kind=none"], ["hole.kind=none", "evaluate.hole=none"], ["evaluate.hole=none"]):
         with pytest.raises(
@@ -117,7 +117,7 @@ def test_what_is_measured_in_holes_needs_holes() -> None:
         space(f"metric: dice_hole\n{LR}", sets=sets)
 
 
-def test_a_star_is_any_one_name() -> None:
+def test_a_star_matches_one_name() -> None:
     tasks = ("inpainting", "segmentation", "landmarks")
     assert keys_of("loss.weights.*.adv: {uniform: [0, 1]}") == [f"loss.weights.{task}.adv" for task in tasks]
     assert keys_of("loss.weights.*.adv: {uniform: [0, 1]}", "M_s") == ["loss.weights.segmentation.adv"]
@@ -157,7 +157,7 @@ def test_the_papers_weights_are_tried_first(model: str) -> None:
 
 
 @pytest.mark.parametrize(("peer", "weight"), [("ce", 0.999), ("gfc", 1)])
-def test_a_peer_has_no_weights_of_the_papers(peer: str, weight: float) -> None:
+def test_a_peer_starts_at_the_base_configuration(peer: str, weight: float) -> None:
     one = space("metric: psnr\nspace: {loss.weights.*.rec: {uniform: [0, 9]}}", preset=peer)
     assert one.initial_points() == [("base", {"loss.weights.inpainting.rec": weight})]
 
@@ -167,7 +167,7 @@ def test_a_base_with_the_papers_weights_is_tried_once() -> None:
     assert [role for role, _ in one.initial_points()] == ["paper"]
 
 
-def test_keys_that_are_no_weights_start_at_the_base() -> None:
+def test_other_keys_start_at_the_base_configuration() -> None:
     only = space(f"metric: psnr\n{LR}", sets=["optim.generator.lr=0.5"])
     assert only.initial_points() == [("base", {"optim.generator.lr": 0.5})]
     both = space(
@@ -189,7 +189,7 @@ def test_a_grid_has_every_combination_once() -> None:
 
 
 @pytest.mark.parametrize("preset", ["stable", "demo", "paper"])
-def test_the_sweep_that_comes_with_the_package(preset: str) -> None:
+def test_the_packaged_search_space(preset: str) -> None:
     one: Space = read_space(str(ROOT / "cluster/sweep.yaml"), load_config(preset))
     assert len(one.keys) == 6 and all(key.startswith("loss.weights.") for key in one.keys)
     assert [role for role, _ in one.initial_points()] == (["paper", "base"] if preset == "demo" else ["paper"])

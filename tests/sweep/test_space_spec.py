@@ -41,18 +41,18 @@ from tests.sweep.spaces import LR, space
         ("metric: psnr\n", 3, "space: .*at least 1 item", "space: {}"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_told_with_its_line(head: str, line: int, message: str, space_: str) -> None:
+def test_a_bad_combination_is_reported_with_its_line(head: str, line: int, message: str, space_: str) -> None:
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:{line}: .*{message}"):
         space(f"{head}\n{space_}")
 
 
 @pytest.mark.parametrize(("missing", "text"), [("space", "metric: psnr"), ("metric", LR)])
-def test_what_is_missing_is_named(missing: str, text: str) -> None:
+def test_a_missing_key_is_named(missing: str, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"sweep\.yaml: {missing} is missing"):
         space(text)
 
 
-def test_directions_are_known_and_may_be_written() -> None:
+def test_better_directions() -> None:
     """Errors are to be small, all else large; measures of both kinds side by side."""
     assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
     both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")
@@ -63,5 +63,5 @@ def test_directions_are_known_and_may_be_written() -> None:
     "head",
     ["search: tpe", "scheduler: asha\nsearch: tpe", "scheduler: asha", "scheduler: sync_halving", "scheduler: pbt", "mode: max"],
 )  # fmt: skip
-def test_what_makes_sense_is_taken(head: str) -> None:
+def test_good_combinations_are_accepted(head: str) -> None:
     assert space(f"metric: psnr\n{head}\n{LR}").keys == ("optim.generator.lr",)

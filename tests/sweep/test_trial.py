@@ -67,7 +67,7 @@ def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
     )
 
 
-def test_only_evaluations_of_whole_lines_count(tmp_path: Path) -> None:
+def test_only_complete_evaluation_lines_count(tmp_path: Path) -> None:
     """Lines of other kinds, one that was cut by a crash and written on, metrics without a number; of two of a step the later one."""
     write_trial(tmp_path, TRIAL)
     place = trial_dir(tmp_path, TRIAL)
@@ -117,14 +117,14 @@ def test_a_damaged_trial_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "again"), [(1, False), (2, False), (3, True), (4, True), (5, True), (6, False)])
-def test_what_somebody_may_have_mended_is_tried_again(code: int, again: bool) -> None:
+def test_failures_that_can_be_repaired_are_retried(code: int, again: bool) -> None:
     """Data, cluster, disk; not a configuration, our own mistakes or NaN. Nothing else of the trial changes."""
     failed = replace(TRIAL, failure=(code, "why"))
     assert without_retryable_failure(failed) == replace(failed, failure=None if again else (code, "why"))
     assert without_retryable_failure(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
 
 
-def test_what_is_none_of_ours_is_named(tmp_path: Path) -> None:
+def test_missing_and_foreign_trials_are_named(tmp_path: Path) -> None:
     write_trial(tmp_path, TRIAL)
     write_trial(tmp_path, replace(TRIAL, number=2))
     with pytest.raises(DataError, match="trials are missing"):

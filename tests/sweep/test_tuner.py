@@ -59,7 +59,7 @@ ray.get(hold.remote(sys.argv[2]))
 """
 
 
-def test_a_sweep_that_waits_for_room_ends_when_asked(
+def test_a_sweep_that_waits_for_resources_can_be_interrupted(
     shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody else has the cluster: nothing runs that would have to save."""
