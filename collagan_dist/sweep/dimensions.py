@@ -129,8 +129,8 @@ class Choice:
 class Simplex:
     """Non-negative values of several keys that add up to `total`, uniform over all such (Dirichlet(1, ..., 1)).
 
-    A sampler draws one parameter in [0, 1] less than there are keys, by stick breaking: parameter i is the quantile of the
-    share that key i takes of what the keys before it have left.
+    A sampler draws one parameter in [0, 1] less than there are keys, by stick breaking. Parameter i is a quantile: that of the
+    share which key i takes of what the keys before it have left.
     """
 
     keys: tuple[str, ...]
