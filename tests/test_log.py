@@ -13,22 +13,15 @@ from collagan_dist.log import log_to_stderr
 logger = logging.getLogger("collagan_dist.tests")
 
 
-def test_messages_are_written_once_and_without_decoration(capfd: pytest.CaptureFixture[str]) -> None:
+def test_messages_are_written_once_and_without_decoration(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     log_to_stderr()
     log_to_stderr()
-    root = logging.getLogger()
-    other = logging.StreamHandler()
-    root.addHandler(other)
-    try:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler()])
+    # The present stderr is used.
+    with redirect_stderr(io.StringIO()) as log:
         logger.info("10% packed")
         logger.warning("warning: a shard is damaged")
         logger.debug("not for people")
-    finally:
-        root.removeHandler(other)
-    assert capfd.readouterr() == ("", "10% packed\nwarning: a shard is damaged\n")
-
-
-def test_the_present_stderr_is_used() -> None:
-    with redirect_stderr(io.StringIO()) as log:
-        logger.info("said to the trial's log")
-    assert log.getvalue() == "said to the trial's log\n"
+    assert log.getvalue() == "10% packed\nwarning: a shard is damaged\n" and capfd.readouterr() == ("", "")

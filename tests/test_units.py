@@ -1,21 +1,12 @@
-"""collagan_dist/units.py: lengths of time and numbers of bytes as text."""
+"""Lengths of time and numbers of bytes as text."""
 
 from __future__ import annotations
-
-import pytest
 
 from collagan_dist.units import format_bytes, format_duration
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (3.142, "3.14 s"), (60, "1 min"), (812, "13.5 min"), (9000, "2.5 h"), (86400 * 3, "3 d")]
-)  # fmt: skip
-def test_format_duration(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(999, "999 B"), (1000, "1.0 kB"), (1_250_000, "1.2 MB"), (3.06e9, "3.1 GB"), (2e15, "2000.0 TB")]
-)  # fmt: skip
-def test_format_bytes(count: float, text: str) -> None:
-    assert format_bytes(count) == text
+def test_units() -> None:
+    durations = {0: "0 s", 3.142: "3.14 s", 60: "1 min", 812: "13.5 min", 9000: "2.5 h", 86400 * 3: "3 d"}
+    assert {seconds: format_duration(seconds) for seconds in durations} == durations
+    sizes = {999: "999 B", 1000: "1.0 kB", 1_250_000: "1.2 MB", 3.06e9: "3.1 GB", 2e15: "2000.0 TB"}
+    assert {count: format_bytes(count) for count in sizes} == sizes

@@ -6,18 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.config import strict_yaml
-from collagan_dist.config.load import (
-    differences,
-    get_nested,
-    identity_hash,
-    identity_keys,
-    load_config,
-    preset_names,
-    set_nested,
-    to_yaml,
-    validate_config,
-)
+from collagan_dist.config import load, strict_yaml
+from collagan_dist.config.load import load_config
 from collagan_dist.errors import ConfigError
 
 
@@ -31,14 +21,9 @@ def test_defaults_then_file_then_model_then_set(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_back_equal() -> None:
-    for name in preset_names():
-        loaded = load_config(name)
-        tree, _ = strict_yaml.load(to_yaml(loaded), "text")
-        assert validate_config(tree, "text") == loaded
-
-
-def test_a_presets_weights_follow_the_model() -> None:
-    assert load_config("demo", "M_i").loss.weights.keys() == {"inpainting"}
+    for name in load.preset_names():
+        config = load_config(name)
+        assert load.validate_config(strict_yaml.load(load.to_yaml(config), "text")[0], "text") == config
 
 
 @pytest.mark.parametrize(
@@ -52,38 +37,39 @@ def test_a_presets_weights_follow_the_model() -> None:
 )  # fmt: skip
 def test_identity_keys_are_what_is_learned(change: str, same: bool) -> None:
     plain, changed = load_config("paper"), load_config("paper", None, [change])
-    assert (identity_hash(plain) == identity_hash(changed)) is same
-    assert bool(differences(identity_keys(plain), identity_keys(changed))) is not same
+    assert (load.identity_hash(plain) == load.identity_hash(changed)) is same
+    assert bool(load.differences(load.identity_keys(plain), load.identity_keys(changed))) is not same
 
 
-def test_one_weight_may_be_given_alone() -> None:
+def test_weights_follow_the_model_and_one_may_be_given_alone() -> None:
+    assert load_config("demo", "M_i").loss.weights.keys() == {"inpainting"}
     weights = load_config("stable", "M_is", ["loss.weights.inpainting.rec=30"]).loss.weights
     assert (weights["inpainting"].adv, weights["inpainting"].rec, weights["segmentation"].rec) == (0.8, 30.0, 200.0)
 
 
-def test_an_error_names_the_argument_that_set_the_key() -> None:
-    with pytest.raises(ConfigError, match=r"^--set evaluate.noise=maybe: evaluate.noise: "):
-        load_config("stable", None, ["evaluate.noise=maybe"])
-    with pytest.raises(ConfigError, match=r"^--set model.widths.generater=4: unknown key .*did you mean generator"):
-        load_config("stable", None, ["model.widths.generater=4"])
+@pytest.mark.parametrize(
+    ("preset", "sets", "message"),
+    [
+        ("stable", ["evaluate.noise=maybe"], r"^--set evaluate.noise=maybe: evaluate.noise: "),
+        ("stable", ["model.widths.generater=4"], r"^--set model.\S+=4: unknown key .*did you mean generator"),
+        ("stabel", [], "no preset 'stabel'; did you mean stable"),
+    ],
+)
+def test_an_error_names_the_argument_and_the_nearest_name(preset: str, sets: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(preset, None, sets)
 
 
 def test_a_peer_learns_as_its_preset_says_for_as_long_as_the_configuration_does() -> None:
-    own, peer = load_config("demo"), load_config("demo", "CE")
-    published = load_config("ce")
+    own, peer, published = load_config("demo"), load_config("demo", "CE"), load_config("ce")
     assert (peer.loss, peer.optim, peer.model.name) == (published.loss, published.optim, "ce")
     assert (peer.schedule, peer.data.image_size) == (own.schedule, own.data.image_size)
 
 
-def test_an_unknown_preset_names_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match="no preset 'stabel'; did you mean stable"):
-        load_config("stabel")
-
-
 def test_nested_values() -> None:
     tree: dict[str, object] = {"a": {"b": 1}}
-    set_nested(tree, ("a", "c", "d"), 2)
-    assert tree == {"a": {"b": 1, "c": {"d": 2}}} and get_nested(tree, "a", "c", "d") == 2
-    assert get_nested(tree, "a", "b", "c") is None
+    load.set_nested(tree, ("a", "c", "d"), 2)
+    assert tree == {"a": {"b": 1, "c": {"d": 2}}} and load.get_nested(tree, "a", "c", "d") == 2
+    assert load.get_nested(tree, "a", "b", "c") is None
     with pytest.raises(ConfigError, match=r"a.b.c: b is a value \(1\), not a section"):
-        set_nested(tree, ("a", "b", "c"), 3)
+        load.set_nested(tree, ("a", "b", "c"), 3)

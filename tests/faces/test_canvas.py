@@ -7,9 +7,7 @@ import numpy as np
 from collagan_dist.faces.canvas import HEIGHT, WIDTH, Canvas, fit_projection
 from collagan_dist.faces.render import landmark_points
 from collagan_dist.types import FACE_SQUARE, MARGIN
-from tests.faces.drawn import (
-    traits,
-)
+from tests.faces.drawn import traits
 
 
 def test_the_square_around_the_stored_landmarks_lies_in_the_picture() -> None:

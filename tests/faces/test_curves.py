@@ -7,9 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from collagan_dist.faces.curves import LIP_CURVES, eye_lids, face_outline, lips, nose_outline, resample, spline
-from tests.faces.drawn import (
-    traits,
-)
+from tests.faces.drawn import traits
 
 
 def test_a_smooth_curve_passes_through_its_points() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from collagan_dist.faces.sampling import UniformSequence
-from tests.faces.drawn import (
-    traits,
-)
+from tests.faces.drawn import traits
 
 
 def test_faces_vary() -> None:

@@ -7,17 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from collagan_dist.faces.render import draw_traits
-from collagan_dist.faces.skin import Light
-from tests.faces.drawn import (
-    FACE,
-    traits,
-)
-
-
-def test_the_side_towards_the_light_is_brighter() -> None:
-    left = Light(-0.8, 0.0, 0.5)
-    assert left.factor(-0.6, 0.3) > left.factor(0.0, 0.3) > left.factor(0.6, 0.3)
-    assert np.isclose(Light(0.8, 0.0, 0.5).factor(0.6, 0.3), left.factor(-0.6, 0.3))
+from tests.faces.drawn import FACE, traits
 
 
 def test_the_picture_is_brighter_on_the_side_of_the_light() -> None:

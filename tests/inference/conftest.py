@@ -32,6 +32,14 @@ def parser_run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run
 
 
+@pytest.fixture(scope="session")
+def landmarks_run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a small M_d after one step."""
+    run = tmp_path_factory.mktemp("landmarks") / "run"
+    train(small(shards.folder, model__tasks=["landmarks"], schedule__steps=1), run, World())
+    return run
+
+
 @pytest.fixture
 def unlabelled(copy_of_drawn: Path) -> Path:
     """The drawn faces without their label maps."""

@@ -46,6 +46,11 @@ def within(side: int, x: int, y: int) -> np.ndarray:
     return (abs(rows - y) <= side // 2) & (abs(columns - x) <= side // 2)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The label maps of a folder."""
+    return {p.name: p.read_bytes() for p in folder.glob("*.png")}
+
+
 def label_photographs(root: Path, network: Path, *options: str) -> list[np.ndarray]:
     """Run `collagan label` and return its maps in the order of the pictures."""
     out = network.with_suffix(".maps")

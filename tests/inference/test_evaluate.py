@@ -14,7 +14,6 @@ from collagan_dist.setup import build_setup
 from collagan_dist.tasks.segmentation import dice
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
-from tests.conftest import collagan
 from tests.training.small import small
 
 
@@ -26,14 +25,6 @@ def test_metrics_are_the_means_of_the_stored_rows(trained_run: Path) -> None:
     assert rows["psnr"].std(ddof=1) / np.sqrt(len(rows["psnr"])) == pytest.approx(metrics["se"]["psnr"])
     assert dice(rows["dice"].sum(0))[6] == pytest.approx(metrics["dice"]["nose"])
     assert rows["landmark_error"].mean() == pytest.approx(metrics["landmark_error"]["mean"])
-
-
-def test_ranks_score_alike(trained_run: Path, shards: Manifest) -> None:
-    ((alone, path),) = score(trained_run, World())
-    rows = dict(np.load(path.with_suffix(".npz")))
-    collagan("evaluate", trained_run, ranks=2)
-    assert json.loads(path.read_bytes()) == json.loads(json.dumps(alone))
-    assert all(np.array_equal(v, rows[k], equal_nan=True) for k, v in np.load(path.with_suffix(".npz")).items())
 
 
 def test_only_the_first_samples(trained_run: Path) -> None:
@@ -48,12 +39,8 @@ def test_only_the_first_samples(trained_run: Path) -> None:
 
 def test_a_box_without_a_pixel_has_no_size(trained_run: Path) -> None:
     """A hole of one pixel at 128 may have none at 32."""
-    ((metrics, _),) = score(
-        trained_run,
-        World(),
-        ScoreRequest(holes=["O1"]),
-        sets=["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"],
-    )
+    sets = ["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"]
+    ((metrics, _),) = score(trained_run, World(), ScoreRequest(holes=["O1"]), sets=sets)
     assert "hole_size" not in metrics and metrics["psnr"] == 100 and "psnr_hole" not in metrics
 
 

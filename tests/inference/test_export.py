@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from collagan_dist import files
 from collagan_dist.config.load import load_config
@@ -19,9 +21,16 @@ from collagan_dist.inference.score import score
 from collagan_dist.models.registry import build_generator
 from collagan_dist.runs.model_folder import read_inference_weights
 from collagan_dist.tasks import build_tasks
-from collagan_dist.training.loop import train
 from collagan_dist.types import World
-from tests.training.small import small, weights
+from tests.training import small
+
+
+def load_exported(folder: Path) -> nn.Module:
+    weights = read_inference_weights(folder)
+    config = load_config(str(folder / "config.yaml"))
+    generator = build_generator(config, build_tasks(config))
+    weights.load_generator(generator)
+    return generator
 
 
 def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run: Path, tmp_path: Path) -> None:
@@ -32,13 +41,9 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run: Pat
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["step"] == 7 and manifest["model"] == "M*_isd"
     assert manifest["sha256"] == {n: files.sha256(out / n) for n in ("config.yaml", "generator.safetensors")}
-    config = load_config(str(out / "config.yaml"))
-    assert config.data.shards is None
-    generator = build_generator(config, build_tasks(config))
-    scored = read_inference_weights(out)
-    scored.load_generator(generator)
-    assert scored.step == 7
-    checkpoint = weights(trained_run, 7)
+    assert load_config(str(out / "config.yaml")).data.shards is None
+    generator = load_exported(out)
+    checkpoint = small.weights(trained_run, 7)
     assert all(torch.equal(value, checkpoint[f"ema/{name}"]) for name, value in generator.state_dict().items())
     assert any(not torch.equal(v, checkpoint[f"generator/{name}"]) for name, v in generator.state_dict().items())
 
@@ -59,9 +64,8 @@ def test_damage_is_named(trained_run: Path, tmp_path: Path, name: str) -> None:
     content = bytearray((out / name).read_bytes())
     content[-2] ^= 1
     (out / name).write_bytes(content)
-    config = load_config(str(trained_run / "config.yaml"))
     with pytest.raises(CheckpointError, match=f"{name} is damaged or edited"):
-        read_inference_weights(out).load_generator(build_generator(config, build_tasks(config)))
+        load_exported(out)
 
 
 def test_a_folder_that_is_not_empty_is_refused(trained_run: Path, tmp_path: Path) -> None:
@@ -81,12 +85,10 @@ def test_the_onnx_file_is_the_generator(trained_run: Path, drawn: Path, tmp_path
 
     out = tmp_path / "out"
     export(trained_run, out, onnx=True)
-    config = load_config(str(out / "config.yaml"))
-    tasks = build_tasks(config)
-    generator = build_generator(config, tasks).eval()
-    read_inference_weights(out).load_generator(generator)
+    generator = load_exported(out).eval()
     session = onnxruntime.InferenceSession(out / "model.onnx")
-    assert [o.name for o in session.get_outputs()] == list(tasks) and (out / "model.yaml").is_file()
+    names = [o.name for o in session.get_outputs()]
+    assert names == ["inpainting", "segmentation", "landmarks"] and (out / "model.yaml").is_file()
     photo = cv2.resize(cv2.imread(str(drawn / "Img/img_celeba/000001.jpg")), (32, 32)).transpose(2, 0, 1) / 127.5 - 1
     for batch in (1, 3):
         x = np.stack([np.roll(photo, i, axis=1) for i in range(batch)]).astype(np.float32)
@@ -96,16 +98,13 @@ def test_the_onnx_file_is_the_generator(trained_run: Path, drawn: Path, tmp_path
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_without_segmentation_there_is_no_class_map(shards: Manifest, tmp_path: Path) -> None:
-    train(small(shards.folder, model__tasks=["landmarks"], schedule__steps=1), tmp_path / "run", World())
-    export(tmp_path / "run", tmp_path / "out", onnx=True)
+def test_without_segmentation_there_is_no_class_map(landmarks_run: Path, tmp_path: Path) -> None:
+    export(landmarks_run, tmp_path / "out", onnx=True)
     assert (tmp_path / "out/model.onnx").is_file() and not (tmp_path / "out/model.yaml").exists()
 
 
-def test_missing_onnx_packages_are_asked_for(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+def test_missing_packages_are_named(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match="onnxscript is missing; pip install onnx onnxscript"):
         export(trained_run, tmp_path / "out", onnx=True)
     assert not list(tmp_path.iterdir())

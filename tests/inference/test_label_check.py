@@ -13,7 +13,7 @@ from collagan_dist.inference.label_check import check_label_maps
 from collagan_dist.inference.labelling import find_photographs, write_label_maps
 from collagan_dist.inference.parsers import open_parser
 from collagan_dist.types import CLASSES, SCORED_CLASSES
-from tests.inference.label_files import contents
+from tests.inference.photographs import contents
 
 
 def test_check_is_the_dice_of_what_would_be_written(drawn: Path, parser_run: Path, tmp_path: Path) -> None:
@@ -31,9 +31,8 @@ def test_check_is_the_dice_of_what_would_be_written(drawn: Path, parser_run: Pat
     }
     mean = np.mean([expected[name] for name in SCORED_CLASSES])
     assert found.dice == pytest.approx(expected | {"mean": mean})
-    assert found.true["hair"] == pytest.approx((true == 10).mean()) and found.found["face"] == pytest.approx(
-        (found_map == 1).mean()
-    )
+    assert found.true["hair"] == pytest.approx((true == 10).mean())
+    assert found.found["face"] == pytest.approx((found_map == 1).mean())
     before = contents(own.maps)
     again = check_label_maps(parser, own, 16)
     assert set(again.dice.values()) == {1.0} and contents(own.maps) == before

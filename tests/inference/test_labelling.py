@@ -15,15 +15,23 @@ from collagan_dist.errors import DataError
 from collagan_dist.inference.labelling import find_photographs, write_label_maps
 from collagan_dist.inference.parsers import RunParser, open_parser
 from collagan_dist.types import CLASSES
-from tests.inference.label_files import Recorded, contents
 from tests.inference.onnx_networks import class_map, colour_network
+from tests.inference.photographs import contents
+
+
+class RecordedParser(RunParser):
+    """Records its batches."""
+
+    def __call__(self, pixels_BHW3: np.ndarray) -> np.ndarray:
+        self.batches = [*getattr(self, "batches", []), pixels_BHW3.copy()]
+        return super().__call__(pixels_BHW3)
 
 
 def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(
     unlabelled: Path, parser_run: Path, tmp_path: Path
 ) -> None:
     whole, parts = (find_photographs(unlabelled, out=tmp_path / name) for name in ("whole", "parts"))
-    first = Recorded(RunParser(parser_run))
+    first = RecordedParser(parser_run)
     assert write_label_maps(first, whole, 8).written == 60
 
     def stop(done: int, total: int) -> None:
@@ -37,7 +45,7 @@ def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(
     (parts.maps / ".000002.png.99.partial").write_bytes(b"half")
     before = contents(parts.maps)
     assert 0 < len(before) < 60
-    second = Recorded(RunParser(parser_run))
+    second = RecordedParser(parser_run)
     done = write_label_maps(second, parts, 8)
     assert done.existing == len(before) and done.written == 60 - len(before)
     assert contents(parts.maps) == contents(whole.maps)
