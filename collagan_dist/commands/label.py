@@ -88,32 +88,17 @@ def _print_result(done: LabelResult, photos: PhotoSet, root: Path) -> None:
 
 
 def _print_agreement(agreement: Agreement, photos: PhotoSet) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from collagan_dist.commands.tables import console
+    from collagan_dist.commands.tables import console, new_table
     from collagan_dist.types import CLASSES
 
-    title = f"{agreement.pictures} pictures against {photos.maps}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name, side in (
-        ("class", "left"),
-        ("Dice", "right"),
-        ("±", "right"),
-        ("pixels there", "right"),
-        ("found", "right"),
-    ):
-        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    for name in CLASSES:
-        value, error = agreement.dice.get(name), agreement.errors.get(name)
-        shares = (f"{agreement.true[name]:.2%}", f"{agreement.found[name]:.2%}")
-        table.add_row(
-            name, f"{value:.3f}" if value is not None else "", f"{error:.3f}" if error is not None else "", *shares
-        )
+    columns = ("class", "Dice", "±", "pixels there", "found")
+    table = new_table(f"{agreement.pictures} pictures against {photos.maps}", columns, left=("class",))
+    numbers = ((agreement.dice, ".3f"), (agreement.errors, ".3f"), (agreement.true, ".2%"), (agreement.found, ".2%"))
     # The mean of Table 2's classes: background and hair are not among them.
-    if (mean := agreement.dice.get("mean")) is not None:
-        error = agreement.errors.get("mean")
-        table.add_row("mean of face to lower_lip", f"{mean:.3f}", f"{error:.3f}" if error is not None else "", "", "")
+    mean = {"mean": "mean of face to lower_lip"} if agreement.dice.get("mean") is not None else {}
+    for key, label in {**{name: name for name in CLASSES}, **mean}.items():
+        cells = ((values.get(key), form) for values, form in numbers)
+        table.add_row(label, *("" if value is None else format(value, form) for value, form in cells))
     console().print(table)
     if agreement.without_map or agreement.unusable:
         print(f"{agreement.without_map} pictures without a map and {agreement.unusable} unusable ones were left out")

@@ -30,20 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Each module has HELP, EXAMPLE, add_arguments(parser) and run(args), and imports heavy libraries only in `run`:
 # `collagan --help` answers in under half a second.
-COMMANDS = {
-    "draw": draw,
-    "label": label,
-    "pack": pack,
-    "verify": verify,
-    "train": train,
-    "evaluate": evaluate,
-    "reproduce": reproduce,
-    "sweep": sweep,
-    "complete": complete,
-    "export": export,
-    "report": report,
-    "doctor": doctor,
-}
+_MODULES = (draw, label, pack, verify, train, evaluate, reproduce, sweep, complete, export, report, doctor)
+COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
 def build_parser() -> argparse.ArgumentParser:

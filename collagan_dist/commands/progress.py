@@ -16,22 +16,14 @@ _LOG_SECONDS = 30.0  # between lines in a log
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yield advance(done, total), which shows how far the work is, how fast it goes and how long it will take."""
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     # stderr: a command's result on stdout may be piped.
     console = Console(file=sys.stderr)
-    bar = Progress(
-        TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-    )  # fmt: skip
+    columns = (rich.TextColumn(title), rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(unit))
+    times = (rich.TextColumn("{task.fields[rate]}"), rich.TimeElapsedColumn(), "ETA", rich.TimeRemainingColumn())
+    bar = rich.Progress(*columns, *times, console=console, disable=not console.is_terminal)
     task = bar.add_task(title, total=None, rate="")
     start = last_line = time.monotonic()
     done_before: int | None = None

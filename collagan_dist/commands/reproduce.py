@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from collagan_dist.commands.arguments import positive_float, positive_int
@@ -18,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack`, or its URL")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="folder of runs, tables and figures")
     # Ranges of numbers have defaults here and not in ReproduceOptions alone: `--help` must not import it.
-    for name, known, convert in (("--tables", (1, 2, 3), _tables), ("--figures", (1, 3, 4, 5, 6), _figures)):
+    for name, known in (("--tables", (1, 2, 3)), ("--figures", (1, 3, 4, 5, 6))):
         numbers = f"of {', '.join(map(str, known))}; none: '' (default: all)"
-        parser.add_argument(name, type=convert, default=known, metavar="N[,N...]", help=numbers)
+        parser.add_argument(name, type=partial(_numbers, known), default=known, metavar="N[,N...]", help=numbers)
     scale_help = "length of every run, as a fraction of the paper's (default: 1)"
     parser.add_argument("--scale", type=positive_float, default=1.0, metavar="F", help=scale_help)
     seeds_help = "seeds of M_i, M_isd and M*_isd (default: 1)"
@@ -73,15 +74,7 @@ def run(args: argparse.Namespace) -> int | None:
     return code
 
 
-def _tables(text: str) -> tuple[int, ...]:
-    return _numbers(text, (1, 2, 3))
-
-
-def _figures(text: str) -> tuple[int, ...]:
-    return _numbers(text, (1, 3, 4, 5, 6))
-
-
-def _numbers(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+def _numbers(known: tuple[int, ...], text: str) -> tuple[int, ...]:
     """Return the numbers in a list like "1,3", in the order of `known`."""
     # An empty list is useful: only figures, or only tables.
     names = [name.strip() for name in text.split(",")] if text.strip() not in ("", "none") else []

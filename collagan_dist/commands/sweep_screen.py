@@ -91,26 +91,20 @@ def headline(sweep: SweepController) -> str:
 
 
 def _table(sweep: SweepController) -> Any:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
+    from collagan_dist.commands.tables import new_table
     from collagan_dist.report.sweep_data import short_labels
     from collagan_dist.runs.metrics_log import last_train_step
     from collagan_dist.sweep import results
     from collagan_dist.sweep.trial import trial_dir
 
     plan = sweep.plan
-    # no_wrap: a wrapped number would be read as two.
-    table = Table(
-        title=f"{sweep.prepared.options.out}: {plan.space.spec.search}, {plan.space.spec.scheduler}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
     keys = short_labels(list(plan.space.keys))
-    for name in ("trial", "status", "step", *plan.space.metrics, *keys.values()):
-        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    title = f"{sweep.prepared.options.out}: {plan.space.spec.search}, {plan.space.spec.scheduler}"
+    columns = ("trial", "status", "step", *plan.space.metrics, *keys.values())
+    table = new_table(title, columns, left=("status",))
     for trial in _chosen(sweep):
         step = last_train_step(trial_dir(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
         scores = [_number(trial, trial.reached, name) for name in plan.space.metrics]

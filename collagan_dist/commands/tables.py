@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from collagan_dist.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from collagan_dist.reproduce.estimate import RunEstimate
 
@@ -27,9 +28,6 @@ _METRICS = {
 
 def metrics_table(metrics: dict[str, Any]) -> None:
     """Print the main metrics of an evaluation: those of the model, their standard errors, those of the baselines."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     baselines = metrics.get("baselines", {})
     # Slow baselines are computed on the first samples only.
     subset = metrics.get("baselines_subset", {}).get("samples")
@@ -37,8 +35,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     if "hole_size" in metrics:
         title += " of {:.1f}x{:.1f} pixels".format(*metrics["hole_size"])
     title += ", blended" if metrics["blend"] == "poisson" else ""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("metric", no_wrap=True)
+    table = new_table(title, ("metric",), left=("metric",))
     for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
         table.add_column(name.replace("_", " "), justify="right")
     for key, (label, form) in _METRICS.items():
@@ -51,18 +48,16 @@ def metrics_table(metrics: dict[str, Any]) -> None:
 
 def plan_table(estimates: Sequence[RunEstimate]) -> None:
     """Print a reproduction's runs: what is done of each, what it takes, and the sums."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     steps = [one.run.steps for one in estimates]
     samples = [one.run.steps * one.run.config.schedule.batch for one in estimates]
     seconds = [one.seconds for one in estimates if one.seconds is not None]
     sizes = [one.bytes for one in estimates if one.bytes is not None]
     sums = [str(sum(steps)), str(sum(samples)), "", _or_unknown(sum(seconds) if seconds else None, format_duration),
             _or_unknown(sum(sizes) if sizes else None, format_bytes)]  # fmt: skip
-    table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, show_footer=True)
-    for name, foot in zip(("run", "steps", "samples", "done", "time left", "storage"), ["", *sums], strict=True):
-        table.add_column(name, foot, justify="left" if name == "run" else "right", no_wrap=True)
+    table = new_table("Runs", ("run", "steps", "samples", "done", "time left", "storage"), left=("run",))
+    table.show_footer = True
+    for column, foot in zip(table.columns[1:], sums, strict=True):
+        column.footer = foot
     for one, *counts in zip(estimates, steps, samples, strict=True):
         # Training takes most of the time, so the percentage is of steps alone.
         done = f"{one.steps_done / one.run.steps:.0%}"
@@ -84,12 +79,8 @@ def averages_table(out: Path, tables: Sequence[int]) -> None:
     """Print the averages of a reproduction's tables: paper, ours, difference."""
     import json
 
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title="Averages", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("table", "model", "number", "paper", "ours", "difference"):
-        table.add_column(name, justify="left" if name in ("table", "model", "number") else "right", no_wrap=True)
+    names = ("table", "model", "number")
+    table = new_table("Averages", (*names, "paper", "ours", "difference"), left=names)
     for number in tables:
         content = json.loads((out / f"table{number}.json").read_bytes())
         for model, row in content["cells"].items():
@@ -110,6 +101,18 @@ def _averaged(number: int, row: dict[str, Any]) -> dict[str, list[dict[str, Any]
         names = {"SSIM %, blended": "ssim_blended", "PSNR dB, blended": "psnr_blended"}
         return {name: [cell[key] for cell in row.values()] for name, key in names.items()}
     return {{2: "Dice %", 3: "landmark error, pixels"}[number]: [row["average"]]}
+
+
+def new_table(title: str, columns: Sequence[str], left: Collection[str]) -> Table:
+    """Return an empty table; columns that are not in `left` are aligned at the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in columns:
+        # A wrapped number would be read as two.
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return table
 
 
 def console() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import re
@@ -75,7 +74,9 @@ def run_command(
                 time.sleep(_POLL_SECONDS)
                 _echo_lines(new_output, echo)
         finally:
-            _terminate(child)
+            # It saves on TERM; nothing is sent to a process that has ended.
+            child.terminate()
+            child.wait()
         if not stop:  # what launchers write when they are stopped is of no interest
             _echo_lines(new_output, echo)
         new_output.seek(begin)
@@ -94,14 +95,6 @@ def start(command: Sequence[str], out: Any, lock: int | None = None) -> subproce
         pass_fds=() if lock is None else (lock,), env={**os.environ, "PYTHONUNBUFFERED": "1"},
         preexec_fn=lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
     )  # fmt: skip
-
-
-def _terminate(child: subprocess.Popen) -> None:
-    """Ask a child that still runs to save and end, and wait until it has."""
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            child.terminate()
-        child.wait()
 
 
 def _echo_lines(log: Any, echo: Callable[[str], None]) -> None:

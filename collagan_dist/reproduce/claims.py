@@ -7,6 +7,7 @@ significantly worse. Verdicts of Table 1 are those of the blended pictures; the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -51,13 +52,13 @@ def _pair(entry: dict[str, Any], results: Results) -> Found:
 
 
 def _level(entry: dict[str, Any], results: Results) -> Found:
-    return _compared(entry, results, lambda d: comparison.verdict_no_worse(d, _COMPARABLE[d["metric"]]))
+    return _compared(entry, results, lambda d: comparison.verdict_between(d, -_COMPARABLE[d["metric"]], math.inf))
 
 
 def _close(entry: dict[str, Any], results: Results) -> Found:
     margin = entry["margin"]
     note = f" (close: within {margin:g})"
-    return _compared(entry, results, lambda d: comparison.verdict_within(d, margin), note)
+    return _compared(entry, results, lambda d: comparison.verdict_between(d, -margin, margin), note)
 
 
 def _compared(entry: dict[str, Any], results: Results, verdict: Callable[[Found], str], note: str = "") -> Found:

@@ -99,20 +99,12 @@ def verdict_better(detail: Found) -> str:
     return HOLDS if (detail["ours"] > 0) == detail["higher_is_better"] else DOES_NOT
 
 
-def verdict_no_worse(detail: Found, margin: float) -> str:
-    """Return whether a model is not inferior by more than `margin`."""
+def verdict_between(detail: Found, lowest: float, highest: float) -> str:
+    """Return whether the 95 % interval of a difference lies between two bounds, outside them, or over one of them."""
     if detail["se"] is None:
         return UNDECIDED
     low, high = interval(detail)
-    return HOLDS if low > -margin else DOES_NOT if high < -margin else UNDECIDED
-
-
-def verdict_within(detail: Found, margin: float) -> str:
-    """Return whether two models are equivalent up to `margin`."""
-    if detail["se"] is None:
-        return UNDECIDED
-    low, high = interval(detail)
-    return HOLDS if -margin < low and high < margin else DOES_NOT if high < -margin or low > margin else UNDECIDED
+    return HOLDS if lowest < low and high < highest else DOES_NOT if high < lowest or low > highest else UNDECIDED
 
 
 def interval(detail: Found) -> tuple[float, float]:

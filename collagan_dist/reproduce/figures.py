@@ -105,19 +105,15 @@ def _figure1(predict: Predict) -> Any:
 def _figure3(predict: Predict) -> Any:
     ours = predict("M*_isd", "block", _SAMPLES)
     columns = [_all(ours, name) for name in ("original", "masked", "raw", "composite")]
-    return _columns(
-        columns, ["(a) original", "(b) masked", "(c) output of\n" + NAMES["M*_isd"], "(d) composite\n(eq. 5)"]
-    )
+    output = f"(c) output of\n{NAMES['M*_isd']}"
+    return _columns(columns, ["(a) original", "(b) masked", output, "(d) composite\n(eq. 5)"])
 
 
 def _figure4(predict: Predict) -> Any:
     predictions = {name: predict(name, "block", _SAMPLES) for name in FIGURES[4]}
     first = next(one for one in predictions.values() if one is not None)
-    columns = [
-        _all(first, "original"),
-        _all(first, "masked"),
-        *(_all(one, "composite") for one in predictions.values()),
-    ]
+    completed = [_all(one, "composite") for one in predictions.values()]
+    columns = [_all(first, "original"), _all(first, "masked"), *completed]
     titles = ["original", "masked", *(NAMES[name] for name in predictions)]
     return _columns(columns, [f"({letter}) {title}" for letter, title in zip("abcdefg", titles, strict=True)])
 
@@ -129,9 +125,8 @@ def _figure5(predict: Predict) -> Any:
         # As in the paper: models trained with blocks complete patterns, too; for noise there are others, and no GFC.
         suffix = "-noise" if kind == "noise" else ""
         models = [f"M*_isd{suffix}", f"CE{suffix}", "SII", None if kind == "noise" else "GFC"]
-        predictions = [
-            None if model is None else predict(model, kind, _SAMPLES_A_HOLE * len(_HOLES)) for model in models
-        ]
+        count = _SAMPLES_A_HOLE * len(_HOLES)
+        predictions = [None if model is None else predict(model, kind, count) for model in models]
         first = next((one for one in predictions if one is not None), None)
         content = [_all(first, "original"), _all(first, "masked"), *(_all(one, "blended") for one in predictions)]
         for row, pictures in zip(rows, content, strict=True):
@@ -204,21 +199,18 @@ def _layout(rows: Grid, top: Sequence[str] = (), left: Sequence[str] = (), below
         "top": 1 - (0.42 if top else 0.03) / figure.get_figheight(),
         "bottom": (0.3 if below else 0.03) / figure.get_figheight(),
     }
-    axes = figure.subplots(
-        len(rows), len(rows[0]), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04, **margins}
-    )
+    margins |= {"wspace": 0.04, "hspace": 0.04}
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False, gridspec_kw=margins)
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
             _show(axes[row, column], picture, top[column] if row == 0 and top else "")
         if left:
-            axes[row, 0].text(
-                -0.08, 0.5, left[row], transform=axes[row, 0].transAxes, ha="right", va="center", fontsize=9
-            )
+            one = axes[row, 0]
+            one.text(-0.08, 0.5, left[row], transform=one.transAxes, ha="right", va="center", fontsize=9)
     group = len(rows[0]) // len(below) if below else 0
     for number, text in enumerate(below):
-        axes[-1, number * group + group // 2].text(
-            0.5, -0.22, text, transform=axes[-1, number * group + group // 2].transAxes, ha="center", fontsize=9
-        )
+        one = axes[-1, number * group + group // 2]
+        one.text(0.5, -0.22, text, transform=one.transAxes, ha="center", fontsize=9)
     return figure
 
 

@@ -93,9 +93,7 @@ def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:
     check_sets(options)
     needed = _needed_holes(options)
     runs = []
-    for base in ORDER:
-        if base not in needed:
-            continue
+    for base in (one for one in ORDER if one in needed):
         for seed in range(options.seeds if base in paper.SEEDED else 1):
             runs.append(_run(options, base, seed, samples, needed[base]))
     # The parser is not trained where --set names another one for GFC.
@@ -148,7 +146,7 @@ def _needed_holes(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
 
 def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: dict[str, bool]) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
-    config = _config(options, base, options.out)
+    config = _config(options, base)
     tree = config_to_dict(config)
     tree["seed"] += seed
     _scale_steps(tree, config, samples, options.scale)
@@ -158,7 +156,7 @@ def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: d
     return PlannedRun(name, base, final, options.out, final.schedule.steps, holes, needs)
 
 
-def _config(options: ReproduceOptions, base: str, out: Path) -> Config:
+def _config(options: ReproduceOptions, base: str) -> Config:
     """Return the configuration of one run, at its full length."""
     model = _model(base)
     # The parser sees complete faces, and SII trains as a plain GAN: neither sees holes.
@@ -166,7 +164,7 @@ def _config(options: ReproduceOptions, base: str, out: Path) -> Config:
     sets = [*_applicable(options.sets, model), f"hole.kind={kind}"]
     config = load_config(options.config, model, sets, options.data)
     if base == "GFC" and config.model.gfc.parser is None:
-        sets.append(f"model.gfc.parser={_parser_folder(out)}")
+        sets.append(f"model.gfc.parser={_parser_folder(options.out)}")
         config = load_config(options.config, model, sets, options.data)
     return config
 
@@ -211,9 +209,8 @@ def _scale_steps(tree: dict[str, Any], config: Config, samples: int, scale: floa
     # 0 means that adversarial losses are on from the start, at any scale.
     if config.schedule.adv_from:
         tree["schedule"]["adv_from"] = _scaled(config.schedule.adv_from, scale)
-    tree["checkpoint"]["every"] = _scaled(config.checkpoint.every, scale)
-    tree["log"]["every"] = _scaled(config.log.every, scale)
-    tree["log"]["grid_every"] = _scaled(config.log.grid_every, scale)
+    for section, key in (("checkpoint", "every"), ("log", "every"), ("log", "grid_every")):
+        tree[section][key] = _scaled(tree[section][key], scale)
 
 
 def _scaled(count: int, scale: float) -> int:

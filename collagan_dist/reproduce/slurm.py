@@ -42,7 +42,9 @@ def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
             else:
                 yield f"{run.name}: job {_submit_run(options, run, queue, scripts, words)}"
         if (job := queue.waiting(_LAST_JOB)) is not None:
-            queue.cancel(job)  # it does not wait for the jobs that were submitted now
+            subprocess.run(
+                ["scancel", job], capture_output=True
+            )  # it does not wait for the jobs that were submitted now
         # The last job starts however the others end: it trains itself what they have not.
         jobs = [job for run in runs if (job := queue.waiting(run.name)) is not None]
         after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []
@@ -87,9 +89,6 @@ class Queue:
         self._jobs[name] = job
         files.write_json(self._path, self._jobs)
         return job
-
-    def cancel(self, job: str) -> None:
-        subprocess.run(["scancel", job], capture_output=True)
 
 
 def _submit_run(options: ReproduceOptions, run: PlannedRun, queue: Queue, scripts: Path, words: Sequence[str]) -> str:

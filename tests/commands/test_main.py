@@ -20,12 +20,35 @@ def test_help_has_an_example(command: str, collagan: Collagan) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("trian",), ("train",), ("verify", "x", "--depe"), ("verify", "x", "--dee")], ids=" ".join
+    ("words", "message"),
+    [
+        ("", "COMMAND"),
+        ("trian", "'trian'"),
+        ("train", "CONFIG"),
+        ("verify x --depe", "--depe"),
+        ("verify x --dee", "--dee"),  # options are not abbreviated
+        ("draw out --workers -1", "'-1' is not a whole number"),
+        ("complete model photo.jpg", "--out"),
+        ("evaluate run --hole block,round", "'round' is not a kind of hole; choose from block"),
+        ("evaluate run --blend maybe", "'maybe'"),
+        ("label faces", "--model"),
+        ("label faces --model run --batch 0", "'0' is not a whole number above 0"),
+        ("pack recipe --part 3/2", "'3/2' is no part"),
+        ("pack recipe --part 0/2 --merge", "not allowed with"),
+        ("pack recipe --max-bad 2", "'2' is not a fraction"),
+        ("reproduce --data d --out o --tables 1,4", "'4' is not one of 1, 2, 3"),
+        ("reproduce --data d --out o --figures 2", "'2' is not one of 1, 3, 4, 5, 6"),
+        ("reproduce --data d --out o --scale 0", "'0' is not a number above 0"),
+        ("reproduce --data d --out o --seeds 0", "'0' is not a whole number above 0"),
+        ("reproduce --data d --out o --ranks 2 --ray auto", "not allowed with"),
+        ("sweep demo --space s --data d --out o --trials 0", "'0' is not a whole number above 0"),
+        ("sweep demo --space s --data d --out o --seeds -1", "'-1' is not a whole number"),
+        ("sweep demo --space s --data d --out o --gpus 1.5", "'1.5' is not a number of GPUs"),
+    ],
 )
-def test_usage_errors_end_with_2(arguments: tuple[str, ...], collagan: Collagan) -> None:
-    """An option is not abbreviated either."""
-    result = collagan(*arguments)
-    assert result.code == 2 and "usage: collagan" in result.err
+def test_usage_errors_end_with_2(words: str, message: str, collagan: Collagan) -> None:
+    result = collagan(*words.split())
+    assert result.code == 2 and "usage: collagan" in result.err and message in result.err
 
 
 def test_version(collagan: Collagan) -> None:

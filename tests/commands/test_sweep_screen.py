@@ -21,19 +21,10 @@ def a_sweep(out: Path, **changes: Any) -> Any:
     """What Screen reads of a SweepController: three of four trials have begun, two are compared at the first rung."""
     the_plan = plan("asha", 4)
     values = dict.fromkeys(the_plan.space.keys, 1.5)
-    trials = [
-        Trial(
-            number,
-            role,
-            values,
-            0,
-            64,
-            results={RUNGS[0]: {"psnr": psnr}} if psnr else {},
-            until=RUNGS[0],
-            running=not psnr,
-        )
-        for number, role, psnr in ((0, "paper", 20.0), (1, "search", 21.25), (2, "search", None))
-    ]
+    trials = []
+    for number, (role, psnr) in enumerate((("paper", 20.0), ("search", 21.25), ("search", None))):
+        results = {RUNGS[0]: {"psnr": psnr}} if psnr else {}
+        trials.append(Trial(number, role, values, 0, 64, results=results, until=RUNGS[0], running=not psnr))
     options = SimpleNamespace(options=SimpleNamespace(out=out))
     facts = {"plan": the_plan, "trials": trials, "out": out, "messages": [], "finished": False, "idle_reason": "",
              "samples_before": 0, "started_at": time.monotonic() - 10, "prepared": options}  # fmt: skip
@@ -46,8 +37,7 @@ def test_the_headline(tmp_path: Path) -> None:
     assert text.startswith("3 of 4 trials begun: ") and "1 running" in text
     assert f"best: trial 1, psnr 21.25 after {RUNGS[0]:,} samples (the paper's λ: 20)" in text
     assert headline(a_sweep(tmp_path, idle_reason="no GPU is free")).endswith("waits for room: no GPU is free")
-    nothing = headline(a_sweep(tmp_path, trials=[]))
-    assert nothing == "0 of 4 trials begun: none runs yet"
+    assert headline(a_sweep(tmp_path, trials=[])) == "0 of 4 trials begun: none runs yet"
     confirm = [*sweep.trials, replace(sweep.trials[2], number=3, role="confirm")]
     assert "4 of 8 trials begun" in headline(a_sweep(tmp_path, trials=confirm, plan=replace(sweep.plan, confirm=2)))
 
@@ -64,14 +54,13 @@ def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(
         screen.show(sweep)
         now[0] += 100
         screen.show(sweep)  # nothing has changed
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [headline(sweep), "trial 2 [failed]"]
+    assert capsys.readouterr().err.splitlines() == [headline(sweep), "trial 2 [failed]"]
 
 
 def test_a_terminal_has_a_table(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
     console.print(sweep_screen._table(a_sweep(tmp_path)))
     text = console.export_text()
-    rows = [line.split() for line in text.splitlines()]
-    assert ["1", "paused"] in [row[:2] for row in rows] and ["0", "paper"] in [row[:2] for row in rows]
+    rows = [line.split()[:2] for line in text.splitlines()]
+    assert ["1", "paused"] in rows and ["0", "paper"] in rows
     assert "21.25" in text and "1.5" in text and "3 of 4 trials begun" in text

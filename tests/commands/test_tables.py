@@ -14,14 +14,12 @@ from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.estimate import RunEstimate
 from tests.reproduce.evaluated import run_of
 
-Capture = pytest.CaptureFixture[str]
 
-
-def rows(capsys: Capture) -> list[list[str]]:
+def rows(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_metrics_beside_their_errors_and_baselines(capsys: Capture) -> None:
+def test_metrics_beside_their_errors_and_baselines(capsys: pytest.CaptureFixture[str]) -> None:
     metrics: dict[str, Any] = {
         "samples": 6, "split": "test", "hole": "block", "hole_size": [20.0, 24.0], "blend": "poisson", "psnr": 27.123,
         "dice": {"face": 0.9, "mean": 0.7}, "se": {"psnr": 0.5}, "baselines": {"mean_colour": {"psnr": 15.0}},
@@ -35,16 +33,10 @@ def test_metrics_beside_their_errors_and_baselines(capsys: Capture) -> None:
     assert ["Dice,", "mean", "of", "classes", "0.700"] in lines and "SSIM" not in text
 
 
-def test_planned_runs_with_their_sums(capsys: Capture, tmp_path: Path) -> None:
-    run = run_of(tmp_path, "M_d", schedule={"steps": 10, "batch": 4})
-    run = replace(run, steps=10)
-    tables.plan_table(
-        [
-            RunEstimate(run, 5, False, 90.0, 2_000_000),
-            RunEstimate(run, 10, False, 0.0, 1_000_000),
-            RunEstimate(run, 10, True, None, None),
-        ]
-    )
+def test_planned_runs_with_their_sums(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = replace(run_of(tmp_path, "M_d", schedule={"steps": 10, "batch": 4}), steps=10)
+    facts = ((5, False, 90.0, 2_000_000), (10, False, 0.0, 1_000_000), (10, True, None, None))
+    tables.plan_table([RunEstimate(run, *one) for one in facts])
     found = rows(capsys)
     assert ["M_d", "10", "40", "50%", "1.5", "min", "2.0", "MB"] in found
     assert ["M_d", "10", "40", "trained", "0", "s", "1.0", "MB"] in found
@@ -52,18 +44,16 @@ def test_planned_runs_with_their_sums(capsys: Capture, tmp_path: Path) -> None:
     assert ["30", "120", "1.5", "min", "3.0", "MB"] in found  # of the known ones
 
 
-def test_averages_of_a_reproduction(capsys: Capture, tmp_path: Path) -> None:
+def test_averages_of_a_reproduction(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Of Table 1 blended numbers over all positions, or none."""
     cell = {kind: {"paper": 20.0, "ours": 21.0, "se": 0.1} for kind in paper.kinds(1)}
     missing = {**cell, "psnr_blended": {"paper": 20.0, "ours": None, "se": None}}
     table1 = {"cells": {"M_i": {"O1": cell, "O2": cell}, "CE": {"O1": cell, "O2": missing}}}
     table3 = {"cells": {"M_d": {"average": {"paper": 2.38, "ours": 2.0, "se": 0.1}}}}
-    (tmp_path / "table1.json").write_text(json.dumps(table1))
-    (tmp_path / "table3.json").write_text(json.dumps(table3))
+    for number, table in ((1, table1), (3, table3)):
+        (tmp_path / f"table{number}.json").write_text(json.dumps(table))
     tables.averages_table(tmp_path, (1, 3))
     found = rows(capsys)
     assert ["1", "M_i", "PSNR", "dB,", "blended", "20.00", "21.00", "+1.00"] in found
     assert ["1", "CE", "PSNR", "dB,", "blended", "20.00", "–", "–"] in found
     assert ["3", "M_d", "landmark", "error,", "pixels", "2.38", "2.00", "-0.38"] in found
-    tables.averages_table(tmp_path, ())
-    assert not capsys.readouterr().out

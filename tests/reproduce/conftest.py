@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
+from tests.commands.conftest import call
 from tests.reproduce.evaluated import as_printed
-from tests.reproduce.small import TABLE_3, ended, start, words, write_small
+from tests.reproduce.small import TABLE_3, two_models, words, write_small
 from tests.training.small import small
 
 
@@ -19,9 +22,12 @@ from tests.training.small import small
 def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reproduction of Table 3 with two models, in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    out, _ = ended(start(*words(write_small(folder), Path(str(shards.folder)), folder / "out", *TABLE_3)))
-    assert f"report: {folder / 'out/report.html'}" in out and "landmark error, pixels" in out
-    return folder / "out"
+    out, printed = folder / "out", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        two_models(patch)
+        assert call(*words(write_small(folder), Path(str(shards.folder)), out, *TABLE_3)) == 0
+    assert f"report: {out / 'report.html'}" in printed.getvalue() and "landmark error, pixels" in printed.getvalue()
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,7 @@ def evaluate(runs: list[PlannedRun], table: int) -> dict[str, dict[str, Any]]:
 def test_the_papers_numbers_hold_all_claims_on_table_1(printed: list[PlannedRun]) -> None:
     found = evaluate(printed, 1)
     assert len(found) == 25
-    assert {claim["verdict"] for claim in found.values()} == {"holds"}, [
-        c for c in found.values() if c["verdict"] != "holds"
-    ]
+    assert not [claim for claim in found.values() if claim["verdict"] != "holds"]
     one = found["Landmarks help completion: M_id beats M_i"]
     assert one["paper"] == "SSIM +0.55 %, PSNR +0.31 dB" and one["ours"].count("***") == 2
     detail = one["details"][1]
@@ -79,10 +77,8 @@ def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path: Path) -> None
 
     (detail,) = found["The average landmark error falls by 27.7 % from M_d to M*_isd"]["details"]
     now, before = (np.array(shifts) + 1 for shifts in ((0.0, 0.02), (1.0, 1.5, 1.8)))
-    drawn = generator.normal(now.mean(), now.std(ddof=1) / np.sqrt(2), 100_000) / generator.normal(
-        before.mean(), before.std(ddof=1) / np.sqrt(3), 100_000
-    )
-    assert detail["sd_seeds"] == pytest.approx(drawn.std(), rel=0.1)
+    drawn = [generator.normal(side.mean(), stats.sem(side), 100_000) for side in (now, before)]
+    assert detail["sd_seeds"] == pytest.approx((drawn[0] / drawn[1]).std(), rel=0.1)
     assert detail["se"] ** 2 == pytest.approx(detail["se_samples"] ** 2 + detail["sd_seeds"] ** 2)
     low, high = detail["interval"]
     assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, detail["freedom"]) * detail["se"])

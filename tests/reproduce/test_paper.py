@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from collagan_dist.reproduce import paper
@@ -29,12 +31,8 @@ def test_shape() -> None:
     assert paper.columns(2) == (*SCORED_CLASSES, "average") and paper.rows(2) == ("M_s", "M_is", "M_isd", "M*_isd")
     assert paper.columns(3) == (*LANDMARKS, "average") and paper.rows(3) == ("M_d", "M_id", "M_isd", "M*_isd")
     for table in paper.TABLES:
-        numbers = [
-            paper.printed(table, m, c, k)
-            for m in paper.rows(table)
-            for c in paper.columns(table)
-            for k in paper.kinds(table)
-        ]
+        cells = itertools.product(paper.rows(table), paper.columns(table), paper.kinds(table))
+        numbers = [paper.printed(table, *cell) for cell in cells]
         assert len(numbers) == {1: 8 * 6 * 4, 2: 40, 3: 24}[table] and min(numbers) > 1
 
 
@@ -54,9 +52,8 @@ def test_the_paper_supports_its_own_claims() -> None:
         if claim["kind"] == "pair":
             for kind in paper.kinds(claim["table"]):
                 columns = POSITIONS if claim["table"] == 1 else ("average",)
-                gaps = [
-                    paper.printed(claim["table"], claim["better"], c, kind)
-                    - paper.printed(claim["table"], claim["worse"], c, kind)
-                    for c in columns
-                ]
-                assert (sum(gaps) > 0) == paper.score(claim["table"], columns[0], kind).higher_is_better, claim
+                better, worse = (
+                    sum(paper.printed(claim["table"], claim[side], column, kind) for column in columns)
+                    for side in ("better", "worse")
+                )
+                assert (better > worse) == paper.score(claim["table"], columns[0], kind).higher_is_better, claim

@@ -23,9 +23,7 @@ def test_tables_2_and_3_need_six_models_with_block_holes() -> None:
     runs = plan(tables=(2, 3), figures=())
     assert set(runs) == {"M_s", "M_is", "M_isd", "M*_isd", "M_d", "M_id"}
     for name, run in runs.items():
-        assert (
-            model_label(run.config.model) == name and run.config.hole.kind == "block" and run.holes == {"block": False}
-        )
+        assert (model_label(run.config.model), run.config.hole.kind, run.holes) == (name, "block", {"block": False})
         assert run.steps == run.config.schedule.steps == 50_866  # ceil(20 * 162770 / 64)
         same = load_config("stable", name, ["schedule.steps=50866"], "packed")
         assert run.config == same  # full length: nothing else differs from what `collagan train stable --model` learns
@@ -38,16 +36,11 @@ def test_everything_needs_the_papers_twelve_runs_and_the_parser() -> None:
     kinds = {name: run.config.hole.kind for name, run in runs.items()}
     assert {n for n, kind in kinds.items() if kind == "noise"} == {"M*_isd-noise", "CE-noise"}
     assert {n for n, kind in kinds.items() if kind == "none"} == {"SII", "parser"}
-    assert runs["GFC"].needs == "parser" and runs["GFC"].config.model.gfc.parser == str(
-        Path("out/runs/parser").absolute()
-    )
+    parser = str(Path("out/runs/parser").absolute())
+    assert (runs["GFC"].needs, runs["GFC"].config.model.gfc.parser) == ("parser", parser)
     scored = {name: {hole for hole, both in run.holes.items() if both} for name, run in runs.items()}
-    assert {name for name, holes in scored.items() if holes == set(POSITIONS)} == twelve - {
-        "M_s",
-        "M_d",
-        "M*_isd-noise",
-        "CE-noise",
-    }
+    others = {"M_s", "M_d", "M*_isd-noise", "CE-noise"}
+    assert {name for name, holes in scored.items() if holes == set(POSITIONS)} == twelve - others
     assert runs["M*_isd"].holes["block"] is False and not runs["parser"].holes
     assert [[run.name for run in chain] for chain in chains(runs.values()) if len(chain) > 1] == [["parser", "GFC"]]
 
@@ -80,11 +73,8 @@ def test_scale_shortens_all_that_is_counted_in_steps() -> None:
 def test_seeds() -> None:
     runs = plan(seeds=3, tables=(3,), figures=(), sets=("seed=7",))
     assert set(runs) == {"M_d", "M_id"} | {f"{m}{s}" for m in ("M_isd", "M*_isd") for s in ("", "-seed1", "-seed2")}
-    assert {n: run.config.seed for n, run in runs.items() if run.base == "M_isd"} == {
-        "M_isd": 7,
-        "M_isd-seed1": 8,
-        "M_isd-seed2": 9,
-    }
+    seeds = {name: run.config.seed for name, run in runs.items() if run.base == "M_isd"}
+    assert seeds == {"M_isd": 7, "M_isd-seed1": 8, "M_isd-seed2": 9}
     one, other = config_to_dict(runs["M_isd"].config), config_to_dict(runs["M_isd-seed2"].config)
     assert {k for k in one if one[k] != other[k]} == {"seed"}
 
@@ -97,18 +87,9 @@ def test_settings_reach_the_runs_that_have_them() -> None:
 
 
 def test_peers_keep_what_is_published_of_them() -> None:
-    sets = (
-        "loss.adv=minmax",
-        "loss.weights.inpainting.rec=50",
-        "optim.generator.lr=1e-3",
-        "data.image_size=64",
-        "model.output_bias=mean",
-        "hole.fill=noise",
-        "model.widths.generator=16",
-        "data.augment.flip=0.25",
-        "schedule.batch=32",
-        "evaluate.search.steps=7",
-    )
+    lr = "optim.generator.lr=1e-3"
+    sets = ("loss.adv=minmax", "loss.weights.inpainting.rec=50", lr, "data.image_size=64", "model.output_bias=mean")
+    sets += ("hole.fill=noise", "model.widths.generator=16", "data.augment.flip=0.25", "schedule.batch=32")
     options = ReproduceOptions("stable", "packed", Path("out"), (1,), (), sets=sets)
     runs, former = plan(tables=(1,), figures=(), sets=sets), plan(tables=(1,), figures=())
     ours = runs["M_i"].config
@@ -117,27 +98,16 @@ def test_peers_keep_what_is_published_of_them() -> None:
         now, then = runs[name].config, former[name].config
         assert (now.loss, now.optim, now.model.output_bias) == (then.loss, then.optim, "zero")
         assert now.model.widths.generator == 16 and now.data.augment.flip == 0.25
-        assert now.schedule.batch == 32 and now.evaluate.search.steps == 7
-    assert {name: runs[name].config.data.image_size for name in ("CE", "SII", "GFC", "M_i")} == {
-        "CE": 64, "SII": 64, "GFC": 64, "M_i": 64,
-    }  # fmt: skip
+        assert now.schedule.batch == 32
     smaller = plan(tables=(1,), figures=(), sets=("data.image_size=32",))
-    assert {name: smaller[name].config.data.image_size for name in ("CE", "SII", "GFC")} == {
-        "CE": 32,
-        "SII": 64,
-        "GFC": 32,
-    }
+    for planned, sizes in ((runs, [64, 64, 64, 64]), (smaller, [32, 64, 32, 32])):
+        assert [planned[name].config.data.image_size for name in ("CE", "SII", "GFC", "M_i")] == sizes
     assert (runs["CE"].config.hole.fill, runs["GFC"].config.hole.fill) == ("mean", "noise")
     missed = not_applied(options, runs.values())
     peers = ["CE", "SII", "GFC"]
-    assert {item: names for item, names in missed.items() if item.startswith("optim")} == {sets[2]: peers}
+    assert missed[lr] == peers and "schedule.batch=32" not in missed
     assert missed["data.image_size=64"] == ["SII"] and missed["hole.fill=noise"] == ["CE"]
-    assert "schedule.batch=32" not in missed and missed["loss.weights.inpainting.rec=50"] == [
-        "CE",
-        "SII",
-        "parser",
-        "GFC",
-    ]
+    assert missed["loss.weights.inpainting.rec=50"] == ["CE", "SII", "parser", "GFC"]
 
 
 @pytest.mark.parametrize("item", ["hole.kind=noise", "model.tasks=[inpainting]", "model.concentrated=false"])

@@ -24,19 +24,7 @@ def job(undisturbed: Path, shards: Manifest, tmp_path: Path) -> RunJob:
     return RunJob(run, str(shards.folder), shards.hash, 1)
 
 
-def test_a_damaged_last_checkpoint_is_trained_again(job: RunJob) -> None:
-    """Its bytes are read when it is evaluated: the step is trained again from the checkpoint before, to the same network."""
-    folder, said = job.run.folder, []
-    weights, evaluation = (
-        folder / "checkpoints/step-00000003/generator.safetensors",
-        folder / "evaluation/test-block.json",
-    )
-    undamaged, evaluated = weights.read_bytes(), evaluation.read_bytes()
-    weights.write_bytes(undamaged[:-1] + bytes([undamaged[-1] ^ 1]))
-    evaluation.unlink()
-    assert do_job(job, False, said.append) == Outcome("M_d")
-    assert any("its last checkpoint is damaged" in line for line in said)
-    assert evaluation.read_bytes() == evaluated and weights.read_bytes() == undamaged
+def test_what_is_done_is_not_started(job: RunJob) -> None:
     assert do_jobs([job], False, lambda line: pytest.fail(f"done already, but: {line}")) == [Outcome("M_d")]
 
 

@@ -17,10 +17,8 @@ from collagan_dist.reproduce.sample_predictions import SamplePredictions
 def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
     predictions = SamplePredictions(trained, str(shards.folder), "block", 4)
     hole = predictions._batch.hole_B1HW[:, 0].numpy()[..., None]
-    assert (
-        predictions.original.shape == (4, 32, 32, 3)
-        and (predictions.masked == predictions.original).all(-1)[~hole[..., 0]].all()
-    )
+    assert predictions.original.shape == (4, 32, 32, 3)
+    assert (predictions.masked == predictions.original).all(-1)[~hole[..., 0]].all()
     assert np.array_equal(predictions.composite, np.where(hole, predictions.raw, predictions.masked))
     assert np.array_equal(predictions.blended[~hole[..., 0]], predictions.masked[~hole[..., 0]])
     assert not np.array_equal(predictions.blended, predictions.composite)
@@ -29,9 +27,8 @@ def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
 
 def test_pictures_are_made_with_the_settings_of_the_tables(trained: PlannedRun, shards: Manifest) -> None:
     """How a model is looked at may change after its training: its config.yaml tells of then, the plan of now."""
-    evaluate = trained.config.evaluate.model_copy(
-        update={"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
-    )
+    other = {"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
+    evaluate = trained.config.evaluate.model_copy(update=other)
     now = replace(trained, config=trained.config.model_copy(update={"evaluate": evaluate}))
     assert SamplePredictions(now, str(shards.folder), "block", 2)._setup.config.evaluate == evaluate
     former, noisy = (SamplePredictions(run, str(shards.folder), "block", 2).raw for run in (trained, now))

@@ -50,15 +50,6 @@ def test_the_error_of_a_mean_is_the_textbooks(generator: np.random.Generator, sa
     assert mean(values[:1]).se is None
 
 
-def test_differences_are_paired(generator: np.random.Generator) -> None:
-    one = generator.normal(10, 3, 300)
-    other = one + generator.normal(0.05, 0.4, 300)
-    found = difference(mean(other), mean(one))
-    assert found.value == pytest.approx((other - one).mean()) and found.se is not None
-    assert found.se == pytest.approx(stats.sem(other - one), rel=MONTE_CARLO)
-    assert found.se < 0.2 * (stats.sem(one) ** 2 + stats.sem(other) ** 2) ** 0.5  # what unpaired samples would give
-
-
 def test_samples_are_paired_by_their_ids(generator: np.random.Generator) -> None:
     """One model lacks a damaged sample, and has the others in another order."""
     values = generator.normal(10, 3, 50)
@@ -91,16 +82,6 @@ def test_pooled_dice_has_scipys_error(generator: np.random.Generator, samples: i
         assert interval == pytest.approx(tuple(theirs.confidence_interval), abs=0.3 * found.se)
 
 
-def test_a_relative_change_has_scipys_error(generator: np.random.Generator) -> None:
-    before = generator.gamma(4, 0.6, 400)
-    now = 0.72 * before + generator.gamma(2, 0.05, 400)
-    found = statistics.combine(lambda to, start: to / start - 1, mean(now), mean(before))
-    theirs = stats.bootstrap((now, before), lambda a, b, axis: a.mean(axis) / b.mean(axis) - 1, paired=True,
-                             n_resamples=1000, method="percentile", rng=np.random.default_rng(6))  # fmt: skip
-    assert found.value == pytest.approx(now.mean() / before.mean() - 1)
-    assert found.se == pytest.approx(theirs.standard_error, rel=MONTE_CARLO)
-
-
 def test_a_rare_class_has_an_error_and_an_absent_one_no_number() -> None:
     """Drawn with replacement, 37 % of the test sets would lack the one sample that shows the class."""
     both, size = np.zeros(30), np.zeros(30)
@@ -129,8 +110,3 @@ def test_p_values_and_stars() -> None:
     assert statistics.p_value(0.1, None, 3) is None and statistics.p_value(0.1, 0.0, 3) == 0.0
     assert statistics.p_value(0.0, 0.0, 3) == 1.0
     assert [statistics.stars(p) for p in (0.2, 0.04, 0.004, 0.0004, None)] == ["", "*", "**", "***", ""]
-
-
-def test_rank_correlation() -> None:
-    assert statistics.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert statistics.rank_correlation([1, 1, 1], [3, 2, 1]) is None

@@ -1,0 +1,47 @@
+"""Commands that read a run folder: complete, evaluate, export, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Collagan
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_complete(collagan: Collagan, trained: Path, drawn: Path, tmp_path: Path) -> None:
+    picture, out = drawn / "Img/img_celeba/000001.jpg", tmp_path / "out"
+    result = collagan("complete", trained, picture, "--out", out, "--hole", "O1")
+    assert (out / "000001.completed.png").is_file()
+    assert result.code == 0 and f"{out}: 1 picture(s) completed; see {out / '000001.sheet.png'}" in result.out
+    result = collagan("complete", trained, tmp_path / "none.jpg", "--out", tmp_path / "other")
+    assert result.code in (2, 3) and "none.jpg" in result.err and not (tmp_path / "other").exists()
+
+
+def test_evaluate_writes_a_table_and_a_file_for_each_hole(collagan: Collagan, run: Path) -> None:
+    result = collagan("evaluate", run, "--hole", "block,O1", "--split", "valid", "--set", "evaluate.baselines=0")
+    files = [run / "evaluation" / f"valid-{hole}.json" for hole in ("block", "O1")]
+    assert result.code == 0 and all(str(file) in result.out for file in files)
+    assert result.out.count("PSNR in the hole, dB") == 2 and "6 valid samples, O1 holes" in result.out
+    assert f" {json.loads(files[0].read_text())['psnr']:.2f} " in result.out
+    assert "--set model.name=ce" in collagan("evaluate", run, "--set", "model.name=ce").err
+
+
+def test_export_takes_the_newest_checkpoint(collagan: Collagan, trained: Path, tmp_path: Path) -> None:
+    result = collagan("export", trained, "--out", tmp_path / "model")
+    assert result.code == 0 and "M*_isd of step 2: " in result.out and "generator.safetensors" in result.out
+    assert collagan("export", tmp_path / "none", "--out", tmp_path / "other").code == 2
+
+
+def test_report_prints_its_path(collagan: Collagan, run: Path, trained: Path, tmp_path: Path) -> None:
+    assert collagan("report", run) == (0, f"{run / 'report.html'}\n", "")
+    result = collagan("report", run, trained, "--out", tmp_path / "both.html")
+    assert result.out == f"{tmp_path / 'both.html'}\n" and (tmp_path / "both.html").is_file()
