@@ -1,4 +1,4 @@
-"""DamageRecord shards in a folder: found before anything starts, named, mended where that is safe, never read on."""
+"""Damaged shards in a folder: found before anything starts, named, repaired where that is safe, never read."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def test_an_index_is_rebuilt_from_its_tar(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, damage: Callable[[Path], None]
 ) -> None:
     index = copy / "train-000001.idx"
-    sound = index.read_bytes()
+    undamaged = index.read_bytes()
     damage(index)
     words = ["train", "demo", "--data", copy, "--dry-run"] if command == "train" else ["verify", copy]
     code, text = run(capsys, *words)
     assert code == 0 and text == f"rebuilt {index} from its tar\n"
-    assert index.read_bytes() == sound
+    assert index.read_bytes() == undamaged
     assert run(capsys, *words) == (0, "")
     assert not [path for path in copy.iterdir() if path.name.startswith(".")]
 
@@ -125,8 +125,8 @@ def test_an_index_damaged_after_the_check_is_not_used(
     split, whole = SplitReader(read_manifest(copy), "train"), SplitReader(shards, "train")
     damage(copy / "train-000001.idx")
     for number in range(20, 40):
-        mine, sound = split.read(number), whole.read(number)
-        assert mine.key == sound.key and mine.jpg.tobytes() == sound.jpg.tobytes()
+        mine, expected = split.read(number), whole.read(number)
+        assert mine.key == expected.key and mine.jpg.tobytes() == expected.jpg.tobytes()
 
 
 def test_a_tar_of_the_right_size_that_gives_another_index_is_refused(
@@ -227,7 +227,7 @@ def test_a_sample_of_other_files_is_refused(
     assert not Path("canary").exists()
 
 
-def test_a_sample_without_label_map_is_sound(copy: Path) -> None:
+def test_a_sample_without_label_map_is_valid(copy: Path) -> None:
     repack(copy, lambda files: files.pop("seg.png"))  # some pictures of a set may lack labels
     assert verify(copy, deep=True)
 

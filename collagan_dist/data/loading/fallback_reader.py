@@ -27,12 +27,11 @@ class DamageRecord:
 def check_damage_limit(folder: Path | RemoteFolder, count: int, limit: int) -> None:
     """Raise DataError for more than data.max_damaged damaged samples. `count` is the sum over all ranks."""
     if count > limit:
-        raise on_all_ranks(
-            DataError(
-                f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
-                "run `collagan verify --deep`, and copy the shards again or pack again"
-            )
+        text = (
+            f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
+            "run `collagan verify --deep`, and copy the shards again or pack again"
         )
+        raise on_all_ranks(DataError(text))
 
 
 @dataclass

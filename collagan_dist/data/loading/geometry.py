@@ -66,12 +66,10 @@ def view_to_stored(
     `face_square` is data.face_square. Shards are cut for views of FACE_SQUARE; what wider views lack is reflected.
     """
     shift, angle, scale, flip = augmentation
-    square = stored_square(sample.landmarks, sample.square, sample.width, sample.height).scaled(
-        face_square / FACE_SQUARE
-    )
+    square = stored_square(sample.landmarks, sample.square, sample.width, sample.height)
     # The product of four matrices, written out: view pixels to shares of the side around the middle; mirror; rotate,
     # scale and shift; shares to stored pixels.
-    middle, mirror, side = 0.5 / size - 0.5, -1.0 if flip else 1.0, square.side
+    middle, mirror, side = 0.5 / size - 0.5, -1.0 if flip else 1.0, square.side * (face_square / FACE_SQUARE)
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     x = side * ((cos * mirror - sin) * middle + shift[0]) + square.x
     y = side * ((sin * mirror + cos) * middle + shift[1]) + square.y
@@ -169,10 +167,10 @@ def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.de
 
 def warp_image(canvas_BHW3: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:
     """Sample (B, 3, H, W) float32 views in [-1, 1] of uint8 canvases, bilinear."""
-    size = canvas_BHW3.shape[1]
-    source = image_from_pixels(canvas_BHW3)
-    unit = (grid_BHW2 * (2.0 / (size - 1)) - 1).float()
-    return F.grid_sample(source, unit, mode="bilinear", padding_mode="border", align_corners=True)
+    unit = (grid_BHW2 * (2.0 / (canvas_BHW3.shape[1] - 1)) - 1).float()
+    return F.grid_sample(
+        image_from_pixels(canvas_BHW3), unit, mode="bilinear", padding_mode="border", align_corners=True
+    )
 
 
 def warp_labels(canvas_BHW: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tensor:

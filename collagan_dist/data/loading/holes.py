@@ -40,13 +40,10 @@ def block(keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None)
 def pattern(keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes | None = None) -> torch.Tensor:
     """Return a window of the Context Encoder's random pattern that covers 20 to 30 % of the picture."""
     full, area = _pattern(size)
-    corners = (rng.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy() * (len(full) - size + 1)).astype(
-        np.int64
-    )
-    top, left = corners[:, :_TRIES], corners[:, _TRIES:]
-    share = (
-        area[top + size, left + size] - area[top, left + size] - area[top + size, left] + area[top, left]
-    ) / size**2
+    uniform = rng.uniform_tensor(keys_B2, 2 * _TRIES, stream=1).cpu().numpy()
+    top, left = np.split((uniform * (len(full) - size + 1)).astype(np.int64), 2, axis=1)
+    below, right = top + size, left + size
+    share = (area[below, right] - area[top, right] - area[below, left] + area[top, left]) / size**2
     accepted = (share >= PATTERN_SHARE[0]) & (share <= PATTERN_SHARE[1])
     # The first accepted window; where none of the tries is (about 1 in 10^9), the one nearest to a quarter.
     best = np.where(accepted.any(1), accepted.argmax(1), abs(share - 0.25).argmin(1))

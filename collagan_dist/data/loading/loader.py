@@ -109,12 +109,10 @@ class Loader:
         # At test the randomness depends on the sample alone, so that evaluations repeat.
         epoch = epochs if view.augment is not None else np.full(len(ids), -1)
         drawn = geometry.draw_augmentation(rng.key64(view.seed, "geometry", epoch, uids), view.augment)
-        to_stored = np.stack(
-            [
-                geometry.view_to_stored(sample, view.image_size, geometry.Augmentation(*one), view.face_square)
-                for sample, one in zip(samples, zip(*drawn, strict=True), strict=True)
-            ]
-        )
+        one_by_one = [geometry.Augmentation(*one) for one in zip(*drawn, strict=True)]
+        size, square = view.image_size, view.face_square
+        pairs = zip(samples, one_by_one, strict=True)
+        to_stored = np.stack([geometry.view_to_stored(sample, size, one, square) for sample, one in pairs])
         to_canvas = geometry.region_to_canvas(decoded.regions_B4, self.canvas) @ to_stored
         image, label = geometry.warp(decoded.image_BHW3, decoded.label_BHW, to_canvas, drawn.flip, view.image_size)
         points = None
@@ -131,14 +129,14 @@ class Loader:
 
 def _check_annotations(split: SplitReader, view: View) -> None:
     first = _first(split)
-    has = {"s": first.labels is not None, "d": first.landmarks is not None}
+    labels, points = first.labels is not None, first.landmarks is not None
     missing = []
-    if view.labels and not has["s"]:
+    if view.labels and not labels:
         missing.append("label maps, which the segmentation task needs")
-    if view.points and not has["d"]:
+    if view.points and not points:
         missing.append("landmarks, which the landmarks task needs")
     if missing:
-        model = "M_i" + "".join(letter for letter in "sd" if has[letter])
+        model = "M_i" + "s" * labels + "d" * points
         raise DataError(
             f"{split.manifest.folder}: has no {' and no '.join(missing)}; train --model {model}, "
             "or pack a data set that has them"

@@ -32,9 +32,8 @@ MAX_BAD_COUNT = 10  # this many quarantined pictures are always accepted, whatev
 _LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
 
 Progress = Callable[[int, int], None]  # samples done, samples in total
-Builder = Callable[
-    [list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]
-]  # runs jobs somewhere, yields them in any order
+# Runs jobs somewhere and yields them in any order.
+Builder = Callable[[list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]]
 
 
 def pack(
@@ -89,9 +88,8 @@ def processes(workers: int) -> Builder:
     """Return a builder with `workers` processes of this machine, 0 for one per core."""
 
     def build_all(jobs: list[ShardJob]) -> Iterator[tuple[ShardJob, ShardResult]]:
-        with ProcessPoolExecutor(
-            min(workers or os.cpu_count() or 1, max(1, len(jobs))), initializer=_die_with_parent
-        ) as pool:
+        count = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
+        with ProcessPoolExecutor(count, initializer=_die_with_parent) as pool:
             futures = {pool.submit(build_shard, job): job for job in jobs}
             try:
                 for future in as_completed(futures):

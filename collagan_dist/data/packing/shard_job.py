@@ -26,13 +26,8 @@ from collagan_dist.errors import ClusterError, DataError
 from collagan_dist.types import Sample
 
 SHUFFLE_SEED = 20191  # fixed, so that equal data sets have equal shards
-_LIBRARIES = (
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-    "simplejpeg",
-    "webdataset",
-)  # whose versions may change bytes
+# Libraries whose versions may change bytes.
+_LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "simplejpeg", "webdataset")
 
 
 @dataclass(frozen=True)
@@ -79,19 +74,11 @@ def plan_jobs(recipe: Recipe, samples: list[Sample]) -> Iterator[ShardJob]:
         for number, start in enumerate(range(0, len(by_key), recipe.samples_per_shard)):
             chosen = tuple(by_key[i] for i in order[start : start + recipe.samples_per_shard])
             # Without OUT: bytes do not depend on where they are written.
-            content = json.dumps(
-                [library_versions(), recipe.store, recipe.store_size, [list(vars(s).values()) for s in chosen]],
-                default=vars,
-            )
-            yield ShardJob(
-                recipe.out,
-                f"{split}-{number:06d}.tar",
-                recipe.store,
-                recipe.store_size,
-                chosen,
-                library_versions(),
-                hashlib.sha256(content.encode()).hexdigest(),
-            )
+            how = [library_versions(), recipe.store, recipe.store_size]
+            content = json.dumps([*how, [list(vars(s).values()) for s in chosen]], default=vars)
+            plan = hashlib.sha256(content.encode()).hexdigest()
+            name = f"{split}-{number:06d}.tar"
+            yield ShardJob(recipe.out, name, recipe.store, recipe.store_size, chosen, library_versions(), plan)
 
 
 def build_shard(job: ShardJob) -> ShardResult:
@@ -104,9 +91,8 @@ def build_shard(job: ShardJob) -> ShardResult:
         raise ClusterError(
             f"node {socket.gethostname()} has {library_versions()}, this packing uses {job.versions}; install the same versions on all nodes"
         )
-    folder = Path(job.folder)
     quarantine: list[tuple[str, str]] = []
-    tar_path = folder / job.name
+    tar_path = Path(job.folder, job.name)
     done = 0
     try:
         with files.atomic_write(tar_path) as file:
@@ -122,16 +108,11 @@ def build_shard(job: ShardJob) -> ShardResult:
         needed = error.bytes_written * len(job.samples) // max(done, 1)
         raise DataError(f"{error}, the shard needs about {needed}; the same command then continues") from None
     index = writer.index()
-    shard = Shard(
-        job.name,
-        tar_path.stat().st_size,
-        files.sha256(tar_path),
-        hashlib.sha256(index).hexdigest(),
-        len(writer.rows),
-    )
+    tar_hash, index_hash = files.sha256(tar_path), hashlib.sha256(index).hexdigest()
+    shard = Shard(job.name, tar_path.stat().st_size, tar_hash, index_hash, len(writer.rows))
     # A shard without samples is left out of the data set; its result file still says that it is done.
     if shard.samples:
-        files.write_bytes(folder / shard.index_name, index)
+        files.write_bytes(tar_path.with_name(shard.index_name), index)
     else:
         tar_path.unlink()
     result = ShardResult(job.plan, shard, tuple(quarantine))
@@ -144,9 +125,8 @@ def load_finished(job: ShardJob) -> ShardResult | None:
     folder = Path(job.folder)
     try:
         data = json.loads(job.result_path.read_bytes())
-        result = ShardResult(
-            data["plan"], Shard(**data["shard"]), tuple((key, reason) for key, reason in data["quarantine"])
-        )
+        quarantine = tuple((key, reason) for key, reason in data["quarantine"])
+        result = ShardResult(data["plan"], Shard(**data["shard"]), quarantine)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     tar, index = folder / result.shard.name, folder / result.shard.index_name

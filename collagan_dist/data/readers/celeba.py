@@ -33,8 +33,7 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> list[Sample]:
     root = Path(recipe.root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds Img/, Anno/ and Eval/ (--root)")
-    source = open_folder_or_archive(root / pictures)
-    if source is None:
+    if (source := open_folder_or_archive(root / pictures)) is None:
         name = Path(pictures).name
         raise DataError(
             f"{root / pictures}: no such folder of pictures; unpack CelebA's archive there, or put {name}.zip or {name}.tar beside it"

@@ -20,8 +20,7 @@ _PLAIN_KEY = re.compile(r"[!-~]+")  # printable ASCII without blanks: the index 
 def read_folder(recipe: Recipe) -> list[Sample]:
     """Return a sample for each picture below root, which may be an archive."""
     root = Path(recipe.root)
-    source = open_folder_or_archive(root)
-    if source is None:
+    if (source := open_folder_or_archive(root)) is None:
         raise DataError(
             f"{root}: no such folder, and no {root.name}.zip or .tar there; give the folder of pictures (--root)"
         )

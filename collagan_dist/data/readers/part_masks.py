@@ -95,10 +95,8 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
                     f"{path}: the mask is {width}x{height}, which is no smaller copy of its {_size(shape)} picture; "
                     "copy both from the data set"
                 )
-            if image.mode in ("P", "PA", "LA", "RGBA"):  # neither palette indices nor opacity are colours
-                values = np.asarray(image.convert("RGB"))
-            else:
-                values = np.asarray(image)
+            coloured = image.mode in ("P", "PA", "LA", "RGBA")  # neither palette indices nor opacity are colours
+            values = np.asarray(image.convert("RGB") if coloured else image)
     except FileNotFoundError:
         return None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -108,9 +106,8 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 def _resize_nearest(labels_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     # By pixel centres, unlike OpenCV's INTER_NEAREST, which maps the corners of pixels.
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(shape, labels_HW.shape, strict=True)
-    )
+    sizes = zip(shape, labels_HW.shape, strict=True)
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in sizes)
     return np.ascontiguousarray(labels_HW[rows][:, columns])
 
 

@@ -81,7 +81,11 @@ def read_picture(file: File) -> Picture:
     if not content:
         raise UnusablePicture("is an empty file")
     picture = _read_jpeg_header(content) if content[:2] == b"\xff\xd8" else _read_other_header(content)
-    _check_size(picture.width, picture.height)
+    width, height = picture.width, picture.height
+    if width * height > MAX_PIXELS:
+        raise UnusablePicture(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
+    if min(width, height) < MIN_FACE_PIXELS:
+        raise UnusablePicture(f"{width}x{height} pixels are smaller than {MIN_FACE_PIXELS}x{MIN_FACE_PIXELS}")
     return picture
 
 
@@ -126,13 +130,6 @@ def _open_other(content: bytes) -> Image.Image:
         raise UnusablePicture("a decompression bomb, from its header") from None
     except Exception:
         raise UnusablePicture("damaged, or not a picture") from None
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise UnusablePicture(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
-    if min(width, height) < MIN_FACE_PIXELS:
-        raise UnusablePicture(f"{width}x{height} pixels are smaller than {MIN_FACE_PIXELS}x{MIN_FACE_PIXELS}")
 
 
 def crop_square(array: np.ndarray, square: Square, size: int, nearest: bool = False) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A bounded cache of downloaded shards on local disk, shared by all processes of a node and by all runs.
 
-FOLDER/<sha256>.tar                     a complete copy; its modification time is that of its last use
-FOLDER/.<sha256>.tar.<bytes>.partial    a download of at most that many bytes; its process holds the flock
-FOLDER/.lock                            held while files are claimed, renamed or removed
+FOLDER/<sha256>.tar                     a complete copy; its modification time is that of its last use.
+FOLDER/.<sha256>.tar.<bytes>.partial    a download of at most that many bytes; its process holds the flock.
+FOLDER/.lock                            held while files are claimed, renamed or removed.
 """
 
 from __future__ import annotations

@@ -99,14 +99,8 @@ def read_manifest(location: str | Path | RemoteFolder) -> Manifest:
         # Training computes its order from these counts; wrong ones would fail in the middle of an epoch.
         if not names or len(set(names)) < len(names) or counts != {n: p["samples"] for n, p in data["splits"].items()}:
             raise ValueError("its splits are empty, name a shard twice, or do not add up")
-        return Manifest(
-            folder,
-            data["dataset"],
-            data["recipe"],
-            splits,
-            data["quarantined"],
-            hashlib.sha256(content).hexdigest(),
-        )
+        identity = hashlib.sha256(content).hexdigest()
+        return Manifest(folder, data["dataset"], data["recipe"], splits, data["quarantined"], identity)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is not a manifest ({error!r}); pack the data set again") from None
 
@@ -128,14 +122,10 @@ def _parse_shard(data: Mapping[str, Any]) -> Shard:
     """Raises ValueError for a shard that this format does not have."""
     shard = Shard(**data)
     # Manifests are downloaded, too, and paths and URLs are made of these names.
-    hashes = (shard.sha256, shard.idx_sha256)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*\.tar", shard.name) or not all(_is_hash(h) for h in hashes):
+    name, hashes = r"[A-Za-z0-9][A-Za-z0-9_-]*\.tar", f"{shard.sha256} {shard.idx_sha256}"
+    if not re.fullmatch(name, shard.name) or not re.fullmatch(r"[0-9a-f]{64} [0-9a-f]{64}", hashes):
         raise ValueError(f"no shard of this format: {shard.name!r}")
     # `type`, because True is an int to isinstance.
     if not all(type(count) is int and count > 0 for count in (shard.bytes, shard.samples)):
         raise ValueError(f"{shard.name}: bytes and samples must be counts")
     return shard
-
-
-def _is_hash(text: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{64}", text) is not None

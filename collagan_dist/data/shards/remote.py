@@ -160,9 +160,8 @@ class RemoteFolder:
                     raise  # our own disk is full
                 if pause is None or _is_permanent(error):
                     where = self / name if name else self.url
-                    raise DataError(
-                        f"{where}: {_describe(error)}" + (f", {tries} times" if tries > 1 else "")
-                    ) from error
+                    times = f", {tries} times" if tries > 1 else ""
+                    raise DataError(f"{where}: {_describe(error)}{times}") from error
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 

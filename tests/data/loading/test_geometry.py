@@ -12,11 +12,9 @@ from scipy.ndimage import map_coordinates
 from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.loader import Loader, View
-from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader, StoredSample
-from collagan_dist.types import CLASS_FLIP, CLASSES, LANDMARK_FLIP, LANDMARKS
+from collagan_dist.types import CLASS_FLIP, CLASSES, LANDMARK_FLIP
 
 WIDE = Augment(shift=0.3, rotate=40, scale=0.4, flip=0.5)  # leaves the canvas, so that reflection is tested too
 
@@ -128,21 +126,7 @@ def test_a_clipped_region_maps_where_its_pixels_are() -> None:
     assert np.allclose(edges[:, :2], [[-0.5, -0.5], [175.5, 175.5]])
 
 
-@pytest.mark.parametrize(("names", "flip"), [(CLASSES, CLASS_FLIP), (LANDMARKS, LANDMARK_FLIP)])
-def test_a_mirror_swaps_left_and_right_by_name(names: tuple[str, ...], flip: tuple[int, ...]) -> None:
-    other = {"left": "right", "right": "left"}
-    expected = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
-    assert [names[i] for i in flip] == expected
-
-
-def test_flip_twice_is_the_identity(shards: Manifest) -> None:
-    label = torch.randint(0, len(CLASSES), (2, 8, 8), dtype=torch.uint8)
-    yes = torch.ones(2, dtype=torch.bool)
-    once = geometry.swap_labels(label.flip(2), yes)
-    assert torch.equal(geometry.swap_labels(once.flip(2), yes), label)
-    assert not torch.equal(once, label.flip(2))
-    assert [LANDMARK_FLIP[k] for k in LANDMARK_FLIP] == list(range(len(LANDMARKS)))
-    # Through the whole loader: a mirrored view is the plain view mirrored, with left and right exchanged.
+def test_a_flipped_view_is_the_plain_one_mirrored_with_left_and_right_exchanged(shards: Manifest) -> None:
     still = {"shift": 0.0, "rotate": 0.0, "scale": 0.0}
     plain, mirrored = (_first_batch(shards, Augment(**still, flip=p)) for p in (0.0, 1.0))
     assert (plain.image_B3HW - mirrored.image_B3HW.flip(3)).abs().max() < 2e-2
@@ -154,21 +138,6 @@ def test_flip_twice_is_the_identity(shards: Manifest) -> None:
     assert (back - plain.points_BK2).abs().max() < 1e-3
 
 
-def test_a_narrower_face_square_shows_the_same_larger() -> None:
-    """A view of 2.4 is the middle three quarters of a view of 3.2: matrices, and so pictures, labels and points."""
-    sample = stored([[70.0, 71], [106, 75], [88, 90], [73, 117], [103, 117]])
-    drawn, size = geometry.Augmentation(np.array([0.04, -0.02]), 0.1, 1.05, True), 128
-    wide = geometry.view_to_stored(sample, size, drawn)
-    assert np.array_equal(wide, geometry.view_to_stored(sample, size, drawn, 3.2))
-    for face_square in (2.4, 4.0):
-        other = geometry.view_to_stored(sample, size, drawn, face_square)
-        zoom = face_square / 3.2
-        middle = np.array([(70 + 106) / 2, (71 + 117) / 2])
-        for corner in ((0, 0), (127, 0), (30, 99)):
-            at, was = other @ (*corner, 1), wide @ (*corner, 1)
-            assert np.allclose(at[:2] - middle, zoom * (was[:2] - middle))
-
-
 def test_face_square_moves_picture_labels_and_points_alike(shards: Manifest) -> None:
     still = Augment(shift=0.0, rotate=0.0, scale=0.0, flip=0.0)
     plain, near = (_first_batch(shards, still, face_square=f) for f in (3.2, 2.4))
@@ -178,24 +147,6 @@ def test_face_square_moves_picture_labels_and_points_alike(shards: Manifest) -> 
     assert (small - plain.image_B3HW[..., 8:56, 8:56]).abs().mean() < 0.04
     labels = torch.nn.functional.interpolate(near.label_BHW[:, None].float(), 48)[:, 0]
     assert (labels == plain.label_BHW[:, 8:56, 8:56]).float().mean() > 0.9
-
-
-def test_both_kinds_of_storage_show_the_same(drawn, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """A view from stored crops equals the view from original photos up to a second JPEG compression."""
-    views = {}
-    for store in ("crop", "original"):
-        recipe = Recipe(
-            dataset="celeba",
-            root=str(drawn),
-            labels="Label/img_celeba",
-            out=str(tmp_path / store),
-            store=store,
-            store_size=176,
-        )
-        views[store] = _first_batch(pack(recipe, workers=1), Augment(), size=128)
-    assert (views["crop"].image_B3HW - views["original"].image_B3HW).abs().mean() < 0.015
-    assert (views["crop"].label_BHW == views["original"].label_BHW).float().mean() > 0.98
-    assert (views["crop"].points_BK2 - views["original"].points_BK2).abs().max() < 0.5
 
 
 def _first_batch(manifest: Manifest, augment: Augment, size: int = 64, **view: float):  # type: ignore[no-untyped-def]

@@ -45,24 +45,6 @@ def test_noise_hides_80_percent_of_pixels_alike_in_all_channels() -> None:
     assert abs(neighbours - 0.64) < 0.004
 
 
-@pytest.mark.parametrize("kind", ["block", "noise"])
-def test_fill_is_uniform_noise(kind: str) -> None:
-    image = torch.full((16, 3, 64, 64), 0.3)
-    hole = holes.HOLES[kind](keys(16), 64)
-    x = holes.occlude(image, hole, kind, keys(16))
-    inside, outside = x.masked_select(hole), x.masked_select(~hole)
-    assert (outside == 0.3).all()
-    assert (
-        inside.min() < -0.99 and inside.max() > 0.99 and abs(inside.mean()) < 0.02 and abs(inside.var() - 1 / 3) < 0.02
-    )
-
-
-def test_pattern_is_filled_with_zeros() -> None:
-    hole = holes.pattern(keys(4), 64)
-    x = holes.occlude(torch.full((4, 3, 64, 64), 0.3), hole, "pattern", keys(4))
-    assert (x.masked_select(hole) == 0).all() and (x.masked_select(~hole) == 0.3).all()
-
-
 def test_the_table_has_every_kind_of_hole_with_one_signature() -> None:
     assert set(holes.HOLES) == set(get_args(TestHole))
     points = torch.rand(3, 5, 2) * 64
@@ -88,6 +70,7 @@ def test_fills(kind: str) -> None:
     assert (filled["zero"].masked_select(hole) == 0).all()
     assert torch.equal(filled["paper"], filled["zero" if kind == "pattern" else "noise"])
     noise = filled["noise"].masked_select(hole)
+    assert noise.min() < -0.99 and noise.max() > 0.99
     assert abs(noise.mean()) < 0.03 and abs(noise.var() - 1 / 3) < 0.02 and len(noise.unique()) > 0.9 * len(noise)
     assert torch.equal(filled["noise"], holes.occlude(image, hole, kind, keys(8), "noise"))
     for channel, value in enumerate((117, 104, 123)):  # R, G, B as the Context Encoder writes them

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -121,19 +123,10 @@ def test_they_hide_the_named_parts_of_drawn_faces(shards: Manifest, name: str) -
         assert left_mouth == right_mouth == 1 and left_eye == right_eye == 0
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    import os
-
-    folder = os.environ.get("COLLAGAN_FACES")
-    if not folder:
-        pytest.skip("COLLAGAN_FACES does not name the folder of photographs")
-    out = tmp_path_factory.mktemp("photographs")
-    return pack(Recipe(dataset="celeba", root=folder, labels="Label/img_celeba", out=str(out)), workers=1)
-
-
-def test_photographs(photographs: Manifest) -> None:
+def test_photographs(faces: Path, tmp_path: Path) -> None:
     """All named parts are hidden, the mean size is the paper's, and the fixed boxes are those of the mean landmarks."""
+    recipe = Recipe(dataset="celeba", root=str(faces), labels="Label/img_celeba", out=str(tmp_path / "out"))
+    photographs = pack(recipe, workers=1)
     sizes, corners = [], []
     for name in POSITIONS:
         batch = first_batch(photographs, "train", 200, image_size=128, hole=name)

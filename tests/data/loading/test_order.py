@@ -65,7 +65,7 @@ def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once() -> None:
     for size in (1, 4, 8, 16):
         shards = [one.step(step, World(rank=size // 2, size=size))[0] // one.shard for step in range(200, 1000)]
         # A rank owns 16 / size streams; each stands in one shard, or in two when it goes over to the next. Where epochs
-        # meet within a batch, slots and streams shift against each other by less than one lane.
+        # meet within a batch, slots and streams shift against each other by less than one stream.
         assert max(len(set(now)) for now in shards) <= 2 * (16 // size + 1)
         changes = sum(len(set(now) - set(before)) for before, now in itertools.pairwise(shards))
         read = sum(len(now) for now in shards)
@@ -97,7 +97,7 @@ def test_a_shuffle_through_streams_mixes_every_batch() -> None:
     assert distinct.min() >= 7 and distinct.max() <= 16
     means = batches.mean(axis=1)  # over 8 random shards: as spread as the means of 8 samples at least
     assert abs(means.mean() - 50_000) < 500 and means.std() < 1.2 * 100_000 / np.sqrt(12 * 8)
-    follows = one.at(np.arange(100_000))[0].reshape(-1, 8)[:, :2]  # neighbours of one lane
+    follows = one.at(np.arange(100_000))[0].reshape(-1, 8)[:, :2]  # neighbours of one stream
     inside = follows[follows[:, 0] // 1000 == follows[:, 1] // 1000] % 1000
     assert abs(np.corrcoef(inside.T)[0, 1]) < 0.05
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -17,19 +16,10 @@ import pytest
 
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers import archives
-from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember
 from tests.data.layouts import archived, write_folder
-
-
-def recipe(root: Path, out: Path, **changes: object) -> Recipe:
-    known = {"dataset": "celeba", "root": str(root), "out": str(out), "store": "original", "samples_per_shard": 7}
-    return Recipe.model_validate({**known, **changes}, strict=False)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+from tests.data.packed import contents, folder_recipe, recipe
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:
@@ -43,15 +33,15 @@ def snapshot(folder: Path) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("top", [True, False])
-def test_the_same_shards_as_from_the_folder(
-    copy_of_drawn: Path, drawn: Path, tmp_path: Path, kind: str, top: bool
-) -> None:
-    pack(recipe(drawn, tmp_path / "a", labels="Label/img_celeba"), workers=1)
+def test_the_same_shards_as_from_the_folder(copy_of_drawn: Path, tmp_path: Path, kind: str, top: bool) -> None:
+    """And the same quarantine, for a picture that is missing."""
+    (copy_of_drawn / "Img/img_celeba/000003.jpg").unlink()
+    pack(recipe(copy_of_drawn, tmp_path / "a", store="original", samples_per_shard=7), workers=1)
     archived(copy_of_drawn / "Img/img_celeba", kind, top)
     before = snapshot(copy_of_drawn)
-    pack(recipe(copy_of_drawn, tmp_path / "b", labels="Label/img_celeba"), workers=2)
+    pack(recipe(copy_of_drawn, tmp_path / "b", store="original", samples_per_shard=7), workers=2)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert snapshot(copy_of_drawn) == before
+    assert snapshot(copy_of_drawn) == before and "No such file" in (tmp_path / "b/quarantine.jsonl").read_text()
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -59,21 +49,11 @@ def test_the_same_shards_as_from_the_folder(
 def test_a_whole_folder_set_in_an_archive(drawn: Path, tmp_path: Path, kind: str, top: bool) -> None:
     """Pictures, label maps and table all inside."""
     write_folder(drawn, tmp_path / "set", columns=("split",))
-    annotation = {"dataset": "folder", "labels": "labels", "landmarks": "faces.csv"}
-    pack(recipe(tmp_path / "set", tmp_path / "a", **annotation), workers=1)
+    annotation = {"labels": "labels", "landmarks": "faces.csv"}
+    pack(folder_recipe(tmp_path / "set", tmp_path / "a", **annotation), workers=1)
     archived(tmp_path / "set", kind, top)
-    pack(recipe(tmp_path / "set", tmp_path / "b", **annotation), workers=1)
+    pack(folder_recipe(tmp_path / "set", tmp_path / "b", **annotation), workers=1)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_picture_that_the_archive_lacks_is_quarantined(copy_of_drawn: Path, tmp_path: Path, kind: str) -> None:
-    (copy_of_drawn / "Img/img_celeba/000003.jpg").unlink()
-    pack(recipe(copy_of_drawn, tmp_path / "a"), workers=1)
-    archived(copy_of_drawn / "Img/img_celeba", kind, True)
-    pack(recipe(copy_of_drawn, tmp_path / "b"), workers=1)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert "No such file" in (tmp_path / "b/quarantine.jsonl").read_text()
 
 
 def tar_member(name: str, **changes: object) -> tarfile.TarInfo:
@@ -246,16 +226,3 @@ def test_workers_share_what_their_parent_opened(tmp_path: Path, kind: str) -> No
     assert read_all(path)
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         assert all(pool.map(read_all, [path] * 3))
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_photographs_from_an_archive(faces: Path, tmp_path: Path, kind: str) -> None:
-    root = tmp_path / "faces"
-    shutil.copytree(faces, root)
-    for folder in root.rglob("*"):  # the photographs may be read-only
-        folder.chmod(0o755 if folder.is_dir() else 0o644)
-    common = {"dataset": "celeba_aligned", "labels": "Label/img_align_celeba"}
-    pack(recipe(root, tmp_path / "a", **common), workers=1)
-    archived(root / "Img/img_align_celeba", kind, True)
-    manifest = pack(recipe(root, tmp_path / "b", **common), workers=1)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b") and manifest.quarantined == 0

@@ -7,30 +7,26 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.readers.celeba import read_aligned, read_in_the_wild
-from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from collagan_dist.types import SPLITS
 from tests.data.layouts import rows_of, splits_of
-
-
-def recipe(root: Path, **changes: object) -> Recipe:
-    return Recipe.model_validate({"dataset": "celeba", "root": str(root), "out": ""} | changes, strict=False)
+from tests.data.packed import recipe
 
 
 def test_samples_are_the_rows_of_the_annotation(drawn: Path) -> None:
-    samples = read_in_the_wild(recipe(drawn, labels="Label/img_celeba"))
+    samples = read_in_the_wild(recipe(drawn, drawn))
     rows, splits = rows_of(drawn), splits_of(drawn)
     assert [s.source for s in samples] == list(rows)
     for sample in samples:
         assert [str(int(v)) for point in sample.landmarks or () for v in point] == rows[sample.source]
         assert sample.split == SPLITS[int(splits[sample.source])]
         assert Path(str(sample.path)).is_file() and Path(str(sample.labels)).is_file()
-    assert {s.split for s in read_in_the_wild(recipe(drawn, splits=("test",)))} == {"test"}
+    assert {s.split for s in read_in_the_wild(recipe(drawn, drawn, splits=("test",)))} == {"test"}
 
 
 def test_aligned_pictures_have_a_folder_of_their_own(drawn: Path) -> None:
     with pytest.raises(DataError, match=r"img_align_celeba: no such folder of pictures"):
-        read_aligned(recipe(drawn))
+        read_aligned(recipe(drawn, drawn))
 
 
 @pytest.mark.parametrize(
@@ -58,4 +54,4 @@ def test_wrong_annotation_is_named(copy_of_drawn: Path, file: str, old: str, new
     assert old in content
     path.write_text(content.replace(old, new, 1))
     with pytest.raises(DataError, match=text):
-        read_in_the_wild(recipe(copy_of_drawn))
+        read_in_the_wild(recipe(copy_of_drawn, copy_of_drawn))

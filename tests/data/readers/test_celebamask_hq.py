@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import DataError
 from tests.data.layouts import samples_of, splits_of, write_celebamask_hq
+from tests.data.packed import recipe
 
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 
@@ -32,8 +34,8 @@ def small(published: tuple[Path, list[str]], tmp_path: Path) -> Path:
 
 
 def packed(root: Path, out: Path, **changes: object) -> dict[str, dict]:
-    recipe = {"dataset": "celebamask_hq", "root": str(root), "out": str(out), "store": "original"} | changes
-    return samples_of(pack(Recipe.model_validate(recipe, strict=False), workers=1))
+    hq = {"dataset": "celebamask_hq", "labels": None, "store": "original", "store_size": 176}
+    return samples_of(pack(recipe(root, out, **{**hq, **changes}), workers=1))
 
 
 def decoded(png: bytes) -> np.ndarray:
@@ -119,17 +121,13 @@ def test_malformed_annotation(small: Path, tmp_path: Path, change, parts: list[s
 
 @pytest.mark.parametrize("last", ["000001", "162770", "162771", "182637", "182638", "202599"])
 def test_splits_are_celebas(small: Path, tmp_path: Path, last: str) -> None:
-    from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
-
     edit(2, f"0 1 {last}.jpg")(small)
-    recipe = Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path))
-    first = next(s for s in read_celebamask_hq(recipe) if s.key == "00000")
+    samples = read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path)))
+    first = next(s for s in samples if s.key == "00000")
     assert first.split == ("train" if int(last) <= 162770 else "valid" if int(last) <= 182637 else "test")
 
 
 def test_planning_opens_no_mask(small: Path, tmp_path: Path) -> None:
-    from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
-
     for path in (small / "CelebAMask-HQ-mask-anno/0").iterdir():
         path.unlink()
     assert len(read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path)))) == 60

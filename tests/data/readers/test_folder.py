@@ -17,7 +17,7 @@ from collagan_dist.data.readers.folder import key, read_folder
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import ConfigError, DataError
 from tests.data.layouts import samples_of, write_folder
-from tests.data.readers.folder_recipe import recipe
+from tests.data.packed import folder_recipe, recipe
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])
@@ -26,23 +26,14 @@ def test_the_same_samples_as_through_celeba(copy_of_drawn: Path, tmp_path: Path,
     (copy_of_drawn / "Anno/identity_CelebA.txt").write_text("".join(f"{n} {i // 3}\n" for i, n in enumerate(names)))
     write_folder(copy_of_drawn, tmp_path / "set")
     common = {"store": store, "samples_per_shard": 20}
-    one = pack(recipe(copy_of_drawn, tmp_path / "a", dataset="celeba", labels="Label/img_celeba", **common), workers=1)
-    other = pack(recipe(tmp_path / "set", tmp_path / "b", labels="labels", landmarks="faces.csv", **common), workers=1)
+    one = pack(recipe(copy_of_drawn, tmp_path / "a", **common), workers=1)
+    other = pack(
+        folder_recipe(tmp_path / "set", tmp_path / "b", labels="labels", landmarks="faces.csv", **common), workers=1
+    )
     shards = sorted(p.name for p in one.folder.glob("*.*") if p.suffix in (".tar", ".idx"))
     assert len(shards) == 10
     for name in shards:
         assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
-
-
-@pytest.mark.parametrize("kind", ["celeba", "align_celeba"])
-def test_photographs_as_through_celeba(faces: Path, tmp_path: Path, kind: str) -> None:
-    write_folder(faces, tmp_path / "set", kind, columns=("split",))
-    reader = "celeba" if kind == "celeba" else "celeba_aligned"
-    one = pack(recipe(faces, tmp_path / "a", dataset=reader, labels=f"Label/img_{kind}"), workers=1)
-    other = pack(recipe(tmp_path / "set", tmp_path / "b", labels="labels", landmarks="faces.csv"), workers=1)
-    assert one.quarantined == other.quarantined == 0 and sum(map(one.samples, one.splits)) == 102
-    for shard in one:
-        assert (one.folder / shard.name).read_bytes() == (other.folder / shard.name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -90,14 +81,14 @@ def test_any_file_name_is_packed_and_read_back(drawn: Path, tmp_path: Path) -> N
     for ignored in (".hidden.jpg", ".cache/thumb.jpg", "notes.txt"):
         (tmp_path / "set" / ignored).parent.mkdir(exist_ok=True)
         (tmp_path / "set" / ignored).write_bytes(b"no picture")
-    manifest = pack(recipe(tmp_path / "set", tmp_path / "out", store="original"), workers=1)
+    manifest = pack(folder_recipe(tmp_path / "set", tmp_path / "out", store="original"), workers=1)
     verify(manifest.folder, deep=True)
     found = {json.loads(s["json"])["source"]: s["jpg"] for s in samples_of(manifest).values()}
     assert found == {name: picture.read_bytes() for name, picture in zip(names, pictures, strict=False)}
 
 
 def splits(root: Path, **changes: object) -> dict[str, str]:
-    return {s.source: s.split for s in read_folder(recipe(root, root / "out", **changes))}
+    return {s.source: s.split for s in read_folder(folder_recipe(root, root / "out", **changes))}
 
 
 def test_splits_of_the_table(tree: Path) -> None:
@@ -115,8 +106,7 @@ def test_splits_of_folders(drawn: Path, tmp_path: Path) -> None:
     assert splits(tmp_path) == {"train/a/1.jpg": "train", "val/2.jpg": "valid", "test/3.jpg": "test"}
     assert splits(tmp_path, splits=["test"]) == {"test/3.jpg": "test"}
     shutil.copy(picture, tmp_path / "0.jpg")  # one picture outside: folders are no splits then
-    drawn_lots = splits(tmp_path)
-    assert len(drawn_lots) == 4
+    assert len(splits(tmp_path)) == 4
 
 
 def test_splits_by_name_are_stable(tmp_path: Path) -> None:
@@ -142,26 +132,26 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
 
 
 def test_labels_and_table_may_lie_elsewhere(tree: Path, tmp_path: Path) -> None:
-    inside = samples_of(pack(recipe(tree, tmp_path / "a", labels="labels", landmarks="faces.csv"), workers=1))
+    inside = samples_of(pack(folder_recipe(tree, tmp_path / "a", labels="labels", landmarks="faces.csv"), workers=1))
     (tree / "labels").rename(tmp_path / "maps")
     (tree / "faces.csv").rename(tmp_path / "faces.csv")
     absolute = {"labels": str(tmp_path / "maps"), "landmarks": str(tmp_path / "faces.csv")}
-    outside = samples_of(pack(recipe(tree, tmp_path / "b", **absolute), workers=1))
+    outside = samples_of(pack(folder_recipe(tree, tmp_path / "b", **absolute), workers=1))
     plain = ("__key__", "jpg", "json", "seg.png", "split")
     assert {k: [s[p] for p in plain] for k, s in inside.items()} == {
         k: [s[p] for p in plain] for k, s in outside.items()
     }
     # An absolute name below root means the same folder: its label maps are no pictures.
     (tmp_path / "maps").rename(tree / "labels")
-    assert len(read_folder(recipe(tree, tmp_path / "c", labels=str(tree / "labels")))) == 60
+    assert len(read_folder(folder_recipe(tree, tmp_path / "c", labels=str(tree / "labels")))) == 60
 
 
 def test_two_pictures_of_one_name(tree: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tree / "000004.png"), cv2.imread(str(tree / "000004.jpg")))
     with pytest.raises(DataError, match=r"000004.png and 000004.jpg would both be sample '000004'"):
-        pack(recipe(tree, tmp_path / "out"), workers=1)
+        pack(folder_recipe(tree, tmp_path / "out"), workers=1)
 
 
 def test_label_maps_need_a_folder_of_their_own(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is the folder of the pictures"):
-        pack(recipe(tree, tmp_path / "out", labels="."), workers=1)
+        pack(folder_recipe(tree, tmp_path / "out", labels="."), workers=1)

@@ -11,7 +11,7 @@ from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.folder import read_folder
 from collagan_dist.errors import DataError
 from tests.data.layouts import COLUMNS
-from tests.data.readers.folder_recipe import recipe
+from tests.data.packed import folder_recipe
 
 
 def test_floats_and_order_of_columns(tree: Path, tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_floats_and_order_of_columns(tree: Path, tmp_path: Path) -> None:
     rows = [line.split(",")[:11] for line in (tree / "faces.csv").read_text().splitlines()[1:]]
     lines = [",".join([f"{float(r[10]) + 0.25}", *r[:10]]) for r in rows]
     (tree / "faces.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([",".join(columns), *lines]).encode())
-    first = read_folder(recipe(tree, tmp_path / "o", labels="labels", landmarks="faces.csv"))[0]
+    first = read_folder(folder_recipe(tree, tmp_path / "o", labels="labels", landmarks="faces.csv"))[0]
     assert first.landmarks == tuple(
         (float(rows[0][i]), float(rows[0][i + 1]) + 0.25 * (i == 9)) for i in range(1, 11, 2)
     )
@@ -70,6 +70,6 @@ NUMBERS = "1,2,3,2,2,3,1,4,3,4"
 def test_malformed(tree: Path, tmp_path: Path, edit, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
     edit(tree)
     with pytest.raises(DataError) as caught:
-        pack(recipe(tree, tmp_path / "out", labels="labels", landmarks="faces.csv"), workers=1)
+        pack(folder_recipe(tree, tmp_path / "out", labels="labels", landmarks="faces.csv"), workers=1)
     assert all(part in str(caught.value) for part in parts), caught.value
     assert not (tmp_path / "out/manifest.json").exists()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from collagan_dist.config.load import to_yaml
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
+from collagan_dist.errors import DataError
 from tests.data.remote_shards import content, names, remote_manifest
 from tests.data.server import Server
 from tests.faults.test_bad_input import run
-from tests.training.small import small
 
 
 @pytest.mark.parametrize("fault", ["short", "drop", "flip", "longer", "503"])
@@ -38,32 +36,17 @@ def test_a_transfer_that_fails_is_made_again(
         ("403", 1, "answers 403"),
     ],
 )
-def test_what_cannot_be_had_whole_stops_the_training(
-    shards: Manifest,
-    server: Server,
-    cache: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    fault: str,
-    tries: int,
-    said: str,
+def test_what_cannot_be_had_complete_is_an_error(
+    shards: Manifest, server: Server, cache: Path, fault: str, tries: int, said: str
 ) -> None:
+    """Also when it is prefetched; nothing of it stays in the cache."""
     server.faults["train-000001.tar"], server.forever = [fault], True
-    path = tmp_path / "small.yaml"
-    path.write_text(to_yaml(small(Path("/"), data__shards=server.url, data__cache={"folder": str(cache)})))
-    code, text = run(capsys, "train", path, "--run", tmp_path / "run")
-    assert code == 3 and f"{server.url}/train-000001.tar" in text and said in text, text
-    # Once when it was asked for ahead, which may still be under way, and once when it was to be read.
-    assert tries <= server.requests["train-000001.tar"] <= 2 * tries and "Traceback" not in text
-    wrong = shards.shards("train")[1]
-
-    def left() -> list[str]:
-        return [name for name in names(cache) if name.startswith(".") or wrong.sha256 in name]
-
-    last = time.monotonic() + 60  # another shard may still be under way
-    while left() and time.monotonic() < last:
-        time.sleep(0.02)
-    assert not left()
+    split = SplitReader(remote_manifest(server.url, cache), "train")
+    for ask, number in ((split.prefetch, 1), (split.read, 20)):
+        with pytest.raises(DataError, match=f"{server.url}/train-000001.tar.*{said}"):
+            ask(number)
+    assert names(cache) == {f"{shards.shards('train')[1].idx_sha256}.idx"}
+    assert server.requests["train-000001.tar"] == 2 * tries
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,12 @@ import torch
 
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
-
-
-def webdataset_samples(manifest: Manifest, split: str) -> list[dict]:
-    import webdataset
-
-    return list(
-        webdataset.WebDataset([str(manifest.folder / s.name) for s in manifest.shards(split)], shardshuffle=False)
-    )
+from tests.data.layouts import samples_of
+from tests.data.packed import recipe
 
 
 def dali_samples(manifest: Manifest, split: str) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -48,7 +42,7 @@ def dali_samples(manifest: Manifest, split: str) -> list[tuple[np.ndarray, np.nd
 
 def all_readers_agree(manifest: Manifest, split: str) -> None:
     ours = SplitReader(manifest, split)
-    others = webdataset_samples(manifest, split)
+    others = [sample for sample in samples_of(manifest).values() if sample["split"] == split]
     dali = dali_samples(manifest, split)
     assert len(ours) == len(others) == len(dali) == manifest.samples(split)
     for number, (other, (picture, labels, meta)) in enumerate(zip(others, dali, strict=True)):
@@ -72,25 +66,18 @@ def test_drawn_faces_through_every_reader(shards: Manifest) -> None:
     ("dataset", "labels"), [("celeba", "Label/img_celeba"), ("celeba_aligned", "Label/img_align_celeba")]
 )
 def test_photographs_through_every_reader(faces: Path, tmp_path: Path, store: str, dataset: str, labels: str) -> None:
-    recipe = Recipe(
-        dataset=dataset, root=str(faces), labels=labels, out=str(tmp_path / "out"), store=store, samples_per_shard=30
-    )
-    manifest = pack(recipe, workers=2)
+    changes = {"dataset": dataset, "labels": labels, "store": store, "samples_per_shard": 30}
+    manifest = pack(recipe(faces, tmp_path / "out", **changes), workers=2)
     assert {name: manifest.samples(name) for name in manifest.splits} == {"train": 75, "valid": 13, "test": 14}
     assert manifest.quarantined == 0
     verify(manifest.folder, deep=True)
     all_readers_agree(manifest, "test")
     if store == "original":
-        folder = faces / ("Img/img_celeba" if dataset == "celeba" else "Img/img_align_celeba")
-        for sample in webdataset_samples(manifest, "valid"):
-            assert sample["jpg"] == (folder / json.loads(sample["json"])["source"]).read_bytes()
+        for source, sample in samples_of(manifest).items():
+            assert sample["jpg"] == (faces / labels.replace("Label", "Img") / source).read_bytes()
 
 
 def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manifest, tmp_path: Path) -> None:
-    import shutil
-
-    from collagan_dist.data.shards.manifest import read_manifest
-
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     split = SplitReader(read_manifest(copy), "test")
     split.read(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,7 @@ def test_verify_reads_the_source_and_not_the_cache(
 
 
 def test_verify_asks_a_server_for_sizes(shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in shards.folder.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     os.truncate(copy / "train-000001.tar", 1000)
     (copy / "valid-000000.idx").unlink()
     with serving(copy) as server:

@@ -23,7 +23,6 @@ def test_index_equals_dalis_own(shards: Manifest, tmp_path: Path) -> None:
 
 
 def test_plain_tar_tools_see_fixed_headers(shards: Manifest) -> None:
-
     with tarfile.open(shards.folder / shards.shards("train")[0].name) as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.type) for m in members} == {(0, 0, 0, "", tarfile.REGTYPE)}
@@ -58,12 +57,7 @@ def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
     ],
 )
 def test_an_index_that_points_elsewhere_is_refused(line: str) -> None:
-    sound = "jpg 512 100 a.jpg json 1536 10 a.json"
-    assert wire_format.Index(f"v1.2 1\n{sound}\n".encode(), 10240)[0] == (
-        "a",
-        512,
-        1034,
-        {"jpg": (0, 100), "json": (1024, 10)},
-    )
+    valid = b"v1.2 1\njpg 512 100 a.jpg json 1536 10 a.json\n"
+    assert wire_format.Index(valid, 10240)[0] == ("a", 512, 1034, {"jpg": (0, 100), "json": (1024, 10)})
     with pytest.raises(ValueError):
         wire_format.Index(f"v1.2 1\n{line}\n".encode(), 10240)[0]
