@@ -17,6 +17,7 @@ import yaml
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.score import ScoreRequest, score
+from collagan_dist.report.sweep_data import SweepData, read_sweep
 from collagan_dist.reproduce.driver import _write_tables
 from collagan_dist.reproduce.plan import ReproduceOptions
 from collagan_dist.training.loop import StartOptions, train
@@ -27,6 +28,7 @@ from tests.reproduce.evaluated import MANIFEST, as_printed, run_of, write_points
 from tests.training.small import small
 
 Rows = Sequence[dict[str, Any]]
+CODE, ODD_NAME = '<script>alert("1")</script>', "<script>alert(2)<"
 
 
 @pytest.fixture(scope="session")
@@ -70,10 +72,32 @@ def altered(run: Path, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def comparison_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The run beside a better one with another learning rate and two more steps."""
-    rows = [{"kind": "train", "step": 14, "loss/total": 1.5, "only_here": 1.0}]
-    changes = {"config": {"optim.generator.lr": 0.0004}, "psnr_hole": 40.0, "landmark_error": {"mean": 30.0}}
-    return read_report(run, alter_run(run, tmp_path_factory.mktemp("better") / "better", rows, **changes))
+    """The run beside a better one that has all that is odd: a new task, code for names, damaged lines, a damaged picture."""
+    losses = {
+        "loss/total": 1.5,
+        "only_here": 1.0,
+        "loss/depth_map/rec": 0.125,
+        "loss/depth_map/edge": 0.5,
+        f"loss/{CODE}/rec": 1.0,
+    }
+    rows = [
+        {"kind": "event", "event": "rollback", "step": 11, "reason": "not finite"},
+        {"kind": "event", "event": CODE, "step": 12, CODE: CODE},
+        {"kind": "train", "step": 14, "lr": float("nan"), **losses},
+        {"kind": "strange"},
+    ]
+    headline = {"psnr_hole": 40.0, "landmark_error": {"mean": 30.0}, "hole": CODE, "dice": {CODE: 0.5, "$x_{$": 0.4}}
+    path = tmp_path_factory.mktemp("better") / ODD_NAME
+    alter_run(run, path, rows, {"optim.generator.lr": 0.0004}, baselines={CODE: {"psnr": 20.0}}, **headline)
+    with (path / "metrics.jsonl").open("a") as log:
+        log.write('{"kind": "train", "st')
+    (path / "grids/columns.json").write_text(json.dumps([CODE]))
+    (path / "world.json").write_text(json.dumps({CODE: {CODE: CODE}}))
+    grid = (path / "grids/step-00000004.png").read_bytes()
+    for step in range(16, 57, 4):
+        (path / f"grids/step-{step:08d}.png").write_bytes(grid)
+    (path / "grids/step-00000060.png").write_bytes(grid[:2000])
+    return read_report(run, path)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +105,11 @@ def asha(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Simulate
     """40 trials under ASHA, two of which fail, and the best confirmed over two seeds."""
     folder = tmp_path_factory.mktemp("asha") / "sweep"
     return SimulatedSweep(folder, Path(str(shards.folder)), 40, failing=(5, 11), seeds=2).run()
+
+
+@pytest.fixture(scope="session")
+def asha_data(asha: SimulatedSweep) -> SweepData:
+    return read_sweep(asha.out)
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +124,13 @@ def asha_page(asha: SimulatedSweep, run: Path) -> Page:
 @pytest.fixture(scope="session")
 def nsga2(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
     """24 trials by three metrics, all of them full-length runs."""
-    return SimulatedSweep(
-        tmp_path_factory.mktemp("nsga2") / "sweep", Path(str(shards.folder)), 24, space=NSGA2
-    ).run()  # fmt: skip
+    folder = tmp_path_factory.mktemp("nsga2") / "sweep"
+    return SimulatedSweep(folder, Path(str(shards.folder)), 24, space=NSGA2).run()
+
+
+@pytest.fixture(scope="session")
+def nsga2_data(nsga2: SimulatedSweep) -> SweepData:
+    return read_sweep(nsga2.out)
 
 
 @pytest.fixture(scope="session")

@@ -112,9 +112,8 @@ class Page(HTMLParser):
         )  # fmt: skip
         return [ShownChart(unescape(title), unescape(text), svg) for title, text, svg in found]
 
-    def chart(self, title: str) -> ShownChart:
-        """The first chart with this title."""
-        return next(chart for chart in self.charts() if chart.title == title)
+    def chart(self, title: str, index: int = 0) -> ShownChart:
+        return [chart for chart in self.charts() if chart.title == title][index]
 
     def pictures(self) -> list[dict[str, str]]:
         return [attrs for tag, attrs in self.tags if tag == "img"]
