@@ -80,7 +80,7 @@ def comparison_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page
         "loss/depth_map/edge": 0.5,
         f"loss/{CODE}/rec": 1.0,
     }
-    rows = [
+    rows: Rows = [
         {"kind": "event", "event": "rollback", "step": 11, "reason": "not finite"},
         {"kind": "event", "event": CODE, "step": 12, CODE: CODE},
         {"kind": "train", "step": 14, "lr": float("nan"), **losses},

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-from collagan_dist.report.sweep_data import read_sweep
+from collagan_dist.report.sweep_data import SweepData
 from tests.report.page_reader import Page, is_affine
-from tests.report.simulated_sweep import ADV, LR, REC, SimulatedSweep
+from tests.report.simulated_sweep import ADV, LR, REC
 
 
-def test_lines_pass_through_the_values(asha_page: Page, asha: SimulatedSweep) -> None:
-    sweep, chart = read_sweep(asha.out), asha_page.chart("Keys and metric of every trial")
+def test_lines_pass_through_the_values(asha_page: Page, asha_data: SweepData) -> None:
+    sweep, chart = asha_data, asha_page.chart("Keys and metric of every trial")
     lines = chart.trials()
     scored = [trial for trial in sweep.searched if trial.scores]
     assert set(lines) == {trial.number for trial in scored} and all(len(line) == 7 for line in lines.values())

@@ -8,25 +8,19 @@ import numpy as np
 import pytest
 
 from collagan_dist.report.sensitivity import sensitivity
-from collagan_dist.report.sweep_data import SweepData, read_sweep
+from collagan_dist.report.sweep_data import SweepData
 from tests.report.page_reader import Page, is_affine
-from tests.report.simulated_sweep import SimulatedSweep
 
 
-@pytest.fixture
-def sweep(asha: SimulatedSweep) -> SweepData:
-    return read_sweep(asha.out)
-
-
-def test_history_has_every_trial(asha_page: Page, sweep: SweepData) -> None:
+def test_history_has_every_trial(asha_page: Page, asha_data: SweepData) -> None:
     chart = asha_page.chart("PSNR, in the hole of every trial")
     marks = chart.trials()
-    assert set(marks) == {trial.number for trial in sweep.searched}
-    full = [trial for trial in sweep.searched if trial.status == "done"]
-    assert is_affine([marks[trial.number][0][0] for trial in sweep.searched], [trial.number for trial in sweep.searched])  # fmt: skip
+    assert set(marks) == {trial.number for trial in asha_data.searched}
+    full = [trial for trial in asha_data.searched if trial.status == "done"]
+    assert is_affine([marks[trial.number][0][0] for trial in asha_data.searched], [trial.number for trial in asha_data.searched])  # fmt: skip
     assert is_affine([-marks[trial.number][0][1] for trial in full], [trial.scores["psnr_hole"] for trial in full])
     lowest = max(marks[trial.number][0][1] for trial in full)
-    stopped = [trial for trial in sweep.searched if trial.status == "stopped" and trial.role != "paper"]
+    stopped = [trial for trial in asha_data.searched if trial.status == "stopped" and trial.role != "paper"]
     assert all(marks[trial.number][0][1] > lowest for trial in stopped)
     for trial in full:
         assert f"trial {trial.number}, done: {trial.scores['psnr_hole']:.2f} dB after 216 samples</title>" in chart.svg
@@ -38,25 +32,26 @@ def test_history_has_every_trial(asha_page: Page, sweep: SweepData) -> None:
     assert heights == pytest.approx([marks[trial.number][0][1] for trial in records], abs=0.02)
 
 
-def test_curves_have_every_evaluation_and_the_rungs(asha_page: Page, sweep: SweepData) -> None:
+def test_curves_have_every_evaluation_and_the_rungs(asha_page: Page, asha_data: SweepData) -> None:
     chart = asha_page.chart("PSNR, in the hole during training")
-    lines, drawn, true = chart.trials(), [], []
-    for trial in sweep.searched:
-        curve = (trial.curves or {}).get("psnr_hole", ())
-        assert len(lines.get(trial.number, ())) == len(curve)
-        drawn += lines.get(trial.number, [])
-        true += curve
+    curves = {trial.number: (trial.curves or {}).get("psnr_hole", ()) for trial in asha_data.searched}
+    lines = chart.trials()
+    assert {number: len(curve) for number, curve in curves.items() if curve} == {
+        n: len(line) for n, line in lines.items()
+    }
+    true = [point for curve in curves.values() for point in curve]
+    drawn = [point for number in curves for point in lines.get(number, ())]
     assert is_affine([x for x, _ in drawn], [samples for samples, _ in true])
     assert is_affine([-y for _, y in drawn], [value for _, value in true])
     scale = np.polyfit([samples for samples, _ in true], [x for x, _ in drawn], 1)
     verticals = [line[0][0] for line in chart.lines() if len(line) == 2 and line[0][0] == line[1][0]]
-    for rung in sweep.rungs:
+    for rung in asha_data.rungs:
         assert any(abs(x - np.polyval(scale, rung)) < 0.03 for x in verticals)
 
 
-def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page: Page, sweep: SweepData) -> None:
-    for key in sweep.keys:
-        found, chart = sensitivity(sweep, key, sweep.main), asha_page.chart(key.label)
+def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page: Page, asha_data: SweepData) -> None:
+    for key in asha_data.keys:
+        found, chart = sensitivity(asha_data, key, asha_data.main), asha_page.chart(key.label)
         assert f"of 38 trials against {key.label}. Means of bins: " in chart.description
         assert all(f": {bin.mean:.2f}" in chart.description for bin in found.bins)
         assert all(sentence in asha_page.text for sentence in found.sentences)

@@ -10,12 +10,12 @@ import pytest
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.page import write_report
-from collagan_dist.report.sweep_data import is_sweep, read_sweep, short_labels
+from collagan_dist.report.sweep_data import SweepData, is_sweep, read_sweep, short_labels
 from tests.report.simulated_sweep import ADV, BATCH, CHOICE, LR, REC, STEPS, SimulatedSweep
 
 
-def test_what_the_sweep_wrote_is_read(asha: SimulatedSweep, run: Path) -> None:
-    found, plan = read_sweep(asha.out), asha.plan
+def test_what_the_sweep_wrote_is_read(asha: SimulatedSweep, asha_data: SweepData, run: Path) -> None:
+    found, plan = asha_data, asha.plan
     assert is_sweep(asha.out) and not is_sweep(run)
     assert [trial.number for trial in found.trials] == [trial.number for trial in asha.trials]
     assert len(found.searched) == found.planned_trials == 40 and found.rungs == plan.rungs
@@ -34,16 +34,13 @@ def test_what_the_sweep_wrote_is_read(asha: SimulatedSweep, run: Path) -> None:
 
 
 def test_labels_are_short_and_unique() -> None:
-    tasks = ("inpainting", "segmentation")
-    names = [f"loss.weights.{task}.{part}" for task in tasks for part in ("adv", "rec")]
-    names += ["optim.generator.lr", "optim.discriminators.lr", "model.discriminators", "schedule.batch", "seed"]
-    labels = short_labels([*names, "a.b.c.x", "d.b.c.x", "c.x"])
-    assert labels["loss.weights.inpainting.adv"] == "inpainting.adv"
-    assert labels["model.discriminators"] == "discriminators"
-    assert labels["optim.generator.lr"] == "generator.lr" and labels["schedule.batch"] == "batch"
-    assert (labels["a.b.c.x"], labels["d.b.c.x"]) == ("a.b.c.x", "d.b.c.x") and labels["seed"] == "seed"
-    assert len(set(labels.values())) == len(labels)
-    assert short_labels([REC]) == {REC: "inpainting.rec"}
+    labels = {
+        "loss.weights.inpainting.adv": "inpainting.adv", "loss.weights.inpainting.rec": "inpainting.rec",
+        "loss.weights.segmentation.adv": "segmentation.adv", "optim.generator.lr": "generator.lr",
+        "optim.discriminators.lr": "discriminators.lr", "model.discriminators": "discriminators",
+        "schedule.batch": "batch", "seed": "seed", "a.b.c.x": "a.b.c.x", "d.b.c.x": "d.b.c.x", "c.x": "c.x",
+    }  # fmt: skip
+    assert short_labels(list(labels)) == labels and short_labels([REC]) == {REC: "inpainting.rec"}
 
 
 DAMAGED = {

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from collagan_dist.report.sweep_data import read_sweep
+from collagan_dist.report.sweep_data import SweepData
+from collagan_dist.report.sweep_tables import settings_table
 from tests.report.page_reader import Page
-from tests.report.simulated_sweep import ADV, CHOICE, LR, REC, SimulatedSweep
+from tests.report.simulated_sweep import ADV, CHOICE, LR, REC
 
 
-def test_the_table_has_every_trial(asha_page: Page, asha: SimulatedSweep) -> None:
-    found = read_sweep(asha.out)
+def test_the_table_has_every_trial(asha_page: Page, asha_data: SweepData) -> None:
+    found = asha_data
     header = next(row for row in asha_page.rows if row[:3] == ["Trial", "Role", "Status"])
     runs = [trial for trial in found.searched if trial.status == "done"]
     metrics = (("PSNR, in the hole (dB)", "psnr_hole", 2, 1), ("Landmark error (px)", "landmark_error", 2, -1), ("Dice", "dice", 3, 1))  # fmt: skip
@@ -25,18 +27,14 @@ def test_the_table_has_every_trial(asha_page: Page, asha: SimulatedSweep) -> Non
         for column, name, digits, _ in metrics:
             shown = f"{trial.scores[name]:.{digits}f}" if trial.scores else "–"
             assert cells[column] == shown + (" ★" if trial.number == best[name] else "")
+    for number in ("5", "11"):
+        assert asha_page.row(number, 4) == [number, "0", "2", "the loss is NaN at step 6, after 3 rollbacks"]
     roles = [asha_page.row(str(number), len(header))[1] for number in (0, 1, found.best, 40)]
     assert roles == ["paper", "search", "search, best", "confirm, seed 1"]
 
 
-def test_failed_trials_have_a_table(asha_page: Page, asha: SimulatedSweep) -> None:
-    for number in (5, 11):
-        reason = "the loss is NaN at step 6, after 3 rollbacks"
-        assert asha_page.row(str(number), 4) == [str(number), "0", "2", reason]
-
-
-def test_the_best_trial_and_its_options(asha_page: Page, asha: SimulatedSweep) -> None:
-    best = read_sweep(asha.out).best_trial
+def test_the_best_trial_and_its_options(asha_page: Page, asha_data: SweepData) -> None:
+    best = asha_data.best_trial
     assert best is not None and isinstance(best.values[REC], float)
     assert asha_page.row("inpainting.rec") == ["inpainting.rec", f"{best.values[REC]:.4g}", "100", "30 to 300, logarithmic"]  # fmt: skip
     assert asha_page.row("PSNR, in the hole (dB)")[1] == f"{best.scores['psnr_hole']:.2f}"
@@ -44,18 +42,20 @@ def test_the_best_trial_and_its_options(asha_page: Page, asha: SimulatedSweep) -
     assert f"--set {CHOICE}={best.values[CHOICE]}" in asha_page.text
 
 
-def test_settings_and_space(asha_page: Page, nsga2_page: Page) -> None:
+def test_settings_and_space(asha_page: Page, nsga2_page: Page, asha_data: SweepData) -> None:
     assert asha_page.row("rungs, in samples")[1] == "24 · 72 · 216" and asha_page.row("seed")[1] == "0"
     assert asha_page.row("trials planned")[1] == "40" and asha_page.row("scheduler")[1].startswith("ASHA")
     assert nsga2_page.row("search")[1].startswith("NSGA-II") and nsga2_page.row("scheduler")[1].startswith("none")
     metrics = "psnr_hole (larger is better), dice (larger is better), landmark_error (smaller is better)"
     assert nsga2_page.row("metrics")[1] == metrics
+    pbt = {key: cells[0].text for key, cells in settings_table(replace(asha_data, scheduler="pbt")).rows}
+    assert pbt["generations, in samples"] == "24 · 72 · 216" and "copy the best" in pbt["scheduler"]
     for key, paper in ((REC, "100"), (ADV, "0.8"), (LR, "0.0002"), (CHOICE, "per_task")):
         assert asha_page.row(key)[2] == paper
 
 
-def test_importance_of_keys(nsga2_page: Page, nsga2: SimulatedSweep) -> None:
-    shares = read_sweep(nsga2.out).importance
+def test_importance_of_keys(nsga2_page: Page, nsga2_data: SweepData) -> None:
+    shares = nsga2_data.importance
     assert set(shares) == {"psnr_hole", "dice", "landmark_error"}
     bars = re.findall(r'class="name-of">([^<]*)</span>\s*<span class="track"[^>]*><span style="width: ([\d.]+)%', nsga2_page.source)  # fmt: skip
     assert len(bars) == 18 and bars[:6] == sorted(bars[:6], key=lambda bar: -float(bar[1]))

@@ -6,16 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
-from collagan_dist.report.sweep_data import read_sweep
-from collagan_dist.report.trial_data import choice_text, read_trials
+from collagan_dist.report.sweep_data import SweepData
+from collagan_dist.report.trial_data import add_curves, choice_text, read_trials
 from tests.report.simulated_sweep import REC, SimulatedSweep
 
 
-def test_curves_are_the_evaluations_of_the_run_folders(asha: SimulatedSweep) -> None:
-    found = read_sweep(asha.out)
-    for read, trial in zip(found.trials, asha.trials, strict=True):
+def test_curves_are_the_evaluations_of_the_run_folders(asha: SimulatedSweep, asha_data: SweepData) -> None:
+    for read, trial in zip(asha_data.trials, asha.trials, strict=True):
         wanted = [(samples, scores["psnr_hole"]) for samples, scores in sorted(trial.results.items())]
         assert (read.curves or {}).get("psnr_hole", ()) == tuple(wanted)
         assert [read.at("psnr_hole", samples) for samples, _ in wanted] == [value for _, value in wanted]
@@ -37,16 +34,14 @@ def test_a_choice_reads_the_same_from_json_and_csv() -> None:
     assert choice_text("True") == choice_text(True) == "true" and choice_text("16.0") == choice_text(16) == "16"
 
 
-@pytest.mark.parametrize("damage", ["log", "config", "batch"])
-def test_a_damaged_run_folder_becomes_a_note(asha: SimulatedSweep, tmp_path: Path, damage: str) -> None:
-    path = Path(shutil.copytree(asha.out, tmp_path / "sweep"))
-    run = path / "trials/t001"
-    if damage == "log":
-        (run / "metrics.jsonl").write_text('{"kind": "ev\n{"kind": "event"}\n')
-    elif damage == "config":
-        (run / "config.yaml").unlink()
-    else:
-        (run / "config.yaml").write_text("schedule: {steps: 3}\n")
-    found = read_sweep(path)
-    assert len(found.notes) == 1 and found.notes[0].startswith("The curve of trial 1 is left out")
-    assert not found.trials[1].curves and found.trials[2].curves
+def test_damaged_run_folders_become_notes(asha: SimulatedSweep, asha_data: SweepData, tmp_path: Path) -> None:
+    for number in range(5):
+        shutil.copytree(asha.folder(number), tmp_path / asha.folder(number).relative_to(asha.out))
+    (tmp_path / "trials/t001/metrics.jsonl").write_text('{"kind": "ev\n{"kind": "event"}\n')
+    (tmp_path / "trials/t002/config.yaml").unlink()
+    (tmp_path / "trials/t003/config.yaml").write_text("schedule: {steps: 3}\n")
+    trials, notes = add_curves(tmp_path, asha_data.trials[:5], ["psnr_hole"])
+    assert [note.split(":")[0] for note in notes] == [
+        f"The curve of trial {number} is left out" for number in (1, 2, 3)
+    ]
+    assert [bool(trial.curves) for trial in trials] == [True, False, False, False, True]
