@@ -41,7 +41,7 @@ def check_same_training(run: PlannedRun, manifest: str) -> None:
 def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
     if run.config.model.name != "gfc":
         return identity_keys(run.config, manifest)
-    from collagan_dist.runs.model_folder import run_identity  # reads the parser's weights
+    from collagan_dist.runs.run_folder import run_identity  # reads the parser's weights
 
     return run_identity(run.config, manifest)
 

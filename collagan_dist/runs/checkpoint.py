@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from safetensors.torch import load_file
 
 from collagan_dist import files
 from collagan_dist.errors import CheckpointError
-from collagan_dist.runs import tensor_file
 from collagan_dist.runs.checkpoint_state import FORMAT
 from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, checkpoint_dir, checkpoint_steps, step_of
 from collagan_dist.runs.lease import Lease
@@ -39,6 +38,12 @@ _TENSOR_FILE = re.compile(r"[a-z0-9_]+\.safetensors")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Real ones are thousands of times smaller; the limit keeps a forged file from filling the memory.
 _MAX_BYTES = {MANIFEST_FILE: 1 << 20, STATE_FILE: 1 << 26}
+_DTYPES = {
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+_PIECE_BYTES = 1 << 24  # small enough to notice early that a disk fails
+_ALIGN_BYTES = 8  # of the header, so that a reader may map the tensors
 
 
 class WriteFailed(CheckpointError):
@@ -78,7 +83,7 @@ def save(
     # Two starts may write the same step for a moment: the token keeps their unfinished folders apart.
     partial = folder / f".{final.name}{f'-{lease.owner.token[:8]}' if lease else ''}"
     content = json.dumps({"format": FORMAT, **state}, indent=1, allow_nan=False).encode()
-    needed = sum(map(tensor_file.size, tensors.values())) + len(content)
+    needed = sum(map(_file_size, tensors.values())) + len(content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +108,7 @@ def _write_files(partial: Path, step: int, tensors: Mapping[str, Tensors], state
     hashes = {}
     for name, content in tensors.items():
         file = f"{name}.safetensors"
-        hashes[file] = _write_hashed(partial / file, tensor_file.pieces(content))
+        hashes[file] = _write_hashed(partial / file, tensor_pieces(content))
     hashes[STATE_FILE] = _write_hashed(partial / STATE_FILE, [state])
     # Last, so that a folder with a manifest has everything that it names.
     _write_hashed(partial / MANIFEST_FILE, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
@@ -122,6 +127,42 @@ def _write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+# The library's own writer builds the file in memory under the interpreter's lock, which stops training meanwhile (0.4 s for
+# 400 MB, measured), or hides what failed. Its reader reads what is written here.
+
+
+def _file_size(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Return the bytes of the file."""
+    return len(_header(tensors)) + sum(tensor.nbytes for tensor in tensors.values())
+
+
+def tensor_pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield the file from start to end. Tensors are contiguous and in CPU memory."""
+    yield _header(tensors)
+    for name in _order(tensors):
+        # As bytes, since numpy has no bfloat16.
+        content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+        for start in range(0, len(content), _PIECE_BYTES):
+            yield content[start : start + _PIECE_BYTES]
+
+
+def _order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    # Larger elements first, so that each tensor is aligned to its elements.
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    entries, start = {}, 0
+    for name in _order(tensors):
+        tensor = tensors[name]
+        end = start + tensor.nbytes
+        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGN_BYTES)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _commit(partial: Path, final: Path) -> list[Path]:

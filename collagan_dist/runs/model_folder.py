@@ -11,14 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from collagan_dist import files
-from collagan_dist.config.load import identity_keys, load_config
+from collagan_dist.config.load import load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs import checkpoint
@@ -132,11 +130,3 @@ def _read_exported(folder: Path) -> InferenceWeights:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
     return InferenceWeights(folder / GENERATOR_FILE, step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE))
-
-
-def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
-    """Return the identity keys of a run, with the sha256 of its parser's weights if it has one (GFC)."""
-    parser = config.model.gfc.parser if config.model.name == "gfc" else None
-    # The parser's path may change between starts; its weights may not.
-    weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None
-    return identity_keys(config, manifest_hash, weights)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from collagan_dist import __version__, files
-from collagan_dist.config.load import config_to_dict, to_yaml
+from collagan_dist.config.load import config_to_dict, identity_keys, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
@@ -28,7 +28,7 @@ from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes, parse_state
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
-from collagan_dist.runs.model_folder import run_identity
+from collagan_dist.runs.model_folder import read_inference_weights
 
 _POLL_SECONDS = 2.0  # of waiting for the lease, before the other ranks hear again that rank 0 is alive
 _VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on another node
@@ -273,3 +273,11 @@ def _load_when_visible(path: Path) -> LoadedCheckpoint:
         time.sleep(1)
         list(path.parent.iterdir())  # listing a folder makes NFS refresh its cached entries
     return checkpoint.load(path)
+
+
+def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
+    """Return the identity keys of a run, with the sha256 of its parser's weights if it has one (GFC)."""
+    parser = config.model.gfc.parser if config.model.name == "gfc" else None
+    # The parser's path may change between starts; its weights may not.
+    weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None
+    return identity_keys(config, manifest_hash, weights)

@@ -1,7 +1,4 @@
-"""TensorBoard's event files as its two readers see them: TFRecord framing, and how each drops what a continued run wrote twice.
-
-Independent of what wrote them: the check sum is computed here bit by bit.
-"""
+"""TensorBoard's event files as its two readers see them: TFRecord framing, and how each drops what a continued run wrote twice."""
 
 from __future__ import annotations
 
@@ -12,17 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-
-def masked_crc(data: bytes) -> int:
-    """Return Castagnoli's CRC, rotated by 15 bits and shifted, as TFRecord has it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+from tensorboardX.record_writer import masked_crc32c
 
 
 def events(path: Path) -> Iterator[Event]:
@@ -31,11 +18,11 @@ def events(path: Path) -> Iterator[Event]:
     at = 0
     while at + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, at)
-        assert struct.unpack_from("<I", content, at + 8)[0] == masked_crc(content[at : at + 8]), path
+        assert struct.unpack_from("<I", content, at + 8)[0] == masked_crc32c(content[at : at + 8]), path
         data = content[at + 12 : at + 12 + length]
         if at + 16 + length > len(content):
             return
-        assert struct.unpack_from("<I", content, at + 12 + length)[0] == masked_crc(data), path
+        assert struct.unpack_from("<I", content, at + 12 + length)[0] == masked_crc32c(data), path
         yield Event.FromString(data)
         at += 16 + length
 

@@ -13,8 +13,16 @@ from typing import Any
 import pytest
 
 from collagan_dist.errors import ClusterError
-from collagan_dist.runs.lease import Lease, LeaseRequest, held_by_other_job
-from collagan_dist.runs.owner import Owner, machine_id, parse_owner, process_start_time, this_process
+from collagan_dist.runs.lease import (
+    Lease,
+    LeaseRequest,
+    Owner,
+    held_by_other_job,
+    machine_id,
+    parse_owner,
+    process_start_time,
+    this_process,
+)
 
 
 def take_lease(run: Path, job: str = "", seconds: float = 30) -> Lease:
@@ -29,6 +37,17 @@ def write_lease(run: Path, **changes: Any) -> Owner:
     owner = replace(this_process(4, "cafe", "slurm:12, start 0", 1.0), **facts)
     (run / "lease").write_text(owner.text())
     return owner
+
+
+def test_the_file_has_one_word_and_value_a_line() -> None:
+    """Words of newer programs are ignored; what cannot be read has ended."""
+    owner = this_process(3, "cafe", "slurm:12, start 0", 5.0)
+    assert [line.split()[0] for line in owner.text().splitlines()] == [
+        "3", "host", "pid", "born", "machine", "job", "since", "beat", "state",
+    ]  # fmt: skip
+    assert parse_owner(owner.text() + "color blue\n") == owner and owner.is_this_process() and not owner.ended
+    assert parse_owner("") == parse_owner("nonsense\n") == Owner(0)
+    assert parse_owner("7 cafe\npid twelve\nstate running\n") == Owner(7, "cafe")
 
 
 def test_the_newest_start_owns_the_run(tmp_path: Path) -> None:
