@@ -1,6 +1,7 @@
 """Run by test_checkpoints.py: trainings that are disturbed while they save. They are forked, so libraries are imported once.
 
-`killed CONFIG ROOT STAGE...`: for each stage a run that is killed there, then the same command again, into ROOT/STAGE.
+`stages CONFIG RUN`: the same command again and again, killed at one stage of a save after the other, then undisturbed.
+`random CONFIG ROOT SEED...`: for each seed a run that is killed anywhere, then the same command again, into ROOT/SEED.
 `full CONFIG RUN FILLER AT UNTIL`: a run whose disk is full from the AT-th save on, until before the UNTIL-th (0: never).
 """
 
@@ -11,7 +12,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,18 @@ from collagan_dist.commands.main import main
 from collagan_dist.runs import checkpoint
 from collagan_dist.training import loop  # noqa: F401 (before the forks)
 
-AT_SAVE = 3
-
 
 def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def forked(work: Callable[[], Any]) -> int:
-    """What a child that does `work` ended with: its code, or minus the signal."""
+def forked(work: Callable[..., Any], *args: Any) -> int:
+    """What a child that calls `work` ended with: its code, or minus the signal."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            work()
+            work(*args)
             code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
@@ -40,15 +39,6 @@ def forked(work: Callable[[], Any]) -> int:
             sys.stdout.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def half(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The pieces until about the middle of the file."""
-    for number, piece in enumerate(pieces):
-        if number == 2:
-            yield piece[: len(piece) // 2]
-            die()
-        yield piece
 
 
 def at(save: int, name: str, instead: Callable[..., Any]) -> None:
@@ -72,10 +62,9 @@ def at(save: int, name: str, instead: Callable[..., Any]) -> None:
 def die_flushed(write: Callable[..., Any], path: Path, pieces: Any) -> Any:
     """Killed while the optimizer's file is half on disk."""
     if path.name == "optimizer.safetensors":
-        with path.open("wb") as file:
-            for piece in half(pieces):
-                file.write(piece)
-                file.flush()
+        content = b"".join(bytes(piece) for piece in pieces)
+        path.write_bytes(content[: len(content) // 2])
+        die()
     return write(path, pieces)
 
 
@@ -115,20 +104,24 @@ def die_at_call(number: int) -> None:
     sys.addaudithook(hook)
 
 
-def killed(config: str, root: str, *stages: str) -> None:
-    for stage in stages:
-        command = ["train", config, "--run", f"{root}/{stage}"]
+def start(command: list[str], disturb: Callable[..., object], *args: Any) -> None:
+    disturb(*args)
+    main(command)
 
-        def disturbed(stage: str = stage, command: list[str] = command) -> None:
-            if stage in STAGES:
-                at(AT_SAVE, *STAGES[stage])
-            else:
-                die_at_call(random.Random(stage).randrange(1, 150))
-            main(command)
 
-        code = forked(disturbed)
-        again = forked(lambda command=command: main(command))
-        print("ended", stage, code, again, flush=True)
+def stages(config: str, run: str) -> None:
+    command = ["train", config, "--run", run]
+    # The first start saves twice before, the others meet what the one before left.
+    for number, (stage, what) in enumerate(STAGES.items()):
+        print("ended", stage, forked(start, command, at, 1 if number else 3, *what), flush=True)
+    print("ended", "undisturbed", forked(main, command), flush=True)
+
+
+def killed_at_random(config: str, root: str, *seeds: str) -> None:
+    for seed in seeds:
+        command = ["train", config, "--run", f"{root}/{seed}"]
+        code = forked(start, command, die_at_call, random.Random(seed).randrange(1, 150))
+        print("ended", seed, code, forked(main, command), flush=True)
 
 
 def full(config: str, run: str, filler: str, begin: str, end: str) -> None:
@@ -145,7 +138,7 @@ def full(config: str, run: str, filler: str, begin: str, end: str) -> None:
         return counted(*args, **kwargs)
 
     checkpoint.save = save
-    print("ended", forked(lambda: main(["train", config, "--run", run])), flush=True)
+    print("ended", forked(main, ["train", config, "--run", run]), flush=True)
 
 
 def fill(path: Path) -> None:
@@ -161,4 +154,4 @@ def fill(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"killed": killed, "full": full}[sys.argv[1]](*sys.argv[2:])
+    {"stages": stages, "random": killed_at_random, "full": full}[sys.argv[1]](*sys.argv[2:])

@@ -19,7 +19,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError
 from collagan_dist.runs.layout import RunPaths
-from collagan_dist.runs.owner import parse_owner
+from collagan_dist.runs.lease import parse_owner
 from collagan_dist.runs.run_folder import Progress, RunFolder
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
@@ -73,9 +73,9 @@ def test_a_signal_saves_and_the_same_command_continues(
     if ranks:
         return
     assert child.returncode == 75
-    train(small(shards.folder, schedule__steps=40), tmp_path / "run", World())
-    train(small(shards.folder, schedule__steps=40), tmp_path / "whole", World())
-    assert equal(weights(tmp_path / "whole", 40), weights(tmp_path / "run", 40))
+    for run in ("run", "whole"):
+        train(small(shards.folder, schedule__steps=stopped + 2), tmp_path / run, World())
+    assert equal(weights(tmp_path / "whole", stopped + 2), weights(tmp_path / "run", stopped + 2))
     assert not (tmp_path / "run/requeue").exists()
 
 
@@ -186,6 +186,12 @@ def test_progress_is_saved_and_resumed(shards: Manifest, tmp_path: Path) -> None
         folder.check_lease()
     assert folder.lease_lost
     again.release()
+
+
+def test_the_last_checkpoint_may_not_fail(shards: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(CheckpointError, match="Step 1 is not saved, there is no checkpoint yet; make room, then run"):
+        train(small(shards.folder, schedule__steps=1), tmp_path, World())
 
 
 def test_a_folder_that_cannot_be_used_is_named(shards: Manifest, tmp_path: Path) -> None:
