@@ -10,7 +10,8 @@ import pytest
 from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
-from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_weights, run_identity
+from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_weights
+from collagan_dist.runs.run_folder import run_identity
 from tests.training.small import equal, small, weights
 
 
