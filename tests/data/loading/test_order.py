@@ -13,7 +13,7 @@ from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import World
 
 
-def shapes(count: int = 400) -> list[Order]:
+def shapes(count: int) -> list[Order]:
     """Splits and batches of many shapes: windows that hold them whole and windows that do not."""
     draw = np.random.default_rng(5)
     found = []
@@ -24,15 +24,15 @@ def shapes(count: int = 400) -> list[Order]:
 
 
 def test_every_epoch_shows_every_sample_once() -> None:
-    for one in shapes():
+    for one in shapes(150):
         numbers, epochs = one.at(np.arange(3 * one.samples))
         for epoch in range(3):
             assert sorted(numbers[epochs == epoch]) == list(range(one.samples)), one
-    assert sum(one.fully_shuffled for one in shapes()) in range(50, 350)
+    assert sum(one.fully_shuffled for one in shapes(150)) in range(20, 130)
 
 
 def test_ranks_share_the_same_global_batch_in_equal_steps() -> None:
-    for one in shapes(30):
+    for one in shapes(8):
         for size in (n for n in range(1, one.batch + 1) if one.batch % n == 0):
             world = [World(rank=rank, size=size) for rank in range(size)]
             for step in (1, 999):
@@ -62,7 +62,7 @@ def test_many_steps_at_once_are_the_same_steps() -> None:
 def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once() -> None:
     one = Order(samples=200_300, batch=64, seed=4, shard=500, window=16)
     assert not one.fully_shuffled and one.streams == 16
-    for size in (1, 4, 8, 16):
+    for size in (1, 16):
         shards = [one.step(step, World(rank=size // 2, size=size))[0] // one.shard for step in range(200, 1000)]
         # A rank owns 16 / size streams; each stands in one shard, or in two when it goes over to the next. Where epochs
         # meet within a batch, slots and streams shift against each other by less than one stream.
@@ -91,7 +91,7 @@ def test_a_full_shuffle_looks_random() -> None:
 
 def test_a_shuffle_through_streams_mixes_every_batch() -> None:
     one = Order(100_000, 64, 3, 1000, 8)
-    batches = np.stack([one.step(step, World())[0] for step in range(3 * 100_000 // 64)])
+    batches = np.stack([one.step(step, World())[0] for step in range(100_000 // 64)])
     shards = np.sort(batches // 1000, axis=1)
     distinct = 1 + (np.diff(shards, axis=1) > 0).sum(axis=1)
     assert distinct.min() >= 7 and distinct.max() <= 16
