@@ -45,12 +45,9 @@ class Setup:
 
     @property
     def threads(self) -> int:
-        """Threads of this rank that decode images."""
-        """Threads of this rank that decode images."""
         return devices.thread_count(self.world, self.config.data.threads)
 
     def split(self, name: str) -> SplitReader:
-        """Return a split of the data set. Raises DataError if it is empty or missing."""
         """Return a split of the data set. Raises DataError if it is empty or missing."""
         split = SplitReader(self.manifest, name)
         if not len(split):
@@ -75,7 +72,6 @@ class Setup:
         )
 
     def loader(self, split: str, view: View, batch: int) -> Loader:
-        """Return a loader of a split; `batch` counts this rank's samples."""
         """Return a loader of a split; `batch` counts this rank's samples."""
         return Loader(self.split(split), view, batch, self.threads, self.device, self.config.data.max_damaged)
 
@@ -104,7 +100,6 @@ def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:
     device = devices.pick_device(world)
     devices.configure_torch(devices.thread_count(world, config.runtime.threads), config.deterministic)
     # An error before this line, on one rank alone, leaves the others waiting for it up to runtime.rendezvous_timeout.
-    # An error before this line, on one rank alone, leaves the others waiting for it up to runtime.rendezvous_timeout.
     group = Group(world, device, config.runtime.timeout, config.runtime.rendezvous_timeout)
     try:
         preflight(group, config, manifest.hash)
@@ -115,16 +110,14 @@ def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:
 
 
 def planned_steps(config: Config, samples: int) -> int:
-    """Return the number of steps of the whole run."""
     return config.schedule.steps or order.total_steps(samples, config.schedule.batch, config.schedule.epochs)
 
 
 def training_order(config: Config, manifest: Manifest) -> Order:
     """Return the order in which training visits its samples."""
-    """Return the order in which training visits its samples."""
     return Order(
         manifest.samples(config.data.split), config.schedule.batch, config.seed,
-        manifest.recipe["samples_per_shard"], config.data.window,
+        manifest.recipe["samples_per_shard"], config.data.window
     )  # fmt: skip
 
 
@@ -132,11 +125,13 @@ def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[BatchIds]:
     """Yield the given samples once, in order, in batches."""
     for start in range(0, len(numbers), batch):
         ids = numbers[start : start + batch]
+        # Epoch 0 always: every call sees the same holes.
         yield ids, np.zeros(len(ids), np.int64)
 
 
 def target_means(setup: Setup) -> torch.Tensor:
     """Return (channels,) means of all tasks' targets over the first training samples."""
+    # Targets are of whole images: no hole needs to be drawn.
     loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _MEAN_BATCH)
     numbers = np.arange(min(_MEAN_SAMPLES, len(loader.split)))
     total, count = None, 0  # the last batch is smaller, so batches do not weigh the same

@@ -12,6 +12,7 @@ from collagan_dist.tasks.base import Task
 
 def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
     """Return G with the output channels of all tasks."""
+    # One head for all tasks: they share every layer of the generator (section 3.4).
     channels = sum(task.channels for task in tasks.values())
     model = config.model
     return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
@@ -20,5 +21,6 @@ def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
     """Return one discriminator per task, or one for all outputs together (model.discriminators)."""
     channels = {name: task.channels for name, task in tasks.items()}
+    # Both kinds are called alike, so that the step need not know which of them it trains.
     kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
     return kind(channels, config.model.widths.discriminator, config.model.patch)

@@ -29,5 +29,6 @@ class Unconditional(nn.Module):
     def forward(
         self, input_B3HW: torch.Tensor, *task_images: Mapping[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], ...]:
-        """Return the logits of each set of images, each set in its own pass."""
+        """Return the logits of each set of images."""
+        # Batch statistics of real and generated images must not mix.
         return tuple({task: self.network(y) for task, y in images.items()} for images in task_images)

@@ -104,6 +104,7 @@ class Step:
         both = self.config.loss.adv_weighs == "both"
         losses, values = [], {}  # values stay on the device: the logger fetches them when a line is due
         for name in real:
+            # `both` is another reading of the paper, in which λ_adv also scales the term of generated images.
             losses.append(discriminator_term(real[name], fake[name], self.weights[name][0] if both else 1.0))
             values[f"loss/{name}/disc"] = losses[-1].detach()
             values[f"accuracy/{name}"] = accuracy(real[name], fake[name])

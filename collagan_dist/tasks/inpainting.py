@@ -49,6 +49,7 @@ class Inpainting(Task):
 
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """Return PSNR and SSIM of the 8-bit composite, over the whole image and over the hole."""
+        # What a user gets: 8 bits a channel, and the original outside the hole.
         done = to_bytes(composite(output, batch))
         truth = to_bytes(batch.image_B3HW)
         hole = batch.hole_B1HW[:, 0].cpu().numpy()

@@ -14,7 +14,7 @@ from collagan_dist.types import CLASSES, SCORED_CLASSES, Batch
 # The colour of each class in pictures, in the order of CLASSES.
 PALETTE = (
     (24, 24, 32), (236, 188, 150), (148, 84, 40), (196, 124, 60), (52, 120, 220), (90, 180, 250),
-    (240, 130, 90), (220, 60, 90), (250, 250, 240), (170, 30, 60), (90, 60, 120),
+    (240, 130, 90), (220, 60, 90), (250, 250, 240), (170, 30, 60), (90, 60, 120)
 )  # fmt: skip
 
 

@@ -7,14 +7,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from collagan_dist.runs.metrics_log import finite
 
@@ -25,12 +18,13 @@ class ProgressBar:
     def __init__(self, start: int, stop_at: int) -> None:
         self.start, self.stop_at = start, stop_at
         self._began = time.perf_counter()
+        # Standard output is for results.
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         if self._console.is_terminal:  # a log file would get a new line for each redraw
             self._bar = Progress(
                 SpinnerColumn(), TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
-                TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self._console,
+                TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self._console
             )  # fmt: skip
             self._task = self._bar.add_task("", total=stop_at, completed=start, text="")
             self._bar.start()
@@ -49,6 +43,7 @@ class ProgressBar:
             return
         # By this start's own steps: a resumed run counts from where it went on.
         seconds_left = (time.perf_counter() - self._began) / max(1, step - self.start) * (self.stop_at - step)
+        # rich would colour the numbers.
         self._console.print(f"step {step}/{self.stop_at}  {text}  ETA {seconds_left:.0f} s", highlight=False)
 
     def close(self) -> None:
