@@ -17,9 +17,10 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def test_complete(collagan: Collagan, trained: Path, drawn: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hole", ["O1", "block", "pattern", "noise"])
+def test_complete(hole: str, collagan: Collagan, trained: Path, drawn: Path, tmp_path: Path) -> None:
     picture, out = drawn / "Img/img_celeba/000001.jpg", tmp_path / "out"
-    result = collagan("complete", trained, picture, "--out", out, "--hole", "O1")
+    result = collagan("complete", trained, picture, "--out", out, "--hole", hole)
     assert (out / "000001.completed.png").is_file()
     assert result.code == 0 and f"{out}: 1 picture(s) completed; see {out / '000001.sheet.png'}" in result.out
     result = collagan("complete", trained, tmp_path / "none.jpg", "--out", tmp_path / "other")
