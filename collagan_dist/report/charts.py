@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from collagan_dist.report import formatting
@@ -102,7 +103,7 @@ def eval_charts(run: RunData) -> list[Chart]:
         for key in keys:
             for subject in subjects:
                 chosen = [item for item in items if item.subject == subject and key in item.values]
-                label = _part(key) if single else formatting.variant_label(key)
+                label = formatting.part_label(key.split("/", 1)[1]) if single else formatting.variant_label(key)
                 # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
                 label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
                 if chosen:
@@ -119,11 +120,12 @@ def eval_charts(run: RunData) -> list[Chart]:
 def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]:
     """Return one chart for each key that at least two runs have."""
     charts = []
+    named = list(enumerate(zip(runs, names, strict=True)))
     for key in _shared(_summary_keys(run) for run in runs):
-        series = _of_all(runs, names, _eval_picker(key))
+        series = _not_empty(_first_subject(run, key, name, colour) for colour, (run, name) in named)
         charts.append(Chart(formatting.metric_label(key), series, formatting.metric_unit(key), noisy=False))
     for key in _shared(_curve_keys(run.log.train) for run in runs):
-        series = _of_all(runs, names, _train_picker(key))
+        series = _not_empty(_series(run.log.train, key, name, colour) for colour, (run, name) in named)
         # Adversarial losses cannot be compared over runs: each generator has a discriminator of its own.
         main = key == "loss/total" or key.endswith("/rec")
         charts.append(Chart(title(key), series, from_zero=_from_zero(key), main=main))
@@ -176,19 +178,14 @@ def _loss_chart(part: str, series: tuple[Series, ...], marks: tuple[int, ...]) -
 
 
 def _other_chart(name: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
+    _, main, references = _GROUPS.get(name, ("", name in _TITLES, ()))
     # A learning rate is exact: its mean would round off its steps.
-    noisy = not name.startswith("lr")
-    _, main, references = _GROUPS.get(name, ("", _is_main(name), ()))
-    return Chart(title(name), series, "", references, marks, noisy, _from_zero(name), main)
+    return Chart(title(name), series, "", references, marks, not name.startswith("lr"), _from_zero(name), main)
 
 
 def _from_zero(key: str) -> bool:
     # Speeds and shares mean little on an axis that does not begin at zero.
     return key in ("images_per_s", "data_wait_share")
-
-
-def _is_main(key: str) -> bool:
-    return key in _TITLES or bool(_LOSS.fullmatch(key))
 
 
 def _group(key: str) -> str:
@@ -199,10 +196,6 @@ def _group(key: str) -> str:
 def _main_first(names: Iterable[str]) -> list[str]:
     known = [*_GROUPS, *_TITLES]
     return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
-
-
-def _part(key: str) -> str:
-    return formatting.part_label(key.split("/", 1)[1])
 
 
 def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
@@ -220,10 +213,7 @@ def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tup
 
 def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
     # A key of one run alone is in that run's own charts.
-    counts: dict[str, int] = {}
-    for keys in keys_of_runs:
-        for key in keys:
-            counts[key] = counts.get(key, 0) + 1
+    counts = Counter(key for keys in keys_of_runs for key in keys)
     return [key for key, count in counts.items() if count > 1]
 
 
@@ -232,25 +222,12 @@ def _summary_keys(run: RunData) -> list[str]:
     return [key for key in keys if "/" not in key or key.endswith("/mean")]
 
 
-def _of_all(
-    runs: Sequence[RunData], names: Sequence[str], pick: Callable[[RunData, str, int], Series]
-) -> tuple[Series, ...]:
-    picked = (pick(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True)))
-    return tuple(series for series in picked if series.steps)
+def _not_empty(found: Iterable[Series]) -> tuple[Series, ...]:
+    return tuple(series for series in found if series.steps)
 
 
-def _train_picker(key: str) -> Callable[[RunData, str, int], Series]:
-    return lambda run, name, colour: _series(run.log.train, key, name, colour)
-
-
-def _eval_picker(key: str) -> Callable[[RunData, str, int], Series]:
-    """Return a function that takes the evaluations of the first subject (split and hole)."""
-
-    def pick(run: RunData, name: str, colour: int) -> Series:
-        items = [parse_evaluation(row) for row in run.log.evals]
-        chosen = [item for item in items if key in item.values]
-        # A second subject would go over the same steps again.
-        chosen = [item for item in chosen if item.subject == chosen[0].subject]
-        return _eval_series(chosen, key, name, colour)
-
-    return pick
+def _first_subject(run: RunData, key: str, label: str, colour: int) -> Series:
+    """Return the evaluations of the first subject (split and hole) that has the key."""
+    items = [item for item in map(parse_evaluation, run.log.evals) if key in item.values]
+    # A second subject would go over the same steps again.
+    return _eval_series([item for item in items if item.subject == items[0].subject], key, label, colour)

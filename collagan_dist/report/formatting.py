@@ -11,7 +11,7 @@ _METRICS = {
     "dice": ("Dice", 3, ""),
     "landmark_error": ("Landmark error", 2, "px"),
 }
-_SUFFIXES = {"": "", "_hole": ", in the hole", "_per_image": ", per picture", "_argmax": ", by arg-max"}
+_VARIANTS = {"": "Overall", "_per_image": "Per picture", "_hole": "In the hole", "_argmax": "By arg-max"}
 # Metrics of new tasks are recognized by the usual names of errors.
 _LOWER_IS_BETTER = re.compile(r"error|loss|distance|mse|mae|rmse|fid|lpips", re.IGNORECASE)
 
@@ -26,7 +26,7 @@ def metric_name(key: str) -> str:
 def base_metric(key: str) -> str:
     """Return the metric without its variant: "dice_hole/face" becomes "dice". Variants share a table, a chart and a unit."""
     name = metric_name(key)
-    for suffix in ("_per_image", "_hole", "_argmax"):
+    for suffix in _VARIANTS:
         name = name.removesuffix(suffix)
     return name
 
@@ -34,17 +34,15 @@ def base_metric(key: str) -> str:
 def metric_label(key: str) -> str:
     """Return what people read: "psnr_hole" becomes "PSNR, in the hole"; "dice/mean" becomes "Dice, average"."""
     label = _METRICS.get(base_metric(key), (to_words(base_metric(key)), 0, ""))[0]
-    label += _SUFFIXES.get(metric_name(key).removeprefix(base_metric(key)), "")
+    label += f", {variant_label(key).lower()}" if metric_name(key) != base_metric(key) else ""
     part = key.partition("/")[2]
     return f"{label}, {part_label(part).lower()}" if part else label
 
 
 def variant_label(key: str) -> str:
     """Return which variant of its metric a key is, for places where the metric is named already."""
-    variant = metric_name(key).removeprefix(base_metric(key)).removeprefix("_")
-    return {"": "Overall", "hole": "In the hole", "per_image": "Per picture", "argmax": "By arg-max"}.get(
-        variant, to_words(variant)
-    )
+    suffix = metric_name(key).removeprefix(base_metric(key))
+    return _VARIANTS.get(suffix) or to_words(suffix)
 
 
 def part_label(part: str) -> str:

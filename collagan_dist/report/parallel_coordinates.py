@@ -8,19 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from collagan_dist.report import chart_svg, formatting
+from collagan_dist.report import sweep_chart_style as chart_style
 from collagan_dist.report.sensitivity import axis_position
-from collagan_dist.report.sweep_chart_style import (
-    SweepChart,
-    add_titles,
-    best_number,
-    drawing_order,
-    line_style,
-    paper_number,
-    shorten,
-    tick_label,
-    tick_positions,
-    trial_title,
-)
 from collagan_dist.report.sweep_data import Key, Metric, SweepData
 from collagan_dist.report.trial_data import TrialData
 
@@ -34,13 +23,13 @@ _MAX_INCHES = 11.0
 _MANY_LINES = 60
 
 
-def draw_parallel_coordinates(sweep: SweepData, uid: str) -> SweepChart | None:
+def draw_parallel_coordinates(sweep: SweepData, uid: str) -> chart_style.SweepChart | None:
     """Draw all trials that have the first metric; None without any."""
     metric = sweep.main
     trials = [trial for trial in sweep.searched if metric.name in trial.scores]
     if not trials or not sweep.keys:
         return None
-    best = best_number(sweep, metric, trials)
+    best = chart_style.best_number(sweep, metric, trials)
     scales = [_key_scale(key, trials) for key in sweep.keys] + [_metric_scale(trials, metric)]
     shade = _shades(trials, metric)
     size = (min(_MAX_INCHES, 2.6 * len(scales)), 3.9)
@@ -49,16 +38,16 @@ def draw_parallel_coordinates(sweep: SweepData, uid: str) -> SweepChart | None:
         axes = figure.add_axes((0.02, 0.03, 0.96, 0.82))
         axes.axis("off")
         axes.set(xlim=(-0.25, len(scales) - 0.5), ylim=(-0.04, 1.04))
-        for trial in sorted(trials, key=lambda one: (*drawing_order(one, best), shade[one.number])):
+        for trial in sorted(trials, key=lambda one: (*chart_style.drawing_order(one, best), shade[one.number])):
             axes.plot(range(len(scales)), _heights(sweep, trial, scales), gid=f"t{trial.number}", solid_joinstyle="round",
                       **_trial_line_style(sweep, trial, best, shade))  # fmt: skip
         for index, scale in enumerate(scales):
             _draw_axis(axes, index, scale, 9.0 if len(scales) <= 10 else 8.0)
 
-    titles = {trial.number: trial_title(trial, metric) for trial in trials}
-    return SweepChart(
+    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in trials}
+    return chart_style.SweepChart(
         "Keys and metric of every trial",
-        add_titles(chart_svg.render(size, uid, draw), uid, titles),
+        chart_style.add_titles(chart_svg.render(size, uid, draw), uid, titles),
         f"Parallel coordinates of {len(trials)} trials over {', '.join(key.label for key in sweep.keys)} "
         f"and {formatting.metric_label(metric.name)}; the best is trial {best}.",
         tuple(_legend(sweep, trials, best)),
@@ -70,7 +59,9 @@ def draw_parallel_coordinates(sweep: SweepData, uid: str) -> SweepChart | None:
 
 def _legend(sweep: SweepData, trials: Sequence[TrialData], best: int | None) -> list[tuple[str, str]]:
     found = [("best-line", f"trial {best}, the best")]
-    found += [("paper-line", "the paper's λ")] if paper_number(sweep) not in (None, best) else []
+    found += (
+        [("paper-line", "the paper's λ")] if any(t.role == "paper" and t.number != best for t in sweep.trials) else []
+    )
     worst_to_best = "high to low" if sweep.main.sign < 0 else "low to high"
     found.append(("ramp", f"{formatting.metric_label(sweep.main.name)}: {worst_to_best}"))
     if any(not sweep.is_full_length(trial) for trial in trials):
@@ -94,19 +85,19 @@ class _Scale:
 def _key_scale(key: Key, trials: Sequence[TrialData]) -> _Scale:
     positions = [at for trial in trials if (at := axis_position(key, trial.values.get(key.name))) is not None]
     if not key.ordered:
-        ticks = tuple((float(index), shorten(name)) for index, name in enumerate(key.choices))
+        ticks = tuple((float(index), chart_style.shorten(name)) for index, name in enumerate(key.choices))
         # A single choice is drawn in the middle, see height().
         return _Scale(key.label, 0, max(len(key.choices) - 1, 0), ticks)
     positions += [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
     low, high = min(positions, default=0.0), max(positions, default=1.0)
-    ticks = tuple((at, tick_label(at, key.log)) for at in tick_positions(low, high, key.log))
+    ticks = tuple((at, chart_style.tick_label(at, key.log)) for at in chart_style.tick_positions(low, high, key.log))
     return _Scale(key.label, low, high, ticks)
 
 
 def _metric_scale(trials: Sequence[TrialData], metric: Metric) -> _Scale:
     values = [trial.scores[metric.name] for trial in trials]
     ends = min(values), max(values)
-    ticks = tuple((at, tick_label(at, False)) for at in tick_positions(*ends, False))
+    ticks = tuple((at, chart_style.tick_label(at, False)) for at in chart_style.tick_positions(*ends, False))
     # The better end is up, also where smaller is better.
     low, high = ends[:: metric.sign]
     return _Scale(formatting.metric_label(metric.name).replace(", ", "\n"), low, high, ticks)
@@ -138,7 +129,7 @@ def _shades(trials: Sequence[TrialData], metric: Metric) -> dict[int, int]:
 
 def _trial_line_style(sweep: SweepData, trial: TrialData, best: int | None, shade: Mapping[int, int]) -> dict[str, Any]:
     if trial.number == best or trial.role == "paper":
-        return line_style(sweep, trial, best, False, len(shade))
+        return chart_style.line_style(sweep, trial, best, False, len(shade))
     level = shade[trial.number]
     # Among many lines the good ones could not be followed if the poorer ones were as strong.
     many = len(shade) > _MANY_LINES

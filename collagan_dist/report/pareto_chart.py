@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from collagan_dist.report import chart_svg, formatting
-from collagan_dist.report.sweep_chart_style import (
-    BEST,
-    SweepChart,
-    add_titles,
-    format_score,
-    marker_legend,
-    marker_style,
-    trial_title,
-)
+from collagan_dist.report import sweep_chart_style as chart_style
 from collagan_dist.report.sweep_charts import HALF_WIDTH, new_axes, set_ticks
 from collagan_dist.report.sweep_data import Metric, SweepData
 from collagan_dist.report.trial_data import TrialData
@@ -24,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> SweepChart | None:
+def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> chart_style.SweepChart | None:
     """Draw metric `down` over metric `across`, with the front connected and its trials numbered. None without a value.
 
     Only full-length runs are drawn, where there are any.
@@ -40,12 +32,17 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> Swee
         # The front may be of more metrics than these two: in two of them a line through all of it would turn back.
         line = sorted(undominated(front, across, down), key=lambda trial: trial.scores[across.name])
         axes.plot([one.scores[across.name] for one in line], [one.scores[down.name] for one in line],
-                  color=BEST, linewidth=1.4, zorder=2)  # fmt: skip
+                  color=chart_style.BEST, linewidth=1.4, zorder=2)  # fmt: skip
         # The paper's λ keep their diamond, also on the front.
         for trial in trials:
-            style = marker_style(sweep, trial, None)
+            style = chart_style.marker_style(sweep, trial, None)
             if trial in front and trial.role != "paper":
-                style |= {"markerfacecolor": BEST, "markersize": 6.5, "markeredgecolor": chart_svg.PAPER, "zorder": 4}
+                style |= {
+                    "markerfacecolor": chart_style.BEST,
+                    "markersize": 6.5,
+                    "markeredgecolor": chart_svg.PAPER,
+                    "zorder": 4,
+                }
             axes.plot([trial.scores[across.name]], [trial.scores[down.name]], linestyle="none", gid=f"t{trial.number}",
                       **style)  # fmt: skip
         set_ticks(axes)
@@ -55,15 +52,18 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> Swee
 
     others = [trial for trial in trials if trial not in front or trial.role == "paper"]
     names = ", ".join(
-        f"trial {one.number} ({format_score(one, across)}; {format_score(one, down)})" for one in front
+        f"trial {one.number} ({chart_style.format_score(one, across)}; {chart_style.format_score(one, down)})" for one in front
     )  # fmt: skip
-    titles = {trial.number: f"{trial_title(trial, across)} · {format_score(trial, down)}" for trial in trials}
-    return SweepChart(
+    titles = {
+        trial.number: f"{chart_style.trial_title(trial, across)} · {chart_style.format_score(trial, down)}"
+        for trial in trials
+    }
+    return chart_style.SweepChart(
         _axis_label(down),
-        add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles),
+        chart_style.add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles),
         f"{formatting.metric_label(down.name)} over {formatting.metric_label(across.name)} of {len(trials)} trials. "
         f"Pareto-optimal: {names or 'none'}.",
-        (("front", "Pareto-optimal"), *marker_legend(sweep, others, None)),
+        (("front", "Pareto-optimal"), *chart_style.marker_legend(sweep, others, None)),
     )
 
 

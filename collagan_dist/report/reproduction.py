@@ -107,30 +107,22 @@ def _read_tables(folder: Path, number: int) -> list[Table]:
     if not path.is_file():
         return []
     table = json.loads(path.read_bytes())
+    found = [_paper_table(number, caption, table, rows) for caption, rows in paper_tables.subtables(number, table)]
+    baselines = paper_tables.baseline_tables(table)
+    return found + [_baseline_table(caption, rows, table["columns"]) for caption, rows in baselines]
+
+
+def _paper_table(number: int, caption: str, table: dict[str, Any], by_model: dict[str, Any]) -> Table:
+    models, columns = table["rows"], table["columns"]
     # In the paper models are the rows of Table 1 and the columns of Tables 2 and 3.
-    make_table = _models_as_rows if number == 1 else _models_as_columns
-    return [
-        make_table(f"Table {number}: {caption}", table, by_model)
-        for caption, by_model in paper_tables.subtables(number, table)
-    ] + [_baseline_table(caption, rows, table["columns"]) for caption, rows in paper_tables.baseline_tables(table)]
-
-
-def _models_as_rows(caption: str, table: dict[str, Any], by_model: dict[str, Any]) -> Table:
-    rows = [(model, [by_model[model][column] for column in table["columns"]]) for model in table["rows"]]
-    return _paper_table(caption, ("Model", *table["columns"]), rows, table)
-
-
-def _models_as_columns(caption: str, table: dict[str, Any], by_model: dict[str, Any]) -> Table:
-    models = table["rows"]
-    rows = [(formatting.to_words(column), [by_model[model][column] for model in models]) for column in table["columns"]]
-    return _paper_table(caption, ("Part", *models), rows, table)
-
-
-def _paper_table(
-    caption: str, headings: tuple[str, ...], rows: list[tuple[str, list[Any]]], table: dict[str, Any]
-) -> Table:
-    body = tuple((name, tuple(_cell(cell) for cell in row)) for name, row in rows)
-    return Table(caption, headings, body, table.get("note", ""), compact=True)
+    if number == 1:
+        headings = ("Model", *columns)
+        rows = [(model, [by_model[model][column] for column in columns]) for model in models]
+    else:
+        headings = ("Part", *models)
+        rows = [(formatting.to_words(column), [by_model[model][column] for model in models]) for column in columns]
+    body = tuple((name, tuple(map(_cell, row))) for name, row in rows)
+    return Table(f"Table {number}: {caption}", headings, body, table.get("note", ""), compact=True)
 
 
 def _baseline_table(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:

@@ -15,6 +15,8 @@ from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
 from collagan_dist.runs.layout import RunPaths, step_of
 from collagan_dist.runs.metrics_log import MetricsLog, read_metrics_log
 
+_REPAIR_HINT = "Write it again, or remove it"
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -109,16 +111,20 @@ def section(mapping: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read_json_object(path: Path, repair_hint: str = "Write it again, or remove it") -> dict[str, Any]:
+def read_json_object(path: Path, repair_hint: str = _REPAIR_HINT) -> dict[str, Any]:
     """Read a JSON object. Raises DataError, which ends with `repair_hint`."""
-    try:
-        # NaN is no JSON, but other programs write it.
-        value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). {repair_hint}.") from error
+    value = _read_json(path, repair_hint)
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected a JSON object. {repair_hint}.")
     return value
+
+
+def _read_json(path: Path, repair_hint: str) -> Any:
+    try:
+        # NaN is no JSON, but other programs write it.
+        return json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). {repair_hint}.") from error
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -137,10 +143,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_columns(path: Path) -> tuple[str, ...]:
-    try:
-        value = json.loads(path.read_bytes()) if path.is_file() else []
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Write it again, or remove it.") from error
+    value = _read_json(path, _REPAIR_HINT) if path.is_file() else []
     return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 

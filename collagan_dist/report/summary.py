@@ -140,10 +140,8 @@ def _card_keys(item: EvaluationScores) -> list[str]:
 
 def _card(item: EvaluationScores, key: str) -> Card:
     notes = [formatting.format_error(key, item.errors.get(key))]
-    rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
-    if rivals:
-        name, value = _strongest(key, rivals)
-        notes.append(f"{name.replace('_', ' ')} {formatting.format_metric(key, value)}")
+    if rival := _strongest_baseline(item, key):
+        notes.append(f"{rival[0]} {formatting.format_metric(key, rival[1])}")
     return Card(
         formatting.metric_label(key),
         formatting.format_metric(key, item.values[key], True),
@@ -151,23 +149,23 @@ def _card(item: EvaluationScores, key: str) -> Card:
     )
 
 
-def _strongest(key: str, rivals: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    return max(rivals, key=lambda rival: formatting.better_sign(key) * rival[1])
+def _strongest_baseline(item: EvaluationScores, key: str) -> tuple[str, float] | None:
+    rivals = [(name.replace("_", " "), values[key]) for name, values in item.baselines.items() if key in values]
+    return max(rivals, key=lambda rival: formatting.better_sign(key) * rival[1], default=None)
 
 
 def _against_baseline(item: EvaluationScores) -> str:
     """Return the completion against the best baseline that fills the hole without learning."""
     for key, where in (("psnr_hole", "inside the hole"), ("psnr", "over the whole picture")):
-        rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
+        strongest = _strongest_baseline(item, key)
         # PSNR of the whole picture is mostly that of its given pixels, so the hole comes first.
-        if key in item.values and rivals:
-            name, rival = _strongest(key, rivals)
+        if key in item.values and strongest:
+            name, rival = strongest
             gain = item.values[key] - rival
             verb = "beats" if gain > 0 else "is behind"
             own = f"{formatting.format_metric(key, item.values[key])} {formatting.format_error(key, item.errors.get(key))}".strip()
             size = formatting.format_metric(key, abs(gain), True)
             against = formatting.format_metric(key, rival, True)
-            name = name.replace("_", " ")
             return f"completed {verb} {name} by {size} {where} ({own} against {against})"
     return ""
 
@@ -176,9 +174,7 @@ def _average(item: EvaluationScores, key: str) -> str:
     if "_hole" in formatting.metric_name(key):
         return ""
     text = f"{formatting.metric_label(key).replace(', average', '')} {formatting.format_metric(key, item.values[key], True)} on average"
-    rivals = [(name, values[key]) for name, values in item.baselines.items() if key in values]
-    if rivals:
-        name, value = _strongest(key, rivals)
-        text += f" ({name.replace('_', ' ')}: {formatting.format_metric(key, value, True)})"
+    if rival := _strongest_baseline(item, key):
+        text += f" ({rival[0]}: {formatting.format_metric(key, rival[1], True)})"
     # Lower-case the first letter inside a sentence, except of names such as Dice.
     return text if formatting.base_metric(key) == "dice" else text[:1].lower() + text[1:]

@@ -146,10 +146,6 @@ def drawing_order(trial: TrialData, best: int | None) -> tuple[bool, bool]:
     return trial.number == best, trial.role == "paper"
 
 
-def paper_number(sweep: SweepData) -> int | None:
-    return sweep.paper_trial.number if sweep.paper_trial else None
-
-
 def format_score(trial: TrialData, metric: Metric) -> str:
     value = trial.scores.get(metric.name)
     return formatting.format_metric(metric.name, value, value is not None)

@@ -7,24 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from collagan_dist.report import chart_svg, formatting
+from collagan_dist.report import sweep_chart_style as chart_style
 from collagan_dist.report.sensitivity import Point, Sensitivity, axis_position, value_text
-from collagan_dist.report.sweep_chart_style import (
-    BEST,
-    TRIAL,
-    MetricRange,
-    SweepChart,
-    add_titles,
-    best_number,
-    drawing_order,
-    line_style,
-    marker_legend,
-    marker_style,
-    paper_number,
-    shorten,
-    tick_label,
-    tick_positions,
-    trial_title,
-)
 from collagan_dist.report.sweep_data import Key, Metric, SweepData
 from collagan_dist.report.trial_data import TrialData
 
@@ -36,16 +20,16 @@ if TYPE_CHECKING:
 HALF_WIDTH, _THIRD_WIDTH = (5.3, 3.0), (4.3, 2.6)
 
 
-def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | None:
+def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.SweepChart | None:
     """Draw the value of every trial by its number, the best full-length run so far and the paper's value."""
     trials = [trial for trial in sweep.searched if metric.name in trial.scores]
     if not trials:
         return None
     paper = sweep.paper_trial.scores.get(metric.name) if sweep.paper_trial else None
     full_length = [trial for trial in trials if sweep.is_full_length(trial)]
-    best = best_number(sweep, metric, trials)
+    best = chart_style.best_number(sweep, metric, trials)
     always_shown = [trial.scores[metric.name] for trial in trials if trial in full_length or trial.role == "paper"]
-    shown = MetricRange.of(metric, [trial.scores[metric.name] for trial in trials], always_shown)
+    shown = chart_style.MetricRange.of(metric, [trial.scores[metric.name] for trial in trials], always_shown)
     outside = [trial for trial in trials if not shown.contains(trial.scores[metric.name])]
     # A trial may fail after a rung: then it has a value and its own marker.
     failed = [trial.number for trial in sweep.searched if trial.status == "failed" and metric.name not in trial.scores]
@@ -54,7 +38,9 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | Non
         axes = new_axes(figure, HALF_WIDTH)
         _draw_best_so_far(axes, full_length or trials, metric, last=max(trial.number for trial in sweep.searched))
         for trial in trials:
-            style = marker_style(sweep, trial, best) | ({"marker": shown.outside_marker} if trial in outside else {})
+            style = chart_style.marker_style(sweep, trial, best) | (
+                {"marker": shown.outside_marker} if trial in outside else {}
+            )
             value = shown.clamp(trial.scores[metric.name])
             axes.plot([trial.number], [value], linestyle="none", gid=f"t{trial.number}", **style)
         for number in failed:
@@ -68,7 +54,7 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | Non
         axes.set_xlabel("trial", color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
 
     inside = [trial for trial in trials if trial not in outside]
-    legend = [("line", "best so far"), *marker_legend(sweep, inside, best)]
+    legend = [("line", "best so far"), *chart_style.marker_legend(sweep, inside, best)]
     legend += (
         [("below" if metric.sign > 0 else "above", f"worse than the axis shows: {len(outside)}")] if outside else []
     )
@@ -76,7 +62,7 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | Non
     legend += [("failed", "failed")] if failed else []
     best_value = next((trial.scores.get(metric.name) for trial in sweep.trials if trial.number == best), None)
     description = f"{len(trials)} trials; the best is trial {best} with {formatting.format_metric(metric.name, best_value, True)}."
-    return SweepChart(
+    return chart_style.SweepChart(
         f"{formatting.metric_label(metric.name)} of every trial",
         _render_trials(sweep, metric, uid, draw),
         f"{formatting.metric_label(metric.name)} of every trial by number: {description}",
@@ -85,20 +71,20 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | Non
     )
 
 
-def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | None:
+def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> chart_style.SweepChart | None:
     """Draw every trial's evaluations against samples, with the rungs as dotted verticals."""
     curves = [(trial, (trial.curves or {}).get(metric.name, ())) for trial in sweep.searched]
     curves = [(trial, curve) for trial, curve in curves if curve]
     if not curves:
         return None
-    best = best_number(sweep, metric, [trial for trial, _ in curves])
+    best = chart_style.best_number(sweep, metric, [trial for trial, _ in curves])
 
     def draw(figure: Figure) -> None:
         axes = new_axes(figure, HALF_WIDTH)
         for rung in sweep.rungs:
             axes.axvline(rung, color=chart_svg.REFERENCE, linewidth=0.9, dashes=(1, 2), zorder=1)
-        for trial, curve in sorted(curves, key=lambda one: drawing_order(one[0], best)):
-            style = line_style(sweep, trial, best, len(curve) == 1, len(curves))
+        for trial, curve in sorted(curves, key=lambda one: chart_style.drawing_order(one[0], best)):
+            style = chart_style.line_style(sweep, trial, best, len(curve) == 1, len(curves))
             axes.plot(*zip(*curve, strict=True), gid=f"t{trial.number}", **style)
         set_ticks(axes)
         # To the last rung, so that one sees how far a sweep is from its end.
@@ -106,12 +92,12 @@ def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | None
         axes.set_xlabel("samples", color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
 
     legend = [("trial-line", "a trial"), ("best-line", f"trial {best}, the best")]
-    if any(trial.role == "paper" for trial, _ in curves) and paper_number(sweep) != best:
+    if any(trial.role == "paper" and trial.number != best for trial, _ in curves):
         legend.append(("paper-line", "the paper's λ"))
     if sweep.rungs:
         # PBT compares at generations, the others at rungs.
         legend.append(("rung", "rungs" if sweep.scheduler != "pbt" else "generations"))
-    return SweepChart(
+    return chart_style.SweepChart(
         f"{formatting.metric_label(metric.name)} during training",
         _render_trials(sweep, metric, uid, draw),
         f"{formatting.metric_label(metric.name)} of {len(curves)} trials against samples; the best is trial {best}.",
@@ -120,14 +106,16 @@ def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> SweepChart | None
     )
 
 
-def draw_sensitivity(sweep: SweepData, found: Sensitivity, uid: str) -> SweepChart:
+def draw_sensitivity(sweep: SweepData, found: Sensitivity, uid: str) -> chart_style.SweepChart:
     """Draw the metric against one key: trials, the means of bins and the paper's value."""
     key, metric = found.key, found.metric
-    best = best_number(sweep, metric, [trial for trial in sweep.searched if metric.name in trial.scores])
+    best = chart_style.best_number(sweep, metric, [trial for trial in sweep.searched if metric.name in trial.scores])
     paper = axis_position(key, key.paper)
     # Drawn over the others: these are what the means are of.
     full_length = [point for point in found.points if point.full_length]
-    shown = MetricRange.of(metric, [point.value for point in found.points], [point.value for point in full_length])
+    shown = chart_style.MetricRange.of(
+        metric, [point.value for point in found.points], [point.value for point in full_length]
+    )
     outside = [point for point in found.points if not shown.contains(point.value)]
     partial = [point for point in found.points if not point.full_length and point not in outside]
     at_edge = [replace(point, value=shown.clamp(point.value)) for point in outside]
@@ -137,10 +125,10 @@ def draw_sensitivity(sweep: SweepData, found: Sensitivity, uid: str) -> SweepCha
         axes = new_axes(figure, _THIRD_WIDTH, x_label=False)
         _scatter(axes, key, partial, {"marker": "o", **hollow})
         _scatter(axes, key, at_edge, {"marker": shown.outside_marker, **hollow})
-        _scatter(axes, key, full_length, {"marker": "o", "s": 17, "facecolors": TRIAL, "edgecolors": "none", "alpha": 0.75})  # fmt: skip
+        _scatter(axes, key, full_length, {"marker": "o", "s": 17, "facecolors": chart_style.TRIAL, "edgecolors": "none", "alpha": 0.75})  # fmt: skip
         _draw_bins(axes, found)
         _scatter(axes, key, [point for point in found.points if point.trial == best],
-                 {"marker": "*", "s": 95, "facecolors": BEST, "edgecolors": chart_svg.PAPER, "linewidths": 0.7, "zorder": 5})  # fmt: skip
+                 {"marker": "*", "s": 95, "facecolors": chart_style.BEST, "edgecolors": chart_svg.PAPER, "linewidths": 0.7, "zorder": 5})  # fmt: skip
         if paper is not None:
             axes.axvline(paper, color=chart_svg.REFERENCE, linewidth=1.1, dashes=(4, 3), zorder=1)
         set_ticks(axes)
@@ -150,7 +138,7 @@ def draw_sensitivity(sweep: SweepData, found: Sensitivity, uid: str) -> SweepCha
     means = "; ".join(
         f"{value_text(key, bin.centre)}: {formatting.format_metric(metric.name, bin.mean)}" for bin in found.bins
     )
-    return SweepChart(
+    return chart_style.SweepChart(
         key.label,
         chart_svg.render(_THIRD_WIDTH, uid, draw),
         f"{formatting.metric_label(metric.name)} of {len(found.points)} trials against {key.label}. Means of bins: {means or 'none'}.",
@@ -178,8 +166,8 @@ def set_ticks(axes: Axes, integers: bool = False) -> None:
 
 
 def _render_trials(sweep: SweepData, metric: Metric, uid: str, draw: chart_svg.Draw) -> str:
-    titles = {trial.number: trial_title(trial, metric) for trial in sweep.searched}
-    return add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles)
+    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in sweep.searched}
+    return chart_style.add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles)
 
 
 def _draw_best_so_far(axes: Axes, trials: Sequence[TrialData], metric: Metric, last: int) -> None:
@@ -190,7 +178,7 @@ def _draw_best_so_far(axes: Axes, trials: Sequence[TrialData], metric: Metric, l
             steps.append((trial.number, value))
     # The last step is drawn on to the newest trial.
     axes.plot([x for x, _ in steps] + [last], [y for _, y in steps] + [steps[-1][1]],
-              drawstyle="steps-post", color=BEST, linewidth=1.4, zorder=2)  # fmt: skip
+              drawstyle="steps-post", color=chart_style.BEST, linewidth=1.4, zorder=2)  # fmt: skip
 
 
 def _draw_bins(axes: Axes, found: Sensitivity) -> None:
@@ -215,12 +203,12 @@ def _set_key_ticks(axes: Axes, key: Key, positions: Sequence[float]) -> None:
 
     if not key.ordered:
         axes.set_xlim(-0.5, len(key.choices) - 0.5)
-        axes.set_xticks(range(len(key.choices)), [shorten(name) for name in key.choices])
+        axes.set_xticks(range(len(key.choices)), [chart_style.shorten(name) for name in key.choices])
         return
     ends = [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
     low, high = min([*positions, *ends], default=0.0), max([*positions, *ends], default=1.0)
     margin = 0.04 * (high - low) or 0.5
     axes.set_xlim(low - margin, high + margin)
     # The axis is of log10 values, so matplotlib's own log ticks do not fit.
-    axes.xaxis.set_major_locator(FixedLocator(tick_positions(low, high, key.log)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: tick_label(at, key.log)))
+    axes.xaxis.set_major_locator(FixedLocator(chart_style.tick_positions(low, high, key.log)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: chart_style.tick_label(at, key.log)))

@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
+from collagan_dist.report import trial_data
 from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.run_data import read_json_object
-from collagan_dist.report.trial_data import (
-    REPAIR_HINT,
-    TrialData,
-    Value,
-    add_curves,
-    choice_text,
-    is_choice,
-    read_trials,
-    trial_folder,
-)
+from collagan_dist.report.trial_data import TrialData, Value
 from collagan_dist.runs.layout import RunPaths
 
 VERSION = 1
@@ -133,7 +125,7 @@ class SweepData:
         return trial.status == "done"
 
     def folder(self, trial: TrialData) -> Path:
-        return trial_folder(self.path, trial.number)
+        return trial_data.trial_folder(self.path, trial.number)
 
 
 def is_sweep(folder: Path) -> bool:
@@ -143,7 +135,7 @@ def is_sweep(folder: Path) -> bool:
 def read_sweep(folder: Path) -> SweepData:
     """Read a sweep's folder. Raises DataError when sweep.json or trials.csv is damaged; a damaged trial becomes a note."""
     path = folder / "sweep.json"
-    found = read_json_object(path, REPAIR_HINT)
+    found = read_json_object(path, trial_data.REPAIR_HINT)
     # A newer version may mean something else by the same key.
     if found.get("version") != VERSION:
         raise DataError(
@@ -153,7 +145,7 @@ def read_sweep(folder: Path) -> SweepData:
     try:
         return _parse_sweep(folder, found)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: was not written by `collagan sweep` ({error!r}). {REPAIR_HINT}.") from None
+        raise DataError(f"{path}: was not written by `collagan sweep` ({error!r}). {trial_data.REPAIR_HINT}.") from None
 
 
 def short_labels(names: list[str]) -> dict[str, str]:
@@ -181,8 +173,8 @@ def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
     # Everything below is by the first metric.
     if not metrics:
         raise ValueError("no metric is named")
-    trials, columns = read_trials(folder / "trials.csv", spaces)
-    with_curves, notes = add_curves(folder, trials, [metric.name for metric in metrics])
+    trials, columns = trial_data.read_trials(folder / "trials.csv", spaces)
+    with_curves, notes = trial_data.add_curves(folder, trials, [metric.name for metric in metrics])
     return SweepData(
         name=folder.resolve().name,
         path=folder,
@@ -249,12 +241,12 @@ def _parse_keys(
     for name, space in spaces.items():
         kind, published = str(space.get("kind") or ""), paper.get(name)
         choices: tuple[str, ...] = ()
-        if is_choice(space):
+        if trial_data.is_choice(space):
             # The paper's trial may have a value outside the searched ones.
             seen = [trial.values.get(name) for trial in trials]
-            named = [choice_text(value) for value in space.get("values") or ()]
+            named = [trial_data.choice_text(value) for value in space.get("values") or ()]
             choices = tuple(dict.fromkeys([*named, *(str(value) for value in seen if value is not None)]))
-            published = None if published is None else choice_text(published)
+            published = None if published is None else trial_data.choice_text(published)
         # A simplex and a choice have no ends.
         low, high = _number(space.get("low")), _number(space.get("high"))
         value = published if is_number(published) or isinstance(published, str) else None

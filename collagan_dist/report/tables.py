@@ -58,10 +58,7 @@ def _plain_table(item: EvaluationScores, keys: list[str]) -> Table:
     for key in keys:
         values = [item.values[key], *(item.baselines[name].get(key) for name in names)]
         errors = [item.errors.get(key), *(None for _ in names)]
-        label = formatting.metric_label(key) + (
-            f" ({formatting.metric_unit(key)})" if formatting.metric_unit(key) else ""
-        )
-        rows.append((label, best_cells(key, values, errors)))
+        rows.append((summary_label(key), best_cells(key, values, errors)))
     return Table("Completion" if "psnr" in keys else "Metrics", ("Metric", "This run", *_baselines(names)), tuple(rows))
 
 
@@ -80,9 +77,7 @@ def _group_table(item: EvaluationScores, name: str, heads: list[str]) -> Table:
         for part in parts
     )
     titles = [_column_title(one, base) for one, base in columns]
-    unit = formatting.metric_unit(name)
-    caption = formatting.metric_label(name) + (f" ({unit})" if unit else "")
-    return Table(caption, ("Class" if name == "dice" else "Part", *titles), rows)
+    return Table(summary_label(name), ("Class" if name == "dice" else "Part", *titles), rows)
 
 
 def _part_cell(item: EvaluationScores, key: str, base: str | None) -> Cell:
