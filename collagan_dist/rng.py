@@ -2,10 +2,6 @@
 
 So checkpoints hold no generator states, and ranks need not agree on any. A stream is the purpose of a number (geometry,
 hole, fill, dropout of one layer). The counter runs over the elements of one tensor.
-
-There are two hashes. SplitMix64 (Steele, Lea, Flood 2014) mixes the few integers of a key. Elements of large tensors come
-from a 32-bit Weyl sequence and the 32-bit mixer "lowbias32" (Wellons). Each sample has its own start and odd increment of
-the sequence. torch's int32 arithmetic wraps around, so CPU and GPU give the same bits.
 """
 
 from __future__ import annotations
@@ -17,6 +13,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+# There are two hashes. SplitMix64 (Steele, Lea, Flood 2014) mixes the few integers of a key. Elements of large tensors come
+# from a 32-bit Weyl sequence and the 32-bit mixer "lowbias32" (Wellons). Each sample has its own start and odd increment of
+# the sequence. torch's int32 arithmetic wraps around, so CPU and GPU give the same bits.
 
 # SplitMix64's increment: 2^64 divided by the golden ratio, made odd.
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

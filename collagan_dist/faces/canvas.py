@@ -124,9 +124,8 @@ class Canvas:
         grids = [_to_subpixels(line - self._corner, 0.5) for line in lines]
         cv2.polylines(self.image, grids, closed, rgb, thick, shift=_SUBPIXEL_BITS)
         if label is not None and self.labels is not None:
-            cv2.polylines(
-                self.labels, [_to_subpixels(line, 0.0) for line in lines], closed, label, thick, shift=_SUBPIXEL_BITS
-            )
+            grids = [_to_subpixels(line, 0.0) for line in lines]
+            cv2.polylines(self.labels, grids, closed, label, thick, shift=_SUBPIXEL_BITS)
 
     def paste(self, patch: np.ndarray, box: Box, points_N2: np.ndarray, label: int | None = None) -> None:
         """Copy a patch of the size of `box` through the polygon."""
@@ -179,9 +178,8 @@ class BlurredField:
 
     def _at(self, points_N2: np.ndarray) -> np.ndarray:
         corner = np.array([self.box[0], self.box[1]])
-        return np.rint(((points_N2 * 2 + 0.5 - corner) / self.step - 0.5 + 0.5 / self.step) * _SUBPIXELS).astype(
-            np.int32
-        )
+        pixels = (points_N2 * 2 + 0.5 - corner) / self.step - 0.5 + 0.5 / self.step
+        return np.rint(pixels * _SUBPIXELS).astype(np.int32)
 
     def fill(self, layer: np.ndarray, points_N2: np.ndarray, rgb: Rgb) -> None:
         cv2.fillPoly(layer, [self._at(points_N2)], rgb, shift=_SUBPIXEL_BITS)

@@ -95,10 +95,8 @@ def _paint_brow(context: PaintContext, side: int) -> None:
     context.canvas.fill(view.front(np.vstack([upper, lower[::-1]]), 0.03), rgb, _BROW[side])
     # Single hairs, alternately darker and lighter than the brow.
     for start, share in ((0, 0.86), (1, 1.14)):
-        hairs = [
-            view.front(np.array([lower[i] + (0, -0.01), upper[i + 1] + (0, 0.008)]), 0.03) for i in range(start, 11, 2)
-        ]
-        context.canvas.stroke(hairs, brighten(rgb, share), 0.5)
+        hairs = [np.array([lower[i] + (0, -0.01), upper[i + 1] + (0, 0.008)]) for i in range(start, 11, 2)]
+        context.canvas.stroke([view.front(hair, 0.03) for hair in hairs], brighten(rgb, share), 0.5)
 
 
 def _paint_mouth(context: PaintContext) -> None:
@@ -113,14 +111,8 @@ def _paint_mouth(context: PaintContext) -> None:
     canvas.fill(np.vstack([lower_inner, bottom[::-1]]), lower_rgb, _LOWER_LIP)
     # Light makes the lips look full: a lighter middle of the lower lip with a highlight, and a lighter rim of the upper one.
     for cut, low, high, share in ((3, 0.22, 0.8, 1.06), (6, 0.32, 0.62, 1.15)):
-        middle = slice(cut, -cut)
-        body = np.vstack(
-            [
-                (lower_inner + (bottom - lower_inner) * low)[middle],
-                (lower_inner + (bottom - lower_inner) * high)[middle][::-1],
-            ]
-        )
-        canvas.fill(body, brighten(lower_rgb, share))
+        rim, edge = ((lower_inner + (bottom - lower_inner) * at)[cut:-cut] for at in (low, high))
+        canvas.fill(np.vstack([rim, edge[::-1]]), brighten(lower_rgb, share))
     canvas.stroke([(top + (upper_inner - top) * 0.4)[4:-4]], brighten(upper_rgb, 1.1), 0.5)
     if not mouth.gap:
         canvas.stroke([upper_inner], brighten(upper_rgb, 0.45), 0.5)

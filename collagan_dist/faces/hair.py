@@ -38,15 +38,13 @@ def shape_hair(traits: Traits, view: Projection) -> HairShape:
     hair, head = traits.hair, traits.head
     if hair.style == "bald":
         return HairShape(None, None, [])
-    inner = _hairline(hair, head)
+    inner, behind = _hairline(hair, head), []
     end = hair.length if hair.style in LONG_STYLES else 0.22
     outer = _outer_outline(hair, head, end)
     if hair.style in LONG_STYLES:
         # The inner edge of hair that hangs beside the face, from its end up to the hairline.
         side = np.array([(0.9, hair.length), (0.93, 1.5), (0.95, 0.9), (0.95, 0.45)]) * (head.width, 1)
         inner = np.vstack([spline(side * (-1, 1)), inner[3:-3], spline(side)[::-1]])
-    behind = []
-    if hair.style in LONG_STYLES:
         behind.append(view.outline(outer, -0.2))
     if hair.style == "bun":
         behind.append(view.outline(ellipse(0, head.top - 0.3, 0.42 + hair.volume, 0.42 + hair.volume / 2), -0.4))

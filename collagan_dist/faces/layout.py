@@ -131,16 +131,12 @@ def _draw_in_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterat
         return
     # Spawned, not forked: a fork of a process with threads of torch or OpenCV may deadlock.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    # Ctrl-C is sent to the whole process group. The parent answers it, and ends its workers.
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
         yield from pool.map(_draw_chunk, tasks)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    # Ctrl-C is sent to the whole process group. The parent answers it, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_chunk(task: tuple[Path, int, int, int]) -> list[_Row]:

@@ -7,21 +7,8 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from collagan_dist.faces.traits import (
-    Brows,
-    Eyes,
-    Glasses,
-    Hair,
-    Head,
-    Mouth,
-    Nose,
-    Pose,
-    Rgb,
-    Scene,
-    Traits,
-    blend,
-    brighten,
-)
+from collagan_dist.faces import traits
+from collagan_dist.faces.traits import Rgb, Traits, blend, brighten
 from collagan_dist.rng import key64, uniforms
 
 T = TypeVar("T")
@@ -129,8 +116,8 @@ def sample_traits(seed: int, number: int) -> Traits:
     )
 
 
-def _pose(draw: UniformSequence) -> Pose:
-    return Pose(
+def _pose(draw: UniformSequence) -> traits.Pose:
+    return traits.Pose(
         yaw=draw.triangular(math.radians(21)),
         pitch=draw.triangular(math.radians(12)),
         # Faces in the wild are not upright, and packing does not align them.
@@ -141,11 +128,11 @@ def _pose(draw: UniformSequence) -> Pose:
     )
 
 
-def _head(draw: UniformSequence, tone: float, feminine: bool) -> Head:
+def _head(draw: UniformSequence, tone: float, feminine: bool) -> traits.Head:
     position = tone * (len(_SKIN) - 1)
     index = min(int(position), len(_SKIN) - 2)
     skin = blend(_SKIN[index], _SKIN[index + 1], position - index)
-    return Head(
+    return traits.Head(
         width=draw.uniform(1.14, 1.26) - 0.03 * feminine,
         top=draw.uniform(-1.6, -1.42),
         chin=draw.uniform(1.84, 2.06) - 0.05 * feminine,
@@ -158,13 +145,13 @@ def _head(draw: UniformSequence, tone: float, feminine: bool) -> Head:
     )
 
 
-def _eyes(draw: UniformSequence, tone: float, feminine: bool) -> Eyes:
+def _eyes(draw: UniformSequence, tone: float, feminine: bool) -> traits.Eyes:
     # In the order of _IRIS: eyes of dark skin are brown almost always.
     weights = (5.0, 4.0, 1.0, 0.1, 0.05, 0.05, 0.05) if tone > 0.55 else (3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 1.0)
     colour = draw.choice(_IRIS, weights)
     opening = draw.uniform(0.72, 1.15)
     painted = feminine and draw.bernoulli(0.4)
-    return Eyes(
+    return traits.Eyes(
         spread=draw.uniform(0.465, 0.535),
         width=draw.uniform(0.22, 0.26),
         upper=0.105 * opening + draw.uniform(-0.005, 0.015),
@@ -180,8 +167,8 @@ def _eyes(draw: UniformSequence, tone: float, feminine: bool) -> Eyes:
     )
 
 
-def _brows(draw: UniformSequence, hair: Rgb, feminine: bool) -> Brows:
-    return Brows(
+def _brows(draw: UniformSequence, hair: Rgb, feminine: bool) -> traits.Brows:
+    return traits.Brows(
         height=draw.uniform(0.32, 0.39),
         width=draw.uniform(0.34, 0.4),
         thick=draw.uniform(0.09, 0.13) if feminine else draw.uniform(0.12, 0.17),
@@ -191,8 +178,8 @@ def _brows(draw: UniformSequence, hair: Rgb, feminine: bool) -> Brows:
     )
 
 
-def _nose(draw: UniformSequence, feminine: bool) -> Nose:
-    return Nose(
+def _nose(draw: UniformSequence, feminine: bool) -> traits.Nose:
+    return traits.Nose(
         length=draw.uniform(0.92, 1.1),
         width=draw.uniform(0.29, 0.38) - 0.02 * feminine,
         bridge=draw.uniform(0.085, 0.125),
@@ -200,7 +187,7 @@ def _nose(draw: UniformSequence, feminine: bool) -> Nose:
     )
 
 
-def _mouth(draw: UniformSequence, skin: Rgb, feminine: bool) -> Mouth:
+def _mouth(draw: UniformSequence, skin: Rgb, feminine: bool) -> traits.Mouth:
     natural = blend(skin, (168, 62, 68), draw.uniform(0.3, 0.55))
     painted = blend(natural, draw.choice(_LIPSTICK), draw.uniform(0.4, 0.9))
     wears = feminine and draw.bernoulli(0.6)
@@ -208,7 +195,7 @@ def _mouth(draw: UniformSequence, skin: Rgb, feminine: bool) -> Mouth:
     is_open = draw.bernoulli(0.55)
     laughing = draw.bernoulli(0.75)
     gap = draw.uniform(0.07, 0.26) if is_open else 0.0
-    return Mouth(
+    return traits.Mouth(
         y=draw.uniform(1.02, 1.12),
         width=draw.uniform(0.34, 0.43) + (0.06 if is_open and laughing else 0.0),
         upper=draw.uniform(0.1, 0.14),
@@ -221,12 +208,12 @@ def _mouth(draw: UniformSequence, skin: Rgb, feminine: bool) -> Mouth:
     )
 
 
-def _hair(draw: UniformSequence, tone: float, feminine: bool) -> Hair:
+def _hair(draw: UniformSequence, tone: float, feminine: bool) -> traits.Hair:
     weights = tuple(dark if tone > 0.6 else light for _, light, dark in _HAIR)
     colour = draw.choice(tuple(rgb for rgb, _, _ in _HAIR), weights)
     # Factors of _STYLE_WEIGHTS for women and for men.
     taste = (0, 0.4, 1, 0.7, 1, 0.6, 1, 2, 2, 2) if feminine else (2, 2, 1, 1.2, 0.7, 1.3, 1, 0.25, 0.1, 0.1)
-    return Hair(
+    return traits.Hair(
         style=draw.choice(HAIR_STYLES, tuple(a * b for a, b in zip(_STYLE_WEIGHTS, taste, strict=True))),
         rgb=brighten(colour, draw.uniform(0.85, 1.15)),
         volume=draw.uniform(0.14, 0.36),
@@ -238,10 +225,10 @@ def _hair(draw: UniformSequence, tone: float, feminine: bool) -> Hair:
     )
 
 
-def _glasses(draw: UniformSequence) -> Glasses | None:
+def _glasses(draw: UniformSequence) -> traits.Glasses | None:
     if not draw.bernoulli(0.12):
         return None
-    return Glasses(
+    return traits.Glasses(
         round=draw.uniform(0.55, 1.0),
         width=draw.uniform(0.34, 0.4),
         height=draw.uniform(0.24, 0.33),
@@ -251,13 +238,13 @@ def _glasses(draw: UniformSequence) -> Glasses | None:
     )
 
 
-def _scene(draw: UniformSequence) -> Scene:
+def _scene(draw: UniformSequence) -> traits.Scene:
     # Three colours that are not far from each other, as in most backdrops.
     grey = draw.uniform(40, 225)
     base = tuple(grey + draw.triangular(32) for _ in range(3))
     near = tuple(value + draw.triangular(42) for value in base)
     far = tuple(value + draw.triangular(64) for value in base)
-    return Scene(
+    return traits.Scene(
         pattern=draw.choice(("plain", "blobs", "blobs", "stripes", "glow")),
         colours=((base[0], base[1], base[2]), (near[0], near[1], near[2]), (far[0], far[1], far[2])),
         # Enough for four blobs of four numbers; the other patterns use fewer.

@@ -8,7 +8,7 @@ import numpy as np
 
 from collagan_dist.faces.canvas import BlurredField, Box, Canvas, Projection, box_around
 from collagan_dist.faces.curves import ellipse, eye_centre, face_outline, lips, nose_outline, nose_tip, shifted, spline
-from collagan_dist.faces.traits import Rgb, Traits
+from collagan_dist.faces.traits import Rgb, Traits, brighten
 
 FACE_CLASS = 1  # of types.CLASSES
 
@@ -43,8 +43,7 @@ class PaintContext:
 
     def shade(self, rgb: Rgb, x: float, y: float) -> Rgb:
         """Return a colour under the light at a point of the face."""
-        share = float(self.light.factor(x, y))
-        return min(255.0, rgb[0] * share), min(255.0, rgb[1] * share), min(255.0, rgb[2] * share)
+        return brighten(rgb, float(self.light.factor(x, y)))
 
 
 def paint_head(context: PaintContext, hair_front: np.ndarray | None) -> None:
