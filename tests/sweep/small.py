@@ -36,12 +36,7 @@ GRID: dict[str, Any] = {
 def write(folder: Path, shards: Path, space: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
     """CONFIG and SPACE for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {
-        "schedule__steps": STEPS,
-        "schedule__batch": BATCH,
-        "checkpoint__every": 2,
-        "evaluate__samples": 4,
-    }
+    settings = {"schedule__steps": STEPS, "schedule__batch": BATCH, "checkpoint__every": 2, "evaluate__samples": 4}
     config, file = folder / "small.yaml", folder / "space.yaml"
     config.write_text(to_yaml(small(shards, **(settings | changes))))
     file.write_text(strict_yaml.dump(space))
@@ -54,20 +49,8 @@ class Sweep:
     def __init__(self, folder: Path, shards: Path, space: dict[str, Any], *options: object, **changes: Any) -> None:
         config, file = write(folder, shards, space, **changes)
         self.out, self.log = folder / "out", folder / "log.txt"
-        self.words = [
-            sys.executable,
-            "-m",
-            "collagan_dist",
-            "sweep",
-            config,
-            "--space",
-            file,
-            "--data",
-            shards,
-            "--out",
-            self.out,
-            *options,
-        ]
+        command = [sys.executable, "-m", "collagan_dist", "sweep", config]
+        self.words = [*command, "--space", file, "--data", shards, "--out", self.out, *options]
 
     def start(self, **env: str) -> subprocess.Popen:
         with self.log.open("ab") as log:
@@ -114,11 +97,8 @@ class Sweep:
 
     def starts(self, number: int) -> list[tuple[str, int]]:
         """(start or resume, the step from which) of each start of a trial."""
-        return [
-            (line["event"], line["step"])
-            for line in self.lines(number, "event")
-            if line["event"] in ("start", "resume")
-        ]
+        events = [(line["event"], line["step"]) for line in self.lines(number, "event")]
+        return [event for event in events if event[0] in ("start", "resume")]
 
 
 LR_SPACE: dict[str, Any] = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}

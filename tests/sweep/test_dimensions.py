@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import kstest
 
-from collagan_dist.sweep import search
 from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
-from tests.sweep.spaces import space
 
 ends = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda pair: pair[0] < pair[1])
 plain = st.one_of(st.none(), st.text(max_size=3), st.integers(-9, 9), st.lists(st.floats(0, 1), max_size=2))
@@ -25,15 +23,11 @@ def apart(values: list[object]) -> bool:
     return all(one != other for one, other in itertools.combinations(values, 2))
 
 
-def simplices() -> st.SearchStrategy[Simplex]:
-    return st.builds(lambda n, total: Simplex(tuple("abcdef"[:n]), total), st.integers(2, 6), st.floats(1e-3, 1e3))
-
-
 dimensions: st.SearchStrategy[Dimension] = st.one_of(
     st.builds(lambda pair, log: Interval("a", *pair, log=log), ends, st.booleans()),
     st.builds(lambda low, more: Interval("a", low, low + more, integer=True), st.integers(-99, 99), st.integers(1, 99)),
     st.builds(lambda values: Choice("a", tuple(values)), st.lists(plain, min_size=2, max_size=5).filter(apart)),
-    simplices(),
+    st.builds(lambda n, total: Simplex(tuple("abcdef"[:n]), total), st.integers(2, 6), st.floats(1e-3, 1e3)),
 )
 
 
@@ -60,18 +54,12 @@ def test_parameters_are_recovered_from_values(dimension: Dimension, data: st.Dat
     for name, one in dimension.distributions().items():
         assert one._contains(one.to_internal_repr(again[name]))  # or a study would not take it
     same = dimension.from_params(again)
-    for key in dimension.keys:
-        if isinstance(values[key], float) and isinstance(dimension, Simplex):
-            assert same[key] == pytest.approx(values[key], abs=1e-6 * dimension.total)
-        else:
-            assert same[key] == values[key] and type(same[key]) is type(values[key])
-
-
-@given(simplices(), st.data())
-def test_simplex_values_add_up(simplex: Simplex, data: st.DataObject) -> None:
-    values = simplex.from_params(drawn(simplex, data))
-    assert math.isclose(sum(values.values()), simplex.total, rel_tol=1e-9) and min(values.values()) >= 0
-    assert list(values) == list(simplex.keys)
+    if isinstance(dimension, Simplex):
+        assert same == pytest.approx(values, abs=1e-6 * dimension.total)
+        assert math.isclose(sum(values.values()), dimension.total, rel_tol=1e-9) and min(values.values()) >= 0
+        assert tuple(values) == dimension.keys
+    else:
+        assert same == values and type(same["a"]) is type(values["a"])
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -91,45 +79,25 @@ def test_simplex_draws_are_uniform(count: int) -> None:
     assert np.abs(np.cov(mine.T) - np.cov(other.T)).max() < 0.008
 
 
-def test_random_search_is_uniform_on_a_simplex() -> None:
-    """The same, of what trials get."""
-    one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}}")
-    rows = np.array([list(search.propose(one, 5, number, 600, ())[0].values()) for number in range(600)])
-    assert rows.shape == (600, 3) and np.allclose(rows.sum(1), 1)
-    for i in range(3):
-        assert kstest(rows[:, i], "beta", (1, 2)).pvalue > 1e-4
-
-
-@given(dimensions, st.data(), st.integers(0, 99))
-def test_perturbed_values_stay_inside(dimension: Dimension, data: st.DataObject, seed: int) -> None:
-    """What is moved is the space's, of the same kind of number, and a function of the generator alone."""
-    values = dimension.from_params(drawn(dimension, data))
-    moved = dimension.perturbed(values, np.random.default_rng(seed))
-    assert moved == dimension.perturbed(values, np.random.default_rng(seed)) and set(moved) == set(dimension.keys)
-    if isinstance(dimension, Choice):
-        assert moved["a"] in dimension.choices
-        places = [dimension.choices.index(one["a"]) for one in (values, moved)]
-        assert abs(places[0] - places[1]) <= 1
-    else:
-        assert dimension.to_params(moved) is not None
-    if isinstance(dimension, Interval):
-        assert type(moved["a"]) is type(values["a"])
-
-
 @given(dimensions, st.data())
-def test_perturbed_values_differ(dimension: Dimension, data: st.DataObject) -> None:
-    """Away from the ends every move is one. From an end, one of the two is."""
+def test_perturbed_values_stay_inside_and_differ(dimension: Dimension, data: st.DataObject) -> None:
+    """The space's, of the same kind of number, by the generator alone. Away from the ends every move is one; from an end, some are."""
     values = dimension.from_params(drawn(dimension, data))
-    moves = [dimension.perturbed(values, np.random.default_rng(seed)) for seed in range(12)]
+    moves, again = ([dimension.perturbed(values, np.random.default_rng(seed)) for seed in range(12)] for _ in range(2))
+    assert moves == again
+    for move in moves:
+        assert set(move) == set(dimension.keys) and dimension.to_params(move) is not None
     if isinstance(dimension, Simplex):
-        shares = sorted(values[key] / dimension.total for key in dimension.keys)
-        if shares[0] > 1e-3:
+        if min(values.values()) > 1e-3 * dimension.total:
             assert all(max(abs(move[key] - values[key]) for key in values) > 1e-4 * dimension.total for move in moves)
         return
     assert any(move != values for move in moves)
     if isinstance(dimension, Choice):
-        inside = 0 < dimension.choices.index(values["a"]) < len(dimension.choices) - 1
+        place = dimension.choices.index(values["a"])
+        assert all(abs(dimension.choices.index(move["a"]) - place) <= 1 for move in moves)
+        inside = 0 < place < len(dimension.choices) - 1
     else:
+        assert all(type(move["a"]) is type(values["a"]) for move in moves)
         inside = dimension.low < values["a"] < dimension.high
     assert not inside or all(move != values for move in moves)
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import CollaganError, ConfigError, DataError
-from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, check_owner, constant_summary, prepare
+from collagan_dist.sweep.driver import run_sweep
+from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.trial import Trial, write_trial
 from tests.sweep.simulation import PLANS, plan
@@ -141,9 +143,9 @@ def test_a_sweep_that_cannot_work_is_refused(
         prepared(shards, out, space, **options)
 
 
-def test_the_folder_of_another_user_is_refused(out: Path) -> None:
+def test_the_folder_of_another_user_is_refused(shards: Manifest, out: Path) -> None:
+    options = prepared(shards, out).options
     out.mkdir()
-    check_owner(out)
     os.chown(out, 12345, -1)
     with pytest.raises(ConfigError, match=r"belongs to another user \(id 12345\)"):
-        check_owner(out)
+        run_sweep(options, StopRequest())

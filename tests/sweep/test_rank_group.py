@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.sweep.rank_group import assign_ranks
 from tests.conftest import collagan
-from tests.sweep.small import STEPS, Sweep
+from tests.sweep.small import Sweep
 from tests.training.small import equal, weights
 
 
@@ -32,7 +32,7 @@ def test_ranks_are_numbered_node_by_node(nodes: list[str]) -> None:
 
 def test_two_workers_train_what_two_ranks_train(shards: Manifest, tmp_path: Path) -> None:
     space = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-2]}}}
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), space, "--trials", 1, "--workers", 2)
+    sweep = Sweep(tmp_path, Path(str(shards.folder)), space, "--trials", 1, "--workers", 2, schedule__steps=6)
     sweep.run()
     collagan("train", sweep.trial(0) / "config.yaml", "--run", tmp_path / "run", ranks=2)
-    assert equal(weights(tmp_path / "run", STEPS), weights(sweep.trial(0), STEPS))
+    assert equal(weights(tmp_path / "run", 6), weights(sweep.trial(0), 6))

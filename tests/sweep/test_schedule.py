@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,42 +29,27 @@ a_sweep = st.builds(
 @given(a_sweep)
 @settings(max_examples=120, deadline=None)
 def test_every_sweep_ends(sweep: Simulation) -> None:
-    """Whatever fails, is lost or killed: as many trials as asked for, nothing twice, a whole run wherever there can be one.
+    """Whatever fails, is lost or killed: all trials, nothing twice, the best one known. Started again it retries what the cluster took.
 
     The simulation itself holds that no segment is asked for twice, goes back, or is of a trial that failed.
     """
     sweep.run()
-    assert len(sweep.searched) == sweep.plan.trials
-    assert [trial.number for trial in sweep.trials] == list(range(len(sweep.trials)))
-    for number, segments in itertools.groupby(sorted(sweep.segments), key=lambda segment: segment[0]):
+    made, trials = sweep.plan, sweep.trials
+    assert len(sweep.searched) == made.trials and [trial.number for trial in trials] == list(range(len(trials)))
+    for _, group in itertools.groupby(sorted(sweep.segments), key=lambda segment: segment[0]):
+        segments = list(group)
         ends = [0] + [to for _, _, to in segments]
-        assert (
-            ends == sorted(set(ends))
-            and [segment[1] for segment in sorted(sweep.segments) if segment[0] == number] == ends[:-1]
-        )
+        assert ends == sorted(set(ends)) and [start for _, start, _ in segments] == ends[:-1]
+    assert made.scheduler == "pbt" or not sweep.exchanged
     alive = [trial for trial in sweep.searched if trial.failure is None]
     assert all(trial.until == 0 or trial.evaluated_at(trial.until) for trial in alive)
-    best = schedule.best_trial(sweep.plan, sweep.trials)
-    if alive:
-        assert best and best.failure is None
-        whole = [sweep.plan.score(trial, sweep.plan.total) for trial in alive if trial.evaluated_at(sweep.plan.total)]
-        assert sweep.plan.score(best, sweep.plan.total) == max(whole)
-    else:
-        assert best is None
-
-
-@given(a_sweep)
-@settings(max_examples=30, deadline=None)
-def test_a_finished_sweep_started_again_does_nothing(sweep: Simulation) -> None:
-    """What the cluster took is tried again, and nothing else happens."""
+    whole = [made.score(trial, made.total) for trial in alive if trial.evaluated_at(made.total)]
+    best = schedule.best_trial(made, trials)
+    assert bool(best) == bool(alive) and (best is None or made.score(best, made.total) == max(whole))
+    lost = any(trial.failure and trial.failure[0] == 4 for trial in trials)
+    count, sweep.trials, sweep.lost = len(sweep.segments), [stored(trial) for trial in trials], 0.0
     sweep.run()
-    ended = {segment[0] for segment in sweep.segments}
-    before, sweep.trials, sweep.lost = sweep.trials, [stored(trial) for trial in sweep.trials], 0.0
-    count = len(sweep.segments)
-    sweep.run()
-    assert ended <= {segment[0] for segment in sweep.segments}
-    if not any(trial.failure and trial.failure[0] == 4 for trial in before):
-        assert len(sweep.segments) == count and sweep.trials == [replace(trial, running=False) for trial in before]
+    assert lost or (len(sweep.segments) == count and sweep.trials == trials)
 
 
 def halving(sweep: Simulation, factor: int) -> tuple[set[tuple[int, int]], int]:
@@ -97,9 +83,7 @@ def test_sync_halving_repeats_exactly(failing: float) -> None:
         ]
         expected, winner = halving(sweeps[0], factor)
         for sweep in sweeps:
-            assert {(number, to) for number, _, to in sweep.segments} == expected and len(sweep.segments) == len(
-                expected
-            )
+            assert sorted((number, to) for number, _, to in sweep.segments) == sorted(expected)
             assert sweep.trials == sweeps[0].trials
             best = schedule.best_trial(made, sweep.trials)
             assert best.number == winner if best else winner == -1
@@ -150,11 +134,7 @@ def test_asha_with_one_slot_is_li_2020(trials: int, factor: int, seed: int) -> N
 @settings(max_examples=40, deadline=None)
 def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
     """On any number of slots, whatever fails: at the end all the best 1/factor of a rung that live were promoted from it."""
-    sweep.plan, sweep.lost, sweep.alike = (
-        replace(PLANS["asha", 3], trials=sweep.plan.trials, seed=sweep.plan.seed),
-        0.0,
-        False,
-    )
+    sweep.plan, sweep.lost, sweep.alike = a_plan("asha", sweep.plan.trials, seed=sweep.plan.seed), 0.0, False
     sweep.run()
     for rung, following in itertools.pairwise(RUNGS):
         there = sorted(sweep.reached(rung), key=lambda number: -sweep.score(number, rung))
@@ -163,29 +143,12 @@ def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
         assert set(best) <= promoted <= set(there)
 
 
-def test_the_furthest_promotion_comes_first() -> None:
-    made, two = a_plan("asha", 13), RUNGS[:2]
-    lengths = [two if number < 3 else two[:1] for number in range(12)]
-    trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
-    trials = [replace(trial, until=ends[-1]) for trial, ends in zip(trials, lengths, strict=True)]
-    assert schedule.next_segment(made, trials) == schedule.Segment(
-        0, RUNGS[2]
-    )  # before trial 3 to the second, and before a new one
-    trials[0] = replace(trials[0], until=RUNGS[2], running=True)
-    assert schedule.next_segment(made, trials) == schedule.Segment(3, RUNGS[1])
-
-
 def test_an_interrupted_promotion_is_finished_first() -> None:
     """A segment that a kill broke off is done first, though three better ones have come to its rung since."""
     trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
     trials[0] = replace(trials[0], until=RUNGS[1])
     trials[3] = replace(trials[3], until=RUNGS[1], running=True)
     assert schedule.next_segment(a_plan("asha", 4), trials) == schedule.Segment(0, RUNGS[1])
-
-
-def test_scheduler_none_trains_all_to_the_end() -> None:
-    sweep = Simulation(a_plan("none", 7), slots=3, chance=1).run()
-    assert sorted(sweep.segments) == [(number, 0, RUNGS[-1]) for number in range(7)]
 
 
 # PBT
@@ -240,26 +203,19 @@ def test_pbt_repeats_exactly(failing: float) -> None:
             assert sorted(again.exchanged, key=repr) == sorted(first.exchanged, key=repr)
 
 
-def test_pbt_explores() -> None:
+@pytest.mark.parametrize("resample", [0, 1])
+def test_pbt_explores(resample: int) -> None:
     """With resample 0 every value is a step away from the donor's, with 1 it is drawn anew."""
-    for resample in (0, 1):
-        sweep = Simulation(plan("pbt", 8, more=f"pbt: {{resample: {resample}}}")).run()
-        donors = {trial.number: [*(e["values"] for e in trial.lineage), trial.values] for trial in sweep.trials}
-        for one in sweep.exchanged:
-            steps = []
-            for key in sweep.plan.space.keys:
-                near = [abs(np.log(one.values[key] / values[key]) / np.log(1.2)) for values in donors[one.donor]]
-                low, high = (
-                    next(d for d in sweep.plan.space.dimensions if d.keys == (key,)).describe()[key][k]
-                    for k in ("low", "high")
-                )
-                steps.append(min(near, key=lambda x: abs(x - 1)) if low < one.values[key] < high else 1.0)
-            assert np.allclose(steps, 1) == (resample == 0)
-
-
-def test_other_schedulers_have_no_exploits() -> None:
-    for name in ("none", "asha", "sync_halving"):
-        assert not Simulation(a_plan(name, 6), slots=2).run().exchanged
+    sweep = Simulation(plan("pbt", 8, more=f"pbt: {{resample: {resample}}}")).run()
+    donors = {trial.number: [*(e["values"] for e in trial.lineage), trial.values] for trial in sweep.trials}
+    bounds = {key: one for dimension in sweep.plan.space.dimensions for key, one in dimension.describe().items()}
+    for one in sweep.exchanged:
+        steps = []
+        for key, value in one.values.items():
+            near = [abs(np.log(value / values[key]) / np.log(1.2)) for values in donors[one.donor]]
+            inside = bounds[key]["low"] < value < bounds[key]["high"]
+            steps.append(min(near, key=lambda x: abs(x - 1)) if inside else 1.0)
+        assert np.allclose(steps, 1) == (resample == 0)
 
 
 # What comes of it
@@ -269,47 +225,38 @@ def results(*curves: dict[int, float], metric: str = "psnr", **changes: object) 
     return [Trial(n, "search", {}, 0, 64, results={s: {metric: v} for s, v in curve.items()}, **changes) for n, curve in enumerate(curves)]  # type: ignore[arg-type]  # fmt: skip
 
 
-def test_the_best_is_of_those_trained_furthest() -> None:
-    made = a_plan("asha", 4)
-    one, two, three = RUNGS[:3]
-    trials = results({one: 9.0}, {one: 5.0, two: 3.0}, {one: 4.0, two: 4.0}, {one: 1.0, two: 2.0})
-    assert schedule.best_trial(made, []) is None and schedule.best_trial(made, results({}, {})) is None
-    assert schedule.best_trial(made, trials) == trials[2]
-    failed = [*trials[:2], replace(trials[2], failure=(6, "NaN")), trials[3]]
-    assert schedule.best_trial(made, failed) == trials[1]
-    confirms = [*trials[:2], replace(trials[2], role="confirm", results={three: {"psnr": 9.0}}), trials[3]]
-    assert schedule.best_trial(made, confirms) == trials[1]
-    without = [*trials[:2], replace(trials[2], results={two: {"ssim": 9.0}}), trials[3]]  # no number
-    assert schedule.best_trial(made, without) == trials[1]
-    between = [
-        replace(trials[0], results={one: {"psnr": 9.0}, two + 64: {"psnr": 9.0}}),
-        *trials[1:],
-    ]  # evaluated on the way
-    assert schedule.best_trial(made, between) == trials[2]
-    equal = results({one: 3.0}, {one: 3.0})
-    assert schedule.best_trial(made, equal) == equal[0]
+ONE, TWO, THREE = RUNGS[:3]
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "best"),
+    [
+        (0, {}, 2),
+        (2, {"failure": (6, "NaN")}, 1),
+        (2, {"role": "confirm", "results": {THREE: {"psnr": 9.0}}}, 1),
+        (2, {"results": {TWO: {"ssim": 9.0}}}, 1),  # no number
+        (0, {"results": {ONE: {"psnr": 9.0}, TWO + 64: {"psnr": 9.0}}}, 2),  # evaluated between rungs
+        (1, {"results": {TWO: {"psnr": 4.0}}}, 1),  # the first of equal ones
+    ],
+)
+def test_the_best_is_of_those_trained_furthest(number: int, changes: dict[str, Any], best: int) -> None:
+    trials = results({ONE: 9.0}, {ONE: 5.0, TWO: 3.0}, {ONE: 4.0, TWO: 4.0}, {ONE: 1.0, TWO: 2.0})
+    trials[number] = replace(trials[number], **changes)
+    assert schedule.best_trial(a_plan("asha", 4), trials) == trials[best]
 
 
 def test_the_best_error_is_the_smallest() -> None:
-    trials = results({RUNGS[0]: 9.0}, {RUNGS[0]: 5.0}, {RUNGS[0]: 7.0}, metric="landmark_error")
+    trials = results({ONE: 9.0}, {ONE: 5.0}, {ONE: 7.0}, metric="landmark_error")
     assert schedule.best_trial(MIN, trials) == trials[1]
-    assert [trial.number for trial in MIN.ranked(trials, RUNGS[0])] == [1, 2, 0]
+    assert [trial.number for trial in MIN.ranked(trials, ONE)] == [1, 2, 0]
     sweep = Simulation(MIN, slots=2).run()
-    best = schedule.best_trial(MIN, sweep.trials)
-    assert best and best.results[RUNGS[0]]["landmark_error"] < 0  # the simulation's sign
-    assert sweep.reached(RUNGS[1]) >= set(sorted(range(9), key=lambda n: -sweep.score(n, RUNGS[0]))[:3])
+    assert sweep.reached(TWO) >= set(sorted(range(9), key=lambda n: -sweep.score(n, ONE))[:3])
 
 
 def test_a_length_ends_at_the_first_step_that_is_no_shorter() -> None:
     """Rungs that no batch divides; two of them within one step."""
     trial = Trial(0, "search", {}, 0, 64, results={128: {"psnr": 1.0}})
-    assert (
-        trial.steps(100) == 2
-        and trial.evaluated_at(100)
-        and trial.evaluated_at(65)
-        and not trial.evaluated_at(64)
-        and not trial.evaluated_at(129)
-    )
+    assert trial.steps(100) == 2 and [trial.evaluated_at(at) for at in (64, 65, 100, 129)] == [False, True, True, False]
     for name in ("asha", "sync_halving"):
         for rungs in ((100, 300, 1000), (1, 3, 9, 27, 81), (63, 64, 65)):
             made = replace(PLANS[name, 3], trials=9, rungs=rungs, total=rungs[-1])
@@ -326,12 +273,9 @@ def test_the_pareto_front_is_what_no_trial_dominates(points: list[tuple[int, int
         Trial(n, "search", {}, 0, 64, results={made.total: {"psnr": float(a), "landmark_error": float(b)}})
         for n, (a, b) in enumerate(points)
     ]
-    odd = [replace(one, number=20, results={made.total: {"psnr": 9.0}}) for one in trials[:1]]
-    odd += [replace(one, number=21, results={RUNGS[0]: {"psnr": 9.0, "landmark_error": 0.0}}) for one in trials[:1]]
-    odd += [
-        replace(one, number=22, role="confirm", results={made.total: {"psnr": 9.0, "landmark_error": 0.0}})
-        for one in trials[:1]
-    ]
+    good, other = {"psnr": 9.0, "landmark_error": 0.0}, Trial(20, "search", {}, 0, 64)
+    odd = [replace(other, results=curve) for curve in ({made.total: {"psnr": 9.0}}, {RUNGS[0]: good})]
+    odd.append(replace(other, role="confirm", results={made.total: good}))
     expected = [
         n for n, (a, b) in enumerate(points)
         if not any((c > a and d <= b) or (c >= a and d < b) for c, d in points)
@@ -361,42 +305,40 @@ def test_trials_are_compared_at_rungs() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name: str) -> None:
-    for chance, (slots, killed) in enumerate([(1, 0.0), (4, 0.0), (3, 0.2)]):
-        made = a_plan(name, 8, confirm=3, seed=5)
-        sweep = Simulation(made, chance, slots, killed=killed).run()
-        again = [trial for trial in sweep.trials if trial.role == "confirm"]
-        winner = schedule.best_trial(made, sweep.trials)
-        paper = sweep.trials[0]
-        if winner == paper:  # there is nothing to compare
-            assert not again
-            continue
-        assert winner and paper.role == "paper" and winner.values != paper.values
-        assert [trial.number for trial in again] == list(range(8, 14))
-        for one in (paper, winner):
-            assert [trial.seed for trial in again if trial.values == one.values] == [6, 7, 8]
-        assert all(trial.evaluated_at(made.total) for trial in again)
-        assert all(trial.seed == 5 for trial in sweep.searched)
-        first = min(n for n, (number, _, _) in enumerate(sweep.segments) if number >= 8)
-        assert all(number >= 8 for number, _, _ in sweep.segments[first:])  # not before the search is over
+@pytest.mark.parametrize(("chance", "slots", "killed"), [(0, 1, 0.0), (1, 4, 0.0), (2, 3, 0.2)])
+def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(
+    name: str, chance: int, slots: int, killed: float
+) -> None:
+    made = a_plan(name, 8, confirm=3, seed=5)
+    sweep = Simulation(made, chance, slots, killed=killed).run()
+    again, paper, winner = sweep.trials[8:], sweep.trials[0], schedule.best_trial(made, sweep.trials)
+    assert winner and winner.values != paper.values and all(trial.seed == 5 for trial in sweep.searched)
+    assert all(trial.role == "confirm" and trial.evaluated_at(made.total) for trial in again)
+    assert [(trial.values, trial.seed) for trial in again] == [
+        (v.values, s) for s in (6, 7, 8) for v in (paper, winner)
+    ]
+    first = min(n for n, (number, _, _) in enumerate(sweep.segments) if number >= 8)
+    assert all(number >= 8 for number, _, _ in sweep.segments[first:])  # not before the search is over
 
 
-def test_nothing_is_confirmed_without_a_comparison() -> None:
-    """The paper's own are the best, by itself or as another trial's; all failed; no trial is the paper's."""
-    made = a_plan("none", 2, confirm=2)
-    trials = results({made.total: 2.0}, {made.total: 1.0})
-    paper = replace(trials[0], role="paper", values={"a": 1})
-    other = replace(trials[1], values={"a": 2})
-    assert schedule.next_segment(made, [paper, other]) == schedule.DONE
-    better = {made.total: {"psnr": 3.0}}
-    assert schedule.next_segment(made, [paper, replace(other, values=paper.values, results=better)]) == schedule.DONE
-    assert schedule.next_segment(made, [replace(paper, role="base"), replace(other, results=better)]) == schedule.DONE
-    failed = [replace(one, failure=(6, "NaN")) for one in (paper, other)]
-    assert schedule.next_segment(made, failed) == schedule.DONE
-    assert schedule.next_segment(made, [paper, replace(other, results=better)]) == schedule.Segment(2, made.total)
-    assert schedule.next_segment(made, [failed[0], other]) == schedule.Segment(
-        2, made.total
-    )  # the paper's may do with another seed
+@pytest.mark.parametrize(
+    ("paper", "other", "expected"),
+    [
+        ({}, {}, schedule.DONE),  # the paper's own are the best
+        ({}, {"values": {"a": 1}, "results": {RUNGS[-1]: {"psnr": 3.0}}}, schedule.DONE),  # as another trial's
+        ({"role": "base"}, {"results": {RUNGS[-1]: {"psnr": 3.0}}}, schedule.DONE),
+        ({"failure": (6, "NaN")}, {"failure": (6, "NaN")}, schedule.DONE),
+        ({}, {"results": {RUNGS[-1]: {"psnr": 3.0}}}, schedule.Segment(2, RUNGS[-1])),
+        ({"failure": (6, "NaN")}, {}, schedule.Segment(2, RUNGS[-1])),  # it may do with another seed
+    ],
+)
+def test_nothing_is_confirmed_without_a_comparison(
+    paper: dict[str, Any], other: dict[str, Any], expected: object
+) -> None:
+    trials = results({RUNGS[-1]: 2.0}, {RUNGS[-1]: 1.0})
+    first = replace(trials[0], **{"role": "paper", "values": {"a": 1}} | paper)
+    second = replace(trials[1], **{"values": {"a": 2}} | other)
+    assert schedule.next_segment(a_plan("none", 2, confirm=2), [first, second]) == expected
 
 
 def test_exploits_draw_independent_random_numbers() -> None:
