@@ -27,6 +27,8 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> char
         return None
     front = [trial for trial in trials if trial.number in sweep.front]
 
+    on_front = {"markerfacecolor": chart_style.BEST, "markersize": 6.5, "markeredgecolor": chart_svg.PAPER, "zorder": 4}
+
     def draw(figure: Figure) -> None:
         axes = new_axes(figure, HALF_WIDTH)
         # The front may be of more metrics than these two: in two of them a line through all of it would turn back.
@@ -37,12 +39,7 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> char
         for trial in trials:
             style = chart_style.marker_style(sweep, trial, None)
             if trial in front and trial.role != "paper":
-                style |= {
-                    "markerfacecolor": chart_style.BEST,
-                    "markersize": 6.5,
-                    "markeredgecolor": chart_svg.PAPER,
-                    "zorder": 4,
-                }
+                style |= on_front
             axes.plot([trial.scores[across.name]], [trial.scores[down.name]], linestyle="none", gid=f"t{trial.number}",
                       **style)  # fmt: skip
         set_ticks(axes)
@@ -51,13 +48,9 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> char
         axes.set_xlabel(_axis_label(across), color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
 
     others = [trial for trial in trials if trial not in front or trial.role == "paper"]
-    names = ", ".join(
-        f"trial {one.number} ({chart_style.format_score(one, across)}; {chart_style.format_score(one, down)})" for one in front
-    )  # fmt: skip
-    titles = {
-        trial.number: f"{chart_style.trial_title(trial, across)} · {chart_style.format_score(trial, down)}"
-        for trial in trials
-    }
+    score = chart_style.format_score
+    names = ", ".join(f"trial {one.number} ({score(one, across)}; {score(one, down)})" for one in front)
+    titles = {one.number: f"{chart_style.trial_title(one, across)} · {score(one, down)}" for one in trials}
     return chart_style.SweepChart(
         _axis_label(down),
         chart_style.add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles),

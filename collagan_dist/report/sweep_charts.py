@@ -38,15 +38,11 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Swee
         axes = new_axes(figure, HALF_WIDTH)
         _draw_best_so_far(axes, full_length or trials, metric, last=max(trial.number for trial in sweep.searched))
         for trial in trials:
-            style = chart_style.marker_style(sweep, trial, best) | (
-                {"marker": shown.outside_marker} if trial in outside else {}
-            )
+            style = chart_style.marker_style(sweep, trial, best)
+            style |= {"marker": shown.outside_marker} if trial in outside else {}
             value = shown.clamp(trial.scores[metric.name])
             axes.plot([trial.number], [value], linestyle="none", gid=f"t{trial.number}", **style)
-        for number in failed:
-            # In axes coordinates: a failed trial has no value, so its cross is at the bottom.
-            axes.plot([number], [0.0], linestyle="none", marker="x", markersize=4.5, color=chart_svg.INK_SOFT,
-                      transform=axes.get_xaxis_transform(), gid=f"t{number}", clip_on=False)  # fmt: skip
+        _draw_failed(axes, failed)
         if paper is not None:
             axes.axhline(paper, color=chart_svg.REFERENCE, linewidth=1.1, dashes=(4, 3), zorder=1)
         set_ticks(axes, integers=True)
@@ -55,17 +51,17 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Swee
 
     inside = [trial for trial in trials if trial not in outside]
     legend = [("line", "best so far"), *chart_style.marker_legend(sweep, inside, best)]
-    legend += (
-        [("below" if metric.sign > 0 else "above", f"worse than the axis shows: {len(outside)}")] if outside else []
-    )
+    if outside:
+        legend.append(("below" if metric.sign > 0 else "above", f"worse than the axis shows: {len(outside)}"))
     legend += [] if paper is None else [("reference", f"the paper's λ: {formatting.format_metric(metric.name, paper)}")]
     legend += [("failed", "failed")] if failed else []
+    label = formatting.metric_label(metric.name)
     best_value = next((trial.scores.get(metric.name) for trial in sweep.trials if trial.number == best), None)
-    description = f"{len(trials)} trials; the best is trial {best} with {formatting.format_metric(metric.name, best_value, True)}."
+    best_text = formatting.format_metric(metric.name, best_value, True)
     return chart_style.SweepChart(
-        f"{formatting.metric_label(metric.name)} of every trial",
+        f"{label} of every trial",
         _render_trials(sweep, metric, uid, draw),
-        f"{formatting.metric_label(metric.name)} of every trial by number: {description}",
+        f"{label} of every trial by number: {len(trials)} trials; the best is trial {best} with {best_text}.",
         tuple(legend),
         formatting.metric_unit(metric.name),
     )
@@ -179,6 +175,13 @@ def _draw_best_so_far(axes: Axes, trials: Sequence[TrialData], metric: Metric, l
     # The last step is drawn on to the newest trial.
     axes.plot([x for x, _ in steps] + [last], [y for _, y in steps] + [steps[-1][1]],
               drawstyle="steps-post", color=chart_style.BEST, linewidth=1.4, zorder=2)  # fmt: skip
+
+
+def _draw_failed(axes: Axes, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        # In axes coordinates: a failed trial has no value, so its cross is at the bottom.
+        axes.plot([number], [0.0], linestyle="none", marker="x", markersize=4.5, color=chart_svg.INK_SOFT,
+                  transform=axes.get_xaxis_transform(), gid=f"t{number}", clip_on=False)  # fmt: skip
 
 
 def _draw_bins(axes: Axes, found: Sensitivity) -> None:
