@@ -34,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
             for finding in report.findings if world.is_rank0 else report.failures:
                 fix = f"; {finding.mend}" if finding.mend else ""
                 print(f"{finding.state:8} {finding.check:19} {finding.text}{fix}", flush=True)
-    return 0 if report.passed else ClusterError.exit_code
+    return ClusterError.exit_code if report.failures else 0

@@ -86,11 +86,8 @@ class Group:
     def close(self, error: BaseException | None = None) -> None:
         """Leave the group. An error of this rank alone is told to the others."""
         if self.world.size > 1:
-            own = (
-                isinstance(error, Exception)
-                and not self._others_failed
-                and not getattr(error, "raised_on_all_ranks", False)
-            )
+            known = self._others_failed or getattr(error, "raised_on_all_ranks", False)
+            own = isinstance(error, Exception) and not known
             assert self._hang_detector is not None
             self._hang_detector.stop(self._exit_reason(error) if own else None)
             dist.destroy_process_group()

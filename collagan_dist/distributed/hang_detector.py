@@ -68,11 +68,8 @@ class HangDetector:
         self._count = 0
         self._heartbeats: dict[int, Heartbeat] = {}
         self._last_change: dict[int, float] = {}  # when each rank's count was first seen to be what it is
-        now = time.monotonic()
-        self._sent = self._received = now
-        self._store_answered = now
-        self._last_poll = now
-        self._awake_since = now
+        self._sent = self._received = self._store_answered = time.monotonic()
+        self._last_poll = self._awake_since = self._sent
         self._others_exit_reason: str | None = None
         self._exit_reason: str | None = None
         self._stopped = threading.Event()
@@ -157,9 +154,8 @@ class HangDetector:
         while not self._stopped.wait(self._poll_seconds):
             waited = self._waited_seconds()
             silent = time.monotonic() - max(self._store_answered, self._awake_since)
-            if waited > self._limit() + self._poll_seconds and silent > min(
-                _MAX_STORE_SILENCE_SECONDS, self.timeout / 2
-            ):
+            longest = min(_MAX_STORE_SILENCE_SECONDS, self.timeout / 2)
+            if waited > self._limit() + self._poll_seconds and silent > longest:
                 verdict = store_lost_verdict(self._observer, self._heartbeats.get(0), self._store_address, silent)
                 self._exit(verdict.to_json())
 

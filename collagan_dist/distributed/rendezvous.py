@@ -88,9 +88,8 @@ class _Attempt:
         try:
             return self._receive(store) if self.world.is_rank0 else self._join(store)
         except dist.DistError as error:
-            raise ClusterError(
-                f"{self._who}: the rendezvous at {self.address} failed: {_first_line(error)}. {self._advice}"
-            ) from None
+            text = f"{self._who}: the rendezvous at {self.address} failed: {_first_line(error)}. {self._advice}"
+            raise ClusterError(text) from None
 
     @property
     def _who(self) -> str:
@@ -108,14 +107,13 @@ class _Attempt:
                 # block until all ranks are there, and name nobody.
                 return dist.TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False, multi_tenant=True)
             except RuntimeError as error:
-                if "EADDRINUSE" not in str(error):
-                    raise ClusterError(
-                        f"{self._who} cannot listen on port {self.port} (MASTER_PORT): {_first_line(error)}"
-                    ) from None
-                raise ClusterError(
-                    f"{self._who}: port {self.port} of {socket.gethostname()}, the rendezvous of the ranks, is in use by another "
-                    f"process (`ss -ltnp 'sport = :{self.port}'` shows which). Set MASTER_PORT to a free port, or start again"
-                ) from None
+                text = f"{self._who} cannot listen on port {self.port} (MASTER_PORT): {_first_line(error)}"
+                if "EADDRINUSE" in str(error):
+                    text = (
+                        f"{self._who}: port {self.port} of {socket.gethostname()}, the rendezvous of the ranks, is in use by another "
+                        f"process (`ss -ltnp 'sport = :{self.port}'` shows which). Set MASTER_PORT to a free port, or start again"
+                    )
+                raise ClusterError(text) from None
         # A plain connection first: TCPStore prints pages when nobody listens, and does not say what is wrong.
         why = addresses.wait_for_listener(self.host, self.port, self.end)
         store = self._connect() if why is None else None
@@ -129,12 +127,11 @@ class _Attempt:
     def _connect(self) -> dist.Store | None:
         stores: list[dist.Store] = []
         left = max(1.0, self.end - time.monotonic())
+        limit = timedelta(seconds=left)
 
         def connect() -> None:
             with suppress(RuntimeError):
-                stores.append(
-                    dist.TCPStore(self.host, self.port, timeout=timedelta(seconds=left), wait_for_workers=False)
-                )
+                stores.append(dist.TCPStore(self.host, self.port, timeout=limit, wait_for_workers=False))
 
         # In a thread, because TCPStore ignores its timeout and waits for ever when a foreign program listens there.
         thread = threading.Thread(target=connect, daemon=True)
@@ -189,9 +186,8 @@ class _Attempt:
         store.set(f"{start}/came/{self.hello.token}", "")
         text = _wait(store, f"{start}/word", end)
         if text is None:
-            raise ClusterError(
-                f"{self._who}: rank 0 at {self.address} stopped answering during the rendezvous. {DOCTOR_HINT}"
-            )
+            why = f"rank 0 at {self.address} stopped answering during the rendezvous"
+            raise ClusterError(f"{self._who}: {why}. {DOCTOR_HINT}")
         outcome = json.loads(text)
         if "error" in outcome:
             # Rank 0 prints it for all.

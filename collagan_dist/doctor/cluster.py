@@ -30,11 +30,8 @@ def check_names(world: World) -> Iterator[Finding]:
     interface = os.environ.get("GLOO_SOCKET_IFNAME")
     text += f"; GLOO_SOCKET_IFNAME is {interface}" if interface else ""
     if unreachable and not interface:
-        yield warning(
-            "names",
-            f"{text}, which other nodes cannot use; collagan looks for the interface that leads to them",
-            "set GLOO_SOCKET_IFNAME if it picks a wrong one",
-        )
+        text += ", which other nodes cannot use; collagan looks for the interface that leads to them"
+        yield warning("names", text, "set GLOO_SOCKET_IFNAME if it picks a wrong one")
     else:
         yield ok("names", text)
 
@@ -56,11 +53,8 @@ def check_slurm() -> Iterator[Finding]:
     left = _first_output_line("squeue", "-h", "-j", job, "-o", "%L") if shutil.which("squeue") else None
     text = f"{version}, job {job} on {nodes}"
     if left is None:
-        yield warning(
-            "slurm",
-            f"{text}; squeue does not answer from here",
-            "slurmctld must be reachable for a job to requeue itself",
-        )
+        mend = "slurmctld must be reachable for a job to requeue itself"
+        yield warning("slurm", f"{text}; squeue does not answer from here", mend)
     else:
         yield ok("slurm", f"{text}, {left} left")
 

@@ -13,20 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Compilations take minutes, and those of another node that shares the folder cannot be seen from here.
-STALE_AFTER_SECONDS = 1800.0
-
 
 @dataclass(frozen=True)
 class Lock:
     """A lock in a folder in which no process of this host works. `age` is that of the newest file beside it, in seconds."""
 
+    # It is shown rather than judged: a compilation on another node that shares the folder cannot be seen from here.
+
     path: Path
     age: float
-
-    @property
-    def stale(self) -> bool:
-        return self.age > STALE_AFTER_SECONDS
 
 
 def extensions_folder() -> Path:

@@ -58,9 +58,8 @@ def check_devices() -> Iterator[Finding]:
         if Path("/dev/nvidia0").exists():
             # A driver older than torch's CUDA makes a training fall back to the CPU, without a message.
             text = f"there is a GPU, but torch {torch.__version__} cannot use it; {cores} CPU cores"
-            yield warning(
-                "devices", text, "compare `nvidia-smi` with torch.version.cuda; CUDA_VISIBLE_DEVICES may hide it"
-            )
+            mend = "compare `nvidia-smi` with torch.version.cuda; CUDA_VISIBLE_DEVICES may hide it"
+            yield warning("devices", text, mend)
         else:
             yield ok("devices", f"no GPU, {cores} CPU cores")
         return
@@ -71,8 +70,8 @@ def check_devices() -> Iterator[Finding]:
         # A broken GPU may answer all queries and still compute wrong numbers.
         total_sum = torch.arange(1000, device=f"cuda:{number}").sum().item()
         if total_sum != 499500:
-            text = f"GPU {number} adds 0 to 999 up to {total_sum}"
-            yield failed("devices", text, "leave this node out and have it checked")
+            mend = "leave this node out and have it checked"
+            yield failed("devices", f"GPU {number} adds 0 to 999 up to {total_sum}", mend)
             return
     yield ok("devices", f"{', '.join(gpus)}, driver {_driver()}, CUDA {torch.version.cuda}, {cores} CPU cores")
 
@@ -98,9 +97,8 @@ def check_decoding() -> Iterator[Finding]:
         image, _ = decoder([sample], np.zeros((1, 4), np.float32))
         difference = int(np.abs(image[0].cpu().numpy().astype(int) - picture).mean())
         if difference > _MAX_DECODING_ERROR:
-            yield failed(
-                "decoding", f"DALI on {device.type} decodes a picture {difference} grey levels away from the original"
-            )
+            text = f"DALI on {device.type} decodes a picture {difference} grey levels away from the original"
+            yield failed("decoding", text)
             return
         decoded.append(device.type)
     yield ok("decoding", f"DALI decodes a JPEG on {' and '.join(decoded)}")
@@ -115,11 +113,8 @@ def check_shared_memory() -> Iterator[Finding]:
     total, _, free = shutil.disk_usage(shm)
     text = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
     if free < _MIN_SHARED_MEMORY_BYTES:
-        yield warning(
-            "/dev/shm",
-            f"only {text}; ranks of a node exchange data there",
-            "in a container: --shm-size=8g or --ipc=host",
-        )
+        mend = "in a container: --shm-size=8g or --ipc=host"
+        yield warning("/dev/shm", f"only {text}; ranks of a node exchange data there", mend)
     else:
         yield ok("/dev/shm", text)
 
@@ -128,15 +123,11 @@ def check_limits() -> Iterator[Finding]:
     files, locked = resource.getrlimit(resource.RLIMIT_NOFILE)[0], resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     text = f"{_limit(files)} open files, {_limit(locked, 1 << 20)} MB of locked memory"
     if files != resource.RLIM_INFINITY and files < _MIN_OPEN_FILES:
-        yield warning(
-            "limits", f"{text}: large data sets and many ranks need more files", f"ulimit -n {_MIN_OPEN_FILES}"
-        )
+        text += ": large data sets and many ranks need more files"
+        yield warning("limits", text, f"ulimit -n {_MIN_OPEN_FILES}")
     elif locked != resource.RLIM_INFINITY and any(Path("/sys/class/infiniband").glob("*")):
-        yield warning(
-            "limits",
-            f"{text}: InfiniBand must lock all memory that it sends from",
-            "ulimit -l unlimited (limits.conf, slurmd's unit)",
-        )
+        text += ": InfiniBand must lock all memory that it sends from"
+        yield warning("limits", text, "ulimit -l unlimited (limits.conf, slurmd's unit)")
     else:
         yield ok("limits", text)
 

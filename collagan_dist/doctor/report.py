@@ -32,16 +32,12 @@ class DoctorReport:
     findings: list[Finding]
 
     @property
-    def passed(self) -> bool:
-        return not self.failures
-
-    @property
     def failures(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.state == "failed"]
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "sound": self.passed,
+            "sound": not self.failures,
             "host": socket.gethostname(),
             "launcher": self.world.launcher,
             "ranks": self.world.size,
@@ -60,10 +56,8 @@ def run_checks(world: World, data: str | None = None, net: bool = False) -> Doct
     if not net:
         found += _check_machine(world, data)
     if world.size == 1:
-        alone = ok(
-            "network", "one process alone; start this through srun or torchrun to check the network between ranks"
-        )
-        return DoctorReport(world, True, [*found, *([alone] if net else [])])
+        alone = "one process alone; start this through srun or torchrun to check the network between ranks"
+        return DoctorReport(world, True, found + [ok("network", alone)] * net)
     try:
         group = Group(world, device, _COLLECTIVE_SECONDS, _RENDEZVOUS_SECONDS)
     except ClusterError as error:
@@ -107,11 +101,9 @@ def _check_ranks(group: Group, net: bool) -> list[Finding]:
     hosts = group.all_gather(socket.gethostname())
     if not group.world.is_rank0:
         return []
-    interface = f", over {os.environ['GLOO_SOCKET_IFNAME']}" if "GLOO_SOCKET_IFNAME" in os.environ else ""
-    return [
-        ok("meeting", f"{len(hosts)} ranks on {len(set(hosts))} host{'s' * (len(set(hosts)) > 1)}{interface}"),
-        *found,
-    ]
+    interface, nodes = os.environ.get("GLOO_SOCKET_IFNAME"), len(set(hosts))
+    over = f", over {interface}" if interface is not None else ""
+    return [ok("meeting", f"{len(hosts)} ranks on {nodes} host{'s' * (nodes > 1)}{over}"), *found]
 
 
 def _merge(everybody: Sequence[tuple[str, list[Finding]]]) -> Iterator[Finding]:
@@ -127,9 +119,8 @@ def _merge(everybody: Sequence[tuple[str, list[Finding]]]) -> Iterator[Finding]:
             if finding.state == worst.state:
                 texts[finding.text].append(host)
         if check in _MUST_AGREE and len(texts) > 1 and worst.state != "failed":
-            yield failed(
-                check, f"nodes differ: {_join_texts(texts, True)}", "give all nodes the same environment and checkout"
-            )
+            mend = "give all nodes the same environment and checkout"
+            yield failed(check, f"nodes differ: {_join_texts(texts, True)}", mend)
         else:
             # Hosts are left out where every rank that ran the check says the same.
             everywhere = len(texts) == 1 and len(found) == len(next(iter(texts.values())))

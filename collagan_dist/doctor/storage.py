@@ -35,11 +35,8 @@ def check_writing(folder: Path) -> Iterator[Finding]:
         files.write_bytes(path, content)
         seconds, same = time.perf_counter() - begin, path.read_bytes() == content
     except (OSError, CollaganError) as error:
-        yield failed(
-            "storage",
-            f"{folder} cannot be written: {error}",
-            "start in a folder that can be written, or mend rights, quota and mount",
-        )
+        mend = "start in a folder that can be written, or mend rights, quota and mount"
+        yield failed("storage", f"{folder} cannot be written: {error}", mend)
         return
     finally:
         if path.exists():
@@ -48,10 +45,10 @@ def check_writing(folder: Path) -> Iterator[Finding]:
     text = f"{folder}: {_TEST_BYTES // _MB} MB written and flushed in {seconds:.2f} s, {free / (1 << 30):.0f} GB free"
     if not same:
         yield failed("storage", f"{folder}: what was read is not what was written", "have this file system checked")
-    elif seconds > _SLOW_WRITE_SECONDS or free < _MIN_FREE_BYTES:
-        yield warning(
-            "storage", text, "checkpoints need faster storage" if seconds > _SLOW_WRITE_SECONDS else "make room"
-        )
+    elif seconds > _SLOW_WRITE_SECONDS:
+        yield warning("storage", text, "checkpoints need faster storage")
+    elif free < _MIN_FREE_BYTES:
+        yield warning("storage", text, "make room")
     else:
         yield ok("storage", text)
 
@@ -79,14 +76,11 @@ def check_shared_folder(folder: Path, group: Group) -> Iterator[Finding]:
     unseen = sorted({f"{host}:{where}" for seen, _, host, where in took if not seen})
     slowest = max(seconds for _, seconds, _, _ in took)
     if unseen:
-        yield failed("shared folder", f"a file of rank 0 in {folder} is not seen after {_GIVE_UP_SECONDS:g} s at {', '.join(unseen)}",
-                     "start in a folder that all nodes share, and give --run and --data there")  # fmt: skip
+        text = f"a file of rank 0 in {folder} is not seen after {_GIVE_UP_SECONDS:g} s at {', '.join(unseen)}"
+        yield failed("shared folder", text, "start in a folder that all nodes share, and give --run and --data there")
     elif slowest > _LATE_SECONDS:
-        yield warning(
-            "shared folder",
-            f"{folder}: a new file is seen after {slowest:.1f} s",
-            "mount it with shorter attribute caching (actimeo)",
-        )
+        text = f"{folder}: a new file is seen after {slowest:.1f} s"
+        yield warning("shared folder", text, "mount it with shorter attribute caching (actimeo)")
     else:
         yield ok("shared folder", f"{folder}: a new file is seen by all {len(took)} ranks after {slowest:.1f} s")
 

@@ -18,7 +18,7 @@ from collagan_dist.distributed.stragglers import StragglerDetector
 from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.doctor import report
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ClusterError, DataError
 
 CPU = torch.device("cpu")
 
@@ -48,20 +48,16 @@ def errors(group: Group) -> dict[str, str]:
 
         return work
 
-    def inside_collective() -> None:
+    def inside_collective(text: str) -> None:
         with group.collective("a collective"):
-            raise RuntimeError("an error of this rank's own")
-
-    def lost_peer() -> None:
-        with group.collective("a collective"):
-            raise RuntimeError("[gloo] Connection closed by peer")
+            raise RuntimeError(text)
 
     found = {}
     for name, action in (
         ("data", lambda: group.on_rank0(fail(DataError("no such shard")))),
         ("unexpected", lambda: group.on_rank0(fail(OSError("no such file")))),
-        ("own", inside_collective),
-        ("peer", lost_peer),
+        ("own", lambda: inside_collective("an error of this rank's own")),
+        ("peer", lambda: inside_collective("[gloo] Connection closed by peer")),
     ):
         try:
             action()
@@ -98,11 +94,23 @@ def stragglers(group: Group) -> list[list[str]]:
     return found
 
 
+def lost_rank(group: Group) -> str:
+    """How a rank that waits learns of the error by which rank 1 ends. Closes the group."""
+    group._others_failed = False  # errors() has pretended that they had
+    try:
+        with group:
+            if group.world.rank == 1:
+                raise ValueError("a fault of this rank's own")
+            group.barrier("the end")
+    except (ValueError, ClusterError) as error:
+        return str(error)
+    return "nothing"
+
+
 def main(out: str) -> None:
     world = detect_world()
-    group = Group(world, CPU, 30, 30)
+    group = Group(world, CPU, 20, 30)
     found = {
-        "world": vars(world),
         "collectives": collectives(group),
         "errors": errors(group),
         "batch_norm": batch_norm(group),
@@ -110,9 +118,9 @@ def main(out: str) -> None:
         "correct": network_benchmark.all_reduce_is_correct(group, CPU),
         "seconds": network_benchmark.all_reduce_seconds(group, CPU),
         "round_trips": [[*pair, *ping] for pair, ping in network_benchmark.round_trips(group, ["a", "b"]).items()],
-        "net_checks": [finding.check for finding in report._check_ranks(group, net=True)],
+        "doctor": [[vars(finding) for finding in report._check_ranks(group, net)] for net in (True, False)],
+        "lost_rank": lost_rank(group),
     }
-    group.close()
     Path(f"{out}-{world.rank}.json").write_text(json.dumps(found))
 
 

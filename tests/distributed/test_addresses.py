@@ -7,7 +7,7 @@ import threading
 import time
 
 from collagan_dist.distributed import addresses
-from tests.faults.starts import free_port
+from tests.faults.processes import free_port
 
 
 def test_names_and_interfaces() -> None:

@@ -11,14 +11,17 @@ from collagan_dist.types import World
 
 
 def test_collectives(two_ranks: list[dict[str, Any]]) -> None:
-    for rank in two_ranks:
-        found = rank["collectives"]
-        assert found["mean"] == [1.5, 4.0]
-        assert found["and"] == [True, False, False]
-        assert found["deferred"] == [[0.0, 0.0], [3.0, 20.0], [0.0, 0.0]]  # each call gives the sums of the one before
-        assert found["floats"] == [0.5, 1.5] and found["objects"] == [{"rank": 0}, {"rank": 1}]
-        assert found["broadcast"] == "from rank 0" and found["tensors"] == [[0.0, 0.0], [0]]
-        assert found["on_rank0"] == "by rank 0"
+    expected = {
+        "mean": [1.5, 4.0],
+        "and": [True, False, False],
+        "deferred": [[0.0, 0.0], [3.0, 20.0], [0.0, 0.0]],  # each call gives the sums of the one before
+        "floats": [0.5, 1.5],
+        "objects": [{"rank": 0}, {"rank": 1}],
+        "broadcast": "from rank 0",
+        "tensors": [[0.0, 0.0], [0]],
+        "on_rank0": "by rank 0",
+    }
+    assert [rank["collectives"] for rank in two_ranks] == [expected] * 2
 
 
 def test_an_error_of_rank_0_reaches_every_rank(two_ranks: list[dict[str, Any]]) -> None:
@@ -33,6 +36,12 @@ def test_only_the_loss_of_a_peer_is_a_cluster_error(two_ranks: list[dict[str, An
         assert rank["errors"]["own"] == "RuntimeError: an error of this rank's own"
         expected = f"ClusterError: rank {number}: another rank is gone or hangs, in a collective; see its message"
         assert rank["errors"]["peer"].startswith(expected)
+
+
+def test_a_rank_that_fails_tells_the_others_why(two_ranks: list[dict[str, Any]]) -> None:
+    text = two_ranks[0]["lost_rank"]
+    assert text.startswith("rank 0: another rank is gone or hangs, in the end; rank 1 on ")
+    assert "ended: ValueError: a fault of this rank's own" in text
 
 
 def test_one_rank_needs_no_process_group() -> None:

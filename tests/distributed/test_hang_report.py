@@ -5,15 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from collagan_dist.distributed.hang_report import (
-    HangVerdict,
-    Heartbeat,
-    Observer,
-    dump_stacks,
-    ended_verdict,
-    hang_verdict,
-    store_lost_verdict,
-)
+from collagan_dist.distributed import hang_report
+from collagan_dist.distributed.hang_report import HangVerdict, Heartbeat, Observer
 from collagan_dist.distributed.rank_status import RankStatus
 
 NEVER = float("inf")
@@ -27,7 +20,7 @@ def verdict(waits: dict[int, str | None], silent: dict[int, float]) -> HangVerdi
     """By rank 1, which waits in a gradient at step 7 with a timeout of 8 s."""
     observer = Observer(1, RankStatus(step=7), 8.0)
     with observer.status.waiting_in("the gradient"):
-        return hang_verdict(observer, {rank: heartbeat(rank, what) for rank, what in waits.items()}, silent)
+        return hang_report.hang_verdict(observer, {rank: heartbeat(rank, what) for rank, what in waits.items()}, silent)
 
 
 def test_a_silent_rank() -> None:
@@ -57,9 +50,9 @@ def test_all_ranks_wait() -> None:
 
 def test_other_verdicts_and_their_json() -> None:
     observer = Observer(1, RankStatus(), 8.0)
-    ended = ended_verdict(observer, "rank 0 on n0 ended: ValueError: no")
+    ended = hang_report.ended_verdict(observer, "rank 0 on n0 ended: ValueError: no")
     assert ended.text == "rank 0 on n0 ended: ValueError: no; the others wait for it in a collective of the start"
-    lost = store_lost_verdict(observer, heartbeat(0, None), "n0:29500", 9.0)
+    lost = hang_report.store_lost_verdict(observer, heartbeat(0, None), "n0:29500", 9.0)
     assert lost.text.startswith("rank 0 (host n0, pid 100), which hosts the store of the ranks at n0:29500")
     assert lost.answering == [] and HangVerdict(**json.loads(lost.to_json())) == lost
 
@@ -67,7 +60,7 @@ def test_other_verdicts_and_their_json() -> None:
 def test_stacks_are_kept_in_the_logs(tmp_path: Path) -> None:
     status = RankStatus(step=7, log_dir=tmp_path / "logs")
     with status.waiting_in("the gradient"):
-        frames = dump_stacks(3, status, 2.0)
+        frames = hang_report.dump_stacks(3, status, 2.0)
     assert "in dump_stacks" in frames
     text = (tmp_path / "logs/stacks-rank-3.txt").read_text()
     assert ", step 7, " in text and "waits in the gradient for 2 s" in text and "test_hang_report.py" in text

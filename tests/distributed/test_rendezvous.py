@@ -14,7 +14,7 @@ from collagan_dist.distributed.rendezvous import Rendezvous, rendezvous
 from collagan_dist.distributed.world import start_id
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
-from tests.faults.starts import free_port
+from tests.faults.processes import free_port
 
 TIMEOUT = 2.0
 

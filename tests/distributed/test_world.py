@@ -15,44 +15,35 @@ from collagan_dist.distributed.world import (
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
 
-TORCHRUN = {
-    "TORCHELASTIC_RUN_ID": "1",
-    "RANK": "5",
-    "WORLD_SIZE": "8",
-    "LOCAL_RANK": "1",
-    "LOCAL_WORLD_SIZE": "4",
-    "GROUP_RANK": "1",
-}
+NAMES = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+TORCHRUN = dict(zip(NAMES, "158141", strict=True))
 STEP = {
     "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1",
     "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_NODEID": "1",
 }  # fmt: skip
-
-
 RAY = {"COLLAGAN_RAY_TRIAL": "trial_7", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "NODE_RANK": "1"}  # fmt: skip
+BATCH_SHELL = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "4"}
 
 
-def test_alone() -> None:
-    assert detect_world({}) == World()
-
-
-def test_torchrun() -> None:
-    assert detect_world(TORCHRUN) == World(5, 8, 1, 4, 1, "torchrun")
-
-
-def test_srun_step() -> None:
-    assert detect_world(STEP) == World(3, 4, 1, 2, 1, "srun")
-
-
-def test_the_innermost_launcher_counts() -> None:
-    """torchrun and Ray may run inside a Slurm job, whose variables their processes inherit."""
-    assert detect_world({**STEP, **TORCHRUN}).launcher == "torchrun"
-    assert detect_world({**STEP, **TORCHRUN, **RAY}) == World(1, 2, 0, 1, 1, "ray")
-
-
-def test_a_batch_shell_is_alone() -> None:
-    batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "4"}
-    assert detect_world(batch) == World()
+@pytest.mark.parametrize(
+    ("env", "world"),
+    [
+        ({}, World()),
+        (TORCHRUN, World(5, 8, 1, 4, 1, "torchrun")),
+        (STEP, World(3, 4, 1, 2, 1, "srun")),
+        (RAY, World(1, 2, 0, 1, 1, "ray")),
+        # torchrun and Ray may run inside a Slurm job, whose variables their processes inherit: the innermost counts.
+        ({**STEP, **TORCHRUN}, World(5, 8, 1, 4, 1, "torchrun")),
+        ({**STEP, **TORCHRUN, **RAY}, World(1, 2, 0, 1, 1, "ray")),
+        (BATCH_SHELL, World()),
+        # salloc's shell is a step of Slurm's own; steps that are started from it have its name.
+        ({**STEP, "SLURM_JOB_NAME": "interactive"}, World(3, 4, 1, 2, 1, "srun")),
+        ({**STEP, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}, World()),
+        ({**STEP, "SLURM_STEP_ID": "4294967291"}, World()),
+    ],
+)
+def test_the_world_of_each_launcher(env: dict[str, str], world: World) -> None:
+    assert detect_world(env) == world
 
 
 def test_broken_variables_are_named() -> None:
@@ -67,13 +58,6 @@ def test_nodes_of_a_step_may_have_other_numbers_of_tasks() -> None:
         detect_world({**step, "SLURM_NODEID": "3"})
 
 
-def test_steps_from_an_interactive_shell_are_steps() -> None:
-    """salloc's shell is a step of Slurm's own; steps that are started from it have its name."""
-    assert detect_world({**STEP, "SLURM_JOB_NAME": "interactive"}).size == 4
-    assert detect_world({**STEP, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}) == World()
-    assert detect_world({**STEP, "SLURM_STEP_ID": "4294967291"}) == World()
-
-
 def test_the_rendezvous_address() -> None:
     """MASTER_ADDR and MASTER_PORT, else an srun step's first node and a port of this start's own."""
     assert rendezvous_address({**TORCHRUN, "MASTER_ADDR": "a", "MASTER_PORT": "29500"}) == ("a", 29500)
@@ -84,9 +68,8 @@ def test_the_rendezvous_address() -> None:
     assert host == "node-b08" and len({port, restarted, other_step}) == 3 and 20000 <= port < 30000
     for wrong in (
         {},
-        {"MASTER_ADDR": "a"},
-        {"MASTER_ADDR": "a", "MASTER_PORT": "port"},
-        {"MASTER_ADDR": "a", "MASTER_PORT": "70000"},
+        {"MASTER_PORT": "1"},
+        *({"MASTER_ADDR": "a", "MASTER_PORT": port} for port in ("", "port", "70000")),
     ):
         with pytest.raises(ClusterError, match="MASTER_PORT"):
             rendezvous_address({**TORCHRUN, **wrong})

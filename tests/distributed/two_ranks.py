@@ -15,7 +15,7 @@ from tests.faults.processes import Ranks
 def found_by_two_ranks() -> list[dict[str, Any]]:
     """What group_ranks.py found on each of two ranks."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with Ranks(folder, "tests.distributed.group_ranks", folder / "found") as ranks:
-            assert ranks.ends(0, 1) == [0, 0], ranks.all_said()
-        return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2)]
+        command = ["tests.distributed.group_ranks", Path(name, "found")]
+        with Ranks(Path(name), command, command) as ranks:
+            assert ranks.end() == [0, 0], ranks.output()
+        return [json.loads(Path(name, f"found-{rank}.json").read_text()) for rank in range(2)]

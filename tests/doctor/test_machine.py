@@ -31,9 +31,7 @@ def test_few_open_files_and_little_shared_memory(monkeypatch: pytest.MonkeyPatch
     assert found.state == "warning" and "--shm-size" in found.mend
 
 
-def test_this_machine_decodes_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = machine.check_decoding()
-    assert found.state == "ok" and "DALI decodes a JPEG on cpu" in found.text
+def test_a_picture_that_is_decoded_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_MAX_DECODING_ERROR", -1)
     (found,) = machine.check_decoding()
     assert found.state == "failed" and "grey levels away" in found.text

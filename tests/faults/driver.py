@@ -1,4 +1,4 @@
-"""`python -m tests.faults.driver FAULT RANK NUMBER ARGS...`: `collagan ARGS` with a fault in one rank's code."""
+"""`python -m tests.faults.driver FAULT NUMBER ARGS...`: `collagan ARGS` with a fault in this rank's code."""
 
 from __future__ import annotations
 
@@ -14,29 +14,16 @@ from collagan_dist.data.loading.loader import Loader
 from collagan_dist.models.step import Step
 
 
-def stuck_for_ever(*_: Any) -> None:
-    while True:
-        time.sleep(1)
-
-
-def fails(*_: Any) -> None:
-    raise ValueError("a fault of this rank's own")
-
-
-def stops(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def at_step(fault: Callable[..., None], when: int) -> None:
-    """Let the fault happen before step `when`."""
+def stop_at_step(when: int) -> None:
+    """Stop this process before step `when`, as a debugger or a dead machine does."""
     updates = Step.updates
 
-    def faulty(self: Step, parts: Any, number: int) -> Any:
+    def stopping(self: Step, parts: Any, number: int) -> Any:
         if number == when:
-            fault()
+            os.kill(os.getpid(), signal.SIGSTOP)
         return updates(self, parts, number)
 
-    Step.updates = faulty  # type: ignore[method-assign]
+    Step.updates = stopping  # type: ignore[method-assign]
 
 
 def slow_data(milliseconds: int) -> None:
@@ -51,15 +38,9 @@ def slow_data(milliseconds: int) -> None:
     Loader.batches = late  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, Callable[[int], None]] = {
-    "hang": lambda step: at_step(stuck_for_ever, step),
-    "fail": lambda step: at_step(fails, step),
-    "stop": lambda step: at_step(stops, step),
-    "slow": slow_data,
-}
+FAULTS: dict[str, Callable[[int], None]] = {"none": lambda _: None, "stop": stop_at_step, "slow": slow_data}
 
 if __name__ == "__main__":
-    fault, rank, number, *args = sys.argv[1:]
-    if os.environ["RANK"] == rank:
-        FAULTS[fault](int(number))
+    fault, number, *args = sys.argv[1:]
+    FAULTS[fault](int(number))
     main(args)

@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.conftest import ROOT
-from tests.faults.starts import free_port
 
 LIMIT = 240  # seconds after which a test gives up
 
 
-class Ranks:
-    """`python -m *ARGS` on each of `size` ranks of one machine; rank 0 hosts the store. Leaving the block kills what is left."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
-    def __init__(self, folder: Path, *args: object, size: int = 2) -> None:
-        folder.mkdir(exist_ok=True)
+
+def as_rank(rank: int, size: int, port: int, host: str = "127.0.0.1") -> dict[str, str]:
+    """The environment of one task of an srun step on one node."""
+    step = {
+        "JOB_ID": 7, "STEP_ID": 0, "PROCID": rank, "STEP_NUM_TASKS": size, "LOCALID": rank, "STEP_TASKS_PER_NODE": size, "NODEID": 0,
+    }  # fmt: skip
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    own |= {f"SLURM_{name}": str(value) for name, value in step.items()}
+    return own | {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
+
+
+class Ranks:
+    """`python -m COMMAND` for each of `commands`, by default as the ranks of one machine. Leaving the block kills what is left."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *commands: Sequence[object],
+        environments: Sequence[Mapping[str, str]] = (),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        port, size = free_port(), len(commands)
+        environments = environments or [as_rank(rank, size, port) for rank in range(size)]
         self.logs = [folder / f"rank-{rank}.log" for rank in range(size)]
-        self.processes, port = [], free_port()
-        for rank, log in enumerate(self.logs):
-            env = os.environ | _variables(rank, size, port) | {"OMP_NUM_THREADS": "1"}
+        self.processes = []
+        for command, env, log in zip(commands, environments, self.logs, strict=True):
             with log.open("w") as out:
-                command = [sys.executable, "-m", *map(str, args)]
-                self.processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=out))
+                words = [*prefix, sys.executable, "-m", *map(str, command)]
+                self.processes.append(subprocess.Popen(words, env=env, cwd=folder, stdout=out, stderr=out))
 
     def __enter__(self) -> Ranks:
         return self
@@ -41,22 +70,12 @@ class Ranks:
     def send(self, rank: int, number: signal.Signals) -> None:
         self.processes[rank].send_signal(number)
 
-    def ends(self, *ranks: int) -> list[int]:
-        """The exit codes of some ranks, once they have ended by themselves."""
-        return [self.processes[rank].wait(timeout=LIMIT) for rank in ranks]
+    def end(self, *ranks: int) -> list[int]:
+        """The exit codes of some ranks, or of all, once they have ended by themselves."""
+        return [self.processes[rank].wait(timeout=LIMIT) for rank in ranks or range(len(self.processes))]
 
-    def said(self, rank: int) -> str:
-        return self.logs[rank].read_text()
-
-    def all_said(self) -> str:
-        return "\n".join(f"--- rank {rank}\n{self.said(rank)}" for rank in range(len(self.logs)))
-
-
-def _variables(rank: int, size: int, port: int) -> dict[str, str]:
-    """The variables that torchrun would set for a rank."""
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": 0}
-    shared = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {name: str(value) for name, value in (own | shared).items()}
+    def output(self, *ranks: int) -> str:
+        return "\n".join(self.logs[rank].read_text() for rank in ranks or range(len(self.logs)))
 
 
 def until(true: Callable[[], bool], still: Callable[[], bool] = lambda: True) -> None:
@@ -68,7 +87,8 @@ def until(true: Callable[[], bool], still: Callable[[], bool] = lambda: True) ->
         time.sleep(0.02)
 
 
-def lines(run: Path) -> int:
-    """Lines of a run's metrics so far."""
+def records(run: Path, kind: str = "") -> list[dict[str, Any]]:
+    """The lines of a run's metrics so far, all or those of a kind."""
     metrics = run / "metrics.jsonl"
-    return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
+    found = map(json.loads, metrics.read_text().splitlines() if metrics.exists() else [])
+    return [record for record in found if record["kind"].startswith(kind)]

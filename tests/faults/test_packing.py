@@ -16,6 +16,7 @@ from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.errors import DataError
 from tests.data.packed import contents, recipe
+from tests.faults.damages import rounds
 
 
 def recipe_file(root: Path, folder: Path) -> Path:
@@ -54,12 +55,11 @@ def test_row_7_a_full_disk(drawn: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "copy") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.full)])
+@rounds(1, 20)
 def test_row_8_killed_while_packing(drawn: Path, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
     """kill -9 at random moments: shards before it are whole, nothing stays alive, and the same command gives the same bytes."""
     path, whole = recipe_file(drawn, tmp_path), tmp_path / "whole"
     command = [sys.executable, "-m", "collagan_dist", "pack", str(path), "--workers", "2", "--out"]
-    subprocess.run([*command, tmp_path / "warm"], check=True, capture_output=True)
     length = seconds([*command, whole])
     start = 0.9 * seconds([*command, whole])  # with nothing to do
     midway = 0

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.stragglers import Straggler, StragglerDetector
+from collagan_dist.errors import ClusterError
 from collagan_dist.training.logger import TrainingLogger
 from tests.training.one_rank import setup
 
@@ -43,6 +45,19 @@ def test_a_discriminator_that_has_won_is_named_once_a_spell(
     ]  # fmt: skip
     warned = capsys.readouterr().err
     assert warned.count("the discriminator of inpainting") == 2 and "adv_from" in warned
+
+
+def test_a_straggler_ends_all_ranks_where_that_is_wanted(
+    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StragglerDetector, "check", lambda _: [Straggler(1, "n1", 0.5, 0.1)])
+    log = journal(shards, tmp_path)
+    told(log, 1)
+    log.close()
+    log = TrainingLogger(setup(shards, runtime__fail_on_straggler=True), tmp_path, 0, 1000, {})
+    with pytest.raises(ClusterError, match=r"step 1: rank 1 on n1 is a straggler.*fail_on_straggler") as error:
+        told(log, 1)
+    assert error.value.raised_on_all_ranks
 
 
 def test_lines_have_raw_and_weighted_losses(shards: Manifest, tmp_path: Path) -> None:
