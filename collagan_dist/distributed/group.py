@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from collagan_dist.distributed.hang_detector import HangDetector
-from collagan_dist.distributed.hang_report import enable_flight_recorder
 from collagan_dist.distributed.rank_status import RankStatus
 from collagan_dist.distributed.rendezvous import DOCTOR_HINT, rendezvous
 from collagan_dist.distributed.stopwatch import Stopwatch
@@ -29,6 +28,7 @@ T = TypeVar("T")
 # torch's own limit is this much longer than runtime.timeout: the hang detector names the missing rank first.
 LIBRARY_TIMEOUT_MARGIN_SECONDS = 30
 _MIN_CONNECT_SECONDS = 5.0
+_RECORDED_COLLECTIVES = "2000"
 
 
 class Group:
@@ -50,7 +50,8 @@ class Group:
         self._others_failed = False
         self._pending: tuple[Any, torch.Tensor] | None = None
         if world.size > 1:
-            enable_flight_recorder()
+            # torch's flight recorder, read when ranks hang, must be on before the process group exists.
+            os.environ.setdefault("TORCH_FR_BUFFER_SIZE", _RECORDED_COLLECTIVES)
             self.store = self._init_process_group(rendezvous_timeout)
             self._hang_detector = HangDetector(world, self.store, self.status, timeout, rendezvous_timeout)
 

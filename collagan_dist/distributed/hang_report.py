@@ -20,12 +20,6 @@ from collagan_dist.distributed.rank_status import RankStatus
 from collagan_dist.distributed.world import launcher_hosts_store
 
 _STACK_FRAMES = 4  # of a hanging rank, in the message
-_RECORDED_COLLECTIVES = "2000"  # kept by torch's flight recorder
-
-
-def enable_flight_recorder() -> None:
-    """Let torch record its last collectives. Call it before the process group is created."""
-    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", _RECORDED_COLLECTIVES)
 
 
 @dataclass(frozen=True)

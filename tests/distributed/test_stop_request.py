@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pytest
 
 from collagan_dist.distributed.stop_request import StopRequest
 
-# Prints `ready`, then after each line on stdin whether a stop was requested. The line sets the clock.
-PROGRAM = """
-import sys, time
-from collagan_dist.distributed import stop_request
-now = 0.0
-stop_request.time = type("Clock", (), {"monotonic": staticmethod(lambda: now)})
-with stop_request.StopRequest(by_launcher=sys.argv[1] == "True") as stop:
-    print("ready", flush=True)
-    for line in sys.stdin:
-        now = float(line)
-        print(bool(stop), flush=True)
-"""
 
-
-def exit_code_after(signals: Sequence[tuple[float, str]], by_launcher: bool) -> int:
-    """The exit code of a process that gets these signals at these seconds, then is left alone."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(by_launcher)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdin and child.stdout and child.stdout.readline() == "ready\n"
-    for second, name in signals:
-        child.stdin.write(f"{second}\n")
-        child.stdin.flush()
-        if not child.stdout.readline():
-            break
-        child.send_signal(signal.Signals[name])
-    child.stdin.close() if child.poll() is None else None
-    return child.wait(timeout=30)
+def ended(code: int) -> NoReturn:
+    raise SystemExit(code)
 
 
 @pytest.mark.parametrize("by_launcher", [False, True])
@@ -56,10 +32,19 @@ def exit_code_after(signals: Sequence[tuple[float, str]], by_launcher: bool) -> 
     ],
 )
 def test_row_22_the_second_signal(
-    signals: Sequence[tuple[float, str]], codes: tuple[int, int], by_launcher: bool
+    signals: Sequence[tuple[float, str]], codes: tuple[int, int], by_launcher: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone it ends at once; under a launcher, which kills what does not leave, what is being saved goes on."""
-    assert exit_code_after(signals, by_launcher) == codes[by_launcher]
+    monkeypatch.setattr(os, "_exit", ended)  # which would end this process, too
+    code = 0
+    try:
+        with StopRequest(by_launcher):
+            for second, name in signals:
+                monkeypatch.setattr(time, "monotonic", lambda second=second: second)
+                signal.raise_signal(signal.Signals[name])
+    except SystemExit as end:
+        code = int(str(end.code))
+    assert code == codes[by_launcher]
 
 
 def test_handlers_are_restored() -> None:
