@@ -34,11 +34,8 @@ class Predictor:
         self.generator, self.discriminators = generator, discriminators
 
     def __call__(self, batch: Batch) -> TaskTensors:
-        with (
-            _EvaluationMode(self.generator, self.config, len(batch.input_B3HW)),
-            torch.inference_mode(),
-            self.engine.autocast(),
-        ):
+        mode = _EvaluationMode(self.generator, self.config, len(batch.input_B3HW))
+        with mode, torch.inference_mode(), self.engine.autocast():
             seen = generator_input(self.config, batch.input_B3HW, batch.hole_B1HW)
             output = self.generator(seen, batch.keys_B2)
         return split_channels(output, self.tasks)

@@ -56,10 +56,8 @@ def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
 
 def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
     """Return the networks and learners of a run at its start."""
-    separate_optimizers = METHODS[config.model.name].separate_optimizers
-    return Networks(
-        config, engine, build_generator(config, tasks), build_discriminators(config, tasks), separate_optimizers
-    )
+    separate = METHODS[config.model.name].separate_optimizers
+    return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks), separate)
 
 
 def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total_steps: int) -> Step:
@@ -70,9 +68,8 @@ def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks,
 def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
     """Return a predictor of networks that are being trained."""
     kind = METHODS[config.model.name].predictor
-    return kind(
-        config, engine, tasks, networks.eval_generator, networks.discriminators if kind.needs_discriminators else None
-    )
+    discriminators = networks.discriminators if kind.needs_discriminators else None
+    return kind(config, engine, tasks, networks.eval_generator, discriminators)
 
 
 def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:

@@ -29,7 +29,7 @@ PAGE = ROOT / "docs/engines.md"
 HEADS = {"ddp": "DDP", **{f"deepspeed-{stage}": f"DeepSpeed, ZeRO {stage}" for stage in (0, 1, 2)}}
 
 
-def run_cases(cases: Iterable[Case], shards: Path, out: Path, *scenarios: str, timeout: float = 500) -> None:
+def run_cases(cases: Iterable[Case], shards: Path, out: Path, *scenarios: str, steps: int = STEPS) -> None:
     """Train in all these ways: one start on two ranks, one alone for what runs on one; compilers write nowhere else than in `out`."""
     out.mkdir(exist_ok=True)
     env = {
@@ -42,8 +42,15 @@ def run_cases(cases: Iterable[Case], shards: Path, out: Path, *scenarios: str, t
     together = [case.name for case in cases if case.engine != "plain"]
     alone = [case.name for case in cases if case.engine == "plain"]
     for start, names in ((torchrun, [*together, *scenarios]), ([], [*alone, *scenarios])):
-        command = [sys.executable, "-m", *start, "tests.distributed.case_ranks", str(shards), str(out), *names]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
+        command = [
+            sys.executable,
+            "-m",
+            *start,
+            "tests.distributed.case_ranks",
+            *map(str, (shards, out, steps)),
+            *names,
+        ]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=3000)
         assert done.returncode == 0, done.stdout + done.stderr
         (out / ("alone.log" if not start else "together.log")).write_text(done.stdout + done.stderr)
 
@@ -54,10 +61,9 @@ def compare(out: Path, case: Case) -> dict[str, Any]:
     if reference is None:
         return {"runs": True}
     one, other = (json.loads((out / f"{c.name}.json").read_text()) for c in (reference, case))
-    assert len(one) == len(other) == STEPS
     assert [sorted(step) for step in one] == [sorted(step) for step in other], "other steps were skipped"
     pairs = [(a[n], b[n]) for a, b in zip(one, other, strict=True) for n in a if n.startswith("loss/")]
-    assert len(pairs) > STEPS  # some steps were taken
+    assert len(pairs) > len(one)  # some steps were taken
     loss = max(abs(a - b) / abs(a) for a, b in pairs)
     tensors = [load_file(out / f"{c.name}.safetensors") for c in (reference, case)]
     assert tensors[0].keys() == tensors[1].keys()
@@ -111,7 +117,7 @@ part of the table, `make test-full` all of it.
   with SyncBN in fp16 other steps may overflow.
 - *DDP*: the same case under DDP; compiled DDP is compared with DDP that is not compiled. ZeRO 0 does the same arithmetic in
   the same order. ZeRO 1 and 2 keep the parameters as one flat tensor, whose vector instructions round other elements.
-- Limits in the tests: DDP against one rank {fp32} in fp32 (1e-9 in float64: `tests/training/test_world_sizes.py`), {bf16} in
+- Limits in the tests: DDP against one rank {fp32} in fp32 (1e-9 in float64: `tests/distributed/test_ddp.py`), {bf16} in
   bf16, {fp16} in fp16; compiled DDP {compile}; DeepSpeed against DDP {zero} everywhere. ZeRO 0 is equal bit by bit.
 - bf16 and fp16 are autocast under all engines, and gradients are reduced in float32. All engines use the same loss scale for
   fp16, so they skip the same steps while it finds its size.
@@ -149,7 +155,7 @@ def main(mode: str = "run") -> None:
             faces, shards, out = (Path(folder, name) for name in ("faces", "shards", "out"))
             draw_faces(faces, count=60, seed=3, workers=1)
             pack(small_recipe(faces, shards), workers=1)
-            run_cases(with_references(ALL), shards, out, timeout=3000)
+            run_cases(with_references(ALL), shards, out)
             found = {
                 "command": "python -m tests.distributed.matrix",
                 **where(),

@@ -16,7 +16,7 @@ from collagan_dist.types import World
 
 @pytest.mark.parametrize(
     ("name", "ranks", "expected"),
-    [("plain", 1, Engine), ("ddp", 1, Engine), ("ddp", 2, DDPEngine), ("deepspeed", 1, DeepSpeedEngine), ("deepspeed", 2, DeepSpeedEngine)],
+    [("plain", 1, Engine), ("ddp", 1, Engine), ("ddp", 2, DDPEngine), ("deepspeed", 1, DeepSpeedEngine), ("deepspeed", 2, DeepSpeedEngine)]
 )  # fmt: skip
 def test_engine_of_a_configuration(name: str, ranks: int, expected: type[Engine]) -> None:
     group = Group(World(), torch.device("cpu"))

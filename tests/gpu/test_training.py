@@ -90,7 +90,7 @@ def test_deepspeed(shards: Manifest, device: torch.device, stage: int) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, shards.folder, str(stage)], capture_output=True, text=True, cwd=ROOT, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)}
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = next(line for line in done.stdout.splitlines() if line.startswith("FOUND"))

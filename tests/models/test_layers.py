@@ -21,11 +21,9 @@ def test_pictures_in_pictures_and_logits_out(size: int) -> None:
     assert gfc_networks.GFCDiscriminator(size // 2, 4)(x[..., : size // 2, : size // 2]).numel() == 2
 
 
-def test_ladder() -> None:
-    assert doubling_widths(128, 4, 512, 64) == [64, 64, 128, 256, 512] and doubling_widths(64, 4, 512, 64) == [
-        64,
-        128,
-        256,
-        512,
-    ]
-    assert doubling_widths(128, 8, 256) == [32, 64, 128, 256] and doubling_widths(32, 8, 256) == [128, 256]
+@pytest.mark.parametrize(
+    ("size", "others", "widths"),
+    [(128, (4, 512, 64), [64, 64, 128, 256, 512]), (64, (4, 512, 64), [64, 128, 256, 512]), (32, (8, 256), [128, 256])],
+)
+def test_doubling_widths(size: int, others: tuple[int, ...], widths: list[int]) -> None:
+    assert doubling_widths(size, *others) == widths

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.config.load import to_yaml
 from collagan_dist.config.tree import Search
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.engine import Engine
@@ -25,8 +23,8 @@ from collagan_dist.models import sii
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_predictor
 from collagan_dist.tasks import build_tasks
+from collagan_dist.training.loop import train
 from collagan_dist.types import Batch, World
-from tests.conftest import collagan
 from tests.models.network_sizes import widths
 from tests.models.peers import CPU, WORLD, peer, same, smooth, start, state
 
@@ -150,26 +148,19 @@ def test_a_smaller_picture_is_made_of_seen_pixels() -> None:
 
 
 def test_sii_from_training_to_completion(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
-    """The command line, with a model that needs its discriminator at test."""
-    path, run, out = tmp_path / "small.yaml", tmp_path / "run", tmp_path / "exported"
-    path.write_text(to_yaml(peer(shards, "sii", evaluate__every=7, evaluate__baselines=2)))
-    collagan("train", path, "--run", run)
-    score(run, WORLD)
-    collagan("export", run, "--out", out)
-    collagan("evaluate", out, "--data", shards.folder)
-    mine, exported = (json.loads((f / "evaluation/test-block.json").read_text()) for f in (run, out))
+    """A model that needs its discriminator at test."""
+    run, out, photo = tmp_path / "run", tmp_path / "exported", drawn / "Img/img_celeba/000001.jpg"
+    train(peer(shards, "sii", schedule__steps=2, evaluate__baselines=0, evaluate__samples=2), run, WORLD)
+    export(run, out)
+    ((mine, _),), ((exported, _),) = score(run, WORLD), score(out, WORLD, shards=str(shards.folder))
     assert mine == exported and mine["hole"] == "block" and mine["psnr_hole"] > 0
-    assert json.loads((run / "metrics.json").read_text())["psnr"] == mine["psnr"]
-    larger = score(run, WORLD, sets=["evaluate.size=64", "evaluate.baselines=0"])[0][
-        0
-    ]  # searched at 32, compared at 64
+    ((larger, _),) = score(run, WORLD, sets=["evaluate.size=64"])  # searched at 32, compared at 64
     assert larger["psnr_hole"] == pytest.approx(mine["psnr_hole"], abs=3) and larger["settings"]["size"] == 64
-    photo = drawn / "Img/img_celeba/000001.jpg"
-    collagan("complete", out, photo, "--out", tmp_path / "done-exported")
-    complete(run, photo, tmp_path / "done-run", "block")
-    pictures = [(tmp_path / f"done-{m.name}/000001.completed.png").read_bytes() for m in (run, out)]
-    assert pictures[0] == pictures[1]
-    (discriminators,) = out.glob("discriminators.safetensors")
+    for model in (run, out):
+        complete(model, photo, tmp_path / f"done-{model.name}", "block")
+    first, second = (path.read_bytes() for path in sorted(tmp_path.glob("done-*/000001.completed.png")))
+    assert first == second
+    discriminators = out / "discriminators.safetensors"
     content = bytearray(discriminators.read_bytes())
     content[-3] ^= 1
     discriminators.write_bytes(content)

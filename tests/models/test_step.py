@@ -13,7 +13,7 @@ from collagan_dist.models.step import MicroBatch, Step
 from tests.training.one_rank import setup
 
 
-def parts(manifest: Manifest, **changes: object):  # type: ignore[no-untyped-def]
+def parts_of(manifest: Manifest, **changes: object):  # type: ignore[no-untyped-def]
     part = setup(manifest, **changes)
     networks = build_networks(part.config, part.engine, part.tasks)
     loader = part.loader("train", part.view(training=True), 4)
@@ -30,7 +30,7 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
 
 
 def test_each_update_moves_one_side(shards: Manifest) -> None:
-    step, networks, batch = parts(shards)
+    step, networks, batch = parts_of(shards)
     whole = [MicroBatch(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
     g, d = copy(networks.generator), copy(networks.discriminators)
     step.update_discriminators(whole, 0)
@@ -44,18 +44,10 @@ def test_each_update_moves_one_side(shards: Manifest) -> None:
     assert all(p.requires_grad for p in networks.discriminators.parameters())
 
 
-def test_one_generator_forward(shards: Manifest) -> None:
-    step, networks, batch = parts(shards)
-    calls = []
-    networks.generator.register_forward_hook(lambda *_: calls.append(1))
-    step(batch, 0)
-    assert len(calls) == 1
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_values_of_every_model(shards: Manifest, model: str) -> None:
     settings = model_settings(model)
-    step, networks, batch = parts(
+    step, networks, batch = parts_of(
         shards, model__tasks=settings["tasks"], model__concentrated=settings["concentrated"], schedule__adv_from=1
     )
     plain, adversarial = step(batch, 0).values, step(batch, 1).values
@@ -63,16 +55,13 @@ def test_values_of_every_model(shards: Manifest, model: str) -> None:
     assert set(plain) == {f"loss/{t}/rec" for t in tasks} | {"loss/total", "gradient/generator"}
     losses = {f"loss/{t}/{k}" for t in tasks for k in ("rec", "adv", "disc")} | {f"accuracy/{t}" for t in tasks}
     assert set(adversarial) == losses | {"loss/total", "gradient/generator", "gradient/discriminators"}
-    weights = step.config.loss.weights
-    total = sum(
-        weights[t].rec * adversarial[f"loss/{t}/rec"] + weights[t].adv * adversarial[f"loss/{t}/adv"] for t in tasks
-    )
+    total = sum(weight * adversarial[name] for name, weight in step.loss_weights().items())
     assert adversarial["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
     assert set(networks.discriminators.of) == set(tasks)
 
 
 def test_learning_rates(shards: Manifest) -> None:
-    step, _, _ = parts(shards, optim__generator={"lr": 0.1, "decay_from": 0.5, "decay_to": 0.1})
+    step, _, _ = parts_of(shards, optim__generator={"lr": 0.1, "decay_from": 0.5, "decay_to": 0.1})
     assert [step.learning_rate(n) for n in (0, 4, 5)] == [0.1] * 3
     assert step.learning_rate(7) == pytest.approx(0.1 * (1 - 0.9 * 0.4)) and step.learning_rate(10) == pytest.approx(
         0.01
@@ -82,7 +71,7 @@ def test_learning_rates(shards: Manifest) -> None:
 def test_bf16_agrees_with_fp32(shards: Manifest) -> None:
     values = []
     for precision, layout in (("fp32", False), ("bf16", True)):
-        step, _, batch = parts(shards, runtime__precision=precision, runtime__channels_last=layout)
+        step, _, batch = parts_of(shards, runtime__precision=precision, runtime__channels_last=layout)
         values.append(step(batch, 0).values)
     for name in values[0]:
         assert values[1][name].dtype == torch.float32
@@ -98,7 +87,7 @@ def log_sigmoid(logits: torch.Tensor) -> np.ndarray:
 def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bool) -> None:
     """A literal transcription: M is the paper's mask (0 in the hole), expectations are means."""
     settings = {"model__concentrated": model == "M*_isd", "loss__adv_weighs": "both" if both else "generator"}
-    step, networks, batch = parts(shards, **settings)
+    step, networks, batch = parts_of(shards, **settings)
     x, m = batch.input_B3HW.numpy(), 1 - batch.hole_B1HW.numpy().astype(np.float64)
     y = {name: task.target(batch) for name, task in step.tasks.items()}
     g = {name: output.detach() for name, output in step.generate(batch).items()}
@@ -128,25 +117,13 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
     assert found["loss/total"].item() == pytest.approx(total, rel=1e-4)
 
 
-def test_weighted_losses_add_up_to_the_total(shards: Manifest) -> None:
-    for discriminators in ("per_task", "shared"):
-        step, _, batch = parts(shards, model__discriminators=discriminators)
-        values, lambdas = step(batch, 0).values, step.loss_weights()
-        total = sum(lambdas[name] * value for name, value in values.items() if name in lambdas)
-        assert values["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
-
-
-def test_gradient_norms_are_those_of_the_whole_side(shards: Manifest) -> None:
-    step, networks, batch = parts(shards)
-    values = step(batch, 0).values
-    for name, module in (("generator", networks.generator), ("discriminators", networks.discriminators)):
-        flat = torch.cat([p.grad.flatten() for p in module.parameters()]).double()
-        assert values[f"gradient/{name}"].item() == pytest.approx(flat.norm().item(), rel=1e-5)
-
-
-def test_statistics_move_once_for_each_micro_batch(shards: Manifest) -> None:
-    """G runs twice on a micro-batch, for D's update and for its own."""
-    step, networks, batch = parts(shards, runtime__accumulate=2)
+@pytest.mark.parametrize(("parts", "forwards"), [(1, 1), (2, 4)])
+def test_statistics_move_once_for_each_micro_batch(shards: Manifest, parts: int, forwards: int) -> None:
+    """G runs once; with several micro-batches twice on each, for D's update and for its own."""
+    step, networks, batch = parts_of(shards, runtime__accumulate=parts)
+    calls: list[int] = []
+    networks.generator.register_forward_hook(lambda *_: calls.append(1))
     step(batch, 0)
     state = networks.generator.state_dict()
-    assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {2}
+    assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {parts}
+    assert len(calls) == forwards

@@ -13,7 +13,6 @@ from collagan_dist import tasks
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.errors import ConfigError
 from collagan_dist.inference.score import score
 from collagan_dist.report.page import write_report
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
@@ -59,8 +58,3 @@ def test_a_fourth_task(shards: Manifest, tmp_path: Path, monkeypatch: pytest.Mon
     assert metrics["brightness_error"] > 0 and metrics["se"]["brightness_error"] > 0
     assert {"brightness", "true brightness"} <= set(json.loads((tmp_path / "grids/columns.json").read_text()))
     assert "brightness" in write_report([tmp_path]).read_text()
-
-
-def test_without_it_there_is_no_trace(shards: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no task 'brightness'"):
-        small(shards.folder, model__tasks=["brightness"])

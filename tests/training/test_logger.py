@@ -41,7 +41,7 @@ def test_a_discriminator_that_has_won_is_named_once_a_spell(
     log.close()
     events = lines(tmp_path, "event")
     assert [(e["step"], e["event"], e["task"]) for e in events] == [
-        (10, "discriminator_won", "inpainting"), (18, "discriminator_won", "inpainting"),
+        (10, "discriminator_won", "inpainting"), (18, "discriminator_won", "inpainting")
     ]  # fmt: skip
     warned = capsys.readouterr().err
     assert warned.count("the discriminator of inpainting") == 2 and "adv_from" in warned

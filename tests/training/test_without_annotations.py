@@ -36,15 +36,21 @@ def train(capsys: pytest.CaptureFixture[str], shards: Path, run_folder: Path, mo
     return run(capsys, "train", "demo", "--data", shards, "--run", run_folder, "--model", model, *options)
 
 
-def train_evaluate_report(capsys: pytest.CaptureFixture[str], tmp_path: Path, shards: Path, model: str) -> dict:
+def train_and_refuse(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shards: Path, model: str, refused: dict[str, set[str]]
+) -> dict:
+    """Train, evaluate and report; return the metrics, once the other models were refused for what they lack."""
     folder = tmp_path / f"run-{model}"
-    code, text = train(capsys, shards, folder, model)
-    assert code == 0, text
-    code, text = run(capsys, "evaluate", folder, "--split", "test")
-    assert code == 0, text
-    code, text = run(capsys, "report", folder)
-    assert code == 0 and (folder / "report.html").stat().st_size > 1000, text
-    assert len(list((folder / "grids").glob("*.png"))) == 2
+    for code, text in (
+        train(capsys, shards, folder, model), run(capsys, "evaluate", folder, "--split", "test"), run(capsys, "report", folder)
+    ):  # fmt: skip
+        assert code == 0, text
+    assert (folder / "report.html").stat().st_size > 1000 and len(list((folder / "grids").glob("*.png"))) == 2
+    for other, lacks in refused.items():
+        code, text = train(capsys, shards, tmp_path / "refused", other)
+        assert code == 3 and f"train --model {model}," in text
+        assert {name for name in ("label maps", "landmarks") if name in text} == lacks
+    assert not (tmp_path / "refused").exists()
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -54,33 +60,25 @@ def test_label_maps_without_landmarks(
 ) -> None:
     write_celebamask_hq(drawn, tmp_path / "hq")
     shards = pack(capsys, tmp_path, "celebamask_hq", tmp_path / "hq", f"store={store}")
-    metrics = train_evaluate_report(capsys, tmp_path, shards, "M_is")
+    lacks = {"landmarks"}
+    metrics = train_and_refuse(capsys, tmp_path, shards, "M_is", {"M_isd": lacks, "M_id": lacks, "M_d": lacks})
     assert metrics["samples"] == 6 and "dice" in metrics and "psnr" in metrics and "landmark_error" not in metrics
-    for model in ("M_isd", "M_id", "M_d"):
-        code, text = train(capsys, shards, tmp_path / "refused", model)
-        assert code == 3 and "has no landmarks" in text and "label maps" not in text and "train --model M_is," in text
-    assert not (tmp_path / "refused").exists()
 
 
-def test_neither(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_folder(drawn, tmp_path / "set", columns=())
+@pytest.mark.parametrize(
+    ("columns", "sets", "model", "refused", "baselines"),
+    [
+        ((), [], "M_i", {"M_is": {"label maps"}, "M_d": {"landmarks"}, "M_isd": {"label maps", "landmarks"}}, {"mean_colour", "biharmonic"}),
+        (("split",), ["landmarks=faces.csv"], "M_id", {name: {"label maps"} for name in ("M_isd", "M_is", "M_s")}, None),
+    ],
+)  # fmt: skip
+def test_without_label_maps(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: tuple[str, ...], sets: list[str], model: str,
+    refused: dict[str, set[str]], baselines: set[str] | None,
+) -> None:  # fmt: skip
+    write_folder(drawn, tmp_path / "set", columns=columns)
     (tmp_path / "set/labels").rename(tmp_path / "labels")
-    shards = pack(capsys, tmp_path, "folder", tmp_path / "set", "store=original")
-    metrics = train_evaluate_report(capsys, tmp_path, shards, "M_i")
-    assert metrics["samples"] > 0 and metrics["baselines"].keys() == {"mean_colour", "biharmonic"}
-    for model, named in (("M_is", ["label maps"]), ("M_d", ["landmarks"]), ("M_isd", ["label maps", "landmarks"])):
-        code, text = train(capsys, shards, tmp_path / "refused", model)
-        assert code == 3 and all(name in text for name in named) and "train --model M_i," in text
-
-
-def test_landmarks_without_label_maps(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_folder(drawn, tmp_path / "set", columns=("split",))
-    (tmp_path / "set/labels").rename(tmp_path / "labels")
-    shards = pack(capsys, tmp_path, "folder", tmp_path / "set", "landmarks=faces.csv", "store=original")
-    metrics = train_evaluate_report(capsys, tmp_path, shards, "M_id")
-    assert "landmark_error" in metrics and "dice" not in metrics
-    for model in ("M_isd", "M_is", "M_s"):
-        code, text = train(capsys, shards, tmp_path / "refused", model)
-        assert (
-            code == 3 and "has no label maps" in text and "no landmarks" not in text and "train --model M_id," in text
-        )
+    shards = pack(capsys, tmp_path, "folder", tmp_path / "set", *sets, "store=original")
+    metrics = train_and_refuse(capsys, tmp_path, shards, model, refused)
+    assert "dice" not in metrics and ("landmark_error" in metrics) == (model == "M_id")
+    assert baselines is None or metrics["baselines"].keys() == baselines

@@ -1,4 +1,4 @@
-"""Run by test_world_sizes.py under torchrun: ten steps in float64, with several kinds of batch normalization; rank 0 writes the losses."""
+"""Run by test_ddp.py under torchrun: ten steps in float64, with several kinds of batch normalization; rank 0 writes the losses."""
 
 from __future__ import annotations
 
