@@ -45,11 +45,13 @@ def generator_input(config: Config, input_B3HW: torch.Tensor, hole_B1HW: torch.T
     """Return x of eq. 1, (B, 3, H, W); with model.mask_channel (B, 4, H, W), whose last channel is 1 in the hole."""
     if not config.model.mask_channel:
         return input_B3HW
+    # A filled image does not say by itself where its hole is.
     return torch.cat([input_B3HW, hole_B1HW.to(input_B3HW.dtype)], dim=1)
 
 
 def split_channels(output_BCHW: torch.Tensor, tasks: Tasks) -> TaskTensors:
     """Return G^t(x, z) by task from the stacked output."""
+    # In the order of the tasks, in which the generator stacks them.
     parts = output_BCHW.split([task.channels for task in tasks.values()], dim=1)
     return dict(zip(tasks, parts, strict=True))
 

@@ -38,6 +38,7 @@ METHODS: dict[str, Method] = {
     "collagan": Method(collagan.generator, collagan.discriminators),
     "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
     "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
+    # GFC starts its discriminators in different stages: with an Adam each, one that waits has no state yet.
     "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, separate_optimizers=gfc.DISCRIMINATORS),
 }
 
@@ -68,6 +69,7 @@ def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks,
 def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
     """Return a predictor of networks that are being trained."""
     kind = METHODS[config.model.name].predictor
+    # Only SII completes with its discriminators; others need not hold them.
     discriminators = networks.discriminators if kind.needs_discriminators else None
     return kind(config, engine, tasks, networks.eval_generator, discriminators)
 
