@@ -46,9 +46,8 @@ class AppendFile:
         # Also network storage that is away: the run goes on, and so will the file.
         except OSError as error:
             if not self.waiting:
-                logger.warning(
-                    "warning: %s: %s; its %s wait until they can be written", self.path, error.strerror, self._pieces
-                )
+                text = "warning: %s: %s; its %s wait until they can be written"
+                logger.warning(text, self.path, error.strerror, self._pieces)
             self.waiting = True
 
     def close(self) -> None:

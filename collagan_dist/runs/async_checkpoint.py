@@ -129,12 +129,9 @@ class AsyncCheckpointer:
         """
         # A quarter of the hang limit, so that a slow disk is never taken for a hanging rank 0.
         seconds = min(_POLL_SECONDS, self.group.timeout / 4)
-        while not self.group.on_rank0(lambda: self._is_done(seconds)):
+        while not self.group.on_rank0(lambda: self._write is None or not wait_for([self._write[1]], seconds).not_done):
             pass
         self.group.on_rank0(lambda: self._handle_outcome(log_event, required))
-
-    def _is_done(self, seconds: float | None = None) -> bool:
-        return self._write is None or not wait_for([self._write[1]], seconds).not_done
 
     def _handle_outcome(self, log_event: LogEvent, required: bool) -> None:
         if self._write is None:
@@ -153,9 +150,8 @@ class AsyncCheckpointer:
             steps = checkpoint_steps(self.folder)
             newest = f"the newest checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
             in_a_row = f" {self._failures} in a row could not be written." if self._failures > 1 else ""
-            raise CheckpointError(
-                f"{error}.{in_a_row} Step {step} is not saved, {newest}; make room, then run the same command"
-            )
+            hint = "make room, then run the same command"
+            raise CheckpointError(f"{error}.{in_a_row} Step {step} is not saved, {newest}; {hint}")
 
     def close(self) -> None:
         """Let the write in progress finish. Not collective: other ranks may be gone."""

@@ -50,11 +50,8 @@ class WriteFailed(CheckpointError):
     """A checkpoint could not be written; the former ones are intact. `needed` and `free` are bytes."""
 
     def __init__(self, text: str, needed: int, free: int) -> None:
-        super().__init__(text, needed, free)
+        super().__init__(text)
         self.needed, self.free = needed, free
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class NewerFormat(CheckpointError):
@@ -178,11 +175,8 @@ def _write_failed(error: OSError, final: Path, needed: int) -> WriteFailed:
     free = _free_bytes(final.parent)
     reason = "no space left" if error.errno in _NO_SPACE else f"could not be written ({error.strerror or error})"
     room = "" if free is None else f", {free} are free"
-    return WriteFailed(
-        f"{final}: {reason}; it needs {needed} bytes{room}; make room, the former checkpoint is intact",
-        needed,
-        free or 0,
-    )
+    text = f"{final}: {reason}; it needs {needed} bytes{room}; make room, the former checkpoint is intact"
+    return WriteFailed(text, needed, free or 0)
 
 
 def _free_bytes(folder: Path) -> int | None:
@@ -241,9 +235,8 @@ def load_latest(folder: Path, strict: bool = False) -> LoadedCheckpoint | None:
             raise
         except CheckpointError as error:
             if strict:
-                raise CheckpointError(
-                    f"{error}; remove it, or run without --strict to go on from the one before it"
-                ) from None
+                hint = "remove it, or run without --strict to go on from the one before it"
+                raise CheckpointError(f"{error}; {hint}") from None
             damaged = True
             logger.warning("warning: %s; taking the checkpoint before it", error)
     if damaged:
@@ -265,7 +258,11 @@ def load(path: Path) -> LoadedCheckpoint:
         state = read_json(path, STATE_FILE)
         if not manifest["step"] == state["step"] == step_of(path.name):
             raise ValueError("its folder's name, manifest.json and state.json name different steps")
-        _check_format(path, state["format"])
+        if not isinstance(state["format"], int) or state["format"] < 1:
+            raise ValueError(f"{STATE_FILE} names no format")
+        if state["format"] > FORMAT:
+            reads = f"this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"
+            raise NewerFormat(f"{path}: is of format {state['format']}, {reads}")
         names = [name for name in hashes if name != STATE_FILE]
         tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
     # All that forged or damaged files make json and safetensors raise; RecursionError comes of deep nesting.
@@ -298,12 +295,3 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{name} holds no object")
     return content
-
-
-def _check_format(path: Path, number: Any) -> None:
-    if not isinstance(number, int) or number < 1:
-        raise ValueError(f"{STATE_FILE} names no format")
-    if number > FORMAT:
-        raise NewerFormat(
-            f"{path}: is of format {number}, this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"
-        )

@@ -62,7 +62,6 @@ class Owner:
         return (self.machine, self.pid, self.process_start) == (machine_id(), pid, process_start_time(pid))
 
     def is_on_this_machine(self) -> bool:
-        """Return whether the process could be seen from here."""
         return self.machine == machine_id()
 
     def is_alive(self) -> bool:
@@ -186,9 +185,8 @@ class LeaseRequest:
 
     def _is_restart_of(self, former: Owner) -> bool:
         """Return whether the former start was an earlier start of this job."""
-        (job, _, start), (former_job, _, former_start) = (
-            text.partition(_RESTART_MARK) for text in (self.job, former.job)
-        )
+        job, _, start = self.job.partition(_RESTART_MARK)
+        former_job, _, former_start = former.job.partition(_RESTART_MARK)
         # Two steps of one start of a Slurm job run side by side: neither restarts the other.
         side_by_side = job.startswith("slurm:") and start == former_start
         return bool(job) and job == former_job and not side_by_side
@@ -210,20 +208,17 @@ class Lease:
         self._thread = threading.Thread(target=self._heartbeat_loop, name="lease", daemon=True)
         self._thread.start()
 
-    @property
-    def generation(self) -> int:
-        return self.owner.generation
-
     def check(self) -> None:
         """Raise ClusterError if this start does not own the run folder any more."""
         text, _ = _read(self.run)
         if text == self.owner.text():
             return
         self.lost = True
-        reason = f"start {parse_owner(text).generation} of this run has taken over"
-        if not text:
-            reason = "its file `lease` was removed: taken over"
-        raise ClusterError(f"{self.run}: {reason} from this one (start {self.generation}); nothing was written since")
+        newer = f"start {parse_owner(text).generation} of this run has taken over"
+        reason = newer if text else "its file `lease` was removed: taken over"
+        raise ClusterError(
+            f"{self.run}: {reason} from this one (start {self.owner.generation}); nothing was written since"
+        )
 
     def is_current(self, recheck: bool = False) -> bool:
         """Return whether this start owns the run folder: as of a second ago, or by reading the file now."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from collagan_dist import files
 from collagan_dist.errors import DataError
-from collagan_dist.runs import tensorboard
 from collagan_dist.runs.append_file import AppendFile
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import EventFile
@@ -27,12 +26,6 @@ def finite(tree: Any) -> Any:
         pruned = {key: finite(value) for key, value in tree.items()}
         return {key: value for key, value in pruned.items() if value is not None and value != {}}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def check_sinks(sinks: Collection[str]) -> None:
-    """Raise ConfigError where a sink needs a library that is missing."""
-    if "tensorboard" in sinks:
-        tensorboard.check_installed()
 
 
 class MetricsWriter:
@@ -153,12 +146,9 @@ def read_metrics_log(run: Path) -> MetricsLog:
     unknown = 0
     for number, row in _numbered_rows(path, log.notes):
         match row.get("kind"):
-            case "train":
+            case "train" | "eval" as kind:
                 _check_step(row, path, number)
-                log.add_train(row)
-            case "eval":
-                _check_step(row, path, number)
-                log.add_eval(row)
+                (log.add_train if kind == "train" else log.add_eval)(row)
             case "event":
                 log.events.append(row)
             case _:  # of a newer program, which may add kinds
@@ -181,14 +171,13 @@ def _numbered_rows(path: Path, notes: list[str]) -> list[tuple[int, Row]]:
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
             if number == lines[-1][0]:
-                notes.append(
-                    f"Line {number}, the last of metrics.jsonl, is cut short (the writer was killed); left out."
-                )
+                where = f"Line {number}, the last of metrics.jsonl,"
+                notes.append(f"{where} is cut short (the writer was killed); left out.")
                 break
-            raise DataError(
-                f"{path}, line {number}: this is not a JSON object ({error}). "
+            hint = (
                 f"Only the last line may be cut short. Remove line {number} or restore the file, then run this again."
-            ) from error
+            )
+            raise DataError(f"{path}, line {number}: this is not a JSON object ({error}). {hint}") from error
         not_finite += b"NaN" in line or b"Infinity" in line
         rows.append((number, row))
     if not_finite:
@@ -200,7 +189,5 @@ def _check_step(row: Row, path: Path, number: int) -> None:
     step = row.get("step")
     # bool is a subclass of int.
     if isinstance(step, bool) or not isinstance(step, int):
-        raise DataError(
-            f'{path}, line {number}: a "{row["kind"]}" line needs an integer as "step", found {step!r}. '
-            f"Mend or remove line {number}, then run this again."
-        )
+        problem = f'a "{row["kind"]}" line needs an integer as "step", found {step!r}'
+        raise DataError(f"{path}, line {number}: {problem}. Mend or remove line {number}, then run this again.")

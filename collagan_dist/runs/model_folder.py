@@ -49,9 +49,8 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
             raise ConfigError(f"--set {item}: only how a model is evaluated can be changed here: evaluate.*, runtime.*")
     paths = RunPaths(model)
     if not paths.exists():
-        raise ConfigError(
-            f"{model}: is no run folder (no config.yaml); give a folder that `collagan train` or `collagan export` wrote"
-        )
+        hint = "give a folder that `collagan train` or `collagan export` wrote"
+        raise ConfigError(f"{model}: is no run folder (no config.yaml); {hint}")
     # data.json has the absolute path; config.yaml has what the user typed, perhaps relative to another folder.
     with suppress(OSError, ValueError, KeyError):
         shards = shards or json.loads(paths.data.read_bytes())["shards"]
@@ -79,9 +78,8 @@ class InferenceWeights:
 
     def load_discriminators(self, network: torch.nn.Module) -> None:
         if self.discriminators is None:
-            raise CheckpointError(
-                f"{self.discriminators_file}: is missing, and this model completes with it; export the run again"
-            )
+            problem = "is missing, and this model completes with it; export the run again"
+            raise CheckpointError(f"{self.discriminators_file}: {problem}")
         _load(self.discriminators_file, self.discriminators, network)
 
 
@@ -90,9 +88,8 @@ def _load(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         # torch lists every key; its last line names what differs.
-        raise CheckpointError(
-            f"{file}: does not fit the config.yaml of its folder: {str(error).splitlines()[-1].strip()}"
-        ) from None
+        difference = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{file}: does not fit the config.yaml of its folder: {difference}") from None
 
 
 def read_inference_weights(model: Path) -> InferenceWeights:
@@ -105,9 +102,8 @@ def read_inference_weights(model: Path) -> InferenceWeights:
         return _read_exported(model)
     found = checkpoint.load_latest(RunPaths(model).checkpoints)
     if found is None:
-        raise CheckpointError(
-            f"{model}: holds no checkpoint yet; train it first: collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
-        )
+        command = f"collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
+        raise CheckpointError(f"{model}: holds no checkpoint yet; train it first: {command}")
     # As in the evaluations during training: the moving average, if there is one.
     name = "ema" if "ema" in found.tensors else "generator"
     file = found.path / f"{name}.safetensors"

@@ -80,15 +80,14 @@ class RunFolder:
                     with self.lease.held():
                         self._remove_unfinished()
             except OSError as error:
-                raise ConfigError(
-                    f"{self.path}: cannot be used as run folder ({error.strerror}); give another --run"
-                ) from None
+                problem = f"cannot be used as run folder ({error.strerror})"
+                raise ConfigError(f"{self.path}: {problem}; give another --run") from None
             return self.lease is not None
 
         # In short rounds: the other ranks wait in a collective, which must not look like a hang.
         while not self.group.on_rank0(poll):
             pass
-        self._generation = self.group.broadcast(self.lease.generation if self.lease else 0)
+        self._generation = self.group.broadcast(self.lease.owner.generation if self.lease else 0)
 
     def _last_generation(self) -> int:
         """Return the newest generation by the start's record, for the case that the lease was removed."""

@@ -14,8 +14,8 @@ from collagan_dist.errors import Interrupted
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.models.step import Step
-from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
+from collagan_dist.runs.tensorboard import check_installed
 from collagan_dist.setup import Setup, build_setup, open_shards, planned_steps, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.logger import TrainingLogger
@@ -45,7 +45,8 @@ def train(config: Config, run: Path, world: World, options: StartOptions | None 
 
     Raises Interrupted, with everything saved, once `options.stop` is true.
     """
-    check_sinks(config.log.sinks)
+    if "tensorboard" in config.log.sinks:
+        check_installed()
     manifest = open_shards(config)
     check_batch(manifest.samples(config.data.split), config.schedule.batch, world, config.runtime.accumulate)
     setup = build_setup(config, world, manifest)

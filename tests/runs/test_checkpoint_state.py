@@ -54,15 +54,8 @@ def test_a_run_of_format_1_goes_on(shards: Manifest, tmp_path: Path, capsys: pyt
 
 
 def state_of(shards: Manifest, **changes: Any) -> dict[str, Any]:
-    config = small(shards.folder, **changes)
-    return {
-        "format": 2,
-        "step": 2,
-        "skipped_batches": [],
-        "config": config_to_dict(config),
-        "manifest": "m",
-        "parser": None,
-    }
+    config = config_to_dict(small(shards.folder, **changes))
+    return {"format": 2, "step": 2, "skipped_batches": [], "config": config, "manifest": "m", "parser": None}
 
 
 def test_changes_are_named_by_key(shards: Manifest) -> None:
@@ -74,15 +67,6 @@ def test_changes_are_named_by_key(shards: Manifest) -> None:
     del older["config"]["optim"]["generator"]["clip"]
     assert stored_identity(older, "c") == now
     assert config_changes(Path("c"), {**older, "manifest": "n"}, now) == ["manifest: n -> m"]
-
-
-def test_a_key_of_a_newer_program_is_named(shards: Manifest) -> None:
-    newer = {**state_of(shards), "version": "9.1"}
-    newer["config"]["optim"]["warm_up"] = 5
-    with pytest.raises(
-        CheckpointError, match=r"unknown key optim.warm_up(.|\n)*another version .* \(9.1, as it says\)"
-    ):
-        stored_identity(newer, "c")
 
 
 @pytest.mark.parametrize(

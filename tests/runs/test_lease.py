@@ -54,7 +54,7 @@ def test_the_newest_start_owns_the_run(tmp_path: Path) -> None:
     """A second start in this process: the first one stops before it writes, and its end does not disturb the second."""
     first = take_lease(tmp_path)
     second = take_lease(tmp_path)
-    assert (tmp_path / "lease").read_text().split()[0] == "2" and second.generation == 2
+    assert (tmp_path / "lease").read_text().split()[0] == "2" and second.owner.generation == 2
     with second.held():
         pass
     with pytest.raises(ClusterError, match=r"start 2 of this run has taken over from this one \(start 1\)"):
@@ -102,7 +102,7 @@ def test_the_heartbeat_of_a_start_on_another_host_decides(tmp_path: Path) -> Non
     write_lease(tmp_path)
     assert LeaseRequest(tmp_path).poll(0.1) is None  # not before three heartbeats are missing
     lease = take_lease(tmp_path)
-    assert lease.generation == 5
+    assert lease.owner.generation == 5
     lease.release()
 
 
@@ -113,7 +113,7 @@ def test_an_ended_start_is_succeeded_at_once(tmp_path: Path) -> None:
     at_once.release()
     (tmp_path / "lease").unlink()
     later = LeaseRequest(tmp_path, known=9).poll(0)
-    assert later is not None and later.generation == 10  # numbers grow though the file was removed
+    assert later is not None and later.owner.generation == 10  # numbers grow though the file was removed
     later.release()
 
 

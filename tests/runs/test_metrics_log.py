@@ -13,7 +13,7 @@ import pytest
 
 from collagan_dist.config.load import load_config
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.runs.metrics_log import MetricsWriter, finite, last_train_step, read_eval_lines, read_metrics_log
+from collagan_dist.runs.metrics_log import MetricsWriter, last_train_step, read_eval_lines, read_metrics_log
 from tests.conftest import ROOT
 from tests.runs.run_folders import lines
 
@@ -42,12 +42,6 @@ def test_a_continued_run_has_every_step_once(tmp_path: Path) -> None:
     assert lines(tmp_path, "eval") == [eval_row(3)] and lines(tmp_path, "event") == [event]
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text and "lr" not in text and '"dice": {"mean": 0.5}' in text
-
-
-def test_values_that_are_not_finite_are_left_out() -> None:
-    assert finite({"a": 1.0, "b": math.nan, "c": {"d": math.inf}, "e": {"f": 2, "g": None}, "h": "text"}) == {
-        "a": 1.0, "e": {"f": 2}, "h": "text",
-    }  # fmt: skip
 
 
 def test_an_unknown_sink_is_refused_with_the_known_ones() -> None:

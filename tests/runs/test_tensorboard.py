@@ -55,15 +55,11 @@ def write_steps(run: Path, start: int, end: int, every: int = 1) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_tensorboard_has_every_number_of_a_run(finished: Path, fast: bool) -> None:
-    shown = curves(finished, fast=fast)
+def test_tensorboard_has_every_number_and_grid_of_a_run(finished: Path) -> None:
+    shown = curves(finished)
     assert shown == expected(finished)
     assert list(shown["loss/total"]) == [2, 4, 6, 8, 9] and list(shown["eval/dice/mean"]) == [3, 6, 9]
     assert {"lr", "images_per_s", "weighted/inpainting/rec", "eval/psnr", "eval/landmark_error/nose"} <= shown.keys()
-
-
-def test_grids_are_shown_as_they_were_written(finished: Path) -> None:
     shown = curves(finished, "image")["grid"]
     grids = {int(path.stem[-8:]): path.read_bytes() for path in (finished / "grids").glob("*.png")}
     assert {step: image.encoded_image_string for step, image in shown.items()} == grids and list(shown) == [4, 8, 9]
@@ -89,23 +85,6 @@ def test_a_continued_run_has_the_curves_of_an_undisturbed_one(tmp_path: Path, fa
     assert {step: image.encoded_image_string for step, image in shown.items()} == {
         step: PNG + bytes([step]) for step in range(1, 10)
     }
-
-
-def test_starts_of_one_second_are_read_in_their_order(tmp_path: Path) -> None:
-    """Nothing is lost between them, nor at the very step of a checkpoint."""
-    for start, end in ((0, 2), (2, 4), (4, 6), (6, 7)):
-        write_steps(tmp_path, start, end)
-    assert len(files(tmp_path)) == 4 and list(curves(tmp_path)["loss/total"]) == [1, 2, 3, 4, 5, 6, 7]
-    assert curves(tmp_path) == expected(tmp_path)
-
-
-def test_a_run_goes_on_with_other_sinks(tmp_path: Path) -> None:
-    for step, sinks in ((2, ["jsonl"]), (4, ["tensorboard"]), (7, [])):
-        writer = MetricsWriter(tmp_path, step - 1, sinks)
-        writer.write("train", step, {"loss/total": 1.0})
-        writer.close()
-    assert [line["step"] for line in lines(tmp_path, "train")] == [2, 4, 7]
-    assert list(curves(tmp_path)["loss/total"]) == [4]
 
 
 def test_without_the_library_nothing_is_touched(
@@ -155,14 +134,7 @@ def test_a_full_disk_is_waited_for(
     assert list(curves(tmp_path, "image")["grid"]) == [101]
 
 
-PARAMS = {
-    "optim.generator.lr": 2e-4,
-    "schedule.batch": 64,
-    "deterministic": True,
-    "loss.adv": "ns",
-    "betas": (0.5, 0.999),
-    "hole": None,
-}
+PARAMS = dict(zip("abcdef", (2e-4, 64, True, "ns", (0.5, 0.999), None), strict=True))
 
 
 def test_a_finished_trials_parameters_and_results(tmp_path: Path) -> None:
@@ -181,15 +153,12 @@ def test_a_finished_trials_parameters_and_results(tmp_path: Path) -> None:
     }
     start = found["_hparams_/session_start_info"].session_start_info.hparams
     assert {key: getattr(value, value.WhichOneof("kind")) for key, value in start.items()} == {
-        **PARAMS, "betas": "[0.5, 0.999]", "hole": "null",
+        **PARAMS, "e": "[0.5, 0.999]", "f": "null",
     }  # fmt: skip
     experiment = found["_hparams_/experiment"].experiment
-    tags = {metric.name.tag for metric in experiment.metric_infos}
     assert {info.name for info in experiment.hparam_infos} == PARAMS.keys()
     assert found["_hparams_/session_end_info"].session_end_info.status == 1  # success
-    assert (
-        curves(tmp_path) == {"hparam/psnr": {0: 31.25}, "hparam/dice/mean": {0: 0.5}}
-        and tags == curves(tmp_path).keys()
-    )
+    results = {"hparam/psnr": {0: 31.25}, "hparam/dice/mean": {0: 0.5}}
+    assert {metric.name.tag for metric in experiment.metric_infos} == results.keys() and curves(tmp_path) == results
     MetricsWriter(tmp_path, 7, SINKS).close()
-    assert curves(tmp_path).keys() == tags and files(tmp_path)[1].name.endswith(".hparams")
+    assert curves(tmp_path) == results and files(tmp_path)[1].name.endswith(".hparams")
