@@ -23,12 +23,15 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ClusterError
 from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.setup import training_order
+from collagan_dist.training import loop
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import ROOT
+from tests.faults import seen
 from tests.faults.damages import rounds
 from tests.faults.saving import STAGES
 from tests.faults.test_packing import private_mounts
+from tests.launch import torchrun
 from tests.runs.run_folders import KEPT, SAVING, STEPS, checkpoint_names, events, lines, write_config
 from tests.training.small import equal, small, weights
 
@@ -107,22 +110,20 @@ def test_row_28_a_full_disk(shards: Manifest, undisturbed: Path, tmp_path: Path)
     assert "2 in a row could not be written. Step 6 is not saved, the newest checkpoint is step 2" in done.stderr
 
 
-def test_row_30_another_number_of_ranks(shards: Manifest, tmp_path: Path) -> None:
+def test_row_30_another_number_of_ranks(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks, then one: the global batches of one rank, every sample of two epochs exactly once."""
-    config = write_config(small(shards.folder, schedule__batch=12), tmp_path)
-    parts = [(2, 5), (1, 8)]
+    config = small(shards.folder, schedule__batch=12)
+    path = write_config(config, tmp_path)
+    torchrun(2, "-m", "--", "tests.faults.seen", path, tmp_path / "run", 5, tmp_path / "two")
+    monkeypatch.setattr(loop, "build_step", loop.build_step)  # which `seen` replaces
+    seen.main(str(path), str(tmp_path / "run"), "8", f"{tmp_path}/one")
     batches: dict[int, tuple[list[int], list[int]]] = {}
-    for ranks, until in parts:
-        out = tmp_path / f"seen{until}"
-        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-        command = [sys.executable, *start, "-m", "tests.faults.seen", config, tmp_path / "run", str(until), out]
-        subprocess.run(command, check=True, cwd=ROOT, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        for rank in range(ranks):
-            for number, epochs, ids in json.loads(Path(f"{out}-{rank}.json").read_text()):
-                known = batches.setdefault(number, ([], []))
-                known[0].extend(epochs)
-                known[1].extend(ids)
-    order = training_order(small(shards.folder, schedule__batch=12), shards)
+    for part in ("two-0", "two-1", "one-0"):
+        for number, epochs, ids in json.loads((tmp_path / f"{part}.json").read_text()):
+            known = batches.setdefault(number, ([], []))
+            known[0].extend(epochs)
+            known[1].extend(ids)
+    order = training_order(config, shards)
     for number in range(8):
         ids, epochs = order.step(number, World())
         assert (np.array(batches[number][0]) == epochs).all() and (np.array(batches[number][1]) == ids).all()
