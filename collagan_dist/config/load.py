@@ -21,11 +21,8 @@ from collagan_dist.errors import ConfigError
 
 def preset_names() -> list[str]:
     """Return the names of the configurations in presets/."""
-    return sorted(
-        p.name.removesuffix(".yaml")
-        for p in resources.files("collagan_dist.presets").iterdir()
-        if p.name.endswith(".yaml")
-    )
+    names = (p.name for p in resources.files("collagan_dist.presets").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def load_config(source: str, model: str | None = None, sets: Iterable[str] = (), shards: str | None = None) -> Config:

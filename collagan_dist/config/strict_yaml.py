@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeGuard, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -64,13 +64,9 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[s
         raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
     lines: dict[tuple[str, ...], int] = {}
     data = _to_data(node, where, (), lines) if node is not None else None
-    if scalar:
-        return data, lines
-    if data is None:
-        return {}, lines
-    if not isinstance(data, dict):
+    if not scalar and not isinstance(data, dict | None):
         raise ConfigError(f"{where}: must be a mapping of keys to values")
-    return data, lines
+    return data if scalar else data or {}, lines
 
 
 def parse_assignment(item: str) -> tuple[tuple[str, ...], Any]:
@@ -95,22 +91,19 @@ def _refuse_tags_and_anchors(event: yaml.Event, where: str) -> None:
 
 
 def _to_data(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
-    line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value in node.value:
-            key = str(key_node.value)
+            key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in result:
-                raise ConfigError(
-                    f"{where}:{key_node.start_mark.line + 1}: key {'.'.join((*path, key))} is given twice"
-                )
-            lines[(*path, key)] = key_node.start_mark.line + 1
+                raise ConfigError(f"{where}:{line}: key {'.'.join((*path, key))} is given twice")
+            lines[(*path, key)] = line
             result[key] = _to_data(value, where, (*path, key), lines)
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_to_data(child, where, path, lines) for child in node.value]
     assert isinstance(node, yaml.ScalarNode)
-    return _scalar(node, f"{where}:{line}")
+    return _scalar(node, f"{where}:{node.start_mark.line + 1}")
 
 
 def _scalar(node: yaml.ScalarNode, place: str) -> Any:
@@ -174,7 +167,7 @@ def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     return list(here.model_fields) if _is_model(here) else []
 
 
-def _is_model(kind: Any) -> bool:
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
@@ -182,6 +175,6 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_model(field.annotation):
             keys += _all_keys(field.annotation, f"{prefix}{name}.")
     return keys

@@ -47,7 +47,8 @@ def complete(
     check_blends([blend], config.model.tasks)
     # Without inpainting a hole would only hide what is to be segmented.
     hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
-    _check_hole(hole)
+    if hole not in holes.HOLES and not Path(hole).is_file():
+        raise ConfigError(f"--hole {hole}: must be a PNG file (white = hole) or one of {', '.join(holes.HOLES)}")
     device = devices.pick_device(World())
     engine = build_engine(config.runtime, Group(World(), device))
     tasks = build_tasks(config)
@@ -76,11 +77,6 @@ def _find_pictures(source: Path) -> list[Path]:
         twice = next(s for s in stems if stems.count(s) > 1)
         raise DataError(f"{source}: two pictures are called {twice}; rename one, their results would have one name")
     return found
-
-
-def _check_hole(hole: str) -> None:
-    if hole not in holes.HOLES and not Path(hole).is_file():
-        raise ConfigError(f"--hole {hole}: must be a PNG file (white = hole) or one of {', '.join(holes.HOLES)}")
 
 
 def _load_batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch:

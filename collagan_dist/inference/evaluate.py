@@ -59,6 +59,7 @@ def evaluate(
     """
     check_blends(blends, setup.tasks)
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
+    folder = setup.manifest.folder
     # The first samples are a random subset: packing has shuffled the split.
     count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
     baseline_samples = min(baselines, count)
@@ -80,9 +81,7 @@ def evaluate(
     ranks = setup.group.all_gather(local)
     _report_damaged(setup, [record for rank in ranks for record in rank.damaged])
     if not any(rank.ids for rank in ranks):
-        raise DataError(
-            f"{setup.manifest.folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`"
-        )
+        raise DataError(f"{folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`")
     about = _about_samples(ranks)
     results = []
     for blend in blends:
@@ -183,11 +182,8 @@ def _read_or_none(split: SplitReader, number: int) -> StoredSample | None:
 
 
 def _concatenate(parts: list[Measured]) -> Measured:
-    if not parts:
-        return {}
-    return {
-        task: {name: np.concatenate([p[task][name] for p in parts]) for name in parts[0][task]} for task in parts[0]
-    }
+    first = parts[0] if parts else {}
+    return {task: {name: np.concatenate([p[task][name] for p in parts]) for name in first[task]} for task in first}
 
 
 def _summarize_ranks(
@@ -219,10 +215,5 @@ def _reordered(measured: Measured, indices: np.ndarray) -> Measured:
 
 def _summarize(tasks: dict[str, Task], measured: Measured) -> tuple[dict[str, Any], dict[str, Any]]:
     """(metrics, their standard errors) of one predictor, all tasks together."""
-    metrics: dict[str, Any] = {}
-    errors: dict[str, Any] = {}
-    for name, values in measured.items():
-        of_task, errors_of_task = tasks[name].summarize(values)
-        metrics |= of_task
-        errors |= errors_of_task
-    return metrics, errors
+    pairs = [tasks[name].summarize(values) for name, values in measured.items()]
+    return {k: v for found, _ in pairs for k, v in found.items()}, {k: v for _, se in pairs for k, v in se.items()}

@@ -18,17 +18,7 @@ from collagan_dist.config.load import model_label, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models.registry import METHODS, build_generator
-from collagan_dist.runs.model_folder import (
-    CONFIG_FILE,
-    DISCRIMINATORS_FILE,
-    FORMAT,
-    GENERATOR_FILE,
-    MANIFEST_FILE,
-    ONNX_FILE,
-    InferenceWeights,
-    read_config,
-    read_inference_weights,
-)
+from collagan_dist.runs import model_folder
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import CLASSES
 
@@ -45,7 +35,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     out = _check_out(out)
     if onnx:
         _require_onnx()
-    config = read_config(model)
+    config = model_folder.read_config(model)
     needs_discriminators = METHODS[config.model.name].predictor.needs_discriminators
     if onnx and needs_discriminators:
         raise ConfigError(
@@ -54,20 +44,20 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
         )
     # The location of the shards may be private, and means nothing elsewhere.
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
-    weights = read_inference_weights(model)
+    weights = model_folder.read_inference_weights(model)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(parents=True)
     try:
-        files.write_text(partial / CONFIG_FILE, to_yaml(config))
+        files.write_text(partial / model_folder.CONFIG_FILE, to_yaml(config))
         # Copied byte by byte, so that the file's sha256 stays that of the checkpoint.
-        shutil.copyfile(weights.file, partial / GENERATOR_FILE)
+        shutil.copyfile(weights.file, partial / model_folder.GENERATOR_FILE)
         if needs_discriminators:
-            shutil.copyfile(weights.discriminators_file, partial / DISCRIMINATORS_FILE)
+            shutil.copyfile(weights.discriminators_file, partial / model_folder.DISCRIMINATORS_FILE)
         if onnx:
             _write_onnx(partial, weights, config)
         manifest = _manifest(partial, config, weights.step)
-        files.write_json(partial / MANIFEST_FILE, manifest)
+        files.write_json(partial / model_folder.MANIFEST_FILE, manifest)
         _publish(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -88,7 +78,7 @@ def _check_out(out: Path) -> Path:
 
 def _manifest(folder: Path, config: Config, step: int) -> dict[str, Any]:
     return {
-        "format": FORMAT,
+        "format": model_folder.FORMAT,
         "model": model_label(config.model),
         "step": step,
         "version": __version__,
@@ -124,7 +114,7 @@ def _require_onnx() -> None:
         raise ConfigError(f"--onnx: the package {error.name} is missing; pip install onnx onnxscript") from None
 
 
-def _write_onnx(folder: Path, weights: InferenceWeights, config: Config) -> None:
+def _write_onnx(folder: Path, weights: model_folder.InferenceWeights, config: Config) -> None:
     tasks = build_tasks(config)
     generator = build_generator(config, tasks)
     weights.load_generator(generator)
@@ -137,7 +127,7 @@ def _write_onnx(folder: Path, weights: InferenceWeights, config: Config) -> None
             network,
             # Two samples: torch.export takes a dimension of size 1 for a constant.
             (torch.zeros(2, 3 + config.model.mask_channel, size, size),),
-            str(folder / ONNX_FILE),
+            str(folder / model_folder.ONNX_FILE),
             dynamo=True,
             input_names=["x"],
             output_names=list(tasks),
@@ -147,8 +137,10 @@ def _write_onnx(folder: Path, weights: InferenceWeights, config: Config) -> None
         )
     # `collagan label` gives three channels, so a network with the hole as input cannot serve it.
     if "segmentation" in tasks and not config.model.mask_channel:
-        head = _CLASS_MAP.format(onnx=ONNX_FILE, size=size, outputs=", ".join(tasks))
-        files.write_text(folder / Path(ONNX_FILE).with_suffix(".yaml"), head + strict_yaml.dump(_class_map()))
+        head = _CLASS_MAP.format(onnx=model_folder.ONNX_FILE, size=size, outputs=", ".join(tasks))
+        files.write_text(
+            folder / Path(model_folder.ONNX_FILE).with_suffix(".yaml"), head + strict_yaml.dump(_class_map())
+        )
 
 
 def _class_map() -> dict[str, Any]:

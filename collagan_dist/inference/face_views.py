@@ -2,18 +2,6 @@
 
 A network sees two squares of the photograph, each resized to its input size. The face square is what it was trained on.
 The margin square around it is all that packing stores. Scores of the face square take precedence inside it.
-
-Measured over the margin square of 100 drawn faces, with a narrow M_s at 64x64 (Dice of the nine scored classes, of
-background, of hair):
-
-- face square alone: .858, .988, .902; hair outside of it is lost.
-- margin square alone: .731, .991, .933.
-- both, the face square on top (used): .858, .994, .958.
-- four shifted face squares: .313, .976, .844.
-- four shifted and the centre, averaged: .469, .986, .907.
-- four shifted, the centre on top: .858, .993, .950; it takes five passes instead of two.
-
-Shifted squares fail because the network has learned where in its input a mouth belongs.
 """
 
 from __future__ import annotations
@@ -31,6 +19,16 @@ from collagan_dist.errors import DataError
 from collagan_dist.types import MARGIN, Sample
 
 Views = Literal["both", "face", "margin"]
+# Measured over the margin square of 100 drawn faces, with a narrow M_s at 64x64 (Dice of the nine scored classes, of
+# background, of hair):
+# - face square alone: .858, .988, .902; hair outside of it is lost.
+# - margin square alone: .731, .991, .933.
+# - both, the face square on top (used): .858, .994, .958.
+# - four shifted face squares: .313, .976, .844.
+# - four shifted and the centre, averaged: .469, .986, .907.
+# - four shifted, the centre on top: .858, .993, .950; it takes five passes instead of two.
+# Shifted squares fail because the network has learned where in its input a mouth belongs.
+#
 # Squares as multiples of the face square, in the order in which their labels are painted; the last wins.
 VIEW_SCALES: dict[Views, tuple[float, ...]] = {"both": (MARGIN, 1.0), "face": (1.0,), "margin": (MARGIN,)}
 

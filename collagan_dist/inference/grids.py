@@ -34,14 +34,11 @@ def grid_columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, 
 
 def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
     """Return a (H, W, 3) uint8 picture with one row per sample."""
-    tiles = [
-        # White gaps right of and below each picture.
-        np.pad(to_bytes(p), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
-        for p in pictures.values()
-    ]
-    rows = np.concatenate(tiles, axis=2)
+    # White gaps right of and below each picture.
+    gaps = ((0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    tiles = [np.pad(to_bytes(p), gaps, constant_values=255) for p in pictures.values()]
     # (B, H, W, 3) to one column of rows.
-    return np.concatenate(list(rows), axis=0)
+    return np.concatenate(list(np.concatenate(tiles, axis=2)), axis=0)
 
 
 def encode_png(image_HW3: np.ndarray) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,13 +132,11 @@ class OnnxParser:
         self._batch = self._feed.shape[0] if isinstance(self._feed.shape[0], int) else None
         self.size = self._input_size()
         self._output = self._pick_output()
-        self._table: np.ndarray | None = None
         map_hash = hashlib.sha256(content).hexdigest()
         self.identity = ParserIdentity(str(model), files.sha256(model), {"views": self.views, "classes": map_hash})
 
     def __call__(self, pixels_BHW3: np.ndarray) -> np.ndarray:
-        network: Callable[[np.ndarray], np.ndarray] = self._run
-        return run_in_batches(self._batch, pixels_BHW3, network) if self._batch else network(pixels_BHW3)
+        return run_in_batches(self._batch, pixels_BHW3, self._run) if self._batch else self._run(pixels_BHW3)
 
     def _run(self, pixels_BHW3: np.ndarray) -> np.ndarray:
         entry = self.map.input
@@ -156,7 +153,7 @@ class OnnxParser:
         """Return (B, 11, h, w) scores of our classes for the network's scores or indices. Raises ConfigError."""
         if output.ndim == 3:  # indices
             # An index that the class map does not list is background.
-            known = self._our_classes(self.map.largest_index + 1)
+            known = self.map.table(self.map.largest_index + 1)
             # Clipped first, because numpy evaluates the lookup for all indices.
             index = output.astype(np.int64)
             own = np.where((index >= 0) & (index < len(known)), known[np.clip(index, 0, len(known) - 1)], 0)
@@ -171,17 +168,11 @@ class OnnxParser:
                 f"{self._classes}: classes names index {self.map.largest_index}, output {self._output} of {self._model} has "
                 f"{scores.shape[1]} channels (0..{scores.shape[1] - 1}; output.layout is {self.map.output.layout})"
             )
-        known = self._our_classes(scores.shape[1])
+        known = self.map.table(scores.shape[1])
         # The best of a class's channels, not their sum: so our largest score is where the network's largest is.
         lowest = np.full(scores[:, 0].shape, _LOWEST_SCORE, np.float32)
         by_class = [scores[:, known == c].max(1) if (known == c).any() else lowest for c in range(len(CLASSES))]
         return np.stack(by_class, axis=1).astype(np.float32)
-
-    def _our_classes(self, channels: int) -> np.ndarray:
-        # Known only after the first output: an ONNX file need not give its shape.
-        if self._table is None or len(self._table) != channels:
-            self._table = self.map.table(channels)
-        return self._table
 
     def _input_size(self) -> tuple[int, int]:
         shape = self._feed.shape
@@ -197,11 +188,8 @@ class OnnxParser:
             raise ConfigError(
                 f"{self._classes}: {self._model} takes pictures of any size; set input.size to [height, width]"
             )
-        for n, m in zip(given or (), fixed, strict=False):
-            if isinstance(m, int) and n != m:
-                raise ConfigError(
-                    f"{self._classes}: input.size is {list(given or ())}, {self._model} takes {list(fixed)}"
-                )
+        if given is not None and any(isinstance(m, int) and n != m for n, m in zip(given, fixed, strict=True)):
+            raise ConfigError(f"{self._classes}: input.size is {list(given)}, {self._model} takes {list(fixed)}")
         # Both given and fixed are equal here.
         return given or (int(height), int(width))
 
@@ -216,11 +204,7 @@ class OnnxParser:
 
 
 # Input types of ONNX that pictures are converted to.
-_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-}
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
 def _session(model: Path) -> Any:
@@ -229,9 +213,8 @@ def _session(model: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone: it warns of every operator that stays on the CPU
     options.intra_op_num_threads = devices.thread_count(World())
-    usable = [
-        p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()
-    ]
+    available = onnxruntime.get_available_providers()
+    usable = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=usable)
     except Exception as error:  # onnxruntime's own, of no common type

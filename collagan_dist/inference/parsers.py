@@ -23,14 +23,10 @@ def open_parser(model: Path, classes: Path | None = None) -> FaceParser:
     """Open the parser of a run folder, an exported folder or an ONNX file. Raises ConfigError."""
     if model.is_dir():
         if classes is not None:
-            raise ConfigError(
-                f"--classes {classes}: is for ONNX files; {model} is a folder of this program and needs none"
-            )
+            raise ConfigError(f"--classes {classes}: is for ONNX files; the folder {model} needs none")
         return RunParser(model)
     if not model.is_file():
-        raise ConfigError(
-            f"--model {model}: no such folder or file; give a run folder, an exported one or an ONNX file"
-        )
+        raise ConfigError(f"--model {model}: no such folder or file; give a run folder, an export or an ONNX file")
     # An export puts the class map beside its ONNX file.
     return OnnxParser(model, classes or model.with_suffix(".yaml"))
 
