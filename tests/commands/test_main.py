@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from collagan_dist import __version__
 from collagan_dist.commands import main, verify
 from collagan_dist.errors import ClusterError, DataError, Interrupted, on_all_ranks
 from tests.commands.conftest import Collagan
@@ -17,6 +18,10 @@ from tests.commands.conftest import Collagan
 def test_help_has_an_example(command: str, collagan: Collagan) -> None:
     result = collagan(command, "--help")
     assert result.code == 0 and f"example: collagan {command}" in result.out and "--debug" in result.out
+
+
+def test_version(collagan: Collagan) -> None:
+    assert collagan("--version").out == f"collagan_dist {__version__}\n"
 
 
 @pytest.mark.parametrize(

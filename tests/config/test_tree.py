@@ -35,6 +35,7 @@ def test_every_key_is_documented() -> None:
         ("runtime.zero_stage=1", "runtime.zero_stage: 1 is DeepSpeed's; set engine to deepspeed"),
         ("model.tasks=[inpainting, inpainting]", "model.tasks: needs at least one task, each at most once"),
         ("model.tasks=[colours]", "model.tasks: there is no task 'colours'; choose from inpainting"),
+        ("schedule.batch=1.5", "schedule.batch"),
         ("model.name=ce", "model.name: ce has the one task inpainting"),
         ("evaluate.size=64", "evaluate.size: this model completes pictures of 128 pixels only"),
         ("evaluate.fixed.O7=[0, 0, 40, 10]", "evaluate.fixed: needs a box for each of O1"),

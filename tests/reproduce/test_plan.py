@@ -89,7 +89,13 @@ def test_settings_reach_the_runs_that_have_them() -> None:
 def test_peers_keep_what_is_published_of_them() -> None:
     lr = "optim.generator.lr=1e-3"
     sets = ("loss.adv=minmax", "loss.weights.inpainting.rec=50", lr, "data.image_size=64", "model.output_bias=mean")
-    sets += ("hole.fill=noise", "model.widths.generator=16", "data.augment.flip=0.25", "schedule.batch=32")
+    sets += (
+        "hole.fill=noise",
+        "model.widths.generator=16",
+        "data.augment.flip=0.25",
+        "schedule.batch=32",
+        "evaluate.search.steps=7",
+    )
     options = ReproduceOptions("stable", "packed", Path("out"), (1,), (), sets=sets)
     runs, former = plan(tables=(1,), figures=(), sets=sets), plan(tables=(1,), figures=())
     ours = runs["M_i"].config
@@ -98,7 +104,7 @@ def test_peers_keep_what_is_published_of_them() -> None:
         now, then = runs[name].config, former[name].config
         assert (now.loss, now.optim, now.model.output_bias) == (then.loss, then.optim, "zero")
         assert now.model.widths.generator == 16 and now.data.augment.flip == 0.25
-        assert now.schedule.batch == 32
+        assert now.schedule.batch == 32 and now.evaluate.search.steps == 7
     smaller = plan(tables=(1,), figures=(), sets=("data.image_size=32",))
     for planned, sizes in ((runs, [64, 64, 64, 64]), (smaller, [32, 64, 32, 32])):
         assert [planned[name].config.data.image_size for name in ("CE", "SII", "GFC", "M_i")] == sizes

@@ -106,7 +106,9 @@ def test_few_seeds_leave_few_degrees_of_freedom(generator: np.random.Generator) 
     assert statistics.freedom([(0.5, 299)]) == 299
 
 
-def test_p_values_and_stars() -> None:
+def test_p_values_stars_and_rank_correlation() -> None:
     assert statistics.p_value(0.1, None, 3) is None and statistics.p_value(0.1, 0.0, 3) == 0.0
     assert statistics.p_value(0.0, 0.0, 3) == 1.0
     assert [statistics.stars(p) for p in (0.2, 0.04, 0.004, 0.0004, None)] == ["", "*", "**", "***", ""]
+    assert statistics.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert statistics.rank_correlation([1, 1, 1], [3, 2, 1]) is None
