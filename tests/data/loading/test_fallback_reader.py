@@ -73,7 +73,7 @@ def test_a_tar_that_grows_short_costs_its_last_samples(copy: Manifest) -> None:
 
 
 def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Samples are replaced and named once; a missing index is rebuilt by both and reported once."""
+    """Samples are replaced and named once; a missing index is rebuilt."""
     keys = [damage(copy, "train", number, "picture") for number in (3, 30, 31)]
     index = copy.folder / "train-000001.idx"
     undamaged = index.read_bytes()

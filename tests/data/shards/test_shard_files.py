@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.data.shards.shard_reader import SplitReader
 from tests.data.remote_shards import content, remote_manifest
 from tests.data.server import Server
@@ -36,6 +39,24 @@ def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Pat
     while resident() < path.stat().st_size and time.monotonic() < last:
         time.sleep(0.02)
     assert resident() >= path.stat().st_size
+
+
+def test_an_index_that_another_rank_rebuilds_meanwhile_is_reported_once(
+    shards: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
+    tar, index = (folder / name for name in ("train-000001.tar", "train-000001.idx"))
+    undamaged = index.read_bytes()
+    index.unlink()
+    with ThreadPoolExecutor() as pool, caplog.at_level("INFO"), tar.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = pool.submit(read_index, folder, shards.shards("train")[1])
+        time.sleep(0.5)  # it has seen that there is no index, and waits for the lock
+        assert not waiting.done()
+        index.write_bytes(undamaged)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert len(waiting.result(60)) == 20
+    assert "rebuilt" not in caplog.text
 
 
 def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Server, cache: Path) -> None:
