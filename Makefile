@@ -29,7 +29,7 @@ clean-demo:
 
 # Two workers, each with whole files: many tests wait for processes more than they compute.
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-full: setup
 	COLLAGAN_FULL=1 $(BIN)/python -m pytest

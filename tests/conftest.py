@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from benchmarks import where
 from collagan_dist.data.packing.pack import pack
@@ -21,6 +23,7 @@ from collagan_dist.log import log_to_stderr
 from tests.slurm.cluster import Cluster, missing_slurm
 
 ROOT = Path(__file__).parent.parent
+SLURM = "slurm"  # in the names of all tests that need its daemons
 
 log_to_stderr()  # as every command does: tests in this process read it by capsys
 
@@ -110,12 +113,19 @@ NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slurm's tests first and on one worker, the tests of each other file on one worker (pytest-xdist, `make test`)."""
-    # They share one cluster, and wait more than they compute: beside them the other worker has the cores.
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
-    for item in items:
-        group = "slurm" if item.get_closest_marker("slurm") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Slurm's tests first: they wait more than they compute, so the other worker has the cores beside them."""
+    items.sort(key=lambda item: SLURM not in item.nodeid)
+
+
+class FilesAndSlurm(LoadFileScheduling):
+    """pytest-xdist's `--dist loadfile`, with all files that need Slurm on one worker: two clusters would share addresses."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return SLURM if SLURM in nodeid else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesAndSlurm:
+    return FilesAndSlurm(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -71,7 +71,7 @@ def test_two_ranks_check_the_network_between_them() -> None:
 
 
 @pytest.mark.slurm
-def test_over_the_nodes_of_an_allocation(cluster: Cluster, tmp_path: Path) -> None:
+def test_over_the_nodes_of_a_slurm_allocation(cluster: Cluster, tmp_path: Path) -> None:
     """From salloc's shell, whose steps are named as it is, and without any variable that says where to meet."""
     command = [sys.executable, "-m", "collagan_dist", "doctor", "--json"]
     said = cluster.run("salloc", "--quiet", "-N2", "srun", "--ntasks-per-node=1", *command, cwd=tmp_path, timeout=200)
