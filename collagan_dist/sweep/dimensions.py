@@ -21,26 +21,29 @@ _PERTURB_FACTOR = 1.2  # by which PBT's explore step multiplies or divides a val
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Numbers from `low` to `high`, both included; uniform in their logarithm where `log`, integers where `integer`."""
+class _OneKey:
+    """A dimension of a single key."""
 
     key: str
-    low: float
-    high: float
-    log: bool = False
-    integer: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
         return (self.key,)
 
-    @property
-    def kind(self) -> str:
-        return "int" if self.integer else "loguniform" if self.log else "uniform"
+
+@dataclass(frozen=True)
+class Interval(_OneKey):
+    """Numbers from `low` to `high`, both included; uniform in their logarithm where `log`, integers where `integer`."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Return what sweep.json says of each key."""
-        return {self.key: {"kind": self.kind, "low": self.low, "high": self.high}}
+        kind = "int" if self.integer else "loguniform" if self.log else "uniform"
+        return {self.key: {"kind": kind, "low": self.low, "high": self.high}}
 
     def corners(self) -> Iterator[Values]:
         """Yield the extreme values, with which the configuration is validated."""
@@ -83,15 +86,10 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(_OneKey):
     """One of some values, of any type that a configuration has."""
 
-    key: str
     choices: tuple[Any, ...]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.key,)
 
     def describe(self) -> dict[str, Any]:
         return {self.key: {"kind": "choice", "values": list(self.choices)}}

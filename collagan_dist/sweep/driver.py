@@ -5,36 +5,38 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
 from collagan_dist.config.load import config_to_dict
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted, NumericError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
-from collagan_dist.sweep import results, schedule
-from collagan_dist.sweep.checkpoint_copy import adopt_checkpoint, undo_interrupted_adoptions
-from collagan_dist.sweep.new_trial import new_trial, trial_config
+from collagan_dist.sweep import results, schedule, search
 from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, check_owner, constant_summary, prepare
 from collagan_dist.sweep.ray_cluster import open_cluster
 from collagan_dist.sweep.resources import TrialResources, check_resources
-from collagan_dist.sweep.schedule import DONE, WAIT, Segment
+from collagan_dist.sweep.schedule import DONE, WAIT, Segment, SweepPlan
 from collagan_dist.sweep.segment import SegmentSpec
 from collagan_dist.sweep.trial import (
     Trial,
+    adopt_checkpoint,
     read_trials,
     samples_trained,
     trial_dir,
+    undo_interrupted_adoptions,
     with_results,
     without_retryable_failure,
     write_trial,
-)
+)  # fmt: skip
 from collagan_dist.sweep.tuner import run_tune
 from collagan_dist.sweep.worker import WORKER_TAINTED
 
@@ -112,8 +114,7 @@ class SweepController:
             code, reason = outcome["failed"]
             trial = replace(trial, failure=(int(code), str(reason)))
         elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
-            reason = (f"trained to {trial.until} samples, but no evaluation of that step is in its metrics.jsonl; "
-                      "remove its checkpoints to train it again")  # fmt: skip
+            reason = f"its metrics.jsonl has no evaluation at {trial.until} samples; remove its checkpoints to train it again"
             trial = replace(trial, failure=(CollaganError.exit_code, reason))
         elif not outcome.get("interrupted") and self.plan.metric not in (trial.metrics_at(trial.until) or {}):
             reason = f"its {self.plan.metric} is no number after {trial.until} samples"
@@ -135,11 +136,8 @@ class SweepController:
 
     def set_idle_reason(self, reason: str | None) -> None:
         if reason != self.idle_reason:
-            self.say(
-                f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
-                if reason
-                else "there is room again"
-            )
+            waits = f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
+            self.say(waits if reason else "there is room again")
         self.idle_reason = reason
 
     def poll(self) -> bool:
@@ -218,10 +216,9 @@ class SweepController:
 
     def _write_results(self, status: str) -> None:
         seconds = self._seconds_before + time.monotonic() - self.started_at
+        facts = {**self._constants, "status": status, "seconds": seconds}
         results.write_csv(self.out, self.plan, self.trials, over=status == "done")
-        results.write_summary(
-            self.out, self.plan, self.trials, {**self._constants, "status": status, "seconds": seconds}
-        )
+        results.write_summary(self.out, self.plan, self.trials, facts)
         results.write_best(self.out, self.plan, self.trials)
 
     def _write_hparams(self) -> None:
@@ -231,6 +228,37 @@ class SweepController:
             if trial.reached and RunPaths(folder).tensorboard.is_dir():
                 with suppress(CollaganError, OSError):  # nothing is lost: trials.csv has the same
                     write_hparams(folder, trial.values, trial.results[trial.reached])
+
+
+def new_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial:
+    """Return the next trial: first the paper's λ and the base configuration, then the search's, at last those that confirm."""
+    initial, searched = plan.space.initial_points(), sum(trial.role != "confirm" for trial in trials)
+    seed = plan.seed
+    notes: dict[str, Any] = {}
+    if searched >= plan.trials:
+        role, (values, seed) = "confirm", schedule.missing_confirmations(plan, trials)[0]
+    elif searched < len(initial):
+        role, values = initial[searched]
+    else:
+        # Counted without confirming trials: `--trials` may grow after those, and must not change what the search proposes.
+        role, number = "search", searched - len(initial)
+        observations = results.observations(plan, trials)
+        values, notes = search.propose(plan.space, plan.seed, number, plan.trials, observations)
+    return Trial(len(trials), role, values, seed, plan.space.config(values).schedule.batch, notes)
+
+
+def trial_config(base: Config, plan: SweepPlan, trial: Trial, resources: TrialResources) -> Config:
+    """Return what a trial trains: the base configuration with its values, a full run long, evaluated at its end."""
+    steps = trial.steps(plan.total)
+    more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
+    if base.model.gfc.parser:
+        more["model.gfc.parser"] = str(Path(base.model.gfc.parser).absolute())  # workers run in other folders
+    if find_spec("tensorboardX"):
+        more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
+    # Left to themselves, torch and the data pipeline of each trial would take all CPUs of the node.
+    threads = max(1, int(resources.cpus))
+    more |= {f"{part}.threads": threads for part in ("runtime", "data") if not getattr(base, part).threads}
+    return plan.space.config(trial.values, **more)
 
 
 def _write_report(out: Path) -> None:
@@ -247,7 +275,6 @@ def _readable(error: Exception, ray: Any) -> Exception:
     if isinstance(error, CollaganError):
         return error
     if isinstance(error, ray.exceptions.RayError | ConnectionError):
-        return ClusterError(
-            f"the Ray cluster is gone ({(str(error).splitlines() or [''])[0]}); the same command continues"
-        )
+        first, *_ = str(error).splitlines() or [""]
+        return ClusterError(f"the Ray cluster is gone ({first}); the same command continues")
     return error

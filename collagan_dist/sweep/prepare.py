@@ -74,9 +74,8 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
     base = load_config(options.config, options.model, options.sets, data)
     if base.model.name == "sii":
-        raise ConfigError(
-            f"{options.config}: SII completes by a search at test time, too slow to evaluate trials with; take another model"
-        )
+        why = "completes by a search at test time, too slow to evaluate trials with; take another model"
+        raise ConfigError(f"{options.config}: SII {why}")
     space = read_space(options.space, base)
     manifest = _read_manifest(options, base)
     samples = manifest.samples(base.data.split)
@@ -185,18 +184,12 @@ def _check_same_sweep(prepared: PreparedSweep) -> float:
         ) from None
     if changed := differences(former_identity, prepared.identity):
         lines = "\n  ".join(changed)
-        raise ConfigError(
-            f"{out} holds another sweep:\n  {lines}\ngive another --out, or the command that began this one"
-        )
+        raise ConfigError(f"{out} holds another sweep:\n  {lines}\ngive another --out, or the command that began it")
+    begun = f"--trials {plan.trials}: {out} was begun with {former_trials};"
     if former_trials > plan.trials:
-        raise ConfigError(
-            f"--trials {plan.trials}: {out} was begun with {former_trials}; more can be added, not taken away"
-        )
+        raise ConfigError(f"{begun} more can be added, not taken away")
     if former_trials < plan.trials and plan.scheduler not in _GROWING_SCHEDULERS:
-        raise ConfigError(
-            f"--trials {plan.trials}: {out} was begun with {former_trials}; "
-            f"{plan.scheduler} compares all of them from the beginning. Give another --out"
-        )
+        raise ConfigError(f"{begun} {plan.scheduler} compares all of them from the beginning. Give another --out")
     return known.get("seconds", 0.0)
 
 
@@ -204,9 +197,8 @@ def _may_belong_to(plan: SweepPlan, trials: Sequence[Trial]) -> bool:
     """Whether trials can be those of a plan, by their keys and their first values; there is no sweep.json to tell."""
     # A run folder refuses another configuration by itself, so this only has to catch another space.
     initial = [values for _, values in plan.space.initial_points()]
-    return all(tuple(trial.values) == plan.space.keys for trial in trials) and all(
-        trial.values == values for trial, values in zip(trials, initial, strict=False)
-    )
+    same = all(trial.values == values for trial, values in zip(trials, initial, strict=False))
+    return same and all(tuple(trial.values) == plan.space.keys for trial in trials)
 
 
 def _describe(prepared: PreparedSweep) -> str:

@@ -37,9 +37,8 @@ def write_csv(out: Path, plan: SweepPlan, trials: Sequence[Trial], over: bool) -
     """Write trials.csv: one line for each trial, with its values and the metrics of its last evaluation."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["trial", "status", "steps", *plan.space.keys, *METRICS, "role", "seed", "samples", "restarts", "reason"]
-    )
+    facts = ("role", "seed", "samples", "restarts", "reason")
+    table.writerow(["trial", "status", "steps", *plan.space.keys, *METRICS, *facts])
     for trial in trials:
         metrics = trial.results.get(trial.reached, {})  # also of a failed trial: how far it came
         table.writerow([
@@ -66,7 +65,7 @@ def write_best(out: Path, plan: SweepPlan, trials: Sequence[Trial]) -> None:
         head.append(f"# The paper's λ: {_number(metrics.get(plan.metric))} after as many.")
     if best.lineage:
         head.append(
-            f"# These are its last values: PBT changed them during training (trials/{best.name}/trial.json has all)."
+            f"# These are its last values: PBT changed them during training (see trials/{best.name}/trial.json)."
         )
     files.write_text(out / "best.yaml", "\n".join(head) + "\n" + to_yaml(plan.space.config(best.values)))
 
@@ -111,10 +110,8 @@ def confirmed(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, Any] | None
         return None
     # The pair itself is left out: the best was chosen for its score, so that score is biased upwards.
     groups = [[trial for trial in trials if trial.role == "confirm" and trial.values == one.values] for one in pair]
-    scores = [
-        [metrics[plan.metric] for trial in group if plan.metric in (metrics := trial.metrics_at(plan.total) or {})]
-        for group in groups
-    ]
+    metrics = [[trial.metrics_at(plan.total) or {} for trial in group] for group in groups]
+    scores = [[one[plan.metric] for one in group if plan.metric in one] for group in metrics]
     if not all(scores):
         return None
     from scipy.stats import ttest_ind
@@ -123,8 +120,7 @@ def confirmed(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, Any] | None
     p = float(ttest_ind(*scores, equal_var=False).pvalue) if min(map(len, scores)) > 1 else None
     return {
         "seeds": plan.confirm, "metric": plan.metric, "paper": paper, "best": {"trial": pair[1].number, **best},
-        "difference": best["mean"] - paper["mean"],
-        "p": p if p is not None and p == p else None,  # NaN where neither group varies
+        "difference": best["mean"] - paper["mean"], "p": p if p == p else None,  # NaN where neither group varies
     }  # fmt: skip
 
 
@@ -133,10 +129,8 @@ def _summarize(values: list[float]) -> dict[str, Any]:
 
 
 def _metrics(plan: SweepPlan, trial: Trial, samples: int) -> tuple[float, ...] | None:
-    metrics = trial.metrics_at(samples)
-    if metrics is None or not all(name in metrics for name in plan.space.metrics):
-        return None
-    return tuple(metrics[name] for name in plan.space.metrics)
+    values = [(trial.metrics_at(samples) or {}).get(name) for name in plan.space.metrics]
+    return None if None in values else tuple(value for value in values if value is not None)
 
 
 def _cell(value: Any) -> Any:

@@ -74,15 +74,15 @@ def importance(space: Space, observations: Sequence[Observation]) -> dict[str, d
         for one in observations:
             if one.metrics is not None:
                 # A simplex is drawn by other parameters than its values, but people ask for the importance of the values.
-                params, spans = _clamped(space, one.values)
-                study.add_trial(
-                    optuna.trial.create_trial(params=params, distributions=spans, value=one.metrics[number])
-                )
+                nearest = [dimension.clamped(one.values) for dimension in space.dimensions]
+                params = {key: value for values, _ in nearest for key, value in values.items()}
+                spans = {key: span for _, around in nearest for key, span in around.items()}
+                trial = optuna.trial.create_trial(params=params, distributions=spans, value=one.metrics[number])
+                study.add_trial(trial)
         with _no_warnings():
             try:
-                shares = optuna.importance.get_param_importances(
-                    study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-                )
+                evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+                shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
             except (ValueError, RuntimeError):  # too few trials, or all alike
                 continue
         total = sum(shares.values())
@@ -109,23 +109,21 @@ def _study(space: Space, seed: int, trials: int, observations: Sequence[Observat
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _no_warnings():
-        study = optuna.create_study(
-            directions=[_direction(mode) for mode in space.modes],
-            sampler=_sampler(search or space.spec.search, seed, trials),
-        )
+        sampler = _sampler(search or space.spec.search, seed, trials)
+        study = optuna.create_study(directions=[_direction(mode) for mode in space.modes], sampler=sampler)
     states = optuna.trial.TrialState
     for one in observations:
         params = _params(space, one.values)
         if params is None:  # the paper's values may lie outside the space, and a study would refuse them
             continue
-        if one.failed:
-            state, metrics = states.FAIL, None
-        else:
-            state, metrics = (states.RUNNING if one.metrics is None else states.COMPLETE), one.metrics
-        study.add_trial(
-            optuna.trial.create_trial(state=state, values=metrics, params=params, distributions=distributions(space),
-                                      system_attrs=dict(one.notes))
-        )  # fmt: skip
+        metrics = None if one.failed else one.metrics
+        state = states.FAIL if one.failed else states.RUNNING if metrics is None else states.COMPLETE
+        facts: dict[str, Any] = {
+            "params": params,
+            "distributions": distributions(space),
+            "system_attrs": dict(one.notes),
+        }
+        study.add_trial(optuna.trial.create_trial(state=state, values=metrics, **facts))
     return study
 
 
@@ -143,23 +141,8 @@ def _sampler(search: str, seed: int, trials: int) -> optuna.samplers.BaseSampler
 
 def _params(space: Space, values: dict[str, Any]) -> dict[str, Any] | None:
     """Return the parameters whose draw gives these values, None for values outside the space."""
-    found: dict[str, Any] = {}
-    for dimension in space.dimensions:
-        params = dimension.to_params(values)
-        if params is None:
-            return None
-        found |= params
-    return found
-
-
-def _clamped(space: Space, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a trial's values, moved to the nearest inside the space, and their distributions."""
-    clamped: dict[str, Any] = {}
-    spans: dict[str, Any] = {}
-    for dimension in space.dimensions:
-        inside, around = dimension.clamped(values)
-        clamped, spans = clamped | inside, spans | around
-    return clamped, spans
+    found = [dimension.to_params(values) for dimension in space.dimensions]
+    return None if None in found else {name: value for params in found for name, value in (params or {}).items()}
 
 
 def _values(space: Space, params: dict[str, Any]) -> dict[str, Any]:

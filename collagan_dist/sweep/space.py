@@ -39,9 +39,8 @@ class Space:
         for metric in self.metrics:
             self._check_metric(metric, base)
         for corner in self.corners():
-            self.config(
-                corner
-            )  # values that no configuration can have are reported now, not by the trial that draws them
+            # Values that no configuration can have are reported now, not by the trial that draws them.
+            self.config(corner)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -103,24 +102,18 @@ class Space:
                 yield Simplex(tuple(keys), domain.simplex)
             else:
                 # The only value of a single key would be the total, and nothing would be searched.
-                self._refuse(
-                    pattern, "a simplex needs at least two keys, named by `*` as in loss.weights.*.adv; of this model there is one: "
-                    "leave it out, or give it another domain",
-                )  # fmt: skip
+                why = "a simplex needs at least two keys, named by `*` as in loss.weights.*.adv; of this model there is one"
+                self._refuse(pattern, f"{why}: leave it out, or give it another domain")
 
     def _check_keys(self) -> None:
         if twice := [key for key in self.keys if self.keys.count(key) > 1]:
             self._refuse(twice[0], "is searched twice")
         for key in self.keys:
             if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED_KEYS):
-                self._refuse(
-                    key,
-                    "cannot be searched: it sets how trials run, how long, or how they are scored, and all must be comparable",
-                )
+                self._refuse(key, "cannot be searched: all trials must run, last and be scored alike to be comparable")
             if self.spec.scheduler == "pbt" and not key.startswith(_CHANGEABLE_KEYS):
                 self._refuse(
-                    key,
-                    "pbt changes values while a run is trained, and this one cannot change then; only loss.* and optim.* can",
+                    key, "pbt changes values while a run is trained, and only loss.* and optim.* can change then"
                 )
         for dimension in self.dimensions:
             if self.spec.search == "grid" and not isinstance(dimension, Choice):
@@ -131,13 +124,12 @@ class Space:
         if task not in base.model.tasks:
             has = ", ".join(name for name, (_, other) in METRICS.items() if other in base.model.tasks)
             raise ConfigError(
-                f"{where}: {metric} is of {task}, and the model has no such task; it has {has or 'none that is known'}"
+                f"{where}: {metric} is of {task}, a task the model has not; it has {has or 'no known one'}"
             )
         # Otherwise every trial would be trained and then have no value of this metric.
         if metric.endswith("_hole") and (base.evaluate.hole or base.hole.kind) == "none":
-            raise ConfigError(
-                f"{where}: there are no holes to measure {metric} in; take {metric.removesuffix('_hole')}, or set evaluate.hole"
-            )
+            instead = f"take {metric.removesuffix('_hole')}, or set evaluate.hole"
+            raise ConfigError(f"{where}: there are no holes to measure {metric} in; {instead}")
 
     def _refuse(self, key: str, why: str) -> NoReturn:
         raise ConfigError(f"{self._location(key)}: {key}: {why}")
@@ -145,9 +137,8 @@ class Space:
     def _location(self, key: str) -> str:
         """Return file:line of the domain of a key: the last of several."""
         # A key can be named by itself and by a pattern.
-        lines = [
-            n for path, n in self._lines.items() if path[0] == "space" and len(path) == 2 and _matches(path[1], key)
-        ]
+        domains = {path[1]: line for path, line in self._lines.items() if path[0] == "space" and len(path) == 2}
+        lines = [line for pattern, line in domains.items() if _matches(pattern, key)]
         return f"{self.where}:{lines[-1]}" if lines else self.where
 
 

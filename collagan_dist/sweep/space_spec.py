@@ -98,19 +98,15 @@ class SpaceSpec(Section):
         """Refuse combinations of search and scheduler in which one of the two could not do its work."""
         search, scheduler, metrics = self.search, self.scheduler, self.metrics
         if len(metrics) > 1 and search != "nsga2":
-            raise ValueError(
-                f"search: {search} seeks the best of one metric; for {len(metrics)} take nsga2, or name one metric"
-            )
+            raise ValueError(f"search: {search} seeks the best of one metric; take nsga2, or name one metric")
         if len(metrics) == 1 and search == "nsga2":
             raise ValueError("search: nsga2 is for several metrics; for one take tpe or random")
         if search == "nsga2" and scheduler != "none":
-            raise ValueError(
-                f"scheduler: {scheduler} stops trials by one metric; with nsga2 all are trained to the end: none"
-            )
+            raise ValueError(f"scheduler: {scheduler} stops trials by one metric; with nsga2 take none")
         if scheduler == "pbt" and search != "random":
             raise ValueError(f"search: pbt changes its members by itself, so {search} has no effect: random")
         # All trials of sync_halving start before the first has a result.
         if scheduler == "sync_halving" and search == "tpe":
-            raise ValueError("search: with sync_halving all trials start before the first is finished, so tpe has nothing to learn from: "
-                             "random, or scheduler: asha")  # fmt: skip
+            why = "with sync_halving all trials start before the first is finished, so tpe has nothing to learn from"
+            raise ValueError(f"search: {why}: random, or scheduler: asha")
         return self

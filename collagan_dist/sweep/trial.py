@@ -7,6 +7,8 @@ read from the run folder. A sweep remembers nothing more, so a sweep that was ki
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -101,9 +103,7 @@ def read_trials(out: Path) -> list[Trial]:
     trials.sort(key=lambda trial: trial.number)
     # Numbers seed the search, so trials after a gap would not be those that the sweep started.
     if [trial.number for trial in trials] != list(range(len(trials))):
-        raise DataError(
-            f"{out / 'trials'}: trials are missing between the first and the last; restore them, or give another --out"
-        )
+        raise DataError(f"{out / 'trials'}: trials are missing before the last; restore them, or give another --out")
     return trials
 
 
@@ -114,9 +114,8 @@ def _parse(stored: dict[str, Any]) -> Trial:
     if stored["batch"] < 1:
         raise ValueError("batch is below 1")
     failure = stored["failure"] and (int(stored["failure"][0]), str(stored["failure"][1]))
-    return Trial(
-        **{**{name: stored[name] for name in _STORED}, "lineage": tuple(stored["lineage"]), "failure": failure}
-    )
+    known = {name: stored[name] for name in _STORED}
+    return Trial(**{**known, "lineage": tuple(stored["lineage"]), "failure": failure})
 
 
 def with_results(out: Path, trial: Trial, saved: int = 0) -> Trial:
@@ -154,3 +153,35 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
     averages = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
     # NaN and Inf are left out of metrics.jsonl, so a metric can be missing; such a trial is ranked last.
     return {name: float(value) for name, value in averages.items() if value is not None}
+
+
+def adopt_checkpoint(member: Path, donor: Path, step: int) -> None:
+    """Replace a run's checkpoint of a step by the donor run's (PBT's exploit), so that a kill at any moment can be undone."""
+    target = RunPaths(member).checkpoint(step)
+    # Names with a dot in front are no checkpoints to any reader, so a half copied one is never resumed from.
+    adopted, own = target.with_name(f".{target.name}.adopted"), target.with_name(f".{target.name}.own")
+    for leftover in (adopted, own):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(RunPaths(donor).checkpoint(step), adopted, copy_function=_link)
+    # A folder cannot be replaced by one rename, so there is a moment with neither; undo_interrupted_adoptions mends it.
+    if target.exists():
+        target.rename(own)
+    adopted.rename(target)
+    files.fsync_folder(target.parent)
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def undo_interrupted_adoptions(out: Path) -> None:
+    """Restore the checkpoints of a sweep's trials that a kill between the two renames left set aside."""
+    for own in out.glob("trials/t*/checkpoints/.step-*.own"):
+        target = own.with_name(own.name.removeprefix(".").removesuffix(".own"))
+        if not target.exists():
+            own.rename(target)
+
+
+def _link(source: str, target: str) -> None:
+    # Checkpoint files never change after they are written, so a hard link is as good as a copy and costs nothing.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -260,6 +260,7 @@ def test_row_32_a_sweep_on_three_nodes(
         cluster.until(lambda: small.STEPS in map(left.saved, trials), 60, "a trial to be finished", sweep.job)
     finally:
         cluster.start_node("n3")
+    assert sweep.state().restarts == 0  # by --no-kill
     done = {number: left.starts(number) for number in trials if left.saved(number) == small.STEPS}
     (driver,) = cluster.on("n1", "pgrep", "-f", f"python.*collagan sweep .*--out {left.out} ").split()
     cluster.on("n1", "kill", "-9", driver)
