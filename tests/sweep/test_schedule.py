@@ -143,6 +143,16 @@ def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
         assert set(best) <= promoted <= set(there)
 
 
+def test_the_furthest_promotion_comes_first() -> None:
+    """Before one at a lower rung, and before a new trial."""
+    lengths = [RUNGS[:2] if number < 3 else RUNGS[:1] for number in range(12)]
+    trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
+    trials = [replace(trial, until=ends[-1]) for trial, ends in zip(trials, lengths, strict=True)]
+    assert schedule.next_segment(a_plan("asha", 13), trials) == schedule.Segment(0, RUNGS[2])
+    trials[0] = replace(trials[0], until=RUNGS[2], running=True)
+    assert schedule.next_segment(a_plan("asha", 13), trials) == schedule.Segment(3, RUNGS[1])
+
+
 def test_an_interrupted_promotion_is_finished_first() -> None:
     """A segment that a kill broke off is done first, though three better ones have come to its rung since."""
     trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
