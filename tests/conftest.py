@@ -1,7 +1,5 @@
 """Data sets that tests share, and what they need of the machine."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Starts ranks as torchrun does."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

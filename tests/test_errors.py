@@ -1,7 +1,3 @@
-"""Exit codes, which scripts and launchers depend on."""
-
-from __future__ import annotations
-
 from collagan_dist import errors
 
 CODES = {
@@ -14,10 +10,10 @@ CODES = {
 }
 
 
-def test_exit_codes() -> None:
+def test_exit_codes():
     assert {name: getattr(errors, name)("text").exit_code for name in CODES} == CODES
 
 
-def test_an_error_of_all_ranks_is_marked_alone() -> None:
+def test_an_error_of_all_ranks_is_marked_alone():
     assert errors.on_all_ranks(errors.DataError("text")).raised_on_all_ranks
     assert not errors.DataError("text").raised_on_all_ranks and errors.Interrupted("text").raised_on_all_ranks

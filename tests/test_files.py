@@ -1,11 +1,6 @@
-"""Atomic files and locks."""
-
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +8,7 @@ from collagan_dist import files
 from collagan_dist.errors import ConfigError
 
 
-def test_a_file_is_complete_or_absent(tmp_path: Path) -> None:
+def test_a_file_is_complete_or_absent(tmp_path):
     path = tmp_path / "file"
     with pytest.raises(KeyboardInterrupt), files.atomic_write(path) as file:
         file.write(b"half")
@@ -29,7 +24,7 @@ def test_a_file_is_complete_or_absent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_named_with_what_was_written(tmp_path: Path, code: int) -> None:
+def test_a_full_disk_is_named_with_what_was_written(tmp_path, code):
     with (
         pytest.raises(files.DiskFull, match="no space left after 3 bytes of it") as raised,
         files.atomic_write(tmp_path / "file") as file,
@@ -40,7 +35,7 @@ def test_a_full_disk_is_named_with_what_was_written(tmp_path: Path, code: int) -
     assert raised.value.bytes_written == 3 and list(tmp_path.iterdir()) == []
 
 
-def test_one_command_at_a_time_has_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_command_at_a_time_has_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.15)
     with (
         files.command_lock(tmp_path / "out", "collagan sweep"),

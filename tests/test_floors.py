@@ -1,7 +1,5 @@
 """The structure of docs/architecture.md: imports go downward only, never sideways, never in a circle; each heavy library has one home."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys
@@ -73,12 +71,12 @@ def violations(file: str, names: list[str]) -> Iterator[str]:
         yield from (f"{file} imports {name}" for word in words if word in name.split("."))
 
 
-def test_imports_go_downward() -> None:
+def test_imports_go_downward():
     found = [violation for file, names in FILES.items() for violation in violations(file, names)]
     assert not found, "\n".join(found)
 
 
-def test_the_rule_can_fail() -> None:
+def test_the_rule_can_fail():
     assert list(violations("data/x.py", ["collagan_dist.tasks.TASKS"]))
     assert list(violations("tasks/x.py", ["collagan_dist.training.loop.train"]))
     assert list(violations("training/x.py", ["nvidia.dali.fn"]))
@@ -98,25 +96,25 @@ def edges() -> dict[str, set[str]]:
     return found
 
 
-def test_no_import_cycle() -> None:
+def test_no_import_cycle():
     try:
         TopologicalSorter(edges()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_no_two_way_edge_between_packages() -> None:
+def test_no_two_way_edge_between_packages():
     pairs = {(a.split(".")[0], b.split(".")[0]) for a, targets in edges().items() for b in targets}
     both = [f"{a} <-> {b}" for a, b in pairs if a < b and (b, a) in pairs]
     assert not both, both
 
 
 @pytest.mark.parametrize("folder", ["shards", "cluster", "slurm"])
-def test_recipe_folders_hold_no_python(folder: str) -> None:
+def test_recipe_folders_hold_no_python(folder):
     assert not list((PACKAGE.parent / folder).rglob("*.py"))
 
 
-def test_help_is_light() -> None:
+def test_help_is_light():
     code = (
         "import sys; from collagan_dist.commands.main import build_parser; build_parser(); "
         "print([x for x in ('torch', 'numpy', 'pydantic', 'rich') if x in sys.modules])"

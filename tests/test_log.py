@@ -1,21 +1,13 @@
-"""collagan_dist/log.py: messages of the package's loggers on stderr."""
-
-from __future__ import annotations
-
 import io
 import logging
 from contextlib import redirect_stderr
-
-import pytest
 
 from collagan_dist.log import log_to_stderr
 
 logger = logging.getLogger("collagan_dist.tests")
 
 
-def test_messages_are_written_once_and_without_decoration(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_are_written_once_and_without_decoration(capfd, monkeypatch):
     log_to_stderr()
     log_to_stderr()
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler()])

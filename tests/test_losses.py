@@ -1,7 +1,3 @@
-"""Equations 1 to 6, transcribed into NumPy."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +14,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def test_adversarial_terms() -> None:
+def test_adversarial_terms():
     torch.manual_seed(0)
     real, fake = torch.randn(4, 1, 4, 4) * 3, torch.randn(4, 1, 4, 4) * 3
     d_real, d_fake = sigmoid(real.double().numpy()), sigmoid(fake.double().numpy())
@@ -31,23 +27,23 @@ def test_adversarial_terms() -> None:
     assert losses.generator_term(fake, "printed").item() == pytest.approx((1 - np.log(d_fake)).mean(), rel=1e-5)
 
 
-def test_an_undecided_discriminator_has_loss_ln_2() -> None:
+def test_an_undecided_discriminator_has_loss_ln_2():
     zero = torch.zeros(2, 1, 4, 4)
     assert losses.discriminator_term(zero, zero).item() == pytest.approx(np.log(2))
 
 
-def test_large_logits_stay_finite() -> None:
+def test_large_logits_stay_finite():
     big = torch.full((1, 1, 2, 2), 200.0)
     assert torch.isfinite(losses.discriminator_term(-big, big)) and torch.isfinite(losses.generator_term(-big, "ns"))
 
 
-def test_accuracy_counts_real_and_fake_alike() -> None:
+def test_accuracy_counts_real_and_fake_alike():
     real, fake = torch.tensor([1.0, -1.0, 2.0, 3.0]), torch.tensor([-1.0, 1.0])
     assert losses.accuracy(real, fake).item() == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert losses.accuracy(real.abs(), -fake.abs()).item() == 1
 
 
-def test_weighted_sum_is_eqs_2_and_3() -> None:
+def test_weighted_sum_is_eqs_2_and_3():
     rec = {"inpainting": torch.tensor(0.5), "landmarks": torch.tensor(0.25)}
     adv = {"inpainting": torch.tensor(2.0), "landmarks": torch.tensor(3.0)}
     weights = {"inpainting": (0.8, 100.0), "landmarks": (0.2, 200.0)}
@@ -66,7 +62,7 @@ def test_weighted_sum_is_eqs_2_and_3() -> None:
         ("M*_isd", {"inpainting": (0.8, 100), "segmentation": (0.1, 200), "landmarks": (0.1, 200)}),
     ],
 )
-def test_lambda_table_of_section_4_2(model: str, expected: dict) -> None:
+def test_lambda_table_of_section_4_2(model, expected):
     config = load_config("stable", model)
     assert {task: (w.adv, w.rec) for task, w in config.loss.weights.items()} == expected
     assert sum(w.adv for w in config.loss.weights.values()) == pytest.approx(1)
@@ -79,7 +75,7 @@ def tasks(*sets: str) -> dict:
 
 
 @pytest.mark.parametrize("kind", ["block", "pattern", "noise"])
-def test_eq_5_keeps_the_context_bit_for_bit(kind: str) -> None:
+def test_eq_5_keeps_the_context_bit_for_bit(kind):
     b = batch(kind=kind)
     output = torch.randn_like(b.image_B3HW)
     done = composite(output, b)
@@ -90,7 +86,7 @@ def test_eq_5_keeps_the_context_bit_for_bit(kind: str) -> None:
 
 
 @pytest.mark.parametrize("over", ["all", "hole"])
-def test_eq_6_has_no_gradient_outside_the_hole(over: str) -> None:
+def test_eq_6_has_no_gradient_outside_the_hole(over):
     b = batch()
     output = torch.randn_like(b.image_B3HW, requires_grad=True)
     task = tasks(f"loss.inpainting_over={over}")["inpainting"]
@@ -108,7 +104,7 @@ def test_eq_6_has_no_gradient_outside_the_hole(over: str) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_without_concentration_all_pixels_count() -> None:
+def test_without_concentration_all_pixels_count():
     b = batch()
     output = torch.randn_like(b.image_B3HW)
     task = tasks("model.concentrated=false")["inpainting"]

@@ -1,7 +1,5 @@
 """Every command that the documentation shows parses, names files that exist, and the tree it draws is the tree on disk."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path
@@ -30,7 +28,7 @@ ALL = [(page.relative_to(ROOT).as_posix(), command) for page in PAGES for comman
 
 
 @pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{p}: {c}" for p, c in ALL])
-def test_command(page: str, command: str) -> None:
+def test_command(page, command):
     words = shlex.split(re.sub(r"\[\w+ options\]", "", command))
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -58,16 +56,16 @@ def test_command(page: str, command: str) -> None:
         assert (ROOT / args.recipe).exists()
 
 
-def test_there_is_something_to_parse() -> None:
+def test_there_is_something_to_parse():
     assert len(ALL) > 15
 
 
-def test_mentioned_commands_exist() -> None:
+def test_mentioned_commands_exist():
     named = {name for page in PAGES for name in mentions(page)}
     assert {"train", "pack"} <= named <= set(COMMANDS)
 
 
-def test_examples_of_help_parse() -> None:
+def test_examples_of_help_parse():
     for name, module in COMMANDS.items():
         for line in module.EXAMPLE.splitlines():
             words = shlex.split(line)
@@ -75,7 +73,7 @@ def test_examples_of_help_parse() -> None:
             assert args.command == name
 
 
-def test_the_tree_is_the_tree_on_disk() -> None:
+def test_the_tree_is_the_tree_on_disk():
     block = (ROOT / "README.md").read_text().split("## Where things are")[1].split("[docs/")[0]
     for line in block.splitlines():
         if line.startswith("    ") and line.strip():
@@ -84,7 +82,7 @@ def test_the_tree_is_the_tree_on_disk() -> None:
                 assert ((ROOT / "collagan_dist" if inside else ROOT) / word).exists(), word
 
 
-def test_recipes_and_presets_load() -> None:
+def test_recipes_and_presets_load():
     from collagan_dist.config.load import load_config
     from collagan_dist.data.readers.recipe import load_recipe
 
@@ -94,7 +92,7 @@ def test_recipes_and_presets_load() -> None:
         load_config(name)
 
 
-def test_every_fault_names_tests_that_exist() -> None:
+def test_every_fault_names_tests_that_exist():
     names = re.findall(r"`(tests/[^`]+)::(test_\w+)`", (ROOT / "docs/faults.md").read_text())
     assert len(names) > 20
     for file, name in names:

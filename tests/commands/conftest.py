@@ -1,7 +1,5 @@
 """Commands run in this process, and one small run that they use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

@@ -1,9 +1,4 @@
-"""Values of command line arguments, and texts that are none."""
-
-from __future__ import annotations
-
 import argparse
-from collections.abc import Callable
 
 import pytest
 
@@ -21,7 +16,7 @@ from collagan_dist.commands import arguments
         (arguments.part_of, {"0/4": (0, 4), "3/4": (3, 4), "4/4": (4, 4)}, ["5/4", "1", "-1/4", "0/0", "a/b"]),
     ],
 )
-def test_values(convert: Callable[[str], object], values: dict[str, object], bad: list[str]) -> None:
+def test_values(convert, values, bad):
     assert {text: convert(text) for text in values} == values
     for text in bad:
         with pytest.raises(argparse.ArgumentTypeError, match=f"{text!r} is n"):

@@ -1,16 +1,7 @@
-"""`collagan doctor`: one line a check, or one JSON object."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
-
-import pytest
-
-from tests.commands.conftest import Collagan
 
 
-def test_lines_and_json_report_the_same(collagan: Collagan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_and_json_report_the_same(collagan, tmp_path, monkeypatch):
     """Of a folder that is no data set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))

@@ -1,13 +1,4 @@
-"""`collagan draw`."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from tests.commands.conftest import Collagan
-
-
-def test_draws_faces_and_names_the_next_command(collagan: Collagan, tmp_path: Path) -> None:
+def test_draws_faces_and_names_the_next_command(collagan, tmp_path):
     out = tmp_path / "my faces"
     result = collagan("draw", out, "--count", 2, "--workers", 1)
     assert result.code == 0 and len(list((out / "Img/img_celeba").iterdir())) == 2

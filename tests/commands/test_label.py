@@ -1,13 +1,4 @@
-"""`collagan label`: label maps by a run that segments, and their agreement with existing maps."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from tests.commands.conftest import Collagan
-
-
-def test_labels_and_compares(collagan: Collagan, trained: Path, copy_of_drawn: Path, tmp_path: Path) -> None:
+def test_labels_and_compares(collagan, trained, copy_of_drawn, tmp_path):
     for name in ("Img/img_celeba/000003.jpg", "Img/img_celeba/000004.jpg"):
         (copy_of_drawn / name).write_bytes(b"damaged")
     out = tmp_path / "maps"

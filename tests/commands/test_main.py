@@ -1,26 +1,20 @@
-"""The choice of a command, its help, its errors and its exit code."""
-
-from __future__ import annotations
-
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from collagan_dist import __version__
 from collagan_dist.commands import main, verify
 from collagan_dist.errors import ClusterError, DataError, Interrupted, on_all_ranks
-from tests.commands.conftest import Collagan
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
-def test_help_has_an_example(command: str, collagan: Collagan) -> None:
+def test_help_has_an_example(command, collagan):
     result = collagan(command, "--help")
     assert result.code == 0 and f"example: collagan {command}" in result.out and "--debug" in result.out
 
 
-def test_version(collagan: Collagan) -> None:
+def test_version(collagan):
     assert collagan("--version").out == f"collagan_dist {__version__}\n"
 
 
@@ -51,7 +45,7 @@ def test_version(collagan: Collagan) -> None:
         ("sweep demo --space s --data d --out o --gpus 1.5", "'1.5' is not a number of GPUs"),
     ],
 )
-def test_usage_errors_end_with_2(words: str, message: str, collagan: Collagan) -> None:
+def test_usage_errors_end_with_2(words, message, collagan):
     result = collagan(*words.split())
     assert result.code == 2 and "usage: collagan" in result.err and message in result.err
 
@@ -66,23 +60,19 @@ def test_usage_errors_end_with_2(words: str, message: str, collagan: Collagan) -
         (KeyboardInterrupt(), 75, "\ncollagan verify: interrupted; the same command continues\n"),
     ],
 )  # fmt: skip
-def test_an_error_is_one_message(
-    error: BaseException, code: int, message: str, collagan: Collagan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_is_one_message(error, code, message, collagan, monkeypatch):
     monkeypatch.setattr(verify, "run", lambda args: (_ for _ in ()).throw(error))
     assert collagan("verify", "shards") == (code, "", message)
 
 
 @pytest.mark.parametrize(("error", "debug"), [(DataError("no shards"), ["--debug"]), (OSError("a bug"), [])])
-def test_an_error_with_a_traceback(error: Exception, debug: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_with_a_traceback(error, debug, monkeypatch):
     monkeypatch.setattr(verify, "run", lambda args: (_ for _ in ()).throw(error))
     with pytest.raises(type(error), match=str(error)):
         main.main(["verify", "shards", *debug])
 
 
-def test_ranks_report_an_error_once_if_all_have_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ranks_report_an_error_once_if_all_have_it(monkeypatch, capsys):
     """Under a launcher an interruption ends with 0: launchers do not pass on a rank's 75."""
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0,
                         "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():  # fmt: skip
@@ -93,7 +83,7 @@ def test_ranks_report_an_error_once_if_all_have_it(
     assert main.report_error("train", Interrupted("saved")) == 0
 
 
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
     """`collagan verify | head -1`."""
     code = (
         "import sys; from collagan_dist.commands import main, verify\n"

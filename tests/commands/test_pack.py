@@ -1,14 +1,7 @@
-"""`collagan pack`: in parts, then merged."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from tests.commands.conftest import Collagan
 from tests.conftest import ROOT
 
 
-def test_parts_are_merged_and_packed_once(collagan: Collagan, drawn: Path, tmp_path: Path) -> None:
+def test_parts_are_merged_and_packed_once(collagan, drawn, tmp_path):
     out = tmp_path / "packed"
     pack = ["pack", ROOT / "shards/drawn.yaml", "--root", drawn, "--out", out, "--workers", 1, "--set", "store_size=44"]
     pack += ["--set", "samples_per_shard=25"]

@@ -1,13 +1,7 @@
-"""Progress in a log, which pytest's captured stderr is."""
-
-from __future__ import annotations
-
-import pytest
-
 from collagan_dist.commands import progress
 
 
-def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
     """What was done before the first call does not count in the rate."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -1,16 +1,11 @@
-"""`collagan reproduce`: the dry run."""
-
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
 
-from collagan_dist.data.shards.manifest import Manifest
 from tests.reproduce.small import words, write_small
 
 
-def test_a_dry_run_prints_every_run_and_does_not_import_torch(shards: Manifest, tmp_path: Path) -> None:
+def test_a_dry_run_prints_every_run_and_does_not_import_torch(shards, tmp_path):
     """Whose import takes longer than the answer."""
     code = (
         "import sys; from collagan_dist.commands.main import main\n"

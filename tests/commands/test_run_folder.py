@@ -1,14 +1,10 @@
 """Commands that read a run folder: complete, evaluate, export, report."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-
-from tests.commands.conftest import Collagan
 
 
 @pytest.fixture
@@ -18,7 +14,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("hole", ["O1", "block", "pattern", "noise"])
-def test_complete(hole: str, collagan: Collagan, trained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_complete(hole, collagan, trained, drawn, tmp_path):
     picture, out = drawn / "Img/img_celeba/000001.jpg", tmp_path / "out"
     result = collagan("complete", trained, picture, "--out", out, "--hole", hole)
     assert (out / "000001.completed.png").is_file()
@@ -27,7 +23,7 @@ def test_complete(hole: str, collagan: Collagan, trained: Path, drawn: Path, tmp
     assert result.code in (2, 3) and "none.jpg" in result.err and not (tmp_path / "other").exists()
 
 
-def test_evaluate_writes_a_table_and_a_file_for_each_hole(collagan: Collagan, run: Path) -> None:
+def test_evaluate_writes_a_table_and_a_file_for_each_hole(collagan, run):
     result = collagan("evaluate", run, "--hole", "block,O1", "--split", "valid", "--set", "evaluate.baselines=0")
     files = [run / "evaluation" / f"valid-{hole}.json" for hole in ("block", "O1")]
     assert result.code == 0 and all(str(file) in result.out for file in files)
@@ -36,13 +32,13 @@ def test_evaluate_writes_a_table_and_a_file_for_each_hole(collagan: Collagan, ru
     assert "--set model.name=ce" in collagan("evaluate", run, "--set", "model.name=ce").err
 
 
-def test_export_takes_the_newest_checkpoint(collagan: Collagan, trained: Path, tmp_path: Path) -> None:
+def test_export_takes_the_newest_checkpoint(collagan, trained, tmp_path):
     result = collagan("export", trained, "--out", tmp_path / "model")
     assert result.code == 0 and "M*_isd of step 2: " in result.out and "generator.safetensors" in result.out
     assert collagan("export", tmp_path / "none", "--out", tmp_path / "other").code == 2
 
 
-def test_report_prints_its_path(collagan: Collagan, run: Path, trained: Path, tmp_path: Path) -> None:
+def test_report_prints_its_path(collagan, run, trained, tmp_path):
     assert collagan("report", run) == (0, f"{run / 'report.html'}\n", "")
     result = collagan("report", run, trained, "--out", tmp_path / "both.html")
     assert result.out == f"{tmp_path / 'both.html'}\n" and (tmp_path / "both.html").is_file()

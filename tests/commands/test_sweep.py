@@ -1,15 +1,7 @@
-"""`collagan sweep`: the dry run."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from collagan_dist.data.shards.manifest import Manifest
-from tests.commands.conftest import Collagan
 from tests.conftest import ROOT
 
 
-def test_a_dry_run_prints_the_first_trials_and_the_plan(collagan: Collagan, shards: Manifest, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_first_trials_and_the_plan(collagan, shards, tmp_path):
     space, out = ROOT / "cluster/sweep.yaml", tmp_path / "out"
     command = ["sweep", "demo", "--space", space, "--data", shards.folder, "--out", out, "--trials", 4, "--dry-run"]
     result = collagan(*command, "--set", "schedule.steps=36")

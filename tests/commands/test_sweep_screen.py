@@ -1,14 +1,9 @@
-"""The progress of a sweep: its headline, and the lines in a log."""
-
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from collagan_dist.commands import sweep_screen
@@ -31,7 +26,7 @@ def a_sweep(out: Path, **changes: Any) -> Any:
     return SimpleNamespace(**{**facts, **changes})
 
 
-def test_the_headline(tmp_path: Path) -> None:
+def test_the_headline(tmp_path):
     sweep = a_sweep(tmp_path)
     text = headline(sweep)
     assert text.startswith("3 of 4 trials begun: ") and "1 running" in text
@@ -42,9 +37,7 @@ def test_the_headline(tmp_path: Path) -> None:
     assert "4 of 8 trials begun" in headline(a_sweep(tmp_path, trials=confirm, plan=replace(sweep.plan, confirm=2)))
 
 
-def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(tmp_path, capsys, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(sweep_screen.time, "monotonic", lambda: now[0])
     sweep = a_sweep(tmp_path, started_at=990.0)
@@ -57,7 +50,7 @@ def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(
     assert capsys.readouterr().err.splitlines() == [headline(sweep), "trial 2 [failed]"]
 
 
-def test_a_terminal_has_a_table(tmp_path: Path) -> None:
+def test_a_terminal_has_a_table(tmp_path):
     console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
     console.print(sweep_screen._table(a_sweep(tmp_path)))
     text = console.export_text()

@@ -1,10 +1,5 @@
-"""Tables on the terminal: metrics, planned runs, averages of a reproduction."""
-
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +14,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_metrics_beside_their_errors_and_baselines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_beside_their_errors_and_baselines(capsys):
     metrics: dict[str, Any] = {
         "samples": 6, "split": "test", "hole": "block", "hole_size": [20.0, 24.0], "blend": "poisson", "psnr": 27.123,
         "dice": {"face": 0.9, "mean": 0.7}, "se": {"psnr": 0.5}, "baselines": {"mean_colour": {"psnr": 15.0}},
@@ -33,7 +28,7 @@ def test_metrics_beside_their_errors_and_baselines(capsys: pytest.CaptureFixture
     assert ["Dice,", "mean", "of", "classes", "0.700"] in lines and "SSIM" not in text
 
 
-def test_planned_runs_with_their_sums(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_planned_runs_with_their_sums(capsys, tmp_path):
     run = replace(run_of(tmp_path, "M_d", schedule={"steps": 10, "batch": 4}), steps=10)
     facts = ((5, False, 90.0, 2_000_000), (10, False, 0.0, 1_000_000), (10, True, None, None))
     tables.plan_table([RunEstimate(run, *one) for one in facts])
@@ -44,7 +39,7 @@ def test_planned_runs_with_their_sums(capsys: pytest.CaptureFixture[str], tmp_pa
     assert ["30", "120", "1.5", "min", "3.0", "MB"] in found  # of the known ones
 
 
-def test_averages_of_a_reproduction(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_averages_of_a_reproduction(capsys, tmp_path):
     """Of Table 1 blended numbers over all positions, or none."""
     cell = {kind: {"paper": 20.0, "ours": 21.0, "se": 0.1} for kind in paper.kinds(1)}
     missing = {**cell, "psnr_blended": {"paper": 20.0, "ours": None, "se": None}}

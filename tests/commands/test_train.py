@@ -1,23 +1,15 @@
-"""`collagan train`: the default run folder, the dry run, the command that continues, and RUN/failed."""
-
-from __future__ import annotations
-
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from collagan_dist.commands import train
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ClusterError, DataError
 from collagan_dist.types import World
-from tests.commands.conftest import SMALL, Collagan
+from tests.commands.conftest import SMALL
 
 
-def test_a_dry_run_prints_configuration_and_plan(
-    collagan: Collagan, shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_prints_configuration_and_plan(collagan, shards, tmp_path, monkeypatch):
     """And the run folder by default: the same for the same identity keys."""
     monkeypatch.chdir(tmp_path)
     command = ["train", "demo", "--data", shards.folder, *SMALL, "--dry-run"]
@@ -30,7 +22,7 @@ def test_a_dry_run_prints_configuration_and_plan(
     assert collagan(*command, "--set", "optim.generator.lr=7e-4").out.splitlines()[-1] != folder
 
 
-def test_a_training_ends_with_the_next_commands(collagan: Collagan, trained: Path, shards: Manifest) -> None:
+def test_a_training_ends_with_the_next_commands(collagan, trained, shards):
     """The same command continues: here there is nothing left."""
     before = sorted((trained / "checkpoints").iterdir())
     result = collagan("train", "demo", "--data", shards.folder, "--run", trained, *SMALL)
@@ -38,7 +30,7 @@ def test_a_training_ends_with_the_next_commands(collagan: Collagan, trained: Pat
     assert result[:2] == (0, said) and sorted((trained / "checkpoints").iterdir()) == before
 
 
-def test_a_failure_is_recorded(tmp_path: Path) -> None:
+def test_a_failure_is_recorded(tmp_path):
     """But not one that a restart may mend, nor in a folder that does not exist."""
     with pytest.raises(ClusterError), train._record_failure(tmp_path, World()):
         raise ClusterError("rank 1 is gone")
@@ -51,7 +43,7 @@ def test_a_failure_is_recorded(tmp_path: Path) -> None:
     assert (record["exit_code"], record["message"], record["rank"]) == (3, "no shards", 3)
 
 
-def test_the_command_that_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_continues(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["collagan", "train", "demo", "--run", "my run"])
     found = {launcher: train._continue_command(launcher, 2) for launcher in ("alone", "srun", "torchrun")}
     assert found == {

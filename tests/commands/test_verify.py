@@ -1,12 +1,4 @@
-"""`collagan verify`."""
-
-from __future__ import annotations
-
-from collagan_dist.data.shards.manifest import Manifest
-from tests.commands.conftest import Collagan
-
-
-def test_verify_says_what_it_checked(collagan: Collagan, shards: Manifest) -> None:
+def test_verify_says_what_it_checked(collagan, shards):
     counts = f"{shards.folder}: sound (48 train, 6 valid, 6 test samples; checked "
     quick = f"{counts}sizes and indexes; --deep checks every byte)\n"
     assert collagan("verify", shards.folder)[:2] == (0, quick)

@@ -1,9 +1,3 @@
-"""What wins among defaults, file, model and command line, and which keys are identity keys."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from collagan_dist.config import load, strict_yaml
@@ -11,7 +5,7 @@ from collagan_dist.config.load import load_config
 from collagan_dist.errors import ConfigError
 
 
-def test_defaults_then_file_then_model_then_set(tmp_path: Path) -> None:
+def test_defaults_then_file_then_model_then_set(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("model: {tasks: [inpainting], concentrated: true}\nschedule: {batch: 8, epochs: 3}\n")
     loaded = load_config(str(path), "M_id", ["schedule.batch=16", "optim.generator.lr=1e-3"], "somewhere")
@@ -20,7 +14,7 @@ def test_defaults_then_file_then_model_then_set(tmp_path: Path) -> None:
     assert loaded.optim.generator.lr == 1e-3 and loaded.data.shards == "somewhere"
 
 
-def test_what_is_written_is_read_back_equal() -> None:
+def test_what_is_written_is_read_back_equal():
     for name in load.preset_names():
         config = load_config(name)
         assert load.validate_config(strict_yaml.load(load.to_yaml(config), "text")[0], "text") == config
@@ -35,13 +29,13 @@ def test_what_is_written_is_read_back_equal() -> None:
         ("optim.generator.lr=0.5", False), ("data.augment.flip=0.0", False),
     ],
 )  # fmt: skip
-def test_identity_keys_are_what_is_learned(change: str, same: bool) -> None:
+def test_identity_keys_are_what_is_learned(change, same):
     plain, changed = load_config("paper"), load_config("paper", None, [change])
     assert (load.identity_hash(plain) == load.identity_hash(changed)) is same
     assert bool(load.differences(load.identity_keys(plain), load.identity_keys(changed))) is not same
 
 
-def test_weights_follow_the_model_and_one_may_be_given_alone() -> None:
+def test_weights_follow_the_model_and_one_may_be_given_alone():
     assert load_config("demo", "M_i").loss.weights.keys() == {"inpainting"}
     weights = load_config("stable", "M_is", ["loss.weights.inpainting.rec=30"]).loss.weights
     assert (weights["inpainting"].adv, weights["inpainting"].rec, weights["segmentation"].rec) == (0.8, 30.0, 200.0)
@@ -55,18 +49,18 @@ def test_weights_follow_the_model_and_one_may_be_given_alone() -> None:
         ("stabel", [], "no preset 'stabel'; did you mean stable"),
     ],
 )
-def test_an_error_names_the_argument_and_the_nearest_name(preset: str, sets: list[str], message: str) -> None:
+def test_an_error_names_the_argument_and_the_nearest_name(preset, sets, message):
     with pytest.raises(ConfigError, match=message):
         load_config(preset, None, sets)
 
 
-def test_a_peer_learns_as_its_preset_says_for_as_long_as_the_configuration_does() -> None:
+def test_a_peer_learns_as_its_preset_says_for_as_long_as_the_configuration_does():
     own, peer, published = load_config("demo"), load_config("demo", "CE"), load_config("ce")
     assert (peer.loss, peer.optim, peer.model.name) == (published.loss, published.optim, "ce")
     assert (peer.schedule, peer.data.image_size) == (own.schedule, own.data.image_size)
 
 
-def test_nested_values() -> None:
+def test_nested_values():
     tree: dict[str, object] = {"a": {"b": 1}}
     load.set_nested(tree, ("a", "c", "d"), 2)
     assert tree == {"a": {"b": 1, "c": {"d": 2}}} and load.get_nested(tree, "a", "c", "d") == 2

@@ -1,7 +1,3 @@
-"""Names of models."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.config.load import load_config, model_label
@@ -9,12 +5,12 @@ from collagan_dist.config.models import MODELS, PEERS, model_name, model_setting
 from collagan_dist.errors import ConfigError
 
 
-def test_model_names_both_ways() -> None:
+def test_model_names_both_ways():
     for name in (*MODELS, *PEERS):
         assert model_label(load_config("stable", name).model) == name
 
 
-def test_names_that_the_paper_does_not_have() -> None:
+def test_names_that_the_paper_does_not_have():
     assert model_name("collagan", ("inpainting", "brightness"), True) == "M*_i+brightness"
     assert model_name("collagan", ("segmentation",), True) == "M_s"  # nothing to concentrate on
     with pytest.raises(ConfigError, match=r"--model M_x: no such model; choose from M_i, "):

@@ -1,9 +1,3 @@
-"""Strict YAML: what numbers are, what is refused, and where errors point."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from collagan_dist.config import strict_yaml
@@ -11,7 +5,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 
 
-def test_a_number_is_a_number() -> None:
+def test_a_number_is_a_number():
     text = "[1e-4, 1.5, 3, on, '1', null]"
     assert strict_yaml.load(text, "x", scalar=True)[0] == [1e-4, 1.5, 3, "on", "1", None]
 
@@ -30,7 +24,7 @@ def test_a_number_is_a_number() -> None:
         ("- 1", "x: must be a mapping"),
     ],
 )
-def test_errors_name_the_line(text: str, message: str) -> None:
+def test_errors_name_the_line(text, message):
     with pytest.raises(ConfigError, match=message):
         strict_yaml.load(text, "x")
 
@@ -46,13 +40,13 @@ def test_errors_name_the_line(text: str, message: str) -> None:
         ("optim:\n  generator:\n    betas: [0.5, 2.0]", r"x:3: optim.generator.betas.1: .*less than or equal to 1"),
     ],
 )
-def test_errors_of_sections_name_the_line_and_the_nearest_key(text: str, message: str) -> None:
+def test_errors_of_sections_name_the_line_and_the_nearest_key(text, message):
     tree, lines = strict_yaml.load(text, "x")
     with pytest.raises(ConfigError, match=message):
         strict_yaml.validate(Config, tree, "x", lines)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"none.yaml: cannot read the recipe .*; look in shards/"):
         strict_yaml.read_text(tmp_path / "none.yaml", "recipe", "look in shards/")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
@@ -60,7 +54,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         strict_yaml.read_text(tmp_path / "bytes.yaml", "recipe", "")
 
 
-def test_assignments() -> None:
+def test_assignments():
     assert strict_yaml.parse_assignment("a.b= [1, x]") == (("a", "b"), [1, "x"])
     for item in ("a", "=1"):
         with pytest.raises(ConfigError, match="must read key=value"):

@@ -1,7 +1,3 @@
-"""The tree of settings: frozen, documented, and checks of keys that depend on each other."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.config.load import load_config
@@ -10,12 +6,12 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 
 
-def test_frozen() -> None:
+def test_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 3  # type: ignore[misc]
 
 
-def test_every_key_is_documented() -> None:
+def test_every_key_is_documented():
     def check(section: type[Section], path: str) -> None:
         assert section.__doc__, path
         for name, field in section.model_fields.items():
@@ -42,6 +38,6 @@ def test_every_key_is_documented() -> None:
         ("loss.weights.colours={adv: 1, rec: 1}", "loss.weights.colours: the model has no such task"),
     ],
 )
-def test_keys_that_contradict_each_other_are_refused(item: str, message: str) -> None:
+def test_keys_that_contradict_each_other_are_refused(item, message):
     with pytest.raises(ConfigError, match=message):
         load_config("paper", None, [item])

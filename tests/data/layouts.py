@@ -1,7 +1,5 @@
 """Faces in CelebA's layout written anew in the layouts of other data sets."""
 
-from __future__ import annotations
-
 import shutil
 import tarfile
 import zipfile

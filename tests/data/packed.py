@@ -1,7 +1,5 @@
 """What tests of packing share: recipes of data sets that they write, and the bytes of a folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from collagan_dist.data.readers.recipe import Recipe

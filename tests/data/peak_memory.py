@@ -1,7 +1,5 @@
 """Measure how much memory a statement takes in a process of its own."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What tests of remote shards share: reading a split from a URL, in this process or in another one."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

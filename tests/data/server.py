@@ -1,7 +1,5 @@
 """A real HTTP server of a folder, in a thread, that can be told to misbehave."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,3 @@
-"""The face square from landmarks, label map and size."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2
@@ -17,7 +13,6 @@ from collagan_dist.data.face_square import (
     square_from_size,
     stored_square,
 )
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.faces.render import draw_face
 from collagan_dist.types import CLASSES, MARGIN
@@ -36,12 +31,12 @@ def check(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     assert (found_N3 < (0.2, 0.1, 0.1)).all(1).mean() > 0.9
 
 
-def test_label_squares_of_drawn_faces_are_those_of_their_landmarks() -> None:
+def test_label_squares_of_drawn_faces_are_those_of_their_landmarks():
     check([draw_face(11, number)[1:] for number in range(120)])
 
 
 @pytest.mark.parametrize("kind", ["celeba", "align_celeba"])
-def test_label_squares_of_photographs_are_those_of_their_landmarks(faces: Path, kind: str) -> None:
+def test_label_squares_of_photographs_are_those_of_their_landmarks(faces, kind):
     pairs = []
     for file, row in rows_of(faces, f"list_landmarks_{kind}").items():
         labels = cv2.imread(str(faces / f"Label/img_{kind}/{Path(file).stem}.png"), cv2.IMREAD_UNCHANGED)
@@ -49,7 +44,7 @@ def test_label_squares_of_photographs_are_those_of_their_landmarks(faces: Path, 
     check(pairs)
 
 
-def test_a_label_square_by_hand() -> None:
+def test_a_label_square_by_hand():
     labels = np.full((100, 120), 10, np.uint8)
     labels[20:61, 30:70] = 1
     labels[61:71, 45:50] = CLASSES.index("lower_lip")
@@ -59,13 +54,13 @@ def test_a_label_square_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(176, 176), (360, 440), (441, 360), (51, 50)])
-def test_the_margin_of_the_middle_is_what_the_picture_holds(width: int, height: int) -> None:
+def test_the_margin_of_the_middle_is_what_the_picture_holds(width, height):
     side = min(width, height)
     left, top, found = pixel_box(square_from_size(width, height).scaled(MARGIN))
     assert found == side and abs(left - (width - side) / 2) <= 0.5 and abs(top - (height - side) / 2) <= 0.5
 
 
-def test_a_snapped_square_has_the_margin_that_a_crop_keeps() -> None:
+def test_a_snapped_square_has_the_margin_that_a_crop_keeps():
     rng = np.random.default_rng(0)
     for x, y, side in rng.uniform((50, 50, 30), (400, 300, 200), (200, 3)):
         square = Square(x, y, side)
@@ -76,7 +71,7 @@ def test_a_snapped_square_has_the_margin_that_a_crop_keeps() -> None:
         assert max(abs(near.x - x), abs(near.y - y)) <= 1 and abs(near.side - side) <= 0.5 / MARGIN
 
 
-def test_a_shard_without_the_square_is_seen_in_the_middle(shards: Manifest) -> None:
+def test_a_shard_without_the_square_is_seen_in_the_middle(shards):
     assert stored_square(None, None, 176, 176) == square_from_size(176, 176)
     assert stored_square(None, [1.0, 2.0, 3.0], 176, 176) == Square(1, 2, 3)
     assert stored_square([[0, 0], [10, 0]], [1.0, 2.0, 3.0], 176, 176).side == 32

@@ -1,7 +1,5 @@
 """Imports inside data/ go one way: face_square, readers, shards, then packing and loading."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 
@@ -25,7 +23,7 @@ def imported(path: Path) -> set[str]:
     return {name[2] for name in names if name[:2] == ["collagan_dist", "data"]}
 
 
-def test_imports_inside_data_go_one_way() -> None:
+def test_imports_inside_data_go_one_way():
     for path in sorted(FOLDER.rglob("*.py")):
         part = path.relative_to(FOLDER).parts[0].removesuffix(".py")
         assert imported(path) <= MAY_IMPORT[part] | {part}, path

@@ -3,8 +3,6 @@
 For each case rank 0 writes the losses of its steps and the tensors of its checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """What two ranks found, as a fixture."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

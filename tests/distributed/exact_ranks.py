@@ -1,7 +1,5 @@
 """Run by test_ddp.py under torchrun: ten steps in float64, with several kinds of batch normalization; rank 0 writes the losses."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Run by two_ranks.py as each of two ranks: calls every collective once and writes what this rank got, as JSON."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -4,8 +4,6 @@ python -m tests.distributed.matrix            runs all cases; some minutes
 python -m tests.distributed.matrix render     writes the table anew from matrix.json
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Scenarios that every engine and ZeRO stage runs, on the ranks there are; each returns its outcome by case."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

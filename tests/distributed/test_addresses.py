@@ -1,7 +1,3 @@
-"""Addresses and interfaces, on the loopback interface that every machine has."""
-
-from __future__ import annotations
-
 import socket
 import threading
 import time
@@ -10,7 +6,7 @@ from collagan_dist.distributed import addresses
 from tests.faults.processes import free_port
 
 
-def test_names_and_interfaces() -> None:
+def test_names_and_interfaces():
     assert addresses.resolve("localhost") == "127.0.0.1" and addresses.resolve("no-such-host.invalid") is None
     assert addresses.is_loopback("127.0.1.1") and addresses.is_loopback("::1")
     assert not addresses.is_loopback("10.0.0.1") and not addresses.is_loopback(None)
@@ -20,7 +16,7 @@ def test_names_and_interfaces() -> None:
     assert addresses.route_interface(None, "localhost") is None  # loopback leads to no other node
 
 
-def test_a_listener_that_comes_late_is_found() -> None:
+def test_a_listener_that_comes_late_is_found():
     with socket.socket() as late:
         late.bind(("127.0.0.1", 0))
         port = late.getsockname()[1]
@@ -30,7 +26,7 @@ def test_a_listener_that_comes_late_is_found() -> None:
         timer.join()
 
 
-def test_why_nobody_is_found() -> None:
+def test_why_nobody_is_found():
     port = free_port()
     why = addresses.wait_for_listener("127.0.0.1", port, time.monotonic() + 0.2)
     assert why is not None and why.startswith(f"127.0.0.1 refuses port {port}: nobody listens there")

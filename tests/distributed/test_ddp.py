@@ -1,7 +1,3 @@
-"""Any number of ranks learns the same: losses of ten steps in float64 against those of one rank."""
-
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -33,17 +29,17 @@ def difference(one: list[dict[str, float]], other: list[dict[str, float]]) -> fl
 
 @pytest.mark.parametrize("way", ["over all ranks", "frozen"])
 @pytest.mark.parametrize("size", [2, 4])
-def test_losses_are_those_of_one_rank(found: dict[int, Losses], size: int, way: str) -> None:
+def test_losses_are_those_of_one_rank(found, size, way):
     """With batch normalization over all ranks, or frozen: within 1e-9."""
     assert difference(found[1][way], found[size][way]) < 1e-9
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_parts_of_a_batch_are_like_ranks(found: dict[int, Losses], size: int) -> None:
+def test_parts_of_a_batch_are_like_ranks(found, size):
     """Half the ranks in two parts each learn what twice as many do: batch statistics are those of the same samples."""
     assert difference(found[size]["per rank, in two parts"], found[2 * size]["per rank"]) < 1e-9
 
 
-def test_batch_normalization_per_rank_is_another_training(found: dict[int, Losses]) -> None:
+def test_batch_normalization_per_rank_is_another_training(found):
     """What docs/architecture.md says it changes: a tenth of a percent and more within ten steps."""
     assert all(difference(found[1]["per rank"], found[size]["per rank"]) > 1e-3 for size in (2, 4))

@@ -1,7 +1,3 @@
-"""DeepSpeed with ZeRO 0, 1 and 2 equals DDP equals one rank: losses, parameters, checkpoints, skipped steps (docs/engines.md)."""
-
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path
@@ -18,7 +14,7 @@ from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
 from tests.distributed import matrix
-from tests.distributed.cases import ALL, OFTEN, Case, with_references
+from tests.distributed.cases import ALL, OFTEN, with_references
 from tests.models.peers import PEERS
 
 SCENARIOS = ("nan_on_one_rank", "resumed", "converted", "uninterrupted", "gfc", "layouts", "peers")
@@ -42,7 +38,7 @@ def outcome(out: Path, scenario: str, ranks: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", OFTEN, ids=lambda case: case.name)
-def test_a_way_to_train_is_its_reference(out: Path, case: Case) -> None:
+def test_a_way_to_train_is_its_reference(out, case):
     found = matrix.compare(out, case)
     if "reference" in found:
         assert found["loss"] <= matrix.within(case)
@@ -51,14 +47,14 @@ def test_a_way_to_train_is_its_reference(out: Path, case: Case) -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-def test_all_ways_to_train_are_their_references(shards: Manifest, tmp_path: Path) -> None:
+def test_all_ways_to_train_are_their_references(shards, tmp_path):
     matrix.run_cases(with_references(ALL), shards.folder, tmp_path)
     for case in ALL:
         found = matrix.compare(tmp_path, case)
         assert "reference" not in found or found["loss"] <= matrix.within(case), case.name
 
 
-def test_the_page_is_what_was_found() -> None:
+def test_the_page_is_what_was_found():
     found = json.loads(matrix.FOUND.read_text())
     assert list(found["cases"]) == [case.name for case in ALL]
     for case in ALL:
@@ -69,7 +65,7 @@ def test_the_page_is_what_was_found() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_nan_on_one_rank_skips_the_step_and_leaves_no_trace(out: Path, ranks: int) -> None:
+def test_a_nan_on_one_rank_skips_the_step_and_leaves_no_trace(out, ranks):
     """In both phases, the batch whole and in parts: the rank is named, and what follows is as if the step had not been."""
     scenarios = outcome(out, "nan_on_one_rank", ranks)
     assert len(scenarios) == 5
@@ -78,11 +74,11 @@ def test_a_nan_on_one_rank_skips_the_step_and_leaves_no_trace(out: Path, ranks: 
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_resumed_is_undisturbed(out: Path, ranks: int) -> None:
+def test_resumed_is_undisturbed(out, ranks):
     assert list(outcome(out, "resumed", ranks).values()) == [True] * 3
 
 
-def test_row_30_engines_and_stages_continue_each_others_checkpoints(out: Path) -> None:
+def test_row_30_engines_and_stages_continue_each_others_checkpoints(out):
     """DDP, then ZeRO 2, then any engine on two ranks or on one: loaded and saved bit by bit, and the losses are DDP's all along."""
     expected = outcome(out, "uninterrupted", 2)["ddp"]
     for ranks, within in ((2, matrix.ZERO), (1, matrix.WITHIN["fp32"])):
@@ -92,13 +88,13 @@ def test_row_30_engines_and_stages_continue_each_others_checkpoints(out: Path) -
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_gfc_with_its_two_learners_of_discriminators(out: Path, ranks: int) -> None:
+def test_gfc_with_its_two_learners_of_discriminators(out, ranks):
     ddp, *stages = (np.array(values) for values in outcome(out, "gfc", ranks).values())
     assert len(stages) == 3 and all(np.abs(stage - ddp).max() < 1e-5 for stage in stages)
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_two_ranks_learn_as_one(out: Path, name: str) -> None:
+def test_two_ranks_learn_as_one(out, name):
     """The losses of CE, SII and GFC agree up to batch statistics per rank; GFC has none, so its gradients are equal."""
     one, two = (outcome(out, "peers", ranks)[name] for ranks in (1, 2))
     assert [set(step) for step in one] == [set(step) for step in two]
@@ -106,16 +102,16 @@ def test_two_ranks_learn_as_one(out: Path, name: str) -> None:
         assert other == pytest.approx(step, rel=1e-3 if name == "gfc" else 0.1)
 
 
-def test_channels_last(out: Path) -> None:
+def test_channels_last(out):
     ddp, *stages = outcome(out, "layouts", 2).values()
     assert len(stages) == 3 and all(stage == pytest.approx(ddp, rel=matrix.WITHIN["fp32"]) for stage in stages)
 
 
-def test_it_says_nothing(out: Path) -> None:
+def test_it_says_nothing(out):
     assert (out / "together.log").read_text() == (out / "alone.log").read_text() == ""
 
 
-def test_row_18_the_lock_of_a_killed_compilation_is_not_waited_for(out: Path) -> None:
+def test_row_18_the_lock_of_a_killed_compilation_is_not_waited_for(out):
     """Nothing is compiled: beside the locks there is nothing, after two ranks and one have trained."""
     found = [
         path.relative_to(out / "extensions").as_posix() for path in (out / "extensions").rglob("*") if path.is_file()
@@ -123,7 +119,7 @@ def test_row_18_the_lock_of_a_killed_compilation_is_not_waited_for(out: Path) ->
     assert sorted(found) == sorted(LOCKS)
 
 
-def test_a_missing_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_installation_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     engine = deepspeed.DeepSpeedEngine(Runtime(engine="deepspeed"), Group(World(), torch.device("cpu")))
     with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[deepspeed\]'"):
@@ -131,7 +127,7 @@ def test_a_missing_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_settings_that_would_differ_from_ours_are_off(precision: str) -> None:
+def test_settings_that_would_differ_from_ours_are_off(precision):
     config = deepspeed.deepspeed_config(Runtime(engine="deepspeed", zero_stage=2, precision=precision), 100)
     assert config["gradient_clipping"] == 0 and config["gradient_accumulation_steps"] == 1
     assert not {"fp16", "bf16"} & set(config)  # its own scaling and its own low precision

@@ -1,23 +1,18 @@
-"""Threads and devices of a rank."""
-
-from __future__ import annotations
-
 import os
 
-import pytest
 import torch
 
 from collagan_dist.distributed import devices
 from collagan_dist.types import World
 
 
-def test_ranks_of_a_node_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_of_a_node_share_its_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     assert devices.thread_count(World(size=8, local_size=4)) == 4 and devices.thread_count(World(), 3) == 3
     assert devices.thread_count(World(size=64, local_size=64)) == 1
 
 
-def test_deterministic_algorithms_are_a_choice() -> None:
+def test_deterministic_algorithms_are_a_choice():
     threads = torch.get_num_threads()
     try:
         devices.configure_torch(1, deterministic=False)

@@ -1,7 +1,3 @@
-"""The plain engine: clipping, and the refusal of several ranks."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -12,7 +8,7 @@ from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
 
 
-def test_ranks_without_an_engine_that_joins_them_are_refused() -> None:
+def test_ranks_without_an_engine_that_joins_them_are_refused():
     with pytest.raises(ConfigError, match=r"this run has 2; set runtime\.engine to ddp"):
         group = Group(World(), torch.device("cpu"))
         group.world = World(size=2)
@@ -20,7 +16,7 @@ def test_ranks_without_an_engine_that_joins_them_are_refused() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_clipping_shortens_a_gradient_to_its_length_and_leaves_a_shorter_one(precision: str) -> None:
+def test_clipping_shortens_a_gradient_to_its_length_and_leaves_a_shorter_one(precision):
     """What Adam gets, whatever the loss was scaled by; the norm that is told is the gradient's own."""
     engine = build_engine(Runtime(precision=precision), Group(World(), torch.device("cpu")))
     for clip, factor in ((0.0, 1.0), (2.5, 0.5), (50.0, 1.0)):

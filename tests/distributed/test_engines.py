@@ -1,7 +1,3 @@
-"""Which engine a configuration and a number of ranks give."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -18,7 +14,7 @@ from collagan_dist.types import World
     ("name", "ranks", "expected"),
     [("plain", 1, Engine), ("ddp", 1, Engine), ("ddp", 2, DDPEngine), ("deepspeed", 1, DeepSpeedEngine), ("deepspeed", 2, DeepSpeedEngine)]
 )  # fmt: skip
-def test_engine_of_a_configuration(name: str, ranks: int, expected: type[Engine]) -> None:
+def test_engine_of_a_configuration(name, ranks, expected):
     group = Group(World(), torch.device("cpu"))
     group.world = World(size=ranks)  # without the other ranks' processes: to build an engine needs none
     assert type(build_engine(Runtime(engine=name), group)) is expected

@@ -1,13 +1,8 @@
-"""The hang detector's threads: two ranks' detectors in one process, over a real store."""
-
-from __future__ import annotations
-
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch.distributed as dist
@@ -28,7 +23,7 @@ def detectors() -> Iterator[list[HangDetector]]:
         detector.stop()
 
 
-def test_names_are_known_from_the_start_and_reasons_are_told(detectors: list[HangDetector]) -> None:
+def test_names_are_known_from_the_start_and_reasons_are_told(detectors):
     """The names are exchanged before anything can hang; the reason of an error reaches the other rank."""
     assert all(set(detector._heartbeats) == {0, 1} for detector in detectors)
     assert detectors[1].explain() == "see its message"
@@ -38,7 +33,7 @@ def test_names_are_known_from_the_start_and_reasons_are_told(detectors: list[Han
     assert detectors[0].explain() == "rank 0 on here ended: ValueError: no"  # the first reason is kept
 
 
-def test_time_in_which_the_process_was_stopped_does_not_count(detectors: list[HangDetector]) -> None:
+def test_time_in_which_the_process_was_stopped_does_not_count(detectors):
     detector = detectors[0]
     for one in detectors:
         one.stop()
@@ -74,7 +69,7 @@ stuck_here()
 @pytest.mark.parametrize(
     ("rank_1", "state"), [("stuck", "it is busy or stuck in its own work"), ("silent", "it has not answered for ")]
 )
-def test_a_rank_that_does_not_come_is_named_and_the_process_ends(tmp_path: Path, rank_1: str, state: str) -> None:
+def test_a_rank_that_does_not_come_is_named_and_the_process_ends(tmp_path, rank_1, state):
     """Rank 0 waits, rank 1 does not come: exit code 4, its name, and where it is if it answers."""
     command = [sys.executable, "-c", HANG, str(tmp_path), rank_1]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)

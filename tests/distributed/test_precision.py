@@ -1,7 +1,3 @@
-"""The loss scale of float16: when it doubles, when it halves, and what a checkpoint keeps of it."""
-
-from __future__ import annotations
-
 import torch
 
 from collagan_dist.distributed import precision
@@ -10,7 +6,7 @@ from collagan_dist.distributed.precision import LossScale
 CPU = torch.device("cpu")
 
 
-def test_it_doubles_after_many_steps_up_to_its_maximum() -> None:
+def test_it_doubles_after_many_steps_up_to_its_maximum():
     scale = LossScale(CPU)
     start = float(scale.value)
     for _ in range(precision._GROWTH_INTERVAL - 1):
@@ -24,7 +20,7 @@ def test_it_doubles_after_many_steps_up_to_its_maximum() -> None:
     assert float(scale.value) == precision._MAX_SCALE
 
 
-def test_it_halves_down_to_one_and_counts_anew() -> None:
+def test_it_halves_down_to_one_and_counts_anew():
     scale = LossScale(CPU)
     for _ in range(precision._GROWTH_INTERVAL - 1):
         scale.step_taken()
@@ -36,7 +32,7 @@ def test_it_halves_down_to_one_and_counts_anew() -> None:
     assert not scale.lower() and float(scale.value) == 1
 
 
-def test_a_checkpoint_keeps_scale_and_count() -> None:
+def test_a_checkpoint_keeps_scale_and_count():
     scale, other = LossScale(CPU), LossScale(CPU)
     scale.lower()
     scale.step_taken()

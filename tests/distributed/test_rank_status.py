@@ -1,11 +1,7 @@
-"""What a rank says of itself, for the messages about hangs."""
-
-from __future__ import annotations
-
 from collagan_dist.distributed.rank_status import RankStatus
 
 
-def test_the_innermost_collective_is_waited_in() -> None:
+def test_the_innermost_collective_is_waited_in():
     status = RankStatus()
     assert (status.position, status.collective, status.waiting) == ("the start", "a collective", None)
     status.step = 7

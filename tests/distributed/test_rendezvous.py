@@ -1,7 +1,3 @@
-"""Rendezvous of ranks that are threads of this process, with real stores."""
-
-from __future__ import annotations
-
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -42,14 +38,14 @@ def meet(*ranks: int, size: int, sizes: dict[int, int] | None = None) -> list[Re
         return [*pool.map(start, ranks)]
 
 
-def test_all_ranks_get_one_store() -> None:
+def test_all_ranks_get_one_store():
     first, second, third = meet(0, 1, 2, size=3)
     assert all(isinstance(one, Rendezvous) and one.hosts == 1 for one in (first, second, third)), first
     first.store.set("key", "value")
     assert third.store.get("key") == b"value"
 
 
-def test_missing_ranks_are_named_on_all_that_came(port: int) -> None:
+def test_missing_ranks_are_named_on_all_that_came(port):
     first, last = meet(0, 2, size=4)
     assert isinstance(first, ClusterError) and first.raised_on_all_ranks and str(first) == str(last)
     expected = f"2 of 4 ranks did not come to 127.0.0.1:{port} within {TIMEOUT:g} s: missing ranks 1, 3; "
@@ -57,12 +53,12 @@ def test_missing_ranks_are_named_on_all_that_came(port: int) -> None:
     assert "collagan doctor --net" in str(first)
 
 
-def test_ranks_that_disagree_on_the_world_size() -> None:
+def test_ranks_that_disagree_on_the_world_size():
     first, second = meet(0, 1, size=2, sizes={1: 3})
     assert str(first) == str(second) and "rank 0 of 2; rank 1 of 3" in str(first)
 
 
-def test_nothing_of_a_former_start_is_believed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_former_start_is_believed(port, monkeypatch):
     """In the store of torchrun's agent, which outlives the ranks."""
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     agent = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
@@ -78,19 +74,19 @@ def test_nothing_of_a_former_start_is_believed(port: int, monkeypatch: pytest.Mo
     assert not again.store.check(["of the first start"])
 
 
-def test_rank_0_does_not_come(port: int) -> None:
+def test_rank_0_does_not_come(port):
     (alone,) = meet(1, size=2)
     assert f"127.0.0.1 refuses port {port}" in str(alone) and "MASTER_ADDR" in str(alone)
     assert f"rank 1 of 2 on {socket.gethostname()}" in str(alone) and not alone.raised_on_all_ranks
 
 
-def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_nobody_knows(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
     (alone,) = meet(1, size=2)
     assert "knows no host of the name no-such-host.invalid" in str(alone)
 
 
-def test_the_port_is_in_use(port: int) -> None:
+def test_the_port_is_in_use(port):
     """Rank 0 names port and host; rank 1 does not wait for a foreign program for ever."""
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", port))

@@ -1,12 +1,7 @@
-"""Signals: the first sets a flag; a second one ends the process only if no launcher would end it anyway."""
-
-from __future__ import annotations
-
 import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from typing import NoReturn
 
 import pytest
@@ -31,9 +26,7 @@ def ended(code: int) -> NoReturn:
         ([(0, "SIGTERM"), (10, "SIGINT")], (130, 130)),
     ],
 )
-def test_row_22_the_second_signal(
-    signals: Sequence[tuple[float, str]], codes: tuple[int, int], by_launcher: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_22_the_second_signal(signals, codes, by_launcher, monkeypatch):
     """Alone it ends at once; under a launcher, which kills what does not leave, what is being saved goes on."""
     monkeypatch.setattr(os, "_exit", ended)  # which would end this process, too
     code = 0
@@ -47,7 +40,7 @@ def test_row_22_the_second_signal(
     assert code == codes[by_launcher]
 
 
-def test_handlers_are_restored() -> None:
+def test_handlers_are_restored():
     before = signal.getsignal(signal.SIGUSR2)
     with StopRequest() as stop:
         assert not stop
@@ -56,7 +49,7 @@ def test_handlers_are_restored() -> None:
     assert signal.getsignal(signal.SIGUSR2) == before
 
 
-def test_signals_are_left_alone_outside_the_main_thread() -> None:
+def test_signals_are_left_alone_outside_the_main_thread():
     """A Ray worker runs its function in a thread, where Python does not allow signal handlers."""
     values = []
 

@@ -1,7 +1,3 @@
-"""The stopwatch counts laps without their pauses."""
-
-from __future__ import annotations
-
 import time
 
 import torch
@@ -9,7 +5,7 @@ import torch
 from collagan_dist.distributed.stopwatch import Stopwatch
 
 
-def test_pauses_do_not_count() -> None:
+def test_pauses_do_not_count():
     stopwatch = Stopwatch(torch.device("cpu"))
     assert not stopwatch.pause()  # nothing to resume outside a lap
     for _ in range(2):

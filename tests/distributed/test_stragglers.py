@@ -1,13 +1,7 @@
-"""Stragglers: three slow intervals in a row, named once a streak."""
-
-from __future__ import annotations
-
-from typing import Any
-
 from collagan_dist.distributed.stragglers import SlowStreaks
 
 
-def test_streaks() -> None:
+def test_streaks():
     """Noise and a fast rank are no stragglers."""
     streaks = SlowStreaks(3, 2.0)
     slow = [0.1, 0.25, 0.1]
@@ -19,7 +13,7 @@ def test_streaks() -> None:
     assert [two.add([0.1, 0.01]) for _ in range(3)] == [[], [], [(0, 0.01)]]
 
 
-def test_every_rank_names_the_slow_one(two_ranks: list[dict[str, Any]]) -> None:
+def test_every_rank_names_the_slow_one(two_ranks):
     """Rank 0 waits for rank 1 inside each lap; only rank 1's own work is long."""
     for rank in two_ranks:
         found = rank["stragglers"]

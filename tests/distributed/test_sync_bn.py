@@ -1,7 +1,3 @@
-"""SyncBatchNorm on two ranks equals nn.BatchNorm2d on the whole batch."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -12,7 +8,7 @@ from collagan_dist.distributed.sync_bn import SyncBatchNorm, convert_sync_batchn
 from collagan_dist.types import World
 
 
-def test_two_ranks_equal_the_plain_layer_on_the_whole_batch(two_ranks: list[dict[str, Any]]) -> None:
+def test_two_ranks_equal_the_plain_layer_on_the_whole_batch(two_ranks):
     """Outputs, gradients and running statistics, in float64; in eval mode no rank waits for another."""
     torch.manual_seed(0)
     x = torch.randn(8, 3, 4, 4, dtype=torch.float64).requires_grad_()
@@ -33,7 +29,7 @@ def test_two_ranks_equal_the_plain_layer_on_the_whole_batch(two_ranks: list[dict
     assert equal(first["eval"] + second["eval"], plain.eval()(x))
 
 
-def test_frozen_layers_stay_plain() -> None:
+def test_frozen_layers_stay_plain():
     frozen = nn.BatchNorm2d(2).requires_grad_(False)
     module = nn.Sequential(nn.BatchNorm2d(2), nn.Sequential(frozen))
     names = [*module.state_dict()]

@@ -1,17 +1,12 @@
-"""Versions that ranks compare."""
-
-from __future__ import annotations
-
 import platform
 
 import numpy as np
-import pytest
 
 import collagan_dist
 from collagan_dist.distributed import versions
 
 
-def test_versions_of_libraries_and_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_of_libraries_and_of_the_package(monkeypatch):
     assert versions.library_version("numpy") == np.__version__
     monkeypatch.setitem(versions.LIBRARIES, "dali", ("no-such-distribution", "numpy"))
     assert versions.library_version("dali") == np.__version__  # any one of the distributions

@@ -1,7 +1,3 @@
-"""Rank, world size and rendezvous address, from the variables of each launcher."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.distributed.world import (
@@ -42,23 +38,23 @@ BATCH_SHELL = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "
         ({**STEP, "SLURM_STEP_ID": "4294967291"}, World()),
     ],
 )
-def test_the_world_of_each_launcher(env: dict[str, str], world: World) -> None:
+def test_the_world_of_each_launcher(env, world):
     assert detect_world(env) == world
 
 
-def test_broken_variables_are_named() -> None:
+def test_broken_variables_are_named():
     with pytest.raises(ClusterError, match="WORLD_SIZE"):
         detect_world({k: v for k, v in TORCHRUN.items() if k != "WORLD_SIZE"})
 
 
-def test_nodes_of_a_step_may_have_other_numbers_of_tasks() -> None:
+def test_nodes_of_a_step_may_have_other_numbers_of_tasks():
     step = {**STEP, "SLURM_STEP_NUM_TASKS": "11", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}
     assert [detect_world({**step, "SLURM_NODEID": str(node)}).local_size for node in range(3)] == [4, 4, 3]
     with pytest.raises(ClusterError, match="SLURM_STEP_TASKS_PER_NODE"):
         detect_world({**step, "SLURM_NODEID": "3"})
 
 
-def test_the_rendezvous_address() -> None:
+def test_the_rendezvous_address():
     """MASTER_ADDR and MASTER_PORT, else an srun step's first node and a port of this start's own."""
     assert rendezvous_address({**TORCHRUN, "MASTER_ADDR": "a", "MASTER_PORT": "29500"}) == ("a", 29500)
     step = {**STEP, "SLURM_STEP_NODELIST": "node-b[08-11,15],x3"}
@@ -76,11 +72,11 @@ def test_the_rendezvous_address() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "first"), [("n1", "n1"), ("n1,n[3-4]", "n1"), ("r[2-3]n[04,07]", "r2n04"), ("", "")])
-def test_first_host(nodes: str, first: str) -> None:
+def test_first_host(nodes, first):
     assert first_host(nodes) == first
 
 
-def test_jobs_and_their_starts() -> None:
+def test_jobs_and_their_starts():
     slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}
     assert job_id({**slurm, **RAY}) == "ray:trial_7" and job_id(slurm) == "slurm:7"
     assert job_id({"TORCHELASTIC_RUN_ID": "mine"}) == "torchrun:mine"

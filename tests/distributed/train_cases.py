@@ -1,7 +1,5 @@
 """Trains one of the cases of cases.py, on the ranks there are."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

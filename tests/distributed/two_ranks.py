@@ -1,7 +1,5 @@
 """Two ranks, started once for all tests that look at what they found."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from functools import cache

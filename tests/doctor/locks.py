@@ -1,7 +1,5 @@
 """An abandoned lock of a torch extension, for tests."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,9 +1,4 @@
-"""Checks of names, Slurm and Ray, by the variables and commands that they look at."""
-
-from __future__ import annotations
-
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +8,7 @@ from collagan_dist.types import World
 
 
 @pytest.mark.parametrize(("own", "state"), [("127.0.1.1", "warning"), (None, "warning"), ("10.1.2.3", "ok")])
-def test_a_host_whose_own_name_means_loopback(own: str | None, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_whose_own_name_means_loopback(own, state, monkeypatch):
     """It matters only if ranks are on several nodes, and not where the interface is set."""
     monkeypatch.setattr(addresses, "resolve", lambda _: own)
     monkeypatch.setenv("MASTER_ADDR", "n1")
@@ -27,7 +22,7 @@ def test_a_host_whose_own_name_means_loopback(own: str | None, state: str, monke
     assert found.state == "ok" and found.text.endswith("GLOO_SOCKET_IFNAME is eth1")
 
 
-def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_that_does_not_answer(tmp_path, monkeypatch):
     for name, script in (("srun", "echo slurm 24.05"), ("squeue", "exit 1")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -42,7 +37,7 @@ def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [finding.text for finding in cluster.check_slurm()] == ["slurm 24.05, job 7 on ?, 1:30 left"]
 
 
-def test_a_ray_cluster_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_cluster_without_a_token(monkeypatch):
     monkeypatch.setattr(versions, "library_version", lambda _: "2.52.0")
     monkeypatch.setenv("RAY_ADDRESS", "n1:6379")
     for mode, state in (("token", "ok"), ("disabled", "warning"), (None, "warning")):

@@ -1,13 +1,9 @@
-"""One check: its findings, or its exception as a finding."""
-
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from collagan_dist.doctor.finding import Finding, ok, run_check
 
 
-def test_a_check_that_breaks_is_a_finding() -> None:
+def test_a_check_that_breaks_is_a_finding():
     """What it found before is kept."""
 
     def broken() -> Iterator[Finding]:

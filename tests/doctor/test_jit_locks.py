@@ -1,17 +1,10 @@
-"""Locks that a killed compilation of a torch extension leaves behind."""
-
-from __future__ import annotations
-
 import subprocess
-from pathlib import Path
-
-import pytest
 
 from collagan_dist.doctor import jit_locks
 from tests.doctor.locks import plant_lock
 
 
-def test_row_18_a_lock_of_a_killed_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_18_a_lock_of_a_killed_compilation(tmp_path, monkeypatch):
     """Its age is that of the newest file beside it; a living compiler's is not even named."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     lock = plant_lock(tmp_path, 1900)

@@ -1,17 +1,11 @@
-"""Checks of one machine, with other versions, limits and folders than it has."""
-
-from __future__ import annotations
-
 import resource
 import shutil
-
-import pytest
 
 from collagan_dist.distributed import versions
 from collagan_dist.doctor import machine
 
 
-def test_known_bad_and_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_bad_and_missing_libraries(monkeypatch):
     installed = {"torch": "2.9.1+cpu", "dali": "2.4.0", "numpy": "2.4.6", "deepspeed": None, "ray": None}
     monkeypatch.setattr(versions, "library_version", installed.get)
     (found,) = machine.check_libraries()
@@ -22,7 +16,7 @@ def test_known_bad_and_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [finding.state for finding in machine.check_libraries()] == ["failed"]
 
 
-def test_few_open_files_and_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_open_files_and_little_shared_memory(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     (found,) = machine.check_limits()
     assert (found.state, found.mend) == ("warning", "ulimit -n 4096") and found.text.startswith("1024 open files")
@@ -31,7 +25,7 @@ def test_few_open_files_and_little_shared_memory(monkeypatch: pytest.MonkeyPatch
     assert found.state == "warning" and "--shm-size" in found.mend
 
 
-def test_a_picture_that_is_decoded_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_is_decoded_wrong(monkeypatch):
     monkeypatch.setattr(machine, "_MAX_DECODING_ERROR", -1)
     (found,) = machine.check_decoding()
     assert found.state == "failed" and "grey levels away" in found.text

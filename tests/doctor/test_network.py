@@ -1,7 +1,3 @@
-"""What measurements between ranks are found to mean."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -15,9 +11,7 @@ from collagan_dist.types import World
     ("seconds", "difference", "slow", "apart"),
     [(0.001, 0.5, False, False), (0.02, 0.5, True, False), (0.001, -1.5, False, True), (1.0, 1.5, True, False)],
 )
-def test_latency_and_clocks(
-    seconds: float, difference: float, slow: bool, apart: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latency_and_clocks(seconds, difference, slow, apart, monkeypatch):
     """A clock difference within the round trip in which it was measured is not one."""
     monkeypatch.setattr(Group, "all_gather", lambda *_: ["n1", "n2"])
     monkeypatch.setattr(network_benchmark, "round_trips", lambda *_: {(0, 1): (seconds, difference)})
@@ -26,7 +20,7 @@ def test_latency_and_clocks(
     assert "between n1 and n2 (1 measured)" in latency.text and f"n2 is {difference:+.3f} s from n1" in clocks.text
 
 
-def test_a_wrong_sum_names_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_sum_names_its_ranks(monkeypatch):
     monkeypatch.setattr(network_benchmark, "all_reduce_is_correct", lambda *_: False)
     monkeypatch.setattr(network_benchmark, "all_reduce_seconds", lambda *_: {4096: 0.001, 1 << 20: 0.01})
     group = Group(World(), torch.device("cpu"))

@@ -1,7 +1,3 @@
-"""`collagan doctor` as a whole: one finding per check over all ranks, and exit code 4 when something failed."""
-
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -13,7 +9,6 @@ from typing import Any
 import pytest
 
 from collagan_dist.commands.main import main
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.doctor import report as doctor_report
 from collagan_dist.doctor.finding import Finding, ok, warning
 from collagan_dist.doctor.report import run_checks
@@ -21,7 +16,6 @@ from collagan_dist.types import World
 from tests.distributed.two_ranks import found_by_two_ranks
 from tests.doctor.locks import plant_lock
 from tests.faults.processes import as_rank, free_port
-from tests.slurm.cluster import Cluster
 
 MACHINE = ["names", "libraries", "devices", "limits", "decoding", "/dev/shm", "locks", "storage"]
 BETWEEN_RANKS = ["meeting", "all-reduce (cpu)", "latency", "clocks"]
@@ -47,9 +41,7 @@ def checks(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_alone(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_alone(shards, tmp_path, monkeypatch, capsys):
     """One line per check; nothing is left behind."""
     monkeypatch.chdir(tmp_path)
     code, printed = doctor(capsys, "--data", shards.folder)
@@ -60,7 +52,7 @@ def test_alone(
 
 
 @pytest.mark.timeout(150)  # ranks that differ in their collectives hang
-def test_two_ranks_check_the_network_between_them() -> None:
+def test_two_ranks_check_the_network_between_them():
     """Rank 0 has the findings; a folder is looked at only without --net."""
     (net, all_checks), second = (rank["doctor"] for rank in found_by_two_ranks())
     assert second == [[], []] and {finding["state"] for finding in all_checks} <= {"ok", "warning"}
@@ -71,7 +63,7 @@ def test_two_ranks_check_the_network_between_them() -> None:
 
 
 @pytest.mark.slurm
-def test_over_the_nodes_of_a_slurm_allocation(cluster: Cluster, tmp_path: Path) -> None:
+def test_over_the_nodes_of_a_slurm_allocation(cluster, tmp_path):
     """From salloc's shell, whose steps are named as it is, and without any variable that says where to meet."""
     command = [sys.executable, "-m", "collagan_dist", "doctor", "--json"]
     said = cluster.run("salloc", "--quiet", "-N2", "srun", "--ntasks-per-node=1", *command, cwd=tmp_path, timeout=200)
@@ -81,9 +73,7 @@ def test_over_the_nodes_of_a_slurm_allocation(cluster: Cluster, tmp_path: Path) 
     assert "n1 (10.77.0.1)" in found["names"]["text"] and found["shared folder"]["state"] == "ok"
 
 
-def test_broken_things_are_found(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_things_are_found(shards, tmp_path, monkeypatch, capsys):
     """A folder that cannot be written, a lock without a compiler, a shard that is too short: all named at once, exit 4."""
     data = Path(shutil.copytree(shards.folder, tmp_path / "packed"))
     tar = next(data.glob("train-*1.tar"))
@@ -99,7 +89,7 @@ def test_broken_things_are_found(
     assert found["locks"]["state"] == "warning" and str(lock) in found["locks"]["text"]
 
 
-def test_a_rank_that_reaches_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_rank_that_reaches_no_other(monkeypatch, tmp_path):
     """The report then says why, beside what this rank could check alone."""
     monkeypatch.setattr(doctor_report, "_RENDEZVOUS_SECONDS", 1)
     monkeypatch.chdir(tmp_path)
@@ -111,7 +101,7 @@ def test_a_rank_that_reaches_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "refuses port" in failure.text and socket.gethostname() in failure.text
 
 
-def test_one_finding_per_check_over_all_ranks() -> None:
+def test_one_finding_per_check_over_all_ranks():
     """The worst state is shown with its hosts; libraries must be the same on all ranks."""
     everybody = [
         ("n1", [ok("storage", "good"), ok("libraries", "torch 2"), ok("limits", "many")]),

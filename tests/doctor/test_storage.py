@@ -1,9 +1,3 @@
-"""Checks of the working folder: test_report.py has those that fail."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from collagan_dist.doctor import storage
@@ -13,9 +7,7 @@ from collagan_dist.doctor import storage
     ("limit", "value", "mend"),
     [("_SLOW_WRITE_SECONDS", 0.0, "checkpoints need faster storage"), ("_MIN_FREE_BYTES", 1 << 60, "make room")],
 )
-def test_a_folder_that_is_slow_or_full(
-    limit: str, value: float, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_is_slow_or_full(limit, value, mend, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_SLOW_WRITE_SECONDS", 1e9)
     monkeypatch.setattr(storage, limit, value)
     (found,) = storage.check_writing(tmp_path)

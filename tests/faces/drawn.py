@@ -1,7 +1,5 @@
 """Faces that the tests of faces share; each is drawn once."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

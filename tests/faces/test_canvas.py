@@ -1,7 +1,3 @@
-"""The projection keeps the stored square inside the picture, and the canvas paints picture and labels alike."""
-
-from __future__ import annotations
-
 import numpy as np
 
 from collagan_dist.faces.canvas import HEIGHT, WIDTH, Canvas, fit_projection
@@ -10,7 +6,7 @@ from collagan_dist.types import FACE_SQUARE, MARGIN
 from tests.faces.drawn import traits
 
 
-def test_the_square_around_the_stored_landmarks_lies_in_the_picture() -> None:
+def test_the_square_around_the_stored_landmarks_lies_in_the_picture():
     extents = []
     for number in range(1, 301):
         corners = landmark_points(traits(number))
@@ -23,7 +19,7 @@ def test_the_square_around_the_stored_landmarks_lies_in_the_picture() -> None:
     assert 59 <= min(extents) < 64 and 79 < max(extents) <= 85
 
 
-def test_a_polygon_covers_the_same_pixels_in_picture_and_labels() -> None:
+def test_a_polygon_covers_the_same_pixels_in_picture_and_labels():
     canvas = Canvas.on_backdrop(np.zeros((4, 4, 3), np.uint8))
     square = np.array([(99.5, 99.5), (149.5, 99.5), (149.5, 119.5), (99.5, 119.5)])
     canvas.fill(square, (255, 255, 255), 3)

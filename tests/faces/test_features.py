@@ -1,7 +1,3 @@
-"""Labels and landmarks of eyes, nose, mouth and glasses."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +7,7 @@ from collagan_dist.types import CLASSES
 from tests.faces.drawn import FACE, FACES, LEFT_EYE, LOWER_LIP, RIGHT_EYE, UPPER_LIP, bare, centroid, face, traits
 
 
-def test_eye_landmarks_are_the_middles_of_the_eyes() -> None:
+def test_eye_landmarks_are_the_middles_of_the_eyes():
     for number in filter(bare, FACES):
         _, labels, points = face(number)
         for index, value in ((0, LEFT_EYE), (1, RIGHT_EYE)):
@@ -20,7 +16,7 @@ def test_eye_landmarks_are_the_middles_of_the_eyes() -> None:
             assert labels[y, x] == value, number
 
 
-def test_landmarks_lie_on_nose_and_ends_of_lips_and_open_mouths_show_teeth() -> None:
+def test_landmarks_lie_on_nose_and_ends_of_lips_and_open_mouths_show_teeth():
     for number in FACES:
         _, labels, points = face(number)
         assert (labels == CLASSES.index("teeth")).any() == (traits(number).mouth.gap > 0), number
@@ -32,7 +28,7 @@ def test_landmarks_lie_on_nose_and_ends_of_lips_and_open_mouths_show_teeth() -> 
         np.testing.assert_allclose((reach.min(), reach.max()), points[3:] @ axis, rtol=0, atol=2)
 
 
-def test_both_eyes_of_a_face_match() -> None:
+def test_both_eyes_of_a_face_match():
     """Mean colours of the two eyes of one face are closer than those of eyes of different faces."""
     means = np.array(
         [[face(n)[0][face(n)[1] == value].mean(0) for value in (LEFT_EYE, RIGHT_EYE)] for n in FACES if bare(n)]
@@ -42,7 +38,7 @@ def test_both_eyes_of_a_face_match() -> None:
     assert np.median(own) < 0.6 * np.median(other)
 
 
-def test_frames_of_glasses_are_face_and_lenses_change_nothing() -> None:
+def test_frames_of_glasses_are_face_and_lenses_change_nothing():
     wearers = [number for number in range(1, 121) if traits(number).glasses is not None]
     assert len(wearers) >= 5
     for number in wearers:

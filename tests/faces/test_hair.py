@@ -1,7 +1,3 @@
-"""Hair is in front of the face and behind it."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +6,13 @@ from collagan_dist.faces.render import draw_traits
 from tests.faces.drawn import FACES, HAIR, face, traits
 
 
-def test_hair_covers_brows() -> None:
+def test_hair_covers_brows():
     number = next(n for n in FACES if traits(n).hair.style == "fringe")
     bald = draw_traits(replace(traits(number), hair=replace(traits(number).hair, style="bald")))[1]
     assert (face(number)[1][np.isin(bald, (2, 3))] == HAIR).any()
 
 
-def test_the_bald_have_no_hair_and_long_hair_is_long() -> None:
+def test_the_bald_have_no_hair_and_long_hair_is_long():
     person = traits(1)
     bald, short, long = (
         draw_traits(replace(person, hair=replace(person.hair, style=style)))[1] == HAIR

@@ -1,7 +1,3 @@
-"""The folder of drawn faces: CelebA's layout, the same bytes for any number of workers, complete or absent."""
-
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -26,14 +22,14 @@ def contents(out: Path) -> dict[Path, bytes]:
     return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_two_workers_draw_the_bytes_of_one(folder: Path, tmp_path: Path) -> None:
+def test_two_workers_draw_the_bytes_of_one(folder, tmp_path):
     finished: list[int] = []
     draw_faces(tmp_path / "faces", 40, SEED, workers=2, progress=finished.append)
     assert contents(tmp_path / "faces") == contents(folder)
     assert finished == sorted(finished) and finished[-1] == 40
 
 
-def test_layout_and_headers_are_celebas(folder: Path) -> None:
+def test_layout_and_headers_are_celebas(folder):
     names = [f"{number:06d}" for number in range(1, 41)]
     for kind, ending in (("Img", "jpg"), ("Label", "png")):
         assert sorted(p.name for p in (folder / kind / "img_celeba").iterdir()) == [
@@ -56,20 +52,20 @@ def test_layout_and_headers_are_celebas(folder: Path) -> None:
     assert "seed 7" in readme and "collagan draw" in readme
 
 
-def test_files_hold_the_drawn_face(folder: Path) -> None:
+def test_files_hold_the_drawn_face(folder):
     picture, labels, _ = face(5)
     stored = cv2.imread(str(folder / "Img/img_celeba/000005.jpg"), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(stored.astype(int) - picture).mean() < 3
     assert np.array_equal(cv2.imread(str(folder / "Label/img_celeba/000005.png"), cv2.IMREAD_UNCHANGED), labels)
 
 
-def test_splits_are_80_10_10_in_order(folder: Path) -> None:
+def test_splits_are_80_10_10_in_order(folder):
     lines = (folder / "Eval/list_eval_partition.txt").read_text().splitlines()
     splits = [0] * 32 + [1] * 4 + [2] * 4
     assert [line.split() for line in lines] == [[f"{i:06d}.jpg", str(split)] for i, split in enumerate(splits, 1)]
 
 
-def test_a_finished_drawing_is_left_alone_and_another_one_refused(folder: Path) -> None:
+def test_a_finished_drawing_is_left_alone_and_another_one_refused(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     draw_faces(folder, 40, SEED)
     for count, seed in ((41, SEED), (40, SEED + 1)):
@@ -86,7 +82,7 @@ def test_a_finished_drawing_is_left_alone_and_another_one_refused(folder: Path) 
         ("faces", 0, ConfigError, "at least 1"),
     ],
 )
-def test_drawings_that_cannot_be_made(tmp_path: Path, place: str, count: int, error: type, message: str) -> None:
+def test_drawings_that_cannot_be_made(tmp_path, place, count, error, message):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(error, match=message):
         draw_faces(tmp_path / place, count, SEED, workers=1)
@@ -94,7 +90,7 @@ def test_drawings_that_cannot_be_made(tmp_path: Path, place: str, count: int, er
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
-def test_a_drawing_that_stops_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
+def test_a_drawing_that_stops_leaves_nothing(tmp_path, failure):
     def stop(finished: int) -> None:
         assert len(list(tmp_path.iterdir())) == 1, "the unfinished drawing is beside, under another name"
         assert not (tmp_path / "faces").exists()
@@ -105,7 +101,7 @@ def test_a_drawing_that_stops_leaves_nothing(tmp_path: Path, failure: type[BaseE
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_a_killed_drawing_are_deleted(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_drawing_are_deleted(tmp_path):
     old, running = tmp_path / ".faces.partial-old", tmp_path / ".faces.partial-running"
     for leftover in (old, running):
         (leftover / "Img/img_celeba").mkdir(parents=True)

@@ -1,7 +1,3 @@
-"""Picture, labels and landmarks of one face agree."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 
 import cv2
@@ -12,19 +8,19 @@ from collagan_dist.types import CLASSES
 from tests.faces.drawn import FACES, HAIR, LEFT_EYE, LOWER_LIP, RIGHT_EYE, UPPER_LIP, bare, centroid, face, traits
 
 
-def test_every_seed_and_number_has_a_face_of_its_own() -> None:
+def test_every_seed_and_number_has_a_face_of_its_own():
     pictures = [draw_face(seed, number)[0].tobytes() for seed in (1, 2, 3) for number in (1, 2, 3)]
     assert len(set(pictures)) == len(pictures)
 
 
-def test_every_class_appears_and_no_other() -> None:
+def test_every_class_appears_and_no_other():
     seen = np.sum([np.bincount(face(number)[1].ravel(), minlength=len(CLASSES)) > 20 for number in FACES], axis=0)
     assert len(seen) == len(CLASSES) and (seen > 0).all()
     assert 15 <= seen[CLASSES.index("teeth")] <= 50, "teeth show in about half the faces"
     assert (np.delete(seen, [CLASSES.index("teeth"), CLASSES.index("hair")]) >= 45).all()
 
 
-def test_left_is_left_once_the_roll_is_undone() -> None:
+def test_left_is_left_once_the_roll_is_undone():
     for number in FACES:
         _, labels, points = face(number)
         roll = traits(number).pose.roll
@@ -35,7 +31,7 @@ def test_left_is_left_once_the_roll_is_undone() -> None:
             assert centroid(labels, LEFT_EYE) @ across < centroid(labels, RIGHT_EYE) @ across, number
 
 
-def test_picture_and_labels_show_the_same_outlines() -> None:
+def test_picture_and_labels_show_the_same_outlines():
     """What changes its colour with the paint of the lips and of the hair is what is labelled so."""
     for number in (1, 2, 3, 6, 8, 13):
         person = traits(number)

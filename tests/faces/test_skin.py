@@ -1,7 +1,3 @@
-"""Light and tones of the skin."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +6,7 @@ from collagan_dist.faces.render import draw_traits
 from tests.faces.drawn import FACE, traits
 
 
-def test_the_picture_is_brighter_on_the_side_of_the_light() -> None:
+def test_the_picture_is_brighter_on_the_side_of_the_light():
     person = replace(traits(1), glasses=None, beard=0.0, moustache=0.0)
     means = []
     for x in (-0.7, 0.7):

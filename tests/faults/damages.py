@@ -1,7 +1,5 @@
 """Damage to files at random places, and how often tests repeat it."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python -m tests.faults.driver FAULT NUMBER ARGS...`: `collagan ARGS` with a fault in this rank's code."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

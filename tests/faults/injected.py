@@ -1,7 +1,5 @@
 """NaN where a test wants it: in the loss of an update, at chosen steps of chosen ranks. Run under torchrun it trains a run folder."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

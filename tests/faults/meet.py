@@ -1,7 +1,5 @@
 """Run by test_start.py as a rank: joins the other rank, adds up, writes the sum and the interface that was chosen."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

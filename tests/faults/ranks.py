@@ -1,7 +1,5 @@
 """Run by test_ranks.py under torchrun: reads as training does, rank by rank in step; rank 0 writes who saw what."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@
 `full CONFIG RUN FILLER AT UNTIL`: a run whose disk is full from the AT-th save on, until before the UNTIL-th (0: never).
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

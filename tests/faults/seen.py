@@ -1,7 +1,5 @@
 """Run by test_checkpoints.py, alone or under torchrun: trains, and writes down which samples each rank met at each step."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

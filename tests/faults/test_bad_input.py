@@ -1,7 +1,5 @@
 """Bad input: one error that says what, where and how to mend, the right exit code, and nothing half-written."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 
 from collagan_dist.commands.main import main
-from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT
 
 
@@ -55,12 +52,12 @@ def edit(file: str, pattern: str, text: str) -> Callable[[Path], object]:
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_a_damaged_data_set(
-    copy_of_drawn: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    damage: Callable[[Path], object],
-    parts: list[str],
-) -> None:
+    copy_of_drawn,
+    tmp_path,
+    capsys,
+    damage,
+    parts,
+):
     damage(copy_of_drawn)
     out = tmp_path / "packed"
     code, text = run(capsys, "pack", ROOT / "shards/drawn.yaml", "--root", copy_of_drawn, "--out", out, "--workers", 2)
@@ -68,7 +65,7 @@ def test_a_damaged_data_set(
     assert not (out / "manifest.json").exists() and not list(out.rglob("*.partial"))
 
 
-def test_folder_that_is_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_that_is_no_data_set(tmp_path, capsys):
     code, text = run(capsys, "train", "demo", "--data", tmp_path, "--run", tmp_path / "run")
     assert code == 3 and "no manifest.json" in text and "collagan pack" in text and not (tmp_path / "run").exists()
 
@@ -84,9 +81,7 @@ def test_folder_that_is_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("schedule.batch=50", 3, ["48 samples, one global batch needs 50"]),
     ],
 )
-def test_configuration_on_the_command_line(
-    shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, code: int, parts: list[str]
-) -> None:
+def test_configuration_on_the_command_line(shards, tmp_path, capsys, setting, code, parts):
     found, text = run(capsys, "train", "demo", "--data", shards.folder, "--run", tmp_path / "run", "--set", setting)
     assert found == code and all(part in text for part in parts) and not (tmp_path / "run").exists(), text
 
@@ -99,28 +94,26 @@ def test_configuration_on_the_command_line(
         ("optim:\n  generator:\n    lr: -1\n", ["run.yaml:3", "greater than 0"]),
     ],
 )
-def test_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], yaml: str, parts: list[str]) -> None:
+def test_configuration_file(tmp_path, capsys, yaml, parts):
     path = tmp_path / "run.yaml"
     path.write_text(yaml)
     code, text = run(capsys, "train", path, "--run", tmp_path / "run")
     assert code == 2 and all(part in text for part in parts) and not Path("canary").exists(), text
 
 
-def test_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_model(capsys):
     code, text = run(capsys, "train", "stable", "--model", "M_x")
     assert code == 2 and "M_i, M_s" in text
 
 
-def test_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_run_folder(tmp_path, capsys):
     for command in (["evaluate", tmp_path], ["complete", tmp_path, tmp_path, "--out", tmp_path / "o"]):
         code, text = run(capsys, *command)
         assert code == 2 and "is no run folder" in text
     assert run(capsys, "report", tmp_path)[0] == 3
 
 
-def test_a_data_set_without_labels_trains_what_it_can(
-    copy_of_drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_data_set_without_labels_trains_what_it_can(copy_of_drawn, tmp_path, capsys):
     assert run(capsys, "pack", ROOT / "shards/celeba.yaml", "--root", copy_of_drawn, "--out", tmp_path / "out")[0] == 0
     small = ["--data", tmp_path / "out", "--set", "schedule.steps=1", "--set", "schedule.batch=4"]
     code, text = run(capsys, "train", "demo", *small, "--run", tmp_path / "run")

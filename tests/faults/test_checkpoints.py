@@ -3,8 +3,6 @@
 By the rows of docs/faults.md; tests/runs has those that need no process of their own.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -56,7 +54,7 @@ def ended(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
     return [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ended")]
 
 
-def test_row_27_killed_at_every_stage_of_a_save(shards: Manifest, undisturbed: Path, tmp_path: Path) -> None:
+def test_row_27_killed_at_every_stage_of_a_save(shards, undisturbed, tmp_path):
     """kill -9, again and again: the same command ends with the weights of the undisturbed run, and leaves nothing lying about."""
     run = tmp_path / "run"
     done = driver("stages", write_config(small(shards.folder, **SAVING), tmp_path), run)
@@ -68,9 +66,7 @@ def test_row_27_killed_at_every_stage_of_a_save(shards: Manifest, undisturbed: P
 
 
 @rounds(1, 60)
-def test_row_27_killed_at_random(
-    shards: Manifest, undisturbed: Path, tmp_path: Path, rounds: int, record: Callable[..., None]
-) -> None:
+def test_row_27_killed_at_random(shards, undisturbed, tmp_path, rounds, record):
     """The same before any call of the writing thread to the file system."""
     seeds = [f"random-{number}" for number in range(rounds)]
     done = driver("random", write_config(small(shards.folder, **SAVING), tmp_path), tmp_path, *seeds)
@@ -83,7 +79,7 @@ def test_row_27_killed_at_random(
     record("27", rounds=rounds, killed=killed, equal=rounds)
 
 
-def test_row_28_a_full_disk(shards: Manifest, undisturbed: Path, tmp_path: Path) -> None:
+def test_row_28_a_full_disk(shards, undisturbed, tmp_path):
     """Training goes on, says so, and saves again when there is room; without room it stops with the former checkpoint intact."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -110,7 +106,7 @@ def test_row_28_a_full_disk(shards: Manifest, undisturbed: Path, tmp_path: Path)
     assert "2 in a row could not be written. Step 6 is not saved, the newest checkpoint is step 2" in done.stderr
 
 
-def test_row_30_another_number_of_ranks(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_30_another_number_of_ranks(shards, tmp_path, monkeypatch):
     """Two ranks, then one: the global batches of one rank, every sample of two epochs exactly once."""
     config = small(shards.folder, schedule__batch=12)
     path = write_config(config, tmp_path)
@@ -134,9 +130,7 @@ def test_row_30_another_number_of_ranks(shards: Manifest, tmp_path: Path, monkey
     assert [event["world_size"] for event in lines(tmp_path / "run", "event")] == [2, 1]
 
 
-def test_row_33_the_command_given_twice_and_a_forgotten_process(
-    shards: Manifest, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_row_33_the_command_given_twice_and_a_forgotten_process(shards, undisturbed, tmp_path):
     """The second start on a live run is refused. Suspended and robbed of its lease, the first one writes nothing more."""
     config, run = small(shards.folder, **SAVING), tmp_path / "run"
     slow = write_config(small(shards.folder, **{**SAVING, "schedule__steps": 5000, "log__every": 1}), tmp_path / "slow")

@@ -1,7 +1,5 @@
 """Row 26: NaN or Inf in a loss: skipped steps, rollbacks, and the end of the run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ import pytest
 import torch
 
 from collagan_dist.config.load import to_yaml
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed import precision
 from collagan_dist.errors import NumericError
 from collagan_dist.runs import checkpoint
@@ -32,9 +29,7 @@ def events(run: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("side", "phases"), [("discriminators", "D"), ("generator", "DG")])
-def test_row_26_a_bad_phase_skips_itself_and_what_follows(
-    shards: Manifest, tmp_path: Path, side: str, phases: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_row_26_a_bad_phase_skips_itself_and_what_follows(shards, tmp_path, side, phases, capsys):
     """NaN in D's phase: neither side moves; in G's: D has learned, G has not. The batch's statistics leave no trace either."""
     run = small(shards.folder, **{**OFTEN, "schedule__steps": 3, "checkpoint__every": 1})
     with nan_where(lambda rank, step, s: step == 2 and s == side) as done:
@@ -50,7 +45,7 @@ def test_row_26_a_bad_phase_skips_itself_and_what_follows(
     assert f"warning: step 3: the {side} met NaN or Inf on rank 0; skipped" in capsys.readouterr().err
 
 
-def test_row_26_three_in_a_row_go_back_and_leave_the_batches_out(shards: Manifest, tmp_path: Path) -> None:
+def test_row_26_three_in_a_row_go_back_and_leave_the_batches_out(shards, tmp_path):
     """Steps 3, 4, 5 are bad: back to the checkpoint of step 2 or 4, and on without them; a later start knows of them."""
     config = small(shards.folder, **OFTEN)
     with nan_where(lambda rank, step, side: step in (3, 4, 5) and side == "generator") as done:
@@ -65,9 +60,7 @@ def test_row_26_three_in_a_row_go_back_and_leave_the_batches_out(shards: Manifes
     assert checkpoint.load(tmp_path / "run/checkpoints/step-00000010").state["skipped_batches"] == [3, 4, 5]
 
 
-def test_row_26_interrupted_in_between_is_the_same(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_26_interrupted_in_between_is_the_same(shards, tmp_path, monkeypatch):
     """The way over a spell of NaN is a function of the data: a run that was stopped inside it ends with the same weights,
     which are those of a run that never meets these batches."""
 
@@ -85,7 +78,7 @@ def test_row_26_interrupted_in_between_is_the_same(
     assert equal(weights(tmp_path / "whole", 8), weights(tmp_path / "never", 8))
 
 
-def test_row_26_nan_that_stays_ends_the_run_with_code_6(shards: Manifest, tmp_path: Path) -> None:
+def test_row_26_nan_that_stays_ends_the_run_with_code_6(shards, tmp_path):
     """Three returns to the last good checkpoint, then exit 6; that checkpoint is whole, and no NaN is in any."""
     with (
         nan_where(lambda rank, step, side: step >= 3),
@@ -98,7 +91,7 @@ def test_row_26_nan_that_stays_ends_the_run_with_code_6(shards: Manifest, tmp_pa
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_row_26_parameters_that_are_no_numbers_are_never_saved(shards: Manifest, tmp_path: Path) -> None:
+def test_row_26_parameters_that_are_no_numbers_are_never_saved(shards, tmp_path):
     """Finite gradients, and a step so long that float32 has no number for where it leads."""
     wild = small(shards.folder, **OFTEN, optim__generator={"lr": 3e38})
     with pytest.raises(NumericError):
@@ -106,7 +99,7 @@ def test_row_26_parameters_that_are_no_numbers_are_never_saved(shards: Manifest,
     assert checkpoint_steps(tmp_path / "checkpoints") == []
 
 
-def test_row_26_on_one_of_two_ranks(shards: Manifest, tmp_path: Path) -> None:
+def test_row_26_on_one_of_two_ranks(shards, tmp_path):
     """Both ranks skip and the rank is named; after three in a row both roll back together. (Both sides: test_deepspeed.py.)"""
     config = tmp_path / "small.yaml"
     config.write_text(to_yaml(small(shards.folder, **OFTEN)))
@@ -117,9 +110,7 @@ def test_row_26_on_one_of_two_ranks(shards: Manifest, tmp_path: Path) -> None:
     assert len(events(tmp_path / "run", "rollback")) == 1
 
 
-def test_row_26_fp16_lowers_its_scale_instead(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_26_fp16_lowers_its_scale_instead(shards, tmp_path, monkeypatch):
     """An overflow is no NaN: the step is skipped, the scale halved, and both are what a continued run knows."""
     monkeypatch.setattr(precision, "_INITIAL_SCALE", 2.0**18)
     config = {**OFTEN, "runtime__precision": "fp16", "schedule__adv_from": 100}

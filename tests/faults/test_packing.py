@@ -1,13 +1,10 @@
 """Faults while shards are built, by the rows of docs/faults.md that the tests beside the code do not cover."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +31,7 @@ def private_mounts(command: str) -> list[str]:
     return ["unshare", "-m", "bash", "-c", command]
 
 
-def test_row_7_a_full_disk(drawn: Path, tmp_path: Path) -> None:
+def test_row_7_a_full_disk(drawn, tmp_path):
     """Nothing under a final name is partial, path and bytes are named, and the same command goes on when there is room."""
     pack(recipe(drawn, tmp_path / "whole", samples_per_shard=4), workers=1)
     out = tmp_path / "small"
@@ -56,7 +53,7 @@ def test_row_7_a_full_disk(drawn: Path, tmp_path: Path) -> None:
 
 
 @rounds(1, 20)
-def test_row_8_killed_while_packing(drawn: Path, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
+def test_row_8_killed_while_packing(drawn, tmp_path, rounds, record):
     """kill -9 at random moments: shards before it are whole, nothing stays alive, and the same command gives the same bytes."""
     path, whole = recipe_file(drawn, tmp_path), tmp_path / "whole"
     command = [sys.executable, "-m", "collagan_dist", "pack", str(path), "--workers", "2", "--out"]

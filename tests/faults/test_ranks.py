@@ -1,17 +1,13 @@
 """Shards and ranks that do not fit each other, by the rows of docs/faults.md."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 from collagan_dist.config.load import to_yaml
-from collagan_dist.data.shards.manifest import Manifest
 from tests.launch import torchrun
 from tests.training.small import small
 
 
-def test_rows_12_and_13_shards_that_ranks_cannot_share_evenly(shards: Manifest, tmp_path: Path) -> None:
+def test_rows_12_and_13_shards_that_ranks_cannot_share_evenly(shards, tmp_path):
     """3 shards, the last one short, on 4 ranks: the same number of steps everywhere, every sample of an epoch exactly once."""
     assert [shard.samples for shard in shards.shards("train")] == [20, 20, 8]
     config = tmp_path / "small.yaml"

@@ -1,7 +1,5 @@
 """Ranks that are killed, stopped or slow, by the rows of docs/faults.md. Real processes, real signals."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -10,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +37,7 @@ def with_fault(fault: str, rank: int, number: int, config: Path, run: Path) -> l
 
 @pytest.mark.timeout(3600)
 @rounds(1, 10)
-def test_row_19_a_rank_is_killed(shards: Manifest, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
+def test_row_19_a_rank_is_killed(shards, tmp_path, rounds, record):
     """torchrun starts all again; at most a checkpoint's interval is done twice, and the run ends as if nothing had been."""
     config = configured(shards, tmp_path, schedule__steps=STEPS, checkpoint__every=EVERY, log__every=1)
     collagan("train", config, "--run", tmp_path / "whole", ranks=2)
@@ -82,7 +79,7 @@ def killed_and_restarted(config: Path, run: Path, rank: int, step: int) -> int:
     return int(reached)
 
 
-def test_row_23_rank_0_is_stopped(shards: Manifest, tmp_path: Path) -> None:
+def test_row_23_rank_0_is_stopped(shards, tmp_path):
     """It takes the store with it: the other one ends, names it and leaves its own stacks."""
     run, config = tmp_path / "run", configured(shards, tmp_path, schedule__steps=1000, runtime__timeout=6)
     with Ranks(tmp_path, *with_fault("stop", 0, 1, config, run)) as ranks:
@@ -98,7 +95,7 @@ def test_row_23_rank_0_is_stopped(shards: Manifest, tmp_path: Path) -> None:
         assert ranks.end(0) == [4] and "rank 1 (host" not in ranks.output(0), ranks.output()
 
 
-def test_row_24_a_slow_rank(shards: Manifest, tmp_path: Path) -> None:
+def test_row_24_a_slow_rank(shards, tmp_path):
     """Named once with its host, and all ranks go on."""
     run = tmp_path / "run"
     config = configured(shards, tmp_path, schedule__steps=6, log__every=1, runtime__straggler=3.0)
@@ -111,7 +108,7 @@ def test_row_24_a_slow_rank(shards: Manifest, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_row_24_a_rank_with_a_fifth_of_its_core(shards: Manifest, tmp_path: Path) -> None:
+def test_row_24_a_rank_with_a_fifth_of_its_core(shards, tmp_path):
     """Stopped and let go, over and over: its whole work is slow, not a place in its code."""
     run = tmp_path / "run"
     config = configured(shards, tmp_path, schedule__steps=100_000, log__every=4, runtime__fail_on_straggler=True)

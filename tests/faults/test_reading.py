@@ -1,7 +1,5 @@
 """Damaged shards in a folder: found before anything starts, named, repaired where that is safe, never read."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -32,9 +30,7 @@ def copy(shards: Manifest, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shards.folder, tmp_path / "copy"))
 
 
-def test_damaged_tars_are_named_at_once_before_the_start(
-    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_tars_are_named_at_once_before_the_start(copy, tmp_path, capsys):
     tar = copy / "train-000001.tar"
     size = tar.stat().st_size
     os.truncate(tar, 5000)
@@ -63,9 +59,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_an_index_is_rebuilt_from_its_tar(
-    copy: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
-) -> None:
+def test_an_index_is_rebuilt_from_its_tar(copy, capsys, damage):
     index = copy / "train-000001.idx"
     undamaged = index.read_bytes()
     for command in (["train", "demo", "--data", copy, "--dry-run"], ["verify", copy]):
@@ -76,9 +70,7 @@ def test_an_index_is_rebuilt_from_its_tar(
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_an_index_damaged_after_the_check_is_not_used(
-    shards: Manifest, copy: Path, damage: Callable[[Path], object]
-) -> None:
+def test_an_index_damaged_after_the_check_is_not_used(shards, copy, damage):
     split, undamaged = SplitReader(read_manifest(copy), "train"), SplitReader(shards, "train")
     damage(copy / "train-000001.idx")
     for number in range(20, 40):
@@ -86,7 +78,7 @@ def test_an_index_damaged_after_the_check_is_not_used(
         assert mine.key == expected.key and mine.jpg.tobytes() == expected.jpg.tobytes()
 
 
-def test_a_folder_that_cannot_be_written_keeps_its_damage(copy: Path) -> None:
+def test_a_folder_that_cannot_be_written_keeps_its_damage(copy):
     """Read-only by mount: permissions do not bind root."""
     (copy / "test-000000.idx").unlink()
     command = (
@@ -144,12 +136,12 @@ OTHER_FILES: dict[str, Callable[[dict[str, bytes]], object]] = {
 
 @pytest.mark.parametrize("change", OTHER_FILES.values(), ids=OTHER_FILES)
 def test_a_sample_of_other_files_is_refused(
-    copy: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    change: Callable[[dict[str, bytes]], object],
-) -> None:
+    copy,
+    tmp_path,
+    monkeypatch,
+    capsys,
+    change,
+):
     """In shards whose manifest is right about them, as somebody else's may be."""
     monkeypatch.chdir(tmp_path)
     key = repack(copy, change)
@@ -163,15 +155,13 @@ def test_a_sample_of_other_files_is_refused(
     assert not Path("canary").exists()
 
 
-def test_a_sample_without_label_map_is_valid(copy: Path) -> None:
+def test_a_sample_without_label_map_is_valid(copy):
     repack(copy, lambda files: files.pop("seg.png"))  # some pictures of a set may lack labels
     assert verify(copy, deep=True)
 
 
 @pytest.mark.parametrize("name", ["pipe:touch canary", "{a,b}", "x::y", "http:"])
-def test_names_of_folders_are_no_commands(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_names_of_folders_are_no_commands(shards, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shards.folder, name)
     for folder in (tmp_path / name, f"./{name}"):

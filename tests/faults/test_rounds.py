@@ -1,18 +1,14 @@
 """Fault rows with damage at random places: few rounds here, many in `make test-full`, which records what they found."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 from tests.data.packed import contents, recipe
@@ -20,7 +16,7 @@ from tests.faults.damages import DAMAGES, blank, cut, damage, drop, rounds
 
 
 @rounds(1, 20)
-def test_row_1_damaged_pictures(copy_of_drawn: Path, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
+def test_row_1_damaged_pictures(copy_of_drawn, tmp_path, rounds, record):
     """Every picture that no longer decodes is quarantined by name, every other one packed; the shards verify."""
     pictures = copy_of_drawn / "Img/img_celeba"
     whole = contents(pictures)
@@ -51,7 +47,7 @@ def decodes(path: Path) -> bool:
 
 
 @rounds(10, 400)
-def test_row_9_damaged_tars(shards: Manifest, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
+def test_row_9_damaged_tars(shards, tmp_path, rounds, record):
     """Another size is found quickly, any other byte by --deep; both name the shard."""
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     found: Counter[str] = Counter()
@@ -69,7 +65,7 @@ def test_row_9_damaged_tars(shards: Manifest, tmp_path: Path, rounds: int, recor
 
 
 @rounds(10, 400)
-def test_row_10_damaged_indexes(shards: Manifest, tmp_path: Path, rounds: int, record: Callable[..., None]) -> None:
+def test_row_10_damaged_indexes(shards, tmp_path, rounds, record):
     """Each is rebuilt from its tar, to the byte; where the tar is damaged too, it is refused and left alone."""
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     found: Counter[str] = Counter()

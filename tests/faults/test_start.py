@@ -1,7 +1,5 @@
 """Starts that cannot succeed, by the rows of docs/faults.md: one message, the right exit code, and nobody waits for ever."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil
@@ -34,9 +32,7 @@ def train(shards: Manifest, tmp_path: Path) -> list[object]:
     return ["collagan_dist", "train", path, "--run", tmp_path / "run"]
 
 
-def test_row_14_a_configuration_that_is_wrong(
-    shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_14_a_configuration_that_is_wrong(shards, tmp_path, capsys, monkeypatch):
     """Refused with file and line, and nothing in it is run."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.yaml"
@@ -47,7 +43,7 @@ def test_row_14_a_configuration_that_is_wrong(
 
 
 @needs_machines
-def test_row_15_packets_are_swallowed(train: list[object], tmp_path: Path) -> None:
+def test_row_15_packets_are_swallowed(train, tmp_path):
     """No refusal, no answer, only silence."""
     silence = (  # a cable to nobody who has the address that it is sure of
         "ip link add here type veth peer name gone; ip addr add 10.9.0.1/24 dev here; ip link set lo up; ip link set gone up; "
@@ -60,7 +56,7 @@ def test_row_15_packets_are_swallowed(train: list[object], tmp_path: Path) -> No
 
 
 @needs_machines
-def test_row_15_names_that_mean_loopback(tmp_path: Path) -> None:
+def test_row_15_names_that_mean_loopback(tmp_path):
     """Debian's hosts file: each node's own name is 127.0.1.1 to itself. The ranks find the way without being told."""
     port, addresses = free_port(), {"n1": "10.78.0.1", "n2": "10.78.0.2"}
     Path("/tmp/ray").mkdir(exist_ok=True)
@@ -91,7 +87,7 @@ def _hosts(path: Path, addresses: dict[str, str]) -> Path:
     return path
 
 
-def test_row_17_nodes_differ(train: list[object], shards: Manifest, tmp_path: Path) -> None:
+def test_row_17_nodes_differ(train, shards, tmp_path):
     """Another configuration, another data set and an edited package: one table, from rank 0, before anything is built."""
     draw_faces(tmp_path / "faces", count=60, seed=4, workers=1)
     pack(small_recipe(tmp_path / "faces", tmp_path / "packed"), workers=1)
@@ -112,7 +108,7 @@ def test_row_17_nodes_differ(train: list[object], shards: Manifest, tmp_path: Pa
 
 
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="no DeepSpeed")
-def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(train: list[object], tmp_path: Path) -> None:
+def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(train, tmp_path):
     lock = plant_lock(tmp_path / "extensions", 1900)
     own = as_rank(0, 1, free_port()) | {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
     with Ranks(tmp_path, [*train, "--set", "runtime.engine=deepspeed"], environments=[own]) as rank:
@@ -133,7 +129,7 @@ def _agent(endpoint: str, command: list[object], log: Path) -> subprocess.Popen[
         return subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out, env=env)
 
 
-def test_a_node_joins_an_elastic_training(train: list[object], tmp_path: Path) -> None:
+def test_a_node_joins_an_elastic_training(train, tmp_path):
     """torchrun --nnodes 1:2: the one rank saves and stops, and two go on at the next step."""
     command = [*train, "--set", "schedule.steps=1000000", "--set", "log.every=1", "--set", "log.grid_every=1000000"]
     endpoint, logs, agents = f"127.0.0.1:{free_port()}", [tmp_path / "first", tmp_path / "last"], []

@@ -1,16 +1,13 @@
 """On a GPU: the same batches, decoding and losses as on the CPU."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from collagan_dist.data.loading.decode import Decoder
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.models.registry import build_networks
 from collagan_dist.models.step import Step
@@ -23,7 +20,7 @@ from tests.training.small import equal, small, weights
 pytestmark = pytest.mark.gpu
 
 
-def test_mixed_decoding_is_cpu_decoding(shards: Manifest) -> None:
+def test_mixed_decoding_is_cpu_decoding(shards):
     split = SplitReader(shards, "train")
     samples = [split.read(n) for n in range(8)]
     cpu, gpu = (
@@ -34,7 +31,7 @@ def test_mixed_decoding_is_cpu_decoding(shards: Manifest) -> None:
     assert torch.equal(cpu[1], gpu[1].cpu())
 
 
-def test_batches_and_losses_are_those_of_the_cpu(shards: Manifest) -> None:
+def test_batches_and_losses_are_those_of_the_cpu(shards):
     found = []
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
         part = setup(shards, device, hole__kind="noise")
@@ -50,7 +47,7 @@ def test_batches_and_losses_are_those_of_the_cpu(shards: Manifest) -> None:
     assert gpu_values == pytest.approx(cpu_values, rel=2e-3)
 
 
-def test_a_damaged_sample_is_replaced_as_on_the_cpu(shards: Manifest, tmp_path: Path) -> None:
+def test_a_damaged_sample_is_replaced_as_on_the_cpu(shards, tmp_path):
     copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
     for number, how in ((3, "picture"), (17, "labels"), (40, "json")):
         damage(copy, "train", number, how)
@@ -64,7 +61,7 @@ def test_a_damaged_sample_is_replaced_as_on_the_cpu(shards: Manifest, tmp_path: 
     assert shown[0] == shown[1]
 
 
-def test_training_continues_on_the_gpu(shards: Manifest, tmp_path: Path) -> None:
+def test_training_continues_on_the_gpu(shards, tmp_path):
     for name, stops in (("whole", (7,)), ("parts", (3, 7))):
         for steps in stops:
             train(small(shards.folder, schedule__steps=steps, deterministic=True), tmp_path / name, World())

@@ -1,21 +1,18 @@
 """Trials of a sweep that share one GPU."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from tests.sweep.small import STEPS, Sweep
 
 pytestmark = pytest.mark.gpu
 SPACE = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-2]}}}
 
 
-def test_two_trials_share_a_gpu(shards: Manifest, tmp_path: Path) -> None:
+def test_two_trials_share_a_gpu(shards, tmp_path):
     """Half of it each, at the same time, on the device and not on the CPU."""
     pytest.importorskip("ray")
     sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--gpus", 0.5, schedule__steps=20 * STEPS)

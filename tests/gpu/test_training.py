@@ -1,12 +1,9 @@
 """On a GPU: engines, precisions and batch normalization against the plain fp32 step."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from collagan_dist.config.load import to_yaml
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.ddp import DDPEngine
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.engines import build_engine
@@ -62,13 +58,11 @@ def device() -> torch.device:
         ({"runtime__compile": True}, 0.01),
     ],
 )
-def test_other_arithmetic_learns_nearly_the_same(
-    shards: Manifest, device: torch.device, changes: dict, rel: float
-) -> None:
+def test_other_arithmetic_learns_nearly_the_same(shards, device, changes, rel):
     near(losses(setup(shards, device, **changes)), losses(setup(shards, device)), rel)
 
 
-def test_ddp_by_nccl(shards: Manifest, device: torch.device, tmp_path: Path) -> None:
+def test_ddp_by_nccl(shards, device, tmp_path):
     """One rank wrapped by DDP: the discriminators run twice in one call, with batch normalization, and nothing was changed in place."""
     dist.init_process_group("nccl", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
@@ -79,7 +73,7 @@ def test_ddp_by_nccl(shards: Manifest, device: torch.device, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_deepspeed(shards: Manifest, device: torch.device, stage: int) -> None:
+def test_deepspeed(shards, device, stage):
     """In a process of its own: DeepSpeed keeps what it set up."""
     pytest.importorskip("deepspeed")
     code = (
@@ -98,7 +92,7 @@ def test_deepspeed(shards: Manifest, device: torch.device, stage: int) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_two_ranks_on_one_gpu(shards: Manifest, tmp_path: Path, precision: str) -> None:
+def test_two_ranks_on_one_gpu(shards, tmp_path, precision):
     """NCCL refuses two ranks on a GPU: they meet by gloo. With batch normalization over both, they learn what one rank does."""
     config = tmp_path / "small.yaml"
     settings = {"runtime__sync_bn": True, "runtime__precision": precision, "log__every": 1, "schedule__batch": 8}

@@ -1,7 +1,5 @@
 """Trained models and data sets that the tests of inference share."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

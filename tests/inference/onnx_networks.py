@@ -1,7 +1,5 @@
 """Small ONNX networks whose answers are known: each pixel belongs to the class whose colour is nearest."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Painted photographs in CelebA's layout whose classes are known by their colours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

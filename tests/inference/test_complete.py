@@ -1,9 +1,4 @@
-"""`collagan complete`: its files, holes from pictures, and what is refused."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +8,7 @@ from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.complete import complete
 
 
-def test_completions_of_nothing_are_not_blended(landmarks_run: Path, trained_run: Path, drawn: Path) -> None:
+def test_completions_of_nothing_are_not_blended(landmarks_run, trained_run, drawn):
     picture = next((drawn / "Img/img_celeba").iterdir())
     with pytest.raises(ConfigError, match="no completions to blend"):
         complete(landmarks_run, picture, landmarks_run / "out", blend="poisson")
@@ -21,7 +16,7 @@ def test_completions_of_nothing_are_not_blended(landmarks_run: Path, trained_run
     assert sheet.is_file()
 
 
-def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run: Path, tmp_path: Path) -> None:
+def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run, tmp_path):
     for name, (height, width) in {"photo": (48, 36), "whole": (96, 72), "square": (20, 20), "wrong": (20, 50)}.items():
         picture = np.zeros((height, width, 3), np.uint8)
         picture[height // 4 : height // 2] = 255
@@ -34,9 +29,7 @@ def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run: Path,
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", sets=["seed=3"])
 
 
-def test_a_folder_of_pictures_is_completed_outside_of_nothing_but_the_hole(
-    trained_run: Path, drawn: Path, tmp_path: Path
-) -> None:
+def test_a_folder_of_pictures_is_completed_outside_of_nothing_but_the_hole(trained_run, drawn, tmp_path):
     """Pixels outside the hole stay those of the picture, and the same call writes the same bytes."""
     (tmp_path / "in").mkdir()
     for number in (1, 2):
@@ -59,7 +52,7 @@ def test_a_folder_of_pictures_is_completed_outside_of_nothing_but_the_hole(
         assert labels.shape == (32, 32) and len(points) == 5
 
 
-def test_what_cannot_be_completed_is_named(trained_run: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_completed_is_named(trained_run, tmp_path):
     for folder, names in {"none": [], "two": ["a.jpg", "a.png"], "one": ["a.jpg"]}.items():
         (tmp_path / folder).mkdir()
         for name in names:

@@ -1,14 +1,8 @@
-"""Metrics of a split: from all samples, from any number of ranks, in training and after it."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.setup import build_setup
 from collagan_dist.tasks.segmentation import dice
@@ -17,7 +11,7 @@ from collagan_dist.types import World
 from tests.training.small import small
 
 
-def test_metrics_are_the_means_of_the_stored_rows(trained_run: Path) -> None:
+def test_metrics_are_the_means_of_the_stored_rows(trained_run):
     ((metrics, path),) = score(trained_run, World())
     rows = np.load(path.with_suffix(".npz"))
     assert list(rows["ids"]) == list(range(metrics["samples"]))
@@ -27,7 +21,7 @@ def test_metrics_are_the_means_of_the_stored_rows(trained_run: Path) -> None:
     assert rows["landmark_error"].mean() == pytest.approx(metrics["landmark_error"]["mean"])
 
 
-def test_only_the_first_samples(trained_run: Path) -> None:
+def test_only_the_first_samples(trained_run):
     ((whole, path),) = score(trained_run, World())
     rows = dict(np.load(path.with_suffix(".npz")))
     headline = (trained_run / "metrics.json").read_bytes()
@@ -37,21 +31,21 @@ def test_only_the_first_samples(trained_run: Path) -> None:
     assert (trained_run / "metrics.json").read_bytes() == headline  # still that of all samples
 
 
-def test_a_box_without_a_pixel_has_no_size(trained_run: Path) -> None:
+def test_a_box_without_a_pixel_has_no_size(trained_run):
     """A hole of one pixel at 128 may have none at 32."""
     sets = ["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"]
     ((metrics, _),) = score(trained_run, World(), ScoreRequest(holes=["O1"]), sets=sets)
     assert "hole_size" not in metrics and metrics["psnr"] == 100 and "psnr_hole" not in metrics
 
 
-def test_batch_statistics_of_one_sample_are_the_running_ones(trained_run: Path) -> None:
+def test_batch_statistics_of_one_sample_are_the_running_ones(trained_run):
     sets = ["evaluate.samples=1", "evaluate.baselines=0"]
     ((batch, _),) = score(trained_run, World(), sets=[*sets, "evaluate.batch_norm=batch"])
     ((running, _),) = score(trained_run, World(), sets=sets)
     assert batch["psnr"] == running["psnr"]
 
 
-def test_a_run_evaluates_while_it_trains(shards: Manifest, tmp_path: Path) -> None:
+def test_a_run_evaluates_while_it_trains(shards, tmp_path):
     run = tmp_path / "run"
     train(small(shards.folder, schedule__steps=2, evaluate__every=2, evaluate__split="test"), run, World())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -60,7 +54,7 @@ def test_a_run_evaluates_while_it_trains(shards: Manifest, tmp_path: Path) -> No
     assert line["psnr"] == metrics["psnr"] and line["dice"] == json.loads(json.dumps(metrics["dice"]))
 
 
-def test_every_seed_is_scored_on_the_same_holes(shards: Manifest) -> None:
+def test_every_seed_is_scored_on_the_same_holes(shards):
     setups = [build_setup(small(shards.folder, seed=seed), World(), shards) for seed in (0, 5)]
     one, other = (setup.view(training=False) for setup in setups)
     assert one == other and [setup.view(training=True).seed for setup in setups] == [0, 5]

@@ -1,7 +1,3 @@
-"""An exported folder is the run's evaluated model: the same weights and metrics, and damage is named."""
-
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -14,7 +10,6 @@ from torch import nn
 
 from collagan_dist import files
 from collagan_dist.config.load import load_config
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
@@ -33,7 +28,7 @@ def load_exported(folder: Path) -> nn.Module:
     return generator
 
 
-def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run: Path, tmp_path: Path) -> None:
+def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run, tmp_path):
     export(trained_run, tmp_path / "models/out")
     out = tmp_path / "models/out"
     assert {p.name for p in out.iterdir()} == {"config.yaml", "generator.safetensors", "manifest.json"}
@@ -48,7 +43,7 @@ def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run: Pat
     assert any(not torch.equal(v, checkpoint[f"generator/{name}"]) for name, v in generator.state_dict().items())
 
 
-def test_it_scores_as_the_run_does(trained_run: Path, shards: Manifest, tmp_path: Path) -> None:
+def test_it_scores_as_the_run_does(trained_run, shards, tmp_path):
     export(trained_run, tmp_path / "out")
     ((exported, path),) = score(tmp_path / "out", World(), shards=str(shards.folder))
     assert path == tmp_path / "out/evaluation/test-block.json" and path.is_file()
@@ -58,7 +53,7 @@ def test_it_scores_as_the_run_does(trained_run: Path, shards: Manifest, tmp_path
 
 
 @pytest.mark.parametrize("name", ["generator.safetensors", "config.yaml"])
-def test_damage_is_named(trained_run: Path, tmp_path: Path, name: str) -> None:
+def test_damage_is_named(trained_run, tmp_path, name):
     out = tmp_path / "out"
     export(trained_run, out)
     content = bytearray((out / name).read_bytes())
@@ -68,7 +63,7 @@ def test_damage_is_named(trained_run: Path, tmp_path: Path, name: str) -> None:
         load_exported(out)
 
 
-def test_a_folder_that_is_not_empty_is_refused(trained_run: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused(trained_run, tmp_path):
     (tmp_path / "empty").mkdir()
     export(trained_run, tmp_path / "empty")
     before = sorted(tmp_path.rglob("*"))
@@ -79,7 +74,7 @@ def test_a_folder_that_is_not_empty_is_refused(trained_run: Path, tmp_path: Path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_onnx_file_is_the_generator(trained_run: Path, drawn: Path, tmp_path: Path) -> None:
+def test_the_onnx_file_is_the_generator(trained_run, drawn, tmp_path):
     """Every task's output, at batch sizes other than the exported one; without segmentation there is no class map."""
     import onnxruntime
 
@@ -98,12 +93,12 @@ def test_the_onnx_file_is_the_generator(trained_run: Path, drawn: Path, tmp_path
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_without_segmentation_there_is_no_class_map(landmarks_run: Path, tmp_path: Path) -> None:
+def test_without_segmentation_there_is_no_class_map(landmarks_run, tmp_path):
     export(landmarks_run, tmp_path / "out", onnx=True)
     assert (tmp_path / "out/model.onnx").is_file() and not (tmp_path / "out/model.yaml").exists()
 
 
-def test_missing_packages_are_named(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(trained_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match="onnxscript is missing; pip install onnx onnxscript"):
         export(trained_run, tmp_path / "out", onnx=True)

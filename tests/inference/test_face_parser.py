@@ -1,13 +1,9 @@
-"""Batches of a fixed size."""
-
-from __future__ import annotations
-
 import numpy as np
 
 from collagan_dist.inference.face_parser import run_in_batches
 
 
-def test_batches_have_one_size_and_outputs_keep_their_order() -> None:
+def test_batches_have_one_size_and_outputs_keep_their_order():
     pixels = np.arange(1, 8, dtype=np.uint8)[:, None, None, None] * np.ones((7, 2, 2, 3), np.uint8)
     sizes = []
 

@@ -1,9 +1,3 @@
-"""Label maps are where the network saw what they name: painted photographs, networks with known answers."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -17,9 +11,7 @@ CENTRES = [(95, 75), (20, 30), (180, 140), (95, 5), (3, 75)]  # inside, and over
 
 
 @pytest.mark.parametrize(("views", "size"), [("face", FACE), ("margin", MARGIN)])
-def test_the_square_is_labelled_to_the_pixel_and_the_rest_is_background(
-    tmp_path: Path, views: str, size: tuple[int, int]
-) -> None:
+def test_the_square_is_labelled_to_the_pixel_and_the_rest_is_background(tmp_path, views, size):
     extent, side = size
     centres = [(min(max(x, extent // 2), WIDTH - 1 - extent // 2), min(max(y, 4), HEIGHT - 5)) for x, y in CENTRES]
     shown = data_set(tmp_path / "set", extent, centres)
@@ -31,7 +23,7 @@ def test_the_square_is_labelled_to_the_pixel_and_the_rest_is_background(
         np.testing.assert_array_equal(labels, np.where(within(side, x, y), true, 0))
 
 
-def test_both_views_put_the_face_square_over_the_margin_square(tmp_path: Path) -> None:
+def test_both_views_put_the_face_square_over_the_margin_square(tmp_path):
     """Seen at the face square's own size, that is exact inside; around it, where blocks are away from their borders."""
     (true,) = data_set(tmp_path / "set", FACE[0], [(95, 75)])
     network = colour_network(tmp_path / "n.onnx", shape=(1, FACE[1], FACE[1]))
@@ -46,7 +38,7 @@ def test_both_views_put_the_face_square_over_the_margin_square(tmp_path: Path) -
     assert not labels[~within(103, 95, 75)].any()
 
 
-def test_scores_are_resized_not_labels(tmp_path: Path) -> None:
+def test_scores_are_resized_not_labels(tmp_path):
     """A network with a seventh of the input's resolution, against torch's bilinear resize."""
     (true,) = data_set(tmp_path / "set", FACE[0], [(95, 75)])
     network = colour_network(tmp_path / "n.onnx", pool=7)

@@ -1,9 +1,3 @@
-"""Grids of pictures."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
@@ -11,7 +5,7 @@ import torch
 from collagan_dist.inference.grids import draw_grid, encode_png
 
 
-def test_a_grid_has_a_row_per_sample_and_a_column_per_picture(tmp_path: Path) -> None:
+def test_a_grid_has_a_row_per_sample_and_a_column_per_picture(tmp_path):
     black, white = torch.full((3, 3, 8, 8), -1.0), torch.full((3, 3, 8, 8), 1.0)
     grid = draw_grid({"input": black, "original": white})
     assert grid.shape == (3 * 10, 2 * 10, 3) and grid.dtype == np.uint8  # 8 pixels and a gap of 2

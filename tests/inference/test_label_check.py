@@ -1,9 +1,3 @@
-"""`collagan label --check` against Dice computed here with numpy from files."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -16,7 +10,7 @@ from collagan_dist.types import CLASSES, SCORED_CLASSES
 from tests.inference.photographs import contents
 
 
-def test_check_is_the_dice_of_what_would_be_written(drawn: Path, parser_run: Path, tmp_path: Path) -> None:
+def test_check_is_the_dice_of_what_would_be_written(drawn, parser_run, tmp_path):
     """An independent count gives the same, and a parser agrees with its own maps exactly."""
     parser = open_parser(parser_run)
     exact, own = find_photographs(drawn), find_photographs(drawn, out=tmp_path / "own")

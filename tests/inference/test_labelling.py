@@ -1,10 +1,5 @@
-"""Label maps for photographs: what is written, refused and named, and that a resumed run writes the same bytes."""
-
-from __future__ import annotations
-
 import json
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,9 +22,7 @@ class RecordedParser(RunParser):
         return super().__call__(pixels_BHW3)
 
 
-def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(
-    unlabelled: Path, parser_run: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(unlabelled, parser_run, tmp_path):
     whole, parts = (find_photographs(unlabelled, out=tmp_path / name) for name in ("whole", "parts"))
     first = RecordedParser(parser_run)
     assert write_label_maps(first, whole, 8).written == 60
@@ -56,9 +49,7 @@ def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(
     assert write_label_maps(second, parts, 8).existing == 60
 
 
-def test_maps_have_the_size_of_their_pictures_and_the_origin_file_names_the_model(
-    unlabelled: Path, parser_run: Path
-) -> None:
+def test_maps_have_the_size_of_their_pictures_and_the_origin_file_names_the_model(unlabelled, parser_run):
     photos = find_photographs(unlabelled)
     write_label_maps(open_parser(parser_run), photos, 16)
     assert photos.maps == unlabelled / "Label/img_celeba"
@@ -70,7 +61,7 @@ def test_maps_have_the_size_of_their_pictures_and_the_origin_file_names_the_mode
     assert note["model"] == str(parser_run) and len(note["sha256"]) == 64 and note["dataset"] == "celeba"
 
 
-def test_maps_of_another_origin_are_refused(unlabelled: Path, drawn: Path, parser_run: Path, tmp_path: Path) -> None:
+def test_maps_of_another_origin_are_refused(unlabelled, drawn, parser_run, tmp_path):
     parser = open_parser(parser_run)
     with pytest.raises(DataError, match=r"that `collagan label` did not make; give another --out"):
         write_label_maps(parser, find_photographs(drawn), 8)
@@ -86,9 +77,7 @@ def test_maps_of_another_origin_are_refused(unlabelled: Path, drawn: Path, parse
         write_label_maps(open_parser(network), find_photographs(unlabelled, out=tmp_path / "out"), 8)
 
 
-def test_unusable_pictures_are_named_and_left_to_pack(
-    unlabelled: Path, parser_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_pictures_are_named_and_left_to_pack(unlabelled, parser_run, capsys):
     pictures = unlabelled / "Img/img_celeba"
     (pictures / "000007.jpg").write_bytes((pictures / "000007.jpg").read_bytes()[:2000])
     (pictures / "000009.jpg").unlink()

@@ -1,10 +1,3 @@
-"""ONNX parsers: conventions of input and output, and class maps that are wrong or do not fit."""
-
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import cv2
 import numpy as np
 import pytest
@@ -32,7 +25,7 @@ VIEW = "input: {views: face, size: [77, 77]"  # without its closing brace
         ({"shape": (3, 77, 77)}, "input: {views: face}"),
     ],
 )
-def test_conventions_of_networks(tmp_path: Path, network: dict[str, Any], text: str) -> None:
+def test_conventions_of_networks(tmp_path, network, text):
     centres = [(95, 75), (20, 30), (150, 100), (60, 60)]
     shown = data_set(tmp_path / "set", FACE[0], centres)
     if "bgr" in text:
@@ -47,7 +40,7 @@ def test_conventions_of_networks(tmp_path: Path, network: dict[str, Any], text: 
         assert (labels == expected).mean() >= (0.98 if "154" in text else 1)
 
 
-def test_sides_of_the_picture_and_of_the_subject(tmp_path: Path) -> None:
+def test_sides_of_the_picture_and_of_the_subject(tmp_path):
     """The subject's left eye is the right one of the picture; what is not listed is background; lists are unions."""
     (true,) = data_set(tmp_path / "set", FACE[0], [(95, 75)])
     text = "input: {views: face, size: [77, 77]}"
@@ -73,7 +66,7 @@ def test_sides_of_the_picture_and_of_the_subject(tmp_path: Path) -> None:
         ("classes: {face: [1]}", "sides is missing"),
     ],
 )
-def test_wrong_class_maps(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_class_maps(tmp_path, text, message):
     sides = "" if message == "sides is missing" else "\nsides: picture"
     (tmp_path / "map.yaml").write_text(text + sides)
     with pytest.raises(ConfigError, match=message):
@@ -91,15 +84,13 @@ def test_wrong_class_maps(tmp_path: Path, text: str, message: str) -> None:
         ({}, "input: {size: [32, 32]}\noutput: {name: 4}", "output.name is 4"),
     ],
 )
-def test_class_maps_that_do_not_fit_their_network(
-    tmp_path: Path, network: dict[str, Any], text: str, message: str
-) -> None:
+def test_class_maps_that_do_not_fit_their_network(tmp_path, network, text, message):
     path = colour_network(tmp_path / "n.onnx", **network)
     with pytest.raises(ConfigError, match=message):
         OnnxParser(path, class_map(path, text, hair=[11]))(np.zeros((2, 32, 32, 3), np.uint8))
 
 
-def test_the_documented_class_map_is_valid(tmp_path: Path) -> None:
+def test_the_documented_class_map_is_valid(tmp_path):
     block = (ROOT / "docs/label.md").read_text().split("```yaml")[1].split("```")[0]
     (tmp_path / "map.yaml").write_text(block)
     assert read_class_map(tmp_path / "map.yaml")[0].sides == "subject"

@@ -1,9 +1,3 @@
-"""Opening of face parsers."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,7 +8,7 @@ from collagan_dist.types import CLASSES
 from tests.inference.onnx_networks import class_map
 
 
-def test_models_that_do_not_segment_are_refused(landmarks_run: Path, tmp_path: Path) -> None:
+def test_models_that_do_not_segment_are_refused(landmarks_run, tmp_path):
     (tmp_path / "text.onnx").write_text("text")
     class_map(tmp_path / "text.onnx")
     for model, message in (
@@ -26,7 +20,7 @@ def test_models_that_do_not_segment_are_refused(landmarks_run: Path, tmp_path: P
             open_parser(model)
 
 
-def test_a_run_and_its_export_are_one_parser(parser_run: Path, tmp_path: Path) -> None:
+def test_a_run_and_its_export_are_one_parser(parser_run, tmp_path):
     export(parser_run, tmp_path / "out")
     own, exported = open_parser(parser_run), open_parser(tmp_path / "out")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)

@@ -1,9 +1,4 @@
-"""`collagan evaluate`: its files, what may be set, and what is refused."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +8,7 @@ from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.types import World
 
 
-def test_holes_and_blends_in_one_call(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_holes_and_blends_in_one_call(trained_run, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", str(trained_run), "--hole", "O1,O6,block", "--blend", "both"])
     assert not stop.value.code
@@ -33,7 +28,7 @@ def test_holes_and_blends_in_one_call(trained_run: Path, capsys: pytest.CaptureF
     assert (trained_run / "metrics.json").read_bytes() == (trained_run / "evaluation" / "test-block.json").read_bytes()
 
 
-def test_fixed_positions_have_a_file_of_their_own(trained_run: Path) -> None:
+def test_fixed_positions_have_a_file_of_their_own(trained_run):
     results = score(trained_run, World(), ScoreRequest(holes=["O2", "block"]), sets=["evaluate.positions=fixed"])
     assert [path.name for _, path in results] == ["test-O2-fixed.json", "test-block.json"]
 
@@ -48,17 +43,17 @@ def test_fixed_positions_have_a_file_of_their_own(trained_run: Path) -> None:
         ("evaluate.fixed.O1=[0, 0, 0, 10]", "fixed.O1.2"),
     ],
 )
-def test_only_valid_keys_of_evaluate_can_be_set(trained_run: Path, item: str, message: str) -> None:
+def test_only_valid_keys_of_evaluate_can_be_set(trained_run, item, message):
     with pytest.raises(ConfigError, match=message):
         score(trained_run, World(), sets=[item])
 
 
-def test_nothing_to_blend(landmarks_run: Path) -> None:
+def test_nothing_to_blend(landmarks_run):
     with pytest.raises(ConfigError, match="no completions to blend"):
         score(landmarks_run, World(), ScoreRequest(blends=["poisson"]))
 
 
-def test_unknown_holes_are_refused(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_holes_are_refused(trained_run, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", str(trained_run), "--hole", "O7"])
     error = capsys.readouterr().err

@@ -1,7 +1,5 @@
 """Facts of networks that tests compare with the papers' numbers."""
 
-from __future__ import annotations
-
 from torch import nn
 
 SIZES = (32, 64, 128)

@@ -1,7 +1,5 @@
 """CE, SII and GFC, small: their presets with narrow networks and 32x32 images."""
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any
 

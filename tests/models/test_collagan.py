@@ -1,7 +1,3 @@
-"""The paper's networks for each of its models."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.config.load import load_config
@@ -11,7 +7,7 @@ from collagan_dist.tasks import build_tasks
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_task_that_is_off_leaves_nothing(model: str) -> None:
+def test_a_task_that_is_off_leaves_nothing(model):
     tasks = build_tasks(load_config("stable", model))
     letters = {"i": "inpainting", "s": "segmentation", "d": "landmarks"}
     expected = [letters[c] for c in model.split("_")[1]]

@@ -1,7 +1,3 @@
-"""The discriminators of section 3.4: what a logit sees, and what passes share."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -10,7 +6,7 @@ from collagan_dist.models.discriminator import Discriminator, Discriminators, Sh
 CHANNELS = {"inpainting": 3, "segmentation": 11, "landmarks": 5}
 
 
-def test_real_and_fake_do_not_share_batch_statistics() -> None:
+def test_real_and_fake_do_not_share_batch_statistics():
     torch.manual_seed(0)
     both, single = Discriminators({"a": 3}, 4), Discriminators({"a": 3}, 4)
     single.load_state_dict(both.state_dict())
@@ -21,7 +17,7 @@ def test_real_and_fake_do_not_share_batch_statistics() -> None:
 
 
 @pytest.mark.parametrize(("patch", "logits"), [(94, 8), (70, 30)])
-def test_what_a_discriminator_s_logit_sees(patch: int, logits: int) -> None:
+def test_what_a_discriminator_s_logit_sees(patch, logits):
     """94 and 70 pixels of the picture, counted by what moves a logit in the middle."""
     discriminator = Discriminator(3, 2, patch).eval()
     picture = torch.zeros(1, 3, 256, 256, requires_grad=True)
@@ -32,7 +28,7 @@ def test_what_a_discriminator_s_logit_sees(patch: int, logits: int) -> None:
     assert (seen.sum(0) != 0).sum() == patch and (seen.sum(1) != 0).sum() == patch
 
 
-def test_the_shared_discriminator_sees_every_task() -> None:
+def test_the_shared_discriminator_sees_every_task():
     torch.manual_seed(0)
     shared = SharedDiscriminator(CHANNELS, 4).eval()
     x = torch.randn(2, 3, 32, 32)

@@ -1,7 +1,3 @@
-"""The generator of section 3.4: layers, sizes, start and noise."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +14,7 @@ def keys(count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("size", "levels"), [(64, 6), (128, 7), (256, 8)])
-def test_levels_follow_the_picture(size: int, levels: int) -> None:
+def test_levels_follow_the_picture(size, levels):
     generator = Generator(19, size, 4, 0.5)
     assert len(generator.encoder) == levels and len(generator.decoder) + 1 == levels
     convolutions = [m for m in generator.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
@@ -26,7 +22,7 @@ def test_levels_follow_the_picture(size: int, levels: int) -> None:
     assert generator(torch.zeros(2, 3, size, size), keys(2)).shape == (2, 19, size, size)
 
 
-def test_parameters_of_the_paper_s_size() -> None:
+def test_parameters_of_the_paper_s_size():
     """pix2pix's unet_128 with 19 output channels, and three discriminators 64-128-256-512-1."""
     generator = Generator(19, 128, 64, 0.5)
     discriminators = Discriminators(CHANNELS, 64)
@@ -35,7 +31,7 @@ def test_parameters_of_the_paper_s_size() -> None:
     assert Discriminator(3, 8)(torch.zeros(2, 3, 128, 128), torch.zeros(2, 3, 128, 128)).shape == (2, 1, 4, 4)
 
 
-def test_output_starts_at_the_means() -> None:
+def test_output_starts_at_the_means():
     torch.manual_seed(0)
     generator = Generator(3, 32, 4, 0.5).eval()
     generator.initialize_output(torch.tensor([0.5, -0.9, -1.0]))
@@ -43,7 +39,7 @@ def test_output_starts_at_the_means() -> None:
     assert torch.allclose(bias, torch.tensor([0.5, -0.9, -0.964]), atol=1e-3)
 
 
-def test_noise_is_a_function_of_the_sample() -> None:
+def test_noise_is_a_function_of_the_sample():
     generator = Generator(3, 32, 8, 0.5).train()
     x = torch.rand(4, 3, 32, 32)
     assert torch.equal(generator(x, keys(4)), generator(x, keys(4)))
@@ -52,7 +48,7 @@ def test_noise_is_a_function_of_the_sample() -> None:
     assert torch.equal(generator(x, keys(4)), generator(x, keys(8)[4:]))
 
 
-def test_dropout_keeps_the_mean() -> None:
+def test_dropout_keeps_the_mean():
     out = hash_dropout(torch.ones(8, 16, 16, 16), keys(8), 0.5, stream=10)
     assert set(out.unique().tolist()) == {0.0, 2.0} and abs(out.mean() - 1) < 0.02
     assert not torch.equal(out, hash_dropout(torch.ones(8, 16, 16, 16), keys(8), 0.5, stream=11))

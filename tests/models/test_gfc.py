@@ -1,15 +1,9 @@
-"""GFC: its stages and weights, what its discriminators see, and its parser."""
-
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
 from collagan_dist.config.load import load_config
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.models import gfc
 from collagan_dist.runs.model_folder import read_inference_weights
@@ -18,7 +12,7 @@ from tests.models.peers import WORLD, StopAfter, peer, same, smooth, start, stat
 from tests.training.small import equal, weights
 
 
-def test_gfc_stages(shards: Manifest, parser: Path) -> None:
+def test_gfc_stages(shards, parser):
     """Of 20 steps: reconstruction up to 10, the local discriminator from there, the global one and the parser from 15."""
     step, networks = start(peer(shards, "gfc", parser))
     judges = networks.discriminators
@@ -35,7 +29,7 @@ def test_gfc_stages(shards: Manifest, parser: Path) -> None:
     assert losses == [rec, rec, rec | local, rec | local | whole]
 
 
-def test_gfc_weights_are_those_of_its_gradients(shards: Manifest, parser: Path) -> None:
+def test_gfc_weights_are_those_of_its_gradients(shards, parser):
     """At 128 pixels: 1 x sum of L1, 300 x each adversarial term and 0.05 x sum of the cross-entropy, up to one factor."""
     config = peer(shards, "gfc", parser)
     elements = 3 * 128**2
@@ -50,7 +44,7 @@ def test_gfc_weights_are_those_of_its_gradients(shards: Manifest, parser: Path) 
     assert values["loss/total"] == pytest.approx(total, rel=1e-5)
 
 
-def test_gfc_judges_see_the_hole_only_through_the_composite(shards: Manifest, parser: Path) -> None:
+def test_gfc_judges_see_the_hole_only_through_the_composite(shards, parser):
     """Without the reconstruction no gradient reaches G's output outside the hole."""
     step, networks = start(peer(shards, "gfc", parser, loss={"weights": {"inpainting": {"adv": 1, "rec": 0}}}))
     batch, kept = smooth(4, 32), []
@@ -64,7 +58,7 @@ def test_gfc_judges_see_the_hole_only_through_the_composite(shards: Manifest, pa
     assert not gradient.masked_fill(batch.hole_B1HW, 0).any() and gradient.masked_fill(~batch.hole_B1HW, 0).any()
 
 
-def test_block_of() -> None:
+def test_block_of():
     batch = smooth(6, 32)
     blocks = gfc.block_of(batch.image_B3HW, batch.hole_B1HW)
     for block, image, hole in zip(blocks, batch.image_B3HW, batch.hole_B1HW, strict=True):
@@ -72,7 +66,7 @@ def test_block_of() -> None:
     assert torch.equal(gfc.block_of(batch.hole_B1HW.float(), batch.hole_B1HW), torch.ones(6, 1, 16, 16))
 
 
-def test_what_gfc_needs_is_said_before_anything_starts(shards: Manifest, parser: Path, tmp_path: Path) -> None:
+def test_what_gfc_needs_is_said_before_anything_starts(shards, parser, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match=r"model.gfc.parser: .*collagan train parser .*model.gfc.parsing=0"):
         train(peer(shards, "gfc"), run, WORLD)
@@ -86,7 +80,7 @@ def test_what_gfc_needs_is_said_before_anything_starts(shards: Manifest, parser:
     assert "loss/inpainting/parsing" not in step(smooth(4, 32), 19).values
 
 
-def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path: Path) -> None:
+def test_the_parser_is_the_checkpoints(shards, parser, tmp_path):
     """It never changes, and may move. Another one is refused, or with --allow-config-change not looked at: the checkpoint's stays."""
     before = read_inference_weights(parser).generator
     config = peer(shards, "gfc", parser, schedule__steps=8)
@@ -106,7 +100,7 @@ def test_the_parser_is_the_checkpoints(shards: Manifest, parser: Path, tmp_path:
     assert not any("optimizer/discriminators/parser" in n for n in weights(tmp_path / "run", 8))
 
 
-def test_an_unfinished_parser_is_refused(shards: Manifest, tmp_path: Path) -> None:
+def test_an_unfinished_parser_is_refused(shards, tmp_path):
     with pytest.raises(Interrupted):
         train(train_parser(shards), tmp_path / "parser", WORLD, StartOptions(StopAfter(1)))
     with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):

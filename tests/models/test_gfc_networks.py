@@ -1,7 +1,3 @@
-"""GFC's networks are those of its prototxt files."""
-
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,7 +6,7 @@ from collagan_dist.models import gfc_networks
 from tests.models.network_sizes import widths
 
 
-def test_gfc_is_that_of_its_prototxt() -> None:
+def test_gfc_is_that_of_its_prototxt():
     with torch.device("meta"):  # 134 million parameters in the full layers
         network = gfc_networks.GFCGenerator(128, 64)
     assert widths(network.encoder, 1) == [32, 32, 64, 64, 128, 128, 256, 256, 256, 256]
@@ -21,7 +17,7 @@ def test_gfc_is_that_of_its_prototxt() -> None:
     assert widths(local, 1) == [64, 128, 256, 512, 1]
 
 
-def test_unpooling_puts_values_back() -> None:
+def test_unpooling_puts_values_back():
     x = torch.randn(2, 3, 8, 8)
     pooled, places = F.max_pool2d(x, 2, return_indices=True)
     assert torch.equal(gfc_networks.unpool(pooled, places), F.max_unpool2d(pooled, places, 2))

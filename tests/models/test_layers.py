@@ -1,7 +1,3 @@
-"""Widths for any image size, and inputs and outputs of the networks of CE, SII and GFC."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -11,7 +7,7 @@ from tests.models.network_sizes import SIZES
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pictures_in_pictures_and_logits_out(size: int) -> None:
+def test_pictures_in_pictures_and_logits_out(size):
     x, keys = torch.randn(2, 3, size, size), torch.zeros(2, 2, dtype=torch.int32) + 1
     for generator in (ce.ContextEncoder(size, 4, 8), sii.SIIGenerator(8, size, 4), gfc_networks.GFCGenerator(size, 4)):
         assert generator(x, keys).shape == x.shape and generator(x, keys).dtype == torch.float32
@@ -25,5 +21,5 @@ def test_pictures_in_pictures_and_logits_out(size: int) -> None:
     ("size", "others", "widths"),
     [(128, (4, 512, 64), [64, 64, 128, 256, 512]), (64, (4, 512, 64), [64, 128, 256, 512]), (32, (8, 256), [128, 256])],
 )
-def test_doubling_widths(size: int, others: tuple[int, ...], widths: list[int]) -> None:
+def test_doubling_widths(size, others, widths):
     assert doubling_widths(size, *others) == widths

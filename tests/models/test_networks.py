@@ -1,17 +1,12 @@
-"""Networks as one object: moving average, statistics and tensors of a checkpoint."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError
 from collagan_dist.models.networks import BatchNormSnapshot
 from tests.models.peers import peer, same, smooth, start, state
 
 
-def test_the_average_moves_by_one_minus_decay(shards: Manifest) -> None:
+def test_the_average_moves_by_one_minus_decay(shards):
     _, networks = start(peer(shards, "ce"))
     before = state(networks.ema)
     with torch.no_grad():
@@ -24,7 +19,7 @@ def test_the_average_moves_by_one_minus_decay(shards: Manifest) -> None:
     assert networks.eval_generator is networks.ema
 
 
-def test_what_is_saved_comes_back(shards: Manifest) -> None:
+def test_what_is_saved_comes_back(shards):
     step, networks = start(peer(shards, "ce"))
     step(smooth(4, 32), 0)
     saved = {
@@ -38,7 +33,7 @@ def test_what_is_saved_comes_back(shards: Manifest) -> None:
         other.restore({**saved, "generator": saved["discriminators"]})
 
 
-def test_a_moment_that_is_not_finite_is_found(shards: Manifest) -> None:
+def test_a_moment_that_is_not_finite_is_found(shards):
     step, networks = start(peer(shards, "ce"))
     step(smooth(4, 32), 0)
     learner = networks.discriminator_learners[""]
@@ -46,7 +41,7 @@ def test_a_moment_that_is_not_finite_is_found(shards: Manifest) -> None:
     assert not bool(networks.finite())
 
 
-def test_a_snapshot_restores_running_statistics(shards: Manifest) -> None:
+def test_a_snapshot_restores_running_statistics(shards):
     _, networks = start(peer(shards, "ce"))
     before, batch = state(networks.generator), smooth(4, 32)
     snapshot = BatchNormSnapshot(networks.generator)

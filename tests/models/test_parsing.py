@@ -1,18 +1,11 @@
-"""The frozen parsing network of GFC and of `collagan label`."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import torch
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models import gfc
 from collagan_dist.training.loop import train
 from tests.models.peers import WORLD, peer, smooth, start, train_parser
 
 
-def test_parser_gives_the_probabilities_of_its_classes(shards: Manifest, parser: Path) -> None:
+def test_parser_gives_the_probabilities_of_its_classes(shards, parser):
     network = gfc.load_parser(str(parser))
     picture = smooth(2, 32).image_B3HW.requires_grad_(True)
     shares = gfc.log_probabilities(network(picture)).exp()
@@ -24,7 +17,7 @@ def test_parser_gives_the_probabilities_of_its_classes(shards: Manifest, parser:
     assert all(p.grad is None for p in network.parameters())
 
 
-def test_parser_of_another_size(shards: Manifest, tmp_path: Path) -> None:
+def test_parser_of_another_size(shards, tmp_path):
     train(train_parser(shards, size=64), tmp_path / "parser", WORLD)
     step, _ = start(peer(shards, "gfc", tmp_path / "parser"))
     assert step(smooth(4, 32), 19).values["loss/inpainting/parsing"] > 0

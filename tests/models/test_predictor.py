@@ -1,13 +1,6 @@
-"""Inference: which models need their discriminators."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from collagan_dist.config.load import load_config, model_label
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.report.page import write_report
@@ -17,7 +10,7 @@ from tests.models.peers import peer
 
 
 @pytest.mark.parametrize("name", ["ce", "gfc"])
-def test_completion_without_its_discriminators(shards: Manifest, parser: Path, tmp_path: Path, name: str) -> None:
+def test_completion_without_its_discriminators(shards, parser, tmp_path, name):
     """Exported without them; GFC's parser may be gone, and holes of any kind are completed."""
     gone = tmp_path / "parser"
     gone.symlink_to(parser)

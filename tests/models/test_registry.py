@@ -1,15 +1,8 @@
-"""All kinds of models: each update moves one side, and the losses of CE, SII and GFC are golden."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from collagan_dist.config.load import load_config
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from tests.models.peers import PEERS, peer, smooth, start
 
@@ -25,7 +18,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_golden_losses(shards: Manifest, parser: Path, name: str) -> None:
+def test_golden_losses(shards, parser, name):
     step, networks = start(peer(shards, name, parser))
     for network in (networks.generator, networks.discriminators, networks.ema):
         for layer in network.double().modules():
@@ -40,7 +33,7 @@ def test_golden_losses(shards: Manifest, parser: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_bf16_agrees_with_fp32(shards: Manifest, parser: Path, name: str) -> None:
+def test_bf16_agrees_with_fp32(shards, parser, name):
     found = []
     for precision, layout in (("fp32", False), ("bf16", True)):
         step, _ = start(peer(shards, name, parser, runtime__precision=precision, runtime__channels_last=layout))
@@ -52,7 +45,7 @@ def test_bf16_agrees_with_fp32(shards: Manifest, parser: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_peer_over_any_configuration(name: str) -> None:
+def test_a_peer_over_any_configuration(name):
     """Its own losses, rates and kind of holes; the length, the batch and the widths of the configuration."""
     own, over = load_config(name), load_config("demo", name.upper())
     assert over.model.widths.generator == 24 and over.schedule == load_config("demo").schedule

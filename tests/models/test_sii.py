@@ -1,9 +1,4 @@
-"""SII: its DCGAN, how it learns, and the search for z."""
-
-from __future__ import annotations
-
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,14 +47,14 @@ def rows(batch: Batch, which: slice) -> Batch:
     return Batch(*tensors, None, None, batch.ids_B[which], batch.epoch_B[which], batch.keys_B2[which])
 
 
-def test_dcgan_is_that_of_bamos() -> None:
+def test_dcgan_is_that_of_bamos():
     generator, discriminator = sii.SIIGenerator(100, 64, 64), sii.SIIDiscriminator(64, 64)
     assert generator.project.out_features == 8192 and widths(generator, 2) == [256, 128, 64, 3]
     assert widths(discriminator, 2) == [64, 128, 256, 512] and discriminator.output.in_features == 8192
     assert {m.kernel_size for m in discriminator.modules() if isinstance(m, nn.Conv2d)} == {(5, 5)}
 
 
-def test_z_is_uniform_and_a_function_of_the_key() -> None:
+def test_z_is_uniform_and_a_function_of_the_key():
     keys = torch.randint(-(2**31), 2**31 - 1, (500, 2)) | 1
     z = sii.noise(keys.int(), 100)
     assert torch.equal(z[7:8], sii.noise(keys[7:8].int(), 100)) and z.min() >= -1 and z.max() < 1
@@ -67,7 +62,7 @@ def test_z_is_uniform_and_a_function_of_the_key() -> None:
     assert abs(torch.corrcoef(z[:2])[0, 1]) < 0.35
 
 
-def test_sii_learns_from_whole_pictures_alone(shards: Manifest) -> None:
+def test_sii_learns_from_whole_pictures_alone(shards):
     """What is filled in and where holes are changes nothing."""
     found = []
     for kind in ("none", "block"):
@@ -77,7 +72,7 @@ def test_sii_learns_from_whole_pictures_alone(shards: Manifest) -> None:
     assert same(*found)
 
 
-def test_it_reduces_each_picture_s_loss(trained: Networks) -> None:
+def test_it_reduces_each_picture_s_loss(trained):
     batch, generator, judges = smooth(4, 32), trained.eval_generator.eval(), trained.discriminators.eval()
     weights = sii.neighbour_weights(batch.hole_B1HW, 7)
     begin = sii.noise(batch.keys_B2, 8)
@@ -86,7 +81,7 @@ def test_it_reduces_each_picture_s_loss(trained: Networks) -> None:
     assert (after < before).all() and end.abs().max() <= 1
 
 
-def test_it_repeats_and_hangs_on_no_batch_mate(shards: Manifest, trained: Networks) -> None:
+def test_it_repeats_and_hangs_on_no_batch_mate(shards, trained):
     batch = smooth(4, 32)
     whole = predict(shards, trained, batch)
     assert torch.equal(whole, predict(shards, trained, batch)) and whole.shape == (4, 3, 32, 32)
@@ -95,7 +90,7 @@ def test_it_repeats_and_hangs_on_no_batch_mate(shards: Manifest, trained: Networ
     assert (whole[0] - whole[1]).abs().mean() > 0.01
 
 
-def test_it_does_not_look_into_the_hole(shards: Manifest, trained: Networks) -> None:
+def test_it_does_not_look_into_the_hole(shards, trained):
     batch = smooth(2, 32)
     other = rows(batch, slice(None))
     other.input_B3HW = torch.where(batch.hole_B1HW, torch.ones(()), batch.input_B3HW)
@@ -103,7 +98,7 @@ def test_it_does_not_look_into_the_hole(shards: Manifest, trained: Networks) -> 
     assert torch.equal(predict(shards, trained, batch), predict(shards, trained, other))
 
 
-def test_it_leaves_the_networks_as_they_were(shards: Manifest, trained: Networks) -> None:
+def test_it_leaves_the_networks_as_they_were(shards, trained):
     trained.generator.train(), trained.discriminators.train()
     before = state(trained.eval_generator), state(trained.discriminators)
     modes = trained.eval_generator.training, trained.discriminators.training
@@ -114,7 +109,7 @@ def test_it_leaves_the_networks_as_they_were(shards: Manifest, trained: Networks
     assert all(p.requires_grad for p in trained.discriminators.parameters())
 
 
-def test_pictures_of_another_size(shards: Manifest, trained: Networks) -> None:
+def test_pictures_of_another_size(shards, trained):
     """At 64 pixels with a model of 32: every pixel doubled asks for the same z."""
     batch = smooth(2, 32)
     double = copy.copy(batch)
@@ -125,7 +120,7 @@ def test_pictures_of_another_size(shards: Manifest, trained: Networks) -> None:
     assert torch.allclose(F.avg_pool2d(large, 2), small, atol=0.1) and abs(large.mean() - small.mean()) < 1e-3
 
 
-def test_weights_are_shares_of_missing_neighbours() -> None:
+def test_weights_are_shares_of_missing_neighbours():
     hole = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
     hole[..., 3:6, 3:6] = True
     weights = sii.neighbour_weights(hole, 3)[0, 0]
@@ -137,7 +132,7 @@ def test_weights_are_shares_of_missing_neighbours() -> None:
     assert sii.neighbour_weights(hole, 4).shape == hole.shape
 
 
-def test_a_smaller_picture_is_made_of_seen_pixels() -> None:
+def test_a_smaller_picture_is_made_of_seen_pixels():
     picture = torch.arange(16.0).view(1, 1, 4, 4).repeat(1, 3, 1, 1)
     hole = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     hole[..., :2, :2] = True
@@ -147,7 +142,7 @@ def test_a_smaller_picture_is_made_of_seen_pixels() -> None:
     assert seen[0, 0, 0, 1] == np.mean([2, 3, 6, 7]) and seen[0, 0, 1, 1] == pytest.approx(np.mean([10, 11, 14]))
 
 
-def test_sii_from_training_to_completion(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
+def test_sii_from_training_to_completion(shards, drawn, tmp_path):
     """A model that needs its discriminator at test."""
     run, out, photo = tmp_path / "run", tmp_path / "exported", drawn / "Img/img_celeba/000001.jpg"
     train(peer(shards, "sii", schedule__steps=2, evaluate__baselines=0, evaluate__samples=2), run, WORLD)

@@ -1,7 +1,3 @@
-"""The GAN step: two updates, each of one side only, and one forward pass of the generator."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -29,7 +25,7 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
     return any(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
 
 
-def test_each_update_moves_one_side(shards: Manifest) -> None:
+def test_each_update_moves_one_side(shards):
     step, networks, batch = parts_of(shards)
     whole = [MicroBatch(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
     g, d = copy(networks.generator), copy(networks.discriminators)
@@ -45,7 +41,7 @@ def test_each_update_moves_one_side(shards: Manifest) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_values_of_every_model(shards: Manifest, model: str) -> None:
+def test_values_of_every_model(shards, model):
     settings = model_settings(model)
     step, networks, batch = parts_of(
         shards, model__tasks=settings["tasks"], model__concentrated=settings["concentrated"], schedule__adv_from=1
@@ -60,7 +56,7 @@ def test_values_of_every_model(shards: Manifest, model: str) -> None:
     assert set(networks.discriminators.of) == set(tasks)
 
 
-def test_learning_rates(shards: Manifest) -> None:
+def test_learning_rates(shards):
     step, _, _ = parts_of(shards, optim__generator={"lr": 0.1, "decay_from": 0.5, "decay_to": 0.1})
     assert [step.learning_rate(n) for n in (0, 4, 5)] == [0.1] * 3
     assert step.learning_rate(7) == pytest.approx(0.1 * (1 - 0.9 * 0.4)) and step.learning_rate(10) == pytest.approx(
@@ -68,7 +64,7 @@ def test_learning_rates(shards: Manifest) -> None:
     )
 
 
-def test_bf16_agrees_with_fp32(shards: Manifest) -> None:
+def test_bf16_agrees_with_fp32(shards):
     values = []
     for precision, layout in (("fp32", False), ("bf16", True)):
         step, _, batch = parts_of(shards, runtime__precision=precision, runtime__channels_last=layout)
@@ -84,7 +80,7 @@ def log_sigmoid(logits: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("model", ["M_isd", "M*_isd"])
 @pytest.mark.parametrize("both", [False, True])
-def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bool) -> None:
+def test_the_step_s_losses_are_eqs_1_to_6(shards, model, both):
     """A literal transcription: M is the paper's mask (0 in the hole), expectations are means."""
     settings = {"model__concentrated": model == "M*_isd", "loss__adv_weighs": "both" if both else "generator"}
     step, networks, batch = parts_of(shards, **settings)
@@ -118,7 +114,7 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards: Manifest, model: str, both: bo
 
 
 @pytest.mark.parametrize(("parts", "forwards"), [(1, 1), (2, 4)])
-def test_statistics_move_once_for_each_micro_batch(shards: Manifest, parts: int, forwards: int) -> None:
+def test_statistics_move_once_for_each_micro_batch(shards, parts, forwards):
     """G runs once; with several micro-batches twice on each, for D's update and for its own."""
     step, networks, batch = parts_of(shards, runtime__accumulate=parts)
     calls: list[int] = []

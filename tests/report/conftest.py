@@ -1,7 +1,5 @@
 """Folders to report on, each made once: a trained and evaluated run, two sweeps, a reproduction."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence

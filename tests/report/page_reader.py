@@ -1,7 +1,5 @@
 """A report as its reader finds it: tags, visible text, rows of tables, charts."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from html import unescape

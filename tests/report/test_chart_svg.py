@@ -1,7 +1,3 @@
-"""Drawing of charts."""
-
-from __future__ import annotations
-
 import numpy as np
 
 from collagan_dist.report.chart_svg import MAX_POINTS, describe, draw_chart, format_tick
@@ -14,7 +10,7 @@ def drawn(values: list[float], **changes: object) -> ShownChart:
     return ShownChart("", "", draw_chart(Chart("Title", (series,), **changes), "u1"))  # type: ignore[arg-type]
 
 
-def test_many_points_are_averaged_and_smoothed() -> None:
+def test_many_points_are_averaged_and_smoothed():
     values = list(np.random.default_rng(0).normal(10, 1, 3000))
     faint, mean = [line for line in drawn(values).lines() if len(line) > 50]
     heights = [np.abs(np.diff([y for _, y in line])).sum() for line in (faint, mean)]
@@ -22,18 +18,18 @@ def test_many_points_are_averaged_and_smoothed() -> None:
     assert len([line for line in drawn(values, noisy=False).lines() if len(line) > 50]) == 1
 
 
-def test_wide_ranges_are_logarithmic() -> None:
+def test_wide_ranges_are_logarithmic():
     values = [10.0**power for power in (0, 1, 2, 3)]
     assert drawn(values).has_line([1, 2, 3, 4], [0, 1, 2, 3]) and not drawn(values).has_line([1, 2, 3, 4], values)
     assert drawn([1.0, 2.0, 4.0]).has_line([1, 2, 3], [1.0, 2.0, 4.0])
 
 
-def test_ids_are_those_of_the_chart_and_texts_are_escaped() -> None:
+def test_ids_are_those_of_the_chart_and_texts_are_escaped():
     svg = drawn([1.0, 2.0], references=(("a < b", 1.5),)).svg
     assert 'id="u1-' in svg and 'url(#u1-' in svg and "a &lt; b" in svg and "#0a0" not in svg  # fmt: skip
 
 
-def test_texts() -> None:
+def test_texts():
     series = Series("Total", 0, (5, 10), (1.0, 0.123456))
     assert describe(Chart("Loss", (series,))) == "Loss over steps. Last values: Total 0.1235 at step 10."
     assert [format_tick(value) for value in (20000, 3e-5, -1500000, 0)] == ["20k", "3e−5", "−1.5M", "0"]

@@ -1,7 +1,3 @@
-"""Charts of a run's page against the numbers in metrics.jsonl."""
-
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -10,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import ODD_NAME
-from tests.report.page_reader import Page
 
 TASKS = ("inpainting", "segmentation", "landmarks")
 LOSSES = {"rec": "Reconstruction loss", "adv": "Adversarial loss of the generator", "disc": "Discriminator loss"}
@@ -35,7 +30,7 @@ def lines(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("key", CURVES)
-def test_every_number_of_the_train_lines_is_a_curve(page: Page, run: Path, key: str) -> None:
+def test_every_number_of_the_train_lines_is_a_curve(page, run, key):
     rows, (title, label) = lines(run, "train"), CURVES[key]
     chart = page.chart(title)
     assert f"{label} {rows[-1][key]:.4g} at step 12" in chart.description
@@ -45,12 +40,12 @@ def test_every_number_of_the_train_lines_is_a_curve(page: Page, run: Path, key: 
     assert chart.has_line([2, 4, 6, 8, 10, 12], shown)
 
 
-def test_no_number_of_the_train_lines_is_forgotten(run: Path) -> None:
+def test_no_number_of_the_train_lines_is_forgotten(run):
     fields = {"kind", "step", "epoch", "samples"}
     assert set(lines(run, "train")[-1]) - fields == set(CURVES)
 
 
-def test_curves_of_a_task_have_one_colour(page: Page) -> None:
+def test_curves_of_a_task_have_one_colour(page):
     legends = [chart for chart in page.charts() if chart.title.endswith("loss") or "Adversarial" in chart.title]
     assert len(legends) >= 3
     for title in ("Reconstruction loss", "Discriminator loss"):
@@ -58,7 +53,7 @@ def test_curves_of_a_task_have_one_colour(page: Page) -> None:
         assert drawn == ["--s0", "--s1", "--s2"]
 
 
-def test_references_and_resumes_are_marked(page: Page) -> None:
+def test_references_and_resumes_are_marked(page):
     assert "undecided: ln 2" in page.chart("Discriminator loss").svg
     assert "guessing" in page.chart("Accuracy of the discriminators").svg
     assert "Biharmonic, in the hole" in page.chart("PSNR").svg and "Mean landmarks" in page.chart("Landmark error").svg
@@ -68,7 +63,7 @@ def test_references_and_resumes_are_marked(page: Page) -> None:
     assert [line[0][0] for line in xs] == pytest.approx([points[3][0]], abs=0.02)
 
 
-def test_every_metric_of_the_evaluations_is_a_curve(page: Page, run: Path) -> None:
+def test_every_metric_of_the_evaluations_is_a_curve(page, run):
     rows = lines(run, "eval")
     for title, key in (("PSNR", "psnr"), ("SSIM", "ssim")):
         chart = page.chart(title)
@@ -87,12 +82,12 @@ def test_every_metric_of_the_evaluations_is_a_curve(page: Page, run: Path) -> No
         assert f"{label} {rows[-1]['landmark_error'][part]:.4g} at step 12" in single.description
 
 
-def test_a_new_task_needs_no_code(comparison_page: Page) -> None:
+def test_a_new_task_needs_no_code(comparison_page):
     assert "Depth map 0.125 at step 14" in comparison_page.chart("Reconstruction loss", -1).description
     assert "Depth map 0.5 at step 14" in comparison_page.chart("Loss, edge").description
 
 
-def test_runs_are_compared_by_the_keys_that_they_share(comparison_page: Page, run: Path) -> None:
+def test_runs_are_compared_by_the_keys_that_they_share(comparison_page, run):
     total = comparison_page.chart("Total loss").description
     assert (
         f"demo {lines(run, 'train')[-1]['loss/total']:.4g} at step 12" in total

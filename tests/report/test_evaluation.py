@@ -1,14 +1,9 @@
-"""Evaluations as flat numbers."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 from collagan_dist.report.evaluation import is_number, parse_evaluation
 
 
-def test_a_real_evaluation(run: Path) -> None:
+def test_a_real_evaluation(run):
     raw = json.loads((run / "metrics.json").read_text())
     item = parse_evaluation(raw)
     assert item.values["psnr"] == raw["psnr"] and item.values["dice/face"] == raw["dice"]["face"]
@@ -18,19 +13,19 @@ def test_a_real_evaluation(run: Path) -> None:
     assert not any(key.startswith(("settings", "se/", "baselines")) for key in item.values)
 
 
-def test_flattened_keys_read_like_nested_ones() -> None:
+def test_flattened_keys_read_like_nested_ones():
     nested = {"psnr": 27.0, "dice": {"face": 0.8, "mean": 0.7}, "se": {"psnr": 0.2}, "baselines": {"flat": {"psnr": 2}}}
     flat = {"psnr": 27.0, "dice/face": 0.8, "dice.mean": 0.7, "se/psnr": 0.2, "baselines/flat/psnr": 2}
     assert parse_evaluation(nested) == parse_evaluation(flat)
 
 
-def test_only_holes_at_positions_can_be_fixed() -> None:
+def test_only_holes_at_positions_can_be_fixed():
     raw = {"split": "test", "hole": "O1", "blend": "none", "psnr": 20.0}
     fixed, landmarks = (parse_evaluation({**raw, "settings": {"positions": p}}) for p in ("fixed", "landmarks"))
     block = parse_evaluation({**raw, "hole": "block", "settings": {"positions": "fixed"}})
     assert fixed.subject != landmarks.subject and "fixed" in fixed.name and "fixed" not in block.name
 
 
-def test_numbers() -> None:
+def test_numbers():
     assert is_number(1) and is_number(0.5)
     assert not any(is_number(value) for value in (True, None, "1", float("nan"), float("inf")))

@@ -1,7 +1,3 @@
-"""Numbers and names as the page writes them."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.report import formatting as f
@@ -16,11 +12,11 @@ from collagan_dist.report import formatting as f
         ("depth_error", "Depth error"),
     ],
 )
-def test_metric_labels(key: str, label: str) -> None:
+def test_metric_labels(key, label):
     assert f.metric_label(key) == label
 
 
-def test_metrics_have_their_digits_and_units() -> None:
+def test_metrics_have_their_digits_and_units():
     assert f.format_metric("psnr", 27.125, True) == "27.12 dB" and f.format_metric("dice", None) == "–"
     assert f.format_metric("depth_error", 0.123456) == "0.1235" and f.format_metric("psnr", -1.5) == "−1.50"
     # No error is shown as zero.

@@ -1,12 +1,7 @@
-"""The HTML file: it needs no other file and no network, runs no code, and is written completely or not at all."""
-
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +9,12 @@ from collagan_dist.errors import DataError
 from collagan_dist.report.page import write_report
 from tests.report.conftest import CODE, ODD_NAME
 from tests.report.page_reader import Page
-from tests.report.simulated_sweep import SimulatedSweep
 
 PAGES = ["comparison_page", "asha_page", "nsga2_page", "reproduction_page"]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_self_contained_and_well_formed(name: str, request: pytest.FixtureRequest) -> None:
+def test_page_is_self_contained_and_well_formed(name, request):
     page: Page = request.getfixturevalue(name)
     links = [link for attribute in ("src", "href", "xlink:href", "srcset") for link in page.values(attribute)]
     assert all(link.startswith(("data:image/", "#")) for link in links)
@@ -45,11 +39,11 @@ def test_page_is_self_contained_and_well_formed(name: str, request: pytest.Fixtu
     assert all(f"{name}:" in part for part in style.split("prefers-color-scheme: dark") for name in used)
 
 
-def test_names_and_settings_cannot_run_code(comparison_page: Page) -> None:
+def test_names_and_settings_cannot_run_code(comparison_page):
     assert comparison_page.text.count(CODE) > 5 and ODD_NAME in comparison_page.text
 
 
-def test_target(run: Path, tmp_path: Path) -> None:
+def test_target(run, tmp_path):
     bare = [tmp_path / name for name in ("a/one", "b/two")]
     for folder in bare:
         folder.mkdir(parents=True)
@@ -66,7 +60,7 @@ def test_target(run: Path, tmp_path: Path) -> None:
         write_report(bare, tmp_path / "file/page.html")
 
 
-def test_folders_that_cannot_be_shown(run: Path, asha: SimulatedSweep, reproduction: Path, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_shown(run, asha, reproduction, tmp_path):
     for paths, message in (
         ([], "No run folder was named"),
         ([tmp_path / "nowhere"], "nowhere: there is no such folder"),
@@ -78,7 +72,7 @@ def test_folders_that_cannot_be_shown(run: Path, asha: SimulatedSweep, reproduct
             write_report(paths)
 
 
-def test_torch_is_never_imported(run: Path, nsga2: SimulatedSweep, reproduction: Path, tmp_path: Path) -> None:
+def test_torch_is_never_imported(run, nsga2, reproduction, tmp_path):
     code = (
         "import sys; from pathlib import Path; from collagan_dist.report.page import write_report as write;"
         "heavy = {'matplotlib', 'numpy', 'PIL', 'jinja2'} & set(sys.modules); assert not heavy, heavy;"

@@ -1,11 +1,7 @@
-"""Cells of the paper's tables."""
-
-from __future__ import annotations
-
 from collagan_dist.report import paper_tables
 
 
-def test_cells() -> None:
+def test_cells():
     percent, decibels = {"paper": 90.5, "ours": 91.0, "se": 0.1}, {"paper": 26.7, "ours": 26.6, "se": 0.1}
     missing = {"paper": 27.0, "ours": None, "se": None}
     assert [paper_tables.paper_number(cell) for cell in (percent, decibels)] == ["90.5", "26.70"]
@@ -14,7 +10,7 @@ def test_cells() -> None:
     assert [paper_tables.is_significant(cell) for cell in (percent, decibels, missing)] == [True, False, False]
 
 
-def test_subtables() -> None:
+def test_subtables():
     cell = {kind: {"paper": 1.0} for kind in ("ssim", "psnr", "ssim_blended", "psnr_blended")}
     found = paper_tables.subtables(1, {"cells": {"CE": {"O1": cell}}})
     assert [caption for caption, _ in found][:2] == ["SSIM (%), Poisson blended", "PSNR (dB), Poisson blended"]
@@ -25,7 +21,7 @@ def test_subtables() -> None:
     assert rows == {"biharmonic": ["25.00", "–"]}
 
 
-def test_picture_sizes() -> None:
+def test_picture_sizes():
     assert (
         paper_tables.picture_sizes({"CE": 128, "SII": 64, "M_i": 128}) == "SII at 64x64 pixels, the others at 128x128"
     )

@@ -1,16 +1,11 @@
-"""Parallel coordinates: every trial's line passes through its values."""
-
-from __future__ import annotations
-
 import math
 import re
 
-from collagan_dist.report.sweep_data import SweepData
-from tests.report.page_reader import Page, is_affine
+from tests.report.page_reader import is_affine
 from tests.report.simulated_sweep import ADV, LR, REC
 
 
-def test_lines_pass_through_the_values(asha_page: Page, asha_data: SweepData) -> None:
+def test_lines_pass_through_the_values(asha_page, asha_data):
     sweep, chart = asha_data, asha_page.chart("Keys and metric of every trial")
     lines = chart.trials()
     scored = [trial for trial in sweep.searched if trial.scores]

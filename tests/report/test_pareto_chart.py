@@ -1,23 +1,16 @@
-"""The chart of the Pareto front."""
-
-from __future__ import annotations
-
 import re
 
 import pytest
 
 from collagan_dist.report.pareto_chart import undominated
-from collagan_dist.report.sweep_data import SweepData
-from tests.report.page_reader import Page, is_affine
+from tests.report.page_reader import is_affine
 
 
 @pytest.mark.parametrize(
     ("title", "name"),
     [("Dice, larger is better", "dice"), ("Landmark error (px), smaller is better", "landmark_error")],
 )
-def test_trials_are_at_their_values_and_the_front_is_numbered(
-    nsga2_page: Page, nsga2_data: SweepData, title: str, name: str
-) -> None:
+def test_trials_are_at_their_values_and_the_front_is_numbered(nsga2_page, nsga2_data, title, name):
     chart, trials, front = nsga2_page.chart(title), nsga2_data.trials, nsga2_data.front
     marks = chart.trials()
     assert set(marks) == {trial.number for trial in trials}
@@ -28,7 +21,7 @@ def test_trials_are_at_their_values_and_the_front_is_numbered(
     assert all(f"trial {number} (" in chart.description for number in front)
 
 
-def test_the_line_never_turns_back(nsga2_data: SweepData) -> None:
+def test_the_line_never_turns_back(nsga2_data):
     across, _, down = nsga2_data.metrics
     pairs = {trial.number: (trial.scores[across.name], trial.scores[down.name]) for trial in nsga2_data.trials}
     line = {trial.number for trial in undominated(nsga2_data.trials, across, down)}

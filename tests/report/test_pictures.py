@@ -1,10 +1,5 @@
-"""Pictures as data URIs."""
-
-from __future__ import annotations
-
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +12,7 @@ def decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_a_small_picture_is_unchanged_and_a_wide_one_is_scaled(run: Path, tmp_path: Path) -> None:
+def test_a_small_picture_is_unchanged_and_a_wide_one_is_scaled(run, tmp_path):
     grid = run / "grids/step-00000012.png"
     original = np.asarray(Image.open(grid).convert("RGB"))
     embedded = embed(grid, 1800)
@@ -26,18 +21,18 @@ def test_a_small_picture_is_unchanged_and_a_wide_one_is_scaled(run: Path, tmp_pa
     assert embed(grid, 100).width == decoded(embed(grid, 100).uri).width == 100
 
 
-def test_a_large_photograph_becomes_a_jpeg(tmp_path: Path) -> None:
+def test_a_large_photograph_becomes_a_jpeg(tmp_path):
     y, x = np.mgrid[0:800, 0:800] / 4
     grain = np.random.default_rng(0).integers(0, 12, (800, 800, 3))
     Image.fromarray((np.stack([x, y, x], axis=-1) + grain).astype(np.uint8)).save(tmp_path / "photograph.png")
     assert embed(tmp_path / "photograph.png", 1800).uri.startswith("data:image/jpeg")
 
 
-def test_what_is_no_picture(tmp_path: Path) -> None:
+def test_what_is_no_picture(tmp_path):
     (tmp_path / "no.png").write_bytes(b"none")
     with pytest.raises((OSError, ValueError)):
         embed(tmp_path / "no.png", 100)
 
 
-def test_spread_evenly() -> None:
+def test_spread_evenly():
     assert spread_evenly(3, 6) == [0, 1, 2] and spread_evenly(11, 6) == [0, 2, 4, 6, 8, 10]

@@ -1,7 +1,3 @@
-"""The page of a reproduction against the files that `collagan reproduce` writes."""
-
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -11,10 +7,9 @@ import pytest
 from collagan_dist.errors import DataError
 from collagan_dist.report.page import write_report
 from collagan_dist.report.reproduction import is_reproduction
-from tests.report.page_reader import Page
 
 
-def test_claims(reproduction_page: Page, reproduction: Path, run: Path) -> None:
+def test_claims(reproduction_page, reproduction, run):
     assert is_reproduction(reproduction) and not is_reproduction(run)
     found = json.loads((reproduction / "claims.json").read_text())
     for claim in found["claims"]:
@@ -25,7 +20,7 @@ def test_claims(reproduction_page: Page, reproduction: Path, run: Path) -> None:
     assert found["note"] in reproduction_page.text
 
 
-def test_tables_and_figures(reproduction_page: Page, reproduction: Path) -> None:
+def test_tables_and_figures(reproduction_page, reproduction):
     first, third = (json.loads((reproduction / f"table{number}.json").read_text()) for number in (1, 3))
     kinds = ("ssim_blended", "psnr_blended", "ssim", "psnr")
     for model in first["rows"]:
@@ -43,7 +38,7 @@ def test_tables_and_figures(reproduction_page: Page, reproduction: Path) -> None
     assert "Figure 5" not in reproduction_page.text and len(reproduction_page.pictures()) == 1
 
 
-def test_damaged_files(reproduction: Path, tmp_path: Path) -> None:
+def test_damaged_files(reproduction, tmp_path):
     folder = Path(shutil.copytree(reproduction, tmp_path / "again", ignore=shutil.ignore_patterns("runs")))
     (folder / "figure4.png").write_bytes(b"none")
     with pytest.raises(DataError, match=r"figure4\.png: cannot be shown"):

@@ -1,10 +1,4 @@
-"""Reading a run folder."""
-
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +6,7 @@ from collagan_dist.errors import DataError
 from collagan_dist.report.run_data import read_run
 
 
-def test_a_trained_run(run: Path) -> None:
+def test_a_trained_run(run):
     found = read_run(run)
     assert found.tasks == ("inpainting", "segmentation", "landmarks")
     assert (found.steps_done, found.steps_planned) == (12, 12)
@@ -26,7 +20,7 @@ def test_a_trained_run(run: Path) -> None:
     assert found.evaluation.values["psnr"] == json.loads((run / "metrics.json").read_text())["psnr"]
 
 
-def test_without_metrics_json_the_headline_has_the_holes_of_training(altered: Callable[..., Path]) -> None:
+def test_without_metrics_json_the_headline_has_the_holes_of_training(altered):
     path = altered()
     (path / "metrics.json").unlink()
     assert read_run(path).evaluations[0].hole == "block"
@@ -36,14 +30,14 @@ def test_without_metrics_json_the_headline_has_the_holes_of_training(altered: Ca
     assert headline is not None and (headline.split, headline.step) == ("valid", 12)
 
 
-def test_planned_steps_from_epochs(altered: Callable[..., Path]) -> None:
+def test_planned_steps_from_epochs(altered):
     path = altered(config={"schedule.steps": None, "schedule.epochs": 3})
     samples = json.loads((path / "data.json").read_text())["splits"]["train"]
     samples = samples["samples"] if isinstance(samples, dict) else samples
     assert read_run(path).steps_planned == 3 * samples / 4
 
 
-def test_a_checkpoint_without_its_manifest_is_incomplete(altered: Callable[..., Path]) -> None:
+def test_a_checkpoint_without_its_manifest_is_incomplete(altered):
     path = altered()
     (path / "checkpoints/step-00000008/manifest.json").unlink()
     assert [point.complete for point in read_run(path).checkpoints] == [True, False, True]
@@ -61,7 +55,7 @@ def test_a_checkpoint_without_its_manifest_is_incomplete(altered: Callable[..., 
         ("metrics.jsonl", '{"kind": "train"}\n{}\n', r"metrics\.jsonl, line 1"),
     ],
 )
-def test_a_damaged_file_is_named(altered: Callable[..., Path], name: str, content: str, message: str) -> None:
+def test_a_damaged_file_is_named(altered, name, content, message):
     path = altered()
     (path / name).write_text(content)
     with pytest.raises(DataError, match=message) as caught:

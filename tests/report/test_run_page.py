@@ -1,15 +1,10 @@
-"""The page of a run and of several: pictures and details."""
-
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 from collagan_dist.report.run_page import _unique_names
-from tests.report.page_reader import Page
 
 
-def test_pictures(page: Page, comparison_page: Page) -> None:
+def test_pictures(page, comparison_page):
     columns = "Columns from left to right: input, completed, labels, landmarks, original, true labels, true landmarks."
     wanted = [f"Sample pictures at step {step}. {columns}" for step in (12, 4, 8)]
     wanted += [f"Evaluation: {name}" for name in ("test-block", "test-O1", "test-O1-blended")]
@@ -20,13 +15,13 @@ def test_pictures(page: Page, comparison_page: Page) -> None:
     assert steps[0] == "4" and steps[-1] == "56" and len(set(steps)) == 6
 
 
-def test_settings_data_and_world(page: Page, run: Path) -> None:
+def test_settings_data_and_world(page, run):
     data, world = (json.loads((run / name).read_text()) for name in ("data.json", "world.json"))
     assert page.row("generator.lr")[1] == "0.0002" and page.row("steps")[1] == "12"
     assert page.row("splits.train.samples" if isinstance(data["splits"]["train"], dict) else "splits.train")
     assert page.row("command")[1] == world["command"] == "collagan train small.yaml"
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(comparison_page: Page) -> None:
+def test_runs_of_one_name_are_told_apart_by_their_paths(comparison_page):
     assert _unique_names([Path("/runs/a/same"), Path("/runs/b/same")]) == ["a/same", "b/same"]
     assert comparison_page.values("href")[:2] == ["#r0", "#r1"] and {"r0", "r1"} <= set(comparison_page.values("id"))

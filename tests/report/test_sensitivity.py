@@ -1,7 +1,3 @@
-"""Means over bins, and the sentences that they support, on sweeps whose truth is known."""
-
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable
@@ -38,7 +34,7 @@ def flat_top(x: float) -> float:
     return 18 - 3 * max(0.0, abs(x - 1.5) - 0.5)
 
 
-def test_bins_are_means_of_quantiles(nsga2_data: SweepData) -> None:
+def test_bins_are_means_of_quantiles(nsga2_data):
     found, swept = synthetic(nsga2_data, lambda x: 18 - x)
     ordered = sorted(swept.trials, key=lambda one: float(one.values[REC] or 0))
     parts = np.array_split(np.array([one.scores["psnr_hole"] for one in ordered]), 6)
@@ -49,7 +45,7 @@ def test_bins_are_means_of_quantiles(nsga2_data: SweepData) -> None:
     assert found.bins[-1].count == 20
 
 
-def test_a_flat_top_is_found_with_the_loss_on_both_sides(nsga2_data: SweepData) -> None:
+def test_a_flat_top_is_found_with_the_loss_on_both_sides(nsga2_data):
     found, swept = synthetic(nsga2_data, flat_top)
     assert found.loss_sides == {"smaller", "larger"} and not found.all_trials
     words = r"The mean stays within (.*) dB of its best from (.*) to (.*); smaller ones .* to (.*) dB worse; larger ones .* to (.*) dB worse\."
@@ -71,15 +67,13 @@ def test_a_flat_top_is_found_with_the_loss_on_both_sides(nsga2_data: SweepData) 
     ],
     ids=["slope", "noise", "smaller is better"],
 )
-def test_other_shapes(
-    nsga2_data: SweepData, shape: Callable[[float], float], sign: int, sides: set[str], sentence: str, conclusion: str
-) -> None:
+def test_other_shapes(nsga2_data, shape, sign, sides, sentence, conclusion):
     found, swept = synthetic(nsga2_data, shape, sign=sign)
     assert found.loss_sides == sides and sentence in found.sentences[0]
     assert conclusion in verdict([found], swept)
 
 
-def test_noise_is_seldom_called_a_difference() -> None:
+def test_noise_is_seldom_called_a_difference():
     """Of keys that do nothing, at most one in eight may seem to, at any number of trials."""
     rng, metric, key = np.random.default_rng(0), Metric("psnr", 1), Key("a", "a", "uniform")
     for count in (8, 16, 60):
@@ -90,7 +84,7 @@ def test_noise_is_seldom_called_a_difference() -> None:
         assert wrong <= 13, count
 
 
-def test_few_trials_say_so(nsga2_data: SweepData) -> None:
+def test_few_trials_say_so(nsga2_data):
     _, swept = synthetic(nsga2_data, lambda x: 18 - x, count=12)
     stopped = [replace(one, status="stopped", samples=RUNG) for one in swept.trials[5:]]
     found = sensitivity(replace(swept, trials=(*swept.trials[:5], *stopped)), swept.keys[0], swept.main)
@@ -100,7 +94,7 @@ def test_few_trials_say_so(nsga2_data: SweepData) -> None:
     assert sensitivity(fewer, fewer.keys[0], fewer.main).sentences == ("7 trials: too few for a mean.",)
 
 
-def test_choices_have_a_mean_each(nsga2_data: SweepData) -> None:
+def test_choices_have_a_mean_each(nsga2_data):
     key = Key(CHOICE, "discriminators", "choice", choices=("per_task", "shared"))
     trials = tuple(trial(n, CHOICE, key.choices[n % 2], 18 + 0.5 * (n % 2) + 0.01 * n) for n in range(20))
     found = sensitivity(replace(nsga2_data, trials=trials), key, nsga2_data.main)
@@ -108,7 +102,7 @@ def test_choices_have_a_mean_each(nsga2_data: SweepData) -> None:
     assert found.loss_sides is None
 
 
-def test_stopped_trials_are_compared_at_the_first_rung(nsga2_data: SweepData) -> None:
+def test_stopped_trials_are_compared_at_the_first_rung(nsga2_data):
     """Among full-length runs alone, which lie on the flat top, the loss outside it cannot be seen."""
     _, swept = synthetic(nsga2_data, flat_top)
     trials = [replace(one, curves={"psnr_hole": ((RUNG, one.scores["psnr_hole"] - 4),)}) for one in swept.trials]

@@ -1,20 +1,13 @@
-"""The sentences, cards and comparison of runs."""
-
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from collagan_dist.report.run_data import read_run
 from collagan_dist.report.summary import differences_table, headline, summary
 from tests.report.conftest import ODD_NAME
-from tests.report.page_reader import Page
 
 
-def test_progress_and_model(page: Page, altered: Callable[..., Path]) -> None:
+def test_progress_and_model(page, altered):
     assert "M*_isd (inpainting, segmentation, landmarks) · 12 of 12 steps" in page.text
     tasks = ["inpainting", "segmentation", "depth_map"]
     longer = read_run(altered(config={"schedule.steps": 2000, "model.tasks": tasks}))
@@ -22,7 +15,7 @@ def test_progress_and_model(page: Page, altered: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("psnr", "words"), [(30.0, "beats biharmonic by"), (1.0, "is behind biharmonic by")])
-def test_headline_compares_with_the_best_baseline(altered: Callable[..., Path], psnr: float, words: str) -> None:
+def test_headline_compares_with_the_best_baseline(altered, psnr, words):
     path = altered(psnr_hole=psnr)
     metrics = json.loads((path / "metrics.json").read_text())
     rival, error = metrics["baselines"]["biharmonic"]["psnr_hole"], metrics["se"]["psnr_hole"]
@@ -31,14 +24,14 @@ def test_headline_compares_with_the_best_baseline(altered: Callable[..., Path], 
     assert headline(read_run(path)).startswith(f"Completed {words} {against}; Dice ")
 
 
-def test_cards(page: Page, run: Path) -> None:
+def test_cards(page, run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert "Steps 12 of 12 planned" in page.text and "median while training" in page.text
     assert f"PSNR, in the hole {metrics['psnr_hole']:.2f} dB ± {metrics['se']['psnr_hole']:.2f}" in page.text
     assert f"Landmark error, average {metrics['landmark_error']['mean']:.2f} px" in page.text
 
 
-def test_comparison_marks_the_best_run_and_lists_settings_that_differ(comparison_page: Page, run: Path) -> None:
+def test_comparison_marks_the_best_run_and_lists_settings_that_differ(comparison_page, run):
     page = comparison_page
     header = next(row for row in page.rows if row[:1] == ["Run"])
     cells = {name: dict(zip(header, page.row(name, len(header)), strict=True)) for name in ("demo", ODD_NAME)}

@@ -1,18 +1,13 @@
-"""Charts of a sweep: what is drawn is where the trials are."""
-
-from __future__ import annotations
-
 import re
 
 import numpy as np
 import pytest
 
 from collagan_dist.report.sensitivity import sensitivity
-from collagan_dist.report.sweep_data import SweepData
-from tests.report.page_reader import Page, is_affine
+from tests.report.page_reader import is_affine
 
 
-def test_history_has_every_trial(asha_page: Page, asha_data: SweepData) -> None:
+def test_history_has_every_trial(asha_page, asha_data):
     chart = asha_page.chart("PSNR, in the hole of every trial")
     marks = chart.trials()
     assert set(marks) == {trial.number for trial in asha_data.searched}
@@ -32,7 +27,7 @@ def test_history_has_every_trial(asha_page: Page, asha_data: SweepData) -> None:
     assert heights == pytest.approx([marks[trial.number][0][1] for trial in records], abs=0.02)
 
 
-def test_curves_have_every_evaluation_and_the_rungs(asha_page: Page, asha_data: SweepData) -> None:
+def test_curves_have_every_evaluation_and_the_rungs(asha_page, asha_data):
     chart = asha_page.chart("PSNR, in the hole during training")
     curves = {trial.number: (trial.curves or {}).get("psnr_hole", ()) for trial in asha_data.searched}
     lines = chart.trials()
@@ -49,7 +44,7 @@ def test_curves_have_every_evaluation_and_the_rungs(asha_page: Page, asha_data: 
         assert any(abs(x - np.polyval(scale, rung)) < 0.03 for x in verticals)
 
 
-def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page: Page, asha_data: SweepData) -> None:
+def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page, asha_data):
     for key in asha_data.keys:
         found, chart = sensitivity(asha_data, key, asha_data.main), asha_page.chart(key.label)
         assert f"of 38 trials against {key.label}. Means of bins: " in chart.description
@@ -57,7 +52,7 @@ def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page: Page, asha
         assert all(sentence in asha_page.text for sentence in found.sentences)
 
 
-def test_other_metrics_have_charts_too(nsga2_page: Page, asha_page: Page) -> None:
+def test_other_metrics_have_charts_too(nsga2_page, asha_page):
     for metric in ("PSNR, in the hole", "Dice", "Landmark error"):
         assert nsga2_page.chart(f"{metric} of every trial") and nsga2_page.chart(f"{metric} during training")
     assert "Other metrics" not in asha_page.text and "Pareto" not in asha_page.text

@@ -1,20 +1,15 @@
-"""Reading a sweep's folder."""
-
-from __future__ import annotations
-
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.page import write_report
-from collagan_dist.report.sweep_data import SweepData, is_sweep, read_sweep, short_labels
-from tests.report.simulated_sweep import ADV, BATCH, CHOICE, LR, REC, STEPS, SimulatedSweep
+from collagan_dist.report.sweep_data import is_sweep, read_sweep, short_labels
+from tests.report.simulated_sweep import ADV, BATCH, CHOICE, LR, REC, STEPS
 
 
-def test_what_the_sweep_wrote_is_read(asha: SimulatedSweep, asha_data: SweepData, run: Path) -> None:
+def test_what_the_sweep_wrote_is_read(asha, asha_data, run):
     found, plan = asha_data, asha.plan
     assert is_sweep(asha.out) and not is_sweep(run)
     assert [trial.number for trial in found.trials] == [trial.number for trial in asha.trials]
@@ -33,7 +28,7 @@ def test_what_the_sweep_wrote_is_read(asha: SimulatedSweep, asha_data: SweepData
     assert found.paper_trial is not None and found.paper_trial.number == 0
 
 
-def test_labels_are_short_and_unique() -> None:
+def test_labels_are_short_and_unique():
     labels = {
         "loss.weights.inpainting.adv": "inpainting.adv", "loss.weights.inpainting.rec": "inpainting.rec",
         "loss.weights.segmentation.adv": "segmentation.adv", "optim.generator.lr": "generator.lr",
@@ -60,7 +55,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("name", "content", "words"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_named(asha: SimulatedSweep, tmp_path: Path, name: str, content: str, words: str) -> None:
+def test_a_damaged_file_is_named(asha, tmp_path, name, content, words):
     for file in ("sweep.json", "trials.csv"):
         shutil.copy(asha.out / file, tmp_path)
     (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
@@ -70,7 +65,7 @@ def test_a_damaged_file_is_named(asha: SimulatedSweep, tmp_path: Path, name: str
     assert "collagan" in str(caught.value) and not (tmp_path / "report.html").exists()
 
 
-def test_a_sweep_that_is_only_begun(asha: SimulatedSweep, tmp_path: Path) -> None:
+def test_a_sweep_that_is_only_begun(asha, tmp_path):
     found = json.loads((asha.out / "sweep.json").read_text())
     optional = ("about", "status", "scheduler", "search", "trials", "seed", "rungs", "paper", "front", "importance", "seconds")  # fmt: skip
     bare = {key: None if key in optional else value for key, value in found.items()} | {"best": None, "confirmed": None}

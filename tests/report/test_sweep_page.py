@@ -1,7 +1,3 @@
-"""The page of a sweep in every state."""
-
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -9,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.report.sweep_data import SweepData
 from tests.report.page_reader import Page, read_report
 from tests.report.simulated_sweep import CHOICE, REC, SimulatedSweep
 
 
-def test_pictures_of_the_best_and_the_paper(asha_page: Page, asha_data: SweepData) -> None:
+def test_pictures_of_the_best_and_the_paper(asha_page, asha_data):
     assert [picture["alt"].split(" Columns")[0] for picture in asha_page.pictures()] == [
         f"Trial {asha_data.best}, the best. Sample pictures at step 12.",
         "Trial 0, the paper's λ. Sample pictures at step 12.",
@@ -24,9 +18,7 @@ def test_pictures_of_the_best_and_the_paper(asha_page: Page, asha_data: SweepDat
         assert words in asha_page.text
 
 
-def test_damaged_trials_become_notes_and_no_name_can_run_code(
-    asha: SimulatedSweep, asha_page: Page, tmp_path: Path
-) -> None:
+def test_damaged_trials_become_notes_and_no_name_can_run_code(asha, asha_page, tmp_path):
     path = Path(shutil.copytree(asha.out, tmp_path / "<script>alert(2)<"))
     best = json.loads((path / "sweep.json").read_text())["best"]
     (path / f"trials/t{best:03d}/grids/step-00000012.png").write_bytes(b"none")
@@ -49,7 +41,7 @@ def test_damaged_trials_become_notes_and_no_name_can_run_code(
     ("segments", "words"),
     [(0, "No trial has started yet."), (1, "Every trial failed; the reasons are below."), (8, "of 16 trials ended")],
 )
-def test_an_interrupted_sweep(shards: Manifest, tmp_path: Path, segments: int, words: str) -> None:
+def test_an_interrupted_sweep(shards, tmp_path, segments, words):
     sweep = SimulatedSweep(tmp_path / "sweep", Path(str(shards.folder)), 16, failing=(0, 3)).run(segments)
     page = read_report(sweep.out)
     assert "interrupted: the same command continues it" in page.text and words in page.text
@@ -74,9 +66,7 @@ STRANGE: tuple[dict[str, str], ...] = (
 @pytest.mark.parametrize(
     "cells", [({"psnr_hole": "18.0", REC: "50"},), STRANGE, None], ids=["all alike", "strange", "missing"]
 )
-def test_strange_cells_have_a_page(
-    nsga2: SimulatedSweep, tmp_path: Path, cells: tuple[dict[str, str], ...] | None
-) -> None:
+def test_strange_cells_have_a_page(nsga2, tmp_path, cells):
     shutil.copy(nsga2.out / "sweep.json", tmp_path)
     with (nsga2.out / "trials.csv").open(newline="") as file:
         table = list(csv.DictReader(file))

@@ -1,7 +1,3 @@
-"""The headline of a sweep: nothing is claimed that its trials do not show."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +6,6 @@ import pytest
 from collagan_dist.report.sweep_data import Confirmation, Metric, SeedScores, SweepData
 from collagan_dist.report.sweep_summary import best_full_length, headline, state
 from collagan_dist.report.trial_data import TrialData
-from tests.report.page_reader import Page
 
 FULL, RUNG = 216, 24
 
@@ -25,7 +20,7 @@ def claim(sweep: SweepData, *trials: TrialData, best: int | None = 1, **more: An
     return headline(replace(sweep, trials=trials, best=best, **{"confirmed": None, **more}))
 
 
-def test_headline_and_cards_of_a_sweep(asha_page: Page, asha_data: SweepData) -> None:
+def test_headline_and_cards_of_a_sweep(asha_page, asha_data):
     best, paper, confirmed = asha_data.best_trial, asha_data.paper_trial, asha_data.confirmed
     assert best and paper and confirmed and confirmed.p is not None
     value, rival = best.scores["psnr_hole"], paper.scores["psnr_hole"]
@@ -47,7 +42,7 @@ def test_headline_and_cards_of_a_sweep(asha_page: Page, asha_data: SweepData) ->
         assert words in asha_page.text
 
 
-def test_the_front_is_named(nsga2_page: Page, nsga2_data: SweepData) -> None:
+def test_the_front_is_named(nsga2_page, nsga2_data):
     count = len(nsga2_data.front)
     assert count > 1
     assert f"{count} trials are Pareto-optimal (PSNR in the hole, Dice, landmark error)." in nsga2_page.text
@@ -73,11 +68,11 @@ def longer(*curve: tuple[int, float]) -> TrialData:
         ((STOPPED, longer((RUNG, 16.3), (FULL, 18.9))), "16.00 dB; there it beats the paper's λ by 0.30 dB."),
     ],
 )
-def test_the_best_is_compared_with_the_paper(asha_data: SweepData, trials: tuple[TrialData, ...], words: str) -> None:
+def test_the_best_is_compared_with_the_paper(asha_data, trials, words):
     assert words in claim(asha_data, *trials)
 
 
-def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data: SweepData) -> None:
+def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data):
     text = claim(asha_data, PAPER, trial(1, 18.3), best=0)
     assert text == "The paper's λ are the best of 2 trials by PSNR in the hole: 18.50 dB."
     name = "landmark_error"
@@ -94,7 +89,7 @@ def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data: SweepData) -
         (0.15, None, ": too few seeds to tell the difference from chance."),
     ],
 )
-def test_confirmation_over_seeds(asha_data: SweepData, difference: float, p: float | None, words: str) -> None:
+def test_confirmation_over_seeds(asha_data, difference, p, words):
     sides = SeedScores((18.63, 18.87), 18.75, 0.12), SeedScores((18.8, 19.0), 18.9, 0.1)
     found = Confirmation(2, "psnr_hole", *sides, 1, difference, p)
     text = claim(asha_data, PAPER, trial(1, 18.92), confirmed=found)
@@ -102,12 +97,12 @@ def test_confirmation_over_seeds(asha_data: SweepData, difference: float, p: flo
     assert "luckiest" not in text
 
 
-def test_a_stopped_trial_is_best_at_nothing(asha_data: SweepData) -> None:
+def test_a_stopped_trial_is_best_at_nothing(asha_data):
     trials = (trial(0, 18.0), trial(1, 17.0), trial(2, 19.0, samples=RUNG, status="stopped"))
     assert best_full_length(replace(asha_data, trials=trials), "psnr_hole") == 0
 
 
-def test_sweeps_without_a_result(asha_data: SweepData) -> None:
+def test_sweeps_without_a_result(asha_data):
     failed = [trial(n, None, status="failed") for n in range(3)]
     assert claim(asha_data, best=None) == "No trial has started yet."
     assert claim(asha_data, *failed, best=None) == "Every trial failed; the reasons are below."

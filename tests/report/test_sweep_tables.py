@@ -1,19 +1,13 @@
-"""Tables of a sweep's page against its trials."""
-
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 
 import pytest
 
-from collagan_dist.report.sweep_data import SweepData
 from collagan_dist.report.sweep_tables import settings_table
-from tests.report.page_reader import Page
 from tests.report.simulated_sweep import ADV, CHOICE, LR, REC
 
 
-def test_the_table_has_every_trial(asha_page: Page, asha_data: SweepData) -> None:
+def test_the_table_has_every_trial(asha_page, asha_data):
     found = asha_data
     header = next(row for row in asha_page.rows if row[:3] == ["Trial", "Role", "Status"])
     runs = [trial for trial in found.searched if trial.status == "done"]
@@ -33,7 +27,7 @@ def test_the_table_has_every_trial(asha_page: Page, asha_data: SweepData) -> Non
     assert roles == ["paper", "search", "search, best", "confirm, seed 1"]
 
 
-def test_the_best_trial_and_its_options(asha_page: Page, asha_data: SweepData) -> None:
+def test_the_best_trial_and_its_options(asha_page, asha_data):
     best = asha_data.best_trial
     assert best is not None and isinstance(best.values[REC], float)
     assert asha_page.row("inpainting.rec") == ["inpainting.rec", f"{best.values[REC]:.4g}", "100", "30 to 300, logarithmic"]  # fmt: skip
@@ -42,7 +36,7 @@ def test_the_best_trial_and_its_options(asha_page: Page, asha_data: SweepData) -
     assert f"--set {CHOICE}={best.values[CHOICE]}" in asha_page.text
 
 
-def test_settings_and_space(asha_page: Page, nsga2_page: Page, asha_data: SweepData) -> None:
+def test_settings_and_space(asha_page, nsga2_page, asha_data):
     assert asha_page.row("rungs, in samples")[1] == "24 · 72 · 216" and asha_page.row("seed")[1] == "0"
     assert asha_page.row("trials planned")[1] == "40" and asha_page.row("scheduler")[1].startswith("ASHA")
     assert nsga2_page.row("search")[1].startswith("NSGA-II") and nsga2_page.row("scheduler")[1].startswith("none")
@@ -54,7 +48,7 @@ def test_settings_and_space(asha_page: Page, nsga2_page: Page, asha_data: SweepD
         assert asha_page.row(key)[2] == paper
 
 
-def test_importance_of_keys(nsga2_page: Page, nsga2_data: SweepData) -> None:
+def test_importance_of_keys(nsga2_page, nsga2_data):
     shares = nsga2_data.importance
     assert set(shares) == {"psnr_hole", "dice", "landmark_error"}
     bars = re.findall(r'class="name-of">([^<]*)</span>\s*<span class="track"[^>]*><span style="width: ([\d.]+)%', nsga2_page.source)  # fmt: skip

@@ -1,15 +1,9 @@
-"""Tables of a run's page against its files."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 from collagan_dist.units import format_bytes
-from tests.report.page_reader import Page
 
 
-def test_every_number_of_metrics_json_is_in_a_table(page: Page, run: Path) -> None:
+def test_every_number_of_metrics_json_is_in_a_table(page, run):
     metrics = json.loads((run / "metrics.json").read_text())
     baselines = metrics["baselines"]
     for key, label, digits in (
@@ -32,18 +26,18 @@ def test_every_number_of_metrics_json_is_in_a_table(page: Page, run: Path) -> No
             assert sorted(wanted) in rows, (part, wanted, rows)
 
 
-def test_all_evaluations_have_a_row(page: Page, run: Path) -> None:
+def test_all_evaluations_have_a_row(page, run):
     for file, name in (("test-O1", "split test, hole O1"), ("test-O1-blended", "split test, hole O1, blended (poisson)")):  # fmt: skip
         metrics = json.loads((run / f"evaluation/{file}.json").read_text())
         assert page.row(name)[1].split()[0] == f"{metrics['psnr']:.2f}"
 
 
-def test_checkpoints(page: Page, run: Path) -> None:
+def test_checkpoints(page, run):
     size = sum(file.stat().st_size for file in (run / "checkpoints/step-00000012").iterdir())
     assert page.row("12", 3) == ["12", format_bytes(size), "yes"]
 
 
-def test_events_and_damaged_lines(page: Page, comparison_page: Page) -> None:
+def test_events_and_damaged_lines(page, comparison_page):
     assert "start × 1, resume × 1" in page.text and page.row("8", 3)[1] == "resume"
     assert comparison_page.row("11", 3)[1:] == ["rollback", "reason: not finite"]
     for note in ("is cut short", "1 line(s) of metrics.jsonl hold NaN", "1 line(s) of metrics.jsonl are of an unknown"):

@@ -1,7 +1,5 @@
 """A reproduction that was trained without interruption, and one whose numbers are those of the paper."""
 
-from __future__ import annotations
-
 import io
 from contextlib import redirect_stdout
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders of scored runs, as `collagan train` and `collagan evaluate` leave them, with rows whose truth is known."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A reproduction small enough for tests: narrow models at 32x32, of 300 steps before --scale."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,3 @@
-"""Commands as child processes: how they are followed, stopped, and judged by how they ended."""
-
-from __future__ import annotations
-
 import subprocess
 import sys
 import time
@@ -21,7 +17,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_a_failure_is_told_by_what_was_written_this_time(tmp_path: Path) -> None:
+def test_a_failure_is_told_by_what_was_written_this_time(tmp_path):
     """The log is appended to: an older message in it is not this failure's."""
     log, lines = tmp_path / "logs/run.log", []
     log.parent.mkdir()
@@ -31,7 +27,7 @@ def test_a_failure_is_told_by_what_was_written_this_time(tmp_path: Path) -> None
     assert lines == ["no such device"] and log.read_text() == "collagan train: the disk is full\nno such device\n"
 
 
-def test_a_command_is_stopped_and_waited_for(tmp_path: Path) -> None:
+def test_a_command_is_stopped_and_waited_for(tmp_path):
     """It saves on TERM."""
     saves = "import signal, time; signal.signal(15, lambda *_: exit(print('saved'))); print('ready'); time.sleep(100)"
     lines: list[str] = []
@@ -48,18 +44,18 @@ def test_a_command_is_stopped_and_waited_for(tmp_path: Path) -> None:
     ("output", "code", "expected"),
     [("", 3, 3), (TORCHRUN.format(6), 1, 6), (TORCHRUN.format(-9), 1, 4), ("", -9, 4), ("", 1, 4), ("", 75, 4)],
 )
-def test_the_exit_code_is_that_of_the_rank_that_failed(output: str, code: int, expected: int) -> None:
+def test_the_exit_code_is_that_of_the_rank_that_failed(output, code, expected):
     """Where torchrun, which ends with 1, names it; else that of the cluster."""
     assert EndedProcess(code, output, Path("log")).error_code == expected
 
 
-def test_the_reason_is_the_commands_own_message() -> None:
+def test_the_reason_is_the_commands_own_message():
     output = "step 7\ncollagan train: data: no such shard\nTraceback of torchrun\n"
     assert EndedProcess(3, output, Path("log")).reason == "data: no such shard"
     assert EndedProcess(-9, "", Path("log")).reason == "killed by signal 9; it wrote nothing (log: log)"
 
 
-def test_the_lock_lasts_as_long_as_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_lasts_as_long_as_a_child(tmp_path, monkeypatch):
     """A folder is busy while a reproduction, or a child that it left behind, works there."""
     monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.2)
     with files.command_lock(tmp_path, "collagan reproduce") as lock:
@@ -72,7 +68,7 @@ def test_the_lock_lasts_as_long_as_a_child(tmp_path: Path, monkeypatch: pytest.M
         pass
 
 
-def test_a_child_ends_with_its_parent() -> None:
+def test_a_child_ends_with_its_parent():
     """However the parent dies: its training is asked to save and end."""
     code = "from collagan_dist.reproduce.child_process import start; import time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
     parent = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)

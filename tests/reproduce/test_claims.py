@@ -1,8 +1,3 @@
-"""The paper's claims on evaluated folders whose truth is known."""
-
-from __future__ import annotations
-
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +14,7 @@ def evaluate(runs: list[PlannedRun], table: int) -> dict[str, dict[str, Any]]:
     return {one["claim"]: one for one in claims.evaluate_claims(Results(runs, MANIFEST), (table,))}
 
 
-def test_the_papers_numbers_hold_all_claims_on_table_1(printed: list[PlannedRun]) -> None:
+def test_the_papers_numbers_hold_all_claims_on_table_1(printed):
     found = evaluate(printed, 1)
     assert len(found) == 25
     assert not [claim for claim in found.values() if claim["verdict"] != "holds"]
@@ -34,7 +29,7 @@ def test_the_papers_numbers_hold_all_claims_on_table_1(printed: list[PlannedRun]
     assert found["The holes of Table 1 have 40x48 pixels on average"]["ours"] == "40x48"
 
 
-def test_a_comparison_within_chance_is_undecided_and_a_reverse_one_does_not_hold(tmp_path: Path) -> None:
+def test_a_comparison_within_chance_is_undecided_and_a_reverse_one_does_not_hold(tmp_path):
     generator = np.random.default_rng(8)
     runs = [run_of(tmp_path, "M_i"), run_of(tmp_path, "M_id"), run_of(tmp_path, "M_is")]
     for hole in paper.columns(1):
@@ -48,7 +43,7 @@ def test_a_comparison_within_chance_is_undecided_and_a_reverse_one_does_not_hold
     assert found["M_id beats CE"]["verdict"] == "not scored" and found["M_id beats CE"]["ours"] is None
 
 
-def test_table_3s_reduction(tmp_path: Path) -> None:
+def test_table_3s_reduction(tmp_path):
     generator = np.random.default_rng(9)
     before = generator.gamma(4, 0.6, (200, 5))
     runs = [run_of(tmp_path, "M_d"), run_of(tmp_path, "M*_isd")]
@@ -60,7 +55,7 @@ def test_table_3s_reduction(tmp_path: Path) -> None:
     assert evaluate(runs, 3)[claim["claim"]]["verdict"] == "undecided"
 
 
-def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path: Path) -> None:
+def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path):
     """Two seeds that agree within a third of the margin leave one degree of freedom: 12.7 standard errors, not 1.96."""
     generator = np.random.default_rng(12)
     base = generator.gamma(4, 0.6, (60, 5))
@@ -84,7 +79,7 @@ def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path: Path) -> None
     assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, detail["freedom"]) * detail["se"])
 
 
-def test_the_note_names_the_models_with_one_seed(tmp_path: Path) -> None:
+def test_the_note_names_the_models_with_one_seed(tmp_path):
     runs = [run_of(tmp_path, "M_isd", seed) for seed in range(3)] + [run_of(tmp_path, "M_d")]
     for run in runs:
         write_points(run, np.ones((4, 5)))

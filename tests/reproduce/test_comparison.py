@@ -1,9 +1,4 @@
-"""Differences of two models with their errors over samples and seeds, and the verdicts on them."""
-
-from __future__ import annotations
-
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +9,7 @@ from collagan_dist.reproduce.results import Results
 from tests.reproduce.evaluated import MANIFEST, random_counts, run_of, write_dice, write_points, write_quality
 
 
-def test_a_dice_comparison_has_an_interval(tmp_path: Path) -> None:
+def test_a_dice_comparison_has_an_interval(tmp_path):
     generator = np.random.default_rng(10)
     runs = [run_of(tmp_path, "M_s"), run_of(tmp_path, "M_is")]
     write_dice(runs[0], random_counts(generator, 80, 0.7))
@@ -25,7 +20,7 @@ def test_a_dice_comparison_has_an_interval(tmp_path: Path) -> None:
     assert detail["p"] < 0.001 and detail["stars"] == "***" and detail["samples"] == 80
 
 
-def test_only_seeds_that_have_every_position_show_what_a_seed_changes(tmp_path: Path) -> None:
+def test_only_seeds_that_have_every_position_show_what_a_seed_changes(tmp_path):
     """Each of four seeds lacks one position; later only seeds 0 and 1 do."""
     generator = np.random.default_rng(13)
     runs = [run_of(tmp_path, "M_i", seed) for seed in range(4)] + [run_of(tmp_path, "M_id")]
@@ -45,7 +40,7 @@ def test_only_seeds_that_have_every_position_show_what_a_seed_changes(tmp_path: 
     assert detail["sd_seeds"] == pytest.approx(np.std(by_seed, ddof=1) / np.sqrt(2))
 
 
-def test_the_seeds_variance_is_part_of_the_error(tmp_path: Path) -> None:
+def test_the_seeds_variance_is_part_of_the_error(tmp_path):
     generator = np.random.default_rng(11)
     base = generator.gamma(4, 0.6, (60, 5))
     shifts = (0.0, 0.3, -0.2)
@@ -62,7 +57,7 @@ def detail(ours: float, se: float | None = 0.1) -> comparison.Found:
     return {"ours": ours, "se": se, "freedom": 1e6, "p": None if se is None else 0.001, "higher_is_better": False}
 
 
-def test_verdicts() -> None:
+def test_verdicts():
     assert [comparison.verdict_better(detail(x)) for x in (-1, 1)] == ["holds", "does not"]
     assert [comparison.verdict_better(d) for d in (detail(-1) | {"p": 0.05}, detail(-1, None))] == ["undecided"] * 2
     no_worse = [comparison.verdict_between(detail(x), -0.5, math.inf) for x in (1, -0.2, -0.4, -0.6, -0.8)]

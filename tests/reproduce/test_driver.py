@@ -1,7 +1,3 @@
-"""`collagan reproduce` from nothing to tables: as a whole, interrupted, and with a run that fails."""
-
-from __future__ import annotations
-
 import json
 import shutil
 import signal
@@ -11,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, DataError
 from collagan_dist.reproduce.driver import describe, prepare
 from collagan_dist.reproduce.plan import ReproduceOptions
@@ -23,7 +18,7 @@ def written(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_tables_hold_the_evaluations_of_trained_runs(undisturbed: Path) -> None:
+def test_tables_hold_the_evaluations_of_trained_runs(undisturbed):
     table = json.loads((undisturbed / "table3.json").read_text())
     assert table["rows"] == ["M_d", "M_id"]
     for name in ("M_d", "M_id"):
@@ -38,7 +33,7 @@ def test_tables_hold_the_evaluations_of_trained_runs(undisturbed: Path) -> None:
     assert (undisturbed / "report.html").stat().st_size > 5000 and not list(undisturbed.glob(".*.partial"))
 
 
-def test_stopped_and_continued(undisturbed: Path, shards: Manifest, tmp_path: Path) -> None:
+def test_stopped_and_continued(undisturbed, shards, tmp_path):
     """TERM while the second model trains: the same command continues to the same numbers."""
     out = tmp_path / "out"
     command = words(write_small(tmp_path), Path(str(shards.folder)), out, *TABLE_3)
@@ -57,8 +52,8 @@ def test_stopped_and_continued(undisturbed: Path, shards: Manifest, tmp_path: Pa
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(
-    undisturbed: Path, shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+    undisturbed, shards, tmp_path, monkeypatch, capsys
+):  # fmt: skip
     """A file stands where the run folder of M_id, the first, would be.
 
     The last checkpoint of M_d is damaged, which its evaluation finds: it is trained again to the same network.
@@ -84,18 +79,14 @@ def test_a_failed_run_is_named_and_the_others_go_on(
     ("change", "said"),
     [({"sets": ("optim.generator.lr=1e-3",)}, "optim.generator.lr: 0.0002 -> 0.001"), ({"scale": 0.004}, "schedule.steps: 3 -> 1")],
 )  # fmt: skip
-def test_a_folder_of_other_runs_is_refused(
-    undisturbed: Path, shards: Manifest, tmp_path: Path, change: dict, said: str
-) -> None:
+def test_a_folder_of_other_runs_is_refused(undisturbed, shards, tmp_path, change, said):
     options = {"tables": (3,), "figures": (), "scale": 0.01, **change}
     with pytest.raises(CheckpointError, match=r"another --out") as error:
         prepare(ReproduceOptions(str(write_small(tmp_path)), str(shards.folder), undisturbed, **options))
     assert said in str(error.value)
 
 
-def test_the_manifest_is_read_through_the_cache_that_is_asked_for(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_manifest_is_read_through_the_cache_that_is_asked_for(shards, tmp_path, monkeypatch):
     """Other settings are for the runs."""
     seen: list[str | None] = []
     monkeypatch.setattr(remote, "open_location", lambda data, cache: seen.append(cache.folder) or Path(data))
@@ -113,16 +104,14 @@ def test_the_manifest_is_read_through_the_cache_that_is_asked_for(
         ({"tables": (), "figures": ()}, ConfigError, "name at least one"),
     ],
 )
-def test_what_can_never_start_is_refused_at_once(
-    shards: Manifest, tmp_path: Path, options: dict, error: type[Exception], message: str
-) -> None:
+def test_what_can_never_start_is_refused_at_once(shards, tmp_path, options, error, message):
     given = {"config": "stable", "tables": (3,), "figures": (), "sets": ("schedule.batch=4",), **options}
     with pytest.raises(error, match=message):
         prepare(ReproduceOptions(data=str(shards.folder), out=tmp_path / "out", **given))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_rehearsal_describes_itself(shards: Manifest, tmp_path: Path) -> None:
+def test_a_rehearsal_describes_itself(shards, tmp_path):
     sets = ("schedule.steps=40", "schedule.batch=4", "data.image_size=32", "evaluate.samples=5")
     options = ReproduceOptions("stable", str(shards.folder), tmp_path / "out", (3,), (), scale=0.1, sets=sets)
     assert describe(options, *prepare(options)).startswith(

@@ -1,7 +1,3 @@
-"""`--dry-run`: what runs have logged tells what the others of their kind will take; nothing is trained or written."""
-
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -32,14 +28,14 @@ def write_log(run: Path, rates: list[float], checkpoint_bytes: int) -> None:
     (run / "checkpoints/step-00000001/manifest.json").write_bytes(bytes(checkpoint_bytes))
 
 
-def test_nothing_is_known_before_anything_has_begun(options: ReproduceOptions) -> None:
+def test_nothing_is_known_before_anything_has_begun(options):
     found = {one.run.name: one for one in estimate(options)}
     assert set(found) == {"M_d", "M_id", "M*_isd", "M*_isd-seed1"}
     assert all((one.steps_done, one.seconds, one.bytes) == (0, None, None) for one in found.values())
     assert not any(one.is_evaluated for one in found.values()) and not options.out.exists()
 
 
-def test_a_run_tells_its_rate_and_that_of_its_other_seeds(options: ReproduceOptions) -> None:
+def test_a_run_tells_its_rate_and_that_of_its_other_seeds(options):
     """The first line of its log holds what happens once, and the last one is being written."""
     write_log(options.out / "runs/M*_isd", [0.5, 4.0, 2.0, 4.0], 1000)
     found = {one.run.name: one for one in estimate(options)}

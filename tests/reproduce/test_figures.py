@@ -1,7 +1,3 @@
-"""Figures from a trained run: what is where, and that a figure is drawn once."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.reproduce import figures
 from collagan_dist.reproduce.figures import draw_figure, mosaic
 from collagan_dist.reproduce.plan import FIGURES, PlannedRun
@@ -27,7 +22,7 @@ def runs(trained: PlannedRun, tmp_path: Path) -> dict[str, PlannedRun]:
     return found
 
 
-def test_a_figure_is_drawn_once(runs: dict[str, PlannedRun], shards: Manifest, tmp_path: Path) -> None:
+def test_a_figure_is_drawn_once(runs, shards, tmp_path):
     """And again for other runs: here with pictures of another size, which it names."""
     path = tmp_path / "figure6.png"
     assert draw_figure(6, runs, str(shards.folder), tmp_path) is None
@@ -45,15 +40,13 @@ def test_a_figure_is_drawn_once(runs: dict[str, PlannedRun], shards: Manifest, t
 
 
 @pytest.mark.parametrize("number", [1, 3, 4, 6])
-def test_a_figure_has_pictures(number: int, runs: dict[str, PlannedRun], shards: Manifest, tmp_path: Path) -> None:
+def test_a_figure_has_pictures(number, runs, shards, tmp_path):
     assert draw_figure(number, runs, str(shards.folder), tmp_path) is None
     with Image.open(tmp_path / f"figure{number}.png") as image:
         assert image.width > 500 and len(image.convert("RGB").getcolors(1 << 20) or ()) > 200
 
 
-def test_figure_5_has_six_rows_and_nine_columns(
-    runs: dict[str, PlannedRun], shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figure_5_has_six_rows_and_nine_columns(runs, shards, tmp_path, monkeypatch):
     """The last row is empty where nothing is trained; the noise columns come from the noise models."""
     seen: list[tuple[str, str, int]] = []
     grids: list[figures.Grid] = []
@@ -77,13 +70,13 @@ def test_figure_5_has_six_rows_and_nine_columns(
     }  # fmt: skip
 
 
-def test_nothing_trained_is_no_figure(trained: PlannedRun, shards: Manifest, tmp_path: Path) -> None:
+def test_nothing_trained_is_no_figure(trained, shards, tmp_path):
     nothing = {name: replace(trained, name=name, out=tmp_path) for name in FIGURES[6]}
     assert draw_figure(6, nothing, str(shards.folder), tmp_path) == "not trained: M_isd, M_i"
     assert not (tmp_path / "figure6.png").exists()
 
 
-def test_mosaic() -> None:
+def test_mosaic():
     maps = np.stack([np.full((2, 3), 5.0), np.arange(6.0).reshape(2, 3)])
     sheet = mosaic(maps, gap=1)
     assert sheet.shape == (2, 7, 3) and sheet.dtype == np.uint8

@@ -1,7 +1,3 @@
-"""The paper's numbers as they are kept agree with what the paper says about them."""
-
-from __future__ import annotations
-
 import itertools
 
 import pytest
@@ -12,7 +8,7 @@ from collagan_dist.types import LANDMARKS, POSITIONS, SCORED_CLASSES
 
 
 @pytest.mark.parametrize("table", [2, 3])
-def test_averages_are_means_of_the_rows_above(table: int) -> None:
+def test_averages_are_means_of_the_rows_above(table):
     """To the last printed digit."""
     digit = {2: 0.1, 3: 0.01}[table]
     for model in paper.rows(table):
@@ -20,13 +16,13 @@ def test_averages_are_means_of_the_rows_above(table: int) -> None:
         assert abs(sum(parts) / len(parts) - average) <= 0.51 * digit, model
 
 
-def test_what_the_text_quotes() -> None:
+def test_what_the_text_quotes():
     assert paper.printed(3, "M_d", "average") == 2.38 and paper.printed(3, "M*_isd", "average") == 1.72
     assert round(100 * (1 - 1.72 / 2.38), 1) == 27.7
     assert paper.printed(1, "M*_isd", "O6", "psnr_blended") == 27.81 == paper.printed(1, "M*_isd", "O6", "psnr")
 
 
-def test_shape() -> None:
+def test_shape():
     assert paper.columns(1) == POSITIONS and len(paper.rows(1)) == 8
     assert paper.columns(2) == (*SCORED_CLASSES, "average") and paper.rows(2) == ("M_s", "M_is", "M_isd", "M*_isd")
     assert paper.columns(3) == (*LANDMARKS, "average") and paper.rows(3) == ("M_d", "M_id", "M_isd", "M*_isd")
@@ -36,7 +32,7 @@ def test_shape() -> None:
         assert len(numbers) == {1: 8 * 6 * 4, 2: 40, 3: 24}[table] and min(numbers) > 1
 
 
-def test_claims_are_about_models_of_their_table() -> None:
+def test_claims_are_about_models_of_their_table():
     for claim in paper.paper()["claims"]:
         models = {claim[key] for key in ("better", "worse", "model") if key in claim}
         assert claim["kind"] in _KINDS and models <= set(paper.rows(claim["table"])), claim
@@ -46,7 +42,7 @@ def test_claims_are_about_models_of_their_table() -> None:
     assert {(m, "M_i") for m in ours[1:]} <= set(pairs)
 
 
-def test_the_paper_supports_its_own_claims() -> None:
+def test_the_paper_supports_its_own_claims():
     """Each comparison has the sign that it is said to have, so none was copied the wrong way round."""
     for claim in paper.paper()["claims"]:
         if claim["kind"] == "pair":

@@ -1,7 +1,3 @@
-"""Which runs are planned, and that they are the paper's."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -19,7 +15,7 @@ def plan(**changes: object) -> dict[str, PlannedRun]:
     return {run.name: run for run in make_plan(options, CELEBA)}
 
 
-def test_tables_2_and_3_need_six_models_with_block_holes() -> None:
+def test_tables_2_and_3_need_six_models_with_block_holes():
     runs = plan(tables=(2, 3), figures=())
     assert set(runs) == {"M_s", "M_is", "M_isd", "M*_isd", "M_d", "M_id"}
     for name, run in runs.items():
@@ -29,7 +25,7 @@ def test_tables_2_and_3_need_six_models_with_block_holes() -> None:
         assert run.config == same  # full length: nothing else differs from what `collagan train stable --model` learns
 
 
-def test_everything_needs_the_papers_twelve_runs_and_the_parser() -> None:
+def test_everything_needs_the_papers_twelve_runs_and_the_parser():
     runs = plan()
     twelve = {"M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "GFC"}
     assert set(runs) == twelve | {"parser"}
@@ -45,23 +41,23 @@ def test_everything_needs_the_papers_twelve_runs_and_the_parser() -> None:
     assert [[run.name for run in chain] for chain in chains(runs.values()) if len(chain) > 1] == [["parser", "GFC"]]
 
 
-def test_the_parser_is_the_preset_parser() -> None:
+def test_the_parser_is_the_preset_parser():
     run = plan(tables=(), figures=(5,))["parser"]
     assert run.config == load_config("parser", None, [f"schedule.steps={run.steps}"], "packed")
 
 
-def test_a_parser_of_ones_own_is_taken() -> None:
+def test_a_parser_of_ones_own_is_taken():
     runs = plan(tables=(), figures=(5,), sets=("model.gfc.parser=runs/mine",))
     assert "parser" not in runs and runs["GFC"].needs is None
 
 
-def test_figures_need_their_models() -> None:
+def test_figures_need_their_models():
     assert set(plan(tables=(), figures=(1, 3))) == {"M_i", "M*_isd"}
     assert set(plan(tables=(), figures=(4,))) == {"M_i", "M_id", "M_is", "M_isd", "M*_isd"}
     assert set(plan(tables=(), figures=(6,))) == {"M_i", "M_isd"} and not plan(tables=(), figures=(6,))["M_i"].holes
 
 
-def test_scale_shortens_all_that_is_counted_in_steps() -> None:
+def test_scale_shortens_all_that_is_counted_in_steps():
     config = plan(scale=0.01, sets=("schedule.adv_from=20000",), tables=(3,), figures=())["M_d"].config
     assert (config.schedule.steps, config.schedule.adv_from) == (509, 200)
     assert (config.checkpoint.every, config.log.every, config.log.grid_every) == (10, 1, 5)
@@ -70,7 +66,7 @@ def test_scale_shortens_all_that_is_counted_in_steps() -> None:
     assert plan(scale=0.01, tables=(3,), figures=())["M_d"].config.schedule.adv_from == 0
 
 
-def test_seeds() -> None:
+def test_seeds():
     runs = plan(seeds=3, tables=(3,), figures=(), sets=("seed=7",))
     assert set(runs) == {"M_d", "M_id"} | {f"{m}{s}" for m in ("M_isd", "M*_isd") for s in ("", "-seed1", "-seed2")}
     seeds = {name: run.config.seed for name, run in runs.items() if run.base == "M_isd"}
@@ -79,14 +75,14 @@ def test_seeds() -> None:
     assert {k for k in one if one[k] != other[k]} == {"seed"}
 
 
-def test_settings_reach_the_runs_that_have_them() -> None:
+def test_settings_reach_the_runs_that_have_them():
     runs = plan(tables=(3,), figures=(), sets=("loss.weights.inpainting.rec=50", "schedule.batch=32"))
     assert runs["M_id"].config.loss.weights["inpainting"].rec == 50
     assert "inpainting" not in runs["M_d"].config.loss.weights
     assert {run.config.schedule.batch for run in runs.values()} == {32} and runs["M_d"].steps == 101_732
 
 
-def test_peers_keep_what_is_published_of_them() -> None:
+def test_peers_keep_what_is_published_of_them():
     lr = "optim.generator.lr=1e-3"
     sets = ("loss.adv=minmax", "loss.weights.inpainting.rec=50", lr, "data.image_size=64", "model.output_bias=mean")
     sets += (
@@ -117,6 +113,6 @@ def test_peers_keep_what_is_published_of_them() -> None:
 
 
 @pytest.mark.parametrize("item", ["hole.kind=noise", "model.tasks=[inpainting]", "model.concentrated=false"])
-def test_keys_that_distinguish_the_runs_cannot_be_set(item: str) -> None:
+def test_keys_that_distinguish_the_runs_cannot_be_set(item):
     with pytest.raises(ConfigError, match="reproduce sets it itself"):
         plan(sets=(item,))

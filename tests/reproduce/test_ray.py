@@ -1,19 +1,12 @@
 """`collagan reproduce --ray` on a real Ray node."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
-import pytest
-
-from collagan_dist.data.shards.manifest import Manifest
 from tests.reproduce.small import TABLE_3, content, ended, start, words, write_small
 from tests.sweep.ray_nodes import QUIET, ray_nodes
 
 
-def test_ray_trains_and_scores_what_one_process_does(
-    undisturbed: Path, shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ray_trains_and_scores_what_one_process_does(undisturbed, shards, tmp_path, monkeypatch):
     """M_d; M_id cannot start."""
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)

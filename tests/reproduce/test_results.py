@@ -1,19 +1,12 @@
-"""Numbers of evaluated folders: from the JSON for cells, from the rows by sample for comparisons."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from collagan_dist.reproduce import paper, tables
-from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.results import Results
 from tests.reproduce.evaluated import MANIFEST, random_counts, run_of, write, write_dice, write_points
 
 
-def test_rows_by_sample_give_the_tasks_own_dice(tmp_path: Path) -> None:
+def test_rows_by_sample_give_the_tasks_own_dice(tmp_path):
     run = run_of(tmp_path, "M_s")
     write_dice(run, random_counts(np.random.default_rng(3), 60, 0.7))
     results = Results([run], MANIFEST)
@@ -26,14 +19,14 @@ def test_rows_by_sample_give_the_tasks_own_dice(tmp_path: Path) -> None:
         assert estimate.se == pytest.approx(row[column]["se"], rel=0.08)  # of 1,000 resampled test sets
 
 
-def test_an_evaluation_of_another_data_set_does_not_count(tmp_path: Path) -> None:
+def test_an_evaluation_of_another_data_set_does_not_count(tmp_path):
     run, score = run_of(tmp_path, "M_d"), paper.score(3, "nose")
     write_points(run, np.ones((4, 5)))
     found = [Results([run], manifest).values("M_d", score) for manifest in (MANIFEST, "another")]
     assert found == [[1.0], []]
 
 
-def test_baselines_are_those_of_the_usual_picture_size(printed: list[PlannedRun], tmp_path: Path) -> None:
+def test_baselines_are_those_of_the_usual_picture_size(printed, tmp_path):
     assert "baselines" not in tables.make_table(1, Results(printed, MANIFEST))
     runs = [run_of(tmp_path, "SII", data={"image_size": 64}), run_of(tmp_path, "M_i"), run_of(tmp_path, "M_id")]
     for run, psnr in zip(runs, (40.0, 25.0, 25.0), strict=True):

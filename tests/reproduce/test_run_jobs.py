@@ -1,7 +1,3 @@
-"""Runs trained and evaluated by real commands, from a run that is trained already."""
-
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +20,11 @@ def job(undisturbed: Path, shards: Manifest, tmp_path: Path) -> RunJob:
     return RunJob(run, str(shards.folder), shards.hash, 1)
 
 
-def test_what_is_done_is_not_started(job: RunJob) -> None:
+def test_what_is_done_is_not_started(job):
     assert do_jobs([job], False, lambda line: pytest.fail(f"done already, but: {line}")) == [Outcome("M_d")]
 
 
-def test_a_run_waits_for_the_one_it_needs(job: RunJob, tmp_path: Path) -> None:
+def test_a_run_waits_for_the_one_it_needs(job, tmp_path):
     broken = replace(job.run, name="parser", base="parser", holes={})
     broken.config_file.write_text(to_yaml(broken.config).replace("schedule:", "schedul:"))
     needs = replace(job.run, name="GFC", base="GFC", needs="parser")
@@ -37,7 +33,7 @@ def test_a_run_waits_for_the_one_it_needs(job: RunJob, tmp_path: Path) -> None:
     assert second == Outcome("GFC", "needs parser, which failed", 2) and not needs.log.exists()
 
 
-def test_a_stop_leaves_the_rest(job: RunJob) -> None:
+def test_a_stop_leaves_the_rest(job):
     """Before the command has done anything."""
     (job.run.folder / "evaluation/test-block.json").unlink()
     with pytest.raises(Interrupted, match="saved at step 3 of 3"):

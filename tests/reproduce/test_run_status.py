@@ -1,10 +1,5 @@
-"""How far a run is, read from its folder."""
-
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +11,7 @@ from collagan_dist.reproduce.plan import PlannedRun
 from tests.reproduce.evaluated import MANIFEST, STEPS, run_of, write_points, write_quality
 
 
-def test_a_run_of_another_length_is_not_continued(undisturbed: Path) -> None:
+def test_a_run_of_another_length_is_not_continued(undisturbed):
     """A longer run learns otherwise from its first step: a part of a rehearsal is no part of it."""
     config = load_config(str(undisturbed / "runs/M_d/config.yaml"))
     manifest = json.loads((undisturbed / "runs/M_d/data.json").read_text())["manifest"]
@@ -30,7 +25,7 @@ def test_a_run_of_another_length_is_not_continued(undisturbed: Path) -> None:
             run_status.check_same_training(run, manifest)
 
 
-def test_a_damaged_checkpoint_says_nothing_about_the_training(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_says_nothing_about_the_training(undisturbed, tmp_path):
     """Nor does a folder without any: `collagan train` finds out what is left."""
     run = PlannedRun("M_d", "M_d", load_config(str(undisturbed / "runs/M_d/config.yaml")), tmp_path, 3)
     run_status.check_same_training(run, "another manifest")
@@ -42,7 +37,7 @@ def test_a_damaged_checkpoint_says_nothing_about_the_training(undisturbed: Path,
     run_status.check_same_training(run, "another manifest")
 
 
-def test_evaluations_that_are_missing(tmp_path: Path) -> None:
+def test_evaluations_that_are_missing(tmp_path):
     """Of both kinds of blending where both are needed; one of another step, data set or setting does not count."""
     run = replace(run_of(tmp_path, "M_isd"), holes={"block": False, "O1": True})
     assert run_status.not_evaluated(run, MANIFEST) == {False: ["block"], True: ["O1"]}
@@ -61,7 +56,7 @@ def test_evaluations_that_are_missing(tmp_path: Path) -> None:
     assert run_status.not_evaluated(run, MANIFEST) == {False: ["block"], True: ["O1"]}
 
 
-def test_settings_that_changed_since_the_training_are_passed_on(undisturbed: Path) -> None:
+def test_settings_that_changed_since_the_training_are_passed_on(undisturbed):
     config = load_config(str(undisturbed / "runs/M_d/config.yaml"), sets=["evaluate.readout=argmax"])
     run = PlannedRun("M_d", "M_d", config, undisturbed, 3)
     assert run_status.changed_evaluation_settings(run) == ['evaluate.readout="argmax"']

@@ -1,7 +1,3 @@
-"""Pictures and features of a trained run."""
-
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +5,10 @@ import pytest
 import torch
 
 from collagan_dist.config.tree import Search
-from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.sample_predictions import SamplePredictions
 
 
-def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
+def test_what_the_pictures_are(trained, shards):
     predictions = SamplePredictions(trained, str(shards.folder), "block", 4)
     hole = predictions._batch.hole_B1HW[:, 0].numpy()[..., None]
     assert predictions.original.shape == (4, 32, 32, 3)
@@ -25,7 +19,7 @@ def test_what_the_pictures_are(trained: PlannedRun, shards: Manifest) -> None:
     assert (predictions.overlay != predictions.composite).mean() > 0.5
 
 
-def test_pictures_are_made_with_the_settings_of_the_tables(trained: PlannedRun, shards: Manifest) -> None:
+def test_pictures_are_made_with_the_settings_of_the_tables(trained, shards):
     """How a model is looked at may change after its training: its config.yaml tells of then, the plan of now."""
     other = {"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
     evaluate = trained.config.evaluate.model_copy(update=other)
@@ -35,7 +29,7 @@ def test_pictures_are_made_with_the_settings_of_the_tables(trained: PlannedRun, 
     assert not np.array_equal(former, noisy)
 
 
-def test_features_are_those_before_the_output_layer(trained: PlannedRun, shards: Manifest) -> None:
+def test_features_are_those_before_the_output_layer(trained, shards):
     """With the skip's half put back, the output layer makes G's output of them."""
     predictions = SamplePredictions(trained, str(shards.folder), "block", 2)
     found = predictions.features(1)

@@ -1,7 +1,3 @@
-"""`collagan reproduce --slurm` on a real cluster: a job a run, then one that scores, draws and continues."""
-
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator
@@ -11,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import collagan_dist
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce.plan import ReproduceOptions
 from collagan_dist.reproduce.slurm import submit
@@ -37,7 +32,7 @@ def drained(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.slurm
-def test_a_job_trains_and_the_last_one_draws(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
+def test_a_job_trains_and_the_last_one_draws(cluster, shards, tmp_path):
     """First all runs of Figure 5 are submitted, then those of Figure 3 alone, whose one run waits already."""
     out = tmp_path / "out"
     arguments = words(write_small(tmp_path), Path(str(shards.folder)), out, "--tables", "", "--slurm", OPTIONS)
@@ -67,7 +62,7 @@ def test_a_job_trains_and_the_last_one_draws(cluster: Cluster, shards: Manifest,
     assert (out / "figure3.png").exists() and (out / "report.html").exists()
 
 
-def test_a_package_without_a_checkout(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_a_checkout(shards, tmp_path, monkeypatch):
     """Installed alone it has no batch scripts: it says so before anything is written."""
     monkeypatch.setattr(collagan_dist, "__file__", str(tmp_path / "collagan_dist/__init__.py"))
     with pytest.raises(ConfigError, match="part of the project's checkout"):

@@ -1,7 +1,3 @@
-"""The paired bootstrap against closed forms and scipy; errors of few seeds against Welch's test."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -42,7 +38,7 @@ def pooled(counts: np.ndarray, axis: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("samples", [2, 5, 40, 500])
-def test_the_error_of_a_mean_is_the_textbooks(generator: np.random.Generator, samples: int) -> None:
+def test_the_error_of_a_mean_is_the_textbooks(generator, samples):
     values = generator.normal(27, 3, samples)
     found = mean(values)
     assert found.value == pytest.approx(values.mean()) and found.se is not None
@@ -50,7 +46,7 @@ def test_the_error_of_a_mean_is_the_textbooks(generator: np.random.Generator, sa
     assert mean(values[:1]).se is None
 
 
-def test_samples_are_paired_by_their_ids(generator: np.random.Generator) -> None:
+def test_samples_are_paired_by_their_ids(generator):
     """One model lacks a damaged sample, and has the others in another order."""
     values = generator.normal(10, 3, 50)
     order = generator.permutation(np.delete(np.arange(50), 7))
@@ -63,7 +59,7 @@ def test_samples_are_paired_by_their_ids(generator: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize(("samples", "quality"), [(150, 0.8), (40, 0.6)])
-def test_pooled_dice_has_scipys_error(generator: np.random.Generator, samples: int, quality: float) -> None:
+def test_pooled_dice_has_scipys_error(generator, samples, quality):
     """Of one model and of a difference, whose interval is scipy's too."""
     one, other = random_counts(generator, samples, quality + 0.02), random_counts(generator, samples, quality)
 
@@ -82,7 +78,7 @@ def test_pooled_dice_has_scipys_error(generator: np.random.Generator, samples: i
         assert interval == pytest.approx(tuple(theirs.confidence_interval), abs=0.3 * found.se)
 
 
-def test_a_rare_class_has_an_error_and_an_absent_one_no_number() -> None:
+def test_a_rare_class_has_an_error_and_an_absent_one_no_number():
     """Drawn with replacement, 37 % of the test sets would lack the one sample that shows the class."""
     both, size = np.zeros(30), np.zeros(30)
     assert statistics.ratio(both, size, np.arange(30)) is None
@@ -92,7 +88,7 @@ def test_a_rare_class_has_an_error_and_an_absent_one_no_number() -> None:
     assert statistics.mean(np.full(3, np.nan), np.arange(3)) is None
 
 
-def test_few_seeds_leave_few_degrees_of_freedom(generator: np.random.Generator) -> None:
+def test_few_seeds_leave_few_degrees_of_freedom(generator):
     """Two sources are Welch's test; a dominant one of three seeds leaves its two."""
     one, other = generator.normal(0, 1, 12), generator.normal(0.3, 4, 5)
     parts = [(x.var(ddof=1) / len(x), len(x) - 1) for x in (one, other)]
@@ -106,7 +102,7 @@ def test_few_seeds_leave_few_degrees_of_freedom(generator: np.random.Generator) 
     assert statistics.freedom([(0.5, 299)]) == 299
 
 
-def test_p_values_stars_and_rank_correlation() -> None:
+def test_p_values_stars_and_rank_correlation():
     assert statistics.p_value(0.1, None, 3) is None and statistics.p_value(0.1, 0.0, 3) == 0.0
     assert statistics.p_value(0.0, 0.0, 3) == 1.0
     assert [statistics.stars(p) for p in (0.2, 0.04, 0.004, 0.0004, None)] == ["", "*", "**", "***", ""]

@@ -1,9 +1,4 @@
-"""Tables 1 to 3 from evaluated folders whose truth is known."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +6,12 @@ from scipy import stats
 
 from collagan_dist.report.paper_tables import is_significant
 from collagan_dist.reproduce import paper, tables
-from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.results import Results
 from collagan_dist.types import CLASSES
 from tests.reproduce.evaluated import MANIFEST, random_counts, run_of, write_dice, write_points
 
 
-def test_table1_has_the_contracts_shape(printed: list[PlannedRun]) -> None:
+def test_table1_has_the_contracts_shape(printed):
     table = tables.make_table(1, Results(printed, MANIFEST))
     assert table["rows"] == list(paper.rows(1)) == list(table["cells"])
     for row in table["cells"].values():
@@ -30,7 +24,7 @@ def test_table1_has_the_contracts_shape(printed: list[PlannedRun]) -> None:
     assert tables.missing(1, Results(printed, MANIFEST)) == 0 and json.dumps(table, allow_nan=False)
 
 
-def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
+def test_markdown_says_what_differs_and_what_is_missing(tmp_path):
     run = run_of(tmp_path, "M_d")
     write_points(run, np.full((30, 5), 2.0) + np.random.default_rng(0).normal(0, 0.1, (30, 5)))
     table = tables.make_table(3, Results([run], MANIFEST))
@@ -44,7 +38,7 @@ def test_markdown_says_what_differs_and_what_is_missing(tmp_path: Path) -> None:
     assert tables.cell_text(same) == "2.00 / 2.10 ± 0.06 / +0.10" and not is_significant(same)
 
 
-def test_rows_scored_at_another_size_are_noted(printed: list[PlannedRun], tmp_path: Path) -> None:
+def test_rows_scored_at_another_size_are_noted(printed, tmp_path):
     """By what each run is scored at: evaluate.size where it is given."""
     model = {"name": "sii", "tasks": ["inpainting"], "concentrated": False, "output_bias": "zero"}
     sizes = {"SII": {"model": model, "data": {"image_size": 32}, "evaluate": {"size": 64}}}
@@ -55,7 +49,7 @@ def test_rows_scored_at_another_size_are_noted(printed: list[PlannedRun], tmp_pa
     assert "note" not in tables.make_table(1, Results(printed, MANIFEST))
 
 
-def test_what_no_evaluation_can_tell_is_not_missing(tmp_path: Path) -> None:
+def test_what_no_evaluation_can_tell_is_not_missing(tmp_path):
     """No face of the test split shows teeth: its cell stays empty, and no run is waited for."""
     counts = random_counts(np.random.default_rng(3), 60, 0.7)
     counts[:, CLASSES.index("teeth")] = 0
@@ -70,7 +64,7 @@ def test_what_no_evaluation_can_tell_is_not_missing(tmp_path: Path) -> None:
     assert tables.missing(2, Results([*runs, another], MANIFEST)) == 10
 
 
-def test_several_seeds(tmp_path: Path) -> None:
+def test_several_seeds(tmp_path):
     """Their mean, each of them, their spread; the error over samples is that of the mean of each sample."""
     generator = np.random.default_rng(4)
     errors = [generator.gamma(4, 0.5, (25, 5)) for _ in range(3)]

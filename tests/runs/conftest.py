@@ -1,7 +1,5 @@
 """A finished run that the tests of run folders share."""
 
-from __future__ import annotations
-
 import resource
 import signal
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """TensorBoard's event files as its two readers see them: TFRecord framing, and how each drops what a continued run wrote twice."""
 
-from __future__ import annotations
-
 import struct
 from collections import defaultdict
 from collections.abc import Iterator

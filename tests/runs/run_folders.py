@@ -1,7 +1,5 @@
 """What tests of run folders share: a small run's configuration, and what its folder says."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

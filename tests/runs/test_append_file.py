@@ -1,18 +1,7 @@
-"""A file that grows, on a disk that is full for a while."""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-
 from collagan_dist.runs.append_file import AppendFile
 
 
-def test_lines_without_room_wait_and_are_completed(
-    tmp_path: Path, limit_file_size: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_without_room_wait_and_are_completed(tmp_path, limit_file_size, capsys):
     """The write that fails in the middle leaves half a line, which is completed when there is room."""
     file = AppendFile(tmp_path / "log/lines.txt")
     lines = [f"line {number}\n".encode() for number in range(10)]
@@ -28,7 +17,7 @@ def test_lines_without_room_wait_and_are_completed(
     assert not file.waiting and (tmp_path / "log/lines.txt").read_bytes() == b"".join(lines)
 
 
-def test_what_never_found_room_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_never_found_room_is_counted(tmp_path, capsys):
     (tmp_path / "log").write_text("in the way")
     file = AppendFile(tmp_path / "log/events", pieces="events")
     file.append(b"1")
@@ -38,7 +27,7 @@ def test_what_never_found_room_is_counted(tmp_path: Path, capsys: pytest.Capture
     assert "its events wait" in waiting and lost == f"warning: {tmp_path}/log/events: 2 events could not be written"
 
 
-def test_nothing_is_written_once_another_start_owns_the_folder(tmp_path: Path) -> None:
+def test_nothing_is_written_once_another_start_owns_the_folder(tmp_path):
     current = True
     file = AppendFile(tmp_path / "lines", lambda: current)
     file.append(b"mine\n")

@@ -1,7 +1,3 @@
-"""Checkpoints that are written while training goes on, and writes that fail."""
-
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,9 +50,7 @@ def checkpointer(folder: Path, max_failures: int = 3) -> AsyncCheckpointer:
     return AsyncCheckpointer(folder, Group(World(), torch.device("cpu")), 2, max_failures)
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(
-    tmp_path: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, lease, monkeypatch):
     """The checkpoint of step 2, of which nothing is written before step 3 is done, holds what step 2 had."""
     step_3_done, write_files = threading.Event(), checkpoint._write_files
 
@@ -80,7 +74,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert saves.blocked_seconds > 0 and not events.found
 
 
-def test_failures_in_a_row_end_the_run(tmp_path: Path, lease: Lease, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_in_a_row_end_the_run(tmp_path, lease, capsys):
     """Each is named by a warning and an event. A write that succeeds in between starts the count again."""
     folder, events = tmp_path / "checkpoints", Events()
     saves = checkpointer(folder, max_failures=2)
@@ -103,9 +97,7 @@ def test_failures_in_a_row_end_the_run(tmp_path: Path, lease: Lease, capsys: pyt
     saves.close()
 
 
-def test_a_write_that_fails_because_the_lease_was_lost_is_no_failure_of_the_disk(
-    tmp_path: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_write_that_fails_because_the_lease_was_lost_is_no_failure_of_the_disk(tmp_path, lease, monkeypatch, capsys):
     """A newer start removes unfinished folders, so the write that it disturbs may meet any error."""
     taken_over = threading.Event()
 
@@ -126,7 +118,7 @@ def test_a_write_that_fails_because_the_lease_was_lost_is_no_failure_of_the_disk
     saves.close()
 
 
-def test_copies_are_contiguous_and_reuse_their_memory() -> None:
+def test_copies_are_contiguous_and_reuse_their_memory():
     host_copy = HostCopy()
     source = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
     first = host_copy.copy({"file": {"a": source, "b": torch.ones(2, requires_grad=True)}})["file"]

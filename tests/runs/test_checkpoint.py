@@ -1,7 +1,3 @@
-"""Checkpoints on disk: complete or absent, checked to the last byte, and harmless wherever they come from."""
-
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -45,7 +41,7 @@ def newest(tmp_path: Path) -> Path:
     return save(tmp_path / "checkpoints", 9)
 
 
-def test_the_library_reads_every_kind_of_tensor() -> None:
+def test_the_library_reads_every_kind_of_tensor():
     """Each is aligned to its elements, so that a reader may map it."""
     values = {f"{kind}": torch.tensor([0, 1, 1]).to(kind) for kind in checkpoint._DTYPES}
     values |= {"scalar": torch.tensor(7), "none": torch.zeros(0, 3), "ü": torch.ones(2, 1, 3)}
@@ -57,7 +53,7 @@ def test_the_library_reads_every_kind_of_tensor() -> None:
     assert len(content) == checkpoint._file_size(values)
 
 
-def test_what_was_saved_is_loaded(newest: Path) -> None:
+def test_what_was_saved_is_loaded(newest):
     loaded = checkpoint.load_latest(newest.parent)
     assert loaded is not None and loaded.path == newest and loaded.state == {"format": 2, "step": 9}
     assert loaded.tensors.keys() == {"generator", "optimizer"}
@@ -67,7 +63,7 @@ def test_what_was_saved_is_loaded(newest: Path) -> None:
     assert checkpoint.load_latest(newest.parent / "nowhere") is None
 
 
-def test_the_newest_ones_are_kept(tmp_path: Path) -> None:
+def test_the_newest_ones_are_kept(tmp_path):
     for step in (2, 4, 6, 8):
         save(tmp_path, step)
     (tmp_path / ".step-00000008-0a1b2c3d").mkdir()
@@ -78,7 +74,7 @@ def test_the_newest_ones_are_kept(tmp_path: Path) -> None:
     assert checkpoint_steps(tmp_path) == [8]
 
 
-def test_a_damaged_later_checkpoint_does_not_push_out_undamaged_ones(tmp_path: Path) -> None:
+def test_a_damaged_later_checkpoint_does_not_push_out_undamaged_ones(tmp_path):
     """The run went back from step 4 to step 2: step 4 does not count among those to keep, and is written again."""
     save(tmp_path, 2)
     (save(tmp_path, 4) / "state.json").write_text("{")
@@ -89,7 +85,7 @@ def test_a_damaged_later_checkpoint_does_not_push_out_undamaged_ones(tmp_path: P
     assert checkpoint.load(save(tmp_path, 4)).state["step"] == 4 and checkpoint_steps(tmp_path) == [3, 4]
 
 
-def test_a_write_that_fails_in_the_middle(tmp_path: Path, limit_file_size: Callable[[int | None], None]) -> None:
+def test_a_write_that_fails_in_the_middle(tmp_path, limit_file_size):
     """A file that grows beyond its limit, which the free space does not foretell: nothing half written stays."""
     save(tmp_path, 1)
     limit_file_size(10_000)
@@ -100,7 +96,7 @@ def test_a_write_that_fails_in_the_middle(tmp_path: Path, limit_file_size: Calla
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     """A disk filled to its last byte would stop everybody else who writes there."""
     monkeypatch.setattr(checkpoint, "_free_bytes", lambda folder: 1000)
     with pytest.raises(checkpoint.WriteFailed, match=r"no space left; it needs .* bytes, 1000 are free"):
@@ -108,7 +104,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_a_start_that_lost_its_lease_commits_nothing(tmp_path: Path) -> None:
+def test_a_start_that_lost_its_lease_commits_nothing(tmp_path):
     first = take_lease(tmp_path)
     take_lease(tmp_path).release()
     with pytest.raises(ClusterError, match="has taken over"):
@@ -118,9 +114,7 @@ def test_a_start_that_lost_its_lease_commits_nothing(tmp_path: Path) -> None:
 
 
 @rounds(40, 400)
-def test_damaged_checkpoints(
-    newest: Path, tmp_path: Path, rounds: int, record: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_checkpoints(newest, tmp_path, rounds, record, capsys):
     """Whatever changes in any file: it is named, and the former checkpoint taken; never another number loaded."""
     folder, copy = newest.parent, Path(shutil.copytree(newest, tmp_path / "copy"))
     found: Counter[str] = Counter()
@@ -149,7 +143,7 @@ def test_damaged_checkpoints(
     record("29", rounds=rounds, **found)
 
 
-def test_nothing_is_loaded_where_all_are_damaged(newest: Path) -> None:
+def test_nothing_is_loaded_where_all_are_damaged(newest):
     for path in newest.parent.iterdir():
         (path / "state.json").write_text("{}")
     with pytest.raises(CheckpointError, match="no checkpoint is undamaged; remove the folder to start anew"):
@@ -180,7 +174,7 @@ def replace_generator(path: Path, create: Callable[[Path], object]) -> None:
     create(path / "generator.safetensors")
 
 
-def test_nothing_foreign_is_run_or_followed(newest: Path, tmp_path: Path) -> None:
+def test_nothing_foreign_is_run_or_followed(newest, tmp_path):
     """A checkpoint made to harm: pickles of all makes, sizes and names that are lies, links and pipes. Each is refused by name."""
     canary = tmp_path / "canary"
     bomb = pickle.dumps(Bomb(canary))
@@ -222,7 +216,7 @@ UNSAFE = re.compile(
 )
 
 
-def test_nothing_in_the_package_can_unpickle() -> None:
+def test_nothing_in_the_package_can_unpickle():
     found = {path: UNSAFE.findall(path.read_text()) for path in Path(collagan_dist.__file__).parent.rglob("*.py")}
     assert not any(found.values()), found
     for text in ("torch.load(x)", "import pickle", "f(weights_only=False)", "yaml.load(x)", "tar.extractall()", "dcp.load(x)",

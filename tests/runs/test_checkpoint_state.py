@@ -1,7 +1,3 @@
-"""state.json of every format, and how a stored configuration differs from the present one."""
-
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -25,7 +21,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def test_format_1_is_read_as_the_present_one() -> None:
+def test_format_1_is_read_as_the_present_one():
     old = json.loads((STORED / "state.json").read_bytes())
     assert old["format"] == 1 and "parser" not in old
     step, skipped, state = parse_state(STORED, old)
@@ -33,7 +29,7 @@ def test_format_1_is_read_as_the_present_one() -> None:
     assert read_state(STORED) == state
 
 
-def test_a_run_of_format_1_goes_on(shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_format_1_goes_on(shards, tmp_path, capsys):
     """As if its checkpoint had been written today, keys that it did not know at their defaults."""
     for run in ("old", "new"):
         path = Path(shutil.copytree(STORED, tmp_path / run / "checkpoints/step-00000002"))
@@ -58,7 +54,7 @@ def state_of(shards: Manifest, **changes: Any) -> dict[str, Any]:
     return {"format": 2, "step": 2, "skipped_batches": [], "config": config, "manifest": "m", "parser": None}
 
 
-def test_changes_are_named_by_key(shards: Manifest) -> None:
+def test_changes_are_named_by_key(shards):
     """What is learned counts; how it is evaluated, logged or spread does not, nor keys that came since."""
     now = identity_keys(small(shards.folder), "m")
     other = {"optim__ema": 0.5, "log__every": 7, "evaluate__samples": 3, "runtime__threads": 2, "schedule__steps": 9}
@@ -72,7 +68,7 @@ def test_changes_are_named_by_key(shards: Manifest) -> None:
 @pytest.mark.parametrize(
     "damage", [{"step": -1}, {"skipped_batches": ["a"]}, {"skipped_batches": None}, {"config": 1}, {"format": None}]
 )
-def test_what_is_no_state_is_refused(shards: Manifest, damage: dict[str, Any]) -> None:
+def test_what_is_no_state_is_refused(shards, damage):
     state = {**state_of(shards), **damage}
     if state["format"] is None:
         del state["format"]

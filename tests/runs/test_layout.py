@@ -1,14 +1,10 @@
-"""Names in a run folder."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 from collagan_dist.runs.layout import RunPaths, checkpoint_dir, checkpoint_steps, step_of
 from tests.conftest import ROOT
 
 
-def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
+def test_checkpoints_are_listed_by_step(tmp_path):
     """Not what is unfinished, being removed, or somebody else's."""
     paths = RunPaths(tmp_path)
     assert paths.steps_saved() == [] and paths.newest_step() == 0
@@ -19,13 +15,13 @@ def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
     assert paths.newest_step() == 10 and paths.committed_steps() == [2]
 
 
-def test_a_step_has_one_name() -> None:
+def test_a_step_has_one_name():
     assert checkpoint_dir(Path("c"), 123) == Path("c/step-00000123") and step_of("step-00000123") == 123
     assert step_of("step-123456789") == 123456789
     assert step_of("step-") is step_of("step-٣") is step_of("x-1") is None
 
 
-def test_an_evaluation_is_named_by_what_it_measures() -> None:
+def test_an_evaluation_is_named_by_what_it_measures():
     paths = RunPaths(Path("run"))
     names = [
         paths.evaluation("test", "block"),
@@ -39,7 +35,7 @@ def test_an_evaluation_is_named_by_what_it_measures() -> None:
     assert all(path.parent == Path("run/evaluation") for path in names)
 
 
-def test_the_documentation_names_every_file() -> None:
+def test_the_documentation_names_every_file():
     text = (ROOT / "docs/run-folder.md").read_text().split("\n\n")[1]
     names = [path.name for path in vars(RunPaths(Path("run"))).values() if path != Path("run")]
     assert len(names) > 15

@@ -1,7 +1,3 @@
-"""Which of two starts may write into a run folder."""
-
-from __future__ import annotations
-
 import os
 import subprocess
 import threading
@@ -39,7 +35,7 @@ def write_lease(run: Path, **changes: Any) -> Owner:
     return owner
 
 
-def test_the_file_has_one_word_and_value_a_line() -> None:
+def test_the_file_has_one_word_and_value_a_line():
     """Words of newer programs are ignored; what cannot be read has ended."""
     owner = this_process(3, "cafe", "slurm:12, start 0", 5.0)
     assert [line.split()[0] for line in owner.text().splitlines()] == [
@@ -50,7 +46,7 @@ def test_the_file_has_one_word_and_value_a_line() -> None:
     assert parse_owner("7 cafe\npid twelve\nstate running\n") == Owner(7, "cafe")
 
 
-def test_the_newest_start_owns_the_run(tmp_path: Path) -> None:
+def test_the_newest_start_owns_the_run(tmp_path):
     """A second start in this process: the first one stops before it writes, and its end does not disturb the second."""
     first = take_lease(tmp_path)
     second = take_lease(tmp_path)
@@ -67,7 +63,7 @@ def test_the_newest_start_owns_the_run(tmp_path: Path) -> None:
     assert parse_owner((tmp_path / "lease").read_text()).ended
 
 
-def test_a_removed_lease_is_lost(tmp_path: Path) -> None:
+def test_a_removed_lease_is_lost(tmp_path):
     lease = take_lease(tmp_path)
     (tmp_path / "lease").unlink()
     with pytest.raises(ClusterError, match="its file `lease` was removed"):
@@ -76,7 +72,7 @@ def test_a_removed_lease_is_lost(tmp_path: Path) -> None:
     assert not (tmp_path / "lease").exists()
 
 
-def test_the_heartbeat_of_a_start_on_another_host_decides(tmp_path: Path) -> None:
+def test_the_heartbeat_of_a_start_on_another_host_decides(tmp_path):
     """Not its clock; and a start of the same job need not wait for it."""
     alive = write_lease(tmp_path)
     ended = threading.Event()
@@ -106,7 +102,7 @@ def test_the_heartbeat_of_a_start_on_another_host_decides(tmp_path: Path) -> Non
     lease.release()
 
 
-def test_an_ended_start_is_succeeded_at_once(tmp_path: Path) -> None:
+def test_an_ended_start_is_succeeded_at_once(tmp_path):
     write_lease(tmp_path, state="ended")
     at_once = LeaseRequest(tmp_path).poll(0)
     assert at_once is not None
@@ -117,7 +113,7 @@ def test_an_ended_start_is_succeeded_at_once(tmp_path: Path) -> None:
     later.release()
 
 
-def test_a_start_on_this_machine_is_judged_by_its_process(tmp_path: Path) -> None:
+def test_a_start_on_this_machine_is_judged_by_its_process(tmp_path):
     """Alive, a zombie, or another process with the same pid."""
     child = subprocess.Popen(["sleep", "60"])
     facts = {"machine": machine_id(), "pid": child.pid, "process_start": process_start_time(child.pid), "job": ""}
@@ -133,7 +129,7 @@ def test_a_start_on_this_machine_is_judged_by_its_process(tmp_path: Path) -> Non
     child.wait()
 
 
-def test_who_holds_the_lease_for_another_job(tmp_path: Path) -> None:
+def test_who_holds_the_lease_for_another_job(tmp_path):
     assert not held_by_other_job(tmp_path, "")
     write_lease(tmp_path)
     assert held_by_other_job(tmp_path, "") and held_by_other_job(tmp_path, "slurm:13, start 0")

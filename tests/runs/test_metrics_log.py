@@ -1,7 +1,3 @@
-"""metrics.jsonl: what a continued run keeps, and what its readers make of it."""
-
-from __future__ import annotations
-
 import json
 import math
 import subprocess
@@ -31,7 +27,7 @@ def eval_row(step: int, **values: Any) -> dict[str, Any]:
     return {"kind": "eval", "step": step, "split": "test", "hole": "block", "blend": "none", **values}
 
 
-def test_a_continued_run_has_every_step_once(tmp_path: Path) -> None:
+def test_a_continued_run_has_every_step_once(tmp_path):
     """Lines beyond the checkpoint are dropped, and a last line that a kill cut short; events stay."""
     event = {"kind": "event", "step": 6, "event": "straggler"}
     write_log(tmp_path, train_row(2), eval_row(3), train_row(4), train_row(6), event, '{"kind": "train", "st')
@@ -44,19 +40,19 @@ def test_a_continued_run_has_every_step_once(tmp_path: Path) -> None:
     assert "NaN" not in text and "Infinity" not in text and "lr" not in text and '"dice": {"mean": 0.5}' in text
 
 
-def test_an_unknown_sink_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_sink_is_refused_with_the_known_ones():
     with pytest.raises(
         ConfigError, match=r"log\.sinks\.0: Input should be 'jsonl' or 'tensorboard' \(given: 'tensorbord'\)"
     ):
         load_config("demo", sets=["log.sinks=[tensorbord]"])
 
 
-def test_readers_forgive_a_missing_file(tmp_path: Path) -> None:
+def test_readers_forgive_a_missing_file(tmp_path):
     assert read_metrics_log(tmp_path).train == [] and list(read_eval_lines(tmp_path)) == []
     assert last_train_step(tmp_path) == 0
 
 
-def test_evaluations_are_found_among_damaged_lines(tmp_path: Path) -> None:
+def test_evaluations_are_found_among_damaged_lines(tmp_path):
     """Lines of other kinds, lines cut by a crash and written on; a last line that does not end is not believed."""
     write_log(
         tmp_path, train_row(1, eval=3.0), eval_row(2), '{"kind": "eval", "st{"kind": "eval", "step": 3}\n', '["eval"]\n',
@@ -65,14 +61,14 @@ def test_evaluations_are_found_among_damaged_lines(tmp_path: Path) -> None:
     assert [row["step"] for row in read_eval_lines(tmp_path)] == [2, 4]
 
 
-def test_the_last_step_is_found_at_the_end_of_a_long_file(tmp_path: Path) -> None:
+def test_the_last_step_is_found_at_the_end_of_a_long_file(tmp_path):
     """Only the end is read, so the first line found there is cut."""
     rows = [train_row(step, **{f"loss/{number}": 0.123456789 for number in range(40)}) for step in range(1, 200)]
     write_log(tmp_path, *rows, '{"kind": "train", "st')
     assert (tmp_path / "metrics.jsonl").stat().st_size > 1 << 17 and last_train_step(tmp_path) == 199
 
 
-def test_what_a_resumed_run_gave_up_is_gone(tmp_path: Path) -> None:
+def test_what_a_resumed_run_gave_up_is_gone(tmp_path):
     """A log of an older program, which did not drop those lines itself. Of two evaluations of a step the later one counts."""
     write_log(
         tmp_path, train_row(10), train_row(20), eval_row(20, psnr=1.0), train_row(30), eval_row(30, psnr=2.0),
@@ -83,7 +79,7 @@ def test_what_a_resumed_run_gave_up_is_gone(tmp_path: Path) -> None:
     assert [(row["step"], row["hole"], row.get("psnr")) for row in log.evals] == [(20, "block", 3.0), (20, "O1", None)]
 
 
-def test_only_the_last_line_may_be_damaged(tmp_path: Path) -> None:
+def test_only_the_last_line_may_be_damaged(tmp_path):
     write_log(tmp_path, train_row(10), {"kind": "profile"}, '{"kind": "train", "step": 20, "lr": NaN}\n', '{"kind"')
     log = read_metrics_log(tmp_path)
     assert [row["step"] for row in log.train] == [10, 20] and log.train[-1]["lr"] is None
@@ -95,7 +91,7 @@ def test_only_the_last_line_may_be_damaged(tmp_path: Path) -> None:
             read_metrics_log(tmp_path)
 
 
-def test_the_report_reads_run_folders_without_torch() -> None:
+def test_the_report_reads_run_folders_without_torch():
     """Not even indirectly: a laptop that only draws pages need not have it, and importing it takes seconds."""
     code = (
         "import importlib, pkgutil, sys; import collagan_dist.report as report\n"

@@ -1,14 +1,9 @@
-"""Models on disk: a run folder, and an exported one (tests/inference/test_export.py writes those)."""
-
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
 import pytest
 
 from collagan_dist.config.load import load_config, to_yaml
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_weights
 from collagan_dist.runs.run_folder import run_identity
@@ -20,7 +15,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_a_runs_shards_are_found_from_any_folder(shards: Manifest, run: Path) -> None:
+def test_a_runs_shards_are_found_from_any_folder(shards, run):
     """config.yaml has them as they were given, relative to another folder; data.json knows where that is."""
     (run / "config.yaml").write_text(to_yaml(small(Path("somewhere/packed"))))
     assert read_config(run).data.shards == str(shards.folder.resolve())
@@ -29,7 +24,7 @@ def test_a_runs_shards_are_found_from_any_folder(shards: Manifest, run: Path) ->
     assert read_config(run).data.shards == "somewhere/packed"
 
 
-def test_only_how_a_model_is_evaluated_can_be_set(run: Path, tmp_path: Path) -> None:
+def test_only_how_a_model_is_evaluated_can_be_set(run, tmp_path):
     config = read_config(run, sets=["evaluate.samples=3", "runtime.threads=2", "data.threads=1"])
     assert config.evaluate.samples == 3 and config.runtime.threads == 2
     for item in ("model.tasks=[inpainting]", "data.image_size=64", "optim.ema=0.5"):
@@ -39,7 +34,7 @@ def test_only_how_a_model_is_evaluated_can_be_set(run: Path, tmp_path: Path) -> 
         read_config(tmp_path)
 
 
-def test_the_averaged_generator_is_used(run: Path) -> None:
+def test_the_averaged_generator_is_used(run):
     """Where the run has one."""
     assert not is_exported(run)
     found, stored = read_inference_weights(run), weights(run, 9)
@@ -54,13 +49,13 @@ def only(tensors: dict, prefix: str) -> dict:
     return {name: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def test_a_run_without_checkpoint_says_how_to_train_it(run: Path) -> None:
+def test_a_run_without_checkpoint_says_how_to_train_it(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(CheckpointError, match=r"holds no checkpoint yet; train it first: collagan train .*config.yaml"):
         read_inference_weights(run)
 
 
-def test_the_identity_of_a_run_knows_its_parsers_weights(run: Path, shards: Manifest, tmp_path: Path) -> None:
+def test_the_identity_of_a_run_knows_its_parsers_weights(run, shards, tmp_path):
     """By their hash: the folder may be moved, what it holds may not change."""
     moved = Path(shutil.copytree(run, tmp_path / "moved"))
     configs = [load_config("stable", "GFC", [f"model.gfc.parser={folder}"]) for folder in (run, moved)]

@@ -1,7 +1,3 @@
-"""A run is interrupted, damaged or fought over, and the same command goes on to the same weights."""
-
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -33,7 +29,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_continued_equals_uninterrupted(shards: Manifest, finished: Path, tmp_path: Path) -> None:
+def test_continued_equals_uninterrupted(shards, finished, tmp_path):
     """Bit for bit, with fewer sinks and without evaluations; the adversarial losses begin in the second part."""
     run = tmp_path / "run"
     for steps in (1, 5, STEPS):
@@ -50,9 +46,7 @@ def test_continued_equals_uninterrupted(shards: Manifest, finished: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(0, signal.SIGINT), (2, signal.SIGTERM)])
-def test_a_signal_saves_and_the_same_command_continues(
-    shards: Manifest, tmp_path: Path, ranks: int, number: int
-) -> None:
+def test_a_signal_saves_and_the_same_command_continues(shards, tmp_path, ranks, number):
     """Alone and under torchrun: all ranks save the same step."""
     config = write_config(small(shards.folder, schedule__steps=40), tmp_path / "config")
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"] if ranks else []
@@ -79,9 +73,7 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert not (tmp_path / "run/requeue").exists()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(
-    shards: Manifest, finished: Path, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(shards, finished, run, capsys):
     """With --strict it is refused."""
     newest = run / "checkpoints/step-00000009/optimizer.safetensors"
     content = bytearray(newest.read_bytes())
@@ -96,7 +88,7 @@ def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(
     assert [event["step"] for event in events(run, "resume")] == [8]
 
 
-def test_another_configuration_is_refused_with_the_difference(shards: Manifest, run: Path) -> None:
+def test_another_configuration_is_refused_with_the_difference(shards, run):
     other = small(shards.folder, **SAVING, loss__weights={"inpainting": {"adv": 0.8, "rec": 50.0}}, log__every=1)
     with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --run"):
         train(other, run, World())
@@ -105,7 +97,7 @@ def test_another_configuration_is_refused_with_the_difference(shards: Manifest, 
     assert event["changed"] == ["loss.weights.inpainting.rec: 100.0 -> 50.0"] and event["generation"] == 3
 
 
-def test_another_data_set_and_a_newer_program_are_refused(shards: Manifest, run: Path) -> None:
+def test_another_data_set_and_a_newer_program_are_refused(shards, run):
     config, path = small(shards.folder, **SAVING), run / "checkpoints/step-00000009"
     rewrite_state(path, lambda state: state.update(manifest="0" * 64))
     with pytest.raises(CheckpointError, match=rf"manifest: 0+ -> {shards.hash}"):
@@ -126,7 +118,7 @@ def run_folder(run: Path, config: Config, manifest: Manifest) -> RunFolder:
     return RunFolder(run, config, manifest, Group(World(), torch.device("cpu")))
 
 
-def test_what_killed_starts_left_is_removed(shards: Manifest, tmp_path: Path) -> None:
+def test_what_killed_starts_left_is_removed(shards, tmp_path):
     for leftover in (".step-00000003", ".step-00000005-0a1b2c3d", ".old-00000002", "step-00000001"):
         (tmp_path / "checkpoints" / leftover).mkdir(parents=True)
     (tmp_path / "grids").mkdir()
@@ -138,7 +130,7 @@ def test_what_killed_starts_left_is_removed(shards: Manifest, tmp_path: Path) ->
     assert checkpoint_names(tmp_path) == ["step-00000001"] and not list(tmp_path.rglob("*.partial"))
 
 
-def test_what_a_start_writes(shards: Manifest, tmp_path: Path) -> None:
+def test_what_a_start_writes(shards, tmp_path):
     """Its records; the marks of the former start are removed, and its own left; a second start is the next generation."""
     (tmp_path / "requeue").touch()
     (tmp_path / "failed").touch()
@@ -165,7 +157,7 @@ def test_what_a_start_writes(shards: Manifest, tmp_path: Path) -> None:
     assert (tmp_path / "requeue").read_text() == "no job, start 0\n"
 
 
-def test_progress_is_saved_and_resumed(shards: Manifest, tmp_path: Path) -> None:
+def test_progress_is_saved_and_resumed(shards, tmp_path):
     config, networks, log_event = small(shards.folder), Counter(), Events()
     folder = run_folder(tmp_path, config, shards)
     folder.acquire()
@@ -188,13 +180,13 @@ def test_progress_is_saved_and_resumed(shards: Manifest, tmp_path: Path) -> None
     again.release()
 
 
-def test_the_last_checkpoint_may_not_fail(shards: Manifest, tmp_path: Path) -> None:
+def test_the_last_checkpoint_may_not_fail(shards, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(CheckpointError, match="Step 1 is not saved, there is no checkpoint yet; make room, then run"):
         train(small(shards.folder, schedule__steps=1), tmp_path, World())
 
 
-def test_a_folder_that_cannot_be_used_is_named(shards: Manifest, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_named(shards, tmp_path):
     (tmp_path / "run").write_text("in the way")
     with pytest.raises(ConfigError, match=r"run: cannot be used as run folder \(.*\); give another --run"):
         run_folder(tmp_path / "run", small(shards.folder), shards).acquire()

@@ -1,17 +1,11 @@
-"""log.sinks: TensorBoard shows what metrics.jsonl has, of continued runs too."""
-
-from __future__ import annotations
-
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ConfigError
 from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.runs.tensorboard import write_hparams
@@ -55,7 +49,7 @@ def write_steps(run: Path, start: int, end: int, every: int = 1) -> None:
     writer.close()
 
 
-def test_tensorboard_has_every_number_and_grid_of_a_run(finished: Path) -> None:
+def test_tensorboard_has_every_number_and_grid_of_a_run(finished):
     shown = curves(finished)
     assert shown == expected(finished)
     assert list(shown["loss/total"]) == [2, 4, 6, 8, 9] and list(shown["eval/dice/mean"]) == [3, 6, 9]
@@ -68,7 +62,7 @@ def test_tensorboard_has_every_number_and_grid_of_a_run(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_continued_run_has_the_curves_of_an_undisturbed_one(tmp_path: Path, fast: bool) -> None:
+def test_a_continued_run_has_the_curves_of_an_undisturbed_one(tmp_path, fast):
     """Steps 5 and 6 are lost with their checkpoint, as by a kill that cut an event; the second start writes them again."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     for folder in (whole, run):
@@ -87,9 +81,7 @@ def test_a_continued_run_has_the_curves_of_an_undisturbed_one(tmp_path: Path, fa
     }
 
 
-def test_without_the_library_nothing_is_touched(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_library_nothing_is_touched(shards, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[tensorboard\]'"):
         train(small(shards.folder, log__sinks=SINKS), tmp_path / "run", World())
@@ -99,7 +91,7 @@ def test_without_the_library_nothing_is_touched(
     MetricsWriter(tmp_path, 0).close()  # which others need not have
 
 
-def test_nothing_is_written_once_another_start_owns_the_run(tmp_path: Path) -> None:
+def test_nothing_is_written_once_another_start_owns_the_run(tmp_path):
     current = True
     writer = MetricsWriter(tmp_path, 0, SINKS, lambda: current)
     writer.write("train", 1, {"loss/total": 1.0})
@@ -109,9 +101,7 @@ def test_nothing_is_written_once_another_start_owns_the_run(tmp_path: Path) -> N
     assert curves(tmp_path) == {"loss/total": {1: 1.0}} == expected(tmp_path)
 
 
-def test_a_full_disk_is_waited_for(
-    tmp_path: Path, limit_file_size: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_waited_for(tmp_path, limit_file_size, capsys):
     """Both files get every line when there is room again; pictures do not wait."""
     grid = tmp_path / "grid.png"
     grid.write_bytes(PNG)
@@ -137,7 +127,7 @@ def test_a_full_disk_is_waited_for(
 PARAMS = dict(zip("abcdef", (2e-4, 64, True, "ns", (0.5, 0.999), None), strict=True))
 
 
-def test_a_finished_trials_parameters_and_results(tmp_path: Path) -> None:
+def test_a_finished_trials_parameters_and_results(tmp_path):
     """As TensorBoard's HParams plugin finds them, once, after the curves. Written again they replace the former ones."""
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 

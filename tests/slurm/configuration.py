@@ -1,7 +1,5 @@
 """The configuration files of a test cluster: real Slurm, made quick to requeue and quick to miss a node."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

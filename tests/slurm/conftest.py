@@ -1,7 +1,5 @@
 """The undisturbed training with which those on the cluster are compared."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

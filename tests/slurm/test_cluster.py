@@ -1,7 +1,5 @@
 """The test cluster itself: nodes apart from each other, faults that can be caused, nothing left behind."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess
@@ -56,7 +54,7 @@ with Cluster(nodes=1) as cluster:
 """
 
 
-def test_nothing_is_left(tmp_path: Path) -> None:
+def test_nothing_is_left(tmp_path):
     """After a block that fails with a job under way, beside another cluster; also without GPUs, even make-believe ones.
 
     First in this file: while the shared cluster of the other tests runs, it keeps what clusters share.
@@ -74,7 +72,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_the_cluster_ends_with_its_owner(how: signal.Signals) -> None:
+def test_the_cluster_ends_with_its_owner(how):
     """Ctrl-C in the middle leaves nothing; even kill -9 leaves no process, only files."""
     before = traces()
     owner = subprocess.Popen(
@@ -96,7 +94,7 @@ def test_the_cluster_ends_with_its_owner(how: signal.Signals) -> None:
     assert left_since(before) == {}
 
 
-def test_nodes_are_machines_of_their_own(cluster: Cluster) -> None:
+def test_nodes_are_machines_of_their_own(cluster):
     assert sorted(cluster.run("srun", "-N3", "-l", "hostname").splitlines()) == ["0: n1", "1: n2", "2: n3"]
     cluster.on("n1", "touch", "/dev/shm/mine", RAY / "mine")
     assert cluster.on("n1", "ls", "/dev/shm", RAY).count("mine") == 2
@@ -105,7 +103,7 @@ def test_nodes_are_machines_of_their_own(cluster: Cluster) -> None:
     assert "pytest" not in cluster.on("n2", "ps", "ax") and "slurmd -D -N n2" in cluster.on("n2", "ps", "ax")
 
 
-def test_a_job_of_a_user(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_of_a_user(cluster, tmp_path):
     """The folder of submission, exit code, log, and collagan on PATH or not."""
     wrap = (
         '--wrap=pwd; srun --ntasks=4 sh -c "echo \\$SLURM_PROCID \\$(hostname)" | sort; command -v collagan || exit 3'
@@ -120,7 +118,7 @@ def test_a_job_of_a_user(cluster: Cluster, tmp_path: Path) -> None:
 @pytest.mark.skipif(
     proctrack() != "cgroup", reason="no cgroup v1 freezer: Slurm does not find processes that left their parent"
 )
-def test_a_cancelled_job_leaves_no_process(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_cancelled_job_leaves_no_process(cluster, tmp_path):
     job = cluster.submit(None, options=["-w", "n2", *JOB], cwd=tmp_path)
     cluster.until(lambda: "up" in cluster.log(job), 30, "the job to run", job)
     assert cluster.on("n2", "ps", "ax").count("sleep 4321") == 2
@@ -129,7 +127,7 @@ def test_a_cancelled_job_leaves_no_process(cluster: Cluster, tmp_path: Path) -> 
     cluster.until(lambda: "sleep 4321" not in cluster.on("n2", "ps", "ax"), 30, "its processes to end")
 
 
-def test_jobs_are_requeued(cluster: Cluster, tmp_path: Path) -> None:
+def test_jobs_are_requeued(cluster, tmp_path):
     """One is requeued by hand and sent USR2, one loses its node's power: all processes there are gone at once."""
     script = tmp_path / "job.sh"
     script.write_text(
@@ -152,7 +150,7 @@ def test_jobs_are_requeued(cluster: Cluster, tmp_path: Path) -> None:
         assert (done.state, done.restarts) == ("COMPLETED", 1) and cluster.log(job).endswith("got it\n")
 
 
-def test_a_cable_is_cut_and_healed(cluster: Cluster) -> None:
+def test_a_cable_is_cut_and_healed(cluster):
     cluster.on("n3", "sh", "-c", REACH)
     cluster.cut("n3")
     with pytest.raises(RuntimeError, match="exit 124"):  # silence, not a refusal
@@ -162,7 +160,7 @@ def test_a_cable_is_cut_and_healed(cluster: Cluster) -> None:
     cluster.until(lambda: cluster.run("srun", "-w", "n3", "hostname") == "n3\n", 30, "n3 to answer")
 
 
-def test_a_node_hangs_and_recovers(cluster: Cluster) -> None:
+def test_a_node_hangs_and_recovers(cluster):
     def state() -> str:
         return cluster.on("n2", "ps", "-C", "slurmd", "-o", "state=").strip()
 
@@ -179,9 +177,7 @@ def test_a_node_hangs_and_recovers(cluster: Cluster) -> None:
         (1, SLURM_CONF.replace("Name=main", "Name=other"), "waited 1 s for the cluster to come up.*--- head.out"),
     ],
 )
-def test_a_cluster_that_does_not_come_up_says_why(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, configuration: str, why: str
-) -> None:
+def test_a_cluster_that_does_not_come_up_says_why(monkeypatch, seconds, configuration, why):
     monkeypatch.setattr("tests.slurm.configuration.SLURM_CONF", configuration)
     monkeypatch.setattr("tests.slurm.cluster.START_SECONDS", seconds)
     before, cluster = traces(), Cluster(nodes=1)

@@ -1,11 +1,9 @@
 """A rank, a node or the network is lost under slurm/train.sh: the job is requeued and ends with the weights of an undisturbed run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import pytest
 
 from tests.faults.damages import rounds
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Undisturbed
 from tests.slurm.training import Training
 
 pytestmark = pytest.mark.slurm
@@ -22,9 +19,7 @@ pytestmark = pytest.mark.slurm
 @rounds(1, 10)
 @pytest.mark.full
 @pytest.mark.parametrize("launcher", ["srun", "torchrun"])
-def test_row_19_a_rank_is_killed(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str, rounds: int, record: Callable[..., None]
-) -> None:
+def test_row_19_a_rank_is_killed(cluster, undisturbed, tmp_path, launcher, rounds, record):
     """srun: the job is requeued by its script. torchrun starts all ranks again in the same job."""
     lost = []
     for number in range(rounds):
@@ -41,9 +36,7 @@ def test_row_19_a_rank_is_killed(
     record(f"19 {launcher}", rounds=rounds, lost_steps=lost)
 
 
-def test_row_19_failures_are_counted_and_the_same_command_resumes(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_row_19_failures_are_counted_and_the_same_command_resumes(cluster, undisturbed, tmp_path):
     """A rank is killed, and the script requeues the job. After MAX_REQUEUE failures it stays ended, with its reasons on file."""
     run = tmp_path / "run"
     training = Training.submit(cluster, undisturbed.config, run, MAX_REQUEUE="1")
@@ -61,9 +54,7 @@ def test_row_19_failures_are_counted_and_the_same_command_resumes(
     assert undisturbed.equals(run, undisturbed.steps)
 
 
-def test_errors_that_a_restart_cannot_repair_end_the_job(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_errors_that_a_restart_cannot_repair_end_the_job(cluster, undisturbed, tmp_path):
     """A batch that ranks cannot share: exit 2 before ranks start. A checkpoint of another configuration: 5, which srun may not tell."""
     shared = Training.submit(cluster, undisturbed.config, tmp_path / "none", sets=["schedule.batch=5"])
     other = Training.submit(cluster, undisturbed.config, Path(shutil.copytree(undisturbed.run, tmp_path / "run")), sets=["seed=1"])  # fmt: skip
@@ -91,9 +82,7 @@ def without_power(cluster: Cluster, node: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
 @rounds(1, 5)
-def test_row_20_a_node_loses_power(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, node: str, rounds: int, record: Callable[..., None]
-) -> None:
+def test_row_20_a_node_loses_power(cluster, undisturbed, tmp_path, node, rounds, record):
     """Slurm requeues the job, on the nodes that are left; n1 is the one with the batch script and rank 0."""
     for number in range(rounds):
         training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}")
@@ -117,7 +106,7 @@ def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
             cluster.start_node(node)
 
 
-def test_row_25_the_network_is_away_for_a_while(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_row_25_the_network_is_away_for_a_while(cluster, undisturbed, tmp_path):
     """Five seconds are below every limit: the same start goes on."""
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run")
     training.until_saved(20)
@@ -130,9 +119,7 @@ def test_row_25_the_network_is_away_for_a_while(cluster: Cluster, undisturbed: U
 
 
 @pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
-def test_row_25_the_network_does_not_come_back(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, node: str, record: Callable[..., None]
-) -> None:
+def test_row_25_the_network_does_not_come_back(cluster, undisturbed, tmp_path, node, record):
     """By the ranks' own limit or by Slurm's (whichever is shorter) the job ends, and goes on elsewhere."""
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run", sets=["runtime.timeout=15"])
     training.until_saved(20)
@@ -146,9 +133,7 @@ def test_row_25_the_network_does_not_come_back(
     record(f"25 {node}", seconds_to_restart=seconds)
 
 
-def test_row_33_a_start_that_was_cut_off_writes_no_more(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_row_33_a_start_that_was_cut_off_writes_no_more(cluster, undisturbed, tmp_path):
     """Both ranks on one node train on while Slurm, which sees only silence, starts the job again on another one."""
     options = ["--nodes=1", "--ntasks-per-node=2"]
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run", *options)

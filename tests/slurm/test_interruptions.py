@@ -1,16 +1,11 @@
 """slurm/train.sh is asked to stop: it saves once, is requeued, resumes, and ends with the weights of an undisturbed run."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.faults.damages import rounds
-from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Undisturbed
 from tests.slurm.training import Training
 
 pytestmark = pytest.mark.slurm
@@ -29,9 +24,7 @@ def saved_once_and_resumed(training: Training, total: int) -> int:
 
 @rounds(1, 10)
 @pytest.mark.parametrize("launcher", [pytest.param("srun", marks=pytest.mark.full), "torchrun"])
-def test_row_21_warned_of_the_time_limit(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str, rounds: int, record: Callable[..., None]
-) -> None:
+def test_row_21_warned_of_the_time_limit(cluster, undisturbed, tmp_path, launcher, rounds, record):
     """USR2 to all processes of the step, as Slurm sends it. (That srun's ranks get it, the next test shows.)"""
     stops = []
     for number in range(rounds):
@@ -44,7 +37,7 @@ def test_row_21_warned_of_the_time_limit(
     record(f"21 {launcher}", rounds=rounds, stops=stops)
 
 
-def test_row_21_at_the_time_limit(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_row_21_at_the_time_limit(cluster, undisturbed, tmp_path):
     """Slurm itself sends the warning, 40 s before the minute is over; a job that is cancelled afterwards stays ended."""
     options = ["--time=1", "--signal=USR2@40"]
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run", *options, sets=["schedule.steps=100000"])
@@ -71,9 +64,7 @@ def preempted(training: Training) -> Iterator[None]:
 
 
 @rounds(1, 10)
-def test_row_22_preempted(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, rounds: int, record: Callable[..., None]
-) -> None:
+def test_row_22_preempted(cluster, undisturbed, tmp_path, rounds, record):
     """TERM, and KILL seconds later; Slurm requeues the job by itself, once."""
     stops = []
     for number in range(rounds):

@@ -1,7 +1,5 @@
 """slurm/pack.sh: an array packs the bytes of one process, whatever its range and whatever happens to a task."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -49,7 +47,7 @@ def parts_done(log: str) -> list[str]:
     return sorted(re.findall(r"part (\S+) done", log))
 
 
-def test_any_range_of_an_array(cluster: Cluster, drawn: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_any_range_of_an_array(cluster, drawn, tmp_path, whole):
     """Three data sets at once, by arrays counted from 0, from 1 and in steps; each is merged behind its array."""
     jobs = {}
     for tasks in ("0-2", "1-3", "4-12:4"):
@@ -65,16 +63,14 @@ def test_any_range_of_an_array(cluster: Cluster, drawn: Path, tmp_path: Path, wh
         assert contents(folder / "packed") == whole
 
 
-def test_a_list_of_tasks_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_list_of_tasks_is_refused(cluster, tmp_path):
     """A task of --array=0,1,5 cannot know which of how many parts it is."""
     array = cluster.submit(PACK, "faces.yaml", options=["--array=0,1,5", *SMALL], cwd=tmp_path)
     assert [task.exit_code for task in cluster.wait_all(array)] == [2, 2, 2]
     assert "give the whole range again" in cluster.log(array)
 
 
-def test_a_project_without_collagan_on_path(
-    cluster: Cluster, drawn: Path, tmp_path: Path, whole: dict[str, bytes]
-) -> None:
+def test_a_project_without_collagan_on_path(cluster, drawn, tmp_path, whole):
     """The .venv beside slurm/ is found from the spool copy of the script; without an array, all is packed at once."""
     project = tmp_path / "project"
     for part in ("slurm", "cluster"):
@@ -112,9 +108,7 @@ def reach(cluster: Cluster, array: str, folder: Path) -> str:
     return task
 
 
-def test_a_cancelled_task_is_made_up_for(
-    cluster: Cluster, copy_of_drawn: Path, tmp_path: Path, whole: dict[str, bytes]
-) -> None:
+def test_a_cancelled_task_is_made_up_for(cluster, copy_of_drawn, tmp_path, whole):
     """--merge before all is there names what is missing (exit 3); the same sbatch line packs only that."""
     recipe = recipe_over(copy_of_drawn, tmp_path)
     submit = {"options": ["--array=0-2", *SMALL], "cwd": tmp_path}
@@ -136,9 +130,7 @@ def test_a_cancelled_task_is_made_up_for(
     assert contents(tmp_path / "packed") == whole
 
 
-def test_a_node_is_lost_in_the_middle(
-    cluster: Cluster, copy_of_drawn: Path, tmp_path: Path, whole: dict[str, bytes]
-) -> None:
+def test_a_node_is_lost_in_the_middle(cluster, copy_of_drawn, tmp_path, whole):
     """Slurm requeues the task, it continues, and the merge that was queued behind the array runs after it."""
     recipe = recipe_over(copy_of_drawn, tmp_path)
     with stuck_at(copy_of_drawn / STUCK):

@@ -3,8 +3,6 @@
 In all tests but one `collagan sweep` is a stand-in that inspects the nodes; tests/sweep has those of trials.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os
@@ -16,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, Job
 from tests.sweep import small
@@ -178,7 +175,7 @@ def sweeps(cluster: Cluster, tmp_path: Path) -> Sweeps:
     return Sweeps(cluster, tmp_path)
 
 
-def test_three_nodes_accept_only_their_token(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_three_nodes_accept_only_their_token(cluster, sweeps):
     """Ray has what the job has on each node, is tried again where it does not start, and lets nobody in without the job's token.
 
     Cancelled at the end: the sweep has time to save, and the job stays ended.
@@ -216,7 +213,7 @@ def test_three_nodes_accept_only_their_token(cluster: Cluster, sweeps: Sweeps) -
     assert (sweep.out / "requeue").read_text() == f"slurm:{sweep.job}, start 0"
 
 
-def test_the_warning_requeues_the_sweep(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_the_warning_requeues_the_sweep(cluster, sweeps):
     """On the node that has Ray, where another has none."""
     sweeps.ray_fails("n2", 3)
     sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
@@ -232,9 +229,7 @@ def test_the_warning_requeues_the_sweep(cluster: Cluster, sweeps: Sweeps) -> Non
     assert len({note.split()[-1] for note in (first, second)}) == 2  # another port for another start
 
 
-def test_row_32_a_sweep_on_three_nodes(
-    cluster: Cluster, sweeps: Sweeps, shards: Manifest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_row_32_a_sweep_on_three_nodes(cluster, sweeps, shards, tmp_path, tmp_path_factory):
     """The real command over three nodes. One loses power, and the job lives on; the driver is killed, which requeues the job; then
     the time limit is near. It ends with the results of an undisturbed sweep on one machine."""
     (tmp_path / "bin/collagan").unlink()
@@ -284,7 +279,7 @@ def newest(left: small.Sweep) -> dict[str, int]:
     return {json.loads(path.read_text())["ranks"][0]["host"]: n for n, path in worlds.items() if path.exists()}
 
 
-def test_two_sweeps_share_a_node(cluster: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
+def test_two_sweeps_share_a_node(cluster, sweeps, tmp_path):
     """Whose jobs would have the same ports: the second takes others, and each sees its own Ray only."""
     options = ["--nodelist=n1", "--cpus-per-task=1"]
     first = sweeps.submit(*options)
@@ -301,14 +296,14 @@ def test_two_sweeps_share_a_node(cluster: Cluster, sweeps: Sweeps, tmp_path: Pat
     second.ended("COMPLETED")
 
 
-def test_errors_of_the_command_are_found_before_ray_starts(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_errors_of_the_command_are_found_before_ray_starts(cluster, sweeps):
     wrong, plan = sweeps.submit(words=("wrong",)), sweeps.submit(words=("small", "--dry-run"))
     assert cluster.wait(wrong.job).exit_code == 2 and cluster.wait(plan.job).exit_code == 0
     assert "# out: " in plan.log() and not wrong.out.exists()
 
 
 @pytest.mark.full
-def test_the_head_node_is_lost(cluster: Cluster, sweeps: Sweeps) -> None:
+def test_the_head_node_is_lost(cluster, sweeps):
     """With --no-kill Slurm would let the job live without its batch script; the nodes that are left have it started again."""
     sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
     sweep.until_seen(0, {"n1", "n2"})

@@ -1,7 +1,5 @@
 """slurm/train.sh and slurm/evaluate.sh when nothing goes wrong: ranks over nodes, by both launchers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import ROOT, collagan
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Undisturbed
 from tests.slurm.training import SMALL_JOB, TRAIN, Training, write_config
 from tests.training.small import equal, weights
 
@@ -20,7 +16,7 @@ pytestmark = pytest.mark.slurm
 BASELINES = ("--set", "evaluate.baselines=4")
 
 
-def test_two_nodes_of_two_ranks_train_evaluate_report(cluster: Cluster, shards: Manifest, tmp_path: Path) -> None:
+def test_two_nodes_of_two_ranks_train_evaluate_report(cluster, shards, tmp_path):
     """With the weights of four processes on this machine, bit for bit."""
     config = write_config(tmp_path, shards.folder, schedule__steps=4, schedule__batch=8, evaluate__baselines=4)
     training = Training.submit(cluster, config, tmp_path / "run", "--ntasks-per-node=2", COLLAGAN_EVALUATE="1")
@@ -52,9 +48,7 @@ def names_on_loopback(cluster: Cluster, nodes: list[str], folder: Path) -> Itera
 
 
 @pytest.mark.parametrize("launcher", ["srun", "torchrun"])
-def test_host_names_that_lead_to_loopback(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, launcher: str
-) -> None:
+def test_host_names_that_lead_to_loopback(cluster, undisturbed, tmp_path, launcher):
     """Ranks meet and talk by the interface that leads to the other node; there is no default route."""
     with names_on_loopback(cluster, ["n1", "n2"], tmp_path):
         assert cluster.on("n1", "getent", "hosts", "n1").split()[0] == "127.0.1.1"
@@ -68,7 +62,7 @@ def test_host_names_that_lead_to_loopback(
     assert undisturbed.equals(training.run, 10)
 
 
-def test_evaluate_scores_over_nodes(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_evaluate_scores_over_nodes(cluster, undisturbed, tmp_path):
     """What one process finds, and with words before the command, where a container's go."""
     words = ["--split", "valid", *BASELINES]
     collagan("evaluate", undisturbed.run, *words)
@@ -84,9 +78,7 @@ def test_evaluate_scores_over_nodes(cluster: Cluster, undisturbed: Undisturbed, 
     assert json.loads(alone.read_text()) == expected
 
 
-def test_a_dry_run_and_a_wrong_launcher_start_no_rank(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_a_dry_run_and_a_wrong_launcher_start_no_rank(cluster, undisturbed, tmp_path):
     words = [undisturbed.config, "--dry-run", "--set", "schedule.batch=8"]
     plan = cluster.submit(TRAIN, *words, options=[*SMALL_JOB, "--ntasks-per-node=2"], cwd=tmp_path)
     wrong = cluster.submit(

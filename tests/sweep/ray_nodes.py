@@ -1,7 +1,5 @@
 """Real Ray nodes on this machine, as processes of their own."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

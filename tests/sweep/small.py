@@ -1,7 +1,5 @@
 """Sweeps small enough for tests, by the command as a user gives it, and what they left."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

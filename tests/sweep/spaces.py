@@ -1,7 +1,5 @@
 """Spaces of a few lines, for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,5 @@
 """cluster/ray.yaml: what Ray's cluster launcher takes, and that nobody gets into such a cluster without its token."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ def launcher() -> dict[str, Any]:
     return prepare_config(yaml.safe_load((ROOT / "cluster/ray.yaml").read_text()))
 
 
-def test_ray_accepts_the_file(launcher: dict[str, Any]) -> None:
+def test_ray_accepts_the_file(launcher):
     from ray.autoscaler._private.util import validate_config
 
     validate_config(launcher)
@@ -29,7 +27,7 @@ def test_ray_accepts_the_file(launcher: dict[str, Any]) -> None:
         validate_config(launcher | {"max_worker": 3})
 
 
-def test_every_start_has_a_token_and_sends_no_statistics(launcher: dict[str, Any]) -> None:
+def test_every_start_has_a_token_and_sends_no_statistics(launcher):
     starts = [
         command
         for role in ("head", "worker")
@@ -44,7 +42,7 @@ def test_every_start_has_a_token_and_sends_no_statistics(launcher: dict[str, Any
     assert "RAY_enable_autoscaler_v2=0" in starts[0]  # the other one never starts the workers
 
 
-def test_copied_files_exist(launcher: dict[str, Any]) -> None:
+def test_copied_files_exist(launcher):
     mounts = launcher["file_mounts"]
     assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
     project = Path(ROOT, mounts["~/collagan"])

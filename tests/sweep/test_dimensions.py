@@ -1,7 +1,3 @@
-"""Dimensions: what a sampler draws is what a configuration gets, spread evenly; moves stay inside and move."""
-
-from __future__ import annotations
-
 import itertools
 import json
 import math
@@ -46,7 +42,7 @@ def _any_of(one: BaseDistribution) -> st.SearchStrategy[object]:
 
 
 @given(dimensions, st.data())
-def test_parameters_are_recovered_from_values(dimension: Dimension, data: st.DataObject) -> None:
+def test_parameters_are_recovered_from_values(dimension, data):
     """Through JSON, as trial.json keeps them: the same draw, so the same values again."""
     values = json.loads(json.dumps(dimension.from_params(drawn(dimension, data))))
     again = dimension.to_params(values)
@@ -63,7 +59,7 @@ def test_parameters_are_recovered_from_values(dimension: Dimension, data: st.Dat
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_simplex_draws_are_uniform(count: int) -> None:
+def test_simplex_draws_are_uniform(count):
     """As numpy's Dirichlet(1, ..., 1): each value, each difference and each share of two by Kolmogorov and Smirnov; covariances."""
     simplex, draws = Simplex(tuple("abcde"[:count]), 2.0), 4000
     rng = np.random.default_rng(3)
@@ -80,7 +76,7 @@ def test_simplex_draws_are_uniform(count: int) -> None:
 
 
 @given(dimensions, st.data())
-def test_perturbed_values_stay_inside_and_differ(dimension: Dimension, data: st.DataObject) -> None:
+def test_perturbed_values_stay_inside_and_differ(dimension, data):
     """The space's, of the same kind of number, by the generator alone. Away from the ends every move is one; from an end, some are."""
     values = dimension.from_params(drawn(dimension, data))
     moves, again = ([dimension.perturbed(values, np.random.default_rng(seed)) for seed in range(12)] for _ in range(2))
@@ -102,7 +98,7 @@ def test_perturbed_values_stay_inside_and_differ(dimension: Dimension, data: st.
     assert not inside or all(move != values for move in moves)
 
 
-def test_perturbation_is_a_factor_of_1_2() -> None:
+def test_perturbation_is_a_factor_of_1_2():
     """Or, on a linear scale, a tenth of the range; at least one for whole numbers."""
     rngs = [np.random.default_rng(seed) for seed in range(20)]
     log, line = Interval("a", 1e-5, 1.0, log=True), Interval("a", 0.0, 2.0)
@@ -113,7 +109,7 @@ def test_perturbation_is_a_factor_of_1_2() -> None:
     assert {few.perturbed({"a": 2}, rng)["a"] for rng in rngs} == {1, 3}
 
 
-def test_the_papers_weights_are_on_the_simplex() -> None:
+def test_the_papers_weights_are_on_the_simplex():
     assert Simplex(tuple("isd"), 1.0).to_params({"i": 0.8, "s": 0.1, "d": 0.1}) is not None
     assert Simplex(tuple("is"), 1.0).to_params({"i": 0.8, "s": 0.2}) is not None
 
@@ -127,7 +123,7 @@ def test_the_papers_weights_are_on_the_simplex() -> None:
         (Simplex(("a", "b", "c"), 1.0), {"a": 1.2, "b": -0.1, "c": -0.1}),
     ],
 )  # fmt: skip
-def test_values_outside_have_no_parameters(dimension: Dimension, values: dict[str, object]) -> None:
+def test_values_outside_have_no_parameters(dimension, values):
     """No draw gives them; the nearest inside stands for them in importance, and a move leads inside."""
     assert dimension.to_params(values) is None
     nearest, around = dimension.clamped(values)
@@ -137,14 +133,14 @@ def test_values_outside_have_no_parameters(dimension: Dimension, values: dict[st
         assert dimension.to_params(dimension.perturbed(values, np.random.default_rng(0))) is not None
 
 
-def test_perturbation_restores_the_total_of_a_simplex() -> None:
+def test_perturbation_restores_the_total_of_a_simplex():
     one = Simplex(("a", "b"), 1.0)
     assert one.to_params(one.perturbed({"a": 3.0, "b": 1.0}, np.random.default_rng(0))) is not None
     assert one.perturbed({"a": 0.0, "b": 0.0}, np.random.default_rng(0)) == {"a": 0.0, "b": 0.0}  # nothing to share out
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_float_of_the_configuration_equals_the_integer_of_the_space(seed: int) -> None:
+def test_a_float_of_the_configuration_equals_the_integer_of_the_space(seed):
     """A configuration has 100.0 where the file says 100: the same choice, drawn, told and moved."""
     choice, whole = Choice("a", (50, 100, 200)), Interval("a", 50, 200, integer=True)
     assert choice.to_params({"a": 100.0}) == choice.to_params({"a": 100}) == {"a": "100"}
@@ -155,7 +151,7 @@ def test_a_float_of_the_configuration_equals_the_integer_of_the_space(seed: int)
 
 
 @given(dimensions)
-def test_corners_are_inside_the_space(dimension: Dimension) -> None:
+def test_corners_are_inside_the_space(dimension):
     """Both ends of a range, every choice, every corner."""
     found = list(dimension.corners())
     assert all(dimension.to_params(values) is not None for values in found)

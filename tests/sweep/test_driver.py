@@ -1,7 +1,3 @@
-"""Real sweeps on this machine: what they leave, kills that change no result; and which trial comes next."""
-
-from __future__ import annotations
-
 import json
 import signal
 from dataclasses import replace
@@ -34,7 +30,7 @@ def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> S
     return sweep
 
 
-def test_result_files_of_a_sweep(undisturbed: Sweep) -> None:
+def test_result_files_of_a_sweep(undisturbed):
     rows = undisturbed.rows()
     assert [row["role"] for row in rows] == ["paper", *["search"] * 5, "confirm", "confirm"]
     assert sorted(int(row["steps"]) for row in rows[:6]) == [FIRST] * 4 + [SECOND, STEPS]
@@ -50,7 +46,7 @@ def test_result_files_of_a_sweep(undisturbed: Sweep) -> None:
     assert "<svg" in (undisturbed.out / "report.html").read_text()
 
 
-def test_no_step_is_trained_twice(undisturbed: Sweep) -> None:
+def test_no_step_is_trained_twice(undisturbed):
     """A trial that goes on from a rung goes on from its checkpoint, and only as far as it is promoted."""
     for number, row in enumerate(undisturbed.rows()):
         segments = {FIRST: [0], SECOND: [0, FIRST], STEPS: [0, FIRST, SECOND] if number < 6 else [0]}[int(row["steps"])]
@@ -58,14 +54,14 @@ def test_no_step_is_trained_twice(undisturbed: Sweep) -> None:
         assert [line["step"] for line in undisturbed.lines(number, "eval")] == [*segments[1:], int(row["steps"])]
 
 
-def test_a_trial_equals_an_ordinary_run(undisturbed: Sweep, tmp_path: Path) -> None:
+def test_a_trial_equals_an_ordinary_run(undisturbed, tmp_path):
     """The weights are those of `collagan train` on the trial's configuration, though it was trained in three segments."""
     (number,) = [int(row["trial"]) for row in undisturbed.rows()[:6] if row["status"] == "done"]
     collagan("train", undisturbed.trial(number) / "config.yaml", "--run", tmp_path / "run")
     assert equal(weights(tmp_path / "run", STEPS), weights(undisturbed.trial(number), STEPS))
 
 
-def test_row_32_the_driver_is_killed(undisturbed: Sweep, shards: Manifest, tmp_path: Path) -> None:
+def test_row_32_the_driver_is_killed(undisturbed, shards, tmp_path):
     """kill -9 in the middle of a segment while trials wait at a rung; then Ctrl-C; the same command ends with the same sweep."""
     sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--trials", 6, "--seeds", 1)
     with left_alone(sweep.start()) as process:
@@ -88,7 +84,7 @@ def test_row_32_the_driver_is_killed(undisturbed: Sweep, shards: Manifest, tmp_p
     assert not list(sweep.out.glob(".stop*")) and not (sweep.out / ".tune").exists()
 
 
-def test_pbt_resumes_after_a_kill(shards: Manifest, tmp_path: Path) -> None:
+def test_pbt_resumes_after_a_kill(shards, tmp_path):
     """Losers continue from the networks of winners, which their log tells; each exploit is carried out once.
 
     That a kill changes no decision of PBT is simulated in test_schedule.py.
@@ -116,7 +112,7 @@ def test_pbt_resumes_after_a_kill(shards: Manifest, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none", "asha"])
 @pytest.mark.parametrize("confirm", [0, 2])
-def test_a_sweep_can_grow(name: str, confirm: int) -> None:
+def test_a_sweep_can_grow(name, confirm):
     """New trials are searched, what was trained stays, and the confirmed pair is the present best one and the paper's."""
     for seed in range(2):
         small = a_plan(name, 6, confirm=confirm, seed=seed)
@@ -136,7 +132,7 @@ def test_a_sweep_can_grow(name: str, confirm: int) -> None:
         assert len(again) == len({repr(one) for one in again})
 
 
-def test_confirming_trials_do_not_change_what_is_searched() -> None:
+def test_confirming_trials_do_not_change_what_is_searched():
     """The same values as in a sweep that had that many trials from the beginning."""
     whole = Simulation(a_plan("none", 12)).run()
     grown = Simulation(a_plan("none", 6, confirm=2)).run()
@@ -146,7 +142,7 @@ def test_confirming_trials_do_not_change_what_is_searched() -> None:
     assert [trial.values for trial in grown.searched] == [trial.values for trial in whole.searched]
 
 
-def test_each_point_of_a_grid_is_tried_once_after_the_initial_points() -> None:
+def test_each_point_of_a_grid_is_tried_once_after_the_initial_points():
     """Also where it is cut short first, confirmed, and continued."""
     grid = space(
         "metric: psnr\nsearch: grid\nspace: {loss.weights.inpainting.rec: {choice: [1, 10, 1000]}, loss.adv: {choice: [ns, minmax]}}"
@@ -159,7 +155,7 @@ def test_each_point_of_a_grid_is_tried_once_after_the_initial_points() -> None:
 
 
 @pytest.mark.parametrize("head", ["metric: psnr\nsearch: tpe\nscheduler: asha", "metric: [psnr, dice]\nsearch: nsga2"])
-def test_learning_samplers_complete_a_sweep(head: str) -> None:
+def test_learning_samplers_complete_a_sweep(head):
     """With what is running, paused, stopped and failed among what they are told."""
     where = space(
         f"{head}\nspace: {{loss.weights.*.rec: {{loguniform: [1, 1000]}}, loss.weights.*.adv: {{simplex: 1}}}}"
@@ -170,7 +166,7 @@ def test_learning_samplers_complete_a_sweep(head: str) -> None:
     assert any(trial.notes for trial in sweep.trials)
 
 
-def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end() -> None:
+def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end():
     """Whatever its batch; the CPUs of a worker are its threads, unless the configuration says how many."""
     where = space(f"metric: psnr\n{LR[:-1]}, schedule.batch: {{choice: [32, 48]}}}}")
     plan = SweepPlan(where, 4, 1000, (1000,), 0)

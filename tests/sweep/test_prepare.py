@@ -1,7 +1,3 @@
-"""The preparation of a sweep: rungs, and what is refused before anything is written or started."""
-
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -21,7 +17,7 @@ from tests.sweep.simulation import PLANS, plan
 from tests.sweep.small import GRID, HALVING, write
 
 
-def test_rungs_are_of_samples() -> None:
+def test_rungs_are_of_samples():
     """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
     assert _rungs(PLANS["none", 3].space.spec, 20_000, 1) == (20_000,)
     asha, pbt = PLANS["asha", 3].space.spec, PLANS["pbt", 3].space.spec
@@ -44,7 +40,7 @@ def test_rungs_are_of_samples() -> None:
             _rungs(spec, 100, 1)
 
 
-def test_rungs_are_of_different_steps() -> None:
+def test_rungs_are_of_different_steps():
     """However short a run is, for the largest batch; a length that somebody gave is refused, not moved."""
     for name in ("asha", "sync_halving", "pbt"):
         for batch, steps in itertools.product((1, 7, 64), range(2, 60)):
@@ -82,7 +78,7 @@ def begin(sweep: PreparedSweep, out: Path) -> None:
     (out / "sweep.json").write_text(json.dumps(constant_summary(sweep) | {"seconds": 5.0}))
 
 
-def test_the_same_sweep_is_resumed(shards: Manifest, out: Path) -> None:
+def test_the_same_sweep_is_resumed(shards, out):
     begin(prepared(shards, out), out)
     assert constant_summary(prepared(shards, out))["seconds"] == 5.0
     assert constant_summary(prepared(shards, out, seeds=2))["trials"] == 6
@@ -98,21 +94,19 @@ def test_the_same_sweep_is_resumed(shards: Manifest, out: Path) -> None:
         (HALVING, {"trials": 5}, "was begun with 6; more can be added, not taken away"),
     ],
 )  # fmt: skip
-def test_another_sweep_in_the_folder_is_refused(
-    shards: Manifest, out: Path, space: dict[str, Any], options: dict[str, Any], message: str
-) -> None:
+def test_another_sweep_in_the_folder_is_refused(shards, out, space, options, message):
     begin(prepared(shards, out), out)
     with pytest.raises(ConfigError, match=message):
         constant_summary(prepared(shards, out, space, **options))
 
 
-def test_asha_may_grow(shards: Manifest, out: Path) -> None:
+def test_asha_may_grow(shards, out):
     space = {**HALVING, "scheduler": "asha"}
     begin(prepared(shards, out, space), out)
     assert constant_summary(prepared(shards, out, space, trials=9))["trials"] == 9
 
 
-def test_trials_identify_a_sweep_without_sweep_json(shards: Manifest, out: Path) -> None:
+def test_trials_identify_a_sweep_without_sweep_json(shards, out):
     sweep = prepared(shards, out)
     (_, values), *_ = sweep.plan.space.initial_points()
     write_trial(out, Trial(0, "paper", values, 0, 4))
@@ -136,14 +130,12 @@ def test_trials_identify_a_sweep_without_sweep_json(shards: Manifest, out: Path)
         (HALVING, {"sets": ("data.split=holiday",)}, "data.split|needs the split"),
     ],
 )  # fmt: skip
-def test_a_sweep_that_cannot_work_is_refused(
-    shards: Manifest, out: Path, space: dict[str, Any], options: dict[str, Any], message: str
-) -> None:
+def test_a_sweep_that_cannot_work_is_refused(shards, out, space, options, message):
     with pytest.raises(CollaganError, match=message):
         prepared(shards, out, space, **options)
 
 
-def test_the_folder_of_another_user_is_refused(shards: Manifest, out: Path) -> None:
+def test_the_folder_of_another_user_is_refused(shards, out):
     options = prepared(shards, out).options
     out.mkdir()
     os.chown(out, 12345, -1)

@@ -1,14 +1,9 @@
-"""Trials of several ranks: their numbering over nodes, and real training by two workers."""
-
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.sweep.rank_group import assign_ranks
 from tests.conftest import collagan
 from tests.sweep.small import Sweep
@@ -17,7 +12,7 @@ from tests.training.small import equal, weights
 
 @given(st.lists(st.sampled_from("abcd"), max_size=7))
 @settings(deadline=None)
-def test_ranks_are_numbered_node_by_node(nodes: list[str]) -> None:
+def test_ranks_are_numbered_node_by_node(nodes):
     """This process is rank 0; each node has consecutive ranks, and local ranks that count them."""
     worlds = assign_ranks("a", nodes)
     places = ["a", *nodes]
@@ -30,7 +25,7 @@ def test_ranks_are_numbered_node_by_node(nodes: list[str]) -> None:
         assert all(world[1] == len(places) and world[3] == len(group) and world[4] == number for world in group)
 
 
-def test_two_workers_train_what_two_ranks_train(shards: Manifest, tmp_path: Path) -> None:
+def test_two_workers_train_what_two_ranks_train(shards, tmp_path):
     space = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-2]}}}
     sweep = Sweep(tmp_path, Path(str(shards.folder)), space, "--trials", 1, "--workers", 2, schedule__steps=6)
     sweep.run()

@@ -1,7 +1,3 @@
-"""Real Ray clusters: packing spread over one, one that only this machine and its own token reach, one that is not there."""
-
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -10,17 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.shards.manifest import Manifest
 from tests.conftest import collagan
 from tests.data.packed import contents, recipe
 from tests.sweep.ray_nodes import QUIET, descendants, ray_nodes
 from tests.sweep.small import HALVING, Sweep, left_alone
 
 
-def test_ray_packs_the_same_bytes(copy_of_drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_packs_the_same_bytes(copy_of_drawn, tmp_path, monkeypatch):
     (copy_of_drawn / "Img/img_celeba/000003.jpg").write_bytes(b"")  # quarantined everywhere
     pack(recipe(copy_of_drawn, tmp_path / "here", samples_per_shard=7), workers=1)
     (tmp_path / "recipe.yaml").write_text(
@@ -41,7 +34,7 @@ def test_ray_packs_the_same_bytes(copy_of_drawn: Path, tmp_path: Path, monkeypat
     assert nobody.returncode == 4 and f"--ray {address}: no Ray cluster answers" in nobody.stderr, nobody.stderr
 
 
-def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards: Manifest, tmp_path: Path) -> None:
+def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_path):
     """The cluster of a sweep's own listens on loopback, and refuses who does not know its token."""
     token = "a" * 64
     sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--trials", 3, schedule__steps=5000)

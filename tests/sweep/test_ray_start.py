@@ -1,11 +1,7 @@
-"""The hook for `ray start`."""
-
-from __future__ import annotations
-
 import pytest
 
 
-def test_the_hook_leaves_out_the_client_server() -> None:
+def test_the_hook_leaves_out_the_client_server():
     pytest.importorskip("ray")
     from ray._private.parameter import RayParams
 

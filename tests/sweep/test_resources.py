@@ -1,13 +1,8 @@
-"""How many trials a cluster holds, and a trial that it can never hold."""
-
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.sweep.resources import TrialResources
 from tests.sweep.small import HALVING, Sweep
 
@@ -27,17 +22,17 @@ from tests.sweep.small import HALVING, Sweep
         (TrialResources(), [], 0),
     ],
 )  # fmt: skip
-def test_capacity(resources: TrialResources, nodes: list[dict[str, float]], trials: int) -> None:
+def test_capacity(resources, nodes, trials):
     assert resources.capacity(nodes) == trials
 
 
-def test_resources_as_text() -> None:
+def test_resources_as_text():
     assert str(TrialResources()) == "one worker of 1 CPU"
     assert str(TrialResources(4, 8, 0.5)) == "4 workers of 8 CPUs and 0.5 GPUs each"
     assert TrialResources(cpus=2, gpus=1.0).bundle() == {"CPU": 2.0, "GPU": 1.0}
 
 
-def test_a_trial_that_can_never_be_placed(shards: Manifest, tmp_path: Path) -> None:
+def test_a_trial_that_can_never_be_placed(shards, tmp_path):
     sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--cpus", 500, "--trials", 3)
     said = sweep.run(4)
     assert re.search(

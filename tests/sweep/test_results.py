@@ -1,11 +1,6 @@
-"""The result files of a sweep."""
-
-from __future__ import annotations
-
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +10,7 @@ from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import RUNGS, Simulation, a_plan
 
 
-def test_status() -> None:
+def test_status():
     plan = a_plan("asha", 4)
     trial = Trial(0, "search", {}, 0, 64)
     rung, full = {RUNGS[0]: {"psnr": 1.0}}, {RUNGS[-1]: {"psnr": 1.0}}
@@ -28,7 +23,7 @@ def test_status() -> None:
     assert results.trial_status(plan, replace(trial, results=full, failure=(6, "NaN")), True) == "failed"
 
 
-def test_files_of_a_finished_sweep(tmp_path: Path) -> None:
+def test_files_of_a_finished_sweep(tmp_path):
     """trials.csv has what the trials have, best.yaml is the best one's configuration, sweep.json names it."""
     sweep = Simulation(a_plan("sync_halving", 9, confirm=2, seed=3), failing=0.2).run()
     plan, trials = sweep.plan, sweep.trials
@@ -53,7 +48,7 @@ def test_files_of_a_finished_sweep(tmp_path: Path) -> None:
     assert summary["best"] == best.number and summary["front"] == [] and summary["paper"] == trials[0].values
 
 
-def test_confirming_seeds_are_compared_without_the_search(tmp_path: Path) -> None:
+def test_confirming_seeds_are_compared_without_the_search(tmp_path):
     """Mean, spread and Welch's test over the seeds alone; None while one side has no result."""
     plan = a_plan("none", 2, confirm=2)
 

@@ -1,10 +1,5 @@
-"""Whole sweeps without training: they end, repeat, lose nothing, and promote as the papers of their schedulers say."""
-
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +23,7 @@ a_sweep = st.builds(
 
 @given(a_sweep)
 @settings(max_examples=120, deadline=None)
-def test_every_sweep_ends(sweep: Simulation) -> None:
+def test_every_sweep_ends(sweep):
     """Whatever fails, is lost or killed: all trials, nothing twice, the best one known. Started again it retries what the cluster took.
 
     The simulation itself holds that no segment is asked for twice, goes back, or is of a trial that failed.
@@ -73,7 +68,7 @@ def halving(sweep: Simulation, factor: int) -> tuple[set[tuple[int, int]], int]:
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.15, 0.4, 1.0])
-def test_sync_halving_repeats_exactly(failing: float) -> None:
+def test_sync_halving_repeats_exactly(failing):
     """Any order, slots, kills and failures: the same trials come to the same lengths, those of the lines above, and one is best."""
     for seed, (trials, factor) in enumerate([(27, 3), (20, 3), (9, 2), (2, 3), (21, 3), (13, 4)]):
         made = a_plan("sync_halving", trials, factor, seed=seed)
@@ -114,7 +109,7 @@ class Asha:
 @pytest.mark.parametrize(
     ("trials", "factor", "seed"), [(30, 3, 0), (40, 2, 1), (64, 4, 2), (27, 3, 3), (5, 3, 4), (2, 2, 5)]
 )
-def test_asha_with_one_slot_is_li_2020(trials: int, factor: int, seed: int) -> None:
+def test_asha_with_one_slot_is_li_2020(trials, factor, seed):
     """Every job in the paper's order, killed or not; after the last, the best goes on to a whole run."""
     for killed in (0.0, 0.2):
         sweep = Simulation(a_plan("asha", trials, factor, seed=seed), chance=seed, killed=killed).run()
@@ -132,7 +127,7 @@ def test_asha_with_one_slot_is_li_2020(trials: int, factor: int, seed: int) -> N
 
 @given(a_sweep)
 @settings(max_examples=40, deadline=None)
-def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
+def test_asha_promotes_only_the_best(sweep):
     """On any number of slots, whatever fails: at the end all the best 1/factor of a rung that live were promoted from it."""
     sweep.plan, sweep.lost, sweep.alike = a_plan("asha", sweep.plan.trials, seed=sweep.plan.seed), 0.0, False
     sweep.run()
@@ -143,7 +138,7 @@ def test_asha_promotes_only_the_best(sweep: Simulation) -> None:
         assert set(best) <= promoted <= set(there)
 
 
-def test_the_furthest_promotion_comes_first() -> None:
+def test_the_furthest_promotion_comes_first():
     """Before one at a lower rung, and before a new trial."""
     lengths = [RUNGS[:2] if number < 3 else RUNGS[:1] for number in range(12)]
     trials = results(*({end: -float(number) for end in ends} for number, ends in enumerate(lengths)))
@@ -153,7 +148,7 @@ def test_the_furthest_promotion_comes_first() -> None:
     assert schedule.next_segment(a_plan("asha", 13), trials) == schedule.Segment(3, RUNGS[1])
 
 
-def test_an_interrupted_promotion_is_finished_first() -> None:
+def test_an_interrupted_promotion_is_finished_first():
     """A segment that a kill broke off is done first, though three better ones have come to its rung since."""
     trials = [replace(trial, until=RUNGS[0]) for trial in results(*({RUNGS[0]: float(n)} for n in range(4)))]
     trials[0] = replace(trials[0], until=RUNGS[1])
@@ -174,7 +169,7 @@ def members(sweep: Simulation, at: int) -> list[int]:
     ("trials", "quantile", "count"),
     [(8, 0.25, 2), (12, 0.25, 3), (7, 0.25, 1), (10, 0.5, 5), (4, 0.1, 1), (2, 0.5, 1), (1, 0.5, 0)],
 )
-def test_pbt_replaces_the_worst_by_the_best(trials: int, quantile: float, count: int) -> None:
+def test_pbt_replaces_the_worst_by_the_best(trials, quantile, count):
     """At every generation but the last: so many of the worst take over from some of as many best, each with values of its own."""
     made = plan("pbt", trials, more=f"pbt: {{quantile: {quantile}}}")
     sweep = Simulation(made, slots=3, chance=2).run()
@@ -191,7 +186,7 @@ def test_pbt_replaces_the_worst_by_the_best(trials: int, quantile: float, count:
     assert count < 3 or len(donors) > 1  # not always the first
 
 
-def test_pbt_waits_for_the_whole_generation() -> None:
+def test_pbt_waits_for_the_whole_generation():
     """No segment to a generation before all who live have come to the one before; so nobody is more than one apart."""
     for failing in (0.0, 0.1):
         sweep = Simulation(a_plan("pbt", 9, seed=3), slots=4, chance=3, failing=failing, killed=0.1).run()
@@ -201,7 +196,7 @@ def test_pbt_waits_for_the_whole_generation() -> None:
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
-def test_pbt_repeats_exactly(failing: float) -> None:
+def test_pbt_repeats_exactly(failing):
     """Also killed between two exchanges of a round: the same exchanges, each once, and the same values at the end."""
     for seed in range(4):
         made = a_plan("pbt", 12, seed=seed)
@@ -214,7 +209,7 @@ def test_pbt_repeats_exactly(failing: float) -> None:
 
 
 @pytest.mark.parametrize("resample", [0, 1])
-def test_pbt_explores(resample: int) -> None:
+def test_pbt_explores(resample):
     """With resample 0 every value is a step away from the donor's, with 1 it is drawn anew."""
     sweep = Simulation(plan("pbt", 8, more=f"pbt: {{resample: {resample}}}")).run()
     donors = {trial.number: [*(e["values"] for e in trial.lineage), trial.values] for trial in sweep.trials}
@@ -249,13 +244,13 @@ ONE, TWO, THREE = RUNGS[:3]
         (1, {"results": {TWO: {"psnr": 4.0}}}, 1),  # the first of equal ones
     ],
 )
-def test_the_best_is_of_those_trained_furthest(number: int, changes: dict[str, Any], best: int) -> None:
+def test_the_best_is_of_those_trained_furthest(number, changes, best):
     trials = results({ONE: 9.0}, {ONE: 5.0, TWO: 3.0}, {ONE: 4.0, TWO: 4.0}, {ONE: 1.0, TWO: 2.0})
     trials[number] = replace(trials[number], **changes)
     assert schedule.best_trial(a_plan("asha", 4), trials) == trials[best]
 
 
-def test_the_best_error_is_the_smallest() -> None:
+def test_the_best_error_is_the_smallest():
     trials = results({ONE: 9.0}, {ONE: 5.0}, {ONE: 7.0}, metric="landmark_error")
     assert schedule.best_trial(MIN, trials) == trials[1]
     assert [trial.number for trial in MIN.ranked(trials, ONE)] == [1, 2, 0]
@@ -263,7 +258,7 @@ def test_the_best_error_is_the_smallest() -> None:
     assert sweep.reached(TWO) >= set(sorted(range(9), key=lambda n: -sweep.score(n, ONE))[:3])
 
 
-def test_a_length_ends_at_the_first_step_that_is_no_shorter() -> None:
+def test_a_length_ends_at_the_first_step_that_is_no_shorter():
     """Rungs that no batch divides; two of them within one step."""
     trial = Trial(0, "search", {}, 0, 64, results={128: {"psnr": 1.0}})
     assert trial.steps(100) == 2 and [trial.evaluated_at(at) for at in (64, 65, 100, 129)] == [False, True, True, False]
@@ -276,7 +271,7 @@ def test_a_length_ends_at_the_first_step_that_is_no_shorter() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
 @settings(deadline=None)
-def test_the_pareto_front_is_what_no_trial_dominates(points: list[tuple[int, int]]) -> None:
+def test_the_pareto_front_is_what_no_trial_dominates(points):
     """By brute force; psnr is to be large, landmark_error small. Equal trials are all on it."""
     made = plan("none", 12, metric="[psnr, landmark_error]", more="search: nsga2")
     trials = [
@@ -294,7 +289,7 @@ def test_the_pareto_front_is_what_no_trial_dominates(points: list[tuple[int, int
 
 
 @pytest.mark.parametrize("trials", [1, 4, 9, 20, 27])
-def test_expected_samples_equal_trained_samples(trials: int) -> None:
+def test_expected_samples_equal_trained_samples(trials):
     """Exactly, where it does not depend on the order; asha promotes a little more, since its best change."""
     for name in ("none", "pbt", "sync_halving"):
         made = a_plan(name, trials)
@@ -304,7 +299,7 @@ def test_expected_samples_equal_trained_samples(trials: int) -> None:
     assert 0.99 < share < 1.7, share
 
 
-def test_trials_are_compared_at_rungs() -> None:
+def test_trials_are_compared_at_rungs():
     """Evaluations beyond them are none of the comparison."""
     made = PLANS["asha", 3]
     trial = Trial(0, "search", {}, 0, 64, results={640: {}, 1280: {}, 1920: {}, 2560: {}})
@@ -316,9 +311,7 @@ def test_trials_are_compared_at_rungs() -> None:
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize(("chance", "slots", "killed"), [(0, 1, 0.0), (1, 4, 0.0), (2, 3, 0.2)])
-def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(
-    name: str, chance: int, slots: int, killed: float
-) -> None:
+def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(name, chance, slots, killed):
     made = a_plan(name, 8, confirm=3, seed=5)
     sweep = Simulation(made, chance, slots, killed=killed).run()
     again, paper, winner = sweep.trials[8:], sweep.trials[0], schedule.best_trial(made, sweep.trials)
@@ -342,16 +335,14 @@ def test_the_winner_and_the_paper_are_confirmed_with_the_same_seeds(
         ({"failure": (6, "NaN")}, {}, schedule.Segment(2, RUNGS[-1])),  # it may do with another seed
     ],
 )
-def test_nothing_is_confirmed_without_a_comparison(
-    paper: dict[str, Any], other: dict[str, Any], expected: object
-) -> None:
+def test_nothing_is_confirmed_without_a_comparison(paper, other, expected):
     trials = results({RUNGS[-1]: 2.0}, {RUNGS[-1]: 1.0})
     first = replace(trials[0], **{"role": "paper", "values": {"a": 1}} | paper)
     second = replace(trials[1], **{"values": {"a": 2}} | other)
     assert schedule.next_segment(a_plan("none", 2, confirm=2), [first, second]) == expected
 
 
-def test_exploits_draw_independent_random_numbers() -> None:
+def test_exploits_draw_independent_random_numbers():
     """Neighbouring members, generations and seeds do not share what is drawn."""
     keys = [(seed, at, number) for seed in (0, 1) for at in GENERATIONS for number in range(4)]
     assert len({search.rng(*key).random() for key in keys}) == len(keys)

@@ -1,7 +1,3 @@
-"""The search: a pure function of what is known, that learns where it says it does."""
-
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -64,7 +60,7 @@ def some(kind: str, count: int = 24) -> tuple[Space, list[Observation]]:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_proposals_repeat(kind: str) -> None:
+def test_proposals_repeat(kind):
     """Also for a space that was read anew; another answer for another number or seed."""
     where, observations = some(kind)
     first = search.propose(where, 7, 24, 40, observations)
@@ -73,7 +69,7 @@ def test_proposals_repeat(kind: str) -> None:
     assert len({json.dumps(search.propose(where, *key, 40, observations)[0]) for key in keys}) == 5
 
 
-def test_proposals_repeat_in_another_process() -> None:
+def test_proposals_repeat_in_another_process():
     """With other hashes, asked in another order."""
     answers = {kind: search.propose(*asked(kind)) for kind in HEADS}
     code = """
@@ -93,7 +89,7 @@ def asked(kind: str) -> tuple[Space, int, int, int, list[Observation]]:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_proposals_are_valid_configurations(kind: str) -> None:
+def test_proposals_are_valid_configurations(kind):
     """Every key has a value, of its own type, inside; its configuration is valid, and trial.json keeps values and notes."""
     where, observations = some(kind)
     for one in observations:
@@ -102,7 +98,7 @@ def test_proposals_are_valid_configurations(kind: str) -> None:
         assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
 
 
-def test_random_search_is_uniform() -> None:
+def test_random_search_is_uniform():
     """By its logarithm where that is asked for; every whole number and every choice as often."""
     where = mixed("random")
     drawn = [search.propose(where, 1, number, 900, ())[0] for number in range(900)]
@@ -114,7 +110,7 @@ def test_random_search_is_uniform() -> None:
     assert len(counts) == 3 and counts.min() > 240
 
 
-def test_no_values_are_tried_twice() -> None:
+def test_no_values_are_tried_twice():
     """A run of the same values would be the same run. Few choices are all tried before one comes again; then it does come."""
     for kind in ("random", "tpe"):
         where = space(
@@ -130,14 +126,14 @@ def test_no_values_are_tried_twice() -> None:
         assert len({json.dumps(one.values) for one in observations}) == 40
 
 
-def test_a_grid_is_tried_in_order() -> None:
+def test_a_grid_is_tried_in_order():
     where = space(
         "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2]}}"
     )
     assert [search.propose(where, 7 - n, n, 8, ())[0] for n in range(8)] == where.grid()
 
 
-def test_tpe_learns() -> None:
+def test_tpe_learns():
     """A plain bowl in four keys: with the same 40 trials it comes much closer than chance."""
     text = "space: {loss.weights.*.rec: {loguniform: [1, 1000]}, model.noise: {uniform: [0, 0.9]}}"
 
@@ -154,7 +150,7 @@ def test_tpe_learns() -> None:
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_tpe_seeks_the_better_direction(mode: str) -> None:
+def test_tpe_seeks_the_better_direction(mode):
     """Half of what it proposes after thirty trials is on the better side; turned round, on the other."""
     metric = {"max": "psnr", "min": "landmark_error"}[mode]
     where = space(f"metric: {metric}\nsearch: tpe\nspace: {{model.noise: {{uniform: [0, 0.9]}}}}")
@@ -163,7 +159,7 @@ def test_tpe_seeks_the_better_direction(mode: str) -> None:
     assert np.mean(asked) > 0.7 if mode == "max" else np.mean(asked) < 0.2
 
 
-def test_nsga2_evolves() -> None:
+def test_nsga2_evolves():
     """Two metrics that contradict each other, reached together only near the edge of three other keys."""
     text = "space: {loss.weights.*.rec: {uniform: [0, 1]}, loss.weights.*.adv: {uniform: [0, 1]}}"
 
@@ -196,7 +192,7 @@ def test_nsga2_evolves() -> None:
 
 
 @pytest.mark.parametrize("kind", ["tpe", "nsga2"])
-def test_trials_without_metrics_change_no_proposal(kind: str) -> None:
+def test_trials_without_metrics_change_no_proposal(kind):
     """Failed, with values that the space does not have, or (nsga2) still running: the answer is the same as without them."""
     where, observations = some(kind)
     asked = search.propose(where, 7, 24, 40, observations)[0]
@@ -216,7 +212,7 @@ def test_trials_without_metrics_change_no_proposal(kind: str) -> None:
     assert search.propose(where, 7, 24, 40, beside)[0].keys() == asked.keys()  # nothing is known
 
 
-def test_tpe_avoids_values_of_running_and_stopped_trials() -> None:
+def test_tpe_avoids_values_of_running_and_stopped_trials():
     """Trials without metrics around the best value: it is not proposed again."""
     where = space("metric: psnr\nsearch: tpe\nspace: {model.noise: {uniform: [0, 0.9]}}")
     observations = [Observation({"model.noise": x}, {}, (-abs(x - 0.2),)) for x in np.linspace(0, 0.9, 28).tolist()]
@@ -229,7 +225,7 @@ def test_tpe_avoids_values_of_running_and_stopped_trials() -> None:
     assert near(observations) > 0.8 and near(observations + beside) < 0.3
 
 
-def test_tpe_knows_the_initial_points() -> None:
+def test_tpe_knows_the_initial_points():
     """They have no notes and are taken as any other: the best of all, and what follows is near."""
     keys = f"{REC}: {{choice: [1, 10, 100, 1000]}}, model.noise: {{uniform: [0, 0.9]}}"
     where = space(f"metric: psnr\nsearch: tpe\nspace: {{{keys}}}")
@@ -243,7 +239,7 @@ def test_tpe_knows_the_initial_points() -> None:
 
 @pytest.mark.parametrize("kind", ["random", "nsga2"])
 @pytest.mark.parametrize("key", [REC, "model.noise", "loss.weights.landmarks.adv", "schedule.batch", "loss.adv"])
-def test_the_key_that_matters_is_the_most_important(key: str, kind: str) -> None:
+def test_the_key_that_matters_is_the_most_important(key, kind):
     """By every metric; also where some failed, and where the paper's values lie outside."""
     where = mixed(kind)
 
@@ -262,6 +258,6 @@ def test_the_key_that_matters_is_the_most_important(key: str, kind: str) -> None
         assert max(shares, key=lambda one: shares[one]) == key and shares[key] > 0.4, shares
 
 
-def test_importance_needs_enough_results() -> None:
+def test_importance_needs_enough_results():
     where, observations = some("random", 8)
     assert search.importance(where, []) == search.importance(where, [replace(observations[0], metrics=None)]) == {}

@@ -1,11 +1,6 @@
-"""One rank's part of a segment: the stop file, the environment and the log of a reused process."""
-
-from __future__ import annotations
-
 import logging
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +8,7 @@ from collagan_dist.sweep import segment
 from collagan_dist.sweep.segment import SegmentSpec, StopFile, rank_variables
 
 
-def test_the_stop_file_asks_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stop_file_asks_to_stop(tmp_path, monkeypatch):
     """Seen at the next look, and from then on."""
     monkeypatch.setattr(segment, "_POLL_SECONDS", 0.0)
     stop = StopFile(tmp_path / ".stop-1")
@@ -25,7 +20,7 @@ def test_the_stop_file_asks_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stop
 
 
-def test_a_segment_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_leaves_the_environment_as_it_was(monkeypatch):
     """Tune uses the process for another trial."""
     monkeypatch.setenv("RANK", "7")
     monkeypatch.delenv("COLLAGAN_RAY_TRIAL", raising=False)
@@ -36,7 +31,7 @@ def test_a_segment_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPa
     assert os.environ["RANK"] == "7" and "COLLAGAN_RAY_TRIAL" not in os.environ
 
 
-def test_rank_0_writes_the_log(tmp_path: Path) -> None:
+def test_rank_0_writes_the_log(tmp_path):
     """What it prints and logs; lines of several segments follow one another."""
     for text in ("first", "second"):
         with segment._log_file(tmp_path, 0):

@@ -1,9 +1,4 @@
-"""SPACE.yaml: what is refused and where it says so, what patterns stand for, what is tried first."""
-
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import pytest
 
@@ -53,7 +48,7 @@ def keys_of(patterns: str, model: str | None = None) -> list[str]:
         ("loss.adv: {choice: [ns, minmax, wgan]}", "'ns', 'minmax' or 'printed' .given: 'wgan'"),
     ],
 )  # fmt: skip
-def test_a_bad_domain_is_reported_with_its_line(domain: str, message: str) -> None:
+def test_a_bad_domain_is_reported_with_its_line(domain, message):
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:4: .*({message})"):
         space(f"metric: psnr\n\nspace:\n  {domain}")
 
@@ -63,12 +58,12 @@ def test_a_bad_domain_is_reported_with_its_line(domain: str, message: str) -> No
     ["seed", "hole.kind", "data.split", "data.image_size", "data.face_square", "data.max_damaged", "evaluate.samples", "runtime.precision",
      "checkpoint.every", "log.every", "schedule.steps", "schedule.epochs", "model.tasks", "model.name", "deterministic", "data.shards"],
 )  # fmt: skip
-def test_keys_of_the_comparison_cannot_be_searched(key: str) -> None:
+def test_keys_of_the_comparison_cannot_be_searched(key):
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:4: {key}: cannot be searched"):
         space(f"metric: psnr\n\nspace:\n  {key}: {{choice: [1, 2]}}")
 
 
-def test_a_key_is_searched_once() -> None:
+def test_a_key_is_searched_once():
     text = "metric: psnr\nspace:\n  loss.weights.*.rec: {uniform: [1, 2]}\n  optim.generator.lr: {uniform: [0.1, 1]}\n"
     with pytest.raises(ConfigError, match=r"sweep\.yaml:5: loss.weights.landmarks.rec: is searched twice"):
         space(text + "  loss.weights.landmarks.rec: {uniform: [1, 3]}\n")
@@ -76,13 +71,13 @@ def test_a_key_is_searched_once() -> None:
         space(text + "  optim.generator.lr: {uniform: [0.1, 2]}\n")
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_no_file(tmp_path):
     with pytest.raises(ConfigError, match=r"none.yaml: cannot read the space .*cluster/sweep.yaml is one"):
         read_space(str(tmp_path / "none.yaml"), load_config("stable"))
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_metric_needs_its_task(metric: str) -> None:
+def test_a_metric_needs_its_task(metric):
     """Every metric is refused for a model without its task and taken, with its direction, for one of that task alone."""
     mode, task = METRICS[metric]
     own, other = {"inpainting": ("M_i", "M_s"), "segmentation": ("M_s", "M_id"), "landmarks": ("M_d", "M_is")}[task]
@@ -91,7 +86,7 @@ def test_a_metric_needs_its_task(metric: str) -> None:
         space(f"# one\nmetric: {metric}\n{LR}", model=other)
 
 
-def test_a_hole_metric_needs_holes() -> None:
+def test_a_hole_metric_needs_holes():
     """Those of the evaluation count. (Every trial would be trained and then have no number.)"""
     why = r"sweep\.yaml:1: metric: there are no holes to measure dice_hole in; take dice, or"
     for sets in (["hole.kind=none"], ["hole.kind=none", "evaluate.hole=none"], ["evaluate.hole=none"]):
@@ -102,7 +97,7 @@ def test_a_hole_metric_needs_holes() -> None:
         space(f"metric: dice_hole\n{LR}", sets=sets)
 
 
-def test_a_star_matches_one_name() -> None:
+def test_a_star_matches_one_name():
     assert keys_of("loss.weights.*.adv: {uniform: [0, 1]}") == [f"loss.weights.{task}.adv" for task in TASK_WEIGHTS]
     assert keys_of("loss.weights.*.adv: {uniform: [0, 1]}", "M_s") == ["loss.weights.segmentation.adv"]
     assert len(keys_of("loss.weights.*.*: {uniform: [0, 1]}")) == 6
@@ -115,7 +110,7 @@ def test_a_star_matches_one_name() -> None:
         keys_of("'*.lr': {uniform: [0.1, 1]}")
 
 
-def test_values_reach_the_configuration_and_nothing_else_changes() -> None:
+def test_values_reach_the_configuration_and_nothing_else_changes():
     one = space("metric: psnr\nspace: {loss.weights.*.adv: {simplex: 1}, optim.generator.lr: {uniform: [0.1, 1]}}")
     before = dict(one.base)
     values = {"loss.weights.landmarks.adv": 0.25, "optim.generator.lr": 0.5}
@@ -133,7 +128,7 @@ PAPER = {
 
 
 @pytest.mark.parametrize("model", PAPER)
-def test_the_papers_weights_are_tried_first(model: str) -> None:
+def test_the_papers_weights_are_tried_first(model):
     """From a base with other weights: the paper's, then the base's own."""
     mine = [f"loss.weights.{task}.{part}=7.5" for task in PAPER[model] for part in ("adv", "rec")]
     metric = "psnr" if "i" in model else "dice" if "s" in model else "landmark_error"
@@ -144,12 +139,12 @@ def test_the_papers_weights_are_tried_first(model: str) -> None:
 
 
 @pytest.mark.parametrize(("peer", "weight"), [("ce", 0.999), ("gfc", 1)])
-def test_a_peer_starts_at_the_base_configuration(peer: str, weight: float) -> None:
+def test_a_peer_starts_at_the_base_configuration(peer, weight):
     one = space("metric: psnr\nspace: {loss.weights.*.rec: {uniform: [0, 9]}}", preset=peer)
     assert one.initial_points() == [("base", {"loss.weights.inpainting.rec": weight})]
 
 
-def test_other_keys_start_at_the_base_configuration() -> None:
+def test_other_keys_start_at_the_base_configuration():
     only = space(f"metric: psnr\n{LR}", sets=["optim.generator.lr=0.5"])
     assert only.initial_points() == [("base", {"optim.generator.lr": 0.5})]
     both = space(
@@ -161,7 +156,7 @@ def test_other_keys_start_at_the_base_configuration() -> None:
     assert second == ("base", {"loss.weights.inpainting.rec": 3, "optim.generator.lr": 0.5})
 
 
-def test_a_grid_has_every_combination_once() -> None:
+def test_a_grid_has_every_combination_once():
     one = space(
         "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2, 0.3]}}"
     )
@@ -171,7 +166,7 @@ def test_a_grid_has_every_combination_once() -> None:
 
 
 @pytest.mark.parametrize("preset", ["stable", "demo", "paper"])
-def test_the_packaged_search_space(preset: str) -> None:
+def test_the_packaged_search_space(preset):
     one: Space = read_space(str(ROOT / "cluster/sweep.yaml"), load_config(preset))
     assert len(one.keys) == 6 and all(key.startswith("loss.weights.") for key in one.keys)
     assert [role for role, _ in one.initial_points()] == (["paper", "base"] if preset == "demo" else ["paper"])

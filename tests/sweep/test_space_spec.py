@@ -1,7 +1,3 @@
-"""SPACE.yaml: combinations of metric, search and scheduler that are refused with their line, or accepted."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.errors import ConfigError
@@ -41,18 +37,18 @@ from tests.sweep.spaces import LR, space
         ("metric: psnr\n", 3, "space: .*at least 1 item", "space: {}"),
     ],
 )  # fmt: skip
-def test_a_bad_combination_is_reported_with_its_line(head: str, line: int, message: str, space_: str) -> None:
+def test_a_bad_combination_is_reported_with_its_line(head, line, message, space_):
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:{line}: .*{message}"):
         space(f"{head}\n{space_}")
 
 
 @pytest.mark.parametrize(("missing", "text"), [("space", "metric: psnr"), ("metric", LR)])
-def test_a_missing_key_is_named(missing: str, text: str) -> None:
+def test_a_missing_key_is_named(missing, text):
     with pytest.raises(ConfigError, match=rf"sweep\.yaml: {missing} is missing"):
         space(text)
 
 
-def test_better_directions() -> None:
+def test_better_directions():
     """Errors are to be small, all else large; measures of both kinds side by side."""
     assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
     both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")

@@ -1,7 +1,3 @@
-"""Trials as their folders tell of them."""
-
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,12 +33,12 @@ def evaluated(out: Path, trial: Trial, saved: int, *steps: int) -> Path:
     return place
 
 
-def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_trial_is_read_as_it_was_written(tmp_path):
     write_trial(tmp_path, TRIAL)
     assert read_trials(tmp_path) == [TRIAL]
 
 
-def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
+def test_a_result_counts_when_its_checkpoint_is_there(tmp_path):
     """Without, the step would be trained again, and evaluated again. A line cut short is none."""
     evaluated(tmp_path, TRIAL, 2, 1, 2, 3)
     (trial,) = read_trials(tmp_path)
@@ -50,7 +46,7 @@ def test_a_result_counts_when_its_checkpoint_is_there(tmp_path: Path) -> None:
     assert trial.reached == 8 and trial.evaluated_at(7) and not trial.evaluated_at(9)
 
 
-def test_only_complete_evaluation_lines_count(tmp_path: Path) -> None:
+def test_only_complete_evaluation_lines_count(tmp_path):
     """Lines of other kinds, one that was cut by a crash and written on, metrics without a number; of two of a step the later one."""
     write_trial(tmp_path, TRIAL)
     place = trial_dir(tmp_path, TRIAL)
@@ -70,7 +66,7 @@ def test_only_complete_evaluation_lines_count(tmp_path: Path) -> None:
     assert RunPaths(place).newest_step() == 9 and last_train_step(place) == 8
 
 
-def test_trials_are_read_by_number(tmp_path: Path) -> None:
+def test_trials_are_read_by_number(tmp_path):
     """A thousand and one of them, too; a folder without trial.json, as a kill leaves it, is none."""
     for number in (1000, *range(1000)):
         place = tmp_path / "trials" / f"t{number:03d}"
@@ -92,7 +88,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("text", DAMAGED, ids=list(DAMAGED.values()))
-def test_a_damaged_trial_is_named(text: str, tmp_path: Path) -> None:
+def test_a_damaged_trial_is_named(text, tmp_path):
     write_trial(tmp_path, TRIAL)
     (tmp_path / "trials/t000/trial.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"trials/t000/trial\.json: is no trial of a sweep .* give another --out"):
@@ -100,21 +96,21 @@ def test_a_damaged_trial_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "again"), [(1, False), (2, False), (3, True), (4, True), (5, True), (6, False)])
-def test_failures_that_can_be_repaired_are_retried(code: int, again: bool) -> None:
+def test_failures_that_can_be_repaired_are_retried(code, again):
     """Data, cluster, disk; not a configuration, our own mistakes or NaN. Nothing else of the trial changes."""
     failed = replace(TRIAL, failure=(code, "why"))
     assert without_retryable_failure(failed) == replace(failed, failure=None if again else (code, "why"))
     assert without_retryable_failure(replace(TRIAL, failure=None)) == replace(TRIAL, failure=None)
 
 
-def test_missing_trials_are_named(tmp_path: Path) -> None:
+def test_missing_trials_are_named(tmp_path):
     write_trial(tmp_path, TRIAL)
     write_trial(tmp_path, replace(TRIAL, number=2))
     with pytest.raises(DataError, match="trials are missing"):
         read_trials(tmp_path)
 
 
-def test_the_donors_checkpoint_replaces_the_own(tmp_path: Path) -> None:
+def test_the_donors_checkpoint_replaces_the_own(tmp_path):
     """By hard links, also after a kill in the middle of copying; nothing else changes."""
     for name in ("mine", "theirs"):
         (tmp_path / name / "checkpoints/step-00000008").mkdir(parents=True)
@@ -127,7 +123,7 @@ def test_the_donors_checkpoint_replaces_the_own(tmp_path: Path) -> None:
     assert (only / "weights").stat().st_nlink == 2 and (tmp_path / "theirs/checkpoints/step-00000008/weights").exists()
 
 
-def test_an_adoption_killed_between_its_renames_is_undone(tmp_path: Path) -> None:
+def test_an_adoption_killed_between_its_renames_is_undone(tmp_path):
     """Otherwise the member would resume from an older checkpoint, or from none."""
     aside = tmp_path / "trials/t000/checkpoints/.step-00000008.own"
     aside.mkdir(parents=True)

@@ -1,7 +1,3 @@
-"""Ray Tune as the executor: a node is lost, others use the cluster, and what is said of a lost segment."""
-
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -13,16 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.sweep.tuner import _loss_reason
 from tests.sweep.ray_nodes import QUIET, descendants, power_off, ray_cluster, start, wait_for
 from tests.sweep.small import LR_SPACE, LR_TRIALS, STEPS, Sweep, left_alone, sweep_on_one_machine
 from tests.training.small import equal, weights
 
 
-def test_row_32_a_ray_node_is_lost(
-    shards: Manifest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_32_a_ray_node_is_lost(shards, tmp_path, tmp_path_factory, monkeypatch):
     """One of three nodes loses power: its trial continues elsewhere from its checkpoint, and all end as on one machine."""
     data = Path(str(shards.folder))
     alone = sweep_on_one_machine(data, tmp_path_factory)
@@ -59,9 +52,7 @@ ray.get(hold.remote(sys.argv[2]))
 """
 
 
-def test_a_sweep_that_waits_for_resources_can_be_interrupted(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_that_waits_for_resources_can_be_interrupted(shards, tmp_path, monkeypatch):
     """Somebody else has the cluster: nothing runs that would have to save."""
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
@@ -84,9 +75,7 @@ def test_a_sweep_that_waits_for_resources_can_be_interrupted(
 
 
 @pytest.mark.full
-def test_a_sweep_whose_last_node_is_lost_waits_for_another(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_whose_last_node_is_lost_waits_for_another(shards, tmp_path, monkeypatch):
     """It says so, and goes on by itself when there is one."""
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
@@ -122,7 +111,7 @@ class TuneTrial:
         (None, "its process is gone"),
     ],
 )  # fmt: skip
-def test_the_reason_of_a_loss(text: str | None, reason: str, tmp_path: Path) -> None:
+def test_the_reason_of_a_loss(text, reason, tmp_path):
     """Of the last failure: our own words first, else what Ray's mean, else Ray's last line."""
     (tmp_path / "error.txt").write_text(text or "")
     assert re.fullmatch(reason, _loss_reason(TuneTrial(tmp_path / "error.txt" if text else None)))

@@ -1,13 +1,8 @@
-"""What a worker process reports of a segment, and trials that fail in a real sweep."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ClusterError, ConfigError, DataError, Interrupted, NumericError
 from collagan_dist.sweep import worker
 from collagan_dist.sweep.segment import SegmentSpec
@@ -27,7 +22,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, run: Path, error: Exception | None)
     return worker.train_segment(SegmentSpec("out/t000", str(run), {}, 7, 1, False, False, str(run / "stop")))
 
 
-def test_outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_outcomes(monkeypatch, tmp_path):
     assert outcome(monkeypatch, tmp_path, None) == {"steps": 7}
     assert outcome(monkeypatch, tmp_path, Interrupted("stopped")) == {"interrupted": True}
     for error, code in ((DataError("bad"), 3), (NumericError("bad"), 6), (ConfigError("bad"), 2)):
@@ -39,7 +34,7 @@ def test_outcomes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not worker._worker_tainted and not (tmp_path / "logs").exists()
 
 
-def test_an_unexpected_error_taints_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unexpected_error_taints_the_process(monkeypatch, tmp_path):
     """Its traceback is in the trial's log; the process takes no further trial. An error of CUDA may be the device's."""
     assert outcome(monkeypatch, tmp_path, RuntimeError("no memory\nmore")) == {"failed": [1, "RuntimeError: no memory"]}
     assert "RuntimeError: no memory" in (tmp_path / "logs/train.txt").read_text()
@@ -49,7 +44,7 @@ def test_an_unexpected_error_taints_the_process(monkeypatch: pytest.MonkeyPatch,
         outcome(monkeypatch, tmp_path, RuntimeError("CUDA error: illegal access"))
 
 
-def test_row_32_trials_that_fail_are_named(shards: Manifest, tmp_path: Path) -> None:
+def test_row_32_trials_that_fail_are_named(shards, tmp_path):
     """NaN, and memory that no machine has: named with their reason, the others go on, and the same command tries none again."""
     sweep = Sweep(tmp_path, Path(str(shards.folder)), GRID)
     said = sweep.run()

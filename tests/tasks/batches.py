@@ -1,7 +1,5 @@
 """A batch of random images with annotations."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,3 @@
-"""Reconstruction losses, and standard errors against a bootstrap."""
-
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -31,7 +27,7 @@ def flat(tree: dict, prefix: str = "") -> dict[str, float]:
 
 
 @pytest.mark.parametrize("task", ["inpainting", "segmentation", "landmarks"])
-def test_standard_errors_are_those_of_a_bootstrap(task: str) -> None:
+def test_standard_errors_are_those_of_a_bootstrap(task):
     """Over pictures of unequal difficulty, some without a class or without a point in the hole."""
     rng, count = np.random.default_rng(3), 120
     part = build_tasks(Config())[task]
@@ -57,7 +53,7 @@ def test_standard_errors_are_those_of_a_bootstrap(task: str) -> None:
         assert value == pytest.approx(expected[key], rel=0.15), key
 
 
-def test_errors_of_too_few_samples_are_unknown_not_zero() -> None:
+def test_errors_of_too_few_samples_are_unknown_not_zero():
     b = batch(count=1)
     for task in build_tasks(Config()).values():
         _, errors = task.summarize(task.measure(task.target(b), b))
@@ -65,7 +61,7 @@ def test_errors_of_too_few_samples_are_unknown_not_zero() -> None:
 
 
 @pytest.mark.parametrize("task", ["inpainting", "segmentation", "landmarks"])
-def test_l2_as_a_mean_or_summed_over_channels(task: str) -> None:
+def test_l2_as_a_mean_or_summed_over_channels(task):
     b = batch(count=2, size=32)
     settings = ({"loss": {"l2": l2}, "data": {"image_size": 32}} for l2 in ("mean", "sum_channels"))
     mean, summed = (build_tasks(validate_config(tree, "test"))[task] for tree in settings)

@@ -1,7 +1,3 @@
-"""PSNR and SSIM against scikit-image, and the baselines of face completion."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -15,13 +11,13 @@ from collagan_dist.tasks.landmarks import read_points
 from tests.tasks.batches import batch
 
 
-def test_a_perfect_completion_scores_the_cap() -> None:
+def test_a_perfect_completion_scores_the_cap():
     b = batch()
     rows = build_tasks(Config())["inpainting"].measure(b.image_B3HW, b)
     assert (rows["psnr"] == 100).all() and (rows["psnr_hole"] == 100).all() and (rows["ssim"] == 1).all()
 
 
-def test_baselines() -> None:
+def test_baselines():
     b = batch(size=64)
     config = Config.model_validate({"data": {"image_size": 64}}, strict=False)
     tasks = build_tasks(config)
@@ -50,7 +46,7 @@ WINDOWS: dict[str, dict] = {
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_ssim_and_psnr_are_scikit_image_s(window: str) -> None:
+def test_ssim_and_psnr_are_scikit_image_s(window):
     b = batch(count=3, size=32)
     b.hole_B1HW = torch.zeros_like(b.hole_B1HW)
     b.hole_B1HW[:, :, 10:22, 8:24] = True

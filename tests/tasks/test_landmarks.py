@@ -1,7 +1,3 @@
-"""Heatmaps and their read-outs on known answers."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +10,7 @@ from collagan_dist.types import LANDMARKS
 from tests.tasks.batches import batch
 
 
-def test_landmarks_are_read_where_they_were_drawn() -> None:
+def test_landmarks_are_read_where_they_were_drawn():
     torch.manual_seed(2)
     points = torch.rand(50, 5, 2) * 56 + 4
     error = np.linalg.norm(read_points(heatmaps(points, 64, 1.5)) - points.numpy(), axis=-1)
@@ -27,7 +23,7 @@ def test_landmarks_are_read_where_they_were_drawn() -> None:
     assert np.abs(heatmaps(points, 64, 1.5)[0, 0].numpy() - naive).max() < 1e-5
 
 
-def test_landmark_errors_all_and_in_the_hole() -> None:
+def test_landmark_errors_all_and_in_the_hole():
     b = batch(size=64)
     task = build_tasks(Config.model_validate({"data": {"image_size": 64}}, strict=False))["landmarks"]
     moved = b.points_BK2 + torch.tensor([3.0, -4.0])
@@ -41,7 +37,7 @@ def test_landmark_errors_all_and_in_the_hole() -> None:
     assert errors["landmark_error"]["mean"] == pytest.approx(rows["landmark_error"].mean(1).std(ddof=1) / 2)
 
 
-def test_both_read_outs_are_reported() -> None:
+def test_both_read_outs_are_reported():
     b = batch(count=40, size=64)
     sizes = {"data": {"image_size": 64}}
     quarter = build_tasks(validate_config(sizes, "test"))["landmarks"]
@@ -61,7 +57,7 @@ def test_both_read_outs_are_reported() -> None:
     assert np.array_equal(plain_rows["landmark_error_hole"][inside], plain_rows["landmark_error"][inside])
 
 
-def test_heatmaps_at_another_size_than_the_model_s() -> None:
+def test_heatmaps_at_another_size_than_the_model_s():
     """evaluate.size: the Gaussian keeps its share of the picture."""
     b = batch(count=2, size=64)
     small = build_tasks(validate_config({"data": {"image_size": 32}}, "test"))["landmarks"]

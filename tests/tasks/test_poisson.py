@@ -1,7 +1,3 @@
-"""Poisson blending against sparse direct solutions of the same equations, written out pixel by pixel."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -76,7 +72,7 @@ def exactly(output: np.ndarray, context: np.ndarray, hole: np.ndarray) -> np.nda
 
 
 @pytest.mark.parametrize("kind", list(HOLES))
-def test_it_solves_the_equations(kind: str) -> None:
+def test_it_solves_the_equations(kind):
     image, output, hole = smooth(4, 0), 0.7 * smooth(4, 1) + 0.2, HOLES[kind]
     batch = batch_of(image, hole)
     blended = blend(output, batch)
@@ -92,12 +88,12 @@ def test_it_solves_the_equations(kind: str) -> None:
     assert torch.equal(torch.where(hole, 0.0, blended), torch.where(hole, 0.0, output))
 
 
-def test_no_hole_at_all_leaves_the_output() -> None:
+def test_no_hole_at_all_leaves_the_output():
     assert torch.equal(blend(smooth(2, 1), batch_of(smooth(2, 0), boxes((0, 0, 0, 0), (0, 0, 0, 0)))), smooth(2, 1))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOLES if kind != "unequal"])
-def test_a_shifted_picture_comes_back(kind: str) -> None:
+def test_a_shifted_picture_comes_back(kind):
     """Output = picture + a constant a channel."""
     shift = torch.tensor([0.2, -0.1, 0.05])[:, None, None]
     image = smooth(4, 3)
@@ -110,7 +106,7 @@ def test_a_shifted_picture_comes_back(kind: str) -> None:
         assert after > before + (3 if kind == "all but one pixel" else 8), (i, before, after)
 
 
-def test_what_the_output_is_outside_the_hole_does_not_matter() -> None:
+def test_what_the_output_is_outside_the_hole_does_not_matter():
     image, output = smooth(4, 0), smooth(4, 1)
     for hole in HOLES.values():
         batch = batch_of(image, hole)
@@ -118,7 +114,7 @@ def test_what_the_output_is_outside_the_hole_does_not_matter() -> None:
         assert torch.equal(composite(blend(other, batch), batch), composite(blend(output, batch), batch))
 
 
-def test_fewer_iterations_are_enough_at_the_paper_s_size() -> None:
+def test_fewer_iterations_are_enough_at_the_paper_s_size():
     """200 against the exact solution at 128: under a level of 8 bits. And the limit is one."""
     image, output = smooth(4, 0, 128), 0.7 * smooth(4, 1, 128) + 0.2
     for kind in ("block", "pattern", "noise", "O3"):
@@ -130,7 +126,7 @@ def test_fewer_iterations_are_enough_at_the_paper_s_size() -> None:
     assert (blend(output, batch, iterations=5) - exact).abs().max() > 0.02
 
 
-def test_values_are_clipped_and_other_types_taken() -> None:
+def test_values_are_clipped_and_other_types_taken():
     image, output = smooth(2, 0).sign() * 0.99, smooth(2, 1)
     batch = batch_of(image, HOLES["block"][:2])
     blended = blend(output.bfloat16().to(memory_format=torch.channels_last), batch)
@@ -139,7 +135,7 @@ def test_values_are_clipped_and_other_types_taken() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_same() -> None:
+def test_a_gpu_gives_the_same():
     image, output = smooth(4, 0), smooth(4, 1)
     for hole in HOLES.values():
         batch = batch_of(image, hole)

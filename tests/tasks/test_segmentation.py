@@ -1,7 +1,3 @@
-"""Dice counted by hand."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +9,7 @@ from collagan_dist.types import CLASSES
 from tests.tasks.batches import batch
 
 
-def test_dice_counted_by_hand() -> None:
+def test_dice_counted_by_hand():
     b = batch()
     task = build_tasks(Config())["segmentation"]
     torch.manual_seed(1)
@@ -32,7 +28,7 @@ def test_dice_counted_by_hand() -> None:
     assert values["dice"]["mean"] == pytest.approx(np.mean([values["dice"][CLASSES[c]] for c in range(1, 10)]))
 
 
-def test_dice_of_a_class_that_nobody_has_is_left_out() -> None:
+def test_dice_of_a_class_that_nobody_has_is_left_out():
     b = batch()
     b.label_BHW[b.label_BHW == 8] = 0
     task = build_tasks(Config())["segmentation"]

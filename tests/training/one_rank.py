@@ -1,7 +1,5 @@
 """The parts of a training for one rank of any world size, in this process."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """A training small enough for tests: narrow networks, 32x32 pictures, few steps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

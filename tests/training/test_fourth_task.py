@@ -1,18 +1,13 @@
 """A task is the unit of change: one class, one entry in TASKS and one weight make a fourth one train, score and show."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from collagan_dist import tasks
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.config.tree import Config
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.score import score
 from collagan_dist.report.page import write_report
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
@@ -44,7 +39,7 @@ class Brightness(Task):
         return "brightness", output.expand(-1, 3, -1, -1)
 
 
-def test_a_fourth_task(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fourth_task(shards, tmp_path, monkeypatch):
     monkeypatch.setitem(tasks.TASKS, "brightness", Brightness)
     monkeypatch.setitem(TASK_WEIGHTS, "brightness", ((1.0, 100.0),))
     four = ["inpainting", "segmentation", "landmarks", "brightness"]

@@ -3,8 +3,6 @@
 A change of the numbers is a change of what is learned. Where one is meant: python -m tests.training.test_golden, and say why in the commit.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from dataclasses import replace
@@ -47,7 +45,7 @@ def losses(manifest: Manifest, settings: dict[str, Any]) -> dict[str, dict[str, 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_losses(shards: Manifest, case: str) -> None:
+def test_losses(shards, case):
     golden = json.loads(GOLDEN.read_text())[case]
     found = losses(shards, CASES[case])
     assert found.keys() == golden.keys()

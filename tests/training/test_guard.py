@@ -1,7 +1,3 @@
-"""The guard: how many steps that are not finite lead to a rollback, and how many rollbacks to the end."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -20,7 +16,7 @@ def guard() -> Guard:
     return Guard(Group(World(), torch.device("cpu")))
 
 
-def test_three_in_a_row_diverge() -> None:
+def test_three_in_a_row_diverge():
     found = guard()
     for step in (1, 2):
         found.nonfinite_step(step, NAN)
@@ -33,7 +29,7 @@ def test_three_in_a_row_diverge() -> None:
     assert caught.value.steps == [4, 5, 7]
 
 
-def test_skipped_steps_add_up_until_the_fourth_rollback() -> None:
+def test_skipped_steps_add_up_until_the_fourth_rollback():
     found = guard()
     for number in range(3):
         found.roll_back(Diverged([10 * number, 10 * number + 1]))

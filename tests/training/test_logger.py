@@ -1,7 +1,3 @@
-"""The training logger: events of discriminators that have won, and weighted losses."""
-
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -31,9 +27,7 @@ def told(log: TrainingLogger, step: int, **values: float) -> None:
     log.log(step, 1e-3, 0.0)
 
 
-def test_a_discriminator_that_has_won_is_named_once_a_spell(
-    shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_discriminator_that_has_won_is_named_once_a_spell(shards, tmp_path, capsys):
     log = journal(shards, tmp_path)
     accuracies = [0.995] * 4 + [0.98] + [0.999] * 7 + [0.6] + [1.0] * 5
     for step, accuracy in enumerate(accuracies, 1):
@@ -47,9 +41,7 @@ def test_a_discriminator_that_has_won_is_named_once_a_spell(
     assert warned.count("the discriminator of inpainting") == 2 and "adv_from" in warned
 
 
-def test_a_straggler_ends_all_ranks_where_that_is_wanted(
-    shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_straggler_ends_all_ranks_where_that_is_wanted(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(StragglerDetector, "check", lambda _: [Straggler(1, "n1", 0.5, 0.1)])
     log = journal(shards, tmp_path)
     told(log, 1)
@@ -60,7 +52,7 @@ def test_a_straggler_ends_all_ranks_where_that_is_wanted(
     assert error.value.raised_on_all_ranks
 
 
-def test_lines_have_raw_and_weighted_losses(shards: Manifest, tmp_path: Path) -> None:
+def test_lines_have_raw_and_weighted_losses(shards, tmp_path):
     log = journal(shards, tmp_path)
     told(log, 1, loss__inpainting__rec=0.25, loss__inpainting__adv=2.0, loss__landmarks__rec=0.5)
     log.close()
@@ -70,7 +62,7 @@ def test_lines_have_raw_and_weighted_losses(shards: Manifest, tmp_path: Path) ->
     assert "weighted/landmarks/adv" not in line and "weighted/segmentation/rec" not in line
 
 
-def test_losses_that_begin_within_a_line_are_means_over_their_own_steps(shards: Manifest, tmp_path: Path) -> None:
+def test_losses_that_begin_within_a_line_are_means_over_their_own_steps(shards, tmp_path):
     """The adversarial losses begin at schedule.adv_from, wherever a line's steps begin."""
     log = journal(shards, tmp_path)
     log.add({"loss/total": torch.tensor(1.0)})

@@ -1,12 +1,5 @@
-"""The training loop with CE, SII and GFC: continued equals uninterrupted."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import Interrupted
 from collagan_dist.training.loop import StartOptions, train
 from tests.models.peers import PEERS, WORLD, StopAfter, peer
@@ -14,7 +7,7 @@ from tests.training.small import equal, weights
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_interrupted_equals_uninterrupted(shards: Manifest, parser: Path, tmp_path: Path, name: str) -> None:
+def test_interrupted_equals_uninterrupted(shards, parser, tmp_path, name):
     """Bit for bit, stopped in each of GFC's stages."""
     config = peer(shards, name, parser, schedule__steps=8)
     train(config, tmp_path / "whole", WORLD)

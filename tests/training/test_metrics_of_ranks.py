@@ -1,13 +1,9 @@
 """Metrics do not depend on the number of ranks."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.score import score
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -15,7 +11,7 @@ from tests.conftest import collagan
 from tests.training.small import small
 
 
-def test_metrics_do_not_depend_on_the_number_of_ranks(shards: Manifest, tmp_path: Path) -> None:
+def test_metrics_do_not_depend_on_the_number_of_ranks(shards, tmp_path):
     """6 test samples on 1 rank and on 4 (two of which get one sample fewer): the same metrics.json."""
     train(small(shards.folder, schedule__steps=2, evaluate__baselines=3), tmp_path / "run", World())
     score(tmp_path / "run", World())

@@ -1,13 +1,7 @@
-"""Progress for people where no terminal is: a line of text."""
-
-from __future__ import annotations
-
-import pytest
-
 from collagan_dist.training.progress_bar import ProgressBar
 
 
-def test_a_line_of_text_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_text_without_a_terminal(capsys):
     bar = ProgressBar(start=10, stop_at=30)
     bar.advance()
     bar._began -= 5  # seconds ago

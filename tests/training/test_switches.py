@@ -1,7 +1,5 @@
 """Every switch changes what it should and nothing else: the first step's values with it, beside those without it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -92,7 +90,7 @@ LEARNING: list[tuple[str, Any, set[str]]] = [
 
 
 @pytest.mark.parametrize(("key", "value", "expected"), LEARNING)
-def test_what_is_learned(shards: Manifest, plain_step: FirstStep, key: str, value: Any, expected: set[str]) -> None:
+def test_what_is_learned(shards, plain_step, key, value, expected):
     plain, batch = plain_step
     switched, other = first_step(shards, **changes(key, value))
     found = differing(plain, switched)
@@ -110,9 +108,7 @@ def test_what_is_learned(shards: Manifest, plain_step: FirstStep, key: str, valu
     ("augment", "same"),
     [({"flip": 0.0}, False), ({"shift": 0.0}, False), ({"rotate": 0.0}, False), ({"scale": 0.0}, False), ({}, True)],
 )
-def test_augmentation_moves_pictures_and_annotations_together(
-    shards: Manifest, plain_step: FirstStep, augment: dict, same: bool
-) -> None:
+def test_augmentation_moves_pictures_and_annotations_together(shards, plain_step, augment, same):
     (_, plain), (_, other) = plain_step, first_step(shards, data__augment=augment)
     assert torch.equal(plain.image_B3HW, other.image_B3HW) is same
     assert torch.equal(plain.points_BK2, other.points_BK2) is same
@@ -120,7 +116,7 @@ def test_augmentation_moves_pictures_and_annotations_together(
     assert torch.equal(plain.hole_B1HW, other.hole_B1HW)
 
 
-def test_a_larger_face_square_shows_smaller_faces(shards: Manifest) -> None:
+def test_a_larger_face_square_shows_smaller_faces(shards):
     points = [
         first_step(shards, data__face_square=side, data__augment={"shift": 0.0})[1].points_BK2 for side in (3.2, 4.0)
     ]
@@ -137,7 +133,7 @@ LOOKING: list[tuple[str, Any, set[str]]] = [
 ]
 
 
-def test_what_is_looked_at(shards: Manifest) -> None:
+def test_what_is_looked_at(shards):
     part = setup(shards)
     networks = build_networks(part.config, part.engine, part.tasks)
     learn(part, networks, steps=10)

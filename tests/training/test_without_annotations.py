@@ -1,7 +1,5 @@
 """Sets without label maps, landmarks or both: what they can train is trained, scored and reported; what not, said."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -55,9 +53,7 @@ def train_and_refuse(
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])
-def test_label_maps_without_landmarks(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], store: str
-) -> None:
+def test_label_maps_without_landmarks(drawn, tmp_path, capsys, store):
     write_celebamask_hq(drawn, tmp_path / "hq")
     shards = pack(capsys, tmp_path, "celebamask_hq", tmp_path / "hq", f"store={store}")
     lacks = {"landmarks"}
@@ -73,9 +69,9 @@ def test_label_maps_without_landmarks(
     ],
 )  # fmt: skip
 def test_without_label_maps(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: tuple[str, ...], sets: list[str], model: str,
-    refused: dict[str, set[str]], baselines: set[str] | None,
-) -> None:  # fmt: skip
+    drawn, tmp_path, capsys, columns, sets, model,
+    refused, baselines,
+):  # fmt: skip
     write_folder(drawn, tmp_path / "set", columns=columns)
     (tmp_path / "set/labels").rename(tmp_path / "labels")
     shards = pack(capsys, tmp_path, "folder", tmp_path / "set", *sets, "store=original")

@@ -1,7 +1,5 @@
 """The loop that label maps close: train a parser, label photographs that have none, pack them, train on those."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -18,9 +16,7 @@ SMALL = ["--set", "data.image_size=32", "--set", "model.widths.generator=8", "--
          "--set", "schedule.adv_from=70", "--set", "log.grid_every=80"]  # fmt: skip
 
 
-def test_a_parser_labels_photographs_that_are_then_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_parser_labels_photographs_that_are_then_trained_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def collagan(*args: object) -> str:

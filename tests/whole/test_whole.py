@@ -1,7 +1,5 @@
 """The main job from an empty folder to a report, by the commands that a user types, on 2 ranks."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -16,7 +14,7 @@ NARROW = ["--set", "schedule.steps=30", "--set", "schedule.adv_from=20", "--set"
           "--set", "model.widths.generator=8", "--set", "evaluate.every=30"]  # fmt: skip
 
 
-def test_from_nothing_to_a_report(tmp_path: Path) -> None:
+def test_from_nothing_to_a_report(tmp_path):
     collagan("draw", "faces", "--count", "60", "--seed", "5", cwd=tmp_path)
     pack = ["pack", ROOT / "shards/drawn.yaml", "--root", "faces", "--out", "shards", "--set", "store_size=88"]
     assert "train: 48 samples" in collagan(*pack, cwd=tmp_path).stdout

@@ -1,7 +1,5 @@
 """The first batch of a split by a view that a test asks for."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,3 @@
-"""Samples damaged after the start: named, counted, and replaced alike on any number of ranks; too many stop the run."""
-
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -45,7 +41,7 @@ def damage(manifest: Manifest, split: str, number: int, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["picture", "labels", "json"])
-def test_the_next_undamaged_sample_takes_the_place(copy: Manifest, shards: Manifest, how: str) -> None:
+def test_the_next_undamaged_sample_takes_the_place(copy, shards, how):
     """On 1, 2 and 3 ranks alike, in every epoch; all other slots are those of the undamaged data."""
     for number in (7, 8, 47):  # 7 and 8 by 9; the last by the first
         damage(copy, "train", number, how)
@@ -59,7 +55,7 @@ def test_the_next_undamaged_sample_takes_the_place(copy: Manifest, shards: Manif
         assert np.array_equal(mine.image_B3HW.numpy()[same], theirs.image_B3HW.numpy()[same])
 
 
-def test_a_tar_that_grows_short_costs_its_last_samples(copy: Manifest) -> None:
+def test_a_tar_that_grows_short_costs_its_last_samples(copy):
     part = setup(copy, schedule__batch=12)
     loader = part.loader("train", part.view(training=True), 4)
     plan = [(np.arange(first, first + 4), np.zeros(4, np.int64)) for first in (0, 16, 20, 16)]
@@ -72,7 +68,7 @@ def test_a_tar_that_grows_short_costs_its_last_samples(copy: Manifest) -> None:
     assert all("train-000000.tar: sample" in one.reason and "cut short" in one.reason for one in loader.damaged)
 
 
-def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_ranks_train_through_and_say_so(copy, tmp_path, capsys):
     """Samples are replaced and named once; a missing index is rebuilt."""
     keys = [damage(copy, "train", number, "picture") for number in (3, 30, 31)]
     index = copy.folder / "train-000001.idx"
@@ -113,7 +109,7 @@ def test_two_ranks_train_through_and_say_so(copy: Manifest, tmp_path: Path, caps
         ("]]", "9]"),
     ],
 )
-def test_a_json_that_says_something_else_is_damage(copy: Manifest, old: str, new: str) -> None:
+def test_a_json_that_says_something_else_is_damage(copy, old, new):
     path, row = stored(copy, "train", 5)
     offset, size = row.parts["json"]
     with path.open("r+b") as file:
@@ -128,7 +124,7 @@ def test_a_json_that_says_something_else_is_damage(copy: Manifest, old: str, new
     assert shown == [[4, 6, 6, 7]] and f"json of sample {row.key}" in loader.damaged[0].reason
 
 
-def test_a_device_in_trouble_blames_no_sample(shards: Manifest) -> None:
+def test_a_device_in_trouble_blames_no_sample(shards):
     part = setup(shards)
     loader = part.loader("train", part.view(training=True), 4)
 
@@ -142,7 +138,7 @@ def test_a_device_in_trouble_blames_no_sample(shards: Manifest) -> None:
     assert not loader.damaged
 
 
-def test_nothing_left_is_an_error(copy: Manifest) -> None:
+def test_nothing_left_is_an_error(copy):
     for number in range(48):
         damage(copy, "train", number, "picture")
     with pytest.raises(DataError, match="no sample of the split 'train' is left"):

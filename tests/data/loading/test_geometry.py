@@ -1,9 +1,3 @@
-"""Device geometry against an independent implementation in plain NumPy, and its symmetries."""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -38,7 +32,7 @@ def as_on_a_gpu(image: torch.Tensor, label: torch.Tensor, matrix: np.ndarray, fl
 
 @pytest.mark.parametrize("warp", [geometry.warp, as_on_a_gpu])
 @pytest.mark.parametrize("augment", [None, Augment(), WIDE])
-def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None, warp: Callable) -> None:
+def test_image_labels_and_landmarks_as_numpy_moves_them(augment, warp):
     rng = np.random.default_rng(0)
     batch, canvas, view = 6, 88, 64
     smooth = rng.uniform(0, 255, (batch, 12, 12, 3))
@@ -83,7 +77,7 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment: Augment | None,
 
 
 @pytest.mark.parametrize("shift", [(30.0, 0.0), (-30.0, 0.0), (0.0, 30.0), (0.0, -30.0), (5.0, 5.0)])
-def test_a_view_over_any_one_border_is_reflected_there(shift: tuple[float, float]) -> None:
+def test_a_view_over_any_one_border_is_reflected_there(shift):
     matrix = np.array([[[1.0, 0, 10 + shift[0]], [0, 1, 10 + shift[1]], [0, 0, 1]]])
     grid = geometry.sample_grid(matrix, 64, 88, torch.device("cpu"))[0].numpy()
     for axis in (0, 1):
@@ -91,7 +85,7 @@ def test_a_view_over_any_one_border_is_reflected_there(shift: tuple[float, float
         assert (grid[0, :, 0] if axis == 0 else grid[:, 0, 1]).tolist() == fold(straight, 88).tolist()
 
 
-def test_augmentation_stays_in_its_ranges() -> None:
+def test_augmentation_stays_in_its_ranges():
     shift, angle, scale, flip = geometry.draw_augmentation(
         np.arange(5000).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), Augment()
     )
@@ -101,7 +95,7 @@ def test_augmentation_stays_in_its_ranges() -> None:
     assert abs(flip.mean() - 0.5) < 0.03
 
 
-def test_the_margin_holds_every_augmented_view() -> None:
+def test_the_margin_holds_every_augmented_view():
     sample = stored([[170.0, 175], [206, 175], [188, 190], [173, 217], [203, 217]], 400, 400)
     size = 128
     corners = np.array([[-0.5, -0.5, 1], [size - 0.5, -0.5, 1], [-0.5, size - 0.5, 1], [size - 0.5, size - 0.5, 1]])
@@ -116,7 +110,7 @@ def test_the_margin_holds_every_augmented_view() -> None:
         assert (at[:, 1] + 0.5 > top - 0.2).all() and (at[:, 1] + 0.5 < bottom + 0.2).all()
 
 
-def test_a_clipped_region_maps_where_its_pixels_are() -> None:
+def test_a_clipped_region_maps_where_its_pixels_are():
     """A face at the border: its region ends with the picture, and the canvas is stretched, not shifted."""
     sample = stored([[10.0, 40], [60, 40], [35, 60], [15, 85], [55, 85]], 100, 120)
     region = geometry.canvas_region(sample)
@@ -126,7 +120,7 @@ def test_a_clipped_region_maps_where_its_pixels_are() -> None:
     assert np.allclose(edges[:, :2], [[-0.5, -0.5], [175.5, 175.5]])
 
 
-def test_a_flipped_view_is_the_plain_one_mirrored_with_left_and_right_exchanged(shards: Manifest) -> None:
+def test_a_flipped_view_is_the_plain_one_mirrored_with_left_and_right_exchanged(shards):
     still = {"shift": 0.0, "rotate": 0.0, "scale": 0.0}
     plain, mirrored = (_first_batch(shards, Augment(**still, flip=p)) for p in (0.0, 1.0))
     assert (plain.image_B3HW - mirrored.image_B3HW.flip(3)).abs().max() < 2e-2
@@ -138,7 +132,7 @@ def test_a_flipped_view_is_the_plain_one_mirrored_with_left_and_right_exchanged(
     assert (back - plain.points_BK2).abs().max() < 1e-3
 
 
-def test_face_square_moves_picture_labels_and_points_alike(shards: Manifest) -> None:
+def test_face_square_moves_picture_labels_and_points_alike(shards):
     still = Augment(shift=0.0, rotate=0.0, scale=0.0, flip=0.0)
     plain, near = (_first_batch(shards, still, face_square=f) for f in (3.2, 2.4))
     middle = (near.points_BK2 - 31.5) * 0.75 + 31.5

@@ -1,7 +1,3 @@
-"""Holes and fills of section 4.1."""
-
-from __future__ import annotations
-
 from typing import get_args
 
 import numpy as np
@@ -19,7 +15,7 @@ def keys(count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_block_is_half_the_side_anywhere_inside(size: int) -> None:
+def test_block_is_half_the_side_anywhere_inside(size):
     hole = holes.block(keys(4000), size)[:, 0]
     assert (hole.sum((1, 2)) == (size // 2) ** 2).all()  # 25 %
     rows, columns = hole.any(2), hole.any(1)
@@ -31,13 +27,13 @@ def test_block_is_half_the_side_anywhere_inside(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_pattern_covers_20_to_30_percent(size: int) -> None:
+def test_pattern_covers_20_to_30_percent(size):
     share = holes.pattern(keys(300), size).float().mean((1, 2, 3))
     assert share.min() >= 0.2 and share.max() <= 0.3
     assert len({tuple(h.flatten().tolist()) for h in holes.pattern(keys(50), size)}) == 50
 
 
-def test_noise_hides_80_percent_of_pixels_alike_in_all_channels() -> None:
+def test_noise_hides_80_percent_of_pixels_alike_in_all_channels():
     hole = holes.noise(keys(64), 128)
     assert hole.shape == (64, 1, 128, 128)
     assert abs(hole.float().mean() - 0.8) < 0.002
@@ -45,7 +41,7 @@ def test_noise_hides_80_percent_of_pixels_alike_in_all_channels() -> None:
     assert abs(neighbours - 0.64) < 0.004
 
 
-def test_the_table_has_every_kind_of_hole_with_one_signature() -> None:
+def test_the_table_has_every_kind_of_hole_with_one_signature():
     assert set(holes.HOLES) == set(get_args(TestHole))
     points = torch.rand(3, 5, 2) * 64
     for kind, make in holes.HOLES.items():
@@ -61,7 +57,7 @@ def test_the_table_has_every_kind_of_hole_with_one_signature() -> None:
 
 
 @pytest.mark.parametrize("kind", ["block", "noise", "pattern", "O1", "O4", "given"])
-def test_fills(kind: str) -> None:
+def test_fills(kind):
     image = torch.full((8, 3, 64, 64), 0.3)
     hole = holes.HOLES.get(kind, holes.block)(keys(8), 64)
     filled = {fill: holes.occlude(image, hole, kind, keys(8), fill) for fill in ("paper", "noise", "zero", "mean")}
@@ -78,6 +74,6 @@ def test_fills(kind: str) -> None:
         assert torch.allclose(inside, torch.tensor(2 * value / 255 - 1)) and len(inside) == hole.sum()
 
 
-def test_no_hole_changes_nothing() -> None:
+def test_no_hole_changes_nothing():
     image = torch.rand(2, 3, 64, 64)
     assert torch.equal(holes.occlude(image, holes.no_hole(keys(2), 64), "none", keys(2)), image)

@@ -1,7 +1,3 @@
-"""Batches of a split: from a URL as from a folder, with prefetched shards, and with the view that is asked for."""
-
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator
@@ -25,13 +21,10 @@ from tests.data.layouts import write_folder
 from tests.data.loading.first_batch import CPU, extent, first_batch
 from tests.data.packed import folder_recipe
 from tests.data.remote_shards import names, remote_manifest
-from tests.data.server import Server
 from tests.training.small import equal, small, weights
 
 
-def test_training_from_a_url_is_training_from_the_folder(
-    shards: Manifest, server: Server, cache: Path, tmp_path: Path
-) -> None:
+def test_training_from_a_url_is_training_from_the_folder(shards, server, cache, tmp_path):
     """Bit for bit; its run folder names the URL, from which it is evaluated."""
     train(small(shards.folder), tmp_path / "folder", World())
     from_url = small(Path("/"), data__shards=server.url, data__cache={"folder": str(cache)})
@@ -43,7 +36,7 @@ def test_training_from_a_url_is_training_from_the_folder(
     assert names(cache) == {n for s in shards for n in (f"{s.sha256}.tar", f"{s.idx_sha256}.idx")}
 
 
-def test_shards_are_asked_for_before_they_are_read(shards: Manifest, server: Server, cache: Path) -> None:
+def test_shards_are_asked_for_before_they_are_read(shards, server, cache):
     """Each once, while the first batches are still being looked at; the batches are those of the folder."""
 
     def plan() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -65,13 +58,13 @@ def test_shards_are_asked_for_before_they_are_read(shards: Manifest, server: Ser
     assert all(server.requests[s.name] == 1 for s in shards.shards("train"))
 
 
-def test_where_and_how_large_the_cache_is_does_not_make_another_run(server: Server) -> None:
+def test_where_and_how_large_the_cache_is_does_not_make_another_run(server):
     one = small(Path("/"), data__shards=server.url)
     other = small(Path("/x"), data__cache={"folder": "/elsewhere", "gigabytes": 1.0})
     assert identity_keys(one) == identity_keys(other)
 
 
-def test_views_without_landmarks_take_the_fixed_boxes(shards: Manifest, drawn: Path, tmp_path: Path) -> None:
+def test_views_without_landmarks_take_the_fixed_boxes(shards, drawn, tmp_path):
     fixed = OcclusionBoxes().hole("O1", 4, 64, CPU)
     around = first_batch(shards, count=4, hole="O1", points=False, labels=False)  # a model of inpainting alone
     assert around.points_BK2 is not None and torch.equal(
@@ -92,7 +85,7 @@ def test_views_without_landmarks_take_the_fixed_boxes(shards: Manifest, drawn: P
     assert [extent(h) for h in other.hole_B1HW[:, 0]] == [(0, 0, 1, 2)] * 4
 
 
-def test_the_fill_of_a_view(shards: Manifest) -> None:
+def test_the_fill_of_a_view(shards):
     for fill in ("paper", "noise", "zero", "mean"):
         batch = first_batch(shards, count=4, hole="O3", fill=fill)
         expected = holes.occlude(batch.image_B3HW, batch.hole_B1HW, "O3", batch.keys_B2, fill)

@@ -1,19 +1,12 @@
-"""The holes O1 to O6: their boxes by hand, and the parts of faces that they hide."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from collagan_dist.config.load import validate_config
-from collagan_dist.config.tree import FIXED_POSITIONS, Box
+from collagan_dist.config.tree import FIXED_POSITIONS
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes, hole_size
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.types import CLASSES, LANDMARK_FLIP, POSITIONS, Batch
 from tests.data.loading.first_batch import CPU, extent, first_batch
 
@@ -32,14 +25,14 @@ UPRIGHT = torch.tensor([[[46.0, 44], [82, 44], [64, 62], [49, 84], [79, 84]]])
         "O6": (74, 31, 32, 66),
     }.items(),
 )
-def test_boxes_of_an_upright_face_by_hand(name: str, box: Box) -> None:
+def test_boxes_of_an_upright_face_by_hand(name, box):
     assert extent(OcclusionBoxes(UPRIGHT).hole(name, 1, 128, CPU)[0, 0]) == box
     # In half the size, boxes of half the size: no more than the pixel at each edge may change.
     small = extent(OcclusionBoxes((UPRIGHT + 0.5) / 2 - 0.5).hole(name, 1, 64, CPU)[0, 0])
     assert np.abs(np.array(small) - np.array(box) / 2).max() <= 0.5
 
 
-def test_they_are_40_by_48_on_average() -> None:
+def test_they_are_40_by_48_on_average():
     sizes = [hole_size(OcclusionBoxes(UPRIGHT).hole(name, 1, 128, CPU))[0] for name in POSITIONS]
     assert np.abs(np.mean(sizes, axis=0) - (40, 48)).max() <= 1.001  # u is 40 here, 39 in photographs
     fixed = np.array([FIXED_POSITIONS[name][2:] for name in POSITIONS])
@@ -47,7 +40,7 @@ def test_they_are_40_by_48_on_average() -> None:
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_a_box_is_clipped_at_the_border(name: str) -> None:
+def test_a_box_is_clipped_at_the_border(name):
     for shift in ([-60.0, 0], [60, 0], [0, -60], [0, 60], [-500, 0]):
         moved = OcclusionBoxes(UPRIGHT + torch.tensor(shift)).hole(name, 1, 128, CPU)[0, 0]
         plain = OcclusionBoxes(UPRIGHT).hole(name, 1, 128, CPU)[0, 0].nonzero() + torch.tensor(shift).flip(0).long()
@@ -56,7 +49,7 @@ def test_a_box_is_clipped_at_the_border(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_fixed_boxes_scale_with_the_picture(size: int) -> None:
+def test_fixed_boxes_scale_with_the_picture(size):
     boxes = {name: (8 * n, 4 * n, 16, 8 + 2 * n) for n, name in enumerate(POSITIONS)}
     for name in POSITIONS:
         hole = OcclusionBoxes(None, boxes).hole(name, 3, size, CPU)
@@ -67,7 +60,7 @@ def test_fixed_boxes_scale_with_the_picture(size: int) -> None:
     assert extent(odd) == ((25, 27, 31, 38) if size == 128 else (12, 13, 16, 19))
 
 
-def test_hole_size_of_each_sample() -> None:
+def test_hole_size_of_each_sample():
     hole = torch.zeros(3, 1, 16, 16, dtype=torch.bool)
     hole[0, 0, 2:7, 3:5] = True
     hole[1, 0, 0, 15] = True
@@ -103,7 +96,7 @@ def check_parts(batch: Batch, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_they_hide_the_named_parts_of_drawn_faces(shards: Manifest, name: str) -> None:
+def test_they_hide_the_named_parts_of_drawn_faces(shards, name):
     """Their heads are tilted by up to 45 degrees."""
     batch = first_batch(shards, hole=name, count=48)
     check_parts(batch, name)
@@ -123,7 +116,7 @@ def test_they_hide_the_named_parts_of_drawn_faces(shards: Manifest, name: str) -
         assert left_mouth == right_mouth == 1 and left_eye == right_eye == 0
 
 
-def test_photographs(faces: Path, tmp_path: Path) -> None:
+def test_photographs(faces, tmp_path):
     """All named parts are hidden, the mean size is the paper's, and the fixed boxes are those of the mean landmarks."""
     recipe = Recipe(dataset="celeba", root=str(faces), labels="Label/img_celeba", out=str(tmp_path / "out"))
     photographs = pack(recipe, workers=1)
@@ -139,7 +132,7 @@ def test_photographs(faces: Path, tmp_path: Path) -> None:
     assert max(corners) <= 1, corners
 
 
-def test_a_mirrored_face_has_mirrored_holes(shards: Manifest) -> None:
+def test_a_mirrored_face_has_mirrored_holes(shards):
     batch = first_batch(shards, hole="none")
     assert batch.points_BK2 is not None
     mirrored = batch.points_BK2[:, list(LANDMARK_FLIP)].clone()
@@ -149,7 +142,7 @@ def test_a_mirrored_face_has_mirrored_holes(shards: Manifest) -> None:
         assert torch.equal(OcclusionBoxes(mirrored).hole(other, 32, 64, CPU).flip(3), hole)
 
 
-def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None:
+def test_positions_of_the_configuration_reach_the_view(shards):
     from collagan_dist.setup import build_setup
     from collagan_dist.types import World
 
@@ -168,7 +161,7 @@ def test_positions_of_the_configuration_reach_the_view(shards: Manifest) -> None
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", POSITIONS)
-def test_a_gpu_makes_the_same_holes(shards: Manifest, name: str) -> None:
+def test_a_gpu_makes_the_same_holes(shards, name):
     points = first_batch(shards).points_BK2
     assert points is not None
     for places, there in (

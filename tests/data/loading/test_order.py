@@ -1,7 +1,3 @@
-"""Order: permutations, exact epochs, the same global batches for every world size."""
-
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -23,7 +19,7 @@ def shapes(count: int) -> list[Order]:
     return found
 
 
-def test_every_epoch_shows_every_sample_once() -> None:
+def test_every_epoch_shows_every_sample_once():
     for one in shapes(150):
         numbers, epochs = one.at(np.arange(3 * one.samples))
         for epoch in range(3):
@@ -31,7 +27,7 @@ def test_every_epoch_shows_every_sample_once() -> None:
     assert sum(one.fully_shuffled for one in shapes(150)) in range(20, 130)
 
 
-def test_ranks_share_the_same_global_batch_in_equal_steps() -> None:
+def test_ranks_share_the_same_global_batch_in_equal_steps():
     for one in shapes(8):
         for size in (n for n in range(1, one.batch + 1) if one.batch % n == 0):
             world = [World(rank=rank, size=size) for rank in range(size)]
@@ -41,13 +37,13 @@ def test_ranks_share_the_same_global_batch_in_equal_steps() -> None:
                 assert (np.concatenate(shares) == one.step(step, World())[0]).all(), one
 
 
-def test_a_position_does_not_depend_on_what_is_asked_with_it() -> None:
+def test_a_position_does_not_depend_on_what_is_asked_with_it():
     for one in shapes(40):
         whole = one.at(np.arange(500))[0]
         assert [int(one.at(np.array([p]))[0][0]) for p in range(0, 500, 17)] == whole[::17].tolist()
 
 
-def test_many_steps_at_once_are_the_same_steps() -> None:
+def test_many_steps_at_once_are_the_same_steps():
     for one in shapes(20):
         for world in (World(), World(rank=1, size=2)):
             if one.batch % world.size == 0:
@@ -59,7 +55,7 @@ def test_many_steps_at_once_are_the_same_steps() -> None:
                         assert (numbers == expected[0]).all() and (epochs == expected[1]).all()
 
 
-def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once() -> None:
+def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once():
     one = Order(samples=200_300, batch=64, seed=4, shard=500, window=16)
     assert not one.fully_shuffled and one.streams == 16
     for size in (1, 16):
@@ -72,7 +68,7 @@ def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once() -> None:
         assert changes * one.shard <= 1.2 * read + one.shard * (16 // size + 1)
 
 
-def test_epochs_and_seeds_differ_and_repeat() -> None:
+def test_epochs_and_seeds_differ_and_repeat():
     for window in (1000, 4):
         one = Order(1000, 20, 1, 50, window)
         first = one.at(np.arange(2000))[0]
@@ -81,7 +77,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
         assert (first[:1000] == first[1000:]).mean() < 0.01 and (first[:1000] == other).mean() < 0.01
 
 
-def test_a_full_shuffle_looks_random() -> None:
+def test_a_full_shuffle_looks_random():
     """Neighbours in an epoch are no neighbours in the data set, and every region comes early and late alike."""
     numbers, _ = Order(100_000, 64, 3, 1000, 100).at(np.arange(100_000))
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.02
@@ -89,7 +85,7 @@ def test_a_full_shuffle_looks_random() -> None:
     assert abs(early - 1000).max() < 5 * np.sqrt(1000)
 
 
-def test_a_shuffle_through_streams_mixes_every_batch() -> None:
+def test_a_shuffle_through_streams_mixes_every_batch():
     one = Order(100_000, 64, 3, 1000, 8)
     batches = np.stack([one.step(step, World())[0] for step in range(100_000 // 64)])
     shards = np.sort(batches // 1000, axis=1)
@@ -103,7 +99,7 @@ def test_a_shuffle_through_streams_mixes_every_batch() -> None:
 
 
 @pytest.mark.parametrize("window", [10**6, 64])
-def test_any_position_of_a_billion_at_once(window: int) -> None:
+def test_any_position_of_a_billion_at_once(window):
     one = Order(10**9, 10**4 * 8, 1, 2048, window)
     numbers, epochs = one.at(np.array([0, 10**9, 7 * 10**9 + 123]))
     assert (numbers >= 0).all() and (numbers < 10**9).all() and epochs.tolist() == [0, 1, 7]
@@ -112,16 +108,16 @@ def test_any_position_of_a_billion_at_once(window: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 70])
-def test_evaluation_shares_have_no_copies(size: int) -> None:
+def test_evaluation_shares_have_no_copies(size):
     parts = [order.rank_samples(64, World(rank=r, size=size)) for r in range(size)]
     assert sorted(np.concatenate(parts)) == list(range(64))
 
 
-def test_steps_cover_the_epochs() -> None:
+def test_steps_cover_the_epochs():
     assert order.total_steps(162_770, 64, 20) == -(-20 * 162_770 // 64)
 
 
-def test_batches_that_ranks_cannot_share_are_refused_with_the_numbers() -> None:
+def test_batches_that_ranks_cannot_share_are_refused_with_the_numbers():
     with pytest.raises(ConfigError, match=r"64 samples cannot be shared evenly by 3 ranks; set it to 63 or 66"):
         order.check_batch(1000, 64, World(size=3))
     with pytest.raises(ConfigError, match=r"set schedule.batch to 64 or more"):

@@ -1,7 +1,3 @@
-"""What a shard stores of one sample: crop and original, and the square that training sees of either."""
-
-from __future__ import annotations
-
 import io
 import json
 import shutil
@@ -26,7 +22,7 @@ from tests.data.layouts import samples_of, write_folder
 from tests.data.packed import folder_recipe, recipe
 
 
-def test_crop_keeps_the_margin_square_around_the_face(drawn: Path, shards: Manifest) -> None:
+def test_crop_keeps_the_margin_square_around_the_face(drawn, shards):
     """Stored landmarks make a face square in the middle, 1/1.3 of the side; the stored pixels are those of the photo."""
     verify(shards.folder, deep=True)
     rows = [line.split() for line in (drawn / "Anno/list_landmarks_celeba.txt").read_text().splitlines()[2:]]
@@ -53,7 +49,7 @@ def test_crop_keeps_the_margin_square_around_the_face(drawn: Path, shards: Manif
         assert difference.mean() < min(2.5, shifted.mean())
 
 
-def test_original_keeps_the_jpegs_own_bytes(drawn: Path, tmp_path: Path) -> None:
+def test_original_keeps_the_jpegs_own_bytes(drawn, tmp_path):
     manifest = pack(recipe(drawn, tmp_path / "o", store="original"), workers=1)
     for sample in samples_of(manifest).values():
         meta = json.loads(sample["json"])
@@ -61,7 +57,7 @@ def test_original_keeps_the_jpegs_own_bytes(drawn: Path, tmp_path: Path) -> None
         assert "reencoded" not in meta
 
 
-def test_original_writes_anew_what_readers_would_disagree_about(copy_of_drawn: Path, tmp_path: Path) -> None:
+def test_original_writes_anew_what_readers_would_disagree_about(copy_of_drawn, tmp_path):
     """A grey JPEG and one with an EXIF orientation become plain RGB, and their json says so."""
     pictures = copy_of_drawn / "Img/img_celeba"
     with Image.open(pictures / "000001.jpg") as image:
@@ -121,7 +117,7 @@ def few(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("annotation", list(ANNOTATIONS))
-def test_crop_and_original_show_the_same_view(few: Path, tmp_path: Path, annotation: str) -> None:
+def test_crop_and_original_show_the_same_view(few, tmp_path, annotation):
     """Up to interpolation and reflection at the border: a view shifted by a pixel would differ more."""
     packings = {store: packed(few, tmp_path / store, store, annotation) for store in ("crop", "original")}
     crop, original = (views(manifest, annotation) for manifest in packings.values())
@@ -149,9 +145,7 @@ def test_crop_and_original_show_the_same_view(few: Path, tmp_path: Path, annotat
 
 @pytest.mark.parametrize("store", ["crop", "original"])
 @pytest.mark.parametrize(("annotation", "reason"), [("labels", "has 29 pixels"), ("none", "has 31 pixels")])
-def test_faces_under_32_pixels_are_left_out(
-    few: Path, tmp_path: Path, store: str, annotation: str, reason: str
-) -> None:
+def test_faces_under_32_pixels_are_left_out(few, tmp_path, store, annotation, reason):
     shutil.copytree(few.parent, tmp_path, dirs_exist_ok=True)
     picture = np.full((40, 60, 3) if annotation == "none" else (90, 90, 3), 127, np.uint8)
     cv2.imwrite(str(tmp_path / "set/000001.jpg"), picture)

@@ -1,34 +1,28 @@
-"""Packing: the same bytes for any workers, parts and interruptions; what is quarantined; what stops it."""
-
-from __future__ import annotations
-
 import fcntl
 import json
 import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from collagan_dist.data.packing.pack import merge, pack, pack_part
 from collagan_dist.data.shards import wire_format
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
 from tests.data.packed import contents, recipe
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])
-def test_bytes_do_not_depend_on_workers(drawn: Path, tmp_path: Path, store: str) -> None:
+def test_bytes_do_not_depend_on_workers(drawn, tmp_path, store):
     for workers in (1, 2, 5):
         pack(recipe(drawn, tmp_path / str(workers), store=store), workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "5")
 
 
-def test_every_sample_once_in_its_split(drawn: Path, shards: Manifest) -> None:
+def test_every_sample_once_in_its_split(drawn, shards):
     lines = (drawn / "Eval/list_eval_partition.txt").read_text().split()
     expected = dict(zip(lines[::2], lines[1::2], strict=True))
     found = {}
@@ -42,7 +36,7 @@ def test_every_sample_once_in_its_split(drawn: Path, shards: Manifest) -> None:
     assert found == expected
 
 
-def test_unusable_pictures_are_named_and_left_out(copy_of_drawn: Path, tmp_path: Path) -> None:
+def test_unusable_pictures_are_named_and_left_out(copy_of_drawn, tmp_path):
     pictures = copy_of_drawn / "Img/img_celeba"
     os.truncate(pictures / "000001.jpg", 5000)
     (pictures / "000002.jpg").write_bytes(os.urandom(5000))
@@ -69,7 +63,7 @@ def test_unusable_pictures_are_named_and_left_out(copy_of_drawn: Path, tmp_path:
     verify(tmp_path / "out", deep=True)
 
 
-def test_too_many_unusable_pictures_fail(drawn: Path, shards: Manifest, copy_of_drawn: Path, tmp_path: Path) -> None:
+def test_too_many_unusable_pictures_fail(drawn, shards, copy_of_drawn, tmp_path):
     """The same command accepts them with --max-bad, and takes them once they are repaired."""
     pictures = [f"Img/img_celeba/{number:06d}.jpg" for number in range(1, 13)]
     for name in pictures:
@@ -85,7 +79,7 @@ def test_too_many_unusable_pictures_fail(drawn: Path, shards: Manifest, copy_of_
     assert contents(tmp_path / "repaired") == contents(shards.folder)
 
 
-def test_another_recipe_does_not_touch_finished_shards(drawn: Path, shards: Manifest, tmp_path: Path) -> None:
+def test_another_recipe_does_not_touch_finished_shards(drawn, shards, tmp_path):
     out = tmp_path / "out"
     pack(recipe(drawn, out), workers=1)
     before = contents(out)
@@ -95,14 +89,14 @@ def test_another_recipe_does_not_touch_finished_shards(drawn: Path, shards: Mani
     assert pack(recipe(drawn, out), workers=1).hash == shards.hash
 
 
-def test_a_folder_of_something_else_is_left_alone(drawn: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(drawn, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(DataError, match="is not empty"):
         pack(recipe(drawn, tmp_path), workers=1)
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
 
 
-def test_parts_in_any_order_give_the_same_bytes(copy_of_drawn: Path, tmp_path: Path) -> None:
+def test_parts_in_any_order_give_the_same_bytes(copy_of_drawn, tmp_path):
     """And the same quarantine."""
     (copy_of_drawn / "Img/img_celeba/000003.jpg").write_bytes(b"")
     pack(recipe(copy_of_drawn, tmp_path / "whole", samples_per_shard=7), workers=1)
@@ -126,7 +120,7 @@ def test_parts_in_any_order_give_the_same_bytes(copy_of_drawn: Path, tmp_path: P
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-def test_only_one_packing_at_a_time(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_packing_at_a_time(drawn, tmp_path, monkeypatch):
     mine = recipe(drawn, tmp_path / "out")
     monkeypatch.setattr("collagan_dist.data.packing.pack._LOCK_SECONDS", 0.2)
     pack_part(mine, 0, 2, workers=1)
@@ -139,7 +133,7 @@ def test_only_one_packing_at_a_time(drawn: Path, tmp_path: Path, monkeypatch: py
     pack(mine)
 
 
-def test_who_waited_while_another_one_finished_finds_it_done(drawn: Path, shards: Manifest, tmp_path: Path) -> None:
+def test_who_waited_while_another_one_finished_finds_it_done(drawn, shards, tmp_path):
     out = tmp_path / "out"
     (out / ".parts").mkdir(parents=True)
     with ThreadPoolExecutor() as pool:

@@ -1,10 +1,5 @@
-"""One shard as a job: results of other library versions are not used."""
-
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +10,7 @@ from collagan_dist.errors import ClusterError, DataError
 from tests.data.packed import recipe
 
 
-def test_a_note_of_other_library_versions_is_not_believed(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_note_of_other_library_versions_is_not_believed(drawn, tmp_path, monkeypatch):
     mine = recipe(drawn, tmp_path / "out")
     pack_part(mine, 0, 1, workers=1)
     monkeypatch.setattr(shard_job, "library_versions", lambda: "another node's")

@@ -1,7 +1,3 @@
-"""Pictures inside zip and tar: the same shards as from the folder, nothing unpacked, and nothing odd believed."""
-
-from __future__ import annotations
-
 import io
 import os
 import stat
@@ -33,7 +29,7 @@ def snapshot(folder: Path) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("top", [True, False])
-def test_the_same_shards_as_from_the_folder(copy_of_drawn: Path, tmp_path: Path, kind: str, top: bool) -> None:
+def test_the_same_shards_as_from_the_folder(copy_of_drawn, tmp_path, kind, top):
     """And the same quarantine, for a picture that is missing."""
     (copy_of_drawn / "Img/img_celeba/000003.jpg").unlink()
     pack(recipe(copy_of_drawn, tmp_path / "a", store="original", samples_per_shard=7), workers=1)
@@ -46,7 +42,7 @@ def test_the_same_shards_as_from_the_folder(copy_of_drawn: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("top", [True, False])
-def test_a_whole_folder_set_in_an_archive(drawn: Path, tmp_path: Path, kind: str, top: bool) -> None:
+def test_a_whole_folder_set_in_an_archive(drawn, tmp_path, kind, top):
     """Pictures, label maps and table all inside."""
     write_folder(drawn, tmp_path / "set", columns=("split",))
     annotation = {"labels": "labels", "landmarks": "faces.csv"}
@@ -100,9 +96,7 @@ ZIPS = {
 
 
 @pytest.mark.parametrize(("kind", "case"), [("tar", c) for c in TARS] + [("zip", c) for c in ZIPS])
-def test_an_archive_with_such_a_member_is_refused_whole(
-    copy_of_drawn: Path, tmp_path: Path, kind: str, case: str
-) -> None:
+def test_an_archive_with_such_a_member_is_refused_whole(copy_of_drawn, tmp_path, kind, case):
     path = archived(copy_of_drawn / "Img/img_celeba", kind, True)
     if kind == "tar":
         member, why = TARS[case]
@@ -171,7 +165,7 @@ def spoil_a_header(path: Path) -> None:
         ("tar", lambda path: path.write_bytes(os.urandom(5000)), "is damaged, or no plain tar archive"),
     ],
 )
-def test_damaged_and_encrypted_archives(copy_of_drawn: Path, tmp_path: Path, kind: str, damage, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_and_encrypted_archives(copy_of_drawn, tmp_path, kind, damage, text):  # type: ignore[no-untyped-def]
     path = archived(copy_of_drawn / "Img/img_celeba", kind, True)
     damage(path)
     with pytest.raises(DataError) as caught:
@@ -179,7 +173,7 @@ def test_damaged_and_encrypted_archives(copy_of_drawn: Path, tmp_path: Path, kin
     assert str(path) in str(caught.value) and text in str(caught.value)
 
 
-def test_a_spoiled_picture_in_a_zip_is_quarantined(copy_of_drawn: Path, tmp_path: Path) -> None:
+def test_a_spoiled_picture_in_a_zip_is_quarantined(copy_of_drawn, tmp_path):
     path = archived(copy_of_drawn / "Img/img_celeba", "zip", True)
     with zipfile.ZipFile(path) as archive:
         at = archive.getinfo("img_celeba/000009.jpg").header_offset + 500
@@ -190,7 +184,7 @@ def test_a_spoiled_picture_in_a_zip_is_quarantined(copy_of_drawn: Path, tmp_path
     assert "damaged in its archive" in (tmp_path / "out/quarantine.jsonl").read_text()
 
 
-def test_an_archive_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+def test_an_archive_that_was_replaced_is_read_anew(tmp_path):
     path = tmp_path / "a.zip"
     for content in (b"first", b"another"):
         with zipfile.ZipFile(path, "w") as archive:
@@ -198,7 +192,7 @@ def test_an_archive_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
         assert archives.read_file(ArchiveMember(str(path), "1.jpg")) == content
 
 
-def test_an_archive_is_opened_once_a_process(tmp_path: Path) -> None:
+def test_an_archive_is_opened_once_a_process(tmp_path):
     path = archived_numbers(tmp_path, "zip")
     assert archives.open_archive(path) is archives.open_archive(path)
 
@@ -220,7 +214,7 @@ def read_all(path: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_workers_share_what_their_parent_opened(tmp_path: Path, kind: str) -> None:
+def test_workers_share_what_their_parent_opened(tmp_path, kind):
     """Forked workers inherit the open file; were its position shared, they would read each other's bytes."""
     path = archived_numbers(tmp_path, kind)
     assert read_all(path)

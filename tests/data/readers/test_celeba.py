@@ -1,7 +1,3 @@
-"""The reader of CelebA: what it reads of the annotation, and errors that name file and line."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,7 @@ from tests.data.layouts import rows_of, splits_of
 from tests.data.packed import recipe
 
 
-def test_samples_are_the_rows_of_the_annotation(drawn: Path) -> None:
+def test_samples_are_the_rows_of_the_annotation(drawn):
     samples = read_in_the_wild(recipe(drawn, drawn))
     rows, splits = rows_of(drawn), splits_of(drawn)
     assert [s.source for s in samples] == list(rows)
@@ -24,7 +20,7 @@ def test_samples_are_the_rows_of_the_annotation(drawn: Path) -> None:
     assert {s.split for s in read_in_the_wild(recipe(drawn, drawn, splits=("test",)))} == {"test"}
 
 
-def test_aligned_pictures_have_a_folder_of_their_own(drawn: Path) -> None:
+def test_aligned_pictures_have_a_folder_of_their_own(drawn):
     with pytest.raises(DataError, match=r"img_align_celeba: no such folder of pictures"):
         read_aligned(recipe(drawn, drawn))
 
@@ -48,7 +44,7 @@ def test_aligned_pictures_have_a_folder_of_their_own(drawn: Path) -> None:
         ("Eval/list_eval_partition.txt", "000002.jpg 0\n", "", "partition.txt: 000002.jpg is missing"),
     ],
 )
-def test_wrong_annotation_is_named(copy_of_drawn: Path, file: str, old: str, new: str, text: str) -> None:
+def test_wrong_annotation_is_named(copy_of_drawn, file, old, new, text):
     path = copy_of_drawn / file
     content = path.read_text()
     assert old in content

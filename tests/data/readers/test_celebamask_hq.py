@@ -1,7 +1,3 @@
-"""The reader of CelebAMask-HQ: label maps come back equal, splits are CelebA's, and its errors."""
-
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -42,7 +38,7 @@ def decoded(png: bytes) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-def test_label_maps_come_back_equal(drawn: Path, published: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_label_maps_come_back_equal(drawn, published, tmp_path):
     root, names = published
     samples = packed(root, tmp_path / "out")
     assert samples.keys() == {f"{number}.jpg" for number in range(len(names))}
@@ -56,7 +52,7 @@ def test_label_maps_come_back_equal(drawn: Path, published: tuple[Path, list[str
         assert json.loads(sample["json"])["landmarks"] is None
 
 
-def test_masks_of_half_the_size_keep_every_part_in_its_place(drawn: Path, tmp_path: Path) -> None:
+def test_masks_of_half_the_size_keep_every_part_in_its_place(drawn, tmp_path):
     names = write_celebamask_hq(drawn, tmp_path / "hq", shrink=2)
     samples = packed(tmp_path / "hq", tmp_path / "out", splits=["test"])
     assert len(samples) == 6
@@ -112,7 +108,7 @@ def edit(number: int, line: str):  # type: ignore[no-untyped-def]
         (lambda root: (root / "CelebAMask-HQ-mask-anno").rename(root / "a"), ["CelebAMask-HQ-mask-anno: no such folder"]),
     ],
 )  # fmt: skip
-def test_malformed_annotation(small: Path, tmp_path: Path, change, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_malformed_annotation(small, tmp_path, change, parts):  # type: ignore[no-untyped-def]
     change(small)
     with pytest.raises(DataError) as caught:
         packed(small, tmp_path / "out")
@@ -120,20 +116,20 @@ def test_malformed_annotation(small: Path, tmp_path: Path, change, parts: list[s
 
 
 @pytest.mark.parametrize("last", ["000001", "162770", "162771", "182637", "182638", "202599"])
-def test_splits_are_celebas(small: Path, tmp_path: Path, last: str) -> None:
+def test_splits_are_celebas(small, tmp_path, last):
     edit(2, f"0 1 {last}.jpg")(small)
     samples = read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path)))
     first = next(s for s in samples if s.key == "00000")
     assert first.split == ("train" if int(last) <= 162770 else "valid" if int(last) <= 182637 else "test")
 
 
-def test_planning_opens_no_mask(small: Path, tmp_path: Path) -> None:
+def test_planning_opens_no_mask(small, tmp_path):
     for path in (small / "CelebAMask-HQ-mask-anno/0").iterdir():
         path.unlink()
     assert len(read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(small), out=str(tmp_path)))) == 60
 
 
-def test_a_missing_picture_and_a_face_that_is_not_there_are_quarantined(small: Path, tmp_path: Path) -> None:
+def test_a_missing_picture_and_a_face_that_is_not_there_are_quarantined(small, tmp_path):
     (small / "CelebA-HQ-img/5.jpg").unlink()
     for path in (small / "CelebAMask-HQ-mask-anno/0").glob("00007_*"):
         if not path.name.endswith("hair.png"):

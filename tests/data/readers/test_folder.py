@@ -1,7 +1,3 @@
-"""The reader of any folder: samples, keys, splits, and annotation that is elsewhere."""
-
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -21,7 +17,7 @@ from tests.data.packed import folder_recipe, recipe
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])
-def test_the_same_samples_as_through_celeba(copy_of_drawn: Path, tmp_path: Path, store: str) -> None:
+def test_the_same_samples_as_through_celeba(copy_of_drawn, tmp_path, store):
     names = sorted(p.name for p in (copy_of_drawn / "Img/img_celeba").iterdir())
     (copy_of_drawn / "Anno/identity_CelebA.txt").write_text("".join(f"{n} {i // 3}\n" for i, n in enumerate(names)))
     write_folder(copy_of_drawn, tmp_path / "set")
@@ -51,7 +47,7 @@ def test_the_same_samples_as_through_celeba(copy_of_drawn: Path, tmp_path: Path,
         ("a\nb.jpg", "a_b-"),
     ],
 )
-def test_keys(given: str, expected: str) -> None:
+def test_keys(given, expected):
     got = key(given)
     if expected.endswith("-"):
         assert got.startswith(expected) and len(got) == len(expected) + 8
@@ -60,11 +56,11 @@ def test_keys(given: str, expected: str) -> None:
     assert got.isascii() and "." not in got and " " not in got and len(got) <= 92
 
 
-def test_names_that_look_alike_have_different_keys() -> None:
+def test_names_that_look_alike_have_different_keys():
     assert len({key(n) for n in ("a b.jpg", "a.b.jpg", "a\tb.jpg", "ä b.jpg")}) == 4
 
 
-def test_any_file_name_is_packed_and_read_back(drawn: Path, tmp_path: Path) -> None:
+def test_any_file_name_is_packed_and_read_back(drawn, tmp_path):
     names = [
         "übung/Zoë 1.jpg",
         "a'b\"c.jpg",
@@ -91,14 +87,14 @@ def splits(root: Path, **changes: object) -> dict[str, str]:
     return {s.source: s.split for s in read_folder(folder_recipe(root, root / "out", **changes))}
 
 
-def test_splits_of_the_table(tree: Path) -> None:
+def test_splits_of_the_table(tree):
     lines = (tree / "faces.csv").read_text().splitlines()[1:]
     assert splits(tree, labels="labels", landmarks="faces.csv") == {
         line.split(",")[0]: line.split(",")[-1] for line in lines
     }
 
 
-def test_splits_of_folders(drawn: Path, tmp_path: Path) -> None:
+def test_splits_of_folders(drawn, tmp_path):
     picture = drawn / "Img/img_celeba/000001.jpg"
     for name in ("train/a/1.jpg", "val/2.jpg", "test/3.jpg"):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -109,7 +105,7 @@ def test_splits_of_folders(drawn: Path, tmp_path: Path) -> None:
     assert len(splits(tmp_path)) == 4
 
 
-def test_splits_by_name_are_stable(tmp_path: Path) -> None:
+def test_splits_by_name_are_stable(tmp_path):
     for number in range(2000):
         (tmp_path / f"{number}.jpg").touch()
     before = splits(tmp_path)
@@ -121,7 +117,7 @@ def test_splits_by_name_are_stable(tmp_path: Path) -> None:
     assert len(after) == 2100 and all(after[name] == split for name, split in before.items())
 
 
-def test_linked_folders_are_read_once(tmp_path: Path) -> None:
+def test_linked_folders_are_read_once(tmp_path):
     (tmp_path / "set/a").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "set/a/1.jpg").touch()
@@ -131,7 +127,7 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     assert sorted(splits(tmp_path / "set")) == ["a/1.jpg", "b/2.jpg"]
 
 
-def test_labels_and_table_may_lie_elsewhere(tree: Path, tmp_path: Path) -> None:
+def test_labels_and_table_may_lie_elsewhere(tree, tmp_path):
     inside = samples_of(pack(folder_recipe(tree, tmp_path / "a", labels="labels", landmarks="faces.csv"), workers=1))
     (tree / "labels").rename(tmp_path / "maps")
     (tree / "faces.csv").rename(tmp_path / "faces.csv")
@@ -146,12 +142,12 @@ def test_labels_and_table_may_lie_elsewhere(tree: Path, tmp_path: Path) -> None:
     assert len(read_folder(folder_recipe(tree, tmp_path / "c", labels=str(tree / "labels")))) == 60
 
 
-def test_two_pictures_of_one_name(tree: Path, tmp_path: Path) -> None:
+def test_two_pictures_of_one_name(tree, tmp_path):
     cv2.imwrite(str(tree / "000004.png"), cv2.imread(str(tree / "000004.jpg")))
     with pytest.raises(DataError, match=r"000004.png and 000004.jpg would both be sample '000004'"):
         pack(folder_recipe(tree, tmp_path / "out"), workers=1)
 
 
-def test_label_maps_need_a_folder_of_their_own(tree: Path, tmp_path: Path) -> None:
+def test_label_maps_need_a_folder_of_their_own(tree, tmp_path):
     with pytest.raises(ConfigError, match="is the folder of the pictures"):
         pack(folder_recipe(tree, tmp_path / "out", labels="."), workers=1)

@@ -1,9 +1,3 @@
-"""Label maps are refused from their header when they cannot belong to the picture."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
@@ -13,7 +7,7 @@ from collagan_dist.types import PartMasks
 from tests.data.peak_memory import grown, saved
 
 
-def test_a_large_label_map_is_refused_from_its_header(tmp_path: Path) -> None:
+def test_a_large_label_map_is_refused_from_its_header(tmp_path):
     """Of the wrong size and of one mask too; in memory they would need 144 MB."""
     large = saved(tmp_path, Image.new("L", (12000, 12000), 3), "m_skin.png")
     with pytest.raises(DataError, match=r"m_skin.png: the label map is 12000x12000, its picture 450x500"):

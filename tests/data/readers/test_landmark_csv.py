@@ -1,7 +1,3 @@
-"""The CSV of landmarks: what it may look like, and its errors by file and line."""
-
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -14,7 +10,7 @@ from tests.data.layouts import COLUMNS
 from tests.data.packed import folder_recipe
 
 
-def test_floats_and_order_of_columns(tree: Path, tmp_path: Path) -> None:
+def test_floats_and_order_of_columns(tree, tmp_path):
     columns = ["right_mouth_y", *COLUMNS[:-1]]
     rows = [line.split(",")[:11] for line in (tree / "faces.csv").read_text().splitlines()[1:]]
     lines = [",".join([f"{float(r[10]) + 0.25}", *r[:10]]) for r in rows]
@@ -67,7 +63,7 @@ NUMBERS = "1,2,3,2,2,3,1,4,3,4"
         (shutil.rmtree, ["set: no such folder, and no set.zip or .tar there"]),
     ],
 )
-def test_malformed(tree: Path, tmp_path: Path, edit, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_malformed(tree, tmp_path, edit, parts):  # type: ignore[no-untyped-def]
     edit(tree)
     with pytest.raises(DataError) as caught:
         pack(folder_recipe(tree, tmp_path / "out", labels="labels", landmarks="faces.csv"), workers=1)

@@ -1,7 +1,3 @@
-"""One label map of many part masks: painting order, left and right, and modes of masks."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +20,7 @@ def box(top: int, bottom: int, left: int, right: int) -> np.ndarray:
     return mask
 
 
-def test_painting_order(tmp_path: Path) -> None:
+def test_painting_order(tmp_path):
     """Later over earlier; glasses leave brows and eyes; ears, earrings, neck, necklace, cloth and hat are background."""
     skin, lens = box(4, 28, 4, 28), box(8, 14, 4, 28)
     masks = {
@@ -49,7 +45,7 @@ def test_painting_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("x", "value"), [(6, 4), (20, 5)])
 @pytest.mark.parametrize("name", ["l_eye", "r_eye"])
-def test_one_eye_alone_has_the_side_of_the_face_it_lies_on(tmp_path: Path, x: int, value: int, name: str) -> None:
+def test_one_eye_alone_has_the_side_of_the_face_it_lies_on(tmp_path, x, value, name):
     """The face's middle (column 15.5 of the skin) counts: neither the name nor the picture's middle."""
     empty = np.zeros((32, 32), bool)
     other = {"l_eye": "r_eye", "r_eye": "l_eye"}[name]
@@ -60,12 +56,12 @@ def test_one_eye_alone_has_the_side_of_the_face_it_lies_on(tmp_path: Path, x: in
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
-def test_masks_of_any_mode(tmp_path: Path, mode: str) -> None:
+def test_masks_of_any_mode(tmp_path, mode):
     skin = box(4, 28, 4, 28)
     assert np.array_equal(compose_label_map(write_masks(tmp_path / "m", {"skin": skin}, mode), (32, 32)), skin)
 
 
-def test_a_palette_counts_by_its_colours(tmp_path: Path) -> None:
+def test_a_palette_counts_by_its_colours(tmp_path):
     skin = box(4, 28, 4, 28)
     image = Image.fromarray((~skin).astype(np.uint8)).convert("P")
     image.putpalette([255, 255, 255, 0, 0, 0])

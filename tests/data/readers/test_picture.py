@@ -1,10 +1,5 @@
-"""Pictures: what is kept, converted and refused, and how much of them is decoded."""
-
-from __future__ import annotations
-
 import io
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,7 +58,7 @@ def verdict(look) -> str | None:  # type: ignore[no-untyped-def]
     return None
 
 
-def test_the_small_decode_judges_as_the_full_one(tmp_path: Path) -> None:
+def test_the_small_decode_judges_as_the_full_one(tmp_path):
     rng, files, path = random.Random(8), jpegs(), tmp_path / "x.jpg"
     judged = {True: 0, False: 0}
     for number in range(2500):
@@ -88,7 +83,7 @@ def turned() -> Image.Exif:
     return exif
 
 
-def test_what_is_kept_and_what_is_converted(tmp_path: Path) -> None:
+def test_what_is_kept_and_what_is_converted(tmp_path):
     """A plain JPEG keeps its bytes; grey, palette, 16-bit colour, an EXIF orientation and other formats are written anew."""
     pixels = photo()
     image = Image.fromarray(pixels)
@@ -127,7 +122,7 @@ def png16(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", (pixels[..., ::-1].astype(np.uint16) * 256 + low).astype(np.uint16))[1].tobytes()
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_what_is_refused(tmp_path):
     image = Image.fromarray(photo())
     see_through = image.quantize(16)
     see_through.info["transparency"] = 3
@@ -152,6 +147,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert reason in str(caught.value), path
 
 
-def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
+def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (12000, 12000)), "bomb.jpg", quality=5)
     assert grown("picture.read_picture(sys.argv[1])", "picture.UnusablePicture", path) < 50

@@ -1,9 +1,3 @@
-"""Recipes: those of the project are valid, keys that a reader would ignore are refused."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from collagan_dist.data.readers.recipe import load_recipe
@@ -19,7 +13,7 @@ from collagan_dist.errors import ConfigError
         ("celebamask_hq", "labels: Label", "celebamask_hq has label maps of its own"),
     ],
 )
-def test_keys_without_a_meaning_are_refused(tmp_path: Path, dataset: str, line: str, text: str) -> None:
+def test_keys_without_a_meaning_are_refused(tmp_path, dataset, line, text):
     path = tmp_path / "r.yaml"
     path.write_text(f"dataset: {dataset}\nroot: x\nout: y\n{line}\n")
     with pytest.raises(ConfigError) as caught:
@@ -29,7 +23,7 @@ def test_keys_without_a_meaning_are_refused(tmp_path: Path, dataset: str, line: 
     load_recipe(str(path))
 
 
-def test_recipes_that_come_with_the_project() -> None:
+def test_recipes_that_come_with_the_project():
     from tests.conftest import ROOT
 
     for path in (ROOT / "shards").glob("*.yaml"):

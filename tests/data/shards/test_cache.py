@@ -1,7 +1,3 @@
-"""The cache of remote shards: one download for all processes, within its bound, whoever is killed."""
-
-from __future__ import annotations
-
 import fcntl
 import os
 import signal
@@ -9,18 +5,15 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.errors import ConfigError
 from tests.data.remote_shards import names, output_lines, reading, remote_manifest
-from tests.data.server import Server
 
 
-def test_who_comes_later_waits_for_who_fetches(server: Server, cache: Path) -> None:
+def test_who_comes_later_waits_for_who_fetches(server, cache):
     """Two processes at the same file, which the server holds back until both are there."""
     server.faults["train-000000.tar"] = ["slow", ""]
     readers = [reading(server.url, cache, seed=seed) for seed in (1, 2)]
@@ -34,9 +27,7 @@ def test_who_comes_later_waits_for_who_fetches(server: Server, cache: Path) -> N
 
 
 @pytest.mark.parametrize("waiting", [True, False], ids=["one-waits", "one-comes-later"])
-def test_a_killed_download_leaves_nothing_in_the_way(
-    shards: Manifest, server: Server, cache: Path, waiting: bool
-) -> None:
+def test_a_killed_download_leaves_nothing_in_the_way(shards, server, cache, waiting):
     slow = shards.shards("train")[0]
     partial = cache / f".{slow.sha256}.tar.{slow.bytes}.partial"
     server.faults[slow.name] = ["slow", ""]
@@ -54,7 +45,7 @@ def test_a_killed_download_leaves_nothing_in_the_way(
     assert not [name for name in names(cache) if name.startswith(".")]
 
 
-def test_a_dead_partial_file_of_another_data_set_gives_its_room_back(server: Server, cache: Path) -> None:
+def test_a_dead_partial_file_of_another_data_set_gives_its_room_back(server, cache):
     cache.mkdir()
     dead, foreign = cache / f".{'0' * 64}.tar.900000000.partial", cache / "notes.txt"
     dead.write_bytes(b"x" * 1000)
@@ -63,7 +54,7 @@ def test_a_dead_partial_file_of_another_data_set_gives_its_room_back(server: Ser
     assert not dead.exists() and foreign.exists()
 
 
-def test_the_bound_holds_while_two_processes_read_more_than_it(shards: Manifest, server: Server, cache: Path) -> None:
+def test_the_bound_holds_while_two_processes_read_more_than_it(shards, server, cache):
     """Sizes in the cache, looked at under its lock, while three shards are read at random through room for one."""
     tars = shards.shards("train")
     sizes = [s.bytes for s in tars]
@@ -94,7 +85,7 @@ def test_the_bound_holds_while_two_processes_read_more_than_it(shards: Manifest,
     assert server.requests["train-000000.tar"] > 1  # it did not all fit
 
 
-def test_what_was_used_last_is_kept(shards: Manifest, server: Server, cache: Path) -> None:
+def test_what_was_used_last_is_kept(shards, server, cache):
     tars = shards.shards("train")
     bound = sum(s.bytes for s in tars) - 1
     split = SplitReader(remote_manifest(server.url, cache, (bound + 40000) / 1e9), "train")
@@ -109,18 +100,18 @@ def test_what_was_used_last_is_kept(shards: Manifest, server: Server, cache: Pat
     assert kept == [True, False, True]
 
 
-def test_a_bound_below_one_shard_is_refused(shards: Manifest, server: Server, cache: Path) -> None:
+def test_a_bound_below_one_shard_is_refused(shards, server, cache):
     with pytest.raises(ConfigError, match=r"data\.cache\.gigabytes: 2e-05 cannot hold one file of 1\d\d\.\d kB"):
         SplitReader(remote_manifest(server.url, cache, 2e-5), "train").read(0)
 
 
-def test_a_folder_that_is_none(server: Server, tmp_path: Path) -> None:
+def test_a_folder_that_is_none(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/cache: cannot be used as cache .*set data\.cache\.folder"):
         SplitReader(remote_manifest(server.url, tmp_path / "file/cache"), "train").read(0)
 
 
-def test_a_full_disk_is_named(shards: Manifest, server: Server, tmp_path: Path) -> None:
+def test_a_full_disk_is_named(shards, server, tmp_path):
     """A real one: a small tmpfs of the process's own."""
     script = (
         "import sys; from pathlib import Path; from tests.data.remote_shards import remote_manifest\n"

@@ -1,19 +1,13 @@
-"""The manifest: where there is none, and names in it that are refused."""
-
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.errors import DataError
-from tests.data.server import Server
 from tests.faults.test_bad_input import run
 
 
-def test_no_data_set_behind_a_url(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_data_set_behind_a_url(server, capsys):
     code, text = run(capsys, "verify", f"{server.url}/deeper")
     assert code == 3 and f"{server.url}/deeper/manifest.json: there is no such file there" in text
     assert server.requests["manifest.json"] == 1
@@ -31,7 +25,7 @@ def test_no_data_set_behind_a_url(server: Server, capsys: pytest.CaptureFixture[
         {"samples": 1.5},
     ],
 )
-def test_a_manifest_names_no_other_places(shards: Manifest, tmp_path: Path, change: dict) -> None:
+def test_a_manifest_names_no_other_places(shards, tmp_path, change):
     data = json.loads((shards.folder / "manifest.json").read_text())
     data["splits"]["train"]["shards"][0] |= change
     (tmp_path / "manifest.json").write_text(json.dumps(data))

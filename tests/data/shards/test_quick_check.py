@@ -1,16 +1,12 @@
-"""The quick check of a remote data set before training starts."""
-
-from __future__ import annotations
-
 import pytest
 
 from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import DataError
 
 
-def test_file_systems_that_list_are_checked_at_the_start(shards: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_systems_that_list_are_checked_at_the_start(shards, monkeypatch):
     """One that fsspec brings along, in place of an object store."""
     import fsspec
 

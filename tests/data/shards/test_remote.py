@@ -1,25 +1,17 @@
-"""Data behind a URL: transfers that fail are made again, and what is refused."""
-
-from __future__ import annotations
-
 import sys
-from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.errors import DataError
 from tests.data.remote_shards import content, names, remote_manifest
-from tests.data.server import Server
 from tests.faults.test_bad_input import run
 
 
 @pytest.mark.parametrize("fault", ["short", "drop", "flip", "longer", "503"])
 @pytest.mark.parametrize("name", ["train-000000.tar", "train-000000.idx"])
-def test_a_transfer_that_fails_is_made_again(
-    shards: Manifest, server: Server, cache: Path, name: str, fault: str
-) -> None:
+def test_a_transfer_that_fails_is_made_again(shards, server, cache, name, fault):
     server.faults[name] = [fault, fault, ""]
     split = SplitReader(remote_manifest(server.url, cache), "train")
     assert content(split.read(0)) == content(SplitReader(shards, "train").read(0))
@@ -36,9 +28,7 @@ def test_a_transfer_that_fails_is_made_again(
         ("403", 1, "answers 403"),
     ],
 )
-def test_what_cannot_be_had_complete_is_an_error(
-    shards: Manifest, server: Server, cache: Path, fault: str, tries: int, said: str
-) -> None:
+def test_what_cannot_be_had_complete_is_an_error(shards, server, cache, fault, tries, said):
     """Also when it is prefetched; nothing of it stays in the cache."""
     server.faults["train-000001.tar"], server.forever = [fault], True
     split = SplitReader(remote_manifest(server.url, cache), "train")
@@ -62,9 +52,7 @@ def test_what_cannot_be_had_complete_is_an_error(
         ("http://127.0.0.1:1/x", 3, "http://127.0.0.1:1/x/manifest.json: cannot be fetched"),
     ],
 )
-def test_places_that_are_not_read(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url, code, said
-) -> None:  # type: ignore[no-untyped-def]
+def test_places_that_are_not_read(cache, tmp_path, monkeypatch, capsys, url, code, said):  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     for command in (["verify", url], ["train", "demo", "--data", url, "--run", "run"]):
         found, text = run(capsys, *command)
@@ -73,14 +61,12 @@ def test_places_that_are_not_read(
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gs"), ("abfs", "az")])
-def test_a_missing_driver_says_what_to_install(
-    scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_driver_says_what_to_install(scheme, extra, monkeypatch, capsys):
     for package in ("s3fs", "gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, package, None)
     code, text = run(capsys, "verify", f"{scheme}://bucket/folder")
     assert code == 2 and f"pip install 'collagan_dist[{extra}]'" in text
 
 
-def test_a_file_url_is_a_folder(shards: Manifest) -> None:
+def test_a_file_url_is_a_folder(shards):
     assert read_manifest(f"file://{shards.folder}") == shards

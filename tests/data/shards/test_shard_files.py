@@ -1,7 +1,3 @@
-"""The files of a shard, in a folder and as cached copies: prefetched, and downloaded again when damaged."""
-
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil
@@ -12,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.data.shards.shard_reader import SplitReader
 from tests.data.remote_shards import content, remote_manifest
-from tests.data.server import Server
 
 
-def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Path) -> None:
+def test_a_shard_of_a_folder_is_read_ahead_whole(shards, tmp_path):
     copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
     path = tmp_path / "copy" / copy.shards("train")[0].name
 
@@ -41,9 +36,7 @@ def test_a_shard_of_a_folder_is_read_ahead_whole(shards: Manifest, tmp_path: Pat
     assert resident() >= path.stat().st_size
 
 
-def test_an_index_that_another_rank_rebuilds_meanwhile_is_reported_once(
-    shards: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_index_that_another_rank_rebuilds_meanwhile_is_reported_once(shards, tmp_path, caplog):
     folder = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     tar, index = (folder / name for name in ("train-000001.tar", "train-000001.idx"))
     undamaged = index.read_bytes()
@@ -59,7 +52,7 @@ def test_an_index_that_another_rank_rebuilds_meanwhile_is_reported_once(
     assert "rebuilt" not in caplog.text
 
 
-def test_a_removed_or_damaged_copy_is_fetched_again(shards: Manifest, server: Server, cache: Path) -> None:
+def test_a_removed_or_damaged_copy_is_fetched_again(shards, server, cache):
     local, split = SplitReader(shards, "train"), SplitReader(remote_manifest(server.url, cache), "train")
     tar = cache / f"{shards.shards('train')[0].sha256}.tar"
     index = cache / f"{shards.shards('train')[0].idx_sha256}.idx"

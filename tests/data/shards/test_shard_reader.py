@@ -1,7 +1,3 @@
-"""Samples by number, equal to those of webdataset's and DALI's own readers."""
-
-from __future__ import annotations
-
 import gc
 import json
 import shutil
@@ -56,7 +52,7 @@ def all_readers_agree(manifest: Manifest, split: str) -> None:
             assert (image[0].numpy() == picture).all() and (label[0].numpy() == labels[..., 0]).all()
 
 
-def test_drawn_faces_through_every_reader(shards: Manifest) -> None:
+def test_drawn_faces_through_every_reader(shards):
     for split in shards.splits:
         all_readers_agree(shards, split)
 
@@ -65,7 +61,7 @@ def test_drawn_faces_through_every_reader(shards: Manifest) -> None:
 @pytest.mark.parametrize(
     ("dataset", "labels"), [("celeba", "Label/img_celeba"), ("celeba_aligned", "Label/img_align_celeba")]
 )
-def test_photographs_through_every_reader(faces: Path, tmp_path: Path, store: str, dataset: str, labels: str) -> None:
+def test_photographs_through_every_reader(faces, tmp_path, store, dataset, labels):
     changes = {"dataset": dataset, "labels": labels, "store": store, "samples_per_shard": 30}
     manifest = pack(recipe(faces, tmp_path / "out", **changes), workers=2)
     assert {name: manifest.samples(name) for name in manifest.splits} == {"train": 75, "valid": 13, "test": 14}
@@ -77,7 +73,7 @@ def test_photographs_through_every_reader(faces: Path, tmp_path: Path, store: st
             assert sample["jpg"] == (faces / labels.replace("Label", "Img") / source).read_bytes()
 
 
-def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manifest, tmp_path: Path) -> None:
+def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards, tmp_path):
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     split = SplitReader(read_manifest(copy), "test")
     split.read(0)
@@ -88,7 +84,7 @@ def test_a_tar_cut_short_after_the_check_is_an_error_and_no_crash(shards: Manife
             split.read(number)
 
 
-def test_a_split_that_is_dropped_gives_its_files_back(shards: Manifest) -> None:
+def test_a_split_that_is_dropped_gives_its_files_back(shards):
     gc.collect()
     gc.disable()
     try:

@@ -1,24 +1,16 @@
-"""`collagan verify` of a URL, and of shards through webdataset."""
-
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
 
-import pytest
-
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
 from tests.data.remote_shards import names
-from tests.data.server import Server, serving
+from tests.data.server import serving
 from tests.faults.test_bad_input import run
 
 
-def test_verify_reads_the_source_and_not_the_cache(
-    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_reads_the_source_and_not_the_cache(server, cache, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     SplitReader(read_manifest(server.url), "train").read(0)
     assert names(cache / "collagan_dist/shards")
@@ -30,7 +22,7 @@ def test_verify_reads_the_source_and_not_the_cache(
     assert f"{server.url}/train-000000.tar: expected" in text and f"{server.url}/test-000000.idx: expected" in text
 
 
-def test_verify_asks_a_server_for_sizes(shards: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_asks_a_server_for_sizes(shards, tmp_path, capsys):
     copy = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
     os.truncate(copy / "train-000001.tar", 1000)
     (copy / "valid-000000.idx").unlink()
@@ -40,7 +32,7 @@ def test_verify_asks_a_server_for_sizes(shards: Manifest, tmp_path: Path, capsys
         assert f"{server.url}/valid-000000.idx: is missing" in text
 
 
-def test_webdatasets_own_switch_is_on_while_it_reads(shards: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webdatasets_own_switch_is_on_while_it_reads(shards, monkeypatch):
     import webdataset
 
     monkeypatch.setattr(webdataset.utils, "enforce_security", False)

@@ -1,7 +1,3 @@
-"""The format of shards: the bytes of webdataset's writer and of DALI's index; wrong indexes are refused."""
-
-from __future__ import annotations
-
 import io
 import os
 import subprocess
@@ -12,24 +8,23 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.shards import wire_format
-from collagan_dist.data.shards.manifest import Manifest
 
 
-def test_index_equals_dalis_own(shards: Manifest, tmp_path: Path) -> None:
+def test_index_equals_dalis_own(shards, tmp_path):
     shard = shards.shards("train")[0]
     tool = Path(sys.executable).parent / "wds2idx"
     subprocess.run([tool, shards.folder / shard.name, tmp_path / "x.idx"], check=True, capture_output=True)
     assert (tmp_path / "x.idx").read_bytes() == (shards.folder / shard.index_name).read_bytes()
 
 
-def test_plain_tar_tools_see_fixed_headers(shards: Manifest) -> None:
+def test_plain_tar_tools_see_fixed_headers(shards):
     with tarfile.open(shards.folder / shards.shards("train")[0].name) as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.type) for m in members} == {(0, 0, 0, "", tarfile.REGTYPE)}
     assert all(not m.pax_headers for m in members)
 
 
-def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
+def test_a_tar_has_the_bytes_of_webdatasets_writer():
     import webdataset
 
     mine, theirs = io.BytesIO(), io.BytesIO()
@@ -56,7 +51,7 @@ def test_a_tar_has_the_bytes_of_webdatasets_writer() -> None:
         "",
     ],
 )
-def test_an_index_that_points_elsewhere_is_refused(line: str) -> None:
+def test_an_index_that_points_elsewhere_is_refused(line):
     valid = b"v1.2 1\njpg 512 100 a.jpg json 1536 10 a.json\n"
     assert wire_format.Index(valid, 10240)[0] == ("a", 512, 1034, {"jpg": (0, 100), "json": (1024, 10)})
     with pytest.raises(ValueError):
