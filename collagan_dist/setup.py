@@ -71,9 +71,9 @@ class Setup:
             face_square=config.data.face_square,
         )
 
-    def loader(self, split: str, view: View, batch: int) -> Loader:
-        """Return a loader of a split; `batch` counts this rank's samples."""
-        return Loader(self.split(split), view, batch, self.threads, self.device, self.config.data.max_damaged)
+    def loader(self, split: str, view: View, rank_batch: int) -> Loader:
+        """Return a loader of a split; of `rank_batch` samples at a time."""
+        return Loader(self.split(split), view, rank_batch, self.threads, self.device, self.config.data.max_damaged)
 
     def first_batch(self, split: str, view: View, rows: int) -> Batch:
         """Return the first `rows` samples of a split, or as many as it has. Raises DataError if all of them are damaged."""

@@ -8,7 +8,7 @@ picture. `hole` is 1 inside the occluded region: the complement of the paper's M
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +40,10 @@ LANDMARK_FLIP: Final = (1, 0, 2, 4, 3)
 
 # Kinds of holes (data/loading/holes.py).
 HoleKind = Literal["block", "pattern", "noise", "none"]
-# O1 to O6 are the positions of Table 1, at test only: left eye, right eye, upper, left, right and lower face.
-TestHole = Literal["block", "pattern", "noise", "none", "O1", "O2", "O3", "O4", "O5", "O6"]
-POSITIONS: Final = ("O1", "O2", "O3", "O4", "O5", "O6")
+# The positions of Table 1, at test only: left eye, right eye, upper, left, right and lower face.
+Position = Literal["O1", "O2", "O3", "O4", "O5", "O6"]
+POSITIONS: Final[tuple[str, ...]] = get_args(Position)
+EvaluationHole = Literal[HoleKind, Position]
 
 # The side of the face square is FACE_SQUARE times the larger extent of the landmarks. Shards store a square that is MARGIN
 # times as large, which contains every augmented view.

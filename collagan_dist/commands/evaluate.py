@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from collagan_dist.types import TestHole
+from collagan_dist.types import EvaluationHole
 
 HELP = "evaluate a trained model on a split, beside trivial baselines; over all ranks"
 EXAMPLE = "collagan evaluate runs/demo --split test --hole O1,O2 --blend both"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_holes,
         default=(),
         metavar="KIND[,KIND...]",
-        help=f"kinds of holes: {', '.join(get_args(TestHole))} (default: that of training)",
+        help=f"kinds of holes: {', '.join(get_args(EvaluationHole))} (default: that of training)",
     )
     parser.add_argument(
         "--blend", choices=_BLENDS, default="none", help="Poisson blending of completions (default: %(default)s)"
@@ -55,8 +55,8 @@ def _holes(text: str) -> tuple[str, ...]:
     # A kind named twice is evaluated once.
     kinds = tuple(dict.fromkeys(text.split(",")))
     for kind in kinds:
-        if kind not in get_args(TestHole):
+        if kind not in get_args(EvaluationHole):
             raise argparse.ArgumentTypeError(
-                f"{kind!r} is not a kind of hole; choose from {', '.join(get_args(TestHole))}"
+                f"{kind!r} is not a kind of hole; choose from {', '.join(get_args(EvaluationHole))}"
             )
     return kinds

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.config.strict_yaml import Section
-from collagan_dist.types import FACE_SQUARE, POSITIONS, HoleKind, TestHole
+from collagan_dist.types import FACE_SQUARE, POSITIONS, EvaluationHole, HoleKind
 
 # Types of several keys. pydantic names the bound in its error.
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -271,7 +271,7 @@ class Runtime(Section):
     def _zero_needs_deepspeed(self) -> Runtime:
         if self.zero_stage == 3:
             raise ValueError(
-                "zero_stage: 3 shards the parameters, but each phase of a GAN step runs the other network's plain module, whose "
+                "zero_stage: 3 shards the parameters, but each update of a GAN step runs the other network's plain module, whose "
                 "parameters would be missing; use 2 (networks of this size fit on any GPU)"
             )
         if self.zero_stage and self.engine != "deepspeed":
@@ -318,7 +318,7 @@ class Evaluate(Section):
     """Steps between evaluations in training; 0: none."""
     split: str = "valid"
     """Split of the evaluations in training."""
-    hole: TestHole | None = None
+    hole: EvaluationHole | None = None
     """Kind of hole; null: that of training. O1 to O6 are the positions of Table 1."""
     # Faces are not aligned, so a box at a fixed position would often miss the part that its column names.
     positions: Literal["landmarks", "fixed"] = "landmarks"

@@ -84,7 +84,7 @@ class ZeroLearner(DeepSpeedLearner):
         zero.averaged_gradients.clear()
         zero.all_grad_tensors.clear()
 
-    def reload_master_weights(self) -> None:
+    def reload_master_parameters(self) -> None:
         self.deepspeed.optimizer.refresh_fp32_params()
 
     def optimizer_state(self) -> dict[str, Tensors]:

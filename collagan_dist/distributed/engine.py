@@ -98,7 +98,7 @@ class Learner:
         # None instead of 0: Adam skips a parameter without a gradient, and would move one with the gradient 0.
         self.optimizer.zero_grad(set_to_none=True)
 
-    def reload_master_weights(self) -> None:
+    def reload_master_parameters(self) -> None:
         """Copy the module's parameters, which were set from outside, to wherever the engine keeps copies of them."""
 
     def optimizer_state(self) -> dict[str, Tensors]:

@@ -149,7 +149,7 @@ class Group:
         if self.world.size == 1:
             return bool(value)
         flag = value.to(torch.float32)  # the minimum of zeros and ones is their AND
-        with self.collective("the verdict on a phase"):
+        with self.collective("the verdict on an update"):
             dist.all_reduce(flag, dist.ReduceOp.MIN)
             return bool(flag)
 

@@ -17,7 +17,7 @@ from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import model_label, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
-from collagan_dist.models.registry import METHODS, build_generator
+from collagan_dist.models.registry import MODEL_KINDS, build_generator
 from collagan_dist.runs import model_folder
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import CLASSES
@@ -36,7 +36,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     if onnx:
         _require_onnx()
     config = model_folder.read_config(model)
-    needs_discriminators = METHODS[config.model.name].predictor.needs_discriminators
+    needs_discriminators = MODEL_KINDS[config.model.name].predictor.needs_discriminators
     if onnx and needs_discriminators:
         raise ConfigError(
             f"--onnx: {model} is {model_label(config.model)}, which searches at test; an ONNX file of its generator "
@@ -44,7 +44,7 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
         )
     # The location of the shards may be private, and means nothing elsewhere.
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
-    weights = model_folder.read_inference_weights(model)
+    weights = model_folder.read_inference_parameters(model)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(parents=True)
@@ -114,7 +114,7 @@ def _require_onnx() -> None:
         raise ConfigError(f"--onnx: the package {error.name} is missing; pip install onnx onnxscript") from None
 
 
-def _write_onnx(folder: Path, weights: model_folder.InferenceWeights, config: Config) -> None:
+def _write_onnx(folder: Path, weights: model_folder.InferenceParameters, config: Config) -> None:
     tasks = build_tasks(config)
     generator = build_generator(config, tasks)
     weights.load_generator(generator)

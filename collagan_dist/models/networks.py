@@ -34,10 +34,9 @@ class Networks:
         # A copy of the prepared module, so that it has the same memory layout and batch normalization.
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.optim.ema else None
         self.generator_learner = engine.learner(self.generator, config.optim.generator)
-        members = {name: getattr(self.discriminators, name) for name in separate_optimizers} or {
-            "": self.discriminators
-        }
-        # By member; "" is the one learner of all discriminators.
+        members = {name: getattr(self.discriminators, name) for name in separate_optimizers}
+        # By member; without members of their own, "" has the one learner of all discriminators.
+        members = members or {"": self.discriminators}
         self.discriminator_learners = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
 
     def average(self, decay: float) -> None:
@@ -47,6 +46,12 @@ class Networks:
             # Integers (batches that a normalization has counted) have no average, and no evaluation uses them.
             mine, theirs = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
             torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
+
+    @property
+    def discriminator_learner(self) -> Learner:
+        """The one learner of all discriminators. Raises ValueError where each has its own."""
+        (learner,) = self.discriminator_learners.values()
+        return learner
 
     @property
     def eval_generator(self) -> nn.Module:
@@ -69,7 +74,7 @@ class Networks:
     def set_parameters(self) -> None:
         """Tell the engine that parameters were set from outside."""
         for _, learner in self._learners():
-            learner.reload_master_weights()
+            learner.reload_master_parameters()
 
     def tensors(self) -> dict[str, Tensors]:
         """Return all tensors by file, with the same names for every engine and world size. Collective."""

@@ -13,7 +13,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.models import collagan
 from collagan_dist.models.predictor import generator_input, split_channels
-from collagan_dist.runs.model_folder import InferenceWeights, read_config, read_inference_weights
+from collagan_dist.runs.model_folder import InferenceParameters, read_config, read_inference_parameters
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 
@@ -42,7 +42,7 @@ class ParsingNetwork(nn.Module):
         return split_channels(outputs, self.tasks)["segmentation"]
 
 
-def load_parsing_network(folder: Path, option: str) -> tuple[ParsingNetwork, InferenceWeights]:
+def load_parsing_network(folder: Path, option: str) -> tuple[ParsingNetwork, InferenceParameters]:
     """The network of a run folder or an exported folder, and its weights; `option` names it in errors.
 
     Raises ConfigError when the model does not segment, CheckpointError.
@@ -55,6 +55,6 @@ def load_parsing_network(folder: Path, option: str) -> tuple[ParsingNetwork, Inf
         )
     tasks = build_tasks(config)
     network = collagan.generator(config, tasks)  # the other kinds of models have no segmentation
-    weights = read_inference_weights(folder)
+    weights = read_inference_parameters(folder)
     weights.load_generator(network)
     return ParsingNetwork(config, tasks, network), weights

@@ -16,11 +16,11 @@ from collagan_dist.models import ce, collagan, gfc, sii
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.predictor import Predictor, Tasks
 from collagan_dist.models.step import Step
-from collagan_dist.runs.model_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_parameters
 
 
 @dataclass(frozen=True)
-class Method:
+class ModelKind:
     """One kind of model: the functions that build its networks, its training step and its predictor.
 
     `separate_optimizers` names the members of the discriminators with a learner each; () for one learner of all of them.
@@ -34,41 +34,41 @@ class Method:
 
 
 # By model.name. Another model is a file beside this one and a line here.
-METHODS: dict[str, Method] = {
-    "collagan": Method(collagan.generator, collagan.discriminators),
-    "ce": Method(ce.generator, ce.discriminators, ce.CEStep),
-    "sii": Method(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
+MODEL_KINDS: dict[str, ModelKind] = {
+    "collagan": ModelKind(collagan.generator, collagan.discriminators),
+    "ce": ModelKind(ce.generator, ce.discriminators, ce.CEStep),
+    "sii": ModelKind(sii.generator, sii.discriminators, sii.SIIStep, sii.SIIPredictor),
     # GFC starts its discriminators in different stages: with an Adam each, one that waits has no state yet.
-    "gfc": Method(gfc.generator, gfc.discriminators, gfc.GFCStep, separate_optimizers=gfc.DISCRIMINATORS),
+    "gfc": ModelKind(gfc.generator, gfc.discriminators, gfc.GFCStep, separate_optimizers=gfc.DISCRIMINATORS),
 }
 
 
 def build_generator(config: Config, tasks: Tasks) -> nn.Module:
     """Return the generator with its initial parameters, which depend on the seed alone."""
     _seed(config, "generator")
-    return METHODS[config.model.name].generator(config, tasks)
+    return MODEL_KINDS[config.model.name].generator(config, tasks)
 
 
 def build_discriminators(config: Config, tasks: Tasks) -> nn.Module:
     """Return the discriminators with their initial parameters, which depend on the seed alone."""
     _seed(config, "discriminators")
-    return METHODS[config.model.name].discriminators(config, tasks)
+    return MODEL_KINDS[config.model.name].discriminators(config, tasks)
 
 
 def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
     """Return the networks and learners of a run at its start."""
-    separate = METHODS[config.model.name].separate_optimizers
+    separate = MODEL_KINDS[config.model.name].separate_optimizers
     return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks), separate)
 
 
 def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total_steps: int) -> Step:
     """Return the training step of a run of `total_steps`."""
-    return METHODS[config.model.name].step(config, engine, tasks, networks, total_steps)
+    return MODEL_KINDS[config.model.name].step(config, engine, tasks, networks, total_steps)
 
 
 def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Networks) -> Predictor:
     """Return a predictor of networks that are being trained."""
-    kind = METHODS[config.model.name].predictor
+    kind = MODEL_KINDS[config.model.name].predictor
     # Only SII completes with its discriminators; others need not hold them.
     discriminators = networks.discriminators if kind.needs_discriminators else None
     return kind(config, engine, tasks, networks.eval_generator, discriminators)
@@ -76,8 +76,8 @@ def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Netw
 
 def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
     """Return the predictor of a run folder or an exported folder, and its step. Raises CheckpointError."""
-    kind = METHODS[config.model.name].predictor
-    weights = read_inference_weights(model)
+    kind = MODEL_KINDS[config.model.name].predictor
+    weights = read_inference_parameters(model)
     generator = build_generator(config, tasks)
     weights.load_generator(generator)
     discriminators = None

@@ -106,7 +106,7 @@ class SIIStep(Step):
 
     def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
         output_B3HW = self.outputs_with_graph(micro_batch)["inpainting"]
-        learner = self.networks.discriminator_learners[""]
+        learner = self.networks.discriminator_learner
         (logits,) = learner.call_frozen(micro_batch.batch.input_B3HW, {"inpainting": output_B3HW})
         adv = generator_term(logits["inpainting"], self.config.loss.adv)
         loss = self.weights["inpainting"][0] * adv

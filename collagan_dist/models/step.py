@@ -79,7 +79,7 @@ class Step:
 
     def update_discriminators(self, micro_batches: list[MicroBatch], step: int) -> Update:
         """Train D to tell y_t from G^t(x, z), task by task."""
-        learner = self.networks.discriminator_learners[""]
+        learner = self.networks.discriminator_learner
         lr = self._learning_rate(self.config.optim.discriminators, step)
         with self.engine.update("discriminators", [learner], lr, len(micro_batches)) as update:
             for micro_batch in micro_batches:
@@ -99,7 +99,7 @@ class Step:
         batch = micro_batch.batch
         fakes = self._discriminator_inputs(batch, self.fakes_for_discriminator(micro_batch))
         # Real and fake in one call: DDP allows one forward pass for each backward pass.
-        learner = self.networks.discriminator_learners[""]
+        learner = self.networks.discriminator_learner
         real, fake = learner(batch.input_B3HW, micro_batch.targets, fakes)
         both = self.config.loss.adv_weighs == "both"
         losses, values = [], {}  # values stay on the device: the logger fetches them when a line is due
@@ -118,7 +118,7 @@ class Step:
         adv: Scalars = {}
         values = {f"loss/{name}/rec": loss.detach() for name, loss in rec.items()}
         if step >= self.config.schedule.adv_from:
-            learner = self.networks.discriminator_learners[""]
+            learner = self.networks.discriminator_learner
             (logits,) = learner.call_frozen(batch.input_B3HW, self._discriminator_inputs(batch, outputs))
             for name in logits:
                 adv[name] = generator_term(logits[name], self.config.loss.adv)

@@ -27,17 +27,17 @@ def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[str, Any]]:
-    """Return (step, skipped steps, the state in the present format) of checkpoint `path`. Raises CheckpointError."""
+    """Return (step, steps left out, the state in the present format) of checkpoint `path`. Raises CheckpointError."""
     try:
         state = migrate_state(state)
-        step, skipped = state["step"], state["skipped_batches"]
-        if not all(isinstance(number, int) and number >= 0 for number in [step, *skipped]):
+        step, left_out = state["step"], state["skipped_batches"]
+        if not all(isinstance(number, int) and number >= 0 for number in [step, *left_out]):
             raise ValueError("step or skipped_batches are no numbers")
         if not isinstance(state["config"], dict) or not {"manifest", "parser"} <= state.keys():
             raise ValueError("its configuration is missing")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error!r})") from None
-    return step, skipped, state
+    return step, left_out, state
 
 
 def stored_identity(state: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from collagan_dist.runs.tensorboard import EventFile
 
 Row = dict[str, Any]
 
+# By name in log.sinks. metrics.jsonl is always written. Another sink is a class like EventFile and an entry here.
+SINKS = {"tensorboard": EventFile}
+
 _TAIL_BYTES = 1 << 16  # at the end of the file, which hold many train lines
 
 
@@ -26,6 +29,13 @@ def finite(tree: Any) -> Any:
         pruned = {key: finite(value) for key, value in tree.items()}
         return {key: value for key, value in pruned.items() if value is not None and value != {}}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def check_sinks(names: Collection[str]) -> None:
+    """Raise ConfigError if what a configured sink needs is not installed."""
+    for name, sink in SINKS.items():
+        if name in names:
+            sink.check_installed()
 
 
 class MetricsWriter:
@@ -43,24 +53,24 @@ class MetricsWriter:
         # Renamed into place: a kill in between leaves the former file.
         files.write_bytes(path, b"".join(line + b"\n" for line in kept))
         self._lines = AppendFile(path, is_current)
-        self._events = EventFile(run, step, is_current) if "tensorboard" in sinks else None
+        self._sinks = [sink(run, step, is_current) for name, sink in SINKS.items() if name in sinks]
 
     def write(self, kind: str, step: int, record: Row) -> None:
         record = finite(record)
         line = json.dumps({"kind": kind, "step": step, **record}, allow_nan=False)
         self._lines.append(f"{line}\n".encode())
-        if self._events is not None:
-            self._events.write(kind, step, record)
+        for sink in self._sinks:
+            sink.write(kind, step, record)
 
     def add_grid(self, step: int, path: Path) -> None:
         """Show a picture grid, a PNG file in the run folder, in the sinks that have pictures."""
-        if self._events is not None:
-            self._events.add_grid(step, path.read_bytes())
+        for sink in self._sinks:
+            sink.add_grid(step, path.read_bytes())
 
     def close(self) -> None:
         self._lines.close()
-        if self._events is not None:
-            self._events.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def _precedes(line: bytes, step: int) -> bool:

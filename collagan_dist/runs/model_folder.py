@@ -58,7 +58,7 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
 
 
 @dataclass(frozen=True)
-class InferenceWeights:
+class InferenceParameters:
     """Tensors of the networks that inference uses: the averaged generator if the run has one.
 
     `file` is the generator's file. `discriminators` is None where an exported folder has none.
@@ -92,7 +92,7 @@ def _load(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
         raise CheckpointError(f"{file}: does not fit the config.yaml of its folder: {difference}") from None
 
 
-def read_inference_weights(model: Path) -> InferenceWeights:
+def read_inference_parameters(model: Path) -> InferenceParameters:
     """Read the newest networks of a run folder, or those of an exported one. Raises CheckpointError.
 
     Every byte is checked against its sha256.
@@ -107,10 +107,10 @@ def read_inference_weights(model: Path) -> InferenceWeights:
     # As in the evaluations during training: the moving average, if there is one.
     name = "ema" if "ema" in found.tensors else "generator"
     file = found.path / f"{name}.safetensors"
-    return InferenceWeights(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
+    return InferenceParameters(file, int(found.state["step"]), found.tensors[name], found.tensors["discriminators"])
 
 
-def _read_exported(folder: Path) -> InferenceWeights:
+def _read_exported(folder: Path) -> InferenceParameters:
     try:
         manifest = checkpoint.read_json(folder, MANIFEST_FILE)
         if manifest["format"] != FORMAT:
@@ -125,4 +125,4 @@ def _read_exported(folder: Path) -> InferenceWeights:
         raise CheckpointError(f"{error}; export the run again") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
-    return InferenceWeights(folder / GENERATOR_FILE, step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE))
+    return InferenceParameters(folder / GENERATOR_FILE, step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE))

@@ -28,7 +28,7 @@ from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes, parse_state
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
-from collagan_dist.runs.model_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_parameters
 
 _POLL_SECONDS = 2.0  # of waiting for the lease, before the other ranks hear again that rank 0 is alive
 _VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on another node
@@ -38,12 +38,12 @@ _VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on
 class Progress:
     """How far a run has come.
 
-    `step` counts the steps done, `skipped` numbers the steps whose batches are left out. `changed` has the identity keys
+    `step` counts the steps done, `left_out` numbers the steps whose batches a rollback left out. `changed` has the identity keys
     that are new from here on, as was allowed.
     """
 
     step: int = 0
-    skipped: Sequence[int] = ()
+    left_out: Sequence[int] = ()
     changed: Sequence[str] = ()
 
     def at(self, step: int) -> Progress:
@@ -74,7 +74,7 @@ class RunFolder:
             try:
                 if request is None:  # once, since it remembers the heartbeats that it saw
                     self.path.mkdir(parents=True, exist_ok=True)
-                    request = LeaseRequest(self.path, start_label() if job_id() else "", self._last_generation())
+                    request = LeaseRequest(self.path, start_label() if job_id() else "", self._recorded_generation())
                 self.lease = request.poll(_POLL_SECONDS)
                 if self.lease is not None:
                     with self.lease.held():
@@ -89,7 +89,7 @@ class RunFolder:
             pass
         self._generation = self.group.broadcast(self.lease.owner.generation if self.lease else 0)
 
-    def _last_generation(self) -> int:
+    def _recorded_generation(self) -> int:
         """Return the newest generation by the start's record, for the case that the lease was removed."""
         try:
             return int(json.loads(self.paths.world.read_bytes())["generation"])
@@ -162,7 +162,7 @@ class RunFolder:
         loaded = self._load_newest(strict)
         if loaded is None:
             return Progress()
-        step, skipped, state = parse_state(loaded.path, loaded.state)
+        step, left_out, state = parse_state(loaded.path, loaded.state)
         changed = self.group.on_rank0(lambda: self._config_changes(loaded.path, state, allow_change))
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
@@ -171,7 +171,7 @@ class RunFolder:
         # After the comparison: with another configuration the tensors may not fit, with a worse message.
         networks.restore(loaded.tensors)
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
-        return Progress(step, skipped, changed)
+        return Progress(step, left_out, changed)
 
     def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
         """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.
@@ -224,7 +224,7 @@ class RunFolder:
             "seed": self.config.seed,
             "world_size": self.group.world.size,
             "generation": self._generation,
-            "skipped_batches": list(progress.skipped),
+            "skipped_batches": list(progress.left_out),
             "manifest": self.manifest.hash,
             "parser": self._identity["model"]["gfc"]["parser"],
             "config": config_to_dict(self.config),
@@ -278,5 +278,5 @@ def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
     """Return the identity keys of a run, with the sha256 of its parser's weights if it has one (GFC)."""
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
     # The parser's path may change between starts; its weights may not.
-    weights = files.sha256(read_inference_weights(Path(parser)).file) if parser else None
+    weights = files.sha256(read_inference_parameters(Path(parser)).file) if parser else None
     return identity_keys(config, manifest_hash, weights)

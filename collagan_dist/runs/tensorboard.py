@@ -28,19 +28,19 @@ _HPARAMS_SUFFIX = ".hparams"
 _PNG_SIZE = struct.Struct(">16xII")  # width and height, behind the signature and the head of the first chunk
 
 
-def check_installed() -> None:
-    """Raise ConfigError if tensorboardX is missing."""
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"log.sinks: tensorboard needs tensorboardX, which cannot be imported ({error}); "
-            "pip install 'collagan_dist[tensorboard]', or leave it out of log.sinks"
-        ) from None
-
-
 class EventFile:
     """The event file of one start. Opened at `step`, it hides what earlier starts wrote beyond that step."""
+
+    @staticmethod
+    def check_installed() -> None:
+        """Raise ConfigError if tensorboardX is missing."""
+        try:
+            import tensorboardX  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"log.sinks: tensorboard needs tensorboardX, which cannot be imported ({error}); "
+                "pip install 'collagan_dist[tensorboard]', or leave it out of log.sinks"
+            ) from None
 
     def __init__(self, run: Path, step: int, is_current: Callable[[], bool] = lambda: True) -> None:
         from tensorboardX.proto.event_pb2 import SessionLog
@@ -75,7 +75,7 @@ def write_hparams(run: Path, params: dict[str, Any], metrics: dict[str, Any]) ->
     Replaces what was there. A value that is no number, string or boolean is shown as JSON. Raises ConfigError without
     tensorboardX, DiskFull or OSError where it cannot be written.
     """
-    check_installed()
+    EventFile.check_installed()
     from tensorboardX.summary import hparams
 
     results = dict(_numbers(metrics, "hparam/"))

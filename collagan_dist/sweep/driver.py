@@ -184,7 +184,7 @@ class SweepController:
         config = trial_config(self.prepared.base, self.plan, trial, self.resources)
         return SegmentSpec(
             name=f"{self.out.name}/{trial.name}", run=str(trial_dir(self.out, trial)), config=config_to_dict(config),
-            until=trial.steps(trial.until), workers=self.resources.workers, gpus=bool(self.resources.gpus),
+            stop_at_step=trial.steps(trial.until), workers=self.resources.workers, gpus=bool(self.resources.gpus),
             allow_change=bool(trial.lineage),  # PBT changed values that a resumed run would otherwise refuse
             stop=str(self._stop_file),
         )  # fmt: skip

@@ -136,7 +136,7 @@ def expected_samples(plan: SweepPlan) -> float:
 def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     """Return what PBT changes before its population continues (truncation selection, Jaderberg 2017); often nothing."""
     members = _searched(trials)
-    at = _last_generation(plan, members)
+    at = _last_common_rung(plan, members)
     # A member that was already sent past this generation shows that all its exploits were carried out.
     if plan.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
         return []
@@ -147,7 +147,7 @@ def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     for member in alive[len(alive) - count :]:
         # After a kill in the middle of a generation only the missing exploits are due; each draws from numbers of its own.
         if not any(entry["at"] == at for entry in member.lineage):
-            generator = search.rng(plan.seed, at, member.number)
+            generator = search.generator_for(plan.seed, at, member.number)
             donor = alive[int(generator.integers(count))]
             due.append(Exploit(member.number, donor.number, at, _explore(plan.space, donor.values, generator)))
     return due
@@ -213,11 +213,11 @@ def _sync_halving_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, i
 
 def _pbt_goals(plan: SweepPlan, trials: Sequence[Trial]) -> dict[int, int]:
     """Send the whole population to its next generation; `due_exploits` come in between."""
-    at = _last_generation(plan, trials)
+    at = _last_common_rung(plan, trials)
     return {trial.number: next((rung for rung in plan.rungs if rung > at), plan.total) for trial in trials}
 
 
-def _last_generation(plan: SweepPlan, members: Sequence[Trial]) -> int:
+def _last_common_rung(plan: SweepPlan, members: Sequence[Trial]) -> int:
     """Return the last rung at which all members that have not failed were evaluated, 0 before the first."""
     alive = [member for member in members if not member.failed]
     if len(members) < plan.trials or not alive:

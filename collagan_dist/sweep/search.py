@@ -36,7 +36,7 @@ class Observation:
     failed: bool = False
 
 
-def rng(*key: int) -> np.random.Generator:
+def generator_for(*key: int) -> np.random.Generator:
     """Return the random generator that belongs to a key."""
     return np.random.default_rng(np.random.SeedSequence(key))
 
@@ -52,7 +52,7 @@ def propose(
         observations = ()  # it learns nothing from them
     for attempt in range(_MAX_DRAWS):
         key = (seed, number, attempt) if attempt else (seed, number)
-        study = _study(space, int(rng(*key).integers(2**31)), trials, observations)
+        study = _study(space, int(generator_for(*key).integers(2**31)), trials, observations)
         with _no_warnings():
             trial = study.ask(distributions(space))
         values = _values(space, trial.params)

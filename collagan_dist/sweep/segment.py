@@ -21,13 +21,13 @@ _POLL_SECONDS = 1.0  # between looks for the stop file
 class SegmentSpec:
     """What a worker needs to train a segment; plain data, since it travels between nodes.
 
-    `until` is in steps. `stop` is the file whose presence asks to save and end.
+    `stop` is the file whose presence asks to save and end.
     """
 
     name: str
     run: str
     config: dict[str, Any]
-    until: int
+    stop_at_step: int
     workers: int
     gpus: bool
     allow_change: bool
@@ -61,7 +61,7 @@ def train_rank(spec: SegmentSpec, variables: Mapping[str, str]) -> int:
     config = validate_config(spec.config, f"trial {spec.name}")
     with _environment(variables), _log_file(Path(spec.run), int(variables["RANK"])):
         stop = StopFile(Path(spec.stop))
-        options = StartOptions(stop, "the same `collagan sweep`", spec.allow_change, stop_at=spec.until)
+        options = StartOptions(stop, "the same `collagan sweep`", spec.allow_change, stop_at=spec.stop_at_step)
         return train(config, Path(spec.run), detect_world(), options)
 
 

@@ -28,7 +28,7 @@ _RETRYABLE_EXIT_CODES = (DataError.exit_code, ClusterError.exit_code, Checkpoint
 class Trial:
     """One configuration and its results so far. All lengths are in samples.
 
-    `values`: those of the searched keys. `notes`: what the sampler stored. `until`: how far it may train.
+    `values`: those of the searched keys. `notes`: what the sampler stored. `until`: how far it may train, in samples.
     `lineage`: PBT's exploits, each with its length (`at`), the donor (`from`) and the former `values`.
     `failure`: (exit code, reason). `results`: metrics by length. `saved`: step of the newest checkpoint when last read.
     """

@@ -31,7 +31,7 @@ class Guard:
     def __init__(self, group: Group) -> None:
         self.group, self.rollbacks = group, 0
         self._in_a_row: list[int] = []
-        self._skipped: set[int] = set()
+        self._left_out: set[int] = set()
 
     def finite_step(self) -> None:
         """End a row of steps that were not finite."""
@@ -52,10 +52,10 @@ class Guard:
             raise Diverged([*self._in_a_row, step])
 
     def roll_back(self, error: Diverged) -> None:
-        """Note the steps to skip from now on. Raises NumericError after too many rollbacks."""
+        """Note the steps to leave out from now on. Raises NumericError after too many rollbacks."""
         self._in_a_row.clear()
         # Their batches may be the cause. The same step would meet the same batch again, since the order is fixed.
-        self._skipped |= set(error.steps)
+        self._left_out |= set(error.steps)
         steps = f"steps {error.steps[0]} to {error.steps[-1]}"
         if self.rollbacks == _MAX_ROLLBACKS:
             raise on_all_ranks(
@@ -69,6 +69,6 @@ class Guard:
         if self.group.world.is_rank0:
             logger.warning("warning: %s met NaN or Inf: back to the last good checkpoint, without their batches", steps)
 
-    def with_skipped(self, progress: Progress) -> Progress:
-        """Return the progress with the steps to skip added."""
-        return replace(progress, skipped=sorted({*progress.skipped, *self._skipped}))
+    def with_left_out(self, progress: Progress) -> Progress:
+        """Return the progress with the steps to leave out added."""
+        return replace(progress, left_out=sorted({*progress.left_out, *self._left_out}))

@@ -103,7 +103,7 @@ class TrainingLogger:
                     logger.warning("warning: %s; another sample takes its place", record.reason)
         check_damage_limit(self.setup.manifest.folder, len(self._quarantined), self.setup.config.data.max_damaged)
 
-    def log(self, step: int, lr: float, idle_seconds: float, blocked_seconds: float = 0.0) -> None:
+    def train_line(self, step: int, lr: float, idle_seconds: float, blocked_seconds: float = 0.0) -> None:
         """Write a train line with means over ranks and over the steps since the last line. Collective.
 
         Training waited `idle_seconds` for data and `blocked_seconds` for checkpoints since this start began.

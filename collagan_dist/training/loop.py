@@ -14,8 +14,8 @@ from collagan_dist.errors import Interrupted
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.models.step import Step
+from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
-from collagan_dist.runs.tensorboard import check_installed
 from collagan_dist.setup import Setup, build_setup, open_shards, planned_steps, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.logger import TrainingLogger
@@ -45,8 +45,7 @@ def train(config: Config, run: Path, world: World, options: StartOptions | None 
 
     Raises Interrupted, with everything saved, once `options.stop` is true.
     """
-    if "tensorboard" in config.log.sinks:
-        check_installed()
+    check_sinks(config.log.sinks)
     manifest = open_shards(config)
     check_batch(manifest.samples(config.data.split), config.schedule.batch, world, config.runtime.accumulate)
     setup = build_setup(config, world, manifest)
@@ -69,8 +68,8 @@ class Trainer:
         if config.evaluate.every:
             setup.split(config.evaluate.split)  # a missing split is an error now, not hours later
         # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
-        share = config.schedule.batch // setup.world.size
-        self.loader = setup.loader(config.data.split, setup.view(training=True), share)
+        rank_batch = config.schedule.batch // setup.world.size
+        self.loader = setup.loader(config.data.split, setup.view(training=True), rank_batch)
         if setup.world.is_rank0 and self.loader.upsamples:
             logger.warning(
                 f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to "
@@ -94,7 +93,7 @@ class Trainer:
             if progress.step == 0:  # a checkpoint has it already
                 _initialize_output_bias(self.setup, networks)
             try:
-                return self._train(networks, self.guard.with_skipped(progress))
+                return self._train(networks, self.guard.with_left_out(progress))
             except Diverged as error:
                 self.guard.roll_back(error)
                 del networks  # frees their memory before the next ones are built
@@ -123,22 +122,22 @@ class Trainer:
         return self.stop_at
 
     def _batches(self, progress: Progress) -> Generator[Batch]:
-        """Return this rank's batches of all steps to come, but for the skipped ones."""
+        """Return this rank's batches of all steps to come, but for those that a rollback left out."""
         order = training_order(self.config, self.setup.manifest)
-        steps, skipped = range(progress.step, self.stop_at), set(progress.skipped)
+        steps, left_out = range(progress.step, self.stop_at), set(progress.left_out)
         ids = zip(steps, order.steps(steps.start, steps.stop, self.setup.world), strict=True)
-        wanted = (ids_of_step for step, ids_of_step in ids if step not in skipped)
+        wanted = (ids_of_step for step, ids_of_step in ids if step not in left_out)
         # A full shuffle touches all shards all the time, so there is nothing to fetch early.
         return self.loader.batches(wanted, prefetch=not order.fully_shuffled)
 
     def _loop(
         self, networks: Networks, progress: Progress, train_step: Step, batches: Generator[Batch], log: TrainingLogger
     ) -> None:
-        config, folder, loader, skipped = self.config, self.folder, self.loader, set(progress.skipped)
+        config, folder, loader, left_out = self.config, self.folder, self.loader, set(progress.left_out)
         for step in range(progress.step, self.stop_at):
             steps_done = step + 1
             self.group.status.step = steps_done  # a hang is reported with it
-            if step in skipped:
+            if step in left_out:
                 log.event(steps_done, "left_out")
             else:
                 with self.group.stopwatch:  # waiting for data counts as a rank's own time
@@ -151,7 +150,7 @@ class Trainer:
                     self.guard.nonfinite_step(step, result.verdict)
             if self._is_due(config.log.every, steps_done):
                 blocked_seconds = folder.checkpointer.blocked_seconds
-                log.log(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)
+                log.train_line(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)
             if self._is_due(config.evaluate.every, steps_done):
                 log.evaluation(steps_done, networks)
             if self._is_due(config.log.grid_every, steps_done):

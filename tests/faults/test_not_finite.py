@@ -72,7 +72,7 @@ def test_row_26_interrupted_in_between_is_the_same(shards, tmp_path, monkeypatch
         for steps in (4, 5, 8):
             train(small(shards.folder, **{**OFTEN, "schedule__steps": steps}), tmp_path / "parts", World())
     assert equal(weights(tmp_path / "whole", 8), weights(tmp_path / "parts", 8))
-    monkeypatch.setattr(Guard, "with_skipped", lambda self, progress: Progress(progress.step, [3, 4, 5]))
+    monkeypatch.setattr(Guard, "with_left_out", lambda self, progress: Progress(progress.step, [3, 4, 5]))
     train(small(shards.folder, **OFTEN), tmp_path / "never", World())
     assert not events(tmp_path / "never", "skip") and len(events(tmp_path / "never", "left_out")) == 3
     assert equal(weights(tmp_path / "whole", 8), weights(tmp_path / "never", 8))

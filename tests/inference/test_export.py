@@ -14,14 +14,14 @@ from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
 from collagan_dist.models.registry import build_generator
-from collagan_dist.runs.model_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
 from tests.training import small
 
 
 def load_exported(folder: Path) -> nn.Module:
-    weights = read_inference_weights(folder)
+    weights = read_inference_parameters(folder)
     config = load_config(str(folder / "config.yaml"))
     generator = build_generator(config, build_tasks(config))
     weights.load_generator(generator)

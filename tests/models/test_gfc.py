@@ -6,7 +6,7 @@ import torch
 from collagan_dist.config.load import load_config
 from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.models import gfc
-from collagan_dist.runs.model_folder import read_inference_weights
+from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.training.loop import StartOptions, train
 from tests.models.peers import WORLD, StopAfter, peer, same, smooth, start, state, train_parser
 from tests.training.small import equal, weights
@@ -82,7 +82,7 @@ def test_what_gfc_needs_is_said_before_anything_starts(shards, parser, tmp_path)
 
 def test_the_parser_is_the_checkpoints(shards, parser, tmp_path):
     """It never changes, and may move. Another one is refused, or with --allow-config-change not looked at: the checkpoint's stays."""
-    before = read_inference_weights(parser).generator
+    before = read_inference_parameters(parser).generator
     config = peer(shards, "gfc", parser, schedule__steps=8)
     moved = peer(shards, "gfc", shutil.copytree(parser, tmp_path / "moved"), schedule__steps=8)
     for again in (config, moved):

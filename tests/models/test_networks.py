@@ -36,7 +36,7 @@ def test_what_is_saved_comes_back(shards):
 def test_a_moment_that_is_not_finite_is_found(shards):
     step, networks = start(peer(shards, "ce"))
     step(smooth(4, 32), 0)
-    learner = networks.discriminator_learners[""]
+    learner = networks.discriminator_learner
     next(iter(learner.optimizer.state.values()))["exp_avg"].fill_(torch.nan)
     assert not bool(networks.finite())
 

@@ -5,7 +5,7 @@ import pytest
 
 from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.errors import CheckpointError, ConfigError
-from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_weights
+from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_parameters
 from collagan_dist.runs.run_folder import run_identity
 from tests.training.small import equal, small, weights
 
@@ -37,7 +37,7 @@ def test_only_how_a_model_is_evaluated_can_be_set(run, tmp_path):
 def test_the_averaged_generator_is_used(run):
     """Where the run has one."""
     assert not is_exported(run)
-    found, stored = read_inference_weights(run), weights(run, 9)
+    found, stored = read_inference_parameters(run), weights(run, 9)
     assert found.step == 9 and found.file == run / "checkpoints/step-00000009/ema.safetensors"
     assert equal({f"ema/{name}": value for name, value in found.generator.items()}, only(stored, "ema/"))
     assert found.discriminators is not None
@@ -52,7 +52,7 @@ def only(tensors: dict, prefix: str) -> dict:
 def test_a_run_without_checkpoint_says_how_to_train_it(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(CheckpointError, match=r"holds no checkpoint yet; train it first: collagan train .*config.yaml"):
-        read_inference_weights(run)
+        read_inference_parameters(run)
 
 
 def test_the_identity_of_a_run_knows_its_parsers_weights(run, shards, tmp_path):

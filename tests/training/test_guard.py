@@ -34,6 +34,6 @@ def test_skipped_steps_add_up_until_the_fourth_rollback():
     for number in range(3):
         found.roll_back(Diverged([10 * number, 10 * number + 1]))
     assert found.rollbacks == 3
-    assert found.with_skipped(Progress(5, [1, 3])).skipped == [0, 1, 3, 10, 11, 20, 21]
+    assert found.with_left_out(Progress(5, [1, 3])).left_out == [0, 1, 3, 10, 11, 20, 21]
     with pytest.raises(NumericError, match=r"steps 30 to 31: NaN or Inf again, after 3 returns"):
         found.roll_back(Diverged([30, 31]))

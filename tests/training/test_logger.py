@@ -24,7 +24,7 @@ def journal(shards: Manifest, run: Path) -> TrainingLogger:
 def told(log: TrainingLogger, step: int, **values: float) -> None:
     named = {name.replace("__", "/"): torch.tensor(value) for name, value in {"loss__total": 1.0, **values}.items()}
     log.add(named)
-    log.log(step, 1e-3, 0.0)
+    log.train_line(step, 1e-3, 0.0)
 
 
 def test_a_discriminator_that_has_won_is_named_once_a_spell(shards, tmp_path, capsys):
@@ -67,7 +67,7 @@ def test_losses_that_begin_within_a_line_are_means_over_their_own_steps(shards, 
     log = journal(shards, tmp_path)
     log.add({"loss/total": torch.tensor(1.0)})
     log.add({"loss/total": torch.tensor(3.0), "loss/inpainting/disc": torch.tensor(0.5)})
-    log.log(2, 1e-3, 0.0)
+    log.train_line(2, 1e-3, 0.0)
     log.close()
     (line,) = lines(tmp_path, "train")
     assert line["loss/total"] == 2.0 and line["loss/inpainting/disc"] == 0.5

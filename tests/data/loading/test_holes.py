@@ -7,7 +7,7 @@ import torch
 from collagan_dist import rng
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
-from collagan_dist.types import TestHole
+from collagan_dist.types import EvaluationHole
 
 
 def keys(count: int) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_noise_hides_80_percent_of_pixels_alike_in_all_channels():
 
 
 def test_the_table_has_every_kind_of_hole_with_one_signature():
-    assert set(holes.HOLES) == set(get_args(TestHole))
+    assert set(holes.HOLES) == set(get_args(EvaluationHole))
     points = torch.rand(3, 5, 2) * 64
     for kind, make in holes.HOLES.items():
         for more in ((), (None,), (OcclusionBoxes(points),)):
