@@ -81,11 +81,11 @@ class Simulation:
     def score(self, number: int, samples: int) -> float:
         if self.alike:
             return 1.0
-        own, noise = (search.rng(self.plan.seed, 77, *key).random() for key in ((number,), (number, samples)))
+        own, noise = (search.generator_for(self.plan.seed, 77, *key).random() for key in ((number,), (number, samples)))
         return float(own + 0.5 * noise + samples / 1e5)
 
     def fails(self, number: int, samples: int) -> bool:
-        return bool(search.rng(self.plan.seed, 78, number, samples).random() < self.failing)
+        return bool(search.generator_for(self.plan.seed, 78, number, samples).random() < self.failing)
 
     @property
     def trained(self) -> int:

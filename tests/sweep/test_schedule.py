@@ -345,4 +345,4 @@ def test_nothing_is_confirmed_without_a_comparison(paper, other, expected):
 def test_exploits_draw_independent_random_numbers():
     """Neighbouring members, generations and seeds do not share what is drawn."""
     keys = [(seed, at, number) for seed in (0, 1) for at in GENERATIONS for number in range(4)]
-    assert len({search.rng(*key).random() for key in keys}) == len(keys)
+    assert len({search.generator_for(*key).random() for key in keys}) == len(keys)
