@@ -26,4 +26,4 @@ def run(args: argparse.Namespace) -> None:
     # Without --deep, remote shards are not read at all.
     quick = f"{'sizes and indexes' if isinstance(manifest.folder, Path) else 'sizes'}; --deep checks every byte"
     checked = "every file's hash and every sample" if args.deep else quick
-    print(f"{args.shards}: sound ({samples} samples; checked {checked})")
+    print(f"{args.shards}: undamaged ({samples} samples; checked {checked})")
