@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,18 @@ PAGE = ROOT / "docs/engines.md"
 HEADS = {"ddp": "DDP", **{f"deepspeed-{stage}": f"DeepSpeed, ZeRO {stage}" for stage in (0, 1, 2)}}
 
 
-def run_cases(cases: Iterable[Case], shards: Path, out: Path, *scenarios: str, steps: int = STEPS) -> None:
-    """Train in all these ways: one start on two ranks, one alone for what runs on one; compilers write nowhere else than in `out`."""
+def run_cases(
+    cases: Iterable[Case],
+    shards: Path,
+    out: Path,
+    together: Sequence[str] = (),
+    alone: Sequence[str] = (),
+    steps: int = STEPS,
+) -> str:
+    """Train in all these ways: one start on two ranks, one alone for what runs on one; compilers write nowhere else than in `out`.
+
+    `together` and `alone` are scenarios for these starts. Returns what they printed.
+    """
     out.mkdir(exist_ok=True)
     env = {
         **os.environ,
@@ -37,20 +47,27 @@ def run_cases(cases: Iterable[Case], shards: Path, out: Path, *scenarios: str, s
         "TORCH_EXTENSIONS_DIR": str(out / "extensions"),
     }
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
-    together = [case.name for case in cases if case.engine != "plain"]
-    alone = [case.name for case in cases if case.engine == "plain"]
-    for start, names in ((torchrun, [*together, *scenarios]), ([], [*alone, *scenarios])):
-        command = [
-            sys.executable,
-            "-m",
-            *start,
-            "tests.distributed.case_ranks",
-            *map(str, (shards, out, steps)),
-            *names,
-        ]
+    printed = ""
+    for ranks, start, scenarios in ((2, torchrun, together), (1, [], alone)):
+        names = [case.name for case in cases if case.ranks == ranks]
+        arguments = ["tests.distributed.case_ranks", *map(str, (shards, out, steps)), *names, *scenarios]
+        command = [sys.executable, "-m", *start, *arguments]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=3000)
         assert done.returncode == 0, done.stdout + done.stderr
-        (out / ("alone.log" if not start else "together.log")).write_text(done.stdout + done.stderr)
+        printed += done.stdout + done.stderr
+    return printed
+
+
+def losses(out: Path, case: Case) -> list[dict[str, float]]:
+    return json.loads((out / f"{case.name}-{case.ranks}.json").read_text())
+
+
+def difference(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
+    """The largest relative difference of a loss in any step; shares of patches and norms are not losses."""
+    assert [sorted(step) for step in one] == [sorted(step) for step in other], "other steps were skipped"
+    pairs = [(a[n], b[n]) for a, b in zip(one, other, strict=True) for n in a if n.startswith("loss/")]
+    assert len(pairs) > len(one)  # some steps were taken
+    return max(abs(a - b) / abs(a) for a, b in pairs)
 
 
 def compare(out: Path, case: Case) -> dict[str, Any]:
@@ -58,86 +75,36 @@ def compare(out: Path, case: Case) -> dict[str, Any]:
     reference = case.reference
     if reference is None:
         return {"runs": True}
-    one, other = (json.loads((out / f"{c.name}.json").read_text()) for c in (reference, case))
-    assert [sorted(step) for step in one] == [sorted(step) for step in other], "other steps were skipped"
-    pairs = [(a[n], b[n]) for a, b in zip(one, other, strict=True) for n in a if n.startswith("loss/")]
-    assert len(pairs) > len(one)  # some steps were taken
-    loss = max(abs(a - b) / abs(a) for a, b in pairs)
+    loss = difference(losses(out, reference), losses(out, case))
     tensors = [load_file(out / f"{c.name}.safetensors") for c in (reference, case)]
     assert tensors[0].keys() == tensors[1].keys()
     same = all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
     return {"reference": reference.name, "loss": loss, "bitwise": same}
 
 
-def render(found: dict[str, Any]) -> str:
-    """The page, from what was found of each case."""
-    rows = []
+def render(page: str, found: dict[str, Any]) -> str:
+    """The page with the table of what was found of each case."""
+    lines = [["precision", "accumulate", "SyncBN", "compile", *HEADS.values()]]
+    lines.append(["---"] * len(lines[0]))
     for row in ROWS:
-        precision, accumulate, sync_bn, compiled = row
+        precision, accumulate, *switches = row
         cells = [cell(found["cases"][Case(engine, *row).name]) for engine in ENGINES]
-        rows.append([precision, str(accumulate), "yes" if sync_bn else "no", "yes" if compiled else "no", *cells])
-    heads = ["precision", "accumulate", "SyncBN", "compile", *HEADS.values()]
-    lines = [heads, ["---"] * len(heads), *rows]
-    return _PAGE.format(
-        table="\n".join(f"| {' | '.join(line)} |" for line in lines), steps=STEPS, cpu=found["cpu"], **_TOLERANCES
-    )
+        lines.append([precision, str(accumulate), *("yes" if switch else "no" for switch in switches), *cells])
+    before, _, rest = page.partition("| precision")
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return before + table + rest[rest.index("\n\n") :]
 
 
 def cell(result: dict[str, Any]) -> str:
     if "reference" not in result:
         return "runs"
-    reference = result["reference"].split("_")[0]
-    name = {"plain": "one rank", "ddp": "DDP"}[reference]
-    return (
-        f"{name}, bit by bit"
-        if result["bitwise"]
-        else f"{name}, {result['loss']:.0e}"
-        if result["loss"]
-        else f"{name}, losses bit by bit"
-    )
+    name = {"plain": "one rank", "ddp": "DDP"}[result["reference"].split("_")[0]]
+    if result["loss"]:
+        return f"{name}, {result['loss']:.0e}"
+    return f"{name}, bit by bit" if result["bitwise"] else f"{name}, losses bit by bit"
 
 
 ZERO = 1e-5  # of a loss within the steps, DeepSpeed against DDP
-_TOLERANCES = {precision: f"{value:g}" for precision, value in WITHIN.items()} | {"zero": f"{ZERO:g}"}
-_PAGE = """# Engines
-
-This table says how each engine, precision and accumulation trains, and which other way gives the same result.
-`python -m tests.distributed.matrix` writes the page: it trains in each of these ways for {steps} steps on two ranks
-({cpu}). It compares every loss of every step and, at the end, the networks, Adam's state and the running statistics.
-A cell names what it was compared with, and the largest relative difference of a loss. Each run of the tests repeats a
-part of the table, `make test-full` all of it.
-
-{table}
-
-- *one rank*: the same global batch in one process, with the plain engine. With SyncBN, batch statistics are those of all
-  ranks. Without it, each rank and micro-batch has its own, and the one rank takes the batch in as many micro-batches.
-- *runs*: there is nothing to compare with. With SyncBN a micro-batch spans both ranks, and no single rank has such a one;
-  with SyncBN in fp16 other steps may overflow.
-- *DDP*: the same case under DDP; compiled DDP is compared with DDP that is not compiled. ZeRO 0 does the same arithmetic in
-  the same order. ZeRO 1 and 2 keep the parameters as one flat tensor, whose vector instructions round other elements.
-- Limits in the tests: DDP against one rank {fp32} in fp32 (1e-9 in float64: `tests/distributed/test_ddp.py`), {bf16} in
-  bf16, {fp16} in fp16; compiled DDP {compile}; DeepSpeed against DDP {zero} everywhere. ZeRO 0 is equal bit by bit.
-- bf16 and fp16 are autocast under all engines, and gradients are reduced in float32. All engines use the same loss scale for
-  fp16, so they skip the same steps while it finds its size.
-
-These settings are refused:
-
-| setting | reason |
-| --- | --- |
-| `runtime.engine=plain` on several ranks | it trains on one rank only |
-| `runtime.zero_stage=3` | it shards the parameters; each update of a GAN step runs the other network as a plain module |
-| `runtime.zero_stage=1` or `2` without DeepSpeed | only DeepSpeed has it |
-| `runtime.engine=deepspeed` if it is not installed | `pip install 'collagan_dist[deepspeed]'` |
-
-`tests/distributed/test_deepspeed.py` also holds, for every stage, on one rank and on two:
-
-- A NaN on one rank skips the step on all ranks and leaves no trace.
-- A resumed run ends like an uninterrupted one, bit by bit.
-- A checkpoint of any engine, stage and number of ranks is continued by any other.
-- GFC trains with its two learners of discriminators, and images may be channels_last. (DeepSpeed keeps the parameters
-  contiguous, since it flattens them.)
-- Nothing is compiled and nothing is printed.
-"""
 
 
 def within(case: Case) -> float:
@@ -160,7 +127,7 @@ def main(mode: str = "run") -> None:
                 "cases": {c.name: compare(out, c) for c in ALL},
             }
         FOUND.write_text(json.dumps(found, indent=1) + "\n")
-    PAGE.write_text(render(json.loads(FOUND.read_text())))
+    PAGE.write_text(render(PAGE.read_text(), json.loads(FOUND.read_text())))
 
 
 if __name__ == "__main__":

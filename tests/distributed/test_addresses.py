@@ -26,7 +26,7 @@ def test_a_listener_that_comes_late_is_found():
         timer.join()
 
 
-def test_why_nobody_is_found():
+def test_why_no_listener_is_found():
     port = free_port()
     why = addresses.wait_for_listener("127.0.0.1", port, time.monotonic() + 0.2)
     assert why is not None and why.startswith(f"127.0.0.1 refuses port {port}: nobody listens there")

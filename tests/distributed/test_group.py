@@ -2,9 +2,10 @@ import torch
 
 from collagan_dist.distributed.group import Group
 from collagan_dist.types import World
+from tests.distributed.two_ranks import two_ranks
 
 
-def test_collectives(two_ranks):
+def test_collectives():
     expected = {
         "mean": [1.5, 4.0],
         "and": [True, False, False],
@@ -15,25 +16,25 @@ def test_collectives(two_ranks):
         "tensors": [[0.0, 0.0], [0]],
         "on_rank0": "by rank 0",
     }
-    assert [rank["collectives"] for rank in two_ranks] == [expected] * 2
+    assert [rank["collectives"] for rank in two_ranks()] == [expected] * 2
 
 
-def test_an_error_of_rank_0_reaches_every_rank(two_ranks):
-    first, second = (rank["errors"] for rank in two_ranks)
+def test_an_error_of_rank_0_reaches_every_rank():
+    first, second = (rank["errors"] for rank in two_ranks())
     assert first["data"] == second["data"] == "DataError: no such shard"
     assert first["unexpected"] == "OSError: no such file"
     assert second["unexpected"] == "ClusterError: rank 0 failed: OSError('no such file')"
 
 
-def test_only_the_loss_of_a_peer_is_a_cluster_error(two_ranks):
-    for number, rank in enumerate(two_ranks):
+def test_only_the_loss_of_a_peer_is_a_cluster_error():
+    for number, rank in enumerate(two_ranks()):
         assert rank["errors"]["own"] == "RuntimeError: an error of this rank's own"
         expected = f"ClusterError: rank {number}: another rank is gone or hangs, in a collective; see its message"
         assert rank["errors"]["peer"].startswith(expected)
 
 
-def test_a_rank_that_fails_tells_the_others_why(two_ranks):
-    text = two_ranks[0]["lost_rank"]
+def test_a_rank_that_fails_tells_the_others_why():
+    text = two_ranks()[0]["lost_rank"]
     assert text.startswith("rank 0: another rank is gone or hangs, in the end; rank 1 on ")
     assert "ended: ValueError: a fault of this rank's own" in text
 

@@ -6,25 +6,19 @@ from collagan_dist.distributed.precision import LossScale
 CPU = torch.device("cpu")
 
 
-def test_it_doubles_after_many_steps_up_to_its_maximum():
+def test_it_doubles_after_many_steps_and_halves_at_once():
+    """From 1 to its maximum; a lower scale counts anew."""
     scale = LossScale(CPU)
     start = float(scale.value)
+    for value, after in ((start, 2 * start), (precision._MAX_SCALE, precision._MAX_SCALE)):
+        scale.value.fill_(value)
+        for _ in range(precision._GROWTH_INTERVAL):
+            assert float(scale.value) == value
+            scale.step_taken()
+        assert float(scale.value) == after
+    scale.value.fill_(start)
     for _ in range(precision._GROWTH_INTERVAL - 1):
         scale.step_taken()
-    assert float(scale.value) == start
-    scale.step_taken()
-    assert float(scale.value) == 2 * start
-    scale.value.fill_(precision._MAX_SCALE)
-    for _ in range(precision._GROWTH_INTERVAL):
-        scale.step_taken()
-    assert float(scale.value) == precision._MAX_SCALE
-
-
-def test_it_halves_down_to_one_and_counts_anew():
-    scale = LossScale(CPU)
-    for _ in range(precision._GROWTH_INTERVAL - 1):
-        scale.step_taken()
-    start = float(scale.value)
     assert scale.lower() and float(scale.value) == start / 2
     scale.step_taken()
     assert float(scale.value) == start / 2

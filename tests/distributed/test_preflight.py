@@ -12,12 +12,6 @@ def test_ranks_that_agree_share_a_column():
     assert [line.split() for line in table.splitlines()] == [["n2,", "n3", "n1"], ["torch", "2.13", "2.12"]]
 
 
-def test_a_host_whose_ranks_differ_is_shown_by_ranks():
-    ranks = [facts(0, "n1", seed="0"), facts(1, "n1", seed="9")]
-    table = preflight._table(ranks, [rank.facts for rank in ranks], ["seed"])
-    assert "rank 0 (n1)" in table and "rank 1 (n1)" in table
-
-
 def test_a_table_fits_a_terminal():
     ranks = [facts(rank, f"n{rank}", **{f"key{k}": f"{rank}" + "x" * 50 for k in range(30)}) for rank in range(20)]
     lines = preflight._table(ranks, [rank.facts for rank in ranks], [*ranks[0].facts][1:]).splitlines()

@@ -1,4 +1,5 @@
 from collagan_dist.distributed.stragglers import SlowStreaks
+from tests.distributed.two_ranks import two_ranks
 
 
 def test_streaks():
@@ -13,8 +14,8 @@ def test_streaks():
     assert [two.add([0.1, 0.01]) for _ in range(3)] == [[], [], [(0, 0.01)]]
 
 
-def test_every_rank_names_the_slow_one(two_ranks):
+def test_every_rank_names_the_slow_one():
     """Rank 0 waits for rank 1 inside each lap; only rank 1's own work is long."""
-    for rank in two_ranks:
+    for rank in two_ranks():
         found = rank["stragglers"]
         assert [len(names) for names in found] == [0, 0, 1, 0, 0] and found[2][0].startswith("rank 1 on ")

@@ -10,7 +10,7 @@ from tests.faults.processes import Ranks
 
 
 @cache
-def found_by_two_ranks() -> list[dict[str, Any]]:
+def two_ranks() -> list[dict[str, Any]]:
     """What group_ranks.py found on each of two ranks."""
     with tempfile.TemporaryDirectory() as name:
         command = ["tests.distributed.group_ranks", Path(name, "found")]

@@ -13,7 +13,7 @@ from collagan_dist.doctor import report as doctor_report
 from collagan_dist.doctor.finding import Finding, ok, warning
 from collagan_dist.doctor.report import run_checks
 from collagan_dist.types import World
-from tests.distributed.two_ranks import found_by_two_ranks
+from tests.distributed.two_ranks import two_ranks
 from tests.doctor.locks import plant_lock
 from tests.faults.processes import as_rank, free_port
 
@@ -54,11 +54,12 @@ def test_alone(shards, tmp_path, monkeypatch, capsys):
 @pytest.mark.timeout(150)  # ranks that differ in their collectives hang
 def test_two_ranks_check_the_network_between_them():
     """Rank 0 has the findings; a folder is looked at only without --net."""
-    (net, all_checks), second = (rank["doctor"] for rank in found_by_two_ranks())
+    (net, all_checks), second = (rank["doctor"] for rank in two_ranks())
     assert second == [[], []] and {finding["state"] for finding in all_checks} <= {"ok", "warning"}
     assert [finding["check"] for finding in net] == BETWEEN_RANKS
     assert [finding["check"] for finding in all_checks] == [*BETWEEN_RANKS, "shared folder"]
-    assert all_checks[0]["text"].startswith("2 ranks on 1 host") and all_checks[1]["text"].startswith("right; ")
+    assert all_checks[0]["text"].startswith("2 ranks on 1 host") and all_checks[1]["text"].startswith("right; 4 kB in ")
+    assert net[3]["state"] == all_checks[3]["state"] == "ok"  # both processes read one clock
     assert "seen by all 2 ranks" in all_checks[-1]["text"]
 
 
