@@ -54,7 +54,7 @@ class Interrupted(CollaganError):
     raised_on_all_ranks = True
 
 
-def on_all_ranks(error: E) -> E:
+def mark_on_all_ranks(error: E) -> E:
     """Mark an error that every rank raises, so that rank 0 alone prints it."""
     error.raised_on_all_ranks = True
     return error

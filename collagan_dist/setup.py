@@ -125,7 +125,7 @@ def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[BatchIds]:
     """Yield the given samples once, in order, in batches."""
     for start in range(0, len(numbers), batch):
         ids = numbers[start : start + batch]
-        # Epoch 0 always: every call sees the same holes.
+        # Views that are not of training ignore the epoch: every call sees the same holes.
         yield ids, np.zeros(len(ids), np.int64)
 
 

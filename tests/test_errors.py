@@ -15,5 +15,5 @@ def test_exit_codes():
 
 
 def test_an_error_of_all_ranks_is_marked_alone():
-    assert errors.on_all_ranks(errors.DataError("text")).raised_on_all_ranks
+    assert errors.mark_on_all_ranks(errors.DataError("text")).raised_on_all_ranks
     assert not errors.DataError("text").raised_on_all_ranks and errors.Interrupted("text").raised_on_all_ranks

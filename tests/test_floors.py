@@ -41,6 +41,8 @@ NEVER = {
     "models/generator.py": ("World", "yaml", "files"), "models/discriminator.py": ("World", "yaml", "files"),
     "models/gfc_networks.py": ("World", "yaml", "files"), "models/layers.py": ("World", "yaml", "files"),
     "report/": ("torch",),
+    # A scheduler is a function of the plan and the trials.
+    "sweep/schedule.py": ("os", "time", "random", "pathlib", "files", "runs", "config"),
 }  # fmt: skip
 
 

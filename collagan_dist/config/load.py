@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from collagan_dist.config import strict_yaml
-from collagan_dist.config.models import PEERS, TASK_WEIGHTS, model_name, model_settings
+from collagan_dist.config.models import PEERS, TASK_WEIGHTS, model_name, model_settings, paper_weights
 from collagan_dist.config.strict_yaml import Lines
 from collagan_dist.config.tree import Config, Model
 from collagan_dist.errors import ConfigError
@@ -149,9 +149,8 @@ def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
         return tree  # a wrong type, which validation reports with its line
     weights = dict(given)
     for task in tasks:
-        if (rows := TASK_WEIGHTS.get(str(task))) is not None and isinstance(given.get(task, {}), dict):
-            # The paper's table ends at three tasks; a model of more takes the last row.
-            adv, rec = rows[min(len(tasks), len(rows)) - 1]
+        if str(task) in TASK_WEIGHTS and isinstance(given.get(task, {}), dict):
+            adv, rec = paper_weights(task, len(tasks))
             weights[task] = {"adv": adv, "rec": rec, **given.get(task, {})}
     return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
 

@@ -13,6 +13,13 @@ TASK_WEIGHTS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
     "landmarks": ((1.0, 1000.0), (0.2, 200.0), (0.1, 200.0)),
 }
 
+
+def paper_weights(task: str, tasks: int) -> tuple[float, float]:
+    """Return λ as (adv, rec) of a task in a model of so many tasks. The paper's table ends at three; a longer model takes the last row."""
+    rows = TASK_WEIGHTS[task]
+    return rows[min(tasks, len(rows)) - 1]
+
+
 # The letters are tasks: i inpainting, s segmentation, d landmarks (detection); * is the concentrated scheme (section 3.3).
 MODELS: Final = ("M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd")
 # The peers of Table 1: Context Encoder, semantic inpainting, generative face completion. presets/ has one file for each.
@@ -30,9 +37,9 @@ def model_settings(name: str) -> dict[str, Any]:
 
 
 def model_name(kind: str, tasks: tuple[str, ...], concentrated: bool) -> str:
-    """Return the paper's name of a model; a task without a letter adds its own name."""
-    if kind.upper() in PEERS:
-        return kind.upper()
+    """Return the paper's name of a model; a task without a letter adds its own name, another kind of model has its own."""
+    if kind != "collagan":
+        return kind.upper() if kind.upper() in PEERS else kind
     letters = {task: letter for letter, task in _TASK_OF_LETTER.items()}
     # Without inpainting there is no hole to concentrate on, whatever the key says.
     star = "*" if concentrated and "inpainting" in tasks else ""

@@ -144,12 +144,15 @@ class Group:
             self._synchronize()
         return values.div_(self.world.size)
 
-    def all_reduce_and(self, value: torch.Tensor) -> bool:
-        """Return whether `value`, a boolean scalar on the device, is true on every rank. Waits for the device."""
+    def all_reduce_and(self, value: torch.Tensor, what: str = "the verdict on an update") -> bool:
+        """Return whether `value`, a boolean scalar on the device, is true on every rank. Waits for the device.
+
+        `what` names the exchange where ranks are reported as hanging in it.
+        """
         if self.world.size == 1:
             return bool(value)
         flag = value.to(torch.float32)  # the minimum of zeros and ones is their AND
-        with self.collective("the verdict on an update"):
+        with self.collective(what):
             dist.all_reduce(flag, dist.ReduceOp.MIN)
             return bool(flag)
 
@@ -169,7 +172,7 @@ class Group:
     # Numbers and objects, through the CPU
 
     def all_reduce_sum_deferred(self, *values: float) -> list[float]:
-        """Return the sums over ranks of the values of the previous call; zeros at the first.
+        """Return the sums over ranks of the values of the previous call, zeros at the first; of this call if there is one rank.
 
         The reduction runs while the next step computes, so nobody waits. All ranks get equal answers at the same call.
         """

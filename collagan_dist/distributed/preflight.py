@@ -19,7 +19,7 @@ from collagan_dist.config.load import config_to_dict
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed import versions
 from collagan_dist.distributed.group import Group
-from collagan_dist.errors import ClusterError, on_all_ranks
+from collagan_dist.errors import ClusterError, mark_on_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
         rows += sorted({key for own in all_settings for key in base.keys() | own if own.get(key) != base.get(key)})
     if differing - {*_WARN_ONLY}:
         table = f"{_table(ranks, columns, rows)}\n{_advice(differing)}"
-        raise on_all_ranks(ClusterError(f"the ranks of this run do not agree, so nothing was started:\n{table}"))
+        raise mark_on_all_ranks(ClusterError(f"the ranks of this run do not agree, so nothing was started:\n{table}"))
     if differing and group.world.is_rank0:
         logger.warning(f"warning: devices differ, the slowest sets the pace:\n{_table(ranks, columns, rows)}")
     if group.world.is_rank0 and (shared := _shared_gpus(ranks)):

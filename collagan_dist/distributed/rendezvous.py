@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from collagan_dist.distributed import addresses
 from collagan_dist.distributed.world import launcher_hosts_store, rendezvous_address, start_id
-from collagan_dist.errors import ClusterError, on_all_ranks
+from collagan_dist.errors import ClusterError, mark_on_all_ranks
 from collagan_dist.types import World
 
 DOCTOR_HINT = "`collagan doctor --net`, started the same way, checks the network"
@@ -191,7 +191,7 @@ class _Attempt:
         outcome = json.loads(text)
         if "error" in outcome:
             # Rank 0 prints it for all.
-            raise on_all_ranks(ClusterError(outcome["error"]))
+            raise mark_on_all_ranks(ClusterError(outcome["error"]))
         return Rendezvous(dist.PrefixStore(start, store), outcome["hosts"], outcome["master"])
 
 
@@ -218,7 +218,7 @@ def _abort(store: dist.Store, start: str, text: str) -> None:
     """Tell all ranks that came why nothing starts, and raise it."""
     store.set(f"{start}/word", json.dumps({"error": text}))
     time.sleep(_LINGER_SECONDS)
-    raise on_all_ranks(ClusterError(text))
+    raise mark_on_all_ranks(ClusterError(text))
 
 
 def _wait(store: dist.Store, key: str, end: float) -> str | None:

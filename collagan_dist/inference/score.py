@@ -19,7 +19,7 @@ from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.layout import RunPaths
-from collagan_dist.runs.metrics_log import finite
+from collagan_dist.runs.metrics_log import without_nonfinite
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup, open_shards
 from collagan_dist.types import World
@@ -65,7 +65,7 @@ def score(
                 blend = result.metrics["blend"]
                 path = RunPaths(run).evaluation(request.split, hole, blend, config.evaluate.positions)
                 # JSON has no NaN: metrics without a value are left out.
-                found = replace(result, metrics=finite(result.metrics) | about)
+                found = replace(result, metrics=without_nonfinite(result.metrics) | about)
                 # Other shards or settings would make headlines of different runs incomparable.
                 own = request.split == "test" and hole == own_hole and blend == "none" and not (shards or sets)
                 headline = RunPaths(run).headline_metrics if own else None

@@ -1,1 +1,1 @@
-"""The networks, as single-device code: no ranks, no files, no YAML."""
+"""Networks, step and predictor of each kind of model."""

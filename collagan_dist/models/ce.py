@@ -70,6 +70,7 @@ class CEStep(Step):
     """The paper's step with CE's reconstruction loss: L2 over the whole image."""
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
+        # order.check_batch refuses this for trainings; callers of the step alone meet it here.
         # At the bottleneck a sample is one pixel: the variance of a single one is 0, and all of it would become the bias.
         if len(batch.image_B3HW) < 2:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The paper's model: one generator with a head for each task, and its discriminators."""
+"""The paper's model: one generator with output channels for each task, and its discriminators."""
 
 from __future__ import annotations
 

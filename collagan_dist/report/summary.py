@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from collagan_dist.config import models
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores, is_number
 from collagan_dist.report.run_data import RunData, section
 from collagan_dist.report.tables import Cell, Table, best_cells, flat, summary_keys, summary_label
-
-# The paper's letters; landmarks are its d, for detection.
-_LETTERS = {"inpainting": "i", "segmentation": "s", "landmarks": "d"}
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,10 @@ def model_name(run: RunData) -> str:
     """Return the paper's short name (M*_isd); tasks that the paper does not have are added by name."""
     model = section(run.config, "model")
     name = str(model.get("name", "model"))
-    if name.lower() != "collagan":
-        # The other papers' methods are acronyms.
-        return name.upper() if name in ("ce", "sii", "gfc") else name
-    if not run.tasks:
+    # A configuration that cannot be read has no tasks.
+    if name == "collagan" and not run.tasks:
         return name
-    star = "*" if model.get("concentrated") and "inpainting" in run.tasks else ""
-    return f"M{star}_" + "".join(_LETTERS.get(task, f"+{task}") for task in run.tasks)
+    return models.model_name(name, tuple(run.tasks), bool(model.get("concentrated")))
 
 
 def progress(run: RunData) -> str:

@@ -1,1 +1,1 @@
-"""Everything that is written into a run folder, with one writer and one reader each."""
+"""Run folders: paths, checkpoints, metrics, lease and state, each written and read in one place."""

@@ -117,7 +117,7 @@ class AsyncCheckpointer:
             except WriteFailed as error:
                 with suppress(OSError):
                     lease.check()  # a newer start removes unfinished folders: then the disk is not at fault
-                logger.warning("warning: %s; the run goes on without this one", error)
+                logger.warning("warning: %s", error)
                 raise
 
         self._write = step, self._executor.submit(write)

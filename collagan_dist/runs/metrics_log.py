@@ -23,10 +23,10 @@ SINKS = {"tensorboard": EventFile}
 _TAIL_BYTES = 1 << 16  # at the end of the file, which hold many train lines
 
 
-def finite(tree: Any) -> Any:
+def without_nonfinite(tree: Any) -> Any:
     """Return the tree without the leaves that are not finite: JSON has no NaN."""
     if isinstance(tree, dict):
-        pruned = {key: finite(value) for key, value in tree.items()}
+        pruned = {key: without_nonfinite(value) for key, value in tree.items()}
         return {key: value for key, value in pruned.items() if value is not None and value != {}}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
@@ -48,7 +48,7 @@ class MetricsWriter:
         self, run: Path, step: int, sinks: Collection[str] = (), is_current: Callable[[], bool] = lambda: True
     ) -> None:
         path = RunPaths(run).metrics_log
-        # The coming steps write their lines again, equal. Events stay: they tell what happened, again or not.
+        # The coming steps write their lines again. Events stay: they tell what happened, again or not.
         kept = [line for line in _complete_lines(path) if _precedes(line, step)]
         # Renamed into place: a kill in between leaves the former file.
         files.write_bytes(path, b"".join(line + b"\n" for line in kept))
@@ -56,7 +56,7 @@ class MetricsWriter:
         self._sinks = [sink(run, step, is_current) for name, sink in SINKS.items() if name in sinks]
 
     def write(self, kind: str, step: int, record: Row) -> None:
-        record = finite(record)
+        record = without_nonfinite(record)
         line = json.dumps({"kind": kind, "step": step, **record}, allow_nan=False)
         self._lines.append(f"{line}\n".encode())
         for sink in self._sinks:

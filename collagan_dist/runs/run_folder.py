@@ -21,7 +21,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
-from collagan_dist.errors import CheckpointError, ConfigError, on_all_ranks
+from collagan_dist.errors import CheckpointError, ConfigError, mark_on_all_ranks
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
@@ -167,7 +167,7 @@ class RunFolder:
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
             hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
-            raise on_all_ranks(CheckpointError(f"{text}\n{hint}"))
+            raise mark_on_all_ranks(CheckpointError(f"{text}\n{hint}"))
         # After the comparison: with another configuration the tensors may not fit, with a worse message.
         networks.restore(loaded.tensors)
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
@@ -196,7 +196,7 @@ class RunFolder:
             problem = f"rank {group.world.rank} on {socket.gethostname()}: {error}"
         if problems := [text for text in group.all_gather(problem) if text]:
             text = f"{folder}: step {step} is undamaged on rank 0, but not everywhere; the run folder must be on storage that all nodes share"
-            raise on_all_ranks(CheckpointError("\n  ".join([text, *problems])))
+            raise mark_on_all_ranks(CheckpointError("\n  ".join([text, *problems])))
         return loaded
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import config_to_dict, get_nested, set_nested, validate_config
-from collagan_dist.config.models import PEERS, TASK_WEIGHTS
+from collagan_dist.config.models import PEERS, paper_weights
 from collagan_dist.config.strict_yaml import Lines
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
@@ -66,9 +66,8 @@ class Space:
         paper = dict(base)
         for number, part in enumerate(("adv", "rec")):
             for task in tasks:
-                # Lists λ for one, two and three tasks; the paper has no model with more.
                 if (key := f"loss.weights.{task}.{part}") in paper:
-                    paper[key] = TASK_WEIGHTS[task][min(len(tasks), 3) - 1][number]
+                    paper[key] = paper_weights(task, len(tasks))[number]
         # The paper gives no λ for the models that it compares with.
         peer = self.base["model"]["name"].upper() in PEERS
         if peer or not any(key.startswith("loss.weights.") for key in self.keys):

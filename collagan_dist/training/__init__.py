@@ -1,1 +1,1 @@
-"""Where data, tasks, networks, objective and runtime meet: build, step, loop, evaluation."""
+"""The training loop, its guard against NaN and its logger."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from collagan_dist.distributed.engine import Verdict
 from collagan_dist.distributed.group import Group
-from collagan_dist.errors import NumericError, on_all_ranks
+from collagan_dist.errors import NumericError, mark_on_all_ranks
 from collagan_dist.models.networks import Networks
 from collagan_dist.runs.run_folder import Progress
 
@@ -33,11 +33,11 @@ class Guard:
         self._in_a_row: list[int] = []
         self._left_out: set[int] = set()
 
-    def finite_step(self) -> None:
+    def count_finite(self) -> None:
         """End a row of steps that were not finite."""
         self._in_a_row.clear()
 
-    def nonfinite_step(self, step: int, verdict: Verdict) -> None:
+    def count_nonfinite(self, step: int, verdict: Verdict) -> None:
         """Count a skipped step. Raises Diverged when the row is too long."""
         # An overflow of fp16 is no sign of divergence: the loss scale finds its size by overflows.
         if not verdict.overflow:
@@ -48,7 +48,7 @@ class Guard:
     def check_parameters(self, networks: Networks, step: int) -> None:
         """Raise Diverged, on all ranks, if a parameter or another saved tensor is not finite. Collective."""
         # A finite gradient can lead to one, by a step that float32 cannot hold. It must not reach a checkpoint.
-        if not self.group.all_reduce_and(networks.finite()):
+        if not self.group.all_reduce_and(networks.finite(), "whether all parameters are finite"):
             raise Diverged([*self._in_a_row, step])
 
     def roll_back(self, error: Diverged) -> None:
@@ -56,13 +56,16 @@ class Guard:
         self._in_a_row.clear()
         # Their batches may be the cause. The same step would meet the same batch again, since the order is fixed.
         self._left_out |= set(error.steps)
-        steps = f"steps {error.steps[0]} to {error.steps[-1]}"
+        # Logs and events count steps from 1, positions in the data from 0.
+        first, last = error.steps[0] + 1, error.steps[-1] + 1
+        steps = f"step {first}" if first == last else f"steps {first} to {last}"
         if self.rollbacks == _MAX_ROLLBACKS:
-            raise on_all_ranks(
+            raise mark_on_all_ranks(
                 NumericError(
                     f"{steps}: NaN or Inf again, after {_MAX_ROLLBACKS} returns to the last good checkpoint; "
                     "nothing of it was saved. Lower optim.generator.lr or the loss weights, set optim.generator.clip, or use fp32 or bf16, "
-                    "then run the same command"
+                    "then run the same command; "
+                    "with --run, keys of optim and loss need --allow-config-change"
                 )
             )
         self.rollbacks += 1

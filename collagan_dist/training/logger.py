@@ -14,7 +14,7 @@ from collagan_dist import files
 from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
 from collagan_dist.distributed.engine import Verdict
 from collagan_dist.distributed.stragglers import StragglerDetector
-from collagan_dist.errors import ClusterError, on_all_ranks
+from collagan_dist.errors import ClusterError, mark_on_all_ranks
 from collagan_dist.inference.evaluate import evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.models.networks import Networks
@@ -152,7 +152,7 @@ class TrainingLogger:
             self.event(step, "straggler", **vars(straggler))
             if self.setup.config.runtime.fail_on_straggler:
                 hint = "start again without that machine, or set runtime.fail_on_straggler to false"
-                raise on_all_ranks(ClusterError(f"step {step}: {straggler}; {hint}"))
+                raise mark_on_all_ranks(ClusterError(f"step {step}: {straggler}; {hint}"))
             if self._metrics is not None:
                 logger.warning("warning: step %d: %s", step, straggler)
 

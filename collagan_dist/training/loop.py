@@ -144,10 +144,10 @@ class Trainer:
                     result = train_step(next(batches), step)
                 if result.verdict.finite:
                     log.add(result.values)
-                    self.guard.finite_step()
+                    self.guard.count_finite()
                 else:
                     log.skip(steps_done, result.verdict)
-                    self.guard.nonfinite_step(step, result.verdict)
+                    self.guard.count_nonfinite(step, result.verdict)
             if self._is_due(config.log.every, steps_done):
                 blocked_seconds = folder.checkpointer.blocked_seconds
                 log.train_line(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from collagan_dist.runs.metrics_log import finite
+from collagan_dist.runs.metrics_log import without_nonfinite
 
 
 class ProgressBar:
@@ -36,7 +36,7 @@ class ProgressBar:
 
     def show(self, step: int, record: dict[str, Any]) -> None:
         """Show the numbers of a train line."""
-        record = finite(record)
+        record = without_nonfinite(record)
         text = f"{record['images_per_s']:.0f} images/s  data wait {record['data_wait_share']:.0%}  loss {record['loss/total']:.3f}"
         if self._bar is not None:
             self._bar.update(self._task, text=text)

@@ -5,7 +5,7 @@ import pytest
 
 from collagan_dist import __version__
 from collagan_dist.commands import main, verify
-from collagan_dist.errors import ClusterError, DataError, Interrupted, on_all_ranks
+from collagan_dist.errors import ClusterError, DataError, Interrupted, mark_on_all_ranks
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
@@ -77,7 +77,7 @@ def test_ranks_report_an_error_once_if_all_have_it(monkeypatch, capsys):
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0,
                         "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
-    assert main.report_error("train", on_all_ranks(DataError("no shards"))) == 3 and capsys.readouterr().err == ""
+    assert main.report_error("train", mark_on_all_ranks(DataError("no shards"))) == 3 and capsys.readouterr().err == ""
     assert main.report_error("train", DataError("this disk")) == 3
     assert capsys.readouterr().err == "collagan train: this disk\n"
     assert main.report_error("train", Interrupted("saved")) == 0

@@ -19,13 +19,13 @@ def guard() -> Guard:
 def test_three_in_a_row_diverge():
     found = guard()
     for step in (1, 2):
-        found.nonfinite_step(step, NAN)
-    found.finite_step()  # ends the row
+        found.count_nonfinite(step, NAN)
+    found.count_finite()  # ends the row
     for step in (4, 5):
-        found.nonfinite_step(step, NAN)
-    found.nonfinite_step(6, OVERFLOW)  # no part of the row, and no end of it
+        found.count_nonfinite(step, NAN)
+    found.count_nonfinite(6, OVERFLOW)  # no part of the row, and no end of it
     with pytest.raises(Diverged) as caught:
-        found.nonfinite_step(7, NAN)
+        found.count_nonfinite(7, NAN)
     assert caught.value.steps == [4, 5, 7]
 
 
@@ -35,5 +35,5 @@ def test_skipped_steps_add_up_until_the_fourth_rollback():
         found.roll_back(Diverged([10 * number, 10 * number + 1]))
     assert found.rollbacks == 3
     assert found.with_left_out(Progress(5, [1, 3])).left_out == [0, 1, 3, 10, 11, 20, 21]
-    with pytest.raises(NumericError, match=r"steps 30 to 31: NaN or Inf again, after 3 returns"):
+    with pytest.raises(NumericError, match=r"steps 31 to 32: NaN or Inf again, after 3 returns"):
         found.roll_back(Diverged([30, 31]))

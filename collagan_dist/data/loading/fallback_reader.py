@@ -13,7 +13,7 @@ from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
-from collagan_dist.errors import DataError, on_all_ranks
+from collagan_dist.errors import DataError, mark_on_all_ranks
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def check_damage_limit(folder: Path | RemoteFolder, count: int, limit: int) -> N
             f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
             "run `collagan verify --deep`, and copy the shards again or pack again"
         )
-        raise on_all_ranks(DataError(text))
+        raise mark_on_all_ranks(DataError(text))
 
 
 @dataclass

@@ -132,9 +132,9 @@ def _check_annotations(split: SplitReader, view: View) -> None:
     labels, points = first.labels is not None, first.landmarks is not None
     missing = []
     if view.labels and not labels:
-        missing.append("label maps, which the segmentation task needs")
+        missing.append("label maps, which a task of this model needs")
     if view.points and not points:
-        missing.append("landmarks, which the landmarks task needs")
+        missing.append("landmarks, which a task of this model needs")
     if missing:
         model = "M_i" + "s" * labels + "d" * points
         raise DataError(
