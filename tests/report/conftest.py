@@ -2,12 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +24,6 @@ from tests.report.simulated_sweep import NSGA2, SimulatedSweep
 from tests.reproduce.evaluated import MANIFEST, as_printed, run_of, write_points
 from tests.training.small import small
 
-Rows = Sequence[dict[str, Any]]
 CODE, ODD_NAME = '<script>alert("1")</script>', "<script>alert(2)<"
 
 
@@ -33,8 +31,8 @@ CODE, ODD_NAME = '<script>alert("1")</script>', "<script>alert(2)<"
 def run(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 steps with an interruption after 8, then evaluations on three kinds of holes."""
     path = tmp_path_factory.mktemp("runs") / "demo"
-    more = {"log__grid_every": 4, "checkpoint__every": 4, "evaluate__every": 6, "evaluate__samples": 4, "evaluate__baselines": 4}  # fmt: skip
-    config = small(Path(str(shards.folder)), schedule__steps=12, **more)
+    config = small(shards.folder, schedule__steps=12, log__grid_every=4, checkpoint__every=4, evaluate__every=6,
+                   evaluate__samples=4, evaluate__baselines=4)  # fmt: skip
     train(config, path, World(), StartOptions(stop_at=8))
     train(config, path, World(), StartOptions(command="collagan train small.yaml"))
     score(path, World())
@@ -47,7 +45,7 @@ def page(run: Path) -> Page:
     return read_report(run)
 
 
-def alter_run(run: Path, to: Path, rows: Rows = (), config: Mapping[str, Any] = {}, **headline: Any) -> Path:
+def alter_run(run, to, rows=(), config={}, **headline) -> Path:
     """Copy a run with more `rows` of metrics.jsonl, other settings and another `headline` in metrics.json."""
     path = Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html")))
     with (path / "metrics.jsonl").open("a") as log:
@@ -71,19 +69,13 @@ def altered(run: Path, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def comparison_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The run beside a better one that has all that is odd: a new task, code for names, damaged lines, a damaged picture."""
-    losses = {
-        "loss/total": 1.5,
-        "only_here": 1.0,
-        "loss/depth_map/rec": 0.125,
-        "loss/depth_map/edge": 0.5,
-        f"loss/{CODE}/rec": 1.0,
-    }
-    rows: Rows = [
+    rows = [
         {"kind": "event", "event": "rollback", "step": 11, "reason": "not finite"},
         {"kind": "event", "event": CODE, "step": 12, CODE: CODE},
-        {"kind": "train", "step": 14, "lr": float("nan"), **losses},
+        {"kind": "train", "step": 14, "lr": float("nan"), "loss/total": 1.5, "only_here": 1.0, f"loss/{CODE}/rec": 1.0,
+         "loss/depth_map/rec": 0.125, "loss/depth_map/edge": 0.5},
         {"kind": "strange"},
-    ]
+    ]  # fmt: skip
     headline = {"psnr_hole": 40.0, "landmark_error": {"mean": 30.0}, "hole": CODE, "dice": {CODE: 0.5, "$x_{$": 0.4}}
     path = tmp_path_factory.mktemp("better") / ODD_NAME
     alter_run(run, path, rows, {"optim.generator.lr": 0.0004}, baselines={CODE: {"psnr": 20.0}}, **headline)
@@ -102,7 +94,7 @@ def comparison_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page
 def asha(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
     """40 trials under ASHA, two of which fail, and the best confirmed over two seeds."""
     folder = tmp_path_factory.mktemp("asha") / "sweep"
-    return SimulatedSweep(folder, Path(str(shards.folder)), 40, failing=(5, 11), seeds=2).run()
+    return SimulatedSweep(folder, shards.folder, 40, failing=(5, 11), seeds=2).run()
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +115,7 @@ def asha_page(asha: SimulatedSweep, run: Path) -> Page:
 def nsga2(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
     """24 trials by three metrics, all of them full-length runs."""
     folder = tmp_path_factory.mktemp("nsga2") / "sweep"
-    return SimulatedSweep(folder, Path(str(shards.folder)), 24, space=NSGA2).run()
+    return SimulatedSweep(folder, shards.folder, 24, space=NSGA2).run()
 
 
 @pytest.fixture(scope="session")

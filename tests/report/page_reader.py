@@ -28,10 +28,8 @@ class ShownChart:
 
     def has_line(self, xs: list[float], ys: list[float]) -> bool:
         """Whether one of the lines shows these values on linear axes."""
-        return any(
-            len(line) == len(xs) and is_affine([x for x, _ in line], xs) and is_affine([-y for _, y in line], ys)
-            for line in self.lines()
-        )
+        lines = [line for line in self.lines() if len(line) == len(xs)]
+        return any(is_affine([x for x, _ in line], xs) and is_affine([-y for _, y in line], ys) for line in lines)
 
     def trials(self) -> dict[int, list[Point]]:
         """The points of each trial's marker or line, by the trial's number."""
@@ -46,8 +44,6 @@ class ShownChart:
 
 def is_affine(drawn: list[float], true: list[float], tolerance: float = 0.03) -> bool:
     """Whether `drawn` is `true` on some linear axis, larger to the right, within `tolerance` points of 1/72 inch."""
-    if max(true) == min(true):
-        return max(drawn) - min(drawn) < tolerance
     slope, offset = np.polyfit(true, drawn, 1)
     return bool(np.abs(np.polyval((slope, offset), true) - drawn).max() < tolerance and slope > 0)
 

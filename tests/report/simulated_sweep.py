@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from collagan_dist.config.load import to_yaml
 from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.sweep import results, schedule
 from collagan_dist.sweep.driver import new_trial, trial_config
-from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, constant_summary, prepare
-from collagan_dist.sweep.schedule import DONE, Segment
+from collagan_dist.sweep.prepare import SweepOptions, constant_summary, prepare
+from collagan_dist.sweep.schedule import DONE
 from collagan_dist.sweep.trial import Trial, trial_dir, with_results, write_trial
 from tests.training.small import small
 
@@ -31,10 +30,9 @@ KEYS: dict[str, Any] = {
 ASHA: dict[str, Any] = {"metric": "psnr_hole", "scheduler": "asha", "space": KEYS}
 # Several metrics have a front instead of a best trial, and no trial is stopped by one of them.
 NSGA2: dict[str, Any] = {"metric": ["psnr_hole", "dice", "landmark_error"], "scheduler": "none", "search": "nsga2", "space": KEYS}  # fmt: skip
-Score = Callable[[Trial, int], dict[str, float]]
 
 
-def quality(trial: Trial, samples: int) -> dict[str, float]:
+def quality(trial: Trial, samples: int) -> dict[str, Any]:
     """Metrics with a flat top in λ_rec between 60 and 150, and the best learning rate at 0.002."""
     beyond = max(0.0, abs(math.log10(trial.values.get(REC, 95) / 95)) - 0.2)
     loss = 9 * beyond**1.5 + 0.7 * math.log10(trial.values.get(LR, 2e-3) / 2e-3) ** 2
@@ -43,7 +41,8 @@ def quality(trial: Trial, samples: int) -> dict[str, float]:
     dice = 0.7 - trial.values.get(ADV, 0.6) ** 2 / 20 + psnr / 500
     return {
         "psnr": psnr + 6.2, "psnr_hole": psnr, "ssim": 0.86 + psnr / 200, "ssim_hole": 0.4 + psnr / 60,
-        "dice": dice, "dice_hole": dice - 0.1, "landmark_error": 6 - psnr / 5 - noise, "landmark_error_hole": 7 - psnr / 5,
+        "dice": {"mean": dice}, "dice_hole": {"mean": dice - 0.1},
+        "landmark_error": {"mean": 6 - psnr / 5 - noise}, "landmark_error_hole": {"mean": 7 - psnr / 5},
     }  # fmt: skip
 
 
@@ -51,18 +50,15 @@ class SimulatedSweep:
     """What `collagan sweep` writes below `out`. A trial in `failing` stops with a NumericError at its first rung."""
 
     def __init__(
-        self, folder: Path, shards: Path, trials: int, score: Score = quality, *,
-        space: dict[str, Any] = ASHA, seeds: int = 0, failing: tuple[int, ...] = (),
-    ) -> None:  # fmt: skip
-        self.out, self.trials, self._score, self._failing = folder / "out", list[Trial](), score, failing
+        self, folder: Path, shards: Path, trials: int, space: dict[str, Any] = ASHA, seeds: int = 0, failing=()
+    ) -> None:
+        self.out, self.trials, self._failing = folder / "out", list[Trial](), failing
         folder.mkdir(parents=True)
         settings = {"schedule__steps": STEPS, "schedule__batch": BATCH, "evaluate__samples": 4}
         (folder / "small.yaml").write_text(to_yaml(small(shards, **settings)))
         (folder / "space.yaml").write_text(strict_yaml.dump(space))
-        options = SweepOptions(
-            str(folder / "small.yaml"), str(folder / "space.yaml"), str(shards), self.out, trials, seeds
-        )
-        self.prepared: PreparedSweep = prepare(options)
+        paths = str(folder / "small.yaml"), str(folder / "space.yaml"), str(shards)
+        self.prepared = prepare(SweepOptions(*paths, self.out, trials, seeds))
         self.plan, self._constants = self.prepared.plan, constant_summary(self.prepared)
 
     def run(self, segments: int = 10_000) -> SimulatedSweep:
@@ -73,7 +69,6 @@ class SimulatedSweep:
             segment = schedule.next_segment(self.plan, self.trials)
             if over := segment == DONE:
                 break
-            assert isinstance(segment, Segment)
             if segment.number == len(self.trials):
                 self.trials.append(new_trial(self.plan, self.trials))
             self.trials[segment.number] = self._train(replace(self.trials[segment.number], until=segment.samples))
@@ -96,13 +91,8 @@ class SimulatedSweep:
         else:
             (run / f"checkpoints/step-{step:08d}").mkdir(parents=True)
             log = MetricsWriter(run, step)
-            log.write("eval", step, _nested(self._score(trial, step * trial.batch)))
+            what = {"split": "valid", "hole": "block", "blend": "none", "samples": 4}
+            log.write("eval", step, what | quality(trial, step * trial.batch))
             log.close()
         write_trial(self.out, trial)
         return with_results(self.out, trial)
-
-
-def _nested(scores: dict[str, float]) -> dict[str, Any]:
-    """As an eval line has them: Dice and landmark errors as the mean over classes and points."""
-    averaged = {name: {"mean": value} if name.startswith(("dice", "landmark")) else value for name, value in scores.items()}  # fmt: skip
-    return {"split": "valid", "hole": "block", "blend": "none", "samples": 4, **averaged}

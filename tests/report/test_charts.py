@@ -1,10 +1,6 @@
-import json
-import math
-from pathlib import Path
-from typing import Any
-
-import pytest
-
+from collagan_dist.report.chart_svg import describe
+from collagan_dist.report.charts import eval_charts, train_charts
+from collagan_dist.report.run_data import read_run
 from tests.report.conftest import ODD_NAME
 
 TASKS = ("inpainting", "segmentation", "landmarks")
@@ -22,64 +18,50 @@ CURVES = {
     **{f"gradient/{name}": ("Norm of the gradient", name.capitalize()) for name in ("generator", "discriminators")},
     **{key: (title, title) for key, title in SINGLE.items()},
 }
+VARIANTS = {"": "Overall", "_hole": "In the hole", "_per_image": "Per picture", "_argmax": "By arg-max"}
+METRICS = {"psnr": "PSNR", "ssim": "SSIM", "dice": "Dice", "landmark_error": "Landmark error"}
 
 
-def lines(run: Path, kind: str) -> list[dict[str, Any]]:
-    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [row for row in rows if row["kind"] == kind]
+def test_every_number_of_the_train_lines_is_a_curve(run):
+    rows = read_run(run).log.train
+    charts = train_charts(read_run(run))
+    curves = {(chart.title, series.label): series for chart in charts for series in chart.series}
+    assert {name: curve.values for name, curve in curves.items()} == {
+        CURVES[key]: tuple(row[key] for row in rows) for key in rows[-1].keys() - {"kind", "step", "epoch", "samples"}
+    }
+    assert {curve.steps for curve in curves.values()} == {(2, 4, 6, 8, 10, 12)}
+    # A task keeps its colour, and the resume from step 8 is marked.
+    colours = {"Inpainting": 0, "Segmentation": 1, "Landmarks": 2}
+    assert all({series.label: series.colour for series in chart.series} == colours for chart in charts[:3])
+    assert {chart.marks for chart in charts} == {(8,)}
 
 
-@pytest.mark.parametrize("key", CURVES)
-def test_every_number_of_the_train_lines_is_a_curve(page, run, key):
-    rows, (title, label) = lines(run, "train"), CURVES[key]
-    chart = page.chart(title)
-    assert f"{label} {rows[-1][key]:.4g} at step 12" in chart.description
-    values = [row[key] for row in rows]
-    # Terms of the total loss differ by more than a factor of 30: their axis is logarithmic.
-    shown = [math.log10(value) for value in values] if key.startswith("weighted/") else values
-    assert chart.has_line([2, 4, 6, 8, 10, 12], shown)
+def test_every_metric_of_the_evaluations_is_a_curve(run):
+    rows = read_run(run).log.evals
+    charts = {chart.title: chart.series for chart in eval_charts(read_run(run))}
+    found = {(title, series.label): series.values for title in METRICS.values() for series in charts[title]}
+    wanted = {}
+    for metric, title in METRICS.items():
+        for key in rows[0].keys() & {metric + variant for variant in VARIANTS}:
+            values = [row[key] for row in rows]
+            means = [value["mean"] if isinstance(value, dict) else value for value in values]
+            wanted[title, VARIANTS[key.removeprefix(metric)]] = tuple(means)
+    assert found == wanted and len(wanted) == 10
+    assert charts["PSNR"][0].steps == tuple(row["step"] for row in rows)
+    single = {series.label: series.values[-1] for series in charts["Landmark error: each one"]}
+    points = rows[-1]["landmark_error"].items()
+    assert single == {name.replace("_", " ").capitalize(): error for name, error in points if name != "mean"}
 
 
-def test_no_number_of_the_train_lines_is_forgotten(run):
-    fields = {"kind", "step", "epoch", "samples"}
-    assert set(lines(run, "train")[-1]) - fields == set(CURVES)
-
-
-def test_curves_of_a_task_have_one_colour(page):
-    legends = [chart for chart in page.charts() if chart.title.endswith("loss") or "Adversarial" in chart.title]
-    assert len(legends) >= 3
-    for title in ("Reconstruction loss", "Discriminator loss"):
-        drawn = [f"--s{index}" for index in range(3) if f"--s{index}" in page.chart(title).svg]
-        assert drawn == ["--s0", "--s1", "--s2"]
-
-
-def test_references_and_resumes_are_marked(page):
-    assert "undecided: ln 2" in page.chart("Discriminator loss").svg
-    assert "guessing" in page.chart("Accuracy of the discriminators").svg
-    assert "Biharmonic, in the hole" in page.chart("PSNR").svg and "Mean landmarks" in page.chart("Landmark error").svg
-    # One dotted vertical, at the resume from step 8, two thirds of the way from 0 to 12.
-    xs = [line for line in page.chart("Total loss").lines() if len(line) == 2 and line[0][0] == line[1][0]]
-    points = next(line for line in page.chart("Total loss").lines() if len(line) == 6)
-    assert [line[0][0] for line in xs] == pytest.approx([points[3][0]], abs=0.02)
-
-
-def test_every_metric_of_the_evaluations_is_a_curve(page, run):
-    rows = lines(run, "eval")
-    for title, key in (("PSNR", "psnr"), ("SSIM", "ssim")):
-        chart = page.chart(title)
-        for label, name in (("Overall", key), ("In the hole", f"{key}_hole")):
-            assert f"{label} {rows[-1][name]:.4g} at step 12" in chart.description
-            assert chart.has_line([row["step"] for row in rows], [row[name] for row in rows])
-    for title, key, labels in (
-        ("Dice", "dice", {"": "Overall", "_hole": "In the hole", "_per_image": "Per picture"}),
-        ("Landmark error", "landmark_error", {"": "Overall", "_hole": "In the hole", "_argmax": "By arg-max"}),
-    ):
-        for suffix, label in labels.items():
-            assert f"{label} {rows[-1][key + suffix]['mean']:.4g} at step 12" in page.chart(title).description
-    single = page.chart("Landmark error: each one")
-    for part in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth"):
-        label = part.replace("_", " ").capitalize()
-        assert f"{label} {rows[-1]['landmark_error'][part]:.4g} at step 12" in single.description
+def test_the_page_has_the_charts_with_their_references(page, run):
+    shown = {chart.title: chart for chart in page.charts()}
+    for chart in train_charts(read_run(run)) + eval_charts(read_run(run)):
+        assert shown[chart.title].description == describe(chart)
+    for title, reference in (
+        ("Discriminator loss", "undecided: ln 2"), ("Accuracy of the discriminators", "guessing"),
+        ("PSNR", "Biharmonic, in the hole"), ("Landmark error", "Mean landmarks"),
+    ):  # fmt: skip
+        assert reference in shown[title].svg
 
 
 def test_a_new_task_needs_no_code(comparison_page):
@@ -88,11 +70,8 @@ def test_a_new_task_needs_no_code(comparison_page):
 
 
 def test_runs_are_compared_by_the_keys_that_they_share(comparison_page, run):
-    total = comparison_page.chart("Total loss").description
-    assert (
-        f"demo {lines(run, 'train')[-1]['loss/total']:.4g} at step 12" in total
-        and f"{ODD_NAME} 1.5 at step 14" in total
-    )
+    total = f"demo {read_run(run).log.train[-1]['loss/total']:.4g} at step 12; {ODD_NAME} 1.5 at step 14"
+    assert total in comparison_page.chart("Total loss").description
     shared = {chart.title for chart in comparison_page.charts() if f"{ODD_NAME} " in chart.description}
     assert {"PSNR, in the hole", "Dice, average", "Reconstruction loss: inpainting"} <= shared
     assert not any("Only here" in title for title in shared)

@@ -7,10 +7,8 @@ def test_a_real_evaluation(run):
     raw = json.loads((run / "metrics.json").read_text())
     item = parse_evaluation(raw)
     assert item.values["psnr"] == raw["psnr"] and item.values["dice/face"] == raw["dice"]["face"]
-    assert item.errors["landmark_error/mean"] == raw["se"]["landmark_error"]["mean"]
     assert item.baselines["biharmonic"]["psnr_hole"] == raw["baselines"]["biharmonic"]["psnr_hole"]
     assert (item.split, item.hole, item.blend, item.samples, item.step) == ("test", "block", "", raw["samples"], 12)
-    assert not any(key.startswith(("settings", "se/", "baselines")) for key in item.values)
 
 
 def test_flattened_keys_read_like_nested_ones():

@@ -15,7 +15,7 @@ def test_claims(reproduction_page, reproduction, run):
     for claim in found["claims"]:
         row = [claim["claim"], str(claim["table"]), claim["verdict"], claim["paper"], claim["ours"] or "–"]
         assert row in reproduction_page.rows
-    holding = sum(claim["verdict"] == "holds" for claim in found["claims"])
+    holding = [claim["verdict"] for claim in found["claims"]].count("holds")
     assert f"{len(found['claims'])} claims of the paper: {holding} hold, " in reproduction_page.text
     assert found["note"] in reproduction_page.text
 

@@ -16,7 +16,6 @@ def test_a_trained_run(run):
         assert point.complete and point.bytes == sum(file.stat().st_size for file in files)
     assert [step for step, _ in found.grids] == [4, 8, 12]
     assert [(item.hole, item.blend) for item in found.evaluations] == [("block", ""), ("O1", "poisson"), ("O1", "")]
-    assert found.evaluation is not None
     assert found.evaluation.values["psnr"] == json.loads((run / "metrics.json").read_text())["psnr"]
 
 
@@ -27,14 +26,12 @@ def test_without_metrics_json_the_headline_has_the_holes_of_training(altered):
     for file in (path / "evaluation").glob("*.json"):
         file.unlink()
     headline = read_run(path).evaluation
-    assert headline is not None and (headline.split, headline.step) == ("valid", 12)
+    assert (headline.split, headline.step) == ("valid", 12)
 
 
 def test_planned_steps_from_epochs(altered):
     path = altered(config={"schedule.steps": None, "schedule.epochs": 3})
-    samples = json.loads((path / "data.json").read_text())["splits"]["train"]
-    samples = samples["samples"] if isinstance(samples, dict) else samples
-    assert read_run(path).steps_planned == 3 * samples / 4
+    assert read_run(path).steps_planned == 3 * 48 / 4
 
 
 def test_a_checkpoint_without_its_manifest_is_incomplete(altered):

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 from collagan_dist.report.run_page import _unique_names
@@ -15,11 +14,9 @@ def test_pictures(page, comparison_page):
     assert steps[0] == "4" and steps[-1] == "56" and len(set(steps)) == 6
 
 
-def test_settings_data_and_world(page, run):
-    data, world = (json.loads((run / name).read_text()) for name in ("data.json", "world.json"))
+def test_settings_data_and_world(page):
     assert page.row("generator.lr")[1] == "0.0002" and page.row("steps")[1] == "12"
-    assert page.row("splits.train.samples" if isinstance(data["splits"]["train"], dict) else "splits.train")
-    assert page.row("command")[1] == world["command"] == "collagan train small.yaml"
+    assert page.row("splits.train")[1] == "48" and page.row("command")[1] == "collagan train small.yaml"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(comparison_page):

@@ -9,39 +9,28 @@ from tests.report.page_reader import is_affine
 
 def test_history_has_every_trial(asha_page, asha_data):
     chart = asha_page.chart("PSNR, in the hole of every trial")
-    marks = chart.trials()
-    assert set(marks) == {trial.number for trial in asha_data.searched}
-    full = [trial for trial in asha_data.searched if trial.status == "done"]
-    assert is_affine([marks[trial.number][0][0] for trial in asha_data.searched], [trial.number for trial in asha_data.searched])  # fmt: skip
+    marks, trials = chart.trials(), asha_data.searched
+    assert set(marks) == {trial.number for trial in trials}
+    full = [trial for trial in trials if trial.status == "done"]
+    assert is_affine([marks[trial.number][0][0] for trial in trials], [trial.number for trial in trials])
     assert is_affine([-marks[trial.number][0][1] for trial in full], [trial.scores["psnr_hole"] for trial in full])
-    lowest = max(marks[trial.number][0][1] for trial in full)
-    stopped = [trial for trial in asha_data.searched if trial.status == "stopped" and trial.role != "paper"]
-    assert all(marks[trial.number][0][1] > lowest for trial in stopped)
     for trial in full:
         assert f"trial {trial.number}, done: {trial.scores['psnr_hole']:.2f} dB after 216 samples</title>" in chart.svg
     # The step line passes through every full-length run that was the best so far.
     path = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="[^"]*--s1', chart.svg)[0]
-    heights = list(dict.fromkeys(float(y) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)))
-    values = np.array([trial.scores["psnr_hole"] for trial in full])
-    records = [trial for trial, best in zip(full, np.maximum.accumulate(values) == values, strict=True) if best]
-    assert heights == pytest.approx([marks[trial.number][0][1] for trial in records], abs=0.02)
+    heights = list(dict.fromkeys(float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)))
+    lowest = np.minimum.accumulate([marks[trial.number][0][1] for trial in full])  # y grows downwards
+    assert heights == pytest.approx(sorted(set(lowest), reverse=True), abs=0.02)
 
 
-def test_curves_have_every_evaluation_and_the_rungs(asha_page, asha_data):
-    chart = asha_page.chart("PSNR, in the hole during training")
-    curves = {trial.number: (trial.curves or {}).get("psnr_hole", ()) for trial in asha_data.searched}
-    lines = chart.trials()
-    assert {number: len(curve) for number, curve in curves.items() if curve} == {
-        n: len(line) for n, line in lines.items()
-    }
+def test_curves_have_every_evaluation(asha_page, asha_data):
+    lines = asha_page.chart("PSNR, in the hole during training").trials()
+    curves = {trial.number: trial.curves["psnr_hole"] for trial in asha_data.searched if trial.curves}
+    assert {n: len(curve) for n, curve in curves.items()} == {n: len(line) for n, line in lines.items()}
     true = [point for curve in curves.values() for point in curve]
-    drawn = [point for number in curves for point in lines.get(number, ())]
+    drawn = [point for number in curves for point in lines[number]]
     assert is_affine([x for x, _ in drawn], [samples for samples, _ in true])
     assert is_affine([-y for _, y in drawn], [value for _, value in true])
-    scale = np.polyfit([samples for samples, _ in true], [x for x, _ in drawn], 1)
-    verticals = [line[0][0] for line in chart.lines() if len(line) == 2 and line[0][0] == line[1][0]]
-    for rung in asha_data.rungs:
-        assert any(abs(x - np.polyval(scale, rung)) < 0.03 for x in verticals)
 
 
 def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page, asha_data):

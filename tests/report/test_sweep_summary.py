@@ -1,30 +1,27 @@
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from collagan_dist.report.sweep_data import Confirmation, Metric, SeedScores, SweepData
+from collagan_dist.report.sweep_data import Confirmation, Metric, SeedScores
 from collagan_dist.report.sweep_summary import best_full_length, headline, state
 from collagan_dist.report.trial_data import TrialData
 
 FULL, RUNG = 216, 24
 
 
-def trial(number: int, value: float | None, metric: str = "psnr_hole", samples: int = FULL, **more: Any) -> TrialData:
+def trial(number, value, metric="psnr_hole", samples=FULL, status="done", **more) -> TrialData:
     role, scores = "paper" if number == 0 else "search", {} if value is None else {metric: value}
-    fields = {"number": number, "status": "done", "role": role, "values": {}, "scores": scores, "samples": samples}
-    return TrialData(**{**fields, **more})
+    return TrialData(number, status, role, {}, scores, samples=samples, **more)
 
 
-def claim(sweep: SweepData, *trials: TrialData, best: int | None = 1, **more: Any) -> str:
+def claim(sweep, *trials, best=1, **more) -> str:
     return headline(replace(sweep, trials=trials, best=best, **{"confirmed": None, **more}))
 
 
 def test_headline_and_cards_of_a_sweep(asha_page, asha_data):
-    best, paper, confirmed = asha_data.best_trial, asha_data.paper_trial, asha_data.confirmed
-    assert best and paper and confirmed and confirmed.p is not None
-    value, rival = best.scores["psnr_hole"], paper.scores["psnr_hole"]
-    gain = (best.at("psnr_hole", RUNG) or 0) - rival
+    best, confirmed = asha_data.best_trial, asha_data.confirmed
+    value, rival = best.scores["psnr_hole"], asha_data.paper_trial.scores["psnr_hole"]
+    gain = best.at("psnr_hole", RUNG) - rival
     sides = " against ".join(f"{side.mean:.2f} ± {side.sd:.2f}" for side in (confirmed.best, confirmed.paper))
     done, stopped = (sum(one.status == status for one in asha_data.searched) for status in ("done", "stopped"))
     trained = sum(one.samples or 0 for one in asha_data.trials)
@@ -43,15 +40,16 @@ def test_headline_and_cards_of_a_sweep(asha_page, asha_data):
 
 
 def test_the_front_is_named(nsga2_page, nsga2_data):
-    count = len(nsga2_data.front)
-    assert count > 1
-    assert f"{count} trials are Pareto-optimal (PSNR in the hole, Dice, landmark error)." in nsga2_page.text
+    assert (
+        f"{len(nsga2_data.front)} trials are Pareto-optimal (PSNR in the hole, Dice, landmark error)."
+        in nsga2_page.text
+    )
 
 
 PAPER, STOPPED = trial(0, 18.5), trial(0, 16.0, samples=RUNG, status="stopped")
 
 
-def longer(*curve: tuple[int, float]) -> TrialData:
+def longer(*curve) -> TrialData:
     return trial(1, 18.9, curves={"psnr_hole": curve})
 
 
@@ -59,7 +57,6 @@ def longer(*curve: tuple[int, float]) -> TrialData:
     ("trials", "words"),
     [
         ((PAPER, trial(1, 18.92)), "it beats the paper's λ by 0.42 dB (18.50 dB). One seed"),
-        ((PAPER, trial(1, 18.92)), "not confirmed over seeds."),
         ((PAPER, trial(1, 18.5)), "it is no better than the paper's λ (18.50 dB)"),
         ((PAPER, trial(1, 18.501)), "beats the paper's λ by < 0.01 dB"),
         ((trial(1, 18.3),), "there is nothing to compare it with"),
@@ -75,8 +72,8 @@ def test_the_best_is_compared_with_the_paper(asha_data, trials, words):
 def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data):
     text = claim(asha_data, PAPER, trial(1, 18.3), best=0)
     assert text == "The paper's λ are the best of 2 trials by PSNR in the hole: 18.50 dB."
-    name = "landmark_error"
-    text = claim(asha_data, trial(0, 2.5, name), trial(1, 2.0, name), metrics=(Metric(name, -1),))
+    trials = [trial(number, error, "landmark_error") for number, error in enumerate((2.5, 2.0))]
+    text = claim(asha_data, *trials, metrics=(Metric("landmark_error", -1),))
     assert "by landmark error (2.00 px): it beats the paper's λ by 0.50 px (2.50 px)" in text
 
 
@@ -94,7 +91,6 @@ def test_confirmation_over_seeds(asha_data, difference, p, words):
     found = Confirmation(2, "psnr_hole", *sides, 1, difference, p)
     text = claim(asha_data, PAPER, trial(1, 18.92), confirmed=found)
     assert text.endswith(f" Over 2 seeds each: 18.90 ± 0.10 against 18.75 ± 0.12 dB for the paper's λ{words}")
-    assert "luckiest" not in text
 
 
 def test_a_stopped_trial_is_best_at_nothing(asha_data):

@@ -8,12 +8,11 @@ from tests.report.simulated_sweep import ADV, CHOICE, LR, REC
 
 
 def test_the_table_has_every_trial(asha_page, asha_data):
-    found = asha_data
     header = next(row for row in asha_page.rows if row[:3] == ["Trial", "Role", "Status"])
-    runs = [trial for trial in found.searched if trial.status == "done"]
+    runs = [trial for trial in asha_data.searched if trial.status == "done"]
     metrics = (("PSNR, in the hole (dB)", "psnr_hole", 2, 1), ("Landmark error (px)", "landmark_error", 2, -1), ("Dice", "dice", 3, 1))  # fmt: skip
     best = {name: max(runs, key=lambda one: sign * one.scores[name]).number for _, name, _, sign in metrics}
-    for trial in found.trials:
+    for trial in asha_data.trials:
         cells = dict(zip(header, asha_page.row(str(trial.number), len(header)), strict=True))
         assert cells["Status"] == {"stopped": "stopped early"}.get(trial.status, trial.status)
         assert cells["Samples"] == f"{trial.samples:,}" and cells["discriminators"] == trial.values[CHOICE]
@@ -23,13 +22,12 @@ def test_the_table_has_every_trial(asha_page, asha_data):
             assert cells[column] == shown + (" ★" if trial.number == best[name] else "")
     for number in ("5", "11"):
         assert asha_page.row(number, 4) == [number, "0", "2", "the loss is NaN at step 6, after 3 rollbacks"]
-    roles = [asha_page.row(str(number), len(header))[1] for number in (0, 1, found.best, 40)]
+    roles = [asha_page.row(str(number), len(header))[1] for number in (0, 1, asha_data.best, 40)]
     assert roles == ["paper", "search", "search, best", "confirm, seed 1"]
 
 
 def test_the_best_trial_and_its_options(asha_page, asha_data):
     best = asha_data.best_trial
-    assert best is not None and isinstance(best.values[REC], float)
     assert asha_page.row("inpainting.rec") == ["inpainting.rec", f"{best.values[REC]:.4g}", "100", "30 to 300, logarithmic"]  # fmt: skip
     assert asha_page.row("PSNR, in the hole (dB)")[1] == f"{best.scores['psnr_hole']:.2f}"
     assert f"--set {REC}={best.values[REC]:.6g}" in asha_page.text
@@ -50,7 +48,6 @@ def test_settings_and_space(asha_page, nsga2_page, asha_data):
 
 def test_importance_of_keys(nsga2_page, nsga2_data):
     shares = nsga2_data.importance
-    assert set(shares) == {"psnr_hole", "dice", "landmark_error"}
     bars = re.findall(r'class="name-of">([^<]*)</span>\s*<span class="track"[^>]*><span style="width: ([\d.]+)%', nsga2_page.source)  # fmt: skip
     assert len(bars) == 18 and bars[:6] == sorted(bars[:6], key=lambda bar: -float(bar[1]))
     assert bars[0] == ("inpainting.rec", f"{100 * shares['psnr_hole'][REC]:.1f}")

@@ -35,7 +35,5 @@ def test_damaged_run_folders_become_notes(asha, asha_data, tmp_path):
     (tmp_path / "trials/t002/config.yaml").unlink()
     (tmp_path / "trials/t003/config.yaml").write_text("schedule: {steps: 3}\n")
     trials, notes = add_curves(tmp_path, asha_data.trials[:5], ["psnr_hole"])
-    assert [note.split(":")[0] for note in notes] == [
-        f"The curve of trial {number} is left out" for number in (1, 2, 3)
-    ]
+    assert [note.split(":")[0] for note in notes] == [f"The curve of trial {n} is left out" for n in (1, 2, 3)]
     assert [bool(trial.curves) for trial in trials] == [True, False, False, False, True]
