@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.reproduce.small import words, write_small
 
@@ -13,7 +12,7 @@ def test_a_dry_run_prints_every_run_and_does_not_import_torch(shards, tmp_path):
         "finally: print('torch' in sys.modules)"
     )
     more = ("--tables", "3", "--figures", "", "--seeds", "2", "--dry-run")
-    command = words(write_small(tmp_path), Path(str(shards.folder)), tmp_path / "out", *more)
+    command = words(write_small(tmp_path), shards.folder, tmp_path / "out", *more)
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith("False\n"), done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]

@@ -45,13 +45,13 @@ def page(run: Path) -> Page:
     return read_report(run)
 
 
-def alter_run(run, to, rows=(), config={}, **headline) -> Path:
+def alter_run(run, to, rows=(), config=(), **headline) -> Path:
     """Copy a run with more `rows` of metrics.jsonl, other settings and another `headline` in metrics.json."""
     path = Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html")))
     with (path / "metrics.jsonl").open("a") as log:
         log.writelines(json.dumps(row) + "\n" for row in rows)
     settings = yaml.safe_load((path / "config.yaml").read_text())
-    for key, value in config.items():
+    for key, value in dict(config).items():
         *sections, name = key.split(".")
         reduce(getitem, sections, settings)[name] = value
     (path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))

@@ -23,7 +23,7 @@ def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> P
     out, printed = folder / "out", io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         two_models(patch)
-        assert call(*words(write_small(folder), Path(str(shards.folder)), out, *TABLE_3)) == 0
+        assert call(*words(write_small(folder), shards.folder, out, *TABLE_3)) == 0
     assert f"report: {out / 'report.html'}" in printed.getvalue() and "landmark error, pixels" in printed.getvalue()
     return out
 
@@ -37,7 +37,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
 @pytest.fixture(scope="session")
 def trained(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> PlannedRun:
     """M*_isd after two steps."""
-    config = small(shards.folder, schedule__steps=2, optim__ema=0.0)  # type: ignore[arg-type]
+    config = small(shards.folder, schedule__steps=2, optim__ema=0.0)
     run = PlannedRun("M*_isd", "M*_isd", config, tmp_path_factory.mktemp("figures"), 2)
     train(config, run.folder, World())
     return run

@@ -39,7 +39,7 @@ def write_small(folder: Path) -> Path:
     return path
 
 
-def words(config: Path, shards: Path, out: Path, *more: object) -> list[str]:
+def words(config, shards, out, *more) -> list[str]:
     return ["reproduce", str(config), "--data", str(shards), "--out", str(out), "--scale", "0.01", *map(str, more)]
 
 

@@ -17,8 +17,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_a_failure_is_told_by_what_was_written_this_time(tmp_path):
-    """The log is appended to: an older message in it is not this failure's."""
+def test_an_older_message_in_the_log_is_no_reason(tmp_path):
     log, lines = tmp_path / "logs/run.log", []
     log.parent.mkdir()
     log.write_text("collagan train: the disk is full\n")
@@ -30,7 +29,7 @@ def test_a_failure_is_told_by_what_was_written_this_time(tmp_path):
 def test_a_command_is_stopped_and_waited_for(tmp_path):
     """It saves on TERM."""
     saves = "import signal, time; signal.signal(15, lambda *_: exit(print('saved'))); print('ready'); time.sleep(100)"
-    lines: list[str] = []
+    lines = []
 
     class Stop:
         def __bool__(self) -> bool:
@@ -40,13 +39,12 @@ def test_a_command_is_stopped_and_waited_for(tmp_path):
     assert ended.output == "ready\nsaved\n" and ended.code == 0
 
 
-@pytest.mark.parametrize(
-    ("output", "code", "expected"),
-    [("", 3, 3), (TORCHRUN.format(6), 1, 6), (TORCHRUN.format(-9), 1, 4), ("", -9, 4), ("", 1, 4), ("", 75, 4)],
-)
-def test_the_exit_code_is_that_of_the_rank_that_failed(output, code, expected):
+def test_the_exit_code_is_that_of_the_rank_that_failed():
     """Where torchrun, which ends with 1, names it; else that of the cluster."""
-    assert EndedProcess(code, output, Path("log")).error_code == expected
+    for output, code, expected in (
+        ("", 3, 3), (TORCHRUN.format(6), 1, 6), (TORCHRUN.format(-9), 1, 4), ("", -9, 4), ("", 1, 4), ("", 75, 4),
+    ):  # fmt: skip
+        assert EndedProcess(code, output, Path("log")).error_code == expected, output
 
 
 def test_the_reason_is_the_commands_own_message():
@@ -56,7 +54,6 @@ def test_the_reason_is_the_commands_own_message():
 
 
 def test_the_lock_lasts_as_long_as_a_child(tmp_path, monkeypatch):
-    """A folder is busy while a reproduction, or a child that it left behind, works there."""
     monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.2)
     with files.command_lock(tmp_path, "collagan reproduce") as lock:
         child = child_process.start(["sleep", "100"], subprocess.DEVNULL, lock)
@@ -69,10 +66,8 @@ def test_the_lock_lasts_as_long_as_a_child(tmp_path, monkeypatch):
 
 
 def test_a_child_ends_with_its_parent():
-    """However the parent dies: its training is asked to save and end."""
     code = "from collagan_dist.reproduce.child_process import start; import time; print(start(['sleep', '100'], 2).pid, flush=True); time.sleep(100)"
     parent = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
     child = Path("/proc") / parent.stdout.readline().strip() / "cmdline"
     assert child.read_bytes().startswith(b"sleep")
     parent.kill()

@@ -21,7 +21,7 @@ def test_a_dice_comparison_has_an_interval(tmp_path):
 
 
 def test_only_seeds_that_have_every_position_show_what_a_seed_changes(tmp_path):
-    """Each of four seeds lacks one position; later only seeds 0 and 1 do."""
+    """Each of four seeds lacks one position; then only seeds 0 and 1 do."""
     generator = np.random.default_rng(13)
     runs = [run_of(tmp_path, "M_i", seed) for seed in range(4)] + [run_of(tmp_path, "M_id")]
     for number, hole in enumerate(paper.columns(1)):
@@ -53,7 +53,7 @@ def test_the_seeds_variance_is_part_of_the_error(tmp_path):
     assert detail["freedom"] == pytest.approx(2)  # three seeds, however many samples
 
 
-def detail(ours: float, se: float | None = 0.1) -> comparison.Found:
+def detail(ours, se=0.1):
     return {"ours": ours, "se": se, "freedom": 1e6, "p": None if se is None else 0.001, "higher_is_better": False}
 
 

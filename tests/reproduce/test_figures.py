@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collagan_dist.reproduce import figures
+from collagan_dist.reproduce import figures, sample_predictions
 from collagan_dist.reproduce.figures import draw_figure, mosaic
 from collagan_dist.reproduce.plan import FIGURES, PlannedRun
 from collagan_dist.reproduce.sample_predictions import SamplePredictions
@@ -23,7 +23,7 @@ def runs(trained: PlannedRun, tmp_path: Path) -> dict[str, PlannedRun]:
 
 
 def test_a_figure_is_drawn_once(runs, shards, tmp_path):
-    """And again for other runs: here with pictures of another size, which it names."""
+    """And again for other runs, here of another size."""
     path = tmp_path / "figure6.png"
     assert draw_figure(6, runs, str(shards.folder), tmp_path) is None
     drawn = path.stat().st_mtime_ns
@@ -48,23 +48,20 @@ def test_a_figure_has_pictures(number, runs, shards, tmp_path):
 
 def test_figure_5_has_six_rows_and_nine_columns(runs, shards, tmp_path, monkeypatch):
     """The last row is empty where nothing is trained; the noise columns come from the noise models."""
-    seen: list[tuple[str, str, int]] = []
-    grids: list[figures.Grid] = []
-    layout = figures._layout
+    seen, grids, layout = set(), [], figures._layout
 
-    class Noted(SamplePredictions):
-        def __init__(self, run: PlannedRun, data: str, hole: str, count: int) -> None:
-            seen.append((run.name, hole, count))
-            super().__init__(run, data, hole, count)
+    def recorded(run, data, hole, count):
+        seen.add((run.name, hole))
+        return SamplePredictions(run, data, hole, count)
 
-    monkeypatch.setattr("collagan_dist.reproduce.sample_predictions.SamplePredictions", Noted)
+    monkeypatch.setattr(sample_predictions, "SamplePredictions", recorded)
     monkeypatch.setattr(figures, "_layout", lambda rows, **more: grids.append(rows) or layout(rows, **more))
     assert draw_figure(5, runs, str(shards.folder), tmp_path) == "not trained: GFC"
     assert (tmp_path / "figure5.png").exists()
     (rows,) = grids
     assert [len(row) for row in rows] == [9] * 6 and all(one is None for one in rows[5])
     assert all(one is not None for row in rows[:5] for one in row)
-    assert {(name, hole) for name, hole, _ in seen} == {
+    assert seen == {
         *((name, hole) for name in ("M*_isd", "CE", "SII") for hole in ("block", "pattern")),
         ("M*_isd-noise", "noise"), ("CE-noise", "noise"), ("SII", "noise"),
     }  # fmt: skip

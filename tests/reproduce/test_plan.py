@@ -4,14 +4,14 @@ import pytest
 
 from collagan_dist.config.load import config_to_dict, load_config, model_label
 from collagan_dist.errors import ConfigError
-from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions, chains, make_plan, not_applied
+from collagan_dist.reproduce.plan import ReproduceOptions, chains, make_plan, not_applied
 from collagan_dist.types import POSITIONS
 
 CELEBA = 162_770
 
 
-def plan(**changes: object) -> dict[str, PlannedRun]:
-    options = ReproduceOptions(**{"config": "stable", "data": "packed", "out": Path("out"), **changes})  # type: ignore[arg-type]
+def plan(**changes):
+    options = ReproduceOptions("stable", "packed", Path("out"), **changes)
     return {run.name: run for run in make_plan(options, CELEBA)}
 
 
@@ -21,8 +21,8 @@ def test_tables_2_and_3_need_six_models_with_block_holes():
     for name, run in runs.items():
         assert (model_label(run.config.model), run.config.hole.kind, run.holes) == (name, "block", {"block": False})
         assert run.steps == run.config.schedule.steps == 50_866  # ceil(20 * 162770 / 64)
-        same = load_config("stable", name, ["schedule.steps=50866"], "packed")
-        assert run.config == same  # full length: nothing else differs from what `collagan train stable --model` learns
+        # At full length nothing else differs from what `collagan train stable --model` learns.
+        assert run.config == load_config("stable", name, ["schedule.steps=50866"], "packed")
 
 
 def test_everything_needs_the_papers_twelve_runs_and_the_parser():
@@ -34,19 +34,15 @@ def test_everything_needs_the_papers_twelve_runs_and_the_parser():
     assert {n for n, kind in kinds.items() if kind == "none"} == {"SII", "parser"}
     parser = str(Path("out/runs/parser").absolute())
     assert (runs["GFC"].needs, runs["GFC"].config.model.gfc.parser) == ("parser", parser)
-    scored = {name: {hole for hole, both in run.holes.items() if both} for name, run in runs.items()}
-    others = {"M_s", "M_d", "M*_isd-noise", "CE-noise"}
-    assert {name for name, holes in scored.items() if holes == set(POSITIONS)} == twelve - others
+    scored = {name for name, run in runs.items() if {hole for hole, both in run.holes.items() if both} == {*POSITIONS}}
+    assert scored == twelve - {"M_s", "M_d", "M*_isd-noise", "CE-noise"}
     assert runs["M*_isd"].holes["block"] is False and not runs["parser"].holes
     assert [[run.name for run in chain] for chain in chains(runs.values()) if len(chain) > 1] == [["parser", "GFC"]]
 
 
-def test_the_parser_is_the_preset_parser():
+def test_the_parser_is_the_preset_parser_or_a_given_one():
     run = plan(tables=(), figures=(5,))["parser"]
     assert run.config == load_config("parser", None, [f"schedule.steps={run.steps}"], "packed")
-
-
-def test_a_parser_of_ones_own_is_taken():
     runs = plan(tables=(), figures=(5,), sets=("model.gfc.parser=runs/mine",))
     assert "parser" not in runs and runs["GFC"].needs is None
 
@@ -84,15 +80,9 @@ def test_settings_reach_the_runs_that_have_them():
 
 def test_peers_keep_what_is_published_of_them():
     lr = "optim.generator.lr=1e-3"
-    sets = ("loss.adv=minmax", "loss.weights.inpainting.rec=50", lr, "data.image_size=64", "model.output_bias=mean")
-    sets += (
-        "hole.fill=noise",
-        "model.widths.generator=16",
-        "data.augment.flip=0.25",
-        "schedule.batch=32",
-        "evaluate.search.steps=7",
-    )
-    options = ReproduceOptions("stable", "packed", Path("out"), (1,), (), sets=sets)
+    sets = ("loss.adv=minmax", "loss.weights.inpainting.rec=50", lr, "data.image_size=64", "model.output_bias=mean",
+            "hole.fill=noise", "model.widths.generator=16", "data.augment.flip=0.25", "schedule.batch=32",
+            "evaluate.search.steps=7")  # fmt: skip
     runs, former = plan(tables=(1,), figures=(), sets=sets), plan(tables=(1,), figures=())
     ours = runs["M_i"].config
     assert (ours.loss.adv, ours.optim.generator.lr, ours.model.output_bias) == ("minmax", 1e-3, "mean")
@@ -105,9 +95,8 @@ def test_peers_keep_what_is_published_of_them():
     for planned, sizes in ((runs, [64, 64, 64, 64]), (smaller, [32, 64, 32, 32])):
         assert [planned[name].config.data.image_size for name in ("CE", "SII", "GFC", "M_i")] == sizes
     assert (runs["CE"].config.hole.fill, runs["GFC"].config.hole.fill) == ("mean", "noise")
-    missed = not_applied(options, runs.values())
-    peers = ["CE", "SII", "GFC"]
-    assert missed[lr] == peers and "schedule.batch=32" not in missed
+    missed = not_applied(ReproduceOptions("stable", "packed", Path("out"), (1,), (), sets=sets), runs.values())
+    assert missed[lr] == ["CE", "SII", "GFC"] and "schedule.batch=32" not in missed
     assert missed["data.image_size=64"] == ["SII"] and missed["hole.fill=noise"] == ["CE"]
     assert missed["loss.weights.inpainting.rec=50"] == ["CE", "SII", "parser", "GFC"]
 

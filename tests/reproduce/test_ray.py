@@ -1,20 +1,20 @@
 """`collagan reproduce --ray` on a real Ray node."""
 
-from pathlib import Path
+import shutil
 
 from tests.reproduce.small import TABLE_3, content, ended, start, words, write_small
 from tests.sweep.ray_nodes import QUIET, ray_nodes
 
 
-def test_ray_trains_and_scores_what_one_process_does(undisturbed, shards, tmp_path, monkeypatch):
-    """M_d; M_id cannot start."""
+def test_ray_does_what_one_process_does(undisturbed, shards, tmp_path, monkeypatch):
+    """Of M_d the evaluation, which is missing; M_id cannot start."""
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     out = tmp_path / "out"
-    (out / "runs").mkdir(parents=True)
+    shutil.copytree(undisturbed / "runs/M_d", out / "runs/M_d", ignore=shutil.ignore_patterns("evaluation"))
     (out / "runs/M_id").write_text("in the way")
     with ray_nodes(1, cpus=2) as address:
-        command = words(write_small(tmp_path), Path(str(shards.folder)), out, *TABLE_3, "--ray", address)
+        command = words(write_small(tmp_path), shards.folder, out, *TABLE_3, "--ray", address)
         _, err = ended(start(*command), 2)
     assert "M_id: failed" in err and "M_d: done" in err and "collagan reproduce: M_id failed" in err
     assert content(out)["table3.json"]["cells"]["M_d"] == content(undisturbed)["table3.json"]["cells"]["M_d"]

@@ -12,7 +12,6 @@ from tests.reproduce.evaluated import MANIFEST, STEPS, run_of, write_points, wri
 
 
 def test_a_run_of_another_length_is_not_continued(undisturbed):
-    """A longer run learns otherwise from its first step: a part of a rehearsal is no part of it."""
     config = load_config(str(undisturbed / "runs/M_d/config.yaml"))
     manifest = json.loads((undisturbed / "runs/M_d/data.json").read_text())["manifest"]
     run = PlannedRun("M_d", "M_d", config, undisturbed, 3)

@@ -20,7 +20,6 @@ def test_what_the_pictures_are(trained, shards):
 
 
 def test_pictures_are_made_with_the_settings_of_the_tables(trained, shards):
-    """How a model is looked at may change after its training: its config.yaml tells of then, the plan of now."""
     other = {"noise": not trained.config.evaluate.noise, "search": Search(steps=7, prior=0.2)}
     evaluate = trained.config.evaluate.model_copy(update=other)
     now = replace(trained, config=trained.config.model_copy(update={"evaluate": evaluate}))
@@ -35,12 +34,12 @@ def test_features_are_those_before_the_output_layer(trained, shards):
     found = predictions.features(1)
     assert found.maps_CHW.shape == (4, 16, 16) and found.maps_CHW.min() >= 0
     generator, batch = predictions._predictor.generator, predictions._batch
-    skips: list[torch.Tensor] = []
-    generator.encoder[0].register_forward_hook(lambda *call: skips.append(call[2]))  # type: ignore[index, union-attr, operator]
+    skips = []
+    generator.encoder[0].register_forward_hook(lambda *call: skips.append(call[2]))
     raw = predictions._predictor(batch)["inpainting"]
     with torch.no_grad():
         both = torch.cat([torch.from_numpy(found.maps_CHW), skips[0][1]])
-        output = torch.tanh(generator.output(both[None]))[0, :3]  # type: ignore[operator, union-attr]
+        output = torch.tanh(generator.output(both[None]))[0, :3]
     assert torch.allclose(output, raw[1], atol=1e-5)
     hole = batch.hole_B1HW[1, 0].numpy()
     half = hole.reshape(16, 2, 16, 2).mean((1, 3)) > 0.5

@@ -21,7 +21,6 @@ ENV = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str
 
 @contextmanager
 def drained(cluster: Cluster) -> Iterator[None]:
-    """Inside, jobs wait."""
     for node in cluster.names:
         cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     try:
@@ -35,7 +34,7 @@ def drained(cluster: Cluster) -> Iterator[None]:
 def test_a_job_trains_and_the_last_one_draws(cluster, shards, tmp_path):
     """First all runs of Figure 5 are submitted, then those of Figure 3 alone, whose one run waits already."""
     out = tmp_path / "out"
-    arguments = words(write_small(tmp_path), Path(str(shards.folder)), out, "--tables", "", "--slurm", OPTIONS)
+    arguments = words(write_small(tmp_path), shards.folder, out, "--tables", "", "--slurm", OPTIONS)
 
     def reproduce(figure: int) -> tuple[str, dict[str, str]]:
         command = [sys.executable, "-m", "collagan_dist", *arguments, "--figures", figure]
@@ -63,7 +62,6 @@ def test_a_job_trains_and_the_last_one_draws(cluster, shards, tmp_path):
 
 
 def test_a_package_without_a_checkout(shards, tmp_path, monkeypatch):
-    """Installed alone it has no batch scripts: it says so before anything is written."""
     monkeypatch.setattr(collagan_dist, "__file__", str(tmp_path / "collagan_dist/__init__.py"))
     with pytest.raises(ConfigError, match="part of the project's checkout"):
         next(submit(ReproduceOptions("stable", str(shards.folder), tmp_path / "out"), OPTIONS))

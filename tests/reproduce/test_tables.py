@@ -39,7 +39,6 @@ def test_markdown_says_what_differs_and_what_is_missing(tmp_path):
 
 
 def test_rows_scored_at_another_size_are_noted(printed, tmp_path):
-    """By what each run is scored at: evaluate.size where it is given."""
     model = {"name": "sii", "tasks": ["inpainting"], "concentrated": False, "output_bias": "zero"}
     sizes = {"SII": {"model": model, "data": {"image_size": 32}, "evaluate": {"size": 64}}}
     runs = [run_of(tmp_path, model, **sizes.get(model, {})) for model in paper.rows(1)]
