@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.folder import read_folder
 from collagan_dist.errors import DataError
 from tests.data.layouts import COLUMNS
-from tests.data.packed import folder_recipe
+from tests.data.packed import folder_recipe, replace_line
 
 
 def test_floats_and_order_of_columns(tree, tmp_path):
@@ -21,13 +22,7 @@ def test_floats_and_order_of_columns(tree, tmp_path):
     )
 
 
-def change(number: int, line: str):  # type: ignore[no-untyped-def]
-    def edit(root: Path) -> None:
-        lines = (root / "faces.csv").read_text().splitlines()
-        lines[number - 1] = line
-        (root / "faces.csv").write_text("\n".join(lines))
-
-    return edit
+change = partial(replace_line, "faces.csv")
 
 
 def swap_eyes(root: Path) -> None:
@@ -63,7 +58,7 @@ NUMBERS = "1,2,3,2,2,3,1,4,3,4"
         (shutil.rmtree, ["set: no such folder, and no set.zip or .tar there"]),
     ],
 )
-def test_malformed(tree, tmp_path, edit, parts):  # type: ignore[no-untyped-def]
+def test_malformed(tree, tmp_path, edit, parts):
     edit(tree)
     with pytest.raises(DataError) as caught:
         pack(folder_recipe(tree, tmp_path / "out", labels="labels", landmarks="faces.csv"), workers=1)

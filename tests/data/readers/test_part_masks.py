@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.readers.part_masks import compose_label_map
+from collagan_dist.errors import DataError
 
 
 def write_masks(folder: Path, masks: dict[str, np.ndarray], mode: str = "L") -> str:
@@ -55,16 +56,29 @@ def test_one_eye_alone_has_the_side_of_the_face_it_lies_on(tmp_path, x, value, n
     assert set(np.unique(compose_label_map(aside, (32, 32)))) == {0, 1, 5}
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
-def test_masks_of_any_mode(tmp_path, mode):
+def test_masks_of_any_mode(tmp_path):
     skin = box(4, 28, 4, 28)
-    assert np.array_equal(compose_label_map(write_masks(tmp_path / "m", {"skin": skin}, mode), (32, 32)), skin)
+    for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16"):
+        prefix = write_masks(tmp_path / "m", {"skin": skin}, mode)
+        assert np.array_equal(compose_label_map(prefix, (32, 32)), skin), mode
+    palette = Image.fromarray((~skin).astype(np.uint8)).convert("P")
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    palette.save(f"{prefix}_skin.png")
+    assert np.array_equal(compose_label_map(prefix, (32, 32)), skin)  # by its colours
 
 
-def test_a_palette_counts_by_its_colours(tmp_path):
-    skin = box(4, 28, 4, 28)
-    image = Image.fromarray((~skin).astype(np.uint8)).convert("P")
-    image.putpalette([255, 255, 255, 0, 0, 0])
-    (tmp_path / "m").mkdir()
-    image.save(tmp_path / "m/00000_skin.png")
-    assert np.array_equal(compose_label_map(str(tmp_path / "m/00000"), (32, 32)), skin)
+def test_masks_that_do_not_fit_are_refused(tmp_path):
+    for masks, text in (
+        ({}, r"00000_\*.png: there is no mask of any part"),
+        ({"skin": np.zeros((16, 32))}, "00000_skin.png: the mask is 32x16, .* its 32x32 picture"),
+        (
+            {"skin": box(4, 28, 4, 28), "nose": np.zeros((16, 16))},
+            "00000_nose.png: the mask is 16x16, .*skin.png is 32x32",
+        ),
+    ):
+        prefix = write_masks(tmp_path / "m", masks)
+        with pytest.raises(DataError, match=text):
+            compose_label_map(prefix, (32, 32))
+    Path(f"{prefix}_nose.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"00000_nose.png: the mask is damaged"):
+        compose_label_map(prefix, (32, 32))
