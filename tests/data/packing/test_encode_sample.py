@@ -7,71 +7,56 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-import torch
 from PIL import Image
 from skimage.filters import gaussian
 from skimage.transform import AffineTransform, warp
 
 from collagan_dist.data.face_square import square_from_label_map, square_from_landmarks
-from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
-from collagan_dist.data.shards.verify import verify
-from tests.data.layouts import samples_of, write_folder
+from tests.data.layouts import rows_of, samples_of, write_folder
+from tests.data.loading.first_batch import first_batch
 from tests.data.packed import folder_recipe, recipe
 
 
 def test_crop_keeps_the_margin_square_around_the_face(drawn, shards):
     """Stored landmarks make a face square in the middle, 1/1.3 of the side; the stored pixels are those of the photo."""
-    verify(shards.folder, deep=True)
-    rows = [line.split() for line in (drawn / "Anno/list_landmarks_celeba.txt").read_text().splitlines()[2:]]
-    points = {row[0]: np.array(row[1:], float).reshape(5, 2) for row in rows}
+    points = {name: np.array(row, float).reshape(5, 2) for name, row in rows_of(drawn).items()}
     for sample in samples_of(shards).values():
         meta = json.loads(sample["json"])
         square = square_from_landmarks(meta["landmarks"])
-        assert abs(square.side - 88 / 1.3) < 0.7
-        assert max(abs(square.x - 43.5), abs(square.y - 43.5)) < 0.7
+        assert np.allclose((square.x, square.y, square.side), (43.5, 43.5, 88 / 1.3), rtol=0, atol=0.7)
         # Where the annotated landmarks went says where every pixel went: scikit-image moves the photo there.
-        annotated, stored = np.array(points[meta["source"]]), np.array(meta["landmarks"])
+        annotated, stored = points[meta["source"]], np.array(meta["landmarks"])
         scale = np.ptp(stored, axis=0).max() / np.ptp(annotated, axis=0).max()
         shift = (stored - scale * annotated).mean(0)
         assert np.abs(scale * annotated + shift - stored).max() < 0.02
-        photo = gaussian(
-            cv2.imread(str(drawn / "Img/img_celeba" / meta["source"]))[:, :, ::-1] / 255.0, 0.3 / scale, channel_axis=2
-        )
-        expected = warp(
-            photo, AffineTransform(scale=scale, translation=shift).inverse, output_shape=(88, 88), mode="reflect"
-        )
+        photo = cv2.imread(str(drawn / "Img/img_celeba" / meta["source"]))[:, :, ::-1].astype(float)
+        move = AffineTransform(scale=scale, translation=shift).inverse
+        expected = warp(gaussian(photo, 0.3 / scale, channel_axis=2), move, output_shape=(88, 88), mode="reflect")
         stored_pixels = simplejpeg.decode_jpeg(sample["jpg"], "RGB")
-        difference = np.abs(expected * 255 - stored_pixels)
-        shifted = np.abs(np.roll(expected, 1, axis=1) * 255 - stored_pixels)
-        assert difference.mean() < min(2.5, shifted.mean())
+        shifted = np.abs(np.roll(expected, 1, axis=1) - stored_pixels)
+        assert np.abs(expected - stored_pixels).mean() < min(2.5, shifted.mean())
 
 
-def test_original_keeps_the_jpegs_own_bytes(drawn, tmp_path):
-    manifest = pack(recipe(drawn, tmp_path / "o", store="original"), workers=1)
-    for sample in samples_of(manifest).values():
-        meta = json.loads(sample["json"])
-        assert sample["jpg"] == (drawn / "Img/img_celeba" / meta["source"]).read_bytes()
-        assert "reencoded" not in meta
-
-
-def test_original_writes_anew_what_readers_would_disagree_about(copy_of_drawn, tmp_path):
-    """A grey JPEG and one with an EXIF orientation become plain RGB, and their json says so."""
+def test_original_keeps_the_jpegs_own_bytes(copy_of_drawn, tmp_path):
+    """But a grey JPEG and one with an EXIF orientation, which readers take differently, become plain RGB."""
     pictures = copy_of_drawn / "Img/img_celeba"
     with Image.open(pictures / "000001.jpg") as image:
+        image.convert("L").save(pictures / "000002.jpg", quality=95)
         turned = image.getexif()
         turned[0x0112] = 6
         image.save(tmp_path / "turned.jpg", exif=turned, quality=95)
-        image.convert("L").save(pictures / "000002.jpg", quality=95)
     (tmp_path / "turned.jpg").replace(pictures / "000001.jpg")
-    manifest = pack(recipe(copy_of_drawn, tmp_path / "o", store="original"), workers=1)
-    samples = samples_of(manifest)
-    for name in ("000001.jpg", "000002.jpg"):
-        assert json.loads(samples[name]["json"])["reencoded"] is True
-        with Image.open(io.BytesIO(samples[name]["jpg"])) as image:
+    for name, sample in samples_of(pack(recipe(copy_of_drawn, tmp_path / "o", store="original"), workers=1)).items():
+        changed = name in ("000001.jpg", "000002.jpg")
+        assert json.loads(sample["json"]).get("reencoded", False) is changed
+        if changed:
+            image = Image.open(io.BytesIO(sample["jpg"]))
             assert (image.mode, image.size, dict(image.getexif())) == ("RGB", (360, 440), {})
+        else:
+            assert sample["jpg"] == (pictures / name).read_bytes()
 
 
 ANNOTATIONS = {
@@ -86,20 +71,16 @@ def packed(tree: Path, out: Path, store: str, annotation: str) -> Manifest:
     return pack(folder_recipe(tree, out, store=store, store_size=176, **ANNOTATIONS[annotation]), workers=1)
 
 
-def views(manifest: Manifest, annotation: str) -> dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
+def views(manifest: Manifest, annotation: str) -> dict[str, tuple]:
     """(picture, labels, points) of every training sample at 128x128, by key."""
     split = SplitReader(manifest, "train")
-    view = View(128, "none", 0, points=annotation in ("both", "landmarks"), labels=annotation in ("both", "labels"))
-    loader = Loader(split, view, 4, 1, torch.device("cpu"))
-    result = {}
-    for start in range(0, len(split), 4):
-        ids = np.arange(start, min(start + 4, len(split)))
-        batch = next(loader.batches(iter([(ids, np.zeros(len(ids), int))])))
-        for row, number in enumerate(ids):
-            label = batch.label_BHW[row].numpy() if batch.label_BHW is not None else None
-            points = batch.points_BK2[row].numpy() if batch.points_BK2 is not None else None
-            result[split.key(int(number))] = (batch.image_B3HW[row].numpy(), label, points)
-    return result
+    asked = {"points": "landmarks" in ANNOTATIONS[annotation], "labels": "labels" in ANNOTATIONS[annotation]}
+    batch = first_batch(manifest, image_size=128, **asked)
+    columns = (batch.image_B3HW, batch.label_BHW, batch.points_BK2)
+    return {
+        split.key(row): tuple(None if column is None else column[row].numpy() for column in columns)
+        for row in range(len(split))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +109,9 @@ def test_crop_and_original_show_the_same_view(few, tmp_path, annotation):
         shifted = min(np.abs(np.roll(image, 1, axis) - other).mean() for axis in (1, 2))
         assert difference < 0.6 * shifted and difference < 0.03, (key, difference, shifted)
         if label is not None:
-            assert other_label is not None and (label == other_label).mean() > 0.97
+            assert (label == other_label).mean() > 0.97
         if points is not None:
-            assert other_points is not None and np.abs(points - other_points).max() < 0.02
+            assert np.abs(points - other_points).max() < 0.02
     for store, manifest in packings.items():  # the json says where the face is only if nothing else does
         for sample in samples_of(manifest).values():
             square = json.loads(sample["json"]).get("square")
@@ -138,9 +119,7 @@ def test_crop_and_original_show_the_same_view(few, tmp_path, annotation):
             if square is not None and annotation == "labels":
                 labels = cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED)
                 truth = square_from_label_map(labels)
-                assert truth is not None and np.allclose(
-                    (truth.x, truth.y, truth.side), square, atol=(1, 1, 0.4), rtol=0
-                )
+                assert np.allclose((truth.x, truth.y, truth.side), square, atol=(1, 1, 0.4), rtol=0)
 
 
 @pytest.mark.parametrize("store", ["crop", "original"])

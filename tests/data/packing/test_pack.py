@@ -4,36 +4,26 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from collagan_dist.data.packing.pack import merge, pack, pack_part
-from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
+from collagan_dist.types import SPLITS
+from tests.data.layouts import samples_of, splits_of
 from tests.data.packed import contents, recipe
 
 
-@pytest.mark.parametrize("store", ["crop", "original"])
-def test_bytes_do_not_depend_on_workers(drawn, tmp_path, store):
-    for workers in (1, 2, 5):
-        pack(recipe(drawn, tmp_path / str(workers), store=store), workers=workers)
-    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "5")
+def test_bytes_do_not_depend_on_workers(drawn, shards, tmp_path):
+    assert contents(pack(recipe(drawn, tmp_path), workers=5).folder) == contents(shards.folder)
 
 
 def test_every_sample_once_in_its_split(drawn, shards):
-    lines = (drawn / "Eval/list_eval_partition.txt").read_text().split()
-    expected = dict(zip(lines[::2], lines[1::2], strict=True))
-    found = {}
-    for number, split in enumerate(("train", "valid", "test")):
-        for shard in shards.shards(split):
-            for row in wire_format.Index((shards.folder / shard.index_name).read_bytes(), shard.bytes):
-                offset, size = row.parts["json"]
-                with (shards.folder / shard.name).open("rb") as file:
-                    file.seek(row.start + offset)
-                    found[json.loads(file.read(size))["source"]] = str(number)
-    assert found == expected
+    found = {name: sample["split"] for name, sample in samples_of(shards).items()}
+    assert found == {name: SPLITS[int(number)] for name, number in splits_of(drawn).items()}
 
 
 def test_unusable_pictures_are_named_and_left_out(copy_of_drawn, tmp_path):
@@ -80,12 +70,10 @@ def test_too_many_unusable_pictures_fail(drawn, shards, copy_of_drawn, tmp_path)
 
 
 def test_another_recipe_does_not_touch_finished_shards(drawn, shards, tmp_path):
-    out = tmp_path / "out"
-    pack(recipe(drawn, out), workers=1)
-    before = contents(out)
+    out = Path(shutil.copytree(shards.folder, tmp_path / "out"))
     with pytest.raises(DataError, match="another recipe"):
         pack(recipe(drawn, out, store="original"), workers=1)
-    assert contents(out) == before
+    assert contents(out) == contents(shards.folder)
     assert pack(recipe(drawn, out), workers=1).hash == shards.hash
 
 
@@ -97,7 +85,6 @@ def test_a_folder_of_something_else_is_left_alone(drawn, tmp_path):
 
 
 def test_parts_in_any_order_give_the_same_bytes(copy_of_drawn, tmp_path):
-    """And the same quarantine."""
     (copy_of_drawn / "Img/img_celeba/000003.jpg").write_bytes(b"")
     pack(recipe(copy_of_drawn, tmp_path / "whole", samples_per_shard=7), workers=1)
     mine = recipe(copy_of_drawn, tmp_path / "parts", samples_per_shard=7)
