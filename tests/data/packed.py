@@ -1,9 +1,11 @@
-"""What tests of packing share: recipes of data sets that they write, changes of files, and the bytes of a folder."""
+"""What tests of packing share: recipes of data sets that they write, changes of files, what is stored of a sample."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.manifest import Manifest
 
 
 def recipe(root: Path, out: Path, **changes: object) -> Recipe:
@@ -32,6 +34,21 @@ def overwrite(path: Path, at: int, content: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(content)
+
+
+def stored(manifest: Manifest, split: str, number: int) -> tuple[Path, wire_format.IndexEntry]:
+    """The tar of a sample and where it is in there. Shards hold 20 samples."""
+    shard = manifest.shards(split)[number // 20]
+    index = wire_format.Index((manifest.folder / shard.index_name).read_bytes(), shard.bytes)
+    return manifest.folder / shard.name, index[number % 20]
+
+
+def damage_sample(manifest: Manifest, split: str, number: int, part: str = "jpg") -> str:
+    """Fill a file of a sample with zeros, in place (zeros behind an undamaged JPEG header may well decode); its key."""
+    tar, entry = stored(manifest, split, number)
+    offset, size = entry.parts[part]
+    overwrite(tar, entry.start + offset, bytes(size))
+    return entry.key
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,28 +1,31 @@
-"""Metrics do not depend on the number of ranks."""
-
 import json
+import shutil
 
 import pytest
 
+from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.inference.score import score
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import collagan
+from tests.data.packed import damage_sample
 from tests.training.small import small
 
 
-def test_metrics_do_not_depend_on_the_number_of_ranks(shards, tmp_path):
-    """6 test samples on 1 rank and on 4 (two of which get one sample fewer): the same metrics.json."""
-    train(small(shards.folder, schedule__steps=2, evaluate__baselines=3), tmp_path / "run", World())
+def test_metrics_do_not_depend_on_the_number_of_ranks(shards, tmp_path, capsys):
+    """5 test samples, one of them damaged, on 1 rank and on 2: the same metrics.json."""
+    copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
+    key = damage_sample(copy, "test", 4)
+    settings = {"schedule__steps": 2, "evaluate__samples": 5, "evaluate__baselines": 3}
+    train(small(copy.folder, **settings), tmp_path / "run", World())
     score(tmp_path / "run", World())
-    found = [json.loads((tmp_path / "run/metrics.json").read_text())]
-    collagan("evaluate", tmp_path / "run", ranks=4)
-    found.append(json.loads((tmp_path / "run/metrics.json").read_text()))
-    assert found[0]["samples"] == 6 and found[0]["baselines_subset"]["samples"] == 3
-    flat = [_flat(f) for f in found]
-    assert flat[0].keys() == flat[1].keys()
-    for key, value in flat[0].items():
-        assert flat[1][key] == pytest.approx(value, rel=1e-4), key
+    alone = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (alone["samples"], alone["damaged"], alone["baselines_subset"]["samples"]) == (4, 1, 3)
+    ranks = collagan("evaluate", tmp_path / "run", ranks=2)
+    for said in (capsys.readouterr().err, ranks.stderr):
+        assert said.count(f"sample {key} does not decode; it was left out") == 1
+    found = _flat(json.loads((tmp_path / "run/metrics.json").read_text()))
+    assert found == pytest.approx(_flat(alone), rel=1e-4, nan_ok=True)
 
 
 def _flat(tree: dict, path: str = "") -> dict[str, float]:
