@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,34 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     # NaN is not JSON: other programs could not read the file.
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def read_regular(path: Path, limit: int, start: int | None = None) -> bytes:
+    """Return the bytes of a regular file, or its first `start` bytes. Raises OSError, also for a file of over `limit` bytes.
+
+    A FIFO, a device or a folder is an error at once: nothing is waited for.
+    """
+    # Opening a FIFO would wait for a writer without O_NONBLOCK; a regular file does not know the flag.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, f"is {describe_file_type(status.st_mode)}, no regular file", str(path))
+        if start is not None:
+            return file.read(start)
+        # Sizes of special file systems are 0, so what is read is bounded too.
+        if status.st_size > limit or len(content := file.read(limit + 1)) > limit:
+            raise OSError(errno.EFBIG, f"has {status.st_size} bytes, more than {limit}", str(path))
+    return content
+
+
+def describe_file_type(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISREG, "a file"),
+    )
+    return next((name for test, name in kinds if test(mode)), "a device")
 
 
 def fsync_folder(folder: Path) -> None:

@@ -18,14 +18,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from collagan_dist import files
+from collagan_dist.data.readers.picture_format import OTHER_SUFFIXES, PICTURE_SUFFIXES, SIGNATURE_BYTES, picture_format
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember, File
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_MEMBER_BYTES = 1 << 28  # a false size in an archive must not fill the memory
+
+# Files and folders, in lower case, that systems and network storage leave beside pictures. So are all names with a dot in front.
+_HELPERS = frozenset(
+    ("__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
+     "system volume information", "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini")
+)  # fmt: skip
 
 # What the two libraries raise for an archive that is damaged.
 _DAMAGE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, NotImplementedError)
@@ -44,9 +51,22 @@ class FolderOrArchive:
         return str(Path(self.path, name)) if self.names is None else ArchiveMember(self.path, self.prefix + name)
 
     def list_files(self) -> list[str]:
-        """Return the sorted names of all files, without hidden files and files in hidden folders."""
+        """Return the sorted names of all files, without those that systems and network storage leave."""
         names = _walk(Path(self.path)) if self.names is None else iter(self.names)
-        return sorted(n for n in names if not any(part.startswith(".") for part in n.split("/")))
+        return sorted(n for n in names if not any(map(_is_helper, n.split("/"))))
+
+    def list_pictures(self) -> list[str]:
+        """Return the sorted names of all pictures, by suffix, else by content; whether they can be read is seen later."""
+        return [name for name in self.list_files() if self._is_picture(name)]
+
+    def _is_picture(self, name: str) -> bool:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in PICTURE_SUFFIXES or suffix in OTHER_SUFFIXES:
+            return suffix in PICTURE_SUFFIXES
+        try:
+            return picture_format(read_head(self.file(name), SIGNATURE_BYTES)) is not None
+        except OSError:  # a FIFO, or a link to nothing
+            return False
 
 
 def open_folder_or_archive(folder: Path) -> FolderOrArchive | None:
@@ -68,11 +88,22 @@ def open_folder_or_archive(folder: Path) -> FolderOrArchive | None:
     return FolderOrArchive(str(path), prefix, tuple(n.removeprefix(prefix) for n in names if n.startswith(prefix)))
 
 
+def _is_helper(part: str) -> bool:
+    return part.startswith(".") or part.lower() in _HELPERS
+
+
 def read_file(file: File) -> bytes:
     """Return all bytes of a file. Raises OSError where it cannot be read, DataError where its archive is refused."""
     if isinstance(file, str):
-        return Path(file).read_bytes()
+        return files.read_regular(Path(file), MAX_MEMBER_BYTES)
     return open_archive(file.archive).read(file.name)
+
+
+def read_head(file: File, count: int) -> bytes:
+    """Return the first `count` bytes of a file. Raises like `read_file`."""
+    if isinstance(file, str):
+        return files.read_regular(Path(file), MAX_MEMBER_BYTES, count)
+    return open_archive(file.archive).read(file.name)[:count]
 
 
 def open_archive(path: str) -> Archive:

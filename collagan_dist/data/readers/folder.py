@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from collagan_dist.data.readers.archives import PICTURE_SUFFIXES, FolderOrArchive, open_folder_or_archive
+from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive
 from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_csv
+from collagan_dist.data.readers.picture_format import FORMATS
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import MAX_KEY_BYTES, File, Sample
@@ -79,13 +80,9 @@ def _list_pictures(source: FolderOrArchive, labels: str | None, labels_in_recipe
             f"labels: {labels_in_recipe}: is the folder of the pictures; put the label maps into a folder of their own"
         )
     # Label maps are PNGs too: those below root are not pictures.
-    names = [
-        name
-        for name in source.list_files()
-        if name.lower().endswith(PICTURE_SUFFIXES) and not (labels is not None and name.startswith(f"{labels}/"))
-    ]
+    names = [name for name in source.list_pictures() if not (labels is not None and name.startswith(f"{labels}/"))]
     if not names:
-        raise DataError(f"{source.path}: holds no picture ({', '.join(PICTURE_SUFFIXES)})")
+        raise DataError(f"{source.path}: holds no picture ({', '.join(FORMATS)})")
     return names
 
 

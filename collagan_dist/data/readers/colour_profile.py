@@ -1,0 +1,68 @@
+"""Colour profiles (ICC) of pictures: to sRGB, which the networks see, and back."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+# A profile that moves no colour by more than this is sRGB: cameras and phones embed many forms of it.
+_SAME_LEVELS = 2
+_MODES = {"RGB": "RGB", "GRAY": "L"}
+
+
+def to_srgb(pixels_HW3: np.ndarray, profile: bytes | None) -> np.ndarray:
+    """Return uint8 RGB pixels in sRGB. A profile that is damaged, or not of RGB or grey, is ignored as viewers do."""
+    return pixels_HW3 if profile is None or is_srgb(profile) else _apply(pixels_HW3, profile, forward=True)
+
+
+def from_srgb(pixels_HW3: np.ndarray, profile: bytes | None) -> np.ndarray:
+    """Return sRGB pixels in the colours of a profile, the inverse of `to_srgb` where the profile holds the colour."""
+    return pixels_HW3 if profile is None or is_srgb(profile) else _apply(pixels_HW3, profile, forward=False)
+
+
+@lru_cache(64)
+def is_srgb(profile: bytes) -> bool:
+    """Return whether converting from the profile to sRGB changes next to nothing."""
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(9, 81, 3)
+    if _mode(profile) == "L":
+        colours = np.repeat(colours[..., :1], 3, axis=-1)
+    return int(np.abs(_apply(colours, profile, forward=True).astype(int) - colours).max()) <= _SAME_LEVELS
+
+
+def _apply(pixels_HW3: np.ndarray, profile: bytes, forward: bool) -> np.ndarray:
+    if (transform := _transform(profile, forward)) is None:
+        return pixels_HW3
+    if _mode(profile) == "L":
+        # A grey profile says nothing of colours.
+        if not (pixels_HW3 == pixels_HW3[..., :1]).all():
+            return pixels_HW3
+        pixels_HW3 = pixels_HW3[..., 0] if forward else pixels_HW3
+    done = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels_HW3)), transform)
+    return np.array(done.convert("RGB"))
+
+
+@lru_cache(64)
+def _transform(profile: bytes, forward: bool) -> ImageCms.ImageCmsTransform | None:
+    mode = _mode(profile)
+    if mode is None:
+        return None
+    pair = [(ImageCms.ImageCmsProfile(io.BytesIO(profile)), mode), (ImageCms.createProfile("sRGB"), "RGB")]
+    (source, source_mode), (target, target_mode) = pair if forward else pair[::-1]
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    try:
+        return ImageCms.buildTransform(source, target, source_mode, target_mode, intent, flags)
+    except ImageCms.PyCMSError:
+        return None
+
+
+@lru_cache(64)
+def _mode(profile: bytes) -> str | None:
+    """Return Pillow's mode of the pictures that a profile describes; None for one that is not used."""
+    try:
+        return _MODES.get(ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip())
+    except (ImageCms.PyCMSError, OSError):
+        return None
