@@ -6,6 +6,7 @@ hole, fill, dropout of one layer). The counter runs over the elements of one ten
 
 from __future__ import annotations
 
+import os
 import zlib
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ def splitmix64(x: np.ndarray) -> np.ndarray:
 
 def name_id(name: str) -> int:
     """Return the CRC-32 of a name. Python's hash() would differ between processes."""
-    return zlib.crc32(name.encode())
+    # A file's name may be no UTF-8.
+    return zlib.crc32(os.fsencode(name))
 
 
 def key64(*parts: int | str | np.ndarray) -> np.ndarray:

@@ -55,3 +55,13 @@ def _float(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def add_max_bad(parser: argparse.ArgumentParser) -> None:
+    """Add --max-bad, the one rule for pictures that cannot be used: named, counted, and the others go on."""
+    parser.add_argument(
+        "--max-bad",
+        type=fraction,
+        default=0.001,
+        help="fraction of unusable pictures to accept (default: %(default)s, and always 10)",
+    )

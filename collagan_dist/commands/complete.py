@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from collagan_dist.commands.arguments import add_max_bad
+
 HELP = "complete a picture or a folder of pictures with a trained model"
 EXAMPLE = "collagan complete runs/demo photo.jpg --out completed --hole block"
 
@@ -17,13 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the results")
     parser.add_argument(
         "--hole",
-        metavar="PNG|KIND",
-        help="a PNG (white = hole), or block, pattern, noise, none, O1 to O6 at their fixed positions "
+        metavar="PNG|FOLDER|KIND",
+        help="a PNG (white = hole), a folder with NAME.png or NAME_mask.png for each picture NAME, "
+        "or block, pattern, noise, none, O1 to O6 at their fixed positions "
         "(default: block; none for a model that completes nothing)",
     )
     parser.add_argument(
         "--blend", choices=("none", "poisson"), default="none", help="Poisson blending (default: %(default)s)"
     )
+    add_max_bad(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", help="change a key, as evaluate.search.steps=200 (SII)"
     )
@@ -33,5 +37,7 @@ def run(args: argparse.Namespace) -> None:
     # Imports torch: after the arguments are checked.
     from collagan_dist.inference.complete import complete
 
-    results = complete(Path(args.model), Path(args.input), Path(args.out), args.hole, args.blend, args.set)
-    print(f"{args.out}: {len(results)} picture(s) completed; see {results[0]}")
+    source, out = Path(args.input), Path(args.out)
+    result = complete(Path(args.model), source, out, args.hole, args.blend, args.set, args.max_bad)
+    print(f"see {result.sheets[0]}")
+    print(f"{len(result.sheets)} completed, {len(result.left_out)} left out")

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from collagan_dist.commands.arguments import fraction, non_negative_int, part_of
+from collagan_dist.commands.arguments import add_max_bad, non_negative_int, part_of
 
 if TYPE_CHECKING:
     from collagan_dist.data.readers.recipe import Recipe
@@ -42,12 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pack every n-th shard only, from number i on (n/n is 0/n); needs --merge later",
     )
     where.add_argument("--merge", action="store_true", help="finish a data set that was packed in parts")
-    parser.add_argument(
-        "--max-bad",
-        type=fraction,
-        default=0.001,
-        help="fraction of unusable pictures to accept (default: %(default)s, and always 10)",
-    )
+    add_max_bad(parser)
     parser.add_argument("--set", action="append", default=[], metavar="k=v", help="change a key of the recipe")
 
 

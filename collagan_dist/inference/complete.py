@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,8 +18,11 @@ from collagan_dist import files, rng
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
-from collagan_dist.data.readers.archives import PICTURE_SUFFIXES
-from collagan_dist.data.readers.picture import UnusablePicture, read_picture
+from collagan_dist.data.readers.archives import FolderOrArchive
+from collagan_dist.data.readers.colour_profile import from_srgb, to_srgb
+from collagan_dist.data.readers.hole_file import read_hole
+from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, read_picture
+from collagan_dist.data.readers.picture_format import FORMATS
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
@@ -31,71 +39,167 @@ from collagan_dist.tasks.landmarks import draw_points, read_points
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.types import Batch, World, image_from_pixels
 
+logger = logging.getLogger(__name__)
+
 OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
+# Endings of the files that `complete` writes; a folder that holds some is not their source.
+_RESULT_ENDINGS = (".completed.png", ".labels.png", ".sheet.png")
+# NAME_mask.png or NAME_mask001.png is the hole of NAME, as other inpainting tools store it.
+_MASK_NAME = re.compile(r"(.+)_mask\d*")
+
+
+@dataclass(frozen=True)
+class CompleteResult:
+    """The sheets of completed pictures in the order of names, and (picture, reason) of those that were left out."""
+
+    sheets: tuple[Path, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Where the holes of pictures come from: a kind of holes.HOLES, one file for all pictures, or a folder with one for each."""
+
+    kind: str | None
+    path: Path | None = None
+
+    def file(self, picture: Path) -> str | None:
+        """Return the hole file of a picture, None for a kind. Raises DataError if the folder has none, or several."""
+        if self.path is None or not self.path.is_dir():
+            return str(self.path) if self.path else None
+        stem = glob.escape(picture.stem)
+        named = [self.path / f"{picture.stem}.png", *sorted(self.path.glob(f"{stem}_mask*.png"))]
+        found = [p for p in named if p.is_file() and not _same(p, picture) and _mask_of(p.stem) in (None, picture.stem)]
+        if len(found) != 1:
+            names = (
+                ", ".join(p.name for p in found) if found else f"neither {picture.stem}.png nor {picture.stem}_mask.png"
+            )
+            raise DataError(f"{picture}: the folder of holes {self.path} has {names} for it; give it one hole")
+        return str(found[0])
 
 
 def complete(
-    run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none", sets: Sequence[str] = ()
-) -> list[Path]:
-    """Complete a picture or all pictures of a folder; return the sheets, one per picture, in the order of names.
+    run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none", sets: Sequence[str] = (),
+    max_bad: float = MAX_BAD,
+) -> CompleteResult:  # fmt: skip
+    """Complete a picture or all pictures of a folder.
 
-    Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png. Raises
-    ConfigError, DataError.
+    Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png. A picture
+    that is unusable is named and left out. Raises ConfigError, and DataError when none or too few are completed.
     """
     config = read_config(run, sets=sets)
     pictures = _find_pictures(source)
     check_blends([blend], config.model.tasks)
     # Without inpainting a hole would only hide what is to be segmented.
-    hole = hole or ("block" if "inpainting" in config.model.tasks else "none")
-    if hole not in holes.HOLES and not Path(hole).is_file():
-        raise ConfigError(f"--hole {hole}: must be a PNG file (white = hole) or one of {', '.join(holes.HOLES)}")
+    holes_of = _parse_hole(hole or ("block" if "inpainting" in config.model.tasks else "none"))
     device = devices.pick_device(World())
     engine = build_engine(config.runtime, Group(World(), device))
-    tasks = build_tasks(config)
-    predictor, _ = load_predictor(run, config, engine, tasks)
+    predictor, _ = load_predictor(run, config, engine, build_tasks(config))
     quarter = config.evaluate.readout == "quarter"
     out.mkdir(parents=True, exist_ok=True)
-    sheets = []
+    sheets, left_out = [], []
     for path in pictures:
-        batch = _load_batch(path, config, hole, engine.device)
-        sheets.append(_write_results(out, path.stem, batch, BLENDS[blend](predictor(batch), batch), quarter))
-    return sheets
+        try:
+            face = _read_face(path, config, holes_of, engine.device)
+        except DataError as error:
+            logger.warning("warning: %s; left out", error)
+            left_out.append((str(path), str(error)))
+            continue
+        outputs = BLENDS[blend](predictor(face.batch), face.batch)
+        sheets.append(_write_results(out, path.stem, face, outputs, quarter))
+    if not sheets:
+        raise DataError(
+            left_out[0][1] + (f" (and so on: none of {len(left_out)} is usable)" if len(left_out) > 1 else "")
+        )
+    check_bad_count(len(left_out), len(pictures), max_bad, "the others are completed")
+    return CompleteResult(tuple(sheets), tuple(left_out))
+
+
+def _parse_hole(hole: str) -> Hole:
+    if hole in holes.HOLES:
+        return Hole(hole)
+    if not Path(hole).exists():
+        raise ConfigError(
+            f"--hole {hole}: must be a PNG file (white = hole), a folder of such files, or one of {', '.join(holes.HOLES)}"
+        )
+    return Hole(None, Path(hole))
 
 
 def _find_pictures(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
     if not source.is_dir():
-        raise DataError(f"{source}: no such picture or folder")
-    # Names with a dot are files that other programs leave, such as ._a.jpg of macOS.
-    found = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise DataError(f"{source}: holds no picture ({', '.join(PICTURE_SUFFIXES)})")
-    # Results are named by the stem, so that a.jpg and a.png would overwrite each other's.
+        # A pipe or a device is refused when it is read.
+        if not source.exists():
+            raise DataError(f"{source}: no such picture or folder")
+        return [source]
+    names = FolderOrArchive(str(source), recursive=False).list_pictures()
+    found = [source / name for name in names if not name.lower().endswith(_RESULT_ENDINGS)]
     stems = [p.stem for p in found]
-    if len(set(stems)) < len(stems):
-        twice = next(s for s in stems if stems.count(s) > 1)
-        raise DataError(f"{source}: two pictures are called {twice}; rename one, their results would have one name")
+    masks = [p for p in found if _mask_of(p.stem) in stems]
+    if masks:
+        logger.warning(
+            "%s: %d masks beside pictures, such as %s, are not completed; --hole %s takes them as holes",
+            source, len(masks), masks[0].name, source,
+        )  # fmt: skip
+    found = [p for p in found if p not in masks]
+    if not found:
+        raise DataError(f"{source}: holds no picture ({', '.join(FORMATS)})")
+    # Results are named by the stem, so that a.jpg and a.png would overwrite each other's.
+    twice = [stem for stem, count in Counter(p.stem for p in found).items() if count > 1]
+    if twice:
+        raise DataError(f"{source}: two pictures are called {twice[0]}; rename one, their results would have one name")
     return found
 
 
-def _load_batch(path: Path, config: Config, hole: str, device: torch.device) -> Batch:
-    """Return a batch of one picture. All its random numbers derive from its name, so that results repeat."""
+def _mask_of(stem: str) -> str | None:
+    """Return the name of the picture that a mask's name names, None for another name."""
+    match = _MASK_NAME.fullmatch(stem)
+    return match[1] if match else None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+@dataclass(frozen=True)
+class Face:
+    """A picture as a batch of one, which is in sRGB, and its square as stored, uint8 in the colours of `profile`."""
+
+    batch: Batch
+    square_HW3: np.ndarray
+    profile: bytes | None
+
+
+def _read_face(path: Path, config: Config, hole: Hole, device: torch.device) -> Face:
+    """Read a picture and its hole. All random numbers derive from the picture's name, so that results repeat. Raises DataError."""
     size = config.data.image_size
     try:
-        pixels = read_picture(str(path)).pixels_HW3
+        # No annotation means its stored pixels, so it is seen as a viewer shows it; the hole is read alike.
+        picture = read_picture(str(path), upright=True)
+        square = _square(picture.unconverted_HW3, size)
     except UnusablePicture as error:
         raise DataError(f"{path}: {error}") from None
-    image = image_from_pixels(torch.from_numpy(_square(pixels, size))[None].to(device))
+    srgb = to_srgb(square, picture.profile)
+    image = image_from_pixels(torch.from_numpy(srgb)[None].to(device))
     uid = np.array([rng.name_id(path.stem)])
     # Seed and epoch (-1) of evaluation, whatever seed the run was trained with.
     keys = torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uid)).to(device)
-    if hole in holes.HOLES:
-        kind, mask = hole, holes.HOLES[hole](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
+    if (file := hole.file(path)) is None:
+        assert hole.kind is not None
+        kind, mask = hole.kind, holes.HOLES[hole.kind](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
     else:
-        kind, mask = "given", _read_hole(hole, size, pixels.shape[:2]).to(device)
+        kind, mask = "given", _load_hole(file, size, (picture.height, picture.width)).to(device)
+        _report_extreme_hole(path, file, mask)
     filled = holes.occlude(image, mask, kind, keys, config.hole.fill)
-    return Batch(image, filled, mask, None, None, uid, np.array([-1]), keys)
+    return Face(Batch(image, filled, mask, None, None, uid, np.array([-1]), keys), square, picture.profile)
+
+
+def _report_extreme_hole(picture: Path, file: str, mask: torch.Tensor) -> None:
+    if not mask.any():
+        logger.warning(
+            "warning: %s: its hole %s is empty in the square that is completed: nothing changes", picture, file
+        )
+    elif mask.all():
+        logger.warning("warning: %s: its hole %s is full: nothing of the picture is given", picture, file)
 
 
 def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.ndarray:
@@ -112,31 +216,30 @@ def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.
     return cv2.resize(square, (size, size), interpolation=method)
 
 
-def _read_hole(path: str, size: int, picture: tuple[int, ...]) -> torch.Tensor:
+def _load_hole(path: str, size: int, picture: tuple[int, int]) -> torch.Tensor:
     """Read the hole of a picture of shape (height, width). One of the picture's own proportions is cut as the picture is.
 
     A square one is for the picture's centre square. Raises DataError.
     """
-    mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise DataError(f"{path}: is no picture; a hole is a PNG, white where the face is to be completed")
+    mask = read_hole(path)
     height, width = mask.shape
     # Products, not quotients: proportions are compared exactly.
     if height != width and height * picture[1] != width * picture[0]:
         raise DataError(
-            f"{path}: is {width}x{height}, of another shape than the picture ({picture[1]}x{picture[0]}); give a hole of the picture's "
-            "shape, or a square one for its centre square"
+            f"{path}: this hole is {width}x{height}, of another shape than the picture ({picture[1]}x{picture[0]}); give a hole of the "
+            "picture's shape, or a square one for its centre square"
         )
     # Nearest neighbour: averages of black and white would move the border.
-    return torch.from_numpy(_square(mask, size, cv2.INTER_NEAREST) > 127)[None, None]
+    return torch.from_numpy(_square(mask.astype(np.uint8), size, cv2.INTER_NEAREST) > 0)[None, None]
 
 
-def _write_results(out: Path, name: str, batch: Batch, outputs: TaskTensors, quarter: bool) -> Path:
+def _write_results(out: Path, name: str, face: Face, outputs: TaskTensors, quarter: bool) -> Path:
+    batch = face.batch
     # A model without inpainting completes nothing; its sheet shows the input.
     done = composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW
     overlay = done.float()
     points = read_points(outputs["landmarks"], quarter) if "landmarks" in outputs else None
-    for ending, content in _encode_results(done, outputs, points):
+    for ending, content in _encode_results(face, done, outputs, points):
         files.write_bytes(out / f"{name}.{ending}", content)
     if "segmentation" in outputs:
         overlay = overlay * (1 - OVERLAY_OPACITY) + colour(read_labels(outputs["segmentation"])) * OVERLAY_OPACITY
@@ -147,10 +250,15 @@ def _write_results(out: Path, name: str, batch: Batch, outputs: TaskTensors, qua
     return sheet
 
 
-def _encode_results(done: torch.Tensor, outputs: TaskTensors, points: np.ndarray | None) -> Iterator[tuple[str, bytes]]:
+def _encode_results(
+    face: Face, done: torch.Tensor, outputs: TaskTensors, points: np.ndarray | None
+) -> Iterator[tuple[str, bytes]]:
     """Yield (ending, content) of the files of one picture."""
     if "inpainting" in outputs:
-        yield "completed.png", encode_png(to_bytes(done)[0])
+        inside = face.batch.hole_B1HW[0, 0].cpu().numpy()[..., None]
+        # Pixels outside the hole are those of the picture; colours of the completed ones are put into its profile.
+        pixels = np.where(inside, from_srgb(to_bytes(done)[0], face.profile), face.square_HW3)
+        yield "completed.png", encode_png(pixels, face.profile)
     if "segmentation" in outputs:
         yield "labels.png", encode_png(read_labels(outputs["segmentation"])[0].cpu().numpy())
     if points is not None:

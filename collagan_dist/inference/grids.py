@@ -41,10 +41,10 @@ def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
     return np.concatenate(list(np.concatenate(tiles, axis=2)), axis=0)
 
 
-def encode_png(image_HW3: np.ndarray) -> bytes:
-    """Return (H, W, 3) or (H, W) uint8 as the bytes of a PNG file."""
+def encode_png(image_HW3: np.ndarray, profile: bytes | None = None) -> bytes:
+    """Return (H, W, 3) or (H, W) uint8 as the bytes of a PNG file, with an ICC profile if one is given."""
     buffer = io.BytesIO()
-    Image.fromarray(image_HW3).save(buffer, "PNG")
+    Image.fromarray(image_HW3).save(buffer, "PNG", icc_profile=profile)
     return buffer.getvalue()
 
 

@@ -20,7 +20,7 @@ def grown(statement: str, error: str, path: Path) -> int:
     code = f"""
 import sys
 from collagan_dist.types import PartMasks
-from collagan_dist.data.readers import label_maps, picture
+from collagan_dist.data.readers import hole_file, label_maps, picture
 from collagan_dist.errors import DataError
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -1,18 +1,23 @@
+import io
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.complete import complete
+from tests.data.profiles import adobe_rgb
 
 
 def test_completions_of_nothing_are_not_blended(landmarks_run, trained_run, drawn):
     picture = next((drawn / "Img/img_celeba").iterdir())
     with pytest.raises(ConfigError, match="no completions to blend"):
         complete(landmarks_run, picture, landmarks_run / "out", blend="poisson")
-    (sheet,) = complete(trained_run, picture, trained_run / "out", "O6", "poisson")
+    (sheet,) = complete(trained_run, picture, trained_run / "out", "O6", "poisson").sheets
     assert sheet.is_file()
 
 
@@ -39,7 +44,7 @@ def test_a_folder_of_pictures_is_completed_outside_of_nothing_but_the_hole(train
     hole[8:24, 4:20] = 255
     cv2.imwrite(str(tmp_path / "hole.png"), hole)
     for out in ("one", "two"):
-        sheets = complete(trained_run, tmp_path / "in", tmp_path / out, str(tmp_path / "hole.png"))
+        sheets = complete(trained_run, tmp_path / "in", tmp_path / out, str(tmp_path / "hole.png")).sheets
         assert [sheet.name for sheet in sheets] == ["1.sheet.png", "2.sheet.png"]
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
@@ -66,3 +71,117 @@ def test_what_cannot_be_completed_is_named(trained_run, tmp_path):
     ):
         with pytest.raises((DataError, ConfigError), match=message):
             complete(trained_run, tmp_path / source, tmp_path / "out", hole)
+
+
+def faces(drawn, folder, count=3):
+    """PNGs of 32x32, a.png and so on."""
+    folder.mkdir()
+    for number, path in enumerate(sorted((drawn / "Img/img_celeba").glob("*.jpg"))[:count]):
+        picture = cv2.resize(cv2.imread(str(path))[:360], (32, 32), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{chr(97 + number)}.png"), picture)
+    return folder
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def block(corner, shape=(32, 32)):
+    hole = np.zeros(shape, np.uint8)
+    hole[corner[0] : corner[0] + 12, corner[1] : corner[1] + 12] = 255
+    return Image.fromarray(hole)
+
+
+def test_one_bad_picture_is_left_out_and_the_rest_goes_on(trained_run, drawn, tmp_path, capsys):
+    source = faces(drawn, tmp_path / "in")
+    (source / "b.png").write_bytes((source / "b.png").read_bytes()[:300])
+    (source / "d.gif").write_bytes(b"GIF89a" + bytes(99))
+    os.mkfifo(source / "e.jpg")
+    (source / "notes").write_text("no picture")
+    result = complete(trained_run, source, tmp_path / "out", "none")
+    assert [sheet.name for sheet in result.sheets] == ["a.sheet.png", "c.sheet.png"]
+    assert [name for name, _ in result.left_out] == [str(source / name) for name in ("b.png", "d.gif", "e.jpg")]
+    said = capsys.readouterr().err
+    assert (
+        "b.png: damaged" in said
+        and "d.gif: is GIF, which is not read" in said
+        and "e.jpg: cannot be read: is a FIFO" in said
+    )
+
+
+def test_more_bad_pictures_than_are_accepted(trained_run, drawn, tmp_path):
+    source = faces(drawn, tmp_path / "in", 1)
+    for number in range(11):
+        (source / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"11 of 12 pictures are unusable, more than --max-bad 0.5 allows"):
+        complete(trained_run, source, tmp_path / "out", "none", max_bad=0.5)
+    assert (tmp_path / "out/a.completed.png").exists()
+    assert len(complete(trained_run, source, tmp_path / "out", "none", max_bad=1).left_out) == 11
+
+
+def test_results_and_masks_are_no_pictures(trained_run, drawn, tmp_path, capsys):
+    source = faces(drawn, tmp_path / "in")
+    for name in ("a_mask", "b_mask001"):
+        block((2, 4)).save(source / f"{name}.png")
+    for hole in ("block", str(source)):  # the second time the results of the first lie there
+        result = complete(trained_run, source, source, hole)
+        assert [sheet.name for sheet in result.sheets] == [
+            f"{name}.sheet.png" for name in ("abc" if hole == "block" else "ab")
+        ]
+        assert "2 masks beside pictures, such as a_mask.png, are not completed; --hole " in capsys.readouterr().err
+    changed = (pixels(source / "b.png") != pixels(source / "b.completed.png")).any(-1)
+    assert changed.any() and not changed[np.asarray(block((2, 4))) == 0].any()
+    assert "neither c.png nor c_mask.png" in result.left_out[0][1]
+
+
+def test_picture_and_hole_are_turned_alike(trained_run, drawn, tmp_path):
+    """A photograph with an EXIF orientation gives the picture of its upright copy, under the hole as a viewer shows it."""
+    upright = Image.open(min((drawn / "Img/img_celeba").glob("*.jpg"))).crop((0, 0, 360, 360)).resize((64, 64))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    upright.save(tmp_path / "one/face.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "two/face.png", exif=exif)
+    block((0, 40), (64, 64)).save(tmp_path / "hole.png")
+    for folder in ("one", "two"):
+        complete(trained_run, tmp_path / folder / "face.png", tmp_path / folder, str(tmp_path / "hole.png"))
+    assert (tmp_path / "one/face.completed.png").read_bytes() == (tmp_path / "two/face.completed.png").read_bytes()
+    assert not Image.open(tmp_path / "two/face.completed.png").getexif()
+
+
+def test_the_colour_profile_is_kept_and_its_pixels_too(trained_run, drawn, tmp_path):
+    """Outside the hole pixels are stored as they were; the network sees sRGB."""
+    source = faces(drawn, tmp_path / "in", 1)
+    wide = adobe_rgb()
+    with Image.open(source / "a.png") as image:
+        srgb = image.copy()
+    to_wide = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(wide)), "RGB", "RGB", 1
+    )
+    ImageCms.applyTransform(srgb, to_wide).save(source / "wide.png", icc_profile=wide)
+    block((8, 8)).save(tmp_path / "hole.png")
+    complete(trained_run, source, tmp_path / "out", str(tmp_path / "hole.png"))
+    inside = np.asarray(block((8, 8))) > 0
+    done, given = pixels(tmp_path / "out/wide.completed.png"), pixels(source / "wide.png")
+    assert (done == given)[~inside].all() and (done != given)[inside].any()
+    assert Image.open(tmp_path / "out/wide.completed.png").info["icc_profile"] == wide
+    back = ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(wide)), ImageCms.createProfile("sRGB"), "RGB", "RGB", 1
+    )
+    as_srgb = np.asarray(ImageCms.applyTransform(Image.open(tmp_path / "out/wide.completed.png"), back)).astype(int)
+    assert np.abs(as_srgb - pixels(tmp_path / "out/a.completed.png")).mean() < 2
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "empty"), (255, "full")])
+def test_a_hole_of_nothing_or_everything_is_said(value, word, trained_run, drawn, tmp_path, capsys):
+    source = faces(drawn, tmp_path / "in", 1)
+    Image.new("L", (32, 32), value).save(tmp_path / "hole.png")
+    complete(trained_run, source / "a.png", tmp_path / "out", str(tmp_path / "hole.png"))
+    assert f"hole.png is {word}" in capsys.readouterr().err
+
+
+def test_names_of_any_bytes(trained_run, drawn, tmp_path):
+    source = faces(drawn, tmp_path / "in", 1)
+    shutil.copy(source / "a.png", os.fsencode(source) + b"/caf\351.png")
+    assert len(complete(trained_run, source, tmp_path / "out").sheets) == 2

@@ -35,7 +35,8 @@ def encode_sample(sample: Sample, store: str, size: int) -> dict[str, bytes]:
 
     Raises UnusablePicture for what is quarantined, DataError for a wrong label map.
     """
-    picture = read_picture(sample.path)
+    # Annotations mean the pixels as they are stored. Without any, a picture is packed as a viewer shows it.
+    picture = read_picture(sample.path, upright=sample.landmarks is None and sample.labels is None)
     return _encode_crop(sample, picture, size) if store == "crop" else _encode_original(sample, picture)
 
 

@@ -23,12 +23,12 @@ from typing import Any
 
 from collagan_dist import files
 from collagan_dist.data.packing.shard_job import ShardJob, ShardResult, build_shard, load_finished, plan_jobs
+from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.registry import READERS
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest, write_manifest
 from collagan_dist.errors import ClusterError, DataError
 
-MAX_BAD_COUNT = 10  # this many quarantined pictures are always accepted, whatever `max_bad` says
 _LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
 
 Progress = Callable[[int, int], None]  # samples done, samples in total
@@ -39,7 +39,7 @@ Builder = Callable[[list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]]
 def pack(
     recipe: Recipe,
     workers: int = 0,
-    max_bad: float = 0.001,
+    max_bad: float = MAX_BAD,
     progress: Progress = lambda done, total: None,
     builder: Builder | None = None,
 ) -> Manifest:
@@ -67,7 +67,7 @@ def pack_part(
         return _build_missing(jobs[index % count :: count], processes(workers), progress) if jobs is not None else None
 
 
-def merge(recipe: Recipe, max_bad: float = 0.001) -> Manifest:
+def merge(recipe: Recipe, max_bad: float = MAX_BAD) -> Manifest:
     """Write the manifest of what the parts have built. Raises DataError naming missing shards, and as `pack` does."""
     with _locked_jobs(recipe) as jobs:
         if jobs is None:
@@ -211,11 +211,7 @@ def _finish(recipe: Recipe, jobs: list[ShardJob], results: list[ShardResult], ma
     lines = [json.dumps({"key": key, "reason": reason}) for key, reason in sorted(quarantine)]
     files.write_text(out / "quarantine.jsonl", "".join(f"{line}\n" for line in lines))
     total = sum(len(job.samples) for job in jobs)
-    if len(quarantine) > max(MAX_BAD_COUNT, max_bad * total):
-        raise DataError(
-            f"{len(quarantine)} of {total} pictures are unusable, more than --max-bad {max_bad:g} allows; "
-            f"see {out / 'quarantine.jsonl'}, repair them or raise --max-bad, and run the same command"
-        )
+    check_bad_count(len(quarantine), total, max_bad, f"see {out / 'quarantine.jsonl'}")
     splits: dict[str, tuple[Shard, ...]] = {
         split: tuple(r.shard for r in results if r.shard.name.startswith(f"{split}-") and r.shard.samples)
         for split in recipe.splits

@@ -45,6 +45,7 @@ class FolderOrArchive:
     path: str
     prefix: str = ""
     names: tuple[str, ...] | None = None
+    recursive: bool = True
 
     def file(self, name: str) -> File:
         """Return where to read the file `name` ("/" between folders); it need not exist."""
@@ -52,7 +53,7 @@ class FolderOrArchive:
 
     def list_files(self) -> list[str]:
         """Return the sorted names of all files, without those that systems and network storage leave."""
-        names = _walk(Path(self.path)) if self.names is None else iter(self.names)
+        names = _walk(Path(self.path), self.recursive) if self.names is None else iter(self.names)
         return sorted(n for n in names if not any(map(_is_helper, n.split("/"))))
 
     def list_pictures(self) -> list[str]:
@@ -123,8 +124,8 @@ def _open_archive(path: str, modified: int, size: int) -> Archive:
     return ZipArchive(path) if path.endswith(".zip") else TarArchive(path)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Yield the names of all files below a folder, each once; links to folders are followed."""
+def _walk(folder: Path, recursive: bool) -> Iterator[str]:
+    """Yield the names of all files in or below a folder, each once; links to folders are followed."""
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror})")
@@ -140,6 +141,8 @@ def _walk(folder: Path) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         below = Path(current).relative_to(folder)
         yield from ((below / name).as_posix() for name in names)
+        if not recursive:
+            return
 
 
 class Archive(ABC):

@@ -42,6 +42,7 @@ def _apply(pixels_HW3: np.ndarray, profile: bytes, forward: bool) -> np.ndarray:
             return pixels_HW3
         pixels_HW3 = pixels_HW3[..., 0] if forward else pixels_HW3
     done = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels_HW3)), transform)
+    assert done is not None  # it is for transforms in place
     return np.array(done.convert("RGB"))
 
 
@@ -50,11 +51,12 @@ def _transform(profile: bytes, forward: bool) -> ImageCms.ImageCmsTransform | No
     mode = _mode(profile)
     if mode is None:
         return None
-    pair = [(ImageCms.ImageCmsProfile(io.BytesIO(profile)), mode), (ImageCms.createProfile("sRGB"), "RGB")]
-    (source, source_mode), (target, target_mode) = pair if forward else pair[::-1]
+    own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
     try:
-        return ImageCms.buildTransform(source, target, source_mode, target_mode, intent, flags)
+        if forward:
+            return ImageCms.buildTransform(own, srgb, mode, "RGB", intent, flags)
+        return ImageCms.buildTransform(srgb, own, "RGB", mode, intent, flags)
     except ImageCms.PyCMSError:
         return None
 

@@ -26,6 +26,8 @@ from collagan_dist.types import File
 
 QUALITY = 95  # of the JPEGs that packing encodes
 MAX_PIXELS = 64_000_000  # of one picture, hole or label map: a decompression bomb is refused from its header
+# Of all pictures, this share may be unusable, and MAX_BAD_COUNT in any case: a few damaged ones must not stop a command.
+MAX_BAD, MAX_BAD_COUNT = 0.001, 10
 MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on
 
 # Errors of the machine or its storage. Packing stops for them: quarantine is for pictures that stay unusable.
@@ -36,6 +38,15 @@ _EXIF_ORIENTATION = 0x0112
 
 class UnusablePicture(Exception):
     """A picture for quarantine; the text is the reason."""
+
+
+def check_bad_count(bad: int, total: int, max_bad: float, note: str) -> None:
+    """Raise DataError if more pictures than MAX_BAD_COUNT and the share `max_bad` are unusable; `note` says where they are named."""
+    if bad > max(MAX_BAD_COUNT, max_bad * total):
+        raise DataError(
+            f"{bad} of {total} pictures are unusable, more than --max-bad {max_bad:g} allows; "
+            f"{note}; repair them or raise --max-bad, and run the same command"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,13 +99,11 @@ def read_picture(file: File, upright: bool = False) -> Picture:
 
     `upright`: turn it as its EXIF orientation says. Not where annotations mean the stored pixels.
     """
-    content = _read_content(file)
-    form = picture_format(content[:SIGNATURE_BYTES])
-    if form is not None and form not in FORMATS:
-        raise UnusablePicture(unreadable(form))
-    picture = _read_jpeg_header(content) if form == "JPEG" else _read_other_header(content)
+    content = read_content(file)
+    jpeg = picture_format(content[:SIGNATURE_BYTES]) == "JPEG"
+    picture = _read_jpeg_header(content) if jpeg else _read_other_header(content)
     _check_size(picture.width, picture.height)
-    if upright and (orientation := _orientation(content, form)) > 1:
+    if upright and (orientation := _orientation(content, jpeg)) > 1:
         size = (picture.height, picture.width) if orientation > 4 else (picture.width, picture.height)
         return replace(picture, width=size[0], height=size[1], orientation=orientation)
     return picture
@@ -112,7 +121,8 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _read_content(file: File) -> bytes:
+def read_content(file: File) -> bytes:
+    """Return the bytes of a picture's file. Raises UnusablePicture, or DataError where the storage fails."""
     try:
         content = archives.read_file(file)
     except OSError as error:
@@ -127,9 +137,14 @@ def _read_content(file: File) -> bytes:
     return content
 
 
-def _check_size(width: int, height: int) -> None:
+def check_pixels(width: int, height: int) -> None:
+    """Raise UnusablePicture for a size, read from a header, that would fill the memory."""
     if width * height > MAX_PIXELS:
         raise UnusablePicture(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
+
+
+def _check_size(width: int, height: int) -> None:
+    check_pixels(width, height)
     if min(width, height) < MIN_FACE_PIXELS:
         raise UnusablePicture(f"{width}x{height} pixels are smaller than {MIN_FACE_PIXELS}x{MIN_FACE_PIXELS}")
 
@@ -157,7 +172,7 @@ def _decode_jpeg(content: bytes, **scale: int) -> np.ndarray:
 
 
 def _read_other_header(content: bytes) -> Picture:
-    with _open_other(content) as image:
+    with open_picture(content) as image:
         _check_size(*image.size)
         if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "PA"):
             raise UnusablePicture(f"wrong mode {image.mode}, needs RGB")
@@ -169,7 +184,7 @@ def _read_other_header(content: bytes) -> Picture:
 
 
 def _decode_other(content: bytes) -> np.ndarray:
-    with _open_other(content) as image:
+    with open_picture(content) as image:
         turned = _pillow_turn(image)
         try:
             # Opaque everywhere says the same as no alpha.
@@ -186,26 +201,31 @@ def _decode_other(content: bytes) -> np.ndarray:
 
 def _pillow_turn(image: Image.Image) -> int:
     """Return the orientation that Pillow has applied to the pixels by itself: it does so for TIFF alone."""
-    return _valid_orientation(image.getexif()) if image.format == "TIFF" else 1
+    return exif_orientation(image) if image.format == "TIFF" else 1
 
 
-def _orientation(content: bytes, form: str | None) -> int:
-    """Return EXIF's orientation, 1 where there is none or it cannot be read."""
-    if form == "JPEG" and b"Exif\0\0" not in content:
+def _orientation(content: bytes, jpeg: bool) -> int:
+    if jpeg and b"Exif\0\0" not in content:
         return 1
-    with suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return _valid_orientation(image.getexif())
-    return 1
+    with open_picture(content) as image:
+        return exif_orientation(image)
 
 
-def _valid_orientation(exif: Image.Exif) -> int:
-    value = exif.get(_EXIF_ORIENTATION)
-    return int(value) if value in range(1, 9) else 1
+def exif_orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    value = None
+    with suppress(Exception):  # Pillow raises whatever damaged EXIF leads to
+        value = image.getexif().get(_EXIF_ORIENTATION)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _open_other(content: bytes) -> Image.Image:
+def open_picture(content: bytes) -> Image.Image:
+    """Open a picture of a format that is read here; pixels are not decoded yet. Raises UnusablePicture."""
+    form = picture_format(content[:SIGNATURE_BYTES])
+    if form is not None and form not in FORMATS:
+        raise UnusablePicture(unreadable(form))
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS[1:])
+        return Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise UnusablePicture("a decompression bomb, from its header") from None
     except Exception:

@@ -54,7 +54,7 @@ NUMBERS = "1,2,3,2,2,3,1,4,3,4"
         (swap_eyes, ["60 of 60 rows the left eye lies right of the right eye"]),
         (lambda root: (root / "labels/000004.png").unlink(), ["labels/000004.png: the label map is missing"]),
         (lambda root: shutil.copy(root / "000004.jpg", root / "000004.png"), ["no row for 000004.png"]),
-        (lambda root: [p.unlink() for p in root.glob("*.jpg")], ["set: holds no picture (.jpg, .jpeg"]),
+        (lambda root: [p.unlink() for p in root.glob("*.jpg")], ["set: holds no picture (JPEG, PNG"]),
         (shutil.rmtree, ["set: no such folder, and no set.zip or .tar there"]),
     ],
 )

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
-from collagan_dist.data.readers.picture import UnusablePicture, read_picture
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture, turn_upright
+from collagan_dist.data.readers.picture_format import picture_format
 from tests.data.peak_memory import grown, saved
+from tests.data.profiles import adobe_rgb
 from tests.faults.damages import cut, damage, drop, flip, grow
 
 
@@ -78,6 +80,13 @@ def test_what_is_kept_and_what_is_converted(tmp_path):
         tmp_path / "16.png": pixels,
         turned: np.array(Image.open(turned)),
         saved(tmp_path, Image.fromarray(grey[..., 0]), "grey.jpg", quality=100): grey,
+        saved(tmp_path, with_alpha(image, 255), "opaque.png"): pixels,
+        saved(tmp_path, image, "a.heic", quality=100): np.array(
+            Image.open(saved(tmp_path, image, "b.heic", quality=100))
+        ),
+        saved(tmp_path, image, "a.avif", quality=100): np.array(
+            Image.open(saved(tmp_path, image, "b.avif", quality=100))
+        ),
     }
     for path, expected in cases.items():
         picture = read_picture(str(path))
@@ -89,6 +98,13 @@ def test_what_is_kept_and_what_is_converted(tmp_path):
         assert anew and np.abs(np.array(again).astype(int) - expected).mean() < 4 and not again.getexif()
 
 
+def with_alpha(image: Image.Image, value: int) -> Image.Image:
+    """The image with one pixel of this opacity, the others opaque."""
+    alpha = Image.new("L", image.size, 255)
+    alpha.putpixel((5, 7), value)
+    return Image.merge(f"{image.mode}A", [*image.split(), alpha])
+
+
 def test_what_is_refused(tmp_path):
     image = Image.fromarray(photo())
     see_through = image.quantize(16)
@@ -96,24 +112,76 @@ def test_what_is_refused(tmp_path):
     cases = {
         saved(tmp_path, image.convert("CMYK"), "cmyk.jpg"): "wrong mode CMYK",
         saved(tmp_path, image.convert("CMYK"), "cmyk.tif"): "wrong mode CMYK",
-        saved(tmp_path, image.convert("RGBA"), "rgba.png"): "wrong mode RGBA",
-        saved(tmp_path, image.convert("LA"), "la.png"): "wrong mode LA",
+        saved(tmp_path, with_alpha(image, 254), "rgba.png"): "wrong mode RGBA with transparency",
+        saved(tmp_path, with_alpha(image.convert("L"), 254), "la.png"): "wrong mode LA with transparency",
+        saved(tmp_path, image, "two.webp", save_all=True, append_images=[ImageOps.invert(image)]): "has several frames",
+        saved(tmp_path, image, "two.tif", save_all=True, append_images=[image]): "has several frames",
         saved(tmp_path, image.convert("L").convert("I;16"), "grey16.png"): "wrong mode I;16",
         saved(tmp_path, see_through, "hole.png", transparency=3): "wrong mode P with transparency",
         saved(tmp_path, image.resize((31, 96)), "thin.png"): "31x96 pixels are smaller than 32x32",
-        saved(tmp_path, Image.new("1", (9000, 9000)), "bomb.png"): "wrong mode 1",
+        saved(tmp_path, Image.new("1", (9000, 9000)), "bomb.png"): "a decompression bomb",
         saved(tmp_path, Image.new("L", (9000, 9000)), "bomb8.png"): "a decompression bomb",
         saved(tmp_path, Image.new("L", (14000, 14000)), "bomb14.png"): "a decompression bomb",
-        saved(tmp_path, image, "a.gif"): "not a picture",
+        saved(tmp_path, image, "a.gif"): "is GIF, which is not read; convert it",
     }
     os.truncate(cut_short := saved(tmp_path, image, "cut.png"), 9000)
     cases[cut_short] = "damaged"
     for path, reason in cases.items():
         with pytest.raises(UnusablePicture) as caught:
             read_picture(str(path)).as_jpeg()
+            pytest.fail(str(path))
         assert reason in str(caught.value), path
 
 
 def test_a_jpeg_bomb_is_refused_from_its_header(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (12000, 12000)), "bomb.jpg", quality=5)
     assert grown("picture.read_picture(sys.argv[1])", "picture.UnusablePicture", path) < 50
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_orientation_is_applied_only_on_request(form, orientation, tmp_path):
+    """Pillow's own transposition is the oracle."""
+    image = Image.fromarray(photo()[:64])
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    # First: saving takes the orientation out of the image.
+    expected = {True: np.array(ImageOps.exif_transpose(image)), False: photo()[:64]}
+    path = str(saved(tmp_path, image, "x", format=form, exif=exif, quality=98))
+    for upright in (True, False):
+        picture = read_picture(path, upright)
+        found = picture.pixels_HW3
+        assert found.shape == expected[upright].shape == (picture.height, picture.width, 3)
+        others = [turn_upright(expected[upright], other) for other in range(2, 9)]
+        errors = [np.abs(found.astype(int) - one).mean() for one in others if one.shape == found.shape]
+        assert np.abs(found.astype(int) - expected[upright]).mean() < min(errors) / 2
+
+
+def test_colours_of_a_profile_become_srgb(tmp_path):
+    """By littleCMS as ImageCms calls it; a profile that says sRGB changes nothing, nor does one that is damaged."""
+    srgb, lab = (
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")),
+    )
+    image = Image.fromarray(photo())
+    for profile in (srgb.tobytes(), lab.tobytes(), b"damaged"):
+        plain = saved(tmp_path, image, "x.jpg", quality=95, icc_profile=profile)
+        assert read_picture(str(plain)).as_jpeg() == (plain.read_bytes(), False)
+    wide = ImageCms.ImageCmsProfile(io.BytesIO(adobe_rgb()))
+    for name in ("x.jpg", "x.png"):
+        picture = read_picture(str(saved(tmp_path, image, name, icc_profile=wide.tobytes())))
+        expected = ImageCms.profileToProfile(Image.fromarray(picture.unconverted_HW3), wide, srgb, 1, flags=0x2000)
+        assert np.array_equal(picture.pixels_HW3, np.array(expected)) and picture.as_jpeg()[1]
+        assert np.abs(picture.pixels_HW3.astype(int) - picture.unconverted_HW3).max() > 10
+
+
+@pytest.mark.parametrize(
+    ("head", "form"),
+    [
+        (b"\xff\xd8\xff\xe1", "JPEG"), (b"GIF89a", "GIF"), (b"\0\0\0\x18ftypheic", "HEIF"), (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\0\0\0\x18ftypmp42", None), (b"RIFF\0\0\0\0WEBPVP8 ", "WEBP"), (b"RIFF\0\0\0\0WAVEfmt ", None), (b"\xff\x0a", "JPEG XL"),
+        (b"#!/bin/sh", None), (b"", None),
+    ],
+)  # fmt: skip
+def test_formats_by_content(head, form):
+    assert picture_format(head) == form

@@ -1,0 +1,106 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from collagan_dist.data.readers.hole_file import read_hole
+from collagan_dist.errors import DataError
+from tests.data.peak_memory import grown
+
+WHITE = np.zeros((24, 40), bool)
+WHITE[4:12, 6:30] = True
+
+
+def painted(inside, outside=0, dtype=np.uint8) -> Image.Image:
+    """The hole WHITE in two values, each a number or a colour."""
+    shape = (*WHITE.shape, np.size(inside)) if np.size(inside) > 1 else WHITE.shape
+    pixels = np.broadcast_to(np.asarray(outside, dtype), shape).copy()
+    pixels[WHITE] = inside
+    return Image.fromarray(pixels)
+
+
+def palette(colours: list[int]) -> Image.Image:
+    image = Image.fromarray(WHITE.astype(np.uint8), "P")
+    image.putpalette(colours)
+    return image
+
+
+def stored(tmp_path, image: Image.Image, form: str = "PNG", **options) -> str:
+    image.save(path := tmp_path / "hole", form, **options)
+    return str(path)
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        painted(255), painted(1), painted(200), painted(65535, dtype=np.uint16), painted(255, dtype=np.uint16), painted(1, dtype=np.uint16),
+        Image.fromarray(WHITE), painted((255, 255, 255)), painted((255, 0, 0)), palette([0, 0, 0, 255, 0, 0]), palette([0, 0, 0, 255, 255, 255]),
+        painted((255, 255, 255, 255), (255, 255, 255, 0)), painted((255, 255, 255, 255), (0, 0, 0, 255)), painted((255, 255), (0, 0)),
+    ],
+)  # fmt: skip
+def test_what_means_a_hole(image, tmp_path):
+    assert np.array_equal(read_hole(stored(tmp_path, image)), WHITE)
+
+
+def test_edges_that_scaling_and_jpeg_blur(tmp_path):
+    soft = painted(255).resize((400, 240), Image.Resampling.BICUBIC)
+    found = read_hole(stored(tmp_path, soft, "JPEG", quality=75))
+    assert (found == np.kron(WHITE, np.ones((10, 10), bool))).mean() > 0.98
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_hole_is_turned_as_a_viewer_turns_it(form, orientation, tmp_path):
+    """Pillow's transposition is the oracle."""
+    big = painted(255).resize((320, 192), Image.Resampling.NEAREST).convert("RGB")
+    expected = big.copy()
+    expected.getexif()[0x0112] = orientation
+    from PIL import ImageOps
+
+    expected = np.array(ImageOps.exif_transpose(expected))[..., 0] > 127
+    found = read_hole(stored(tmp_path, big, form, exif=turned(orientation), quality=95))
+    assert found.shape == expected.shape and (found == expected).mean() > 0.995
+
+
+GREY = np.tile(np.linspace(0, 255, 40), (24, 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (Image.fromarray(GREY), "is grey"), (Image.fromarray(np.dstack([GREY, GREY[::-1], 255 - GREY])), "has colours"),
+        (painted((255, 0, 0), (0, 255, 0)), "has colours"), (painted((0, 0, 0, 255), (0, 0, 0, 0)), "what is seen of it is not white"),
+        (Image.new("L", (9, 9), 1), "is 1 everywhere"), (Image.new("L", (9, 9), 128), "is grey"),
+    ],
+)  # fmt: skip
+def test_what_is_in_doubt_is_refused(image, reason, tmp_path):
+    with pytest.raises(DataError, match=rf"hole.*{reason}.*white where the face is to be completed"):
+        read_hole(stored(tmp_path, image))
+
+
+def test_empty_full_damaged_and_no_picture(tmp_path):
+    assert not read_hole(stored(tmp_path, Image.new("L", (9, 9)))).any()
+    assert read_hole(stored(tmp_path, Image.new("L", (9, 9), 255))).all()
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (99, 99), np.uint8) * 255).save(content, "PNG")
+    for written, reason in (
+        (content.getvalue()[:600], "is damaged"),
+        (b"white", "not a picture"),
+        (b"", "is an empty file"),
+        (b"GIF89a", "is GIF"),
+    ):
+        (tmp_path / "bad").write_bytes(written)
+        with pytest.raises(DataError, match=f"this hole.*{reason}"):
+            read_hole(str(tmp_path / "bad"))
+
+
+def test_a_bomb_is_refused_from_its_header(tmp_path):
+    path = stored(tmp_path, Image.new("1", (20000, 20000)))
+    assert grown("hole_file.read_hole(sys.argv[1])", "DataError", path) < 60
