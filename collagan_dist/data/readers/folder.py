@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive
@@ -12,9 +14,14 @@ from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_c
 from collagan_dist.data.readers.picture_format import FORMATS
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.types import MAX_KEY_BYTES, File, Sample
+from collagan_dist.types import MAX_KEY_BYTES, SPLITS, File, Sample
 
-_SPLIT_OF_FOLDER = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+logger = logging.getLogger(__name__)
+
+# Names of folders, in lower case, that people give to splits.
+_SPLIT_OF_FOLDER = {
+    "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test", "testing": "test",
+}  # fmt: skip
 _PLAIN_KEY = re.compile(r"[!-~]+")  # printable ASCII without blanks: the index of a shard separates fields by blanks
 
 
@@ -27,7 +34,7 @@ def read_folder(recipe: Recipe) -> list[Sample]:
         )
     names = _list_pictures(source, _name_below(root, recipe.labels), recipe.labels)
     rows = _read_rows(root, source, recipe.landmarks, names)
-    splits = _assign_splits(names, rows)
+    splits = _assign_splits(source.path, names, rows, recipe.split_by)
     samples = [
         Sample(
             key=key(name),
@@ -107,14 +114,32 @@ def _read_rows(
     return rows
 
 
-def _assign_splits(names: list[str], rows: dict[str, LandmarkRow] | None) -> dict[str, str]:
-    """Return the split of each picture: from the table, else from the top folders, else 80 / 10 / 10 by a hash."""
+def _assign_splits(where: str, names: list[str], rows: dict[str, LandmarkRow] | None, split_by: str) -> dict[str, str]:
+    """Return the split of each picture: from the table, else from its folders, else 80 / 10 / 10 by a hash.
+
+    Raises DataError where folders say it of some pictures only.
+    """
     if rows is not None and all(row.split is not None for row in rows.values()):
         return {name: row.split or "" for name, row in rows.items()}
-    folders = {name: name.split("/")[0] if "/" in name else "" for name in names}
-    if all(folder in _SPLIT_OF_FOLDER for folder in folders.values()):
-        return {name: _SPLIT_OF_FOLDER[folder] for name, folder in folders.items()}
-    return {name: _split_by_hash(name) for name in names}
+    by_folder = {name: _splits_named(name) for name in names} if split_by != "hash" else {}
+    if any(by_folder.values()) or split_by == "folders":
+        if unclear := [name for name, found in by_folder.items() if len(found) != 1]:
+            raise DataError(
+                f"{where}: {len(names) - len(unclear)} of {len(names)} pictures lie in folders of splits "
+                f"({', '.join(sorted({f for found in by_folder.values() for f in found})) or 'none'}), {unclear[0]} does not lie in one of them "
+                f"({len(unclear)} such pictures); move these, give the CSV a column `split`, or say `split_by: hash` in the recipe "
+                "(--set split_by=hash), which ignores folders"
+            )
+        return {name: next(iter(found)) for name, found in by_folder.items()}
+    splits = {name: _split_by_hash(name) for name in names}
+    counts = Counter(splits.values())
+    logger.info("splits drawn by a hash of the name: %s", ", ".join(f"{counts[split]} {split}" for split in SPLITS))
+    return splits
+
+
+def _splits_named(name: str) -> set[str]:
+    """Return the splits that the folders of a picture name."""
+    return {_SPLIT_OF_FOLDER[part.lower()] for part in name.split("/")[:-1] if part.lower() in _SPLIT_OF_FOLDER}
 
 
 def _split_by_hash(name: str) -> str:

@@ -28,6 +28,9 @@ class Recipe(Section):
     out: str
     """Folder of the shards."""
     splits: tuple[Literal["train", "valid", "test"], ...] = ("train", "valid", "test")
+    split_by: Literal["auto", "folders", "hash"] = "auto"
+    """Only for `folder`, without a column `split`: by the folders train, valid and test (or val, validation ...) of any
+    case at any depth, by a hash of the name, or by folders if there are any, else by the hash."""
     samples_per_shard: Annotated[int, Field(ge=1)] = 2048
     store: Literal["crop", "original"] = "crop"
     """`crop`: the margin square around the face, re-encoded. `original`: the JPEG's own bytes where it is undamaged."""
@@ -41,6 +44,13 @@ class Recipe(Section):
         if not splits or len(set(splits)) != len(splits):
             raise ValueError("needs at least one split, each at most once")
         return splits
+
+    @field_validator("split_by")
+    @classmethod
+    def _check_split_by(cls, value: str, info: ValidationInfo) -> str:
+        if value != "auto" and info.data.get("dataset") != "folder":
+            raise ValueError(f"{info.data.get('dataset')} has splits of its own; leave this key out")
+        return value
 
     @field_validator("labels", "landmarks")
     @classmethod
