@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -27,8 +28,10 @@ from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.registry import READERS
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest, write_manifest
-from collagan_dist.errors import ClusterError, DataError
+from collagan_dist.errors import ClusterError, ConfigError, DataError
+from collagan_dist.types import Sample
 
+_SOURCE_FILE = ".source.json"  # of OUT: where it was packed from, and a hash of its samples
 _LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
 
 Progress = Callable[[int, int], None]  # samples done, samples in total
@@ -138,6 +141,7 @@ def _locked_jobs(recipe: Recipe, part: str = "") -> Iterator[list[ShardJob] | No
     """
     folder = Path(recipe.out, ".parts")
     if _is_packed(recipe) and not folder.exists():
+        _check_source(recipe)
         yield None
         return
     jobs = list(plan_jobs(recipe, READERS[recipe.dataset](recipe)))
@@ -193,7 +197,33 @@ def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
     for key in ("labels", "landmarks"):
         if portable[key] is not None and Path(portable[key]).is_absolute():
             portable[key] = Path(portable[key]).name
+    # Manifests of programs that did not know the key stay equal.
+    if portable["split_by"] == "auto":
+        del portable["split_by"]
     return portable
+
+
+def _check_source(recipe: Recipe) -> None:
+    """Raise ConfigError if OUT was packed from other samples than the recipe names now: from another root, or other annotations."""
+    path = Path(recipe.out, _SOURCE_FILE)
+    try:
+        packed = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # packed by an older program, or copied without dotted files
+        return
+    if packed != (now := _describe_source(recipe, READERS[recipe.dataset](recipe))):
+        what = (
+            f"{packed.get('root')}, not {now['root']}"
+            if packed.get("root") != now["root"]
+            else "other annotations or pictures than now"
+        )
+        raise ConfigError(
+            f"{recipe.out}: is packed already, from {what}; give another --out, or remove that folder to pack again"
+        )
+
+
+def _describe_source(recipe: Recipe, samples: list[Sample]) -> dict[str, str]:
+    content = json.dumps(sorted([list(vars(s).values()) for s in samples], key=lambda row: row[0]), default=vars)
+    return {"root": os.path.realpath(recipe.root), "samples": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def _remove_stale(out: Path, jobs: list[ShardJob]) -> None:
@@ -218,6 +248,8 @@ def _finish(recipe: Recipe, jobs: list[ShardJob], results: list[ShardResult], ma
     }
     if not any(splits.values()):
         raise DataError(f"{recipe.root}: not one usable picture; see {out / 'quarantine.jsonl'}")
+    samples = [sample for job in jobs for sample in job.samples]
+    files.write_json(out / _SOURCE_FILE, _describe_source(recipe, samples))
     # Last: the manifest makes OUT a complete data set.
     write_manifest(Manifest(out, recipe.dataset, _portable_recipe(recipe), splits, len(quarantine)))
     shutil.rmtree(out / ".parts")
