@@ -51,13 +51,7 @@ def edit(file: str, pattern: str, text: str) -> Callable[[Path], object]:
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_a_damaged_data_set(
-    copy_of_drawn,
-    tmp_path,
-    capsys,
-    damage,
-    parts,
-):
+def test_a_damaged_data_set(copy_of_drawn, tmp_path, capsys, damage, parts):
     damage(copy_of_drawn)
     out = tmp_path / "packed"
     code, text = run(capsys, "pack", ROOT / "shards/drawn.yaml", "--root", copy_of_drawn, "--out", out, "--workers", 2)

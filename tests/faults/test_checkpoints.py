@@ -26,7 +26,6 @@ from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import ROOT
 from tests.faults import seen
-from tests.faults.damages import rounds
 from tests.faults.saving import STAGES
 from tests.faults.test_packing import private_mounts
 from tests.launch import torchrun
@@ -65,9 +64,10 @@ def test_row_27_killed_at_every_stage_of_a_save(shards, undisturbed, tmp_path):
     assert [event["step"] for event in events(run, "resume")] == [4, 4, 4, 4, 6, 8]
 
 
-@rounds(1, 60)
-def test_row_27_killed_at_random(shards, undisturbed, tmp_path, rounds, record):
+@pytest.mark.full
+def test_row_27_killed_at_random(shards, undisturbed, tmp_path, record):
     """The same before any call of the writing thread to the file system."""
+    rounds = 60
     seeds = [f"random-{number}" for number in range(rounds)]
     done = driver("random", write_config(small(shards.folder, **SAVING), tmp_path), tmp_path, *seeds)
     assert [again for _, _, again in ended(done)] == ["0"] * rounds, done.stderr
@@ -107,7 +107,8 @@ def test_row_28_a_full_disk(shards, undisturbed, tmp_path):
 
 
 def test_row_30_another_number_of_ranks(shards, tmp_path, monkeypatch):
-    """Two ranks, then one: the global batches of one rank, every sample of two epochs exactly once."""
+    """Two ranks, then one, with three shards: the global batches of one rank, every sample of two epochs exactly once."""
+    assert [shard.samples for shard in shards.shards("train")] == [20, 20, 8]
     config = small(shards.folder, schedule__batch=12)
     path = write_config(config, tmp_path)
     torchrun(2, "-m", "--", "tests.faults.seen", path, tmp_path / "run", 5, tmp_path / "two")

@@ -15,7 +15,6 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.faces.layout import draw_faces
 from tests.conftest import ROOT, small_recipe
 from tests.faults.processes import Ranks, as_rank, free_port, records, until
-from tests.faults.test_bad_input import run
 from tests.slurm.machine import Machine, missing
 from tests.training.small import small
 
@@ -28,16 +27,6 @@ def train(shards: Manifest, tmp_path: Path) -> list[object]:
     path, runtime = tmp_path / "small.yaml", {"rendezvous_timeout": 4, "timeout": 60, "threads": 1}
     path.write_text(to_yaml(small(shards.folder, runtime=runtime, schedule__steps=1, schedule__batch=12)))
     return ["collagan_dist", "train", path, "--run", tmp_path / "run"]
-
-
-def test_row_14_a_configuration_that_is_wrong(shards, tmp_path, capsys, monkeypatch):
-    """Refused with file and line, and nothing in it is run."""
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "mine.yaml"
-    path.write_text("seed: 1\nlog: !!python/object/apply:os.system ['touch CANARY']\n")
-    code, error = run(capsys, "train", path, "--data", shards.folder, "--dry-run")
-    assert code == 2 and f"{path}:2: YAML tags" in error and len(error.splitlines()) == 1, error
-    assert not (tmp_path / "CANARY").exists()
 
 
 @needs_machines

@@ -8,7 +8,7 @@ from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.models import gfc
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.training.loop import StartOptions, train
-from tests.models.peers import WORLD, StopAfter, peer, same, smooth, start, state, train_parser
+from tests.models.peers import WORLD, StopAfter, peer, smooth, start, state, train_parser
 from tests.training.small import equal, weights
 
 
@@ -18,13 +18,13 @@ def test_gfc_stages(shards, parser):
     judges = networks.discriminators
     begins = {name: state(getattr(judges, name)) for name in ("local", "whole", "parser")}
     seen = [set(step(smooth(4, 32), number).values) for number in (0, 9)]
-    assert all(same(begin, getattr(judges, name).state_dict()) for name, begin in begins.items())
+    assert all(equal(begin, getattr(judges, name).state_dict()) for name, begin in begins.items())
     rec, local, whole = {"rec"}, {"adv_local", "disc_local"}, {"adv", "disc", "parsing"}
     seen.append(set(step(smooth(4, 32), 10).values))
-    assert not same(begins["local"], judges.local.state_dict()) and same(begins["whole"], judges.whole.state_dict())
+    assert not equal(begins["local"], judges.local.state_dict()) and equal(begins["whole"], judges.whole.state_dict())
     assert not networks.discriminator_learners["whole"].optimizer_state()
     seen.append(set(step(smooth(4, 32), 15).values))
-    assert not same(begins["whole"], judges.whole.state_dict()) and same(begins["parser"], judges.parser.state_dict())
+    assert not equal(begins["whole"], judges.whole.state_dict()) and equal(begins["parser"], judges.parser.state_dict())
     losses = [{n.removeprefix("loss/inpainting/") for n in names if n.startswith("loss/inp")} for names in seen]
     assert losses == [rec, rec, rec | local, rec | local | whole]
 
