@@ -65,7 +65,6 @@ def preempted(training: Training) -> Iterator[None]:
 
 @rounds(1, 10)
 def test_row_22_preempted(cluster, undisturbed, tmp_path, rounds, record):
-    """TERM, and KILL seconds later; Slurm requeues the job by itself, once."""
     stops = []
     for number in range(rounds):
         training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}")

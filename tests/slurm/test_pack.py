@@ -64,7 +64,6 @@ def test_any_range_of_an_array(cluster, drawn, tmp_path, whole):
 
 
 def test_a_list_of_tasks_is_refused(cluster, tmp_path):
-    """A task of --array=0,1,5 cannot know which of how many parts it is."""
     array = cluster.submit(PACK, "faces.yaml", options=["--array=0,1,5", *SMALL], cwd=tmp_path)
     assert [task.exit_code for task in cluster.wait_all(array)] == [2, 2, 2]
     assert "give the whole range again" in cluster.log(array)

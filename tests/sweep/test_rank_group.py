@@ -1,5 +1,4 @@
 import itertools
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +26,7 @@ def test_ranks_are_numbered_node_by_node(nodes):
 
 def test_two_workers_train_what_two_ranks_train(shards, tmp_path):
     space = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-2]}}}
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), space, "--trials", 1, "--workers", 2, schedule__steps=6)
+    sweep = Sweep(tmp_path, shards.folder, space, "--trials", 1, "--workers", 2, schedule__steps=6)
     sweep.run()
     collagan("train", sweep.trial(0) / "config.yaml", "--run", tmp_path / "run", ranks=2)
     assert equal(weights(tmp_path / "run", 6), weights(sweep.trial(0), 6))
