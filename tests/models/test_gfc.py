@@ -76,6 +76,10 @@ def test_what_gfc_needs_is_said_before_anything_starts(shards, parser, tmp_path)
     train(peer(shards, "ce", schedule__steps=1), tmp_path / "ce", WORLD)
     with pytest.raises(ConfigError, match=r"is CE, which does not segment; train one that does"):
         train(peer(shards, "gfc", tmp_path / "ce"), run, WORLD)
+    with pytest.raises(Interrupted):
+        train(train_parser(shards), tmp_path / "parser", WORLD, StartOptions(StopAfter(1)))
+    with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):
+        train(peer(shards, "gfc", tmp_path / "parser"), run, WORLD)
     step, _ = start(peer(shards, "gfc", model__gfc={"parsing": 0.0}))
     assert "loss/inpainting/parsing" not in step(smooth(4, 32), 19).values
 
@@ -98,10 +102,3 @@ def test_the_parser_is_the_checkpoints(shards, parser, tmp_path):
     kept = {n: t for n, t in weights(tmp_path / "run", 8).items() if n.startswith("discriminators/parser.")}
     assert kept and equal(kept, {f"discriminators/parser.network.{n}": t for n, t in before.items()})
     assert not any("optimizer/discriminators/parser" in n for n in weights(tmp_path / "run", 8))
-
-
-def test_an_unfinished_parser_is_refused(shards, tmp_path):
-    with pytest.raises(Interrupted):
-        train(train_parser(shards), tmp_path / "parser", WORLD, StartOptions(StopAfter(1)))
-    with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):
-        train(peer(shards, "gfc", tmp_path / "parser"), tmp_path / "run", WORLD)
