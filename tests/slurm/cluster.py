@@ -113,16 +113,13 @@ class Cluster:
 
     def wait(self, job: str, timeout: float = 60) -> Job:
         """The job when it has ended. Raises TimeoutError with its log."""
-        self.until(lambda: self.job(job).ended, timeout, f"job {job} to end", job)
-        return self.job(job)
+        (one,) = self.wait_all(job, timeout)
+        return one
 
     def wait_all(self, array: str, timeout: float = 60) -> list[Job]:
         """The tasks of an array when all have ended. Raises TimeoutError with the log of one that has not."""
-        self.until(lambda: all(task.ended for task in self.tasks(array)), timeout, f"array {array} to end", array)
+        self.until(lambda: all(task.ended for task in self.tasks(array)), timeout, f"job {array} to end", array)
         return self.tasks(array)
-
-    def wait_running(self, job: str, timeout: float = 60) -> None:
-        self.until(lambda: self.job(job).state == "RUNNING", timeout, f"job {job} to run", job)
 
     def log(self, job: str) -> str:
         """What the job printed, over all its restarts when it appends; all tasks of an array in turn."""
@@ -228,18 +225,13 @@ class Cluster:
         head = self._machine("head", "sh", "-ec", f"munged --force {options}; slurmctld -D -i")
         head.switch(f"{configuration.HEAD_ADDRESS}/24")
         head.start()
-        try:
-            for name in self.names:
-                self._boot(name)
-            self.until(self._all_idle, START_SECONDS, "the cluster to come up")
-        except TimeoutError as error:
-            raise RuntimeError(f"no Slurm cluster: {error}") from None
-        except RuntimeError as error:
-            raise RuntimeError(f"no Slurm cluster: {error}\n{self.daemon_logs()}") from None
+        for name in self.names:
+            self._boot(name)
+        self.until(self._all_idle, START_SECONDS, "the cluster to come up")
 
     def _all_idle(self) -> bool:
         if dead := [machine.name for machine in self._machines.values() if not machine.alive]:
-            raise RuntimeError(f"the daemon of {', '.join(dead)} ended")
+            raise RuntimeError(f"the daemon of {', '.join(dead)} ended\n{self.daemon_logs()}")
         try:
             return self.states() == dict.fromkeys(self.names, "idle")
         except RuntimeError:  # slurmctld does not listen yet

@@ -75,9 +75,13 @@ class Training:
         assert not self.processes()
         return done
 
-    def events(self) -> list[tuple[str, int]]:
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """Lines of a kind of metrics.jsonl."""
         lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
-        return [(line["event"], line["step"]) for line in lines if line["kind"] == "event"]
+        return [line for line in lines if line["kind"] == kind]
+
+    def events(self) -> list[tuple[str, int]]:
+        return [(line["event"], line["step"]) for line in self.lines("event")]
 
     def notes(self) -> list[str]:
         """What slurm/train.sh wrote of its starts."""
@@ -85,8 +89,7 @@ class Training:
         return [line.split("  ", 3)[3] for line in file.read_text().splitlines() if not line.startswith("#")]
 
     def steps(self) -> list[int]:
-        lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
-        return [line["step"] for line in lines if line["kind"] == "train"]
+        return [line["step"] for line in self.lines("train")]
 
     def lost_steps(self) -> int:
         return max(self.steps()) - self.saved()

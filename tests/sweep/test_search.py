@@ -59,8 +59,12 @@ def some(kind: str, count: int = 24) -> tuple[Space, list[Observation]]:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_proposals_differ_by_number_and_seed(kind):
+def test_proposals_are_valid_and_differ_by_number_and_seed(kind):
     where, observations = some(kind)
+    for one in observations:
+        assert tuple(one.values) == where.keys and stored(one) == one
+        assert all(dimension.to_params(one.values) is not None for dimension in where.dimensions)
+        assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
     keys = ((7, 24), (7, 25), (7, 23), (8, 24), (24, 7))
     assert len({json.dumps(search.propose(where, *key, 40, observations)[0]) for key in keys}) == 5
 
@@ -82,16 +86,6 @@ def asked(kind: str) -> tuple[Space, int, int, int, list[Observation]]:
     return where, 7, 24, 40, observations
 
 
-@pytest.mark.parametrize("kind", HEADS)
-def test_proposals_are_valid_configurations(kind):
-    """Every key has a value, of its own type, inside; its configuration is valid, and trial.json keeps values and notes."""
-    where, observations = some(kind)
-    for one in observations:
-        assert tuple(one.values) == where.keys and stored(one) == one
-        assert all(dimension.to_params(one.values) is not None for dimension in where.dimensions)
-        assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
-
-
 def test_random_search_is_uniform():
     where = mixed("random")
     drawn = [search.propose(where, 1, number, 900, ())[0] for number in range(900)]
@@ -107,9 +101,8 @@ def test_no_values_are_tried_twice():
     """A run of the same values would be the same run. Few choices are all tried before one comes again; then it does come."""
     for kind in ("random", "tpe"):
         keys = "{loss.adv: {choice: [ns, minmax]}, model.patch: {choice: [94, 70]}}"
-        found = searched(
-            space(f"metric: psnr\nsearch: {kind}\nspace: {keys}"), 3, 6, lambda v: (float(v["model.patch"]),)
-        )
+        where = space(f"metric: psnr\nsearch: {kind}\nspace: {keys}")
+        found = searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
         tried = [json.dumps(one.values) for one in found]
         assert len(set(tried[:4])) == len(set(tried)) == 4
     where = space(f"{HEADS['nsga2']}\nspace: {{loss.weights.inpainting.*: {{uniform: [0, 1]}}}}")
