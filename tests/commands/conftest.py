@@ -30,7 +30,6 @@ def collagan(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def trained(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of `collagan train demo`, two steps."""
     run = tmp_path_factory.mktemp("trained") / "run"
     assert call("train", "demo", "--data", shards.folder, "--run", run, *SMALL) == 0
     return run

@@ -240,7 +240,6 @@ def test_row_32_a_sweep_on_three_nodes(cluster, sweeps, shards, tmp_path, tmp_pa
 
 
 def newest(left: small.Sweep) -> dict[str, int]:
-    """The last trial that was begun on each node."""
     worlds = {number: left.trial(number) / "world.json" for number in range(TRIALS)}
     return {json.loads(path.read_text())["ranks"][0]["host"]: n for n, path in worlds.items() if path.exists()}
 

@@ -76,7 +76,6 @@ class Training:
         return done
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        """Lines of a kind of metrics.jsonl."""
         lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
         return [line for line in lines if line["kind"] == kind]
 

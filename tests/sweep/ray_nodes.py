@@ -57,7 +57,6 @@ def power_off(node: subprocess.Popen) -> None:
 
 
 def descendants(process: int) -> list[int]:
-    """A process and all below it."""
     found = [process]
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         found += [pid for child in path.read_text().split() for pid in descendants(int(child))]

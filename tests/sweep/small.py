@@ -30,7 +30,6 @@ GRID: dict[str, Any] = {
 
 
 def write(folder: Path, shards: object, space: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
-    """The files CONFIG and SPACE of a sweep."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"schedule__steps": STEPS, "schedule__batch": BATCH, "checkpoint__every": 2, "evaluate__samples": 4}
     config, file = folder / "small.yaml", folder / "space.yaml"
@@ -60,7 +59,6 @@ class Sweep:
             process.wait()
 
     def run(self, code: int = 0) -> str:
-        """Run it to its end; return what it printed."""
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.started() as process:
             ended = process.wait(300)

@@ -35,7 +35,6 @@ def mixed(kind: str) -> Space:
 
 
 def stored(one: Observation) -> Observation:
-    """As it comes back from trial.json."""
     saved = json.loads(json.dumps(asdict(one)))
     return Observation(**{**saved, "metrics": None if saved["metrics"] is None else tuple(saved["metrics"])})
 
