@@ -36,7 +36,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """The drawn faces, packed."""
     out = tmp_path_factory.mktemp("shards") / "packed"
     pack(small_recipe(drawn, out), workers=1)
     return read_manifest(out)
@@ -60,7 +59,6 @@ def faces() -> Path:
 
 @pytest.fixture
 def copy_of_drawn(drawn: Path, tmp_path: Path) -> Path:
-    """A copy of the drawn faces to damage."""
     return Path(shutil.copytree(drawn, tmp_path / "faces"))
 
 

@@ -37,17 +37,14 @@ def test_a_full_disk_is_named_with_what_was_written(tmp_path, code):
 
 def test_one_command_at_a_time_has_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_LOCK_WAIT_SECONDS", 0.15)
-    with (
-        files.command_lock(tmp_path / "out", "collagan sweep"),
-        pytest.raises(ConfigError, match="another `collagan sweep`"),
-        files.command_lock(tmp_path / "out", "collagan sweep"),
-    ):
+
+    def lock(folder):
+        return files.command_lock(tmp_path / folder, "collagan sweep")
+
+    with lock("out"), pytest.raises(ConfigError, match="another `collagan sweep`"), lock("out"):
         pass
-    with files.command_lock(tmp_path / "out", "collagan sweep") as handle:
+    with lock("out") as handle:
         assert not os.get_inheritable(handle)
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(ConfigError, match="cannot be used as a folder"),
-        files.command_lock(tmp_path / "file", "collagan sweep"),
-    ):
+    with pytest.raises(ConfigError, match="cannot be used as a folder"), lock("file"):
         pass

@@ -1,8 +1,8 @@
 """Commands run in this process, and one small run that they use."""
 
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -13,13 +13,7 @@ SMALL = ["--set", "data.image_size=32", "--set", "model.widths.generator=4", "--
          "--set", "schedule.steps=2", "--set", "schedule.batch=8", "--set", "log.every=1"]  # fmt: skip
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Collagan = Callable[..., Result]
+Result = namedtuple("Result", "code out err")
 
 
 def call(*args: object) -> int:
@@ -29,19 +23,13 @@ def call(*args: object) -> int:
 
 
 @pytest.fixture
-def collagan(capsys: pytest.CaptureFixture[str]) -> Collagan:
+def collagan(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """`collagan ARGS` in this process."""
-
-    def run(*args: object) -> Result:
-        code = call(*args)
-        return Result(code, *capsys.readouterr())
-
-    return run
+    return lambda *args: Result(call(*args), *capsys.readouterr())
 
 
 @pytest.fixture(scope="session")
 def trained(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of `collagan train demo`, two steps."""
     run = tmp_path_factory.mktemp("trained") / "run"
     assert call("train", "demo", "--data", shards.folder, "--run", run, *SMALL) == 0
     return run

@@ -91,6 +91,6 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path):
         "main.main(['verify', 'shards'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None and process.stderr is not None and process.stdout.readline() == b"0\n"
+    assert process.stdout.readline() == b"0\n"
     process.stdout.close()
     assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")

@@ -1,8 +1,6 @@
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from rich.console import Console
 
@@ -12,7 +10,7 @@ from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import RUNGS, plan
 
 
-def a_sweep(out: Path, **changes: Any) -> Any:
+def a_sweep(out, **changes):
     """What Screen reads of a SweepController: three of four trials have begun, two are compared at the first rung."""
     the_plan = plan("asha", 4)
     values = dict.fromkeys(the_plan.space.keys, 1.5)

@@ -1,8 +1,5 @@
 import json
 from dataclasses import replace
-from typing import Any
-
-import pytest
 
 from collagan_dist.commands import tables
 from collagan_dist.reproduce import paper
@@ -10,12 +7,12 @@ from collagan_dist.reproduce.estimate import RunEstimate
 from tests.reproduce.evaluated import run_of
 
 
-def rows(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+def rows(capsys):
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_metrics_beside_their_errors_and_baselines(capsys):
-    metrics: dict[str, Any] = {
+    metrics = {
         "samples": 6, "split": "test", "hole": "block", "hole_size": [20.0, 24.0], "blend": "poisson", "psnr": 27.123,
         "dice": {"face": 0.9, "mean": 0.7}, "se": {"psnr": 0.5}, "baselines": {"mean_colour": {"psnr": 15.0}},
         "baselines_subset": {"samples": 4},

@@ -10,7 +10,7 @@ from tests.commands.conftest import SMALL
 
 
 def test_a_dry_run_prints_configuration_and_plan(collagan, shards, tmp_path, monkeypatch):
-    """And the run folder by default: the same for the same identity keys."""
+    """And the run folder, the same for the same identity keys."""
     monkeypatch.chdir(tmp_path)
     command = ["train", "demo", "--data", shards.folder, *SMALL, "--dry-run"]
     result = collagan(*command)

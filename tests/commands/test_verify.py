@@ -1,5 +1,8 @@
 import shutil
 
+from collagan_dist.data.shards.manifest import read_manifest
+from tests.data.packed import damage_sample, stored
+
 
 def test_verify_says_what_it_checked(collagan, shards):
     counts = f"{shards.folder}: undamaged (48 train, 6 valid, 6 test samples; checked "
@@ -9,11 +12,8 @@ def test_verify_says_what_it_checked(collagan, shards):
 
 
 def test_a_damaged_shard_is_named(collagan, shards, tmp_path):
-    shutil.copytree(shards.folder, tmp_path / "shards")
-    damaged = min((tmp_path / "shards").glob("train-*.tar"))
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged.write_bytes(content)
-    assert collagan("verify", tmp_path / "shards").code == 0
-    result = collagan("verify", tmp_path / "shards", "--deep")
-    assert result.code == 3 and str(damaged) in result.err
+    copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "shards"))
+    damage_sample(copy, "train", 3)
+    assert collagan("verify", copy.folder).code == 0
+    result = collagan("verify", copy.folder, "--deep")
+    assert result.code == 3 and str(stored(copy, "train", 3)[0]) in result.err

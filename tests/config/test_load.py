@@ -24,7 +24,7 @@ def test_what_is_written_is_read_back_equal():
     ("change", "same"),
     [
         ("schedule.steps=7", True), ("log.every=7", True), ("log.sinks=[tensorboard]", True),
-        ("checkpoint.keep=9", True), ("data.threads=4", True), ("runtime.precision=bf16", True),
+        ("checkpoint.keep=9", True), ("data.threads=4", True), ("data.cache.gigabytes=1.0", True), ("runtime.precision=bf16", True),
         ("data.image_size=64", False), ("loss.adv=minmax", False), ("seed=4", False), ("schedule.batch=8", False),
         ("optim.generator.lr=0.5", False), ("data.augment.flip=0.0", False),
     ],

@@ -9,7 +9,6 @@ from collagan_dist.data.shards.manifest import Manifest
 
 
 def recipe(root: Path, out: Path, **changes: object) -> Recipe:
-    """Of faces in CelebA's layout."""
     celeba = {"dataset": "celeba", "labels": "Label/img_celeba", "samples_per_shard": 20, "store_size": 88}
     return Recipe.model_validate({**celeba, "root": str(root), "out": str(out), **changes}, strict=False)
 

@@ -31,7 +31,6 @@ def remote_manifest(url: str, folder: Path, gigabytes: float = 1.0) -> Manifest:
 
 
 def content(sample: StoredSample) -> tuple:
-    assert sample.labels is not None
     return sample.key, sample.jpg.tobytes(), sample.labels.tobytes(), sample.landmarks
 
 
@@ -43,13 +42,8 @@ def reading(url: str, folder: Path, gigabytes: float = 1.0, seed: int = 0, times
     """A process that reads every sample of the train split some times in some order, and prints what it got."""
     arguments = [url, str(folder), str(gigabytes), str(seed), str(times)]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", READ_ALL, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", READ_ALL, *arguments], **pipes, text=True, env=environment)
 
 
 def output_lines(process: subprocess.Popen[str]) -> list[str]:

@@ -24,7 +24,6 @@ def check(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     rows = []
     for labels, points in pairs:
         truth, found = square_from_landmarks(points), square_from_label_map(labels)
-        assert found is not None
         rows.append((found.side / truth.side - 1, (found.x - truth.x) / truth.side, (found.y - truth.y) / truth.side))
     found_N3 = np.abs(rows)
     assert (np.abs(np.median(rows, axis=0)) < (0.035, 0.01, 0.015)).all()

@@ -52,7 +52,6 @@ def flat(networks: Networks) -> Tensors:
 
 
 def means(setup: Setup, values: Tensors) -> dict[str, float]:
-    """Return the means over ranks. Collective."""
     stacked = setup.group.all_reduce_mean(torch.stack([values[name].double() for name in sorted(values)]))
     return dict(zip(sorted(values), stacked.tolist(), strict=True))
 

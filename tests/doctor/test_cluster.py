@@ -15,8 +15,7 @@ def test_a_host_whose_own_name_means_loopback(own, state, monkeypatch):
     monkeypatch.setenv("MASTER_PORT", "29500")
     (found,) = cluster.check_names(World(0, 2, 0, 1, 0, "torchrun"))
     assert found.state == state and socket.gethostname() in found.text and "ranks meet at n1" in found.text
-    (found,) = cluster.check_names(World(0, 2, 0, 2, 0, "torchrun"))
-    assert found.state == "ok"
+    assert [finding.state for finding in cluster.check_names(World(0, 2, 0, 2, 0, "torchrun"))] == ["ok"]
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
     (found,) = cluster.check_names(World(0, 2, 0, 1, 0, "torchrun"))
     assert found.state == "ok" and found.text.endswith("GLOO_SOCKET_IFNAME is eth1")
@@ -27,8 +26,7 @@ def test_slurm_that_does_not_answer(tmp_path, monkeypatch):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    for variable in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"):
-        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert [finding.text for finding in cluster.check_slurm()] == ["slurm 24.05, outside a job"]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     (found,) = cluster.check_slurm()
@@ -40,9 +38,7 @@ def test_slurm_that_does_not_answer(tmp_path, monkeypatch):
 def test_a_ray_cluster_without_a_token(monkeypatch):
     monkeypatch.setattr(versions, "library_version", lambda _: "2.52.0")
     monkeypatch.setenv("RAY_ADDRESS", "n1:6379")
-    for mode, state in (("token", "ok"), ("disabled", "warning"), (None, "warning")):
-        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-        if mode:
-            monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    for mode, state in (("token", "ok"), ("disabled", "warning"), ("", "warning")):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
         (found,) = cluster.check_ray()
         assert found.state == state, found

@@ -36,7 +36,7 @@ def slow_data(milliseconds: int) -> None:
     Loader.batches = late  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, Callable[[int], None]] = {"none": lambda _: None, "stop": stop_at_step, "slow": slow_data}
+FAULTS: dict[str, Callable[[int], None]] = {"stop": stop_at_step, "slow": slow_data}
 
 if __name__ == "__main__":
     fault, number, *args = sys.argv[1:]

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,9 @@ def fill(path: Path) -> None:
     """Take all room that there is."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 16, 1):
-            while True:
-                try:
-                    if not file.write(b"\1" * size):
-                        break
-                except OSError:
-                    break
+            with suppress(OSError):
+                while file.write(b"\1" * size):
+                    pass
 
 
 if __name__ == "__main__":

@@ -51,13 +51,7 @@ def edit(file: str, pattern: str, text: str) -> Callable[[Path], object]:
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_a_damaged_data_set(
-    copy_of_drawn,
-    tmp_path,
-    capsys,
-    damage,
-    parts,
-):
+def test_a_damaged_data_set(copy_of_drawn, tmp_path, capsys, damage, parts):
     damage(copy_of_drawn)
     out = tmp_path / "packed"
     code, text = run(capsys, "pack", ROOT / "shards/drawn.yaml", "--root", copy_of_drawn, "--out", out, "--workers", 2)
@@ -78,6 +72,7 @@ def test_folder_that_is_no_data_set(tmp_path, capsys):
         ("schedule.batch", 2, ["must read key=value"]),
         ("model.tasks=[inpainting, smile]", 2, ["no task 'smile'", "inpainting, segmentation, landmarks"]),
         ("loss.adv=hinge", 2, ["loss.adv", "'ns', 'minmax' or 'printed'"]),
+        ("log.sinks=[tensorbord]", 2, ["log.sinks.0", "'jsonl' or 'tensorboard'"]),
         ("schedule.batch=50", 3, ["48 samples, one global batch needs 50"]),
     ],
 )

@@ -9,10 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +24,7 @@ from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.conftest import ROOT
 from tests.faults import seen
-from tests.faults.damages import rounds
+from tests.faults.processes import until
 from tests.faults.saving import STAGES
 from tests.faults.test_packing import private_mounts
 from tests.launch import torchrun
@@ -42,8 +40,8 @@ def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> P
     return run
 
 
-def driver(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(saving_command(*args), capture_output=True, text=True, cwd=ROOT, timeout=500, **options)
+def driver(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500)
 
 
 def saving_command(*args: object) -> list[str]:
@@ -57,7 +55,7 @@ def ended(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
 def test_row_27_killed_at_every_stage_of_a_save(shards, undisturbed, tmp_path):
     """kill -9, again and again: the same command ends with the weights of the undisturbed run, and leaves nothing lying about."""
     run = tmp_path / "run"
-    done = driver("stages", write_config(small(shards.folder, **SAVING), tmp_path), run)
+    done = driver(*saving_command("stages", write_config(small(shards.folder, **SAVING), tmp_path), run))
     assert ended(done) == [*([stage, "-9"] for stage in STAGES), ["undisturbed", "0"]], done.stdout + done.stderr
     assert checkpoint_names(run) == KEPT and not list(run.rglob("*.partial"))
     assert equal(weights(undisturbed, STEPS), weights(run, STEPS))
@@ -65,11 +63,12 @@ def test_row_27_killed_at_every_stage_of_a_save(shards, undisturbed, tmp_path):
     assert [event["step"] for event in events(run, "resume")] == [4, 4, 4, 4, 6, 8]
 
 
-@rounds(1, 60)
-def test_row_27_killed_at_random(shards, undisturbed, tmp_path, rounds, record):
+@pytest.mark.full
+def test_row_27_killed_at_random(shards, undisturbed, tmp_path, record):
     """The same before any call of the writing thread to the file system."""
+    rounds = 60
     seeds = [f"random-{number}" for number in range(rounds)]
-    done = driver("random", write_config(small(shards.folder, **SAVING), tmp_path), tmp_path, *seeds)
+    done = driver(*saving_command("random", write_config(small(shards.folder, **SAVING), tmp_path), tmp_path, *seeds))
     assert [again for _, _, again in ended(done)] == ["0"] * rounds, done.stderr
     for seed in seeds:
         run = tmp_path / seed
@@ -91,7 +90,7 @@ def test_row_28_a_full_disk(shards, undisturbed, tmp_path):
         {" ".join(saving_command("full", one, disk / "room", disk / "filler", 2, 4))}; cp -r {disk}/room {tmp_path}; rm -r {disk}/room
         {" ".join(saving_command("full", two, disk / "none", disk / "filler", 2, 0))}; cp -r {disk}/none {tmp_path}
     """
-    done = subprocess.run(private_mounts(script), capture_output=True, text=True, cwd=ROOT, timeout=500)
+    done = driver(*private_mounts(script))
     report, room, none = done.stdout + done.stderr, tmp_path / "room", tmp_path / "none"
     assert ended(done) == [["0"], ["5"]] and checkpoint_names(none) == ["step-00000002"], report
     train(config, none, World())
@@ -107,26 +106,22 @@ def test_row_28_a_full_disk(shards, undisturbed, tmp_path):
 
 
 def test_row_30_another_number_of_ranks(shards, tmp_path, monkeypatch):
-    """Two ranks, then one: the global batches of one rank, every sample of two epochs exactly once."""
+    """Two ranks, then one, with three shards: the global batches of one rank, every sample of two epochs exactly once."""
+    assert [shard.samples for shard in shards.shards("train")] == [20, 20, 8]
     config = small(shards.folder, schedule__batch=12)
     path = write_config(config, tmp_path)
     torchrun(2, "-m", "--", "tests.faults.seen", path, tmp_path / "run", 5, tmp_path / "two")
     monkeypatch.setattr(loop, "build_step", loop.build_step)  # which `seen` replaces
     seen.main(str(path), str(tmp_path / "run"), "8", f"{tmp_path}/one")
-    batches: dict[int, tuple[list[int], list[int]]] = {}
+    batches = defaultdict(list)  # (sample, epoch) of each step, rank after rank
     for part in ("two-0", "two-1", "one-0"):
         for number, epochs, ids in json.loads((tmp_path / f"{part}.json").read_text()):
-            known = batches.setdefault(number, ([], []))
-            known[0].extend(epochs)
-            known[1].extend(ids)
+            batches[number] += zip(ids, epochs, strict=True)
     order = training_order(config, shards)
     for number in range(8):
-        ids, epochs = order.step(number, World())
-        assert (np.array(batches[number][0]) == epochs).all() and (np.array(batches[number][1]) == ids).all()
-    for epoch in (0, 1):
-        assert sorted(i for e, ids in batches.values() for i, n in zip(ids, e, strict=True) if n == epoch) == list(
-            range(48)
-        )
+        assert batches[number] == [*zip(*map(np.ndarray.tolist, order.step(number, World())), strict=True)]
+    found = sorted(pair for pairs in batches.values() for pair in pairs)
+    assert found == [(sample, epoch) for sample in range(48) for epoch in (0, 1)]
     assert [event["world_size"] for event in lines(tmp_path / "run", "event")] == [2, 1]
 
 
@@ -139,7 +134,7 @@ def test_row_33_the_command_given_twice_and_a_forgotten_process(shards, undistur
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:
-        wait_for(lambda: checkpoint_steps(run / "checkpoints"), first)
+        until(lambda: checkpoint_steps(run / "checkpoints") != [], lambda: first.poll() is None)
         with pytest.raises(ClusterError, match=f"is being trained by pid {first.pid} on host"):
             train(config, run, World())
         first.send_signal(signal.SIGSTOP)
@@ -153,18 +148,8 @@ def test_row_33_the_command_given_twice_and_a_forgotten_process(shards, undistur
     finally:
         first.kill()
     assert first.returncode == 4 and "start 2 of this run has taken over from this one (start 1)" in said
-    assert (
-        contents(run) == before
-        and equal(weights(undisturbed, STEPS), weights(run, STEPS))
-        and checkpoint_names(run) == KEPT
-    )
-
-
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    last = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None and time.monotonic() < last
-        time.sleep(0.02)
+    assert contents(run) == before and checkpoint_names(run) == KEPT
+    assert equal(weights(undisturbed, STEPS), weights(run, STEPS))
 
 
 def contents(run: Path) -> dict[str, bytes]:

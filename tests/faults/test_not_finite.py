@@ -1,9 +1,5 @@
 """Row 26: NaN or Inf in a loss: skipped steps, rollbacks, and the end of the run."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -18,14 +14,10 @@ from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.faults.injected import nan_where
 from tests.launch import torchrun
+from tests.runs.run_folders import events
 from tests.training.small import equal, small, weights
 
 OFTEN = {"checkpoint__every": 2, "log__every": 1, "schedule__steps": 8}
-
-
-def events(run: Path, name: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line.get("event") == name]
 
 
 @pytest.mark.parametrize(("side", "phases"), [("discriminators", "D"), ("generator", "DG")])

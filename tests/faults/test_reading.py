@@ -135,13 +135,7 @@ OTHER_FILES: dict[str, Callable[[dict[str, bytes]], object]] = {
 
 
 @pytest.mark.parametrize("change", OTHER_FILES.values(), ids=OTHER_FILES)
-def test_a_sample_of_other_files_is_refused(
-    copy,
-    tmp_path,
-    monkeypatch,
-    capsys,
-    change,
-):
+def test_a_sample_of_other_files_is_refused(copy, tmp_path, monkeypatch, capsys, change):
     """In shards whose manifest is right about them, as somebody else's may be."""
     monkeypatch.chdir(tmp_path)
     key = repack(copy, change)

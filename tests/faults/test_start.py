@@ -1,6 +1,5 @@
 """Starts that cannot succeed, by the rows of docs/faults.md: one message, the right exit code, and nobody waits for ever."""
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -15,9 +14,7 @@ from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.faces.layout import draw_faces
 from tests.conftest import ROOT, small_recipe
-from tests.doctor.locks import plant_lock
 from tests.faults.processes import Ranks, as_rank, free_port, records, until
-from tests.faults.test_bad_input import run
 from tests.slurm.machine import Machine, missing
 from tests.training.small import small
 
@@ -30,16 +27,6 @@ def train(shards: Manifest, tmp_path: Path) -> list[object]:
     path, runtime = tmp_path / "small.yaml", {"rendezvous_timeout": 4, "timeout": 60, "threads": 1}
     path.write_text(to_yaml(small(shards.folder, runtime=runtime, schedule__steps=1, schedule__batch=12)))
     return ["collagan_dist", "train", path, "--run", tmp_path / "run"]
-
-
-def test_row_14_a_configuration_that_is_wrong(shards, tmp_path, capsys, monkeypatch):
-    """Refused with file and line, and nothing in it is run."""
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "mine.yaml"
-    path.write_text("seed: 1\nlog: !!python/object/apply:os.system ['touch CANARY']\n")
-    code, error = run(capsys, "train", path, "--data", shards.folder, "--dry-run")
-    assert code == 2 and f"{path}:2: YAML tags" in error and len(error.splitlines()) == 1, error
-    assert not (tmp_path / "CANARY").exists()
 
 
 @needs_machines
@@ -105,15 +92,6 @@ def test_row_17_nodes_differ(train, shards, tmp_path):
     # data.threads is a node's own.
     assert [line[:-2] for line in table[2:]] == [["data", "set"], ["seed"]] and table[3] == ["seed", "0", "9"], table
     assert table[1][0] == "collagan_dist" and table[1][2] != table[1][4] and table[2][2] == shards.hash[:12]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="no DeepSpeed")
-def test_row_18_a_start_with_deepspeed_does_not_wait_for_it(train, tmp_path):
-    lock = plant_lock(tmp_path / "extensions", 1900)
-    own = as_rank(0, 1, free_port()) | {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
-    with Ranks(tmp_path, [*train, "--set", "runtime.engine=deepspeed"], environments=[own]) as rank:
-        assert rank.end() == [0], rank.output()
-    assert lock.exists()  # nothing is compiled, so it is nobody's concern here; `collagan doctor` names it
 
 
 def _agent(endpoint: str, command: list[object], log: Path) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from collagan_dist.models.registry import build_networks
 from collagan_dist.models.step import Step
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
-from tests.data.loading.test_fallback_reader import damage
+from tests.data.packed import damage_sample
 from tests.training.one_rank import setup
 from tests.training.small import equal, small, weights
 
@@ -49,8 +49,8 @@ def test_batches_and_losses_are_those_of_the_cpu(shards):
 
 def test_a_damaged_sample_is_replaced_as_on_the_cpu(shards, tmp_path):
     copy = read_manifest(shutil.copytree(shards.folder, tmp_path / "copy"))
-    for number, how in ((3, "picture"), (17, "labels"), (40, "json")):
-        damage(copy, "train", number, how)
+    for number, how in ((3, "jpg"), (17, "seg.png"), (40, "json")):
+        damage_sample(copy, "train", number, how)
     shown = []
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
         part = setup(copy, device)

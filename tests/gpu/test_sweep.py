@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ SPACE = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [
 def test_two_trials_share_a_gpu(shards, tmp_path):
     """Half of it each, at the same time, on the device and not on the CPU."""
     pytest.importorskip("ray")
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), SPACE, "--trials", 2, "--gpus", 0.5, schedule__steps=20 * STEPS)
+    sweep = Sweep(tmp_path, shards.folder, SPACE, "--trials", 2, "--gpus", 0.5, schedule__steps=20 * STEPS)
     sweep.run()
     ranks = [json.loads((sweep.trial(number) / "world.json").read_text())["ranks"][0] for number in range(2)]
     assert [rank["device"] for rank in ranks] == ["cuda:0"] * 2 and ranks[0]["pid"] != ranks[1]["pid"]

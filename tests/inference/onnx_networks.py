@@ -1,6 +1,5 @@
 """Small ONNX networks whose answers are known: each pixel belongs to the class whose colour is nearest."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,9 @@ COLOURS = np.array(
 
 
 def colour_network(
-    path: Path,
-    scale: Sequence[float] = (1.0, 1.0, 1.0),
-    offset: Sequence[float] = (0.0, 0.0, 0.0),
-    nhwc: bool = False,
-    indices: bool = False,
-    pool: int = 1,
-    shape: tuple[int | str, int | str, int | str] = ("batch", "height", "width"),
-    outside: int = 0,
-) -> Path:
+    path: Path, scale=(1.0, 1.0, 1.0), offset=(0.0, 0.0, 0.0), nhwc: bool = False, indices: bool = False,
+    pool: int = 1, shape=("batch", "height", "width"), outside: int = 0,
+) -> Path:  # fmt: skip
     """Undoes x·scale + offset (by input channel) to pixels of 0..1 and puts out 2 c·x - |c|² - 100 a colour c.
 
     `indices`: their arg-max; `pool`: pictures are averaged over so many pixels first; `outside` channels that never win.
@@ -48,9 +41,8 @@ def colour_network(
         nodes.append(helper.make_node("ArgMax", ["scores"], ["labels"], axis=1, keepdims=0))
         outputs.append(helper.make_tensor_value_info("labels", TensorProto.INT64, None))
     axes = [batch, height, width, 3] if nhwc else [batch, 3, height, width]
-    graph = helper.make_graph(
-        nodes, "colours", [helper.make_tensor_value_info("x", TensorProto.FLOAT, axes)], outputs, constants
-    )
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, axes)]
+    graph = helper.make_graph(nodes, "colours", inputs, outputs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
 
@@ -58,7 +50,7 @@ def colour_network(
 def class_map(network: Path, text: str = "", sides: str = "picture", **classes: list[int]) -> Path:
     """A class map beside a network: every class its own channel but for what is given, then `text`."""
     indices = {name: [i] for i, name in enumerate(CLASSES)} | classes
-    lines = [f"  {name}: {list(i)}" for name, i in indices.items() if i]
+    listed = {name: i for name, i in indices.items() if i}
     path = network.with_suffix(".yaml")
-    path.write_text("\n".join(["classes:", *lines, f"sides: {sides}", text]) + "\n")
+    path.write_text(f"classes: {listed}\nsides: {sides}\n{text}\n")
     return path

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
-from collagan_dist.commands.main import main
 from collagan_dist.types import CLASSES
+from tests.commands.conftest import call
 from tests.inference.onnx_networks import COLOURS
 
 HEIGHT, WIDTH, BLOCK = 150, 190, 7
@@ -17,8 +16,8 @@ FACE, MARGIN = (24, 77), (32, 133)
 
 def pattern(seed: int) -> np.ndarray:
     """(HEIGHT, WIDTH) random classes in blocks."""
-    rows, columns = -(-HEIGHT // BLOCK), -(-WIDTH // BLOCK)
-    blocks = np.random.default_rng(seed).integers(0, len(CLASSES), (rows, columns), dtype=np.uint8)
+    shape = -(-HEIGHT // BLOCK), -(-WIDTH // BLOCK)
+    blocks = np.random.default_rng(seed).integers(0, len(CLASSES), shape, dtype=np.uint8)
     return np.kron(blocks, np.ones((BLOCK, BLOCK), np.uint8))[:HEIGHT, :WIDTH]
 
 
@@ -52,8 +51,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def label_photographs(root: Path, network: Path, *options: str) -> list[np.ndarray]:
     """Run `collagan label` and return its maps in the order of the pictures."""
     out = network.with_suffix(".maps")
-    with pytest.raises(SystemExit) as stop:
-        main(["label", str(root), "--model", str(network), "--out", str(out), *options])
-    assert not stop.value.code
+    assert call("label", root, "--model", network, "--out", out, *options) == 0
     paths = sorted(out.glob("*.png"), key=lambda p: int(p.stem))
     return [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in paths]

@@ -13,11 +13,11 @@ from collagan_dist.inference.complete import complete
 from tests.data.profiles import adobe_rgb
 
 
-def test_completions_of_nothing_are_not_blended(landmarks_run, trained_run, drawn):
-    picture = next((drawn / "Img/img_celeba").iterdir())
+def test_only_completions_are_blended(landmarks_run, trained_run, drawn, tmp_path):
+    picture = drawn / "Img/img_celeba/000001.jpg"
     with pytest.raises(ConfigError, match="no completions to blend"):
-        complete(landmarks_run, picture, landmarks_run / "out", blend="poisson")
-    (sheet,) = complete(trained_run, picture, trained_run / "out", "O6", "poisson").sheets
+        complete(landmarks_run, picture, tmp_path / "out", blend="poisson")
+    (sheet,) = complete(trained_run, picture, tmp_path / "out", "O6", "poisson").sheets
     assert sheet.is_file()
 
 
@@ -34,8 +34,7 @@ def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run, tmp_p
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", sets=["seed=3"])
 
 
-def test_a_folder_of_pictures_is_completed_outside_of_nothing_but_the_hole(trained_run, drawn, tmp_path):
-    """Pixels outside the hole stay those of the picture, and the same call writes the same bytes."""
+def test_a_folder_is_completed_inside_the_hole_alone_and_to_the_same_bytes_again(trained_run, drawn, tmp_path):
     (tmp_path / "in").mkdir()
     for number in (1, 2):
         picture = cv2.imread(str(drawn / f"Img/img_celeba/{number:06d}.jpg"))[:360]

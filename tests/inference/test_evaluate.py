@@ -22,17 +22,16 @@ def test_metrics_are_the_means_of_the_stored_rows(trained_run):
 
 
 def test_only_the_first_samples(trained_run):
-    ((whole, path),) = score(trained_run, World())
+    ((all_samples, path),) = score(trained_run, World())
     rows = dict(np.load(path.with_suffix(".npz")))
     headline = (trained_run / "metrics.json").read_bytes()
     ((few, _),) = score(trained_run, World(), sets=["evaluate.samples=3", "evaluate.baselines=0"])
     assert few["samples"] == 3 and few["psnr"] == pytest.approx(rows["psnr"][:3].mean()) and "baselines" not in few
-    assert few["settings"]["samples"] == 3 and whole["settings"]["samples"] is None
+    assert few["settings"]["samples"] == 3 and all_samples["settings"]["samples"] is None
     assert (trained_run / "metrics.json").read_bytes() == headline  # still that of all samples
 
 
 def test_a_box_without_a_pixel_has_no_size(trained_run):
-    """A hole of one pixel at 128 may have none at 32."""
     sets = ["evaluate.positions=fixed", "evaluate.fixed.O1=[1, 1, 1, 1]"]
     ((metrics, _),) = score(trained_run, World(), ScoreRequest(holes=["O1"]), sets=sets)
     assert "hole_size" not in metrics and metrics["psnr"] == 100 and "psnr_hole" not in metrics

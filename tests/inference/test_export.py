@@ -1,12 +1,11 @@
 import json
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from collagan_dist import files
 from collagan_dist.config.load import load_config
@@ -20,7 +19,7 @@ from collagan_dist.types import World
 from tests.training import small
 
 
-def load_exported(folder: Path) -> nn.Module:
+def load_exported(folder):
     weights = read_inference_parameters(folder)
     config = load_config(str(folder / "config.yaml"))
     generator = build_generator(config, build_tasks(config))
@@ -75,15 +74,13 @@ def test_a_folder_that_is_not_empty_is_refused(trained_run, tmp_path):
 
 
 def test_the_onnx_file_is_the_generator(trained_run, drawn, tmp_path):
-    """Every task's output, at batch sizes other than the exported one; without segmentation there is no class map."""
-    import onnxruntime
-
+    """Every task's output, at batch sizes other than the exported one."""
     out = tmp_path / "out"
     export(trained_run, out, onnx=True)
     generator = load_exported(out).eval()
     session = onnxruntime.InferenceSession(out / "model.onnx")
-    names = [o.name for o in session.get_outputs()]
-    assert names == ["inpainting", "segmentation", "landmarks"] and (out / "model.yaml").is_file()
+    assert [o.name for o in session.get_outputs()] == ["inpainting", "segmentation", "landmarks"]
+    assert (out / "model.yaml").is_file()
     photo = cv2.resize(cv2.imread(str(drawn / "Img/img_celeba/000001.jpg")), (32, 32)).transpose(2, 0, 1) / 127.5 - 1
     for batch in (1, 3):
         x = np.stack([np.roll(photo, i, axis=1) for i in range(batch)]).astype(np.float32)

@@ -18,7 +18,6 @@ def test_the_square_is_labelled_to_the_pixel_and_the_rest_is_background(tmp_path
     network = colour_network(tmp_path / "n.onnx")
     class_map(network, f"input: {{views: {views}, size: [{side}, {side}]}}")
     found = label_photographs(tmp_path / "set", network, "--batch", "2")
-    assert len(found) == len(shown)
     for labels, true, (x, y) in zip(found, shown, centres, strict=True):
         np.testing.assert_array_equal(labels, np.where(within(side, x, y), true, 0))
 

@@ -2,16 +2,14 @@ import json
 
 import pytest
 
-from collagan_dist.commands.main import main
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.types import World
+from tests.commands.conftest import call
 
 
 def test_holes_and_blends_in_one_call(trained_run, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["evaluate", str(trained_run), "--hole", "O1,O6,block", "--blend", "both"])
-    assert not stop.value.code
+    assert call("evaluate", trained_run, "--hole", "O1,O6,block", "--blend", "both") == 0
     names = ["test-O1", "test-O1-blended", "test-O6", "test-O6-blended", "test-block", "test-block-blended"]
     assert [line for line in capsys.readouterr().out.splitlines() if line.endswith(".json")] == [
         str(trained_run / "evaluation" / f"{name}.json") for name in names
@@ -51,10 +49,3 @@ def test_only_valid_keys_of_evaluate_can_be_set(trained_run, item, message):
 def test_nothing_to_blend(landmarks_run):
     with pytest.raises(ConfigError, match="no completions to blend"):
         score(landmarks_run, World(), ScoreRequest(blends=["poisson"]))
-
-
-def test_unknown_holes_are_refused(trained_run, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["evaluate", str(trained_run), "--hole", "O7"])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and "O7" in error and "O6" in error

@@ -1,15 +1,9 @@
-"""Facts of networks that tests compare with the papers' numbers."""
+"""Widths of networks, which tests compare with the papers' numbers."""
 
 from torch import nn
-
-SIZES = (32, 64, 128)
 
 
 def widths(network: nn.Module, stride: int) -> list[int]:
     """Output channels of a network's convolutions of a stride, in order."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return [m.out_channels for m in network.modules() if isinstance(m, kinds) and m.stride == (stride, stride)]
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())

@@ -8,7 +8,7 @@ from collagan_dist.errors import CheckpointError, ConfigError, Interrupted
 from collagan_dist.models import gfc
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.training.loop import StartOptions, train
-from tests.models.peers import WORLD, StopAfter, peer, same, smooth, start, state, train_parser
+from tests.models.peers import WORLD, StopAfter, peer, smooth, start, state, train_parser
 from tests.training.small import equal, weights
 
 
@@ -18,13 +18,13 @@ def test_gfc_stages(shards, parser):
     judges = networks.discriminators
     begins = {name: state(getattr(judges, name)) for name in ("local", "whole", "parser")}
     seen = [set(step(smooth(4, 32), number).values) for number in (0, 9)]
-    assert all(same(begin, getattr(judges, name).state_dict()) for name, begin in begins.items())
+    assert all(equal(begin, getattr(judges, name).state_dict()) for name, begin in begins.items())
     rec, local, whole = {"rec"}, {"adv_local", "disc_local"}, {"adv", "disc", "parsing"}
     seen.append(set(step(smooth(4, 32), 10).values))
-    assert not same(begins["local"], judges.local.state_dict()) and same(begins["whole"], judges.whole.state_dict())
+    assert not equal(begins["local"], judges.local.state_dict()) and equal(begins["whole"], judges.whole.state_dict())
     assert not networks.discriminator_learners["whole"].optimizer_state()
     seen.append(set(step(smooth(4, 32), 15).values))
-    assert not same(begins["whole"], judges.whole.state_dict()) and same(begins["parser"], judges.parser.state_dict())
+    assert not equal(begins["whole"], judges.whole.state_dict()) and equal(begins["parser"], judges.parser.state_dict())
     losses = [{n.removeprefix("loss/inpainting/") for n in names if n.startswith("loss/inp")} for names in seen]
     assert losses == [rec, rec, rec | local, rec | local | whole]
 
@@ -76,6 +76,10 @@ def test_what_gfc_needs_is_said_before_anything_starts(shards, parser, tmp_path)
     train(peer(shards, "ce", schedule__steps=1), tmp_path / "ce", WORLD)
     with pytest.raises(ConfigError, match=r"is CE, which does not segment; train one that does"):
         train(peer(shards, "gfc", tmp_path / "ce"), run, WORLD)
+    with pytest.raises(Interrupted):
+        train(train_parser(shards), tmp_path / "parser", WORLD, StartOptions(StopAfter(1)))
+    with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):
+        train(peer(shards, "gfc", tmp_path / "parser"), run, WORLD)
     step, _ = start(peer(shards, "gfc", model__gfc={"parsing": 0.0}))
     assert "loss/inpainting/parsing" not in step(smooth(4, 32), 19).values
 
@@ -98,10 +102,3 @@ def test_the_parser_is_the_checkpoints(shards, parser, tmp_path):
     kept = {n: t for n, t in weights(tmp_path / "run", 8).items() if n.startswith("discriminators/parser.")}
     assert kept and equal(kept, {f"discriminators/parser.network.{n}": t for n, t in before.items()})
     assert not any("optimizer/discriminators/parser" in n for n in weights(tmp_path / "run", 8))
-
-
-def test_an_unfinished_parser_is_refused(shards, tmp_path):
-    with pytest.raises(Interrupted):
-        train(train_parser(shards), tmp_path / "parser", WORLD, StartOptions(StopAfter(1)))
-    with pytest.raises(ConfigError, match=r"stopped before its end; finish it first: collagan train"):
-        train(peer(shards, "gfc", tmp_path / "parser"), tmp_path / "run", WORLD)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from collagan_dist.errors import CheckpointError
-from collagan_dist.models.networks import BatchNormSnapshot
-from tests.models.peers import peer, same, smooth, start, state
+from tests.models.peers import peer, smooth, start, state
+from tests.training.small import equal
 
 
 def test_the_average_moves_by_one_minus_decay(shards):
@@ -28,7 +28,7 @@ def test_what_is_saved_comes_back(shards):
     assert set(saved) == {"generator", "discriminators", "optimizer", "ema"} and bool(networks.finite())
     _, other = start(peer(shards, "ce"))
     other.restore(saved)
-    assert all(same(tensors, saved[file]) for file, tensors in other.tensors().items())
+    assert all(equal(tensors, saved[file]) for file, tensors in other.tensors().items())
     with pytest.raises(CheckpointError, match="of another network"):
         other.restore({**saved, "generator": saved["discriminators"]})
 
@@ -39,13 +39,3 @@ def test_a_moment_that_is_not_finite_is_found(shards):
     learner = networks.discriminator_learner
     next(iter(learner.optimizer.state.values()))["exp_avg"].fill_(torch.nan)
     assert not bool(networks.finite())
-
-
-def test_a_snapshot_restores_running_statistics(shards):
-    _, networks = start(peer(shards, "ce"))
-    before, batch = state(networks.generator), smooth(4, 32)
-    snapshot = BatchNormSnapshot(networks.generator)
-    networks.generator(batch.input_B3HW, batch.keys_B2)
-    assert not same(before, networks.generator.state_dict())
-    snapshot.restore()
-    assert same(before, networks.generator.state_dict())

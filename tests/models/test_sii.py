@@ -21,7 +21,8 @@ from collagan_dist.tasks import build_tasks
 from collagan_dist.training.loop import train
 from collagan_dist.types import Batch, World
 from tests.models.network_sizes import widths
-from tests.models.peers import CPU, WORLD, peer, same, smooth, start, state
+from tests.models.peers import CPU, WORLD, peer, smooth, start, state
+from tests.training.small import equal
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_sii_learns_from_whole_pictures_alone(shards):
         step, networks = start(peer(shards, "sii"))
         step(smooth(4, 32, kind), 0)
         found.append(state(networks.generator))
-    assert same(*found)
+    assert equal(*found)
 
 
 def test_it_reduces_each_picture_s_loss(trained):
@@ -104,7 +105,9 @@ def test_it_leaves_the_networks_as_they_were(shards, trained):
     modes = trained.eval_generator.training, trained.discriminators.training
     with torch.inference_mode():
         predict(shards, trained, smooth(2, 32))
-    assert same(before[0], trained.eval_generator.state_dict()) and same(before[1], trained.discriminators.state_dict())
+    assert equal(before[0], trained.eval_generator.state_dict()) and equal(
+        before[1], trained.discriminators.state_dict()
+    )
     assert (trained.eval_generator.training, trained.discriminators.training) == modes
     assert all(p.requires_grad for p in trained.discriminators.parameters())
 

@@ -93,8 +93,7 @@ def comparison_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page
 @pytest.fixture(scope="session")
 def asha(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
     """40 trials under ASHA, two of which fail, and the best confirmed over two seeds."""
-    folder = tmp_path_factory.mktemp("asha") / "sweep"
-    return SimulatedSweep(folder, shards.folder, 40, failing=(5, 11), seeds=2).run()
+    return SimulatedSweep(tmp_path_factory.mktemp("asha") / "sweep", shards.folder, 40, failing=(5, 11), seeds=2).run()
 
 
 @pytest.fixture(scope="session")
@@ -114,8 +113,7 @@ def asha_page(asha: SimulatedSweep, run: Path) -> Page:
 @pytest.fixture(scope="session")
 def nsga2(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> SimulatedSweep:
     """24 trials by three metrics, all of them full-length runs."""
-    folder = tmp_path_factory.mktemp("nsga2") / "sweep"
-    return SimulatedSweep(folder, shards.folder, 24, space=NSGA2).run()
+    return SimulatedSweep(tmp_path_factory.mktemp("nsga2") / "sweep", shards.folder, 24, space=NSGA2).run()
 
 
 @pytest.fixture(scope="session")

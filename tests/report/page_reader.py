@@ -50,13 +50,12 @@ def is_affine(drawn: list[float], true: list[float], tolerance: float = 0.03) ->
 
 @dataclass
 class Page(HTMLParser):
-    """Tags with their attributes, visible text, the text of table rows and of cells that are marked as best."""
+    """Tags with their attributes, visible text and the text of table rows."""
 
     source: str
     tags: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
-    best: list[str] = field(default_factory=list)
     _open: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,8 +70,6 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th") and self.rows:
             self.rows[-1].append("")
-        if tag == "strong":
-            self.best.append("")
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop() != tag:
@@ -84,8 +81,6 @@ class Page(HTMLParser):
         self.texts.append(data)
         if {"td", "th"} & set(self._open):
             self.rows[-1][-1] += data
-        if "strong" in self._open and data.strip("★ \n"):
-            self.best[-1] += data
 
     @property
     def text(self) -> str:

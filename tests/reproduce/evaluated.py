@@ -16,16 +16,15 @@ from collagan_dist.types import CLASSES, LANDMARKS, POSITIONS, SCORED_CLASSES
 
 MANIFEST = "a-manifest"
 STEPS = 3
-Rows = dict[str, np.ndarray]
 
 
 def run_of(out: Path, base: str, seed: int = 0, **changes: Any) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
-    tree: dict[str, Any] = {"schedule": {"steps": STEPS}, "seed": seed, **changes}
+    tree = {"schedule": {"steps": STEPS}, "seed": seed, **changes}
     return PlannedRun(name, base, validate_config(tree, "test"), out, STEPS)
 
 
-def write(run: PlannedRun, hole: str, blended: bool, metrics: dict[str, Any], rows: Rows) -> None:
+def write(run: PlannedRun, hole: str, blended: bool, metrics: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
     """One evaluation of a run."""
     path = run.evaluation(hole, blended)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,26 +33,22 @@ def write(run: PlannedRun, hole: str, blended: bool, metrics: dict[str, Any], ro
     np.savez(path.with_suffix(".npz"), **rows)
 
 
-def write_quality(
-    run: PlannedRun, hole: str, ssim: np.ndarray, psnr: np.ndarray, ids: np.ndarray | None = None
-) -> None:
+def write_quality(run: PlannedRun, hole: str, ssim: np.ndarray, psnr: np.ndarray) -> None:
     """Table 1's numbers at a position, the same blended and not."""
-    rows = {"ids": np.arange(len(psnr)) if ids is None else ids, "psnr": psnr, "ssim": ssim}
+    rows = {"ids": np.arange(len(psnr)), "psnr": psnr, "ssim": ssim}
     metrics = {"psnr": psnr.mean(), "ssim": ssim.mean(), "hole_size": [40.0, 48.0]}
     metrics["se"] = {name: rows[name].std(ddof=1) / np.sqrt(len(psnr)) for name in ("psnr", "ssim")}
     for blended in (False, True):
         write(run, hole, blended, metrics, rows)
 
 
-def write_points(run: PlannedRun, errors_N5: np.ndarray, ids: np.ndarray | None = None) -> None:
+def write_points(run: PlannedRun, errors_N5: np.ndarray) -> None:
     """Table 3's numbers."""
-    means = dict(zip(LANDMARKS, errors_N5.mean(0).tolist(), strict=True))
-    spread = errors_N5.std(axis=0, ddof=1) / np.sqrt(len(errors_N5))
-    se = dict(zip(LANDMARKS, spread.tolist(), strict=True))
-    se["mean"] = float(errors_N5.mean(1).std(ddof=1) / np.sqrt(len(errors_N5)))
-    metrics = {"landmark_error": {**means, "mean": float(errors_N5.mean())}, "se": {"landmark_error": se}}
-    rows = {"ids": np.arange(len(errors_N5)) if ids is None else ids, "landmark_error": errors_N5}
-    write(run, "block", False, metrics, rows)
+    columns_N6 = np.column_stack([errors_N5, errors_N5.mean(1)])
+    names, errors_6 = (*LANDMARKS, "mean"), columns_N6.std(axis=0, ddof=1) / np.sqrt(len(errors_N5))
+    means, se = (dict(zip(names, values.tolist(), strict=True)) for values in (columns_N6.mean(0), errors_6))
+    metrics = {"landmark_error": means, "se": {"landmark_error": se}}
+    write(run, "block", False, metrics, {"ids": np.arange(len(errors_N5)), "landmark_error": errors_N5})
 
 
 def write_dice(run: PlannedRun, counts_NC3: np.ndarray) -> None:

@@ -34,7 +34,6 @@ def test_a_run_waits_for_the_one_it_needs(job, tmp_path):
 
 
 def test_a_stop_leaves_the_rest(job):
-    """Before the command has done anything."""
     (job.run.folder / "evaluation/test-block.json").unlink()
     with pytest.raises(Interrupted, match="saved at step 3 of 3"):
         do_job(job, True, lambda line: None)

@@ -1,6 +1,7 @@
 """A finished run that the tests of run folders share."""
 
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,16 @@ from tests.training.small import small
 
 @pytest.fixture(scope="session")
 def finished(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed, with checkpoints at 8 and 9 and TensorBoard's files. Copy it to change it."""
+    """A run that nothing disturbed, with checkpoints at 8 and 9 and TensorBoard's files."""
     run = tmp_path_factory.mktemp("finished") / "run"
     train(small(shards.folder, **SAVING, **LOGGING), run, World())
     return run
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture

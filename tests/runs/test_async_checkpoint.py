@@ -29,14 +29,11 @@ class Counter:
         self.value = files["generator"]["value"]
 
 
-class Events:
+class Events(list):
     """The events that were logged, as (step, name, facts)."""
 
-    def __init__(self) -> None:
-        self.found: list[tuple[int, str, dict[str, Any]]] = []
-
     def __call__(self, step: int, name: str, **facts: Any) -> None:
-        self.found.append((step, name, facts))
+        self.append((step, name, facts))
 
 
 @pytest.fixture
@@ -71,7 +68,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, lease, monkeyp
     for step in (2, 3):
         stored = checkpoint.load(checkpoint_dir(tmp_path / "checkpoints", step)).tensors["generator"]["value"]
         assert torch.equal(stored, torch.full((3,), float(step)))
-    assert saves.blocked_seconds > 0 and not events.found
+    assert saves.blocked_seconds > 0 and not events
 
 
 def test_failures_in_a_row_end_the_run(tmp_path, lease, capsys):
@@ -91,8 +88,8 @@ def test_failures_in_a_row_end_the_run(tmp_path, lease, capsys):
         saves.save(Counter(), step, {"step": step}.copy, lease, events)
     with pytest.raises(CheckpointError, match=r"2 in a row could not be written. Step 5 is not saved, there is no"):
         saves.wait(events)
-    assert [(step, name) for step, name, _ in events.found] == [(step, "checkpoint_failed") for step in (2, 4, 5)]
-    assert all("could not be written" in facts["reason"] and facts["needed"] > 0 for _, _, facts in events.found)
+    assert [(step, name) for step, name, _ in events] == [(step, "checkpoint_failed") for step in (2, 4, 5)]
+    assert all("could not be written" in facts["reason"] and facts["needed"] > 0 for _, _, facts in events)
     assert capsys.readouterr().err.count("warning: ") == 3
     saves.close()
 
@@ -114,7 +111,7 @@ def test_a_write_that_fails_because_the_lease_was_lost_is_no_failure_of_the_disk
         saves.wait(events)
     with pytest.raises(ClusterError, match="has taken over"):  # nor is another write begun
         saves.save(Counter(), 2, lambda: {"step": 2}, lease, events)
-    assert not events.found and "the run goes on" not in capsys.readouterr().err
+    assert not events and "the run goes on" not in capsys.readouterr().err
     saves.close()
 
 

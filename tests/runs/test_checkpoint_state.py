@@ -65,12 +65,15 @@ def test_changes_are_named_by_key(shards):
     assert config_changes(Path("c"), {**older, "manifest": "n"}, now) == ["manifest: n -> m"]
 
 
-@pytest.mark.parametrize(
-    "damage", [{"step": -1}, {"skipped_batches": ["a"]}, {"skipped_batches": None}, {"config": 1}, {"format": None}]
-)
-def test_what_is_no_state_is_refused(shards, damage):
-    state = {**state_of(shards), **damage}
-    if state["format"] is None:
-        del state["format"]
-    with pytest.raises(CheckpointError, match=r"^c: state.json is not one of ours"):
-        parse_state(Path("c"), state)
+def test_what_is_no_state_is_refused(shards):
+    state = state_of(shards)
+    for damage in (
+        {"step": -1},
+        {"skipped_batches": ["a"]},
+        {"skipped_batches": None},
+        {"config": 1},
+        {"format": None},
+    ):
+        damaged = {key: value for key, value in {**state, **damage}.items() if key != "format" or value}
+        with pytest.raises(CheckpointError, match=r"^c: state.json is not one of ours"):
+            parse_state(Path("c"), damaged)

@@ -9,22 +9,12 @@ from typing import Any
 import pytest
 
 from collagan_dist.errors import ClusterError
-from collagan_dist.runs.lease import (
-    Lease,
-    LeaseRequest,
-    Owner,
-    held_by_other_job,
-    machine_id,
-    parse_owner,
-    process_start_time,
-    this_process,
-)
+from collagan_dist.runs import lease as leases
+from collagan_dist.runs.lease import Lease, LeaseRequest, Owner, held_by_other_job, parse_owner, this_process
 
 
 def take_lease(run: Path, job: str = "", seconds: float = 30) -> Lease:
-    lease = LeaseRequest(run, job).poll(seconds)
-    assert lease is not None
-    return lease
+    return LeaseRequest(run, job).poll(seconds)
 
 
 def write_lease(run: Path, **changes: Any) -> Owner:
@@ -36,7 +26,7 @@ def write_lease(run: Path, **changes: Any) -> Owner:
 
 
 def test_the_file_has_one_word_and_value_a_line():
-    """Words of newer programs are ignored; what cannot be read has ended."""
+    """Words of newer programs are ignored."""
     owner = this_process(3, "cafe", "slurm:12, start 0", 5.0)
     assert [line.split()[0] for line in owner.text().splitlines()] == [
         "3", "host", "pid", "born", "machine", "job", "since", "beat", "state",
@@ -52,7 +42,7 @@ def test_the_newest_start_owns_the_run(tmp_path):
     second = take_lease(tmp_path)
     assert (tmp_path / "lease").read_text().split()[0] == "2" and second.owner.generation == 2
     with second.held():
-        pass
+        pass  # is not refused
     with pytest.raises(ClusterError, match=r"start 2 of this run has taken over from this one \(start 1\)"):
         first.check()
     with pytest.raises(ClusterError, match="has taken over"), first.held():
@@ -104,19 +94,18 @@ def test_the_heartbeat_of_a_start_on_another_host_decides(tmp_path):
 
 def test_an_ended_start_is_succeeded_at_once(tmp_path):
     write_lease(tmp_path, state="ended")
-    at_once = LeaseRequest(tmp_path).poll(0)
-    assert at_once is not None
-    at_once.release()
+    LeaseRequest(tmp_path).poll(0).release()
     (tmp_path / "lease").unlink()
     later = LeaseRequest(tmp_path, known=9).poll(0)
-    assert later is not None and later.owner.generation == 10  # numbers grow though the file was removed
+    assert later.owner.generation == 10  # numbers grow though the file was removed
     later.release()
 
 
 def test_a_start_on_this_machine_is_judged_by_its_process(tmp_path):
     """Alive, a zombie, or another process with the same pid."""
     child = subprocess.Popen(["sleep", "60"])
-    facts = {"machine": machine_id(), "pid": child.pid, "process_start": process_start_time(child.pid), "job": ""}
+    facts = {"machine": leases.machine_id(), "pid": child.pid, "job": ""}
+    facts["process_start"] = leases.process_start_time(child.pid)
     write_lease(tmp_path, **facts)
     with pytest.raises(ClusterError, match=f"is being trained by pid {child.pid}"):
         take_lease(tmp_path)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from collagan_dist.config.load import load_config
-from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.errors import DataError
 from collagan_dist.runs.metrics_log import MetricsWriter, last_train_step, read_eval_lines, read_metrics_log
 from tests.conftest import ROOT
 from tests.runs.run_folders import lines
@@ -38,13 +37,6 @@ def test_a_continued_run_has_every_step_once(tmp_path):
     assert lines(tmp_path, "eval") == [eval_row(3)] and lines(tmp_path, "event") == [event]
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text and "lr" not in text and '"dice": {"mean": 0.5}' in text
-
-
-def test_an_unknown_sink_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ConfigError, match=r"log\.sinks\.0: Input should be 'jsonl' or 'tensorboard' \(given: 'tensorbord'\)"
-    ):
-        load_config("demo", sets=["log.sinks=[tensorbord]"])
 
 
 def test_readers_forgive_a_missing_file(tmp_path):

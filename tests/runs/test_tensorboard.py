@@ -35,12 +35,15 @@ def expected(run: Path) -> Curves:
     return found
 
 
-def write_steps(run: Path, start: int, end: int, every: int = 1) -> None:
-    """Write what a start from step `start` on does: a train line each `every` steps, an evaluation each third, grids."""
+def grids(run: Path, fast: bool = False) -> dict[int, bytes]:
+    return {step: image.encoded_image_string for step, image in curves(run, "image", fast)["grid"].items()}
+
+
+def write_steps(run: Path, start: int, end: int) -> None:
+    """Write what a start from step `start` on does: train lines, an evaluation each third step, grids."""
     writer = MetricsWriter(run, start, SINKS)
     for step in range(start + 1, end + 1):
-        if step % every == 0:
-            writer.write("train", step, {"loss/total": step / 10, "lr": 1e-3})
+        writer.write("train", step, {"loss/total": step / 10, "lr": 1e-3})
         if step % 3 == 0:
             writer.write("eval", step, {"psnr": float(step), "dice": {"mean": step / 100}, "hole": "block"})
         (run / "grid.png").write_bytes(PNG + bytes([step]))
@@ -54,10 +57,9 @@ def test_tensorboard_has_every_number_and_grid_of_a_run(finished):
     assert shown == expected(finished)
     assert list(shown["loss/total"]) == [2, 4, 6, 8, 9] and list(shown["eval/dice/mean"]) == [3, 6, 9]
     assert {"lr", "images_per_s", "weighted/inpainting/rec", "eval/psnr", "eval/landmark_error/nose"} <= shown.keys()
-    shown = curves(finished, "image")["grid"]
-    grids = {int(path.stem[-8:]): path.read_bytes() for path in (finished / "grids").glob("*.png")}
-    assert {step: image.encoded_image_string for step, image in shown.items()} == grids and list(shown) == [4, 8, 9]
-    for image in shown.values():
+    stored = {int(path.stem[-8:]): path.read_bytes() for path in (finished / "grids").glob("*.png")}
+    assert grids(finished) == stored and sorted(stored) == [4, 8, 9]
+    for image in curves(finished, "image")["grid"].values():
         assert (image.width, image.height) == struct.unpack(">II", image.encoded_image_string[16:24])
 
 
@@ -75,27 +77,24 @@ def test_a_continued_run_has_the_curves_of_an_undisturbed_one(tmp_path, fast):
     write_steps(run, 4, 9)
     assert len(files(run)) == 2
     assert curves(run, fast=fast) == expected(run) == expected(whole) == curves(whole, fast=fast)
-    shown = curves(run, "image", fast)["grid"]
-    assert {step: image.encoded_image_string for step, image in shown.items()} == {
-        step: PNG + bytes([step]) for step in range(1, 10)
-    }
+    assert grids(run, fast) == {step: PNG + bytes([step]) for step in range(1, 10)}
 
 
 def test_without_the_library_nothing_is_touched(shards, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[tensorboard\]'"):
-        train(small(shards.folder, log__sinks=SINKS), tmp_path / "run", World())
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[tensorboard\]'"):
-        write_hparams(tmp_path, {}, {})
+    config = small(shards.folder, log__sinks=SINKS)
+    for start in (lambda: train(config, tmp_path / "run", World()), lambda: write_hparams(tmp_path, {}, {})):
+        with pytest.raises(ConfigError, match=r"pip install 'collagan_dist\[tensorboard\]'"):
+            start()
+    assert not list(tmp_path.iterdir())
     MetricsWriter(tmp_path, 0).close()  # which others need not have
 
 
 def test_nothing_is_written_once_another_start_owns_the_run(tmp_path):
-    current = True
-    writer = MetricsWriter(tmp_path, 0, SINKS, lambda: current)
+    current = [True]
+    writer = MetricsWriter(tmp_path, 0, SINKS, lambda: bool(current))
     writer.write("train", 1, {"loss/total": 1.0})
-    current = False
+    current.clear()
     writer.write("train", 2, {"loss/total": 2.0})
     writer.close()
     assert curves(tmp_path) == {"loss/total": {1: 1.0}} == expected(tmp_path)

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 from tests.slurm import configuration
 from tests.slurm.machine import Machine, missing
@@ -36,11 +35,10 @@ DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 @dataclass(frozen=True)
 class Job:
-    """What Slurm knows of a job. `signal`: what ended its batch script, or 0. `restarts`: how often it was requeued."""
+    """What Slurm knows of a job. `restarts`: how often it was requeued."""
 
     state: str
     exit_code: int
-    signal: int
     restarts: int
     nodes: str
     out: Path
@@ -80,9 +78,7 @@ class Cluster:
             self._cleanup = cleanup.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
     # Jobs
@@ -117,23 +113,17 @@ class Cluster:
 
     def wait(self, job: str, timeout: float = 60) -> Job:
         """The job when it has ended. Raises TimeoutError with its log."""
-        self.until(lambda: self.job(job).ended, timeout, f"job {job} to end", job)
-        return self.job(job)
+        (one,) = self.wait_all(job, timeout)
+        return one
 
     def wait_all(self, array: str, timeout: float = 60) -> list[Job]:
         """The tasks of an array when all have ended. Raises TimeoutError with the log of one that has not."""
-        self.until(lambda: all(task.ended for task in self.tasks(array)), timeout, f"array {array} to end", array)
+        self.until(lambda: all(task.ended for task in self.tasks(array)), timeout, f"job {array} to end", array)
         return self.tasks(array)
-
-    def wait_running(self, job: str, timeout: float = 60) -> None:
-        self.until(lambda: self.job(job).state == "RUNNING", timeout, f"job {job} to run", job)
 
     def log(self, job: str) -> str:
         """What the job printed, over all its restarts when it appends; all tasks of an array in turn."""
         return "".join(task.out.read_text() for task in self.tasks(job) if task.out.exists())
-
-    def requeue(self, job: str) -> None:
-        self.run("scontrol", "requeue", job)
 
     def signal(self, job: str, name: str, batch: bool = False) -> None:
         """Send USR2, TERM, ... to the tasks of the job's steps; `batch`: to its batch script instead."""
@@ -146,7 +136,6 @@ class Cluster:
 
     @property
     def with_power(self) -> list[str]:
-        """The nodes that are on."""
         return [name for name in self.names if name in self._machines]
 
     def cut(self, node: str) -> None:
@@ -174,22 +163,21 @@ class Cluster:
         self.until(lambda: self._slurmd_start(node) > before, START_SECONDS, f"{node} to come back")
         self.until(lambda: self.states()[node] in ("idle", "mixed", "allocated"), START_SECONDS, f"{node} to be used")
 
-    def freeze(self, node: str) -> None:
-        """Stop every process of the node, its daemon too, as a machine that hangs."""
-        self.on(node, "sh", "-c", "kill -STOP -1")
-
-    def thaw(self, node: str) -> None:
-        self.on(node, "sh", "-c", "kill -CONT -1")
+    @contextmanager
+    def without_power(self, node: str) -> Iterator[None]:
+        self.kill_node(node)
+        self.declare_down(node)
+        try:
+            yield
+        finally:
+            self.start_node(node)
 
     def states(self) -> dict[str, str]:
         """Of every node: idle, mixed, allocated, down, ... with * when it does not answer."""
         return dict(line.split() for line in self.run("sinfo", "-hN", "-p", "main", "-o", "%n %T").splitlines())
 
     def _slurmd_start(self, node: str) -> datetime:
-        """When the slurmd started that registered last."""
-        found = re.search(r"SlurmdStartTime=(\S+)", self.run("scontrol", "show", "node", node))
-        assert found
-        return datetime.fromisoformat(found[1])
+        return datetime.fromisoformat(_field(self.run("scontrol", "show", "node", node), "SlurmdStartTime"))
 
     # Commands
 
@@ -213,7 +201,6 @@ class Cluster:
             time.sleep(0.1)
 
     def daemon_logs(self) -> str:
-        """The ends of all daemons' logs."""
         logs = [*sorted(self.folder.glob("*.out")), *self.folder.glob("munged.log")]
         return "\n".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in logs)
 
@@ -227,29 +214,24 @@ class Cluster:
         key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(1024))
-        files = {
-            "key-file": key,
-            "seed-file": "munge.seed",
-            "log-file": "munged.log",
-            "pid-file": "munged.pid",
-            "socket": "munge.sock",
-        }
-        munged = ["munged --force", *(f"--{name}={self.folder / file}" for name, file in files.items())]
-        head = self._machine("head", "sh", "-ec", f"{' '.join(munged)}; slurmctld -D -i")
+        files = (
+            "key-file=munge.key",
+            "seed-file=munge.seed",
+            "log-file=munged.log",
+            "pid-file=munged.pid",
+            "socket=munge.sock",
+        )
+        options = " ".join(f"--{file.replace('=', f'={self.folder}/')}" for file in files)
+        head = self._machine("head", "sh", "-ec", f"munged --force {options}; slurmctld -D -i")
         head.switch(f"{configuration.HEAD_ADDRESS}/24")
         head.start()
-        try:
-            for name in self.names:
-                self._boot(name)
-            self.until(self._all_idle, START_SECONDS, "the cluster to come up")
-        except TimeoutError as error:
-            raise RuntimeError(f"no Slurm cluster: {error}") from None
-        except RuntimeError as error:
-            raise RuntimeError(f"no Slurm cluster: {error}\n{self.daemon_logs()}") from None
+        for name in self.names:
+            self._boot(name)
+        self.until(self._all_idle, START_SECONDS, "the cluster to come up")
 
     def _all_idle(self) -> bool:
         if dead := [machine.name for machine in self._machines.values() if not machine.alive]:
-            raise RuntimeError(f"the daemon of {', '.join(dead)} ended")
+            raise RuntimeError(f"the daemon of {', '.join(dead)} ended\n{self.daemon_logs()}")
         try:
             return self.states() == dict.fromkeys(self.names, "idle")
         except RuntimeError:  # slurmctld does not listen yet
@@ -289,17 +271,17 @@ def shared_with_other_clusters() -> Iterator[None]:
         os.close(lock)
 
 
-def _job(text: str) -> Job:
-    """Of one record of `scontrol show job`."""
+def _field(record: str, name: str) -> str:
+    found = re.search(rf"(?:^|\s){name}=(\S*)", record)
+    assert found, f"no {name} in {record}"
+    return found[1]
 
-    def field(name: str) -> str:
-        found = re.search(rf"(?:^|\s){name}=(\S*)", text)
-        assert found, f"no {name} in {text}"
-        return found[1]
 
-    code, signal = map(int, field("ExitCode").split(":"))
-    out = re.search(r"^ *StdOut=(.*)$", text, re.MULTILINE)
-    return Job(field("JobState"), code, signal, int(field("Restarts")), field("NodeList"), Path(out[1] if out else ""))
+def _job(record: str) -> Job:
+    code = int(_field(record, "ExitCode").split(":")[0])
+    out = re.search(r"^ *StdOut=(.*)$", record, re.MULTILINE)
+    restarts, nodes = int(_field(record, "Restarts")), _field(record, "NodeList")
+    return Job(_field(record, "JobState"), code, restarts, nodes, Path(out[1] if out else ""))
 
 
 def _output(command: Sequence[str], cwd: Path | None, env: Mapping[str, str], timeout: float) -> str:

@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -57,7 +56,8 @@ def test_row_19_failures_are_counted_and_the_same_command_resumes(cluster, undis
 def test_errors_that_a_restart_cannot_repair_end_the_job(cluster, undisturbed, tmp_path):
     """A batch that ranks cannot share: exit 2 before ranks start. A checkpoint of another configuration: 5, which srun may not tell."""
     shared = Training.submit(cluster, undisturbed.config, tmp_path / "none", sets=["schedule.batch=5"])
-    other = Training.submit(cluster, undisturbed.config, Path(shutil.copytree(undisturbed.run, tmp_path / "run")), sets=["seed=1"])  # fmt: skip
+    run = shutil.copytree(undisturbed.run, tmp_path / "run")
+    other = Training.submit(cluster, undisturbed.config, run, sets=["seed=1"])
     done = cluster.wait(shared.job)
     assert (done.state, done.exit_code, done.restarts) == ("FAILED", 2, 0) and not shared.run.exists()
     assert "schedule.batch" in shared.log()
@@ -65,19 +65,9 @@ def test_errors_that_a_restart_cannot_repair_end_the_job(cluster, undisturbed, t
     assert (done.state, done.exit_code, done.restarts) == ("FAILED", 5, 0), other.log()
     assert other.notes()[1:] == ["ended with code 5, which a restart does not mend"]
     failed = json.loads((other.run / "failed").read_text())
-    assert (
-        failed["exit_code"] == 5 and "seed: 0 -> 1" in failed["message"] and failed["host"] == f"n{failed['rank'] + 1}"
-    )
-
-
-@contextmanager
-def without_power(cluster: Cluster, node: str) -> Iterator[None]:
-    cluster.kill_node(node)
-    cluster.declare_down(node)
-    try:
-        yield
-    finally:
-        cluster.start_node(node)
+    assert (failed["exit_code"], failed["host"]) == (5, f"n{failed['rank'] + 1}") and "seed: 0 -> 1" in failed[
+        "message"
+    ]
 
 
 @pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
@@ -87,7 +77,7 @@ def test_row_20_a_node_loses_power(cluster, undisturbed, tmp_path, node, rounds,
     for number in range(rounds):
         training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}")
         training.until_saved(20)
-        with without_power(cluster, node):
+        with cluster.without_power(node):
             done = training.finish()
         assert done.restarts == 1 and node not in cluster.run("scontrol", "show", "hostnames", done.nodes)
         assert undisturbed.equals(training.run, undisturbed.steps)
@@ -107,7 +97,6 @@ def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
 
 
 def test_row_25_the_network_is_away_for_a_while(cluster, undisturbed, tmp_path):
-    """Five seconds are below every limit: the same start goes on."""
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run")
     training.until_saved(20)
     with cut_off(cluster, "n2"):

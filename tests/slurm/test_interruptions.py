@@ -1,8 +1,5 @@
 """slurm/train.sh is asked to stop: it saves once, is requeued, resumes, and ends with the weights of an undisturbed run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from tests.faults.damages import rounds
@@ -52,26 +49,16 @@ def test_row_21_at_the_time_limit(cluster, undisturbed, tmp_path):
     assert not training.processes()
 
 
-@contextmanager
-def preempted(training: Training) -> Iterator[None]:
-    """Inside, a job of the partition urgent takes all nodes away."""
-    urgent = training.cluster.submit(
-        None, options=["--partition=urgent", "--nodes=3", "--exclusive", "--wrap=sleep 600"], cwd=training.run.parent
-    )
-    training.cluster.wait_running(urgent)
-    yield
-    training.cluster.cancel(urgent)
-
-
 @rounds(1, 10)
 def test_row_22_preempted(cluster, undisturbed, tmp_path, rounds, record):
-    """TERM, and KILL seconds later; Slurm requeues the job by itself, once."""
-    stops = []
+    stops, options = [], ["--partition=urgent", "--nodes=3", "--exclusive", "--wrap=sleep 600"]
     for number in range(rounds):
         training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}")
         training.until_saved(10)
-        with preempted(training):
-            assert training.state().state == "PENDING" and not training.ranks()
+        urgent = cluster.submit(None, options=options, cwd=tmp_path)
+        cluster.until(lambda urgent=urgent: cluster.job(urgent).state == "RUNNING", 60, "the urgent job to run", urgent)
+        assert training.state().state == "PENDING" and not training.ranks()
+        cluster.cancel(urgent)
         training.finish()
         stops.append(next(step for event, step in training.events() if event == "interrupted"))
         assert training.state().restarts == 1 and ("resume", stops[-1]) in training.events()

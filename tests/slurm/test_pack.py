@@ -21,9 +21,9 @@ STUCK = "Img/img_celeba/000031.jpg"
 
 
 @pytest.fixture(scope="module")
-def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def packed(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Every file that one plain `collagan pack` makes: 9 shards, their indexes, manifest and quarantine."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("packed")
     collagan("pack", recipe_over(drawn, folder), "--workers", 1, cwd=folder)
     files = contents(folder / "packed")
     assert len(files) == 2 * 9 + 2
@@ -32,10 +32,8 @@ def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 def recipe_over(faces: Path, folder: Path) -> str:
     """The name of a recipe in `folder`, whose `out` is relative to it."""
-    text = (
-        f"dataset: celeba\nroot: {faces}\nlabels: Label/img_celeba\nout: packed\nsamples_per_shard: 7\nstore_size: 88\n"
-    )
-    (folder / "faces.yaml").write_text(text)
+    settings = "labels: Label/img_celeba, out: packed, samples_per_shard: 7, store_size: 88"
+    (folder / "faces.yaml").write_text(f"{{dataset: celeba, root: {faces}, {settings}}}")
     return "faces.yaml"
 
 
@@ -43,11 +41,7 @@ def after(array: str) -> list[str]:
     return [f"--dependency=afterok:{array}", "--kill-on-invalid-dep=yes", *SMALL]
 
 
-def parts_done(log: str) -> list[str]:
-    return sorted(re.findall(r"part (\S+) done", log))
-
-
-def test_any_range_of_an_array(cluster, drawn, tmp_path, whole):
+def test_any_range_of_an_array(cluster, drawn, tmp_path, packed):
     """Three data sets at once, by arrays counted from 0, from 1 and in steps; each is merged behind its array."""
     jobs = {}
     for tasks in ("0-2", "1-3", "4-12:4"):
@@ -59,18 +53,17 @@ def test_any_range_of_an_array(cluster, drawn, tmp_path, whole):
         jobs[folder] = array, merge
     for folder, (array, merge) in jobs.items():
         assert cluster.wait(merge, 120).state == "COMPLETED", cluster.log(array) + cluster.log(merge)
-        assert parts_done(cluster.log(array)) == ["0/3", "1/3", "2/3"]
-        assert contents(folder / "packed") == whole
+        assert sorted(re.findall(r"part (\S+) done", cluster.log(array))) == ["0/3", "1/3", "2/3"]
+        assert contents(folder / "packed") == packed
 
 
 def test_a_list_of_tasks_is_refused(cluster, tmp_path):
-    """A task of --array=0,1,5 cannot know which of how many parts it is."""
     array = cluster.submit(PACK, "faces.yaml", options=["--array=0,1,5", *SMALL], cwd=tmp_path)
     assert [task.exit_code for task in cluster.wait_all(array)] == [2, 2, 2]
     assert "give the whole range again" in cluster.log(array)
 
 
-def test_a_project_without_collagan_on_path(cluster, drawn, tmp_path, whole):
+def test_a_project_without_collagan_on_path(cluster, drawn, tmp_path, packed):
     """The .venv beside slurm/ is found from the spool copy of the script; without an array, all is packed at once."""
     project = tmp_path / "project"
     for part in ("slurm", "cluster"):
@@ -81,7 +74,7 @@ def test_a_project_without_collagan_on_path(cluster, drawn, tmp_path, whole):
     recipe = recipe_over(drawn, tmp_path)
     job = cluster.submit(project / "slurm/pack.sh", recipe, options=SMALL, cwd=tmp_path, collagan=False)
     assert cluster.wait(job).exit_code == 0, cluster.log(job)
-    assert contents(tmp_path / "packed") == whole
+    assert contents(tmp_path / "packed") == packed
 
 
 @contextmanager
@@ -99,8 +92,7 @@ def reach(cluster: Cluster, array: str, folder: Path) -> str:
     """The task that is left when the other two have ended: the one that is stuck, with a shard begun."""
 
     def running() -> list[str]:
-        tasks = [f"{array}_{number}" for number in range(3)]
-        return [task for task in tasks if not cluster.job(task).ended]
+        return [task for task in (f"{array}_{number}" for number in range(3)) if not cluster.job(task).ended]
 
     cluster.until(lambda: len(running()) == 1, 60, "two tasks to end", array)
     (task,) = running()
@@ -108,7 +100,7 @@ def reach(cluster: Cluster, array: str, folder: Path) -> str:
     return task
 
 
-def test_a_cancelled_task_is_made_up_for(cluster, copy_of_drawn, tmp_path, whole):
+def test_a_cancelled_task_is_made_up_for(cluster, copy_of_drawn, tmp_path, packed):
     """--merge before all is there names what is missing (exit 3); the same sbatch line packs only that."""
     recipe = recipe_over(copy_of_drawn, tmp_path)
     submit = {"options": ["--array=0-2", *SMALL], "cwd": tmp_path}
@@ -121,16 +113,16 @@ def test_a_cancelled_task_is_made_up_for(cluster, copy_of_drawn, tmp_path, whole
     early = cluster.submit(PACK, recipe, "--merge", options=SMALL, cwd=tmp_path)
     assert cluster.wait(early).exit_code == 3
     missing = set(re.findall(r"\w+-\d+\.tar", cluster.log(early)))
-    assert missing and missing | built == {name for name in whole if name.endswith(".tar")} and not missing & built
+    assert missing and missing | built == {name for name in packed if name.endswith(".tar")} and not missing & built
     times = {name: (tmp_path / "packed" / name).stat().st_mtime_ns for name in built}
     again = cluster.submit(PACK, recipe, **submit)
     assert {t.exit_code for t in cluster.wait_all(again)} == {0}, cluster.log(again)
     assert times == {name: (tmp_path / "packed" / name).stat().st_mtime_ns for name in built}
     collagan("pack", recipe, "--merge", cwd=tmp_path)
-    assert contents(tmp_path / "packed") == whole
+    assert contents(tmp_path / "packed") == packed
 
 
-def test_a_node_is_lost_in_the_middle(cluster, copy_of_drawn, tmp_path, whole):
+def test_a_node_is_lost_in_the_middle(cluster, copy_of_drawn, tmp_path, packed):
     """Slurm requeues the task, it continues, and the merge that was queued behind the array runs after it."""
     recipe = recipe_over(copy_of_drawn, tmp_path)
     with stuck_at(copy_of_drawn / STUCK):
@@ -145,6 +137,6 @@ def test_a_node_is_lost_in_the_middle(cluster, copy_of_drawn, tmp_path, whole):
     try:
         assert cluster.wait(merge).state == "COMPLETED", cluster.log(array) + cluster.log(merge)
         assert cluster.job(task).restarts == 1 and cluster.job(task).nodes != node
-        assert contents(tmp_path / "packed") == whole
+        assert contents(tmp_path / "packed") == packed
     finally:
         cluster.start_node(node)

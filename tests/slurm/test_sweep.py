@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, Job
+from tests.slurm.training import Training
 from tests.sweep import small
 from tests.training.small import equal, weights
 
 pytestmark = pytest.mark.slurm
 SWEEP = ROOT / "slurm/sweep.sh"
+TRIALS = 4  # of the sweep that really trains
 BIN = Path(sys.executable).parent
 
 # Does something on every node again and again, until the file `end` is there or it is asked to stop.
@@ -88,22 +91,12 @@ STATUS = "import sys, urllib.request as u\ntry: u.urlopen(sys.argv[1])\nexcept u
 
 
 @dataclass
-class Sweep:
+class Sweep(Training):
     """A job of slurm/sweep.sh whose stand-in for `collagan sweep` looks at its nodes until `end`."""
-
-    cluster: Cluster
-    job: str
-    out: Path
-
-    def state(self) -> Job:
-        return self.cluster.job(self.job)
-
-    def log(self) -> str:
-        return self.cluster.log(self.job)
 
     def seen(self) -> dict:
         """What was seen last: `start`, how many `rounds` ago it began, CPUs and GPUs of all nodes, what tasks said."""
-        path = self.out / "seen"
+        path = self.run / "seen"
         return ast.literal_eval(path.read_text()) if path.exists() else {"rounds": 0, "start": "", "seen": []}
 
     def until_seen(self, start: int, nodes: set[str], timeout: float = 90) -> dict:
@@ -118,7 +111,7 @@ class Sweep:
         return self.seen()
 
     def finish(self) -> Job:
-        (self.out / "end").touch()
+        (self.run / "end").touch()
         return self.ended("COMPLETED")
 
     def ended(self, state: str) -> Job:
@@ -127,20 +120,14 @@ class Sweep:
         assert job.state == state, self.log()
         for node in self.cluster.with_power:
             processes = self.cluster.on(node, "ps", "axww", "-o", "args=")
-            assert not re.findall(rf".*(?:/ray/|/ray start|ray::|{self.out}).*", processes), processes
+            assert not re.findall(rf".*(?:/ray/|/ray start|ray::|{self.run}).*", processes), processes
             assert "LISTEN" not in self.cluster.on(node, "sh", "-c", "ss -Hltn | grep -v :6818 || true")
         assert not list(Path("/tmp").glob(f"ray-{self.job}.*"))
         return job
 
-    def notes(self) -> list[str]:
-        (file,) = (self.out / "logs").glob("slurm-*.txt")
-        return [line.split("  ", 3)[3] for line in file.read_text().splitlines() if not line.startswith("#")]
-
 
 @dataclass
 class Sweeps:
-    """Submits them, into folders of a test."""
-
     cluster: Cluster
     folder: Path
     out: str = "out"
@@ -188,7 +175,7 @@ def test_three_nodes_accept_only_their_token(cluster, sweeps):
     (note,) = sweep.notes()
     address = re.fullmatch(r"Ray on 3 of 3 nodes, at (10\.77\.0\.1:(\d+))", note)
     assert address, note
-    token = (sweep.out / "token").read_text()
+    token = (sweep.run / "token").read_text()
     assert re.fullmatch("[0-9a-f]{64}", token)
     assert {name: join(cluster, "n3", address[1], *env) for name, env in {
         "with none": ["RAY_AUTH_MODE=disabled"],
@@ -210,88 +197,68 @@ def test_three_nodes_accept_only_their_token(cluster, sweeps):
         assert not subprocess.run(["grep", "-rIl", token, folder], capture_output=True, text=True).stdout
     cluster.cancel(sweep.job)
     assert sweep.ended("CANCELLED").restarts == 0
-    assert (sweep.out / "requeue").read_text() == f"slurm:{sweep.job}, start 0"
-
-
-def test_the_warning_requeues_the_sweep(cluster, sweeps):
-    """On the node that has Ray, where another has none."""
-    sweeps.ray_fails("n2", 3)
-    sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
-    sweep.until_seen(0, {"n1"})
-    assert "no Ray on n2" in sweep.log() and "does not start" in sweep.log()
-    cluster.signal(sweep.job, "USR2", batch=True)
-    sweep.until_seen(1, {"n1", "n2"})
-    done = sweep.finish()
-    assert done.restarts == 1
-    first, stopped, second, end = sweep.notes()
-    assert first.startswith("Ray on 1 of 2 nodes") and second.startswith("Ray on 2 of 2 nodes")
-    assert (stopped, end) == ("asked to stop, saved; goes on by itself", "done")
-    assert len({note.split()[-1] for note in (first, second)}) == 2  # another port for another start
+    assert (sweep.run / "requeue").read_text() == f"slurm:{sweep.job}, start 0"
 
 
 def test_row_32_a_sweep_on_three_nodes(cluster, sweeps, shards, tmp_path, tmp_path_factory):
     """The real command over three nodes. One loses power, and the job lives on; the driver is killed, which requeues the job; then
     the time limit is near. It ends with the results of an undisturbed sweep on one machine."""
     (tmp_path / "bin/collagan").unlink()
-    left = small.Sweep(tmp_path, Path(str(shards.folder)), small.LR_SPACE, "--trials", small.LR_TRIALS)
+    alone = small.Sweep(tmp_path / "alone", shards.folder, small.LR_SPACE, "--trials", TRIALS)
+    alone.run()
+    left = small.Sweep(tmp_path, shards.folder, small.LR_SPACE, "--trials", TRIALS)
     words = [str(word) for word in left.words[4:] if word not in ("--out", left.out)]
     # By default Ray misses a node after 40 seconds.
     quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}
     sweep = sweeps.submit("--nodes=3", "--cpus-per-task=1", words=tuple(words), **quick)
-    trials = range(small.LR_TRIALS)
     midway = range(4, small.STEPS // 2)
-    cluster.until(
-        lambda: {"n1", "n2"} < set(newest(left)) and left.saved(newest(left).get("n3", -1)) in midway,
-        120,
-        "trials on all nodes",
-        sweep.job,
-    )
-    cluster.kill_node("n3")
-    cluster.declare_down("n3")
-    try:
-        cluster.until(
-            lambda: "starts again from its newest checkpoint" in sweep.log(), 60, "a trial to go on", sweep.job
-        )
-        cluster.until(lambda: small.STEPS in map(left.saved, trials), 60, "a trial to be finished", sweep.job)
-    finally:
-        cluster.start_node("n3")
+
+    def until(true: Callable[[], bool], what: str) -> None:
+        cluster.until(true, 120, what, sweep.job)
+
+    until(lambda: len(newest(left)) == 3 and left.saved(newest(left)["n3"]) in midway, "trials on all nodes")
+    with cluster.without_power("n3"):
+        until(lambda: "starts again from its newest checkpoint" in sweep.log(), "a trial to go on")
+        until(lambda: small.STEPS in map(left.saved, range(TRIALS)), "a trial to be finished")
     assert sweep.state().restarts == 0  # by --no-kill
-    done = {number: left.starts(number) for number in trials if left.saved(number) == small.STEPS}
+    done = {number: left.starts(number) for number in range(TRIALS) if left.saved(number) == small.STEPS}
     (driver,) = cluster.on("n1", "pgrep", "-f", f"python.*collagan sweep .*--out {left.out} ").split()
     cluster.on("n1", "kill", "-9", driver)
-    cluster.until(lambda: sweep.state().restarts == 1, 60, "the job to be requeued", sweep.job)
-    before = sum(map(left.saved, trials))
-    cluster.until(lambda: sum(map(left.saved, trials)) > before, 120, "trials to go on", sweep.job)
+    until(lambda: sweep.state().restarts == 1, "the job to be requeued")
+    before = sum(map(left.saved, range(TRIALS)))
+    until(lambda: sum(map(left.saved, range(TRIALS))) > before, "trials to go on")
     cluster.signal(sweep.job, "USR2", batch=True)
     assert sweep.ended("COMPLETED").restarts == 2
-    assert "asked to stop, saved; goes on by itself" in sweep.notes() and sweep.notes()[-1] == "done"
-    assert done and all(
-        left.starts(number) == starts for number, starts in done.items()
-    )  # no finished trial was trained again
-    alone = small.sweep_on_one_machine(Path(str(shards.folder)), tmp_path_factory)
-    assert [{**row, "restarts": "0"} for row in left.rows()] == alone.rows()
-    assert all(equal(weights(left.trial(n), small.STEPS), weights(alone.trial(n), small.STEPS)) for n in trials)
+    notes = sweep.notes()
+    assert "asked to stop, saved; goes on by itself" in notes and notes[-1] == "done"
+    assert (
+        len({note.split()[-1] for note in notes if note.startswith("Ray on 3 of 3 nodes")}) == 3
+    )  # a port for each start
+    assert done and done == {number: left.starts(number) for number in done}  # no finished trial was trained again
+    assert [{**row, "restarts": "0"} for row in left.rows()] == alone.rows() and not list(left.out.glob(".stop*"))
+    assert all(equal(weights(left.trial(n), small.STEPS), weights(alone.trial(n), small.STEPS)) for n in range(TRIALS))
 
 
 def newest(left: small.Sweep) -> dict[str, int]:
-    """The last trial that was begun on each node."""
-    worlds = {number: left.trial(number) / "world.json" for number in range(small.LR_TRIALS)}
+    worlds = {number: left.trial(number) / "world.json" for number in range(TRIALS)}
     return {json.loads(path.read_text())["ranks"][0]["host"]: n for n, path in worlds.items() if path.exists()}
 
 
 def test_two_sweeps_share_a_node(cluster, sweeps, tmp_path):
-    """Whose jobs would have the same ports: the second takes others, and each sees its own Ray only."""
-    options = ["--nodelist=n1", "--cpus-per-task=1"]
-    first = sweeps.submit(*options)
+    """Whose jobs would have the same ports: the second takes others, and each sees its own Ray only. On a node Ray does not start."""
+    sweeps.ray_fails("n2", 3)
+    first = sweeps.submit("--nodes=2", "--nodelist=n1,n2", "--cpus-per-task=1")
     for _ in range(19):  # ports repeat after 20 jobs
         cluster.cancel(cluster.submit(None, options=["--hold", "--wrap=true"], cwd=tmp_path))
     first.until_seen(0, {"n1"})
-    second = Sweeps(cluster, tmp_path, "beside").submit(*options)
+    assert "no Ray on n2" in first.log() and "does not start" in first.log()
+    second = Sweeps(cluster, tmp_path, "beside").submit("--nodelist=n1", "--cpus-per-task=1")
     assert int(second.job) == int(first.job) + 20
     assert second.until_seen(0, {"n1"})["sizes"] == first.seen()["sizes"] == [1, 0]
-    assert first.notes()[0].split()[-1] != second.notes()[0].split()[-1]
+    (one, other) = (sweep.notes()[0].split() for sweep in (first, second))
+    assert one[:5] == ["Ray", "on", "1", "of", "2"] and one[-1] != other[-1]
     for sweep in (first, second):
-        (sweep.out / "end").touch()
+        (sweep.run / "end").touch()
         assert cluster.wait(sweep.job).state == "COMPLETED", sweep.log()
     second.ended("COMPLETED")
 
@@ -299,7 +266,7 @@ def test_two_sweeps_share_a_node(cluster, sweeps, tmp_path):
 def test_errors_of_the_command_are_found_before_ray_starts(cluster, sweeps):
     wrong, plan = sweeps.submit(words=("wrong",)), sweeps.submit(words=("small", "--dry-run"))
     assert cluster.wait(wrong.job).exit_code == 2 and cluster.wait(plan.job).exit_code == 0
-    assert "# out: " in plan.log() and not wrong.out.exists()
+    assert "# out: " in plan.log() and not wrong.run.exists()
 
 
 @pytest.mark.full
@@ -307,11 +274,7 @@ def test_the_head_node_is_lost(cluster, sweeps):
     """With --no-kill Slurm would let the job live without its batch script; the nodes that are left have it started again."""
     sweep = sweeps.submit("--nodes=2", "--nodelist=n1,n2")
     sweep.until_seen(0, {"n1", "n2"})
-    cluster.kill_node("n1")
-    cluster.declare_down("n1")
-    try:
+    with cluster.without_power("n1"):
         cluster.until(lambda: sweep.state().restarts == 1, 180, "the job to be requeued", sweep.job)
-    finally:
-        cluster.start_node("n1")
     sweep.until_seen(1, {"n1", "n2"})
     assert sweep.finish().restarts == 1

@@ -75,10 +75,12 @@ class Training:
         assert not self.processes()
         return done
 
-    def events(self) -> list[tuple[str, int]]:
-        """What metrics.jsonl says happened, and at which step."""
+    def lines(self, kind: str) -> list[dict[str, Any]]:
         lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
-        return [(line["event"], line["step"]) for line in lines if line["kind"] == "event"]
+        return [line for line in lines if line["kind"] == kind]
+
+    def events(self) -> list[tuple[str, int]]:
+        return [(line["event"], line["step"]) for line in self.lines("event")]
 
     def notes(self) -> list[str]:
         """What slurm/train.sh wrote of its starts."""
@@ -86,12 +88,9 @@ class Training:
         return [line.split("  ", 3)[3] for line in file.read_text().splitlines() if not line.startswith("#")]
 
     def steps(self) -> list[int]:
-        """Those of the lines of metrics.jsonl, in order."""
-        lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
-        return [line["step"] for line in lines if line["kind"] == "train"]
+        return [line["step"] for line in self.lines("train")]
 
     def lost_steps(self) -> int:
-        """Steps since the newest checkpoint, as far as the lines of metrics.jsonl tell."""
         return max(self.steps()) - self.saved()
 
     def processes(self) -> list[tuple[str, str]]:
@@ -104,7 +103,6 @@ class Training:
         return [(node, process) for node, process, command in self._commands() if re.match(pattern, command)]
 
     def kill_rank(self, node: str) -> None:
-        """kill -9 of the rank on a node, which has only one."""
         (process,) = [process for place, process in self.ranks() if place == node]
         self.cluster.on(node, "kill", "-9", process)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep import schedule, search
@@ -38,13 +38,8 @@ def a_plan(name: str, trials: int, factor: int = 3, confirm: int = 0, seed: int 
 
 def stored(trial: Trial) -> Trial:
     """As a new start reads it: what ran is not running, and how far it came is in its checkpoints."""
-    saved = json.loads(json.dumps(asdict(trial)))
-    results = {int(samples): scores for samples, scores in saved["results"].items()}
-    failure = saved["failure"] and (saved["failure"][0], saved["failure"][1])
-    again = Trial(
-        **{**saved, "results": results, "lineage": tuple(saved["lineage"]), "failure": failure, "running": False}
-    )
-    return without_retryable_failure(again)
+    saved = json.loads(json.dumps({"values": trial.values, "notes": trial.notes, "lineage": trial.lineage}))
+    return without_retryable_failure(replace(trial, **saved | {"lineage": tuple(saved["lineage"]), "running": False}))
 
 
 @dataclass
@@ -111,7 +106,6 @@ class Simulation:
             if segment == WAIT:
                 assert self.running
                 break
-            assert isinstance(segment, Segment)
             self._begin(segment)
         return True
 
@@ -120,9 +114,7 @@ class Simulation:
         for exchange in schedule.due_exploits(self.plan, self.trials):
             member, donor = self.trials[exchange.number], self.trials[exchange.donor]
             assert not member.running and not donor.running and member.failure is donor.failure is None
-            assert (
-                donor.evaluated_at(exchange.at) and member.evaluated_at(exchange.at) and not member.until > exchange.at
-            )
+            assert donor.evaluated_at(exchange.at) and member.evaluated_at(exchange.at) and member.until <= exchange.at
             entry = {"at": exchange.at, "from": exchange.donor, "values": member.values}
             self.trials[exchange.number] = replace(member, values=exchange.values, lineage=(*member.lineage, entry))
             self.exchanged.append(exchange)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import to_yaml
 from tests.training.small import small
@@ -31,8 +29,7 @@ GRID: dict[str, Any] = {
 }  # the second values: NaN, and memory that no machine has
 
 
-def write(folder: Path, shards: Path, space: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
-    """CONFIG and SPACE for it."""
+def write(folder: Path, shards: object, space: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"schedule__steps": STEPS, "schedule__batch": BATCH, "checkpoint__every": 2, "evaluate__samples": 4}
     config, file = folder / "small.yaml", folder / "space.yaml"
@@ -44,32 +41,32 @@ def write(folder: Path, shards: Path, space: dict[str, Any], **changes: Any) -> 
 class Sweep:
     """`collagan sweep` over `space` into `folder`/out, however often it is started."""
 
-    def __init__(self, folder: Path, shards: Path, space: dict[str, Any], *options: object, **changes: Any) -> None:
+    def __init__(self, folder: Path, shards: object, space: dict[str, Any], *options: object, **changes: Any) -> None:
         config, file = write(folder, shards, space, **changes)
         self.out, self.log = folder / "out", folder / "log.txt"
         command = [sys.executable, "-m", "collagan_dist", "sweep", config]
         self.words = [*command, "--space", file, "--data", shards, "--out", self.out, *options]
 
-    def start(self, **env: str) -> subprocess.Popen:
+    @contextmanager
+    def started(self, **env: str) -> Iterator[subprocess.Popen]:
+        """The running command; ended whatever the test does."""
         with self.log.open("ab") as log:
-            return subprocess.Popen([*map(str, self.words)], stdout=log, stderr=log, env={**os.environ, **env})
-
-    def run(self, code: int = 0, **env: str) -> str:
-        """To its end; what it said."""
-        before = self.log.stat().st_size if self.log.exists() else 0
-        process = self.start(**env)
+            process = subprocess.Popen([*map(str, self.words)], stdout=log, stderr=log, env={**os.environ, **env})
         try:
-            ended = process.wait(300)
+            yield process
         finally:
-            if process.poll() is None:
-                process.kill()
-        said = self.log.read_bytes()[before:].decode()
-        assert ended == code, said
-        assert "Traceback" not in said, said
-        return said
+            process.kill()
+            process.wait()
+
+    def run(self, code: int = 0) -> str:
+        before = self.log.stat().st_size if self.log.exists() else 0
+        with self.started() as process:
+            ended = process.wait(300)
+        printed = self.log.read_bytes()[before:].decode()
+        assert ended == code and "Traceback" not in printed, printed
+        return printed
 
     def until(self, process: subprocess.Popen, there: Callable[[], bool], timeout: float = 120) -> None:
-        """Wait for something that the running sweep does."""
         last = time.monotonic() + timeout
         while not there():
             assert process.poll() is None, f"it ended before:\n{self.log.read_text()}"
@@ -80,11 +77,9 @@ class Sweep:
         return self.out / "trials" / f"t{number:03d}"
 
     def saved(self, number: int) -> int:
-        """Step of a trial's newest checkpoint."""
         return max((int(path.name[5:]) for path in (self.trial(number) / "checkpoints").glob("step-*")), default=0)
 
     def rows(self) -> list[dict[str, str]]:
-        """trials.csv."""
         with (self.out / "trials.csv").open() as file:
             return list(csv.DictReader(file))
 
@@ -100,25 +95,3 @@ class Sweep:
 
 
 LR_SPACE: dict[str, Any] = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-1]}}}
-LR_TRIALS = 6
-_ON_ONE_MACHINE: dict[Path, Sweep] = {}
-
-
-def sweep_on_one_machine(shards: Path, folders: pytest.TempPathFactory) -> Sweep:
-    """A finished sweep over LR_SPACE with which the sweeps that lose nodes are compared; run once a session."""
-    if shards not in _ON_ONE_MACHINE:
-        sweep = Sweep(folders.mktemp("on_one_machine"), shards, LR_SPACE, "--trials", LR_TRIALS)
-        sweep.run()
-        _ON_ONE_MACHINE[shards] = sweep
-    return _ON_ONE_MACHINE[shards]
-
-
-@contextmanager
-def left_alone(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
-    """The process, ended whatever the test does."""
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()

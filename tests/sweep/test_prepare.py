@@ -17,48 +17,48 @@ from tests.sweep.simulation import PLANS, plan
 from tests.sweep.small import GRID, HALVING, write
 
 
-def test_rungs_are_of_samples():
-    """Multiplied by the factor, none just before the end; a generation of PBT is a length, too."""
-    assert _rungs(PLANS["none", 3].space.spec, 20_000, 1) == (20_000,)
-    asha, pbt = PLANS["asha", 3].space.spec, PLANS["pbt", 3].space.spec
-    assert _rungs(asha, 8640, 1) == (960, 2880, 8640) and _rungs(asha, 100, 1) == (11, 33, 100)
-    assert _rungs(plan("asha", 1, more="rungs: {first: 1000, factor: 4}").space.spec, 20_000, 1) == (
-        1000,
-        4000,
-        16_000,
-        20_000,
-    )
-    assert _rungs(plan("pbt", 4, more="pbt: {every: 40}").space.spec, 100, 1) == (40, 80, 100)
-    assert _rungs(pbt, 95, 1) == (*range(10, 95, 10), 95)
-    for spec in (
-        plan("asha", 1, more="rungs: {first: 100}").space.spec,
-        plan("pbt", 4, more="pbt: {every: 100}").space.spec,
-    ):
-        with pytest.raises(
-            ConfigError, match=r"(rungs.first|pbt.every): 100 samples must be less than a full run's 100"
-        ):
-            _rungs(spec, 100, 1)
+def rungs(scheduler: str, total: int, batch: int = 1, more: str = "") -> tuple[int, ...]:
+    return _rungs(plan(scheduler, 4, more=more).space.spec, total, batch)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "total", "batch", "more", "expected"),
+    [
+        ("none", 20_000, 1, "", (20_000,)),
+        ("asha", 8640, 1, "", (960, 2880, 8640)),
+        ("asha", 100, 1, "", (11, 33, 100)),  # none just before the end
+        ("asha", 20_000, 1, "rungs: {first: 1000, factor: 4}", (1000, 4000, 16_000, 20_000)),
+        ("asha", 80, 16, "rungs: {first: 22}", (22, 80)),  # 66 were the last step, too
+        ("pbt", 100, 1, "pbt: {every: 40}", (40, 80, 100)),
+        ("pbt", 95, 1, "", (*range(10, 95, 10), 95)),
+    ],
+)
+def test_rungs_are_of_samples(scheduler, total, batch, more, expected):
+    assert rungs(scheduler, total, batch, more) == expected
 
 
 def test_rungs_are_of_different_steps():
-    """However short a run is, for the largest batch; a length that somebody gave is refused, not moved."""
     for name in ("asha", "sync_halving", "pbt"):
         for batch, steps in itertools.product((1, 7, 64), range(2, 60)):
-            rungs = _rungs(PLANS[name, 3].space.spec, batch * steps, batch)
-            reached = [-(-rung // batch) for rung in rungs]
-            assert reached == sorted(set(reached)) and reached[-1] == steps and len(rungs) > 1, (name, rungs)
-    spec = plan("asha", 1, more="rungs: {first: 22}").space.spec
-    assert _rungs(spec, 80, 16) == (22, 80)  # 66 were the last step, too
-    for more, key in (("rungs: {first: 63}", "rungs.first"), ("pbt: {every: 63}", "pbt.every")):
-        spec = plan("pbt" if "pbt" in more else "asha", 1, more=more).space.spec
-        with pytest.raises(ConfigError, match=f"{key}: 63 samples are less than a batch of 64"):
-            _rungs(spec, 6400, 64)
-        with pytest.raises(ConfigError, match=f"{key}: 63 samples must be less than a full run's 64"):
-            _rungs(spec, 64, 2)
-    with pytest.raises(
-        ConfigError, match=r"rungs.first: 64 samples must be less than a full run's 64.*train for longer"
-    ):
-        _rungs(PLANS["asha", 3].space.spec, 64, 64)
+            found = _rungs(PLANS[name, 3].space.spec, batch * steps, batch)
+            reached = [-(-rung // batch) for rung in found]
+            assert reached == sorted(set(reached)) and reached[-1] == steps and len(found) > 1, (name, found)
+
+
+@pytest.mark.parametrize(
+    ("given", "total", "batch", "message"),
+    [
+        (100, 100, 1, "100 samples must be less than a full run's 100"),
+        (63, 6400, 64, "63 samples are less than a batch of 64"),
+        (63, 64, 2, "63 samples must be less than a full run's 64"),
+        (None, 64, 64, "64 samples must be less than a full run's 64.*train for longer"),
+    ],
+)
+def test_a_given_length_that_cannot_be_a_rung_is_refused(given, total, batch, message):
+    for scheduler, section, key in (("asha", "rungs", "first"), ("pbt", "pbt", "every")):
+        more = f"{section}: {{{key}: {given}}}" if given else ""
+        with pytest.raises(ConfigError, match=f"{section}.{key}: {message}"):
+            rungs(scheduler, total, batch, more)
 
 
 @pytest.fixture
@@ -67,9 +67,8 @@ def out(tmp_path: Path) -> Path:
 
 
 def prepared(shards: Manifest, out: Path, space: dict[str, Any] = HALVING, **options: Any) -> PreparedSweep:
-    data = Path(str(shards.folder))
-    config, file = write(out.parent / "files", data, space)
-    return prepare(SweepOptions(str(config), str(file), str(data), out, **{"trials": 6, **options}))
+    config, file = write(out.parent / "files", shards.folder, space)
+    return prepare(SweepOptions(str(config), str(file), str(shards.folder), out, **{"trials": 6, **options}))
 
 
 def begin(sweep: PreparedSweep, out: Path) -> None:
@@ -78,10 +77,15 @@ def begin(sweep: PreparedSweep, out: Path) -> None:
     (out / "sweep.json").write_text(json.dumps(constant_summary(sweep) | {"seconds": 5.0}))
 
 
-def test_the_same_sweep_is_resumed(shards, out):
-    begin(prepared(shards, out), out)
-    assert constant_summary(prepared(shards, out))["seconds"] == 5.0
-    assert constant_summary(prepared(shards, out, seeds=2))["trials"] == 6
+@pytest.mark.parametrize(
+    ("scheduler", "options"), [("sync_halving", {}), ("sync_halving", {"seeds": 2}), ("asha", {"trials": 9})]
+)
+def test_the_same_sweep_is_resumed(shards, out, scheduler, options):
+    """Confirming seeds can be added, and trials where the scheduler does not compare all from the beginning."""
+    space = {**HALVING, "scheduler": scheduler}
+    begin(prepared(shards, out, space), out)
+    summary = constant_summary(prepared(shards, out, space, **options))
+    assert (summary["seconds"], summary["trials"]) == (5.0, options.get("trials", 6))
 
 
 @pytest.mark.parametrize(
@@ -98,12 +102,6 @@ def test_another_sweep_in_the_folder_is_refused(shards, out, space, options, mes
     begin(prepared(shards, out), out)
     with pytest.raises(ConfigError, match=message):
         constant_summary(prepared(shards, out, space, **options))
-
-
-def test_asha_may_grow(shards, out):
-    space = {**HALVING, "scheduler": "asha"}
-    begin(prepared(shards, out, space), out)
-    assert constant_summary(prepared(shards, out, space, trials=9))["trials"] == 9
 
 
 def test_trials_identify_a_sweep_without_sweep_json(shards, out):

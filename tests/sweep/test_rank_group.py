@@ -1,12 +1,11 @@
 import itertools
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collagan_dist.sweep.rank_group import assign_ranks
 from tests.conftest import collagan
-from tests.sweep.small import Sweep
+from tests.sweep.small import LR_SPACE, Sweep
 from tests.training.small import equal, weights
 
 
@@ -26,8 +25,7 @@ def test_ranks_are_numbered_node_by_node(nodes):
 
 
 def test_two_workers_train_what_two_ranks_train(shards, tmp_path):
-    space = {"metric": "psnr_hole", "space": {"optim.generator.lr": {"loguniform": [1e-3, 1e-2]}}}
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), space, "--trials", 1, "--workers", 2, schedule__steps=6)
+    sweep = Sweep(tmp_path, shards.folder, LR_SPACE, "--trials", 1, "--workers", 2, schedule__steps=6)
     sweep.run()
     collagan("train", sweep.trial(0) / "config.yaml", "--run", tmp_path / "run", ranks=2)
     assert equal(weights(tmp_path / "run", 6), weights(sweep.trial(0), 6))

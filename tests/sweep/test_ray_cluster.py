@@ -6,39 +6,39 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from collagan_dist.data.packing.pack import pack
+from collagan_dist.errors import ClusterError
+from collagan_dist.sweep.ray_cluster import join_cluster
 from tests.conftest import collagan
 from tests.data.packed import contents, recipe
-from tests.sweep.ray_nodes import QUIET, descendants, ray_nodes
-from tests.sweep.small import HALVING, Sweep, left_alone
+from tests.sweep.ray_nodes import descendants, ray_nodes
+from tests.sweep.small import HALVING, Sweep
 
 
-def test_ray_packs_the_same_bytes(copy_of_drawn, tmp_path, monkeypatch):
+def test_ray_packs_the_same_bytes(copy_of_drawn, tmp_path):
     (copy_of_drawn / "Img/img_celeba/000003.jpg").write_bytes(b"")  # quarantined everywhere
     pack(recipe(copy_of_drawn, tmp_path / "here", samples_per_shard=7), workers=1)
     (tmp_path / "recipe.yaml").write_text(
         f"{{dataset: celeba, root: {copy_of_drawn}, labels: Label/img_celeba, out: x, samples_per_shard: 7, store_size: 88}}"
     )
-    for name, value in QUIET.items():
-        monkeypatch.setenv(name, value)
-    command = ["pack", tmp_path / "recipe.yaml", "--out", tmp_path / "ray", "--ray"]
-    with ray_nodes(2) as address:
-        collagan(*command, address)
+    with ray_nodes(2) as (address, _):
+        collagan("pack", tmp_path / "recipe.yaml", "--out", tmp_path / "ray", "--ray", address)
         assert contents(tmp_path / "ray") == contents(tmp_path / "here")
-        labels = copy_of_drawn / "Label/img_celeba/000004.png"
-        labels.unlink()
+        (copy_of_drawn / "Label/img_celeba/000004.png").unlink()
         failed = collagan("pack", tmp_path / "recipe.yaml", "--out", tmp_path / "no", "--ray", address, check=False)
-        assert failed.returncode == 3 and "000004.png: the label map is missing" in failed.stderr, failed.stderr
-        assert "Traceback" not in failed.stderr
-    nobody = collagan(*command[:3], tmp_path / "no", "--ray", address, check=False)
-    assert nobody.returncode == 4 and f"--ray {address}: no Ray cluster answers" in nobody.stderr, nobody.stderr
+    assert failed.returncode == 3 and "000004.png: the label map is missing" in failed.stderr, failed.stderr
+    assert "Traceback" not in failed.stderr
+    with pytest.raises(ClusterError, match=f"--ray {address}: no Ray cluster answers"), join_cluster(address):
+        pass
 
 
 def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_path):
-    """The cluster of a sweep's own listens on loopback, and refuses who does not know its token."""
+    """The sweep's own cluster listens on loopback and refuses a client without its token; interrupted, it ends with all processes."""
     token = "a" * 64
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--trials", 3, schedule__steps=5000)
-    with left_alone(sweep.start(RAY_AUTH_TOKEN=token)) as process:
+    sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, schedule__steps=5000)
+    with sweep.started(RAY_AUTH_TOKEN=token) as process:
         sweep.until(process, lambda: sweep.saved(0) >= 2)
         (folder,) = Path("/tmp").glob(f"collagan-ray-{process.pid}-*")
         assert folder.stat().st_mode & 0o077 == 0
@@ -46,37 +46,27 @@ def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_p
         family = descendants(process.pid)
         own = [words[3] for words in listening if any(f"pid={pid}," in words[-1] for pid in family)]
         assert own and all(address.startswith(("127.0.0.1:", "[::ffff:127.0.0.1]:")) for address in own), own
-        code = f"import ray; ray.init(address='127.0.0.1:{gcs(family)}', log_to_driver=False); print('let in')"
+        commands = b" ".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family).replace(b"\0", b" ").decode()
+        port = re.search(r"--gcs-address[= ]127\.0\.0\.1:(\d+)", commands)[1]
+        code = f"import ray; ray.init(address='127.0.0.1:{port}', log_to_driver=False); print('accepted')"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         clean |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "HOME": str(tmp_path)}
-        strangers = [
+        clients = [
             subprocess.Popen(
-                [sys.executable, "-c", code],
-                env=clean | env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+                [sys.executable, "-c", code], env=clean | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             for env in (
                 {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
                 {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "b" * 64},
                 {"RAY_AUTH_MODE": "disabled"},
             )
-        ]
-        said = [stranger.communicate(timeout=90)[0] for stranger in strangers]
-        assert ["let in" in text for text in said] == [True, False, False], said
+        ]  # fmt: skip
+        outputs = [client.communicate(timeout=90)[0] for client in clients]
+        assert ["accepted" in text for text in outputs] == [True, False, False], outputs
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 75
-    assert not folder.exists()
+    assert not folder.exists() and "the same command continues" in sweep.log.read_text()
     last = time.monotonic() + 60  # Ray's agents look now and then whether they are still needed
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < last, left
         time.sleep(0.2)
-
-
-def gcs(family: list[int]) -> str:
-    """The port of the cluster, from the command line of its processes."""
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ") for pid in family]
-    return next(
-        match[1] for command in commands if (match := re.search(r"--gcs-address[= ]127\.0\.0\.1:(\d+)", command))
-    )

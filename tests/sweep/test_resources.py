@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +32,7 @@ def test_resources_as_text():
 
 
 def test_a_trial_that_can_never_be_placed(shards, tmp_path):
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), HALVING, "--cpus", 500, "--trials", 3)
+    sweep = Sweep(tmp_path, shards.folder, HALVING, "--cpus", 500, "--trials", 3)
     said = sweep.run(4)
     assert re.search(
         r"a trial takes one worker of 500 CPUs, and this Ray cluster can never place it; its nodes:\n  .*: \d+ CPUs, 0 GPUs",

@@ -24,11 +24,9 @@ def test_status():
 
 
 def test_files_of_a_finished_sweep(tmp_path):
-    """trials.csv has what the trials have, best.yaml is the best one's configuration, sweep.json names it."""
     sweep = Simulation(a_plan("sync_halving", 9, confirm=2, seed=3), failing=0.2).run()
     plan, trials = sweep.plan, sweep.trials
     best = results.schedule.best_trial(plan, trials)
-    assert best
     results.write_csv(tmp_path, plan, trials, over=True)
     results.write_best(tmp_path, plan, trials)
     results.write_summary(tmp_path, plan, trials, {"status": "done"})
@@ -37,36 +35,26 @@ def test_files_of_a_finished_sweep(tmp_path):
     assert [int(row["trial"]) for row in rows] == list(range(len(trials)))
     for row, trial in zip(rows, trials, strict=True):
         assert {key: float(row[key]) for key in plan.space.keys} == trial.values
-        assert float(row["psnr"] or "nan") == pytest.approx(
-            trial.results.get(trial.reached, {}).get("psnr", float("nan")), nan_ok=True
-        )
-        assert (row["status"] == "failed") == bool(row["reason"]) == trial.failed and int(
-            row["samples"]
-        ) == trial.reached
+        score = trial.results.get(trial.reached, {}).get("psnr", float("nan"))
+        assert float(row["psnr"] or "nan") == pytest.approx(score, nan_ok=True)
+        assert (row["status"] == "failed") == bool(row["reason"]) == trial.failed
+        assert int(row["samples"]) == trial.reached
     assert load_config(str(tmp_path / "best.yaml")) == plan.space.config(best.values)
     summary = json.loads((tmp_path / "sweep.json").read_text())
     assert summary["best"] == best.number and summary["front"] == [] and summary["paper"] == trials[0].values
 
 
-def test_confirming_seeds_are_compared_without_the_search(tmp_path):
+def test_confirming_seeds_are_compared_without_the_search():
     """Mean, spread and Welch's test over the seeds alone; None while one side has no result."""
     plan = a_plan("none", 2, confirm=2)
 
-    def trial(number: int, role: str, value: float | None, values: dict[str, float], seed: int) -> Trial:
-        scores = {} if value is None else {plan.total: {"psnr": value}}
-        return Trial(number, role, values, seed, 64, results=scores)
+    def trial(number: int, role: str, value: float, a: float, seed: int) -> Trial:
+        return Trial(number, role, {"a": a}, seed, 64, results={plan.total: {"psnr": value}})
 
-    paper, best = {"a": 1.0}, {"a": 2.0}
-    search = [trial(0, "paper", 1.0, paper, 0), trial(1, "search", 90.0, best, 0)]
-    seeds = [
-        trial(2, "confirm", 2.0, paper, 1),
-        trial(3, "confirm", 6.0, best, 1),
-        trial(4, "confirm", 4.0, paper, 2),
-        trial(5, "confirm", 9.0, best, 2),
-    ]
+    search = [trial(0, "paper", 1.0, 1.0, 0), trial(1, "search", 90.0, 2.0, 0)]
+    again = enumerate([(2.0, 1.0, 1), (6.0, 2.0, 1), (4.0, 1.0, 2), (9.0, 2.0, 2)], 2)
+    seeds = [trial(number, "confirm", *one) for number, one in again]
     found = results.confirmed(plan, [*search, *seeds])
-    assert (
-        found and found["difference"] == 4.5 and found["paper"]["values"] == [2.0, 4.0] and found["best"]["trial"] == 1
-    )
+    assert (found["difference"], found["paper"]["values"], found["best"]["trial"]) == (4.5, [2.0, 4.0], 1)
     assert found["p"] == pytest.approx(0.1487, abs=1e-3)
     assert results.confirmed(plan, [*search, seeds[0]]) is None and results.confirmed(plan, search) is None

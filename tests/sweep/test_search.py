@@ -28,25 +28,23 @@ space:
 HEADS = {
     "random": "metric: psnr", "tpe": "metric: psnr\nsearch: tpe", "nsga2": "metric: [psnr, landmark_error]\nsearch: nsga2"
 }  # fmt: skip
-Metrics = Callable[[dict], tuple[float, ...]]
 
 
 def mixed(kind: str) -> Space:
     return space(HEADS[kind] + MIXED)
 
 
-def kept(one: Observation) -> Observation:
-    """As it comes back from trial.json."""
+def stored(one: Observation) -> Observation:
     saved = json.loads(json.dumps(asdict(one)))
     return Observation(**{**saved, "metrics": None if saved["metrics"] is None else tuple(saved["metrics"])})
 
 
-def searched(where: Space, seed: int, count: int, metrics: Metrics) -> list[Observation]:
-    """A whole search, one trial after the other, each asked anew."""
+def searched(where: Space, seed: int, count: int, metrics: Callable[[dict], tuple[float, ...]]) -> list[Observation]:
+    """A complete search, one trial after the other, each asked anew."""
     observations: list[Observation] = []
     for number in range(count):
         values, notes = search.propose(where, seed, number, count, observations)
-        observations.append(kept(Observation(values, notes, metrics(values))))
+        observations.append(stored(Observation(values, notes, metrics(values))))
     return observations
 
 
@@ -60,26 +58,25 @@ def some(kind: str, count: int = 24) -> tuple[Space, list[Observation]]:
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_proposals_repeat(kind):
-    """Also for a space that was read anew; another answer for another number or seed."""
+def test_proposals_are_valid_and_differ_by_number_and_seed(kind):
     where, observations = some(kind)
-    first = search.propose(where, 7, 24, 40, observations)
-    assert first == search.propose(mixed(kind), 7, 24, 40, tuple(observations))
+    for one in observations:
+        assert tuple(one.values) == where.keys and stored(one) == one
+        assert all(dimension.to_params(one.values) is not None for dimension in where.dimensions)
+        assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
     keys = ((7, 24), (7, 25), (7, 23), (8, 24), (24, 7))
     assert len({json.dumps(search.propose(where, *key, 40, observations)[0]) for key in keys}) == 5
 
 
 def test_proposals_repeat_in_another_process():
-    """With other hashes, asked in another order."""
     answers = {kind: search.propose(*asked(kind)) for kind in HEADS}
     code = """
 import json
 from collagan_dist.sweep import search
 from tests.sweep.test_search import HEADS, asked
 print(json.dumps({kind: search.propose(*asked(kind)) for kind in reversed(HEADS)}))"""
-    elsewhere = subprocess.check_output(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "99"}
-    )
+    env = {**os.environ, "PYTHONHASHSEED": "99"}
+    elsewhere = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env)
     assert json.loads(elsewhere) == json.loads(json.dumps(answers))
 
 
@@ -88,18 +85,7 @@ def asked(kind: str) -> tuple[Space, int, int, int, list[Observation]]:
     return where, 7, 24, 40, observations
 
 
-@pytest.mark.parametrize("kind", HEADS)
-def test_proposals_are_valid_configurations(kind):
-    """Every key has a value, of its own type, inside; its configuration is valid, and trial.json keeps values and notes."""
-    where, observations = some(kind)
-    for one in observations:
-        assert tuple(one.values) == where.keys and kept(one) == one
-        assert all(dimension.to_params(one.values) is not None for dimension in where.dimensions)
-        assert where.config(one.values).schedule.batch == one.values["schedule.batch"]
-
-
 def test_random_search_is_uniform():
-    """By its logarithm where that is asked for; every whole number and every choice as often."""
     where = mixed("random")
     drawn = [search.propose(where, 1, number, 900, ())[0] for number in range(900)]
     assert kstest([math.log10(values[REC]) / 3 for values in drawn], "uniform").pvalue > 1e-3
@@ -113,24 +99,15 @@ def test_random_search_is_uniform():
 def test_no_values_are_tried_twice():
     """A run of the same values would be the same run. Few choices are all tried before one comes again; then it does come."""
     for kind in ("random", "tpe"):
-        where = space(
-            f"metric: psnr\nsearch: {kind}\nspace: {{loss.adv: {{choice: [ns, minmax]}}, model.patch: {{choice: [94, 70]}}}}"
-        )
-        tried = [
-            json.dumps(one.values) for one in searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
-        ]
+        keys = "{loss.adv: {choice: [ns, minmax]}, model.patch: {choice: [94, 70]}}"
+        where = space(f"metric: psnr\nsearch: {kind}\nspace: {keys}")
+        found = searched(where, 3, 6, lambda values: (float(values["model.patch"]),))
+        tried = [json.dumps(one.values) for one in found]
         assert len(set(tried[:4])) == len(set(tried)) == 4
     where = space(f"{HEADS['nsga2']}\nspace: {{loss.weights.inpainting.*: {{uniform: [0, 1]}}}}")
     for seed in range(3):
         observations = searched(where, seed, 40, lambda values: (values[REC], values["loss.weights.inpainting.adv"]))
         assert len({json.dumps(one.values) for one in observations}) == 40
-
-
-def test_a_grid_is_tried_in_order():
-    where = space(
-        "metric: psnr\nsearch: grid\nspace: {loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2]}}"
-    )
-    assert [search.propose(where, 7 - n, n, 8, ())[0] for n in range(8)] == where.grid()
 
 
 def test_tpe_learns():
@@ -149,14 +126,11 @@ def test_tpe_learns():
     assert np.median(misses("tpe")) < 0.5 * np.median(misses("random"))
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
-def test_tpe_seeks_the_better_direction(mode):
-    """Half of what it proposes after thirty trials is on the better side; turned round, on the other."""
-    metric = {"max": "psnr", "min": "landmark_error"}[mode]
-    where = space(f"metric: {metric}\nsearch: tpe\nspace: {{model.noise: {{uniform: [0, 0.9]}}}}")
+def test_tpe_seeks_the_smallest_error():
+    where = space("metric: landmark_error\nsearch: tpe\nspace: {model.noise: {uniform: [0, 0.9]}}")
     observations = [Observation({"model.noise": 0.03 * n}, {}, (0.03 * n,)) for n in range(30)]
     asked = [search.propose(where, 0, number, 60, observations)[0]["model.noise"] for number in range(30)]
-    assert np.mean(asked) > 0.7 if mode == "max" else np.mean(asked) < 0.2
+    assert np.mean(asked) < 0.2
 
 
 def test_nsga2_evolves():
@@ -213,7 +187,6 @@ def test_trials_without_metrics_change_no_proposal(kind):
 
 
 def test_tpe_avoids_values_of_running_and_stopped_trials():
-    """Trials without metrics around the best value: it is not proposed again."""
     where = space("metric: psnr\nsearch: tpe\nspace: {model.noise: {uniform: [0, 0.9]}}")
     observations = [Observation({"model.noise": x}, {}, (-abs(x - 0.2),)) for x in np.linspace(0, 0.9, 28).tolist()]
     beside = [Observation({"model.noise": x}, {}, None) for x in np.linspace(0.1, 0.3, 30).tolist()]
@@ -223,18 +196,6 @@ def test_tpe_avoids_values_of_running_and_stopped_trials():
         return float(np.mean([0.1 < value < 0.3 for value in asked]))
 
     assert near(observations) > 0.8 and near(observations + beside) < 0.3
-
-
-def test_tpe_knows_the_initial_points():
-    """They have no notes and are taken as any other: the best of all, and what follows is near."""
-    keys = f"{REC}: {{choice: [1, 10, 100, 1000]}}, model.noise: {{uniform: [0, 0.9]}}"
-    where = space(f"metric: psnr\nsearch: tpe\nspace: {{{keys}}}")
-    start = dict(where.initial_points()[0][1])
-    assert start[REC] == 100.0
-    observations = [Observation({**start, "model.noise": 0.5 + n / 100}, {}, (9.0,)) for n in range(4)]
-    observations += [Observation({REC: 1000, "model.noise": 0.05 * n}, {}, (1.0,)) for n in range(16)]
-    asked = [search.propose(where, 0, number, 60, observations)[0][REC] for number in range(20)]
-    assert asked.count(100) > 10
 
 
 @pytest.mark.parametrize("kind", ["random", "nsga2"])

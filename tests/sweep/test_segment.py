@@ -9,7 +9,6 @@ from collagan_dist.sweep.segment import SegmentSpec, StopFile, rank_variables
 
 
 def test_the_stop_file_asks_to_stop(tmp_path, monkeypatch):
-    """Seen at the next look, and from then on."""
     monkeypatch.setattr(segment, "_POLL_SECONDS", 0.0)
     stop = StopFile(tmp_path / ".stop-1")
     (tmp_path / ".stop-2").touch()  # another start's

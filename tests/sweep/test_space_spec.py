@@ -49,7 +49,6 @@ def test_a_missing_key_is_named(missing, text):
 
 
 def test_better_directions():
-    """Errors are to be small, all else large; measures of both kinds side by side."""
     assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
     both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")
     assert both.metrics == ("psnr_hole", "landmark_error") and both.modes == ("max", "min")

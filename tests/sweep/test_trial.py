@@ -1,6 +1,5 @@
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
@@ -21,33 +20,11 @@ LINEAGE = ({"at": 8, "from": 1, "values": {}},)
 TRIAL = Trial(0, "search", {"loss.adv": "ns"}, 3, 4, {"note": [1]}, 40, LINEAGE, (4, "its node is gone"), 2)
 
 
-def evaluated(out: Path, trial: Trial, saved: int, *steps: int) -> Path:
-    """Its folder, with evaluations of steps and checkpoints up to one of them."""
-    write_trial(out, trial)
-    place = trial_dir(out, trial)
-    (place / "checkpoints" / f"step-{saved:08d}").mkdir(parents=True)
-    rows = [{"kind": "eval", "step": step, "psnr": step / 2, "dice": {"face": 0.9, "mean": 0.5}} for step in steps]
-    (place / "metrics.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows) + '{"kind": "eval", "step": 4, "ps'
-    )
-    return place
-
-
-def test_a_trial_is_read_as_it_was_written(tmp_path):
-    write_trial(tmp_path, TRIAL)
-    assert read_trials(tmp_path) == [TRIAL]
-
-
-def test_a_result_counts_when_its_checkpoint_is_there(tmp_path):
-    """Without, the step would be trained again, and evaluated again. A line cut short is none."""
-    evaluated(tmp_path, TRIAL, 2, 1, 2, 3)
-    (trial,) = read_trials(tmp_path)
-    assert trial.results == {4: {"psnr": 0.5, "dice": 0.5}, 8: {"psnr": 1.0, "dice": 0.5}}
-    assert trial.reached == 8 and trial.evaluated_at(7) and not trial.evaluated_at(9)
-
-
 def test_only_complete_evaluation_lines_count(tmp_path):
-    """Lines of other kinds, one that was cut by a crash and written on, metrics without a number; of two of a step the later one."""
+    """Not lines of other kinds, cut ones, metrics without a number, or a step without its checkpoint, which is trained again.
+
+    Of two of a step the later one counts.
+    """
     write_trial(tmp_path, TRIAL)
     place = trial_dir(tmp_path, TRIAL)
     assert read_trials(tmp_path)[0].results == {} and RunPaths(place).newest_step() == last_train_step(place) == 0
@@ -58,22 +35,22 @@ def test_only_complete_evaluation_lines_count(tmp_path):
         '{"kind": "train", "step": 1, "eval": 3, "psnr": 9.0}', '{"kind": "eval", "step": 2, "psnr": 1.0}',
         '{"kind": "eval", "step": 3, "psnr": 1{"kind": "eval", "step": 3, "psnr": 2.0}', '["eval"]',
         '{"kind": "eval", "step": 4, "psnr": null, "ssim": 0.5, "dice": {}, "landmark_error": {"nose": 1.0, "mean": 2.0}}',
-        '{"kind": "eval", "step": 2, "psnr": 3.0}', '{"kind": "train", "step": 8}',
+        '{"kind": "eval", "step": 2, "psnr": 3.0}', '{"kind": "train", "step": 8}', '{"kind": "eval", "step": 10, "psnr": 9.0}',
+        '{"kind": "eval", "step": 5, "ps',
     ]  # fmt: skip
-    (place / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    (place / "metrics.jsonl").write_text("\n".join(rows))
     (trial,) = read_trials(tmp_path)
     assert trial.results == {8: {"psnr": 3.0}, 16: {"ssim": 0.5, "landmark_error": 2.0}}
     assert RunPaths(place).newest_step() == 9 and last_train_step(place) == 8
 
 
-def test_trials_are_read_by_number(tmp_path):
-    """A thousand and one of them, too; a folder without trial.json, as a kill leaves it, is none."""
-    for number in (1000, *range(1000)):
-        place = tmp_path / "trials" / f"t{number:03d}"
-        place.mkdir(parents=True)
-        (place / "trial.json").write_text(json.dumps(asdict(replace(TRIAL, number=number))))
+def test_trials_are_read_as_written_by_number(tmp_path):
+    """Also more than a thousand; a folder without trial.json, as a kill leaves it, is none."""
+    trials = [replace(TRIAL, number=number) for number in range(1001)]
+    for trial in reversed(trials):
+        write_trial(tmp_path, trial)
     (tmp_path / "trials/t1001").mkdir()
-    assert [trial.number for trial in read_trials(tmp_path)] == list(range(1001))
+    assert read_trials(tmp_path) == trials
     assert read_trials(tmp_path / "nowhere") == []
 
 
@@ -111,7 +88,6 @@ def test_missing_trials_are_named(tmp_path):
 
 
 def test_the_donors_checkpoint_replaces_the_own(tmp_path):
-    """By hard links, also after a kill in the middle of copying; nothing else changes."""
     for name in ("mine", "theirs"):
         (tmp_path / name / "checkpoints/step-00000008").mkdir(parents=True)
         (tmp_path / name / "checkpoints/step-00000008/weights").write_text(name)

@@ -46,7 +46,7 @@ def test_an_unexpected_error_taints_the_process(monkeypatch, tmp_path):
 
 def test_row_32_trials_that_fail_are_named(shards, tmp_path):
     """NaN, and memory that no machine has: named with their reason, the others go on, and the same command tries none again."""
-    sweep = Sweep(tmp_path, Path(str(shards.folder)), GRID)
+    sweep = Sweep(tmp_path, shards.folder, GRID)
     said = sweep.run()
     rows = sweep.rows()
     assert [row["status"] for row in rows] == ["done", "done", "failed", "failed", "failed"]

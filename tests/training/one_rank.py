@@ -16,16 +16,8 @@ CPU = torch.device("cpu")
 
 def setup(manifest: Manifest, device: torch.device = CPU, **changes: object) -> Setup:
     """What one rank trains with, without the other ranks' processes: reading needs none."""
-    config = small(manifest.folder, **changes)
-    return Setup(
-        config,
-        World(),
-        device,
-        group := Group(World(), device),
-        Engine(config.runtime, group),
-        manifest,
-        build_tasks(config),
-    )
+    config, group = small(manifest.folder, **changes), Group(World(), device)
+    return Setup(config, World(), device, group, Engine(config.runtime, group), manifest, build_tasks(config))
 
 
 def batches(

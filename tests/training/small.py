@@ -34,7 +34,6 @@ def small(shards: Path, **changes: Any) -> Config:
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """Every tensor of a checkpoint."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     return {f"{p.stem}/{name}": t for p in sorted(folder.glob("*.safetensors")) for name, t in load_file(p).items()}
 

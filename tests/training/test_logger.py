@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,8 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stragglers import Straggler, StragglerDetector
 from collagan_dist.errors import ClusterError
 from collagan_dist.training.logger import TrainingLogger
+from tests.runs.run_folders import lines
 from tests.training.one_rank import setup
-
-
-def lines(run: Path, kind: str) -> list[dict]:
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [r for r in records if r["kind"] == kind]
 
 
 def journal(shards: Manifest, run: Path) -> TrainingLogger:

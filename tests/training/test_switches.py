@@ -117,9 +117,8 @@ def test_augmentation_moves_pictures_and_annotations_together(shards, plain_step
 
 
 def test_a_larger_face_square_shows_smaller_faces(shards):
-    points = [
-        first_step(shards, data__face_square=side, data__augment={"shift": 0.0})[1].points_BK2 for side in (3.2, 4.0)
-    ]
+    still = {"shift": 0.0}
+    points = [first_step(shards, data__face_square=f, data__augment=still)[1].points_BK2 for f in (3.2, 4.0)]
     extents = [(p.amax(1) - p.amin(1)).amax(1) for p in points]
     assert torch.allclose(extents[1] * 4.0 / 3.2, extents[0], rtol=0.02)
 
@@ -141,9 +140,8 @@ def test_what_is_looked_at(shards):
 
     def metrics(**settings: Any) -> dict[str, Any]:
         part = setup(shards, evaluate=settings)
-        ((result),) = evaluate(
-            part, build_predictor(part.config, part.engine, part.tasks, networks), "test", "block", 0
-        )
+        predictor = build_predictor(part.config, part.engine, part.tasks, networks)
+        (result,) = evaluate(part, predictor, "test", "block", 0)
         assert all(torch.equal(v, before[k]) for k, v in networks.generator.state_dict().items())
         assert networks.generator.training and all(m.training for m in networks.generator.modules())
         return result.metrics

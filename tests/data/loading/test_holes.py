@@ -47,11 +47,8 @@ def test_the_table_has_every_kind_of_hole_with_one_signature():
     for kind, make in holes.HOLES.items():
         for more in ((), (None,), (OcclusionBoxes(points),)):
             hole = make(keys(3), 64, *more)
-            assert (
-                hole.shape == (3, 1, 64, 64)
-                and hole.dtype == torch.bool
-                and torch.equal(hole, make(keys(3), 64, *more))
-            )
+            assert (hole.shape, hole.dtype) == ((3, 1, 64, 64), torch.bool)
+            assert torch.equal(hole, make(keys(3), 64, *more))
         around = torch.equal(make(keys(3), 64, OcclusionBoxes(points)), make(keys(3), 64))
         assert around == (not kind.startswith("O")), kind
 

@@ -45,14 +45,11 @@ def test_a_position_does_not_depend_on_what_is_asked_with_it():
 
 def test_many_steps_at_once_are_the_same_steps():
     for one in shapes(20):
-        for world in (World(), World(rank=1, size=2)):
-            if one.batch % world.size == 0:
-                many = list(one.steps(3, 250, world))
-                assert len(many) == 247
-                for number, (numbers, epochs) in zip(range(3, 250, 1), many, strict=True):
-                    if number % 31 == 0:
-                        expected = one.step(number, world)
-                        assert (numbers == expected[0]).all() and (epochs == expected[1]).all()
+        world = World(rank=1, size=2) if one.batch % 2 == 0 else World()
+        many = list(one.steps(3, 250, world))
+        assert len(many) == 247
+        for number in range(3, 250, 31):
+            assert np.array_equal(many[number - 3], one.step(number, world))
 
 
 def test_a_rank_reads_from_few_shards_at_a_time_and_most_shards_once():
@@ -111,10 +108,6 @@ def test_any_position_of_a_billion_at_once(window):
 def test_evaluation_shares_have_no_copies(size):
     parts = [order.rank_samples(64, World(rank=r, size=size)) for r in range(size)]
     assert sorted(np.concatenate(parts)) == list(range(64))
-
-
-def test_steps_cover_the_epochs():
-    assert order.total_steps(162_770, 64, 20) == -(-20 * 162_770 // 64)
 
 
 def test_batches_that_ranks_cannot_share_are_refused_with_the_numbers():

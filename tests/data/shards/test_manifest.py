@@ -16,15 +16,10 @@ def test_no_data_set_behind_a_url(server, capsys):
 @pytest.mark.parametrize(
     "change",
     [
-        {"name": "../train-000000.tar"},
-        {"name": "pipe:touch canary"},
-        {"name": "http://elsewhere/a.tar"},
-        {"sha256": "../../x"},
-        {"idx_sha256": "0"},
-        {"bytes": -1},
-        {"samples": 1.5},
+        {"name": "../train-000000.tar"}, {"name": "pipe:touch canary"}, {"name": "http://elsewhere/a.tar"},
+        {"sha256": "../../x"}, {"idx_sha256": "0"}, {"bytes": -1}, {"samples": 1.5},
     ],
-)
+)  # fmt: skip
 def test_a_manifest_names_no_other_places(shards, tmp_path, change):
     data = json.loads((shards.folder / "manifest.json").read_text())
     data["splits"]["train"]["shards"][0] |= change

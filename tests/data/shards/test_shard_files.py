@@ -19,10 +19,7 @@ def test_a_shard_of_a_folder_is_read_ahead_whole(shards, tmp_path):
     path = tmp_path / "copy" / copy.shards("train")[0].name
 
     def resident() -> int:
-        lines = subprocess.run(
-            ["fincore", "-n", "-r", "-b", "-o", "RES", path], capture_output=True, text=True, check=True
-        )
-        return int(lines.stdout)
+        return int(subprocess.check_output(["fincore", "-n", "-r", "-b", "-o", "RES", path]))
 
     with path.open("rb") as file:
         os.fsync(file.fileno())
