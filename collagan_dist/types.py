@@ -60,6 +60,9 @@ LABEL_SQUARE: Final = 1.62
 LABEL_CHIN: Final = 0.57
 
 
+# Of one picture, hole, label map or grid, wherever it comes from: a decompression bomb is refused from its header.
+MAX_PIXELS: Final = 64_000_000
+
 # The longest file name of a sample in a shard, `KEY.seg.png`, must fit into the 100 bytes of a USTAR header.
 MAX_KEY_BYTES: Final = 92
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from collagan_dist.commands.arguments import positive_int
+from collagan_dist.commands.arguments import add_max_bad, positive_int
 
 if TYPE_CHECKING:
     from collagan_dist.inference.label_check import Agreement
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_int, default=16, metavar="N", help="pictures at a time (default: %(default)s)"
     )
+    add_max_bad(parser)
     parser.add_argument(
         "--check", action="store_true", help="write nothing: compare with the maps that DIR holds (Dice a class)"
     )
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         if args.check:
             agreement = check_label_maps(parser, photos, args.batch, advance)
         else:
-            done = write_label_maps(parser, photos, args.batch, advance)
+            done = write_label_maps(parser, photos, args.batch, advance, args.max_bad)
     if args.check:
         _print_agreement(agreement, photos)
     else:
@@ -85,6 +86,7 @@ def _print_result(done: LabelResult, photos: PhotoSet, root: Path) -> None:
         f"{photos.maps}: {done.written + done.existing} label maps{kept}; "
         f"next: collagan pack shards/{photos.dataset}.yaml --root {quote(str(root))} --set labels={quote(str(labels))}"
     )
+    print(f"{done.written + done.existing} completed, {len(done.unusable)} left out")
 
 
 def _print_agreement(agreement: Agreement, photos: PhotoSet) -> None:

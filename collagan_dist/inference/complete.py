@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from collagan_dist.data.readers.archives import FolderOrArchive
 from collagan_dist.data.readers.colour_profile import from_srgb, to_srgb
 from collagan_dist.data.readers.hole_file import read_hole
 from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, read_picture
-from collagan_dist.data.readers.picture_format import FORMATS
+from collagan_dist.data.readers.picture_format import FORMATS, masked_name, split_masks
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 # Endings of the files that `complete` writes; a folder that holds some is not their source.
 _RESULT_ENDINGS = (".completed.png", ".labels.png", ".sheet.png")
-# NAME_mask.png or NAME_mask001.png is the hole of NAME, as other inpainting tools store it.
-_MASK_NAME = re.compile(r"(.+)_mask\d*")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,9 @@ class Hole:
             return str(self.path) if self.path else None
         stem = glob.escape(picture.stem)
         named = [self.path / f"{picture.stem}.png", *sorted(self.path.glob(f"{stem}_mask*.png"))]
-        found = [p for p in named if p.is_file() and not _same(p, picture) and _mask_of(p.stem) in (None, picture.stem)]
+        found = [
+            p for p in named if p.is_file() and not _same(p, picture) and masked_name(p.name) in (None, picture.stem)
+        ]
         if len(found) != 1:
             names = (
                 ", ".join(p.name for p in found) if found else f"neither {picture.stem}.png nor {picture.stem}_mask.png"
@@ -132,15 +132,18 @@ def _find_pictures(source: Path) -> list[Path]:
             raise DataError(f"{source}: no such picture or folder")
         return [source]
     names = FolderOrArchive(str(source), recursive=False).list_pictures()
-    found = [source / name for name in names if not name.lower().endswith(_RESULT_ENDINGS)]
-    stems = [p.stem for p in found]
-    masks = [p for p in found if _mask_of(p.stem) in stems]
+    results = [name for name in names if name.lower().endswith(_RESULT_ENDINGS)]
+    if results:
+        logger.info(
+            "%s: %d results of an earlier call, such as %s, are not completed", source, len(results), results[0]
+        )
+    names, masks = split_masks(name for name in names if name not in set(results))
     if masks:
-        logger.warning(
+        logger.info(
             "%s: %d masks beside pictures, such as %s, are not completed; --hole %s takes them as holes",
-            source, len(masks), masks[0].name, source,
+            source, len(masks), masks[0], quote(str(source)),
         )  # fmt: skip
-    found = [p for p in found if p not in masks]
+    found = [source / name for name in names]
     if not found:
         raise DataError(f"{source}: holds no picture ({', '.join(FORMATS)})")
     # Results are named by the stem, so that a.jpg and a.png would overwrite each other's.
@@ -148,12 +151,6 @@ def _find_pictures(source: Path) -> list[Path]:
     if twice:
         raise DataError(f"{source}: two pictures are called {twice[0]}; rename one, their results would have one name")
     return found
-
-
-def _mask_of(stem: str) -> str | None:
-    """Return the name of the picture that a mask's name names, None for another name."""
-    match = _MASK_NAME.fullmatch(stem)
-    return match[1] if match else None
 
 
 def _same(one: Path, other: Path) -> bool:

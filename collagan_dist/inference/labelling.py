@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from collagan_dist import __version__, files
-from collagan_dist.data.readers.archives import open_folder_or_archive
-from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD
-from collagan_dist.data.readers.picture import UnusablePicture, encode_label_map
+from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD, open_pictures
+from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, encode_label_map
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.registry import READERS
 from collagan_dist.distributed import devices
@@ -66,7 +65,7 @@ def find_photographs(root: Path, dataset: str | None = None, out: Path | None = 
     Pictures in the wild take precedence over aligned ones. Raises DataError.
     """
     dataset = dataset or next(
-        (d for d, folder in PHOTO_FOLDERS.items() if open_folder_or_archive(root / folder) is not None), "celeba"
+        (d for d, folder in PHOTO_FOLDERS.items() if open_pictures(root, folder) is not None), "celeba"
     )
     # Readers take a recipe, whose `out` matters to packing alone.
     samples = READERS[dataset](Recipe.model_validate({"dataset": dataset, "root": str(root), "out": ""}))
@@ -78,11 +77,15 @@ def find_photographs(root: Path, dataset: str | None = None, out: Path | None = 
 
 
 def write_label_maps(
-    parser: FaceParser, photos: PhotoSet, batch: int, progress: Progress = lambda done, total: None
+    parser: FaceParser,
+    photos: PhotoSet,
+    batch: int,
+    progress: Progress = lambda done, total: None,
+    max_bad: float = MAX_BAD,
 ) -> LabelResult:
     """Write the label maps that are missing. The same call resumes an interrupted one.
 
-    Raises DataError when the folder holds maps of another origin, or when no picture could be labelled.
+    Raises DataError when the folder holds maps of another origin, or when none or too few pictures could be labelled.
     """
     _claim_folder(photos, parser)
     # One listing instead of a stat per picture: CelebA has 200,000, often on network storage.
@@ -106,6 +109,7 @@ def write_label_maps(
     if not written + done_before:
         key, reason = unusable[0]
         raise DataError(f"{photos.maps}: none of {len(unusable)} pictures could be labelled; {key}: {reason}")
+    check_bad_count(len(unusable), len(wanted), max_bad, f"see {photos.maps / UNLABELLED_FILE}")
     return LabelResult(written, done_before, tuple(unusable))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collagan_dist.types import MAX_PIXELS
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -43,6 +45,10 @@ def embed(path: Path, max_width: int) -> EmbeddedPicture:
 
     try:
         with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{path.name} is too large: {opened.width}x{opened.height} pixels, more than {MAX_PIXELS}"
+                )
             # Read here: a truncated file fails when its pixels are read, not when it is opened.
             picture = opened.convert("RGB")
     except Image.DecompressionBombError as error:

@@ -11,8 +11,10 @@ import simplejpeg
 import torch
 
 from collagan_dist.data.shards.shard_reader import StoredSample
+from collagan_dist.types import MAX_PIXELS
 
 _PNG, _CHUNK = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s")
+_SIZE = struct.Struct(">II")  # width and height, at byte 16 of a PNG
 
 
 class Decoder:
@@ -108,17 +110,23 @@ def _check_parses(sample: StoredSample, labels: bool) -> None:
     # DALI refuses them while it decodes the rest of the batch, and crashes the process (2.4.0: a segmentation fault
     # within 40 such batches). Bytes that parse but do not decode raise an ordinary error.
     try:
-        simplejpeg.decode_jpeg_header(sample.jpg)
+        _check_pixels(*simplejpeg.decode_jpeg_header(sample.jpg)[:2])
         if labels:
             _check_chunks(sample.labels)
     except (ValueError, struct.error) as error:
         raise RuntimeError(f"sample {sample.key}: {error}") from None
 
 
+def _check_pixels(one: int, other: int) -> None:
+    if one * other > MAX_PIXELS:
+        raise ValueError(f"{one} x {other} pixels are more than {MAX_PIXELS}: a decompression bomb")
+
+
 def _check_chunks(png: np.ndarray | None) -> None:
     """Raise ValueError or struct.error unless a PNG's chunks follow each other up to the last one."""
     if png is None or png[:8].tobytes() != _PNG:
         raise ValueError("no PNG")
+    _check_pixels(*_SIZE.unpack_from(png.data, 16))
     at, kind = 8, b""
     while kind != b"IEND":
         size, kind = _CHUNK.unpack_from(png.data, at)

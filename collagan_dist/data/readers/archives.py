@@ -195,8 +195,8 @@ class ZipArchive(Archive):
         self._zip, self._pid = zipfile.ZipFile(path), os.getpid()
         for info in self._zip.infolist():
             mode = info.external_attr >> 16
-            # `filename` ends at a NUL; the name as it is written does not.
-            name = self._check_name(info.orig_filename, mode)
+            # `filename` ends at a NUL; the name as it is written does not. Some programs write backslashes between folders.
+            name = self._check_name(info.orig_filename, mode).replace("\\", "/")
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise self._refusal(info.filename, "is a link" if stat.S_ISLNK(mode) else "is a device or the like")
             if info.flag_bits & 1:

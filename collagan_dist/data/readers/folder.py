@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive
+from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive, read_head
 from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_csv
-from collagan_dist.data.readers.picture_format import FORMATS
+from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, is_label_like, split_masks
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import MAX_KEY_BYTES, SPLITS, File, Sample
@@ -88,9 +88,33 @@ def _list_pictures(source: FolderOrArchive, labels: str | None, labels_in_recipe
         )
     # Label maps are PNGs too: those below root are not pictures.
     names = [name for name in source.list_pictures() if not (labels is not None and name.startswith(f"{labels}/"))]
+    names, masks = split_masks(names)
+    if masks:
+        logger.info(
+            "%s: %d masks beside pictures, such as %s, are not packed; `collagan complete --hole` takes them",
+            source.path, len(masks), masks[0],
+        )  # fmt: skip
     if not names:
         raise DataError(f"{source.path}: holds no picture ({', '.join(FORMATS)})")
+    _refuse_label_maps(source, names)
     return names
+
+
+def _refuse_label_maps(source: FolderOrArchive, names: list[str]) -> None:
+    """Raise DataError for a folder of label maps or masks of other pictures, which would be packed as photographs."""
+    stems: dict[str, dict[str, str]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        stems.setdefault(str(path.parent), {})[path.stem] = name
+    for folder, files in stems.items():
+        others = set().union(*(other for parent, other in stems.items() if parent != folder))
+        # Three of them are looked at: what is grey by chance is not so three times.
+        some = list(files.values())[:3]
+        if files.keys() <= others and all(is_label_like(read_head(source.file(n), SIGNATURE_BYTES)) for n in some):
+            raise DataError(
+                f"{source.path}: {some[0]} and the other files of {folder}/ look like label maps or masks of pictures of the same names; "
+                f"say `labels: {folder}` in the recipe (--set labels={folder}), or move them away"
+            )
 
 
 def _read_rows(

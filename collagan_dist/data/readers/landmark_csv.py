@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from collagan_dist.data.readers import archives
-from collagan_dist.data.readers.annotation_lines import duplicate
+from collagan_dist.data.readers.annotation_lines import check_sides, duplicate
 from collagan_dist.errors import DataError
 from collagan_dist.types import LANDMARKS, SPLITS, File
 
@@ -45,7 +45,7 @@ def read_landmark_csv(file: File) -> dict[str, LandmarkRow]:
             rows[fields["file"]] = _parse_row(fields, reader.line_num, location)
     except csv.Error as error:
         raise DataError(f"{file}:{reader.line_num}: is no CSV ({error}); correct the line") from None
-    _check_sides(file, rows)
+    check_sides(file, [row.landmarks for row in rows.values()])
     return rows
 
 
@@ -84,14 +84,3 @@ def _parse_row(fields: dict[str, str], line: int, location: str) -> LandmarkRow:
     if split is not None and split not in SPLITS:
         raise DataError(f"{location}: split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, found {split!r}")
     return LandmarkRow(line, tuple(zip(values[::2], values[1::2], strict=True)), split, fields.get("identity") or None)
-
-
-def _check_sides(file: File, rows: dict[str, LandmarkRow]) -> None:
-    # Left is left in the picture. Tables that mean the person's left are common, and nothing later would notice.
-    # More than half of the rows: a head that is upside down crosses its eyes, too.
-    crossed = sum(row.landmarks[0][0] > row.landmarks[1][0] for row in rows.values())
-    if crossed > len(rows) / 2:
-        raise DataError(
-            f"{file}: in {crossed} of {len(rows)} rows the left eye lies right of the right eye; "
-            "left is left in the picture, so exchange the columns of left and right"
-        )

@@ -22,10 +22,9 @@ from collagan_dist.data.readers import archives
 from collagan_dist.data.readers.colour_profile import is_srgb, to_srgb
 from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, picture_format, unreadable
 from collagan_dist.errors import DataError
-from collagan_dist.types import File
+from collagan_dist.types import MAX_PIXELS, File
 
 QUALITY = 95  # of the JPEGs that packing encodes
-MAX_PIXELS = 64_000_000  # of one picture, hole or label map: a decompression bomb is refused from its header
 # Of all pictures, this share may be unusable, and MAX_BAD_COUNT in any case: a few damaged ones must not stop a command.
 MAX_BAD, MAX_BAD_COUNT = 0.001, 10
 MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
 from PIL import features
 
 # Of names that are pictures without a look at their content. Reading such a file says what is wrong with it.
@@ -13,6 +17,8 @@ OTHER_SUFFIXES = (
     ".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".html", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pts", ".pt", ".zip", ".tar",
 )  # fmt: skip
 
+# NAME_mask.png or NAME_mask001.png is the hole of NAME, as other inpainting tools store it beside the picture.
+_MASK_STEM = re.compile(r"(.+)_mask\d*")
 SIGNATURE_BYTES = 32  # enough of a file's head for `picture_format`
 # Offset and bytes by which formats of pictures are known, readable or not.
 _SIGNATURES = (
@@ -34,6 +40,26 @@ def picture_format(head: bytes) -> str | None:
             if any(brand in known for brand in brands):
                 return name
     return next((name for at, magic, name in _SIGNATURES if head[at : at + len(magic)] == magic), None)
+
+
+def masked_name(name: str) -> str | None:
+    """Return the picture, with its folder and without a suffix, whose mask a file's name says it is; None for another name."""
+    match = _MASK_STEM.fullmatch(str(PurePosixPath(name).with_suffix("")))
+    return match[1] if match else None
+
+
+def split_masks(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return names of pictures, and of masks that lie beside the picture they name."""
+    names = list(names)
+    stems = {str(PurePosixPath(name).with_suffix("")) for name in names}
+    masks = {name for name in names if masked_name(name) in stems}
+    return [name for name in names if name not in masks], sorted(masks)
+
+
+def is_label_like(head: bytes) -> bool:
+    """Return whether a file begins as a PNG of grey or palette pixels, as label maps and masks are."""
+    # Byte 25 is the colour type of the IHDR chunk: 0 grey, 3 palette.
+    return picture_format(head) == "PNG" and head[25:26] in (b"\0", b"\3")
 
 
 def readable_formats() -> tuple[str, ...]:

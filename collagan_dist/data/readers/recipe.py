@@ -83,4 +83,10 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
     for name in ("root", "out", "labels", "landmarks"):  # no shell expands ~ in a YAML file
         if isinstance(tree.get(name), str):
             tree[name] = str(Path(tree[name]).expanduser())
-    return validate(Recipe, tree, path, lines)
+    # Folders may have names of any bytes, which JSON, and so the validation, cannot hold.
+    folders = {name: tree[name] for name in ("root", "out") if _is_no_utf8(tree.get(name))}
+    return validate(Recipe, {**tree, **dict.fromkeys(folders, "folder")}, path, lines).model_copy(update=folders)
+
+
+def _is_no_utf8(value: object) -> bool:
+    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -23,3 +23,110 @@ def test_samples_are_the_rows_of_the_annotation(drawn):
 def test_aligned_pictures_have_a_folder_of_their_own(drawn):
     with pytest.raises(DataError, match=r"img_align_celeba: no such folder of pictures"):
         read_aligned(recipe(drawn, drawn))
+
+
+LISTS = {
+    "landmarks": "Anno/list_landmarks_celeba.txt",
+    "splits": "Eval/list_eval_partition.txt",
+    "identities": "Anno/identity_CelebA.txt",
+}
+
+
+def as_csv(path, columns, announced):
+    """Rewrite a published list as the CSV file that download sites make of it."""
+    lines = path.read_text().splitlines()[2 if announced else 0 :]
+    path.with_suffix(".csv").write_text("\n".join([columns, *(",".join(line.split()) for line in lines)]) + "\n")
+    path.unlink()
+
+
+def to_csv(root):
+    as_csv(root / LISTS["landmarks"], "image_id," + ",".join(COLUMNS), True)
+    as_csv(root / LISTS["splits"], "image_id,partition", False)
+
+
+def to_flat(root):
+    """The layout that torchvision unpacks."""
+    for folder in ("Img", "Anno", "Eval"):
+        for path in list((root / folder).iterdir()):
+            path.rename(root / path.name)
+
+
+def with_byte_order_mark(root):
+    for name in LISTS.values():
+        if (root / name).exists():
+            (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
+
+
+def doubled(root):
+    (root / "Img/img_celeba").rename(root / "inner")
+    (root / "Img/img_celeba").mkdir()
+    (root / "inner").rename(root / "Img/img_celeba/img_celeba")
+
+
+def other_suffixes(root):
+    for number, path in enumerate(sorted((root / "Img/img_celeba").iterdir())):
+        path.rename(path.with_suffix((".png", ".JPG", ".jpeg")[number % 3]))
+
+
+def other_order(root):
+    """Nose first, by its name in the line of columns."""
+    path = root / LISTS["landmarks"]
+    count, _, *rows = path.read_text().splitlines()
+    moved = [" ".join([name, *values[4:6], *values[:4], *values[6:]]) for name, *values in map(str.split, rows)]
+    path.write_text("\n".join([count, " ".join([*COLUMNS[4:6], *COLUMNS[:4], *COLUMNS[6:]]), *moved]) + "\n")
+
+
+COLUMNS = [
+    "lefteye_x",
+    "lefteye_y",
+    "righteye_x",
+    "righteye_y",
+    "nose_x",
+    "nose_y",
+    "leftmouth_x",
+    "leftmouth_y",
+    "rightmouth_x",
+    "rightmouth_y",
+]
+
+
+@pytest.mark.parametrize("edit", [to_csv, to_flat, with_byte_order_mark, doubled, other_suffixes, other_order])
+def test_copies_of_celeba_give_the_same_samples(edit, copy_of_drawn):
+    names = sorted(p.name for p in (copy_of_drawn / "Img/img_celeba").iterdir())
+    (copy_of_drawn / LISTS["identities"]).write_text("".join(f"{n} {i // 3}\n" for i, n in enumerate(names)))
+    before = read_in_the_wild(recipe(copy_of_drawn, copy_of_drawn))
+    edit(copy_of_drawn)
+    after = read_in_the_wild(recipe(copy_of_drawn, copy_of_drawn))
+    facts = [
+        [(s.key, s.split, s.landmarks, s.identity, Path(s.source).stem) for s in samples] for samples in (before, after)
+    ]
+    assert facts[0] == facts[1] and all(Path(s.path).is_file() for s in after)
+
+
+def exchange_sides(values):
+    return [*values[2:4], *values[:2], *values[4:6], *values[8:10], *values[6:8]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (exchange_sides, "in 60 of 60 rows the left eye lies right of the right eye"),
+        (
+            lambda values: ["69", "111", "108", "111", "88", "136", "72", "152", "105", "152"],
+            "landmarks of the aligned pictures",
+        ),
+    ],
+)
+def test_landmarks_that_mean_something_else_are_refused(change, message, copy_of_drawn):
+    path = copy_of_drawn / LISTS["landmarks"]
+    head, rows = path.read_text().splitlines()[:2], path.read_text().splitlines()[2:]
+    path.write_text("\n".join([*head, *(" ".join([n, *change(values)]) for n, *values in map(str.split, rows))]) + "\n")
+    with pytest.raises(DataError, match=message):
+        read_in_the_wild(recipe(copy_of_drawn, copy_of_drawn))
+
+
+def test_unknown_columns_are_named(copy_of_drawn):
+    path = copy_of_drawn / LISTS["landmarks"]
+    path.write_text(path.read_text().replace("nose_x", "chin_x"))
+    with pytest.raises(DataError, match=r"list_landmarks_celeba.txt: its columns are '.*chin_x.*', needs lefteye_x "):
+        read_in_the_wild(recipe(copy_of_drawn, copy_of_drawn))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.folder import key, read_folder
@@ -85,14 +86,50 @@ def test_splits_of_the_table(tree):
     }
 
 
-def test_splits_of_folders(tmp_path):
-    for name in ("train/a/1.jpg", "val/2.jpg", "test/3.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    assert splits(tmp_path) == {"train/a/1.jpg": "train", "val/2.jpg": "valid", "test/3.jpg": "test"}
-    assert splits(tmp_path, splits=["test"]) == {"test/3.jpg": "test"}
-    (tmp_path / "0.jpg").touch()  # one picture outside: folders are no splits then
-    assert len(splits(tmp_path)) == 4
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("train", "val", "test"), ("Train", "Validation", "TEST"), ("training", "valid", "testing"),
+        ("images/train", "images/val", "images/test"), ("train/a/b", "val", "test/c"),
+    ],
+)  # fmt: skip
+def test_splits_of_folders(places, tmp_path):
+    names = [f"{place}/{number}.jpg" for number, place in enumerate(places)]
+    touch(tmp_path, *names)
+    assert splits(tmp_path) == dict(zip(names, ("train", "valid", "test"), strict=True))
+    assert splits(tmp_path, splits=["test"]) == {names[2]: "test"}
+
+
+@pytest.mark.parametrize("stray", ["0.jpg", "extra/0.jpg", "train/test/0.jpg"])
+def test_pictures_beside_folders_of_splits_are_an_error(stray, tmp_path, capsys):
+    touch(tmp_path, "train/1.jpg", "val/2.jpg", "test/3.jpg", stray)
+    with pytest.raises(
+        DataError, match=rf"3 of 4 pictures lie in folders of splits \(test, train, valid\), {stray} .*split_by: hash"
+    ):
+        splits(tmp_path)
+    assert len(splits(tmp_path, split_by="hash")) == 4
+    assert "splits drawn by a hash of the name: " in capsys.readouterr().err
+    with pytest.raises(DataError, match="0 of 1 pictures lie in folders of splits"):
+        touch(tmp_path / "flat", "1.jpg")
+        splits(tmp_path / "flat", split_by="folders")
+
+
+def test_label_maps_are_not_packed_as_photographs(tmp_path):
+    for folder, mode in (("images", "RGB"), ("masks", "L"), ("other", "RGB")):
+        (tmp_path / folder).mkdir()
+        for name in ("1", "2"):
+            Image.new(mode, (40, 40)).save(tmp_path / folder / f"{name}.png")
+    with pytest.raises(
+        DataError, match=r"masks/1.png and the other files of masks/ look like label maps .* say `labels: masks`"
+    ):
+        splits(tmp_path)
+    assert len(splits(tmp_path, labels="masks")) == 4
 
 
 def test_splits_by_name_are_stable(tmp_path):

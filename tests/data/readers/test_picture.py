@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture, turn_upright
-from collagan_dist.data.readers.picture_format import picture_format
 from tests.data.peak_memory import grown, saved
 from tests.data.profiles import adobe_rgb
 from tests.faults.damages import cut, damage, drop, flip, grow
@@ -173,15 +172,3 @@ def test_colours_of_a_profile_become_srgb(tmp_path):
         expected = ImageCms.profileToProfile(Image.fromarray(picture.unconverted_HW3), wide, srgb, 1, flags=0x2000)
         assert np.array_equal(picture.pixels_HW3, np.array(expected)) and picture.as_jpeg()[1]
         assert np.abs(picture.pixels_HW3.astype(int) - picture.unconverted_HW3).max() > 10
-
-
-@pytest.mark.parametrize(
-    ("head", "form"),
-    [
-        (b"\xff\xd8\xff\xe1", "JPEG"), (b"GIF89a", "GIF"), (b"\0\0\0\x18ftypheic", "HEIF"), (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avif", "AVIF"),
-        (b"\0\0\0\x18ftypmp42", None), (b"RIFF\0\0\0\0WEBPVP8 ", "WEBP"), (b"RIFF\0\0\0\0WAVEfmt ", None), (b"\xff\x0a", "JPEG XL"),
-        (b"#!/bin/sh", None), (b"", None),
-    ],
-)  # fmt: skip
-def test_formats_by_content(head, form):
-    assert picture_format(head) == form
