@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ class Networks:
             mine, theirs = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
             torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
 
-    @property
+    @cached_property
     def discriminator_learner(self) -> Learner:
         """The one learner of all discriminators. Raises ValueError where each has its own."""
         (learner,) = self.discriminator_learners.values()
