@@ -102,7 +102,8 @@ def complete(
         try:
             face = _read_face(path, config, holes_of, engine.device)
         except DataError as error:
-            logger.warning("warning: %s; left out", error)
+            if source.is_dir():  # a single picture's is the error of the command
+                logger.warning("warning: %s; left out", error)
             left_out.append((str(path), str(error)))
             continue
         outputs = BLENDS[blend](predictor(face.batch), face.batch)

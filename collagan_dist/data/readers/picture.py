@@ -226,7 +226,7 @@ def open_picture(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise UnusablePicture("a decompression bomb, from its header") from None
+        raise UnusablePicture("is a decompression bomb, from its header") from None
     except Exception:
         raise UnusablePicture("damaged, or not a picture") from None
 
