@@ -66,6 +66,25 @@ def _disk_full(path: Path, partial: Path) -> DiskFull:
     return DiskFull(f"{path}: no space left after {written} bytes of it, {free} are free there; make room", written)
 
 
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Raise DiskFull with the name of `folder` where a library finds the disk full that it writes `folder` to."""
+    # Libraries name what they read, or nothing.
+    try:
+        yield
+    except (DiskFull, OSError, RuntimeError) as error:
+        texts = [os.strerror(code) for code in _DISK_FULL]  # of libraries in Rust and C++
+        full = isinstance(error, DiskFull) or getattr(error, "errno", None) in _DISK_FULL
+        if not full and not any(text in str(error) for text in texts):
+            raise
+        free = shutil.disk_usage(folder.parent).free
+        raise DiskFull(f"{folder}: no space left for it, {free} bytes are free there; make room", 0) from None
+
+
+def is_disk_full(error: OSError) -> bool:
+    return error.errno in _DISK_FULL
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     with atomic_write(path) as file:
         file.write(content)

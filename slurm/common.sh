@@ -47,6 +47,7 @@ child=$!
 trap "warn $child" USR2
 trap "kill -TERM $child" TERM
 trap "kill -INT $child" INT
+trap "kill -HUP $child" HUP
 wait "$child"
 code=$?
 while kill -0 "$child" 2>/dev/null; do # a signal interrupted `wait`, the child still runs

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,14 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
             path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
     return write
+
+
+@pytest.fixture
+def no_nohup() -> Iterator[None]:
+    """A hangup is not ignored, although the tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def collagan(

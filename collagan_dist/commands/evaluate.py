@@ -18,6 +18,7 @@ _BLENDS = {"none": ("none",), "poisson": ("poisson",), "both": ("none", "poisson
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
+    parser.add_argument("--out", metavar="DIR", help="folder of the results (default: MODEL/evaluation)")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
     parser.add_argument(
         "--hole",
@@ -39,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.inference.score import ScoreRequest, score
 
     world = detect_world()
-    results = score(
-        Path(args.model), world, ScoreRequest(args.split, args.hole, _BLENDS[args.blend]), args.data, args.set
-    )
+    out = Path(args.out) if args.out else None
+    request = ScoreRequest(args.split, args.hole, _BLENDS[args.blend], out)
+    results = score(Path(args.model), world, request, args.data, args.set)
     if world.is_rank0:
         from collagan_dist.commands.tables import metrics_table
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from collagan_dist import __version__
+from collagan_dist import __version__, files
 from collagan_dist.commands import (
     complete,
     doctor,
@@ -24,7 +24,7 @@ from collagan_dist.commands import (
     train,
     verify,
 )
-from collagan_dist.errors import CollaganError, Interrupted
+from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if args.debug or error.filename is None:
             raise
         logger.error(f"collagan {args.command}: {error.filename}: {error.strerror}")
-        code = 2
+        code = DataError.exit_code if files.is_disk_full(error) else ConfigError.exit_code
     except KeyboardInterrupt:
         logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
         code = Interrupted.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from collagan_dist.commands.arguments import gpus_per_rank, non_negative_int, positive_int
@@ -113,4 +114,4 @@ def _print_results(options: SweepOptions) -> None:
         if (options.out / name).exists():
             print(options.out / name)
     if (options.out / "best.yaml").exists():
-        print(f"next: collagan train {options.out / 'best.yaml'} --data {options.data}")
+        print(f"next: collagan train {quote(str(options.out / 'best.yaml'))} --data {quote(options.data)}")

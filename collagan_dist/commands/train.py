@@ -57,9 +57,11 @@ def run(args: argparse.Namespace) -> None:
     # not stop is killed.
     with StopRequest(by_launcher=world.launcher != "alone") as stop:
         from collagan_dist.config.load import load_config
+        from collagan_dist.runs.own_folder import check_own_run
 
         config = load_config(args.config, args.model, args.set, args.data)
         folder = Path(args.run) if args.run else _default_run(args.config, config)
+        check_own_run(folder)  # at once: slurm/train.sh writes there after a dry run
         if args.dry_run:
             _dry_run(config, folder, world)
             return

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deep", action="store_true", help="hash every file, read every sample through webdataset and decode it"
     )
+    parser.add_argument("--no-repair", action="store_true", help="a damaged index is an error, and nothing is written")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from collagan_dist.data.shards.verify import verify
 
     with progress("verifying", "shards") as advance:
-        manifest = verify(args.shards, args.deep, advance)
+        manifest = verify(args.shards, args.deep, advance, repair=not args.no_repair)
     samples = ", ".join(f"{manifest.samples(split)} {split}" for split in manifest.splits)
     # Without --deep, remote shards are not read at all.
     quick = f"{'sizes and indexes' if isinstance(manifest.folder, Path) else 'sizes'}; --deep checks every byte"

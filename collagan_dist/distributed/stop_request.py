@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: SIGUSR2 before a time limit, SIGTERM on preemption, SIGINT from a person."""
+"""Signals that ask a training to stop. Their only list is STOP_SIGNALS; whoever handles or passes on signals takes it from here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
+from typing import Final
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+# Whether each, sent again, ends the process at once. A warning does not, however often it comes.
+STOP_SIGNALS: Final = {
+    signal.SIGINT: True,  # a person
+    signal.SIGTERM: True,  # a preemption, a shutdown, `kill`
+    signal.SIGHUP: False,  # the terminal is gone. Nobody is left to be impatient, and systemd sends it beside SIGTERM
+    signal.SIGUSR2: False,  # a time limit is near
+}
 # A terminal and a launcher may both deliver one request; signals within this time count as one.
 _SAME_REQUEST_SECONDS = 3.0
 
@@ -16,8 +23,7 @@ _SAME_REQUEST_SECONDS = 3.0
 class StopRequest:
     """True once a signal has asked to stop. The handlers only set a flag; the program then saves and exits.
 
-    SIGUSR2 is a warning, however often it comes. A second SIGINT or SIGTERM, made later than the first, ends the process
-    at once, except a SIGTERM if `by_launcher`.
+    A second SIGINT or SIGTERM, made later than the first, ends the process at once, except a SIGTERM if `by_launcher`.
     """
 
     def __init__(self, by_launcher: bool = False) -> None:
@@ -32,7 +38,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Python allows signal handlers in the main thread only; a Ray worker runs its function in another.
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {s: signal.signal(s, self._handle) for s in _SIGNALS}
+            self._previous_handlers = {s: signal.signal(s, self._handle) for s in signals_to_handle()}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -41,7 +47,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
-        if number == signal.SIGUSR2:
+        if not STOP_SIGNALS[signal.Signals(number)]:
             return
         now = time.monotonic()
         if self._first_request is None:
@@ -53,3 +59,9 @@ class StopRequest:
         if now - self._first_request > _SAME_REQUEST_SECONDS and not forwarded:
             # Not sys.exit: whoever asks twice does not want to wait for what is being saved.
             os._exit(128 + number)
+
+
+def signals_to_handle() -> list[signal.Signals]:
+    """Return the stop signals, without SIGHUP where it is ignored, as under nohup: there it asks for nothing."""
+    # torchrun passes SIGHUP on even under nohup, but then its ranks do not find it ignored.
+    return [s for s in STOP_SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]

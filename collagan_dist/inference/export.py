@@ -30,7 +30,8 @@ _CLASS_MAP = """# What `collagan label --model {onnx}` needs to know of {onnx}.
 def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     """Write the exported folder `out` and return its manifest. The folder appears when it is complete.
 
-    Raises ConfigError when `out` is not empty, a package for `onnx` is missing, or the model cannot be exported as ONNX.
+    Raises ConfigError when `out` is not empty, a package for `onnx` is missing, or the model cannot be exported as ONNX;
+    DiskFull.
     """
     out = _check_out(out)
     if onnx:
@@ -47,21 +48,31 @@ def export(model: Path, out: Path, onnx: bool = False) -> dict[str, Any]:
     weights = model_folder.read_inference_parameters(model)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-    partial.mkdir(parents=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        files.write_text(partial / model_folder.CONFIG_FILE, to_yaml(config))
-        # Copied byte by byte, so that the file's sha256 stays that of the checkpoint.
-        shutil.copyfile(weights.file, partial / model_folder.GENERATOR_FILE)
-        if needs_discriminators:
-            shutil.copyfile(weights.discriminators_file, partial / model_folder.DISCRIMINATORS_FILE)
-        if onnx:
-            _write_onnx(partial, weights, config)
-        manifest = _manifest(partial, config, weights.step)
-        files.write_json(partial / model_folder.MANIFEST_FILE, manifest)
-        _publish(partial, out)
+        with files.naming_full_disk(out):
+            partial.mkdir()
+            manifest = _write_folder(partial, weights, config, onnx)
+            _publish(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    return manifest
+
+
+def _write_folder(
+    partial: Path, weights: model_folder.InferenceParameters, config: Config, onnx: bool
+) -> dict[str, Any]:
+    """Write the files of an exported folder, the manifest last, and return it."""
+    files.write_text(partial / model_folder.CONFIG_FILE, to_yaml(config))
+    # Copied byte by byte, so that the file's sha256 stays that of the checkpoint.
+    shutil.copyfile(weights.file, partial / model_folder.GENERATOR_FILE)
+    if MODEL_KINDS[config.model.name].predictor.needs_discriminators:
+        shutil.copyfile(weights.discriminators_file, partial / model_folder.DISCRIMINATORS_FILE)
+    if onnx:
+        _write_onnx(partial, weights, config)
+    manifest = _manifest(partial, config, weights.step)
+    files.write_json(partial / model_folder.MANIFEST_FILE, manifest)
     return manifest
 
 

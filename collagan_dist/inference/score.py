@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from collagan_dist import files
-from collagan_dist.config.load import config_to_dict
-from collagan_dist.config.tree import Config
 from collagan_dist.inference.evaluate import BLENDS, Evaluation, evaluate
 from collagan_dist.inference.grids import write_grid
+from collagan_dist.inference.score_target import Target
 from collagan_dist.models.predictor import Predictor
 from collagan_dist.models.registry import load_predictor
+from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import without_nonfinite
 from collagan_dist.runs.model_folder import read_config
@@ -27,17 +27,19 @@ from collagan_dist.types import World
 _GRID_ROWS = 12
 # For a model that searches at test: the other ranks wait meanwhile.
 _SEARCHED_GRID_ROWS = 4
-# Keys of `evaluate` that change numbers. A result stores their values.
-RESULT_SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What to score: a split, kinds of holes (none: the run's own) and blends (BLENDS)."""
+    """What to score: a split, kinds of holes (none: the run's own) and blends (BLENDS).
+
+    `out` is the folder of the results, for a model whose own folder is another user's; None stands for the model's.
+    """
 
     split: str = "test"
     holes: Sequence[str] = ()
     blends: Sequence[str] = ("none",)
+    out: Path | None = None
 
 
 def score(
@@ -50,7 +52,8 @@ def score(
     """Score a model; return (metrics, their file) for every kind of hole and blend. Collective; rank 0 writes.
 
     `shards` and `sets` replace the run's own shards and keys of `evaluate`. The run's headline result, also written to
-    RUN/metrics.json, is that of the split `test` with the run's own kind of hole and neither of them.
+    RUN/metrics.json, is that of the split `test` with the run's own kind of hole and neither of them. Raises ConfigError,
+    before anything is scored, where the results cannot be written.
     """
     config = read_config(run, shards, sets)
     manifest = open_shards(config)
@@ -58,26 +61,31 @@ def score(
     setup = build_setup(config, world, manifest)
     with setup.group:
         predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
-        about = {"settings": evaluation_settings(config), "step": step, "manifest": manifest.hash}
+        settings = evaluation_settings(config)
+        variant = evaluation_variant(run, settings, manifest.hash)
+        target = Target(run, request.out, config.evaluate.positions, manifest.hash, variant)
+        holes = request.holes or (own_hole,)
+        paths = [target.path(request.split, hole, blend) for hole in holes for blend in request.blends]
+        setup.group.on_rank0(partial(target.check, paths))
+        about = {"settings": settings, "step": step, "manifest": manifest.hash} | target.about()
         results = []
-        for hole in request.holes or (own_hole,):
+        for hole in holes:
             for result in evaluate(setup, predictor, request.split, hole, config.evaluate.baselines, request.blends):
                 blend = result.metrics["blend"]
-                path = RunPaths(run).evaluation(request.split, hole, blend, config.evaluate.positions)
+                path = target.path(request.split, hole, blend)
                 # JSON has no NaN: metrics without a value are left out.
                 found = replace(result, metrics=without_nonfinite(result.metrics) | about)
                 # Other shards or settings would make headlines of different runs incomparable.
-                own = request.split == "test" and hole == own_hole and blend == "none" and not (shards or sets)
+                own = (
+                    request.split == "test"
+                    and hole == own_hole
+                    and blend == "none"
+                    and not (shards or sets or request.out)
+                )
                 headline = RunPaths(run).headline_metrics if own else None
                 setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
                 results.append((found.metrics, path))
         return results
-
-
-def evaluation_settings(config: Config) -> dict[str, Any]:
-    """Return the values of RESULT_SETTINGS."""
-    tree = config_to_dict(config)["evaluate"]
-    return {key: tree[key] for key in RESULT_SETTINGS}
 
 
 def _write(path: Path, result: Evaluation, setup: Setup, predictor: Predictor, headline: Path | None) -> None:

@@ -19,8 +19,8 @@ _NOT_SCORES = ("se/", "baselines/", "baselines_subset/", "settings/")
 class EvaluationScores:
     """Metrics of one evaluation. `errors` are standard errors of `values`; `baselines` has the same keys for each baseline.
 
-    `positions` is "fixed" where O1 to O6 were at fixed boxes. `baseline_samples` is how many samples the baselines were
-    measured on, where these were only the first.
+    `variant` says which data or settings are not the run's own. `positions` is "fixed" where O1 to O6 were at fixed boxes.
+    `baseline_samples` is how many samples the baselines were measured on, where these were only the first.
     """
 
     values: Numbers
@@ -33,17 +33,19 @@ class EvaluationScores:
     step: int | None = None
     positions: str = ""
     baseline_samples: int | None = None
+    variant: str = ""
 
     @property
-    def subject(self) -> tuple[str, str, str, str]:
+    def subject(self) -> tuple[str, ...]:
         # Two evaluations of one subject are compared; of two subjects they are different results.
-        return self.split, self.hole, self.blend, self.positions
+        return self.split, self.hole, self.blend, self.positions, self.variant
 
     @property
     def name(self) -> str:
         """What was evaluated, in words."""
         parts = [self.split and f"split {self.split}", self.hole and f"hole {self.hole}", self.positions]
         parts.append(self.blend and f"blended ({self.blend})")
+        parts.append(self.variant and f"other {self.variant}")
         return ", ".join(part for part in parts if part) or "evaluation"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
+from collagan_dist.runs.evaluation_name import describe_variant
 from collagan_dist.runs.layout import RunPaths, step_of
 from collagan_dist.runs.metrics_log import MetricsLog, read_metrics_log
 
@@ -169,15 +170,15 @@ def _read_evaluations(paths: RunPaths) -> tuple[EvaluationScores, ...]:
     files += [file for file in _visible(paths.evaluations, "*.json") if file not in files]
     found: dict[tuple[str, ...], EvaluationScores] = {}
     for file in files:
-        item = parse_evaluation(read_json_object(file))
+        item = replace(parse_evaluation(read_json_object(file)), variant=describe_variant(file.stem))
         if item.values:
             # metrics.json repeats one file of evaluation/.
             found.setdefault(item.subject, item)
     ordered = list(found.values())
     if files[:1] == headline[:1]:
         return tuple(ordered)
-    # Without metrics.json the headline is an evaluation with the holes of training, not one of O1 to O6 or blended.
-    return tuple(sorted(ordered, key=lambda item: (item.hole.startswith("O"), bool(item.blend))))
+    # Without metrics.json the headline is an evaluation with the holes of training, not one of O1 to O6, blended or of other data.
+    return tuple(sorted(ordered, key=lambda item: (item.variant, item.hole.startswith("O"), bool(item.blend))))
 
 
 def _picture_rank(path: Path) -> tuple[bool, bool]:

@@ -16,6 +16,7 @@ from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.distributed.stop_request import signals_to_handle
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted
 from collagan_dist.reproduce import plan, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
@@ -139,7 +140,7 @@ def _run_on_ray(
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt on a signal: waiting for a cluster may end at once, as what runs there saves by itself."""
-    former = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    former = {s: signal.signal(s, signal.default_int_handler) for s in signals_to_handle()}
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from collagan_dist.config.models import PEERS, model_settings
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce import paper
+from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.types import POSITIONS
 
@@ -82,7 +83,8 @@ class PlannedRun:
     def evaluation(self, hole: str, blended: bool) -> Path:
         """Return the JSON file of the evaluation on the test split."""
         blend = "poisson" if blended else "none"
-        return RunPaths(self.folder).evaluation("test", hole, blend, self.config.evaluate.positions)
+        variant = evaluation_variant(self.folder, evaluation_settings(self.config))
+        return RunPaths(self.folder).evaluation("test", hole, blend, self.config.evaluate.positions, variant)
 
 
 def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:

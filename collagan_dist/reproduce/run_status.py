@@ -10,6 +10,7 @@ from collagan_dist.config.load import config_to_dict, differences, identity_keys
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.runs.checkpoint_state import read_state, stored_identity
+from collagan_dist.runs.evaluation_name import evaluation_settings
 from collagan_dist.runs.layout import RunPaths
 
 
@@ -57,8 +58,6 @@ def is_evaluated(run: PlannedRun, hole: str, blended: bool, manifest: str) -> bo
     metrics = _read_object(run.evaluation(hole, blended))
     if (metrics.get("step"), metrics.get("manifest")) != (run.steps, manifest):
         return False
-    from collagan_dist.inference.score import evaluation_settings
-
     return bool(metrics.get("settings") == evaluation_settings(run.config))
 
 
@@ -83,7 +82,6 @@ def evaluated_earlier_step(run: PlannedRun, manifest: str) -> bool:
 
 def changed_evaluation_settings(run: PlannedRun) -> list[str]:
     """Return `--set` items that evaluate the run as it is planned now, not as it was trained to be."""
-    from collagan_dist.inference.score import evaluation_settings
     from collagan_dist.runs.model_folder import read_config
 
     # The run folder keeps the settings of its training; the user may have asked for others since.

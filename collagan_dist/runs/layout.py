@@ -41,14 +41,17 @@ class RunPaths:
     def grid(self, step: int) -> Path:
         return self.grids / f"{step_name(step)}.png"
 
-    def evaluation(self, split: str, hole: str, blend: str = "none", positions: str = "landmarks") -> Path:
+    def evaluation(
+        self, split: str, hole: str, blend: str = "none", positions: str = "landmarks", variant: str = ""
+    ) -> Path:
         """Return the path of an evaluation's metrics: test-block.json, test-O1-fixed-blended.json.
 
-        Its samples (.npz) and its sheet of pictures (.png) have the same stem.
+        `variant` (evaluation_name.py) says which data or settings, where they are not the run's own.
+        The result's samples (.npz) and its sheet of pictures (.png) have the same stem.
         """
         # Only holes O1 to O6 have positions, so only their names say which.
         fixed = "-fixed" if hole in POSITIONS and positions == "fixed" else ""
-        return self.evaluations / f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}.json"
+        return self.evaluations / f"{split}-{hole}{fixed}{'' if blend == 'none' else '-blended'}{variant}.json"
 
     def exists(self) -> bool:
         """Return whether this is a run folder: one that a training has started to write."""

@@ -29,6 +29,7 @@ from collagan_dist.runs.checkpoint_state import config_changes, parse_state
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.runs.model_folder import read_inference_parameters
+from collagan_dist.runs.own_folder import check_own_run
 
 _POLL_SECONDS = 2.0  # of waiting for the lease, before the other ranks hear again that rank 0 is alive
 _VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on another node
@@ -65,7 +66,7 @@ class RunFolder:
     def acquire(self) -> None:
         """Take the lease, and remove what killed starts left unfinished. Collective.
 
-        Raises ClusterError where another start is alive, ConfigError where the folder cannot be used.
+        Raises ClusterError where another start is alive, ConfigError where the folder cannot be used or is no run's.
         """
         request: LeaseRequest | None = None
 
@@ -73,6 +74,7 @@ class RunFolder:
             nonlocal request
             try:
                 if request is None:  # once, since it remembers the heartbeats that it saw
+                    check_own_run(self.path)
                     self.path.mkdir(parents=True, exist_ok=True)
                     request = LeaseRequest(self.path, start_label() if job_id() else "", self._recorded_generation())
                 self.lease = request.poll(_POLL_SECONDS)

@@ -107,10 +107,14 @@ def _remove_leftovers() -> None:
 
 
 def _connect(ray: Any, **options: Any) -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    # Ray installs a handler that exits at once; ours lets trials save first.
-    signal.signal(signal.SIGTERM, handler)
+    # Ray's own processes inherit that SIGHUP is ignored: when the terminal goes away, trials can still save.
+    hangup, term = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    finally:
+        # Ray installs a handler of SIGTERM that exits at once; ours lets trials save first.
+        signal.signal(signal.SIGTERM, term)
+        signal.signal(signal.SIGHUP, hangup)
 
 
 def _import_ray() -> Any:

@@ -1,3 +1,7 @@
+import shlex
+
+from collagan_dist.commands.sweep import _print_results
+from collagan_dist.sweep.prepare import SweepOptions
 from tests.conftest import ROOT
 
 
@@ -10,3 +14,14 @@ def test_a_dry_run_prints_the_first_trials_and_the_plan(collagan, shards, tmp_pa
     assert collagan(*command, "--set", "schedule.steps=36") == result and not out.exists()
     missing = collagan(*command, "--space", "none.yaml")
     assert missing.code == 2 and "none.yaml" in missing.err
+
+
+def test_the_next_command_can_be_pasted(shards, tmp_path, capsys):
+    out = tmp_path / "my sweep"
+    out.mkdir()
+    (out / "best.yaml").touch()
+    options = SweepOptions("demo", "space.yaml", str(tmp_path / "my data"), out)
+    _print_results(options)
+    line = capsys.readouterr().out.splitlines()[-1]
+    words = ["collagan", "train", str(out / "best.yaml"), "--data", str(tmp_path / "my data")]
+    assert shlex.split(line.removeprefix("next: ")) == words

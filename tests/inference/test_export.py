@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import cv2
@@ -16,6 +17,7 @@ from collagan_dist.models.registry import build_generator
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
+from tests.faults.test_packing import private_mounts
 from tests.training import small
 
 
@@ -100,3 +102,16 @@ def test_missing_packages_are_named(trained_run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="onnxscript is missing; pip install onnx onnxscript"):
         export(trained_run, tmp_path / "out", onnx=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", ["", "--onnx"])
+def test_a_full_disk_is_named_where_it_is(trained_run, tmp_path, options):
+    """Not the file that is copied there; nothing of the export stays."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = f"{sys.executable} -m collagan_dist export {trained_run} --out {disk}/model {options}"
+    size = 64 if not options else 4 * sum(path.stat().st_size for path in trained_run.rglob("ema.safetensors")) // 3000
+    script = f"mount -t tmpfs -o size={size}k tmpfs {disk} && {command}; echo code $?; ls -A {disk}"
+    result = subprocess.run(private_mounts(script), capture_output=True, text=True)
+    assert result.stdout == "code 3\n" and "Traceback" not in result.stderr, result.stdout + result.stderr
+    assert f"{disk}/model: no space left for it, " in result.stderr and "are free there; make room" in result.stderr

@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -5,7 +6,7 @@ import sys
 
 import pytest
 
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report.page import write_report
 from tests.report.conftest import CODE
 from tests.report.page_reader import Page
@@ -50,6 +51,20 @@ def test_target(run, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written there"):
         write_report(bare, tmp_path / "file/page.html")
+
+
+def test_only_a_page_of_ours_is_replaced(run, tmp_path):
+    page = write_report([run], tmp_path / "page.html")
+    assert write_report([run], page) == page
+    (tmp_path / "empty").touch()
+    assert "collagan report" in write_report([run], tmp_path / "empty").read_text()
+    os.mkfifo(tmp_path / "pipe")
+    for name, content in (("foreign.html", "<html><title>report</title>"), ("notes", "x"), ("pipe", None)):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(ConfigError, match=f"{name}: is there and was not written by `collagan report`"):
+            write_report([run], tmp_path / name)
+        assert content is None or (tmp_path / name).read_text() == content
 
 
 def test_folders_that_cannot_be_shown(run, asha, reproduction, tmp_path):

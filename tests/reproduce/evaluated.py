@@ -8,9 +8,9 @@ import numpy as np
 
 from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import Config
-from collagan_dist.inference.score import evaluation_settings
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.plan import PlannedRun
+from collagan_dist.runs.evaluation_name import evaluation_settings
 from collagan_dist.tasks.segmentation import Segmentation
 from collagan_dist.types import CLASSES, LANDMARKS, POSITIONS, SCORED_CLASSES
 

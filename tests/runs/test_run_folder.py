@@ -13,6 +13,7 @@ import torch
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.stop_request import STOP_SIGNALS
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.lease import parse_owner
@@ -42,17 +43,20 @@ def test_continued_equals_uninterrupted(shards, finished, tmp_path):
     assert not equal(weights(tmp_path / "other", 1), weights(tmp_path / "same", 1))
 
 
-def test_a_signal_to_torchrun_saves_and_the_same_command_continues(shards, tmp_path):
-    """All ranks save the same step."""
+@pytest.mark.parametrize(
+    ("number", "prefix"), [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGHUP, []), (signal.SIGHUP, ["nohup"])]
+)
+def test_a_signal_to_torchrun_saves_and_the_same_command_continues(shards, tmp_path, number, prefix):
+    """All ranks save the same step. torchrun passes a hangup on even under nohup."""
     run, config = tmp_path / "run", write_config(small(shards.folder, schedule__steps=40), tmp_path / "config")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "collagan_dist"]
     child = subprocess.Popen(
-        [sys.executable, *launcher, "train", str(config), "--run", str(run)],
+        [*prefix, sys.executable, *launcher, "train", str(config), "--run", str(run)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while child.poll() is None and not ((run / "metrics.jsonl").exists() and len(lines(run, "train")) > 1):
         time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     output = child.communicate(timeout=120)[0]
     stopped = RunPaths(run).newest_step()
     assert 4 <= stopped < 40 and f"stopped at step {stopped} of 40" in output and f"--run {run}" in output, output
@@ -61,19 +65,21 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_continues(shards, tmp_p
     assert not (run / "requeue").exists()
 
 
-def test_an_interrupt_saves_and_exits_with_75(shards, tmp_path, capsys):
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_a_signal_saves_and_exits_with_75(shards, tmp_path, capsys, number, no_nohup):
     config = write_config(small(shards.folder, schedule__steps=2000), tmp_path / "config")
 
     def interrupt() -> None:
         while not (tmp_path / "run/metrics.jsonl").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
     code, text = run_command(capsys, "train", config, "--run", tmp_path / "run")
     stopped = RunPaths(tmp_path / "run").newest_step()
     assert code == 75 and "Traceback" not in text and 0 < stopped < 2000
-    assert f"stopped at step {stopped} of 2000" in text
+    assert f"stopped at step {stopped} of 2000" in text and "this continues:\n" in text
+    assert (tmp_path / "run/requeue").exists() and events(tmp_path / "run", "interrupted")[0]["step"] == stopped
 
 
 def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(shards, finished, run, capsys):

@@ -51,7 +51,9 @@ class Sweep:
     def started(self, **env: str) -> Iterator[subprocess.Popen]:
         """The running command; ended whatever the test does."""
         with self.log.open("ab") as log:
-            process = subprocess.Popen([*map(str, self.words)], stdout=log, stderr=log, env={**os.environ, **env})
+            process = subprocess.Popen(
+                [*map(str, self.words)], stdout=log, stderr=log, env={**os.environ, **env}, process_group=0,
+            )  # fmt: skip
         try:
             yield process
         finally:

@@ -34,7 +34,7 @@ def test_ray_packs_the_same_bytes(copy_of_drawn, tmp_path):
         pass
 
 
-def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_path):
+def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_path, no_nohup):
     """The sweep's own cluster listens on loopback and refuses a client without its token; interrupted, it ends with all processes."""
     token = "a" * 64
     sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, schedule__steps=5000)
@@ -63,9 +63,11 @@ def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_p
         ]  # fmt: skip
         outputs = [client.communicate(timeout=90)[0] for client in clients]
         assert ["accepted" in text for text in outputs] == [True, False, False], outputs
-        process.send_signal(signal.SIGTERM)
+        # The terminal goes away, which all processes in its foreground are told: Ray's, too.
+        os.killpg(process.pid, signal.SIGHUP)
         assert process.wait(60) == 75
     assert not folder.exists() and "the same command continues" in sweep.log.read_text()
+    assert [line["event"] for line in sweep.lines(0, "event")][-1] == "interrupted"
     last = time.monotonic() + 60  # Ray's agents look now and then whether they are still needed
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < last, left

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from collagan_dist import files
@@ -112,7 +113,7 @@ def _read_bytes(folder: Path | RemoteFolder) -> bytes:
         return (folder / "manifest.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"{folder}: no manifest.json, so this is not a complete data set; make one with `collagan pack RECIPE --out {folder}`"
+            f"{folder}: no manifest.json, so this is not a complete data set; make one with `collagan pack RECIPE --out {quote(str(folder))}`"
         ) from None
     except OSError as error:
         raise DataError(f"{folder / 'manifest.json'}: cannot be read ({error.strerror})") from None

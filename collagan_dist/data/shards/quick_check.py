@@ -11,8 +11,8 @@ from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.errors import DataError
 
 
-def quick_check(manifest: Manifest, ask_each: bool = False) -> None:
-    """Check the sizes of all shards and, in a local folder, the indexes; wrong indexes are rebuilt.
+def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True) -> None:
+    """Check the sizes of all shards and, in a local folder, the indexes. Wrong indexes are rebuilt, or without `repair` problems.
 
     Behind a URL, sizes are checked if one request lists them; `ask_each` allows a request per file.
     Raises DataError naming all problems.
@@ -24,7 +24,7 @@ def quick_check(manifest: Manifest, ask_each: bool = False) -> None:
         # Sizes only: a file's hash is checked when it is fetched.
         problems = list(_remote_problems(folder, manifest, ask_each))
     else:
-        problems = [problem for shard in manifest for problem in _local_problems(folder, shard)]
+        problems = [problem for shard in manifest for problem in _local_problems(folder, shard, repair)]
     if problems:
         raise DataError("\n".join([*problems, how_to_repair(folder)]))
 
@@ -35,7 +35,7 @@ def how_to_repair(folder: Path | RemoteFolder) -> str:
     return f"copy these shards again, or remove {folder} and run `collagan pack` again"
 
 
-def _local_problems(folder: Path, shard: Shard) -> Iterator[str]:
+def _local_problems(folder: Path, shard: Shard, repair: bool) -> Iterator[str]:
     tar = folder / shard.name
     if not tar.is_file():
         yield f"{tar}: is missing"
@@ -43,7 +43,7 @@ def _local_problems(folder: Path, shard: Shard) -> Iterator[str]:
         yield f"{tar}: has {size} bytes, the manifest says {shard.bytes}"
     else:
         try:
-            read_index(folder, shard)
+            read_index(folder, shard, repair)
         except DataError as error:
             yield str(error)
 

@@ -13,6 +13,7 @@ import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 from collagan_dist import files
 from collagan_dist.data.shards import wire_format
@@ -36,9 +37,9 @@ def open_tar(folder: Path | RemoteFolder, shard: Shard) -> LocalTar | CachedTar:
         raise DataError(f"{folder / shard.name}: cannot be opened ({error.strerror})") from None
 
 
-def read_index(folder: Path | RemoteFolder, shard: Shard) -> wire_format.Index:
-    """Read the index of a shard, rebuilt if need be. Raises DataError."""
-    content = _cached_index(folder, shard) if isinstance(folder, RemoteFolder) else _local_index(folder, shard)
+def read_index(folder: Path | RemoteFolder, shard: Shard, repair: bool = True) -> wire_format.Index:
+    """Read the index of a shard, rebuilt if need be and `repair` allows it. Raises DataError."""
+    content = _cached_index(folder, shard) if isinstance(folder, RemoteFolder) else _local_index(folder, shard, repair)
     try:
         found = wire_format.Index(content, shard.bytes)
         if len(found) != shard.samples:
@@ -121,14 +122,17 @@ def _cached_index(remote: RemoteFolder, shard: Shard) -> bytes:
     raise DataError(f"{remote.cache.folder}: copies of {remote / shard.index_name} do not last; check this disk")
 
 
-def _local_index(folder: Path, shard: Shard) -> bytes:
+def _local_index(folder: Path, shard: Shard, repair: bool) -> bytes:
     """Return the index of a local shard; a missing or wrong one is rebuilt from the tar, written and reported.
 
-    Raises DataError if the tar is not the manifest's, or if the index cannot be written.
+    Raises DataError if the tar is not the manifest's, if the index cannot be written, or if `repair` forbids it.
     """
     path = folder / shard.index_name
     content = _read_or_empty(path)
     if not _is_index_of(content, shard):
+        if not repair:
+            problem = "is damaged" if content else "is missing"
+            raise DataError(f"{path}: {problem}; `collagan verify {quote(str(folder))}` rebuilds it from its tar")
         content = _rebuild_index(folder / shard.name, shard)
         _write_index(path, content, shard)
     return content
@@ -169,7 +173,7 @@ def _write_index(path: Path, content: bytes, shard: Shard) -> None:
     except OSError as error:
         raise DataError(
             f"{path}: is missing or not the index of {shard.name}, and cannot be rebuilt here ({error.strerror}); "
-            f"run `collagan verify {path.parent}` where this folder can be written"
+            f"run `collagan verify {quote(str(path.parent))}` where this folder can be written"
         ) from None
     finally:
         os.close(lock)

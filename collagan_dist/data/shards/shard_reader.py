@@ -8,6 +8,7 @@ from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
 from math import isfinite
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +110,9 @@ class _OpenShard:
             kind = DamagedSample if error.errno == errno.EIO else DataError
             raise kind(f"{self.path}: sample {key} cannot be read ({error.strerror})") from None
         if len(content) < size:
-            raise DamagedSample(f"{self.path}: sample {key} is cut short; run `collagan verify {self.folder} --deep`")
+            raise DamagedSample(
+                f"{self.path}: sample {key} is cut short; run `collagan verify {quote(str(self.folder))} --deep`"
+            )
         offset, count = parts["json"]
         try:
             meta = _checked(_parse_json(content[offset : offset + count].decode(), 0)[0])

@@ -24,14 +24,19 @@ from collagan_dist.types import CLASSES
 
 
 def verify(
-    location: str | Path, deep: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    location: str | Path,
+    deep: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    repair: bool = True,
 ) -> Manifest:
     """Check manifest, sizes and indexes; with `deep` also every hash, and decode every sample.
+
+    A damaged index of a local folder is rebuilt, or without `repair` an error.
 
     Raises DataError naming every damaged shard.
     """
     manifest = read_manifest(location)
-    quick_check(manifest, ask_each=not deep)
+    quick_check(manifest, ask_each=not deep, repair=repair)
     if deep:
         shards = list(manifest)
         problems = []  # of all shards: people want to know how much to copy again

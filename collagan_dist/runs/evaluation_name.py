@@ -1,0 +1,70 @@
+"""The names of evaluations: one of other data or settings than the run's own has a name of its own, so it replaces none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from collagan_dist.config.load import config_to_dict, load_config
+from collagan_dist.config.tree import Config
+from collagan_dist.errors import ConfigError
+from collagan_dist.runs.layout import RunPaths
+
+# Keys of `evaluate` that change numbers. A result stores their values.
+_RESULT_SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
+_VARIANT = re.compile(r"(?:-data-([0-9a-f]{8}))?(?:-settings-([0-9a-f]{8}))?$")
+
+
+def evaluation_settings(config: Config) -> dict[str, Any]:
+    """Return the values of the keys of `evaluate` that change numbers."""
+    tree = config_to_dict(config)["evaluate"]
+    return {key: tree[key] for key in _RESULT_SETTINGS}
+
+
+def evaluation_variant(model: Path, settings: dict[str, Any], manifest: str | None = None) -> str:
+    """Return the end of an evaluation's name: "" for the model's own data and settings, else `-data-<hash>`, `-settings-<hash>`.
+
+    `manifest` is the hash of the data's manifest; None stands for the model's own data.
+    """
+    paths = RunPaths(model)
+    own_data = _manifest_in(paths.data)
+    variant = f"-data-{manifest[:8]}" if manifest and own_data and manifest != own_data else ""
+    own = _own_settings(paths.config, _time(paths.config))
+    # Positions have a word of their own in the name.
+    now = {key: value for key, value in settings.items() if key != "positions"}
+    if own is None or all(own[key] == value for key, value in now.items()):
+        return variant
+    return f"{variant}-settings-{hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def describe_variant(stem: str) -> str:
+    """Return what the name of an evaluation without suffix says of other data and settings, in words; "" for the run's own."""
+    match = _VARIANT.search(stem)
+    data, settings = match.groups() if match else (None, None)
+    return ", ".join([f"data {data}"] * bool(data) + [f"settings {settings}"] * bool(settings))
+
+
+def _manifest_in(path: Path) -> str | None:
+    try:
+        found = json.loads(path.read_bytes())["manifest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+@lru_cache(maxsize=256)  # a reproduction asks for every cell of its tables
+def _own_settings(config: Path, changed: int) -> dict[str, Any] | None:
+    if not changed:
+        return None
+    try:
+        return evaluation_settings(load_config(str(config)))
+    except ConfigError:  # the command that needs it says so
+        return None

@@ -1,0 +1,55 @@
+"""Whose a folder is: a start writes only where a run of this program is, or nothing that it would overwrite or mix with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from collagan_dist.errors import ConfigError, mark_on_all_ranks
+from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, RunPaths
+from collagan_dist.runs.lease import parse_owner
+
+# What may lie in a run folder before its first start: logs, marks of batch scripts, and what a shell redirected there.
+_BEFORE_THE_FIRST_START = re.compile(r"\..*|logs|requeue|failed|.*\.(log|txt|out|err)")
+
+
+def check_own_run(folder: Path) -> None:
+    """Raise ConfigError where a folder holds something that is no run of this program. An empty or absent one is fine."""
+    paths = RunPaths(folder)
+    # Checked first: a run that exists may hold anything that people put beside it.
+    if not folder.is_dir() or _is_run(paths):
+        return
+    strange = sorted(path.name for path in folder.iterdir() if not _BEFORE_THE_FIRST_START.fullmatch(path.name))
+    if strange:
+        names = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
+        raise mark_on_all_ranks(ConfigError(f"{folder}: holds something that is no run ({names}); give another --run"))
+
+
+def _is_run(paths: RunPaths) -> bool:
+    # Each of these alone, since people copy parts of runs: another program's config.yaml or metrics.jsonl is no proof.
+    records = ((paths.world, "world_size"), (paths.data, "manifest"), (paths.trial, "number"))
+    return (
+        _is_lease(paths.lease)
+        or any(_has_key(path, key) for path, key in records)
+        or any(
+            (paths.checkpoint(step) / name).is_file()
+            for step in paths.steps_saved()
+            for name in (MANIFEST_FILE, STATE_FILE)
+        )
+    )
+
+
+def _is_lease(path: Path) -> bool:
+    try:
+        return path.is_file() and parse_owner(path.read_text(errors="replace")).generation > 0
+    except OSError:
+        return False
+
+
+def _has_key(path: Path, key: str) -> bool:
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and key in found

@@ -1,0 +1,56 @@
+import json
+import shutil
+
+import pytest
+
+from collagan_dist.errors import ConfigError
+from collagan_dist.runs.own_folder import check_own_run
+from tests.commands.conftest import SMALL, call
+
+CONFIG, LOG = "lr: 1\nmodel: resnet\n", '{"step": 1, "loss": 0.5}\n'
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "checkpoints/last.ckpt", "main.py", "lease", "world.json"]
+)
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_folder_of_another_program_is_refused_and_stays_as_it_is(shards, tmp_path, capsys, name, options):
+    folder = tmp_path / "project"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text(CONFIG if name.endswith("yaml") else LOG)
+    before = content(folder)
+    assert call("train", "demo", "--data", shards.folder, "--run", folder, *SMALL, *options) == 2
+    said = capsys.readouterr().err
+    assert f"{folder}: holds something that is no run ({name.split('/')[0]}); give another --run" in said
+    assert content(folder) == before
+
+
+def test_what_may_lie_there_before_the_first_start(tmp_path):
+    check_own_run(tmp_path / "absent")
+    check_own_run(tmp_path)
+    for name in ("out.log", "slurm-7.out", "failed", "requeue", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / "logs").mkdir()
+    check_own_run(tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["lease", "world.json", "data.json", "checkpoints"])
+def test_a_run_is_known_by_any_of_its_records(run, kept):
+    """People add files, and lose some."""
+    (run / "notes.md").touch()
+    for path in list(run.iterdir()):
+        if path.name not in (kept, "notes.md", "config.yaml"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    check_own_run(run)
+
+
+def test_a_trial_of_a_sweep_is_known_by_its_record(tmp_path):
+    (tmp_path / "trial.json").write_text(json.dumps({"number": 3}))
+    check_own_run(tmp_path)
+    (tmp_path / "trial.json").write_text(json.dumps([3]))
+    with pytest.raises(ConfigError, match=r"no run \(trial.json\)"):
+        check_own_run(tmp_path)
