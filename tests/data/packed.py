@@ -51,4 +51,6 @@ def damage_sample(manifest: Manifest, split: str, number: int, part: str = "jpg"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".source.json"}  # that names this machine's folder
+    return {
+        p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".source.json"
+    }  # that names this machine's folder

@@ -9,6 +9,7 @@ from collagan_dist.types import CLASSES
 from tests.commands.conftest import call
 from tests.inference.onnx_networks import COLOURS
 
+COLUMNS = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
 HEIGHT, WIDTH, BLOCK = 150, 190, 7
 # The larger extent of the landmarks; the side of face and margin square (3.2 and 3.2 x 1.3 times it), in whole pixels.
 FACE, MARGIN = (24, 77), (32, 133)
@@ -32,7 +33,7 @@ def data_set(root: Path, extent: int, centres: list[tuple[int, int]]) -> list[np
         e = extent // 2
         points = (x - e, y - 4, x + e, y - 4, x, y, x - e + 3, y + 4, x + e - 3, y + 4)
         rows.append(f"{number}.png " + " ".join(map(str, points)))
-    (root / "Anno/list_landmarks_celeba.txt").write_text("\n".join([str(len(rows)), "names", *rows]) + "\n")
+    (root / "Anno/list_landmarks_celeba.txt").write_text("\n".join([str(len(rows)), COLUMNS, *rows]) + "\n")
     (root / "Eval/list_eval_partition.txt").write_text("".join(f"{i}.png 0\n" for i in range(len(rows))))
     return shown
 

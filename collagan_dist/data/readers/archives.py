@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 import stat
@@ -25,6 +26,8 @@ from collagan_dist import files
 from collagan_dist.data.readers.picture_format import OTHER_SUFFIXES, PICTURE_SUFFIXES, SIGNATURE_BYTES, picture_format
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember, File
+
+logger = logging.getLogger(__name__)
 
 MAX_MEMBER_BYTES = 1 << 28  # a false size in an archive must not fill the memory
 
@@ -53,12 +56,18 @@ class FolderOrArchive:
 
     def list_files(self) -> list[str]:
         """Return the sorted names of all files, without those that systems and network storage leave."""
-        names = _walk(Path(self.path), self.recursive) if self.names is None else iter(self.names)
-        return sorted(n for n in names if not any(map(_is_helper, n.split("/"))))
+        return [name for name, _ in self._files()]
 
     def list_pictures(self) -> list[str]:
         """Return the sorted names of all pictures, by suffix, else by content; whether they can be read is seen later."""
-        return [name for name in self.list_files() if self._is_picture(name)]
+        found = [(name, link) for name, link in self._files() if self._is_picture(name)]
+        if links := sum(link for _, link in found):
+            logger.info("%s: %d of %d pictures are links, which are followed", self.path, links, len(found))
+        return [name for name, _ in found]
+
+    def _files(self) -> list[tuple[str, bool]]:
+        names = _walk(Path(self.path), self.recursive) if self.names is None else ((name, False) for name in self.names)
+        return sorted(pair for pair in names if not any(map(_is_helper, pair[0].split("/"))))
 
     def _is_picture(self, name: str) -> bool:
         suffix = PurePosixPath(name).suffix.lower()
@@ -124,25 +133,27 @@ def _open_archive(path: str, modified: int, size: int) -> Archive:
     return ZipArchive(path) if path.endswith(".zip") else TarArchive(path)
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[str]:
-    """Yield the names of all files in or below a folder, each once; links to folders are followed."""
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})")
-
-    seen = set()
-    for current, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        folders.sort()
-        status = Path(current).stat()
+def _walk(folder: Path, recursive: bool) -> Iterator[tuple[str, bool]]:
+    """Yield (name, whether it is a link) of all files in or below a folder, each once; links to folders are followed."""
+    pending, seen = [""], set()
+    while pending:
+        below = pending.pop()
+        try:
+            status = Path(folder, below).stat()
+            with os.scandir(Path(folder, below)) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from None
         # A link to a folder above would be followed for ever.
         if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below = Path(current).relative_to(folder)
-        yield from ((below / name).as_posix() for name in names)
-        if not recursive:
-            return
+        for entry in found:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if not entry.is_dir():
+                yield name, entry.is_symlink()
+            elif recursive:
+                pending.append(name)
 
 
 class Archive(ABC):

@@ -68,7 +68,7 @@ def test_pictures_of_a_folder_are_found_by_content(store, tmp_path):
     assert found == ["a.JPG", "b", "c.dat", "d.heic", "e.jfif", "f.avif", "sub/g.png"]
 
 
-def test_pipes_and_links_are_followed_or_refused_without_waiting(tmp_path):
+def test_pipes_and_links_are_followed_or_refused_without_waiting(tmp_path, capsys):
     (tmp_path / "set").mkdir()
     (tmp_path / "real").write_bytes(JPEG)
     (tmp_path / "set/link").symlink_to(tmp_path / "real")
@@ -76,3 +76,4 @@ def test_pipes_and_links_are_followed_or_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "set/pipe")
     os.mkfifo(tmp_path / "set/pipe.jpg")
     assert FolderOrArchive(str(tmp_path / "set")).list_pictures() == ["link", "pipe.jpg"]
+    assert "1 of 2 pictures are links, which are followed" in capsys.readouterr().err
