@@ -108,7 +108,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class World:
-    """The place of this process among the ranks of a run. `node` counts machines; `launcher` is ray, torchrun, srun or alone."""
+    """The place of this process among the ranks of a run. `node` counts machines; `launcher` is ray, torchrun, srun, mpi, environment or alone."""
 
     rank: int = 0
     size: int = 1

@@ -60,6 +60,10 @@ if [ "$code" -gt 128 ]; then # the child may have ended too: bash remembers its 
 fi
 exit "$code"'
 
+if [ "${SLURM_HET_SIZE:-1}" != 1 ]; then
+    echo "slurm: a heterogeneous job ($SLURM_HET_SIZE components): its ranks do not train together; submit a job of one component" >&2
+    exit 2
+fi
 tasks="${SLURM_NTASKS:-$((SLURM_NNODES * ${SLURM_NTASKS_PER_NODE:-1}))}"
 per_node=$((tasks / SLURM_NNODES))
 launcher="${COLLAGAN_LAUNCHER:-srun}"

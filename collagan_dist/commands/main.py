@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -26,6 +27,7 @@ from collagan_dist.commands import (
 )
 from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
+from collagan_dist.types import World
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"collagan_dist {__version__}")
+    # deepspeed and old versions of torch's launcher add it to every rank's arguments.
+    top.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         # Without abbreviations: a new option must not change what an old script means.
@@ -57,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     args = build_parser().parse_args(argv)
+    if args.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     for stream in (sys.stdout, sys.stderr):
         # Names of files may be no UTF-8; they are printed as the bytes that they are.
         if isinstance(stream, io.TextIOWrapper):
@@ -89,7 +95,10 @@ def report_error(command: str, error: CollaganError) -> int:
     """Print an error, once if all ranks have the same one, and return the exit code."""
     from collagan_dist.distributed.world import detect_world
 
-    world = detect_world()
+    try:
+        world = detect_world()
+    except CollaganError:  # it may be this very error
+        world = World()
     if world.is_rank0 or not error.raised_on_all_ranks:
         logger.error(f"collagan {command}: {error}")
     # Launchers turn a rank's 75 into 1 or 143, so an interruption ends with 0 under one; RUN/requeue tells the batch script.

@@ -129,8 +129,10 @@ def _dry_run(config: Config, folder: Path, world: World) -> None:
 
 def _continue_command(launcher: str, local_size: int) -> str:
     """Return the command that continues this run, as a person would type it."""
-    # sys.argv has no launcher: torchrun and srun start Python themselves.
-    own = shlex.join(["collagan", *sys.argv[1:]])
+    # sys.argv has no launcher: torchrun and srun start Python themselves. deepspeed adds an argument to each rank's.
+    words = shlex.join(word for word in sys.argv[1:] if not word.startswith(("--local_rank=", "--local-rank=")))
     if launcher == "torchrun":
-        return f"torchrun --nproc-per-node {local_size} -m -- collagan_dist {shlex.join(sys.argv[1:])}"
-    return f"srun {own}" if launcher == "srun" else own
+        return f"torchrun --nproc-per-node {local_size} -m -- collagan_dist {words}"
+    if launcher in ("mpi", "environment"):
+        return f"collagan {words}  # on all ranks, by the launcher that started them"
+    return f"srun collagan {words}" if launcher == "srun" else f"collagan {words}"

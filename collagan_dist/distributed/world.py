@@ -1,12 +1,17 @@
-"""Rank, world size and rendezvous address from the environment variables of torchrun, srun and Ray."""
+"""Rank, world size and rendezvous address from the environment variables of launchers.
+
+Ray, torchrun and srun; MPI's; RANK and WORLD_SIZE beside MASTER_ADDR and MASTER_PORT, as Kubeflow, deepspeed and loops of one's own
+set them. A world that is not understood is refused: ranks that each take themselves for the only one would train apart.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from collagan_dist.errors import ClusterError
+from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.types import World
 
 # For each launcher: the variable that proves it, then rank, world size, local rank, local world size, node rank.
@@ -22,17 +27,130 @@ _SRUN = (
     "SLURM_NODEID",
 )
 
+# For each way to say it: rank, world size, then names of local rank and of local world size; the first that is set counts.
+_PLAIN = {
+    "mpi": (
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", ("OMPI_COMM_WORLD_LOCAL_RANK",), ("OMPI_COMM_WORLD_LOCAL_SIZE",)),
+        ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", ("MV2_COMM_WORLD_LOCAL_RANK",), ("MV2_COMM_WORLD_LOCAL_SIZE",)),
+        ("PMI_RANK", "PMI_SIZE", ("MPI_LOCALRANKID", "PMI_LOCAL_RANK"), ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE")),
+        ("PMIX_RANK", "PMIX_SIZE", (), ()),  # nobody sets a size: only what explains the rank otherwise is believed
+    ),
+    "environment": (("RANK", "WORLD_SIZE", ("LOCAL_RANK",), ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")),),
+}  # fmt: skip
+_MEND = "start through torchrun or srun, or unset them"
+
 # Step ids from here on are Slurm's own: the batch script, the shell of salloc, ...
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
 
 
 def detect_world(env: Mapping[str, str] = os.environ) -> World:
-    """Return the world that this process's launcher describes; one process without a launcher."""
+    """Return the world that this process's launcher describes; one process without a launcher.
+
+    Raises ConfigError for a world that is not understood, ClusterError where a known launcher's variables are broken.
+    """
     # Innermost first: Ray workers and torchrun may run inside an srun step, whose variables they inherit.
-    for launcher, names in (("ray", _RAY), ("torchrun", _TORCHRUN), ("srun", _SRUN)):
-        if names[0] in env and not (launcher == "srun" and not _is_task(env)):
+    for launcher, names in (("ray", _RAY), ("torchrun", _TORCHRUN)):
+        if names[0] in env:
             return _world(launcher, names[1:], env)
-    return World()
+    step = _step(env)
+    found = [(words, launcher) for launcher, ways in _PLAIN.items() for words in ways if _is_said(words, step, env)]
+    worlds = [(_plain_world(words, launcher, env), words) for words, launcher in found]
+    # A world of one says nothing: mpirun may start torchrun's agent, and `srun --pty` a shell for any launcher.
+    inner = [(world, words) for world, words in worlds if world.size > 1]
+    if not inner or all((world.rank, world.size) == (step.rank, step.size) for world, _ in inner):
+        return step
+    first, words = inner[0]
+    for other, other_words in [*inner[1:], *([(step, _SRUN[1:])] if step.size == first.size else [])]:
+        if (other.rank, other.size) != (first.rank, first.size):
+            raise ConfigError(
+                f"{words[0]} and {words[1]} say rank {first.rank} of {first.size}, {other_words[0]} and {other_words[1]} say rank "
+                f"{other.rank} of {other.size}: unset those that are left over"
+            )
+    # Last, since a step of the same world has an address of its own.
+    _check_address(words, first.size, env)
+    return first
+
+
+def _step(env: Mapping[str, str]) -> World:
+    """Return the world of the srun step whose task this process is; one process without a step."""
+    if _SRUN[0] not in env or not _is_task(env):
+        return World()
+    if env.get("SLURM_HET_SIZE", "1") != "1":
+        # Each component has a step's variables of its own, and would train apart.
+        raise ConfigError(
+            f"a heterogeneous job (SLURM_HET_SIZE={env['SLURM_HET_SIZE']}): ranks of several components do not train together; "
+            "submit a job of one component"
+        )
+    return _world("srun", _SRUN[1:], env)
+
+
+def _is_said(words: tuple[Any, ...], step: World, env: Mapping[str, str]) -> bool:
+    """Return whether rank and world size are set. Raises ConfigError if one of them is, and nothing else explains it."""
+    rank, size = env.get(words[0]), env.get(words[1])
+    if rank is None and size is None:
+        return False
+    if rank is not None and size is not None:
+        return True
+    # Batch scripts export WORLD_SIZE for their steps. Words such as RANK=captain are not a launcher's.
+    alone = size in (None, "1") and not (rank or "").isdigit()
+    explained = (rank or size) == str(step.rank if size is None else step.size) and step.launcher == "srun"
+    if alone or explained or (words[0] == "PMIX_RANK" and "OMPI_COMM_WORLD_SIZE" in env):
+        return False
+    known, missing = (words[1], words[0]) if rank is None else (words[0], words[1])
+    raise ConfigError(f"{known}={env[known]} is set without {missing}, by a launcher that is not known; {_MEND}")
+
+
+def _plain_world(words: tuple[Any, ...], launcher: str, env: Mapping[str, str]) -> World:
+    """Return the world that rank and world size describe. Raises ConfigError if they cannot be right."""
+    rank_name, size_name, local_ranks, local_sizes = words
+    rank, size = _number(rank_name, env), _number(size_name, env)
+    if rank >= size:
+        raise ConfigError(f"{rank_name}={rank} and {size_name}={size}: ranks count from 0; {_MEND}")
+    if size == 1:
+        return World()
+    local_rank_name, local_size_name = (
+        next((n for n in names if n in env), "") for names in (local_ranks, local_sizes)
+    )
+    local_rank = _number(local_rank_name, env) if local_rank_name else None
+    local_size = _number(local_size_name, env) if local_size_name else None
+    if is_loopback_name(env.get("MASTER_ADDR", "")):
+        # All ranks are on this machine, so the numbers are known; another local rank would take another rank's GPU.
+        if (local_rank, local_size) not in {(r, s) for r in (None, rank) for s in (None, size)}:
+            raise ConfigError(
+                f"MASTER_ADDR={env['MASTER_ADDR']} says that all {size} ranks are on this machine, but local rank and size of rank {rank} are "
+                f"{local_rank} and {local_size}; set LOCAL_RANK={rank} and LOCAL_WORLD_SIZE={size}, or MASTER_ADDR to a name that all hosts know"
+            )
+        local_rank, local_size = rank, size
+    elif local_rank is None:
+        local_rank, local_size = 0, 1  # one process a machine, as Kubeflow starts them
+    if local_size is None or local_rank >= local_size or local_size > size:
+        raise ConfigError(
+            f"rank {rank} of {size} has local rank {local_rank}, and {'no' if local_size is None else local_size} local world size; "
+            "set LOCAL_WORLD_SIZE to the number of ranks on this machine"
+        )
+    node = next((int(env[n]) for n in ("GROUP_RANK", "NODE_RANK") if env.get(n, "").isdigit()), rank // local_size)
+    return World(rank, size, local_rank, local_size, node, launcher)
+
+
+def _number(name: str, env: Mapping[str, str]) -> int:
+    if not env[name].isdecimal() or len(env[name]) > 9:
+        raise ConfigError(f"{name}={env[name]} is not a number; {_MEND}")
+    return int(env[name])
+
+
+def _check_address(words: tuple[Any, ...], size: int, env: Mapping[str, str]) -> None:
+    """Raise ConfigError if a launcher that is not known for it does not say where its ranks meet."""
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not env.get(name)]:
+        raise ConfigError(
+            f"{words[0]} and {words[1]}={size} are set by a launcher that does not say where ranks meet: {' and '.join(missing)} "
+            "not set; set MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port there on all ranks "
+            f"(mpirun: -x MASTER_ADDR=... -x MASTER_PORT=...), or {_MEND}"
+        )
+
+
+def is_loopback_name(host: str) -> bool:
+    """Return whether a name or address means this machine on every machine."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def rendezvous_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
@@ -63,7 +181,9 @@ def start_id(env: Mapping[str, str] = os.environ) -> str:
     launcher = detect_world(env).launcher
     if launcher == "srun":
         return f"{env.get('SLURM_JOB_ID')}.{env['SLURM_STEP_ID']}"
-    return env.get({"torchrun": _TORCHRUN, "ray": _RAY}[launcher][0], "") if launcher != "alone" else launcher
+    return (
+        env.get({"torchrun": _TORCHRUN, "ray": _RAY}[launcher][0], "") if launcher in ("torchrun", "ray") else launcher
+    )
 
 
 def first_host(nodes: str) -> str:

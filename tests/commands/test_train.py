@@ -44,10 +44,11 @@ def test_a_failure_is_recorded(tmp_path):
 
 
 def test_the_command_that_continues(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["collagan", "train", "demo", "--run", "my run"])
-    found = {launcher: train._continue_command(launcher, 2) for launcher in ("alone", "srun", "torchrun")}
+    monkeypatch.setattr(sys, "argv", ["collagan", "--local_rank=0", "train", "demo", "--run", "my run"])
+    found = {launcher: train._continue_command(launcher, 2) for launcher in ("alone", "srun", "torchrun", "mpi")}
     assert found == {
         "alone": "collagan train demo --run 'my run'",
         "srun": "srun collagan train demo --run 'my run'",
         "torchrun": "torchrun --nproc-per-node 2 -m -- collagan_dist train demo --run 'my run'",
+        "mpi": "collagan train demo --run 'my run'  # on all ranks, by the launcher that started them",
     }

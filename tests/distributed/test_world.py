@@ -8,7 +8,7 @@ from collagan_dist.distributed.world import (
     restart_counts,
     start_label,
 )
-from collagan_dist.errors import ClusterError
+from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.types import World
 
 NAMES = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
@@ -40,6 +40,79 @@ BATCH_SHELL = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "
 )
 def test_the_world_of_each_launcher(env, world):
     assert detect_world(env) == world
+
+
+def plain(rank: object, size: object, **more: object) -> dict[str, str]:
+    """The variables of a launcher that has no name of its own."""
+    given = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "host-a", "MASTER_PORT": 29500} | more
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def mpi(rank: int, size: int, local_rank: int = 0, local_size: int = 1, **more: object) -> dict[str, str]:
+    words = dict(zip(("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"), (rank, size, local_rank, local_size), strict=True))
+    return {f"OMPI_COMM_WORLD_{word}": str(value) for word, value in words.items()} | plain(None, None, **more)
+
+
+ONE_TASK = STEP | {
+    "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_NODEID": "0", "SLURM_LOCALID": "0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("env", "world"),
+    [
+        (plain(1, 2, LOCAL_RANK=0, LOCAL_WORLD_SIZE=1), World(1, 2, 0, 1, 1, "environment")),
+        (plain(1, 2), World(1, 2, 0, 1, 1, "environment")),  # Kubeflow: one process a machine
+        (plain(3, 4, LOCAL_RANK=1, LOCAL_SIZE=2), World(3, 4, 1, 2, 1, "environment")),  # deepspeed
+        (plain(1, 2, LOCAL_RANK=1, MASTER_ADDR="127.0.0.1"), World(1, 2, 1, 2, 0, "environment")),
+        (plain(1, 2, MASTER_ADDR="localhost"), World(1, 2, 1, 2, 0, "environment")),
+        (plain(2, 4, LOCAL_RANK=0, LOCAL_WORLD_SIZE=1, NODE_RANK=2), World(2, 4, 0, 1, 2, "environment")),
+        (plain(0, 1), World()),
+        (plain("captain", None), World()),
+        (plain(None, None, PMI_RANK=3, PMI_SIZE=4, MPI_LOCALRANKID=1, MPI_LOCALNRANKS=2), World(3, 4, 1, 2, 1, "mpi")),
+        (mpi(3, 4, 1, 2, PMIX_RANK=3), World(3, 4, 1, 2, 1, "mpi")),
+        (mpi(0, 1), World()),
+        (mpi(3, 4, 1, 2, RANK=3, WORLD_SIZE=4), World(3, 4, 1, 2, 1, "mpi")),  # a wrapper that translates
+        # Inside an srun step: what says the same is srun's own, what says another world is further in.
+        ({**STEP, **plain(3, 4), "PMI_RANK": "3", "PMI_SIZE": "4", "PMIX_RANK": "3"}, World(3, 4, 1, 2, 1, "srun")),
+        ({**STEP, "WORLD_SIZE": "4"}, World(3, 4, 1, 2, 1, "srun")),
+        ({**STEP, **mpi(5, 6, 1, 2)}, World(5, 6, 1, 2, 2, "mpi")),  # mpirun starts its agents by srun
+        ({**ONE_TASK, **plain(1, 2)}, World(1, 2, 0, 1, 1, "environment")),  # in the shell of `srun --pty bash`
+        (ONE_TASK, World(launcher="srun")),
+        ({**mpi(0, 2), **TORCHRUN}, World(5, 8, 1, 4, 1, "torchrun")),
+        ({**mpi(0, 2), **RAY}, World(1, 2, 0, 1, 1, "ray")),
+        ({**STEP, "SLURM_HET_SIZE": "2", **TORCHRUN}, World(5, 8, 1, 4, 1, "torchrun")),
+    ],
+)
+def test_the_world_of_launchers_without_a_name(env, world):
+    assert detect_world(env) == world
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (plain(1, 2, MASTER_ADDR=None), "WORLD_SIZE=2 .*MASTER_ADDR not set"),
+        (plain(1, 2, MASTER_PORT=None, MASTER_ADDR=None), "MASTER_ADDR and MASTER_PORT not set; .*torchrun or srun, or unset"),
+        (mpi(1, 2, MASTER_ADDR=None), "OMPI_COMM_WORLD_SIZE=2 .*mpirun: -x MASTER_ADDR"),
+        (plain(1, None), "RANK=1 is set without WORLD_SIZE"),
+        (plain(None, 2), "WORLD_SIZE=2 is set without RANK"),
+        ({"PMIX_RANK": "0"}, "PMIX_RANK=0 is set without PMIX_SIZE"),
+        (plain(2, 2), "RANK=2 and WORLD_SIZE=2"),
+        (plain("x", 2), "RANK=x is not a number"),
+        (plain(0, "9" * 20), "is not a number"),
+        (plain(-1, 2), "RANK=-1 is not a number"),
+        (plain(1, 2, LOCAL_RANK=0, MASTER_ADDR="127.0.0.1"), "LOCAL_RANK=1 and LOCAL_WORLD_SIZE=2"),
+        (plain(3, 4, LOCAL_RANK=1), "no local world size; set LOCAL_WORLD_SIZE"),
+        (plain(3, 4, LOCAL_RANK=2, LOCAL_WORLD_SIZE=2), "LOCAL_WORLD_SIZE"),
+        (mpi(1, 2, RANK=0, WORLD_SIZE=2), "rank 1 of 2, .*rank 0 of 2: unset"),
+        ({**STEP, **plain(0, 4)}, "RANK and WORLD_SIZE say rank 0 of 4, SLURM_PROCID and SLURM_STEP_NUM_TASKS say rank 3 of 4"),
+        ({**STEP, "RANK": "0"}, "RANK=0 is set without WORLD_SIZE"),
+        ({**STEP, "SLURM_HET_SIZE": "2"}, "heterogeneous job"),
+    ],
+)  # fmt: skip
+def test_a_world_that_is_not_understood_is_never_taken_for_one(env, words):
+    with pytest.raises(ConfigError, match=words):
+        detect_world(env)
 
 
 def test_broken_variables_are_named():

@@ -1,5 +1,6 @@
 """Starts that cannot succeed, by the rows of docs/faults.md: one message, the right exit code, and nobody waits for ever."""
 
+import json
 import os
 import shutil
 import socket
@@ -27,6 +28,44 @@ def train(shards: Manifest, tmp_path: Path) -> list[object]:
     path, runtime = tmp_path / "small.yaml", {"rendezvous_timeout": 4, "timeout": 60, "threads": 1}
     path.write_text(to_yaml(small(shards.folder, runtime=runtime, schedule__steps=1, schedule__batch=12)))
     return ["collagan_dist", "train", path, "--run", tmp_path / "run"]
+
+
+def bare(**variables: object) -> dict[str, str]:
+    """An environment without a launcher, but for these variables."""
+    own = {name: value for name, value in as_rank(0, 1, 1).items() if not name.startswith(("SLURM_", "MASTER_"))}
+    return own | {name: str(value) for name, value in variables.items()}
+
+
+@pytest.mark.parametrize("launcher", ["a loop", "deepspeed", "Open MPI"])
+def test_ranks_of_other_launchers_train_together(train, tmp_path, launcher):
+    port, environments, words = free_port(), [], []
+    for rank in range(2):
+        names = (
+            [f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE")]
+            if launcher == "Open MPI"
+            else ["RANK", "WORLD_SIZE"]
+        )
+        numbers = dict(zip(names, (rank, 2), strict=True))
+        environments.append(bare(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **numbers))
+        words.append(["collagan_dist", f"--local_rank={rank}", *train[1:]] if launcher == "deepspeed" else train)
+    with Ranks(tmp_path, *words, environments=environments) as ranks:
+        assert ranks.end() == [0, 0], ranks.output()
+    world = json.loads((tmp_path / "run/world.json").read_text())
+    assert world["world_size"] == 2 and "--local_rank" not in world["command"]
+    assert {rank["launcher"] for rank in world["ranks"]} == {"mpi" if launcher == "Open MPI" else "environment"}
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "doctor"])
+@pytest.mark.parametrize(
+    "variables", [{"OMPI_COMM_WORLD_RANK": 1, "OMPI_COMM_WORLD_SIZE": 2}, {"RANK": 1, "WORLD_SIZE": 2}]
+)
+def test_a_launcher_that_is_not_understood_is_refused(train, tmp_path, command, variables):
+    """Before anything is read or written, by one line."""
+    words = {"train": train, "evaluate": ["collagan_dist", "evaluate", tmp_path], "doctor": ["collagan_dist", "doctor"]}
+    with Ranks(tmp_path, words[command], environments=[bare(**variables)]) as rank:
+        assert rank.end() == [2], rank.output()
+        assert len(rank.output().splitlines()) == 1 and "start through torchrun or srun" in rank.output()
+    assert not (tmp_path / "run").exists()
 
 
 @needs_machines
