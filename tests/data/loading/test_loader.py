@@ -1,4 +1,5 @@
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_views_without_landmarks_take_the_fixed_boxes(shards, drawn, tmp_path):
         assert (asked.points_BK2 is not None) == points and torch.equal(asked.hole_B1HW, fixed)
     write_folder(drawn, tmp_path / "set", columns=())
     (tmp_path / "set/faces.csv").unlink()
+    shutil.rmtree(tmp_path / "set/labels")
     without = pack(folder_recipe(tmp_path / "set", tmp_path / "out"), workers=1)
     unknown = first_batch(without, count=4, hole="O1", points=False, labels=False)
     assert unknown.points_BK2 is None and torch.equal(unknown.hole_B1HW, fixed)
