@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from collagan_dist.report.charts import Chart, Series
+from collagan_dist.runs.thinning import MAX_NUMBER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +18,6 @@ Draw = Callable[["Figure"], None]
 
 COLOURS = 8
 RAMP_COLOURS = 9
-# More points than pixels across make the page larger and no sharper.
-MAX_POINTS = 300
 # Dashes tell series apart without colour. They shift by one when the palette starts again, so that no two series are alike.
 DASHES = ("", "7 3", "2 2", "8 2 2 2")
 # matplotlib cannot write CSS variables: it draws with these colours, which nothing else uses, and they are replaced afterwards.
@@ -82,12 +81,13 @@ def describe(chart: Chart) -> str:
     ends = []
     for series in chart.series:
         if series.steps:
-            ends.append(f"{series.label} {series.values[-1]:.4g} at step {series.steps[-1]}")
+            step, value = series.last or (series.steps[-1], series.values[-1])
+            ends.append(f"{series.label} {value:.4g} at step {step}")
     return f"{chart.title} over steps. Last values: {'; '.join(ends) or 'none'}."
 
 
 def _draw_series(axes: Axes, series: Series, noisy: bool) -> None:
-    steps, values = _downsample(series)
+    steps, values = list(series.steps), list(series.values)
     # matplotlib counts dashes in line widths, the legend in pixels.
     dashes = [float(part) / 1.6 for part in dash_pattern(series).split()]
     line: dict[str, Any] = {"color": SERIES[colour_index(series)], "linewidth": 1.6, "solid_capstyle": "round"}
@@ -98,17 +98,6 @@ def _draw_series(axes: Axes, series: Series, noisy: bool) -> None:
         axes.plot(steps, values, color=line["color"], linewidth=0.7, alpha=0.28)
         values = _running_mean(values, max(3, len(values) // 25))
     axes.plot(steps, values, marker="o" if len(values) <= 25 else None, markersize=3.2, **line)
-
-
-def _downsample(series: Series) -> tuple[list[float], list[float]]:
-    """Return at most MAX_POINTS points, each the mean of its neighbours."""
-    import numpy as np
-
-    steps, values = np.asarray(series.steps, dtype=float), np.asarray(series.values, dtype=float)
-    if len(steps) <= MAX_POINTS:
-        return steps.tolist(), values.tolist()
-    parts = np.array_split(np.arange(len(steps)), MAX_POINTS)
-    return [float(steps[part].mean()) for part in parts], [float(values[part].mean()) for part in parts]
 
 
 def _running_mean(values: list[float], width: int) -> list[float]:
@@ -141,7 +130,8 @@ def _set_scales(axes: Axes, chart: Chart) -> None:
     if chart.from_zero:
         axes.set_ylim(0, max(float(values.max()) * 1.1, 1e-3) if len(values) else 1)
     # Percentiles, so that a single spike does not make the axis logarithmic.
-    elif len(values) and values.min() > 0 and np.percentile(values, 99) > 30 * np.percentile(values, 1):
+    # The smallest floats have no logarithmic axis below them.
+    elif len(values) and values.min() > 1 / MAX_NUMBER and np.percentile(values, 99) > 30 * np.percentile(values, 1):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
         axes.yaxis.set_minor_formatter(NullFormatter())

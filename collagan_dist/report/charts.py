@@ -9,14 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from collagan_dist.report import formatting
-from collagan_dist.report.evaluation import EvaluationScores, is_number, parse_evaluation
+from collagan_dist.report.evaluation import EvaluationScores
 from collagan_dist.report.run_data import RunData
-from collagan_dist.runs.metrics_log import Row
+from collagan_dist.runs.thinning import Curve
 
 # Tasks are not listed here: a new task's losses are shown without a change.
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
-# Fields of a train line that say when, not how well.
-_NOT_CURVES = {"step", "epoch", "samples", "time", "kind"}
 # The order of the charts.
 _LOSS_TITLES = {
     "rec": "Reconstruction loss",
@@ -41,12 +39,16 @@ _UNDECIDED = ("undecided: ln 2", math.log(2))
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. `colour` indexes the palette: a task or a run keeps its colour from chart to chart."""
+    """One curve. `colour` indexes the palette: a task or a run keeps its colour from chart to chart.
+
+    `last` is the newest (step, value), where the last point is a mean.
+    """
 
     label: str
     colour: int
-    steps: tuple[int, ...]
+    steps: tuple[float, ...]
     values: tuple[float, ...]
+    last: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Chart:
 
 def train_charts(run: RunData) -> list[Chart]:
     """Return the losses of all tasks, then every other number of the train lines."""
-    keys = _curve_keys(run.log.train)
+    keys = list(run.log.train.curves)
     tasks = _tasks(run, keys)
     losses: dict[str, list[Series]] = {}
     others: dict[str, list[Series]] = {}
@@ -73,13 +75,11 @@ def train_charts(run: RunData) -> list[Chart]:
         match = _LOSS.fullmatch(key)
         if match:
             label, colour = formatting.to_words(match["task"]), tasks.index(match["task"])
-            losses.setdefault(match["part"], []).append(_series(run.log.train, key, label, colour))
+            losses.setdefault(match["part"], []).append(_series(run, key, label, colour))
         else:
             group = others.setdefault(_group(key), [])
-            group.append(_series(run.log.train, key, _member(key), len(group)))
-    marks = tuple(
-        e["step"] for e in run.log.events if e.get("event") in ("resume", "rollback") and is_number(e.get("step"))
-    )
+            group.append(_series(run, key, _member(key), len(group)))
+    marks = tuple(run.log.marks)
     # sorted() is stable: parts without a title stay in the order of the log.
     ordered = sorted(losses, key=lambda part: [*_LOSS_TITLES, part].index(part))
     charts = [_loss_chart(part, tuple(losses[part]), marks) for part in ordered]
@@ -88,8 +88,10 @@ def train_charts(run: RunData) -> list[Chart]:
 
 def eval_charts(run: RunData) -> list[Chart]:
     """Return one chart for each metric with its variants and baselines, then one for its single classes or points."""
-    items = [parse_evaluation(row) for row in run.log.evals]
-    subjects = list(dict.fromkeys(item.subject for item in items))
+    items = run.logged
+    by_subject: dict[tuple[str, ...], list[EvaluationScores]] = {}
+    for item in items:
+        by_subject.setdefault(item.subject, []).append(item)
     groups: dict[tuple[str, bool], list[str]] = {}
     # dict.fromkeys keeps the order of the log and drops repetitions.
     for key in dict.fromkeys(key for item in items for key in item.values):
@@ -101,11 +103,11 @@ def eval_charts(run: RunData) -> list[Chart]:
     for (name, single), keys in sorted(groups.items(), key=lambda group: group[0][1]):
         series: list[Series] = []
         for key in keys:
-            for subject in subjects:
-                chosen = [item for item in items if item.subject == subject and key in item.values]
+            for subject, found in by_subject.items():
+                chosen = [item for item in found if key in item.values]
                 label = formatting.part_label(key.split("/", 1)[1]) if single else formatting.variant_label(key)
                 # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
-                label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
+                label += f" ({' '.join(filter(None, subject))})" if len(by_subject) > 1 else ""
                 if chosen:
                     series.append(_eval_series(chosen, key, label, len(series)))
         heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
@@ -124,8 +126,8 @@ def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Cha
     for key in _shared(_summary_keys(run) for run in runs):
         series = _not_empty(_first_subject(run, key, name, colour) for colour, (run, name) in named)
         charts.append(Chart(formatting.metric_label(key), series, formatting.metric_unit(key), noisy=False))
-    for key in _shared(_curve_keys(run.log.train) for run in runs):
-        series = _not_empty(_series(run.log.train, key, name, colour) for colour, (run, name) in named)
+    for key in _shared(run.log.train.curves for run in runs):
+        series = _not_empty(_series(run, key, name, colour) for colour, (run, name) in named)
         # Adversarial losses cannot be compared over runs: each generator has a discriminator of its own.
         main = key == "loss/total" or key.endswith("/rec")
         charts.append(Chart(title(key), series, from_zero=_from_zero(key), main=main))
@@ -150,21 +152,15 @@ def _member(key: str) -> str:
     return formatting.to_words(member.replace("/", ", ")) if group in _GROUPS else title(key)
 
 
-def _curve_keys(rows: Iterable[Row]) -> list[str]:
-    return list(
-        dict.fromkeys(k for row in rows for k, value in row.items() if is_number(value) and k not in _NOT_CURVES)
-    )
-
-
 def _tasks(run: RunData, keys: Iterable[str]) -> list[str]:
     # A run of a newer version may log tasks that its configuration does not name.
     logged = [match["task"] for match in map(_LOSS.fullmatch, keys) if match]
     return list(dict.fromkeys([*run.tasks, *logged]))
 
 
-def _series(rows: Iterable[Row], key: str, label: str, colour: int) -> Series:
-    points = [(row["step"], float(row[key])) for row in rows if is_number(row.get(key))]
-    return Series(label, colour, tuple(step for step, _ in points), tuple(value for _, value in points))
+def _series(run: RunData, key: str, label: str, colour: int) -> Series:
+    curve = run.log.train.curves.get(key, Curve())
+    return Series(label, colour, curve.steps, curve.values, (curve.last_step, curve.last))
 
 
 def _eval_series(items: Sequence[EvaluationScores], key: str, label: str, colour: int) -> Series:
@@ -218,7 +214,7 @@ def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _summary_keys(run: RunData) -> list[str]:
-    keys = dict.fromkeys(key for row in run.log.evals for key in parse_evaluation(row).values)
+    keys = dict.fromkeys(key for item in run.logged for key in item.values)
     return [key for key in keys if "/" not in key or key.endswith("/mean")]
 
 
@@ -228,6 +224,6 @@ def _not_empty(found: Iterable[Series]) -> tuple[Series, ...]:
 
 def _first_subject(run: RunData, key: str, label: str, colour: int) -> Series:
     """Return the evaluations of the first subject (split and hole) that has the key."""
-    items = [item for item in map(parse_evaluation, run.log.evals) if key in item.values]
+    items = [item for item in run.logged if key in item.values]
     # A second subject would go over the same steps again.
     return _eval_series([item for item in items if item.subject == items[0].subject], key, label, colour)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from collagan_dist.runs.thinning import is_number
 
 Numbers = dict[str, float]
 
@@ -74,11 +75,6 @@ def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
         positions=positions,
         baseline_samples=None if subset is None else int(subset),
     )
-
-
-def is_number(value: object) -> bool:
-    """Return whether this is a finite number, and no boolean."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 # Metric: label, digits after the point, unit. Any other is shown with four significant digits.
 _METRICS = {
@@ -82,9 +83,10 @@ def better_sign(key: str) -> int:
 def format_number(value: float) -> str:
     """Write any other number: integers with thousands separators, the rest with four significant digits."""
     # Above 1e15 a float's last digits are noise.
-    if float(value).is_integer() and abs(value) < 1e15:
+    if abs(value) < 1e15 and float(value).is_integer():
         return f"{int(value):,}".replace("-", "−")
-    return f"{value:.4g}".replace("-", "−")
+    # An integer of hundreds of digits is no float.
+    return f"{value if abs(value) < 1e300 else Decimal(value):.4g}".replace("-", "−")
 
 
 def to_words(name: str) -> str:

@@ -38,13 +38,14 @@ def draw_parallel_coordinates(sweep: SweepData, uid: str) -> chart_style.SweepCh
         axes = figure.add_axes((0.02, 0.03, 0.96, 0.82))
         axes.axis("off")
         axes.set(xlim=(-0.25, len(scales) - 0.5), ylim=(-0.04, 1.04))
-        for trial in sorted(trials, key=lambda one: (*chart_style.drawing_order(one, best), shade[one.number])):
+        drawn = [trial for trial in trials if sweep.is_shown(trial)]
+        for trial in sorted(drawn, key=lambda one: (*chart_style.drawing_order(one, best), shade[one.number])):
             axes.plot(range(len(scales)), _heights(sweep, trial, scales), gid=f"t{trial.number}", solid_joinstyle="round",
                       **_trial_line_style(sweep, trial, best, shade))  # fmt: skip
         for index, scale in enumerate(scales):
             _draw_axis(axes, index, scale, 9.0 if len(scales) <= 10 else 8.0)
 
-    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in trials}
+    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in trials if sweep.is_shown(trial)}
     return chart_style.SweepChart(
         "Keys and metric of every trial",
         chart_style.add_titles(chart_svg.render(size, uid, draw), uid, titles),

@@ -22,10 +22,12 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> char
     Only full-length runs are drawn, where there are any.
     """
     scored = [trial for trial in sweep.searched if {across.name, down.name} <= set(trial.scores)]
-    trials = [trial for trial in scored if sweep.is_full_length(trial) or trial.number in sweep.front] or scored
+    numbers = frozenset(sweep.front)
+    trials = [trial for trial in scored if sweep.is_full_length(trial) or trial.number in numbers] or scored
     if not trials:
         return None
-    front = [trial for trial in trials if trial.number in sweep.front]
+    drawn = [trial for trial in trials if sweep.is_shown(trial)]
+    front = [trial for trial in drawn if trial.number in numbers]
 
     on_front = {"markerfacecolor": chart_style.BEST, "markersize": 6.5, "markeredgecolor": chart_svg.PAPER, "zorder": 4}
 
@@ -36,9 +38,9 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> char
         axes.plot([one.scores[across.name] for one in line], [one.scores[down.name] for one in line],
                   color=chart_style.BEST, linewidth=1.4, zorder=2)  # fmt: skip
         # The paper's λ keep their diamond, also on the front.
-        for trial in trials:
+        for trial in drawn:
             style = chart_style.marker_style(sweep, trial, None)
-            if trial in front and trial.role != "paper":
+            if trial.number in numbers and trial.role != "paper":
                 style |= on_front
             axes.plot([trial.scores[across.name]], [trial.scores[down.name]], linestyle="none", gid=f"t{trial.number}",
                       **style)  # fmt: skip
@@ -47,10 +49,10 @@ def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> char
         _write_numbers(figure, axes, front, across, down)
         axes.set_xlabel(_axis_label(across), color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
 
-    others = [trial for trial in trials if trial not in front or trial.role == "paper"]
+    others = [trial for trial in drawn if trial.number not in numbers or trial.role == "paper"]
     score = chart_style.format_score
     names = ", ".join(f"trial {one.number} ({score(one, across)}; {score(one, down)})" for one in front)
-    titles = {one.number: f"{chart_style.trial_title(one, across)} · {score(one, down)}" for one in trials}
+    titles = {one.number: f"{chart_style.trial_title(one, across)} · {score(one, down)}" for one in drawn}
     return chart_style.SweepChart(
         _axis_label(down),
         chart_style.add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles),

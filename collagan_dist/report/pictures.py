@@ -62,13 +62,6 @@ def embed(path: Path, max_width: int) -> EmbeddedPicture:
     return EmbeddedPicture(f"data:image/{kind};base64,{text}", picture.width, picture.height)
 
 
-def spread_evenly(count: int, wanted: int) -> list[int]:
-    """Return at most `wanted` indices below `count`, evenly spread, with the first and the last."""
-    if count <= wanted:
-        return list(range(count))
-    return [round(index * (count - 1) / (wanted - 1)) for index in range(wanted)]
-
-
 def _encode(picture: Image.Image) -> tuple[str, bytes]:
     png = io.BytesIO()
     picture.save(png, "PNG", optimize=True)

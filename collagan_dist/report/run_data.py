@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,12 @@ class RunData:
         """The headline evaluation, or the last one logged in training."""
         if self.evaluations:
             return self.evaluations[0]
-        return parse_evaluation(self.log.evals[-1]) if self.log.evals else None
+        return self.logged[-1] if self.logged else None
+
+    @cached_property
+    def logged(self) -> tuple[EvaluationScores, ...]:
+        """The evaluations of the log by step."""
+        return tuple(map(parse_evaluation, self.log.evals))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -63,8 +69,7 @@ class RunData:
     @property
     def steps_done(self) -> int:
         # The log is behind the checkpoints where log.every is larger than checkpoint.every.
-        steps = [row["step"] for row in self.log.train[-1:]] + [point.step for point in self.checkpoints[-1:]]
-        return max(steps, default=0)
+        return max([self.log.train.last_step, *(point.step for point in self.checkpoints[-1:])])
 
     @property
     def steps_planned(self) -> int | None:

@@ -12,6 +12,7 @@ from collagan_dist.report import pictures, summary, tables
 from collagan_dist.report.charts import Chart, comparison_charts, eval_charts, train_charts
 from collagan_dist.report.pictures import Figure
 from collagan_dist.report.run_data import RunData, read_run
+from collagan_dist.runs.thinning import spread_evenly
 
 # Pictures of earlier steps, evenly spread.
 _MAX_EARLIER = 6
@@ -76,7 +77,7 @@ def _run_content(run: RunData, name: str, uid: str) -> dict[str, Any]:
         "summary": summary.summary(run),
         "headline": summary.headline(run),
         "cards": summary.cards(run),
-        "has_steps": bool(run.log.train),
+        "has_steps": run.log.train.count > 0,
         **figures,
         "evaluation": run.evaluation,
         "metrics": tables.metric_tables(run.evaluation) if run.evaluation else [],
@@ -113,7 +114,7 @@ def _draw(charts: Iterable[Chart], uid: str) -> list[DrawnChart]:
 
 def _figures(run: RunData) -> dict[str, Any]:
     last, before = last_grid(run), run.grids[:-1]
-    chosen = [before[index] for index in pictures.spread_evenly(len(before), _MAX_EARLIER)]
+    chosen = [before[index] for index in spread_evenly(len(before), _MAX_EARLIER)]
     earlier = [_grid_figure(run, step, path, max_width=pictures.SMALL) for step, path in chosen]
     evaluations = [
         _figure(run, path, pictures.LARGE, f"Evaluation: {path.stem}", path.stem) for path in run.evaluation_pictures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import mean
 
 from collagan_dist.report import formatting
@@ -141,7 +142,7 @@ def make_bins(key: Key, points: Sequence[Point]) -> tuple[Bin, ...]:
     positions = [point.position for point in ordered]
     # Few values, as of an integer or a choice, are compared one by one.
     if not key.ordered or len(set(positions)) <= MAX_BINS:
-        return _average([[point for point in ordered if point.position == one] for one in sorted(set(positions))])
+        return _average([list(group) for _, group in groupby(ordered, key=lambda point: point.position)])
     count = min(MAX_BINS, len(ordered) // TRIALS_PER_BIN)
     cuts = [0]
     for index in range(1, count):
@@ -222,7 +223,8 @@ def _final_points(sweep: SweepData, key: Key, metric: Metric) -> tuple[Point, ..
 def _average(groups: Sequence[Sequence[Point]]) -> tuple[Bin, ...]:
     # The spread is pooled over all bins: four trials tell their own poorly.
     freedom = sum(len(group) - 1 for group in groups)
-    squares = [(point.value - mean(p.value for p in group)) ** 2 for group in groups for point in group]
+    means = [mean(point.value for point in group) for group in groups]
+    squares = [(point.value - centre) ** 2 for group, centre in zip(groups, means, strict=True) for point in group]
     spread = math.sqrt(sum(squares) / freedom) if freedom else None
     return tuple(_average_bin(group, spread) for group in groups)
 

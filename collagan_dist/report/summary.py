@@ -8,7 +8,7 @@ from statistics import median
 
 from collagan_dist.config import models
 from collagan_dist.report import formatting
-from collagan_dist.report.evaluation import EvaluationScores, is_number
+from collagan_dist.report.evaluation import EvaluationScores
 from collagan_dist.report.run_data import RunData, section
 from collagan_dist.report.tables import Cell, Table, best_cells, flat, summary_keys, summary_label
 
@@ -36,7 +36,7 @@ def progress(run: RunData) -> str:
     """Return how many of the planned steps are done."""
     done, planned = run.steps_done, run.steps_planned
     # Checkpoints count as well: the log may have been lost.
-    if not run.log.train and not done:
+    if not run.log.train.count and not done:
         return "no steps yet"
     if planned is None:
         return f"{formatting.format_number(done)} steps"
@@ -68,7 +68,7 @@ def cards(run: RunData) -> list[Card]:
     if item is not None:
         found += [_card(item, key) for key in _card_keys(item)]
     # The median, as a start or a checkpoint slows single lines.
-    speeds = [row["images_per_s"] for row in run.log.train if is_number(row.get("images_per_s"))]
+    speeds = run.log.train.samples.get("images_per_s")
     if speeds:
         found.append(
             Card("Pictures per second", formatting.format_number(round(median(speeds), 1)), "median while training")

@@ -28,28 +28,30 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Swee
     paper = sweep.paper_trial.scores.get(metric.name) if sweep.paper_trial else None
     full_length = [trial for trial in trials if sweep.is_full_length(trial)]
     best = chart_style.best_number(sweep, metric, trials)
-    always_shown = [trial.scores[metric.name] for trial in trials if trial in full_length or trial.role == "paper"]
+    always = [trial for trial in trials if trial.role == "paper" or sweep.is_full_length(trial)]
+    always_shown = [trial.scores[metric.name] for trial in always]
     shown = chart_style.MetricRange.of(metric, [trial.scores[metric.name] for trial in trials], always_shown)
     outside = [trial for trial in trials if not shown.contains(trial.scores[metric.name])]
     # A trial may fail after a rung: then it has a value and its own marker.
     failed = [trial.number for trial in sweep.searched if trial.status == "failed" and metric.name not in trial.scores]
+    drawn = [trial for trial in trials if sweep.is_shown(trial)]
 
     def draw(figure: Figure) -> None:
         axes = new_axes(figure, HALF_WIDTH)
         _draw_best_so_far(axes, full_length or trials, metric, last=max(trial.number for trial in sweep.searched))
-        for trial in trials:
+        for trial in drawn:
             style = chart_style.marker_style(sweep, trial, best)
-            style |= {"marker": shown.outside_marker} if trial in outside else {}
-            value = shown.clamp(trial.scores[metric.name])
-            axes.plot([trial.number], [value], linestyle="none", gid=f"t{trial.number}", **style)
-        _draw_failed(axes, failed)
+            value = trial.scores[metric.name]
+            style |= {} if shown.contains(value) else {"marker": shown.outside_marker}
+            axes.plot([trial.number], [shown.clamp(value)], linestyle="none", gid=f"t{trial.number}", **style)
+        _draw_failed(axes, [number for number in failed if sweep.shown is None or number in sweep.shown])
         if paper is not None:
             axes.axhline(paper, color=chart_svg.REFERENCE, linewidth=1.1, dashes=(4, 3), zorder=1)
         set_ticks(axes, integers=True)
         axes.set_ylim(*shown.limits)
         axes.set_xlabel("trial", color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
 
-    inside = [trial for trial in trials if trial not in outside]
+    inside = [trial for trial in trials if shown.contains(trial.scores[metric.name])]
     legend = [("line", "best so far"), *chart_style.marker_legend(sweep, inside, best)]
     if outside:
         legend.append(("below" if metric.sign > 0 else "above", f"worse than the axis shows: {len(outside)}"))
@@ -79,8 +81,9 @@ def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Sweep
         axes = new_axes(figure, HALF_WIDTH)
         for rung in sweep.rungs:
             axes.axvline(rung, color=chart_svg.REFERENCE, linewidth=0.9, dashes=(1, 2), zorder=1)
-        for trial, curve in sorted(curves, key=lambda one: chart_style.drawing_order(one[0], best)):
-            style = chart_style.line_style(sweep, trial, best, len(curve) == 1, len(curves))
+        drawn = [one for one in curves if sweep.is_shown(one[0])]
+        for trial, curve in sorted(drawn, key=lambda one: chart_style.drawing_order(one[0], best)):
+            style = chart_style.line_style(sweep, trial, best, len(curve) == 1, len(drawn))
             axes.plot(*zip(*curve, strict=True), gid=f"t{trial.number}", **style)
         set_ticks(axes)
         # To the last rung, so that one sees how far a sweep is from its end.
@@ -107,14 +110,14 @@ def draw_sensitivity(sweep: SweepData, found: Sensitivity, uid: str) -> chart_st
     key, metric = found.key, found.metric
     best = chart_style.best_number(sweep, metric, [trial for trial in sweep.searched if metric.name in trial.scores])
     paper = axis_position(key, key.paper)
-    # Drawn over the others: these are what the means are of.
-    full_length = [point for point in found.points if point.full_length]
     shown = chart_style.MetricRange.of(
-        metric, [point.value for point in found.points], [point.value for point in full_length]
+        metric, [point.value for point in found.points], [point.value for point in found.points if point.full_length]
     )
-    outside = [point for point in found.points if not shown.contains(point.value)]
-    partial = [point for point in found.points if not point.full_length and point not in outside]
-    at_edge = [replace(point, value=shown.clamp(point.value)) for point in outside]
+    # Full-length runs are drawn over the others: these are what the means are of.
+    drawn = [point for point in found.points if sweep.shown is None or point.trial in sweep.shown]
+    partial = [point for point in drawn if not point.full_length and shown.contains(point.value)]
+    at_edge = [replace(point, value=shown.clamp(point.value)) for point in drawn if not shown.contains(point.value)]
+    full_length = [point for point in drawn if point.full_length]
     hollow = {"s": 13, "facecolors": "none", "edgecolors": chart_svg.INK_SOFT, "alpha": 0.55, "linewidths": 0.8}
 
     def draw(figure: Figure) -> None:
@@ -162,7 +165,7 @@ def set_ticks(axes: Axes, integers: bool = False) -> None:
 
 
 def _render_trials(sweep: SweepData, metric: Metric, uid: str, draw: chart_svg.Draw) -> str:
-    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in sweep.searched}
+    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in sweep.searched if sweep.is_shown(trial)}
     return chart_style.add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,13 @@ from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.run_data import read_json_object
 from collagan_dist.report.trial_data import TrialData, Value
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.thinning import spread_evenly
 
 VERSION = 1
+# Trials that charts and tables show. More make a page of megabytes on which no mark can be told from the next.
+MAX_SHOWN = 300
+_MAX_FRONT, _MAX_REPEATED, _MAX_FAILED, _MAX_BEST = 60, 20, 30, 90
+_MAX_RUNG = 10**15
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Confirmation:
 class SweepData:
     """A sweep. `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials.
 
-    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read.
+    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read. `shown` are the numbers of
+    the trials that charts and tables show, None for all; numbers that are computed are of all trials.
     """
 
     name: str
@@ -98,6 +104,7 @@ class SweepData:
     confirmed: Confirmation | None
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shown: frozenset[int] | None = None
 
     @property
     def main(self) -> Metric:
@@ -119,13 +126,20 @@ class SweepData:
 
     def is_full_length(self, trial: TrialData) -> bool:
         """Return whether the trial trained up to the last rung."""
-        # A trial at the last rung may not have its final status yet, so its samples decide.
-        if self.rungs and trial.samples is not None:
-            return trial.samples >= self.rungs[-1]
-        return trial.status == "done"
+        return _is_full_length(trial, self.rungs)
+
+    def is_shown(self, trial: TrialData) -> bool:
+        return self.shown is None or trial.number in self.shown
 
     def folder(self, trial: TrialData) -> Path:
         return trial_data.trial_folder(self.path, trial.number)
+
+
+def _is_full_length(trial: TrialData, rungs: Sequence[int]) -> bool:
+    # A trial at the last rung may not have its final status yet, so its samples decide.
+    if rungs and trial.samples is not None:
+        return trial.samples >= rungs[-1]
+    return trial.status == "done"
 
 
 def is_sweep(folder: Path) -> bool:
@@ -144,7 +158,8 @@ def read_sweep(folder: Path) -> SweepData:
         )
     try:
         return _parse_sweep(folder, found)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    # OverflowError: an integer of hundreds of digits.
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: was not written by `collagan sweep` ({error!r}). {trial_data.REPAIR_HINT}.") from None
 
 
@@ -174,7 +189,16 @@ def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
     if not metrics:
         raise ValueError("no metric is named")
     trials, columns = trial_data.read_trials(folder / "trials.csv", spaces)
-    with_curves, notes = trial_data.add_curves(folder, trials, [metric.name for metric in metrics])
+    # Sorted, as the last one is taken for the length of a full run.
+    rungs = tuple(sorted(int(rung) for rung in found.get("rungs") or ()))
+    if any(abs(rung) > _MAX_RUNG for rung in rungs):
+        raise ValueError("a rung is beyond all lengths")
+    best, front = _integer(found.get("best")), tuple(int(number) for number in found.get("front") or ())
+    lengths = [trial.samples for trial in trials if trial.role == "paper" and trial.samples is not None]
+    names = [metric.name for metric in metrics]
+    with_curves, notes = trial_data.add_curves(folder, trials, names, kept=(*rungs, *lengths))
+    shown = _choose_shown(trials, metrics[0], rungs, best, front)
+    notes = (*_shown_note(trials, shown), *trial_data.undrawable_note(folder / "trials.csv", trials), *notes)
     return SweepData(
         name=folder.resolve().name,
         path=folder,
@@ -185,19 +209,52 @@ def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
         planned_trials=_integer(found.get("trials")),
         seed=_integer(found.get("seed")),
         metrics=metrics,
-        # Sorted, as the last one is taken for the length of a full run.
-        rungs=tuple(sorted(int(rung) for rung in found.get("rungs") or ())),
+        rungs=rungs,
         keys=_parse_keys(spaces, found.get("paper") or {}, with_curves),
         trials=with_curves,
-        best=_integer(found.get("best")),
-        front=tuple(int(number) for number in found.get("front") or ()),
+        best=best,
+        front=front,
         importance=_parse_importance(found.get("importance") or {}),
         samples_trained=_number(found.get("samples_trained")),
         seconds=_number(found.get("seconds")),
         confirmed=_parse_confirmation(found.get("confirmed")),
         columns=columns,
         notes=notes,
+        shown=shown,
     )
+
+
+def _choose_shown(
+    trials: Sequence[TrialData], main: Metric, rungs: Sequence[int], best: int | None, front: Sequence[int]
+) -> frozenset[int] | None:
+    """Return the numbers of at most MAX_SHOWN trials, None for all.
+
+    First come the best and the paper's, then some of the front, of the repetitions, of those that failed, the best full-length
+    runs, and others evenly spread.
+    """
+    if len(trials) <= MAX_SHOWN:
+        return None
+    full = [trial for trial in trials if main.name in trial.scores and _is_full_length(trial, rungs)]
+    full.sort(key=lambda trial: -main.sign * trial.scores[main.name])
+    groups = [
+        ([best] if best is not None else [], 1),
+        ([trial.number for trial in trials if trial.role == "paper"], 1),
+        (list(front), _MAX_FRONT),
+        ([trial.number for trial in trials if trial.role == "confirm"], _MAX_REPEATED),
+        ([trial.number for trial in trials if trial.status == "failed"], _MAX_FAILED),
+        ([trial.number for trial in full[:_MAX_BEST]], _MAX_BEST),
+    ]
+    chosen = {numbers[index] for numbers, most in groups for index in spread_evenly(len(numbers), max(most, 2))}
+    others = [trial.number for trial in trials if trial.number not in chosen]
+    room = MAX_SHOWN - len(chosen)
+    return frozenset(chosen | {others[index] for index in spread_evenly(len(others), room)})
+
+
+def _shown_note(trials: Sequence[TrialData], shown: frozenset[int] | None) -> tuple[str, ...]:
+    if shown is None:
+        return ()
+    text = f"Charts and tables show {len(shown)} of {len(trials)} trials: the best, the paper's λ, and others evenly spread."
+    return (f"{text} Sentences, means and counts are of all, and trials.csv lists all.",)
 
 
 def _number(value: Any) -> float | None:

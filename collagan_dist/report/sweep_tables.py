@@ -80,7 +80,7 @@ def trials_table(sweep: SweepData) -> Table:
     # An empty wide column would push the metrics off the screen.
     has_reasons = any(trial.reason for trial in sweep.trials)
     rows = []
-    for trial in sweep.trials:
+    for trial in filter(sweep.is_shown, sweep.trials):
         status = STATUS_LABELS.get(trial.status, trial.status) or formatting.MISSING
         texts = [_role(sweep, trial), status, _count(trial.steps), _count(trial.samples)]
         texts += [_format_value(trial.values.get(key.name)) for key in sweep.keys]
@@ -100,7 +100,7 @@ def trials_table(sweep: SweepData) -> Table:
 
 def failed_table(sweep: SweepData) -> Table | None:
     # Above the large table, where the reasons would be far to the right.
-    failed = [trial for trial in sweep.trials if trial.status == "failed"]
+    failed = [trial for trial in sweep.trials if trial.status == "failed" and sweep.is_shown(trial)]
     rows = tuple(
         (
             str(trial.number),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores
 from collagan_dist.report.run_data import CheckpointInfo, RunData
+from collagan_dist.runs.metrics_log import MAX_EVENTS
 from collagan_dist.units import format_bytes
 
-# A run that skips a batch every step has thousands.
-MAX_EVENTS = 200
 # Other ways to compute a metric that has a column of its own already.
 _VARIANTS = ("_per_image", "_argmax")
 
@@ -195,14 +193,14 @@ def events_table(run: RunData) -> Table:
     # Notes first: what is missing matters for reading everything else.
     rows = [("", (Cell("log"), Cell(note))) for note in run.log.notes]
     # The newest are kept: they tell why a run stopped.
-    for event in events[-MAX_EVENTS:]:
+    for event in events:
         step = formatting.format_number(event["step"]) if isinstance(event.get("step"), int) else ""
         details = flat({key: value for key, value in event.items() if key not in ("kind", "event", "step")})
         text = "; ".join(f"{key}: {value}" for key, value in details.items())
         rows.append((step, (Cell(formatting.format_setting(event.get("event", "event"))), Cell(text))))
-    counts = Counter(formatting.format_setting(event.get("event", "event")) for event in events)
+    counts = run.log.event_counts
     note = ", ".join(f"{name} × {count}" for name, count in counts.items())
-    if len(events) > MAX_EVENTS:
+    if sum(counts.values()) > len(events):
         note += f". The last {MAX_EVENTS} are shown."
     return Table("Events", ("Step", "Event", "Details"), tuple(rows), note, numeric=False)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,9 +14,10 @@ import yaml
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import is_number, parse_evaluation
-from collagan_dist.report.run_data import section
+from collagan_dist.report.run_data import read_json_object, section
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_metrics_log
+from collagan_dist.runs.thinning import spread_evenly
 
 Value = float | str | None
 Curve = tuple[tuple[int, float], ...]
@@ -26,6 +26,10 @@ REPAIR_HINT = "Restore it, or remove it and run the same `collagan sweep` again,
 _COLUMNS = ("trial", "status", "steps", "role", "seed", "samples", "restarts", "reason")
 _JSON_WORDS = {"True": "true", "False": "false", "None": "null"}
 _EMPTY = ("", "nan", "none", "null")
+_MAX_INTEGER = 10**15
+# Points of a trial's curve beside those at rungs; a page may show hundreds of curves.
+_MAX_CURVE_POINTS = 50
+_MAX_NOTES = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class TrialData:
     restarts: int | None = None
     reason: str = ""
     curves: Mapping[str, Curve] | None = None
+    undrawable: int = 0
 
     def at(self, metric: str, samples: int) -> float | None:
         """Return the metric after `samples` samples, None where no evaluation was made there."""
@@ -53,7 +58,8 @@ class TrialData:
 def read_trials(path: Path, spaces: Mapping[str, dict[str, Any]]) -> tuple[list[TrialData], tuple[str, ...]]:
     """Return the rows of trials.csv by number and the names of its metrics; nothing where the file is missing or empty.
 
-    `spaces` are the searched keys of sweep.json. Raises DataError for a file that no sweep wrote.
+    `spaces` are the searched keys of sweep.json. Numbers that cannot be drawn are left out.
+    Raises DataError for a file that no sweep wrote.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -106,10 +112,12 @@ class _CsvRow:
             value = float(text)
         except ValueError:
             self.refuse(f'expected a number under "{column}", found {text!r}')
-        return value if math.isfinite(value) else None
+        return value if is_number(value) else None
 
     def integer(self, column: str) -> int | None:
         value = self.number(column)
+        if value is not None and abs(value) > _MAX_INTEGER:
+            self.refuse(f'expected a smaller number under "{column}", found {self.text(column)!r}')
         return None if value is None else int(value)
 
 
@@ -129,7 +137,15 @@ def _parse_trial(row: _CsvRow, spaces: Mapping[str, dict[str, Any]], metrics: tu
         seed=row.integer("seed"),
         restarts=row.integer("restarts"),
         reason=row.text("reason"),
+        undrawable=sum(_is_undrawable(row.text(name)) for name in (*spaces, *metrics)),
     )
+
+
+def _is_undrawable(text: str) -> bool:
+    try:
+        return text.lower() not in _EMPTY and not is_number(float(text))
+    except ValueError:
+        return False
 
 
 def _parse_value(text: str, space: Mapping[str, Any]) -> Value:
@@ -142,7 +158,15 @@ def _parse_value(text: str, space: Mapping[str, Any]) -> Value:
         value = float(text)
     except ValueError:
         return text
-    return value if math.isfinite(value) else None
+    return value if is_number(value) else None
+
+
+def undrawable_note(path: Path, trials: Sequence[TrialData]) -> tuple[str, ...]:
+    """Return a note where trials.csv has numbers that cannot be drawn."""
+    count = sum(trial.undrawable for trial in trials)
+    return (
+        (f"{count} number(s) of {path.name} are not finite or too large to draw; they were left out.",) if count else ()
+    )
 
 
 def choice_text(value: object) -> str:
@@ -173,32 +197,35 @@ def trial_folder(sweep: Path, number: int) -> Path:
 
 
 def add_curves(
-    folder: Path, trials: Sequence[TrialData], metrics: Sequence[str]
+    folder: Path, trials: Sequence[TrialData], metrics: Sequence[str], kept: Iterable[int] = ()
 ) -> tuple[tuple[TrialData, ...], tuple[str, ...]]:
-    """Return the trials with the curves of their run folders, and a note for each folder that cannot be read."""
-    read, notes = [], []
+    """Return the trials with the curves of their run folders, and notes on folders that cannot be read.
+
+    Long curves are thinned out, but not at the numbers of samples in `kept`.
+    """
+    read, notes, kept = [], list[str](), frozenset(kept)
     for trial in trials:
         try:
-            curves = _read_curves(trial_folder(folder, trial.number), metrics)
+            curves, said = _read_curves(trial_folder(folder, trial.number), metrics, kept)
+            notes += [f"The curve of trial {trial.number}: {note}" for note in said]
         # One damaged folder of hundreds must not keep the page from being written.
         except (DataError, OSError, ValueError, yaml.YAMLError) as error:
             curves = {}
             notes.append(f"The curve of trial {trial.number} is left out: {error}")
         read.append(replace(trial, curves=curves))
+    if len(notes) > _MAX_NOTES:
+        notes[_MAX_NOTES:] = [f"{len(notes) - _MAX_NOTES} more notes on curves of trials are not shown."]
     return tuple(read), tuple(notes)
 
 
-def _read_curves(run: Path, metrics: Sequence[str]) -> dict[str, Curve]:
-    """Return each metric by samples seen: steps times the batch of this run's configuration."""
-    rows = read_metrics_log(run).evals
-    if not rows:
-        return {}
-    config = yaml.safe_load(RunPaths(run).config.read_text(encoding="utf-8"))
+def _read_curves(run: Path, metrics: Sequence[str], kept: frozenset[int]) -> tuple[dict[str, Curve], list[str]]:
+    """Return each metric by samples seen: steps times the batch of this run; and notes on its log."""
+    log = read_metrics_log(run)
+    if not log.evals:
+        return {}, log.notes
     # Trials may search the batch, so samples and not steps compare them.
-    batch: Any = section(config if isinstance(config, dict) else {}, "schedule").get("batch")
-    if not is_number(batch):
-        raise ValueError(f"{RunPaths(run).config} names no schedule.batch")
-    items = [parse_evaluation(row) for row in rows]
+    batch = _read_batch(run)
+    items = [parse_evaluation(row) for row in log.evals]
     # One curve is of one split and hole; a run may log several.
     items = [item for item in items if item.subject == items[0].subject]
     points: dict[str, list[tuple[int, float]]] = {}
@@ -207,5 +234,23 @@ def _read_curves(run: Path, metrics: Sequence[str]) -> dict[str, Curve]:
             # A sweep writes "dice" for the average over classes.
             value = item.values.get(name, item.values.get(f"{name}/mean"))
             if value is not None and item.step is not None:
-                points.setdefault(name, []).append((item.step * int(batch), value))
-    return {name: tuple(curve) for name, curve in points.items()}
+                points.setdefault(name, []).append((item.step * batch, value))
+    return {name: _thin_out(curve, kept) for name, curve in points.items()}, log.notes
+
+
+def _read_batch(run: Path) -> int:
+    """Return the batch of a trial. Raises DataError, OSError, ValueError or YAMLError where its folder does not say."""
+    paths = RunPaths(run)
+    # Of thousands of trials: a configuration takes ten times as long to read.
+    batch = read_json_object(paths.trial).get("batch") if paths.trial.is_file() else None
+    if not is_number(batch):
+        config = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
+        batch = section(config if isinstance(config, dict) else {}, "schedule").get("batch")
+    if not is_number(batch):
+        raise ValueError(f"{paths.config} names no schedule.batch")
+    return int(batch)  # type: ignore[arg-type]
+
+
+def _thin_out(curve: list[tuple[int, float]], kept: frozenset[int]) -> Curve:
+    chosen = set(spread_evenly(len(curve), _MAX_CURVE_POINTS))
+    return tuple(point for index, point in enumerate(curve) if index in chosen or point[0] in kept)

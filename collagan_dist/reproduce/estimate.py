@@ -56,7 +56,7 @@ def estimate(options: ReproduceOptions) -> list[RunEstimate]:
 def _measure(run: PlannedRun) -> _Measured | None:
     """Return what the metrics and checkpoints of a run show; None where it has none yet."""
     paths = RunPaths(run.folder)
-    rates = [line["images_per_s"] for line in read_metrics_log(run.folder).train]
+    rates = read_metrics_log(run.folder).train.samples.get("images_per_s", ())
     # The largest: later checkpoints may hold more, such as the moments of discriminators that join later.
     sizes = [sum(f.stat().st_size for f in paths.checkpoint(step).iterdir()) for step in paths.committed_steps()]
     if not rates or not sizes:

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from collagan_dist import files
 from collagan_dist.errors import DataError
 from collagan_dist.runs.append_file import AppendFile
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import EventFile
+from collagan_dist.runs.thinning import (
+    MAX_CURVES,
+    MAX_LEFT_OUT,
+    MAX_NUMBER,
+    CurveCollector,
+    EvenlySpread,
+    Row,
+    TrainCurves,
+    is_number,
+)
 
-Row = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 # By name in log.sinks. metrics.jsonl is always written. Another sink is a class like EventFile and an entry here.
 SINKS = {"tensorboard": EventFile}
 
 _TAIL_BYTES = 1 << 16  # at the end of the file, which hold many train lines
+_CHUNK_BYTES = 1 << 20
+# An evaluation has about 5 kB. A file without newlines must not be taken for one line of gigabytes.
+MAX_LINE_BYTES = 1 << 18
+_MAX_STEP = 10**15
+_MAX_DEPTH = 16
+# Of one log: what a page can show. A run that skips a batch every step has thousands of events.
+MAX_EVALS, MAX_SUBJECTS, MAX_EVENTS, MAX_MARKS = 300, 8, 200, 60
+_MAX_EVENT_NAMES = 100
+# Fields of a train line that say when, not how well.
+_NOT_CURVES = ("kind", "epoch", "samples", "time")
+# Events after which the curves may jump.
+_MARKED = ("resume", "rollback")
 
 
 def without_nonfinite(tree: Any) -> Any:
@@ -48,10 +72,17 @@ class MetricsWriter:
         self, run: Path, step: int, sinks: Collection[str] = (), is_current: Callable[[], bool] = lambda: True
     ) -> None:
         path = RunPaths(run).metrics_log
-        # The coming steps write their lines again. Events stay: they tell what happened, again or not.
-        kept = [line for line in _complete_lines(path) if _precedes(line, step)]
-        # Renamed into place: a kill in between leaves the former file.
-        files.write_bytes(path, b"".join(line + b"\n" for line in kept))
+        damaged = 0
+        # Renamed into place: a kill in between leaves the former file. Line by line, as it may have gigabytes.
+        with files.atomic_write(path) as file:
+            for line in _complete_lines(path):
+                row = parse_line(line)
+                damaged += row is None
+                # The coming steps write their lines again. Events stay: they tell what happened, again or not.
+                if row is not None and (row["kind"] == "event" or row.get("step", 0) <= step):
+                    file.write(line)
+        if damaged:
+            logger.warning("warning: %s: %d damaged line(s) left out", path, damaged)
         self._lines = AppendFile(path, is_current)
         self._sinks = [sink(run, step, is_current) for name, sink in SINKS.items() if name in sinks]
 
@@ -73,34 +104,47 @@ class MetricsWriter:
             sink.close()
 
 
-def _precedes(line: bytes, step: int) -> bool:
-    row = _parse(line)
-    return row.get("kind") == "event" or ("kind" in row and row.get("step", 0) <= step)
-
-
-def _complete_lines(path: Path) -> list[bytes]:
-    """Return the lines that end with a newline; [] without the file."""
+def _complete_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that end with a newline; none without the file, and none of over MAX_LINE_BYTES."""
     try:
-        # Behind the last newline there is nothing, or a line that is still being written.
-        return [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+        file = path.open("rb")
     except FileNotFoundError:
-        return []
+        return
+    with file:
+        whole = True
+        while piece := file.readline(MAX_LINE_BYTES):
+            ends = piece.endswith(b"\n")
+            # Behind the last newline there is nothing, or a line that is still being written.
+            if whole and ends and piece.strip():
+                yield piece
+            whole = ends
 
 
-def _parse(line: bytes) -> Row:
-    """Return the object of a line; an empty one where the line is damaged."""
+# Built once: json.loads would build one for each line. Other programs write NaN, which JSON does not have.
+_decode = json.JSONDecoder(parse_constant=lambda _: math.nan).decode
+
+
+def parse_line(line: bytes) -> Row | None:
+    """Return the object of a line, of whatever kind; None where the line is damaged."""
     try:
-        row = json.loads(line)
+        row = _decode(line.decode())
     except (ValueError, RecursionError):
-        return {}
-    return row if isinstance(row, dict) else {}
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return None
+    # An event tells what happened, with or without a step.
+    if row["kind"] == "event" or (row["kind"] not in ("train", "eval") and "step" not in row):
+        return row
+    step = row.get("step")
+    # type(), as bool is a subclass of int.
+    return row if type(step) is int and 0 <= step <= _MAX_STEP else None
 
 
 def read_eval_lines(run: Path) -> Iterator[Row]:
     """Yield the eval lines of a run in the order of writing. Damaged lines are skipped."""
     for line in _complete_lines(RunPaths(run).metrics_log):
         # A sweep reads the logs of hundreds of trials: most lines need not be parsed.
-        if b'"eval"' in line and (row := _parse(line)).get("kind") == "eval":
+        if b'"eval"' in line and (row := parse_line(line)) is not None and row["kind"] == "eval":
             yield row
 
 
@@ -110,94 +154,184 @@ def last_train_step(run: Path) -> int:
         with RunPaths(run).metrics_log.open("rb") as file:
             # Called every few seconds for each running trial, while the file grows to megabytes.
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
+            rows = map(parse_line, file.read().split(b"\n"))
     except OSError:
         return 0
-    return max((int(row["step"]) for row in map(_parse, lines) if row.get("kind") == "train"), default=0)
+    return max((row["step"] for row in rows if row is not None and row["kind"] == "train"), default=0)
 
 
 @dataclass
 class MetricsLog:
-    """Train and eval lines by step, events as they came. `notes` says what could not be used."""
+    """A log as pages show it: thinned out while it is read, so that its size is bounded whatever the file's is.
 
-    train: list[Row] = field(default_factory=list)
+    `evals` are at most MAX_EVALS lines of each split, hole and blend, by step; `events` the newest MAX_EVENTS, with
+    `event_counts` of all; `marks` are steps of resumes and rollbacks. `notes` says what could not be used.
+    """
+
+    train: TrainCurves = field(default_factory=lambda: TrainCurves(0, 0, {}, {}))
     evals: list[Row] = field(default_factory=list)
     events: list[Row] = field(default_factory=list)
+    event_counts: dict[str, int] = field(default_factory=dict)
+    marks: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def add_train(self, row: Row) -> None:
-        step = row["step"]
-        # A run that resumed at an earlier step gave up what it had logged after it.
-        if self.train and self.train[-1]["step"] >= step:
-            self.train = [old for old in self.train if old["step"] < step]
-            # An evaluation may be logged before the train line of its own step, so that one stays until it is replaced.
-            self.evals = [old for old in self.evals if old["step"] <= step]
-        self.train.append(row)
-
-    def add_eval(self, row: Row) -> None:
-        """Add an eval line in place of an earlier one of the same step, split, hole and blend."""
-        self.evals = [old for old in self.evals if _eval_key(old) != _eval_key(row)]
-        self.evals.append(row)
-        self.evals.sort(key=lambda line: line["step"])
-
-
-def _eval_key(row: Row) -> list[Any]:
-    return [row.get(key) for key in ("step", "split", "hole", "blend")]
 
 
 def read_metrics_log(run: Path) -> MetricsLog:
-    """Read all lines of a run strictly; an empty log without the file. Raises DataError for a damaged line.
+    """Read all lines of a run; an empty log without the file. Raises DataError for a file that cannot be read.
 
-    Only the last line may be damaged: a kill can cut it short.
+    What cannot be used becomes a note: damaged lines, unknown kinds, numbers that cannot be drawn.
     """
-    log, path = MetricsLog(), RunPaths(run).metrics_log
+    path = RunPaths(run).metrics_log
     if not path.is_file():
-        return log
-    unknown = 0
-    for number, row in _numbered_rows(path, log.notes):
-        match row.get("kind"):
-            case "train" | "eval" as kind:
-                _check_step(row, path, number)
-                (log.add_train if kind == "train" else log.add_eval)(row)
-            case "event":
-                log.events.append(row)
+        return MetricsLog()
+    reader = _LogReader()
+    try:
+        with path.open("rb") as file:
+            for line in _lines_backward(file):
+                reader.add(line)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it, or remove it.") from error
+    return reader.finish()
+
+
+def _lines_backward(file: BinaryIO) -> Iterator[bytes]:
+    """Yield all pieces between newlines, the last first. Of one of over MAX_LINE_BYTES only some bytes more are kept."""
+    position, carry = file.seek(0, 2), b""
+    while position > 0:
+        size = min(_CHUNK_BYTES, position)
+        position -= size
+        file.seek(position)
+        carry, *lines = (file.read(size) + carry).split(b"\n")
+        yield from reversed(lines)
+        carry = carry[: MAX_LINE_BYTES + 1]
+    yield carry
+
+
+class _LogReader:
+    """Takes the pieces of a log from the last to the first, so it is known of each whether a later start gave it up."""
+
+    def __init__(self) -> None:
+        self._train = CurveCollector(_NOT_CURVES)
+        # A run that resumed at an earlier step gave up what it had logged after it: all that is not below this one.
+        self._oldest_step: float = math.inf
+        self._evals: dict[str, EvenlySpread] = {}
+        self._seen_evals: set[str] = set()
+        self._events: list[Row] = []
+        self._event_counts: dict[str, int] = {}
+        self._marks = EvenlySpread(MAX_MARKS)
+        self._pieces = self._damaged = self._unknown = self._undrawable = 0
+        self._left_out_evals = self._left_out_events = 0
+        # Of the first damaged lines, counted from the end.
+        self._places: deque[int] = deque(maxlen=5)
+        self._cut_short = False
+
+    def add(self, line: bytes) -> None:
+        self._pieces += 1
+        if not line or line.isspace():
+            return
+        row = parse_line(line) if len(line) <= MAX_LINE_BYTES else None
+        # A kill can cut short what stands behind the last newline: that is no damage.
+        if row is None and self._pieces == 1:
+            self._cut_short = True
+            return
+        if row is None or not self._use(row):
+            self._damaged += 1
+            self._places.append(self._pieces)
+
+    def _use(self, row: Row) -> bool:
+        """Take a row; return False for one that is nested too deeply."""
+        match row["kind"]:
+            case "train":
+                if row["step"] < self._oldest_step:
+                    self._oldest_step = row["step"]
+                    self._train.add(row)
+            case "eval" | "event" as kind:
+                try:
+                    clean = self._drawable(row, _MAX_DEPTH)
+                except ValueError:
+                    return False
+                (self._add_eval if kind == "eval" else self._add_event)(clean)
             case _:  # of a newer program, which may add kinds
-                unknown += 1
-    if unknown:
-        log.notes.append(f"{unknown} line(s) of metrics.jsonl are of an unknown kind and were left out.")
-    return log
+                self._unknown += 1
+        return True
 
+    def _drawable(self, tree: Any, depth: int) -> Any:
+        """Return the tree with None in place of numbers that cannot be drawn. Raises ValueError for a deep one."""
+        if not depth:
+            raise ValueError("nested too deeply")
+        if isinstance(tree, dict):
+            return {key: self._drawable(value, depth - 1) for key, value in tree.items()}
+        if isinstance(tree, list):
+            return [self._drawable(value, depth - 1) for value in tree]
+        if isinstance(tree, (int, float)) and not isinstance(tree, bool) and not is_number(tree):
+            self._undrawable += 1
+            return None
+        return tree
 
-def _numbered_rows(path: Path, notes: list[str]) -> list[tuple[int, Row]]:
-    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
-    # Numbered from 1 and with blank lines counted, as an editor shows them.
-    rows: list[tuple[int, Row]] = []
-    not_finite = 0
-    for number, line in lines:
-        try:
-            # Other programs write NaN, which JSON does not have.
-            row = json.loads(line, parse_constant=lambda _: None)
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
-            if number == lines[-1][0]:
-                where = f"Line {number}, the last of metrics.jsonl,"
-                notes.append(f"{where} is cut short (the writer was killed); left out.")
-                break
-            hint = (
-                f"Only the last line may be cut short. Remove line {number} or restore the file, then run this again."
-            )
-            raise DataError(f"{path}, line {number}: this is not a JSON object ({error}). {hint}") from error
-        not_finite += b"NaN" in line or b"Infinity" in line
-        rows.append((number, row))
-    if not_finite:
-        notes.append(f"{not_finite} line(s) of metrics.jsonl hold NaN or infinite values; those values were left out.")
-    return rows
+    def _add_eval(self, row: Row) -> None:
+        # An evaluation may be logged before the train line of its own step, so that one stays until it is replaced.
+        if row["step"] > self._oldest_step:
+            return
+        subject = repr([row.get(key) for key in ("split", "hole", "blend")])
+        key = f"{row['step']} {subject}"
+        # Of two of one step the later counts, which is met first.
+        if key in self._seen_evals:
+            return
+        self._seen_evals.add(key)
+        if subject not in self._evals:
+            if len(self._evals) == MAX_SUBJECTS:
+                self._left_out_evals += 1
+                return
+            self._evals[subject] = EvenlySpread(MAX_EVALS)
+        self._evals[subject].add((-self._pieces, row))
 
+    def _add_event(self, row: Row) -> None:
+        name = row.get("event", "event")
+        if len(self._events) < MAX_EVENTS:
+            self._events.append(row)
+        if name in _MARKED and type(row.get("step")) is int and 0 <= row["step"] <= _MAX_STEP:
+            self._marks.add(row["step"])
+        name = name if isinstance(name, str) else json.dumps(name)
+        if name in self._event_counts or len(self._event_counts) < _MAX_EVENT_NAMES:
+            # Moved to the end, so that the name that the log has first is last.
+            self._event_counts[name] = self._event_counts.pop(name, 0) + 1
+        else:
+            self._left_out_events += 1
 
-def _check_step(row: Row, path: Path, number: int) -> None:
-    step = row.get("step")
-    # bool is a subclass of int.
-    if isinstance(step, bool) or not isinstance(step, int):
-        problem = f'a "{row["kind"]}" line needs an integer as "step", found {step!r}'
-        raise DataError(f"{path}, line {number}: {problem}. Mend or remove line {number}, then run this again.")
+    def finish(self) -> MetricsLog:
+        train = self._train.finish()
+        placed = [item for evals in self._evals.values() for item in evals.items()]
+        placed.sort(key=lambda item: (item[1]["step"], item[0]))
+        return MetricsLog(
+            train,
+            [row for _, row in placed],
+            self._events[::-1],
+            dict(reversed(self._event_counts.items())),
+            self._marks.items()[::-1],
+            list(self._notes()),
+        )
+
+    def _notes(self) -> Iterator[str]:
+        if self._cut_short:
+            where = f"Line {self._pieces}, the last of metrics.jsonl,"
+            yield f"{where} is cut short (the writer was killed); left out."
+        if self._damaged:
+            numbers = ", ".join(str(self._pieces - place + 1) for place in reversed(self._places))
+            more = ", …" if self._damaged > len(self._places) else ""
+            text = "are damaged (no JSON object with a kind, and a step where one belongs) and were left out"
+            yield f"{self._damaged} line(s) of metrics.jsonl {text}: {numbers}{more}."
+        if undrawable := self._undrawable + self._train.undrawable:
+            text = f"are not finite or beyond ±{MAX_NUMBER:g}; they were left out"
+            yield f"{undrawable} number(s) of metrics.jsonl {text}."
+        if self._unknown:
+            yield f"{self._unknown} line(s) of metrics.jsonl are of an unknown kind and were left out."
+        if self._train.left_out:
+            names = ", ".join(name[:40] for name in sorted(self._train.left_out)[:3])
+            count = len(self._train.left_out)
+            text = f"{count}{' or more' if count == MAX_LEFT_OUT else ''} name(s) of numbers"
+            yield f"{text} in metrics.jsonl are beyond {MAX_CURVES} and were left out: {names}, …"
+        if self._left_out_evals:
+            text = f"are of more than {MAX_SUBJECTS} splits, holes and blends and were left out"
+            yield f"{self._left_out_evals} evaluation(s) of metrics.jsonl {text}."
+        if self._left_out_events:
+            yield f"{self._left_out_events} event(s) of metrics.jsonl have other names and were not counted by name."

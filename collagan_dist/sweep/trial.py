@@ -18,6 +18,7 @@ from collagan_dist import files
 from collagan_dist.errors import CheckpointError, ClusterError, DataError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_eval_lines
+from collagan_dist.runs.thinning import is_number
 from collagan_dist.sweep.space_spec import METRICS
 
 # Exit codes of what somebody may have repaired since: data, cluster, disk. A wrong configuration or NaN would fail the same way again.
@@ -152,7 +153,7 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
     values = {name: row.get(name) for name in METRICS}
     averages = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
     # NaN and Inf are left out of metrics.jsonl, so a metric can be missing; such a trial is ranked last.
-    return {name: float(value) for name, value in averages.items() if value is not None}
+    return {name: float(value) for name, value in averages.items() if value is not None and is_number(value)}
 
 
 def adopt_checkpoint(member: Path, donor: Path, step: int) -> None:

@@ -2,6 +2,7 @@ from collagan_dist.report.chart_svg import describe
 from collagan_dist.report.charts import eval_charts, train_charts
 from collagan_dist.report.run_data import read_run
 from tests.report.conftest import ODD_NAME
+from tests.runs.run_folders import lines
 
 TASKS = ("inpainting", "segmentation", "landmarks")
 LOSSES = {"rec": "Reconstruction loss", "adv": "Adversarial loss of the generator", "disc": "Discriminator loss"}
@@ -23,7 +24,7 @@ METRICS = {"psnr": "PSNR", "ssim": "SSIM", "dice": "Dice", "landmark_error": "La
 
 
 def test_every_number_of_the_train_lines_is_a_curve(run):
-    rows = read_run(run).log.train
+    rows = lines(run, "train")
     charts = train_charts(read_run(run))
     curves = {(chart.title, series.label): series for chart in charts for series in chart.series}
     assert {name: curve.values for name, curve in curves.items()} == {
@@ -70,7 +71,7 @@ def test_a_new_task_needs_no_code(comparison_page):
 
 
 def test_runs_are_compared_by_the_keys_that_they_share(comparison_page, run):
-    total = f"demo {read_run(run).log.train[-1]['loss/total']:.4g} at step 12; {ODD_NAME} 1.5 at step 14"
+    total = f"demo {lines(run, 'train')[-1]['loss/total']:.4g} at step 12; {ODD_NAME} 1.5 at step 14"
     assert total in comparison_page.chart("Total loss").description
     shared = {chart.title for chart in comparison_page.charts() if f"{ODD_NAME} " in chart.description}
     assert {"PSNR, in the hole", "Dice, average", "Reconstruction loss: inpainting"} <= shared

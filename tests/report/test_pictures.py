@@ -4,7 +4,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from collagan_dist.report.pictures import embed, spread_evenly
+from collagan_dist.report.pictures import embed
 
 
 def test_a_small_picture_is_unchanged_and_a_wide_one_is_scaled(run, tmp_path):
@@ -21,7 +21,3 @@ def test_a_large_photograph_becomes_a_jpeg(tmp_path):
     grain = np.random.default_rng(0).integers(0, 12, (800, 800, 3))
     Image.fromarray((np.stack([x, y, x], axis=-1) + grain).astype(np.uint8)).save(tmp_path / "photograph.png")
     assert embed(tmp_path / "photograph.png", 1800).uri.startswith("data:image/jpeg")
-
-
-def test_spread_evenly():
-    assert spread_evenly(3, 6) == [0, 1, 2] and spread_evenly(11, 6) == [0, 2, 4, 6, 8, 10]

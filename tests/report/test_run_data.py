@@ -49,7 +49,6 @@ def test_a_checkpoint_without_its_manifest_is_incomplete(altered):
         ("data.json", "[]", "expected a JSON object"),
         ("grids/columns.json", "[", "not readable as JSON"),
         ("metrics.json", "1", "expected a JSON object"),
-        ("metrics.jsonl", '{"kind": "train"}\n{}\n', r"metrics\.jsonl, line 1"),
     ],
 )
 def test_a_damaged_file_is_named(altered, name, content, message):

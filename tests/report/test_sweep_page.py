@@ -1,10 +1,12 @@
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from collagan_dist.report.sweep_data import MAX_SHOWN
 from tests.report.page_reader import Page, read_report
 from tests.report.simulated_sweep import CHOICE, REC, SimulatedSweep
 
@@ -23,11 +25,16 @@ def test_damaged_trials_become_notes_and_no_name_can_run_code(asha, asha_page, t
     best = json.loads((path / "sweep.json").read_text())["best"]
     (path / f"trials/t{best:03d}/grids/step-00000012.png").write_bytes(b"none")
     (path / "trials/t000/metrics.jsonl").write_text('{"kind": "ev\n{"kind": "event"}\n')
+    (path / "trials/t000/world.json").write_text("{")
     for name in ("sweep.json", "trials.csv"):
         text = (path / name).read_text().replace("per_task", "<script>x</script>").replace("search", "<script>y")
         (path / name).write_text(text)
     page = read_report(path)
-    for note in ("step-00000012.png cannot be shown", "curve of trial 0 is left out", "pictures of trial 0 are left"):
+    for note in (
+        "step-00000012.png cannot be shown",
+        "The curve of trial 0: 1 line(s) of metrics.jsonl are damaged",
+        "pictures of trial 0 are left",
+    ):
         assert note in page.text
     assert not page.pictures()
     assert "script" not in {tag for tag, _ in page.tags} and "<script>x</script>" in page.text
@@ -72,3 +79,28 @@ def test_strange_cells_have_a_page(nsga2, tmp_path, cells):
     page = read_report(tmp_path)
     assert "nan" not in page.text.lower().split() and "None" not in page.text
     assert trials_of(page) == [row["trial"] for row in table]
+
+
+def test_a_page_of_thousands_of_trials_is_small(asha, tmp_path):
+    """Charts and tables show some of them, with the best, the paper's, failed ones and repetitions; means are of all."""
+    for name in ("sweep.json", "trials.csv"):
+        shutil.copy(asha.out / name, tmp_path)
+    summary = json.loads((tmp_path / "sweep.json").read_text())
+    header, *rows = list(csv.reader((tmp_path / "trials.csv").read_text().splitlines()))
+    with (tmp_path / "trials.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for number in range(3000):
+            row = dict(zip(header, rows[number % len(rows)], strict=True)) | {"trial": number}
+            table.writerow((row | ({} if number < len(rows) else {"role": "search"})).values())
+    page = read_report(tmp_path)
+    shown = trials_of(page)
+    assert len(page.source) < 2_000_000 and len(shown) == MAX_SHOWN and {"0", str(summary["best"])} <= set(shown)
+    assert "Charts and tables show 300 of 3000 trials" in page.text
+    assert any("failed" in row for row in page.rows) and any(
+        "confirm" in cell for row in page.rows for cell in row[1:2]
+    )
+    numbers = {word for chart in page.charts() for word in re.findall(r'-t(\d+)" class="trial"', chart.svg)}
+    assert numbers <= set(shown) and len(numbers) > 200
+    # 4 of the rows are repetitions.
+    assert "Trials 2,996" in page.text

@@ -38,7 +38,11 @@ def test_checkpoints(page, run):
 def test_events_and_damaged_lines(page, comparison_page):
     assert "start × 1, resume × 1" in page.text and page.row("8", 3)[1] == "resume"
     assert comparison_page.row("11", 3)[1:] == ["rollback", "reason: not finite"]
-    for note in ("is cut short", "1 line(s) of metrics.jsonl hold NaN", "1 line(s) of metrics.jsonl are of an unknown"):
+    for note in (
+        "is cut short",
+        "1 number(s) of metrics.jsonl are not finite",
+        "1 line(s) of metrics.jsonl are of an unknown",
+    ):
         assert note in comparison_page.text
     # The resume and the rollback are dotted verticals.
     lines = comparison_page.chart("Total loss", -1).lines()

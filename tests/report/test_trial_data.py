@@ -1,7 +1,7 @@
 import json
 import shutil
 
-from collagan_dist.report.trial_data import add_curves, choice_text, read_trials
+from collagan_dist.report.trial_data import add_curves, choice_text, read_trials, undrawable_note
 from tests.report.simulated_sweep import REC
 
 
@@ -11,6 +11,37 @@ def test_curves_are_the_evaluations_of_the_run_folders(asha, asha_data):
         assert (read.curves or {}).get("psnr_hole", ()) == tuple(wanted)
         assert [read.at("psnr_hole", samples) for samples, _ in wanted] == [value for _, value in wanted]
         assert read.at("psnr_hole", 1) is None
+
+
+def test_long_curves_are_thinned_out_but_not_at_rungs(asha_data, tmp_path):
+    (tmp_path / "trials/t000").mkdir(parents=True)
+    (tmp_path / "trials/t000/trial.json").write_text('{"batch": 4}')
+    rows = [{"kind": "eval", "step": step, "psnr_hole": float(step)} for step in range(1, 280)]
+    (tmp_path / "trials/t000/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (trial,), notes = add_curves(tmp_path, asha_data.trials[:1], ["psnr_hole"], kept=(4 * 17, 4 * 201))
+    curve = (trial.curves or {})["psnr_hole"]
+    assert len(curve) <= 52 and curve[0] == (4, 1.0) and curve[-1] == (4 * 279, 279.0) and not notes
+    assert trial.at("psnr_hole", 4 * 17) == 17 and trial.at("psnr_hole", 4 * 201) == 201
+
+
+def test_notes_on_many_trials_are_counted(asha_data, tmp_path):
+    for number in range(30):
+        (tmp_path / f"trials/t{number:03d}").mkdir(parents=True)
+        (tmp_path / f"trials/t{number:03d}/metrics.jsonl").write_text("damaged\n" * 2)
+    _, notes = add_curves(tmp_path, asha_data.trials[:30], ["psnr_hole"])
+    assert len(notes) == 21 and notes[-1] == "10 more notes on curves of trials are not shown."
+
+
+def test_numbers_that_cannot_be_drawn_are_left_out_and_said(tmp_path):
+    (tmp_path / "trials.csv").write_text(f"trial,{REC},psnr\n0,1e999,1e101\n1,{'9' * 400},nan\n2,5,-inf\n")
+    trials, _ = read_trials(tmp_path / "trials.csv", {REC: {"kind": "loguniform"}})
+    assert [trial.scores for trial in trials] == [{}, {}, {}] and [trial.values[REC] for trial in trials] == [
+        None,
+        None,
+        5,
+    ]
+    (note,) = undrawable_note(tmp_path / "trials.csv", trials)
+    assert note.startswith("4 number(s) of trials.csv")
 
 
 def test_empty_cells_may_be_written_as_words(tmp_path):
@@ -32,8 +63,10 @@ def test_damaged_run_folders_become_notes(asha, asha_data, tmp_path):
     for number in range(5):
         shutil.copytree(asha.folder(number), tmp_path / asha.folder(number).relative_to(asha.out))
     (tmp_path / "trials/t001/metrics.jsonl").write_text('{"kind": "ev\n{"kind": "event"}\n')
-    (tmp_path / "trials/t002/config.yaml").unlink()
-    (tmp_path / "trials/t003/config.yaml").write_text("schedule: {steps: 3}\n")
+    for number, settings in ((2, "schedule: ["), (3, "schedule: {steps: 3}\n")):
+        (tmp_path / f"trials/t{number:03d}/trial.json").unlink()
+        (tmp_path / f"trials/t{number:03d}/config.yaml").write_text(settings)
     trials, notes = add_curves(tmp_path, asha_data.trials[:5], ["psnr_hole"])
-    assert [note.split(":")[0] for note in notes] == [f"The curve of trial {n} is left out" for n in (1, 2, 3)]
+    wanted = ["The curve of trial 1", *(f"The curve of trial {n} is left out" for n in (2, 3))]
+    assert [note.split(":")[0] for note in notes] == wanted and "1 line(s) of metrics.jsonl are damaged" in notes[0]
     assert [bool(trial.curves) for trial in trials] == [True, False, False, False, True]
