@@ -1,4 +1,4 @@
-"""The objective of section 3: adversarial losses (eqs. 1, 4) and the weighted sum of all losses (eqs. 2, 3).
+"""The objective of section 3: adversarial losses (eqs. 1, 4) and the weighted sum of all losses (eq. 3).
 
 Discriminators return float32 logits l: log D = logsigmoid(l), log(1 - D) = logsigmoid(-l). All losses are averages over patches
 and samples, and are minimised.

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from collagan_dist import files
 from collagan_dist.errors import DataError
@@ -29,8 +29,26 @@ from collagan_dist.runs.thinning import (
 
 logger = logging.getLogger(__name__)
 
-# By name in log.sinks. metrics.jsonl is always written. Another sink is a class like EventFile and an entry here.
-SINKS = {"tensorboard": EventFile}
+
+class Sink(Protocol):
+    """Where metrics go beside metrics.jsonl. Opened at a start's first step, it replaces what earlier starts wrote after it."""
+
+    def __init__(self, run: Path, step: int, is_current: Callable[[], bool] = ...) -> None: ...
+
+    @staticmethod
+    def check_installed() -> None:
+        """Raise ConfigError if what the sink needs is missing."""
+
+    def write(self, kind: str, step: int, record: Row) -> None:
+        """Write a line of metrics.jsonl, of any kind; its numbers are finite."""
+
+    def add_grid(self, step: int, png: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+# By name in log.sinks. metrics.jsonl is always written. Another sink is a class and an entry here.
+SINKS: dict[str, type[Sink]] = {"tensorboard": EventFile}
 
 _TAIL_BYTES = 1 << 16  # at the end of the file, which hold many train lines
 _CHUNK_BYTES = 1 << 20
