@@ -11,7 +11,7 @@ from PIL import Image
 
 from collagan_dist.data.packing.pack import merge, pack, pack_part
 from collagan_dist.data.shards.verify import verify
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import SPLITS
 from tests.data.layouts import samples_of, splits_of
 from tests.data.packed import contents, recipe
@@ -135,3 +135,22 @@ def test_who_waited_while_another_one_finished_finds_it_done(drawn, shards, tmp_
         assert waiting.result(60) is None
     assert contents(out) == contents(shards.folder)
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")} == before
+
+
+def test_a_finished_folder_says_that_it_was_packed_from_something_else(drawn, copy_of_drawn, tmp_path):
+    """Another root, or other annotation: not `packed already`. Without the note of an older program it cannot be told."""
+    out = tmp_path / "out"
+    manifest = pack(recipe(copy_of_drawn, out), workers=1)
+    assert pack(recipe(copy_of_drawn, out), workers=1) == manifest
+    with pytest.raises(ConfigError, match=rf"{out}: is packed already, from {copy_of_drawn}, not {drawn};"):
+        pack(recipe(drawn, out), workers=1)
+    path = copy_of_drawn / "Anno/list_landmarks_celeba.txt"
+    lines = path.read_text().splitlines()
+    lines[2] = " ".join([*lines[2].split()[:-1], "1"])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(
+        ConfigError, match=r"is packed already, from other annotations or pictures than now; give another --out"
+    ):
+        pack(recipe(copy_of_drawn, out), workers=1)
+    (out / ".source.json").unlink()
+    assert pack(recipe(copy_of_drawn, out), workers=1) == manifest
