@@ -49,7 +49,7 @@ def _decode(image: Image.Image) -> np.ndarray:
     if image.mode == "1":
         return np.asarray(image)
     if not image.has_transparency_data:
-        return _from_colours(np.asarray(image.convert("RGB")))
+        return _from_colours(np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")))
     rgba = np.asarray(image.convert("RGBA"))
     seen = rgba[..., 3] > 127
     if not seen.all() and not (rgba[..., :3].min(-1) > 127)[seen].any():
@@ -59,6 +59,8 @@ def _decode(image: Image.Image) -> np.ndarray:
 
 
 def _from_colours(pixels_HW3: np.ndarray) -> np.ndarray:
+    if pixels_HW3.ndim == 2:
+        return _from_grey(pixels_HW3)
     low, high = pixels_HW3.min(-1), pixels_HW3.max(-1)
     # JPEG leaves a few levels between the channels of a grey picture.
     if int((high - low).max()) <= 2 * _JPEG_LEVELS:
@@ -73,7 +75,10 @@ def _from_colours(pixels_HW3: np.ndarray) -> np.ndarray:
 def _from_grey(levels_HW: np.ndarray) -> np.ndarray:
     """Return where 8- or 16-bit levels are white. Raises UnusablePicture unless nearly all are black or white."""
     top = np.iinfo(levels_HW.dtype).max
-    counts = np.bincount(levels_HW.ravel(), minlength=top + 1)
+    counts = np.zeros(top + 1, np.int64)
+    # In strips of rows: bincount takes 8 bytes a pixel.
+    for first in range(0, len(levels_HW), 64):
+        counts += np.bincount(levels_HW[first : first + 64].ravel(), minlength=top + 1)
     values = np.flatnonzero(counts)
     # Two values with 0 are a mask, whatever the other one is: 0 and 1, or 0 and 255 in 16 bits.
     if len(values) == 2 and values[0] == 0:

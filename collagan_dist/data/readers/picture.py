@@ -189,7 +189,8 @@ def _decode_other(content: bytes) -> np.ndarray:
             # Opaque everywhere says the same as no alpha.
             if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise UnusablePicture(f"wrong mode {image.mode} with transparency, needs RGB")
-            pixels = np.array(image.convert("RGB"))
+            # `convert` copies, at 4 bytes a pixel, even what is RGB already.
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
         except UnusablePicture:
             raise
         except Exception:  # Pillow's decoders raise whatever their libraries meet
