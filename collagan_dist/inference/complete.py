@@ -207,7 +207,7 @@ def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.
     top, left = (height - side) // 2, (width - side) // 2
     square = np.ascontiguousarray(pixels_HW3[top : top + side, left : left + side])
     if side == size:
-        return square
+        return square.copy()  # torch takes no array that is read-only
     if method is None:
         # Area averaging avoids aliasing but cannot enlarge.
         method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC

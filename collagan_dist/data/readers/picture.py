@@ -189,8 +189,8 @@ def _decode_other(content: bytes) -> np.ndarray:
             # Opaque everywhere says the same as no alpha.
             if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise UnusablePicture(f"wrong mode {image.mode} with transparency, needs RGB")
-            # `convert` copies, at 4 bytes a pixel, even what is RGB already.
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            # No needless copies, as a picture may have 200 MB: `convert` makes one even of what is RGB already.
+            pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except UnusablePicture:
             raise
         except Exception:  # Pillow's decoders raise whatever their libraries meet
