@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,9 +17,9 @@ from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
 from collagan_dist.data.shards.quick_check import how_to_repair, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.sample_check import WrongSample, check_headers, check_labels, parse_meta
 from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
-from collagan_dist.types import CLASSES
 
 
 def verify(
@@ -99,17 +98,19 @@ def _samples(tar: Path) -> Iterator[dict]:
 def _sample_problem(sample: dict) -> str | None:
     if (wrong := wire_format.member_problem([k for k in sample if not k.startswith("__")])) is not None:
         return wrong
+    labels = sample.get("seg.png")
     try:
-        meta = json.loads(sample["json"])
-        size = (meta["height"], meta["width"])
+        meta = parse_meta(sample["json"])
+        check_headers(meta["width"], meta["height"], sample["jpg"], labels)
         # `strict`: libjpeg only warns about data that is cut short.
-        pixels = simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
-    except (ValueError, KeyError, TypeError) as error:
+        simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
+        if labels is not None:
+            values = cv2.imdecode(np.frombuffer(labels, np.uint8), cv2.IMREAD_UNCHANGED)
+            if values is None:
+                raise ValueError("its label map")
+            check_labels(int(values.max()))
+    except WrongSample as error:
+        return f"cannot be used: {error}"
+    except (ValueError, cv2.error) as error:
         return f"does not decode: {error}"
-    if pixels.shape[:2] != size:
-        return f"is {pixels.shape[1]}x{pixels.shape[0]}, its json says {size[1]}x{size[0]}"
-    if "seg.png" in sample:
-        labels = cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.shape != pixels.shape[:2] or labels.max() >= len(CLASSES):
-            return "has a label map that does not decode to classes in the picture's size"
     return None
