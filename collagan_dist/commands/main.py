@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from collagan_dist import __version__, files
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     log_to_stderr()
+    _give_home()
     try:
         code = COMMANDS[args.command].run(args) or 0
     except CollaganError as error:
@@ -89,6 +91,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
         code = Interrupted.exit_code
     sys.exit(code)
+
+
+def _give_home() -> None:
+    """Set HOME for a user of a service or a container, who has neither HOME nor an entry in passwd."""
+    # Ray, torch and DeepSpeed ask for a home or a name when they are imported, and fail without one. As in containers, / is it.
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+        os.environ.setdefault("LOGNAME", f"id{os.geteuid()}")
 
 
 def report_error(command: str, error: CollaganError) -> int:

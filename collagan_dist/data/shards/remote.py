@@ -78,7 +78,13 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes:
         """Return a small file as it is there now, past the cache."""
-        return self._retry(name, lambda: self._filesystem().cat_file(self._path(name)))
+        content: bytes = self._retry(name, lambda: self._filesystem().cat_file(self._path(name)))
+        if content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+            raise DataError(
+                f"{self / name}: what comes is a web page, as a login or a proxy sends it, and not this file; open the URL in a browser; "
+                "credentials belong in the environment (or in ~/.netrc)"
+            )
+        return content
 
     def open(self, name: str, item: CacheItem) -> int:
         """Return a file descriptor of the cached copy, downloaded if need be; the caller closes it."""

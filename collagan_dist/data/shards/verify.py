@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,10 +51,10 @@ def _deep_problems(folder: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
         yield from _tar_problems(folder / shard.name, str(folder / shard.name), shard)
         return
     # Past the cache, because what is to be checked is the files at the URL.
-    with tempfile.TemporaryDirectory(prefix="collagan-verify-") as temporary:
-        tar = Path(temporary) / shard.name
+    with files.temporary_folder("collagan-verify-") as temporary:
+        tar = temporary / shard.name
         try:
-            folder.fetch(shard.index_name, Path(temporary) / shard.index_name, index_content(shard))
+            folder.fetch(shard.index_name, temporary / shard.index_name, index_content(shard))
             folder.fetch(shard.name, tar, tar_content(shard))
         except DataError as error:
             yield str(error)
