@@ -18,7 +18,7 @@ for ((i = 1; i <= ${#said}; i++)); do
     file=$(readlink -f "${said:0:i}") && [ -f "$file" ] && [ -f "${file%/*/*}/slurm/common.sh" ] && project=${file%/*/*} || true
 done
 if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; then
-    echo "slurm: no slurm/common.sh beside ${project:-the submitted script (${said:-unknown})}; COLLAGAN_PROJECT=<checkout> says where it is" >&2
+    echo "slurm: no slurm/common.sh beside ${project:-the submitted script (${said%% *})}; COLLAGAN_PROJECT=<checkout> says where it is" >&2
     exit 2
 fi
 . "$project/slurm/common.sh"

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "collagan_dist"
 # From the bottom to the top. A part imports from the rows below its own; parts of one row know nothing of each other.
 ROWS = (
+    ("urls",),
     ("__init__", "types", "errors", "log", "units", "rng", "presets"),
     ("files",),
     ("config",),

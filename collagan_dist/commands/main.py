@@ -7,8 +7,10 @@ import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from collagan_dist import __version__, files
@@ -29,6 +31,7 @@ from collagan_dist.commands import (
 from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
 from collagan_dist.types import World
+from collagan_dist.urls import HINT, has_secret, redact, redact_value
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    args = build_parser().parse_args(argv)
+    sys.excepthook = _show_traceback
+    words = sys.argv[1:] if argv is None else argv
+    for word in filter(has_secret, words):  # before argparse, whose errors repeat words
+        print(f"collagan: {redact_value(word)}: {HINT}", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
+    args = build_parser().parse_args(words)
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     for stream in (sys.stdout, sys.stderr):
@@ -91,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
         code = Interrupted.exit_code
     sys.exit(code)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _give_home() -> None:
