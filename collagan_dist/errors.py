@@ -2,6 +2,8 @@
 
 from typing import TypeVar
 
+from collagan_dist.urls import redact
+
 E = TypeVar("E", bound="CollaganError")
 
 # Exit codes are part of the command line: job scripts and the sweep act on them.
@@ -13,6 +15,10 @@ class CollaganError(Exception):
     exit_code = 1
     # True if every rank raises the same error: then rank 0 alone prints it.
     raised_on_all_ranks = False
+
+    def __init__(self, *args: object) -> None:
+        # Messages travel: to logs, RUN/failed, trials.csv, pages.
+        super().__init__(*(redact(item) if isinstance(item, str) else item for item in args))
 
 
 class ConfigError(CollaganError):

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,6 +153,20 @@ def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
         # EACCES too: NFS emulates flock by fcntl, which may report it for a lock that is held.
         return error.errno not in (errno.EAGAIN, errno.EACCES)
     return True
+
+
+@contextmanager
+def temporary_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
+    """Yield a folder that is gone after the block, in `parent` or where TMPDIR says. Raises ConfigError where none can be made."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        place, mend = (
+            (parent, "mount a tmpfs there") if parent else ("TMPDIR", "set TMPDIR to a folder that can be written")
+        )
+        raise ConfigError(f"{place}: no temporary folder can be made there ({error.strerror}); {mend}") from None
+    with folder as path:
+        yield Path(path)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import TextIO
 
+from collagan_dist.urls import redact
+
 
 class StderrHandler(logging.StreamHandler[TextIO]):
     """Writes messages, without level or time, to what `sys.stderr` is at that moment, and flushes after each."""
@@ -17,6 +19,9 @@ class StderrHandler(logging.StreamHandler[TextIO]):
     def stream(self) -> TextIO:  # type: ignore[override]
         # Looked up for each message: a progress bar of rich, a Ray trial's log file and pytest replace sys.stderr.
         return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def log_to_stderr() -> None:

@@ -1,8 +1,8 @@
 # Sourced by the batch scripts: finds the project and the collagan command, starts ranks, decides whether a job is requeued.
 
-# `script` is the path of the batch script. Slurm runs a spool copy, so the scripts look it up in the submitted command.
+# `project` is the checkout that the batch script has found. Nothing else is sourced: the submission folder may hold anything.
 # (The last task of an array has the id of the whole array, which lists every task: all have the same command.)
-project=$(cd "$(dirname "$script")/.." && pwd)
+project=$(cd "$project" && pwd)
 
 # A prefix of every command, such as `apptainer exec --nv image.sif`; further options of srun, such as pyxis's --container-image.
 read -ra container <<<"${COLLAGAN_CONTAINER:-}"

@@ -12,8 +12,18 @@
 # sbatch [sbatch options] slurm/sweep.sh CONFIG [sweep options]      a Ray cluster over the nodes, and collagan sweep on it
 # The job requeues itself. MAX_REQUEUE: restarts after failures (3). COLLAGAN_RAY_WAIT: seconds for all nodes to join (120).
 set -euo pipefail
-script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | tail -1)
-. "$(dirname "$script")/common.sh"
+# Slurm runs a spool copy. The project is where the submitted path leads, links followed; the path ends at one of the blanks.
+said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) said=${said#* Command=} project=${COLLAGAN_PROJECT:-}
+said=${said%%$'\n'*} said=${said%% WorkDir=*}
+for ((i = 1; i <= ${#said}; i++)); do
+    if [ -n "$project" ] || [[ $said != /* || ${said:i:1} != [[:space:]]* && $i -lt ${#said} ]]; then continue; fi
+    file=$(readlink -f "${said:0:i}") && [ -f "$file" ] && [ -f "${file%/*/*}/slurm/common.sh" ] && project=${file%/*/*} || true
+done
+if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; then
+    echo "slurm: no slurm/common.sh beside ${project:-the submitted script (${said%% *})}; COLLAGAN_PROJECT=<checkout> says where it is" >&2
+    exit 2
+fi
+. "$project/slurm/common.sh"
 
 if [[ ${COLLAGAN_SRUN:-} == *--container-image* ]]; then
     echo "slurm: sweep.sh knows containers by COLLAGAN_CONTAINER only: the command must share /tmp and processes with its node's Ray" >&2

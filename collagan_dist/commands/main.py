@@ -7,7 +7,10 @@ import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from collagan_dist import __version__, files
@@ -28,6 +31,7 @@ from collagan_dist.commands import (
 from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
 from collagan_dist.types import World
+from collagan_dist.urls import HINT, has_secret, redact, redact_value
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    args = build_parser().parse_args(argv)
+    sys.excepthook = _show_traceback
+    words = sys.argv[1:] if argv is None else argv
+    for word in filter(has_secret, words):  # before argparse, whose errors repeat words
+        print(f"collagan: {redact_value(word)}: {HINT}", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
+    args = build_parser().parse_args(words)
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     for stream in (sys.stdout, sys.stderr):
@@ -68,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     log_to_stderr()
+    _give_home()
     try:
         code = COMMANDS[args.command].run(args) or 0
     except CollaganError as error:
@@ -89,6 +99,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
         code = Interrupted.exit_code
     sys.exit(code)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+def _give_home() -> None:
+    """Set HOME for a user of a service or a container, who has neither HOME nor an entry in passwd."""
+    # Ray, torch and DeepSpeed ask for a home or a name when they are imported, and fail without one. As in containers, / is it.
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+        os.environ.setdefault("LOGNAME", f"id{os.geteuid()}")
 
 
 def report_error(command: str, error: CollaganError) -> int:

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collagan_dist.errors import ConfigError
+from collagan_dist.urls import HINT, has_secret, redact_value
 
 # Key path: its line number in the file, or the command-line argument that set it.
 Lines = Mapping[tuple[str, ...], int | str]
@@ -108,6 +109,8 @@ def _to_data(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tup
 
 def _scalar(node: yaml.ScalarNode, place: str) -> Any:
     text: str = node.value
+    if has_secret(text):
+        raise ConfigError(f"{place}: {redact_value(text)}: {HINT}")
     if node.style in ("'", '"'):
         return text  # quotes make a string of anything
     if text.lower() in _CONSTANTS:

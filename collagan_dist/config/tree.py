@@ -18,6 +18,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
+# Networks larger than any machine holds are a mistake, or meant to harm.
+Channels = Annotated[int, Field(ge=1, le=1024)]
+Length = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 # O1 to O6 as (top, left, height, width) in a 128x128 picture, for pictures whose landmarks are unknown. These are the boxes of
@@ -36,23 +39,23 @@ class Widths(Section):
     """Channels of the networks."""
 
     # 64-128-256-512-512-512-512: unet_128 of pix2pix is the one with the paper's seven levels.
-    generator: Count = 64
+    generator: Channels = 64
     """Channels of the first encoder layer. Each layer doubles them, up to 8 times this (as unet_128 of pix2pix)."""
-    discriminator: Count = 64
+    discriminator: Channels = 64
     """Channels of each discriminator's first layer. Each layer doubles them (pix2pix)."""
 
 
 class CE(Section):
     """Context Encoder (Pathak 2016): keys of model.name ce."""
 
-    bottleneck: Count = 4000
+    bottleneck: Length = 4000
     """Channels of the bottleneck between encoder and decoder (Pathak 2016)."""
 
 
 class SII(Section):
     """Semantic image inpainting (Yeh 2017): keys of model.name sii. It trains a DCGAN; evaluate.search is its test."""
 
-    z: Count = 100
+    z: Length = 100
     """Length of the noise vector (DCGAN)."""
     generator_updates: Count = 2
     """Generator updates per discriminator update (the DCGAN code of carpedm20 and bamos; DCGAN's paper has 1)."""

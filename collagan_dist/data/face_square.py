@@ -14,6 +14,9 @@ import numpy as np
 from collagan_dist.types import CLASSES, FACE_SQUARE, LABEL_CHIN, LABEL_SQUARE, MARGIN
 
 Points = Sequence[Sequence[float]]
+# A face square lies within this many times the longer side of its picture, around the middle. Landmarks inside a picture, as
+# packing wants them, make one within 4.2 times.
+_REACH = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,19 @@ def stored_square(landmarks: Points | None, square: Sequence[float] | None, widt
     if landmarks is not None:
         return square_from_landmarks(landmarks)
     return Square(*square) if square is not None else square_from_size(width, height)
+
+
+def square_problem(square: Square, width: int, height: int) -> str | None:
+    """Return what is wrong with the face square of a picture, None if a view can be cut from it."""
+    x, y, half = square.x - (width - 1) / 2, square.y - (height - 1) / 2, square.side / 2
+    if square.side < 1:
+        return f"its face square has a side of {square.side:.3g} pixels"
+    if max(abs(x), abs(y)) + half > _REACH / 2 * max(width, height):
+        return f"its face square lies outside of {_REACH:g} times the picture's longer side"
+    # A view needs a pixel: the margin square overlaps the picture by one at least.
+    if max(abs(x) - width / 2, abs(y) - height / 2) + 1 > half * MARGIN:
+        return "its face square lies beside the picture"
+    return None
 
 
 def pixel_box(square: Square) -> tuple[int, int, int]:

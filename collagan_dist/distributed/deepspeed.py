@@ -96,13 +96,13 @@ class ZeroLearner(DeepSpeedLearner):
         with self.engine.group.collective("Adam's state of all ranks"):
             return {
                 name: {"step": state["step"]} | {key: safe_get_full_optimizer_state(p, key) for key in _MOMENTS}
-                for name, p in self._named()
+                for name, p in self.named_parameters()
             }
 
     def load_optimizer_state(self, state: dict[str, Tensors]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state
 
-        named = dict(self._named())
+        named = dict(self.named_parameters())
         steps = {float(state[name]["step"]) if name in state else 0.0 for name in named}
         if len(steps) > 1:
             raise CheckpointError(

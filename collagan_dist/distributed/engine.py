@@ -103,14 +103,14 @@ class Learner:
 
     def optimizer_state(self) -> dict[str, Tensors]:
         """Return Adam's state by parameter name: `exp_avg` and `exp_avg_sq` in the parameter's shape, and `step`. Collective."""
-        return {name: dict(self.optimizer.state[p]) for name, p in self._named() if self.optimizer.state[p]}
+        return {name: dict(self.optimizer.state[p]) for name, p in self.named_parameters() if self.optimizer.state[p]}
 
     def load_optimizer_state(self, state: dict[str, Tensors]) -> None:
         """Take back what `optimizer_state` returned, on any engine and any number of ranks.
 
         Parameters without an entry start without a state.
         """
-        for name, parameter in self._named():
+        for name, parameter in self.named_parameters():
             if name in state:
                 self.optimizer.state[parameter] = {k: _in_layout_of(parameter, v) for k, v in state[name].items()}
 
@@ -119,7 +119,8 @@ class Learner:
         values = [value for state in self.optimizer.state.values() for value in state.values()]
         return [value for value in values if isinstance(value, torch.Tensor) and value.device == self.engine.device]
 
-    def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return the trainable parameters by name."""
         return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
 

@@ -32,6 +32,10 @@ def check_names(world: World) -> Iterator[Finding]:
     if unreachable and not interface:
         text += ", which other nodes cannot use; collagan looks for the interface that leads to them"
         yield warning("names", text, "set GLOO_SOCKET_IFNAME if it picks a wrong one")
+    elif own is None and not interface:
+        # torchrun asks for the name before our code runs, and tries for minutes.
+        mend = f"add {host} to /etc/hosts; until then torchrun needs --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 --local-addr=127.0.0.1"
+        yield warning("names", text, mend)
     else:
         yield ok("names", text)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from collagan_dist.urls import redact
+
 STATES = ("ok", "warning", "failed")  # from best to worst
 
 
@@ -16,6 +18,10 @@ class Finding:
     state: str
     text: str
     mend: str = ""
+
+    def __post_init__(self) -> None:
+        # Variables of the environment are shown, too.
+        object.__setattr__(self, "text", redact(self.text))
 
 
 def ok(check: str, text: str) -> Finding:

@@ -12,7 +12,7 @@ from typing import Any
 
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.group import Group
-from collagan_dist.doctor import cluster, machine, network, storage
+from collagan_dist.doctor import cluster, machine, network, places, storage
 from collagan_dist.doctor.finding import STATES, Check, Finding, failed, ok, run_check
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
@@ -85,6 +85,8 @@ def _check_machine(world: World, data: str | None) -> list[Finding]:
             ("decoding", machine.check_decoding),
             ("/dev/shm", machine.check_shared_memory),
             ("locks", machine.check_locks),
+            ("home", places.check_home),
+            ("temporary files", places.check_temporary),
             ("storage", lambda: storage.check_writing(Path.cwd())),
         ]
         if data is not None:

@@ -11,7 +11,8 @@ from torch import nn
 
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine, Learner
-from collagan_dist.errors import CheckpointError
+from collagan_dist.runs import contents
+from collagan_dist.runs.contents import LOSS_SCALE
 
 Tensors = dict[str, torch.Tensor]
 
@@ -89,43 +90,45 @@ class Networks:
         }
         for prefix, learner in self._learners():
             if learner.scale is not None:
-                files["optimizer"][f"{prefix}{_SCALE}"] = learner.scale.state()
+                files["optimizer"][f"{prefix}{LOSS_SCALE}"] = learner.scale.state()
         if self.ema is not None:
             files["ema"] = self.ema.state_dict()
         return files
 
     def restore(self, files: dict[str, Tensors]) -> None:
-        """Take back what `tensors` returned. Raises CheckpointError if it belongs to another network."""
-        try:
-            self.generator.load_state_dict(files["generator"])
-            self.discriminators.load_state_dict(files["discriminators"])
-            if self.ema is not None:
-                # A run that starts to average later starts from the generator.
-                self.ema.load_state_dict(files.get("ema") or files["generator"])
-        except (RuntimeError, KeyError) as error:
-            raise CheckpointError(
-                f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
-            ) from None
+        """Take back what `tensors` returned. Raises CheckpointError, before anything changes, if it does not fit."""
+        self._check(files)
+        self.generator.load_state_dict(files["generator"])
+        self.discriminators.load_state_dict(files["discriminators"])
+        if self.ema is not None:
+            # A run that starts to average later starts from the generator.
+            self.ema.load_state_dict(files.get("ema") or files["generator"])
         self.set_parameters()
-        stored = files.get("optimizer", {})
+        stored = files["optimizer"]
         for prefix, learner in self._learners():
             moments: dict[str, Tensors] = {}
             for path, value in stored.items():
-                if path.startswith(prefix) and not path.endswith(_SCALE):
+                if path.startswith(prefix) and not path.endswith(LOSS_SCALE):
                     name, _, key = path.removeprefix(prefix).rpartition("/")
                     moments.setdefault(name, {})[key] = value
             learner.load_optimizer_state(moments)
-            if learner.scale is not None and (scale := stored.get(f"{prefix}{_SCALE}")) is not None:
+            if learner.scale is not None and (scale := stored.get(f"{prefix}{LOSS_SCALE}")) is not None:
                 learner.scale.load(scale)
+
+    def _check(self, files: dict[str, Tensors]) -> None:
+        modules = {"generator": self.generator, "discriminators": self.discriminators}
+        if self.ema is not None and "ema" in files:
+            modules["ema"] = self.ema
+        for name, module in modules.items():
+            contents.check_tensors(f"{name}.safetensors", files[name], module.state_dict())
+        learners = {prefix: dict(learner.named_parameters()) for prefix, learner in self._learners()}
+        contents.check_moments("optimizer.safetensors", files["optimizer"], learners)
 
     def _learners(self) -> Iterator[tuple[str, Learner]]:
         """Yield the prefix of each learner's names in the optimizer's file, and the learner."""
         yield "generator/", self.generator_learner
         for member, learner in self.discriminator_learners.items():
             yield f"discriminators/{member}." if member else "discriminators/", learner
-
-
-_SCALE = "loss_scale"  # its name beside the parameters, for learners in fp16
 
 
 class BatchNormSnapshot:

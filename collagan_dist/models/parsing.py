@@ -54,7 +54,9 @@ def load_parsing_network(folder: Path, option: str) -> tuple[ParsingNetwork, Inf
             "collagan train parser"
         )
     tasks = build_tasks(config)
-    network = collagan.generator(config, tasks)  # the other kinds of models have no segmentation
     weights = read_inference_parameters(folder)
+    with torch.device("meta"):  # takes no memory, whatever the configuration asks for
+        weights.check_generator(collagan.generator(config, tasks))
+    network = collagan.generator(config, tasks)  # the other kinds of models have no segmentation
     weights.load_generator(network)
     return ParsingNetwork(config, tasks, network), weights

@@ -78,6 +78,11 @@ def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) ->
     """Return the predictor of a run folder or an exported folder, and its step. Raises CheckpointError."""
     kind = MODEL_KINDS[config.model.name].predictor
     weights = read_inference_parameters(model)
+    # First without memory: a configuration from elsewhere may ask for a network of any size.
+    with torch.device("meta"):
+        weights.check_generator(build_generator(config, tasks))
+        if kind.needs_discriminators:
+            weights.check_discriminators(build_discriminators(config, tasks))
     generator = build_generator(config, tasks)
     weights.load_generator(generator)
     discriminators = None

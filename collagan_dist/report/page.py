@@ -15,6 +15,7 @@ from collagan_dist.report.run_page import runs_content
 from collagan_dist.report.sweep_data import is_sweep
 from collagan_dist.report.sweep_page import sweep_content
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.urls import redact
 
 # Templates and style sheet are package data beside this file.
 _TEMPLATES = Path(__file__).parent
@@ -64,7 +65,8 @@ def _render(content: dict[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     written = datetime.now().strftime("%Y-%m-%d %H:%M")
-    return env.get_template("page.html").render({**_NOTHING, **content}, written=written)
+    # Run folders may be of other versions, and are shown as they are but for credentials.
+    return redact(env.get_template("page.html").render({**_NOTHING, **content}, written=written))
 
 
 def _target(folders: Sequence[Path], out: Path | None) -> Path:

@@ -38,6 +38,7 @@ _TENSOR_FILE = re.compile(r"[a-z0-9_]+\.safetensors")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Real ones are thousands of times smaller; the limit keeps a forged file from filling the memory.
 _MAX_BYTES = {MANIFEST_FILE: 1 << 20, STATE_FILE: 1 << 26}
+_MAX_TENSOR_BYTES = 1 << 37  # a sparse file of any size costs its maker nothing, and its hash would cost us days
 _DTYPES = {
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16", torch.float16: "F16",
     torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -56,6 +57,10 @@ class WriteFailed(CheckpointError):
 
 class NewerFormat(CheckpointError):
     """An undamaged checkpoint of a newer program. It is never skipped in favour of an older one."""
+
+
+class Unreadable(CheckpointError):
+    """A file that cannot be read now (permission, an I/O error): nobody knows whether it is damaged, so it is not skipped."""
 
 
 @dataclass(frozen=True)
@@ -225,13 +230,19 @@ def _remove(doomed: Iterable[Path]) -> None:
 def load_latest(folder: Path, strict: bool = False) -> LoadedCheckpoint | None:
     """Return the newest undamaged checkpoint; None if there is none at all. Damaged ones are named on stderr.
 
-    Raises CheckpointError when all are damaged, when the newest is and `strict` is given, and when it is a newer program's.
+    Raises CheckpointError when all are damaged, when the newest is and `strict` is given, when it is a newer program's, and
+    Unreadable when it cannot be read.
     """
     damaged = False
-    for step in reversed(checkpoint_steps(folder)):
+    try:
+        steps = checkpoint_steps(folder)
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for step in reversed(steps):
         try:
             return load(checkpoint_dir(folder, step))
-        except NewerFormat:  # an older checkpoint would silently lose what the newer program learned
+        # An older checkpoint would silently lose what came after it, and the next save would remove it.
+        except (NewerFormat, Unreadable):
             raise
         except CheckpointError as error:
             if strict:
@@ -244,36 +255,52 @@ def load_latest(folder: Path, strict: bool = False) -> LoadedCheckpoint | None:
     return None
 
 
+def unreadable(path: Path, error: OSError) -> Unreadable:
+    where = error.filename or path
+    return Unreadable(
+        f"{where}: cannot be read ({error.strerror or error}); give this user access to it, or mend the storage"
+    )
+
+
 def load(path: Path) -> LoadedCheckpoint:
     """Read a checkpoint and check every byte against its manifest. Raises CheckpointError."""
     try:
-        manifest = read_json(path, MANIFEST_FILE)
-        hashes = manifest["sha256"]
-        if STATE_FILE not in hashes:
-            raise ValueError(f"{MANIFEST_FILE} does not name {STATE_FILE}")
-        for name, expected in hashes.items():
-            if name != STATE_FILE and not _TENSOR_FILE.fullmatch(name):
-                raise CheckpointError(f"{path}: {MANIFEST_FILE} names {name[:100]!r}, which is no file of a checkpoint")
-            check_file(path, name, expected)
-        state = read_json(path, STATE_FILE)
-        if not manifest["step"] == state["step"] == step_of(path.name):
-            raise ValueError("its folder's name, manifest.json and state.json name different steps")
-        if not isinstance(state["format"], int) or state["format"] < 1:
-            raise ValueError(f"{STATE_FILE} names no format")
-        if state["format"] > FORMAT:
-            reads = f"this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"
-            raise NewerFormat(f"{path}: is of format {state['format']}, {reads}")
-        names = [name for name in hashes if name != STATE_FILE]
-        tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
-    # All that forged or damaged files make json and safetensors raise; RecursionError comes of deep nesting.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        return _load(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    # All that forged or damaged files make json and safetensors raise; RecursionError comes of deep nesting.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error})") from None
+
+
+def _load(path: Path) -> LoadedCheckpoint:
+    manifest = read_json(path, MANIFEST_FILE)
+    hashes = manifest["sha256"]
+    if STATE_FILE not in hashes:
+        raise ValueError(f"{MANIFEST_FILE} does not name {STATE_FILE}")
+    for name, expected in hashes.items():
+        if name != STATE_FILE and not _TENSOR_FILE.fullmatch(name):
+            raise CheckpointError(f"{path}: {MANIFEST_FILE} names {name[:100]!r}, which is no file of a checkpoint")
+        check_file(path, name, expected)
+    state = read_json(path, STATE_FILE)
+    if not manifest["step"] == state["step"] == step_of(path.name):
+        raise ValueError("its folder's name, manifest.json and state.json name different steps")
+    if not isinstance(state["format"], int) or state["format"] < 1:
+        raise ValueError(f"{STATE_FILE} names no format")
+    if state["format"] > FORMAT:
+        reads = f"this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"
+        raise NewerFormat(f"{path}: is of format {state['format']}, {reads}")
+    names = [name for name in hashes if name != STATE_FILE]
+    tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
     return LoadedCheckpoint(path, tensors, state)
 
 
 def check_file(folder: Path, name: str, sha256: str) -> None:
     """Raise CheckpointError unless `name` is a plain file with these bytes."""
-    _plain_size(folder / name)
+    if (size := _plain_size(folder / name)) > _MAX_TENSOR_BYTES:
+        raise CheckpointError(f"{folder}: {name} is damaged ({size} bytes are too many)")
     # safetensors checks no bytes itself: a flipped bit loads as another number.
     if files.sha256(folder / name) != sha256:
         raise CheckpointError(f"{folder}: {name} is damaged or edited (its sha256 differs from the manifest's)")

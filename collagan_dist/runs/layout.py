@@ -90,8 +90,12 @@ def checkpoint_dir(checkpoints: Path, step: int) -> Path:
 def checkpoint_steps(checkpoints: Path) -> list[int]:
     """Return the steps of all checkpoints in a folder, oldest first; [] if there is no such folder.
 
-    Their bytes are not checked.
+    Their bytes are not checked. Raises OSError for a folder that cannot be read.
     """
+    try:
+        names = [path.name for path in checkpoints.iterdir()]
+    # No other error: a folder that cannot be read is not one without checkpoints.
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     # Unfinished ones have a dot in front, so they are not listed.
-    found = checkpoints.iterdir() if checkpoints.is_dir() else ()
-    return sorted(step for path in found if (step := step_of(path.name)) is not None)
+    return sorted(step for name in names if (step := step_of(name)) is not None)

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from collagan_dist.config.load import load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
-from collagan_dist.runs import checkpoint
+from collagan_dist.runs import checkpoint, contents
+from collagan_dist.runs.checkpoint_state import parse_state
 from collagan_dist.runs.layout import RunPaths
 
 FORMAT = 1
@@ -73,23 +74,31 @@ class InferenceParameters:
     def discriminators_file(self) -> Path:
         return self.file.with_name(DISCRIMINATORS_FILE)
 
-    def load_generator(self, network: torch.nn.Module) -> None:
-        _load(self.file, self.generator, network)
+    def check_generator(self, network: torch.nn.Module) -> None:
+        """Raise CheckpointError unless the tensors are those of `network`, which may be on the device `meta`."""
+        _check(self.file, self.generator, network)
 
-    def load_discriminators(self, network: torch.nn.Module) -> None:
+    def load_generator(self, network: torch.nn.Module) -> None:
+        self.check_generator(network)
+        network.load_state_dict(self.generator)
+
+    def check_discriminators(self, network: torch.nn.Module) -> None:
+        """Raise CheckpointError unless there are discriminators and they are those of `network`."""
         if self.discriminators is None:
             problem = "is missing, and this model completes with it; export the run again"
             raise CheckpointError(f"{self.discriminators_file}: {problem}")
-        _load(self.discriminators_file, self.discriminators, network)
+        _check(self.discriminators_file, self.discriminators, network)
+
+    def load_discriminators(self, network: torch.nn.Module) -> None:
+        self.check_discriminators(network)
+        network.load_state_dict(self.discriminators or {})
 
 
-def _load(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
+def _check(file: Path, tensors: Tensors, network: torch.nn.Module) -> None:
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        # torch lists every key; its last line names what differs.
-        difference = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{file}: does not fit the config.yaml of its folder: {difference}") from None
+        contents.check_tensors(file.name, tensors, network.state_dict())
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.parent}: {error}; its config.yaml says which network it is") from None
 
 
 def read_inference_parameters(model: Path) -> InferenceParameters:
@@ -104,6 +113,11 @@ def read_inference_parameters(model: Path) -> InferenceParameters:
     if found is None:
         command = f"collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
         raise CheckpointError(f"{model}: holds no checkpoint yet; train it first: {command}")
+    _, _, state = parse_state(found.path, found.state)
+    try:
+        contents.check_files(found.tensors, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{found.path}: {error}") from None
     # As in the evaluations during training: the moving average, if there is one.
     name = "ema" if "ema" in found.tensors else "generator"
     file = found.path / f"{name}.safetensors"
@@ -123,6 +137,10 @@ def _read_exported(folder: Path) -> InferenceParameters:
         step = int(manifest["step"])
     except CheckpointError as error:
         raise CheckpointError(f"{error}; export the run again") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
+    except OSError as error:
+        raise checkpoint.unreadable(folder, error) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
     return InferenceParameters(folder / GENERATOR_FILE, step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE))

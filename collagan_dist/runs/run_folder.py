@@ -22,7 +22,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
 from collagan_dist.errors import CheckpointError, ConfigError, mark_on_all_ranks
-from collagan_dist.runs import checkpoint
+from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes, parse_state
@@ -171,7 +171,11 @@ class RunFolder:
             hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
             raise mark_on_all_ranks(CheckpointError(f"{text}\n{hint}"))
         # After the comparison: with another configuration the tensors may not fit, with a worse message.
-        networks.restore(loaded.tensors)
+        try:
+            contents.check_files(loaded.tensors, state)
+            networks.restore(loaded.tensors)
+        except CheckpointError as error:  # all ranks have read the same bytes
+            raise mark_on_all_ranks(CheckpointError(f"{loaded.path}: {error}")) from None
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
         return Progress(step, left_out, changed)
 

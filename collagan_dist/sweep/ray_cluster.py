@@ -8,12 +8,12 @@ import secrets
 import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from collagan_dist import files
 from collagan_dist.errors import ClusterError, ConfigError
 
 Item = TypeVar("Item")
@@ -45,7 +45,7 @@ def _local_cluster() -> Iterator[Any]:
     _remove_leftovers()
     # /tmp: the path of a Unix socket has at most 107 characters, and Ray's sockets lie deep below this folder.
     prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with files.temporary_folder(prefix, "/tmp") as folder:
         _connect(
             ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE_BYTES,
             _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it

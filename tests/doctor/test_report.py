@@ -17,7 +17,18 @@ from collagan_dist.types import World
 from tests.distributed.two_ranks import two_ranks
 from tests.faults.processes import as_rank, free_port
 
-MACHINE = ["names", "libraries", "devices", "limits", "decoding", "/dev/shm", "locks", "storage"]
+MACHINE = [
+    "names",
+    "libraries",
+    "devices",
+    "limits",
+    "decoding",
+    "/dev/shm",
+    "locks",
+    "home",
+    "temporary files",
+    "storage",
+]
 BETWEEN_RANKS = ["meeting", "all-reduce (cpu)", "latency", "clocks"]
 
 

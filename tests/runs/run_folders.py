@@ -48,3 +48,12 @@ def rewrite_state(checkpoint: Path, change: Callable[[dict[str, Any]], object]) 
     manifest["sha256"]["state.json"] = hashlib.sha256((checkpoint / "state.json").read_bytes()).hexdigest()
     manifest["step"] = state["step"]
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def rehash(checkpoint: Path, name: str) -> None:
+    """Write the hash of a file that was changed into a checkpoint's manifest."""
+    if name == "manifest.json":
+        return
+    manifest = json.loads((checkpoint / "manifest.json").read_bytes())
+    manifest["sha256"][name] = hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))

@@ -23,7 +23,8 @@ class Counter:
         self.value = torch.zeros(3)
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        return {"generator": {"value": self.value}}
+        adam = {"generator/value/step": torch.tensor(6.0)}
+        return {"generator": {"value": self.value}, "discriminators": {}, "ema": {}, "optimizer": adam}
 
     def restore(self, files: dict[str, dict[str, torch.Tensor]]) -> None:
         self.value = files["generator"]["value"]

@@ -5,8 +5,9 @@ import pickle
 import random
 import re
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,37 @@ def test_nothing_is_loaded_where_all_are_damaged(newest):
         checkpoint.load_latest(newest.parent)
 
 
+@pytest.fixture
+def as_stranger() -> Iterator[Path]:
+    """A folder that everybody may reach, while this process has the rights of no particular user."""
+    folder = Path(tempfile.mkdtemp(prefix="collagan-test-"))
+    folder.chmod(0o755)
+    yield folder
+    os.seteuid(os.getuid())
+    shutil.rmtree(folder)
+
+
+def become_stranger() -> None:
+    if os.getuid() == 0:  # whom no permission stops
+        os.seteuid(65534)
+
+
+@pytest.mark.parametrize(
+    "closed", ["step-00000009/generator.safetensors", "step-00000009/state.json", "step-00000009", "."]
+)
+def test_what_cannot_be_read_is_not_damaged(as_stranger, closed):
+    """The run would go on from the checkpoint before it, and overwrite what is only out of reach for now."""
+    for step in (8, 9):
+        save(as_stranger / "checkpoints", step)
+    (as_stranger / "checkpoints" / closed).chmod(0)
+    become_stranger()
+    with pytest.raises(checkpoint.Unreadable, match=r"cannot be read .Permission denied.; give this user access"):
+        checkpoint.load_latest(as_stranger / "checkpoints")
+    os.seteuid(os.getuid())
+    (as_stranger / "checkpoints" / closed).chmod(0o755)
+    assert checkpoint.load_latest(as_stranger / "checkpoints").state["step"] == 9
+
+
 class Bomb:
     """Unpickled, it leaves a file `canary` in the working directory."""
 
@@ -189,6 +221,7 @@ def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
         str(secret): lambda path: add_file(path, str(secret), sha256=hash_of),
         "generator.safetensors is no plain file": lambda path: replace_generator(path, lambda file: file.symlink_to(secret)),
         "safetensors is no plain file": lambda path: replace_generator(path, os.mkfifo),
+        "too many": lambda path: os.truncate(path / "generator.safetensors", 1 << 42),
         "are too many": lambda path: os.truncate(path / "manifest.json", 1 << 40),
         "no object": lambda path: (path / "manifest.json").write_text("[]"),
         "does not name state.json": lambda path: (path / "manifest.json").write_text('{"sha256": {}, "step": 9}'),

@@ -1,3 +1,5 @@
+import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -5,8 +7,11 @@ import pytest
 
 from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.model_folder import is_exported, read_config, read_inference_parameters
 from collagan_dist.runs.run_folder import run_identity
+from collagan_dist.tasks import build_tasks
+from tests.models.peers import start
 from tests.training.small import equal, small, weights
 
 
@@ -41,6 +46,29 @@ def test_the_averaged_generator_is_used(run):
 def test_a_run_without_checkpoint_says_how_to_train_it(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(CheckpointError, match=r"holds no checkpoint yet; train it first: collagan train .*config.yaml"):
+        read_inference_parameters(run)
+
+
+def test_a_configuration_larger_than_its_weights_takes_no_memory(run):
+    """The networks are compared before they are built: 1024 channels at 512 pixels would take gigabytes."""
+    huge = small(Path("packed"), data__image_size=512, model={"widths": {"generator": 1024, "discriminator": 1024}})
+    (run / "config.yaml").write_text(to_yaml(huge))
+    config = read_config(run)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"ema.safetensors is of another network.*its config.yaml says which"):
+        load_predictor(run, config, start(small(Path("packed")))[1].generator_learner.engine, build_tasks(config))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    with pytest.raises(ConfigError, match=r"model.widths.generator"):
+        small(Path("packed"), model={"widths": {"generator": 1025}})
+
+
+def test_a_run_without_a_network_is_refused(run):
+    """Its manifest does not name it, so that every hash is right."""
+    newest = run / "checkpoints/step-00000009"
+    manifest = json.loads((newest / "manifest.json").read_bytes())
+    del manifest["sha256"]["discriminators.safetensors"]
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"step-00000009: is incomplete: discriminators.safetensors is missing"):
         read_inference_parameters(run)
 
 

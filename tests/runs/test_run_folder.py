@@ -130,6 +130,7 @@ def test_what_killed_starts_left_is_removed(shards, tmp_path):
     for leftover in (".step-00000003", ".step-00000005-0a1b2c3d", ".old-00000002", "step-00000001"):
         (tmp_path / "checkpoints" / leftover).mkdir(parents=True)
     (tmp_path / "grids").mkdir()
+    (tmp_path / "lease").write_text("1 token\nstate ended\n")
     for name in ("metrics.jsonl", "lease", "config.yaml", "data.json", "world.json", "requeue", "grids/step-1.png"):
         (tmp_path / name).with_name(f".{Path(name).name}.0a1b2c3d.partial").touch()
     acquired(tmp_path, small(shards.folder), shards).release()
@@ -183,6 +184,7 @@ def test_progress_is_saved_and_resumed(shards, tmp_path):
 
 def test_the_last_checkpoint_may_not_fail(shards, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
+    (tmp_path / "lease").write_text("1 token\nstate ended\n")
     with pytest.raises(CheckpointError, match="Step 1 is not saved, there is no checkpoint yet; make room, then run"):
         train(small(shards.folder, schedule__steps=1), tmp_path, World())
 

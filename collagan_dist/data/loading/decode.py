@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
 
+from collagan_dist.data.shards.sample_check import WrongSample, check_headers, check_labels
 from collagan_dist.data.shards.shard_reader import StoredSample
-from collagan_dist.types import MAX_PIXELS
 
-_PNG, _CHUNK = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s")
-_SIZE = struct.Struct(">II")  # width and height, at byte 16 of a PNG
+
+class RefusedSample(RuntimeError):
+    """Sound bytes that do not make a sample: another size, values that are no classes. The message says what."""
 
 
 class Decoder:
@@ -53,10 +52,12 @@ class Decoder:
         picture = fn.decoders.image(
             jpg, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False
         )
-        outputs = [picture]
+        outputs, peaks = [picture], []
         if self.labels:
             png = fn.external_source(name="png", dtype=types.UINT8, ndim=1)
             outputs.append(fn.decoders.image(png, device="cpu", output_type=types.ANY_DATA, adjust_orientation=False))
+            # Before resizing, which may leave out the one pixel that is no class.
+            peaks = [fn.reductions.max(outputs[1])]
         if self.resize:
             # [top, left, bottom, right] of what the canvas shows, in stored pixels.
             region = fn.external_source(name="region", dtype=types.FLOAT, ndim=1)
@@ -65,7 +66,7 @@ class Decoder:
             outputs = [fn.resize(o, **roi, **method) for o, method in zip(outputs, methods, strict=False)]
         if self.labels and device == "mixed":
             outputs[1] = outputs[1].gpu()
-        return outputs
+        return outputs + peaks
 
     def __call__(
         self, samples: Sequence[StoredSample], regions: np.ndarray
@@ -76,21 +77,36 @@ class Decoder:
         Raises RuntimeError if a sample does not decode or has another size than the canvas.
         """
         for sample in samples:
-            _check_parses(sample, self.labels)
+            self._check(sample)
         try:
             self._pipe.feed_input("jpg", [s.jpg for s in samples])
             if self.resize:
                 self._pipe.feed_input("region", list(regions.astype(np.float32)))
             if self.labels:
                 self._pipe.feed_input("png", [s.labels for s in samples])
-            image, *label = self._tensors(self._pipe.run())
+            outputs = self._pipe.run()
+            image, *label = self._tensors(outputs[: 1 + self.labels])
         except RuntimeError:
             self._pipe = self._build_pipeline()  # after an error, DALI's pipeline cannot be used again
             raise
         shapes, side = [tuple(one.shape[1:]) for one in (image, *label)], self.canvas
         if shapes != [(side, side, 3), (side, side, 1)][: len(shapes)]:
             raise RuntimeError(f"pictures and label maps of {shapes} where {side}x{side} was stored")
-        return image, label[0].squeeze(-1) if label else None
+        if not label:
+            return image, None
+        _check_values(outputs[2])
+        return image, label[0].squeeze(-1)
+
+    def _check(self, sample: StoredSample) -> None:
+        labels = sample.labels
+        if self.labels and labels is None:
+            raise RefusedSample("it has no label map")
+        try:
+            check_headers(sample.width, sample.height, sample.jpg, labels if self.labels else None)
+        except WrongSample as error:
+            raise RefusedSample(str(error)) from None
+        except ValueError as error:
+            raise RuntimeError(f"sample {sample.key}: {error}") from None
 
     def _tensors(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
         if self._stream is None:
@@ -105,31 +121,10 @@ class Decoder:
         return copies
 
 
-def _check_parses(sample: StoredSample, labels: bool) -> None:
-    """Raise RuntimeError for bytes that DALI's parsers would refuse."""
-    # DALI refuses them while it decodes the rest of the batch, and crashes the process (2.4.0: a segmentation fault
-    # within 40 such batches). Bytes that parse but do not decode raise an ordinary error.
+def _check_values(peaks: Any) -> None:
+    """Raise RefusedSample unless the largest values of a batch's label maps are classes."""
+    # Another value would index out of the one-hot map, which on a GPU ends the process.
     try:
-        _check_pixels(*simplejpeg.decode_jpeg_header(sample.jpg)[:2])
-        if labels:
-            _check_chunks(sample.labels)
-    except (ValueError, struct.error) as error:
-        raise RuntimeError(f"sample {sample.key}: {error}") from None
-
-
-def _check_pixels(one: int, other: int) -> None:
-    if one * other > MAX_PIXELS:
-        raise ValueError(f"{one} x {other} pixels are more than {MAX_PIXELS}: a decompression bomb")
-
-
-def _check_chunks(png: np.ndarray | None) -> None:
-    """Raise ValueError or struct.error unless a PNG's chunks follow each other up to the last one."""
-    if png is None or png[:8].tobytes() != _PNG:
-        raise ValueError("no PNG")
-    _check_pixels(*_SIZE.unpack_from(png.data, 16))
-    at, kind = 8, b""
-    while kind != b"IEND":
-        size, kind = _CHUNK.unpack_from(png.data, at)
-        at += 12 + size
-    if at > len(png):
-        raise ValueError("a PNG cut short")
+        check_labels(max(int(np.asarray(peaks.at(number)).max()) for number in range(len(peaks))))
+    except WrongSample as error:
+        raise RefusedSample(str(error)) from None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from collagan_dist.data.loading import geometry
-from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.decode import Decoder, RefusedSample
 from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
@@ -116,6 +116,8 @@ class FallbackReader:
             return str(error)
         except torch.OutOfMemoryError:
             raise
+        except RefusedSample as error:
+            return f"{self.split.describe(number)} cannot be used: {error}"
         except RuntimeError:
             return f"{self.split.describe(number)} does not decode"
         return None

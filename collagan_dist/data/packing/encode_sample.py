@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from collagan_dist.data.face_square import (
-    Points,
     Square,
     pixel_box,
     points_to_crop,
@@ -91,9 +90,11 @@ def _square_and_labels(sample: Sample, picture: Picture) -> tuple[Square, np.nda
     return square, labels
 
 
-def _square_of_landmarks(points: Points, width: int, height: int) -> Square:
+def _square_of_landmarks(points: tuple[tuple[float, float], ...], width: int, height: int) -> Square:
     if not all(-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5 for x, y in points):
         raise UnusablePicture(f"a landmark lies outside the {width}x{height} picture")
+    if len(set(points)) < len(points):
+        raise UnusablePicture("two landmarks are the same point")
     return square_from_landmarks(points)
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from collagan_dist import files
 from collagan_dist.config.tree import Cache as CacheSettings
 from collagan_dist.data.shards.cache import CacheItem, ShardCache
 from collagan_dist.errors import CollaganError, ConfigError, DataError
+from collagan_dist.urls import HINT, has_secret, redact_value
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ def open_location(location: str | Path, settings: CacheSettings | None = None) -
     """Return a folder or the folder behind a URL. Raises ConfigError for a URL of an unsupported kind."""
     if isinstance(location, Path) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
         return Path(location)
+    # Configurations come here too, not only arguments.
+    if has_secret(location):
+        raise ConfigError(f"{redact_value(location)}: {HINT}")
     # Only these schemes reach fsspec, which also has drivers for archives, local files and much else.
     scheme, _, rest = location.partition("://")
     if scheme == "file" and rest.startswith("/"):
@@ -43,12 +47,6 @@ def open_location(location: str | Path, settings: CacheSettings | None = None) -
         kinds = ", ".join(f"{s}://" for s in ("file", *SCHEMES))
         raise ConfigError(
             f"{location}: shards are read from a folder or from {kinds} (a folder of that name is written ./{location})"
-        )
-    parts = urlsplit(location)
-    if parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(
-            f"{scheme}://{parts.hostname}{parts.path}: give the URL of the folder alone, without password, ? or #: run folders keep it; "
-            "credentials belong in the environment (or in ~/.netrc)"
         )
     settings = settings or CacheSettings()
     return RemoteFolder(location.rstrip("/"), ShardCache(_cache_folder(settings), int(settings.gigabytes * 1e9)))
@@ -78,7 +76,13 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes:
         """Return a small file as it is there now, past the cache."""
-        return self._retry(name, lambda: self._filesystem().cat_file(self._path(name)))
+        content: bytes = self._retry(name, lambda: self._filesystem().cat_file(self._path(name)))
+        if content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+            raise DataError(
+                f"{self / name}: what comes is a web page, as a login or a proxy sends it, and not this file; open the URL in a browser; "
+                "credentials belong in the environment (or in ~/.netrc)"
+            )
+        return content
 
     def open(self, name: str, item: CacheItem) -> int:
         """Return a file descriptor of the cached copy, downloaded if need be; the caller closes it."""

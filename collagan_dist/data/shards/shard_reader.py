@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
-from math import isfinite
 from shlex import quote
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +15,9 @@ from collagan_dist import rng
 from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard
 from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.sample_check import WrongSample, parse_meta
 from collagan_dist.errors import DataError
-from collagan_dist.types import LANDMARKS
 
-# The scanner inside the decoder: json.loads would also search for blanks around every sample's text.
-_parse_json: Any = vars(json.JSONDecoder())["scan_once"]
 _OPEN_SHARDS = 320  # more than the largest data.window, so that all shards in use stay open
 
 
@@ -115,9 +111,9 @@ class _OpenShard:
             )
         offset, count = parts["json"]
         try:
-            meta = _checked(_parse_json(content[offset : offset + count].decode(), 0)[0])
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise DamagedSample(f"{self.path}: the json of sample {key} is damaged ({error!r})") from None
+            meta = parse_meta(content[offset : offset + count])
+        except WrongSample as error:
+            raise DamagedSample(f"{self.path}: the json of sample {key} cannot be used: {error}") from None
         return StoredSample(
             key, rng.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
@@ -129,23 +125,6 @@ class _OpenShard:
             return self.index[row]
         except ValueError as error:
             raise DamagedSample(f"{self.path}: {error}; pack this data set again") from None
-
-
-def _checked(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return the json of a sample. Raises ValueError, KeyError or TypeError unless geometry can use it."""
-    points, square = meta["landmarks"], meta.get("square")
-    # One sum finds a value that is not finite: this runs for every sample that training reads.
-    total, sizes = 0.0, [meta["width"], meta["height"]]
-    if points is not None:
-        total = sum([x + y for x, y in points])
-        if len(points) != len(LANDMARKS):
-            raise ValueError(f"{points} are not {len(LANDMARKS)} points")
-    if square is not None:
-        x, y, side = square
-        total, sizes = x + y, [*sizes, side]
-    if min(sizes) <= 0 or not isfinite(total + sum(sizes)):
-        raise ValueError("sizes or coordinates are not valid numbers")
-    return meta
 
 
 def _view(content: bytes, part: tuple[int, int]) -> np.ndarray:

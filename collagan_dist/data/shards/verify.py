@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +16,9 @@ from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
 from collagan_dist.data.shards.quick_check import how_to_repair, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.sample_check import WrongSample, check_headers, check_labels, parse_meta
 from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
-from collagan_dist.types import CLASSES
 
 
 def verify(
@@ -53,10 +51,10 @@ def _deep_problems(folder: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
         yield from _tar_problems(folder / shard.name, str(folder / shard.name), shard)
         return
     # Past the cache, because what is to be checked is the files at the URL.
-    with tempfile.TemporaryDirectory(prefix="collagan-verify-") as temporary:
-        tar = Path(temporary) / shard.name
+    with files.temporary_folder("collagan-verify-") as temporary:
+        tar = temporary / shard.name
         try:
-            folder.fetch(shard.index_name, Path(temporary) / shard.index_name, index_content(shard))
+            folder.fetch(shard.index_name, temporary / shard.index_name, index_content(shard))
             folder.fetch(shard.name, tar, tar_content(shard))
         except DataError as error:
             yield str(error)
@@ -99,17 +97,19 @@ def _samples(tar: Path) -> Iterator[dict]:
 def _sample_problem(sample: dict) -> str | None:
     if (wrong := wire_format.member_problem([k for k in sample if not k.startswith("__")])) is not None:
         return wrong
+    labels = sample.get("seg.png")
     try:
-        meta = json.loads(sample["json"])
-        size = (meta["height"], meta["width"])
+        meta = parse_meta(sample["json"])
+        check_headers(meta["width"], meta["height"], sample["jpg"], labels)
         # `strict`: libjpeg only warns about data that is cut short.
-        pixels = simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
-    except (ValueError, KeyError, TypeError) as error:
+        simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
+        if labels is not None:
+            values = cv2.imdecode(np.frombuffer(labels, np.uint8), cv2.IMREAD_UNCHANGED)
+            if values is None:
+                raise ValueError("its label map")
+            check_labels(int(values.max()))
+    except WrongSample as error:
+        return f"cannot be used: {error}"
+    except (ValueError, cv2.error) as error:
         return f"does not decode: {error}"
-    if pixels.shape[:2] != size:
-        return f"is {pixels.shape[1]}x{pixels.shape[0]}, its json says {size[1]}x{size[0]}"
-    if "seg.png" in sample:
-        labels = cv2.imdecode(np.frombuffer(sample["seg.png"], np.uint8), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.shape != pixels.shape[:2] or labels.max() >= len(CLASSES):
-            return "has a label map that does not decode to classes in the picture's size"
     return None
