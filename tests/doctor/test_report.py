@@ -26,7 +26,7 @@ MACHINE = [
     "/dev/shm",
     "locks",
     "home",
-    "temporary files",
+    "temporary",
     "storage",
 ]
 BETWEEN_RANKS = ["meeting", "all-reduce (cpu)", "latency", "clocks"]
