@@ -15,6 +15,7 @@ ROWS = (
     ("urls",),
     ("__init__", "types", "errors", "log", "units", "rng", "presets"),
     ("files",),
+    ("structured",),
     ("config",),
     ("faces", "data", "tasks", "losses", "distributed"),
     ("runs",),

@@ -145,7 +145,11 @@ def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the tree with the missing λ filled in: section 4.2's for the number of tasks."""
     tasks = get_nested(tree, "model", "tasks") or Model().tasks
     given = get_nested(tree, "loss", "weights") or {}
-    if not isinstance(tasks, list | tuple) or not isinstance(given, dict):
+    if (
+        not isinstance(tasks, list | tuple)
+        or not isinstance(given, dict)
+        or not isinstance(tree.get("loss") or {}, dict)
+    ):
         return tree  # a wrong type, which validation reports with its line
     weights = dict(given)
     for task in tasks:

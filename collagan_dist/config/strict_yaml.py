@@ -16,12 +16,15 @@ from typing import Any, TypeGuard, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from collagan_dist import files, structured
 from collagan_dist.errors import ConfigError
 from collagan_dist.urls import HINT, has_secret, redact_value
 
 # Key path: its line number in the file, or the command-line argument that set it.
 Lines = Mapping[tuple[str, ...], int | str]
 M = TypeVar("M", bound="Section")
+# Parsing takes a time that grows with the square of the depth, and some 10 microseconds a byte.
+_MAX_BYTES, _MAX_DEPTH, _MAX_DIGITS = 1 << 17, 32, 100
 
 # YAML 1.1, as `yaml.safe_load` reads it, takes `1e-4` for a string, `on` for true, `012` for octal and the last of two equal
 # keys. So only its syntax is used, and scalars are converted here.
@@ -42,7 +45,7 @@ class Section(BaseModel):
 def read_text(path: str | Path, what: str, hint: str) -> str:
     """Return the text of the YAML file `path`, which errors call `what`. Raises ConfigError that ends with `hint`."""
     try:
-        return Path(path).read_bytes().decode()
+        return files.read_regular(Path(path), _MAX_BYTES).decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not text (UTF-8)") from None
     except OSError as error:
@@ -54,10 +57,15 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[s
 
     The document must be a mapping unless `scalar`. Errors name `where` and the line. Raises ConfigError.
     """
+    _check_size(text, where)
+    depth = 0
     try:
         # Before composing, which resolves references: nested ones grow exponentially ("billion laughs").
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             _refuse_tags_and_anchors(event, where)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise ConfigError(f"{where}: is nested more than {_MAX_DEPTH} deep")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -68,6 +76,16 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[s
     if not scalar and not isinstance(data, dict | None):
         raise ConfigError(f"{where}: must be a mapping of keys to values")
     return data if scalar else data or {}, lines
+
+
+def _check_size(text: str, where: str) -> None:
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"{where}: has {len(text)} characters, more than {_MAX_BYTES}")
+    try:
+        # Also brackets in quotes that YAML alone knows: before the scanner, which looks ahead over all of them.
+        structured.check_depth(text.encode("utf-8", "replace"), where)
+    except structured.Malformed as error:
+        raise ConfigError(str(error)) from None
 
 
 def parse_assignment(item: str) -> tuple[tuple[str, ...], Any]:
@@ -116,6 +134,8 @@ def _scalar(node: yaml.ScalarNode, place: str) -> Any:
     if text.lower() in _CONSTANTS:
         return _CONSTANTS[text.lower()]
     if _INT.fullmatch(text):
+        if len(text) > _MAX_DIGITS:
+            raise ConfigError(f"{place}: a number of {len(text)} digits is too long")
         return int(text)
     if _NOT_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and math.isinf(float(text))):
         raise ConfigError(f"{place}: {text} is not a finite number")

@@ -32,7 +32,7 @@ def check_temporary(folder: Path = _RAY_FOLDER) -> Iterator[Finding]:
         places.add(Path(tempfile.gettempdir()))
     except FileNotFoundError as error:
         yield warning(
-            "/tmp",
+            "temporary",
             error.strerror or "there is no folder for them",
             "set TMPDIR to a folder that can be written",
         )
@@ -40,11 +40,11 @@ def check_temporary(folder: Path = _RAY_FOLDER) -> Iterator[Finding]:
     for place in sorted(places):
         who = "`collagan sweep` without --ray" if place == folder else "`collagan verify --deep` of a URL"
         if not os.access(place, os.W_OK):
-            yield warning("/tmp", f"{place} cannot be written, which {who} needs", "mount a tmpfs there")
+            yield warning("temporary", f"{place} cannot be written, which {who} needs", "mount a tmpfs there")
             return
         free = shutil.disk_usage(place).free
         if free < _MIN_TEMPORARY_BYTES:
             text = f"{place} has {free >> 20} MB free, and {who} needs it"
-            yield warning("/tmp", text, f"make room: {_MIN_TEMPORARY_BYTES >> 20} MB or more")
+            yield warning("temporary", text, f"make room: {_MIN_TEMPORARY_BYTES >> 20} MB or more")
             return
-    yield ok("/tmp", ", ".join(map(str, sorted(places))))
+    yield ok("temporary", ", ".join(map(str, sorted(places))))

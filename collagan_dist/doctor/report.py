@@ -86,7 +86,7 @@ def _check_machine(world: World, data: str | None) -> list[Finding]:
             ("/dev/shm", machine.check_shared_memory),
             ("locks", machine.check_locks),
             ("home", places.check_home),
-            ("/tmp", places.check_temporary),
+            ("temporary", places.check_temporary),
             ("storage", lambda: storage.check_writing(Path.cwd())),
         ]
         if data is not None:

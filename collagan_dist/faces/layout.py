@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from collagan_dist import structured
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.faces.render import draw_face
 from collagan_dist.types import CLASSES
@@ -93,7 +94,7 @@ def _is_finished(out: Path, count: int, seed: int) -> bool:
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        found = json.loads((out / _STAMP_FILE).read_text())
+        found = structured.read_json(out / _STAMP_FILE)
     except (OSError, ValueError):
         found = None
     if found == _stamp(count, seed):

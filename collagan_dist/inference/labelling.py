@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from collagan_dist import __version__, files
+from collagan_dist import __version__, files, structured
 from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD, open_pictures
 from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, encode_label_map
 from collagan_dist.data.readers.recipe import Recipe
@@ -197,7 +197,7 @@ def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
     except OSError as error:
         raise ConfigError(f"{maps}: cannot be made ({error.strerror}); give another --out") from None
     try:
-        found: dict[str, Any] | None = json.loads(note.read_bytes())
+        found: dict[str, Any] | None = structured.read_json(note)
     except FileNotFoundError:
         found = None
     except ValueError:

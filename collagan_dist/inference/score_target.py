@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.errors import ConfigError
 from collagan_dist.runs.layout import RunPaths
 
@@ -70,7 +69,7 @@ def _check_writable(folder: Path, model: Path) -> None:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = structured.read_json(path)
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

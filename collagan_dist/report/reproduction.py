@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import structured
 from collagan_dist.errors import DataError
 from collagan_dist.report import formatting, paper_tables, pictures
 from collagan_dist.report.pictures import Figure
@@ -66,7 +66,7 @@ def reproduction_content(folder: Path) -> dict[str, Any]:
 def read_reproduction(folder: Path) -> Reproduction:
     """Read claims.json and the tables. Raises DataError for a file that `collagan reproduce` did not write."""
     try:
-        found = json.loads((folder / "claims.json").read_bytes())
+        found = structured.read_json(folder / "claims.json")
         claims = found["claims"]
         return Reproduction(
             name=folder.name,
@@ -106,7 +106,7 @@ def _read_tables(folder: Path, number: int) -> list[Table]:
     # `collagan reproduce --tables` may have made only some.
     if not path.is_file():
         return []
-    table = json.loads(path.read_bytes())
+    table = structured.read_json(path)
     found = [_paper_table(number, caption, table, rows) for caption, rows in paper_tables.subtables(number, table)]
     baselines = paper_tables.baseline_tables(table)
     return found + [_baseline_table(caption, rows, table["columns"]) for caption, rows in baselines]

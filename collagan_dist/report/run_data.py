@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from collagan_dist import structured
+from collagan_dist.config import strict_yaml
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
 from collagan_dist.runs.evaluation_name import describe_variant
@@ -99,7 +98,7 @@ def read_run(path: Path) -> RunData:
     return RunData(
         name=path.resolve().name,
         path=path,
-        config=_read_yaml(paths.config),
+        config=read_settings(paths.config),
         data=_read_optional(paths.data),
         world=_read_optional(paths.world),
         log=read_metrics_log(path),
@@ -128,7 +127,7 @@ def read_json_object(path: Path, repair_hint: str = _REPAIR_HINT) -> dict[str, A
 def _read_json(path: Path, repair_hint: str) -> Any:
     try:
         # NaN is no JSON, but other programs write it.
-        return json.loads(path.read_bytes(), parse_constant=lambda _: None)
+        return structured.read_json(path, nan=True)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}). {repair_hint}.") from error
 
@@ -137,15 +136,11 @@ def _read_optional(path: Path) -> dict[str, Any]:
     return read_json_object(path) if path.is_file() else {}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a config.yaml. Raises ConfigError."""
     # Not validated as a configuration: runs of older and newer versions are shown too.
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as YAML ({error}). Restore the file the run wrote.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a mapping of settings. Restore the file the run wrote.")
-    return value
+    hint = "restore the file that the run wrote"
+    return strict_yaml.load(strict_yaml.read_text(path, "configuration", hint), str(path))[0]
 
 
 def _read_columns(path: Path) -> tuple[str, ...]:

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report.evaluation import is_number, parse_evaluation
-from collagan_dist.report.run_data import read_json_object, section
+from collagan_dist.report.run_data import read_json_object, read_settings, section
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_metrics_log
 from collagan_dist.runs.thinning import spread_evenly
@@ -209,7 +207,7 @@ def add_curves(
             curves, said = _read_curves(trial_folder(folder, trial.number), metrics, kept)
             notes += [f"The curve of trial {trial.number}: {note}" for note in said]
         # One damaged folder of hundreds must not keep the page from being written.
-        except (DataError, OSError, ValueError, yaml.YAMLError) as error:
+        except (DataError, ConfigError, OSError, ValueError) as error:
             curves = {}
             notes.append(f"The curve of trial {trial.number} is left out: {error}")
         read.append(replace(trial, curves=curves))
@@ -239,13 +237,12 @@ def _read_curves(run: Path, metrics: Sequence[str], kept: frozenset[int]) -> tup
 
 
 def _read_batch(run: Path) -> int:
-    """Return the batch of a trial. Raises DataError, OSError, ValueError or YAMLError where its folder does not say."""
+    """Return the batch of a trial. Raises DataError, ConfigError, OSError or ValueError where its folder does not say."""
     paths = RunPaths(run)
     # Of thousands of trials: a configuration takes ten times as long to read.
     batch = read_json_object(paths.trial).get("batch") if paths.trial.is_file() else None
     if not is_number(batch):
-        config = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
-        batch = section(config if isinstance(config, dict) else {}, "schedule").get("batch")
+        batch = section(read_settings(paths.config), "schedule").get("batch")
     if not is_number(batch):
         raise ValueError(f"{paths.config} names no schedule.batch")
     return int(batch)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from collagan_dist import structured
 from collagan_dist.errors import DataError
 from collagan_dist.reproduce import statistics
 from collagan_dist.reproduce.paper import Score
@@ -107,7 +107,7 @@ def _picture_size(run: PlannedRun) -> int:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return (metrics, rows by sample) of an evaluation, rows in the order of their ids. Raises DataError."""
     try:
-        metrics = json.loads(path.read_bytes())
+        metrics = structured.read_json(path)
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
             rows = {name: archive[name] for name in archive.files}
         # Rows of two evaluations are compared by position once both are in the order of their ids.

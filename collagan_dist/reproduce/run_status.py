@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, differences, identity_keys
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import PlannedRun
@@ -92,7 +93,7 @@ def changed_evaluation_settings(run: PlannedRun) -> list[str]:
 def _read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; an empty one if there is none, or a damaged one."""
     try:
-        value = json.loads(path.read_bytes())
+        value = structured.read_json(path)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

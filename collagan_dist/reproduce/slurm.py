@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import collagan_dist
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
@@ -66,7 +65,7 @@ class Queue:
 
     def __init__(self, out: Path) -> None:
         self._path = out / "slurm.json"
-        self._jobs: dict[str, str] = json.loads(self._path.read_bytes()) if self._path.is_file() else {}
+        self._jobs: dict[str, str] = structured.read_json(self._path) if self._path.is_file() else {}
 
     def waiting(self, name: str) -> str | None:
         """Return the job of a run if it waits or runs."""

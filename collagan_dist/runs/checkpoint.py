@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError
 from collagan_dist.runs.checkpoint_state import FORMAT
 from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, checkpoint_dir, checkpoint_steps, step_of
@@ -318,7 +318,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Return the object in manifest.json or state.json. Raises CheckpointError, OSError or ValueError."""
     if (size := _plain_size(folder / name)) > _MAX_BYTES[name]:
         raise CheckpointError(f"{folder}: {name} is damaged ({size} bytes are too many)")
-    content = json.loads((folder / name).read_bytes())
+    content = structured.read_json(folder / name, _MAX_BYTES[name])
     if not isinstance(content, dict):
         raise ValueError(f"{name} holds no object")
     return content

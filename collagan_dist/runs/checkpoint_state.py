@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import structured
 from collagan_dist.config.load import differences, identity_keys, validate_config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs.layout import STATE_FILE
@@ -16,7 +16,7 @@ FORMAT = 2  # written; older ones are read, newer ones refused
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return state.json in the present format; its bytes are not checked. Raises OSError, ValueError, KeyError or TypeError."""
-    return migrate_state(json.loads((checkpoint / STATE_FILE).read_bytes()))
+    return migrate_state(structured.read_json(checkpoint / STATE_FILE))
 
 
 def migrate_state(state: dict[str, Any]) -> dict[str, Any]:

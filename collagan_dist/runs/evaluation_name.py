@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
@@ -50,7 +51,7 @@ def describe_variant(stem: str) -> str:
 
 def _manifest_in(path: Path) -> str | None:
     try:
-        found = json.loads(path.read_bytes())["manifest"]
+        found = structured.read_json(path)["manifest"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, str) else None

@@ -5,7 +5,6 @@ An exported folder holds one generator and what its use needs, without the run t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from collagan_dist import structured
 from collagan_dist.config.load import load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
@@ -54,7 +54,7 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
         raise ConfigError(f"{model}: is no run folder (no config.yaml); {hint}")
     # data.json has the absolute path; config.yaml has what the user typed, perhaps relative to another folder.
     with suppress(OSError, ValueError, KeyError):
-        shards = shards or json.loads(paths.data.read_bytes())["shards"]
+        shards = shards or str(structured.read_json(paths.data)["shards"])
     return load_config(str(paths.config), sets=sets, shards=shards)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
+from collagan_dist import structured
 from collagan_dist.errors import ConfigError, mark_on_all_ranks
 from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, RunPaths
 from collagan_dist.runs.lease import parse_owner
@@ -49,7 +49,7 @@ def _is_lease(path: Path) -> bool:
 
 def _has_key(path: Path, key: str) -> bool:
     try:
-        found = json.loads(path.read_bytes()) if path.is_file() else None
+        found = structured.read_json(path) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and key in found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from collagan_dist import __version__, files
+from collagan_dist import __version__, files, structured
 from collagan_dist.config.load import config_to_dict, identity_keys, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
@@ -94,7 +93,7 @@ class RunFolder:
     def _recorded_generation(self) -> int:
         """Return the newest generation by the start's record, for the case that the lease was removed."""
         try:
-            return int(json.loads(self.paths.world.read_bytes())["generation"])
+            return int(structured.read_json(self.paths.world)["generation"])
         # Missing, or written by hand: then the lease alone counts.
         except (OSError, ValueError, KeyError, TypeError):
             return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, differences, identity_keys, load_config, model_label
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import order
@@ -176,7 +176,7 @@ def _check_same_sweep(prepared: PreparedSweep) -> float:
     """Compare a sweep with the sweep.json of its folder; return the seconds that it has run so far."""
     out, plan = prepared.options.out, prepared.plan
     try:
-        known = json.loads((out / "sweep.json").read_bytes())
+        known = structured.read_json(out / "sweep.json")
         former_identity, former_trials = known["identity"], int(known["trials"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -6,7 +6,6 @@ read from the run folder. A sweep remembers nothing more, so a sweep that was ki
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError, ClusterError, DataError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_eval_lines
@@ -95,7 +94,7 @@ def read_trials(out: Path) -> list[Trial]:
     trials = []
     for path in sorted((out / "trials").glob("t*/trial.json")):
         try:
-            trial = _parse(json.loads(path.read_bytes()))
+            trial = _parse(structured.read_json(path))
             if trial.name != path.parent.name:
                 raise ValueError(f"it is of {trial.name}")
         except (OSError, ValueError, LookupError, TypeError) as error:

@@ -1,8 +1,15 @@
+import json
+import random
+import re
+
 import pytest
 
 from collagan_dist.config import strict_yaml
+from collagan_dist.config.load import load_config, to_yaml, validate_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
+from tests.faults.damages import DAMAGES, rounds
+from tests.faults.mutations import mutated_tree
 
 
 def test_a_number_is_a_number():
@@ -59,3 +66,36 @@ def test_assignments():
     for item in ("a", "=1"):
         with pytest.raises(ConfigError, match="must read key=value"):
             strict_yaml.parse_assignment(item)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 20_000, "a.yaml:1: is nested more than 64 deep"),
+        ("- " * 20_000, "a.yaml: is nested more than 32 deep"),
+        ("{a: " * 20_000, "a.yaml:1: is nested more than 64 deep"),
+        ("a: " + "9" * 5000, "a.yaml:1: a number of 5000 digits is too long"),
+        ("a: 1\n" * 100_000, "characters, more than"),
+    ],
+)
+def test_files_made_to_harm(text, said):
+    """20 kB of brackets took the parser 90 seconds."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        strict_yaml.load(text, "a.yaml")
+
+
+@rounds(300, 10_000)
+def test_mutated_configurations(rounds):
+    content = to_yaml(load_config("demo")).encode()
+    for number in range(rounds):
+        at, changed = random.Random(number), bytearray(content)
+        if number % 3 == 0:
+            tree = mutated_tree(strict_yaml.load(content.decode(), "a.yaml")[0], at)
+            changed = bytearray(json.dumps(tree).encode())  # JSON is YAML
+        else:
+            at.choice(DAMAGES)(changed, at)
+        try:
+            tree, lines = strict_yaml.load(bytes(changed).decode("utf-8", "replace"), "a.yaml")
+            validate_config(tree, "a.yaml", lines)
+        except ConfigError as error:
+            assert "a.yaml" in str(error), number

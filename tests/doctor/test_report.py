@@ -26,7 +26,7 @@ MACHINE = [
     "/dev/shm",
     "locks",
     "home",
-    "/tmp",
+    "temporary",
     "storage",
 ]
 BETWEEN_RANKS = ["meeting", "all-reduce (cpu)", "latency", "clocks"]

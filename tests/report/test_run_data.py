@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report.run_data import read_run
 
 
@@ -43,8 +43,6 @@ def test_a_checkpoint_without_its_manifest_is_incomplete(altered):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", "model: [", "not readable as YAML"),
-        ("config.yaml", "- 1", "expected a mapping"),
         ("world.json", "{", "not readable as JSON"),
         ("data.json", "[]", "expected a JSON object"),
         ("grids/columns.json", "[", "not readable as JSON"),
@@ -57,3 +55,15 @@ def test_a_damaged_file_is_named(altered, name, content, message):
     with pytest.raises(DataError, match=message) as caught:
         read_run(path)
     assert str(path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("model: [", "not YAML"), ("- 1", "a mapping"), ("[" * 20_000, "64 deep")]
+)
+def test_a_refused_configuration_is_named(altered, content, message):
+    """Exit 2, as in every command; 20 kB of brackets took the parser 90 seconds."""
+    path = altered()
+    (path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_run(path)
+    assert str(path / "config.yaml") in str(caught.value)

@@ -97,7 +97,7 @@ def test_a_page_of_thousands_of_trials_is_small(asha, tmp_path):
     shown = trials_of(page)
     assert len(page.source) < 2_000_000 and len(shown) == MAX_SHOWN and {"0", str(summary["best"])} <= set(shown)
     assert "Charts and tables show 300 of 3000 trials" in page.text
-    assert any("failed" in row for row in page.rows) and any(
+    assert sum("failed" in row for row in page.rows) >= 30 and any(
         "confirm" in cell for row in page.rows for cell in row[1:2]
     )
     numbers = {word for chart in page.charts() for word in re.findall(r'-t(\d+)" class="trial"', chart.svg)}

@@ -215,7 +215,7 @@ def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
         "zero_optim_states.pt": lambda path: add_file(path, "zero_optim_states.pt", bomb),
         "damaged": lambda path: add_file(path, "generator.safetensors", bomb),
         "is damaged": lambda path: add_file(path, "generator.safetensors", huge),
-        "recursion": lambda path: add_file(path, "state.json", deep),
+        "nested more than 64 deep": lambda path: add_file(path, "state.json", deep),
         "manifest.json": lambda path: add_file(path, "manifest.json", sha256=hash_of),
         "../secret.safetensors": lambda path: add_file(path, "../secret.safetensors", sha256=hash_of),
         str(secret): lambda path: add_file(path, str(secret), sha256=hash_of),

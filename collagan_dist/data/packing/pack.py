@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.data.packing.shard_job import ShardJob, ShardResult, build_shard, load_finished, plan_jobs
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.readers.recipe import Recipe
@@ -207,7 +207,7 @@ def _check_source(recipe: Recipe) -> None:
     """Raise ConfigError if OUT was packed from other samples than the recipe names now: from another root, or other annotations."""
     path = Path(recipe.out, _SOURCE_FILE)
     try:
-        packed = json.loads(path.read_bytes())
+        packed = structured.read_json(path)
     except (OSError, ValueError):  # packed by an older program, or copied without dotted files
         return
     if packed != (now := _describe_source(recipe, READERS[recipe.dataset](recipe))):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collagan_dist import __version__, files, rng
+from collagan_dist import __version__, files, rng, structured
 from collagan_dist.data.packing.encode_sample import encode_sample
 from collagan_dist.data.readers.picture import UnusablePicture
 from collagan_dist.data.readers.recipe import Recipe
@@ -124,7 +124,7 @@ def load_finished(job: ShardJob) -> ShardResult | None:
     """Return the result of a job whose shard is built and complete; None if the shard must be built."""
     folder = Path(job.folder)
     try:
-        data = json.loads(job.result_path.read_bytes())
+        data = structured.read_json(job.result_path)
         quarantine = tuple((key, reason) for key, reason in data["quarantine"])
         result = ShardResult(data["plan"], Shard(**data["shard"]), quarantine)
     except (OSError, ValueError, KeyError, TypeError):

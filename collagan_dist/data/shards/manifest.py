@@ -6,7 +6,6 @@ Packing writes it last, so a folder without it is not a complete data set.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.data.shards.remote import RemoteFolder, open_location
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, LANDMARKS
@@ -86,7 +85,7 @@ def read_manifest(location: str | Path | RemoteFolder) -> Manifest:
     folder = location if isinstance(location, RemoteFolder) else open_location(location)
     path, content = folder / "manifest.json", _read_bytes(folder)
     try:  # whatever is wrong with a downloaded file is one error
-        data = json.loads(content)
+        data = structured.parse_json(content, str(path))
         if data["version"] != VERSION:
             raise DataError(
                 f"{path}: is of format {data['version']}, this program reads format {VERSION}; pack the data set again"
