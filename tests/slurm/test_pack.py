@@ -3,12 +3,16 @@
 import os
 import re
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT, collagan
 from tests.data.packed import contents
@@ -79,13 +83,21 @@ def test_a_project_without_collagan_on_path(cluster, drawn, tmp_path, packed):
 
 @contextmanager
 def stuck_at(photo: Path) -> Iterator[None]:
-    """A picture whose reading does not end: whoever packs it is in the middle of its shard."""
+    """A picture of 60 megapixels, which takes seconds to decode: time to stop whoever packs it in the middle of its shard."""
     content = photo.read_bytes()
-    photo.unlink()
-    os.mkfifo(photo)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 7500, 3), np.uint8)
+    Image.fromarray(np.tile(noise, (8, 1, 1))).save(photo, "JPEG", quality=90, progressive=True)
     yield
-    photo.unlink()
     photo.write_bytes(content)
+
+
+def writer(folder: Path) -> tuple[int, str] | None:
+    """(process id, file) of the process that writes a shard."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or closed the file
+            if str(link.readlink()).startswith(f"{folder}/packed/.") and link.readlink().suffix == ".partial":
+                return int(link.parts[2]), str(link.readlink())
+    return None
 
 
 def reach(cluster: Cluster, array: str, folder: Path) -> str:
@@ -94,9 +106,17 @@ def reach(cluster: Cluster, array: str, folder: Path) -> str:
     def running() -> list[str]:
         return [task for task in (f"{array}_{number}" for number in range(3)) if not cluster.job(task).ended]
 
+    def stopped() -> bool:
+        before = writer(folder)
+        time.sleep(0.7)  # a shard of small pictures takes less
+        if before is None or writer(folder) != before:
+            return False
+        os.kill(before[0], signal.SIGSTOP)
+        return True
+
+    cluster.until(stopped, 60, "a shard that takes long", array)
     cluster.until(lambda: len(running()) == 1, 60, "two tasks to end", array)
     (task,) = running()
-    cluster.until(lambda: len(list((folder / "packed").glob(".*.partial"))) == 1, 30, "a shard to be begun", task)
     return task
 
 
