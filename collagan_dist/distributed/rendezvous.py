@@ -4,8 +4,8 @@ A launcher may keep one store over several starts, so what a former start left i
 writes a hello with a random token. Rank 0 answers each token with the name of this start, and the rank confirms the
 answer, which only a live process can. Everything that follows is stored under that name.
 
-Where the start has a secret (world.rendezvous_secret), hellos carry a proof of it, others are refused and counted, and the names of
-all other keys follow from it: whoever reaches the port without the secret can neither join nor answer for rank 0.
+Where the start has a secret (world.rendezvous_secret), everything up to here carries a proof of it. Whoever reaches the port without
+the secret can neither join nor answer for rank 0; such hellos are counted.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 DOCTOR_HINT = "`collagan doctor --net`, started the same way, checks the network"
 _SAME_SECRET = "COLLAGAN_RENDEZVOUS_SECRET must be the same on all ranks"
 _MAX_HELLO_BYTES = 4096
+_MAC_CHARACTERS = 64  # of SHA-256 in hexadecimal
 _REPEAT_SECONDS = 1.0  # between two hellos of a rank that has no answer
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0  # rank 0 keeps its store open so long after a failure, so that the others can read the reason
@@ -99,12 +100,10 @@ class _Attempt:
 
     def run(self) -> Rendezvous:
         # Below the launcher's id: the ranks of another job that come to this port by mistake are not heard.
-        hellos = dist.PrefixStore(start_id(), self._open_store())
-        # Hellos alone have a name that everybody knows, so that those without the secret are seen.
-        store = dist.PrefixStore(_mac(self.secret, "names"), hellos) if self.secret else hellos
+        store = dist.PrefixStore(start_id(), self._open_store())
         # Ranks that lose the connection meanwhile get one line, not the library's C++ stack.
         try:
-            return self._receive(store, hellos) if self.world.is_rank0 else self._join(store, hellos)
+            return self._receive(store) if self.world.is_rank0 else self._join(store)
         except dist.DistError as error:
             text = f"{self._who}: the rendezvous at {self.address} failed: {_first_line(error)}. {self._advice}"
             raise ClusterError(text) from None
@@ -161,32 +160,33 @@ class _Attempt:
         thread.join(left)
         return stores[0] if stores else None
 
-    def _receive(self, store: dist.Store, hellos: dist.Store) -> Rendezvous:
+    def _receive(self, store: dist.Store) -> Rendezvous:
         """Rank 0: answer every hello until all ranks have confirmed."""
         # A random name rather than the launcher's restart count: torchrun's agents count restarts each for themselves, and
         # do not count a change of the nodes.
         start, joined = secrets.token_hex(8), {0: self.hello}
         answered: set[str] = set()
         while len(joined) < self.world.size:
-            for rank, text in _read_hellos(hellos, set(range(self.world.size)) - set(joined)).items():
+            for rank, text in _read_hellos(store, set(range(self.world.size)) - set(joined)).items():
                 hello = self._accept(rank, text)
                 if hello is None:
                     continue
                 if hello.token not in answered:
                     answered.add(hello.token)
-                    store.set(f"answer/{hello.token}", start)
+                    self._write(store, f"answer/{hello.token}", start)
                 # A hello alone may be of a former start; its process has ended and confirms nothing.
-                if store.check([f"{start}/came/{hello.token}"]):
+                came = f"{start}/came/{hello.token}"
+                if store.check([came]) and self._opened(came, store.get(came)) is not None:
                     joined[rank] = hello
             if mismatch := _size_mismatch(joined):
-                _abort(store, start, f"at {self.address}: {mismatch}")
+                self._abort(store, start, f"at {self.address}: {mismatch}")
             if time.monotonic() > self.end:
-                _abort(store, start, self._missing(joined))
+                self._abort(store, start, self._missing(joined))
             time.sleep(_POLL_SECONDS)
         # Rank 0 may know its own name as loopback only; any other host knows the address that leads here.
         others = [hello.master for hello in joined.values() if hello.host != self.hello.host and hello.master]
         hosts, master = len({hello.host for hello in joined.values()}), others[0] if others else None
-        store.set(f"{start}/word", json.dumps({"hosts": hosts, "master": master}))
+        self._write(store, f"{start}/word", json.dumps({"hosts": hosts, "master": master}))
         return Rendezvous(dist.PrefixStore(start, store), hosts, master)
 
     def _accept(self, rank: int, text: bytes) -> Hello | None:
@@ -211,26 +211,54 @@ class _Attempt:
             f"Look for their own messages, or for why they were not started; {DOCTOR_HINT}"
         )
 
+    def _abort(self, store: dist.Store, start: str, text: str) -> None:
+        """Tell all ranks that came why nothing starts, and raise it."""
+        self._write(store, f"{start}/word", json.dumps({"error": text}))
+        time.sleep(_LINGER_SECONDS)
+        raise mark_on_all_ranks(ClusterError(text))
+
+    def _write(self, store: dist.Store, key: str, text: str) -> None:
+        """Set a key to a text, and to the proof that a process which knows the secret wrote it there."""
+        store.set(key, (_mac(self.secret, key, text) if self.secret else "") + text)
+
+    def _opened(self, key: str, said: bytes) -> str | None:
+        """Return the text that `_write` set; None if its proof is wrong."""
+        length = _MAC_CHARACTERS if self.secret else 0
+        proof, text = said[:length], said[length:].decode(errors="replace")
+        right = not self.secret or hmac.compare_digest(proof, _mac(self.secret, key, text).encode())
+        return text if right else None
+
+    def _wait(self, store: dist.Store, key: str, end: float) -> str | None:
+        """Return the text that `_write` set, once it is there; None if it is not by `end` (time.monotonic)."""
+        try:
+            store.wait([key], timedelta(seconds=max(0.001, end - time.monotonic())))
+        except dist.DistStoreError:
+            return None
+        text = self._opened(key, store.get(key))
+        if text is None:
+            time.sleep(_POLL_SECONDS)  # a stranger's: the caller may ask again
+        return text
+
     @property
     def _refused(self) -> str:
         count = len(self.refused)
         return f"{count} hello(s) without this start's secret were refused: {_SAME_SECRET}. " if count else ""
 
-    def _join(self, store: dist.Store, hellos: dist.Store) -> Rendezvous:
+    def _join(self, store: dist.Store) -> Rendezvous:
         """Any other rank: write a hello, confirm rank 0's answer, wait for the outcome."""
         end = self.end + _EXTRA_WAIT_SECONDS
         start = None
         while start is None and time.monotonic() < end:
             # Again and again: somebody without the secret may have written over it.
-            hellos.set(f"hello/{self.world.rank}", json.dumps(vars(self.hello)))
-            start = _wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + _REPEAT_SECONDS))
+            store.set(f"hello/{self.world.rank}", json.dumps(vars(self.hello)))
+            start = self._wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + _REPEAT_SECONDS))
         if start is None:
             raise ClusterError(
                 f"{self._who}: {self.address} answers, but rank 0 did not within {self.timeout:g} s: it did not come, or {_SAME_SECRET}. "
                 f"Look for its own message; {DOCTOR_HINT}"
             )
-        store.set(f"{start}/came/{self.hello.token}", "")
-        text = _wait(store, f"{start}/word", end)
+        self._write(store, f"{start}/came/{self.hello.token}", "")
+        text = self._wait(store, f"{start}/word", end)
         if text is None:
             why = f"rank 0 at {self.address} stopped answering during the rendezvous"
             raise ClusterError(f"{self._who}: {why}. {DOCTOR_HINT}")
@@ -295,22 +323,6 @@ def _size_mismatch(joined: Mapping[int, Hello]) -> str | None:
         return None
     groups = "; ".join(f"{_ranks(ranks)} of {size}" for size, ranks in sorted(sizes.items()))
     return f"ranks do not agree on how many they are: {groups}; start all of them by one launcher"
-
-
-def _abort(store: dist.Store, start: str, text: str) -> None:
-    """Tell all ranks that came why nothing starts, and raise it."""
-    store.set(f"{start}/word", json.dumps({"error": text}))
-    time.sleep(_LINGER_SECONDS)
-    raise mark_on_all_ranks(ClusterError(text))
-
-
-def _wait(store: dist.Store, key: str, end: float) -> str | None:
-    """Return the value once it is there; None if it is not by `end` (time.monotonic)."""
-    try:
-        store.wait([key], timedelta(seconds=max(0.001, end - time.monotonic())))
-    except dist.DistStoreError:
-        return None
-    return store.get(key).decode()
 
 
 def _by_host(joined: Mapping[int, Hello]) -> str:

@@ -105,9 +105,18 @@ def test_a_hello_without_the_secret_is_refused_and_counted(port, secret, monkeyp
     assert "1 hello(s) without this start's secret were refused: COLLAGAN_RENDEZVOUS_SECRET" in str(alone)
     both = meet((0, 2), (1, 2))
     assert all(isinstance(one, Rendezvous) for one in both), both
-    both[0].store.set("key", "value")
-    start = json.loads(public.get("hello/1"))["token"]
-    assert not public.check([f"answer/{start}"])  # what follows has names that the secret alone tells
+
+
+@pytest.mark.parametrize("answer", ["a start", "0" * 64 + "a start", ""])
+def test_nobody_without_the_secret_answers_for_rank_0(port, secret, monkeypatch, answer):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(module.secrets, "token_hex", lambda count: "known")
+    agent = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    public = dist.PrefixStore(start_id(), agent)
+    public.set("answer/known", answer)
+    public.set("a start/word", json.dumps({"error": "a stranger's"}))
+    (alone,) = meet((1, 2))
+    assert isinstance(alone, ClusterError) and "rank 0 did not within" in str(alone)
 
 
 def test_a_rank_without_the_secret_stays_outside(port, secret, monkeypatch):
