@@ -28,7 +28,9 @@ COLLAGAN_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\n' ' ')
 MASTER_ADDR=${COLLAGAN_NODES%% *}
 # A requeued job must not meet ranks of its former start on the same port, nor two jobs of one node each other.
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 10 + restarts) % 10000))
-export MASTER_ADDR MASTER_PORT COLLAGAN_NODES
+# Ranks of this start prove that they belong to it. By the environment: everybody on a node sees command lines.
+COLLAGAN_RENDEZVOUS_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export MASTER_ADDR MASTER_PORT COLLAGAN_NODES COLLAGAN_RENDEZVOUS_SECRET
 export SLURM_EXPORT_ENV=ALL # tasks get this shell's environment, whatever sbatch --export says
 # On clusters that do not constrain devices, a job that asked for no GPU would use those of other jobs.
 [ "${SLURM_GPUS_PER_NODE:-}" != 0 ] || export CUDA_VISIBLE_DEVICES=

@@ -18,8 +18,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
-# Networks larger than any machine holds are a mistake, or meant to harm.
-Channels = Annotated[int, Field(ge=1, le=1024)]
+# Numbers of weights must stay numbers that torch can count; whether a machine holds them is found when they are built.
+Channels = Annotated[int, Field(ge=1, le=1 << 24)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
 
 

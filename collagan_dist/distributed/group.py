@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from collagan_dist.distributed import messages
 from collagan_dist.distributed.hang_detector import HangDetector
 from collagan_dist.distributed.rank_status import RankStatus
 from collagan_dist.distributed.rendezvous import DOCTOR_HINT, rendezvous
@@ -193,7 +194,7 @@ class Group:
         """Return every rank's number, by rank."""
         if self.world.size == 1:
             return [value]
-        # A sum of one-hot vectors: one small collective, where `all_gather` pickles objects in two.
+        # A sum of one-hot vectors: one small collective, where `all_gather` takes two.
         numbers = torch.zeros(self.world.size, dtype=torch.float64)
         numbers[self.world.rank] = value
         with self.collective("gathering"):
@@ -201,44 +202,68 @@ class Group:
         return numbers.tolist()
 
     def all_gather(self, value: T) -> list[T]:
-        """Return every rank's object, by rank."""
+        """Return every rank's value, by rank: what messages.py can say, so tuples of other ranks are lists."""
         if self.world.size == 1:
             return [value]
-        values: list[Any] = [None] * self.world.size
+        own = _as_bytes(messages.encode(value))
+        sizes = [int(size) for size in self.all_gather_float(len(own))]
+        _check_size(max(sizes))
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in sizes]
         with self.collective("gathering"):
-            dist.all_gather_object(values, value)
-        return values
+            dist.all_gather(parts, padded)
+        return [messages.decode(_bytes_of(part[:size])) for part, size in zip(parts, sizes, strict=True)]
 
     def broadcast(self, value: T) -> T:
-        """Return rank 0's object."""
+        """Return rank 0's value: what messages.py can say, so tuples are lists."""
         if self.world.size == 1:
             return value
-        values: list[Any] = [value]
+        own = _as_bytes(messages.encode(value)) if self.world.is_rank0 else torch.empty(0, dtype=torch.uint8)
         with self.collective("rank 0's message"):
-            dist.broadcast_object_list(values, src=0)
-        return values[0]
+            size = torch.tensor([len(own)])
+            dist.broadcast(size, src=0)
+            _check_size(int(size))
+            message = own if self.world.is_rank0 else torch.empty(int(size), dtype=torch.uint8)
+            dist.broadcast(message, src=0)
+        return messages.decode(_bytes_of(message))
 
     def on_rank0(self, work: Callable[[], T]) -> T:
         """Call `work` on rank 0 only and return its result on all ranks. Its error is raised on all ranks."""
-        result: tuple[T | None, CollaganError | None] = (None, None)
+        if self.world.size == 1:
+            return work()
+        said: dict[str, Any] = {}
         own: Exception | None = None
         if self.world.is_rank0:
             try:
-                result = (work(), None)
+                said = {"value": work()}
+                messages.encode(said)
             except CollaganError as error:
-                result = (None, error)
+                own, said = error, {"error": messages.encode_error(error)}
             except Exception as error:
-                # An unexpected error keeps its traceback on rank 0. The others only learn of it: it may not be picklable.
-                own = error
-                result = (None, ClusterError(f"rank 0 failed: {error!r}"))
+                # An unexpected error keeps its traceback on rank 0. The others only learn of it.
+                own, said = error, {"error": messages.encode_error(ClusterError(f"rank 0 failed: {error!r}"))}
         # Sent even after an error, or the other ranks would wait for ever.
-        value, failure = self.broadcast(result)
-        if own is not None:
-            raise own
-        if failure is not None:
+        heard = self.broadcast(said)
+        if "error" not in heard:
+            return heard["value"]
+        failure = own or messages.decode_error(heard["error"])
+        if isinstance(failure, CollaganError):
             failure.raised_on_all_ranks = True
-            raise failure
-        return value  # type: ignore[return-value]
+        raise failure
+
+
+def _as_bytes(message: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(message), dtype=torch.uint8)
+
+
+def _bytes_of(message: torch.Tensor) -> bytes:
+    return message.numpy().tobytes()
+
+
+def _check_size(size: int) -> None:
+    if not 0 < size <= messages.MAX_BYTES:
+        raise ClusterError(f"another rank announces a message of {size} bytes; is something else on its ports?")
 
 
 def _backend(store: dist.Store, world: World, device: torch.device) -> str:

@@ -56,8 +56,8 @@ def round_trips(group: Group, hosts: list[str]) -> dict[tuple[int, int], tuple[f
     pairs = [pair for pair in combinations(ends, 2) if len(ends) <= _MAX_HOSTS_ALL_PAIRS or pair[0] == ends[0]]
     # All ranks walk the pairs in one order, so each rank has one partner at a time and none waits for ever.
     own = {pair: _ping(group, *pair) for pair in pairs if group.world.rank in pair}
-    gathered = group.all_gather({pair: result for pair, result in own.items() if pair[0] == group.world.rank})
-    return {pair: result for part in gathered for pair, result in part.items()}
+    gathered = group.all_gather([(pair, result) for pair, result in own.items() if pair[0] == group.world.rank])
+    return {(a, b): (trip, difference) for part in gathered for (a, b), (trip, difference) in part}
 
 
 def _ping(group: Group, first: int, second: int) -> tuple[float, float]:

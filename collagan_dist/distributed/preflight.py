@@ -46,7 +46,9 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
     if group.world.size == 1:
         return
     settings = _flatten(config_to_dict(config))
-    ranks = group.all_gather(_rank_facts(group, config, settings, manifest_hash))
+    ranks = [
+        RankFacts(**facts) for facts in group.all_gather(vars(_rank_facts(group, config, settings, manifest_hash)))
+    ]
     first = ranks[0].facts
     differing = {key for rank in ranks for key in first.keys() | rank.facts if rank.facts.get(key) != first.get(key)}
     # Each rank computes the same table from the same facts, so no rank has to tell the others.

@@ -3,11 +3,18 @@
 A launcher may keep one store over several starts, so what a former start left in it must not be believed. Each process
 writes a hello with a random token. Rank 0 answers each token with the name of this start, and the rank confirms the
 answer, which only a live process can. Everything that follows is stored under that name.
+
+Where the start has a secret (world.rendezvous_secret), everything up to here carries a proof of it. Whoever reaches the port without
+the secret can neither join nor answer for rank 0; such hellos are counted.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import hmac
 import json
+import logging
 import os
 import secrets
 import socket
@@ -16,17 +23,23 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch.distributed as dist
 
 from collagan_dist.distributed import addresses
-from collagan_dist.distributed.world import launcher_hosts_store, rendezvous_address, start_id
+from collagan_dist.distributed.world import launcher_hosts_store, rendezvous_address, rendezvous_secret, start_id
 from collagan_dist.errors import ClusterError, mark_on_all_ranks
 from collagan_dist.types import World
 
+logger = logging.getLogger(__name__)
+
 DOCTOR_HINT = "`collagan doctor --net`, started the same way, checks the network"
+_SAME_SECRET = "COLLAGAN_RENDEZVOUS_SECRET must be the same on all ranks"
+_MAX_HELLO_BYTES = 4096
+_MAC_CHARACTERS = 64  # of SHA-256 in hexadecimal
+_REPEAT_SECONDS = 1.0  # between two hellos of a rank that has no answer
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0  # rank 0 keeps its store open so long after a failure, so that the others can read the reason
 _EXTRA_WAIT_SECONDS = 5.0  # the others wait longer than rank 0 by this, for the same
@@ -34,12 +47,13 @@ _EXTRA_WAIT_SECONDS = 5.0  # the others wait longer than rank 0 by this, for the
 
 @dataclass(frozen=True)
 class Hello:
-    """What a process says of itself. `master`: the address that MASTER_ADDR means on its host."""
+    """What a process says of itself. `master`: the address that MASTER_ADDR means on its host; `proof`: see `_proof`."""
 
     token: str
     host: str
     size: int
     master: str | None
+    proof: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,10 @@ class _Attempt:
         self.world, self.host, self.port, self.timeout = world, host, port, timeout
         self.address = f"{host}:{port}"
         self.end = time.monotonic() + timeout
-        self.hello = Hello(secrets.token_hex(8), socket.gethostname(), world.size, addresses.resolve(host))
+        self.secret = rendezvous_secret()
+        hello = Hello(secrets.token_hex(8), socket.gethostname(), world.size, addresses.resolve(host))
+        self.hello = replace(hello, proof=_proof(self.secret, world.rank, hello))
+        self.refused: set[str] = set()  # hellos without the secret
 
     def run(self) -> Rendezvous:
         # Below the launcher's id: the ranks of another job that come to this port by mistake are not heard.
@@ -103,12 +120,10 @@ class _Attempt:
         """Return the store: rank 0 creates it unless the launcher hosts it, the others connect."""
         if self.world.is_rank0 and not launcher_hosts_store():
             try:
-                # The server listens on all interfaces; the address is that of rank 0's own connection. wait_for_workers would
-                # block until all ranks are there, and name nobody.
-                return dist.TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False, multi_tenant=True)
-            except RuntimeError as error:
+                return _listen(self._own_address(), self.port)
+            except (RuntimeError, OSError) as error:
                 text = f"{self._who} cannot listen on port {self.port} (MASTER_PORT): {_first_line(error)}"
-                if "EADDRINUSE" in str(error):
+                if "EADDRINUSE" in str(error) or getattr(error, "errno", None) == errno.EADDRINUSE:
                     text = (
                         f"{self._who}: port {self.port} of {socket.gethostname()}, the rendezvous of the ranks, is in use by another "
                         f"process (`ss -ltnp 'sport = :{self.port}'` shows which). Set MASTER_PORT to a free port, or start again"
@@ -123,6 +138,12 @@ class _Attempt:
                 f"{self._who} could not join the others within {self.timeout:g} s: {why}. {self._advice}"
             )
         return store
+
+    def _own_address(self) -> str | None:
+        """Return the address to listen on alone: that of MASTER_ADDR where all ranks are on this host; else None, for all."""
+        # Other hosts may know this one by another address than it knows itself.
+        own = self.hello.master if self.world.size == self.world.local_size else None
+        return own if own and (addresses.is_loopback(own) or addresses.interface_with_address(own)) else None
 
     def _connect(self) -> dist.Store | None:
         stores: list[dist.Store] = []
@@ -146,45 +167,98 @@ class _Attempt:
         start, joined = secrets.token_hex(8), {0: self.hello}
         answered: set[str] = set()
         while len(joined) < self.world.size:
-            for rank, hello in _read_hellos(store, set(range(self.world.size)) - set(joined)).items():
+            for rank, text in _read_hellos(store, set(range(self.world.size)) - set(joined)).items():
+                hello = self._accept(rank, text)
+                if hello is None:
+                    continue
                 if hello.token not in answered:
                     answered.add(hello.token)
-                    store.set(f"answer/{hello.token}", start)
+                    self._write(store, f"answer/{hello.token}", start)
                 # A hello alone may be of a former start; its process has ended and confirms nothing.
-                if store.check([f"{start}/came/{hello.token}"]):
+                came = f"{start}/came/{hello.token}"
+                if store.check([came]) and self._opened(came, store.get(came)) is not None:
                     joined[rank] = hello
             if mismatch := _size_mismatch(joined):
-                _abort(store, start, f"at {self.address}: {mismatch}")
+                self._abort(store, start, f"at {self.address}: {mismatch}")
             if time.monotonic() > self.end:
-                _abort(store, start, self._missing(joined))
+                self._abort(store, start, self._missing(joined))
             time.sleep(_POLL_SECONDS)
         # Rank 0 may know its own name as loopback only; any other host knows the address that leads here.
         others = [hello.master for hello in joined.values() if hello.host != self.hello.host and hello.master]
         hosts, master = len({hello.host for hello in joined.values()}), others[0] if others else None
-        store.set(f"{start}/word", json.dumps({"hosts": hosts, "master": master}))
+        self._write(store, f"{start}/word", json.dumps({"hosts": hosts, "master": master}))
         return Rendezvous(dist.PrefixStore(start, store), hosts, master)
+
+    def _accept(self, rank: int, text: bytes) -> Hello | None:
+        """Return the hello if it proves that its process knows the secret; else None, counted once."""
+        try:
+            hello = parse_hello(text)
+            if hmac.compare_digest(hello.proof, _proof(self.secret, rank, hello)):
+                return hello
+        except (ValueError, TypeError, RecursionError):
+            pass
+        if (digest := hashlib.sha256(text).hexdigest()) not in self.refused:
+            self.refused.add(digest)
+            logger.warning("warning: %s: a hello as rank %d without this start's secret is refused", self._who, rank)
+        return None
 
     def _missing(self, joined: Mapping[int, Hello]) -> str:
         missing = sorted(set(range(self.world.size)) - set(joined))
         return (
             f"{len(missing)} of {self.world.size} ranks did not come to {self.address} within {self.timeout:g} s: "
             f"missing {_ranks(missing)}; those that came: {_by_host(joined)}; "
-            f"for {self.hello.host} that host is {self.hello.master or 'unknown'}. "
+            f"for {self.hello.host} that host is {self.hello.master or 'unknown'}. {self._refused}"
             f"Look for their own messages, or for why they were not started; {DOCTOR_HINT}"
         )
+
+    def _abort(self, store: dist.Store, start: str, text: str) -> None:
+        """Tell all ranks that came why nothing starts, and raise it."""
+        self._write(store, f"{start}/word", json.dumps({"error": text}))
+        time.sleep(_LINGER_SECONDS)
+        raise mark_on_all_ranks(ClusterError(text))
+
+    def _write(self, store: dist.Store, key: str, text: str) -> None:
+        """Set a key to a text, and to the proof that a process which knows the secret wrote it there."""
+        store.set(key, (_mac(self.secret, key, text) if self.secret else "") + text)
+
+    def _opened(self, key: str, said: bytes) -> str | None:
+        """Return the text that `_write` set; None if its proof is wrong."""
+        length = _MAC_CHARACTERS if self.secret else 0
+        proof, text = said[:length], said[length:].decode(errors="replace")
+        right = not self.secret or hmac.compare_digest(proof, _mac(self.secret, key, text).encode())
+        return text if right else None
+
+    def _wait(self, store: dist.Store, key: str, end: float) -> str | None:
+        """Return the text that `_write` set, once it is there; None if it is not by `end` (time.monotonic)."""
+        try:
+            store.wait([key], timedelta(seconds=max(0.001, end - time.monotonic())))
+        except dist.DistStoreError:
+            return None
+        text = self._opened(key, store.get(key))
+        if text is None:
+            time.sleep(_POLL_SECONDS)  # a stranger's: the caller may ask again
+        return text
+
+    @property
+    def _refused(self) -> str:
+        count = len(self.refused)
+        return f"{count} hello(s) without this start's secret were refused: {_SAME_SECRET}. " if count else ""
 
     def _join(self, store: dist.Store) -> Rendezvous:
         """Any other rank: write a hello, confirm rank 0's answer, wait for the outcome."""
         end = self.end + _EXTRA_WAIT_SECONDS
-        store.set(f"hello/{self.world.rank}", json.dumps(vars(self.hello)))
-        start = _wait(store, f"answer/{self.hello.token}", end)
+        start = None
+        while start is None and time.monotonic() < end:
+            # Again and again: somebody without the secret may have written over it.
+            store.set(f"hello/{self.world.rank}", json.dumps(vars(self.hello)))
+            start = self._wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + _REPEAT_SECONDS))
         if start is None:
             raise ClusterError(
-                f"{self._who}: {self.address} answers, but rank 0 did not come within {self.timeout:g} s. "
+                f"{self._who}: {self.address} answers, but rank 0 did not within {self.timeout:g} s: it did not come, or {_SAME_SECRET}. "
                 f"Look for its own message; {DOCTOR_HINT}"
             )
-        store.set(f"{start}/came/{self.hello.token}", "")
-        text = _wait(store, f"{start}/word", end)
+        self._write(store, f"{start}/came/{self.hello.token}", "")
+        text = self._wait(store, f"{start}/word", end)
         if text is None:
             why = f"rank 0 at {self.address} stopped answering during the rendezvous"
             raise ClusterError(f"{self._who}: {why}. {DOCTOR_HINT}")
@@ -195,12 +269,49 @@ class _Attempt:
         return Rendezvous(dist.PrefixStore(start, store), outcome["hosts"], outcome["master"])
 
 
-def _read_hellos(store: dist.Store, ranks: Iterable[int]) -> dict[int, Hello]:
-    """Return the hello of each of `ranks` that wrote one; it may be of a former start."""
+def _listen(address: str | None, port: int) -> dist.Store:
+    """Return the store that listens on one address, or on all without one."""
+    # wait_for_workers would block until all ranks are there, and name nobody.
+    if address is None or ":" in address:
+        return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, multi_tenant=True)
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own.bind((address, port))
+        own.listen(socket.SOMAXCONN)
+        store = dist.TCPStore(
+            address, port, is_master=True, wait_for_workers=False, multi_tenant=True, master_listen_fd=own.fileno()
+        )
+        own.detach()  # the store's from here on
+    return store
+
+
+def parse_hello(text: bytes) -> Hello:
+    """Read a hello, which anybody may have written. Raises ValueError, TypeError, RecursionError."""
+    if len(text) > _MAX_HELLO_BYTES:
+        raise ValueError("too long")
+    said = json.loads(text)
+    hello = Hello(**said)
+    kinds = {"token": str, "host": str, "size": int, "master": str | None, "proof": str}
+    if not all(isinstance(getattr(hello, name), kind) for name, kind in kinds.items()) or not hello.proof.isascii():
+        raise TypeError("a value of another kind")
+    return hello
+
+
+def _proof(secret: bytes, rank: int, hello: Hello) -> str:
+    """Return what only a process that knows the secret can say with this hello; "" without a secret."""
+    return _mac(secret, "hello", rank, hello.token, hello.host, hello.size, hello.master) if secret else ""
+
+
+def _mac(secret: bytes, *words: object) -> str:
+    return hmac.new(secret, json.dumps(words).encode(), hashlib.sha256).hexdigest()
+
+
+def _read_hellos(store: dist.Store, ranks: Iterable[int]) -> dict[int, bytes]:
+    """Return the hello of each of `ranks` that wrote one; it may be of a former start, or a stranger's."""
     # `get` would block on a key that is not there.
     keys = {rank: f"hello/{rank}" for rank in sorted(ranks)}
     present = [rank for rank, key in keys.items() if store.check([key])]
-    return {rank: Hello(**json.loads(store.get(keys[rank]))) for rank in present}
+    return {rank: store.get(keys[rank]) for rank in present}
 
 
 def _size_mismatch(joined: Mapping[int, Hello]) -> str | None:
@@ -212,22 +323,6 @@ def _size_mismatch(joined: Mapping[int, Hello]) -> str | None:
         return None
     groups = "; ".join(f"{_ranks(ranks)} of {size}" for size, ranks in sorted(sizes.items()))
     return f"ranks do not agree on how many they are: {groups}; start all of them by one launcher"
-
-
-def _abort(store: dist.Store, start: str, text: str) -> None:
-    """Tell all ranks that came why nothing starts, and raise it."""
-    store.set(f"{start}/word", json.dumps({"error": text}))
-    time.sleep(_LINGER_SECONDS)
-    raise mark_on_all_ranks(ClusterError(text))
-
-
-def _wait(store: dist.Store, key: str, end: float) -> str | None:
-    """Return the value once it is there; None if it is not by `end` (time.monotonic)."""
-    try:
-        store.wait([key], timedelta(seconds=max(0.001, end - time.monotonic())))
-    except dist.DistStoreError:
-        return None
-    return store.get(key).decode()
 
 
 def _by_host(joined: Mapping[int, Hello]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +40,8 @@ _PLAIN = {
     "environment": (("RANK", "WORLD_SIZE", ("LOCAL_RANK",), ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")),),
 }  # fmt: skip
 _MEND = "start through torchrun or srun, or unset them"
+
+_MIN_SECRET_CHARACTERS, _MAX_SECRET_BYTES = 16, 4096
 
 # Step ids from here on are Slurm's own: the batch script, the shell of salloc, ...
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
@@ -168,6 +172,40 @@ def rendezvous_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
             "start through torchrun or srun, or set both (the port from 1 to 65535)"
         )
     return host, int(port)
+
+
+def rendezvous_secret(env: Mapping[str, str] = os.environ) -> bytes:
+    """Return the secret of this start that all its ranks know, empty without one. Raises ConfigError if it cannot be used.
+
+    It comes by an environment variable or a file that only its owner can read, never on a command line, which `ps` shows.
+    """
+    text, path = env.get("COLLAGAN_RENDEZVOUS_SECRET", ""), env.get("COLLAGAN_RENDEZVOUS_SECRET_FILE", "")
+    where = "COLLAGAN_RENDEZVOUS_SECRET"
+    if path and not text:
+        where = f"COLLAGAN_RENDEZVOUS_SECRET_FILE={path}"
+        text = _read_private(path, where)
+    if not text and not path:
+        return b""
+    if not _MIN_SECRET_CHARACTERS <= len(text) <= _MAX_SECRET_BYTES:
+        raise ConfigError(
+            f"{where}: a secret has {_MIN_SECRET_CHARACTERS} to {_MAX_SECRET_BYTES} characters; make one by `openssl rand -hex 32`"
+        )
+    return text.encode(errors="surrogateescape")
+
+
+def _read_private(path: str, where: str) -> str:
+    """Return the text of a file that nobody but its owner, this user, can read."""
+    try:
+        # Not blocking: a pipe would be waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise ConfigError(
+                    f"{where}: must be a file of your own that nobody else can read: chmod 600 {shlex.quote(path)}"
+                )
+            return file.read(_MAX_SECRET_BYTES + 2).decode(errors="surrogateescape").strip()
+    except OSError as error:
+        raise ConfigError(f"{where}: {error.strerror}") from None
 
 
 def launcher_hosts_store(env: Mapping[str, str] = os.environ) -> bool:

@@ -65,7 +65,8 @@ def run_checks(world: World, data: str | None = None, net: bool = False) -> Doct
     # A broken network is what doctor is called for: what this rank found alone is reported all the same.
     try:
         between = _check_ranks(group, net)
-        everybody = group.all_gather((socket.gethostname(), found + between))
+        said = group.all_gather((socket.gethostname(), [vars(finding) for finding in found + between]))
+        everybody = [(host, [Finding(**finding) for finding in findings]) for host, findings in said]
     except ClusterError as error:
         return DoctorReport(world, False, [*found, failed("network", str(error))])
     finally:

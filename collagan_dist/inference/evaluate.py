@@ -78,7 +78,8 @@ def evaluate(
             local.baselines.append(_measure_baselines(setup.tasks, first, statistics))
     # Damage is found while reading, so only now.
     local.damaged = list(loader.damaged)
-    ranks = setup.group.all_gather(local)
+    said = setup.group.all_gather({**vars(local), "damaged": [vars(record) for record in local.damaged]})
+    ranks = [_RankValues(**one | {"damaged": [DamageRecord(**record) for record in one["damaged"]]}) for one in said]
     _report_damaged(setup, [record for rank in ranks for record in rank.damaged])
     if not any(rank.ids for rank in ranks):
         raise DataError(f"{folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def start(command: Sequence[str], out: Any, lock: int | None = None) -> subproce
         # Ctrl-C in a terminal reaches every process of the session: this one alone decides what it means for the child.
         start_new_session=True,
         # The lock on the reproduction's folder lasts as long as any process that holds the file.
-        pass_fds=() if lock is None else (lock,), env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        pass_fds=() if lock is None else (lock,), env={**os.environ, "PYTHONUNBUFFERED": "1", "COLLAGAN_RENDEZVOUS_SECRET": secrets.token_hex(32)},
         preexec_fn=lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def train_on_ranks(spec: SegmentSpec) -> int:
         here = ray.get_runtime_context().get_node_id()
         nodes = ray.get([actor.node.remote() for actor in actors])
         # The rendezvous store is rank 0's, so its address and a free port are looked for here.
-        rendezvous = {"MASTER_ADDR": get_node_ip_address(), "MASTER_PORT": str(_free_port())}
+        rendezvous = {
+            "MASTER_ADDR": get_node_ip_address(), "MASTER_PORT": str(_free_port()), "COLLAGAN_RENDEZVOUS_SECRET": secrets.token_hex(32),
+        }  # fmt: skip
         worlds = assign_ranks(here, nodes)
         running = [
             actor.train.remote(spec, {**rank_variables(spec, *world), **rendezvous})

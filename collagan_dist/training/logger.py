@@ -93,7 +93,8 @@ class TrainingLogger:
 
         Raises DataError, on all ranks, when there are more than data.max_damaged.
         """
-        by_rank = self.setup.group.all_gather(list(records))
+        said = self.setup.group.all_gather([vars(record) for record in records])
+        by_rank = [[DamageRecord(**record) for record in of_rank] for of_rank in said]
         self.damaged = sum(map(len, by_rank))
         for record in {record.number: record for of_rank in by_rank for record in of_rank}.values():
             if record.number not in self._quarantined:

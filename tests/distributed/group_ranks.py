@@ -55,6 +55,10 @@ def errors(group: Group) -> dict[str, str]:
             group.on_rank0(fail)
         except Exception as caught:
             found[name] = f"{type(caught).__name__}: {caught}"
+    try:
+        group.on_rank0(object)
+    except Exception as caught:
+        found["not a message"] = f"{type(caught).__name__}: {caught}"
     return found
 
 

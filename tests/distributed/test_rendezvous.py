@@ -1,5 +1,6 @@
 import json
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,10 +26,10 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     return port
 
 
-def meet(*ranks: tuple[int, int]) -> list[Rendezvous | ClusterError]:
+def meet(*ranks: tuple[int, ...]) -> list[Rendezvous | ClusterError]:
     """Start these ranks, each with its number and what it takes for the world size; what each got."""
 
-    def start(rank: tuple[int, int]) -> Rendezvous | ClusterError:
+    def start(rank: tuple[int, ...]) -> Rendezvous | ClusterError:
         try:
             return rendezvous(World(*rank), TIMEOUT)
         except ClusterError as error:
@@ -74,6 +75,64 @@ def test_nothing_of_a_former_start_is_believed(port, monkeypatch):
     assert not again.store.check(["of the first start"])
 
 
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The secret of the start, known to all ranks of a test."""
+    secret = "s" * 32
+    monkeypatch.setenv("COLLAGAN_RENDEZVOUS_SECRET", secret)
+    return secret
+
+
+def hello(**changes: object) -> str:
+    return json.dumps({"token": "t", "host": "h", "size": 2, "master": None} | changes)
+
+
+STRANGERS = [
+    hello(), hello(proof="0" * 64), hello(proof="\u00e4"), hello(proof=None), hello(size="2"), hello(more=1), "", "{", "[]", "[" * 3000,
+    hello(host="h" * 5000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", STRANGERS, ids=range(len(STRANGERS)))
+def test_a_hello_without_the_secret_is_refused_and_counted(port, secret, monkeypatch, text):
+    """Neither joins it in place of rank 1, nor does it keep rank 1 out."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    agent = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    public = dist.PrefixStore(start_id(), agent)
+    public.set("hello/1", text)
+    (alone,) = meet((0, 2))
+    assert isinstance(alone, ClusterError) and "missing rank 1" in str(alone)
+    assert "1 hello(s) without this start's secret were refused: COLLAGAN_RENDEZVOUS_SECRET" in str(alone)
+    both = meet((0, 2), (1, 2))
+    assert all(isinstance(one, Rendezvous) for one in both), both
+
+
+@pytest.mark.parametrize("answer", ["a start", "0" * 64 + "a start", ""])
+def test_nobody_without_the_secret_answers_for_rank_0(port, secret, monkeypatch, answer):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(module.secrets, "token_hex", lambda count: "known")
+    agent = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    public = dist.PrefixStore(start_id(), agent)
+    public.set("answer/known", answer)
+    public.set("a start/word", json.dumps({"error": "a stranger's"}))
+    (alone,) = meet((1, 2))
+    assert isinstance(alone, ClusterError) and "rank 0 did not within" in str(alone)
+
+
+def test_a_rank_without_the_secret_stays_outside(port, secret, monkeypatch):
+    known = iter([secret.encode(), b"that of a former start"])
+    monkeypatch.setattr(module, "rendezvous_secret", lambda: next(known))
+    first, second = meet((0, 2), (1, 2))
+    assert "missing rank 1" in str(first) and "COLLAGAN_RENDEZVOUS_SECRET must be the same" in str(second)
+
+
+def test_the_store_of_one_host_listens_there_alone(port):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda rank: rendezvous(World(rank, 2, rank, 2), TIMEOUT), range(2))
+        listening = subprocess.check_output(["ss", "-ltnH", f"sport = :{port}"], text=True).split()
+    assert listening[3] == f"127.0.0.1:{port}" and first.hosts == second.hosts == 1
+
+
 def test_rank_0_does_not_come(port):
     (alone,) = meet((1, 2))
     assert f"127.0.0.1 refuses port {port}" in str(alone) and "MASTER_ADDR" in str(alone)
@@ -86,5 +145,7 @@ def test_the_port_is_in_use(port):
         taken.bind(("0.0.0.0", port))
         taken.listen()
         first, second = meet((0, 2), (1, 2))
+        (here,) = meet((0, 2, 0, 2))
+    assert f"port {port} of {socket.gethostname()}" in str(here)
     assert f"port {port} of {socket.gethostname()}" in str(first) and "MASTER_PORT" in str(first)
     assert "it is not the rendezvous of a run" in str(second)

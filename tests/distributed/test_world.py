@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from collagan_dist.distributed.world import (
@@ -5,6 +7,7 @@ from collagan_dist.distributed.world import (
     first_host,
     job_id,
     rendezvous_address,
+    rendezvous_secret,
     restart_counts,
     start_label,
 )
@@ -147,6 +150,33 @@ def test_the_rendezvous_address():
 @pytest.mark.parametrize(("nodes", "first"), [("n1", "n1"), ("n1,n[3-4]", "n1"), ("r[2-3]n[04,07]", "r2n04"), ("", "")])
 def test_first_host(nodes, first):
     assert first_host(nodes) == first
+
+
+def test_the_secret_of_a_start(tmp_path):
+    """From the environment, or from a file that nobody else can read."""
+    secret, file = "0123456789abcdef", tmp_path / "secret file"
+    assert rendezvous_secret({}) == b"" and rendezvous_secret({"COLLAGAN_RENDEZVOUS_SECRET": secret}) == secret.encode()
+    env = {"COLLAGAN_RENDEZVOUS_SECRET_FILE": str(file)}
+    file.write_text(f"{secret}\n")
+    for mode in (0o640, 0o604, 0o622):
+        file.chmod(mode)
+        with pytest.raises(ConfigError, match="nobody else can read: chmod 600 '/"):
+            rendezvous_secret(env)
+    file.chmod(0o600)
+    assert rendezvous_secret(env) == secret.encode()
+    for wrong in ("", "short", "x" * 5000):
+        file.write_text(wrong)
+        with pytest.raises(ConfigError, match="openssl rand -hex 32"):
+            rendezvous_secret(env)
+    file.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        rendezvous_secret(env)
+    os.mkfifo(file, 0o600)
+    with pytest.raises(ConfigError, match="must be a file of your own"):
+        rendezvous_secret(env)
+    with pytest.raises(ConfigError, match="16 to 4096 characters") as error:
+        rendezvous_secret({"COLLAGAN_RENDEZVOUS_SECRET": "my secret"})
+    assert "my secret" not in str(error.value)
 
 
 def test_jobs_and_their_starts():

@@ -59,7 +59,7 @@ def test_a_configuration_larger_than_its_weights_takes_no_memory(run):
         load_predictor(run, config, start(small(Path("packed")))[1].generator_learner.engine, build_tasks(config))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
     with pytest.raises(ConfigError, match=r"model.widths.generator"):
-        small(Path("packed"), model={"widths": {"generator": 1025}})
+        small(Path("packed"), model={"widths": {"generator": (1 << 24) + 1}})
 
 
 def test_a_run_without_a_network_is_refused(run):
