@@ -35,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     # Imports torch: after the arguments are checked.
-    from collagan_dist.inference.complete import complete
+    from collagan_dist.inference.complete import CompleteOptions, complete
 
     source, out = Path(args.input), Path(args.out)
-    result = complete(Path(args.model), source, out, args.hole, args.blend, args.set, args.max_bad)
+    options = CompleteOptions(args.blend, args.set, args.max_bad)
+    result = complete(Path(args.model), source, out, args.hole, options)
     print(f"see {result.sheets[0]}")
     print(f"{len(result.sheets)} completed, {len(result.left_out)} left out")

@@ -55,7 +55,7 @@ class CompleteResult:
 
 
 @dataclass(frozen=True)
-class Hole:
+class HoleSource:
     """Where the holes of pictures come from: a kind of holes.HOLES, one file for all pictures, or a folder with one for each."""
 
     kind: str | None
@@ -78,18 +78,27 @@ class Hole:
         return str(found[0])
 
 
+@dataclass(frozen=True)
+class CompleteOptions:
+    """How pictures are completed: blending, changed keys of the configuration, and the share of unusable pictures to accept."""
+
+    blend: str = "none"
+    sets: Sequence[str] = ()
+    max_bad: float = MAX_BAD
+
+
 def complete(
-    run: Path, source: Path, out: Path, hole: str | None = None, blend: str = "none", sets: Sequence[str] = (),
-    max_bad: float = MAX_BAD,
-) -> CompleteResult:  # fmt: skip
+    run: Path, source: Path, out: Path, hole: str | None = None, options: CompleteOptions | None = None
+) -> CompleteResult:
     """Complete a picture or all pictures of a folder.
 
     Writes NAME.completed.png, NAME.labels.png, NAME.landmarks.json (those of the model's tasks) and NAME.sheet.png. A picture
     that is unusable is named and left out. Raises ConfigError, and DataError when none or too few are completed.
     """
-    config = read_config(run, sets=sets)
+    options = options or CompleteOptions()
+    config = read_config(run, sets=options.sets)
     pictures = _find_pictures(source)
-    check_blends([blend], config.model.tasks)
+    check_blends([options.blend], config.model.tasks)
     # Without inpainting a hole would only hide what is to be segmented.
     holes_of = _parse_hole(hole or ("block" if "inpainting" in config.model.tasks else "none"))
     device = devices.pick_device(World())
@@ -106,24 +115,24 @@ def complete(
                 logger.warning("warning: %s; left out", error)
             left_out.append((str(path), str(error)))
             continue
-        outputs = BLENDS[blend](predictor(face.batch), face.batch)
+        outputs = BLENDS[options.blend](predictor(face.batch), face.batch)
         sheets.append(_write_results(out, path.stem, face, outputs, quarter))
     if not sheets:
         raise DataError(
             left_out[0][1] + (f" (and so on: none of {len(left_out)} is usable)" if len(left_out) > 1 else "")
         )
-    check_bad_count(len(left_out), len(pictures), max_bad, "the others are completed")
+    check_bad_count(len(left_out), len(pictures), options.max_bad, "the others are completed")
     return CompleteResult(tuple(sheets), tuple(left_out))
 
 
-def _parse_hole(hole: str) -> Hole:
+def _parse_hole(hole: str) -> HoleSource:
     if hole in holes.HOLES:
-        return Hole(hole)
+        return HoleSource(hole)
     if not Path(hole).exists():
         raise ConfigError(
             f"--hole {hole}: must be a PNG file (white = hole), a folder of such files, or one of {', '.join(holes.HOLES)}"
         )
-    return Hole(None, Path(hole))
+    return HoleSource(None, Path(hole))
 
 
 def _find_pictures(source: Path) -> list[Path]:
@@ -167,7 +176,7 @@ class Face:
     profile: bytes | None
 
 
-def _read_face(path: Path, config: Config, hole: Hole, device: torch.device) -> Face:
+def _read_face(path: Path, config: Config, hole: HoleSource, device: torch.device) -> Face:
     """Read a picture and its hole. All random numbers derive from the picture's name, so that results repeat. Raises DataError."""
     size = config.data.image_size
     try:

@@ -31,7 +31,6 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Swee
     always = [trial for trial in trials if trial.role == "paper" or sweep.is_full_length(trial)]
     always_shown = [trial.scores[metric.name] for trial in always]
     shown = chart_style.MetricRange.of(metric, [trial.scores[metric.name] for trial in trials], always_shown)
-    outside = [trial for trial in trials if not shown.contains(trial.scores[metric.name])]
     # A trial may fail after a rung: then it has a value and its own marker.
     failed = [trial.number for trial in sweep.searched if trial.status == "failed" and metric.name not in trial.scores]
     drawn = [trial for trial in trials if sweep.is_shown(trial)]
@@ -53,13 +52,12 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Swee
 
     inside = [trial for trial in trials if shown.contains(trial.scores[metric.name])]
     legend = [("line", "best so far"), *chart_style.marker_legend(sweep, inside, best)]
-    if outside:
-        legend.append(("below" if metric.sign > 0 else "above", f"worse than the axis shows: {len(outside)}"))
+    if outside := len(trials) - len(inside):
+        legend.append(("below" if metric.sign > 0 else "above", f"worse than the axis shows: {outside}"))
     legend += [] if paper is None else [("reference", f"the paper's λ: {formatting.format_metric(metric.name, paper)}")]
     legend += [("failed", "failed")] if failed else []
     label = formatting.metric_label(metric.name)
-    best_value = next((trial.scores.get(metric.name) for trial in sweep.trials if trial.number == best), None)
-    best_text = formatting.format_metric(metric.name, best_value, True)
+    best_text = formatting.format_metric(metric.name, _value_of(sweep, best, metric), True)
     return chart_style.SweepChart(
         f"{label} of every trial",
         _render_trials(sweep, metric, uid, draw),
@@ -67,6 +65,10 @@ def draw_history(sweep: SweepData, metric: Metric, uid: str) -> chart_style.Swee
         tuple(legend),
         formatting.metric_unit(metric.name),
     )
+
+
+def _value_of(sweep: SweepData, number: int | None, metric: Metric) -> float | None:
+    return next((trial.scores.get(metric.name) for trial in sweep.trials if trial.number == number), None)
 
 
 def draw_curves(sweep: SweepData, metric: Metric, uid: str) -> chart_style.SweepChart | None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.inference.complete import complete
+from collagan_dist.inference.complete import CompleteOptions, complete
 from collagan_dist.inference.labelling import find_photographs, write_label_maps
 from collagan_dist.inference.parsers import open_parser
 from tests.data.packed import recipe
@@ -67,7 +67,9 @@ def test_all_commands_name_the_same_pictures_for_the_same_reasons(damaged, train
         ),
         "complete": {
             Path(name).stem: reason
-            for name, reason in complete(trained_run, root / "Img/img_celeba", tmp_path / "out", max_bad=1).left_out
+            for name, reason in complete(
+                trained_run, root / "Img/img_celeba", tmp_path / "out", None, CompleteOptions(max_bad=1)
+            ).left_out
         },
     }
     assert manifest.quarantined == len(expected)

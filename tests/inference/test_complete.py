@@ -9,15 +9,15 @@ import pytest
 from PIL import Image, ImageCms
 
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.inference.complete import complete
+from collagan_dist.inference.complete import CompleteOptions, complete
 from tests.data.profiles import adobe_rgb
 
 
 def test_only_completions_are_blended(landmarks_run, trained_run, drawn, tmp_path):
     picture = drawn / "Img/img_celeba/000001.jpg"
     with pytest.raises(ConfigError, match="no completions to blend"):
-        complete(landmarks_run, picture, tmp_path / "out", blend="poisson")
-    (sheet,) = complete(trained_run, picture, tmp_path / "out", "O6", "poisson").sheets
+        complete(landmarks_run, picture, tmp_path / "out", None, CompleteOptions("poisson"))
+    (sheet,) = complete(trained_run, picture, tmp_path / "out", "O6", CompleteOptions("poisson")).sheets
     assert sheet.is_file()
 
 
@@ -31,7 +31,7 @@ def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run, tmp_p
     with pytest.raises(DataError, match=r"is 50x20, of another shape than the picture \(36x48\)"):
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", str(tmp_path / "wrong.png"))
     with pytest.raises(ConfigError, match="only how a model is evaluated"):
-        complete(trained_run, tmp_path / "photo.png", tmp_path / "out", sets=["seed=3"])
+        complete(trained_run, tmp_path / "photo.png", tmp_path / "out", None, CompleteOptions(sets=["seed=3"]))
 
 
 def test_a_folder_is_completed_inside_the_hole_alone_and_to_the_same_bytes_again(trained_run, drawn, tmp_path):
@@ -113,9 +113,9 @@ def test_more_bad_pictures_than_are_accepted(trained_run, drawn, tmp_path):
     for number in range(11):
         (source / f"{number}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"11 of 12 pictures are unusable, more than --max-bad 0.5 allows"):
-        complete(trained_run, source, tmp_path / "out", "none", max_bad=0.5)
+        complete(trained_run, source, tmp_path / "out", "none", CompleteOptions(max_bad=0.5))
     assert (tmp_path / "out/a.completed.png").exists()
-    assert len(complete(trained_run, source, tmp_path / "out", "none", max_bad=1).left_out) == 11
+    assert len(complete(trained_run, source, tmp_path / "out", "none", CompleteOptions(max_bad=1)).left_out) == 11
 
 
 def test_results_and_masks_are_no_pictures(trained_run, drawn, tmp_path, capsys):

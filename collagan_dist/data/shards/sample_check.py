@@ -1,7 +1,7 @@
 """What a sample of a shard must be before anything is computed from it: the one check of training and `collagan verify --deep`.
 
 Shards come from elsewhere too. A face square far beyond its picture gives the decoder a region of negative size, which ends the
-process by a segmentation fault, and a landmark of another type fails in the middle of a batch.
+process by a segmentation fault. A landmark of another type fails in the middle of a batch.
 """
 
 from __future__ import annotations
