@@ -66,7 +66,7 @@ def test_an_index_is_rebuilt_from_its_tar(copy, capsys, damage):
         damage(index)
         assert run(capsys, *command) == (0, f"rebuilt {index} from its tar\n")
         assert index.read_bytes() == undamaged and run(capsys, *command) == (0, "")
-    assert not [path for path in copy.iterdir() if path.name.startswith(".")]
+    assert not [path for path in copy.iterdir() if path.suffix == ".partial"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
