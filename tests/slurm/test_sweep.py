@@ -23,7 +23,7 @@ from tests.training.small import equal, weights
 
 pytestmark = pytest.mark.slurm
 SWEEP = ROOT / "slurm/sweep.sh"
-TRIALS = 4  # of the sweep that really trains
+TRIALS = 8  # of the sweep that really trains
 BIN = Path(sys.executable).parent
 
 # Does something on every node again and again, until the file `end` is there or it is asked to stop.
