@@ -129,13 +129,13 @@ def _complete_lines(path: Path) -> Iterator[bytes]:
     except FileNotFoundError:
         return
     with file:
-        whole = True
+        begins = True  # whether the next piece is the beginning of a line
         while piece := file.readline(MAX_LINE_BYTES):
             ends = piece.endswith(b"\n")
             # Behind the last newline there is nothing, or a line that is still being written.
-            if whole and ends and piece.strip():
+            if begins and ends and piece.strip():
                 yield piece
-            whole = ends
+            begins = ends
 
 
 # Built once: json.loads would build one for each line. Other programs write NaN, which JSON does not have.

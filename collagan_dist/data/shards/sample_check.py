@@ -72,7 +72,7 @@ def _is_coordinate(value: object) -> bool:
 def check_headers(width: int, height: int, jpg: np.ndarray | bytes, labels: np.ndarray | bytes | None) -> None:
     """Check that a picture, and a label map if there is one, begin as files of this size.
 
-    Raises WrongSample for what is sound but not of this sample, ValueError for bytes that do not parse.
+    Raises WrongSample for files that are valid but not of this sample, ValueError for bytes that do not parse.
     """
     # DALI refuses what does not parse while it decodes the rest of the batch, and crashes the process (2.4.0: a segmentation
     # fault within 40 such batches). Bytes that parse but do not decode raise an ordinary error.
