@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 MAX_MEMBER_BYTES = 1 << 28  # a false size in an archive must not fill the memory
 
+_ARCHIVES = (".zip", ".tar")
 # Files and folders, in lower case, that systems and network storage leave beside pictures. So are all names with a dot in front.
 _HELPERS = frozenset(
     ("__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
@@ -80,15 +81,20 @@ class FolderOrArchive:
 
 
 def open_folder_or_archive(folder: Path) -> FolderOrArchive | None:
-    """Return the folder, else FOLDER.zip or FOLDER.tar beside it, else None.
+    """Return the folder, the zip or tar archive itself, else FOLDER.zip or FOLDER.tar beside it, else None.
 
     Raises DataError for an archive that is damaged, encrypted or has a member that no data set needs.
     """
     # An unpacked folder comes first: it needs no index.
     if folder.is_dir():
         return FolderOrArchive(str(folder))
-    path = next((p for s in (".zip", ".tar") if (p := folder.with_name(folder.name + s)).is_file()), None)
-    if path is None:
+    if folder.suffix.lower() in _ARCHIVES and folder.is_file():
+        path, folder = folder, folder.with_suffix("")
+    elif (
+        beside := next((p for s in _ARCHIVES if (p := folder.with_name(folder.name + s)).is_file()), None)
+    ) is not None:
+        path = beside
+    else:
         return None
     names = list(open_archive(str(path)).members)
     # People archive a folder with or without the folder itself. macOS adds __MACOSX/ outside of it.
@@ -130,7 +136,7 @@ def open_archive(path: str) -> Archive:
 # By time and size, so that an archive which was replaced is indexed again.
 @lru_cache(8)
 def _open_archive(path: str, modified: int, size: int) -> Archive:
-    return ZipArchive(path) if path.endswith(".zip") else TarArchive(path)
+    return ZipArchive(path) if path.lower().endswith(".zip") else TarArchive(path)
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[tuple[str, bool]]:

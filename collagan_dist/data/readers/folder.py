@@ -9,8 +9,11 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive, read_head
 from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_csv
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture
 from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, is_label_like, split_masks
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.errors import ConfigError, DataError
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 _SPLIT_OF_FOLDER = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test", "testing": "test",
 }  # fmt: skip
+_NAME_AND_WORD = re.compile(r"(.+?)([_.-][A-Za-z]\w*)?", re.DOTALL)  # 00001_skin: 00001 and _skin
+_LABEL_COLOURS = 64  # a label map painted in colours, or a mask, has no more; a photograph has thousands
 _PLAIN_KEY = re.compile(r"[!-~]+")  # printable ASCII without blanks: the index of a shard separates fields by blanks
 
 
@@ -101,20 +106,46 @@ def _list_pictures(source: FolderOrArchive, labels: str | None, labels_in_recipe
 
 
 def _refuse_label_maps(source: FolderOrArchive, names: list[str]) -> None:
-    """Raise DataError for a folder of label maps or masks of other pictures, which would be packed as photographs."""
-    stems: dict[str, dict[str, str]] = {}
+    """Raise DataError for label maps or masks of other pictures, which would be packed as photographs.
+
+    They have the names of their pictures in a folder of their own, or such a name and a word: 1_seg.png, 00001_skin.png.
+    """
+    groups: dict[tuple[str, str], dict[str, str]] = {}
     for name in names:
         path = PurePosixPath(name)
-        stems.setdefault(str(path.parent), {})[path.stem] = name
-    for folder, files in stems.items():
-        others = set().union(*(other for parent, other in stems.items() if parent != folder))
-        # Three of them are looked at: what is grey by chance is not so three times.
-        some = list(files.values())[:3]
-        if files.keys() <= others and all(is_label_like(read_head(source.file(n), SIGNATURE_BYTES)) for n in some):
+        base, word = _NAME_AND_WORD.fullmatch(path.stem).groups()  # type: ignore[union-attr]
+        # Zeros in front do not count: CelebAMask-HQ has masks 00001_skin.png of picture 1.jpg.
+        groups.setdefault((str(path.parent), ""), {})[path.stem.lstrip("0")] = name
+        if word:
+            groups.setdefault((str(path.parent), word), {})[base.lstrip("0")] = name
+    folders = Counter(stem for (_, word), files in groups.items() if not word for stem in files)
+    for (folder, word), files in groups.items():
+        # Three of them are looked at: what looks so by chance does not so three times.
+        others = all(folders[stem] > (not word) for stem in files)
+        if others and all(_is_label_like(source, name) for name in list(files.values())[:3]):
+            here = f"the files NAME{word}.png of {folder}/" if word else f"the other files of {folder}/"
             raise DataError(
-                f"{source.path}: {some[0]} and the other files of {folder}/ look like label maps or masks of pictures of the same names; "
-                f"say `labels: {folder}` in the recipe (--set labels={folder}), or move them away"
+                f"{source.path}: {next(iter(files.values()))} and {here} look like label maps or masks of pictures of the same names; "
+                + (
+                    "put label maps into a folder of their own, with their pictures' names, and name it in the recipe as `labels`; "
+                    "masks of parts, as CelebAMask-HQ has them: `dataset: celebamask_hq`; or move them away"
+                    if word
+                    else f"say `labels: {folder}` in the recipe (--set labels={folder}), or move them away"
+                )
             )
+
+
+def _is_label_like(source: FolderOrArchive, name: str) -> bool:
+    """Return whether a file is a PNG of grey or palette pixels, or of few colours, as label maps and masks are."""
+    if is_label_like(read_head(source.file(name), SIGNATURE_BYTES)):
+        return True
+    if PurePosixPath(name).suffix.lower() != ".png":
+        return False
+    try:
+        pixels = read_picture(source.file(name)).unconverted_HW3
+    except UnusablePicture:  # named when it is packed
+        return False
+    return 1 < len(np.unique(pixels.reshape(-1, 3), axis=0)) <= _LABEL_COLOURS
 
 
 def _read_rows(

@@ -37,7 +37,10 @@ def test_pictures_label_maps_and_table_in_one_archive(drawn, tmp_path, kind, top
     pack(folder_recipe(tmp_path / "set", tmp_path / "a", **annotation), workers=1)
     archived(tmp_path / "set", kind, top)
     pack(folder_recipe(tmp_path / "set", tmp_path / "b", **annotation), workers=1)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    pack(
+        folder_recipe(tmp_path / f"set.{kind}", tmp_path / "c", **annotation), workers=1
+    )  # or the archive itself is named
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
 
 
 REFUSED: dict[str, list[tuple]] = {  # why: kind, name, type and mode of the member

@@ -132,6 +132,23 @@ def test_label_maps_are_not_packed_as_photographs(tmp_path):
     assert len(splits(tmp_path, labels="masks")) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "mode"), [("{}_seg", "L"), ("{}-label", "P"), ("{}.mask", "RGB"), ("parts/0000{}_l_eye", "RGB")]
+)
+def test_label_maps_with_a_word_behind_their_pictures_name(tmp_path, name, mode):
+    (tmp_path / "parts").mkdir()
+    photograph = np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)
+    for number in range(4):
+        Image.fromarray(photograph).save(tmp_path / f"{number}.jpg")
+        Image.fromarray(photograph).save(tmp_path / f"{number}_again.png")
+    assert len(splits(tmp_path)) == 8  # photographs with such names are photographs
+    for number in range(4):
+        labels = Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40).astype(np.uint8) // 32)
+        labels.convert(mode).save(tmp_path / f"{name.format(number)}.png")
+    with pytest.raises(DataError, match="look like label maps or masks of pictures of the same names"):
+        splits(tmp_path)
+
+
 def test_splits_by_name_are_stable(tmp_path):
     for number in range(2000):
         (tmp_path / f"{number}.jpg").touch()
