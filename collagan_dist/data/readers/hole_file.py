@@ -33,7 +33,7 @@ def read_hole(path: str) -> np.ndarray:
             orientation = 1 if image.format == "TIFF" else exif_orientation(image)
             return turn_upright(_decode(image), orientation)
     except UnusablePicture as error:
-        raise DataError(f"{path}: this hole {error}; {_NEEDS}") from None
+        raise DataError(f"{path}: cannot be used as a hole: {error}; {_NEEDS}") from None
 
 
 def _decode(image: Image.Image) -> np.ndarray:
@@ -88,4 +88,6 @@ def _from_grey(levels_HW: np.ndarray) -> np.ndarray:
         raise UnusablePicture(f"is grey, neither black nor white, in {grey:.0%} of its pixels")
     if len(values) == 1 and 0 < values[0] <= _GREY_FROM * top:
         raise UnusablePicture(f"is {values[0]} everywhere, which may mean all of it or nothing")
+    if len(values) > 2 and values[-1] <= top // 2:  # a label map, or a hole that was darkened
+        raise UnusablePicture(f"has {len(values)} levels and no white: its brightest pixel is {values[-1]} of {top}")
     return levels_HW > top // 2

@@ -78,6 +78,7 @@ GREY = np.tile(np.linspace(0, 255, 40), (24, 1)).astype(np.uint8)
         (Image.fromarray(GREY), "is grey"), (Image.fromarray(np.dstack([GREY, GREY[::-1], 255 - GREY])), "has colours"),
         (painted((255, 0, 0), (0, 255, 0)), "has colours"), (painted((0, 0, 0, 255), (0, 0, 0, 0)), "what is seen of it is not white"),
         (Image.new("L", (9, 9), 1), "is 1 everywhere"), (Image.new("L", (9, 9), 128), "is grey"),
+        (Image.fromarray(np.arange(81, dtype=np.uint8).reshape(9, 9) // 9), "has 9 levels and no white"),
     ],
 )  # fmt: skip
 def test_what_is_in_doubt_is_refused(image, reason, tmp_path):
@@ -97,7 +98,7 @@ def test_empty_full_damaged_and_no_picture(tmp_path):
         (b"GIF89a", "is GIF"),
     ):
         (tmp_path / "bad").write_bytes(written)
-        with pytest.raises(DataError, match=f"this hole.*{reason}"):
+        with pytest.raises(DataError, match=f"as a hole.*{reason}"):
             read_hole(str(tmp_path / "bad"))
 
 
