@@ -80,9 +80,9 @@ class ZeroLearner(DeepSpeedLearner):
     def zero_grad(self) -> None:
         zero = self.deepspeed.optimizer
         zero.zero_grad(set_to_none=True)
-        # zero_grad leaves what backward has put aside for the step: this rank's slice, and sums of earlier micro-batches.
+        # zero_grad leaves what the last backward pass has put aside for the step: this rank's slice. (Sums of micro-batches end with
+        # that pass.)
         zero.averaged_gradients.clear()
-        zero.all_grad_tensors.clear()
 
     def reload_master_parameters(self) -> None:
         self.deepspeed.optimizer.refresh_fp32_params()

@@ -220,19 +220,18 @@ class Update:
         self.values[f"gradient/{self.side}"] = norm
         self.verdict = self._agree(norm)
         for learner in self.learners:
-            if self.verdict.finite:
-                learner.apply(self.lr, _gradient_factor(learner, norm))
-            else:
+            if not self.verdict.finite:
                 learner.zero_grad()
+                continue
+            learner.apply(self.lr, _gradient_factor(learner, norm))
+            if learner.scale is not None:
+                learner.scale.step_taken()  # not before: the gradient is to be divided by what its loss was multiplied by
 
     def _agree(self, norm: torch.Tensor) -> Verdict:
-        """Return the verdict of all ranks and adapt the loss scales. Collective."""
+        """Return the verdict of all ranks; lower the loss scales after an overflow. Collective."""
         group, scales = self.engine.group, [learner.scale for learner in self.learners]
         # One flag in the usual case. Which rank it was is asked only after a failure.
         if group.all_reduce_and(self._finite & norm.isfinite()):
-            for scale in scales:
-                if scale is not None:
-                    scale.step_taken()
             return Verdict(self.side)
         finite = group.all_gather(bool(self._finite))
         ranks = tuple(rank for rank, is_finite in enumerate(finite) if not is_finite)

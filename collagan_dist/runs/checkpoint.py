@@ -156,7 +156,9 @@ def _order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    entries, start = {}, 0
+    # Libraries that read files of several frameworks, like transformers, refuse one that does not name its own.
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
     for name in _order(tensors):
         tensor = tensors[name]
         end = start + tensor.nbytes

@@ -22,22 +22,22 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
     """Return a state of any format in the present format."""
     if state["format"] == 1:  # which had the parser's hash among its identity keys
-        return {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
-    return state
+        state = {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
+    return {"bad_row": [], **state}  # which early ones of format 2 lack
 
 
-def parse_state(path: Path, state: dict[str, Any]) -> tuple[int, list[int], dict[str, Any]]:
-    """Return (step, steps left out, the state in the present format) of checkpoint `path`. Raises CheckpointError."""
+def parse_state(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of checkpoint `path` in the present format. Raises CheckpointError."""
     try:
         state = migrate_state(state)
-        step, left_out = state["step"], state["skipped_batches"]
-        if not all(isinstance(number, int) and number >= 0 for number in [step, *left_out]):
-            raise ValueError("step or skipped_batches are no numbers")
+        numbers = [state["step"], *state["skipped_batches"], *state["bad_row"]]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError("step, skipped_batches or bad_row are no numbers")
         if not isinstance(state["config"], dict) or not {"manifest", "parser"} <= state.keys():
             raise ValueError("its configuration is missing")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error!r})") from None
-    return step, left_out, state
+    return state
 
 
 def stored_identity(state: Mapping[str, Any], where: str) -> dict[str, Any]:

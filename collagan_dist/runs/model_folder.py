@@ -113,7 +113,7 @@ def read_inference_parameters(model: Path) -> InferenceParameters:
     if found is None:
         command = f"collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
         raise CheckpointError(f"{model}: holds no checkpoint yet; train it first: {command}")
-    _, _, state = parse_state(found.path, found.state)
+    state = parse_state(found.path, found.state)
     try:
         contents.check_files(found.tensors, state)
     except CheckpointError as error:

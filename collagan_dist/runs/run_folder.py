@@ -38,16 +38,17 @@ _VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on
 class Progress:
     """How far a run has come.
 
-    `step` counts the steps done, `left_out` numbers the steps whose batches a rollback left out. `changed` has the identity keys
-    that are new from here on, as was allowed.
+    `step` counts the steps done, `left_out` numbers the steps whose batches a rollback left out, `bad_row` those before `step` that
+    were skipped in a row. `changed` has the identity keys that are new from here on, as was allowed.
     """
 
     step: int = 0
     left_out: Sequence[int] = ()
+    bad_row: Sequence[int] = ()
     changed: Sequence[str] = ()
 
-    def at(self, step: int) -> Progress:
-        return replace(self, step=step)
+    def at(self, step: int, bad_row: Sequence[int]) -> Progress:
+        return replace(self, step=step, bad_row=bad_row)
 
 
 class RunFolder:
@@ -163,7 +164,7 @@ class RunFolder:
         loaded = self._load_newest(strict)
         if loaded is None:
             return Progress()
-        step, left_out, state = parse_state(loaded.path, loaded.state)
+        state = parse_state(loaded.path, loaded.state)
         changed = self.group.on_rank0(lambda: self._config_changes(loaded.path, state, allow_change))
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
@@ -175,8 +176,9 @@ class RunFolder:
             networks.restore(loaded.tensors)
         except CheckpointError as error:  # all ranks have read the same bytes
             raise mark_on_all_ranks(CheckpointError(f"{loaded.path}: {error}")) from None
+        step = state["step"]
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
-        return Progress(step, left_out, changed)
+        return Progress(step, state["skipped_batches"], state["bad_row"], changed)
 
     def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
         """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.
@@ -230,6 +232,7 @@ class RunFolder:
             "world_size": self.group.world.size,
             "generation": self._generation,
             "skipped_batches": list(progress.left_out),
+            "bad_row": list(progress.bad_row),
             "manifest": self.manifest.hash,
             "parser": self._identity["model"]["gfc"]["parser"],
             "config": config_to_dict(self.config),

@@ -33,6 +33,11 @@ class Guard:
         self._in_a_row: list[int] = []
         self._left_out: set[int] = set()
 
+    @property
+    def bad_row(self) -> list[int]:
+        """The steps that were skipped in a row up to now, which a checkpoint keeps."""
+        return list(self._in_a_row)
+
     def count_finite(self) -> None:
         """End a row of steps that were not finite."""
         self._in_a_row.clear()
@@ -42,14 +47,14 @@ class Guard:
         # An overflow of fp16 is no sign of divergence: the loss scale finds its size by overflows.
         if not verdict.overflow:
             self._in_a_row.append(step)
-        if len(self._in_a_row) == _MAX_NONFINITE_IN_A_ROW:
-            raise Diverged(list(self._in_a_row))
+        if len(self._in_a_row) >= _MAX_NONFINITE_IN_A_ROW:
+            raise Diverged(self.bad_row)
 
     def check_parameters(self, networks: Networks, step: int) -> None:
         """Raise Diverged, on all ranks, if a parameter or another saved tensor is not finite. Collective."""
         # A finite gradient can lead to one, by a step that float32 cannot hold. It must not reach a checkpoint.
         if not self.group.all_reduce_and(networks.finite(), "whether all parameters are finite"):
-            raise Diverged([*self._in_a_row, step])
+            raise Diverged([*self.bad_row, step])
 
     def roll_back(self, error: Diverged) -> None:
         """Note the steps to leave out from now on. Raises NumericError after too many rollbacks."""
@@ -72,6 +77,9 @@ class Guard:
         if self.group.world.is_rank0:
             logger.warning("warning: %s met NaN or Inf: back to the last good checkpoint, without their batches", steps)
 
-    def with_left_out(self, progress: Progress) -> Progress:
-        """Return the progress with the steps to leave out added."""
+    def resume(self, progress: Progress) -> Progress:
+        """Go on from a checkpoint; return its progress with the steps to leave out added."""
+        # A row across an interruption rolls back at the same step as without one. After a rollback a new row begins.
+        if not self.rollbacks:
+            self._in_a_row = list(progress.bad_row)
         return replace(progress, left_out=sorted({*progress.left_out, *self._left_out}))

@@ -93,7 +93,7 @@ class Trainer:
             if progress.step == 0:  # a checkpoint has it already
                 _initialize_output_bias(self.setup, networks)
             try:
-                return self._train(networks, self.guard.with_left_out(progress))
+                return self._train(networks, self.guard.resume(progress))
             except Diverged as error:
                 self.guard.roll_back(error)
                 del networks  # frees their memory before the next ones are built
@@ -166,7 +166,7 @@ class Trainer:
             stopping = bool(stops) and steps_done < self.stop_at
             if self._is_due(config.checkpoint.every, steps_done) or stopping:
                 self.guard.check_parameters(networks, step)
-                folder.save(networks, progress.at(steps_done), log.event)
+                folder.save(networks, progress.at(steps_done, self.guard.bad_row), log.event)
             if stopping:
                 self._interrupt(steps_done, log)
 

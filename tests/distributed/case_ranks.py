@@ -23,6 +23,7 @@ from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.setup import Setup, build_setup, training_order
 from collagan_dist.types import Batch
 from tests.distributed.cases import STEPS, WITH_REFERENCES, Case
+from tests.distributed.loss_scales import grown_scale
 from tests.models.peers import PEERS, peer, smooth
 from tests.training.small import equal, small
 
@@ -123,6 +124,15 @@ def resumed(setup: Setup, _: Path) -> Any:
     return outcome
 
 
+def grown(setup: Setup, _: Path) -> Any:
+    """What loss_scales.py says of each engine."""
+    ways = [replace(case, precision="fp16") for case in (Case("ddp"), *STAGES)]
+    return {
+        case.engine: grown_scale(build_engine(small(setup.manifest.folder, **case.changes).runtime, setup.group))
+        for case in ways
+    }
+
+
 def converted(setup: Setup, out: Path) -> Any:
     """Two steps under DDP, two under ZeRO 2, then two more under every engine; one rank continues the checkpoint, too.
 
@@ -174,7 +184,7 @@ def peers(setup: Setup, _: Path) -> Any:
     return outcome
 
 
-SCENARIOS = {work.__name__: work for work in (nan_on_one_rank, resumed, converted, exact, peers)}
+SCENARIOS = {work.__name__: work for work in (nan_on_one_rank, resumed, grown, converted, exact, peers)}
 
 
 def main(shards: str, out: str, steps: str, *names: str) -> None:

@@ -6,6 +6,7 @@ from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
+from tests.distributed.loss_scales import grown_scale
 
 
 def test_ranks_without_an_engine_that_joins_them_are_refused():
@@ -13,6 +14,12 @@ def test_ranks_without_an_engine_that_joins_them_are_refused():
         group = Group(World(), torch.device("cpu"))
         group.world = World(size=2)
         build_engine(Runtime(engine="plain"), group).learner(torch.nn.Linear(1, 1), Adam())
+
+
+def test_a_scale_that_grows_leaves_the_step_as_it_is():
+    """The gradient of the 2000th good step was divided by the doubled scale. (DDP and DeepSpeed: test_engines.py.)"""
+    engine = build_engine(Runtime(precision="fp16"), Group(World(), torch.device("cpu")))
+    assert grown_scale(engine) == [True, True]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -29,7 +29,7 @@ def out(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for lock in LOCKS:
         (folder / "extensions" / lock).parent.mkdir(parents=True)
         (folder / "extensions" / lock).touch()
-    together = ("nan_on_one_rank", "resumed", *ON_BOTH)
+    together = ("nan_on_one_rank", "resumed", "grown", *ON_BOTH)
     assert matrix.run_cases(with_references(OFTEN), shards.folder, folder, together, ON_BOTH, steps=6) == ""
     return folder
 
@@ -96,6 +96,10 @@ def test_a_nan_on_one_rank_skips_the_step_and_leaves_no_trace(out):
 
 def test_resumed_equals_uninterrupted(out):
     assert list(outcome(out, "resumed").values()) == [True] * 3
+
+
+def test_a_scale_that_grows_leaves_the_step_as_it_is(out):
+    assert list(outcome(out, "grown").values()) == [[True, True]] * 4
 
 
 def test_row_30_engines_and_stages_continue_each_others_checkpoints(out):

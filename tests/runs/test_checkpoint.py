@@ -58,6 +58,9 @@ def test_what_was_saved_is_loaded(newest):
     assert loaded.path == newest and loaded.state == {"format": 2, "step": 9} and is_step_9(loaded)
     manifest = json.loads((newest / "manifest.json").read_bytes())
     assert manifest["sha256"].keys() == {"generator.safetensors", "optimizer.safetensors", "state.json"}
+    for path in newest.glob("*.safetensors"):
+        with safetensors.safe_open(path, "pt") as file:
+            assert file.metadata() == {"format": "pt"}  # transformers refuses a file without
     assert checkpoint.load_latest(newest.parent / "nowhere") is None
 
 

@@ -24,8 +24,9 @@ CONFIG = {
 def test_format_1_is_read_as_the_present_one():
     old = json.loads((STORED / "state.json").read_bytes())
     assert old["format"] == 1 and "parser" not in old
-    step, skipped, state = parse_state(STORED, old)
-    assert (step, skipped) == (2, []) and state["format"] == 2 and state["parser"] is None
+    state = parse_state(STORED, old)
+    assert (state["step"], state["skipped_batches"], state["bad_row"]) == (2, [], [])
+    assert state["format"] == 2 and state["parser"] is None
     assert read_state(STORED) == state
 
 
@@ -71,6 +72,8 @@ def test_what_is_no_state_is_refused(shards):
         {"step": -1},
         {"skipped_batches": ["a"]},
         {"skipped_batches": None},
+        {"bad_row": [-1]},
+        {"bad_row": 3},
         {"config": 1},
         {"format": None},
     ):

@@ -167,11 +167,13 @@ def test_progress_is_saved_and_resumed(shards, tmp_path):
     folder = acquired(tmp_path, config, shards)
     assert folder.resume(networks, False) == Progress()
     networks.value += 6
-    folder.save(networks, Progress(6, [2, 3]), log_event)
+    folder.save(networks, Progress(6, [2, 3], [4, 5]), log_event)
     folder.wait_for_checkpoint(log_event)
     folder.release()
     again, restored = acquired(tmp_path, config, shards), Counter()
-    assert again.resume(restored, False) == Progress(6, [2, 3], []) and torch.equal(restored.value, networks.value)
+    assert again.resume(restored, False) == Progress(6, [2, 3], [4, 5], []) and torch.equal(
+        restored.value, networks.value
+    )
     state = json.loads((tmp_path / "checkpoints/step-00000006/state.json").read_bytes())
     facts = {"samples": 24, "seed": 0, "world_size": 1, "generation": 1, "manifest": shards.hash, "parser": None}
     assert state.items() >= facts.items()

@@ -29,11 +29,20 @@ def test_three_in_a_row_diverge():
     assert caught.value.steps == [4, 5, 7]
 
 
+def test_a_row_goes_on_after_a_checkpoint_but_not_after_a_rollback():
+    found = guard()
+    assert found.resume(Progress(6, [1], bad_row=[4, 5])).left_out == [1] and found.bad_row == [4, 5]
+    with pytest.raises(Diverged) as caught:
+        found.count_nonfinite(6, NAN)
+    found.roll_back(caught.value)
+    assert found.resume(Progress(6, [1], bad_row=[4, 5])).left_out == [1, 4, 5, 6] and found.bad_row == []
+
+
 def test_skipped_steps_add_up_until_the_fourth_rollback():
     found = guard()
     for number in range(3):
         found.roll_back(Diverged([10 * number, 10 * number + 1]))
     assert found.rollbacks == 3
-    assert found.with_left_out(Progress(5, [1, 3])).left_out == [0, 1, 3, 10, 11, 20, 21]
+    assert found.resume(Progress(5, [1, 3])).left_out == [0, 1, 3, 10, 11, 20, 21]
     with pytest.raises(NumericError, match=r"steps 31 to 32: NaN or Inf again, after 3 returns"):
         found.roll_back(Diverged([30, 31]))
