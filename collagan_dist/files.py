@@ -155,6 +155,11 @@ def try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
+def one_line(path: str | Path) -> str:
+    r"""Return a path as one line that `printf %b` of bash turns back: newlines as `\n`, backslashes doubled."""
+    return str(path).replace("\\", r"\\").replace("\n", r"\n")
+
+
 @contextmanager
 def temporary_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
     """Yield a folder that is gone after the block, in `parent` or where TMPDIR says. Raises ConfigError where none can be made."""

@@ -41,8 +41,10 @@ task="trap '' USR2
 $(cat "$project/cluster/env.sh")
 "
 itself='exec "$@"'
-# Slurm signals the tasks, but (with cgroups) not their children: workers of torchrun get the warning from here.
+# Slurm signals the tasks, but (with cgroups) not their children: workers of torchrun get the warning from here. Its option
+# --node-rank is each task's own.
 with_workers='
+export PET_NODE_RANK=$SLURM_NODEID
 warn() { for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do kill -USR2 "$pid" 2>/dev/null; warn "$pid"; done; }
 "$@" &
 child=$!
@@ -97,8 +99,11 @@ ranks() {
         options+=(--nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1)
         cpus=${cpus:+$((cpus * per_node))}
         how="$with_workers"
+        # The static rendezvous: with c10d, agents unpickle whatever a stranger puts into their store. It knows the nodes, and
+        # nothing tells one agent of another's ranks that died; ranks notice themselves, and end with an error.
         command=(torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="$per_node" --max-restarts="${COLLAGAN_MAX_RESTARTS:-3}"
-            --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID.$restarts" --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" -m -- collagan_dist)
+            --rdzv-backend=static --rdzv-id="$SLURM_JOB_ID.$restarts" --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT"
+            -m -- collagan_dist)
     fi
     srun "${options[@]}" ${cpus:+--cpus-per-task="$cpus"} ${step_options[@]+"${step_options[@]}"} \
         bash -c "$task$how" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" || return
@@ -110,6 +115,21 @@ one() {
     local first=()
     if [ ${#container[@]} = 0 ] && in_container; then first=(srun --nodes=1 --ntasks=1 "${step_options[@]}"); fi
     ${first[@]+"${first[@]}"} ${container[@]+"${container[@]}"} collagan "$@"
+}
+
+# planned NAME WORD...: set `run` to the folder that the last line of `plan` names. Without one, or if the words ask for a dry run,
+# show the plan and end.
+planned() {
+    local said word
+    said=$(sed -n "s/^# $1: //p" <<<"$plan" | tail -1)
+    for word in "${@:2}"; do [ "$word" != --dry-run ] || said=''; done
+    if [ -z "$said" ]; then
+        printf '%s\n' "$plan"
+        exit
+    fi
+    printf -v run %b "$said" # a newline is written as \n there
+    [[ $run != -* ]] || run=./$run
+    mkdir -p "$run/logs"
 }
 
 # Query `state` and `reason` of this job. Fails if Slurm does not answer, or if this is no longer the job's newest start:
@@ -140,6 +160,19 @@ requeue() {
 # mine FILE: whether this start of this job wrote RUN/requeue or RUN/failed, and not another job in the same folder.
 mine() { grep -qs "slurm:$SLURM_JOB_ID, start $restarts\b" "$run/$1"; }
 
+# elsewhere: whether another job, or a start without one, trains in RUN. Its lease alone says little: one that died left it there,
+# but the file changes with each heartbeat of a start that lives.
+elsewhere() {
+    local seconds before
+    before=$(stat -c %Y - 2>/dev/null <"$run/lease") || return
+    for ((seconds = 0; seconds < 15; seconds++)); do
+        grep -qsx 'state running' "$run/lease" && ! grep -q "^job slurm:$SLURM_JOB_ID, " "$run/lease" || return
+        [ "$(stat -c %Y - <"$run/lease")" = "$before" ] || return 0
+        sleep 1
+    done
+    return 1
+}
+
 # settle CODE: handle the exit code of a step; returns on success. After an interruption that saved, the job is requeued; after a
 # failure too, up to MAX_REQUEUE times, unless a restart cannot help: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN.
 settle() {
@@ -164,6 +197,10 @@ settle() {
         exit "${final:-$code}"
         ;;
     esac
+    if elsewhere; then
+        note "another start trains in this folder: this one ends, no restart"
+        exit 4
+    fi
     failures=$(grep -c ' FAILED ' "$run/logs/slurm-$job.txt" 2>/dev/null) || true
     if [ "${failures:-0}" -ge "${MAX_REQUEUE:-3}" ]; then
         note "FAILED with code $code: the last of MAX_REQUEUE=${MAX_REQUEUE:-3} restarts; the same sbatch line continues"

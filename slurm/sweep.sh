@@ -36,12 +36,7 @@ fi
 
 # Errors of the command are found before Ray starts.
 plan=$(one sweep "$@" --dry-run)
-run=$(sed -n 's/^# out: //p' <<<"$plan" | tail -1)
-if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
-    printf '%s\n' "$plan"
-    exit
-fi
-mkdir -p "$run/logs"
+planned out "$@"
 
 # Ray refuses clients without the token of this start. It is passed in the environment, which only its user can read, and is
 # written to no file.

@@ -25,12 +25,7 @@ fi
 
 # Errors of the command are found before ranks start. As rank 0 of all, so that it checks whether they can share the batch.
 plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "$@" --dry-run)
-run=$(sed -n 's/^# run: //p' <<<"$plan" | tail -1)
-if [ -z "$run" ] || [[ " $* " == *" --dry-run "* ]]; then
-    printf '%s\n' "$plan"
-    exit
-fi
-mkdir -p "$run/logs"
+planned run "$@"
 note "$tasks ranks by $launcher, meeting at $MASTER_ADDR:$MASTER_PORT"
 
 trap : TERM # Slurm sends it to this shell too, which must outlive the ranks to handle their exit code

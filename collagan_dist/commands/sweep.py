@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from collagan_dist import files
 from collagan_dist.commands.arguments import gpus_per_rank, non_negative_int, positive_int
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _dry_run(prepared: PreparedSweep) -> None:
         f"# {plan.trials} trials of up to {plan.total:,} samples, compared by {', '.join(space.metrics)} at {rungs} "
         f"({space.spec.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.resources}"
     )
-    print(f"# out: {prepared.options.out}")  # read by slurm/sweep.sh
+    print(f"# out: {files.one_line(prepared.options.out)}")  # read by slurm/sweep.sh
 
 
 def _print_results(options: SweepOptions) -> None:

@@ -124,7 +124,7 @@ def _dry_run(config: Config, folder: Path, world: World) -> None:
         f"# {model_label(config.model)}: {planned_steps(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
         f"{world.size} rank(s), into {folder}"
     )
-    print(f"# run: {folder}")  # read by slurm/train.sh
+    print(f"# run: {files.one_line(folder)}")  # read by slurm/train.sh
 
 
 def _continue_command(launcher: str, local_size: int) -> str:

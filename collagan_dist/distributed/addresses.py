@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Iterable
 
 try:
     import fcntl
@@ -41,6 +42,19 @@ def source_address(target: str) -> str | None:
             return probe.getsockname()[0]
     except OSError:
         return None
+
+
+def route_address(targets: Iterable[str]) -> str | None:
+    """Return this host's address on the way to the first of `targets` that is not on this host; None if there is none."""
+    found = (source_address(target) for target in targets if not is_loopback(target))
+    return next((address for address in found if address and not is_loopback(address)), None)
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def interface_with_address(address: str) -> str | None:

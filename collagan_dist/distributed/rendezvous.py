@@ -29,7 +29,13 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from collagan_dist.distributed import addresses
-from collagan_dist.distributed.world import launcher_hosts_store, rendezvous_address, rendezvous_secret, start_id
+from collagan_dist.distributed.world import (
+    launcher_hosts_store,
+    other_nodes,
+    rendezvous_address,
+    rendezvous_secret,
+    start_id,
+)
 from collagan_dist.errors import ClusterError, mark_on_all_ranks
 from collagan_dist.types import World
 
@@ -140,10 +146,12 @@ class _Attempt:
         return store
 
     def _own_address(self) -> str | None:
-        """Return the address to listen on alone: that of MASTER_ADDR where all ranks are on this host; else None, for all."""
-        # Other hosts may know this one by another address than it knows itself.
-        own = self.hello.master if self.world.size == self.world.local_size else None
-        return own if own and (addresses.is_loopback(own) or addresses.interface_with_address(own)) else None
+        """Return rank 0's address to listen on alone: that of MASTER_ADDR; None, for all, where only other hosts know it."""
+        own = self.hello.master
+        if self.world.size == self.world.local_size or not addresses.is_loopback(own):
+            return own
+        # Debian's 127.0.1.1, or `localhost` on the master: other hosts come to the address on the route to them.
+        return addresses.route_address(filter(None, map(addresses.resolve, other_nodes())))
 
     def _connect(self) -> dist.Store | None:
         stores: list[dist.Store] = []
@@ -207,8 +215,8 @@ class _Attempt:
         return (
             f"{len(missing)} of {self.world.size} ranks did not come to {self.address} within {self.timeout:g} s: "
             f"missing {_ranks(missing)}; those that came: {_by_host(joined)}; "
-            f"for {self.hello.host} that host is {self.hello.master or 'unknown'}. {self._refused}"
-            f"Look for their own messages, or for why they were not started; {DOCTOR_HINT}"
+            f"for {self.hello.host} that host is {self.hello.master or 'unknown'}; if others know it by another address, set MASTER_ADDR to that. "
+            f"{self._refused}Look for their own messages, or for why they were not started; {DOCTOR_HINT}"
         )
 
     def _abort(self, store: dist.Store, start: str, text: str) -> None:
@@ -270,19 +278,26 @@ class _Attempt:
 
 
 def _listen(address: str | None, port: int) -> dist.Store:
-    """Return the store that listens on one address, or on all without one."""
+    """Return the store that listens on one address of this host, or on all where none is given or it is no host's own."""
+    own = _listening_socket(address, port) if address else None
     # wait_for_workers would block until all ranks are there, and name nobody.
-    if address is None or ":" in address:
-        return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, multi_tenant=True)
-    with socket.socket() as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        own.bind((address, port))
-        own.listen(socket.SOMAXCONN)
-        store = dist.TCPStore(
-            address, port, is_master=True, wait_for_workers=False, multi_tenant=True, master_listen_fd=own.fileno()
-        )
+    options = {"is_master": True, "wait_for_workers": False, "multi_tenant": True}
+    if own is None:
+        return dist.TCPStore("127.0.0.1", port, **options)  # type: ignore[arg-type]
+    with own:
+        store = dist.TCPStore(address, port, master_listen_fd=own.fileno(), **options)  # type: ignore[arg-type]
         own.detach()  # the store's from here on
     return store
+
+
+def _listening_socket(address: str, port: int) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=socket.SOMAXCONN)
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        return None  # a service that forwards to this host, as Kubernetes has them
 
 
 def parse_hello(text: bytes) -> Hello:

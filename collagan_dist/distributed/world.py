@@ -174,6 +174,11 @@ def rendezvous_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
     return host, int(port)
 
 
+def other_nodes(env: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the job's nodes but that of rank 0, where slurm/common.sh says them."""
+    return env.get("COLLAGAN_NODES", "").split()[1:]
+
+
 def rendezvous_secret(env: Mapping[str, str] = os.environ) -> bytes:
     """Return the secret of this start that all its ranks know, empty without one. Raises ConfigError if it cannot be used.
 

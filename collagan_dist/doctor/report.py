@@ -12,7 +12,7 @@ from typing import Any
 
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.group import Group
-from collagan_dist.doctor import cluster, machine, network, places, storage
+from collagan_dist.doctor import cluster, listeners, machine, network, places, storage
 from collagan_dist.doctor.finding import STATES, Check, Finding, failed, ok, run_check
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
@@ -56,6 +56,7 @@ def run_checks(world: World, data: str | None = None, net: bool = False) -> Doct
     if not net:
         found += _check_machine(world, data)
     if world.size == 1:
+        found += run_check("ports", listeners.check_ports)
         alone = "one process alone; start this through srun or torchrun to check the network between ranks"
         return DoctorReport(world, True, found + [ok("network", alone)] * net)
     try:
@@ -64,6 +65,8 @@ def run_checks(world: World, data: str | None = None, net: bool = False) -> Doct
         return DoctorReport(world, False, [*found, failed("meeting", str(error))])
     # A broken network is what doctor is called for: what this rank found alone is reported all the same.
     try:
+        if world.local_rank == 0:  # the rendezvous is open now
+            found += run_check("ports", listeners.check_ports)
         between = _check_ranks(group, net)
         said = group.all_gather((socket.gethostname(), [vars(finding) for finding in found + between]))
         everybody = [(host, [Finding(**finding) for finding in findings]) for host, findings in said]

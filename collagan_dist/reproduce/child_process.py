@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collagan_dist.distributed import addresses
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, NumericError
 
 _POLL_SECONDS = 0.2  # between looks at a child and its log
@@ -54,7 +55,9 @@ class EndedProcess:
 
 def collagan_command(ranks: int) -> list[str]:
     """Return the words that start `collagan` with this Python, under torchrun for several ranks."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--"]
+    # Not --standalone: its agent listens to everybody, and unpickles what it is told.
+    where = ["--master-addr", "127.0.0.1", "--master-port", str(addresses.free_port())]
+    launcher = ["-m", "torch.distributed.run", *where, "--nproc-per-node", str(ranks), "-m", "--"]
     return [sys.executable, *(launcher if ranks > 1 else ["-m"]), "collagan_dist"]
 
 

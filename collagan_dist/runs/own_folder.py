@@ -15,8 +15,16 @@ _BEFORE_THE_FIRST_START = re.compile(r"\..*|logs|requeue|failed|.*\.(log|txt|out
 
 
 def check_own_run(folder: Path) -> None:
-    """Raise ConfigError where a folder holds something that is no run of this program. An empty or absent one is fine."""
+    """Raise ConfigError where a folder holds something that is no run of this program, or could not be read again.
+
+    An empty or absent one is fine.
+    """
     paths = RunPaths(folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        text = f"{folder}: the name is not UTF-8, so no checkpoint could be read there; give another --run"
+        raise mark_on_all_ranks(ConfigError(text)) from None
     # Checked first: a run that exists may hold anything that people put beside it.
     if not folder.is_dir() or _is_run(paths):
         return

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from collagan_dist.distributed import addresses
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep.segment import SegmentSpec, rank_variables, train_rank
 
@@ -46,7 +46,7 @@ def train_on_ranks(spec: SegmentSpec) -> int:
         nodes = ray.get([actor.node.remote() for actor in actors])
         # The rendezvous store is rank 0's, so its address and a free port are looked for here.
         rendezvous = {
-            "MASTER_ADDR": get_node_ip_address(), "MASTER_PORT": str(_free_port()), "COLLAGAN_RENDEZVOUS_SECRET": secrets.token_hex(32),
+            "MASTER_ADDR": get_node_ip_address(), "MASTER_PORT": str(addresses.free_port()), "COLLAGAN_RENDEZVOUS_SECRET": secrets.token_hex(32),
         }  # fmt: skip
         worlds = assign_ranks(here, nodes)
         running = [
@@ -154,9 +154,3 @@ def assign_ranks(here: str, nodes: list[str]) -> list[tuple[int, int, int, int, 
         local = [other for other, node_id in enumerate(by_rank) if node_id == node]
         worlds.append((rank, len(by_rank), local.index(rank), len(local), node_ids.index(node)))
     return [worlds[0], *(worlds[1 + order.index(index)] for index in range(len(nodes)))]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch.distributed as dist
 
+from collagan_dist.distributed import addresses
 from collagan_dist.distributed import rendezvous as module
 from collagan_dist.distributed.rendezvous import Rendezvous, rendezvous
 from collagan_dist.distributed.world import start_id
@@ -126,11 +127,47 @@ def test_a_rank_without_the_secret_stays_outside(port, secret, monkeypatch):
     assert "missing rank 1" in str(first) and "COLLAGAN_RENDEZVOUS_SECRET must be the same" in str(second)
 
 
-def test_the_store_of_one_host_listens_there_alone(port):
+def listening(port):
+    """The addresses where somebody listens at a port."""
+    return [
+        line.split()[3].rpartition(":")[0] for line in subprocess.getoutput(f"ss -ltnH sport = :{port}").splitlines()
+    ]
+
+
+OUTWARD = addresses.source_address("198.51.100.1")  # this host's own, on the way to an address of nobody's
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "nodes", "listens"),
+    [
+        ("127.0.0.1", 1, "", "127.0.0.1"),
+        ("127.0.0.1", 2, "", "*"),  # other hosts know it by another address: which one?
+        ("127.0.1.1", 2, "n1 198.51.100.1", OUTWARD),  # Debian's name of a node, and the job's other node
+        pytest.param(OUTWARD, 2, "", OUTWARD, marks=pytest.mark.skipif(OUTWARD is None, reason="no way out")),
+        ("::1", 1, "", "[::1]"),
+    ],
+)  # fmt: skip
+def test_the_store_listens_on_the_address_of_the_job_alone(port, monkeypatch, host, hosts, nodes, listens):
+    monkeypatch.setenv("COLLAGAN_NODES", nodes)
+    monkeypatch.setenv("MASTER_ADDR", host)
+    attempt = module._Attempt(World(0, 2, 0, 2 // hosts), host, port, TIMEOUT)
+    store = attempt._open_store()
+    assert listening(port) == [listens or "*"]
+    store.set("key", "value")
+    del store
+
+
+def test_ranks_meet_where_the_store_of_one_host_listens(port):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda rank: rendezvous(World(rank, 2, rank, 2), TIMEOUT), range(2))
-        listening = subprocess.check_output(["ss", "-ltnH", f"sport = :{port}"], text=True).split()
-    assert listening[3] == f"127.0.0.1:{port}" and first.hosts == second.hosts == 1
+        assert listening(port) == ["127.0.0.1"] and first.hosts == second.hosts == 1
+
+
+def test_the_address_of_a_service_that_forwards_here(port):
+    """Kubernetes gives MASTER_ADDR an address that is no host's own."""
+    store = module._listen("198.51.100.1", port)
+    assert listening(port) == ["*"]
+    store.set("key", "value")
 
 
 def test_rank_0_does_not_come(port):

@@ -57,7 +57,7 @@ def test_alone(shards, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, printed = doctor(capsys, "--data", shards.folder)
     lines = [line.split(maxsplit=1) for line in printed.splitlines()]
-    assert [name.split("  ")[0] for _, name in lines] == [*MACHINE, "data", "slurm", "ray"]
+    assert [name.split("  ")[0] for _, name in lines] == [*MACHINE, "data", "slurm", "ray", "ports"]
     assert {state for state, _ in lines} <= {"ok", "warning"} and list(tmp_path.iterdir()) == []
     assert code == 0 and "48 train, 6 valid, 6 test samples" in printed and "DALI decodes a JPEG on cpu" in printed
 
@@ -83,6 +83,12 @@ def test_over_the_nodes_of_a_slurm_allocation(cluster, tmp_path):
     assert found["meeting"]["text"] == "2 ranks on 2 hosts" and "between n1 and n2" in found["latency"]["text"]
     assert "n1: slurm" in found["slurm"]["text"] or "n[1-2]" in found["slurm"]["text"]
     assert "n1 (10.77.0.1)" in found["names"]["text"] and found["shared folder"]["state"] == "ok"
+    ports = found["ports"]  # the rendezvous of these ranks
+    assert (
+        ports["state"] == "ok"
+        and "collagan doctor (pid " in ports["text"]
+        and "on 10.77.0.1 (who reaches eth0)" in ports["text"]
+    )
 
 
 def test_broken_things_are_found(shards, tmp_path, monkeypatch, capsys):

@@ -38,6 +38,13 @@ def test_what_may_lie_there_before_the_first_start(tmp_path):
     check_own_run(tmp_path)
 
 
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
+    """The library that reads tensors knows no other names: a run would train, and never be read."""
+    with pytest.raises(ConfigError, match=r"the name is not UTF-8"):
+        check_own_run(tmp_path / "run\udcff")
+    check_own_run(tmp_path / "r\u00fcn\n\t'$(x)")
+
+
 @pytest.mark.parametrize("kept", ["lease", "world.json", "data.json", "checkpoints"])
 def test_a_run_is_known_by_any_of_its_records(run, kept):
     """People add files, and lose some."""

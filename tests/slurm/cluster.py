@@ -123,7 +123,7 @@ class Cluster:
 
     def log(self, job: str) -> str:
         """What the job printed, over all its restarts when it appends; all tasks of an array in turn."""
-        return "".join(task.out.read_text() for task in self.tasks(job) if task.out.exists())
+        return "".join(task.out.read_text(errors="surrogateescape") for task in self.tasks(job) if task.out.exists())
 
     def signal(self, job: str, name: str, batch: bool = False) -> None:
         """Send USR2, TERM, ... to the tasks of the job's steps; `batch`: to its batch script instead."""
@@ -285,7 +285,9 @@ def _job(record: str) -> Job:
 
 
 def _output(command: Sequence[str], cwd: Path | None, env: Mapping[str, str], timeout: float) -> str:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, errors="surrogateescape", timeout=timeout
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout

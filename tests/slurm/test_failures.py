@@ -70,6 +70,26 @@ def test_errors_that_a_restart_cannot_repair_end_the_job(cluster, undisturbed, t
     ]
 
 
+def test_tasks_of_an_array_that_share_a_run_folder(cluster, undisturbed, tmp_path):
+    """One trains on. The others, on its node and on another, end with one line and spend no restart."""
+    options, run = ["--array=0-2", "--nodes=1", "--cpus-per-task=2"], tmp_path / "run"
+    array = Training.submit(cluster, undisturbed.config, run, *options, sets=["schedule.steps=100000"])
+    tasks = [f"{array.job}_{number}" for number in range(3)]
+    cluster.until(lambda: sum(cluster.job(task).ended for task in tasks) >= 2, 180, "two tasks to end", array.job)
+    (winner,) = [task for task in tasks if not cluster.job(task).ended]
+    for task in set(tasks) - {winner}:
+        done = cluster.job(task)
+        assert (done.state, done.exit_code, done.restarts) == ("FAILED", 4, 0), cluster.log(task)
+        last = (run / f"logs/slurm-{task}.txt").read_text().splitlines()[-1]
+        assert last.endswith("another start trains in this folder: this one ends, no restart"), cluster.log(task)
+        assert last in cluster.log(task) and f"{run} is being trained by pid" in cluster.log(task)
+    saved = array.saved()
+    cluster.until(lambda: array.saved() > saved, 60, "the winner to train on", winner)
+    assert (cluster.job(winner).state, cluster.job(winner).restarts) == ("RUNNING", 0)
+    cluster.cancel(winner)
+    assert cluster.wait(winner).state == "CANCELLED"
+
+
 @pytest.mark.parametrize("node", ["n2", pytest.param("n1", marks=pytest.mark.full)])
 @rounds(1, 5)
 def test_row_20_a_node_loses_power(cluster, undisturbed, tmp_path, node, rounds, record):

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.faults.damages import rounds
+from tests.slurm.test_strangers import stranger
 from tests.slurm.training import Training
 
 pytestmark = pytest.mark.slurm
@@ -22,13 +23,20 @@ def saved_once_and_resumed(training: Training, total: int) -> int:
 @rounds(1, 10)
 @pytest.mark.parametrize("launcher", [pytest.param("srun", marks=pytest.mark.full), "torchrun"])
 def test_row_21_warned_of_the_time_limit(cluster, undisturbed, tmp_path, launcher, rounds, record):
-    """USR2 to all processes of the step, as Slurm sends it. (That srun's ranks get it, the next test shows.)"""
+    """USR2 to all processes of the step, as Slurm sends it. (That srun's ranks get it, the next test shows.)
+
+    Before, a stranger leaves a pickle in the store of torchrun's agents, which run nothing of it.
+    """
     stops = []
     for number in range(rounds):
         training = Training.submit(cluster, undisturbed.config, tmp_path / f"run{number}", COLLAGAN_LAUNCHER=launcher)
+        canary = tmp_path / f"canary{number}"
+        if launcher == "torchrun":
+            stranger(cluster, training, "bomb", f"{training.job}.0", canary)
         training.until_saved(10)
         cluster.signal(training.job, "USR2")
         training.finish()
+        assert not canary.exists()
         stops.append(saved_once_and_resumed(training, undisturbed.steps))
         assert undisturbed.equals(training.run, undisturbed.steps)
     record(f"21 {launcher}", rounds=rounds, stops=stops)

@@ -25,9 +25,9 @@ def strange(folder):
     return folder
 
 
-def submit(cluster, script, config, folder, *words, stdin=False, **env):
+def submit(cluster, script, config, folder, *words, run="run", stdin=False, **env):
     """(how the job ended, its log); the job stops after the plan unless `words` say otherwise."""
-    words = ["--run", folder / "run", *(words or ["--dry-run"])]
+    words = ["--run", folder / run, *(words or ["--dry-run"])]
     env = {"COLLAGAN_EVALUATE": "0"} | env
     if stdin:
         command = ["bash", "-c", 'exec sbatch --parsable "${@:2}" <"$1"', "bash", script, *ONE]
@@ -49,12 +49,18 @@ def test_the_scripts_find_their_checkout_in_one_way():
 
 @pytest.mark.slurm
 def test_a_checkout_whose_path_has_blanks_trains(cluster, config, tmp_path):
-    """Also with a newline in an argument that looks like Slurm's own text."""
+    """Also with a newline in an argument that looks like Slurm's own text, and a run folder with all that shells know."""
     for part in ("slurm", "cluster"):
         shutil.copytree(ROOT / part, tmp_path / "my  jobs/collagan" / part)
     words = ["--set", f"seed=1 #\n#   Command={tmp_path}/slurm/train.sh WorkDir=/"]
-    done, log = submit(cluster, "my  jobs/collagan/slurm/train.sh", config, strange(tmp_path), *words)
+    name = "-r\nun\t\\n 'q' \"q\" $(touch a) `touch b` * ; \u00e4 --dry-run  \n"
+    script = "my  jobs/collagan/slurm/train.sh"
+    done, log = submit(cluster, script, config, strange(tmp_path), *words, run=name, COLLAGAN_EVALUATE="1")
     assert (done.state, done.exit_code) == ("COMPLETED", 0) and "2 steps done" in log and "stranger" not in log, log
+    assert (tmp_path / name / "metrics.json").exists() and (tmp_path / name / "report.html").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        name, "my  jobs", "small.yaml", "common.sh", "cluster", "env.sh", done.out.name,
+    }  # fmt: skip
 
 
 @pytest.mark.slurm

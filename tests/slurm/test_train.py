@@ -1,6 +1,7 @@
 """slurm/train.sh and slurm/evaluate.sh when nothing goes wrong: ranks over nodes, by both launchers."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,20 @@ def test_evaluate_scores_over_nodes(cluster, undisturbed, tmp_path):
     done = cluster.wait(job, 120)
     assert (done.state, done.exit_code) == ("COMPLETED", 0), cluster.log(job)
     assert json.loads(alone.read_text()) == expected
+
+
+def test_a_heterogeneous_job_is_refused(cluster, undisturbed, tmp_path):
+    """By the batch script, and by each rank that srun starts over both components."""
+    both = [*SMALL_JOB, "--nodes=1", ":", *SMALL_JOB, "--nodes=1"]
+    own = tmp_path / "own.sh"
+    train = f"{sys.executable} -m collagan_dist train {undisturbed.config} --run {tmp_path / 'run'}"
+    own.write_text(f"#!/bin/bash\nsrun --het-group=0,1 {train}\n")
+    for job in [cluster.submit(script, undisturbed.config, options=both, cwd=tmp_path) for script in (TRAIN, own)]:
+        done = cluster.wait_all(job, 120)
+        log = done[0].out.read_text()
+        assert done[0].exit_code == 2 and all(task.restarts == 0 for task in done), log
+        assert "a heterogeneous job" in log and "submit a job of one component" in log
+    assert not (tmp_path / "run").exists() and not (tmp_path / "runs").exists()
 
 
 def test_a_dry_run_and_a_wrong_launcher_start_no_rank(cluster, undisturbed, tmp_path):
