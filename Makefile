@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Ranks of the demo: all GPUs of this machine (as many as share its batch of 32), or two processes on the CPU.
 RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); print(max((r for r in (1, 2, 4, 8, 16) if r <= n), default=2))")
-TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(RANKS) -m -- collagan_dist
+# Not --standalone: its agent listens to everybody, and unpickles what it is told.
+PORT = $(shell $(BIN)/python -c "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])")
+TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-port $(PORT) --nproc-per-node $(RANKS) -m -- collagan_dist
 
 .PHONY: setup demo test test-full check bench clean-demo
 

@@ -90,5 +90,6 @@ def until(true: Callable[[], bool], still: Callable[[], bool] = lambda: True) ->
 def records(run: Path, kind: str = "") -> list[dict[str, Any]]:
     """The lines of a run's metrics so far, all or those of a kind."""
     metrics = run / "metrics.jsonl"
-    found = map(json.loads, metrics.read_text().splitlines() if metrics.exists() else [])
+    # A line that is being written at this moment has no end yet.
+    found = map(json.loads, metrics.read_text().rpartition("\n")[0].splitlines() if metrics.exists() else [])
     return [record for record in found if record["kind"].startswith(kind)]

@@ -21,7 +21,8 @@ LOGGING = {"log": {"every": 2, "grid_every": 4, "sinks": SINKS}, "evaluate__ever
 
 
 def lines(run: Path, kind: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in RunPaths(run).metrics_log.read_text().splitlines()]
+    # A line that is being written at this moment has no end yet.
+    found = [json.loads(line) for line in RunPaths(run).metrics_log.read_text().rpartition("\n")[0].splitlines()]
     return [line for line in found if line["kind"] == kind]
 
 

@@ -142,6 +142,22 @@ def test_row_25_the_network_does_not_come_back(cluster, undisturbed, tmp_path, n
     record(f"25 {node}", seconds_to_restart=seconds)
 
 
+@pytest.mark.full
+def test_row_23_a_rank_is_stopped_under_torchrun(cluster, undisturbed, tmp_path):
+    """Its own agent does not notice; the other ranks do, and when their restarts are used up the job is requeued."""
+    sets = ["runtime.timeout=15", "runtime.rendezvous_timeout=15"]
+    variables = {"COLLAGAN_LAUNCHER": "torchrun", "COLLAGAN_MAX_RESTARTS": "1"}
+    training = Training.submit(
+        cluster, undisturbed.config, tmp_path / "run", "--nodelist=n1,n2", sets=sets, **variables
+    )
+    training.until_saved(20)
+    ((_, process),) = [rank for rank in training.ranks() if rank[0] == "n2"]
+    cluster.on("n2", "kill", "-STOP", process)
+    training.until_start(1)
+    assert training.finish().restarts == 1 and "rank 1 (host n2" in training.log()
+    assert undisturbed.equals(training.run, undisturbed.steps)
+
+
 def test_row_33_a_start_that_was_cut_off_writes_no_more(cluster, undisturbed, tmp_path):
     """Both ranks on one node train on while Slurm, which sees only silence, starts the job again on another one."""
     options = ["--nodes=1", "--ntasks-per-node=2"]

@@ -76,7 +76,8 @@ class Training:
         return done
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        lines = map(json.loads, (self.run / "metrics.jsonl").read_text().splitlines())
+        # A line that is being written at this moment has no end yet.
+        lines = map(json.loads, (self.run / "metrics.jsonl").read_text().rpartition("\n")[0].splitlines())
         return [line for line in lines if line["kind"] == kind]
 
     def events(self) -> list[tuple[str, int]]:
@@ -98,8 +99,8 @@ class Training:
         return [(node, process) for node, process, _ in self._commands()]
 
     def ranks(self) -> list[tuple[str, str]]:
-        """(node, process id) of the Python processes that train."""
-        pattern = rf"^\S*python\S* .*collagan\S* train .*{self.run}"
+        """(node, process id) of the Python processes that train; torchrun itself is none."""
+        pattern = rf"^\S*python\S* (-\S+ )*\S*collagan\S* train .*{self.run}"
         return [(node, process) for node, process, command in self._commands() if re.match(pattern, command)]
 
     def kill_rank(self, node: str) -> None:
