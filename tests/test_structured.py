@@ -21,7 +21,7 @@ def test_what_is_json_is_read(tmp_path):
     wide = [{"shards": [[1], [2]]}] * 5000  # many brackets, and not deep
     assert parse_json(json.dumps(wide).encode(), "a") == wide
     assert parse_json(json.dumps(['[{"' * 100, '\\"[' * 100]).encode(), "a") == ['[{"' * 100, '\\"[' * 100]
-    assert parse_json(b'{"a": NaN}', "a", nan=True) == {"a": None}
+    assert repr(parse_json(b'{"a": NaN}', "a", nan=True)) == "{'a': nan}"
 
 
 @pytest.mark.parametrize(

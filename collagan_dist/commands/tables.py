@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from collagan_dist import structured
 from collagan_dist.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -78,10 +77,12 @@ def _or_unknown(value: float | None, form: Callable[[float], str]) -> str:
 
 def averages_table(out: Path, tables: Sequence[int]) -> None:
     """Print the averages of a reproduction's tables: paper, ours, difference."""
+    from collagan_dist.report import paper_tables
+
     names = ("table", "model", "number")
     table = new_table("Averages", (*names, "paper", "ours", "difference"), left=names)
     for number in tables:
-        content = structured.read_json(out / f"table{number}.json")
+        content = paper_tables.read_table(out, number)
         for model, row in content["cells"].items():
             for name, cells in _averaged(number, row).items():
                 paper = fmean(cell["paper"] for cell in cells)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -38,6 +38,15 @@ _POINTS_HEADER: Final = (
     "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
 )
 _BOX_HEADER: Final = "image_id x_1 y_1 width height"
+
+
+class _Stamp(structured.Record):
+    """The content of draw.json."""
+
+    drawing: Literal["collagan draw"] = "collagan draw"
+    version: int = VERSION
+    seed: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -93,20 +102,13 @@ def _is_finished(out: Path, count: int, seed: int) -> bool:
     """Return whether `out` is this drawing. Raises DataError when it holds something else."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
-    try:
-        found = structured.read_json(out / _STAMP_FILE)
-    except (OSError, ValueError):
-        found = None
-    if found == _stamp(count, seed):
+    found = structured.find(out / _STAMP_FILE, _Stamp)
+    if found == _Stamp(seed=seed, count=count):
         return True
-    what = f"another drawing ({found})" if isinstance(found, dict) else "something that is not a drawing"
+    what = f"another drawing ({found})" if found else "something that is not a drawing"
     raise DataError(
         f"{out} already holds {what}, not {count} faces of seed {seed}; name another folder or remove this one"
     )
-
-
-def _stamp(count: int, seed: int) -> dict[str, int | str]:
-    return {"drawing": "collagan draw", "version": VERSION, "seed": seed, "count": count}
 
 
 def _delete_leftovers(out: Path) -> None:
@@ -192,7 +194,7 @@ def _write_stamp(folder: Path, count: int, seed: int) -> None:
             "Left and right are those of the picture. Ears, neck and clothes are background; glasses' frames are face.",
         ],
     )
-    _write(folder / _STAMP_FILE, [json.dumps(_stamp(count, seed))])
+    _write(folder / _STAMP_FILE, [json.dumps(_Stamp(seed=seed, count=count).model_dump())])
 
 
 def _write(path: Path, lines: list[str]) -> None:

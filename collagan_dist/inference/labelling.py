@@ -184,6 +184,15 @@ def _parse_batch(
     ]
 
 
+class _Origin(structured.Record):
+    """What is read of ORIGIN_FILE."""
+
+    model: str
+    sha256: str
+    settings: dict[str, Any]
+    dataset: str
+
+
 def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
     """Create the folder for this parser's maps, and delete partial files of a killed run.
 
@@ -196,19 +205,15 @@ def _claim_folder(photos: PhotoSet, parser: FaceParser) -> None:
         maps.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{maps}: cannot be made ({error.strerror}); give another --out") from None
-    try:
-        found: dict[str, Any] | None = structured.read_json(note)
-    except FileNotFoundError:
-        found = None
-    except ValueError:
-        raise DataError(f"{note}: is damaged; remove {maps} or give another --out") from None
+    mend = f"remove {maps} or give another --out"
+    found = structured.read(note, _Origin, DataError, mend) if note.exists() else None
     if found is None and next(maps.glob("*.png"), None) is not None:
         raise DataError(
             f"{maps}: holds label maps that `collagan label` did not make; give another --out, or compare with them by --check"
         )
-    if found is not None and {key: found.get(key) for key in origin} != origin:
+    if found is not None and found.model_dump(exclude={"model"}) != origin:
         raise DataError(
-            f"{maps}: holds label maps of another model or class map ({found.get('model')}, sha256 {str(found.get('sha256'))[:12]}); "
+            f"{maps}: holds label maps of another model or class map ({found.model}, sha256 {found.sha256[:12]}); "
             f"this is {identity.name}, {identity.sha256[:12]}; give another --out, or remove that folder"
         )
     # Only now: partial files in a folder of another origin may belong to a program that is running.

@@ -12,6 +12,13 @@ from collagan_dist.errors import ConfigError
 from collagan_dist.runs.layout import RunPaths
 
 
+class _Result(structured.Record):
+    """What a result says of its place."""
+
+    manifest: str | None = None
+    model: str | None = None
+
+
 @dataclass(frozen=True)
 class Target:
     """The place of a model's results: RUN/evaluation, or the folder `out`.
@@ -35,8 +42,8 @@ class Target:
         name = paths.evaluation(split, hole, blend, self.positions, self.variant).name
         # An exported folder has no data of its own: those of its first evaluation count as such.
         if not self.variant and not paths.data.is_file():
-            former = _read_object(self.folder / name).get("manifest")
-            if former not in (None, self.manifest):
+            former = structured.find(self.folder / name, _Result)
+            if former and former.manifest not in (None, self.manifest):
                 name = paths.evaluation(split, hole, blend, self.positions, f"-data-{self.manifest[:8]}").name
         return self.folder / name
 
@@ -49,7 +56,8 @@ class Target:
         for folder in (self.folder,) if self.out else (self.model, self.folder):
             _check_writable(folder, self.model)
         for path in results if self.out else ():
-            if path.exists() and _read_object(path).get("model") != str(self.model.resolve()):
+            found = structured.find(path, _Result)
+            if path.exists() and (found is None or found.model != str(self.model.resolve())):
                 raise ConfigError(f"{path}: is no evaluation of {self.model}; give another --out")
 
 
@@ -65,11 +73,3 @@ def _check_writable(folder: Path, model: Path) -> None:
             f"{folder}: results cannot be written there ({error.strerror}); give --out DIR, or export the model first: "
             f"collagan export {quote(str(model))} --out DIR"
         ) from None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = structured.read_json(path)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
 
+from pydantic import model_validator
+
+from collagan_dist import structured
+from collagan_dist.errors import DataError
 from collagan_dist.report.formatting import MISSING
 
 PaperCell = dict[str, Any]
+MEND: Final = "run `collagan reproduce` again"
 
 # Of a two-sided normal test at p = 0.05.
 CRITICAL_Z: Final = 1.96
@@ -29,6 +35,54 @@ _CAPTIONS: Final[dict[int, dict[str, str]]] = {
 }
 # The paper prints percent with one digit and decibels and pixels with two. This is below all its percent and above the rest.
 _MIN_PERCENT: Final = 40.0
+
+
+class _Cell(structured.Record):
+    paper: float
+    ours: float | None
+    se: float | None
+    sd: float | None = None
+
+
+class _Cells(structured.Record):
+    """A cell of Table 1."""
+
+    ssim_blended: _Cell
+    psnr_blended: _Cell
+    ssim: _Cell
+    psnr: _Cell
+
+
+class _Baseline(structured.Record):
+    samples: int
+    ssim: float
+    psnr: float
+
+
+C = TypeVar("C", _Cell, _Cells)
+
+
+class _Table(structured.Record, Generic[C]):
+    """The content of tableN.json."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: dict[str, dict[str, C]]
+    note: str = ""
+    baselines: dict[str, dict[str, _Baseline]] = {}
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> _Table[C]:
+        for row in self.rows:
+            if missing := set(self.columns) - self.cells.get(row, {}).keys():
+                raise ValueError(f"the row {row} has no {', '.join(sorted(missing))}")
+        return self
+
+
+def read_table(folder: Path, number: int) -> dict[str, Any]:
+    """Return the content of tableN.json. Raises DataError."""
+    model = _Table[_Cells] if number == 1 else _Table[_Cell]
+    return structured.read(folder / f"table{number}.json", model, DataError, MEND).model_dump(exclude_unset=True)
 
 
 def subtables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str, dict[str, PaperCell]]]]:

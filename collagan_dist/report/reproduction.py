@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,21 @@ _FIGURES = {
 }
 # Verdict in claims.json: how the summary counts it.
 _VERDICTS = {"holds": "hold", "does not": "do not", "undecided": "undecided", "not scored": "not scored"}
+
+
+class _Claim(structured.Record):
+    claim: str
+    table: int
+    verdict: str
+    paper: str
+    ours: str | None
+
+
+class _ClaimsFile(structured.Record):
+    """The content of claims.json."""
+
+    note: str
+    claims: tuple[_Claim, ...]
 
 
 @dataclass(frozen=True)
@@ -56,47 +72,36 @@ def reproduction_content(folder: Path) -> dict[str, Any]:
             picture = pictures.embed(path, pictures.LARGE)
         # An error and no note: a reproduction without its figure is not complete.
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: cannot be shown ({error}); remove it and run `collagan reproduce` again"
-            ) from None
+            raise DataError(f"{path}: cannot be shown ({error}); remove it and {paper_tables.MEND}") from None
         figures.append(Figure(picture, f"{name}. {caption}", f"{name}: {caption}"))
     return {"title": found.name, "reproduction": found, "figures": figures}
 
 
 def read_reproduction(folder: Path) -> Reproduction:
     """Read claims.json and the tables. Raises DataError for a file that `collagan reproduce` did not write."""
-    try:
-        found = structured.read_json(folder / "claims.json")
-        claims = found["claims"]
-        return Reproduction(
-            name=folder.name,
-            summary=_summary(claims),
-            # The note says on what was trained: a rehearsal must not be taken for a reproduction.
-            note=found["note"],
-            claims=_claims_table(claims) if claims else None,
-            tables=tuple(table for number in _TABLES for table in _read_tables(folder, number)),
-            figures=tuple(
-                (path, text) for n, text in _FIGURES.items() if (path := folder / f"figure{n}.png").is_file()
-            ),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{folder}: cannot be shown as a reproduction ({error!r}); run `collagan reproduce` again"
-        ) from None
+    found = structured.read(folder / "claims.json", _ClaimsFile, DataError, paper_tables.MEND)
+    return Reproduction(
+        name=folder.name,
+        summary=_summary(found.claims),
+        # The note says on what was trained: a rehearsal must not be taken for a reproduction.
+        note=found.note,
+        claims=_claims_table(found.claims) if found.claims else None,
+        tables=tuple(table for number in _TABLES for table in _read_tables(folder, number)),
+        figures=tuple((path, text) for n, text in _FIGURES.items() if (path := folder / f"figure{n}.png").is_file()),
+    )
 
 
-def _summary(claims: list[dict[str, Any]]) -> str:
+def _summary(claims: Sequence[_Claim]) -> str:
     # In the order of _VERDICTS, best first.
-    counts = Counter(claim["verdict"] for claim in claims)
+    counts = Counter(claim.verdict for claim in claims)
     parts = [f"{counts[verdict]} {label}" for verdict, label in _VERDICTS.items() if counts[verdict]]
     return f"{len(claims)} claims of the paper: {', '.join(parts)}." if claims else ""
 
 
-def _claims_table(claims: list[dict[str, Any]]) -> Table:
+def _claims_table(claims: Sequence[_Claim]) -> Table:
     # A claim whose runs are not scored yet has no number of ours.
     rows = tuple(
-        (c["claim"], tuple(map(Cell, (str(c["table"]), c["verdict"], c["paper"], c["ours"] or formatting.MISSING))))
-        for c in claims
+        (c.claim, tuple(map(Cell, (str(c.table), c.verdict, c.paper, c.ours or formatting.MISSING)))) for c in claims
     )
     return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, paper_tables.STARS_NOTE, numeric=False)
 
@@ -106,7 +111,7 @@ def _read_tables(folder: Path, number: int) -> list[Table]:
     # `collagan reproduce --tables` may have made only some.
     if not path.is_file():
         return []
-    table = structured.read_json(path)
+    table = paper_tables.read_table(folder, number)
     found = [_paper_table(number, caption, table, rows) for caption, rows in paper_tables.subtables(number, table)]
     baselines = paper_tables.baseline_tables(table)
     return found + [_baseline_table(caption, rows, table["columns"]) for caption, rows in baselines]

@@ -8,13 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import RootModel
+
 from collagan_dist import structured
 from collagan_dist.config import strict_yaml
 from collagan_dist.errors import DataError
 from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
 from collagan_dist.runs.evaluation_name import describe_variant
 from collagan_dist.runs.layout import RunPaths, step_of
-from collagan_dist.runs.metrics_log import MetricsLog, read_metrics_log
+from collagan_dist.runs.metrics_log import MetricsLog, drawable, read_metrics_log, undrawable_note
 
 _REPAIR_HINT = "Write it again, or remove it"
 
@@ -95,14 +97,15 @@ def read_run(path: Path) -> RunData:
     paths = RunPaths(path)
     if not paths.exists():
         raise DataError(f"{path}: no config.yaml in it, so this is not the folder of a run. {_nearby(path)}")
+    log = read_metrics_log(path)
     return RunData(
         name=path.resolve().name,
         path=path,
         config=read_settings(paths.config),
-        data=_read_optional(paths.data),
-        world=_read_optional(paths.world),
-        log=read_metrics_log(path),
-        evaluations=_read_evaluations(paths),
+        data=_read_optional(paths.data, log.notes),
+        world=_read_optional(paths.world, log.notes),
+        log=log,
+        evaluations=_read_evaluations(paths, log.notes),
         grids=_find_grids(paths.grids),
         columns=_read_columns(paths.grid_columns),
         evaluation_pictures=tuple(sorted(_visible(paths.evaluations, "*.png"), key=_picture_rank)),
@@ -116,24 +119,23 @@ def section(mapping: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read_json_object(path: Path, repair_hint: str = _REPAIR_HINT) -> dict[str, Any]:
-    """Read a JSON object. Raises DataError, which ends with `repair_hint`."""
-    value = _read_json(path, repair_hint)
+def read_json_object(path: Path, notes: list[str], mend: str = _REPAIR_HINT) -> dict[str, Any]:
+    """Read a JSON object. Raises DataError, which ends with `mend`.
+
+    Numbers that cannot be drawn, such as the NaN that other programs write, are left out, and a note says so.
+    """
+    try:
+        value, undrawable = drawable(structured.read_json(path, nan=True), structured.MAX_DEPTH + 2)
+    except (OSError, structured.Malformed) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). {mend}.") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a JSON object. {repair_hint}.")
+        raise DataError(f"{path}: expected a JSON object. {mend}.")
+    notes += undrawable_note(path.name, undrawable)
     return value
 
 
-def _read_json(path: Path, repair_hint: str) -> Any:
-    try:
-        # NaN is no JSON, but other programs write it.
-        return structured.read_json(path, nan=True)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). {repair_hint}.") from error
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
+def _read_optional(path: Path, notes: list[str]) -> dict[str, Any]:
+    return read_json_object(path, notes) if path.is_file() else {}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -143,9 +145,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     return strict_yaml.load(strict_yaml.read_text(path, "configuration", hint), str(path))[0]
 
 
+class _Columns(RootModel[tuple[str, ...]]):
+    """The headings of grids."""
+
+
 def _read_columns(path: Path) -> tuple[str, ...]:
-    value = _read_json(path, _REPAIR_HINT) if path.is_file() else []
-    return tuple(str(name) for name in value) if isinstance(value, list) else ()
+    return structured.read(path, _Columns, DataError, _REPAIR_HINT).root if path.is_file() else ()
 
 
 def _nearby(path: Path) -> str:
@@ -163,14 +168,14 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
     return sorted(found for found in folder.glob(pattern) if not found.name.startswith("."))
 
 
-def _read_evaluations(paths: RunPaths) -> tuple[EvaluationScores, ...]:
+def _read_evaluations(paths: RunPaths, notes: list[str]) -> tuple[EvaluationScores, ...]:
     """Return metrics.json first, then the files of evaluation/ about other subjects."""
     headline = [paths.headline_metrics, paths.evaluations / "metrics.json"]
     files = [file for file in headline if file.is_file()]
     files += [file for file in _visible(paths.evaluations, "*.json") if file not in files]
     found: dict[tuple[str, ...], EvaluationScores] = {}
     for file in files:
-        item = replace(parse_evaluation(read_json_object(file)), variant=describe_variant(file.stem))
+        item = replace(parse_evaluation(read_json_object(file, notes)), variant=describe_variant(file.stem))
         if item.values:
             # metrics.json repeats one file of evaluation/.
             found.setdefault(item.subject, item)

@@ -116,7 +116,7 @@ def axis_position(key: Key, value: Value) -> float | None:
         return float(key.choices.index(value)) if value in key.choices else None
     if not is_number(value):
         return None
-    number = float(value)  # type: ignore[arg-type]
+    number = float(value)
     # A logarithmic axis has no place for zero.
     if key.log:
         return math.log10(number) if number > 0 else None

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from collagan_dist import structured
 from collagan_dist.errors import DataError
 from collagan_dist.report import trial_data
 from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.run_data import read_json_object
 from collagan_dist.report.trial_data import TrialData, Value
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.metrics_log import undrawable_note
 from collagan_dist.runs.thinning import spread_evenly
 
 VERSION = 1
@@ -135,6 +139,55 @@ class SweepData:
         return trial_data.trial_folder(self.path, trial.number)
 
 
+class _MetricName(structured.Record):
+    name: str
+    mode: Literal["max", "min"]
+
+
+class _Space(structured.Record):
+    kind: str | None = None
+    low: float | None = None
+    high: float | None = None
+    values: list[Any] | None = None
+
+
+class _Seeds(structured.Record):
+    values: tuple[float | None, ...] = ()
+    mean: float | None
+    sd: float | None = None
+    trial: int | None = None
+
+
+class _Confirmed(structured.Record):
+    seeds: int
+    metric: str
+    paper: _Seeds
+    best: _Seeds
+    difference: float | None
+    p: float | None = None
+
+
+class _SweepFile(structured.Record):
+    """The content of sweep.json, whose numbers that cannot be drawn were replaced by None."""
+
+    metrics: Annotated[tuple[_MetricName, ...], Field(min_length=1)]  # everything is by the first
+    keys: dict[str, _Space]
+    about: str | None = None
+    status: str | None = None
+    scheduler: str | None = None
+    search: str | None = None
+    trials: int | None = None
+    seed: int | None = None
+    rungs: tuple[Annotated[int, Field(ge=0, le=_MAX_RUNG)] | None, ...] | None = None
+    best: int | None = None
+    front: tuple[int | None, ...] | None = None
+    paper: dict[str, Any] | None = None
+    importance: dict[str, dict[str, float | None]] | None = None
+    samples_trained: float | None = None
+    seconds: float | None = None
+    confirmed: _Confirmed | None = None
+
+
 def _is_full_length(trial: TrialData, rungs: Sequence[int]) -> bool:
     # A trial at the last rung may not have its final status yet, so its samples decide.
     if rungs and trial.samples is not None:
@@ -148,8 +201,8 @@ def is_sweep(folder: Path) -> bool:
 
 def read_sweep(folder: Path) -> SweepData:
     """Read a sweep's folder. Raises DataError when sweep.json or trials.csv is damaged; a damaged trial becomes a note."""
-    path = folder / "sweep.json"
-    found = read_json_object(path, trial_data.REPAIR_HINT)
+    path, notes = folder / "sweep.json", list[str]()
+    found = read_json_object(path, notes, trial_data.REPAIR_HINT)
     # A newer version may mean something else by the same key.
     if found.get("version") != VERSION:
         raise DataError(
@@ -157,10 +210,10 @@ def read_sweep(folder: Path) -> SweepData:
             f"Use the collagan that wrote it."
         )
     try:
-        return _parse_sweep(folder, found)
-    # OverflowError: an integer of hundreds of digits.
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path}: was not written by `collagan sweep` ({error!r}). {trial_data.REPAIR_HINT}.") from None
+        content = structured.validate(found, _SweepFile, str(path))
+    except structured.Malformed as error:
+        raise DataError(f"{error}: was not written by `collagan sweep`. {trial_data.REPAIR_HINT}.") from None
+    return _parse_sweep(folder, content, notes)
 
 
 def short_labels(names: list[str]) -> dict[str, str]:
@@ -182,44 +235,39 @@ def short_labels(names: list[str]) -> dict[str, str]:
     return labels
 
 
-def _parse_sweep(folder: Path, found: dict[str, Any]) -> SweepData:
-    metrics = tuple(Metric(str(one["name"]), {"max": 1, "min": -1}[one["mode"]]) for one in found["metrics"])
-    spaces = {str(name): dict(space) for name, space in found["keys"].items()}
-    # Everything below is by the first metric.
-    if not metrics:
-        raise ValueError("no metric is named")
+def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData:
+    metrics = tuple(Metric(one.name, 1 if one.mode == "max" else -1) for one in found.metrics)
+    spaces = {name: space.model_dump() for name, space in found.keys.items()}
     trials, columns = trial_data.read_trials(folder / "trials.csv", spaces)
     # Sorted, as the last one is taken for the length of a full run.
-    rungs = tuple(sorted(int(rung) for rung in found.get("rungs") or ()))
-    if any(abs(rung) > _MAX_RUNG for rung in rungs):
-        raise ValueError("a rung is beyond all lengths")
-    best, front = _integer(found.get("best")), tuple(int(number) for number in found.get("front") or ())
+    rungs = tuple(sorted(rung for rung in found.rungs or () if rung is not None))
+    front = tuple(number for number in found.front or () if number is not None)
     lengths = [trial.samples for trial in trials if trial.role == "paper" and trial.samples is not None]
     names = [metric.name for metric in metrics]
-    with_curves, notes = trial_data.add_curves(folder, trials, names, kept=(*rungs, *lengths))
-    shown = _choose_shown(trials, metrics[0], rungs, best, front)
-    notes = (*_shown_note(trials, shown), *trial_data.undrawable_note(folder / "trials.csv", trials), *notes)
+    with_curves, on_curves = trial_data.add_curves(folder, trials, names, kept=(*rungs, *lengths))
+    shown = _choose_shown(trials, metrics[0], rungs, found.best, front)
+    notes += undrawable_note("trials.csv", sum(trial.undrawable for trial in trials))
     return SweepData(
         name=folder.resolve().name,
         path=folder,
-        about=str(found.get("about") or ""),
-        status=str(found.get("status") or ""),
-        scheduler=str(found.get("scheduler") or ""),
-        search=str(found.get("search") or ""),
-        planned_trials=_integer(found.get("trials")),
-        seed=_integer(found.get("seed")),
+        about=found.about or "",
+        status=found.status or "",
+        scheduler=found.scheduler or "",
+        search=found.search or "",
+        planned_trials=found.trials,
+        seed=found.seed,
         metrics=metrics,
         rungs=rungs,
-        keys=_parse_keys(spaces, found.get("paper") or {}, with_curves),
+        keys=_parse_keys(spaces, found.paper or {}, with_curves),
         trials=with_curves,
-        best=best,
+        best=found.best,
         front=front,
-        importance=_parse_importance(found.get("importance") or {}),
-        samples_trained=_number(found.get("samples_trained")),
-        seconds=_number(found.get("seconds")),
-        confirmed=_parse_confirmation(found.get("confirmed")),
+        importance=_parse_importance(found.importance or {}),
+        samples_trained=found.samples_trained,
+        seconds=found.seconds,
+        confirmed=_parse_confirmation(found.confirmed),
         columns=columns,
-        notes=notes,
+        notes=(*_shown_note(trials, shown), *notes, *on_curves),
         shown=shown,
     )
 
@@ -261,33 +309,29 @@ def _number(value: Any) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def _integer(value: Any) -> int | None:
-    return int(value) if is_number(value) else None
-
-
-def _parse_importance(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    # A share that is no number cannot be drawn as a bar.
-    shares = {str(m): {str(k): float(v) for k, v in by.items() if is_number(v)} for m, by in found.items()}
+def _parse_importance(found: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    shares = {metric: {key: v for key, v in by.items() if v is not None} for metric, by in found.items()}
     return {metric: by for metric, by in shares.items() if by}
 
 
-def _parse_confirmation(found: Any) -> Confirmation | None:
-    if not found:
+def _parse_confirmation(found: _Confirmed | None) -> Confirmation | None:
+    # Without one of its numbers there is no comparison.
+    if found is None or found.difference is None or found.paper.mean is None or found.best.mean is None:
         return None
     return Confirmation(
-        seeds=int(found["seeds"]),
-        metric=str(found["metric"]),
-        paper=_parse_seed_scores(found["paper"]),
-        best=_parse_seed_scores(found["best"]),
-        trial=_integer(found["best"].get("trial")),
-        difference=float(found["difference"]),
-        p=_number(found.get("p")),
+        seeds=found.seeds,
+        metric=found.metric,
+        paper=_parse_seed_scores(found.paper, found.paper.mean),
+        best=_parse_seed_scores(found.best, found.best.mean),
+        trial=found.best.trial,
+        difference=found.difference,
+        p=found.p,
     )
 
 
-def _parse_seed_scores(found: Mapping[str, Any]) -> SeedScores:
-    values = tuple(float(value) for value in found.get("values") or () if is_number(value))
-    return SeedScores(values, float(found["mean"]), None if len(values) == 1 else _number(found.get("sd")))
+def _parse_seed_scores(found: _Seeds, mean: float) -> SeedScores:
+    values = tuple(value for value in found.values if value is not None)
+    return SeedScores(values, mean, None if len(values) == 1 else found.sd)
 
 
 def _parse_keys(
@@ -305,7 +349,7 @@ def _parse_keys(
             choices = tuple(dict.fromkeys([*named, *(str(value) for value in seen if value is not None)]))
             published = None if published is None else trial_data.choice_text(published)
         # A simplex and a choice have no ends.
-        low, high = _number(space.get("low")), _number(space.get("high"))
+        low, high = space["low"], space["high"]
         value = published if is_number(published) or isinstance(published, str) else None
         keys.append(Key(name, labels[name], kind, low, high, choices, value))
     return tuple(keys)

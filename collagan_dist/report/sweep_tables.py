@@ -147,7 +147,7 @@ def _count(value: int | None) -> str:
 def _format_value(value: Value) -> str:
     if value is None:
         return formatting.MISSING
-    return formatting.format_number(value) if is_number(value) else str(value)  # type: ignore[arg-type]
+    return formatting.format_number(value) if is_number(value) else str(value)
 
 
 def _describe_space(key: Key) -> str:

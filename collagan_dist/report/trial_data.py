@@ -8,11 +8,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
+from pydantic import Field
+
+from collagan_dist import structured
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report.evaluation import is_number, parse_evaluation
-from collagan_dist.report.run_data import read_json_object, read_settings, section
+from collagan_dist.report.run_data import read_settings, section
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_metrics_log
 from collagan_dist.runs.thinning import spread_evenly
@@ -159,14 +162,6 @@ def _parse_value(text: str, space: Mapping[str, Any]) -> Value:
     return value if is_number(value) else None
 
 
-def undrawable_note(path: Path, trials: Sequence[TrialData]) -> tuple[str, ...]:
-    """Return a note where trials.csv has numbers that cannot be drawn."""
-    count = sum(trial.undrawable for trial in trials)
-    return (
-        (f"{count} number(s) of {path.name} are not finite or too large to draw; they were left out.",) if count else ()
-    )
-
-
 def choice_text(value: object) -> str:
     """Write a value of a choice in the one way that sweep.json and trials.csv share: true, 0.5, own, [1, 2]."""
     if isinstance(value, str):
@@ -236,16 +231,21 @@ def _read_curves(run: Path, metrics: Sequence[str], kept: frozenset[int]) -> tup
     return {name: _thin_out(curve, kept) for name, curve in points.items()}, log.notes
 
 
+class _Batch(structured.Record):
+    batch: Annotated[int, Field(ge=1, le=_MAX_INTEGER)]
+
+
 def _read_batch(run: Path) -> int:
     """Return the batch of a trial. Raises DataError, ConfigError, OSError or ValueError where its folder does not say."""
     paths = RunPaths(run)
     # Of thousands of trials: a configuration takes ten times as long to read.
-    batch = read_json_object(paths.trial).get("batch") if paths.trial.is_file() else None
-    if not is_number(batch):
-        batch = section(read_settings(paths.config), "schedule").get("batch")
-    if not is_number(batch):
+    found = structured.find(paths.trial, _Batch)
+    if found is not None:
+        return found.batch
+    batch: Any = section(read_settings(paths.config), "schedule").get("batch")
+    if not is_number(batch) or batch < 1:
         raise ValueError(f"{paths.config} names no schedule.batch")
-    return int(batch)  # type: ignore[arg-type]
+    return int(batch)
 
 
 def _thin_out(curve: list[tuple[int, float]], kept: frozenset[int]) -> Curve:

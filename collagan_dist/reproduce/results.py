@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+from pydantic import ConfigDict
 
 from collagan_dist import structured
 from collagan_dist.errors import DataError
@@ -17,9 +20,14 @@ from collagan_dist.reproduce.paper import Score
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.run_status import is_evaluated
 from collagan_dist.reproduce.statistics import Estimate
+from collagan_dist.runs.thinning import is_number
 from collagan_dist.types import CLASSES, LANDMARKS, SCORED_CLASSES
 
 _PAPER_SIZE = 128  # pixels, the side of the paper's pictures
+
+
+class _Subset(structured.Record):
+    samples: int
 
 
 class Results:
@@ -104,16 +112,28 @@ def _picture_size(run: PlannedRun) -> int:
     return run.config.evaluate.size or run.config.data.image_size
 
 
+class _Metrics(structured.Record):
+    """What of an evaluation is needed beside its metrics."""
+
+    model_config = ConfigDict(extra="allow")
+
+    samples: int | None = None
+    se: dict[str, Any] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+    baselines_subset: _Subset | None = None
+    hole_size: tuple[float, float] | None = None
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return (metrics, rows by sample) of an evaluation, rows in the order of their ids. Raises DataError."""
     try:
-        metrics = structured.read_json(path)
+        metrics = structured.read_record(path, _Metrics).model_dump(exclude_unset=True)
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
             rows = {name: archive[name] for name in archive.files}
         # Rows of two evaluations are compared by position once both are in the order of their ids.
         order = np.argsort(rows["ids"])
         return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read with the rows beside it ({error}); remove both files and run again"
         ) from None
@@ -123,7 +143,7 @@ def _lookup(metrics: dict[str, Any], score: Score) -> float | None:
     value = metrics.get(score.key)
     if isinstance(value, dict):
         value = value.get(score.part or "mean")
-    return None if value is None else float(value)
+    return float(value) if is_number(value) else None
 
 
 def _from_rows(rows: dict[str, np.ndarray], score: Score) -> Estimate | None:

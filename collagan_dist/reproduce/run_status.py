@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from collagan_dist import structured
@@ -31,7 +30,7 @@ def check_same_training(run: PlannedRun, manifest: str) -> None:
         try:
             state = read_state(folder)
             then = _with_length(stored_identity(state, str(folder)), state["config"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, CheckpointError, KeyError, TypeError):
             continue  # damaged: `collagan train` takes the one before it, too, and says so
         now = _with_length(_identity(run, manifest), config_to_dict(run.config))
         if changes := differences(then, now):
@@ -54,12 +53,19 @@ def _with_length(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, An
     return identity | {"schedule": {key: tree["schedule"][key] for key in ("batch", "steps", "adv_from")}}
 
 
+class _Evaluated(structured.Record):
+    """What of an evaluation says of which training and with which settings it is."""
+
+    step: int | None = None
+    manifest: str | None = None
+    settings: dict[str, Any] | None = None
+
+
 def is_evaluated(run: PlannedRun, hole: str, blended: bool, manifest: str) -> bool:
     """Return whether there is an evaluation of the run's last step, on these shards, with the present settings."""
-    metrics = _read_object(run.evaluation(hole, blended))
-    if (metrics.get("step"), metrics.get("manifest")) != (run.steps, manifest):
-        return False
-    return bool(metrics.get("settings") == evaluation_settings(run.config))
+    found = structured.find(run.evaluation(hole, blended), _Evaluated)
+    now = _Evaluated(step=run.steps, manifest=manifest, settings=evaluation_settings(run.config))
+    return found == now
 
 
 def not_evaluated(run: PlannedRun, manifest: str) -> dict[bool, list[str]]:
@@ -77,8 +83,8 @@ def evaluated_earlier_step(run: PlannedRun, manifest: str) -> bool:
     Right after evaluating, that means that the last checkpoint is damaged.
     """
     holes = [(hole, blended) for blended, found in not_evaluated(run, manifest).items() for hole in found]
-    steps = [_read_object(run.evaluation(hole, blended)).get("step") for hole, blended in holes]
-    return any(isinstance(step, int) and step < run.steps for step in steps)
+    known = [structured.find(run.evaluation(hole, blended), _Evaluated) for hole, blended in holes]
+    return any(one is not None and one.step is not None and one.step < run.steps for one in known)
 
 
 def changed_evaluation_settings(run: PlannedRun) -> list[str]:
@@ -88,12 +94,3 @@ def changed_evaluation_settings(run: PlannedRun) -> list[str]:
     # The run folder keeps the settings of its training; the user may have asked for others since.
     then, now = evaluation_settings(read_config(run.folder)), evaluation_settings(run.config)
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one if there is none, or a damaged one."""
-    try:
-        value = structured.read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

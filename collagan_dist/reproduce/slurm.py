@@ -8,6 +8,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, RootModel
 
 import collagan_dist
 from collagan_dist import files, structured
@@ -60,12 +63,17 @@ def _arguments(options: ReproduceOptions) -> list[str]:
     return words + (["--ranks", str(options.ranks)] if options.ranks else [])
 
 
+class _Jobs(RootModel[dict[str, Annotated[str, Field(pattern="^[0-9]{1,30}$")]]]):
+    """The content of slurm.json."""
+
+
 class Queue:
     """The jobs of a reproduction by the name of their run, stored in OUT/slurm.json."""
 
     def __init__(self, out: Path) -> None:
         self._path = out / "slurm.json"
-        self._jobs: dict[str, str] = structured.read_json(self._path) if self._path.is_file() else {}
+        mend = "restore it, or remove it once no job of this reproduction waits or runs"
+        self._jobs = structured.read(self._path, _Jobs, ClusterError, mend).root if self._path.is_file() else {}
 
     def waiting(self, name: str) -> str | None:
         """Return the job of a run if it waits or runs."""

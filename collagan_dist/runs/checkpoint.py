@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -26,13 +26,14 @@ from safetensors.torch import load_file
 
 from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError
-from collagan_dist.runs.checkpoint_state import FORMAT
+from collagan_dist.runs.checkpoint_state import FORMAT, AnyState, Step
 from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, checkpoint_dir, checkpoint_steps, step_of
 from collagan_dist.runs.lease import Lease
 
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, torch.Tensor]
+R = TypeVar("R", bound=structured.Record)
 
 _TENSOR_FILE = re.compile(r"[a-z0-9_]+\.safetensors")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,6 +62,13 @@ class NewerFormat(CheckpointError):
 
 class Unreadable(CheckpointError):
     """A file that cannot be read now (permission, an I/O error): nobody knows whether it is damaged, so it is not skipped."""
+
+
+class CheckpointManifest(structured.Record):
+    """The content of manifest.json: sha256 by file."""
+
+    step: Step
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -272,31 +280,29 @@ def load(path: Path) -> LoadedCheckpoint:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
     except OSError as error:
         raise unreadable(path, error) from None
-    # All that forged or damaged files make json and safetensors raise; RecursionError comes of deep nesting.
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    # All that forged or damaged files make safetensors raise.
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
 
 
 def _load(path: Path) -> LoadedCheckpoint:
-    manifest = read_json(path, MANIFEST_FILE)
-    hashes = manifest["sha256"]
+    manifest = read_record(path, MANIFEST_FILE, CheckpointManifest)
+    hashes = manifest.sha256
     if STATE_FILE not in hashes:
         raise ValueError(f"{MANIFEST_FILE} does not name {STATE_FILE}")
     for name, expected in hashes.items():
         if name != STATE_FILE and not _TENSOR_FILE.fullmatch(name):
             raise CheckpointError(f"{path}: {MANIFEST_FILE} names {name[:100]!r}, which is no file of a checkpoint")
         check_file(path, name, expected)
-    state = read_json(path, STATE_FILE)
-    if not manifest["step"] == state["step"] == step_of(path.name):
+    state = read_record(path, STATE_FILE, AnyState)
+    if not manifest.step == state.step == step_of(path.name):
         raise ValueError("its folder's name, manifest.json and state.json name different steps")
-    if not isinstance(state["format"], int) or state["format"] < 1:
-        raise ValueError(f"{STATE_FILE} names no format")
-    if state["format"] > FORMAT:
+    if state.format > FORMAT:
         reads = f"this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"
-        raise NewerFormat(f"{path}: is of format {state['format']}, {reads}")
+        raise NewerFormat(f"{path}: is of format {state.format}, {reads}")
     names = [name for name in hashes if name != STATE_FILE]
     tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
-    return LoadedCheckpoint(path, tensors, state)
+    return LoadedCheckpoint(path, tensors, state.model_dump())
 
 
 def check_file(folder: Path, name: str, sha256: str) -> None:
@@ -316,11 +322,8 @@ def _plain_size(file: Path) -> int:
     return found.st_size
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Return the object in manifest.json or state.json. Raises CheckpointError, OSError or ValueError."""
+def read_record(folder: Path, name: str, model: type[R]) -> R:
+    """Return the content of manifest.json or state.json. Raises CheckpointError, OSError or ValueError."""
     if (size := _plain_size(folder / name)) > _MAX_BYTES[name]:
         raise CheckpointError(f"{folder}: {name} is damaged ({size} bytes are too many)")
-    content = structured.read_json(folder / name, _MAX_BYTES[name])
-    if not isinstance(content, dict):
-        raise ValueError(f"{name} holds no object")
-    return content
+    return structured.read_record(folder / name, model, _MAX_BYTES[name])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from collagan_dist import structured
 from collagan_dist.config.load import differences, identity_keys, validate_config
@@ -14,29 +16,46 @@ from collagan_dist.runs.layout import STATE_FILE
 FORMAT = 2  # written; older ones are read, newer ones refused
 
 
+Step = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
+class AnyState(structured.Record):
+    """What state.json of every format says."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: Annotated[int, Field(ge=1)]
+    step: Step
+
+
+class _State(AnyState):
+    """state.json of the present format. The configuration is checked by `stored_identity`."""
+
+    skipped_batches: list[Step]
+    bad_row: list[Step]
+    config: dict[str, Any]
+    manifest: str
+    parser: str | None
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return state.json in the present format; its bytes are not checked. Raises OSError, ValueError, KeyError or TypeError."""
-    return migrate_state(structured.read_json(checkpoint / STATE_FILE))
-
-
-def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state of any format in the present format."""
-    if state["format"] == 1:  # which had the parser's hash among its identity keys
-        state = {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
-    return {"bad_row": [], **state}  # which early ones of format 2 lack
+    """Return state.json in the present format; its bytes are not checked. Raises OSError or CheckpointError."""
+    try:
+        state = structured.read_record(checkpoint / STATE_FILE, AnyState)
+    except structured.Malformed as error:
+        raise CheckpointError(str(error)) from None
+    return parse_state(checkpoint, state.model_dump())
 
 
 def parse_state(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     """Return the state of checkpoint `path` in the present format. Raises CheckpointError."""
     try:
-        state = migrate_state(state)
-        numbers = [state["step"], *state["skipped_batches"], *state["bad_row"]]
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError("step, skipped_batches or bad_row are no numbers")
-        if not isinstance(state["config"], dict) or not {"manifest", "parser"} <= state.keys():
-            raise ValueError("its configuration is missing")
+        if state["format"] == 1:  # which had the parser's hash among its identity keys
+            state = {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
+        state = {"bad_row": [], **state}  # which early ones of format 2 lack
+        structured.validate(state, _State, STATE_FILE)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error!r})") from None
+        raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error})") from None
     return state
 
 

@@ -13,7 +13,7 @@ from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
-from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.layout import DataRecord, RunPaths
 
 # Keys of `evaluate` that change numbers. A result stores their values.
 _RESULT_SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
@@ -32,7 +32,8 @@ def evaluation_variant(model: Path, settings: dict[str, Any], manifest: str | No
     `manifest` is the hash of the data's manifest; None stands for the model's own data.
     """
     paths = RunPaths(model)
-    own_data = _manifest_in(paths.data)
+    data = structured.find(paths.data, DataRecord)
+    own_data = data and data.manifest
     variant = f"-data-{manifest[:8]}" if manifest and own_data and manifest != own_data else ""
     own = _own_settings(paths.config, _time(paths.config))
     # Positions have a word of their own in the name.
@@ -47,14 +48,6 @@ def describe_variant(stem: str) -> str:
     match = _VARIANT.search(stem)
     data, settings = match.groups() if match else (None, None)
     return ", ".join([f"data {data}"] * bool(data) + [f"settings {settings}"] * bool(settings))
-
-
-def _manifest_in(path: Path) -> str | None:
-    try:
-        found = structured.read_json(path)["manifest"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, str) else None
 
 
 def _time(path: Path) -> int:

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from collagan_dist.structured import Record
 from collagan_dist.types import POSITIONS
 
 # Beside the tensors in a checkpoint.
 MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
 
 _STEP_NAME = re.compile(r"step-([0-9]+)")
+
+
+class DataRecord(Record):
+    """What is read of data.json: where the shards are, and the hash of their manifest."""
+
+    shards: str | None = None
+    manifest: str | None = None
+
+
+class WorldRecord(Record):
+    """What is read of world.json."""
+
+    generation: Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 class RunPaths:

@@ -13,8 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from collagan_dist import files
 from collagan_dist.errors import ClusterError, DataError
@@ -42,15 +45,15 @@ class Owner:
     `process_start` make it unique.
     """
 
-    generation: int
+    generation: Annotated[int, Field(ge=0, lt=1 << 53)]
     token: str = ""
     host: str = ""
-    pid: int = 0
+    pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     process_start: str = ""
     machine: str = ""
     job: str = ""
     since: str = ""
-    heartbeat_seconds: float = 0.0
+    heartbeat_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
     state: str = "ended"
 
     @property
@@ -74,6 +77,9 @@ class Owner:
         return "\n".join([f"{self.generation} {self.token}", *lines]) + "\n"
 
 
+_OWNER = TypeAdapter(Owner)
+
+
 def this_process(generation: int, token: str, job: str, heartbeat_seconds: float) -> Owner:
     """Return this process as the owner of a run."""
     pid = os.getpid()
@@ -87,20 +93,15 @@ def this_process(generation: int, token: str, job: str, heartbeat_seconds: float
 def parse_owner(text: str) -> Owner:
     """Read an owner from the content of RUN/lease. One that is unreadable has ended, and has generation 0."""
     first, *rest = text.splitlines() or [""]
-    words = first.split()
-    if not words or not words[0].isdigit():
-        return Owner(0)
-    kinds = {field.name: str(field.type) for field in fields(Owner)}
-    convert = {"int": int, "float": float, "str": str}
-    values = {}
-    for word, _, value in (line.partition(" ") for line in rest):
-        # Words of newer programs are ignored: a run folder may meet two versions.
-        if (name := _FIELDS.get(word)) is not None:
-            try:
-                values[name] = convert[kinds[name]](value)
-            except ValueError:
-                return Owner(int(words[0]), " ".join(words[1:]))
-    return Owner(int(words[0]), " ".join(words[1:]), **values)
+    generation, _, token = first.strip().partition(" ")
+    # Words of newer programs are ignored: a run folder may meet two versions.
+    lines = (line.partition(" ") for line in rest)
+    values = {_FIELDS[word]: value for word, _, value in lines if word in _FIELDS}
+    for known in (values, {}):
+        # A number that does not fit leaves the generation, so that the next start has a higher one.
+        with suppress(ValidationError):
+            return _OWNER.validate_python({"generation": generation, "token": token, **known})
+    return Owner(0)
 
 
 def machine_id() -> str:

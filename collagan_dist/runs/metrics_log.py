@@ -212,6 +212,25 @@ def read_metrics_log(run: Path) -> MetricsLog:
     return reader.finish()
 
 
+def drawable(tree: Any, depth: int) -> tuple[Any, int]:
+    """Return plain data with None in place of numbers that cannot be drawn, and their count. Raises ValueError for deep data."""
+    if not depth:
+        raise ValueError("nested too deeply")
+    if isinstance(tree, dict | list):
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        found = {key: drawable(value, depth - 1) for key, value in pairs}
+        clean = {key: value for key, (value, _) in found.items()}
+        return (clean if isinstance(tree, dict) else list(clean.values())), sum(count for _, count in found.values())
+    wrong = isinstance(tree, int | float) and not isinstance(tree, bool) and not is_number(tree)
+    return (None if wrong else tree), int(wrong)
+
+
+def undrawable_note(name: str, count: int) -> list[str]:
+    """Return the note on the numbers of a file that `drawable` has left out, if there are any."""
+    text = f"are not finite or beyond ±{MAX_NUMBER:g}; they were left out"
+    return [f"{count} number(s) of {name} {text}."] if count else []
+
+
 def _lines_backward(file: BinaryIO) -> Iterator[bytes]:
     """Yield all pieces between newlines, the last first. Of one of over MAX_LINE_BYTES only some bytes more are kept."""
     position, carry = file.seek(0, 2), b""
@@ -265,26 +284,14 @@ class _LogReader:
                     self._train.add(row)
             case "eval" | "event" as kind:
                 try:
-                    clean = self._drawable(row, _MAX_DEPTH)
+                    clean, undrawable = drawable(row, _MAX_DEPTH)
                 except ValueError:
                     return False
+                self._undrawable += undrawable
                 (self._add_eval if kind == "eval" else self._add_event)(clean)
             case _:  # of a newer program, which may add kinds
                 self._unknown += 1
         return True
-
-    def _drawable(self, tree: Any, depth: int) -> Any:
-        """Return the tree with None in place of numbers that cannot be drawn. Raises ValueError for a deep one."""
-        if not depth:
-            raise ValueError("nested too deeply")
-        if isinstance(tree, dict):
-            return {key: self._drawable(value, depth - 1) for key, value in tree.items()}
-        if isinstance(tree, list):
-            return [self._drawable(value, depth - 1) for value in tree]
-        if isinstance(tree, (int, float)) and not isinstance(tree, bool) and not is_number(tree):
-            self._undrawable += 1
-            return None
-        return tree
 
     def _add_eval(self, row: Row) -> None:
         # An evaluation may be logged before the train line of its own step, so that one stays until it is replaced.
@@ -338,9 +345,7 @@ class _LogReader:
             more = ", …" if self._damaged > len(self._places) else ""
             text = "are damaged (no JSON object with a kind, and a step where one belongs) and were left out"
             yield f"{self._damaged} line(s) of metrics.jsonl {text}: {numbers}{more}."
-        if undrawable := self._undrawable + self._train.undrawable:
-            text = f"are not finite or beyond ±{MAX_NUMBER:g}; they were left out"
-            yield f"{undrawable} number(s) of metrics.jsonl {text}."
+        yield from undrawable_note("metrics.jsonl", self._undrawable + self._train.undrawable)
         if self._unknown:
             yield f"{self._unknown} line(s) of metrics.jsonl are of an unknown kind and were left out."
         if self._train.left_out:

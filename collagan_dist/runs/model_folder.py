@@ -6,10 +6,10 @@ An exported folder holds one generator and what its use needs, without the run t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.checkpoint_state import parse_state
-from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.layout import DataRecord, RunPaths
 
 FORMAT = 1
 # The files of an exported folder.
@@ -34,6 +34,10 @@ MANIFEST_FILE = "manifest.json"  # sha256 of each file, step, model, version; wr
 _CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
 
 Tensors = dict[str, torch.Tensor]
+
+
+class _Export(checkpoint.CheckpointManifest):
+    format: Literal[1]
 
 
 def is_exported(folder: Path) -> bool:
@@ -53,8 +57,8 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
         hint = "give a folder that `collagan train` or `collagan export` wrote"
         raise ConfigError(f"{model}: is no run folder (no config.yaml); {hint}")
     # data.json has the absolute path; config.yaml has what the user typed, perhaps relative to another folder.
-    with suppress(OSError, ValueError, KeyError):
-        shards = shards or str(structured.read_json(paths.data)["shards"])
+    if not shards and (data := structured.find(paths.data, DataRecord)) is not None:
+        shards = data.shards
     return load_config(str(paths.config), sets=sets, shards=shards)
 
 
@@ -126,21 +130,20 @@ def read_inference_parameters(model: Path) -> InferenceParameters:
 
 def _read_exported(folder: Path) -> InferenceParameters:
     try:
-        manifest = checkpoint.read_json(folder, MANIFEST_FILE)
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(f"{folder}: is of format {manifest['format']}, this program reads format {FORMAT}")
+        manifest = checkpoint.read_record(folder, MANIFEST_FILE, _Export)
         # Exports of models that complete by the generator alone have no discriminators.
-        names = [GENERATOR_FILE, *({DISCRIMINATORS_FILE} & manifest["sha256"].keys())]
+        names = [GENERATOR_FILE, *({DISCRIMINATORS_FILE} & manifest.sha256.keys())]
         for name in (CONFIG_FILE, *names):
-            checkpoint.check_file(folder, name, manifest["sha256"][name])
+            checkpoint.check_file(folder, name, manifest.sha256[name])
         tensors = {name: load_file(folder / name) for name in names}
-        step = int(manifest["step"])
     except CheckpointError as error:
         raise CheckpointError(f"{error}; export the run again") from None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
     except OSError as error:
         raise checkpoint.unreadable(folder, error) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: is a damaged export ({error}); export the run again") from None
-    return InferenceParameters(folder / GENERATOR_FILE, step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE))
+    return InferenceParameters(
+        folder / GENERATOR_FILE, manifest.step, tensors[GENERATOR_FILE], tensors.get(DISCRIMINATORS_FILE)
+    )

@@ -14,6 +14,18 @@ from collagan_dist.runs.lease import parse_owner
 _BEFORE_THE_FIRST_START = re.compile(r"\..*|logs|requeue|failed|.*\.(log|txt|out|err)")
 
 
+class _World(structured.Record):
+    world_size: int
+
+
+class _Data(structured.Record):
+    manifest: str
+
+
+class _Trial(structured.Record):
+    number: int
+
+
 def check_own_run(folder: Path) -> None:
     """Raise ConfigError where a folder holds something that is no run of this program, or could not be read again.
 
@@ -36,10 +48,10 @@ def check_own_run(folder: Path) -> None:
 
 def _is_run(paths: RunPaths) -> bool:
     # Each of these alone, since people copy parts of runs: another program's config.yaml or metrics.jsonl is no proof.
-    records = ((paths.world, "world_size"), (paths.data, "manifest"), (paths.trial, "number"))
+    records = ((paths.world, _World), (paths.data, _Data), (paths.trial, _Trial))
     return (
         _is_lease(paths.lease)
-        or any(_has_key(path, key) for path, key in records)
+        or any(structured.find(path, record) for path, record in records)
         or any(
             (paths.checkpoint(step) / name).is_file()
             for step in paths.steps_saved()
@@ -53,11 +65,3 @@ def _is_lease(path: Path) -> bool:
         return path.is_file() and parse_owner(path.read_text(errors="replace")).generation > 0
     except OSError:
         return False
-
-
-def _has_key(path: Path, key: str) -> bool:
-    try:
-        found = structured.read_json(path) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and key in found

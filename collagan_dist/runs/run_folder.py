@@ -25,7 +25,7 @@ from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes, parse_state
-from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, checkpoint_dir
+from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, WorldRecord, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
@@ -93,11 +93,8 @@ class RunFolder:
 
     def _recorded_generation(self) -> int:
         """Return the newest generation by the start's record, for the case that the lease was removed."""
-        try:
-            return int(structured.read_json(self.paths.world)["generation"])
-        # Missing, or written by hand: then the lease alone counts.
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
+        found = structured.find(self.paths.world, WorldRecord)
+        return found.generation if found else 0  # missing, or written by hand: then the lease alone counts
 
     def _remove_unfinished(self) -> None:
         # Only names that a start writes itself: `collagan evaluate` may be writing others at this moment.

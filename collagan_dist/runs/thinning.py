@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ MAX_NUMBER = 1e100
 _MAX_BUCKETS = 4096
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether this is a number that can be drawn: no boolean, finite, within ±MAX_NUMBER."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
@@ -174,7 +174,7 @@ class CurveCollector:
 
 
 def _to_float(value: object) -> float:
-    return float(value) if is_number(value) else math.nan  # type: ignore[arg-type]
+    return float(value) if is_number(value) else math.nan
 
 
 def _is_undrawable(value: object) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, differences, identity_keys, load_config, model_label
@@ -17,11 +19,14 @@ from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.thinning import is_number
+from collagan_dist.sweep.dimensions import Choice
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.space import Space, read_space
 from collagan_dist.sweep.space_spec import SpaceSpec
-from collagan_dist.sweep.trial import Trial, read_trials
+from collagan_dist.sweep.trial import Trial, read_trials, trial_dir
 from collagan_dist.types import World
 
 # Schedulers whose decisions do not depend on the number of trials, so that `--trials` may grow.
@@ -154,14 +159,25 @@ def _first_rung(key: str, given: int | None, default: int, total: int, batch: in
     return first
 
 
+class _SweepFile(structured.Record):
+    """What a sweep that goes on reads of sweep.json."""
+
+    identity: dict[str, Any]
+    trials: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
 def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
     """Return the part of sweep.json that stays constant. Raises ConfigError if the folder holds another sweep."""
     out, plan = prepared.options.out, prepared.plan
-    seconds = 0.0
-    if (out / "sweep.json").exists():
+    seconds, trials = 0.0, read_trials(out)
+    if known := (out / "sweep.json").exists():
         seconds = _check_same_sweep(prepared)
+    if wrong := [trial for trial in trials if not _fits(plan.space, trial.values)]:
+        path = RunPaths(trial_dir(out, wrong[0])).trial
+        raise DataError(f"{path}: its values are not of this space; restore it, or give another --out")
     # Without sweep.json, which can be written anew, the trials themselves tell.
-    elif (trials := read_trials(out)) and not _may_belong_to(plan, trials):
+    if not known and not _may_belong_to(plan, trials):
         raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
     keys = {key: facts for dimension in plan.space.dimensions for key, facts in dimension.describe().items()}
     metrics = [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)]
@@ -175,30 +191,29 @@ def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
 def _check_same_sweep(prepared: PreparedSweep) -> float:
     """Compare a sweep with the sweep.json of its folder; return the seconds that it has run so far."""
     out, plan = prepared.options.out, prepared.plan
-    try:
-        known = structured.read_json(out / "sweep.json")
-        former_identity, former_trials = known["identity"], int(known["trials"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{out / 'sweep.json'}: is none of a sweep ({error!r}); restore it, or remove it: it is written anew from the trials"
-        ) from None
-    if changed := differences(former_identity, prepared.identity):
+    mend = "restore it, or remove it: it is written anew from the trials"
+    known = structured.read(out / "sweep.json", _SweepFile, DataError, mend)
+    if changed := differences(known.identity, prepared.identity):
         lines = "\n  ".join(changed)
         raise ConfigError(f"{out} holds another sweep:\n  {lines}\ngive another --out, or the command that began it")
-    begun = f"--trials {plan.trials}: {out} was begun with {former_trials};"
-    if former_trials > plan.trials:
+    begun = f"--trials {plan.trials}: {out} was begun with {known.trials};"
+    if known.trials > plan.trials:
         raise ConfigError(f"{begun} more can be added, not taken away")
-    if former_trials < plan.trials and plan.scheduler not in _GROWING_SCHEDULERS:
+    if known.trials < plan.trials and plan.scheduler not in _GROWING_SCHEDULERS:
         raise ConfigError(f"{begun} {plan.scheduler} compares all of them from the beginning. Give another --out")
-    return known.get("seconds", 0.0)
+    return known.seconds
 
 
 def _may_belong_to(plan: SweepPlan, trials: Sequence[Trial]) -> bool:
     """Whether trials can be those of a plan, by their keys and their first values; there is no sweep.json to tell."""
     # A run folder refuses another configuration by itself, so this only has to catch another space.
     initial = [values for _, values in plan.space.initial_points()]
-    same = all(trial.values == values for trial, values in zip(trials, initial, strict=False))
-    return same and all(tuple(trial.values) == plan.space.keys for trial in trials)
+    return all(trial.values == values for trial, values in zip(trials, initial, strict=False))
+
+
+def _fits(space: Space, values: dict[str, Any]) -> bool:
+    numbers = [key for one in space.dimensions if not isinstance(one, Choice) for key in one.keys]
+    return values.keys() == set(space.keys) and all(is_number(values[key]) for key in numbers)
 
 
 def _describe(prepared: PreparedSweep) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError, ClusterError, DataError
@@ -72,10 +74,28 @@ class Trial:
         return self.metrics_at(samples) is not None
 
 
-_STORED = [one.name for one in fields(Trial) if one.name not in ("results", "saved", "running")]  # keys of trial.json
-_TYPES = {
-    "number": int, "role": str, "values": dict, "seed": int, "batch": int, "notes": dict, "until": int, "lineage": list, "restarts": int
-}  # fmt: skip
+_Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
+class _Exploit(structured.Record):
+    model_config = ConfigDict(extra="allow")
+
+    at: _Count
+
+
+class _TrialFile(structured.Record):
+    """The content of trial.json: what of a Trial is stored."""
+
+    number: _Count
+    role: str
+    values: dict[str, Any]
+    seed: _Count
+    batch: Annotated[_Count, Field(ge=1)]
+    notes: dict[str, Any]
+    until: _Count
+    lineage: tuple[_Exploit, ...]
+    failure: tuple[int, str] | None
+    restarts: _Count
 
 
 def trial_dir(out: Path, trial: Trial) -> Path:
@@ -86,36 +106,23 @@ def write_trial(out: Path, trial: Trial) -> None:
     folder = trial_dir(out, trial)
     folder.mkdir(parents=True, exist_ok=True)
     stored = asdict(trial)
-    files.write_json(RunPaths(folder).trial, {name: stored[name] for name in _STORED})
+    files.write_json(RunPaths(folder).trial, {name: stored[name] for name in _TrialFile.model_fields})
 
 
 def read_trials(out: Path) -> list[Trial]:
     """Return the trials of a sweep, sorted by number. Raises DataError for a file that is none of a sweep."""
     trials = []
     for path in sorted((out / "trials").glob("t*/trial.json")):
-        try:
-            trial = _parse(structured.read_json(path))
-            if trial.name != path.parent.name:
-                raise ValueError(f"it is of {trial.name}")
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"{path}: is no trial of a sweep ({error!r}); restore it, or give another --out") from None
+        found = structured.read(path, _TrialFile, DataError, "restore it, or give another --out")
+        trial = Trial(**found.model_dump())
+        if trial.name != path.parent.name:
+            raise DataError(f"{path}: is of {trial.name}; restore it, or give another --out")
         trials.append(with_results(out, trial))
     trials.sort(key=lambda trial: trial.number)
     # Numbers seed the search, so trials after a gap would not be those that the sweep started.
     if [trial.number for trial in trials] != list(range(len(trials))):
         raise DataError(f"{out / 'trials'}: trials are missing before the last; restore them, or give another --out")
     return trials
-
-
-def _parse(stored: dict[str, Any]) -> Trial:
-    """Build a trial from the content of trial.json. Raises ValueError, LookupError or TypeError."""
-    if wrong := [name for name, kind in _TYPES.items() if type(stored[name]) is not kind]:
-        raise ValueError(f"{wrong[0]} is {stored[wrong[0]]!r}")
-    if stored["batch"] < 1:
-        raise ValueError("batch is below 1")
-    failure = stored["failure"] and (int(stored["failure"][0]), str(stored["failure"][1]))
-    known = {name: stored[name] for name in _STORED}
-    return Trial(**{**known, "lineage": tuple(stored["lineage"]), "failure": failure})
 
 
 def with_results(out: Path, trial: Trial, saved: int = 0) -> Trial:

@@ -45,7 +45,7 @@ def test_a_checkpoint_without_its_manifest_is_incomplete(altered):
     [
         ("world.json", "{", "not readable as JSON"),
         ("data.json", "[]", "expected a JSON object"),
-        ("grids/columns.json", "[", "not readable as JSON"),
+        ("grids/columns.json", "[", "is no JSON"),
         ("metrics.json", "1", "expected a JSON object"),
     ],
 )

@@ -226,10 +226,10 @@ def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
         "safetensors is no plain file": lambda path: replace_generator(path, os.mkfifo),
         "too many": lambda path: os.truncate(path / "generator.safetensors", 1 << 42),
         "are too many": lambda path: os.truncate(path / "manifest.json", 1 << 40),
-        "no object": lambda path: (path / "manifest.json").write_text("[]"),
+        "should be an object": lambda path: (path / "manifest.json").write_text("[]"),
         "does not name state.json": lambda path: (path / "manifest.json").write_text('{"sha256": {}, "step": 9}'),
         "different steps": lambda path: rewrite_state(path, lambda state: state.update(step=7)),
-        "no format": lambda path: rewrite_state(path, lambda state: state.update(format="../2")),
+        "format: Input should be": lambda path: rewrite_state(path, lambda state: state.update(format="../2")),
     }  # fmt: skip
     for number, (reason, harm) in enumerate(cases.items()):
         path = Path(shutil.copytree(newest, tmp_path / f"{number}/step-00000009"))

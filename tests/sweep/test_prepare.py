@@ -112,8 +112,12 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
     write_trial(out, Trial(0, "paper", {**values, "optim.generator.lr": 0.5}, 0, 4))
     with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
         constant_summary(sweep)
+    write_trial(out, Trial(0, "paper", {"optim.generator.lr": "fast"}, 0, 4))
+    with pytest.raises(DataError, match=r"t000/trial\.json: its values are not of this space"):
+        constant_summary(sweep)
+    write_trial(out, Trial(0, "paper", values, 0, 4))
     (out / "sweep.json").write_text("{}")
-    with pytest.raises(DataError, match=r"sweep\.json: is none of a sweep .* remove it"):
+    with pytest.raises(DataError, match=r"sweep\.json: identity is missing.* remove it"):
         constant_summary(sweep)
 
 

@@ -68,7 +68,7 @@ DAMAGED = {
 def test_a_damaged_trial_is_named(text, tmp_path):
     write_trial(tmp_path, TRIAL)
     (tmp_path / "trials/t000/trial.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"trials/t000/trial\.json: is no trial of a sweep .* give another --out"):
+    with pytest.raises(DataError, match=r"trials/t000/trial\.json:.*; restore it, or give another --out"):
         read_trials(tmp_path)
 
 

@@ -203,17 +203,22 @@ def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
     return portable
 
 
+class _Source(structured.Record):
+    root: str
+    samples: str
+
+
 def _check_source(recipe: Recipe) -> None:
     """Raise ConfigError if OUT was packed from other samples than the recipe names now: from another root, or other annotations."""
     path = Path(recipe.out, _SOURCE_FILE)
-    try:
-        packed = structured.read_json(path)
-    except (OSError, ValueError):  # packed by an older program, or copied without dotted files
+    found = structured.find(path, _Source)
+    if found is None:  # packed by an older program, or copied without dotted files
         return
+    packed = found.model_dump()
     if packed != (now := _describe_source(recipe, READERS[recipe.dataset](recipe))):
         what = (
-            f"{packed.get('root')}, not {now['root']}"
-            if packed.get("root") != now["root"]
+            f"{packed['root']}, not {now['root']}"
+            if packed["root"] != now["root"]
             else "other annotations or pictures than now"
         )
         raise ConfigError(

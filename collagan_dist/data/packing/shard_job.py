@@ -9,7 +9,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -50,8 +50,7 @@ class ShardJob:
         return Path(self.folder, ".parts", self.name.removesuffix(".tar") + ".json")
 
 
-@dataclass(frozen=True)
-class ShardResult:
+class ShardResult(structured.Record):
     """A built shard (of 0 samples if all were quarantined) and its quarantine as (key, reason)."""
 
     plan: str
@@ -115,19 +114,16 @@ def build_shard(job: ShardJob) -> ShardResult:
         files.write_bytes(tar_path.with_name(shard.index_name), index)
     else:
         tar_path.unlink()
-    result = ShardResult(job.plan, shard, tuple(quarantine))
-    files.write_json(job.result_path, {"plan": result.plan, "shard": asdict(shard), "quarantine": result.quarantine})
+    result = ShardResult(plan=job.plan, shard=shard, quarantine=tuple(quarantine))
+    files.write_json(job.result_path, result.model_dump())
     return result
 
 
 def load_finished(job: ShardJob) -> ShardResult | None:
     """Return the result of a job whose shard is built and complete; None if the shard must be built."""
     folder = Path(job.folder)
-    try:
-        data = structured.read_json(job.result_path)
-        quarantine = tuple((key, reason) for key, reason in data["quarantine"])
-        result = ShardResult(data["plan"], Shard(**data["shard"]), quarantine)
-    except (OSError, ValueError, KeyError, TypeError):
+    result = structured.find(job.result_path, ShardResult)
+    if result is None:
         return None
     tar, index = folder / result.shard.name, folder / result.shard.index_name
     # The tar by its size alone: a hash would read the data set again with every start; `collagan verify --deep` does.

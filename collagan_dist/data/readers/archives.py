@@ -39,7 +39,10 @@ _HELPERS = frozenset(
 )  # fmt: skip
 
 # What the two libraries raise for an archive that is damaged.
-_DAMAGE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, NotImplementedError)
+_DAMAGE_ERRORS = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, NotImplementedError,
+    OverflowError, RecursionError, MemoryError,  # sizes beyond all numbers, headers of headers without end
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ Packing writes it last, so a folder without it is not a complete data set.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_validator
 
 from collagan_dist import files, structured
 from collagan_dist.data.shards.remote import RemoteFolder, open_location
@@ -19,21 +20,70 @@ from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, LANDMARKS
 
 VERSION = 1
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 @dataclass(frozen=True)
 class Shard:
     """One shard as the manifest lists it: a tar, its index, and how many samples they hold."""
 
-    name: str
-    bytes: int
-    sha256: str
-    idx_sha256: str
-    samples: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    # Manifests are downloaded, too, and paths and URLs are made of these names.
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}\.tar$")]
+    bytes: Count
+    sha256: Sha256
+    idx_sha256: Sha256
+    samples: Count
 
     @property
     def index_name(self) -> str:
         return self.name.removesuffix(".tar") + ".idx"
+
+
+class _Split(structured.Record):
+    samples: Count
+    shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> _Split:
+        # Training computes its order from these counts; wrong ones would fail in the middle of an epoch.
+        if self.samples != sum(shard.samples for shard in self.shards) or not all(s.samples for s in self.shards):
+            raise ValueError("its samples do not add up, or a shard has none")
+        return self
+
+
+class _Packing(structured.Record):
+    """The keys of a recipe that training reads."""
+
+    model_config = ConfigDict(extra="allow")
+
+    store: Literal["crop", "original"]
+    store_size: Annotated[int, Field(ge=1, le=1 << 16)]
+    samples_per_shard: Annotated[int, Field(ge=1, lt=1 << 31)]
+
+
+class _ManifestFile(structured.Record):
+    """The content of manifest.json."""
+
+    version: Literal[1]
+    dataset: Annotated[str, Field(max_length=1000)]
+    classes: tuple[str, ...]
+    landmarks: tuple[str, ...]
+    recipe: _Packing
+    splits: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,100}$")], _Split]
+    quarantined: Count
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> _ManifestFile:
+        names = [shard.name for split in self.splits.values() for shard in split.shards]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("its splits are empty, or name a shard twice")
+        # Label maps and landmarks are stored as numbers: with other lists they would mean other classes and points.
+        if (self.classes, self.landmarks) != (CLASSES, LANDMARKS):
+            raise ValueError("it has other label classes or landmarks than this program")
+        return self
 
 
 @dataclass(frozen=True)
@@ -84,48 +134,23 @@ def read_manifest(location: str | Path | RemoteFolder) -> Manifest:
     """Read the manifest of a folder or URL. Raises DataError, or ConfigError for a URL of an unsupported kind."""
     folder = location if isinstance(location, RemoteFolder) else open_location(location)
     path, content = folder / "manifest.json", _read_bytes(folder)
-    try:  # whatever is wrong with a downloaded file is one error
-        data = structured.parse_json(content, str(path))
-        if data["version"] != VERSION:
-            raise DataError(
-                f"{path}: is of format {data['version']}, this program reads format {VERSION}; pack the data set again"
-            )
-        # Label maps and landmarks are stored as numbers: with other lists they would mean other classes and points.
-        if data["classes"] != list(CLASSES) or data["landmarks"] != list(LANDMARKS):
-            raise DataError(f"{path}: has other label classes or landmarks than this program; pack the data set again")
-        splits = {name: tuple(_parse_shard(shard) for shard in part["shards"]) for name, part in data["splits"].items()}
-        names = [shard.name for shards in splits.values() for shard in shards]
-        counts = {name: sum(shard.samples for shard in shards) for name, shards in splits.items()}
-        # Training computes its order from these counts; wrong ones would fail in the middle of an epoch.
-        if not names or len(set(names)) < len(names) or counts != {n: p["samples"] for n, p in data["splits"].items()}:
-            raise ValueError("its splits are empty, name a shard twice, or do not add up")
-        identity = hashlib.sha256(content).hexdigest()
-        return Manifest(folder, data["dataset"], data["recipe"], splits, data["quarantined"], identity)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not a manifest ({error!r}); pack the data set again") from None
+    try:
+        found = structured.parse(content, _ManifestFile, str(path))
+    except structured.Malformed as error:
+        raise DataError(f"{error}: is not a manifest of this format ({VERSION}); pack the data set again") from None
+    splits = {name: split.shards for name, split in found.splits.items()}
+    identity = hashlib.sha256(content).hexdigest()
+    return Manifest(folder, found.dataset, found.recipe.model_dump(), splits, found.quarantined, identity)
 
 
 def _read_bytes(folder: Path | RemoteFolder) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.read("manifest.json")
     try:
-        return (folder / "manifest.json").read_bytes()
+        return files.read_regular(folder / "manifest.json", structured.MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{folder}: no manifest.json, so this is not a complete data set; make one with `collagan pack RECIPE --out {quote(str(folder))}`"
         ) from None
     except OSError as error:
         raise DataError(f"{folder / 'manifest.json'}: cannot be read ({error.strerror})") from None
-
-
-def _parse_shard(data: Mapping[str, Any]) -> Shard:
-    """Raises ValueError for a shard that this format does not have."""
-    shard = Shard(**data)
-    # Manifests are downloaded, too, and paths and URLs are made of these names.
-    name, hashes = r"[A-Za-z0-9][A-Za-z0-9_-]*\.tar", f"{shard.sha256} {shard.idx_sha256}"
-    if not re.fullmatch(name, shard.name) or not re.fullmatch(r"[0-9a-f]{64} [0-9a-f]{64}", hashes):
-        raise ValueError(f"no shard of this format: {shard.name!r}")
-    # `type`, because True is an int to isinstance.
-    if not all(type(count) is int and count > 0 for count in (shard.bytes, shard.samples)):
-        raise ValueError(f"{shard.name}: bytes and samples must be counts")
-    return shard

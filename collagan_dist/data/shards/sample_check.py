@@ -6,20 +6,21 @@ process by a segmentation fault. A landmark of another type fails in the middle 
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import simplejpeg
+from pydantic import Field, ValidationError
 
+from collagan_dist import structured
 from collagan_dist.data.face_square import square_problem, stored_square
 from collagan_dist.types import CLASSES, LANDMARKS, MAX_PIXELS
 
 _MAX_JSON_BYTES = 1 << 16  # a sample's own has some 300
-_LARGEST = 1e9  # of a coordinate; sums of such numbers stay exact enough to be compared
-# The scanner inside the decoder: json.loads would also search for blanks around every sample's text.
-_parse_json: Any = vars(json.JSONDecoder())["scan_once"]
+# Sums of such numbers stay exact enough to be compared.
+Coordinate = Annotated[float, Field(gt=-1e9, lt=1e9)]
+Point = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
 _PNG, _CHUNK = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s")
 _HEADER = struct.Struct(">IIBB")  # width, height, bits and colour type, at byte 16 of a PNG
 _GREY_8 = (8, 0)
@@ -30,43 +31,31 @@ class WrongSample(ValueError):
     """A sample that training cannot use; the message says why."""
 
 
-def parse_meta(content: bytes) -> dict[str, Any]:
+class Meta(structured.Record):
+    """The json of a sample. `square` is (x, y, side) of the face square where there are no landmarks."""
+
+    width: Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+    height: Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+    landmarks: Annotated[list[Point], Field(min_length=len(LANDMARKS), max_length=len(LANDMARKS))] | None
+    square: Annotated[list[Coordinate], Field(min_length=3, max_length=3)] | None = None
+
+
+def parse_meta(content: bytes) -> Meta:
     """Return the json of a sample. Raises WrongSample unless its sizes and annotations can be used."""
     if len(content) > _MAX_JSON_BYTES:
         raise WrongSample(f"its json has {len(content)} bytes, more than {_MAX_JSON_BYTES}")
     try:
-        meta = _parse_json(content.decode(), 0)[0]
-        _check_meta(meta)
-    # Nested deeply, too long a number, no object, a key that is missing, a number where a list belongs.
-    except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
-        text = str(error) if isinstance(error, WrongSample) else f"{error!r:.200}"
-        raise WrongSample(text) from None
-    return meta
-
-
-def _check_meta(meta: dict[str, Any]) -> None:
-    width, height = meta["width"], meta["height"]
-    # `type`, because True is an int to isinstance.
-    if type(width) is not int or type(height) is not int or min(width, height) < 1 or width * height > MAX_PIXELS:
-        raise WrongSample(f"width and height are no size of a picture ({width!r:.20} and {height!r:.20})")
-    points, square = meta["landmarks"], meta.get("square")
-    if points is not None:
-        _check_points(points)
-    elif square is not None and (len(square) != 3 or not all(map(_is_coordinate, square))):
-        raise WrongSample("its square is not three finite numbers")
-    if (problem := square_problem(stored_square(points, square, width, height), width, height)) is not None:
-        raise WrongSample(problem)
-
-
-def _check_points(points: Any) -> None:
-    if len(points) != len(LANDMARKS) or not all(_is_coordinate(x) and _is_coordinate(y) for x, y in points):
-        raise WrongSample(f"its landmarks are not {len(LANDMARKS)} points of finite numbers")
-    if len({(x, y) for x, y in points}) < len(points):
+        meta = Meta.model_validate_json(content)  # not `structured.parse`, which reads twice: there are millions
+    except ValidationError as error:
+        raise WrongSample(structured.describe(error)) from None
+    if meta.width * meta.height > MAX_PIXELS:
+        raise WrongSample(f"{meta.width} x {meta.height} are more than {MAX_PIXELS} pixels")
+    if meta.landmarks is not None and len(set(map(tuple, meta.landmarks))) < len(LANDMARKS):
         raise WrongSample("two of its landmarks are the same point")
-
-
-def _is_coordinate(value: object) -> bool:
-    return type(value) in (int, float) and -_LARGEST < value < _LARGEST  # type: ignore[operator]  # NaN is not
+    square = stored_square(meta.landmarks, meta.square, meta.width, meta.height)
+    if (problem := square_problem(square, meta.width, meta.height)) is not None:
+        raise WrongSample(problem)
+    return meta
 
 
 def check_headers(width: int, height: int, jpg: np.ndarray | bytes, labels: np.ndarray | bytes | None) -> None:

@@ -117,7 +117,7 @@ class _OpenShard:
         return StoredSample(
             key, rng.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
-            meta["landmarks"], meta["width"], meta["height"], meta.get("square"),
+            meta.landmarks, meta.width, meta.height, meta.square,
         )  # fmt: skip
 
     def _row(self, row: int) -> wire_format.IndexEntry:

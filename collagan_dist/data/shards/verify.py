@@ -100,7 +100,7 @@ def _sample_problem(sample: dict) -> str | None:
     labels = sample.get("seg.png")
     try:
         meta = parse_meta(sample["json"])
-        check_headers(meta["width"], meta["height"], sample["jpg"], labels)
+        check_headers(meta.width, meta.height, sample["jpg"], labels)
         # `strict`: libjpeg only warns about data that is cut short.
         simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
         if labels is not None:

@@ -84,6 +84,10 @@ def encode_index(rows: Iterable[list[Member]]) -> bytes:
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode()
 
 
+# What tarfile raises besides its own errors: for sizes beyond all numbers, and for headers of headers without end.
+FORGED_TAR_ERRORS = (OverflowError, RecursionError, MemoryError)
+
+
 class IndexEntry(NamedTuple):
     """The position of a sample in its tar: `parts` are (offset from `start`, bytes) by extension."""
 
@@ -160,8 +164,11 @@ def index_from_tar(path: Path) -> bytes:
     """Return the index of a tar, from its headers. Raises OSError, or tarfile.TarError for what is no tar."""
     # tarfile stops at a damaged header without an error: only the manifest's hash shows that this index is complete.
     rows: dict[str, list[Member]] = {}
-    with tarfile.open(path, "r:") as tar:
-        for header in tar:
-            key, _, extension = header.name.partition(".")
-            rows.setdefault(key, []).append(Member(extension, header.offset_data, header.size, header.name))
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for header in tar:
+                key, _, extension = header.name.partition(".")
+                rows.setdefault(key, []).append(Member(extension, header.offset_data, header.size, header.name))
+    except FORGED_TAR_ERRORS as error:
+        raise tarfile.ReadError(f"{type(error).__name__} in a header") from None
     return encode_index(rows.values())

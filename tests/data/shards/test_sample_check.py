@@ -34,19 +34,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "all one point": ({"landmarks": [[44.0, 44.0]] * 5}, "the same point"),
     "two are one point": ({"landmarks": [FACE[0], FACE[0], *FACE[2:]]}, "the same point"),
     "smaller than a pixel": ({"landmarks": [[44 + x / 1e4, 44 + y / 1e4] for x, y in FACE]}, "a side of"),
-    "four": ({"landmarks": FACE[:4]}, "not 5 points"),
-    "NaN": ({"landmarks": [[float("nan"), 35.0], *FACE[1:]]}, "finite numbers"),
-    "infinity": ({"landmarks": [[float("inf"), 35.0], *FACE[1:]]}, "finite numbers"),
-    "a huge integer": ({"landmarks": [[10**400, 35], *FACE[1:]]}, "finite numbers"),
-    "words": ({"landmarks": [["30", "35"], *FACE[1:]]}, "finite numbers"),
-    "true": ({"landmarks": [[True, 35], *FACE[1:]]}, "finite numbers"),
-    "no list": ({"landmarks": 7}, "TypeError"),
-    "a size that is no number": ({"width": "88"}, "no size of a picture"),
-    "a size of true": ({"width": True, "height": True}, "no size of a picture"),
-    "a bomb": ({"width": 1 << 40, "height": 88}, "no size of a picture"),
+    "four": ({"landmarks": FACE[:4]}, "landmarks: List should have at least 5 items"),
+    "NaN": ({"landmarks": [[float("nan"), 35.0], *FACE[1:]]}, "landmarks.0.0: Input should be"),
+    "infinity": ({"landmarks": [[float("inf"), 35.0], *FACE[1:]]}, "landmarks.0.0: Input should be"),
+    "a huge integer": ({"landmarks": [[10**400, 35], *FACE[1:]]}, "landmarks.0.0: Input should be"),
+    "words": ({"landmarks": [["30", "35"], *FACE[1:]]}, "landmarks.0.0: Input should be a valid number"),
+    "true": ({"landmarks": [[True, 35], *FACE[1:]]}, "landmarks.0.0: Input should be a valid number"),
+    "no list": ({"landmarks": 7}, "landmarks: Input should be a valid array"),
+    "a size that is no number": ({"width": "88"}, "width: Input should be a valid integer"),
+    "a size of true": ({"width": True, "height": True}, "width: Input should be a valid integer"),
+    "a bomb": ({"width": 1 << 40, "height": 88}, "width: Input should be less than"),
     "a square far away": ({"landmarks": None, "square": [1e6, 44.0, 68.0]}, "outside of 5 times"),
     "a square of nothing": ({"landmarks": None, "square": [44.0, 44.0, 0.0]}, "a side of"),
-    "a square of two numbers": ({"landmarks": None, "square": [44.0, 44.0]}, "not three finite numbers"),
+    "a square of two numbers": (
+        {"landmarks": None, "square": [44.0, 44.0]},
+        "square: List should have at least 3 items",
+    ),
 }
 
 
@@ -72,7 +75,8 @@ def test_what_is_sound():
         {"landmarks": None, "square": [44.0, 20.5, 68.0]},
         {"landmarks": moved(-20, 20)},
     ):
-        assert parse_meta(json.dumps(SOUND | changes).encode()) == SOUND | changes
+        known = {name: value for name, value in (SOUND | changes).items() if name != "source"}
+        assert parse_meta(json.dumps(SOUND | changes).encode()).model_dump(exclude_unset=True) == known
 
 
 def set_of(folder: Path, shards: Manifest, samples: list[dict[str, bytes]]) -> Manifest:
