@@ -6,6 +6,8 @@ from collagan_dist.urls import redact
 
 E = TypeVar("E", bound="CollaganError")
 
+_MAX_LINE, _SHOWN = 2000, 900  # characters of a message's line, and of its two ends
+
 # Exit codes are part of the command line: job scripts and the sweep act on them.
 
 
@@ -17,8 +19,16 @@ class CollaganError(Exception):
     raised_on_all_ranks = False
 
     def __init__(self, *args: object) -> None:
-        # Messages travel: to logs, RUN/failed, trials.csv, pages.
-        super().__init__(*(redact(item) if isinstance(item, str) else item for item in args))
+        # Messages travel: to logs, RUN/failed, trials.csv, pages. And they repeat what files hold.
+        super().__init__(*(_shorten(redact(item)) if isinstance(item, str) else item for item in args))
+
+
+def _shorten(text: str) -> str:
+    """Return a message without the middle of lines that are longer than a screen shows."""
+    if len(text) <= _MAX_LINE:
+        return text
+    lines = text.split("\n")
+    return "\n".join(line if len(line) <= _MAX_LINE else f"{line[:_SHOWN]} … {line[-_SHOWN:]}" for line in lines)
 
 
 class ConfigError(CollaganError):

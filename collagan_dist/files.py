@@ -105,6 +105,8 @@ def read_regular(path: Path, limit: int, start: int | None = None) -> bytes:
 
     A FIFO, a device or a folder is an error at once: nothing is waited for.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "has a NUL in its name", str(path))
     # Opening a FIFO would wait for a writer without O_NONBLOCK; a regular file does not know the flag.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())

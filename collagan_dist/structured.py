@@ -22,7 +22,7 @@ MAX_DEPTH = 64
 # Strings as a whole, also one that does not end, so that brackets in them do not count. Possessive (`++`), and so linear.
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
 _MAX_PROBLEMS = 3  # that a message names
-_SHOWN = 80  # characters of a value in a message
+SHOWN = 80  # characters of a value in a message
 
 
 class Malformed(ValueError):
@@ -91,8 +91,8 @@ def describe(error: ValidationError) -> str:
         if one["type"] == "missing":
             texts.append(f"{key} is missing")
         else:
-            given = "" if not key or isinstance(one["input"], dict | list) else f" (given: {one['input']!r:.{_SHOWN}})"
-            texts.append(f"{key[:_SHOWN]}: {text[: 2 * _SHOWN]}{given}" if key else text)
+            given = "" if not key or isinstance(one["input"], dict | list) else f" (given: {one['input']!r:.{SHOWN}})"
+            texts.append(f"{key[:SHOWN]}: {text[: 2 * SHOWN]}{given}" if key else text)
     more = error.error_count() - len(texts)
     return "; ".join(texts) + (f"; and {more} more" if more else "")
 
@@ -142,5 +142,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         times = Counter(key for key, _ in pairs)
-        raise ValueError(f"key {times.most_common(1)[0][0]:.{_SHOWN}} is given twice")
+        raise ValueError(f"key {times.most_common(1)[0][0]:.{SHOWN}} is given twice")
     return found

@@ -25,6 +25,7 @@ Lines = Mapping[tuple[str, ...], int | str]
 M = TypeVar("M", bound="Section")
 # Parsing takes a time that grows with the square of the depth, and some 10 microseconds a byte.
 _MAX_BYTES, _MAX_DEPTH, _MAX_DIGITS = 1 << 17, 32, 100
+_MAX_PROBLEMS = 20  # that a message names
 
 # YAML 1.1, as `yaml.safe_load` reads it, takes `1e-4` for a string, `on` for true, `012` for octal and the last of two equal
 # keys. So only its syntax is used, and scalars are converted here.
@@ -127,6 +128,8 @@ def _to_data(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tup
 
 def _scalar(node: yaml.ScalarNode, place: str) -> Any:
     text: str = node.value
+    if "\0" in text:
+        raise ConfigError(f"{place}: a NUL is part of no name and no value")
     if has_secret(text):
         raise ConfigError(f"{place}: {redact_value(text)}: {HINT}")
     if node.style in ("'", '"'):
@@ -148,7 +151,9 @@ def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines |
         # By way of JSON: pydantic's strict mode takes a list for a tuple from JSON, but not from Python objects.
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, e, where, lines or {}) for e in error.errors())) from None
+        texts = [_explain(model, e, where, lines or {}) for e in error.errors()[:_MAX_PROBLEMS]]
+        more = error.error_count() - len(texts)
+        raise ConfigError("\n".join(texts + [f"and {more} more"] * (more > 0))) from None
 
 
 def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
@@ -166,7 +171,7 @@ def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> st
         return f"{place}: unknown key {key}; {_hint(model, path)}"
     if error["type"] == "missing":
         return f"{place}: {key} is missing"
-    given = f" (given: {error['input']!r})" if path and not isinstance(error["input"], dict) else ""
+    given = f" (given: {error['input']!r:.{structured.SHOWN}})" if path and not isinstance(error["input"], dict) else ""
     return f"{place}: {key + ': ' if key else ''}{text}{given}"
 
 
