@@ -21,6 +21,8 @@ MAX_BYTES = 1 << 26  # real files are a thousand times smaller
 MAX_DEPTH = 64
 # Strings as a whole, also one that does not end, so that brackets in them do not count. Possessive (`++`), and so linear.
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
+# Escapes in their order, with a group for surrogates that are no pair: pydantic, in Rust, has no such strings.
+_ESCAPES = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
 _MAX_PROBLEMS = 3  # that a message names
 SHOWN = 80  # characters of a value in a message
 
@@ -67,16 +69,22 @@ def parse(content: bytes, model: type[R], where: str) -> R:
     parse_json(
         content, where
     )  # the second reading, by pydantic, knows neither keys given twice nor NaN in parts of any type
-    return _checked(content, model, where)
+    return check(content, model, where)
 
 
 def validate(data: Any, model: type[R], where: str) -> R:
     """Return plain data as a checked model. Raises Malformed, whose message begins with `where`."""
     # By way of JSON: pydantic's strict mode takes a list for a tuple from JSON, but not from Python objects.
-    return _checked(json.dumps(data).encode(), model, where)
+    return check(json.dumps(data).encode(), model, where)
 
 
-def _checked(content: bytes, model: type[R], where: str) -> R:
+def check(content: bytes, model: type[R], where: str) -> R:
+    """Return the content of a JSON text that `parse_json` has seen, or that is small, as a checked model. Raises Malformed.
+
+    Names of files may be of any bytes, which json writes as surrogates; in a model a question mark stands for each.
+    """
+    if b"\\u" in content:
+        content = _ESCAPES.sub(lambda escape: b"?" if escape[1] else escape[0], content)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:

@@ -8,7 +8,8 @@ import pytest
 
 import collagan_dist
 from collagan_dist import structured
-from collagan_dist.structured import Malformed, parse_json, read_json
+from collagan_dist.errors import DataError
+from collagan_dist.structured import Malformed, Record, find, parse_json, read, read_json
 from tests.faults.damages import rounds
 from tests.faults.mutations import mutated_json
 
@@ -22,6 +23,27 @@ def test_what_is_json_is_read(tmp_path):
     assert parse_json(json.dumps(wide).encode(), "a") == wide
     assert parse_json(json.dumps(['[{"' * 100, '\\"[' * 100]).encode(), "a") == ['[{"' * 100, '\\"[' * 100]
     assert repr(parse_json(b'{"a": NaN}', "a", nan=True)) == "{'a': nan}"
+
+
+class Known(Record):
+    step: int
+    name: str = ""
+
+
+def test_a_model_is_what_is_known_of_a_file(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        '{"step": 3, "name": "\\ud83d\\ude00 \\udcff \\\\udcff", "newer": [1]}'
+    )  # a pair, a byte, a backslash
+    assert read(path, Known, DataError, "") == Known(step=3, name="\U0001f600 ? \\udcff")
+    assert find(path, Known) is not None and find(tmp_path / "none.json", Known) is None
+    for text, said in (('{"step": "3"}', "step: Input should be a valid integer (given: '3')"), ("{}", "step is missing"),
+                       ('{"step": 3, "step": 4}', "key step is given twice"), ("[]", "Input should be an object")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(DataError) as refused:
+            read(path, Known, DataError, "write it again")
+        assert str(refused.value).startswith(f"{path}: ") and said in str(refused.value) and find(path, Known) is None
+        assert str(refused.value).endswith("; write it again")
 
 
 @pytest.mark.parametrize(

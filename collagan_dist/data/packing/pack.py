@@ -214,13 +214,9 @@ def _check_source(recipe: Recipe) -> None:
     found = structured.find(path, _Source)
     if found is None:  # packed by an older program, or copied without dotted files
         return
-    packed = found.model_dump()
-    if packed != (now := _describe_source(recipe, READERS[recipe.dataset](recipe))):
-        what = (
-            f"{packed['root']}, not {now['root']}"
-            if packed["root"] != now["root"]
-            else "other annotations or pictures than now"
-        )
+    now = structured.validate(_describe_source(recipe, READERS[recipe.dataset](recipe)), _Source, str(path))
+    if found != now:
+        what = f"{found.root}, not {now.root}" if found.root != now.root else "other annotations or pictures than now"
         raise ConfigError(
             f"{recipe.out}: is packed already, from {what}; give another --out, or remove that folder to pack again"
         )
