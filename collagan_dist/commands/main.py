@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     log_to_stderr()
     _give_home()
     try:
+        if args.command != "doctor":  # which names them all
+            _refuse_versions()
         code = COMMANDS[args.command].run(args) or 0
     except CollaganError as error:
         # An interruption is no error: it has no traceback that helps.
@@ -103,6 +105,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+def _refuse_versions() -> None:
+    """Raise ConfigError where an installed library is one that pyproject.toml does not admit."""
+    from collagan_dist.distributed import versions  # here: its imports would delay --help
+
+    versions.refuse_outside_bounds()
 
 
 def _give_home() -> None:

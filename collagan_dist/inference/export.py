@@ -122,7 +122,7 @@ def _require_onnx() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"--onnx: the package {error.name} is missing; pip install onnx onnxscript") from None
+        raise ConfigError(f"--onnx: the package {error.name} is missing; pip install 'collagan_dist[onnx]'") from None
 
 
 def _write_onnx(folder: Path, weights: model_folder.InferenceParameters, config: Config) -> None:

@@ -6,6 +6,7 @@ import pytest
 from collagan_dist import __version__
 from collagan_dist.commands import main, verify
 from collagan_dist.errors import ClusterError, DataError, Interrupted, mark_on_all_ranks
+from tests.distributions import install
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
@@ -70,6 +71,17 @@ def test_an_error_with_a_traceback(error, debug, monkeypatch):
     monkeypatch.setattr(verify, "run", lambda args: (_ for _ in ()).throw(error))
     with pytest.raises(type(error), match=str(error)):
         main.main(["verify", "shards", *debug])
+
+
+def test_a_start_with_libraries_that_nobody_tested(collagan, tmp_path, monkeypatch):
+    """Numpy 1.26 draws other boxes and fails in a training with a traceback."""
+    install(tmp_path, "collagan_dist", "0.1.0", "numpy>=2.0")
+    install(tmp_path, "numpy", "1.26.4")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "numpy 1.26.4 is installed, numpy>=2.0 is needed: pip install 'numpy>=2.0'\n"
+    for words in (("draw", "faces"), ("train", "demo", "--data", "packed"), ("report", "run")):
+        assert collagan(*words) == (2, "", f"collagan {words[0]}: {message}")
+    assert collagan("train", "--help").code == 0
 
 
 def test_ranks_report_an_error_once_if_all_have_it(monkeypatch, capsys):

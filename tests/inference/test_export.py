@@ -99,7 +99,7 @@ def test_without_segmentation_there_is_no_class_map(landmarks_run, tmp_path):
 
 def test_missing_packages_are_named(trained_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match="onnxscript is missing; pip install onnx onnxscript"):
+    with pytest.raises(ConfigError, match=r"onnxscript is missing; pip install 'collagan_dist\[onnx\]'"):
         export(trained_run, tmp_path / "out", onnx=True)
     assert not list(tmp_path.iterdir())
 
