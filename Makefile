@@ -7,7 +7,9 @@ RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); p
 PORT = $(shell $(BIN)/python -c "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])")
 TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-port $(PORT) --nproc-per-node $(RANKS) -m -- collagan_dist
 
-.PHONY: setup demo test test-full check bench clean-demo
+PYTHONS ?= $(PYTHON)
+
+.PHONY: setup demo test test-full test-versions check bench clean-demo
 
 setup: .venv/ready
 
@@ -35,6 +37,10 @@ test: setup
 
 test-full: setup
 	COLLAGAN_FULL=1 $(BIN)/python -m pytest
+
+# Environments of the oldest and the newest admitted versions, an hour or more for each Python.
+test-versions:
+	$(PYTHON) -m tests.environments $(addprefix --python ,$(PYTHONS))
 
 check: setup
 	$(BIN)/ruff format --check .
