@@ -22,6 +22,7 @@ from collagan_dist.data.readers.celeba import ALIGNED, IN_THE_WILD, open_picture
 from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, encode_label_map
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.registry import READERS
+from collagan_dist.data.readers.samples import Samples
 from collagan_dist.distributed import devices
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.face_parser import FaceParser
@@ -52,7 +53,7 @@ class PhotoSet:
     """The pictures of a data set, and the folder of their label maps."""
 
     dataset: str
-    samples: tuple[Sample, ...]
+    samples: Samples
     maps: Path
 
     def path(self, sample: Sample) -> Path:
@@ -73,7 +74,7 @@ def find_photographs(root: Path, dataset: str | None = None, out: Path | None = 
     for sample in samples:
         if seen.setdefault(sample.key, sample.source) != sample.source:
             raise DataError(f"{root}: {seen[sample.key]} and {sample.source} would share one label map; rename one")
-    return PhotoSet(dataset, tuple(samples), out or root / "Label" / Path(PHOTO_FOLDERS[dataset]).name)
+    return PhotoSet(dataset, samples, out or root / "Label" / Path(PHOTO_FOLDERS[dataset]).name)
 
 
 def write_label_maps(

@@ -30,7 +30,7 @@ def test_check_is_the_dice_of_what_would_be_written(drawn, parser_run, tmp_path)
     before = contents(own.maps)
     again = check_label_maps(parser, own, 16)
     assert set(again.dice.values()) == {1.0} and contents(own.maps) == before
-    own.path(own.samples[3]).unlink()
+    own.path(list(own.samples)[3]).unlink()
     assert (check_label_maps(parser, own, 16).pictures, check_label_maps(parser, own, 16).without_map) == (59, 1)
     with pytest.raises(DataError, match="holds no label map of these pictures"):
         check_label_maps(parser, find_photographs(drawn, out=tmp_path / "nothing"), 16)

@@ -32,7 +32,7 @@ def test_a_resumed_run_uses_the_same_slots_and_writes_the_same_bytes(unlabelled,
     with pytest.raises(KeyboardInterrupt):
         write_label_maps(RunParser(parser_run), parts, 8, stop)
     for number in (1, 5, 30):  # maps that somebody removed, and what a killed process left
-        parts.path(parts.samples[number]).unlink(missing_ok=True)
+        parts.path(list(parts.samples)[number]).unlink(missing_ok=True)
     (parts.maps / ".000002.png.99.partial").write_bytes(b"half")
     before = contents(parts.maps)
     assert 0 < len(before) < 60

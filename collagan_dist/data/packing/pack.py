@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -23,13 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist import files, structured
-from collagan_dist.data.packing.shard_job import ShardJob, ShardResult, build_shard, load_finished, plan_jobs
+from collagan_dist.data.packing.shard_job import (
+    ShardJob,
+    ShardResult,
+    build_shard,
+    load_finished,
+    plan_jobs,
+)
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.registry import READERS
+from collagan_dist.data.readers.samples import Samples, join_samples
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest, write_manifest
 from collagan_dist.errors import ClusterError, ConfigError, DataError
-from collagan_dist.types import Sample
 
 _SOURCE_FILE = ".source.json"  # of OUT: where it was packed from, and a hash of its samples
 _LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
@@ -205,7 +210,7 @@ def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
 
 class _Source(structured.Record):
     root: str
-    samples: str
+    digest: str
 
 
 def _check_source(recipe: Recipe) -> None:
@@ -222,9 +227,8 @@ def _check_source(recipe: Recipe) -> None:
         )
 
 
-def _describe_source(recipe: Recipe, samples: list[Sample]) -> dict[str, str]:
-    content = json.dumps(sorted([list(vars(s).values()) for s in samples], key=lambda row: row[0]), default=vars)
-    return {"root": os.path.realpath(recipe.root), "samples": hashlib.sha256(content.encode()).hexdigest()}
+def _describe_source(recipe: Recipe, samples: Samples) -> dict[str, str]:
+    return {"root": os.path.realpath(recipe.root), "digest": samples.digest()}
 
 
 def _remove_stale(out: Path, jobs: list[ShardJob]) -> None:
@@ -249,8 +253,7 @@ def _finish(recipe: Recipe, jobs: list[ShardJob], results: list[ShardResult], ma
     }
     if not any(splits.values()):
         raise DataError(f"{recipe.root}: not one usable picture; see {out / 'quarantine.jsonl'}")
-    samples = [sample for job in jobs for sample in job.samples]
-    files.write_json(out / _SOURCE_FILE, _describe_source(recipe, samples))
+    files.write_json(out / _SOURCE_FILE, _describe_source(recipe, join_samples([job.samples for job in jobs])))
     # Last: the manifest makes OUT a complete data set.
     write_manifest(Manifest(out, recipe.dataset, _portable_recipe(recipe), splits, len(quarantine)))
     shutil.rmtree(out / ".parts")

@@ -20,10 +20,11 @@ from collagan_dist import __version__, files, rng, structured
 from collagan_dist.data.packing.encode_sample import encode_sample
 from collagan_dist.data.readers.picture import UnusablePicture
 from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.readers.samples import Samples
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Shard
 from collagan_dist.errors import ClusterError, DataError
-from collagan_dist.types import Sample
+from collagan_dist.types import SPLITS
 
 SHUFFLE_SEED = 20191  # fixed, so that equal data sets have equal shards
 # Libraries whose versions may change bytes.
@@ -41,7 +42,7 @@ class ShardJob:
     name: str
     store: str
     store_size: int
-    samples: tuple[Sample, ...]
+    samples: Samples
     versions: str
     plan: str
 
@@ -63,15 +64,15 @@ def library_versions() -> str:
     return ", ".join([f"collagan_dist {__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)])
 
 
-def plan_jobs(recipe: Recipe, samples: list[Sample]) -> Iterator[ShardJob]:
+def plan_jobs(recipe: Recipe, samples: Samples) -> Iterator[ShardJob]:
     """Yield the jobs in order of split and shard number. Raises DataError if two samples have the same key."""
-    _check_keys(samples)
+    # Sorted before the shuffle, so that the order in which a reader lists samples does not matter.
+    by_key = _sorted_by_key(samples)
     for split in recipe.splits:
-        # Sorted before the shuffle, so that the order in which a reader lists samples does not matter.
-        by_key = sorted((s for s in samples if s.split == split), key=lambda s: s.key)
-        order = np.argsort(rng.key64(SHUFFLE_SEED, split, np.arange(len(by_key))), kind="stable")
-        for number, start in enumerate(range(0, len(by_key), recipe.samples_per_shard)):
-            chosen = tuple(by_key[i] for i in order[start : start + recipe.samples_per_shard])
+        rows = by_key[samples.splits[by_key] == SPLITS.index(split)]
+        order = np.argsort(rng.key64(SHUFFLE_SEED, split, np.arange(len(rows))), kind="stable")
+        for number, start in enumerate(range(0, len(rows), recipe.samples_per_shard)):
+            chosen = samples.take(rows[order[start : start + recipe.samples_per_shard]])
             # Without OUT: bytes do not depend on where they are written.
             how = [library_versions(), recipe.store, recipe.store_size]
             content = json.dumps([*how, [list(vars(s).values()) for s in chosen]], default=vars)
@@ -151,12 +152,12 @@ def _quarantine_changed(job: ShardJob, result: ShardResult) -> bool:
     return False
 
 
-def _check_keys(samples: list[Sample]) -> None:
+def _sorted_by_key(samples: Samples) -> np.ndarray:
+    """Return the row numbers in order of the keys. Raises DataError if two samples have the same key."""
+    order = np.argsort(samples.keys, kind="stable")
+    keys = samples.keys[order]
     # Two samples of one key would be one sample to every reader of tars.
-    seen: dict[str, str] = {}
-    for sample in samples:
-        if sample.key in seen:
-            raise DataError(
-                f"{sample.source} and {seen[sample.key]} would both be sample {sample.key!r}; rename one of them"
-            )
-        seen[sample.key] = sample.source
+    for at in np.flatnonzero(keys[1:] == keys[:-1])[:1]:
+        one, other = samples.sources[order[at : at + 2]]
+        raise DataError(f"{other} and {one} would both be sample {keys[at]!r}; rename one of them")
+    return order

@@ -16,14 +16,19 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
-from collagan_dist.data.readers.picture_format import OTHER_SUFFIXES, PICTURE_SUFFIXES, SIGNATURE_BYTES, picture_format
+from collagan_dist.data.readers.picture_format import (
+    OTHER_SUFFIXES,
+    PICTURE_SUFFIXES,
+    SIGNATURE_BYTES,
+    picture_format,
+    split_suffix,
+)
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember, File
 
@@ -56,25 +61,36 @@ class FolderOrArchive:
 
     def file(self, name: str) -> File:
         """Return where to read the file `name` ("/" between folders); it need not exist."""
-        return str(Path(self.path, name)) if self.names is None else ArchiveMember(self.path, self.prefix + name)
+        if self.names is not None:
+            return ArchiveMember(self.path, self.prefix + name)
+        return name if self.path == "." else os.path.join(self.path, name)  # noqa: PTH118 (Path takes ten times as long)
+
+    def folder(self, name: str = "") -> FolderOrArchive:
+        """Return the place of a folder in it, or of itself, without a list of names."""
+        if self.names is None:
+            return FolderOrArchive(str(Path(self.path, name)))
+        return FolderOrArchive(self.path, self.prefix + (f"{name}/" if name else ""), ())
 
     def list_files(self) -> list[str]:
         """Return the sorted names of all files, without those that systems and network storage leave."""
-        return [name for name, _ in self._files()]
+        return self._list()[0]
 
     def list_pictures(self) -> list[str]:
         """Return the sorted names of all pictures, by suffix, else by content; whether they can be read is seen later."""
-        found = [(name, link) for name, link in self._files() if self._is_picture(name)]
-        if links := sum(link for _, link in found):
-            logger.info("%s: %d of %d pictures are links, which are followed", self.path, links, len(found))
-        return [name for name, _ in found]
+        names, links = self._list()
+        names = [name for name in names if self._is_picture(name)]
+        if links := links.intersection(names):
+            logger.info("%s: %d of %d pictures are links, which are followed", self.path, len(links), len(names))
+        return names
 
-    def _files(self) -> list[tuple[str, bool]]:
-        names = _walk(Path(self.path), self.recursive) if self.names is None else ((name, False) for name in self.names)
-        return sorted(pair for pair in names if not any(map(_is_helper, pair[0].split("/"))))
+    def _list(self) -> tuple[list[str], set[str]]:
+        """Return the sorted names of all files, and those of them that are links."""
+        if self.names is None:
+            return _walk(Path(self.path), self.recursive)
+        return sorted(name for name in self.names if not any(map(_is_helper, name.split("/")))), set()
 
     def _is_picture(self, name: str) -> bool:
-        suffix = PurePosixPath(name).suffix.lower()
+        suffix = split_suffix(name)[1].lower()
         if suffix in PICTURE_SUFFIXES or suffix in OTHER_SUFFIXES:
             return suffix in PICTURE_SUFFIXES
         try:
@@ -142,27 +158,34 @@ def _open_archive(path: str, modified: int, size: int) -> Archive:
     return ZipArchive(path) if path.lower().endswith(".zip") else TarArchive(path)
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[tuple[str, bool]]:
-    """Yield (name, whether it is a link) of all files in or below a folder, each once; links to folders are followed."""
-    pending, seen = [""], set()
+def _walk(folder: Path, recursive: bool) -> tuple[list[str], set[str]]:
+    """Return the sorted names of all files in or below a folder, and those that are links; links to folders are followed once."""
+    names, links, pending, seen = list[str](), set[str](), [""], set()
     while pending:
         below = pending.pop()
         try:
             status = Path(folder, below).stat()
+            # A link to a folder above would be followed for ever.
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            inner = []
             with os.scandir(Path(folder, below)) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                for entry in entries:
+                    name = f"{below}/{entry.name}" if below else entry.name
+                    if _is_helper(entry.name):
+                        continue
+                    if entry.is_dir():
+                        inner.append(name)
+                        continue
+                    names.append(name)
+                    if entry.is_symlink():
+                        links.add(name)
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from None
-        # A link to a folder above would be followed for ever.
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in found:
-            name = f"{below}/{entry.name}" if below else entry.name
-            if not entry.is_dir():
-                yield name, entry.is_symlink()
-            elif recursive:
-                pending.append(name)
+        pending += sorted(inner) if recursive else []
+    names.sort()
+    return names, links
 
 
 class Archive(ABC):

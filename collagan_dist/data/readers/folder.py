@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import posixpath
 import re
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive, read_head
-from collagan_dist.data.readers.landmark_csv import LandmarkRow, read_landmark_csv
+from collagan_dist.data.readers.landmark_csv import LandmarkTable, read_landmark_csv
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture
-from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, is_label_like, split_masks
+from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, is_label_like, split_masks, split_suffix
 from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.readers.samples import Samples
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.types import MAX_KEY_BYTES, SPLITS, File, Sample
+from collagan_dist.types import MAX_KEY_BYTES, SPLITS, File
 
 logger = logging.getLogger(__name__)
 
@@ -27,43 +30,49 @@ _SPLIT_OF_FOLDER = {
 }  # fmt: skip
 _NAME_AND_WORD = re.compile(r"(.+?)([_.-][A-Za-z]\w*)?", re.DOTALL)  # 00001_skin: 00001 and _skin
 _LABEL_COLOURS = 64  # a label map painted in colours, or a mask, has no more; a photograph has thousands
-_PLAIN_KEY = re.compile(r"[!-~]+")  # printable ASCII without blanks: the index of a shard separates fields by blanks
+_PLAIN_KEY = re.compile(
+    r"[!-\-/-~]+"
+)  # printable ASCII without dots and blanks: the index of a shard separates fields by blanks
 
 
-def read_folder(recipe: Recipe) -> list[Sample]:
+def read_folder(recipe: Recipe) -> Samples:
     """Return a sample for each picture below root, which may be an archive."""
     root = Path(recipe.root)
     if (source := open_folder_or_archive(root)) is None:
         raise DataError(
             f"{root}: no such folder, and no {root.name}.zip or .tar there; give the folder of pictures (--root)"
         )
-    names = _list_pictures(source, _name_below(root, recipe.labels), recipe.labels)
-    rows = _read_rows(root, source, recipe.landmarks, names)
-    splits = _assign_splits(source.path, names, rows, recipe.split_by)
-    samples = [
-        Sample(
-            key=key(name),
-            source=name,
-            path=source.file(name),
-            split=splits[name],
-            landmarks=rows[name].landmarks if rows is not None else None,
-            labels=_locate(root, source, recipe.labels, f"{PurePosixPath(name).with_suffix('.png')}"),
-            identity=rows[name].identity if rows is not None else None,
-        )
-        for name in names
-        if splits[name] in recipe.splits
-    ]
-    if not samples:
+    below = _name_below(root, recipe.labels)
+    names = _list_pictures(source, below, recipe.labels)
+    table = _read_table(root, source, recipe.landmarks, names)
+    splits, landmarks, identities = table.columns(names) if table is not None else (None, None, None)
+    # What lies below root is in the archive when root is one; anything else is on disk.
+    labels = source.folder(below) if below is not None else FolderOrArchive(str(root / (recipe.labels or "")))
+    samples = Samples(
+        partial(_files_of, source.folder(), labels if recipe.labels is not None else None),
+        np.array(list(map(key, names)), object),
+        np.array(names, object),
+        _assign_splits(source.path, names, splits, recipe.split_by),
+        landmarks,
+        identities,
+    ).of_splits(recipe.splits)
+    if not len(samples):
         raise DataError(f"{source.path}: no picture belongs to the splits {', '.join(recipe.splits)}")
     return samples
 
 
+def _files_of(
+    pictures: FolderOrArchive, labels: FolderOrArchive | None, key: str, name: str
+) -> tuple[File, File | None]:
+    return pictures.file(name), labels.file(f"{split_suffix(name)[0]}.png") if labels is not None else None
+
+
 def key(name: str) -> str:
     """Return the sample key of a picture's name: plain names stay as they are, others end in a hash."""
-    stem = str(PurePosixPath(name).with_suffix(""))
+    stem = split_suffix(name)[0]
     plain = stem.replace("/", "__")
     # A dot would end the key in a tar of webdataset.
-    if _PLAIN_KEY.fullmatch(plain) and "." not in plain and len(plain) <= MAX_KEY_BYTES:
+    if _PLAIN_KEY.fullmatch(plain) and len(plain) <= MAX_KEY_BYTES:
         return plain
     digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', plain)[: MAX_KEY_BYTES - 9]}-{digest}"
@@ -75,15 +84,6 @@ def _name_below(root: Path, path: str | None) -> str | None:
         return None
     name = os.path.relpath(Path(root, path).resolve(), root.resolve()).replace(os.sep, "/")
     return None if name.split("/")[0] == ".." else name
-
-
-def _locate(root: Path, source: FolderOrArchive, path: str | None, name: str) -> File | None:
-    """Return where to read `name` of the recipe's folder `path`, or `path` itself for an empty name."""
-    if path is None:
-        return None
-    # What lies below root is in the archive when root is one; anything else is on disk.
-    below = _name_below(root, path)
-    return str(Path(root, path, name)) if below is None else source.file(f"{below}/{name}" if name else below)
 
 
 def _list_pictures(source: FolderOrArchive, labels: str | None, labels_in_recipe: str | None) -> list[str]:
@@ -110,14 +110,14 @@ def _refuse_label_maps(source: FolderOrArchive, names: list[str]) -> None:
 
     They have the names of their pictures in a folder of their own, or such a name and a word: 1_seg.png, 00001_skin.png.
     """
+    if len({posixpath.dirname(name) for name in names}) < 2 and not any(word for _, _, word in map(_parts, names)):
+        return  # most sets: what follows takes memory
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        base, word = _NAME_AND_WORD.fullmatch(path.stem).groups()  # type: ignore[union-attr]
+    for name, (folder, base, word) in zip(names, map(_parts, names), strict=True):
         # Zeros in front do not count: CelebAMask-HQ has masks 00001_skin.png of picture 1.jpg.
-        groups.setdefault((str(path.parent), ""), {})[path.stem.lstrip("0")] = name
+        groups.setdefault((folder, ""), {})[(base + word).lstrip("0")] = name
         if word:
-            groups.setdefault((str(path.parent), word), {})[base.lstrip("0")] = name
+            groups.setdefault((folder, word), {})[base.lstrip("0")] = name
     folders = Counter(stem for (_, word), files in groups.items() if not word for stem in files)
     for (folder, word), files in groups.items():
         # Three of them are looked at: what looks so by chance does not so three times.
@@ -139,43 +139,54 @@ def _is_label_like(source: FolderOrArchive, name: str) -> bool:
     """Return whether a file is a PNG of grey or palette pixels, or of few colours, as label maps and masks are."""
     if is_label_like(read_head(source.file(name), SIGNATURE_BYTES)):
         return True
-    if PurePosixPath(name).suffix.lower() != ".png":
+    if split_suffix(name)[1].lower() != ".png":
         return False
     try:
         pixels = read_picture(source.file(name)).unconverted_HW3
     except UnusablePicture:  # named when it is packed
         return False
-    return 1 < len(np.unique(pixels.reshape(-1, 3), axis=0)) <= _LABEL_COLOURS
+    colours: set[bytes] = set()
+    for row in pixels:  # a photograph is known by its first ones
+        colours.update(map(bytes, np.unique(row, axis=0)))
+        if len(colours) > _LABEL_COLOURS:
+            return False
+    return len(colours) > 1
 
 
-def _read_rows(
-    root: Path, source: FolderOrArchive, table: str | None, names: list[str]
-) -> dict[str, LandmarkRow] | None:
-    """Return the row of every picture, None without a table. Raises DataError unless they are the same pictures."""
+def _parts(name: str) -> tuple[str, str, str]:
+    """Return folder, base and word of a name: 00001 and _skin of 00001_skin.png."""
+    folder, file = posixpath.split(name)
+    match = _NAME_AND_WORD.fullmatch(split_suffix(file)[0])
+    assert match is not None  # it matches every name
+    return folder or ".", match[1], match[2] or ""
+
+
+def _read_table(root: Path, source: FolderOrArchive, table: str | None, names: list[str]) -> LandmarkTable | None:
+    """Return the table of landmarks, None without one. Raises DataError unless it lists the same pictures."""
     if table is None:
         return None
-    file = _locate(root, source, table, "")
-    assert file is not None
+    below = _name_below(root, table)
+    file = source.file(below) if below is not None else str(root / table)
     # Both ways: a picture without a row would train without landmarks, a row without a picture is mostly a wrong name.
-    rows = read_landmark_csv(file)
-    known = set(names)
-    for name, row in rows.items():
-        if name not in known:
-            raise DataError(f"{file}:{row.line}: {name} is no picture below {source.path}; add it, or remove the line")
-    if missing := [name for name in names if name not in rows]:
-        raise DataError(
-            f"{file}: has no row for {missing[0]} of {source.path} ({len(missing)} such pictures); add it, or move the picture away"
-        )
-    return rows
+    found = read_landmark_csv(file)
+    if found.rows.keys() == (known := set(names)):
+        return found
+    if unknown := next((name for name in found.rows if name not in known), None):
+        line = found.lines[found.rows[unknown]]
+        raise DataError(f"{file}:{line}: {unknown} is no picture below {source.path}; add it, or remove the line")
+    missing = [name for name in names if name not in found.rows]
+    raise DataError(
+        f"{file}: has no row for {missing[0]} of {source.path} ({len(missing)} such pictures); add it, or move the picture away"
+    )
 
 
-def _assign_splits(where: str, names: list[str], rows: dict[str, LandmarkRow] | None, split_by: str) -> dict[str, str]:
-    """Return the split of each picture: from the table, else from its folders, else 80 / 10 / 10 by a hash.
+def _assign_splits(where: str, names: list[str], splits: np.ndarray | None, split_by: str) -> np.ndarray:
+    """Return the number in SPLITS of each picture: from the table, else from its folders, else 80 / 10 / 10 by a hash.
 
     Raises DataError where folders say it of some pictures only.
     """
-    if rows is not None and all(row.split is not None for row in rows.values()):
-        return {name: row.split or "" for name, row in rows.items()}
+    if splits is not None:
+        return splits
     by_folder = {name: _splits_named(name) for name in names} if split_by != "hash" else {}
     if any(by_folder.values()) or split_by == "folders":
         if unclear := [name for name, found in by_folder.items() if len(found) != 1]:
@@ -185,11 +196,11 @@ def _assign_splits(where: str, names: list[str], rows: dict[str, LandmarkRow] | 
                 f"({len(unclear)} such pictures); move these, give the CSV a column `split`, or say `split_by: hash` in the recipe "
                 "(--set split_by=hash), which ignores folders"
             )
-        return {name: next(iter(found)) for name, found in by_folder.items()}
-    splits = {name: _split_by_hash(name) for name in names}
-    counts = Counter(splits.values())
-    logger.info("splits drawn by a hash of the name: %s", ", ".join(f"{counts[split]} {split}" for split in SPLITS))
-    return splits
+        return np.array([SPLITS.index(next(iter(found))) for found in by_folder.values()], np.uint8)
+    drawn = np.array([_split_by_hash(name) for name in names], np.uint8)
+    counts = zip(np.bincount(drawn, minlength=len(SPLITS)), SPLITS, strict=True)
+    logger.info("splits drawn by a hash of the name: %s", ", ".join(f"{count} {split}" for count, split in counts))
+    return drawn
 
 
 def _splits_named(name: str) -> set[str]:
@@ -197,7 +208,7 @@ def _splits_named(name: str) -> set[str]:
     return {_SPLIT_OF_FOLDER[part.lower()] for part in name.split("/")[:-1] if part.lower() in _SPLIT_OF_FOLDER}
 
 
-def _split_by_hash(name: str) -> str:
+def _split_by_hash(name: str) -> int:
     # Of the name alone, so that a picture keeps its split when others are added.
     share = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4]) / 2**32
-    return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
+    return 0 if share < 0.8 else 1 if share < 0.9 else 2

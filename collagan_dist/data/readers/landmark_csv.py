@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+import re
+from array import array
 from dataclasses import dataclass
+from operator import itemgetter
 
-from collagan_dist.data.readers import archives
-from collagan_dist.data.readers.annotation_lines import check_sides, duplicate
+import numpy as np
+
+from collagan_dist.data.readers.annotation_lines import check_sides, duplicate, read_csv_rows
 from collagan_dist.errors import DataError
 from collagan_dist.types import LANDMARKS, SPLITS, File
 
 COORDINATES = tuple(f"{name}_{axis}" for name in LANDMARKS for axis in "xy")
 OPTIONAL = ("split", "identity")
+# `float` alone takes NaN, infinity, underscores and the digits of all scripts too.
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_COORDINATE, _ROW = (re.compile(pattern, re.ASCII) for pattern in (_NUMBER, rf"{_NUMBER}(?:,{_NUMBER}){{9}}"))
 
 
 @dataclass(frozen=True)
-class LandmarkRow:
-    """The annotation of one picture, with its line in the file for messages."""
+class LandmarkTable:
+    """The annotation of pictures by columns. `rows` gives each picture's place in them, `lines` its line in the file."""
 
-    line: int
-    landmarks: tuple[tuple[float, float], ...]
-    split: str | None
-    identity: str | None
+    rows: dict[str, int]
+    lines: np.ndarray
+    landmarks_N52: np.ndarray
+    splits: np.ndarray | None  # numbers in SPLITS
+    identities: np.ndarray | None
 
-
-def read_landmark_csv(file: File) -> dict[str, LandmarkRow]:
-    """Return the rows by picture name. Raises DataError naming file and line."""
-    reader = csv.reader(io.StringIO(_read_text(file)), strict=True)
-    rows: dict[str, LandmarkRow] = {}
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        _check_header(header, f"{file}:1")
-        for cells in reader:
-            location = f"{file}:{reader.line_num}"
-            if not any(cell.strip() for cell in cells):  # spreadsheets end files with empty rows
-                continue
-            if len(cells) != len(header):
-                raise DataError(f"{location}: has {len(cells)} fields, the header {len(header)}; correct the line")
-            fields = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            if fields["file"] in rows:
-                raise duplicate(location, fields["file"])
-            rows[fields["file"]] = _parse_row(fields, reader.line_num, location)
-    except csv.Error as error:
-        raise DataError(f"{file}:{reader.line_num}: is no CSV ({error}); correct the line") from None
-    check_sides(file, [row.landmarks for row in rows.values()])
-    return rows
+    def columns(self, names: list[str]) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+        """Return splits, landmarks and identities of these pictures."""
+        order = np.array([self.rows[name] for name in names], np.int64)
+        splits, identities = (
+            column[order] if column is not None else None for column in (self.splits, self.identities)
+        )
+        return splits, self.landmarks_N52[order], identities
 
 
-def _read_text(file: File) -> str:
-    try:
-        return archives.read_file(file).decode("utf-8-sig")  # spreadsheets write a byte order mark
-    except FileNotFoundError:
-        raise DataError(f"{file}: this table of landmarks is missing; correct `landmarks` of the recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as text ({error})") from None
+def read_landmark_csv(file: File) -> LandmarkTable:
+    """Read the table. Raises DataError naming file and line."""
+    table = read_csv_rows(file, "this table of landmarks is missing; correct `landmarks` of the recipe")
+    _, header = next(table, (1, []))
+    _check_header(header, f"{file}:1")
+    name_at, coordinates = header.index("file"), itemgetter(*map(header.index, COORDINATES))
+    split_at, identity_at = (header.index(name) if name in header else None for name in OPTIONAL)
+    rows: dict[str, int] = {}
+    lines, points, splits, identities = array("q"), array("d"), bytearray(), []
+    people: dict[str, str | None] = {"": None}  # one string a person, not one a row
+    for line, cells in table:
+        location = f"{file}:{line}"
+        if len(cells) != len(header):
+            raise DataError(f"{location}: has {len(cells)} fields, the header {len(header)}; correct the line")
+        name = cells[name_at]
+        if rows.setdefault(name, len(rows)) != len(lines):
+            raise duplicate(location, name)
+        lines.append(line)
+        points.extend(_parse_points(coordinates(cells), location))
+        if split_at is not None:
+            splits.append(_parse_split(cells[split_at], location))
+        if identity_at is not None:
+            identities.append(people.setdefault(cells[identity_at], cells[identity_at]))
+    landmarks = np.frombuffer(points, np.float64).reshape(-1, len(LANDMARKS), 2)
+    check_sides(file, landmarks)
+    return LandmarkTable(
+        rows, np.frombuffer(lines, np.int64), landmarks,
+        np.frombuffer(splits, np.uint8) if split_at is not None else None,
+        np.array(identities, object) if identity_at is not None else None,
+    )  # fmt: skip
 
 
 def _check_header(header: list[str], location: str) -> None:
@@ -70,17 +84,20 @@ def _check_header(header: list[str], location: str) -> None:
             )
 
 
-def _parse_row(fields: dict[str, str], line: int, location: str) -> LandmarkRow:
-    values = []
-    for name in COORDINATES:
-        try:
-            value = float(fields[name])
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):  # float() accepts "nan" and "inf"
-            raise DataError(f"{location}: {name} must be a number of pixels, found {fields[name]!r}")
-        values.append(value)
-    split = fields.get("split")
-    if split is not None and split not in SPLITS:
-        raise DataError(f"{location}: split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, found {split!r}")
-    return LandmarkRow(line, tuple(zip(values[::2], values[1::2], strict=True)), split, fields.get("identity") or None)
+def _parse_points(cells: tuple[str, ...], location: str) -> list[float]:
+    if _ROW.fullmatch(",".join(cells)):
+        values = list(map(float, cells))
+        if math.isfinite(max(values)) and math.isfinite(min(values)):
+            return values
+    name, cell = next(
+        pair
+        for pair in zip(COORDINATES, cells, strict=True)
+        if not _COORDINATE.fullmatch(pair[1]) or not math.isfinite(float(pair[1]))
+    )
+    raise DataError(f"{location}: {name} must be a number of pixels, found {cell!r}")
+
+
+def _parse_split(cell: str, location: str) -> int:
+    if cell not in SPLITS:
+        raise DataError(f"{location}: split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, found {cell!r}")
+    return SPLITS.index(cell)

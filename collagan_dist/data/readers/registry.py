@@ -8,9 +8,9 @@ from collagan_dist.data.readers.celeba import read_aligned, read_in_the_wild
 from collagan_dist.data.readers.celebamask_hq import read_celebamask_hq
 from collagan_dist.data.readers.folder import read_folder
 from collagan_dist.data.readers.recipe import Recipe
-from collagan_dist.types import Sample
+from collagan_dist.data.readers.samples import Samples
 
-READERS: dict[str, Callable[[Recipe], list[Sample]]] = {
+READERS: dict[str, Callable[[Recipe], Samples]] = {
     "celeba": read_in_the_wild,
     "celeba_aligned": read_aligned,
     "celebamask_hq": read_celebamask_hq,

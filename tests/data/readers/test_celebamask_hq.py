@@ -35,7 +35,7 @@ def small(tmp_path: Path) -> Path:
 
 
 def read(root: Path) -> list[Sample]:
-    return read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(root), out="out"))
+    return list(read_celebamask_hq(Recipe(dataset="celebamask_hq", root=str(root), out="out")))
 
 
 def packed(root: Path, out: Path, **changes: object) -> dict[str, dict]:

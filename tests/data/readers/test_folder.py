@@ -173,7 +173,7 @@ def test_linked_folders_are_read_once(tmp_path):
 def test_labels_and_table_may_lie_elsewhere(tree, tmp_path):
     def read(place: str) -> list[Sample]:
         files = {"labels": f"{place}labels", "landmarks": f"{place}faces.csv"}
-        return read_folder(folder_recipe(tree, tmp_path / "out", **files))
+        return list(read_folder(folder_recipe(tree, tmp_path / "out", **files)))
 
     inside = read("")
     assert read(f"{tree}/") == inside  # an absolute name below root means the same folder: label maps are no pictures

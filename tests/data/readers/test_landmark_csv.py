@@ -16,7 +16,7 @@ def test_floats_and_order_of_columns(tree, tmp_path):
     rows = [line.split(",")[:11] for line in (tree / "faces.csv").read_text().splitlines()[1:]]
     lines = [",".join([f"{float(r[10]) + 0.25}", *r[:10]]) for r in rows]
     (tree / "faces.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([",".join(columns), *lines]).encode())
-    first = read_folder(folder_recipe(tree, tmp_path / "o", labels="labels", landmarks="faces.csv"))[0]
+    first = next(iter(read_folder(folder_recipe(tree, tmp_path / "o", labels="labels", landmarks="faces.csv"))))
     assert first.landmarks == tuple(
         (float(rows[0][i]), float(rows[0][i + 1]) + 0.25 * (i == 9)) for i in range(1, 11, 2)
     )
