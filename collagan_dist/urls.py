@@ -17,9 +17,9 @@ _SCHEME = r"\b([A-Za-z][A-Za-z0-9+.-]{0,30}:/+)"  # pathlib makes one slash of t
 _IN_TEXT = re.compile(_SCHEME + r"([^\s'\"<>`]*)")
 _AS_VALUE = re.compile(_SCHEME + r"(.*)", re.DOTALL)
 # user:password@host, as ssh and proxies write it.
-_WITHOUT_SCHEME = re.compile(r"(?:^|=)[\w.+%-]+:[^\s/@]+@[\w.-]+(?::\d+)?(?:/.*)?$", re.DOTALL)
+_WITHOUT_SCHEME = re.compile(r"(?:^|=)[\w.+%-]{1,256}+:[^\s/@=]{1,256}@[\w.-]+(?::\d+)?(?:/.*)?$", re.DOTALL)
 _TOKEN = re.compile(
-    r"(?:token|secret|passw|pwd|signature|\bsig|credential|api.?key|access.?key|\bauth)[^/=:&]{0,40}?(?:=|:|%3[ad])",
+    r"(?:token|secret|passw|pwd|signature|\bsig|credential|api.?key|access.?key|\bauth(?!ors?\b))[^/=:&]{0,40}?(?:=|:|%3[ad])",
     re.IGNORECASE,
 )
 # Their URLs are scheme://container@account/path.
@@ -34,7 +34,7 @@ def redact(text: str) -> str:
 
 def has_secret(value: str) -> bool:
     """Return whether an argument or a value of a file is, or has in it, a URL with credentials."""
-    if _WITHOUT_SCHEME.search(value):
+    if "@" in value and _WITHOUT_SCHEME.search(value):
         return True
     return any(_without_secrets(found) != found[0] for found in _AS_VALUE.finditer(value)) or redact(value) != value
 

@@ -44,7 +44,7 @@ SECRETS = [
 HARMLESS = [
     "https://host/data", "http://127.0.0.1:8080/a/b_c/authors/secretariat", "s3://bucket/data-2024.01", "file:///data/a b",
     "abfs://container@account.dfs.core.windows.net/data", "host:6379", "auto", "runs/a@b", "photos/what?.jpg", "a#1.png",
-    "schedule.steps=20", "12:30", "data.shards=s3://bucket/data", "C:x", "pipe:touch canary", "seed=1 # x",
+    "schedule.steps=20", "12:30", "data.shards=s3://bucket/data", "C:x", "pipe:touch canary", "seed=1 # x", "s3://bucket/authors=5/x",
 ]  # fmt: skip
 
 
@@ -109,8 +109,16 @@ def test_what_errors_logs_and_findings_say(capsys):
 
 
 def test_a_long_text_takes_no_time_and_no_depth():
-    for text in ("a://" * 50_000, "a" * 1_000_000, "https://x@" * 50_000, "a:" * 300_000):
+    for text in (
+        "a://" * 50_000,
+        "a" * 1_000_000,
+        "https://x@" * 50_000,
+        "a:" * 300_000,
+        "=a:" * 50_000,
+        "=a:" * 50_000 + "@",
+    ):
         redact(text)
+        has_secret(text)
 
 
 def test_a_traceback_has_none():

@@ -68,7 +68,8 @@ def load(text: str, where: str, scalar: bool = False) -> tuple[Any, dict[tuple[s
             if depth > _MAX_DEPTH:
                 raise ConfigError(f"{where}: is nested more than {_MAX_DEPTH} deep")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    # PyYAML converts escapes and version numbers by Python's own functions.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else where
         raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', error)}") from None
@@ -99,7 +100,18 @@ def parse_assignment(item: str) -> tuple[tuple[str, ...], Any]:
 
 def dump(tree: Any) -> str:
     """Return YAML text that `load` reads back as the same data."""
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that `load` would take for a number or a constant: more of them than PyYAML does."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        plain = data.lower() in _CONSTANTS or any(one.fullmatch(data) for one in (_INT, _FLOAT, _NOT_FINITE))
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="'" if plain else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _refuse_tags_and_anchors(event: yaml.Event, where: str) -> None:

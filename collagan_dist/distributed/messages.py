@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from collagan_dist.errors import ClusterError, CollaganError
 
 MAX_BYTES = 2**31  # of one message; a larger length is not one of ours
 _ARRAY = "array"  # the only key of an object that stands for an array
-_ARRAY_KINDS = "biuf"  # numpy's letters for booleans and numbers
+_ARRAY_TYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}")  # numpy's names of booleans and numbers
 
 
 def encode(value: Any) -> bytes:
@@ -35,7 +36,7 @@ def decode(message: bytes) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in _ARRAY_KINDS:
+        if not _ARRAY_TYPE.fullmatch(value.dtype.str):
             raise TypeError(f"an array of {value.dtype} cannot be sent to other ranks")
         content = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {_ARRAY: [value.dtype.str, list(value.shape), content]}
@@ -57,9 +58,9 @@ def _array_or_dict(found: dict[str, Any]) -> Any:
     if found.keys() != {_ARRAY}:
         return found
     name, shape, content = found[_ARRAY]
-    kind = np.dtype(str(name))
-    if kind.kind not in _ARRAY_KINDS:
-        raise ValueError(f"an array of {kind}")
+    if not _ARRAY_TYPE.fullmatch(name) or any(size < 0 for size in shape):
+        raise ValueError(f"an array of {name}")
+    kind = np.dtype(name)
     return np.frombuffer(base64.b64decode(content, validate=True), kind).reshape(shape).copy()
 
 

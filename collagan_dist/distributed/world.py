@@ -96,7 +96,7 @@ def _is_said(words: tuple[Any, ...], step: World, env: Mapping[str, str]) -> boo
     if rank is not None and size is not None:
         return True
     # Batch scripts export WORLD_SIZE for their steps. Words such as RANK=captain are not a launcher's.
-    alone = size in (None, "1") and not (rank or "").isdigit()
+    alone = size in (None, "1") and not _is_number(rank or "")
     explained = (rank or size) == str(step.rank if size is None else step.size) and step.launcher == "srun"
     if alone or explained or (words[0] == "PMIX_RANK" and "OMPI_COMM_WORLD_SIZE" in env):
         return False
@@ -132,12 +132,16 @@ def _plain_world(words: tuple[Any, ...], launcher: str, env: Mapping[str, str]) 
             f"rank {rank} of {size} has local rank {local_rank}, and {'no' if local_size is None else local_size} local world size; "
             "set LOCAL_WORLD_SIZE to the number of ranks on this machine"
         )
-    node = next((int(env[n]) for n in ("GROUP_RANK", "NODE_RANK") if env.get(n, "").isdigit()), rank // local_size)
+    node = next((int(env[n]) for n in ("GROUP_RANK", "NODE_RANK") if _is_number(env.get(n, ""))), rank // local_size)
     return World(rank, size, local_rank, local_size, node, launcher)
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
 def _number(name: str, env: Mapping[str, str]) -> int:
-    if not env[name].isdecimal() or len(env[name]) > 9:
+    if not _is_number(env[name]):
         raise ConfigError(f"{name}={env[name]} is not a number; {_MEND}")
     return int(env[name])
 
@@ -166,7 +170,7 @@ def rendezvous_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
     if detect_world(env).launcher == "srun":
         host = host or first_host(env.get("SLURM_STEP_NODELIST", ""))
         port = port or str(_step_port(env))
-    if not host or not port or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or not port or not _is_number(port) or not 0 < int(port) < 2**16:
         raise ClusterError(
             f"no address for the rendezvous of the ranks: MASTER_ADDR is {host or 'not set'}, MASTER_PORT is {port or 'not set'}; "
             "start through torchrun or srun, or set both (the port from 1 to 65535)"
@@ -248,7 +252,7 @@ def _is_task(env: Mapping[str, str]) -> bool:
     """Return whether srun started this process, and it is not a job's batch script or interactive shell."""
     # SLURM_JOB_NAME is no help: steps that are started from salloc's shell are named `interactive`, like the shell.
     step = env["SLURM_STEP_ID"]
-    return step.isdigit() and int(step) < _FIRST_RESERVED_STEP and "SLURM_STEP_NUM_TASKS" in env
+    return step.isascii() and step.isdigit() and int(step[:20]) < _FIRST_RESERVED_STEP and "SLURM_STEP_NUM_TASKS" in env
 
 
 def _world(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> World:
@@ -260,6 +264,11 @@ def _world(launcher: str, names: tuple[str, ...], env: Mapping[str, str]) -> Wor
         raise ClusterError(
             f"started by {launcher}, but its variable {error} is missing or not a number; start through torchrun or srun"
         ) from None
+    if not (0 <= rank < size and 0 <= local_rank < local_size <= size and node >= 0):
+        raise ClusterError(
+            f"started by {launcher}, whose variables say rank {rank} of {size}, local rank {local_rank} of {local_size}, node {node}, which "
+            "cannot be; start through torchrun or srun"
+        )
     return World(rank, size, local_rank, local_size, node, launcher)
 
 
@@ -291,4 +300,4 @@ def start_label(env: Mapping[str, str] = os.environ) -> str:
 def restart_counts(env: Mapping[str, str] = os.environ) -> dict[str, int]:
     """Return how often `slurm` and `torchrun` have restarted this job, as far as they say so."""
     names = {"slurm": "SLURM_RESTART_COUNT", "torchrun": "TORCHELASTIC_RESTART_COUNT"}
-    return {launcher: int(env[name]) for launcher, name in names.items() if env.get(name, "").isdigit()}
+    return {launcher: int(env[name]) for launcher, name in names.items() if _is_number(env.get(name, ""))}

@@ -72,7 +72,7 @@ def check_ray() -> Iterator[Finding]:
         text = f"{version}, RAY_AUTH_MODE is {mode or 'not set'}: a Ray cluster runs code for anybody who reaches its ports"
         yield warning("ray", text, "export RAY_AUTH_MODE=token before `ray start`")
     else:
-        yield ok("ray", f"{version}, {'RAY_AUTH_MODE=token' if mode else 'no cluster in use'}")
+        yield ok("ray", f"{version}, {f'RAY_AUTH_MODE={mode}' if mode else 'no cluster in use'}")
 
 
 def _ray_is_in_use() -> bool:

@@ -21,7 +21,7 @@ from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.data.readers.archives import FolderOrArchive
 from collagan_dist.data.readers.colour_profile import from_srgb, to_srgb
 from collagan_dist.data.readers.hole_file import read_hole
-from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, read_picture
+from collagan_dist.data.readers.picture import MAX_BAD, UnusablePicture, check_bad_count, read_picture, resize_nearest
 from collagan_dist.data.readers.picture_format import FORMATS, masked_name, split_masks
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engines import build_engine
@@ -68,7 +68,7 @@ class HoleSource:
         stem = glob.escape(picture.stem)
         named = [self.path / f"{picture.stem}.png", *sorted(self.path.glob(f"{stem}_mask*.png"))]
         found = [
-            p for p in named if p.is_file() and not _same(p, picture) and masked_name(p.name) in (None, picture.stem)
+            p for p in named if p.is_file() and not _same(p, picture) and picture.stem in (p.stem, masked_name(p.name))
         ]
         if len(found) != 1:
             names = (
@@ -192,35 +192,35 @@ def _read_face(path: Path, config: Config, hole: HoleSource, device: torch.devic
     keys = torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uid)).to(device)
     if (file := hole.file(path)) is None:
         assert hole.kind is not None
-        kind, mask = hole.kind, holes.HOLES[hole.kind](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
+        kind, hole_11HW = hole.kind, holes.HOLES[hole.kind](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
     else:
-        kind, mask = "given", _load_hole(file, size, (picture.height, picture.width)).to(device)
-        _report_extreme_hole(path, file, mask)
-    filled = holes.occlude(image, mask, kind, keys, config.hole.fill)
-    return Face(Batch(image, filled, mask, None, None, uid, np.array([-1]), keys), square, picture.profile)
+        kind, hole_11HW = "given", _load_hole(file, size, (picture.height, picture.width)).to(device)
+        _report_extreme_hole(path, file, hole_11HW)
+    filled = holes.occlude(image, hole_11HW, kind, keys, config.hole.fill)
+    return Face(Batch(image, filled, hole_11HW, None, None, uid, np.array([-1]), keys), square, picture.profile)
 
 
-def _report_extreme_hole(picture: Path, file: str, mask: torch.Tensor) -> None:
-    if not mask.any():
+def _report_extreme_hole(picture: Path, file: str, hole: torch.Tensor) -> None:
+    if not hole.any():
         logger.warning(
             "warning: %s: its hole %s is empty in the square that is completed: nothing changes", picture, file
         )
-    elif mask.all():
+    elif hole.all():
         logger.warning("warning: %s: its hole %s is full: nothing of the picture is given", picture, file)
 
 
-def _square(pixels_HW3: np.ndarray, size: int, method: int | None = None) -> np.ndarray:
-    """Return the centre square, resized to `size` unless it has that size."""
-    height, width = pixels_HW3.shape[:2]
+def _square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Return the centre square of an (H, W, 3) picture or an (H, W) hole, resized to `size` unless it has that size."""
+    height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(pixels_HW3[top : top + side, left : left + side])
+    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
     if side == size:
         return square.copy()  # torch takes no array that is read-only
-    if method is None:
-        # Area averaging avoids aliasing but cannot enlarge.
-        method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return cv2.resize(square, (size, size), interpolation=method)
+    if square.ndim == 2:  # averages of black and white would move the border
+        return resize_nearest(square, (size, size))
+    # Area averaging avoids aliasing but cannot enlarge.
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
 
 
 def _load_hole(path: str, size: int, picture: tuple[int, int]) -> torch.Tensor:
@@ -228,16 +228,15 @@ def _load_hole(path: str, size: int, picture: tuple[int, int]) -> torch.Tensor:
 
     A square one is for the picture's centre square. Raises DataError.
     """
-    mask = read_hole(path)
-    height, width = mask.shape
+    hole = read_hole(path)
+    height, width = hole.shape
     # Products, not quotients: proportions are compared exactly.
     if height != width and height * picture[1] != width * picture[0]:
         raise DataError(
             f"{path}: this hole is {width}x{height}, of another shape than the picture ({picture[1]}x{picture[0]}); give a hole of the "
             "picture's shape, or a square one for its centre square"
         )
-    # Nearest neighbour: averages of black and white would move the border.
-    return torch.from_numpy(_square(mask.astype(np.uint8), size, cv2.INTER_NEAREST) > 0)[None, None]
+    return torch.from_numpy(_square(hole, size))[None, None]
 
 
 def _write_results(out: Path, name: str, face: Face, outputs: TaskTensors, quarter: bool) -> Path:

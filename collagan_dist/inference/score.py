@@ -91,6 +91,8 @@ def score(
 def _write(path: Path, result: Evaluation, setup: Setup, predictor: Predictor, headline: Path | None) -> None:
     """Write a result: values per sample (.npz), a grid of pictures (.png), metrics (.json and `headline`)."""
     path.parent.mkdir(exist_ok=True)
+    # First gone, then written last: a reader that finds the metrics finds the files of the same evaluation.
+    path.unlink(missing_ok=True)
     samples = io.BytesIO()
     np.savez_compressed(samples, **result.samples)  # type: ignore[arg-type]
     files.write_bytes(path.with_suffix(".npz"), samples.getvalue())
@@ -99,7 +101,6 @@ def _write(path: Path, result: Evaluation, setup: Setup, predictor: Predictor, h
     rows = _SEARCHED_GRID_ROWS if predictor.needs_discriminators else _GRID_ROWS
     batch = setup.first_batch(metrics["split"], view, rows)
     write_grid(path.with_suffix(".png"), setup, predictor, batch, BLENDS[metrics["blend"]])
+    files.write_json(path, metrics)
     if headline is not None:
         files.write_json(headline, metrics)
-    # Last: a reader that finds the metrics finds the other files too.
-    files.write_json(path, metrics)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from collagan_dist import files, structured
+from collagan_dist import structured
 from collagan_dist.errors import ConfigError
 from collagan_dist.runs.layout import RunPaths
 
@@ -48,7 +49,7 @@ class Target:
         return self.folder / name
 
     def about(self) -> dict[str, Any]:
-        """Return what a result says of its place: outside of the model's folder, whose it is."""
+        """Return what a result outside of the model's folder says of it: the model's path."""
         return {} if self.out is None else {"model": str(self.model.resolve())}
 
     def check(self, results: list[Path]) -> None:
@@ -62,12 +63,11 @@ class Target:
 
 
 def _check_writable(folder: Path, model: Path) -> None:
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Rights alone do not say it: quotas, file servers and read-only mounts have a word in it.
-        files.write_bytes(probe, b"")
-        probe.unlink()
+        # Rights alone do not say it: quotas, file servers and read-only mounts may forbid it, too.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigError(
             f"{folder}: results cannot be written there ({error.strerror}); give --out DIR, or export the model first: "

@@ -61,7 +61,7 @@ def check_tensors(file: str, found: Tensors, expected: Tensors) -> None:
     if missing := sorted(expected.keys() - found.keys()):
         raise CheckpointError(f"{file} is of another network: {_some(missing)} is missing")
     if foreign := sorted(found.keys() - expected.keys()):
-        raise CheckpointError(f"{file} is of another network: it has no {_some(foreign)}")
+        raise CheckpointError(f"{file} is of another network, which has no {_some(foreign)}")
     for name, tensor in expected.items():
         _check_kind(file, name, found[name], tensor.shape, tensor.dtype)
     for name, tensor in found.items():
@@ -87,7 +87,7 @@ def check_moments(file: str, found: Tensors, learners: Mapping[str, Tensors]) ->
         if (scale := found.get(f"{prefix}{LOSS_SCALE}")) is not None:
             _check_scale(file, f"{prefix}{LOSS_SCALE}", scale)
     if foreign := sorted(found.keys() - known):
-        raise CheckpointError(f"{file} is of another network: it has no {_some(foreign)}")
+        raise CheckpointError(f"{file} is of another network, which has no {_some(foreign)}")
     for name, tensor in found.items():
         _check_values(file, name, tensor)
 

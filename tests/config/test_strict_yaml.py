@@ -68,6 +68,31 @@ def test_assignments():
             strict_yaml.parse_assignment(item)
 
 
+def test_texts_stay_texts():
+    """Also those that PyYAML would write without quotes, and `load` take for numbers or constants."""
+    texts = [
+        "08",
+        "1e5",
+        "1e-4",
+        "5E+3",
+        "nUll",
+        "tRue",
+        "~",
+        "",
+        "0x1f",
+        "1_000",
+        ".inf",
+        ".NaN",
+        "yes",
+        "on",
+        "1:30",
+        "a: b",
+        "ü\n",
+    ]
+    tree = {"texts": texts, "numbers": [8, 1e5, 1e-4, None, True]}
+    assert strict_yaml.load(strict_yaml.dump(tree), "a.yaml")[0] == tree
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -76,6 +101,8 @@ def test_assignments():
         ("{a: " * 20_000, "a.yaml:1: is nested more than 64 deep"),
         ("a: " + "9" * 5000, "a.yaml:1: a number of 5000 digits is too long"),
         ("a: 1\n" * 100_000, "characters, more than"),
+        (r'a: "\UFFFFFFFF"', "a.yaml: not YAML"),
+        ("%YAML 1" + "1" * 5000 + ".1\n---\na: 1", "a.yaml: not YAML"),
     ],
 )
 def test_files_made_to_harm(text, said):

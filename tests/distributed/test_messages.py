@@ -54,8 +54,9 @@ def array_of(*said: object) -> bytes:
     [
         b"", b"{", b"\xff", b"[" * 100_000, pickle.dumps(Bomb()), array_of("O", [1], "AAAAAAAAAAA="), array_of("f4", [2], "AAAA"),
         array_of("f4", [-1, -1], ""), array_of("no", [1], ""), array_of("f4", [1], "%%%%"), array_of(1), b'{"array": 1}',
+        array_of("(7,i", [1], ""), array_of("f4", [-1], "AAAA"),
     ],
-    ids=range(12),
+    ids=range(14),
 )  # fmt: skip
 def test_what_is_no_message_is_refused(message):
     with pytest.raises(ClusterError, match="is not a message"):

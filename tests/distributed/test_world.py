@@ -101,7 +101,7 @@ def test_the_world_of_launchers_without_a_name(env, world):
         (plain(None, 2), "WORLD_SIZE=2 is set without RANK"),
         ({"PMIX_RANK": "0"}, "PMIX_RANK=0 is set without PMIX_SIZE"),
         (plain(2, 2), "RANK=2 and WORLD_SIZE=2"),
-        (plain("x", 2), "RANK=x is not a number"),
+        (plain("x", 2), "RANK=x is not a number"), (plain("²", 2), "RANK=² is not a number"),
         (plain(0, "9" * 20), "is not a number"),
         (plain(-1, 2), "RANK=-1 is not a number"),
         (plain(1, 2, LOCAL_RANK=0, MASTER_ADDR="127.0.0.1"), "LOCAL_RANK=1 and LOCAL_WORLD_SIZE=2"),
@@ -121,6 +121,9 @@ def test_a_world_that_is_not_understood_is_never_taken_for_one(env, words):
 def test_broken_variables_are_named():
     with pytest.raises(ClusterError, match="WORLD_SIZE"):
         detect_world({k: v for k, v in TORCHRUN.items() if k != "WORLD_SIZE"})
+    for wrong in ({"RANK": "-1"}, {"RANK": "99"}, {"LOCAL_RANK": "99"}, {"GROUP_RANK": "-1"}):
+        with pytest.raises(ClusterError, match="which cannot be"):
+            detect_world({**TORCHRUN, **wrong})
 
 
 def test_nodes_of_a_step_may_have_other_numbers_of_tasks():

@@ -42,7 +42,7 @@ WRONG = {
     "another shape": ("generator", NAME, value(torch.float32, 4, 3, 3, 3), "has shape [4, 3, 3, 3]"),
     "another type": ("generator", NAME, value(torch.float64, 4, 3, 4, 4), "is of type torch.float64"),
     "a tensor is missing": ("discriminators", None, None, "is missing"),
-    "a foreign tensor": ("ema", "encoder.9.weight", value(), "it has no encoder.9.weight"),
+    "a foreign tensor": ("ema", "encoder.9.weight", value(), "which has no encoder.9.weight"),
     "NaN": ("ema", NAME, value(torch.float32, 4, 3, 4, 4, fill=float("nan")), "not finite"),
     "infinity": ("generator", NAME, value(torch.float32, 4, 3, 4, 4, fill=float("inf")), "not finite"),
     "a variance below zero": ("generator", "encoder.1.1.running_var", value(torch.float32, 8, fill=-1.0), "below zero"),
@@ -56,7 +56,7 @@ WRONG = {
     "a step with a shape": ("optimizer", f"generator/{NAME}/step", value(torch.float32, 7), "has shape [7]"),
     "a step below zero": ("optimizer", f"generator/{NAME}/step", value(fill=-3.0), "below zero"),
     "a step is missing": ("optimizer", f"generator/{NAME}/step", None, "is missing"),
-    "a foreign moment": ("optimizer", "generator/other/exp_avg", value(), "it has no generator/other/exp_avg"),
+    "a foreign moment": ("optimizer", "generator/other/exp_avg", value(), "which has no generator/other/exp_avg"),
     "a scale of 0": ("optimizer", "generator/loss_scale", value(torch.float64, 2, fill=0.0), "no scale of losses"),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from collagan_dist.data.readers.picture import resize_nearest
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES
 
@@ -59,7 +60,7 @@ def compose_label_map(prefix: str, shape: tuple[int, int]) -> np.ndarray:
     labels = np.zeros(next(iter(masks.values())).shape, np.uint8)
     for part, mask in masks.items():  # in the order of PARTS
         labels[mask] = classes[part]
-    return _resize_nearest(labels, shape)
+    return resize_nearest(labels, shape)
 
 
 def _classes_by_position(masks: dict[str, np.ndarray]) -> dict[str, int]:
@@ -102,13 +103,6 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the mask is damaged, or no PNG ({error}); copy it from the data set") from None
     return np.count_nonzero(np.atleast_3d(values), axis=-1) > 0
-
-
-def _resize_nearest(labels_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    # By pixel centres, unlike OpenCV's INTER_NEAREST, which maps the corners of pixels.
-    sizes = zip(shape, labels_HW.shape, strict=True)
-    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in sizes)
-    return np.ascontiguousarray(labels_HW[rows][:, columns])
 
 
 def _size(shape: tuple[int, ...]) -> str:

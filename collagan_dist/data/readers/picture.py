@@ -246,12 +246,19 @@ def crop_square(array: np.ndarray, square: Square, size: int, nearest: bool = Fa
         raise UnusablePicture("the face's square lies outside the picture")
     if before_x or after_x or before_y or after_y:
         inside = cv2.copyMakeBorder(inside, before_y, after_y, before_x, after_x, cv2.BORDER_REFLECT_101)
-    if nearest:  # labels, by pixel centres, unlike OpenCV's INTER_NEAREST
-        index = np.minimum((np.arange(size) + 0.5) * side / size, side - 1).astype(np.intp)
-        return np.ascontiguousarray(inside[index][:, index])
+    if nearest:
+        return resize_nearest(inside, (size, size))
     # INTER_AREA averages, so shrinking does not alias; it cannot enlarge smoothly.
     method = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
     return cv2.resize(inside, (size, size), interpolation=method)
+
+
+def resize_nearest(array_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize a label map or a hole to (height, width): each pixel has the value at its centre."""
+    # OpenCV's INTER_NEAREST maps the corners of pixels, and moves borders by up to half a pixel.
+    sizes = zip(shape, array_HW.shape, strict=True)
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in sizes)
+    return np.ascontiguousarray(array_HW[rows][:, columns])
 
 
 def encode_jpeg(pixels_HW3: np.ndarray) -> bytes:

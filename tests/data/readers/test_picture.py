@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from collagan_dist.data.readers.picture import UnusablePicture, read_picture, turn_upright
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture, resize_nearest, turn_upright
 from tests.data.peak_memory import grown, saved
 from tests.data.profiles import adobe_rgb
 from tests.faults.damages import cut, damage, drop, flip, grow
@@ -172,3 +172,13 @@ def test_colours_of_a_profile_become_srgb(tmp_path):
         expected = ImageCms.profileToProfile(Image.fromarray(picture.unconverted_HW3), wide, srgb, 1, flags=0x2000)
         assert np.array_equal(picture.pixels_HW3, np.array(expected)) and picture.as_jpeg()[1]
         assert np.abs(picture.pixels_HW3.astype(int) - picture.unconverted_HW3).max() > 10
+
+
+@pytest.mark.parametrize("size", [7, 100, 333, 1500])
+def test_borders_stay_where_they_are(size):
+    """Each pixel of a resized hole or label map has the value at its centre, so a mirrored one is the mirror image."""
+    hole = np.zeros((1000, 1000), bool)
+    hole[:, :696] = True
+    found = resize_nearest(hole, (size, size))
+    assert found.sum(1).tolist() == [np.count_nonzero((np.arange(size) + 0.5) * 1000 / size < 696)] * size
+    assert np.array_equal(resize_nearest(hole[:, ::-1], (size, size)), found[:, ::-1])
