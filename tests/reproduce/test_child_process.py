@@ -1,3 +1,5 @@
+import json
+import re
 import subprocess
 import sys
 import time
@@ -8,7 +10,7 @@ import pytest
 from collagan_dist import files
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce import child_process
-from collagan_dist.reproduce.child_process import EndedProcess, run_command
+from collagan_dist.reproduce.child_process import EndedProcess, collagan_command, run_command
 
 TORCHRUN = "Root Cause (first observed failure):\n  rank      : 1 (local_rank: 1)\n  exitcode  : {} (pid: 77)\n"
 
@@ -76,3 +78,13 @@ def test_a_child_ends_with_its_parent():
     while child.exists() and child.read_bytes():  # a zombie has no command line
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_several_ranks_meet_by_the_static_rendezvous():
+    """The agent's store is at the port that it was given: by itself torchrun takes its c10d rendezvous, which unpickles."""
+    command = collagan_command(2)
+    port = command[command.index("--master-port") + 1]
+    done = subprocess.run([*command, "doctor", "--net", "--json"], capture_output=True, text=True, timeout=120)
+    said = json.loads(done.stdout)
+    (ports,) = [check["text"] for check in said["checks"] if check["check"] == "ports"]
+    assert said["ranks"] == 2 and re.search(rf"torchrun \(pid \d+\) at port {port}\b", ports), done
