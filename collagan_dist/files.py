@@ -26,6 +26,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # A training whose command was killed holds the lock until it has saved a checkpoint.
 _LOCK_WAIT_SECONDS = 20.0
 _POLL_SECONDS = 0.1
+LEAST_TEMPORARY_BYTES = 1 << 24
 
 
 class DiskFull(DataError):
@@ -80,6 +81,16 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
             raise
         free = shutil.disk_usage(folder.parent).free
         raise DiskFull(f"{folder}: no space left for it, {free} bytes are free there; make room", 0) from None
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the bytes that this user may still write there; None where the file system does not say."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return None
+    # Some network file systems report zero blocks in all. The reserve of a file system is root's alone.
+    return (room.f_bavail if os.geteuid() else room.f_bfree) * room.f_frsize if room.f_blocks else None
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -162,12 +173,27 @@ def one_line(path: str | Path) -> str:
     return str(path).replace("\\", r"\\").replace("\n", r"\n")
 
 
+def check_temporary(place: Path, user: str) -> None:
+    """Raise DiskFull where a folder of temporary files has not the room that `user`, a library, takes there at least."""
+    # Libraries that find such a folder full say so in pages of their own words, or only that they waited in vain.
+    free = free_bytes(place)
+    if free is not None and free < LEAST_TEMPORARY_BYTES:
+        raise DiskFull(
+            f"{place}: {user} needs {LEAST_TEMPORARY_BYTES >> 20} MB there, {free} bytes are free; make room", 0
+        )
+
+
 @contextmanager
 def temporary_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
-    """Yield a folder that is gone after the block, in `parent` or where TMPDIR says. Raises ConfigError where none can be made."""
+    """Yield a folder that is gone after the block, in `parent` or where TMPDIR says.
+
+    Raises ConfigError where none can be made, DiskFull.
+    """
     try:
         folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(f"{parent or 'TMPDIR'}: no space left for a temporary folder; make room", 0) from None
         place, mend = (
             (parent, "mount a tmpfs there") if parent else ("TMPDIR", "set TMPDIR to a folder that can be written")
         )

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "collagan_dist"
 # From the bottom to the top. A part imports from the rows below its own; parts of one row know nothing of each other.
 ROWS = (
     ("urls",),
-    ("__init__", "types", "errors", "log", "units", "rng", "presets"),
+    ("__init__", "types", "errors", "log", "units", "rng", "shell", "presets"),
     ("files",),
     ("structured",),
     ("config",),
@@ -35,7 +35,7 @@ HOMES = {
     "ray": ("sweep/",), "deepspeed": ("distributed/deepspeed.py",), "nvidia": ("data/loading/decode.py",), "torch.distributed": ("distributed/",),
     "matplotlib": ("report/", "reproduce/"), "jinja2": ("report/",), "webdataset": ("data/shards/verify.py",),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
-    "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py",),
+    "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py",),
     **dict.fromkeys(["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"], ()),  # they run what a file says
 }  # fmt: skip
 # Files or folders, and words that none of their imports may contain.

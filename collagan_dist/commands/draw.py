@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
 
+from collagan_dist import shell
 from collagan_dist.commands.arguments import non_negative_int
 
 HELP = "draw procedural faces with exact landmarks and label maps, in CelebA's layout"
@@ -27,5 +27,5 @@ def run(args: argparse.Namespace) -> None:
     with progress("drawing", "faces") as advance:
         draw_faces(Path(args.out), args.count, args.seed, args.workers, lambda done: advance(done, args.count))
     print(
-        f"{args.out}: {args.count} faces of seed {args.seed}; next: collagan pack shards/drawn.yaml --root {quote(str(args.out))}"
+        f"{args.out}: {args.count} faces of seed {args.seed}; next: {shell.collagan('pack', 'shards/drawn.yaml', '--root', args.out)}"
     )

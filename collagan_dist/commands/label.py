@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
+from collagan_dist import shell
 from collagan_dist.commands.arguments import add_max_bad, positive_int
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _print_result(done: LabelResult, photos: PhotoSet, root: Path) -> None:
     labels = maps.relative_to(root.resolve()) if maps.is_relative_to(root.resolve()) else maps
     print(
         f"{photos.maps}: {done.written + done.existing} label maps{kept}; "
-        f"next: collagan pack shards/{photos.dataset}.yaml --root {quote(str(root))} --set labels={quote(str(labels))}"
+        f"next: {shell.collagan('pack', f'shards/{photos.dataset}.yaml', '--root', root, '--set', f'labels={labels}')}"
     )
     print(f"{done.written + done.existing} completed, {len(done.unusable)} left out")
 

@@ -92,11 +92,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.close()
         code = 0
     except OSError as error:
-        # With a file name it is the user's file that is missing or not readable; without one it is a bug.
-        if args.debug or error.filename is None:
+        # With a file name it is the user's file that is missing or not readable; without one it is a bug, or a full disk.
+        full = files.is_disk_full(error)
+        if args.debug or (error.filename is None and not full):
             raise
-        logger.error(f"collagan {args.command}: {error.filename}: {error.strerror}")
-        code = DataError.exit_code if files.is_disk_full(error) else ConfigError.exit_code
+        where = error.filename or "a file without a name, perhaps in TMPDIR (--debug says more)"
+        logger.error(f"collagan {args.command}: {where}: {error.strerror}{'; make room' if full else ''}")
+        code = DataError.exit_code if full else ConfigError.exit_code
     except KeyboardInterrupt:
         logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
         code = Interrupted.exit_code

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
+from collagan_dist import shell
 from collagan_dist.commands.arguments import add_max_bad, non_negative_int, part_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{manifest.folder}: was packed already and is unchanged; to pack again, remove it or give another --out")
     else:
         print(
-            f"{manifest.folder}: done in {time.monotonic() - began:.0f} s; next: collagan train demo --data {quote(str(manifest.folder))}"
+            f"{manifest.folder}: done in {time.monotonic() - began:.0f} s; next: {shell.collagan('train', 'demo', '--data', manifest.folder)}"
         )
 
 

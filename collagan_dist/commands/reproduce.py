@@ -41,11 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
+    from collagan_dist.reproduce.driver import check_out
     from collagan_dist.reproduce.plan import ReproduceOptions
 
     options = ReproduceOptions(
         args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks
     )
+    check_out(args.out)
     if args.dry_run:
         from collagan_dist.commands.tables import plan_table
         from collagan_dist.reproduce.estimate import estimate

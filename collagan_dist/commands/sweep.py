@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from collagan_dist import files
+from collagan_dist import files, shell
 from collagan_dist.commands.arguments import gpus_per_rank, non_negative_int, positive_int
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int | None:
 def _dry_run(prepared: PreparedSweep) -> None:
     from collagan_dist.config.strict_yaml import dump
     from collagan_dist.sweep import schedule, search
-    from collagan_dist.sweep.prepare import check_owner, constant_summary
+    from collagan_dist.sweep.prepare import check_owner, constant_summary, need_of_sweep
 
     # The same checks as a real start, so that a dry run finds what would fail.
     check_owner(prepared.options.out)
@@ -107,6 +106,7 @@ def _dry_run(prepared: PreparedSweep) -> None:
         f"# {plan.trials} trials of up to {plan.total:,} samples, compared by {', '.join(space.metrics)} at {rungs} "
         f"({space.spec.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.resources}"
     )
+    print(f"# {need_of_sweep(prepared, running=1)}")
     print(f"# out: {files.one_line(prepared.options.out)}")  # read by slurm/sweep.sh
 
 
@@ -115,4 +115,4 @@ def _print_results(options: SweepOptions) -> None:
         if (options.out / name).exists():
             print(options.out / name)
     if (options.out / "best.yaml").exists():
-        print(f"next: collagan train {quote(str(options.out / 'best.yaml'))} --data {quote(options.data)}")
+        print(f"next: {shell.collagan('train', options.out / 'best.yaml', '--data', options.data)}")

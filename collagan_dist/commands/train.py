@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import socket
 import sys
 import time
@@ -12,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collagan_dist import files
+from collagan_dist import files, shell
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 
@@ -72,8 +71,9 @@ def run(args: argparse.Namespace) -> None:
             options = StartOptions(stop, command, args.allow_config_change, args.strict)
             steps = train(config, folder, world, options)
     if world.is_rank0:
-        name = shlex.quote(str(folder))
-        print(f"{folder}: {steps} steps done; next: collagan evaluate {name} && collagan report {name}")
+        print(
+            f"{folder}: {steps} steps done; next: {shell.collagan('evaluate', folder)} && {shell.collagan('report', folder)}"
+        )
 
 
 @contextmanager
@@ -114,25 +114,26 @@ def _default_run(source: str, config: Config) -> Path:
 def _dry_run(config: Config, folder: Path, world: World) -> None:
     from collagan_dist.config.load import model_label, to_yaml
     from collagan_dist.data.loading import order
+    from collagan_dist.models.registry import estimate_checkpoint_bytes
+    from collagan_dist.runs.disk_need import need_of_run
+    from collagan_dist.runs.layout import RunPaths
     from collagan_dist.setup import open_shards, planned_steps
 
     manifest = open_shards(config)
     samples = manifest.samples(config.data.split)
     order.check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
+    steps = planned_steps(config, samples)
     print(to_yaml(config), end="")
     print(
-        f"# {model_label(config.model)}: {planned_steps(config, samples)} steps of {config.schedule.batch} over {samples} samples, "
+        f"# {model_label(config.model)}: {steps} steps of {config.schedule.batch} over {samples} samples, "
         f"{world.size} rank(s), into {folder}"
     )
+    print(f"# {need_of_run(RunPaths(folder), config.checkpoint, estimate_checkpoint_bytes(config), steps)}")
     print(f"# run: {files.one_line(folder)}")  # read by slurm/train.sh
 
 
 def _continue_command(launcher: str, local_size: int) -> str:
     """Return the command that continues this run, as a person would type it."""
-    # sys.argv has no launcher: torchrun and srun start Python themselves. deepspeed adds an argument to each rank's.
-    words = shlex.join(word for word in sys.argv[1:] if not word.startswith(("--local_rank=", "--local-rank=")))
-    if launcher == "torchrun":
-        return f"torchrun --nproc-per-node {local_size} -m -- collagan_dist {words}"
-    if launcher in ("mpi", "environment"):
-        return f"collagan {words}  # on all ranks, by the launcher that started them"
-    return f"srun collagan {words}" if launcher == "srun" else f"collagan {words}"
+    # deepspeed adds an argument to each rank's.
+    words = [word for word in sys.argv[1:] if not word.startswith(("--local_rank=", "--local-rank="))]
+    return shell.relaunch(*words, launcher=launcher, ranks_here=local_size)

@@ -78,11 +78,8 @@ class ZeroLearner(DeepSpeedLearner):
         return norm if self.scale is None else norm / self.scale.value
 
     def zero_grad(self) -> None:
-        zero = self.deepspeed.optimizer
-        zero.zero_grad(set_to_none=True)
-        # zero_grad leaves what the last backward pass has put aside for the step: this rank's slice. (Sums of micro-batches end with
-        # that pass.)
-        zero.averaged_gradients.clear()
+        # What a backward pass has put aside for a step that was not done stays there: the next one's last pass replaces it.
+        self.deepspeed.optimizer.zero_grad(set_to_none=True)
 
     def reload_master_parameters(self) -> None:
         self.deepspeed.optimizer.refresh_fp32_params()

@@ -6,15 +6,18 @@ optimizer step of one or more learners. DDP and DeepSpeed subclass both classes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from collagan_dist import files
 from collagan_dist.config.tree import Adam, Runtime
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.precision import LossScale
@@ -142,8 +145,11 @@ class Engine:
         return module.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
-        """Return the module, compiled if that is configured."""
-        return torch.compile(module) if self.runtime.compile else module
+        """Return the module, compiled if that is configured. Raises DiskFull where a compiler has no room."""
+        if not self.runtime.compile:
+            return module
+        files.check_temporary(Path(os.environ.get("TMPDIR", "/tmp")), "torch.compile")
+        return torch.compile(module)
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
         """Return a learner of a prepared module. Raises ConfigError for the plain engine on several ranks."""

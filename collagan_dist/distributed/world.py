@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import stat
 from collections.abc import Mapping
 from typing import Any
 
+from collagan_dist import shell
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.types import World
 
@@ -210,7 +210,7 @@ def _read_private(path: str, where: str) -> str:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
                 raise ConfigError(
-                    f"{where}: must be a file of your own that nobody else can read: chmod 600 {shlex.quote(path)}"
+                    f"{where}: must be a file of your own that nobody else can read: {shell.join('chmod', '600', path)}"
                 )
             return file.read(_MAX_SECRET_BYTES + 2).decode(errors="surrogateescape").strip()
     except OSError as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from collagan_dist import files
 from collagan_dist.doctor.finding import Finding, ok, warning
 
 _MIN_TEMPORARY_BYTES = 1 << 28
@@ -42,9 +42,10 @@ def check_temporary(folder: Path = _RAY_FOLDER) -> Iterator[Finding]:
         if not os.access(place, os.W_OK):
             yield warning("temporary", f"{place} cannot be written, which {who} needs", "mount a tmpfs there")
             return
-        free = shutil.disk_usage(place).free
-        if free < _MIN_TEMPORARY_BYTES:
-            text = f"{place} has {free >> 20} MB free, and {who} needs it"
+        free = files.free_bytes(place)
+        if free is not None and free < _MIN_TEMPORARY_BYTES:
+            refused = f", refused under {files.LEAST_TEMPORARY_BYTES >> 20} MB" if place == folder else ""
+            text = f"{place} has {free >> 20} MB free, and {who} needs it{refused}"
             yield warning("temporary", text, f"make room: {_MIN_TEMPORARY_BYTES >> 20} MB or more")
             return
     yield ok("temporary", ", ".join(map(str, sorted(places))))

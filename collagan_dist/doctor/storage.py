@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from collagan_dist import files
+from collagan_dist.config.load import load_config
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.distributed.group import Group
 from collagan_dist.doctor.finding import Finding, failed, ok, warning
 from collagan_dist.errors import CollaganError
+from collagan_dist.models.registry import estimate_checkpoint_bytes
+from collagan_dist.units import format_bytes
 
 _MB = 1 << 20
 _TEST_BYTES = 4 * _MB
 _SLOW_WRITE_SECONDS = 1.0  # for _TEST_BYTES
-_MIN_FREE_BYTES = 10 << 30
+_PRESET = "stable"  # what most people train: its checkpoints are to have room
 # Until another node sees a new file. NFS caches directory entries for up to a minute by default.
 _LATE_SECONDS, _GIVE_UP_SECONDS = 5.0, 30.0
 
@@ -41,13 +43,17 @@ def check_writing(folder: Path) -> Iterator[Finding]:
     finally:
         if path.exists():
             path.unlink()
-    free = shutil.disk_usage(folder).free
-    text = f"{folder}: {_TEST_BYTES // _MB} MB written and flushed in {seconds:.2f} s, {free / (1 << 30):.0f} GB free"
+    free, config = files.free_bytes(folder), load_config(_PRESET)
+    size, count = estimate_checkpoint_bytes(config), config.checkpoint.keep + 1
+    text = (
+        f"{folder}: {_TEST_BYTES // _MB} MB written and flushed in {seconds:.2f} s, {'unknown' if free is None else format_bytes(free)} free; "
+        f"a run of `{_PRESET}` takes {format_bytes(count * size)} ({count} checkpoints)"
+    )
     if not same:
         yield failed("storage", f"{folder}: what was read is not what was written", "have this file system checked")
     elif seconds > _SLOW_WRITE_SECONDS:
         yield warning("storage", text, "checkpoints need faster storage")
-    elif free < _MIN_FREE_BYTES:
+    elif free is not None and free < count * size:
         yield warning("storage", text, "make room")
     else:
         yield ok("storage", text)

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
 import cv2
 import numpy as np
 import torch
 
-from collagan_dist import files, rng
+from collagan_dist import files, rng, shell
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
@@ -151,7 +150,7 @@ def _find_pictures(source: Path) -> list[Path]:
     if masks:
         logger.info(
             "%s: %d masks beside pictures, such as %s, are not completed; --hole %s takes them as holes",
-            source, len(masks), masks[0], quote(str(source)),
+            source, len(masks), masks[0], shell.quote(source),
         )  # fmt: skip
     found = [source / name for name in names]
     if not found:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from collagan_dist import shell
 from collagan_dist.data.loading import geometry, order
 from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
 from collagan_dist.data.loading.occlusion_boxes import hole_size
@@ -82,7 +83,9 @@ def evaluate(
     ranks = [_RankValues(**one | {"damaged": [DamageRecord(**record) for record in one["damaged"]]}) for one in said]
     _report_damaged(setup, [record for rank in ranks for record in rank.damaged])
     if not any(rank.ids for rank in ranks):
-        raise DataError(f"{folder}: no sample of the split {split!r} can be read; run `collagan verify --deep`")
+        raise DataError(
+            f"{folder}: no sample of the split {split!r} can be read; run `{shell.collagan('verify', '--deep', folder)}`"
+        )
     about = _about_samples(ranks)
     results = []
     for blend in blends:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
-from collagan_dist import structured
+from collagan_dist import shell, structured
 from collagan_dist.errors import ConfigError
 from collagan_dist.runs.layout import RunPaths
 
@@ -71,5 +70,5 @@ def _check_writable(folder: Path, model: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"{folder}: results cannot be written there ({error.strerror}); give --out DIR, or export the model first: "
-            f"collagan export {quote(str(model))} --out DIR"
+            f"{shell.collagan('export', model, '--out', 'DIR')}"
         ) from None

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from shlex import quote
 
 import torch
 from torch import nn
 
+from collagan_dist import shell
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
 from collagan_dist.distributed.engine import Update
@@ -95,7 +95,7 @@ def load_parser(folder: str | None) -> ParsingNetwork:
     if RunPaths(Path(folder)).requeue.exists():  # a run that stopped before its end
         raise ConfigError(
             f"model.gfc.parser: {folder} was stopped before its end; finish it first: "
-            f"collagan train {quote(folder + '/config.yaml')} --run {quote(folder)}"
+            f"{shell.collagan('train', Path(folder) / 'config.yaml', '--run', Path(folder))}"
         )
     return load_parsing_network(Path(folder), "model.gfc.parser: ")[0]
 

@@ -95,6 +95,11 @@ class Networks:
             files["ema"] = self.ema.state_dict()
         return files
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint becomes."""
+        return checkpoint_bytes(self.generator, self.discriminators, self.ema is not None)
+
     def restore(self, files: dict[str, Tensors]) -> None:
         """Take back what `tensors` returned. Raises CheckpointError, before anything changes, if it does not fit."""
         self._check(files)
@@ -129,6 +134,15 @@ class Networks:
         yield "generator/", self.generator_learner
         for member, learner in self.discriminator_learners.items():
             yield f"discriminators/{member}." if member else "discriminators/", learner
+
+
+def checkpoint_bytes(generator: nn.Module, discriminators: nn.Module, averages: bool) -> int:
+    """Return the bytes of both networks, of two moments for each trained parameter, and of the generator's average if it `averages`."""
+    of_generator, of_discriminators = (
+        sum(t.nbytes for t in m.state_dict().values()) for m in (generator, discriminators)
+    )
+    trained = [p for module in (generator, discriminators) for p in module.parameters() if p.requires_grad]
+    return of_generator * (1 + averages) + of_discriminators + sum(2 * p.nbytes for p in trained)
 
 
 class BatchNormSnapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from collagan_dist import rng
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.models import ce, collagan, gfc, sii
-from collagan_dist.models.networks import Networks
+from collagan_dist.models.networks import Networks, checkpoint_bytes
 from collagan_dist.models.predictor import Predictor, Tasks
 from collagan_dist.models.step import Step
 from collagan_dist.runs.model_folder import read_inference_parameters
+from collagan_dist.tasks import build_tasks
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
     """Return the networks and learners of a run at its start."""
     separate = MODEL_KINDS[config.model.name].separate_optimizers
     return Networks(config, engine, build_generator(config, tasks), build_discriminators(config, tasks), separate)
+
+
+def estimate_checkpoint_bytes(config: Config) -> int:
+    """Return about how large a checkpoint of a run becomes, without memory for its networks."""
+    tasks = build_tasks(config)
+    with (
+        torch.device("meta"),
+        warnings.catch_warnings(action="ignore"),
+    ):  # GFC's parser has weights, for which meta has no place
+        generator, discriminators = build_generator(config, tasks), build_discriminators(config, tasks)
+    return checkpoint_bytes(generator, discriminators, bool(config.optim.ema))
 
 
 def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total_steps: int) -> Step:

@@ -8,19 +8,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import files
-from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.errors import DataError
 from collagan_dist.report.reproduction import is_reproduction, reproduction_content
 from collagan_dist.report.run_page import runs_content
 from collagan_dist.report.sweep_data import is_sweep
 from collagan_dist.report.sweep_page import sweep_content
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.own_folder import check_own_page
 from collagan_dist.urls import redact
 
 # Templates and style sheet are package data beside this file.
 _TEMPLATES = Path(__file__).parent
 # What page.html shows where the content does not have it.
-_OWN_TITLE, _HEAD_BYTES = "· collagan report</title>".encode(), 4096  # of every page, near its beginning
 _NOTHING: dict[str, Any] = {"runs": [], "comparison": None, "reproduction": None, "sweep": None}
 
 
@@ -36,7 +35,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         raise DataError("No run folder was named. Name at least one folder that holds a config.yaml.")
     text = _render(_content(folders))
     target = _target(folders, out)
-    _check_own(target)
+    check_own_page(target)
     try:
         _write(target, text)
     except OSError as error:
@@ -76,21 +75,6 @@ def _target(folders: Sequence[Path], out: Path | None) -> Path:
     if len(folders) == 1:
         return RunPaths(folders[0]).report
     return Path(os.path.commonpath(folders)) / "report.html"
-
-
-def _check_own(target: Path) -> None:
-    """Raise ConfigError where a file is there that is no page of ours."""
-    try:
-        head = files.read_regular(target, _HEAD_BYTES, start=_HEAD_BYTES)
-    except OSError:
-        if not target.exists() or target.is_dir():  # a folder is said when it is written
-            return
-        head = b"unknown"
-    # An empty file is what `mktemp` leaves for a name.
-    if head and _OWN_TITLE not in head:
-        raise ConfigError(
-            f"{target}: is there and was not written by `collagan report`; give --out FILE, or move it away"
-        )
 
 
 def _write(target: Path, text: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
+from collagan_dist import shell
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.sweep_data import Key, SweepData
@@ -54,7 +53,7 @@ def train_options(sweep: SweepData) -> str:
     pairs = [(key.name, value) for key in sweep.keys if (value := values.get(key.name)) is not None]
     # Six digits: more than any result depends on, and short enough to copy.
     texts = [(name, f"{value:.6g}" if isinstance(value, float) else str(value)) for name, value in pairs]
-    return " ".join(f"--set {shlex.quote(f'{name}={text}')}" for name, text in texts)
+    return shell.join(*(word for name, text in texts for word in ("--set", f"{name}={text}")))
 
 
 def importance_bars(sweep: SweepData) -> list[tuple[str, list[tuple[str, float]]]]:

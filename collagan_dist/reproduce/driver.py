@@ -10,17 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import load_config, to_yaml
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.distributed.stop_request import signals_to_handle
-from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, Interrupted
+from collagan_dist.errors import CheckpointError, ClusterError, CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.reproduce import plan, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
 from collagan_dist.reproduce.run_jobs import Outcome, RunJob, do_jobs
+from collagan_dist.runs.own_folder import check_own_out, is_run
 from collagan_dist.types import World
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,32 @@ def reproduce(options: ReproduceOptions, stop: Any, ray: str | None = None) -> i
         logger.error(f"collagan reproduce: {missing} numbers of the tables are missing; the same command continues")
     # The first failure is the likely cause of the others.
     return failed[0].code if failed else ClusterError.exit_code if missing else 0
+
+
+def check_out(out: Path) -> None:
+    """Raise ConfigError where a folder holds something that is no reproduction."""
+    check_own_out(out, _is_own, "reproduction")
+
+
+class _Claims(structured.Record):
+    claims: list[Any]
+
+
+def _is_own(out: Path) -> bool:
+    # Its results, a run of it, or only the configurations of its runs.
+    return (
+        structured.find(out / "claims.json", _Claims) is not None
+        or any(map(is_run, out.glob("runs/*")))
+        or any(map(_is_configuration, out.glob("configs/*.yaml")))
+    )
+
+
+def _is_configuration(path: Path) -> bool:
+    try:
+        load_config(str(path))
+    except CollaganError:
+        return False
+    return True
 
 
 def write_configs(runs: list[PlannedRun]) -> None:

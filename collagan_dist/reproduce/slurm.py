@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 import collagan_dist
-from collagan_dist import files, structured
+from collagan_dist import files, shell, structured
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
@@ -90,7 +90,7 @@ class Queue:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLLAGAN_EVALUATE": "0"})
         if done.returncode:
             raise ClusterError(
-                f"{shlex.join(command)}: {done.stderr.strip() or 'failed'}; correct the options of --slurm and run the same command"
+                f"{shell.join(*command)}: {done.stderr.strip() or 'failed'}; correct the options of --slurm and run the same command"
             )
         job = done.stdout.strip().split(";")[0]
         self._jobs[name] = job

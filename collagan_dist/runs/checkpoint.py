@@ -98,7 +98,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         # Checked before, since a disk filled to the last byte stops everybody else who writes there.
-        if (free := _free_bytes(folder)) is not None and free < needed:
+        if (free := files.free_bytes(folder)) is not None and free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _write_files(partial, step, tensors, content)
         with lease.held() if lease else nullcontext():
@@ -187,21 +187,11 @@ def _commit(partial: Path, final: Path) -> list[Path]:
 
 
 def _write_failed(error: OSError, final: Path, needed: int) -> WriteFailed:
-    free = _free_bytes(final.parent)
+    free = files.free_bytes(final.parent)
     reason = "no space left" if error.errno in _NO_SPACE else f"could not be written ({error.strerror or error})"
     room = "" if free is None else f", {free} are free"
     text = f"{final}: {reason}; it needs {needed} bytes{room}; make room, the former checkpoint is intact"
     return WriteFailed(text, needed, free or 0)
-
-
-def _free_bytes(folder: Path) -> int | None:
-    """Return the bytes that this user may still write; None where the file system does not say."""
-    try:
-        room = os.statvfs(folder)
-    except OSError:
-        return None
-    # Some network file systems report zero blocks in all. The reserve of a file system is root's alone.
-    return (room.f_bavail if os.geteuid() else room.f_bfree) * room.f_frsize if room.f_blocks else None
 
 
 def prune(folder: Path, step: int, keep: int) -> None:

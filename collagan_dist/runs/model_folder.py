@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from collagan_dist import structured
+from collagan_dist import shell, structured
 from collagan_dist.config.load import load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
@@ -115,7 +114,7 @@ def read_inference_parameters(model: Path) -> InferenceParameters:
         return _read_exported(model)
     found = checkpoint.load_latest(RunPaths(model).checkpoints)
     if found is None:
-        command = f"collagan train {quote(str(RunPaths(model).config))} --run {quote(str(model))}"
+        command = shell.collagan("train", RunPaths(model).config, "--run", model)
         raise CheckpointError(f"{model}: holds no checkpoint yet; train it first: {command}")
     state = parse_state(found.path, found.state)
     try:

@@ -1,17 +1,21 @@
-"""Whose a folder is: a start writes only where a run of this program is, or nothing that it would overwrite or mix with."""
+"""Whose a folder or a page is: a command writes only where its own work is, or nothing that it would overwrite or mix with."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from collagan_dist import structured
+from collagan_dist import files, structured
 from collagan_dist.errors import ConfigError, mark_on_all_ranks
 from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, RunPaths
 from collagan_dist.runs.lease import parse_owner
 
-# What may lie in a run folder before its first start: logs, marks of batch scripts, and what a shell redirected there.
+# What may lie in an output folder before its first start: logs, marks of batch scripts, and what a shell redirected there.
 _BEFORE_THE_FIRST_START = re.compile(r"\..*|logs|requeue|failed|.*\.(log|txt|out|err)")
+
+# What page.html begins with, within its first bytes.
+_OWN_TITLE, _HEAD_BYTES = "· collagan report</title>".encode(), 4096
 
 
 class _World(structured.Record):
@@ -31,22 +35,51 @@ def check_own_run(folder: Path) -> None:
 
     An empty or absent one is fine.
     """
-    paths = RunPaths(folder)
     try:
         str(folder).encode()
     except UnicodeEncodeError:
         text = f"{folder}: the name is not UTF-8, so no checkpoint could be read there; give another --run"
         raise mark_on_all_ranks(ConfigError(text)) from None
-    # Checked first: a run that exists may hold anything that people put beside it.
-    if not folder.is_dir() or _is_run(paths):
+    _refuse_strangers(folder, is_run, "no run", "--run")
+
+
+def check_own_out(out: Path, is_ours: Callable[[Path], bool], kind: str) -> None:
+    """Raise ConfigError where the folder of a sweep or a reproduction holds something else, or a page that it would replace.
+
+    `is_ours` knows a folder of its `kind`.
+    """
+    _refuse_strangers(out, is_ours, f"no {kind}", "--out")
+    check_own_page(RunPaths(out).report, "another --out")
+
+
+def _refuse_strangers(folder: Path, is_ours: Callable[[Path], bool], what: str, option: str) -> None:
+    # Asked first: a folder of ours may hold anything that people put beside it.
+    if not folder.is_dir() or is_ours(folder):
         return
     strange = sorted(path.name for path in folder.iterdir() if not _BEFORE_THE_FIRST_START.fullmatch(path.name))
     if strange:
         names = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
-        raise mark_on_all_ranks(ConfigError(f"{folder}: holds something that is no run ({names}); give another --run"))
+        raise mark_on_all_ranks(
+            ConfigError(f"{folder}: holds something that is {what} ({names}); give another {option}")
+        )
 
 
-def _is_run(paths: RunPaths) -> bool:
+def check_own_page(target: Path, other: str = "--out FILE") -> None:
+    """Raise ConfigError where a file is there that is no page of ours; `other` is what to give instead."""
+    try:
+        head = files.read_regular(target, _HEAD_BYTES, start=_HEAD_BYTES)
+    except OSError:
+        if not target.exists() or target.is_dir():  # a folder is said when it is written
+            return
+        head = b"unknown"
+    # An empty file is what `mktemp` leaves for a name.
+    if head and _OWN_TITLE not in head:
+        raise ConfigError(f"{target}: is there and was not written by `collagan report`; give {other}, or move it away")
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a start of this program has written there."""
+    paths = RunPaths(folder)
     # Each of these alone, since people copy parts of runs: another program's config.yaml or metrics.jsonl is no proof.
     records = ((paths.world, _World), (paths.data, _Data), (paths.trial, _Trial))
     return (

@@ -7,6 +7,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes, parse_state
+from collagan_dist.runs.disk_need import need_of_run
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, WorldRecord, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.runs.model_folder import read_inference_parameters
@@ -62,6 +64,15 @@ class RunFolder:
             self.paths.checkpoints, group, config.checkpoint.keep, config.checkpoint.max_failures
         )
         self._generation = 0  # until `acquire`
+
+    def check_room(self, checkpoint_bytes: int, stop_at: int) -> None:
+        """Say what room the checkpoints of a start until step `stop_at` take. Collective; raises DiskFull if there is not enough."""
+
+        def check() -> None:
+            with suppress(PermissionError):  # which `acquire` reports
+                need_of_run(self.paths, self.config.checkpoint, checkpoint_bytes, stop_at).check()
+
+        self.group.on_rank0(check)
 
     def acquire(self) -> None:
         """Take the lease, and remove what killed starts left unfinished. Collective.

@@ -21,14 +21,22 @@ from collagan_dist.errors import ClusterError, CollaganError, Interrupted, Numer
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule, search
-from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, check_owner, constant_summary, prepare
+from collagan_dist.sweep.prepare import (
+    PreparedSweep,
+    SweepOptions,
+    check_owner,
+    constant_summary,
+    need_of_sweep,
+    prepare,
+)
 from collagan_dist.sweep.ray_cluster import open_cluster
-from collagan_dist.sweep.resources import TrialResources, check_resources
+from collagan_dist.sweep.resources import TrialResources, check_resources, node_resources
 from collagan_dist.sweep.schedule import DONE, WAIT, Segment, SweepPlan
 from collagan_dist.sweep.segment import SegmentSpec
 from collagan_dist.sweep.trial import (
     Trial,
     adopt_checkpoint,
+    keep_newest_checkpoint,
     read_trials,
     samples_trained,
     trial_dir,
@@ -56,6 +64,7 @@ def run_sweep(
         with open_cluster(options.ray) as ray:
             resources = options.resources.resolved(ray)
             check_resources(ray, resources)
+            need_of_sweep(prepared, resources.capacity(list(node_resources(ray).values()))).check()
             controller = SweepController(prepared, constants, resources, stop, show)
             try:
                 run_tune(controller, ray, resources, controller.out)
@@ -80,6 +89,9 @@ class SweepController:
         self.out = prepared.options.out.absolute()
         undo_interrupted_adoptions(self.out)
         self.trials = [without_retryable_failure(trial) for trial in read_trials(self.out)]
+        for trial in self.trials:
+            if trial.failed or trial.evaluated_at(trial.until):  # a kill came before their checkpoints were removed
+                keep_newest_checkpoint(self.out, trial)
         self.started_at, self._seconds_before = time.monotonic(), float(constants.get("seconds") or 0.0)
         self.samples_before = samples_trained(self.out, self.trials)
         self.messages: list[str] = []  # for people; `show` prints them
@@ -108,7 +120,7 @@ class SweepController:
 
     def segment_ended(self, number: int, outcome: dict[str, Any]) -> None:
         # The outcome's step is given along: on network storage the listing of a folder can lag behind what a worker wrote.
-        trial = self._stopped(self.trials[number], int(outcome.get("steps") or 0))
+        trial = self._ended(self.trials[number], int(outcome.get("steps") or 0))
         self._losses.pop(number, None)
         if outcome.get("failed"):
             code, reason = outcome["failed"]
@@ -132,6 +144,7 @@ class SweepController:
             self._update(replace(trial, restarts=trial.restarts + 1))
             return
         text = f"{reason}; given up after {_MAX_RESTARTS} restarts, the same command tries it again"
+        keep_newest_checkpoint(self.out, trial)
         self._record_result(replace(trial, failure=(ClusterError.exit_code, text)))
 
     def set_idle_reason(self, reason: str | None) -> None:
@@ -193,6 +206,12 @@ class SweepController:
         """Return a trial of which no segment runs any more, with the results of its folder."""
         return replace(with_results(self.out, trial, saved), running=False)
 
+    def _ended(self, trial: Trial, saved: int = 0) -> Trial:
+        """As `_stopped`, of a trial that is not started again at once: it keeps one checkpoint."""
+        trial = self._stopped(trial, saved)
+        keep_newest_checkpoint(self.out, trial)
+        return trial
+
     def _carry_out(self, exploit: schedule.Exploit) -> None:
         member, donor = self.trials[exploit.number], self.trials[exploit.donor]
         # Checkpoint first, lineage second: after a kill in between the exploit is due again, and copying again is harmless.
@@ -217,8 +236,8 @@ class SweepController:
     def _write_results(self, status: str) -> None:
         seconds = self._seconds_before + time.monotonic() - self.started_at
         facts = {**self._constants, "status": status, "seconds": seconds}
+        results.write_summary(self.out, self.plan, self.trials, facts)  # first: by it the next start knows the folder
         results.write_csv(self.out, self.plan, self.trials, over=status == "done")
-        results.write_summary(self.out, self.plan, self.trials, facts)
         results.write_best(self.out, self.plan, self.trials)
 
     def _write_hparams(self) -> None:

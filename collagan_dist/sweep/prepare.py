@@ -19,7 +19,9 @@ from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.disk_need import DiskNeed
+from collagan_dist.runs.layout import RunPaths, checkpoint_steps
+from collagan_dist.runs.own_folder import check_own_out, is_run
 from collagan_dist.runs.thinning import is_number
 from collagan_dist.sweep.dimensions import Choice
 from collagan_dist.sweep.resources import TrialResources
@@ -28,6 +30,7 @@ from collagan_dist.sweep.space import Space, read_space
 from collagan_dist.sweep.space_spec import SpaceSpec
 from collagan_dist.sweep.trial import Trial, read_trials, trial_dir
 from collagan_dist.types import World
+from collagan_dist.units import format_bytes
 
 # Schedulers whose decisions do not depend on the number of trials, so that `--trials` may grow.
 _GROWING_SCHEDULERS = ("none", "asha")
@@ -75,6 +78,7 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     """Validate everything that can be validated without writing. Raises ConfigError or DataError."""
     if missing := [name for name in ("ray", "optuna", "pandas", "pyarrow") if find_spec(name) is None]:
         raise ConfigError(f"a sweep needs {', '.join(missing)}, not installed here: pip install 'collagan_dist[sweep]'")
+    check_own_out(options.out, _is_own, "sweep")
     # Absolute, since trials run in other folders, on other nodes.
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
     base = load_config(options.config, options.model, options.sets, data)
@@ -97,6 +101,14 @@ def prepare(options: SweepOptions) -> PreparedSweep:
         order.check_batch(samples, batch, World(size=options.resources.workers), base.runtime.accumulate)
     trials, rungs = _trial_count(options, space), _rungs(space.spec, total, max(batches))
     return PreparedSweep(options, base, manifest, SweepPlan(space, trials, total, rungs, base.seed, options.seeds))
+
+
+class _Begun(structured.Record):
+    identity: dict[str, Any]
+
+
+def _is_own(out: Path) -> bool:
+    return structured.find(out / "sweep.json", _Begun) is not None or any(map(is_run, out.glob("trials/t*")))
 
 
 def _read_manifest(options: SweepOptions, base: Config) -> Manifest:
@@ -228,6 +240,21 @@ def _describe(prepared: PreparedSweep) -> str:
         f"trained on {manifest.samples(base.data.split):,} and compared on {scored:,} samples ({base.evaluate.split}) of "
         f"{Path(prepared.options.data).name} ({manifest.dataset})"
     )
+
+
+def need_of_sweep(prepared: PreparedSweep, running: int) -> DiskNeed:
+    """Return what checkpoints a sweep will add, with as many trials that run at a time. A stopped trial keeps one."""
+    from collagan_dist.models.registry import (
+        estimate_checkpoint_bytes,
+    )  # imports torch, which the driver does not need otherwise
+
+    plan, out, keep = prepared.plan, prepared.options.out, prepared.base.checkpoint.keep
+    trials = plan.trials + 2 * plan.confirm
+    kept = sum(bool(checkpoint_steps(folder)) for folder in out.glob("trials/t*/checkpoints"))
+    least, running = max(0, trials - kept), min(running, trials)
+    size = estimate_checkpoint_bytes(prepared.base)
+    what = f"{least} more trials with a checkpoint of {format_bytes(size)} each, and {keep} more of each of {running} that run"
+    return DiskNeed(out, size, least, least + keep * running, what)
 
 
 def check_owner(out: Path) -> None:

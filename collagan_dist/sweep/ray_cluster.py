@@ -44,8 +44,9 @@ def _local_cluster() -> Iterator[Any]:
     ray = _import_ray()
     _remove_leftovers()
     # /tmp: the path of a Unix socket has at most 107 characters, and Ray's sockets lie deep below this folder.
-    prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
-    with files.temporary_folder(prefix, "/tmp") as folder:
+    prefix, place = f"{_FOLDER_PREFIX}{os.getpid()}-", "/tmp"
+    files.check_temporary(Path(place), "Ray")
+    with files.temporary_folder(prefix, place) as folder:
         _connect(
             ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE_BYTES,
             _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it

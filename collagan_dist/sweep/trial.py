@@ -162,6 +162,15 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in averages.items() if value is not None and is_number(value)}
 
 
+def keep_newest_checkpoint(out: Path, trial: Trial) -> None:
+    """Remove all but the newest checkpoint of a trial of which no segment runs: a promotion and PBT's exploit need no other."""
+    from collagan_dist.runs import checkpoint  # imports torch, which the driver does not need otherwise
+
+    folder = RunPaths(trial_dir(out, trial)).checkpoints
+    checkpoint.remove_unfinished(folder)
+    checkpoint.prune(folder, trial.saved, keep=1)
+
+
 def adopt_checkpoint(member: Path, donor: Path, step: int) -> None:
     """Replace a run's checkpoint of a step by the donor run's (PBT's exploit), so that a kill at any moment can be undone."""
     target = RunPaths(member).checkpoint(step)

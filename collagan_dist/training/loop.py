@@ -84,6 +84,7 @@ class Trainer:
             networks = build_networks(self.config, self.setup.engine, self.setup.tasks)
             is_rollback = self.guard.rollbacks > 0
             if not is_rollback:
+                self.folder.check_room(networks.checkpoint_bytes, self.stop_at)
                 # Not before the networks are built: a wrong configuration should not touch the folder.
                 self.folder.acquire()
                 self.group.status.log_dir = self.folder.paths.logs

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +89,27 @@ def test_configuration_on_the_command_line(shards, tmp_path, capsys, setting, co
         ("schedule:\n  batch: 4\n  bach: 5\n", ["run.yaml:3", "unknown key schedule.bach", "did you mean batch?"]),
         ("seed: !!python/object/apply:os.system ['touch canary']\n", ["run.yaml:1", "tags are not allowed"]),
         ("optim:\n  generator:\n    lr: -1\n", ["run.yaml:3", "greater than 0"]),
+        ("seed: 1\nsched:\n  batch: 4\n", ["run.yaml:2", "unknown key sched", "did you mean schedule?"]),
+        ("seed: 1\nlr: 3\n", ["run.yaml:2", "unknown key lr", "did you mean optim.generator.lr?"]),
+        ("loss:\n  weights:\n    landmarks:\n      advv: 1\n      rec: 2\n", ["run.yaml:4", "did you mean adv?"]),
+        ("schedule:\n  batch: '8'\n", ["run.yaml:2", "schedule.batch", "valid integer", "given: '8'"]),
+        ("schedule:\n  batch: 8.0\n", ["run.yaml:2", "schedule.batch", "valid integer"]),
+        ("schedule:\n  batch: true\n", ["run.yaml:2", "schedule.batch", "valid integer"]),
+        ("deterministic: 1\n", ["run.yaml:1", "deterministic", "valid boolean"]),
+        ("deterministic: on\n", ["run.yaml:1", "deterministic", "valid boolean"]),
+        ("data: [1]\n", ["run.yaml:1", "data"]),
+        ("optim:\n  generator:\n    lr: .nan\n", ["run.yaml:3", ".nan is not a finite number"]),
+        ("optim:\n  generator: {lr: -.INF}\n", ["run.yaml:2", "-.INF is not a finite number"]),
+        ("optim:\n  ema: 1e999\n", ["run.yaml:2", "1e999 is not a finite number"]),
+        ("seed: 1\ndata: !!map\n  window: 3\n", ["run.yaml:2", "tags are not allowed"]),
+        ("seed: 1\nlog:\n  sinks: !!python/tuple [jsonl]\n", ["run.yaml:3", "tags are not allowed"]),
+        ("seed: !!int 1\n", ["run.yaml:1", "tags are not allowed"]),
+        ("optim: &a\n  ema: 0.5\n", ["run.yaml:1", "anchors"]),
+        (
+            "seed: 1\nschedule:\n  batch: 4\n  steps: 3\n  batch: 8\n",
+            ["run.yaml:5", "key schedule.batch is given twice"],
+        ),
+        ("seed: 1\nlog: {every: 2}\nseed: 2\n", ["run.yaml:3", "key seed is given twice"]),
     ],
 )
 def test_configuration_file(tmp_path, capsys, yaml, parts):
@@ -94,6 +117,24 @@ def test_configuration_file(tmp_path, capsys, yaml, parts):
     path.write_text(yaml)
     code, text = run(capsys, "train", path, "--run", tmp_path / "run")
     assert code == 2 and all(part in text for part in parts) and not Path("canary").exists(), text
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "reproduce"])
+def test_row_14_a_refused_configuration_touches_no_device(shards, tmp_path, command):
+    """Not even torch is loaded, which would ask for devices."""
+    (tmp_path / "run.yaml").write_text("schedule:\n  bach: 5\n")
+    (tmp_path / "space.yaml").write_text(
+        "{metric: psnr, scheduler: none, search: random, space: {optim.ema: {choice: [0.5]}}}"
+    )
+    code = "import sys\nfrom collagan_dist.commands.main import main\ntry: main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    where = {
+        "train": ["--run", "out"],
+        "sweep": ["--space", "space.yaml", "--out", "out"],
+        "reproduce": ["--out", "out"],
+    }[command]
+    words = [command, "run.yaml", "--data", str(shards.folder), *where]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n") and "run.yaml:2: unknown key schedule.bach" in done.stderr
 
 
 def test_unknown_model(capsys):

@@ -1,5 +1,6 @@
 """Damaged shards in a folder: found before anything starts, named, repaired where that is safe, never read."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -9,18 +10,26 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
 
 import pytest
 
+from collagan_dist.config.tree import Cache
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.remote import open_location
+from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import DataError
+from collagan_dist.log import log_to_stderr
+from tests.data.server import serving
 from tests.faults.test_bad_input import run
 
 
@@ -76,6 +85,59 @@ def test_an_index_damaged_after_the_check_is_not_used(shards, copy, damage):
     for number in range(20, 40):
         mine, expected = split.read(number), undamaged.read(number)
         assert mine.key == expected.key and mine.jpg.tobytes() == expected.jpg.tobytes()
+
+
+def test_row_10_an_index_is_neither_trusted_nor_made_without_its_hash(copy, tmp_path):
+    """Not where the tar is another one, no tar at all, or cut, nor where the manifest counts other samples; a repair is one rename."""
+    shard = read_manifest(copy).shards("train")[1]
+    index, tar = copy / shard.index_name, copy / shard.name
+    undamaged, packed = index.read_bytes(), tar.read_bytes()
+    for other in (b"x" + packed[1:], b"no tar" * 1000, packed[:5000], b"", (copy / "train-000000.tar").read_bytes()):
+        tar.write_bytes(other)
+        for damage in DAMAGES.values():
+            index.write_bytes(undamaged)
+            damage(index)
+            before = index.read_bytes() if index.exists() else None
+            with pytest.raises(DataError, match=shard.name):
+                read_index(copy, shard)
+            assert (index.read_bytes() if index.exists() else None) == before
+    tar.write_bytes(packed)
+    index.write_bytes(stale_content := undamaged.replace(b" 512 ", b" 513 ", 1))
+    with pytest.raises(DataError, match=r"is damaged; `collagan verify"):
+        read_index(copy, shard, repair=False)
+    assert index.read_bytes() == stale_content
+    with index.open("rb") as opened:  # by a reader that began before the repair
+        assert len(read_index(copy, shard)) == shard.samples
+        assert opened.read() == stale_content and index.read_bytes() == undamaged
+    with pytest.raises(
+        DataError, match=rf"its index lists {shard.samples} samples, the manifest says {shard.samples + 1}"
+    ):
+        read_index(copy, replace(shard, samples=shard.samples + 1))
+
+
+def test_row_10_ranks_that_come_at_once_report_one_repair(copy, capsys):
+    log_to_stderr()
+    shard = read_manifest(copy).shards("train")[1]
+    (copy / shard.index_name).unlink()
+    with (copy / shard.name).open("rb") as tar, ThreadPoolExecutor() as pool:
+        fcntl.flock(tar, fcntl.LOCK_EX)  # all find it missing, and wait
+        found = [pool.submit(read_index, copy, shard) for _ in range(4)]
+        time.sleep(0.5)
+        fcntl.flock(tar, fcntl.LOCK_UN)
+        assert [len(one.result()) for one in found] == [shard.samples] * 4
+    assert capsys.readouterr().err == f"rebuilt {copy / shard.index_name} from its tar\n"
+
+
+def test_row_10_a_damaged_copy_of_an_index_is_fetched_again(copy, tmp_path):
+    """The cache has checked what it downloaded, not what became of it."""
+    with serving(copy) as server:
+        remote = open_location(server.url, Cache(folder=str(tmp_path / "cache")))
+        shard = read_manifest(remote).shards("train")[1]
+        read_index(remote, shard)
+        cached = tmp_path / "cache" / f"{shard.idx_sha256}.idx"
+        undamaged = cached.read_bytes()
+        cached.write_bytes(undamaged.replace(b" 512 ", b" 513 ", 1))
+        assert len(read_index(remote, shard)) == shard.samples and cached.read_bytes() == undamaged
 
 
 def test_a_folder_that_cannot_be_written_keeps_its_damage(copy):

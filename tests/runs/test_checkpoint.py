@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 import collagan_dist
+from collagan_dist import files
 from collagan_dist.errors import CheckpointError, ClusterError
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps
@@ -103,7 +104,7 @@ def test_a_write_that_fails_in_the_middle(tmp_path, limit_file_size):
 
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     """A disk filled to its last byte would stop everybody else who writes there."""
-    monkeypatch.setattr(checkpoint, "_free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
     with pytest.raises(checkpoint.WriteFailed, match=r"no space left; it needs .* bytes, 1000 are free"):
         save(tmp_path, 1)
     assert not list(tmp_path.iterdir())
@@ -199,16 +200,24 @@ def add_file(path: Path, name: str, content: bytes | None = None, sha256: str | 
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
-def replace_generator(path: Path, create: Callable[[Path], object]) -> None:
-    (path / "generator.safetensors").unlink()
-    create(path / "generator.safetensors")
+def replace_file(path: Path, name: str, create: Callable[[Path], object]) -> None:
+    (path / name).unlink()
+    create(path / name)
+
+
+def edit_manifest(path: Path, **changes: object) -> None:
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    (path / "manifest.json").write_text(json.dumps({**manifest, **changes}))
 
 
 def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
     """A checkpoint made to harm: pickles of all makes, false sizes and names, links and pipes. Each is refused by name."""
     monkeypatch.chdir(tmp_path)
     bomb = pickle.dumps(Bomb())
-    secret = Path(shutil.copy(newest / "generator.safetensors", tmp_path / "secret.safetensors"))
+    secret = tmp_path / "secret.safetensors"
+    safetensors.torch.save_file({"secret": torch.ones(3)}, secret)
+    torch.save({"a": Bomb()}, tmp_path / "zipped.pt")
+    zipped = (tmp_path / "zipped.pt").read_bytes()
     huge = (1 << 62).to_bytes(8, "little") + b"{}"
     deep = b'{"step": 9, "format": 2, "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     hash_of = hashlib.sha256(secret.read_bytes()).hexdigest()
@@ -222,8 +231,8 @@ def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
         "manifest.json": lambda path: add_file(path, "manifest.json", sha256=hash_of),
         "../secret.safetensors": lambda path: add_file(path, "../secret.safetensors", sha256=hash_of),
         str(secret): lambda path: add_file(path, str(secret), sha256=hash_of),
-        "generator.safetensors is no plain file": lambda path: replace_generator(path, lambda file: file.symlink_to(secret)),
-        "safetensors is no plain file": lambda path: replace_generator(path, os.mkfifo),
+        "generator.safetensors is no plain file": lambda path: replace_file(path, "generator.safetensors", lambda file: file.symlink_to(secret)),
+        "safetensors is no plain file": lambda path: replace_file(path, "generator.safetensors", os.mkfifo),
         "too many": lambda path: os.truncate(path / "generator.safetensors", 1 << 42),
         "are too many": lambda path: os.truncate(path / "manifest.json", 1 << 40),
         "should be an object": lambda path: (path / "manifest.json").write_text("[]"),
@@ -231,7 +240,23 @@ def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
         "different steps": lambda path: rewrite_state(path, lambda state: state.update(step=7)),
         "format: Input should be": lambda path: rewrite_state(path, lambda state: state.update(format="../2")),
     }  # fmt: skip
-    for number, (reason, harm) in enumerate(cases.items()):
+    names = ["generator.safetensors/../../secret.safetensors", "/dev/zero", "a/generator.safetensors", "generator.safetensors.", "..",
+             "generator.safetensors\n", "Generator.safetensors", "x.pt.generator.safetensors", "", "manifest.json", "generator.bin"]  # fmt: skip
+    more = [
+        *(("which is no file of a checkpoint", lambda path, name=name: add_file(path, name, sha256=hash_of)) for name in names),
+        *((f"{name} is no plain file", lambda path, name=name, how=how: replace_file(path, name, how))
+          for name in ("state.json", "manifest.json", "optimizer.safetensors")
+          for how in (os.mkfifo, Path.mkdir, lambda file: file.symlink_to(secret), lambda file: file.symlink_to("/dev/zero"))),
+        ("generator.safetensors is damaged or edited", lambda path: replace_file(path, "generator.safetensors", lambda f: shutil.copy(secret, f))),
+        ("state.json is damaged or edited", lambda path: (path / "state.json").write_text('{"format": 2, "step": 9, "extra": 1}')),
+        ("is of format 3", lambda path: rewrite_state(path, lambda state: state.update(format=3))),
+        *(("format", lambda path, value=value: rewrite_state(path, lambda state: state.update(format=value))) for value in (0, -1, True, 2.0, None)),
+        *(("step", lambda path, value=value: rewrite_state(path, lambda state: state.update(step=value))) for value in (True, 9.0, "9", -9)),
+        *(("sha256", lambda path, value=value: edit_manifest(path, sha256=value)) for value in (None, [], "x", {"state.json": 3})),
+        *(("is damaged", lambda path, content=content: add_file(path, "generator.safetensors", content))
+          for content in (b"", b"\0" * 8, b"\xff" * 8, (2).to_bytes(8, "little") + b"[]", zipped, secret.read_bytes()[:-1])),
+    ]  # fmt: skip
+    for number, (reason, harm) in enumerate([*cases.items(), *more]):
         path = Path(shutil.copytree(newest, tmp_path / f"{number}/step-00000009"))
         harm(path)
         with pytest.raises(CheckpointError) as refused:
@@ -244,6 +269,8 @@ UNSAFE = re.compile(
     r"\b(torch|yaml|dcp)\.load\(|\.extract(?:all)?\(|weights_only *="
     r"|torch\.distributed(\.| import .*)checkpoint|from torch import .*\bload\b"
     r"|(gather|broadcast|scatter|send|recv)_object(_list)?\b|\bjit\.load\b|allow_pickle *= *True|\b(cloud)?pickle\.\w|UnsafeLoader|FullLoader"
+    r"|import torch as|from (yaml|pickle|marshal|shelve|dill) import|(unsafe|full)_load\b|torch\.(package|hub|serialization)|export\.load\("
+    r"|\b(import|from) (pickle|marshal|shelve|dill|joblib|cloudpickle)\b|(?<![\w.])(eval|exec|__import__)\(|getattr\(torch,|os\.system|shell=True"
 )
 
 
@@ -253,5 +280,7 @@ def test_nothing_in_the_package_can_unpickle():
     for text in ("torch.load(x)", "f(weights_only=False)", "yaml.load(x)", "tar.extractall()", "dcp.load(x)",
                  "from torch.distributed import checkpoint", "from torch import load", "dist.all_gather_object(a, b)",
                  "dist.broadcast_object_list(a)", "torch.jit.load(x)", "np.load(x, allow_pickle=True)", "pickle.loads(x)",
-                 "yaml.UnsafeLoader"):  # fmt: skip
+                 "yaml.UnsafeLoader", "import torch as t", "yaml.unsafe_load(x)", "yaml.full_load(x)", "from yaml import load", "import pickle",
+                 "from pickle import loads", "import marshal", "torch.hub.load(x)", "torch.serialization.load(x)", "eval(x)", "exec(x)",
+                 "getattr(torch, name)(x)", "torch.export.load(x)", "os.system(x)", "run(x, shell=True)", "__import__(x)"):  # fmt: skip
         assert UNSAFE.search(text), text

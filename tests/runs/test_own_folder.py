@@ -61,3 +61,53 @@ def test_a_trial_of_a_sweep_is_known_by_its_record(tmp_path):
     (tmp_path / "trial.json").write_text(json.dumps([3]))
     with pytest.raises(ConfigError, match=r"no run \(trial.json\)"):
         check_own_run(tmp_path)
+
+
+SPACE = (
+    "{metric: psnr_hole, scheduler: none, search: random, space: {optim.generator.lr: {loguniform: [1.0e-4, 1.0e-3]}}}"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "report.html",
+        "sweep.json",
+        "claims.json",
+        "configs/resnet.yaml",
+        "runs/one/metrics.jsonl",
+        "trials/t000/trial.json",
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+@pytest.mark.parametrize("command", ["sweep", "reproduce"])
+def test_a_foreign_folder_as_out_is_refused_and_stays_as_it_is(shards, tmp_path, capsys, command, name, options):
+    folder, space = tmp_path / "project", tmp_path / "space.yaml"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text(CONFIG if name.endswith("yaml") else LOG)
+    space.write_text(SPACE)
+    before = sorted(folder.rglob("*")), content(folder)
+    more = ["--space", space] if command == "sweep" else []
+    assert call(command, "demo", "--data", shards.folder, "--out", folder, *more, *options) == 2
+    kind = {"sweep": "sweep", "reproduce": "reproduction"}[command]
+    said = capsys.readouterr().err
+    assert f"{folder}: holds something that is no {kind} ({name.split('/')[0]}); give another --out" in said
+    assert (sorted(folder.rglob("*")), content(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "mark", "text"),
+    [("sweep", "sweep.json", '{"identity": {}}'), ("sweep", "trials/t000/trial.json", '{"number": 0}'),
+     ("reproduce", "claims.json", '{"claims": []}'), ("reproduce", "configs/M_i.yaml", "schedule: {steps: 3}\n")],
+)  # fmt: skip
+def test_a_foreign_page_in_an_own_folder_is_refused_at_the_start(shards, tmp_path, capsys, command, mark, text):
+    (tmp_path / "out" / mark).parent.mkdir(parents=True)
+    (tmp_path / "out" / mark).write_text(text)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    page = tmp_path / "out/report.html"
+    page.write_text("<title>a thesis</title>")
+    before = content(tmp_path)
+    more = ["--space", tmp_path / "space.yaml"] if command == "sweep" else []
+    assert call(command, "demo", "--data", shards.folder, "--out", tmp_path / "out", *more) == 2
+    assert f"{page}: is there and was not written by `collagan report`; give another --out" in capsys.readouterr().err
+    assert content(tmp_path) == before

@@ -42,6 +42,13 @@ def test_result_files_of_a_sweep(undisturbed):
     assert "<svg" in (undisturbed.out / "report.html").read_text()
 
 
+def test_a_stopped_trial_keeps_one_checkpoint(undisturbed):
+    """The one that it would go on from, though it saved every other step; and nothing that was being removed."""
+    for number, row in enumerate(undisturbed.rows()):
+        kept = [path.name for path in (undisturbed.trial(number) / "checkpoints").iterdir()]
+        assert kept == [f"step-{int(row['steps']):08d}"]
+
+
 def test_no_step_is_trained_twice(undisturbed):
     """A trial that goes on from a rung goes on from its checkpoint, and only as far as it is promoted."""
     for number, row in enumerate(undisturbed.rows()):
@@ -63,6 +70,7 @@ def test_row_32_the_driver_is_killed(undisturbed, shards, tmp_path):
         sweep.until(process, lambda: any(sweep.saved(number) >= SECOND + 4 for number in range(6)))
     finished = {number: sweep.starts(number) for number in range(6) if sweep.saved(number) == FIRST}
     sweep.run()
+    assert all(len(list((sweep.trial(number) / "checkpoints").iterdir())) == 1 for number in finished)
     assert len(finished) == 4 and all(sweep.starts(number) == starts for number, starts in finished.items())
     rows, expected = ([{**row, "restarts": "0"} for row in one.rows()] for one in (sweep, undisturbed))
     assert rows == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from collagan_dist import shell
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.decode import Decoder, RefusedSample
 from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
@@ -29,7 +30,7 @@ def check_damage_limit(folder: Path | RemoteFolder, count: int, limit: int) -> N
     if count > limit:
         text = (
             f"{folder}: {count} samples are damaged, more than data.max_damaged ({limit}) allows; each was named above: "
-            "run `collagan verify --deep`, and copy the shards again or pack again"
+            f"run `{shell.collagan('verify', '--deep', folder)}`, and copy the shards again or pack again"
         )
         raise mark_on_all_ranks(DataError(text))
 

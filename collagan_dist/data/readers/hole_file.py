@@ -11,8 +11,8 @@ from PIL import Image
 from collagan_dist.data.readers.picture import (
     UnusablePicture,
     check_pixels,
-    exif_orientation,
     open_picture,
+    orientation_left,
     read_content,
     turn_upright,
 )
@@ -29,8 +29,7 @@ def read_hole(path: str) -> np.ndarray:
     try:
         with open_picture(read_content(path)) as image:
             check_pixels(*image.size)
-            # Pillow turns a TIFF by itself, and hides that once its pixels are decoded.
-            orientation = 1 if image.format == "TIFF" else exif_orientation(image)
+            orientation = orientation_left(image)
             return turn_upright(_decode(image), orientation)
     except UnusablePicture as error:
         raise DataError(f"{path}: cannot be used as a hole: {error}; {_NEEDS}") from None

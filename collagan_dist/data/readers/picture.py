@@ -200,8 +200,17 @@ def _decode_other(content: bytes) -> np.ndarray:
 
 
 def _pillow_turn(image: Image.Image) -> int:
-    """Return the orientation that Pillow has applied to the pixels by itself: it does so for TIFF alone."""
-    return exif_orientation(image) if image.format == "TIFF" else 1
+    """Return the orientation that Pillow applies by itself to the pixels that it decodes."""
+    return exif_orientation(image) if _turned_by_pillow(image) else 1
+
+
+def orientation_left(image: Image.Image) -> int:
+    """Return the orientation that is still to be applied to the pixels that Pillow decodes. To be asked before they are."""
+    return 1 if _turned_by_pillow(image) else exif_orientation(image)
+
+
+def _turned_by_pillow(image: Image.Image) -> bool:
+    return image.format == "TIFF"
 
 
 def _orientation(content: bytes, jpeg: bool) -> int:

@@ -9,12 +9,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from collagan_dist import files, structured
+from collagan_dist import files, shell, structured
 from collagan_dist.data.shards.remote import RemoteFolder, open_location
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, LANDMARKS
@@ -150,7 +149,7 @@ def _read_bytes(folder: Path | RemoteFolder) -> bytes:
         return files.read_regular(folder / "manifest.json", structured.MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"{folder}: no manifest.json, so this is not a complete data set; make one with `collagan pack RECIPE --out {quote(str(folder))}`"
+            f"{folder}: no manifest.json, so this is not a complete data set; make one with `{shell.collagan('pack', 'RECIPE', '--out', folder)}`"
         ) from None
     except OSError as error:
         raise DataError(f"{folder / 'manifest.json'}: cannot be read ({error.strerror})") from None

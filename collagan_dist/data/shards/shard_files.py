@@ -13,9 +13,8 @@ import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from shlex import quote
 
-from collagan_dist import files
+from collagan_dist import files, shell
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.cache import CacheItem
 from collagan_dist.data.shards.manifest import Shard
@@ -132,7 +131,7 @@ def _local_index(folder: Path, shard: Shard, repair: bool) -> bytes:
     if not _is_index_of(content, shard):
         if not repair:
             problem = "is damaged" if content else "is missing"
-            raise DataError(f"{path}: {problem}; `collagan verify {quote(str(folder))}` rebuilds it from its tar")
+            raise DataError(f"{path}: {problem}; `{shell.collagan('verify', folder)}` rebuilds it from its tar")
         content = _rebuild_index(folder / shard.name, shard)
         _write_index(path, content, shard)
     return content
@@ -173,7 +172,7 @@ def _write_index(path: Path, content: bytes, shard: Shard) -> None:
     except OSError as error:
         raise DataError(
             f"{path}: is missing or not the index of {shard.name}, and cannot be rebuilt here ({error.strerror}); "
-            f"run `collagan verify {quote(str(path.parent))}` where this folder can be written"
+            f"run `{shell.collagan('verify', path.parent)}` where this folder can be written"
         ) from None
     finally:
         os.close(lock)

@@ -6,12 +6,11 @@ import errno
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
-from shlex import quote
 from typing import NamedTuple
 
 import numpy as np
 
-from collagan_dist import rng
+from collagan_dist import rng, shell
 from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard
 from collagan_dist.data.shards.remote import RemoteFolder
@@ -107,7 +106,7 @@ class _OpenShard:
             raise kind(f"{self.path}: sample {key} cannot be read ({error.strerror})") from None
         if len(content) < size:
             raise DamagedSample(
-                f"{self.path}: sample {key} is cut short; run `collagan verify {quote(str(self.folder))} --deep`"
+                f"{self.path}: sample {key} is cut short; run `{shell.collagan('verify', self.folder, '--deep')}`"
             )
         offset, count = parts["json"]
         try:

@@ -51,7 +51,7 @@ def _deep_problems(folder: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
         yield from _tar_problems(folder / shard.name, str(folder / shard.name), shard)
         return
     # Past the cache, because what is to be checked is the files at the URL.
-    with files.temporary_folder("collagan-verify-") as temporary:
+    with files.temporary_folder("collagan-verify-") as temporary, files.naming_full_disk(temporary):
         tar = temporary / shard.name
         try:
             folder.fetch(shard.index_name, temporary / shard.index_name, index_content(shard))
