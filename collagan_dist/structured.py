@@ -120,7 +120,10 @@ def parse_json(content: bytes, where: str, nan: bool = False) -> Any:
     check_depth(content, where)
     try:
         return json.loads(
-            content, parse_constant=(lambda _: math.nan) if nan else _refuse_constant, object_pairs_hook=_once
+            content,
+            parse_constant=(lambda _: math.nan) if nan else _refuse_constant,
+            parse_float=float if nan else _finite,
+            object_pairs_hook=_once,
         )
     except json.JSONDecodeError as error:
         raise Malformed(f"{where}:{error.lineno}: is no JSON ({error.msg})") from None
@@ -143,6 +146,12 @@ def check_depth(content: bytes, where: str) -> None:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:SHOWN]} is too large a number")
+    return number
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def test_a_model_is_what_is_known_of_a_file(tmp_path):
         (b'{"a":\n 1,}', "a.json:2: is no JSON"),
         (b"9" * 5000, "is no JSON"),
         (b"NaN", "NaN is no number of JSON"),
+        (b'{"a": 1e999}', "1e999 is too large a number"),
         (b"\xff\xfe\xfd", "is no JSON"),
         (b"", "a.json:1: is no JSON"),
     ],

@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -28,6 +29,7 @@ from collagan_dist.data.packing.shard_job import (
     build_shard,
     load_finished,
     plan_jobs,
+    source_folders,
 )
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.readers.recipe import Recipe
@@ -35,8 +37,12 @@ from collagan_dist.data.readers.registry import READERS
 from collagan_dist.data.readers.samples import Samples, join_samples
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest, write_manifest
 from collagan_dist.errors import ClusterError, ConfigError, DataError
+from collagan_dist.types import SPLITS
 
 _SOURCE_FILE = ".source.json"  # of OUT: where it was packed from, and a hash of its samples
+_SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d+\.(?:tar|idx)")
+# What is being written, as .train-000000.tar.0123abcd.partial
+_PARTIAL = re.compile(rf"\.(?:{_SHARD.pattern}|manifest\.json|quarantine\.jsonl|\.source\.json)\.\w+\.partial")
 _LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
 
 Progress = Callable[[int, int], None]  # samples done, samples in total
@@ -210,6 +216,7 @@ def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
 
 class _Source(structured.Record):
     root: str
+    labels: str | None = None
     digest: str
 
 
@@ -227,16 +234,15 @@ def _check_source(recipe: Recipe) -> None:
         )
 
 
-def _describe_source(recipe: Recipe, samples: Samples) -> dict[str, str]:
-    return {"root": os.path.realpath(recipe.root), "digest": samples.digest()}
+def _describe_source(recipe: Recipe, samples: Samples) -> dict[str, str | None]:
+    return {**source_folders(recipe), "digest": samples.digest()}
 
 
 def _remove_stale(out: Path, jobs: list[ShardJob]) -> None:
-    """Remove partial files of a killed process, and shards that are not part of this plan."""
+    """Remove partial files of a killed process, and shards that are not part of this plan; files of others stay."""
     names = {job.name.removesuffix(".tar") for job in jobs}
     for path in out.iterdir():
-        stale = path.suffix in (".tar", ".idx") and path.stem not in names
-        if path.is_file() and (path.name.endswith(".partial") or stale):
+        if _PARTIAL.fullmatch(path.name) or (_SHARD.fullmatch(path.name) and path.stem not in names):
             path.unlink()
 
 

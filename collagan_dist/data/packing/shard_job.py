@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ def library_versions() -> str:
     return ", ".join([f"collagan_dist {__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)])
 
 
+def source_folders(recipe: Recipe) -> dict[str, str | None]:
+    """Return where pictures and label maps are, whatever way a user spells that."""
+    labels = os.path.realpath(Path(recipe.root, recipe.labels)) if recipe.labels else None
+    return {"root": os.path.realpath(recipe.root), "labels": labels}
+
+
 def plan_jobs(recipe: Recipe, samples: Samples) -> Iterator[ShardJob]:
     """Yield the jobs in order of split and shard number. Raises DataError if two samples have the same key."""
     # Sorted before the shuffle, so that the order in which a reader lists samples does not matter.
@@ -74,8 +81,9 @@ def plan_jobs(recipe: Recipe, samples: Samples) -> Iterator[ShardJob]:
         for number, start in enumerate(range(0, len(rows), recipe.samples_per_shard)):
             chosen = samples.take(rows[order[start : start + recipe.samples_per_shard]])
             # Without OUT: bytes do not depend on where they are written.
-            how = [library_versions(), recipe.store, recipe.store_size]
-            content = json.dumps([*how, [list(vars(s).values()) for s in chosen]], default=vars)
+            how = [library_versions(), recipe.store, recipe.store_size, source_folders(recipe)]
+            samples_of = [[s.key, s.source, s.landmarks, s.identity] for s in chosen]
+            content = json.dumps([*how, samples_of])
             plan = hashlib.sha256(content.encode()).hexdigest()
             name = f"{split}-{number:06d}.tar"
             yield ShardJob(recipe.out, name, recipe.store, recipe.store_size, chosen, library_versions(), plan)

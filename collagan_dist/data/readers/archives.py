@@ -48,6 +48,8 @@ _DAMAGE_ERRORS = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, NotImplementedError,
     OverflowError, RecursionError, MemoryError,  # sizes beyond all numbers, headers of headers without end
 )  # fmt: skip
+# Errors of the machine or its storage: trying again may mend them, another copy of the file does not.
+_MACHINE_ERRORS = (errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,16 @@ def _is_helper(part: str) -> bool:
 
 
 def read_file(file: File) -> bytes:
-    """Return all bytes of a file. Raises OSError where it cannot be read, DataError where its archive is refused."""
+    """Return all bytes of a file.
+
+    Raises OSError where it cannot be read, DataError where its archive is refused or the storage fails.
+    """
     if isinstance(file, str):
-        return files.read_regular(Path(file), MAX_MEMBER_BYTES)
+        try:
+            return files.read_regular(Path(file), MAX_MEMBER_BYTES)
+        except OSError as error:
+            # EIO of a file on disk is a failing disk; EIO of an archive's member is damage of that member.
+            raise (_storage_fails(file, error) if error.errno in (*_MACHINE_ERRORS, errno.EIO) else error) from None
     return open_archive(file.archive).read(file.name)
 
 
@@ -138,7 +147,7 @@ def read_head(file: File, count: int) -> bytes:
     """Return the first `count` bytes of a file. Raises like `read_file`."""
     if isinstance(file, str):
         return files.read_regular(Path(file), MAX_MEMBER_BYTES, count)
-    return open_archive(file.archive).read(file.name)[:count]
+    return open_archive(file.archive).read(file.name, count)
 
 
 def open_archive(path: str) -> Archive:
@@ -147,9 +156,15 @@ def open_archive(path: str) -> Archive:
         status = Path(path).stat()
         return _open_archive(path, status.st_mtime_ns, status.st_size)
     except (OSError, *_DAMAGE_ERRORS) as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+            raise _storage_fails(path, error) from None
         raise DataError(
             f"{path}: is damaged, or no plain {Path(path).suffix[1:]} archive ({error}); download it again"
         ) from None
+
+
+def _storage_fails(path: str, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror}); the same command continues when it can")
 
 
 # By time and size, so that an archive which was replaced is indexed again.
@@ -191,13 +206,15 @@ def _walk(folder: Path, recursive: bool) -> tuple[list[str], set[str]]:
 class Archive(ABC):
     """An archive of plain files. `members` maps a file's name to what reading it needs."""
 
+    backslashes = False  # between folders, too
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.members: dict[str, Any] = {}
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a member. Raises OSError."""
+    def read(self, name: str, count: int | None = None) -> bytes:
+        """Return the bytes of a member, or its first `count`. Raises OSError."""
 
     def _find(self, name: str) -> Any:
         if name not in self.members:
@@ -218,7 +235,8 @@ class Archive(ABC):
             raise self._refusal(name, "points out of the archive (..)")
         if mode & (stat.S_ISUID | stat.S_ISGID):
             raise self._refusal(name, "is setuid or setgid")
-        plain = "/".join(p for p in name.split("/") if p not in ("", "."))
+        # Some programs write backslashes between folders.
+        plain = "/".join(p for p in (parts if self.backslashes else name.split("/")) if p not in ("", "."))
         if plain in self.members:
             raise self._refusal(name, "is there twice")
         return plain
@@ -233,13 +251,15 @@ class Archive(ABC):
 class ZipArchive(Archive):
     """A zip archive, read by `zipfile`; `members` holds ZipInfo."""
 
+    backslashes = True
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._zip, self._pid = zipfile.ZipFile(path), os.getpid()
         for info in self._zip.infolist():
             mode = info.external_attr >> 16
-            # `filename` ends at a NUL; the name as it is written does not. Some programs write backslashes between folders.
-            name = self._check_name(info.orig_filename, mode).replace("\\", "/")
+            # `filename` ends at a NUL; the name as it is written does not.
+            name = self._check_name(info.orig_filename, mode)
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise self._refusal(info.filename, "is a link" if stat.S_ISLNK(mode) else "is a device or the like")
             if info.flag_bits & 1:
@@ -249,14 +269,16 @@ class ZipArchive(Archive):
             if not info.is_dir():
                 self.members[name] = info
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, count: int | None = None) -> bytes:
         info = self._find(name)
         _check_size(info.file_size)
         if self._pid != os.getpid():
             # A forked worker shares the file position of its parent and siblings: reads would meet other pictures.
             self._zip.fp, self._pid = io.BufferedReader(io.FileIO(self.path)), os.getpid()
         try:
-            return self._zip.read(info)
+            # Bounded, whatever the archive says of the size: ZipFile.read inflates all there is.
+            with self._zip.open(info) as member:
+                return member.read(info.file_size if count is None else count)
         except (*_DAMAGE_ERRORS, RuntimeError) as error:
             raise OSError(errno.EIO, f"damaged in its archive ({error})") from None
 
@@ -285,9 +307,10 @@ class TarArchive(Archive):
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, count: int | None = None) -> bytes:
         offset, size = self._find(name)
         _check_size(size)
+        size = size if count is None else min(size, count)
         content = os.pread(self._file, size, offset)  # needs no file position, so forked workers may share the file
         if len(content) < size:
             raise OSError(errno.EIO, "cut short in its archive")

@@ -16,7 +16,14 @@ import numpy as np
 from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive, read_head
 from collagan_dist.data.readers.landmark_csv import LandmarkTable, read_landmark_csv
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture
-from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, is_label_like, split_masks, split_suffix
+from collagan_dist.data.readers.picture_format import (
+    FORMATS,
+    SIGNATURE_BYTES,
+    is_grey_png,
+    picture_format,
+    split_masks,
+    split_suffix,
+)
 from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.readers.samples import Samples
 from collagan_dist.errors import ConfigError, DataError
@@ -136,15 +143,18 @@ def _refuse_label_maps(source: FolderOrArchive, names: list[str]) -> None:
 
 
 def _is_label_like(source: FolderOrArchive, name: str) -> bool:
-    """Return whether a file is a PNG of grey or palette pixels, or of few colours, as label maps and masks are."""
-    if is_label_like(read_head(source.file(name), SIGNATURE_BYTES)):
-        return True
-    if split_suffix(name)[1].lower() != ".png":
+    """Return whether a file is a PNG of few colours, or grey and nearly all of few levels, as label maps and masks are."""
+    head = read_head(source.file(name), SIGNATURE_BYTES)
+    if picture_format(head) != "PNG":
         return False
     try:
         pixels = read_picture(source.file(name)).unconverted_HW3
     except UnusablePicture:  # named when it is packed
         return False
+    if is_grey_png(head):
+        levels = np.sort(np.bincount(pixels[..., 0].ravel(), minlength=256))[::-1]
+        # Borders of masks are often soft; a grey photograph spreads over all levels.
+        return bool(levels[_LABEL_COLOURS:].sum() == 0 or levels[:8].sum() > 0.9 * levels.sum())
     colours: set[bytes] = set()
     for row in pixels:  # a photograph is known by its first ones
         colours.update(map(bytes, np.unique(row, axis=0)))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from collagan_dist.data.readers.picture import (
     UnusablePicture,
+    check_one_frame,
     check_pixels,
     open_picture,
     orientation_left,
@@ -29,6 +30,7 @@ def read_hole(path: str) -> np.ndarray:
     try:
         with open_picture(read_content(path)) as image:
             check_pixels(*image.size)
+            check_one_frame(image)
             orientation = orientation_left(image)
             return turn_upright(_decode(image), orientation)
     except UnusablePicture as error:

@@ -5,13 +5,11 @@ A wrong label map is an error of the data set: it stops packing, while a wrong p
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
-from collagan_dist.data.readers import archives
 from collagan_dist.data.readers.part_masks import compose_label_map
+from collagan_dist.data.readers.picture import open_png
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, File, PartMasks
 
@@ -23,7 +21,7 @@ def read_label_map(labels: File | PartMasks, shape: tuple[int, int]) -> np.ndarr
 
 def _read_png(file: File, shape: tuple[int, int]) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(archives.read_file(file)), formats=("PNG",)) as image:
+        with open_png(file, "the label map", "make it again") as image:
             # Before a pixel is decoded: a map of another size may be a decompression bomb.
             _check_header(file, image, shape)
             labels = np.asarray(image)
@@ -31,8 +29,6 @@ def _read_png(file: File, shape: tuple[int, int]) -> np.ndarray:
         raise DataError(
             f"{file}: the label map is missing; make it (`collagan label`), or leave `labels` out of the recipe"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all from Pillow
-        raise DataError(f"{file}: the label map is damaged, or no PNG ({error}); make it again") from None
     wrong = labels >= len(CLASSES)
     if wrong.any():
         raise DataError(

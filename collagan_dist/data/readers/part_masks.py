@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from collagan_dist.data.readers.picture import resize_nearest
+from collagan_dist.data.readers.picture import open_png, resize_nearest
 from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES
 
@@ -88,7 +87,7 @@ def _centre(mask_HW: np.ndarray) -> float:
 def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Return True where any colour is not zero; None without the file."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with open_png(str(path), "the mask", "copy it from the data set") as image:
             width, height = image.size
             # From the header: a mask that is larger than its picture may be a decompression bomb.
             if width > shape[1] or width * shape[0] != height * shape[1]:
@@ -100,8 +99,6 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
             values = np.asarray(image.convert("RGB") if coloured else image)
     except FileNotFoundError:
         return None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the mask is damaged, or no PNG ({error}); copy it from the data set") from None
     return np.count_nonzero(np.atleast_3d(values), axis=-1) > 0
 
 

@@ -6,9 +6,9 @@ sRGB. Refused: CMYK, 16-bit grey, several frames, and any transparency, since no
 
 from __future__ import annotations
 
-import errno
 import io
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,9 +28,6 @@ QUALITY = 95  # of the JPEGs that packing encodes
 # Of all pictures, this share may be unusable, and MAX_BAD_COUNT in any case: a few damaged ones must not stop a command.
 MAX_BAD, MAX_BAD_COUNT = 0.001, 10
 MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on
-
-# Errors of the machine or its storage. Packing stops for them: quarantine is for pictures that stay unusable.
-_MACHINE_ERRORS = (errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -88,8 +85,8 @@ class Picture:
 
     def _is_plain_jpeg(self) -> bool:
         # Decoders disagree about an EXIF orientation, and none of training's knows profiles.
-        head, end = self.content[:65536], self.content.rstrip(b"\0")
-        plain = self.colours == "YCbCr" and b"Exif\0\0" not in head and end.endswith(b"\xff\xd9")
+        ends = self.content.rstrip(b"\0").endswith(b"\xff\xd9")
+        plain = self.colours == "YCbCr" and b"Exif\0\0" not in self.content and ends
         return plain and (self.profile is None or is_srgb(self.profile))
 
 
@@ -125,11 +122,6 @@ def read_content(file: File) -> bytes:
     try:
         content = archives.read_file(file)
     except OSError as error:
-        # EIO of a file on disk is a failing disk; EIO of an archive's member is damage of that member.
-        if error.errno in _MACHINE_ERRORS or (error.errno == errno.EIO and isinstance(file, str)):
-            raise DataError(
-                f"{file}: cannot be read ({error.strerror}); the same command continues when it can"
-            ) from None
         raise UnusablePicture(f"cannot be read: {error.strerror}") from None
     if not content:
         raise UnusablePicture("is an empty file")
@@ -140,6 +132,11 @@ def check_pixels(width: int, height: int) -> None:
     """Raise UnusablePicture for a size, read from a header, that would fill the memory."""
     if width * height > MAX_PIXELS:
         raise UnusablePicture(f"{width}x{height} pixels are more than {MAX_PIXELS}: a decompression bomb")
+
+
+def check_one_frame(image: Image.Image) -> None:
+    if getattr(image, "is_animated", False):  # counting frames reads no pixels
+        raise UnusablePicture("has several frames; save one of them as a picture of its own")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -159,7 +156,7 @@ def _read_jpeg_header(content: bytes) -> Picture:
     # Found before it is parsed: most pictures have no profile, and Pillow's header takes a tenth of packing's time.
     if b"ICC_PROFILE\0" in content:
         with suppress(Exception), Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            profile = image.info.get("icc_profile")
+            profile = icc_profile(image)
     return Picture(content, width, height, colours, profile=profile)
 
 
@@ -175,11 +172,9 @@ def _read_other_header(content: bytes) -> Picture:
         _check_size(*image.size)
         if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "PA"):
             raise UnusablePicture(f"wrong mode {image.mode}, needs RGB")
-        # Counting frames reads no pixels.
-        if getattr(image, "is_animated", False):
-            raise UnusablePicture("has several frames; save one of them as a picture of its own")
+        check_one_frame(image)
         width, height = image.size if _pillow_turn(image) < 5 else image.size[::-1]
-        return Picture(content, width, height, None, profile=image.info.get("icc_profile"))
+        return Picture(content, width, height, None, profile=icc_profile(image))
 
 
 def _decode_other(content: bytes) -> np.ndarray:
@@ -226,6 +221,24 @@ def exif_orientation(image: Image.Image) -> int:
     with suppress(Exception):  # Pillow raises whatever damaged EXIF leads to
         value = image.getexif().get(_EXIF_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+@contextmanager
+def open_png(file: File, what: str, mend: str) -> Iterator[Image.Image]:
+    """Open a PNG of annotations. Raises FileNotFoundError, and DataError also for what the block meets while decoding."""
+    try:
+        with Image.open(io.BytesIO(archives.read_file(file)), formats=("PNG",)) as image:
+            yield image
+    except (FileNotFoundError, DataError):
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their libraries meet
+        raise DataError(f"{file}: {what} is damaged, or no PNG ({error}); {mend}") from None
+
+
+def icc_profile(image: Image.Image) -> bytes | None:
+    """Return the embedded colour profile; None without one."""
+    found = image.info.get("icc_profile")
+    return found if isinstance(found, bytes) else None  # a TIFF may have numbers in its place
 
 
 def open_picture(content: bytes) -> Image.Image:

@@ -63,10 +63,9 @@ def split_masks(names: Iterable[str]) -> tuple[list[str], list[str]]:
     return [name for name in names if name not in masks] if masks else names, sorted(masks)
 
 
-def is_label_like(head: bytes) -> bool:
-    """Return whether a file begins as a PNG of grey or palette pixels, as label maps and masks are."""
-    # Byte 25 is the colour type of the IHDR chunk: 0 grey, 3 palette.
-    return picture_format(head) == "PNG" and head[25:26] in (b"\0", b"\3")
+def is_grey_png(head: bytes) -> bool:
+    """Return whether a PNG begins as one of grey pixels without opacity."""
+    return head[25:26] == b"\0"  # the colour type of the IHDR chunk
 
 
 def readable_formats() -> tuple[str, ...]:

@@ -142,6 +142,9 @@ def test_a_finished_folder_says_that_it_was_packed_from_something_else(drawn, co
     out = tmp_path / "out"
     manifest = pack(recipe(copy_of_drawn, out), workers=1)
     assert pack(recipe(copy_of_drawn, out), workers=1) == manifest
+    # The same place by another way is the same.
+    (tmp_path / "link").symlink_to(copy_of_drawn)
+    assert pack(recipe(tmp_path / "link", out), workers=1) == manifest
     with pytest.raises(ConfigError, match=rf"{out}: is packed already, from {copy_of_drawn}, not {drawn};"):
         pack(recipe(drawn, out), workers=1)
     path = copy_of_drawn / "Anno/list_landmarks_celeba.txt"
@@ -154,3 +157,26 @@ def test_a_finished_folder_says_that_it_was_packed_from_something_else(drawn, co
         pack(recipe(copy_of_drawn, out), workers=1)
     (out / ".source.json").unlink()
     assert pack(recipe(copy_of_drawn, out), workers=1) == manifest
+
+
+def test_files_of_others_stay_and_shards_by_another_way_continue(drawn, shards, tmp_path):
+    """What packing removes is of its own names; an interrupted packing continues when its root is written differently."""
+    out = tmp_path / "out"
+    (tmp_path / "link").symlink_to(drawn)
+    pack_part(recipe(drawn, out), 0, 2, workers=1)
+    mine = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    others = ["backup.tar", "download.partial", "train-000000.tar.orig", "notes.idx", "my-train-000000.tar"]
+    stale = [
+        "train-999999.tar",
+        "train-999999.idx",
+        ".train-000001.tar.0a1b2c3d.partial",
+        ".manifest.json.0a1b2c3d.partial",
+    ]
+    for name in (*others, *stale):
+        (out / name).write_bytes(b"x")
+    pack(recipe(tmp_path / "link", out), workers=1)
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar") if path.name in mine} == mine
+    assert [name for name in (*others, *stale) if (out / name).exists()] == others
+    for name in others:
+        (out / name).unlink()
+    assert contents(out) == contents(shards.folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.folder import key, read_folder
@@ -130,6 +130,22 @@ def test_label_maps_are_not_packed_as_photographs(tmp_path):
     ):
         splits(tmp_path)
     assert len(splits(tmp_path, labels="masks")) == 4
+
+
+def test_grey_photographs_of_equal_names_are_photographs(tmp_path):
+    """As in the ORL faces: s1/1.png, s2/1.png, ...; soft masks are not."""
+    grey = np.random.default_rng(0).normal(128, 40, (4, 3, 60, 60)).clip(0, 255).astype(np.uint8)
+    for person in range(4):
+        (tmp_path / f"s{person}").mkdir()
+        for number in range(3):
+            Image.fromarray(grey[person, number]).save(tmp_path / f"s{person}/{number}.png")
+    assert len(splits(tmp_path)) == 12
+    soft = Image.fromarray(np.kron(np.eye(2, dtype=np.uint8) * 255, np.ones((4, 4), np.uint8))).resize((60, 60))
+    (tmp_path / "soft").mkdir()
+    for number in range(3):
+        soft.filter(ImageFilter.GaussianBlur(0.3)).save(tmp_path / f"soft/{number}.png")
+    with pytest.raises(DataError, match="the other files of soft/ look like"):
+        splits(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import zipfile
 import pytest
 
 from collagan_dist.data.readers.archives import FolderOrArchive, open_folder_or_archive
-from collagan_dist.data.readers.picture_format import is_label_like, masked_name, picture_format, split_masks
+from collagan_dist.data.readers.picture_format import is_grey_png, masked_name, picture_format, split_masks
 
 JPEG, GIF = b"\xff\xd8\xff\xe0" + bytes(40), b"GIF89a" + bytes(40)
 
@@ -21,9 +21,9 @@ def test_formats_by_content(head, form):
     assert picture_format(head) == form
 
 
-def test_grey_and_palette_pngs_may_be_label_maps():
-    for kind, expected in ((0, True), (2, False), (3, True), (6, False)):
-        assert is_label_like(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(8) + bytes([8, kind]) + bytes(6)) is expected
+def test_grey_pngs():
+    for kind, expected in ((0, True), (2, False), (3, False), (6, False)):
+        assert is_grey_png(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(8) + bytes([8, kind]) + bytes(6)) is expected
 
 
 def test_masks_lie_beside_the_picture_that_they_name():
