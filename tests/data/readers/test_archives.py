@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import tarfile
@@ -8,13 +9,16 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers import archives
+from collagan_dist.data.readers.label_maps import read_label_map
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember
 from tests.data.layouts import archived, write_folder
 from tests.data.packed import contents, folder_recipe, overwrite, recipe
+from tests.data.peak_memory import grown
 
 ARCHIVED = [("zip", True), ("zip", False), ("tar", True), ("tar", False)]  # in a top folder or not
 
@@ -57,7 +61,7 @@ REFUSED: dict[str, list[tuple]] = {  # why: kind, name, type and mode of the mem
         *(("tar", "a", tarfile.REGTYPE, mode) for mode in (0o4755, 0o2755)), ("tar", "a", tarfile.DIRTYPE, 0o2755),
         *(("zip", "a", stat.S_IFREG, mode) for mode in (0o4755, 0o2755)),
     ],
-    "is there twice": [("tar", "img/1.jpg"), ("tar", "./img//1.jpg"), ("zip", "img/1.jpg")],
+    "is there twice": [("tar", "img/1.jpg"), ("tar", "./img//1.jpg"), ("zip", "img/1.jpg"), ("zip", "img\\1.jpg")],
 }  # fmt: skip
 
 
@@ -162,3 +166,33 @@ def test_workers_share_what_their_parent_opened(tmp_path, kind):
     assert read_all(path)
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         assert all(pool.map(read_all, [path] * 3))
+
+
+def test_a_member_that_is_larger_than_its_archive_says_takes_no_memory(tmp_path):
+    """300 MB of zeros in 300 kB, of which the directory says that they are 100 bytes."""
+    with zipfile.ZipFile(path := tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.jpg", bytes(300_000_000))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 24
+    content[at : at + 4] = (100).to_bytes(4, "little")
+    path.write_bytes(content)
+    read = "picture.archives.open_archive(sys.argv[1]).read('1.jpg')"
+    assert grown(read, "OSError", path) < 50
+
+
+def test_failing_storage_is_no_damage(tmp_path, monkeypatch):
+    """Neither an archive nor a label map is to be made again for a file server that does not answer."""
+    path = tmp_path / "a.zip"
+    add_member(path, "1.jpg")
+    Image.new("L", (9, 9)).save(tmp_path / "label.png")
+
+    def stale(*_: object) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "open", stale)
+    monkeypatch.setattr(zipfile, "ZipFile", stale)
+    for read in (lambda: archives.open_archive(str(path)), lambda: read_label_map(str(tmp_path / "label.png"), (9, 9))):
+        with pytest.raises(
+            DataError, match=r"cannot be read .Stale file handle.; the same command continues when it can"
+        ):
+            read()

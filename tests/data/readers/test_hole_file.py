@@ -91,7 +91,10 @@ def test_empty_full_damaged_and_no_picture(tmp_path):
     assert read_hole(stored(tmp_path, Image.new("L", (9, 9), 255))).all()
     content = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 2, (99, 99), np.uint8) * 255).save(content, "PNG")
+    pages = io.BytesIO()
+    Image.new("L", (9, 9)).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (9, 9), 255)])
     for written, reason in (
+        (pages.getvalue(), "has several frames"),
         (content.getvalue()[:600], "is damaged"),
         (b"white", "not a picture"),
         (b"", "is an empty file"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture, resize_nearest, turn_upright
 from tests.data.peak_memory import grown, saved
@@ -182,3 +182,23 @@ def test_borders_stay_where_they_are(size):
     found = resize_nearest(hole, (size, size))
     assert found.sum(1).tolist() == [np.count_nonzero((np.arange(size) + 0.5) * 1000 / size < 696)] * size
     assert np.array_equal(resize_nearest(hole[:, ::-1], (size, size)), found[:, ::-1])
+
+
+def test_an_orientation_behind_64_kb_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = saved(tmp_path, Image.fromarray(photo()), "a.jpg", quality=95, exif=exif).read_bytes()
+    long = b"\xff\xed" + (65_535).to_bytes(2, "big") + bytes(65_533)  # an APP13 before it, as Photoshop writes it
+    (tmp_path / "b.jpg").write_bytes(content[:2] + long * 2 + content[2:])
+    picture = read_picture(str(tmp_path / "b.jpg"), upright=True)
+    jpeg, reencoded = picture.as_jpeg()
+    assert reencoded and Image.open(io.BytesIO(jpeg)).size == (picture.width, picture.height) == photo().shape[:2]
+
+
+@pytest.mark.parametrize("profile", [7, "text", 0.5])
+def test_a_tiff_with_something_else_for_a_profile(tmp_path, profile):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[34675] = profile
+    tags.tagtype[34675] = {int: 4, str: 2, float: 12}[type(profile)]
+    path = saved(tmp_path, Image.fromarray(photo()), "a.tif", tiffinfo=tags)
+    assert np.array_equal(read_picture(str(path)).pixels_HW3, photo())
