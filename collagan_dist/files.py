@@ -116,19 +116,27 @@ def read_regular(path: Path, limit: int, start: int | None = None) -> bytes:
 
     A FIFO, a device or a folder is an error at once: nothing is waited for.
     """
+    with open_regular(path) as file:
+        if start is not None:
+            return file.read(start)
+        size = os.fstat(file.fileno()).st_size
+        # Sizes of special file systems are 0, so what is read is bounded too.
+        if size > limit or len(content := file.read(limit + 1)) > limit:
+            raise OSError(errno.EFBIG, f"has {size} bytes, more than {limit}", str(path))
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError, at once also for a FIFO, a device or a folder."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "has a NUL in its name", str(path))
     # Opening a FIFO would wait for a writer without O_NONBLOCK; a regular file does not know the flag.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, f"is {describe_file_type(status.st_mode)}, no regular file", str(path))
-        if start is not None:
-            return file.read(start)
-        # Sizes of special file systems are 0, so what is read is bounded too.
-        if status.st_size > limit or len(content := file.read(limit + 1)) > limit:
-            raise OSError(errno.EFBIG, f"has {status.st_size} bytes, more than {limit}", str(path))
-    return content
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if not stat.S_ISREG(mode):
+        file.close()
+        raise OSError(errno.EINVAL, f"is {describe_file_type(mode)}, no regular file", str(path))
+    return file
 
 
 def describe_file_type(mode: int) -> str:

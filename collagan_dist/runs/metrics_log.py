@@ -123,9 +123,9 @@ class MetricsWriter:
 
 
 def _complete_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines that end with a newline; none without the file, and none of over MAX_LINE_BYTES."""
+    """Yield the lines that end with a newline, a damaged one in place of each of over MAX_LINE_BYTES; none without the file."""
     try:
-        file = path.open("rb")
+        file = files.open_regular(path)
     except FileNotFoundError:
         return
     with file:
@@ -133,8 +133,8 @@ def _complete_lines(path: Path) -> Iterator[bytes]:
         while piece := file.readline(MAX_LINE_BYTES):
             ends = piece.endswith(b"\n")
             # Behind the last newline there is nothing, or a line that is still being written.
-            if begins and ends and piece.strip():
-                yield piece
+            if ends and piece.strip():
+                yield piece if begins else b"too long\n"
             begins = ends
 
 
@@ -169,7 +169,7 @@ def read_eval_lines(run: Path) -> Iterator[Row]:
 def last_train_step(run: Path) -> int:
     """Return the step of the newest train line, 0 without one. Reads only the end of the file."""
     try:
-        with RunPaths(run).metrics_log.open("rb") as file:
+        with files.open_regular(RunPaths(run).metrics_log) as file:
             # Called every few seconds for each running trial, while the file grows to megabytes.
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             rows = map(parse_line, file.read().split(b"\n"))
@@ -204,7 +204,7 @@ def read_metrics_log(run: Path) -> MetricsLog:
         return MetricsLog()
     reader = _LogReader()
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             for line in _lines_backward(file):
                 reader.add(line)
     except OSError as error:
@@ -271,17 +271,17 @@ class _LogReader:
         if row is None and self._pieces == 1:
             self._cut_short = True
             return
-        if row is None or not self._use(row):
+        if row is None or not self._use(row, len(line)):
             self._damaged += 1
             self._places.append(self._pieces)
 
-    def _use(self, row: Row) -> bool:
-        """Take a row; return False for one that is nested too deeply."""
+    def _use(self, row: Row, size: int) -> bool:
+        """Take a row of `size` bytes; return False for one that is nested too deeply."""
         match row["kind"]:
             case "train":
                 if row["step"] < self._oldest_step:
                     self._oldest_step = row["step"]
-                    self._train.add(row)
+                    self._train.add(row, size)
             case "eval" | "event" as kind:
                 try:
                     clean, undrawable = drawable(row, _MAX_DEPTH)

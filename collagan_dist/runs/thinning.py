@@ -6,7 +6,7 @@ Rows come from the newest to the oldest, so that it is known of each whether a l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -25,6 +25,8 @@ MAX_LEFT_OUT = 1000
 MAX_NUMBER = 1e100
 # Up to this many rows nothing is lost before the last thinning.
 _MAX_BUCKETS = 4096
+# Of rows that wait to become a matrix. 4096 usual ones have half of it.
+_MAX_WAITING_BYTES = 1 << 23
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -79,11 +81,12 @@ class CurveCollector:
         self._last: dict[str, tuple[int, float]] = {}
         # Waiting rows by the names of their keys: those of one kind become a matrix at once.
         self._waiting: dict[tuple[str, ...], tuple[list[int], list[list[Any]]]] = {}
-        self._waiting_count = 0
+        self._waiting_count = self._waiting_bytes = 0
         self._stride = 1
         self._buckets: _Buckets | None = None
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, size: int = 0) -> None:
+        """Take a row, of `size` bytes in its file: rows that wait take a memory that is bounded."""
         names = tuple(row)
         if names != self._names:
             self._names = names
@@ -97,7 +100,8 @@ class CurveCollector:
         rows.append(list(row.values()))
         self.count += 1
         self._waiting_count += 1
-        if self._waiting_count >= _MAX_BUCKETS:
+        self._waiting_bytes += size
+        if self._waiting_count >= _MAX_BUCKETS or self._waiting_bytes > _MAX_WAITING_BYTES:
             self._flush()
 
     def finish(self) -> TrainCurves:
@@ -105,8 +109,9 @@ class CurveCollector:
         found = self._buckets.thinned(self.count, self._stride) if self._buckets else None
         order = [key for key in self._order if key in self._last and key in self._columns]
         curves, samples = {}, {}
-        for key in order if found else ():
-            assert found is not None
+        if found is None:
+            return TrainCurves(self.count, self.last_step, {}, {})
+        for key in order:
             steps, values, picked = found.column(self._columns[key])
             curves[key] = Curve(steps, values, *self._last[key])
             samples[key] = picked
@@ -123,7 +128,7 @@ class CurveCollector:
         for (numbers, _), (columns, matrix) in zip(self._waiting.values(), wide, strict=True):
             block[np.ix_(np.asarray(numbers) - begin, np.asarray(columns, dtype=int))] = matrix
         self._remember_last(block, begin)
-        self._waiting, self._waiting_count = {}, 0
+        self._waiting, self._waiting_count, self._waiting_bytes = {}, 0, 0
         if self._buckets is None:
             self._buckets = _Buckets(len(self._columns))
         self._buckets.widen(len(self._columns))
@@ -187,11 +192,14 @@ class _Buckets:
     def __init__(self, width: int) -> None:
         import numpy as np
 
-        self.sums = np.zeros((_MAX_BUCKETS, width))
-        self.counts = np.zeros((_MAX_BUCKETS, width))
-        self.low = np.full((_MAX_BUCKETS, width), np.inf)
-        self.high = np.full((_MAX_BUCKETS, width), -np.inf)
-        self.picked = np.full((_MAX_BUCKETS, width), np.nan)
+        # How two neighbours become one, and what an empty bucket has.
+        self._arrays: dict[str, tuple[Callable[..., np.ndarray], float]] = {
+            "sums": (np.add, 0.0), "counts": (np.add, 0.0), "low": (np.minimum, np.inf), "high": (np.maximum, -np.inf),
+            "picked": (lambda first, _: first, np.nan),
+        }  # fmt: skip
+        self.sums, self.counts, self.low, self.high, self.picked = (
+            np.full((_MAX_BUCKETS, width), filler) for _, filler in self._arrays.values()
+        )
 
     def widen(self, width: int) -> None:
         import numpy as np
@@ -199,20 +207,16 @@ class _Buckets:
         more = width - self.sums.shape[1]
         if more <= 0:
             return
-        for name, filler in (("sums", 0), ("counts", 0), ("low", np.inf), ("high", -np.inf), ("picked", np.nan)):
-            old = getattr(self, name)
-            setattr(self, name, np.hstack([old, np.full((_MAX_BUCKETS, more), float(filler))]))
+        for name, (_, filler) in self._arrays.items():
+            setattr(self, name, np.hstack([getattr(self, name), np.full((_MAX_BUCKETS, more), filler)]))
 
     def merge_pairs(self) -> None:
         import numpy as np
 
         half = _MAX_BUCKETS // 2
-        for name, merge, filler in (
-            ("sums", np.add, 0), ("counts", np.add, 0), ("low", np.minimum, np.inf), ("high", np.maximum, -np.inf),
-            ("picked", lambda first, _: first, np.nan),
-        ):  # fmt: skip
+        for name, (merge, filler) in self._arrays.items():
             old = getattr(self, name)
-            merged = np.full_like(old, float(filler))
+            merged = np.full_like(old, filler)
             merged[:half] = merge(old[0::2], old[1::2])
             setattr(self, name, merged)
 

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,10 +127,18 @@ def test_the_end_of_a_line_of_megabytes_is_no_line(tmp_path):
 
 
 def test_a_start_says_how_many_lines_were_damaged(tmp_path, caplog):
-    write_log(tmp_path, train_row(10), DAMAGED["a step that is text"], DAMAGED["cut"], train_row(20), '{"kind"')
+    long = json.dumps({"kind": "event", "event": "x" * MAX_LINE_BYTES}) + "\n"
+    write_log(tmp_path, train_row(10), DAMAGED["a step that is text"], DAMAGED["cut"], long, train_row(20), '{"kind"')
     MetricsWriter(tmp_path, 20).close()
     assert [line["step"] for line in lines(tmp_path, "train")] == [10, 20]
-    assert "metrics.jsonl: 2 damaged line(s) left out" in caplog.text
+    assert "metrics.jsonl: 3 damaged line(s) left out" in caplog.text
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    assert last_train_step(tmp_path) == 0
+    with pytest.raises(OSError, match="is a FIFO"):
+        next(read_eval_lines(tmp_path))
 
 
 def test_numbers_that_cannot_be_drawn_are_counted(tmp_path):

@@ -61,3 +61,16 @@ def test_evenly_spread_items(count, limit):
 def test_what_can_be_drawn():
     assert all(map(is_number, (0, -1, 0.5, 1e100, -1e100, 5e-324)))
     assert not any(map(is_number, (True, None, "1", float("nan"), float("inf"), 1e101, 10**400, -(10**400), [1])))
+
+
+def test_long_rows_do_not_wait(monkeypatch):
+    """Rows become a matrix when they have many bytes, however few they are; the curves are the same."""
+    whole, early = CurveCollector(("kind",)), CurveCollector(("kind",))
+    flushes, flush = [], CurveCollector._flush
+    monkeypatch.setattr(CurveCollector, "_flush", lambda self: flushes.append(self) or flush(self))
+    for step in range(100, 0, -1):
+        row = {"kind": "train", "step": step, "loss": float(step), f"name {step % 7}": 1.0}
+        whole.add(row)
+        early.add(row, 1 << 20)
+    assert flushes.count(early) == 11 and whole not in flushes
+    assert early.finish() == whole.finish()
