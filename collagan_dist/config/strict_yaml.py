@@ -161,7 +161,10 @@ def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines |
     """Return a checked `model` from plain data. `lines` are the line numbers of its keys. Raises ConfigError."""
     try:
         # By way of JSON: pydantic's strict mode takes a list for a tuple from JSON, but not from Python objects.
-        return model.model_validate_json(json.dumps(tree))
+        return model.model_validate_json(json.dumps(tree, ensure_ascii=False).encode())
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 40) : error.end].rpartition('"')[2]
+        raise ConfigError(f"{where}: {near!r}… is not UTF-8; give the file or folder another name") from None
     except ValidationError as error:
         texts = [_explain(model, e, where, lines or {}) for e in error.errors()[:_MAX_PROBLEMS]]
         more = error.error_count() - len(texts)

@@ -61,6 +61,11 @@ def test_files_that_cannot_be_read(tmp_path):
         strict_yaml.read_text(tmp_path / "bytes.yaml", "recipe", "")
 
 
+def test_names_of_any_bytes_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"preset demo: 'a/d\\udcff'… is not UTF-8"):
+        load_config("demo", shards="a/d\udcff")
+
+
 def test_assignments():
     assert strict_yaml.parse_assignment("a.b= [1, x]") == (("a", "b"), [1, "x"])
     for item in ("a", "=1"):
