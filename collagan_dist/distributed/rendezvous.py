@@ -87,7 +87,7 @@ class Rendezvous:
 
 
 def rendezvous(world: World, timeout: float) -> Rendezvous:
-    """Wait until all ranks have joined, at most `timeout` seconds. Raises ClusterError on every rank that has."""
+    """Wait until all ranks have joined, at most `timeout` seconds. Raises ClusterError on every rank that has joined."""
     host, port = rendezvous_address()
     return _Attempt(world, host, port, timeout).run()
 
@@ -183,8 +183,8 @@ class _Attempt:
                     answered.add(hello.token)
                     self._write(store, f"answer/{hello.token}", start)
                 # A hello alone may be of a former start; its process has ended and confirms nothing.
-                came = f"{start}/came/{hello.token}"
-                if store.check([came]) and self._opened(came, store.get(came)) is not None:
+                confirmed = f"{start}/confirmed/{hello.token}"
+                if store.check([confirmed]) and self._verified_text(confirmed, store.get(confirmed)) is not None:
                     joined[rank] = hello
             if mismatch := _size_mismatch(joined):
                 self._abort(store, start, f"at {self.address}: {mismatch}")
@@ -194,7 +194,7 @@ class _Attempt:
         # Rank 0 may know its own name as loopback only; any other host knows the address that leads here.
         others = [hello.master for hello in joined.values() if hello.host != self.hello.host and hello.master]
         hosts, master = len({hello.host for hello in joined.values()}), others[0] if others else None
-        self._write(store, f"{start}/word", json.dumps({"hosts": hosts, "master": master}))
+        self._write(store, f"{start}/outcome", json.dumps({"hosts": hosts, "master": master}))
         return Rendezvous(dist.PrefixStore(start, store), hosts, master)
 
     def _accept(self, rank: int, text: bytes) -> Hello | None:
@@ -221,7 +221,7 @@ class _Attempt:
 
     def _abort(self, store: dist.Store, start: str, text: str) -> None:
         """Tell all ranks that came why nothing starts, and raise it."""
-        self._write(store, f"{start}/word", json.dumps({"error": text}))
+        self._write(store, f"{start}/outcome", json.dumps({"error": text}))
         time.sleep(_LINGER_SECONDS)
         raise mark_on_all_ranks(ClusterError(text))
 
@@ -229,10 +229,10 @@ class _Attempt:
         """Set a key to a text, and to the proof that a process which knows the secret wrote it there."""
         store.set(key, (_mac(self.secret, key, text) if self.secret else "") + text)
 
-    def _opened(self, key: str, said: bytes) -> str | None:
+    def _verified_text(self, key: str, content: bytes) -> str | None:
         """Return the text that `_write` set; None if its proof is wrong."""
         length = _MAC_CHARACTERS if self.secret else 0
-        proof, text = said[:length], said[length:].decode(errors="replace")
+        proof, text = content[:length], content[length:].decode(errors="replace")
         right = not self.secret or hmac.compare_digest(proof, _mac(self.secret, key, text).encode())
         return text if right else None
 
@@ -242,7 +242,7 @@ class _Attempt:
             store.wait([key], timedelta(seconds=max(0.001, end - time.monotonic())))
         except dist.DistStoreError:
             return None
-        text = self._opened(key, store.get(key))
+        text = self._verified_text(key, store.get(key))
         if text is None:
             time.sleep(_POLL_SECONDS)  # a stranger's: the caller may ask again
         return text
@@ -265,8 +265,8 @@ class _Attempt:
                 f"{self._who}: {self.address} answers, but rank 0 did not within {self.timeout:g} s: it did not come, or {_SAME_SECRET}. "
                 f"Look for its own message; {DOCTOR_HINT}"
             )
-        self._write(store, f"{start}/came/{self.hello.token}", "")
-        text = self._wait(store, f"{start}/word", end)
+        self._write(store, f"{start}/confirmed/{self.hello.token}", "")
+        text = self._wait(store, f"{start}/outcome", end)
         if text is None:
             why = f"rank 0 at {self.address} stopped answering during the rendezvous"
             raise ClusterError(f"{self._who}: {why}. {DOCTOR_HINT}")

@@ -103,9 +103,8 @@ def _check_kind(file: str, name: str, tensor: torch.Tensor, shape: torch.Size, d
 def _check_values(file: str, name: str, tensor: torch.Tensor) -> None:
     if not bool(tensor.isfinite().all()):
         raise CheckpointError(f"{file}: {name} holds numbers that are not finite")
-    counts = not tensor.is_floating_point() or name.endswith(
-        f"/{_STEP}"
-    )  # batches that a normalization has seen; steps
+    # Batches that a normalization has seen; steps of Adam.
+    counts = not tensor.is_floating_point() or name.endswith(f"/{_STEP}")
     if (counts or name.endswith(_NEVER_NEGATIVE)) and bool((tensor < 0).any()):
         raise CheckpointError(f"{file}: {name} holds numbers below zero")
 

@@ -1,4 +1,4 @@
-"""Whose a folder or a page is: a command writes only where its own work is, or nothing that it would overwrite or mix with."""
+"""Whether a folder or a page may be written: a command writes only where its own work is, or nothing that it would overwrite or mix with."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_nobody_without_the_secret_answers_for_rank_0(port, secret, monkeypatch,
     agent = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     public = dist.PrefixStore(start_id(), agent)
     public.set("answer/known", answer)
-    public.set("a start/word", json.dumps({"error": "a stranger's"}))
+    public.set("a start/outcome", json.dumps({"error": "a stranger's"}))
     (alone,) = meet((1, 2))
     assert isinstance(alone, ClusterError) and "rank 0 did not within" in str(alone)
 
