@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 # bash's own names for these; all else that a terminal would not show as itself is a number.
@@ -35,7 +37,13 @@ def join(*words: object) -> str:
 
 def collagan(*words: object) -> str:
     """Return `collagan` with these arguments as a line."""
-    return join("collagan", *words)
+    return join(_program("collagan"), *words)
+
+
+def _program(name: str) -> str:
+    """Return a program of this environment by its name, or by its path where the shell would not find it."""
+    place = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) or not place.exists() else str(place)
 
 
 def relaunch(*words: object, launcher: str, ranks_here: int) -> str:
@@ -43,10 +51,10 @@ def relaunch(*words: object, launcher: str, ranks_here: int) -> str:
     if launcher == "torchrun":
         # With all its options: without those a run of several nodes would start on one.
         options = _torchrun_options() or ("--nproc-per-node", ranks_here)
-        return join("torchrun", *options, "-m", "--", "collagan_dist", *words)
+        return join(_program("torchrun"), *options, "-m", "--", "collagan_dist", *words)
     if launcher in ("mpi", "environment"):
         return f"{collagan(*words)}  # on all ranks, by the launcher that started them"
-    return join("srun", "collagan", *words) if launcher == "srun" else collagan(*words)
+    return f"srun {collagan(*words)}" if launcher == "srun" else collagan(*words)
 
 
 def _torchrun_options() -> tuple[str, ...]:

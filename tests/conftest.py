@@ -22,6 +22,8 @@ from collagan_dist.log import log_to_stderr
 from tests.slurm.cluster import Cluster, missing_slurm
 
 ROOT = Path(__file__).parent.parent
+# As for somebody who works in this environment: commands that are printed name `collagan` without its path.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 SLURM = "slurm"  # in the names of all tests that need its daemons
 
 log_to_stderr()  # as every command does: tests in this process read it by capsys

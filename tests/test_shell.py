@@ -28,6 +28,14 @@ def test_a_path_is_no_option():
     assert shell.collagan("report", Path("-x y")) == "collagan report './-x y'"
 
 
+def test_a_program_that_the_shell_would_not_find_has_its_path(monkeypatch):
+    monkeypatch.setenv("PATH", "/bin")
+    here = Path(sys.executable).parent
+    assert shell.collagan("doctor") == f"{here}/collagan doctor"
+    line = shell.relaunch("train", "demo", launcher="torchrun", ranks_here=2)
+    assert line == f"{here}/torchrun --nproc-per-node 2 -m -- collagan_dist train demo"
+
+
 def test_a_torchrun_is_repeated_with_its_options(tmp_path):
     """What the launcher was told stands in its own arguments: number of nodes, where they meet, its log folder."""
     (tmp_path / "collagan_dist").mkdir()
