@@ -9,6 +9,13 @@ read -ra container <<<"${COLLAGAN_CONTAINER:-}"
 read -ra step_options <<<"${COLLAGAN_SRUN:-}"
 in_container() { [ ${#container[@]} -gt 0 ] || [[ ${COLLAGAN_SRUN:-} == *--container-image* ]]; }
 
+# refuse_step_container SCRIPT WHY: end with an error where the container is an option of srun.
+refuse_step_container() {
+    [[ ${COLLAGAN_SRUN:-} == *--container-image* ]] || return 0
+    echo "slurm: $1 knows containers by COLLAGAN_CONTAINER only: $2" >&2
+    exit 2
+}
+
 if ! in_container && ! command -v collagan >/dev/null; then
     if [ ! -x "$project/.venv/bin/collagan" ]; then
         echo "slurm: no collagan on PATH and no $project/.venv; run 'make setup' in $project" >&2

@@ -21,6 +21,7 @@ if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; th
     exit 2
 fi
 . "$project/slurm/common.sh"
+refuse_step_container pack.sh "the command runs in the batch script, not in a step"
 
 part=()
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then

@@ -22,5 +22,6 @@ if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; th
     exit 2
 fi
 . "$project/slurm/common.sh"
+refuse_step_container reproduce.sh "the command runs in the batch script, not in a step"
 
 exec ${container[@]+"${container[@]}"} collagan reproduce "$@"

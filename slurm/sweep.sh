@@ -25,10 +25,7 @@ if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; th
 fi
 . "$project/slurm/common.sh"
 
-if [[ ${COLLAGAN_SRUN:-} == *--container-image* ]]; then
-    echo "slurm: sweep.sh knows containers by COLLAGAN_CONTAINER only: the command must share /tmp and processes with its node's Ray" >&2
-    exit 2
-fi
+refuse_step_container sweep.sh "the command must share /tmp and processes with its node's Ray"
 if ! ${container[@]+"${container[@]}"} bash -c 'command -v ray' >/dev/null; then
     echo "slurm: no ray on PATH beside collagan: pip install 'collagan_dist[sweep]'" >&2
     exit 2
