@@ -178,13 +178,8 @@ class Face:
 def _read_face(path: Path, config: Config, hole: HoleSource, device: torch.device) -> Face:
     """Read a picture and its hole. All random numbers derive from the picture's name, so that results repeat. Raises DataError."""
     size = config.data.image_size
-    try:
-        # No annotation means its stored pixels, so it is seen as a viewer shows it; the hole is read alike.
-        picture = read_picture(str(path), upright=True)
-        square = _square(picture.unconverted_HW3, size)
-    except UnusablePicture as error:
-        raise DataError(f"{path}: {error}") from None
-    srgb = to_srgb(square, picture.profile)
+    square, shape, profile = _read_square(path, size)
+    srgb = to_srgb(square, profile)
     image = image_from_pixels(torch.from_numpy(srgb)[None].to(device))
     uid = np.array([rng.name_id(path.stem)])
     # Seed and epoch (-1) of evaluation, whatever seed the run was trained with.
@@ -193,10 +188,20 @@ def _read_face(path: Path, config: Config, hole: HoleSource, device: torch.devic
         assert hole.kind is not None
         kind, hole_11HW = hole.kind, holes.HOLES[hole.kind](keys, size, OcclusionBoxes(fixed=config.evaluate.fixed))
     else:
-        kind, hole_11HW = "given", _load_hole(file, size, (picture.height, picture.width)).to(device)
+        kind, hole_11HW = "given", _load_hole(file, size, shape).to(device)
         _report_extreme_hole(path, file, hole_11HW)
     filled = holes.occlude(image, hole_11HW, kind, keys, config.hole.fill)
-    return Face(Batch(image, filled, hole_11HW, None, None, uid, np.array([-1]), keys), square, picture.profile)
+    return Face(Batch(image, filled, hole_11HW, None, None, uid, np.array([-1]), keys), square, profile)
+
+
+def _read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int], bytes | None]:
+    """Return a picture's square in its own colours, its (height, width) and its profile. Its other pixels take no memory any more."""
+    try:
+        # No annotation means its stored pixels, so it is seen as a viewer shows it; the hole is read alike.
+        picture = read_picture(str(path), upright=True)
+        return _square(picture.unconverted_HW3, size), (picture.height, picture.width), picture.profile
+    except UnusablePicture as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _report_extreme_hole(picture: Path, file: str, hole: torch.Tensor) -> None:

@@ -2,6 +2,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -186,3 +189,53 @@ def test_names_of_any_bytes(trained_run, drawn, tmp_path):
     source = faces(drawn, tmp_path / "in", 1)
     shutil.copy(source / "a.png", os.fsencode(source) + b"/caf\351.png")
     assert len(complete(trained_run, source, tmp_path / "out").sheets) == 2
+
+
+def largest(path: Path, mode: str, **options: object) -> Path:
+    """A picture of nearly 64 megapixels that does not compress, of opaque pixels where it has alpha."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (8000, 7999, {"L": 1, "P": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]), np.uint8)
+    if mode.endswith("A"):
+        pixels[..., -1] = 255
+    image = Image.fromarray(pixels.squeeze(), mode)
+    if mode == "P":
+        image.putpalette(rng.bytes(768))
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("a.png", "RGB", {"compress_level": 1}),
+        ("a.webp", "RGB", {"quality": 1, "method": 0}),
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in [
+                ("a.png", "RGBA", {"compress_level": 1}),
+                ("a.png", "LA", {"compress_level": 1}),
+                ("a.png", "P", {"compress_level": 1}),
+                ("a.jpg", "RGB", {"quality": 90}),
+                ("a.tif", "RGB", {}),
+                ("a.bmp", "RGB", {}),
+                ("a.avif", "RGB", {"quality": 10, "speed": 10}),
+            ]
+        ),
+    ],
+)
+def test_the_largest_pictures_and_holes_take_less_than_a_gigabyte(name, mode, options, trained_run, tmp_path):
+    """The command in a process of its own, whose peak the kernel tells; the hole is as large, in colour with alpha."""
+    picture = largest(tmp_path / name, mode, **options)
+    white = np.full((8000, 7999, 4), 255, np.uint8)
+    white[..., 3] = np.random.default_rng(2).integers(0, 2, white.shape[:2], np.uint8) * 255
+    Image.fromarray(white).save(tmp_path / "hole.png", compress_level=1)
+    words = ["complete", trained_run, picture, "--out", tmp_path / "out", "--hole", tmp_path / "hole.png"]
+    # A child of a small process: the peak of a child begins with the memory of the one that started it.
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024); sys.exit(done.returncode)"
+    )
+    command = [sys.executable, "-c", code, sys.executable, "-m", "collagan_dist", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 1000

@@ -22,9 +22,10 @@ def read_annotation_lines(file: File, missing: str = _MISSING) -> Iterator[tuple
     """
     try:
         content = io.BytesIO(archives.read_file(file))
-        # Editors of Windows write a byte order mark. Decoded as it is read: a list of a million lines is large.
-        for number, line in enumerate(io.TextIOWrapper(content, "utf-8-sig"), 1):
-            if line := line.strip():
+        # Decoded as it is read: a list of a million lines is large. Not by utf-8-sig, which takes a part of a mark for no text.
+        for number, line in enumerate(io.TextIOWrapper(content, "utf-8"), 1):
+            # Editors of Windows write a byte order mark.
+            if line := (line.removeprefix("\ufeff") if number == 1 else line).strip():
                 yield number, line
     except FileNotFoundError:
         raise DataError(f"{file}: {missing}") from None

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 
 # A profile that moves no colour by more than this is sRGB: cameras and phones embed many forms of it.
 _SAME_LEVELS = 2
+_STRIP_ROWS = 64
 _MODES = {"RGB": "RGB", "GRAY": "L"}
 
 
@@ -36,14 +37,18 @@ def is_srgb(profile: bytes) -> bool:
 def _apply(pixels_HW3: np.ndarray, profile: bytes, forward: bool) -> np.ndarray:
     if (transform := _transform(profile, forward)) is None:
         return pixels_HW3
-    if _mode(profile) == "L":
-        # A grey profile says nothing of colours.
-        if not (pixels_HW3 == pixels_HW3[..., :1]).all():
-            return pixels_HW3
-        pixels_HW3 = pixels_HW3[..., 0] if forward else pixels_HW3
-    done = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels_HW3)), transform)
-    assert done is not None  # it is for transforms in place
-    return np.array(done.convert("RGB"))
+    grey = _mode(profile) == "L"
+    # A grey profile says nothing of colours.
+    if grey and not all((rows == rows[..., :1]).all() for rows in pixels_HW3):
+        return pixels_HW3
+    done_HW3 = np.empty(pixels_HW3.shape, np.uint8)
+    # In strips of rows: of the whole picture, there would be five copies.
+    for top in range(0, len(pixels_HW3), _STRIP_ROWS):
+        rows = np.ascontiguousarray(pixels_HW3[top : top + _STRIP_ROWS])
+        strip = ImageCms.applyTransform(Image.fromarray(rows[..., 0] if grey and forward else rows), transform)
+        assert strip is not None  # it is for transforms in place
+        done_HW3[top : top + _STRIP_ROWS] = np.asarray(strip.convert("RGB"))
+    return done_HW3
 
 
 @lru_cache(64)

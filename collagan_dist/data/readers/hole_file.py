@@ -12,9 +12,11 @@ from collagan_dist.data.readers.picture import (
     UnusablePicture,
     check_one_frame,
     check_pixels,
+    load_pixels,
     open_picture,
     orientation_left,
     read_content,
+    strips,
     turn_upright,
 )
 from collagan_dist.errors import DataError
@@ -28,49 +30,57 @@ _JPEG_LEVELS = 8
 def read_hole(path: str) -> np.ndarray:
     """Return the (H, W) hole of a file, true inside, turned upright by its EXIF orientation. Raises DataError."""
     try:
-        with open_picture(read_content(path)) as image:
+        content = read_content(path)
+        with open_picture(content) as image:
             check_pixels(*image.size)
             check_one_frame(image)
             orientation = orientation_left(image)
-            return turn_upright(_decode(image), orientation)
+            return turn_upright(_decode(load_pixels(image, content)), orientation)
     except UnusablePicture as error:
         raise DataError(f"{path}: cannot be used as a hole: {error}; {_NEEDS}") from None
 
 
 def _decode(image: Image.Image) -> np.ndarray:
-    try:
-        image.load()
-    except Exception:  # Pillow's decoders raise whatever their libraries meet
-        raise UnusablePicture("is damaged") from None
     if image.mode.startswith("I") or image.mode == "F":
-        levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65535 or (levels != levels.astype(np.uint16)).any():
+        return _from_grey(_to_grey16(image))
+    return np.asarray(image) if image.mode == "1" else _from_colours(image)
+
+
+def _to_grey16(image: Image.Image) -> np.ndarray:
+    levels_HW = np.empty((image.height, image.width), np.uint16)
+    for rows, strip in strips(image):
+        levels = np.asarray(strip)
+        # Written this way NaN is refused too.
+        if not (levels.min() >= 0 and levels.max() <= 65535) or (levels != levels.astype(np.uint16)).any():
             raise UnusablePicture("has values that are no 16-bit grey")
-        return _from_grey(levels.astype(np.uint16))
-    if image.mode == "1":
-        return np.asarray(image)
-    if not image.has_transparency_data:
-        return _from_colours(np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB")))
-    rgba = np.asarray(image.convert("RGBA"))
-    seen = rgba[..., 3] > 127
-    if not seen.all() and not (rgba[..., :3].min(-1) > 127)[seen].any():
+        levels_HW[rows] = levels
+    return levels_HW
+
+
+def _from_colours(image: Image.Image) -> np.ndarray:
+    high_HW, seen_HW = np.empty((image.height, image.width), np.uint8), np.empty((image.height, image.width), bool)
+    spread, white, colour, one_colour = 0, False, None, True
+    for rows, strip in strips(image):
+        # CMYK and others become RGBA by way of RGB alone.
+        rgba = np.asarray((strip if strip.has_transparency_data else strip.convert("RGB")).convert("RGBA"))
+        rgb, low, high = rgba[..., :3], rgba[..., :3].min(-1), rgba[..., :3].max(-1)
+        high_HW[rows], seen_HW[rows] = high, rgba[..., 3] > 127
+        spread, white = max(spread, int((high - low).max())), white or bool((low > 127)[seen_HW[rows]].any())
+        coloured = rgb[high > 0]
+        colour = coloured[0] if colour is None and len(coloured) else colour
+        one_colour = one_colour and bool((coloured == colour).all())
+    if not seen_HW.all() and not white:
         raise UnusablePicture("is transparent in part, and what is seen of it is not white")
-    # White that is seen is the hole; what is transparent is not.
-    return _from_colours(rgba[..., :3]) & seen
-
-
-def _from_colours(pixels_HW3: np.ndarray) -> np.ndarray:
-    if pixels_HW3.ndim == 2:
-        return _from_grey(pixels_HW3)
-    low, high = pixels_HW3.min(-1), pixels_HW3.max(-1)
     # JPEG leaves a few levels between the channels of a grey picture.
-    if int((high - low).max()) <= 2 * _JPEG_LEVELS:
-        return _from_grey(high)
-    coloured = high > 0
+    if spread <= 2 * _JPEG_LEVELS:
+        hole_HW = _from_grey(high_HW)
     # One colour on black marks as clearly as white does.
-    if not coloured.all() and ((pixels_HW3 == pixels_HW3[coloured][0]).all(-1) | ~coloured).all():
-        return coloured
-    raise UnusablePicture("has colours")
+    elif one_colour and not high_HW.all():
+        hole_HW = high_HW > 0
+    else:
+        raise UnusablePicture("has colours")
+    # White that is seen is the hole; what is transparent is not.
+    return hole_HW & seen_HW
 
 
 def _from_grey(levels_HW: np.ndarray) -> np.ndarray:

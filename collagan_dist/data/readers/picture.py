@@ -30,6 +30,7 @@ MAX_BAD, MAX_BAD_COUNT = 0.001, 10
 MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on
 
 _EXIF_ORIENTATION = 0x0112
+_STRIP_ROWS = 64
 
 
 class UnusablePicture(Exception):
@@ -68,8 +69,16 @@ class Picture:
     @cached_property
     def unconverted_HW3(self) -> np.ndarray:
         """Decode to uint8 RGB in the colours of the picture's profile. Raises UnusablePicture unless every byte decodes."""
-        pixels = _decode_jpeg(self.content) if self.colours else _decode_other(self.content)
+        pixels = _decode_jpeg(self.content) if self.colours else self._decode_other()
         return turn_upright(pixels, self.orientation)
+
+    def _decode_other(self) -> np.ndarray:
+        image, turned = _load_other(self.content)
+        vars(self)["content"] = b""  # not needed any more: file, Pillow's pixels and ours have 200 MB each
+        pixels = _to_rgb(image)
+        del image
+        # Quarter turns are each other's inverse; all other orientations are their own.
+        return turn_upright(pixels, {6: 8, 8: 6}.get(turned, turned))
 
     def as_jpeg(self) -> tuple[bytes, bool]:
         """Return JPEG bytes that all decoders read alike, and whether they are re-encoded.
@@ -177,21 +186,47 @@ def _read_other_header(content: bytes) -> Picture:
         return Picture(content, width, height, None, profile=icc_profile(image))
 
 
-def _decode_other(content: bytes) -> np.ndarray:
+def _load_other(content: bytes) -> tuple[Image.Image, int]:
+    """Return a decoded picture, and the orientation that Pillow has applied. Raises UnusablePicture."""
     with open_picture(content) as image:
         turned = _pillow_turn(image)
-        try:
-            # Opaque everywhere says the same as no alpha.
-            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-                raise UnusablePicture(f"wrong mode {image.mode} with transparency, needs RGB")
-            # No needless copies, as a picture may have 200 MB: `convert` makes one even of what is RGB already.
-            pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-        except UnusablePicture:
-            raise
-        except Exception:  # Pillow's decoders raise whatever their libraries meet
-            raise UnusablePicture("damaged, or not a picture") from None
-    # Quarter turns are each other's inverse; all other orientations are their own.
-    return turn_upright(pixels, {6: 8, 8: 6}.get(turned, turned))
+        return load_pixels(image, content), turned
+
+
+def load_pixels(image: Image.Image, content: bytes) -> Image.Image:
+    """Return an opened picture with its pixels decoded. Raises UnusablePicture."""
+    try:
+        if image.format == "WEBP":
+            # Pillow reads it as an animation, by several copies of its canvas.
+            pixels = cv2.imdecode(
+                np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+            )
+            if pixels is None:
+                raise ValueError
+            swap = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+            return Image.fromarray(cv2.cvtColor(pixels, swap, dst=pixels))
+        image.load()
+        return image
+    except Exception:  # decoders raise whatever their libraries meet
+        raise UnusablePicture("damaged, or not a picture") from None
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Return the RGB pixels of a decoded picture. Raises UnusablePicture for one that is transparent anywhere."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, strip in strips(image):
+        # Opaque everywhere says the same as no alpha.
+        if strip.has_transparency_data and np.asarray(strip.convert("RGBA"))[..., 3].min() < 255:
+            raise UnusablePicture(f"wrong mode {image.mode} with transparency, needs RGB")
+        pixels[rows] = np.asarray(strip.convert("RGB"))
+    return pixels
+
+
+def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield a decoded picture in strips of rows: as a whole, each conversion would take another 200 MB or more."""
+    for top in range(0, image.height, _STRIP_ROWS):
+        bottom = min(top + _STRIP_ROWS, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def _pillow_turn(image: Image.Image) -> int:

@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from collagan_dist.errors import DataError
 from collagan_dist.types import SPLITS
 from tests.data.layouts import rows_of, splits_of
 from tests.data.packed import recipe
+from tests.data.readers.test_landmark_csv import mutated_lines
 
 
 def test_samples_are_the_rows_of_the_annotation(drawn):
@@ -130,3 +132,45 @@ def test_unknown_columns_are_named(copy_of_drawn):
     path.write_text(path.read_text().replace("nose_x", "chin_x"))
     with pytest.raises(DataError, match=r"list_landmarks_celeba.txt: its columns are '.*chin_x.*', needs lefteye_x "):
         read_in_the_wild(recipe(copy_of_drawn, copy_of_drawn))
+
+
+def lists_of(root: Path) -> dict[str, list]:
+    """What the three lists say of each name, field by field."""
+    fields = {name: [line.split() for line in read(root / file)] for name, file in LISTS.items()}
+    columns, rows = fields["landmarks"][1], fields["landmarks"][2:]
+    splits, people = (dict(fields[name]) for name in ("splits", "identities"))
+    where = [columns.index(name) + 1 for name in COLUMNS]
+    assert all(value.lstrip("+-").isascii() for row in rows for value in row[1:])
+    return {
+        row[0]: [*(float(row[at]) for at in where), SPLITS[int(splits[row[0]])], people.get(row[0])] for row in rows
+    }
+
+
+def read(path: Path) -> list[str]:
+    return [line for line in path.read_bytes().decode("utf-8-sig").replace("\r", "\n").split("\n") if line.strip()]
+
+
+@pytest.mark.parametrize("rounds", [200, pytest.param(10_000, marks=pytest.mark.full)])
+def test_mutated_lists_are_refused_or_mean_what_they_say(rounds, tmp_path):
+    at, names, refused = random.Random(rounds), [f"{number:06d}.jpg" for number in range(1, 9)], 0
+    lines = {
+        "landmarks": ["8", " ".join(COLUMNS), *(f"{n} {number * 30} 1 {number * 30 + 9} 1 4 4 1 7 8 7" for number, n in enumerate(names))],
+        "splits": [f"{n} {number % 3}" for number, n in enumerate(names)],
+        "identities": [f"{n} {number // 2}" for number, n in enumerate(names)],
+    }  # fmt: skip
+    for folder in ("Img/img_celeba", "Anno", "Eval"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number in range(rounds):
+        chosen = at.choice(list(LISTS))
+        for name, file in LISTS.items():
+            (tmp_path / file).write_text("\n".join(lines[name]))
+        (tmp_path / LISTS[chosen]).write_bytes(mutated_lines(lines[chosen], " ", at))
+        try:
+            samples = list(read_in_the_wild(recipe(tmp_path, tmp_path)))
+        except DataError as error:
+            assert str(tmp_path) in str(error), number
+            refused += 1
+            continue
+        found = {s.source: [*(v for point in s.landmarks for v in point), s.split, s.identity] for s in samples}
+        assert found == lists_of(tmp_path), number
+    assert 0.2 * rounds < refused < 0.95 * rounds

@@ -95,7 +95,7 @@ def test_empty_full_damaged_and_no_picture(tmp_path):
     Image.new("L", (9, 9)).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (9, 9), 255)])
     for written, reason in (
         (pages.getvalue(), "has several frames"),
-        (content.getvalue()[:600], "is damaged"),
+        (content.getvalue()[:600], "damaged, or not"),
         (b"white", "not a picture"),
         (b"", "is an empty file"),
         (b"GIF89a", "is GIF"),
@@ -108,3 +108,58 @@ def test_empty_full_damaged_and_no_picture(tmp_path):
 def test_a_bomb_is_refused_from_its_header(tmp_path):
     path = stored(tmp_path, Image.new("1", (20000, 20000)))
     assert grown("hole_file.read_hole(sys.argv[1])", "DataError", path) < 60
+
+
+def drawn_hole(at: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+    """A picture of any mode with a few values of any kind, and its (H, W, 4) colours as a viewer knows them, 0 to 255."""
+    mode, few = at.choice(["1", "L", "P", "RGB", "RGBA", "LA", "I;16"]), int(at.integers(1, 4))
+    where = at.integers(0, few, (12, 9))
+    values = at.choice([0, 0, 1, 3, 63, 64, 90, 128, 200, 254, 255, 255], (few, 4))
+    if at.random() < 0.5:  # most holes are grey
+        values[:, 1] = values[:, 2] = values[:, 0]
+    if mode in ("1", "L", "I;16"):
+        grey = (values[:, 0] > 127) * 255 if mode == "1" else values[:, 0]
+        image = (
+            Image.fromarray(grey[where].astype(np.uint16) * 257)
+            if mode == "I;16"
+            else Image.fromarray(grey[where].astype(np.uint8))
+        )
+        values[:, :3], values[:, 3] = grey[:, None], 255
+        return image.convert("1") if mode == "1" else image, values[where]
+    if mode == "P":
+        values[:, 3] = 255
+        image = Image.fromarray(where.astype(np.uint8), "P")
+        image.putpalette(values[:, :3].astype(np.uint8).ravel().tolist())
+        return image, values[where]
+    if mode == "LA":
+        values[:, 1] = values[:, 2] = values[:, 0]
+    elif mode == "RGB":
+        values[:, 3] = 255
+    channels = {"RGB": [0, 1, 2], "RGBA": [0, 1, 2, 3], "LA": [0, 3]}[mode]
+    return Image.fromarray(values[where][..., channels].astype(np.uint8), mode), values[where]
+
+
+def meaning(colours: np.ndarray) -> np.ndarray:
+    """Inside: what is seen and not black. Each colour on its own is looked at, so grey levels count by their brightest channel."""
+    seen, bright = colours[..., 3] > 127, colours[..., :3].max(-1)
+    kinds = {tuple(colour[:3]) for colour in colours.reshape(-1, 4).tolist()}
+    two = len(kinds) == 2 and (0, 0, 0) in kinds
+    levels = set(bright.ravel().tolist())
+    return ((bright > 0) if two or (len(levels) == 2 and 0 in levels) else bright > 127) & seen
+
+
+@pytest.mark.parametrize("rounds", [500, pytest.param(10_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_any_hole_is_understood_or_refused(rounds, form, tmp_path):
+    at, refused = np.random.default_rng(rounds), 0
+    for number in range(rounds):
+        image, colours = drawn_hole(at)
+        path = stored(tmp_path, image, form)
+        try:
+            found = read_hole(path)
+        except DataError as error:
+            assert "hole" in str(error), number
+            refused += 1
+            continue
+        assert np.array_equal(found, meaning(colours)), (number, image.mode)
+    assert 0.2 * rounds < refused < 0.8 * rounds
