@@ -19,7 +19,7 @@ from collagan_dist.inference.face_parser import ParserIdentity, run_in_batches
 from collagan_dist.inference.face_views import Views
 from collagan_dist.types import CLASS_FLIP, CLASSES, World
 
-Index = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, lt=1 << 16)]  # a table has an entry for each up to the largest
 Side = Annotated[int, Field(ge=8, le=4096)]
 Layout = Literal["NCHW", "NHWC"]
 Three = tuple[float, float, float]

@@ -195,7 +195,8 @@ def show_reproduction(at: Folders) -> None:
 
 
 def use_class_map(at: Folders) -> None:
-    read_class_map(at.files / "map.yaml")[0].table(4)
+    found, _ = read_class_map(at.files / "map.yaml")
+    found.table(found.largest_index + 1)
 
 
 def pack_again(at: Folders) -> None:

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.report import tables
 from collagan_dist.report.run_data import read_run
 
 
@@ -27,6 +28,14 @@ def test_without_metrics_json_the_headline_has_the_holes_of_training(altered):
         file.unlink()
     headline = read_run(path).evaluation
     assert (headline.split, headline.step) == ("valid", 12)
+
+
+def test_numbers_that_cannot_be_drawn_are_left_out_and_said(altered):
+    path = altered(psnr=1e300, psnr_hole=float("nan"), ssim=10**400, step=12)
+    run = read_run(path)
+    assert run.evaluation.step == 12 and not {"psnr", "psnr_hole", "ssim"} & run.evaluation.values.keys()
+    (note,) = run.log.notes
+    assert note.startswith("3 number(s) of metrics.json are not finite") and note in str(tables.events_table(run))
 
 
 def test_planned_steps_from_epochs(altered):

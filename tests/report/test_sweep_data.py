@@ -64,6 +64,16 @@ def test_a_damaged_file_is_named(asha, tmp_path, name, content, words):
     assert "collagan" in str(caught.value) and not (tmp_path / "report.html").exists()
 
 
+def test_numbers_that_cannot_be_drawn_are_left_out_and_said(asha, tmp_path):
+    found = json.loads((asha.out / "sweep.json").read_text())
+    found["confirmed"]["difference"], found["seconds"], found["rungs"][0] = float("nan"), 1e300, 10**400
+    (tmp_path / "sweep.json").write_text(json.dumps(found))
+    shutil.copy(asha.out / "trials.csv", tmp_path)
+    sweep = read_sweep(tmp_path)
+    assert (sweep.confirmed, sweep.seconds, sweep.rungs) == (None, None, tuple(found["rungs"][1:]))
+    assert sweep.notes[0].startswith("3 number(s) of sweep.json are not finite")
+
+
 def test_a_sweep_that_is_only_begun(asha, tmp_path):
     found = json.loads((asha.out / "sweep.json").read_text())
     bare = {key: found[key] if key in ("version", "metrics", "keys") else None for key in found}

@@ -33,7 +33,9 @@ def test_the_file_has_one_word_and_value_a_line():
     ]  # fmt: skip
     assert parse_owner(owner.text() + "color blue\n") == owner and owner.is_this_process() and not owner.ended
     assert parse_owner("") == parse_owner("nonsense\n") == Owner(0)
-    assert parse_owner("7 cafe\npid twelve\nstate running\n") == Owner(7, "cafe")
+    for wrong in ("pid twelve", "pid -3", f"pid {1 << 40}", "beat nan", "beat 1e30"):
+        assert parse_owner(f"7 cafe\n{wrong}\nstate running\n") == Owner(7, "cafe")
+    assert parse_owner("\u00b2 cafe\n") == parse_owner("9" * 400) == Owner(0)  # a digit, and no number
 
 
 def test_the_newest_start_owns_the_run(tmp_path):

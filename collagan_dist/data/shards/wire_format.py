@@ -85,7 +85,7 @@ def encode_index(rows: Iterable[list[Member]]) -> bytes:
 
 
 # What tarfile raises besides its own errors: for sizes beyond all numbers, and for headers of headers without end.
-FORGED_TAR_ERRORS = (OverflowError, RecursionError, MemoryError)
+FORGED_TAR_ERRORS = (ValueError, OverflowError, RecursionError, MemoryError)
 
 
 class IndexEntry(NamedTuple):

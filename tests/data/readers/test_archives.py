@@ -16,6 +16,7 @@ from collagan_dist.data.readers import archives
 from collagan_dist.data.readers.label_maps import read_label_map
 from collagan_dist.errors import DataError
 from collagan_dist.types import ArchiveMember
+from tests.data.forged_tars import FORGED
 from tests.data.layouts import archived, write_folder
 from tests.data.packed import contents, folder_recipe, overwrite, recipe
 from tests.data.peak_memory import grown
@@ -196,3 +197,10 @@ def test_failing_storage_is_no_damage(tmp_path, monkeypatch):
             DataError, match=r"cannot be read .Stale file handle.; the same command continues when it can"
         ):
             read()
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_tar_is_a_damaged_one(tmp_path, kind):
+    (tmp_path / "a.tar").write_bytes(FORGED[kind])
+    with pytest.raises(DataError, match=r"a\.tar: is damaged"):
+        archives.open_archive(str(tmp_path / "a.tar"))

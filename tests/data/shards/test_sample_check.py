@@ -161,6 +161,8 @@ def test_training_names_it_and_goes_on(shards, tmp_path):
 def test_mutated_jsons_of_samples(shards, tmp_path, rounds):
     """Training and verify refuse the same ones, whatever they are, and nothing ends the process."""
     good = members(shards)
-    samples = [{**good, "json": mutated_json(good["json"], random.Random(number))[:60_000]} for number in range(rounds)]
+    jsons = [mutated_json(good["json"], random.Random(number))[:60_000] for number in range(rounds)]
+    # A sample without landmarks is sound, but not of use to these tasks.
+    samples = [{**good, "json": content} for content in jsons if b'"landmarks": null' not in content]
     found = refused_by_both(set_of(tmp_path / "set", shards, [good, *samples]))
     assert 0.5 * rounds < len(found) < rounds

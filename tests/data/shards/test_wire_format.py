@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.data.shards import wire_format
+from tests.data.forged_tars import FORGED
 
 
 def test_index_equals_dalis_own(shards, tmp_path):
@@ -56,3 +57,10 @@ def test_an_index_that_points_elsewhere_is_refused(line):
     assert wire_format.Index(valid, 10240)[0] == ("a", 512, 1034, {"jpg": (0, 100), "json": (1024, 10)})
     with pytest.raises(ValueError):
         wire_format.Index(f"v1.2 1\n{line}\n".encode(), 10240)[0]
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_tar_has_no_index(tmp_path, kind):
+    (tmp_path / "a.tar").write_bytes(FORGED[kind])
+    with pytest.raises(tarfile.TarError):
+        wire_format.index_from_tar(tmp_path / "a.tar")
