@@ -72,6 +72,8 @@ def test_what_is_no_file_of_a_right_size_is_not_waited_for(tmp_path):
         read_json(tmp_path / "pipe")
     with pytest.raises(OSError, match="more than 100"):
         read_json(tmp_path / "large", limit=100)
+    with pytest.raises(OSError, match="has a NUL in its name"):
+        read_json(tmp_path / "a\0b")
 
 
 @rounds(300, 10_000)

@@ -28,6 +28,7 @@ def test_a_number_is_a_number():
         ("a:\n  b: .nan", "x:2: .nan is not a finite number"),
         ("a: 1e999", "x:1: 1e999 is not a finite number"),
         ("a: [1", "x:1: not YAML"),
+        ('a: "b\\0c"', "x:1: a NUL is part of no name"),
         ("- 1", "x: must be a mapping"),
     ],
 )
