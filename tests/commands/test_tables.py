@@ -40,8 +40,14 @@ def test_averages_of_a_reproduction(capsys, tmp_path):
     """Of Table 1 blended numbers over all positions, or none."""
     cell = {kind: {"paper": 20.0, "ours": 21.0, "se": 0.1} for kind in paper.kinds(1)}
     missing = {**cell, "psnr_blended": {"paper": 20.0, "ours": None, "se": None}}
-    table1 = {"cells": {"M_i": {"O1": cell, "O2": cell}, "CE": {"O1": cell, "O2": missing}}}
-    table3 = {"cells": {"M_d": {"average": {"paper": 2.38, "ours": 2.0, "se": 0.1}}}}
+    head1 = {"about": "", "rows": ["M_i", "CE"], "columns": ["O1", "O2"]}
+    table1 = {**head1, "cells": {"M_i": {"O1": cell, "O2": cell}, "CE": {"O1": cell, "O2": missing}}}
+    table3 = {
+        "about": "",
+        "rows": ["M_d"],
+        "columns": ["average"],
+        "cells": {"M_d": {"average": {"paper": 2.38, "ours": 2.0, "se": 0.1}}},
+    }
     for number, table in ((1, table1), (3, table3)):
         (tmp_path / f"table{number}.json").write_text(json.dumps(table))
     tables.averages_table(tmp_path, (1, 3))
