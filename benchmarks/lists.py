@@ -18,8 +18,8 @@ from pathlib import Path
 
 from benchmarks import save
 
-PICTURES, BRACKETS, LIMIT_SECONDS = 1_000_000, 20_000, 600
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
+PICTURES, ROUNDS = (int(os.environ.get(name, usual)) for name, usual in (("PICTURES", 1_000_000), ("ROUNDS", 3)))
+BRACKETS, LIMIT_SECONDS = 20_000, 600
 POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
 PLAN = (
     "import json, sys\n"
