@@ -69,16 +69,17 @@ class Picture:
     @cached_property
     def unconverted_HW3(self) -> np.ndarray:
         """Decode to uint8 RGB in the colours of the picture's profile. Raises UnusablePicture unless every byte decodes."""
-        pixels = _decode_jpeg(self.content) if self.colours else self._decode_other()
-        return turn_upright(pixels, self.orientation)
+        return turn_upright(_decode_jpeg(self.content), self.orientation) if self.colours else self._decode_other()
 
     def _decode_other(self) -> np.ndarray:
         image, turned = _load_other(self.content)
         vars(self)["content"] = b""  # not needed any more: file, Pillow's pixels and ours have 200 MB each
         pixels = _to_rgb(image)
         del image
+        if turned == self.orientation:
+            return pixels
         # Quarter turns are each other's inverse; all other orientations are their own.
-        return turn_upright(pixels, {6: 8, 8: 6}.get(turned, turned))
+        return turn_upright(turn_upright(pixels, {6: 8, 8: 6}.get(turned, turned)), self.orientation)
 
     def as_jpeg(self) -> tuple[bytes, bool]:
         """Return JPEG bytes that all decoders read alike, and whether they are re-encoded.
