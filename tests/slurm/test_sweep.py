@@ -244,6 +244,7 @@ def newest(left: small.Sweep) -> dict[str, int]:
     return {json.loads(path.read_text())["ranks"][0]["host"]: n for n, path in worlds.items() if path.exists()}
 
 
+@pytest.mark.full
 def test_two_sweeps_share_a_node(cluster, sweeps, tmp_path):
     """Whose jobs would have the same ports: the second takes others, and each sees its own Ray only. On a node Ray does not start."""
     sweeps.ray_fails("n2", 3)

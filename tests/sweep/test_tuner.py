@@ -42,6 +42,7 @@ ray.get(hold.remote(sys.argv[2]))
 """
 
 
+@pytest.mark.full
 def test_a_sweep_that_waits_for_resources_can_be_interrupted(shards, tmp_path):
     """Another program has the cluster: nothing runs that would have to save."""
     with (
