@@ -217,7 +217,7 @@ def largest(path: Path, mode: str, **options: object) -> Path:
                 ("a.png", "P", {"compress_level": 1}),
                 ("a.jpg", "RGB", {"quality": 90}),
                 ("a.tif", "RGB", {}),
-                ("a.tif", "RGB", {"tiffinfo": {274: 6}}),  # turned
+                ("a.tif", "RGB", {"tiffinfo": {274: 3}}),  # upside down
                 ("a.bmp", "RGB", {}),
                 ("a.avif", "RGB", {"quality": 10, "speed": 10}),
             ]

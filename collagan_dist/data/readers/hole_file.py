@@ -12,9 +12,9 @@ from collagan_dist.data.readers.picture import (
     UnusablePicture,
     check_one_frame,
     check_pixels,
+    exif_orientation,
     load_pixels,
     open_picture,
-    orientation_left,
     read_content,
     strips,
     turn_upright,
@@ -34,7 +34,7 @@ def read_hole(path: str) -> np.ndarray:
         with open_picture(content) as image:
             check_pixels(*image.size)
             check_one_frame(image)
-            orientation = orientation_left(image)
+            orientation = exif_orientation(image)  # before its pixels are decoded, which may drop it
             return turn_upright(_decode(load_pixels(image, content)), orientation)
     except UnusablePicture as error:
         raise DataError(f"{path}: cannot be used as a hole: {error}; {_NEEDS}") from None

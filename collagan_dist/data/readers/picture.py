@@ -15,7 +15,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from collagan_dist.data.face_square import Square, pixel_box
 from collagan_dist.data.readers import archives
@@ -69,17 +69,13 @@ class Picture:
     @cached_property
     def unconverted_HW3(self) -> np.ndarray:
         """Decode to uint8 RGB in the colours of the picture's profile. Raises UnusablePicture unless every byte decodes."""
-        return turn_upright(_decode_jpeg(self.content), self.orientation) if self.colours else self._decode_other()
+        pixels = _decode_jpeg(self.content) if self.colours else self._decode_other()
+        return turn_upright(pixels, self.orientation)
 
     def _decode_other(self) -> np.ndarray:
-        image, turned = _load_other(self.content)
+        image = _load_other(self.content)
         vars(self)["content"] = b""  # not needed any more: file, Pillow's pixels and ours have 200 MB each
-        pixels = _to_rgb(image)
-        del image
-        if turned == self.orientation:
-            return pixels
-        # Quarter turns are each other's inverse; all other orientations are their own.
-        return turn_upright(turn_upright(pixels, {6: 8, 8: 6}.get(turned, turned)), self.orientation)
+        return _to_rgb(image)
 
     def as_jpeg(self) -> tuple[bytes, bool]:
         """Return JPEG bytes that all decoders read alike, and whether they are re-encoded.
@@ -183,15 +179,12 @@ def _read_other_header(content: bytes) -> Picture:
         if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "PA"):
             raise UnusablePicture(f"wrong mode {image.mode}, needs RGB")
         check_one_frame(image)
-        width, height = image.size if _pillow_turn(image) < 5 else image.size[::-1]
-        return Picture(content, width, height, None, profile=icc_profile(image))
+        return Picture(content, *image.size, None, profile=icc_profile(image))
 
 
-def _load_other(content: bytes) -> tuple[Image.Image, int]:
-    """Return a decoded picture, and the orientation that Pillow has applied. Raises UnusablePicture."""
+def _load_other(content: bytes) -> Image.Image:
     with open_picture(content) as image:
-        turned = _pillow_turn(image)
-        return load_pixels(image, content), turned
+        return load_pixels(image, content)
 
 
 def load_pixels(image: Image.Image, content: bytes) -> Image.Image:
@@ -206,6 +199,9 @@ def load_pixels(image: Image.Image, content: bytes) -> Image.Image:
                 raise ValueError
             swap = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
             return Image.fromarray(cv2.cvtColor(pixels, swap, dst=pixels))
+        if image.format == "TIFF":
+            # Of this format alone Pillow would turn the pixels, in another 200 MB. The size is set in `open_picture`.
+            image.getexif().pop(_EXIF_ORIENTATION, None)
         image.load()
         return image
     except Exception:  # decoders raise whatever their libraries meet
@@ -228,20 +224,6 @@ def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     for top in range(0, image.height, _STRIP_ROWS):
         bottom = min(top + _STRIP_ROWS, image.height)
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))
-
-
-def _pillow_turn(image: Image.Image) -> int:
-    """Return the orientation that Pillow applies by itself to the pixels that it decodes."""
-    return exif_orientation(image) if _turned_by_pillow(image) else 1
-
-
-def orientation_left(image: Image.Image) -> int:
-    """Return the orientation that is still to be applied to the pixels that Pillow decodes. To be asked before they are."""
-    return 1 if _turned_by_pillow(image) else exif_orientation(image)
-
-
-def _turned_by_pillow(image: Image.Image) -> bool:
-    return image.format == "TIFF"
 
 
 def _orientation(content: bytes, jpeg: bool) -> int:
@@ -283,7 +265,11 @@ def open_picture(content: bytes) -> Image.Image:
     if form is not None and form not in FORMATS:
         raise UnusablePicture(unreadable(form))
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # As stored, like all others: Pillow gives the size of the turned picture.
+            image._size = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+        return image
     except Image.DecompressionBombError:
         raise UnusablePicture("is a decompression bomb, from its header") from None
     except Exception:
