@@ -10,9 +10,9 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collagan_dist import files
 from collagan_dist.errors import CollaganError
@@ -36,6 +36,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
+
+# A number that every reader of JSON has exactly.
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 # A model may also be a RootModel, of a file that holds a list.
 R = TypeVar("R", bound=BaseModel)
@@ -66,9 +69,8 @@ def read_record(path: Path, model: type[R], limit: int = MAX_BYTES) -> R:
 
 def parse(content: bytes, model: type[R], where: str) -> R:
     """Return the checked content of a JSON text. Raises Malformed, whose message begins with `where`."""
-    parse_json(
-        content, where
-    )  # the second reading, by pydantic, knows neither keys given twice nor NaN in parts of any type
+    # Read twice: pydantic knows neither keys given twice nor NaN in parts of any type.
+    parse_json(content, where)
     return check(content, model, where)
 
 

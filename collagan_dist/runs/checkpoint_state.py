@@ -16,7 +16,7 @@ from collagan_dist.runs.layout import STATE_FILE
 FORMAT = 2  # written; older ones are read, newer ones refused
 
 
-Step = Annotated[int, Field(ge=0, lt=1 << 53)]
+Step = structured.Count
 
 
 class AnyState(structured.Record):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from collagan_dist.structured import Record
+from collagan_dist.structured import Count, Record
 from collagan_dist.types import POSITIONS
 
 # Beside the tensors in a checkpoint.
@@ -27,7 +24,7 @@ class DataRecord(Record):
 class WorldRecord(Record):
     """What is read of world.json."""
 
-    generation: Annotated[int, Field(ge=0, lt=1 << 53)]
+    generation: Count
 
 
 class RunPaths:

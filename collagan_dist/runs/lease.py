@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from collagan_dist import files
+from collagan_dist import files, structured
 from collagan_dist.errors import ClusterError, DataError
 
 HEARTBEAT_SECONDS = 5.0
@@ -45,7 +45,7 @@ class Owner:
     `process_start` make it unique.
     """
 
-    generation: Annotated[int, Field(ge=0, lt=1 << 53)]
+    generation: structured.Count
     token: str = ""
     host: str = ""
     pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0

@@ -74,28 +74,25 @@ class Trial:
         return self.metrics_at(samples) is not None
 
 
-_Count = Annotated[int, Field(ge=0, lt=1 << 53)]
-
-
 class _Exploit(structured.Record):
     model_config = ConfigDict(extra="allow")
 
-    at: _Count
+    at: structured.Count
 
 
 class _TrialFile(structured.Record):
     """The content of trial.json: what of a Trial is stored."""
 
-    number: _Count
+    number: structured.Count
     role: str
     values: dict[str, Any]
-    seed: _Count
-    batch: Annotated[_Count, Field(ge=1)]
+    seed: structured.Count
+    batch: Annotated[structured.Count, Field(ge=1)]
     notes: dict[str, Any]
-    until: _Count
+    until: structured.Count
     lineage: tuple[_Exploit, ...]
     failure: tuple[int, str] | None
-    restarts: _Count
+    restarts: structured.Count
 
 
 def trial_dir(out: Path, trial: Trial) -> Path:
