@@ -66,10 +66,8 @@ def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
 def estimate_checkpoint_bytes(config: Config) -> int:
     """Return about how large a checkpoint of a run becomes, without memory for its networks."""
     tasks = build_tasks(config)
-    with (
-        torch.device("meta"),
-        warnings.catch_warnings(action="ignore"),
-    ):  # GFC's parser has weights, for which meta has no place
+    # Without warnings: GFC's parser has weights, for which meta has no place.
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         generator, discriminators = build_generator(config, tasks), build_discriminators(config, tasks)
     return checkpoint_bytes(generator, discriminators, bool(config.optim.ema))
 

@@ -44,9 +44,8 @@ def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
             else:
                 yield f"{run.name}: job {_submit_run(options, run, queue, scripts, words)}"
         if (job := queue.waiting(_LAST_JOB)) is not None:
-            subprocess.run(
-                ["scancel", job], capture_output=True
-            )  # it does not wait for the jobs that were submitted now
+            # It does not wait for the jobs that were submitted now.
+            subprocess.run(["scancel", job], capture_output=True)
         # The last job starts however the others end: it trains itself what they have not.
         jobs = [job for run in runs if (job := queue.waiting(run.name)) is not None]
         after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []

@@ -171,10 +171,9 @@ def _first_rung(key: str, given: int | None, default: int, total: int, batch: in
     return first
 
 
-class _SweepFile(structured.Record):
+class _BegunWithTrials(_Begun):
     """What a sweep that goes on reads of sweep.json."""
 
-    identity: dict[str, Any]
     trials: Annotated[int, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0)] = 0.0
 
@@ -204,7 +203,7 @@ def _check_same_sweep(prepared: PreparedSweep) -> float:
     """Compare a sweep with the sweep.json of its folder; return the seconds that it has run so far."""
     out, plan = prepared.options.out, prepared.plan
     mend = "restore it, or remove it: it is written anew from the trials"
-    known = structured.read(out / "sweep.json", _SweepFile, DataError, mend)
+    known = structured.read(out / "sweep.json", _BegunWithTrials, DataError, mend)
     if changed := differences(known.identity, prepared.identity):
         lines = "\n  ".join(changed)
         raise ConfigError(f"{out} holds another sweep:\n  {lines}\ngive another --out, or the command that began it")
@@ -244,9 +243,8 @@ def _describe(prepared: PreparedSweep) -> str:
 
 def need_of_sweep(prepared: PreparedSweep, running: int) -> DiskNeed:
     """Return what checkpoints a sweep will add, with as many trials that run at a time. A stopped trial keeps one."""
-    from collagan_dist.models.registry import (
-        estimate_checkpoint_bytes,
-    )  # imports torch, which the driver does not need otherwise
+    # Here: it imports torch, which the driver does not need otherwise.
+    from collagan_dist.models.registry import estimate_checkpoint_bytes
 
     plan, out, keep = prepared.plan, prepared.options.out, prepared.base.checkpoint.keep
     trials = plan.trials + 2 * plan.confirm

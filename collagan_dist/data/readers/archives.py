@@ -111,10 +111,8 @@ def open_folder_or_archive(folder: Path) -> FolderOrArchive | None:
         return FolderOrArchive(str(folder))
     if folder.suffix.lower() in _ARCHIVES and folder.is_file():
         path, folder = folder, folder.with_suffix("")
-    elif (
-        beside := next((p for s in _ARCHIVES if (p := folder.with_name(folder.name + s)).is_file()), None)
-    ) is not None:
-        path = beside
+    elif beside := [p for s in _ARCHIVES if (p := folder.with_name(folder.name + s)).is_file()]:
+        path = beside[0]
     else:
         return None
     names = list(open_archive(str(path)).members)

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 # A profile that moves no colour by more than this is sRGB: cameras and phones embed many forms of it.
 _SAME_LEVELS = 2
-_STRIP_ROWS = 64
+STRIP_ROWS = 64
 _MODES = {"RGB": "RGB", "GRAY": "L"}
 
 
@@ -43,11 +43,11 @@ def _apply(pixels_HW3: np.ndarray, profile: bytes, forward: bool) -> np.ndarray:
         return pixels_HW3
     done_HW3 = np.empty(pixels_HW3.shape, np.uint8)
     # In strips of rows: of the whole picture, there would be five copies.
-    for top in range(0, len(pixels_HW3), _STRIP_ROWS):
-        rows = np.ascontiguousarray(pixels_HW3[top : top + _STRIP_ROWS])
+    for top in range(0, len(pixels_HW3), STRIP_ROWS):
+        rows = np.ascontiguousarray(pixels_HW3[top : top + STRIP_ROWS])
         strip = ImageCms.applyTransform(Image.fromarray(rows[..., 0] if grey and forward else rows), transform)
         assert strip is not None  # it is for transforms in place
-        done_HW3[top : top + _STRIP_ROWS] = np.asarray(strip.convert("RGB"))
+        done_HW3[top : top + STRIP_ROWS] = np.asarray(strip.convert("RGB"))
     return done_HW3
 
 

@@ -37,9 +37,8 @@ _SPLIT_OF_FOLDER = {
 }  # fmt: skip
 _NAME_AND_WORD = re.compile(r"(.+?)([_.-][A-Za-z]\w*)?", re.DOTALL)  # 00001_skin: 00001 and _skin
 _LABEL_COLOURS = 64  # a label map painted in colours, or a mask, has no more; a photograph has thousands
-_PLAIN_KEY = re.compile(
-    r"[!-\-/-~]+"
-)  # printable ASCII without dots and blanks: the index of a shard separates fields by blanks
+# Printable ASCII without dots and blanks: the index of a shard separates fields by blanks.
+_PLAIN_KEY = re.compile(r"[!-\-/-~]+")
 
 
 def read_folder(recipe: Recipe) -> Samples:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from collagan_dist.data.readers.colour_profile import STRIP_ROWS
 from collagan_dist.data.readers.picture import (
     UnusablePicture,
     check_one_frame,
@@ -88,8 +89,8 @@ def _from_grey(levels_HW: np.ndarray) -> np.ndarray:
     top = np.iinfo(levels_HW.dtype).max
     counts = np.zeros(top + 1, np.int64)
     # In strips of rows: bincount takes 8 bytes a pixel.
-    for first in range(0, len(levels_HW), 64):
-        counts += np.bincount(levels_HW[first : first + 64].ravel(), minlength=top + 1)
+    for first in range(0, len(levels_HW), STRIP_ROWS):
+        counts += np.bincount(levels_HW[first : first + STRIP_ROWS].ravel(), minlength=top + 1)
     values = np.flatnonzero(counts)
     # Two values with 0 are a mask, whatever the other one is: 0 and 1, or 0 and 255 in 16 bits.
     if len(values) == 2 and values[0] == 0:

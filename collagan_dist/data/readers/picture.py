@@ -19,7 +19,7 @@ from PIL import Image, TiffImagePlugin
 
 from collagan_dist.data.face_square import Square, pixel_box
 from collagan_dist.data.readers import archives
-from collagan_dist.data.readers.colour_profile import is_srgb, to_srgb
+from collagan_dist.data.readers.colour_profile import STRIP_ROWS, is_srgb, to_srgb
 from collagan_dist.data.readers.picture_format import FORMATS, SIGNATURE_BYTES, picture_format, unreadable
 from collagan_dist.errors import DataError
 from collagan_dist.types import MAX_PIXELS, File
@@ -30,7 +30,6 @@ MAX_BAD, MAX_BAD_COUNT = 0.001, 10
 MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on
 
 _EXIF_ORIENTATION = 0x0112
-_STRIP_ROWS = 64
 
 
 class UnusablePicture(Exception):
@@ -221,8 +220,8 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     """Yield a decoded picture in strips of rows: as a whole, each conversion would take another 200 MB or more."""
-    for top in range(0, image.height, _STRIP_ROWS):
-        bottom = min(top + _STRIP_ROWS, image.height)
+    for top in range(0, image.height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, image.height)
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
