@@ -22,9 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, known in (("--tables", (1, 2, 3)), ("--figures", (1, 3, 4, 5, 6))):
         numbers = f"of {', '.join(map(str, known))}; none: '' (default: all)"
         parser.add_argument(name, type=partial(_numbers, known), default=known, metavar="N[,N...]", help=numbers)
-    scale_help = "length of every run, as a fraction of the paper's (default: 1)"
+    columns_help = (
+        "what Table 1's columns O1 to O6 hide: the parts that the paper's words name, or those that its numbers fit "
+        "(docs/paper.md; default: %(default)s)"
+    )
+    parser.add_argument("--columns", choices=("numbers", "words"), default="numbers", help=columns_help)
+    scale_help = "length of every training, evaluation and search, as a fraction of CONFIG's (default: 1)"
     parser.add_argument("--scale", type=positive_float, default=1.0, metavar="F", help=scale_help)
-    seeds_help = "seeds of M_i, M_isd and M*_isd (default: 1)"
+    seeds_help = "seeds of M_i, M*_i, M_isd and M*_isd (default: 1)"
     parser.add_argument("--seeds", type=positive_int, default=1, metavar="N", help=seeds_help)
     set_help = "change a key of every run's configuration; CE, SII and GFC keep their published losses and optimizers"
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help=set_help)
@@ -45,8 +50,9 @@ def run(args: argparse.Namespace) -> int | None:
     from collagan_dist.reproduce.plan import ReproduceOptions
 
     options = ReproduceOptions(
-        args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks
-    )
+        args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks,
+        args.columns,
+    )  # fmt: skip
     check_out(args.out)
     if args.dry_run:
         from collagan_dist.commands.tables import plan_table

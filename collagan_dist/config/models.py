@@ -22,6 +22,8 @@ def paper_weights(task: str, tasks: int) -> tuple[float, float]:
 
 # The letters are tasks: i inpainting, s segmentation, d landmarks (detection); * is the concentrated scheme (section 3.3).
 MODELS: Final = ("M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd")
+# Models that the paper does not have: its scheme with fewer tasks. They tell the scheme from the collaboration.
+CONTROLS: Final = ("M*_i", "M*_id", "M*_is")
 # The peers of Table 1: Context Encoder, semantic inpainting, generative face completion. presets/ has one file for each.
 PEERS: Final = ("CE", "SII", "GFC")
 
@@ -29,9 +31,9 @@ _TASK_OF_LETTER: Final = {"i": "inpainting", "s": "segmentation", "d": "landmark
 
 
 def model_settings(name: str) -> dict[str, Any]:
-    """Return the keys of section `model` that `--model NAME` sets, for one of MODELS. Raises ConfigError."""
-    if name not in MODELS:
-        raise ConfigError(f"--model {name}: no such model; choose from {', '.join((*MODELS, *PEERS))}")
+    """Return the keys of section `model` that `--model NAME` sets, for one of MODELS or CONTROLS. Raises ConfigError."""
+    if name not in (*MODELS, *CONTROLS):
+        raise ConfigError(f"--model {name}: no such model; choose from {', '.join((*MODELS, *CONTROLS, *PEERS))}")
     head, letters = name.split("_")
     return {"name": "collagan", "tasks": [_TASK_OF_LETTER[c] for c in letters], "concentrated": head.endswith("*")}
 

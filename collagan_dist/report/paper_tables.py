@@ -33,12 +33,19 @@ _CAPTIONS: Final[dict[int, dict[str, str]]] = {
     2: {"": "Dice (%), block holes"},
     3: {"": "landmark error (pixels), block holes"},
 }
+# Metric of a table's baselines, which are not blended: caption.
+_BASELINE_CAPTIONS: Final = {
+    1: {key: _CAPTIONS[1][key] for key in ("ssim", "psnr")},
+    2: {"dice": _CAPTIONS[2][""]},
+    3: {"landmark_error": _CAPTIONS[3][""]},
+}
 # The paper prints percent with one digit and decibels and pixels with two. This is below all its percent and above the rest.
 _MIN_PERCENT: Final = 40.0
 
 
 class _Cell(structured.Record):
-    paper: float
+    # None for a model that the paper does not have.
+    paper: float | None
     ours: float | None
     se: float | None
     sd: float | None = None
@@ -54,9 +61,13 @@ class _Cells(structured.Record):
 
 
 class _Baseline(structured.Record):
+    """Numbers of a baseline in a column, with those of its table."""
+
     samples: int
-    ssim: float
-    psnr: float
+    ssim: float | None = None
+    psnr: float | None = None
+    dice: float | None = None
+    landmark_error: float | None = None
 
 
 C = TypeVar("C", _Cell, _Cells)
@@ -69,6 +80,7 @@ class _Table(structured.Record, Generic[C]):
     columns: tuple[str, ...]
     cells: dict[str, dict[str, C]]
     note: str = ""
+    parts: dict[str, str] = {}
     baselines: dict[str, dict[str, _Baseline]] = {}
 
     @model_validator(mode="after")
@@ -85,6 +97,33 @@ def read_table(folder: Path, number: int) -> dict[str, Any]:
     return structured.read(folder / f"table{number}.json", model, DataError, MEND).model_dump(exclude_unset=True)
 
 
+class _Controls(_Table[_Cells]):
+    """The content of controls.json: that of Table 1, unless it was not asked for, and the other two."""
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    cells: dict[str, dict[str, _Cells]] = {}
+    table2: _Table[_Cell] | None = None
+    table3: _Table[_Cell] | None = None
+
+
+def read_controls(folder: Path) -> dict[str, Any]:
+    """Return the content of controls.json. Raises DataError."""
+    return structured.read(folder / "controls.json", _Controls, DataError, MEND).model_dump(exclude_unset=True)
+
+
+def control_tables(controls: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return (number of the paper's table, table) for each table of the controls."""
+    first = [(1, controls)] if controls.get("rows") else []
+    return first + [(number, controls[f"table{number}"]) for number in (2, 3) if controls.get(f"table{number}")]
+
+
+def column_heads(table: Mapping[str, Any]) -> list[str]:
+    """Return the names of the columns, with what they hide where that has a name."""
+    parts = table.get("parts", {})
+    return [f"{column} {parts[column]}" if column in parts else column for column in table["columns"]]
+
+
 def subtables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str, dict[str, PaperCell]]]]:
     """Return (caption, {model: {column: cell}}) for each number of a table's cells: four of Table 1, else one."""
     return [
@@ -96,27 +135,29 @@ def subtables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str
     ]
 
 
-def baseline_tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
-    """Return (caption, {baseline: its numbers by column}) of Table 1, where baselines were scored."""
+def baseline_tables(number: int, table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
+    """Return (caption, {baseline: its numbers by column}) for each number of a table, where baselines were scored."""
     found = table.get("baselines", {})
     # Baselines may have been scored on fewer samples than the models, so the caption says on how many.
     counts = {at["samples"] for by_column in found.values() for at in by_column.values()}
     samples = f"{'/'.join(map(str, sorted(counts)))} samples"
     return [
         (
-            f"Trivial completions of the same holes, {_CAPTIONS[1][kind]}, {samples}",
+            f"Trivial predictors on the same samples, {caption}, {samples}",
             {
-                name: [f"{row[c][kind]:.2f}" if c in row else MISSING for c in table["columns"]]
+                name: [f"{row[c][key]:.2f}" if key in row.get(c, {}) else MISSING for c in table["columns"]]
                 for name, row in found.items()
             },
         )
-        for kind in ("ssim", "psnr")
+        for key, caption in _BASELINE_CAPTIONS[number].items()
         if found
     ]
 
 
 def paper_number(cell: PaperCell) -> str:
     """Write the paper's number with as many digits as the paper prints."""
+    if cell["paper"] is None:
+        return MISSING
     return f"{cell['paper']:.{2 if cell['paper'] < _MIN_PERCENT else 1}f}"
 
 
@@ -127,13 +168,17 @@ def our_number(cell: PaperCell) -> str:
 
 def difference(cell: PaperCell) -> str:
     """Write our number minus the paper's."""
-    return MISSING if cell["ours"] is None else f"{cell['ours'] - cell['paper']:+.2f}".replace("-", "−")
+    return (
+        MISSING
+        if cell["ours"] is None or cell["paper"] is None
+        else f"{cell['ours'] - cell['paper']:+.2f}".replace("-", "−")
+    )
 
 
 def is_significant(cell: PaperCell) -> bool:
     """Return whether our number differs from the paper's beyond chance over the test samples."""
     # The paper prints no errors, so only ours counts.
-    if cell["ours"] is None or cell["se"] is None:
+    if cell["ours"] is None or cell["se"] is None or cell["paper"] is None:
         return False
     return bool(abs(cell["ours"] - cell["paper"]) > CRITICAL_Z * cell["se"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ _VERDICTS = {"holds": "hold", "does not": "do not", "undecided": "undecided", "n
 
 class _Claim(structured.Record):
     claim: str
+    about: str = ""  # reproductions of earlier versions do not say it
     table: int
     verdict: str
     paper: str
@@ -43,6 +44,7 @@ class _ClaimsFile(structured.Record):
 
     note: str
     claims: tuple[_Claim, ...]
+    controls: tuple[_Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Reproduction:
     name: str
     summary: str
     note: str
-    claims: Table | None
+    claims: tuple[Table, ...]
     tables: tuple[Table, ...]
     figures: tuple[tuple[Path, str], ...]
     critical_z: float = paper_tables.CRITICAL_Z
@@ -85,8 +87,12 @@ def read_reproduction(folder: Path) -> Reproduction:
         summary=_summary(found.claims),
         # The note says on what was trained: a rehearsal must not be taken for a reproduction.
         note=found.note,
-        claims=_claims_table(found.claims) if found.claims else None,
-        tables=tuple(table for number in _TABLES for table in _read_tables(folder, number)),
+        claims=tuple(
+            _claims_table(title, group)
+            for title, group in (("Claims", found.claims), ("Scheme and collaboration apart", found.controls))
+            if group
+        ),
+        tables=(*(table for number in _TABLES for table in _read_tables(folder, number)), *_read_controls(folder)),
         figures=tuple((path, text) for n, text in _FIGURES.items() if (path := folder / f"figure{n}.png").is_file()),
     )
 
@@ -98,12 +104,22 @@ def _summary(claims: Sequence[_Claim]) -> str:
     return f"{len(claims)} claims of the paper: {', '.join(parts)}." if claims else ""
 
 
-def _claims_table(claims: Sequence[_Claim]) -> Table:
+def _claims_table(title: str, claims: Sequence[_Claim]) -> Table:
     # A claim whose runs are not scored yet has no number of ours.
     rows = tuple(
-        (c.claim, tuple(map(Cell, (str(c.table), c.verdict, c.paper, c.ours or formatting.MISSING)))) for c in claims
+        (
+            c.claim,
+            tuple(
+                map(
+                    Cell,
+                    (str(c.table), c.about, c.verdict, c.paper or formatting.MISSING, c.ours or formatting.MISSING),
+                )
+            ),
+        )
+        for c in claims
     )
-    return Table("Claims", ("Claim", "Table", "Verdict", "Paper", "Ours"), rows, paper_tables.STARS_NOTE, numeric=False)
+    headings = ("Claim", "Table", "About", "Verdict", "Paper", "Ours")
+    return Table(title, headings, rows, paper_tables.STARS_NOTE, numeric=False)
 
 
 def _read_tables(folder: Path, number: int) -> list[Table]:
@@ -112,35 +128,49 @@ def _read_tables(folder: Path, number: int) -> list[Table]:
     if not path.is_file():
         return []
     table = paper_tables.read_table(folder, number)
-    found = [_paper_table(number, caption, table, rows) for caption, rows in paper_tables.subtables(number, table)]
-    baselines = paper_tables.baseline_tables(table)
-    return found + [_baseline_table(caption, rows, table["columns"]) for caption, rows in baselines]
+    baselines = paper_tables.baseline_tables(number, table)
+    heads = [formatting.to_words(head) for head in paper_tables.column_heads(table)]
+    return _paper_tables("", number, table) + [_baseline_table(caption, rows, heads) for caption, rows in baselines]
 
 
-def _paper_table(number: int, caption: str, table: dict[str, Any], by_model: dict[str, Any]) -> Table:
+def _read_controls(folder: Path) -> list[Table]:
+    if not (folder / "controls.json").is_file():
+        return []
+    by_number = paper_tables.control_tables(paper_tables.read_controls(folder))
+    return [table for number, found in by_number for table in _paper_tables("Controls of ", number, found)]
+
+
+def _paper_tables(prefix: str, number: int, table: Mapping[str, Any]) -> list[Table]:
+    parts = paper_tables.subtables(number, table)
+    return [_paper_table(f"{prefix}Table {number}: {caption}", number, table, rows) for caption, rows in parts]
+
+
+def _paper_table(caption: str, number: int, table: Mapping[str, Any], by_model: dict[str, Any]) -> Table:
     models, columns = table["rows"], table["columns"]
     # In the paper models are the rows of Table 1 and the columns of Tables 2 and 3.
     if number == 1:
-        headings = ("Model", *columns)
+        headings = ("Model", *paper_tables.column_heads(table))
         rows = [(model, [by_model[model][column] for column in columns]) for model in models]
     else:
         headings = ("Part", *models)
         rows = [(formatting.to_words(column), [by_model[model][column] for model in models]) for column in columns]
     body = tuple((name, tuple(map(_cell, row))) for name, row in rows)
-    return Table(f"Table {number}: {caption}", headings, body, table.get("note", ""), compact=True)
+    return Table(caption, headings, body, table.get("note", ""), compact=True)
 
 
 def _baseline_table(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
     body = tuple((formatting.to_words(name), tuple(map(Cell, values))) for name, values in rows.items())
-    return Table(caption, ("Completion", *columns), body, compact=True)
+    return Table(caption, ("Predictor", *columns), body, compact=True)
 
 
 def _cell(cell: dict[str, Any]) -> Cell:
     """Return our number with its error and, below it, the paper's and the difference."""
-    paper = f"paper {paper_tables.paper_number(cell)}"
+    known = cell["paper"] is not None
+    paper = f"paper {paper_tables.paper_number(cell)}" if known else ""
     if cell["ours"] is None:
         return Cell(formatting.MISSING, paper)
     # Not bold, as elsewhere for the best: a large difference is neither good nor bad.
     mark = " ≠" if paper_tables.is_significant(cell) else ""
     spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
-    return Cell(paper_tables.our_number(cell), f"{paper}, {paper_tables.difference(cell)}{mark}{spread}")
+    compared = f"{paper}, {paper_tables.difference(cell)}{mark}" if known else ""
+    return Cell(paper_tables.our_number(cell), (compared + spread).removeprefix(", "))

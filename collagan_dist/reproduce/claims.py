@@ -1,8 +1,9 @@
 """The paper's claims, each tested on our numbers: holds, does not hold, or undecided.
 
 A comparison of two models is paired over the test samples, and averaged over the positions of Table 1. It holds where
-every metric (SSIM and PSNR; Dice; landmark error) is significantly better (p < 0.05). It does not hold where one is
-significantly worse. Verdicts of Table 1 are those of the blended pictures; the others are given beside them.
+every metric (SSIM and PSNR; Dice; landmark error) is significantly better. It does not hold where one is significantly
+worse. Significant is p < 0.05 after Holm's correction for all comparisons of the requested tables, those of the controls
+among them. Verdicts of Table 1 are those of the blended pictures; the others are given beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from statistics import fmean
 from typing import Any
 
 from collagan_dist.reproduce import comparison, paper, statistics
-from collagan_dist.reproduce.comparison import DOES_NOT, HOLDS, LABELS, MISSING, UNDECIDED, Found, headline_scores
+from collagan_dist.reproduce.comparison import (
+    DOES_NOT,
+    HOLDS,
+    LABELS,
+    MISSING,
+    UNDECIDED,
+    Found,
+    Leaning,
+    headline_scores,
+)
 from collagan_dist.reproduce.results import Results
 
 # Spearman's rank correlation of eight models is above this by chance in 5 % of cases (one-sided).
@@ -25,18 +35,33 @@ _HOLE_TOLERANCE = 0.25  # of the paper's 40x48 pixels, which it calls an average
 Claim = dict[str, Any]
 
 
-def evaluate_claims(results: Results, tables: tuple[int, ...]) -> list[Claim]:
-    """Return each claim about `tables`: {"table", "claim", "paper", "ours", "verdict", "details"}."""
-    claims = []
-    for entry in paper.paper()["claims"]:
-        if entry["table"] in tables:
-            claims.append({"table": entry["table"], "claim": entry["text"], **_KINDS[entry["kind"]](entry, results)})
-    return claims
+def evaluate_claims(results: Results, tables: tuple[int, ...]) -> dict[str, list[Claim]]:
+    """Return the paper's "claims" about `tables`, and what the "controls" show of its argument.
+
+    Each is {"table", "about", "claim", "paper", "ours", "verdict", "details"}, a comparison also has "p" and "p_holm".
+    """
+    found = {
+        name: [_evaluate(entry, results) for entry in paper.paper()[name] if entry["table"] in tables]
+        for name in ("claims", "controls")
+    }
+    planned = [claim for group in found.values() for claim in group if "p" in claim]
+    # What is not scored yet counts: how strict a test is must not depend on how far the runs are.
+    for claim, p in zip(planned, statistics.holm([1.0 if c["p"] is None else c["p"] for c in planned]), strict=True):
+        claim["p_holm"] = None if claim["p"] is None else p
+        if claim["verdict"] != MISSING:
+            claim["verdict"] = comparison.decide((claim["verdict"], claim["p_holm"]))
+    return found
+
+
+def _evaluate(entry: dict[str, Any], results: Results) -> Claim:
+    head = {"table": entry["table"], "about": entry["about"], "claim": entry["text"]}
+    return head | _KINDS[entry["kind"]](entry, results)
 
 
 def seeds_note(results: Results, tables: tuple[int, ...]) -> str:
     """Return a sentence or two about what the standard errors cover."""
-    counts = {m: len(results.seeds(m, headline_scores(t)[0])) for t in tables for m in paper.rows(t)}
+    models = {t: (*paper.rows(t), *paper.controls(t)) for t in tables}
+    counts = {m: len(results.seeds(m, headline_scores(t, results)[0])) for t in tables for m in models[t]}
     several = ", ".join(f"{m} ({n})" for m, n in counts.items() if n > 1)
     single = ", ".join(m for m, n in counts.items() if n == 1)
     text = "Standard errors are those over test samples."
@@ -48,57 +73,64 @@ def seeds_note(results: Results, tables: tuple[int, ...]) -> str:
 
 
 def _pair(entry: dict[str, Any], results: Results) -> Found:
-    return _compared(entry, results, comparison.verdict_better)
+    return _compared(entry, results, comparison.lean_better)
 
 
 def _level(entry: dict[str, Any], results: Results) -> Found:
-    return _compared(entry, results, lambda d: comparison.verdict_between(d, -_COMPARABLE[d["metric"]], math.inf))
+    return _compared(entry, results, lambda d: comparison.lean_between(d, -_COMPARABLE[d["metric"]], math.inf))
 
 
 def _close(entry: dict[str, Any], results: Results) -> Found:
     margin = entry["margin"]
     note = f" (close: within {margin:g})"
-    return _compared(entry, results, lambda d: comparison.verdict_between(d, -margin, margin), note)
+    return _compared(entry, results, lambda d: comparison.lean_between(d, -margin, margin), note)
 
 
-def _compared(entry: dict[str, Any], results: Results, verdict: Callable[[Found], str], note: str = "") -> Found:
-    """Return `better` minus `worse` in every metric of the table, over its average, each with its verdict."""
+def _compared(entry: dict[str, Any], results: Results, lean: Callable[[Found], Leaning], note: str = "") -> Found:
+    """Return `better` minus `worse` in every metric of the table, over its average, each with its own verdict.
+
+    The verdict of all is what they speak for: whether that is significant is decided with the other comparisons.
+    """
     table, better, worse = entry["table"], entry["better"], entry["worse"]
     details = [comparison.difference(table, better, worse, kind, results) for kind in paper.kinds(table)]
     # A comparison needs both models at every position: an average over some would compare other holes than the paper.
     known = [d for d in details if d["ours"] is not None]
     for detail in known:
-        detail["verdict"] = verdict(detail)
+        detail["verdict"] = comparison.decide(lean(detail))
     deciding = details[: _deciding(table)]
-    theirs = ", ".join(comparison.signed(d["paper"], d["metric"]) for d in deciding)
+    theirs = ", ".join(comparison.signed(d["paper"], d["metric"]) for d in deciding if d["paper"] is not None) + note
     if len(known) < len(details):
-        return {"paper": theirs, "ours": None, "verdict": MISSING, "details": known}
+        return {"paper": theirs, "ours": None, "verdict": MISSING, "details": known, "p": None}
+    verdict, p = comparison.all_hold([lean(detail) for detail in deciding])
     return {
-        "paper": theirs + note,
+        "paper": theirs,
         "ours": ", ".join(comparison.signed(d["ours"], d["metric"], d["se"]) + d["stars"] for d in deciding),
-        "verdict": _worst([d["verdict"] for d in deciding]),
+        "verdict": verdict,
         "details": details,
+        "p": p,
     }
 
 
 def _reduction(entry: dict[str, Any], results: Results) -> Found:
-    """Return the relative change of the table's average, with its 95 % interval."""
+    """Return the relative change of the table's average, with its 95 % interval.
+
+    The claim is a number, so it holds where the number lies in the interval. Whether the average falls is said beside it.
+    """
     table, models = entry["table"], (entry["better"], entry["worse"])
     now, before = (paper.printed(table, model, "average") for model in models)
     theirs = now / before - 1
     said = f"{100 * theirs:+.1f} %".replace("-", "−")
-    # Errors are lower where they are better, so the claim holds where the whole interval is below 0.
-    detail = comparison.measure(lambda to, start: to / start - 1, headline_scores(table), models, results)
+    detail = comparison.measure(lambda to, start: to / start - 1, headline_scores(table, results), models, results)
     if detail is None:
         return {"paper": said, "ours": None, "verdict": MISSING, "details": []}
     ours = f"{100 * detail['ours']:+.1f} %"
     if detail["se"] is None:
         return {"paper": said, "ours": ours, "verdict": UNDECIDED, "details": []}
     low, high = comparison.interval(detail)
-    ours = f"{ours} (95 %: {100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−")
-    verdict = HOLDS if high < 0 else DOES_NOT if low > 0 else UNDECIDED
-    detail |= {"interval": [low, high], "paper": theirs, "paper_in_interval": low <= theirs <= high}
-    return {"paper": said, "ours": ours, "verdict": verdict, "details": [detail]}
+    change = "falls" if high < 0 else "rises" if low > 0 else "no clear change"
+    ours = f"{ours} (95 %: {100 * low:+.1f} to {100 * high:+.1f}): {change}".replace("-", "−")
+    detail |= {"interval": [low, high], "paper": theirs, "change": change}
+    return {"paper": said, "ours": ours, "verdict": HOLDS if low <= theirs <= high else DOES_NOT, "details": [detail]}
 
 
 def _order(entry: dict[str, Any], results: Results) -> Found:
@@ -123,7 +155,7 @@ def _order(entry: dict[str, Any], results: Results) -> Found:
 
 def _column(column: str, kind: str, results: Results) -> tuple[list[float], list[float]] | None:
     """Return (ours, the paper's) numbers of all models in a column; None when one is missing."""
-    ours = [results.values(model, paper.score(1, column, kind)) for model in paper.rows(1)]
+    ours = [results.values(model, results.score(1, column, kind)) for model in paper.rows(1)]
     if not all(ours):
         return None
     return [fmean(values) for values in ours], [paper.printed(1, m, column, kind) for m in paper.rows(1)]
@@ -145,7 +177,7 @@ def _last(entry: dict[str, Any], results: Results) -> Found:
 
 def _hole(entry: dict[str, Any], results: Results) -> Found:
     height, width = paper.paper()["hole"]
-    sizes = results.hole_sizes(paper.score(1, column, "psnr") for column in paper.columns(1))
+    sizes = results.hole_sizes(results.score(1, column, "psnr") for column in paper.columns(1))
     said = f"{height}x{width} (near: within {_HOLE_TOLERANCE:.0%})"
     if len(sizes) < len(paper.columns(1)):
         return {"paper": said, "ours": None, "verdict": MISSING, "details": []}

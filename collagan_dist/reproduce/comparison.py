@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, variance
 from typing import Any
@@ -16,25 +17,36 @@ UNITS = {"ssim": "%", "psnr": "dB", "dice": "%", "landmark_error": "px"}
 LABELS = {"ssim": "SSIM", "psnr": "PSNR", "dice": "Dice", "landmark_error": "landmark error"}
 
 Found = dict[str, Any]
+# What the numbers speak for, HOLDS or DOES_NOT, and the two-sided p of that; None where there is no error.
+Leaning = tuple[str, float | None]
 
 
 def difference(table: int, better: str, worse: str, kind: str, results: Results) -> Found:
     """Return one metric of a comparison: on average over the table's columns, and at each of Table 1's positions."""
-    scores = headline_scores(table, kind)
+    scores = headline_scores(table, results, kind)
     columns = _headline_columns(table)
-    theirs = [paper.printed(table, better, c, kind) - paper.printed(table, worse, c, kind) for c in columns]
     found: Found = {
-        "metric": scores[0].key, "blended": scores[0].blended, "paper": round(fmean(theirs), 4), "ours": None,
+        "metric": scores[0].key, "blended": scores[0].blended, "paper": _printed_difference(table, better, worse, kind), "ours": None,
     }  # fmt: skip
     measured = _tested(scores, better, worse, results)
     if measured is None:
         return found
     found |= measured | {"higher_is_better": scores[0].higher_is_better}
     if table == 1:
-        found["positions"] = {score.hole: _tested([score], better, worse, results) for score in scores}
+        by_column = zip(columns, scores, strict=True)
+        found["positions"] = {column: _tested([score], better, worse, results) for column, score in by_column}
     if table == 2:
         found["interval"] = None if found["se"] is None else list(interval(found))
     return found
+
+
+def _printed_difference(table: int, better: str, worse: str, kind: str) -> float | None:
+    """Return the paper's difference; None where one of the models is a control, for which it prints nothing."""
+    if not {better, worse} <= set(paper.rows(table)):
+        return None
+    columns = _headline_columns(table)
+    theirs = [paper.printed(table, better, c, kind) - paper.printed(table, worse, c, kind) for c in columns]
+    return round(fmean(theirs), 4)
 
 
 def _tested(scores: Sequence[Score], better: str, worse: str, results: Results) -> Found | None:
@@ -92,19 +104,34 @@ def _with_error(estimate: statistics.Estimate, between: list[tuple[float, int]])
     return found | ({"se_samples": se, "sd_seeds": seeds**0.5} if seeds else {})
 
 
-def verdict_better(detail: Found) -> str:
-    # p is None for a single sample, which has no error.
-    if detail["p"] is None or detail["p"] >= LEVEL:
-        return UNDECIDED
-    return HOLDS if (detail["ours"] > 0) == detail["higher_is_better"] else DOES_NOT
+def lean_better(detail: Found) -> Leaning:
+    """Return whether a difference is to the better."""
+    return HOLDS if (detail["ours"] > 0) == detail["higher_is_better"] else DOES_NOT, detail["p"]
 
 
-def verdict_between(detail: Found, lowest: float, highest: float) -> str:
-    """Return whether the 95 % interval of a difference lies between two bounds, outside them, or over one of them."""
-    if detail["se"] is None:
-        return UNDECIDED
-    low, high = interval(detail)
-    return HOLDS if lowest < low and high < highest else DOES_NOT if high < lowest or low > highest else UNDECIDED
+def lean_between(detail: Found, lowest: float, highest: float) -> Leaning:
+    """Return whether a difference lies between two bounds: p is below .05 where its 95 % interval has none of them."""
+    bounds = [bound for bound in (lowest, highest) if math.isfinite(bound)]
+    p_values = [statistics.p_value(detail["ours"] - bound, detail["se"], detail["freedom"]) for bound in bounds]
+    known = [p for p in p_values if p is not None]
+    p = max(known) if len(known) == len(bounds) else None
+    return HOLDS if lowest < detail["ours"] < highest else DOES_NOT, p
+
+
+def all_hold(leanings: Sequence[Leaning]) -> Leaning:
+    """Return one leaning of several statements: all must hold, and one that does not refutes."""
+    known = [p for _, p in leanings if p is not None]
+    if len(known) < len(leanings):
+        return UNDECIDED, None
+    against = [p for verdict, p in leanings if verdict == DOES_NOT and p is not None]
+    # That all hold is as sure as the least sure of them. That one does not has several chances (Bonferroni).
+    return (DOES_NOT, min(1.0, len(leanings) * min(against))) if against else (HOLDS, max(known))
+
+
+def decide(leaning: Leaning) -> str:
+    """Return the verdict of a leaning. p is None for a single sample, which has no error."""
+    verdict, p = leaning
+    return UNDECIDED if p is None or p >= LEVEL else verdict
 
 
 def interval(detail: Found) -> tuple[float, float]:
@@ -117,10 +144,10 @@ def _headline_columns(table: int) -> tuple[str, ...]:
     return paper.columns(1) if table == 1 else ("average",)
 
 
-def headline_scores(table: int, kind: str | None = None) -> list[Score]:
+def headline_scores(table: int, results: Results, kind: str | None = None) -> list[Score]:
     """Return the scores of `kind`, by default the table's first, in the columns that a comparison is about."""
     kind = paper.kinds(table)[0] if kind is None else kind
-    return [paper.score(table, column, kind) for column in _headline_columns(table)]
+    return [results.score(table, column, kind) for column in _headline_columns(table)]
 
 
 def signed(value: float, metric: str, se: float | None = None) -> str:

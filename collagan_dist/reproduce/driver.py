@@ -42,7 +42,7 @@ def prepare(options: ReproduceOptions) -> tuple[list[PlannedRun], Manifest]:
             f"{options.config}: is a configuration of {config.model.name}; reproduce sets the peers up itself"
         )
     # Everything that can be wrong is found now, not after days of training the runs before it.
-    runs = plan.make_plan(options, samples)
+    runs = plan.make_plan(options, samples, manifest.samples("test"))
     if not runs:
         raise ConfigError("--tables and --figures: name at least one")
     for run in runs:
@@ -189,21 +189,24 @@ def describe(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manife
 
 
 def _write_tables(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manifest) -> int:
-    """Write tableN and claims, .json and .md; return how many numbers wait for a run or an evaluation."""
+    """Write tableN, controls and claims, .json and .md; return how many numbers wait for a run or an evaluation."""
     # scipy and numpy's archives are needed only here; `--dry-run` answers without them.
     from collagan_dist.reproduce import claims, tables
     from collagan_dist.reproduce.results import Results
 
-    results, about = Results(runs, manifest.hash), describe(options, runs, manifest)
+    results, about = Results(runs, manifest.hash, options.reading), describe(options, runs, manifest)
     missing = 0
     for number in options.tables:
         table = {"about": about, **tables.make_table(number, results)}
         missing += tables.missing(number, results)
         files.write_json(options.out / f"table{number}.json", table)
         files.write_text(options.out / f"table{number}.md", tables.table_markdown(number, table))
+    controls = {"about": about, **tables.make_controls(options.tables, results)}
+    files.write_json(options.out / "controls.json", controls)
+    files.write_text(options.out / "controls.md", tables.controls_markdown(controls))
     found = claims.evaluate_claims(results, options.tables)
     note = f"{about} {claims.seeds_note(results, options.tables)}"
-    files.write_json(options.out / "claims.json", {"note": note, "claims": found})
+    files.write_json(options.out / "claims.json", {"note": note, **found})
     files.write_text(options.out / "claims.md", tables.claims_markdown(found, note))
     return missing
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from collagan_dist.config import strict_yaml
+from collagan_dist.config.models import CONTROLS
 
 TABLES: Final = (1, 2, 3)
 METRICS: Final = ("ssim", "psnr")  # of Table 1, in the order of its cells
-# Models that --seeds trains several times: the paper's argument rests on their differences.
-SEEDED: Final = ("M_i", "M_isd", "M*_isd")
+# Models that --seeds trains several times: the argument rests on their differences. M*_i tells scheme and collaboration apart.
+SEEDED: Final = ("M_i", "M*_i", "M_isd", "M*_isd")
+# What the columns of Table 1 stand for (docs/paper.md): the boxes that the paper's words name, or those that its numbers fit.
+Reading = Literal["numbers", "words"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ def rows(table: int) -> tuple[str, ...]:
     return tuple(paper()[f"table{table}"]["rows"])
 
 
+def controls(table: int) -> tuple[str, ...]:
+    """Return the models beside a table's that the paper does not have: those that the comparisons of controls name."""
+    named = {entry[side] for entry in paper()["controls"] if entry["table"] == table for side in ("better", "worse")}
+    return tuple(model for model in CONTROLS if model in named)
+
+
 def columns(table: int) -> tuple[str, ...]:
     return tuple(paper()[f"table{table}"]["columns"])
 
@@ -49,6 +58,22 @@ def columns(table: int) -> tuple[str, ...]:
 def kinds(table: int) -> tuple[str, ...]:
     """Return the names of the numbers in a cell: blended ones first in Table 1, one without a name in Tables 2 and 3."""
     return tuple(f"{m}{suffix}" for suffix in ("_blended", "") for m in METRICS) if table == 1 else ("",)
+
+
+def parts(reading: Reading) -> dict[str, str]:
+    """Return what each column of Table 1 hides, in words."""
+    return {column: place["part"] for column, place in paper()["readings"][reading].items()}
+
+
+def columns_note(reading: Reading) -> str:
+    """Return what the columns of Table 1 are measured on, and why."""
+    named = ", ".join(f"{column} {part}" for column, part in parts(reading).items())
+    why = {
+        "numbers": "by the paper's words O1 is the left eye and O4 the left face, but its numbers have 2.4 times as much squared "
+        "error at O1 as at O4 (docs/paper.md)",
+        "words": "as the paper's words say; its numbers fit another order (--columns numbers, docs/paper.md)",
+    }[reading]
+    return f"Columns: {named}; {why}."
 
 
 def printed(table: int, model: str, column: str, kind: str = "") -> float:
@@ -60,11 +85,11 @@ def printed(table: int, model: str, column: str, kind: str = "") -> float:
     return float(values[columns(table).index(column)])
 
 
-def score(table: int, column: str, kind: str = "") -> Score:
+def score(table: int, column: str, kind: str, reading: Reading) -> Score:
     """Return where our number of a cell comes from."""
     if table == 1:
-        metric = kind.removesuffix("_blended")
-        return Score(metric, None, column, kind.endswith("_blended"), 100.0 if metric == "ssim" else 1.0, True)
+        metric, position = kind.removesuffix("_blended"), paper()["readings"][reading][column]["position"]
+        return Score(metric, None, position, kind.endswith("_blended"), 100.0 if metric == "ssim" else 1.0, True)
     # Evaluations call the paper's "average" column "mean".
     part = "mean" if column == "average" else column
     if table == 2:

@@ -26,12 +26,15 @@ FIGURES: Final[dict[int, tuple[str, ...]]] = {
     6: ("M_isd", "M_i"),
 }
 PARSER: Final = "parser"
-# In the order of training: the models of the paper's main comparison first, GFC after the parser that it needs.
+# In the order of training: the models of the main comparison first, GFC after the parser that it needs.
 ORDER: Final = (
-    "M_i", "M*_isd", "M_isd", "M_id", "M_is", "M_s", "M_d", "M*_isd-noise", "CE", "CE-noise", "SII", PARSER, "GFC",
+    "M_i", "M*_isd", "M_isd", "M*_i", "M_id", "M_is", "M_s", "M_d", "M*_id", "M*_is", "M*_isd-noise", "CE", "CE-noise", "SII",
+    PARSER, "GFC",
 )  # fmt: skip
 # These keys distinguish the runs from each other, so --set may not change them.
 _RUN_KEYS: Final = ("model.name", "model.tasks", "model.concentrated", "hole.kind", "data.shards", "data.split")
+# A shorter evaluation than of these many samples says nothing.
+_FEWEST_SAMPLES: Final = 16
 # A peer keeps its published loss and optimizer, and those of the other keys that its preset sets.
 _PUBLISHED_SECTIONS: Final = ("loss", "optim")
 _PUBLISHED_KEYS: Final = (("data", "image_size"), ("hole", "fill"), ("model", "output_bias"))
@@ -50,6 +53,7 @@ class ReproduceOptions:
     seeds: int = 1
     sets: tuple[str, ...] = ()
     ranks: int | None = None
+    reading: paper.Reading = "numbers"
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ class PlannedRun:
         return RunPaths(self.folder).evaluation("test", hole, blend, self.config.evaluate.positions, variant)
 
 
-def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:
-    """Return the runs that are needed, in the order of training. `samples` is the length of the training split.
+def make_plan(options: ReproduceOptions, samples: int, test_samples: int) -> list[PlannedRun]:
+    """Return the runs that are needed, in the order of training. The two numbers are the lengths of the splits.
 
     Raises ConfigError for keys that --set may not change.
     """
@@ -97,7 +101,7 @@ def make_plan(options: ReproduceOptions, samples: int) -> list[PlannedRun]:
     runs = []
     for base in (one for one in ORDER if one in needed):
         for seed in range(options.seeds if base in paper.SEEDED else 1):
-            runs.append(_run(options, base, seed, samples, needed[base]))
+            runs.append(_run(options, base, seed, (samples, test_samples), needed[base]))
     # The parser is not trained where --set names another one for GFC.
     own_parser = any(run.base == "GFC" and run.needs is None for run in runs)
     return [run for run in runs if not (run.base == PARSER and own_parser)]
@@ -133,7 +137,7 @@ def _needed_holes(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
     """Return the holes to evaluate (and whether blended too) of each run that is needed at all."""
     needed: dict[str, dict[str, bool]] = {}
     for table in options.tables:
-        for model in paper.rows(table):
+        for model in (*paper.rows(table), *paper.controls(table)):
             # The paper does not say whether Table 1 is blended, so it is evaluated both ways.
             holes = dict.fromkeys(POSITIONS, True) if table == 1 else {"block": False}
             needed.setdefault(model, {}).update(holes)
@@ -146,12 +150,15 @@ def _needed_holes(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
     return needed
 
 
-def _run(options: ReproduceOptions, base: str, seed: int, samples: int, holes: dict[str, bool]) -> PlannedRun:
+def _run(
+    options: ReproduceOptions, base: str, seed: int, samples: tuple[int, int], holes: dict[str, bool]
+) -> PlannedRun:
     name = f"{base}-seed{seed}" if seed else base
     config = _config(options, base)
     tree = config_to_dict(config)
     tree["seed"] += seed
-    _scale_steps(tree, config, samples, options.scale)
+    _scale_training(tree, config, samples[0], options.scale)
+    _scale_evaluation(tree["evaluate"], samples[1], options.scale)
     needs = PARSER if config.model.gfc.parser == _parser_folder(options.out) else None
     final = validate_config(tree, f"run {name}")
     assert final.schedule.steps is not None
@@ -201,7 +208,7 @@ def _preset_sets(peer: str, key: tuple[str, ...]) -> bool:
     return key[1] in strict_yaml.load(text, name)[0].get(key[0], {})
 
 
-def _scale_steps(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
+def _scale_training(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
     """Give the length in steps, and multiply all that is counted in training steps by `scale`."""
     from collagan_dist.data.loading.order import total_steps
 
@@ -213,6 +220,18 @@ def _scale_steps(tree: dict[str, Any], config: Config, samples: int, scale: floa
         tree["schedule"]["adv_from"] = _scaled(config.schedule.adv_from, scale)
     for section, key in (("checkpoint", "every"), ("log", "every"), ("log", "grid_every")):
         tree[section][key] = _scaled(tree[section][key], scale)
+
+
+def _scale_evaluation(evaluate: dict[str, Any], test_samples: int, scale: float) -> None:
+    """Multiply the number of samples and the steps of SII's search by `scale`, where that is below 1."""
+    scale = min(scale, 1.0)
+    if scale < 1:
+        samples = min(evaluate["samples"] or test_samples, test_samples)
+        evaluate["samples"] = min(samples, max(_FEWEST_SAMPLES, _scaled(samples, scale)))
+    if evaluate["baselines"]:
+        few = min(evaluate["baselines"], _FEWEST_SAMPLES)
+        evaluate["baselines"] = max(few, _scaled(evaluate["baselines"], scale))
+    evaluate["search"]["steps"] = _scaled(evaluate["search"]["steps"], scale)
 
 
 def _scaled(count: int, scale: float) -> int:

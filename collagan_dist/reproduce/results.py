@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,8 +15,8 @@ from pydantic import ConfigDict
 
 from collagan_dist import structured
 from collagan_dist.errors import DataError
-from collagan_dist.reproduce import statistics
-from collagan_dist.reproduce.paper import Score
+from collagan_dist.reproduce import paper, statistics
+from collagan_dist.reproduce.paper import Reading, Score
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.run_status import is_evaluated
 from collagan_dist.reproduce.statistics import Estimate
@@ -31,9 +31,13 @@ class _Subset(structured.Record):
 
 
 class Results:
-    """What is evaluated of a reproduction. A model is its runs, one for each seed."""
+    """What is evaluated of a reproduction. A model is its runs, one for each seed.
 
-    def __init__(self, runs: Iterable[PlannedRun], manifest: str) -> None:
+    `reading` says at which positions the columns of Table 1 are measured (docs/paper.md).
+    """
+
+    def __init__(self, runs: Iterable[PlannedRun], manifest: str, reading: Reading = "numbers") -> None:
+        self.reading: Final = reading
         self._runs: dict[str, list[PlannedRun]] = {}
         for run in runs:
             self._runs.setdefault(run.base, []).append(run)
@@ -41,6 +45,10 @@ class Results:
         # Each file is needed for several numbers, and each number for several claims.
         self._read = cache(_read)
         self._estimate = cache(self._measure)
+
+    def score(self, table: int, column: str, kind: str = "") -> Score:
+        """Return where our number of a cell comes from."""
+        return paper.score(table, column, kind, self.reading)
 
     def is_complete(self, model: str, score: Score) -> bool:
         """Return whether every seed of the model is evaluated."""

@@ -56,7 +56,7 @@ def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
 def _arguments(options: ReproduceOptions) -> list[str]:
     """Return the arguments of `collagan reproduce` that say the same as `options`."""
     words = [options.config, "--data", options.data, "--out", str(options.out)]
-    words += ["--scale", repr(options.scale), "--seeds", str(options.seeds)]
+    words += ["--scale", repr(options.scale), "--seeds", str(options.seeds), "--columns", options.reading]
     words += ["--tables", ",".join(map(str, options.tables)), "--figures", ",".join(map(str, options.figures))]
     words += [word for item in options.sets for word in ("--set", item)]
     return words + (["--ranks", str(options.ranks)] if options.ranks else [])

@@ -98,6 +98,14 @@ def interval(value: float, se: float, degrees: float) -> tuple[float, float]:
     return value - half, value + half
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for being several (Holm 1979): at any level, one true null is rejected no more often than that."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    adjusted = np.minimum(1.0, np.maximum.accumulate(np.array(p_values)[order] * factors))
+    return [float(value) for value in adjusted[np.argsort(order, kind="stable")]]
+
+
 def stars(p: float | None) -> str:
     return "" if p is None else "***" if p < 0.001 else "**" if p < 0.01 else "*" if p < 0.05 else ""
 

@@ -16,41 +16,55 @@ from collagan_dist.reproduce.results import Results
 def make_table(number: int, results: Results) -> dict[str, Any]:
     """Return {"rows", "columns", "cells": {model: {column: cell}}}; a cell of Table 1 holds one for each of its numbers.
 
-    There is a "note" if picture sizes differ, and in Table 1 "baselines" if they were evaluated.
+    Table 1 has "parts", what each column is measured on. There is a "note" where something must be said of the numbers,
+    and "baselines" if they were evaluated.
     """
-    by_model: dict[str, Any] = {}
-    for model in paper.rows(number):
-        row = by_model.setdefault(model, {})
-        for column in paper.columns(number):
-            found = {kind: _cell(number, model, column, kind, results) for kind in paper.kinds(number)}
-            row[column] = found if number == 1 else found[""]
-    table = {"rows": list(paper.rows(number)), "columns": list(paper.columns(number)), "cells": by_model}
+    table = _cells(number, paper.rows(number), results)
+    notes = [paper.columns_note(results.reading)] if number == 1 else []
     # A model trained at another size, as SII is, is compared with the paper's numbers at 128x128 nevertheless.
-    sizes = paper_tables.picture_sizes(results.picture_sizes(paper.rows(number)))
-    note = f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}."
-    if sizes:
-        table["note"] = note
-    if number == 1 and (baselines := _baselines(results)):
+    if sizes := paper_tables.picture_sizes(results.picture_sizes(paper.rows(number))):
+        notes.append(f"Scored at different picture sizes, whose numbers are not strictly comparable: {sizes}.")
+    if notes:
+        table["note"] = " ".join(notes)
+    if baselines := _baselines(number, results):
         table["baselines"] = baselines
     return table
 
 
-def _baselines(results: Results) -> dict[str, Any]:
-    """Return {baseline: {column: {metric, "samples"}}} of trivial completions of the same holes, not blended."""
+def make_controls(tables: Sequence[int], results: Results) -> dict[str, Any]:
+    """Return the numbers of the models that the paper does not have: Table 1's as make_table gives it, "table2", "table3"."""
+    found: dict[str, Any] = {f"table{n}": _cells(n, paper.controls(n), results) for n in tables}
+    return found.pop("table1", {}) | found
+
+
+def _cells(number: int, models: Sequence[str], results: Results) -> dict[str, Any]:
+    by_model: dict[str, Any] = {}
+    for model in models:
+        row = by_model.setdefault(model, {})
+        for column in paper.columns(number):
+            found = {kind: _cell(number, model, column, kind, results) for kind in paper.kinds(number)}
+            row[column] = found if number == 1 else found[""]
+    table = {"rows": list(models), "columns": list(paper.columns(number)), "cells": by_model}
+    return table | ({"parts": paper.parts(results.reading)} if number == 1 else {})
+
+
+def _baselines(number: int, results: Results) -> dict[str, Any]:
+    """Return {baseline: {column: {metric, "samples"}}} of trivial predictors on the same samples and holes, not blended."""
     found: dict[str, Any] = {}
-    for column in paper.columns(1):
-        for kind in paper.METRICS:
-            for name, (value, samples) in results.baselines(paper.rows(1), paper.score(1, column, kind)).items():
-                found.setdefault(name, {}).setdefault(column, {"samples": samples})[kind] = value
+    for column in paper.columns(number):
+        for kind in paper.METRICS if number == 1 else ("",):
+            score = results.score(number, column, kind)
+            for name, (value, samples) in results.baselines(paper.rows(number), score).items():
+                found.setdefault(name, {}).setdefault(column, {"samples": samples})[score.key] = value
     return found
 
 
 def _cell(number: int, model: str, column: str, kind: str, results: Results) -> PaperCell:
     """Return the paper's number and ours, which is None if nothing is evaluated, and the mean of several seeds."""
-    score = paper.score(number, column, kind)
+    score = results.score(number, column, kind)
     values = results.values(model, score)
     cell: PaperCell = {
-        "paper": paper.printed(number, model, column, kind),
+        "paper": paper.printed(number, model, column, kind) if model in paper.rows(number) else None,
         "ours": fmean(values) if values else None,
         # The paper gives no errors, so the difference from it has only ours.
         "se": results.error(model, score) if values else None,
@@ -62,16 +76,31 @@ def _cell(number: int, model: str, column: str, kind: str, results: Results) -> 
 
 
 def missing(number: int, results: Results) -> int:
-    """Return how many of a table's numbers wait for a run or an evaluation."""
+    """Return how many of a table's numbers, with its controls', wait for a run or an evaluation."""
     # A number that the test split does not have, such as the Dice of a class that no picture shows, waits for none.
-    scores = [paper.score(number, column, kind) for column in paper.columns(number) for kind in paper.kinds(number)]
-    return sum(not results.is_complete(model, score) for model in paper.rows(number) for score in scores)
+    scores = [results.score(number, column, kind) for column in paper.columns(number) for kind in paper.kinds(number)]
+    models = (*paper.rows(number), *paper.controls(number))
+    return sum(not results.is_complete(model, score) for model in models for score in scores)
 
 
 def table_markdown(number: int, table: dict[str, Any]) -> str:
     """Return a table as Markdown, every cell as paper / ours ± se / difference."""
-    lines = [f"# Table {number}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
-    lines += [_plain(table["note"]), ""] if "note" in table else []
+    return "\n".join([*_head(f"Table {number}", table), *_grids(number, table)])
+
+
+def controls_markdown(controls: Mapping[str, Any]) -> str:
+    """Return the controls' tables as Markdown."""
+    grids = [line for number, table in paper_tables.control_tables(controls) for line in _grids(number, table)]
+    return "\n".join([*_head("Controls", controls), *grids])
+
+
+def _head(title: str, table: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {title}", "", *([_plain(table["about"]), ""] if "about" in table else []), _LEGEND, ""]
+    return lines + ([_plain(table["note"]), ""] if "note" in table else [])
+
+
+def _grids(number: int, table: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
     # Table 1 becomes four, one for each of its numbers: a cell with four would not be readable.
     for title, by_model in paper_tables.subtables(number, table):
         across, down = table["columns"], table["rows"]
@@ -80,10 +109,11 @@ def table_markdown(number: int, table: dict[str, Any]) -> str:
             across, down = down, across
             grid = {(row, column): grid[column, row] for row in down for column in across}
         rows = {row: [grid[row, column] for column in across] for row in down}
-        lines += _markdown_grid(f"{title[:1].upper()}{title[1:]}", list(map(_name, across)), rows)
-    for title, rows in paper_tables.baseline_tables(table):
-        lines += _markdown_grid(title, table["columns"], rows)
-    return "\n".join(lines)
+        heads = paper_tables.column_heads(table) if number == 1 else list(map(_name, across))
+        lines += _markdown_grid(f"{title[:1].upper()}{title[1:]}", heads, rows)
+    for title, rows in paper_tables.baseline_tables(number, table):
+        lines += _markdown_grid(title, list(map(_name, paper_tables.column_heads(table))), rows)
+    return lines
 
 
 def _markdown_grid(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
@@ -106,14 +136,22 @@ def cell_text(cell: PaperCell) -> str:
     return f"{paper_tables.paper_number(cell)} / {paper_tables.our_number(cell)}{spread} / {change}"
 
 
-def claims_markdown(claims: list[dict[str, Any]], note: str) -> str:
-    """Return one row a claim: what the paper finds, what we find, the verdict."""
-    lines = ["# Claims", "", note, "", "| table | claim | paper | ours | verdict |", "|---|---|---|---|---|"]
-    for one in claims:
-        lines.append(
-            f"| {one['table']} | {_plain(one['claim'])} | {_plain(one['paper'])} | {_plain(one['ours'] or MISSING)} | {one['verdict']} |"
-        )
-    return "\n".join([*lines, "", _plain(STARS_NOTE), ""])
+def claims_markdown(found: Mapping[str, list[dict[str, Any]]], note: str) -> str:
+    """Return one row a claim: what the paper finds, what we find, the verdict; then what the controls show."""
+    lines = ["# Claims", "", note, ""]
+    for title, group in (("The paper's", found["claims"]), ("Scheme and collaboration apart", found["controls"])):
+        lines += [
+            f"## {title}",
+            "",
+            "| table | claim | about | paper | ours | p (Holm) | verdict |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for one in group:
+            texts = (one["claim"], one["about"], one["paper"] or MISSING, one["ours"] or MISSING)
+            p = MISSING if one.get("p_holm") is None else f"{one['p_holm']:.2g}"
+            lines.append(f"| {one['table']} | {' | '.join(map(_plain, texts))} | {p} | {one['verdict']} |")
+        lines.append("")
+    return "\n".join([*lines, _plain(STARS_NOTE), ""])
 
 
 def _plain(text: str) -> str:

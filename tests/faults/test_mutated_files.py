@@ -239,6 +239,7 @@ WAYS = {
     "claims.json": Way(lambda at: at.reproduction / "claims.json", show_reproduction, {3}),
     "table1.json": Way(lambda at: at.reproduction / "table1.json", show_reproduction, {3}),
     "table3.json": Way(lambda at: at.reproduction / "table3.json", show_reproduction, {3}),
+    "controls.json": Way(lambda at: at.reproduction / "controls.json", show_reproduction, {3}),
     "slurm.json": Way(lambda at: at.reproduction / "slurm.json", lambda at: Queue(at.reproduction), {4}),
     "draw.json": Way(lambda at: at.files / "faces/draw.json", lambda at: draw_faces(at.files / "faces", count=1, seed=0, workers=1), {3}),
     ".source.json": Way(lambda at: at.files / "packed/.source.json", pack_again, {2}),

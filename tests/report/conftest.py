@@ -18,10 +18,10 @@ from collagan_dist.report.sweep_data import SweepData, read_sweep
 from collagan_dist.reproduce.driver import _write_tables
 from collagan_dist.reproduce.plan import ReproduceOptions
 from collagan_dist.training.loop import StartOptions, train
-from collagan_dist.types import World
+from collagan_dist.types import POSITIONS, World
 from tests.report.page_reader import Page, read_report
 from tests.report.simulated_sweep import NSGA2, SimulatedSweep
-from tests.reproduce.evaluated import MANIFEST, as_printed, run_of, write_points
+from tests.reproduce.evaluated import MANIFEST, as_printed, run_of, write_points, write_quality
 from tests.training.small import small
 
 CODE, ODD_NAME = '<script>alert("1")</script>', "<script>alert(2)<"
@@ -134,6 +134,9 @@ def reproduction(run: Path, shards: Manifest, tmp_path_factory: pytest.TempPathF
     for seed in (0, 1):
         runs.append(run_of(out, "M_id", seed))
         write_points(runs[-1], 2.5 + generator.normal(0, 0.3, (40, 5)))
+    runs.append(run_of(out, "M*_i"))
+    for hole in POSITIONS:
+        write_quality(runs[-1], hole, 0.91 + generator.normal(0, 0.01, 40), 27 + generator.normal(0, 1, 40))
     options = ReproduceOptions(config="stable", data="packed", out=out, tables=(1, 3))
     _write_tables(options, runs, replace(shards, hash=MANIFEST))
     shutil.copy(run / "grids/step-00000012.png", out / "figure4.png")

@@ -12,9 +12,10 @@ from collagan_dist.report.reproduction import is_reproduction
 def test_claims(reproduction_page, reproduction, run):
     assert is_reproduction(reproduction) and not is_reproduction(run)
     found = json.loads((reproduction / "claims.json").read_text())
-    for claim in found["claims"]:
-        row = [claim["claim"], str(claim["table"]), claim["verdict"], claim["paper"], claim["ours"] or "–"]
-        assert row in reproduction_page.rows
+    assert found["claims"] and found["controls"]
+    for claim in (*found["claims"], *found["controls"]):
+        names = [claim["claim"], str(claim["table"]), claim["about"], claim["verdict"]]
+        assert [*names, claim["paper"] or "–", claim["ours"] or "–"] in reproduction_page.rows
     holding = [claim["verdict"] for claim in found["claims"]].count("holds")
     assert f"{len(found['claims'])} claims of the paper: {holding} hold, " in reproduction_page.text
     assert found["note"] in reproduction_page.text
@@ -25,6 +26,7 @@ def test_tables_and_figures(reproduction_page, reproduction):
     kinds = ("ssim_blended", "psnr_blended", "ssim", "psnr")
     for model in first["rows"]:
         shown = [row[1:] for row in reproduction_page.rows if row[0] == model]
+        assert ["Model", *(f"{column} {part}" for column, part in first["parts"].items())] in reproduction_page.rows
         for kind, cells in zip(kinds, shown, strict=True):
             numbers = [first["cells"][model][column][kind] for column in first["columns"]]
             assert [cell.split()[0] for cell in cells] == [f"{number['ours']:.2f}" for number in numbers]
@@ -34,6 +36,10 @@ def test_tables_and_figures(reproduction_page, reproduction):
     assert row["M_d"].startswith("– paper") and row["M_id"].startswith(f"{nose['ours']:.2f} ± {nose['se']:.2f} paper")
     significant = abs(nose["ours"] - nose["paper"]) > 1.96 * nose["se"]
     assert row["M_id"].endswith(f"sd {nose['sd']:.2f}") and ("≠" in row["M_id"]) == significant
+    controls = json.loads((reproduction / "controls.json").read_text())
+    shown = next(row[1:] for row in reproduction_page.rows if row[0] == "M*_i")
+    numbers = [controls["cells"]["M*_i"][column]["ssim_blended"]["ours"] for column in controls["columns"]]
+    assert [float(cell.split()[0]) for cell in shown] == [round(number, 2) for number in numbers]
     assert "Figure 4: Completion by models with different tasks." in reproduction_page.text
     assert "Figure 5" not in reproduction_page.text and len(reproduction_page.pictures()) == 1
 

@@ -72,10 +72,11 @@ def as_printed(out: Path, samples: int = 40) -> list[PlannedRun]:
     noise -= noise.mean()
     runs = [run_of(out, model) for model in paper.rows(1)]
     for run in runs:
-        for hole in POSITIONS:
-            ssim = paper.printed(1, run.base, hole, "ssim") / 100 + 0.01 * noise
+        for column in POSITIONS:
+            ssim = paper.printed(1, run.base, column, "ssim") / 100 + 0.01 * noise
             own = generator.normal(0, 0.02, samples)
-            write_quality(run, hole, ssim, paper.printed(1, run.base, hole, "psnr") + noise + own - own.mean())
+            hole = paper.score(1, column, "psnr", "numbers").hole
+            write_quality(run, hole, ssim, paper.printed(1, run.base, column, "psnr") + noise + own - own.mean())
     return runs
 
 

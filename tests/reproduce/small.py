@@ -31,6 +31,7 @@ def two_models(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(paper.paper()["table3"], "rows", {name: rows[name] for name in ("M_d", "M_id")})
     claims = [c for c in paper.paper()["claims"] if c["table"] != 3 or {c["better"], c["worse"]} == {"M_d", "M_id"}]
     patch.setitem(paper.paper(), "claims", claims)
+    patch.setitem(paper.paper(), "controls", [])
 
 
 def write_small(folder: Path) -> Path:

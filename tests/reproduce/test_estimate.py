@@ -16,6 +16,7 @@ MODELS = ("M_d", "M_id", "M*_isd")
 def options(shards: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReproduceOptions:
     """Table 3 of three models: 3 steps of 4 samples each, a checkpoint every step of which two are kept."""
     monkeypatch.setitem(paper.paper()["table3"], "rows", {model: [] for model in MODELS})
+    monkeypatch.setitem(paper.paper(), "controls", [])
     config = str(write_small(tmp_path))
     return ReproduceOptions(config, str(shards.folder), tmp_path / "out", (3,), (), scale=0.01, seeds=2, ranks=1)
 

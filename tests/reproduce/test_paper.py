@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 
+from collagan_dist.config.models import CONTROLS
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.claims import _KINDS
 from collagan_dist.types import LANDMARKS, POSITIONS, SCORED_CLASSES
@@ -40,6 +41,40 @@ def test_claims_are_about_models_of_their_table():
     assert {(m, "M_i") for m in ours[1:]} <= set(pairs)
 
 
+def test_the_reading_by_numbers_is_the_one_that_boxes_can_have():
+    """Squared errors add up: one eye and the other give both, and no eye has more than the half of the face around it."""
+    errors = {}
+    for column in POSITIONS:
+        psnr = [paper.printed(1, model, column, "psnr") for model in paper.rows(1)]
+        errors[column] = sum(10 ** (-one / 10) for one in psnr)
+    names = {reading: {part: errors[c] for c, part in paper.parts(reading).items()} for reading in ("numbers", "words")}
+    by_numbers, by_words = names["numbers"], names["words"]
+    assert by_numbers["left eye"] + by_numbers["right eye"] == pytest.approx(by_numbers["both eyes"], rel=0.15)
+    assert (
+        by_numbers["left half"] > 2 * by_numbers["left eye"] and by_numbers["right half"] > 2 * by_numbers["right eye"]
+    )
+    assert by_words["left eye"] > 2 * by_words["left face"] and by_words["upper face"] < by_words["left eye"]
+    for reading in ("numbers", "words"):
+        positions = [paper.score(1, column, "psnr", reading).hole for column in POSITIONS]
+        assert sorted(positions) == list(POSITIONS)
+    assert paper.score(1, "O4", "psnr", "numbers").hole == "O1" == paper.score(1, "O1", "psnr", "words").hole
+
+
+def test_controls_tell_scheme_and_collaboration_apart():
+    """A comparison about the scheme differs in the star alone, one about collaboration in the tasks alone."""
+    for entry in paper.paper()["controls"]:
+        better, worse = entry["better"], entry["worse"]
+        stars, tasks = (["*" in m for m in (better, worse)], [m.split("_")[1] for m in (better, worse)])
+        # M_s and M_d have no hole, so no scheme.
+        same_scheme = stars[0] == stars[1] or "i" not in tasks[1]
+        assert entry["about"] == ("collaboration" if same_scheme and tasks[0] != tasks[1] else "scheme"), entry
+        assert entry["kind"] in _KINDS and {better, worse} <= {
+            *paper.rows(entry["table"]),
+            *paper.controls(entry["table"]),
+        }
+    assert paper.controls(1) == CONTROLS and (paper.controls(2), paper.controls(3)) == (("M*_is",), ("M*_id",))
+
+
 def test_the_paper_supports_its_own_claims():
     for claim in paper.paper()["claims"]:
         if claim["kind"] == "pair":
@@ -49,4 +84,6 @@ def test_the_paper_supports_its_own_claims():
                     sum(paper.printed(claim["table"], claim[side], column, kind) for column in columns)
                     for side in ("better", "worse")
                 )
-                assert (better > worse) == paper.score(claim["table"], columns[0], kind).higher_is_better, claim
+                assert (better > worse) == paper.score(claim["table"], columns[0], kind, "numbers").higher_is_better, (
+                    claim
+                )

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.config.load import config_to_dict, load_config, model_label
+from collagan_dist.config.models import CONTROLS
+from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce.plan import ReproduceOptions, chains, make_plan, not_applied
 from collagan_dist.types import POSITIONS
@@ -12,12 +14,12 @@ CELEBA = 162_770
 
 def plan(**changes):
     options = ReproduceOptions("stable", "packed", Path("out"), **changes)
-    return {run.name: run for run in make_plan(options, CELEBA)}
+    return {run.name: run for run in make_plan(options, CELEBA, 19_962)}
 
 
 def test_tables_2_and_3_need_six_models_with_block_holes():
     runs = plan(tables=(2, 3), figures=())
-    assert set(runs) == {"M_s", "M_is", "M_isd", "M*_isd", "M_d", "M_id"}
+    assert set(runs) == {"M_s", "M_is", "M_isd", "M*_isd", "M_d", "M_id", "M*_is", "M*_id"}
     for name, run in runs.items():
         assert (model_label(run.config.model), run.config.hole.kind, run.holes) == (name, "block", {"block": False})
         assert run.steps == run.config.schedule.steps == 50_866  # ceil(20 * 162770 / 64)
@@ -25,17 +27,17 @@ def test_tables_2_and_3_need_six_models_with_block_holes():
         assert run.config == load_config("stable", name, ["schedule.steps=50866"], "packed")
 
 
-def test_everything_needs_the_papers_twelve_runs_and_the_parser():
+def test_everything_needs_the_papers_twelve_runs_three_controls_and_the_parser():
     runs = plan()
     twelve = {"M_i", "M_s", "M_d", "M_id", "M_is", "M_isd", "M*_isd", "M*_isd-noise", "CE", "CE-noise", "SII", "GFC"}
-    assert set(runs) == twelve | {"parser"}
+    assert set(runs) == twelve | {"parser", *CONTROLS}
     kinds = {name: run.config.hole.kind for name, run in runs.items()}
     assert {n for n, kind in kinds.items() if kind == "noise"} == {"M*_isd-noise", "CE-noise"}
     assert {n for n, kind in kinds.items() if kind == "none"} == {"SII", "parser"}
     parser = str(Path("out/runs/parser").absolute())
     assert (runs["GFC"].needs, runs["GFC"].config.model.gfc.parser) == ("parser", parser)
     scored = {name for name, run in runs.items() if {hole for hole, both in run.holes.items() if both} == {*POSITIONS}}
-    assert scored == twelve - {"M_s", "M_d", "M*_isd-noise", "CE-noise"}
+    assert scored == {*twelve, *CONTROLS} - {"M_s", "M_d", "M*_isd-noise", "CE-noise"}
     assert runs["M*_isd"].holes["block"] is False and not runs["parser"].holes
     assert [[run.name for run in chain] for chain in chains(runs.values()) if len(chain) > 1] == [["parser", "GFC"]]
 
@@ -57,14 +59,23 @@ def test_scale_shortens_all_that_is_counted_in_steps():
     config = plan(scale=0.01, sets=("schedule.adv_from=20000",), tables=(3,), figures=())["M_d"].config
     assert (config.schedule.steps, config.schedule.adv_from) == (509, 200)
     assert (config.checkpoint.every, config.log.every, config.log.grid_every) == (10, 1, 5)
-    assert config.evaluate.search.steps == 1000
+    assert config.evaluate.search.steps == 10 and (config.evaluate.samples, config.evaluate.baselines) == (200, 16)
+    few = plan(scale=1e-9, tables=(3,), figures=(), sets=("evaluate.samples=500",))["M_d"].config.evaluate
+    assert (few.samples, few.search.steps) == (16, 1)
+    few = plan(scale=1e-9, tables=(3,), figures=(), sets=("evaluate.samples=5", "evaluate.baselines=0"))[
+        "M_d"
+    ].config.evaluate
+    assert (few.samples, few.baselines) == (5, 0)
+    assert plan(scale=2.0, tables=(3,), figures=())["M_d"].config.evaluate == Config().evaluate
     assert plan(scale=1e-9, tables=(3,), figures=())["M_d"].steps == 1
     assert plan(scale=0.01, tables=(3,), figures=())["M_d"].config.schedule.adv_from == 0
 
 
 def test_seeds():
     runs = plan(seeds=3, tables=(3,), figures=(), sets=("seed=7",))
-    assert set(runs) == {"M_d", "M_id"} | {f"{m}{s}" for m in ("M_isd", "M*_isd") for s in ("", "-seed1", "-seed2")}
+    assert set(runs) == {"M_d", "M_id", "M*_id"} | {
+        f"{m}{s}" for m in ("M_isd", "M*_isd") for s in ("", "-seed1", "-seed2")
+    }
     seeds = {name: run.config.seed for name, run in runs.items() if run.base == "M_isd"}
     assert seeds == {"M_isd": 7, "M_isd-seed1": 8, "M_isd-seed2": 9}
     one, other = config_to_dict(runs["M_isd"].config), config_to_dict(runs["M_isd-seed2"].config)

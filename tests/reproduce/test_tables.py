@@ -21,14 +21,45 @@ def test_table1_has_the_contracts_shape(printed):
             for number in cell.values():
                 assert number == {"paper": number["paper"], "ours": pytest.approx(number["paper"]), "se": number["se"]}
                 assert number["se"] > 0
-    assert tables.missing(1, Results(printed, MANIFEST)) == 0 and json.dumps(table, allow_nan=False)
+    # The three controls are not scored.
+    assert tables.missing(1, Results(printed, MANIFEST)) == 3 * 6 * 4 and json.dumps(table, allow_nan=False)
+    assert table["parts"]["O4"] == "left eye" and "O1 left half" in table["note"]
+    assert "| | O1 left half | O2 right half |" in tables.table_markdown(1, table)
+
+
+def test_by_the_papers_words_the_same_evaluations_stand_in_other_columns(printed):
+    by_words = tables.make_table(1, Results(printed, MANIFEST, "words"))
+    by_numbers = tables.make_table(1, Results(printed, MANIFEST))
+    assert by_words["parts"]["O1"] == "left eye" and "words" in by_words["note"]
+    for model in paper.rows(1):
+        one, other = by_words["cells"][model], by_numbers["cells"][model]
+        assert {c: cell["psnr"]["paper"] for c, cell in one.items()} == {
+            c: cell["psnr"]["paper"] for c, cell in other.items()
+        }
+        assert one["O1"]["psnr"]["ours"] == other["O4"]["psnr"]["ours"] == pytest.approx(other["O4"]["psnr"]["paper"])
+        assert one["O6"] == other["O6"] and one["O1"]["psnr"]["ours"] != pytest.approx(
+            one["O1"]["psnr"]["paper"], abs=1
+        )
+
+
+def test_controls_have_no_number_of_the_paper(tmp_path):
+    generator = np.random.default_rng(6)
+    runs = [run_of(tmp_path, "M*_id"), run_of(tmp_path, "M_d")]
+    for run in runs:
+        write_points(run, generator.gamma(4, 0.5, (25, 5)))
+    controls = tables.make_controls((1, 3), Results(runs, MANIFEST))
+    assert controls["rows"] == ["M*_i", "M*_id", "M*_is"] and controls["parts"] == paper.parts("numbers")
+    cell = controls["table3"]["cells"]["M*_id"]["nose"]
+    assert controls["table3"]["rows"] == ["M*_id"] and cell["paper"] is None and cell["ours"] > 0
+    assert f"| Nose | – / {cell['ours']:.2f} ± {cell['se']:.2f} / – |" in tables.controls_markdown(controls)
+    assert not is_significant(cell)
 
 
 def test_markdown_says_what_differs_and_what_is_missing(tmp_path):
     run = run_of(tmp_path, "M_d")
     write_points(run, np.full((30, 5), 2.0) + np.random.default_rng(0).normal(0, 0.1, (30, 5)))
     table = tables.make_table(3, Results([run], MANIFEST))
-    assert tables.missing(3, Results([run], MANIFEST)) == 3 * 6
+    assert tables.missing(3, Results([run], MANIFEST)) == (3 + 1) * 6  # with the control M*_id
     assert table["cells"]["M_id"]["nose"] == {"paper": 2.15, "ours": None, "se": None}
     text = tables.table_markdown(3, table)
     assert "| 2.15 / – / – |" in text and r"M\*\_isd" in text
@@ -43,16 +74,16 @@ def test_rows_scored_at_another_size_are_noted(printed, tmp_path):
     sizes = {"SII": {"model": model, "data": {"image_size": 32}, "evaluate": {"size": 64}}}
     runs = [run_of(tmp_path, model, **sizes.get(model, {})) for model in paper.rows(1)]
     table = tables.make_table(1, Results(runs, MANIFEST))
-    assert table["note"].endswith(": SII at 64x64 pixels, the others at 128x128.")
-    assert table["note"] in tables.table_markdown(1, table)
-    assert "note" not in tables.make_table(1, Results(printed, MANIFEST))
+    size_note = "SII at 64x64 pixels, the others at 128x128."
+    assert table["note"].endswith(size_note) and table["note"] in tables.table_markdown(1, table)
+    assert size_note not in tables.make_table(1, Results(printed, MANIFEST))["note"]
 
 
 def test_what_no_evaluation_can_tell_is_not_missing(tmp_path):
     """No face of the test split shows teeth: its cell stays empty, and no run is waited for."""
     counts = random_counts(np.random.default_rng(3), 60, 0.7)
     counts[:, CLASSES.index("teeth")] = 0
-    runs = [run_of(tmp_path, model) for model in paper.rows(2)]
+    runs = [run_of(tmp_path, model) for model in (*paper.rows(2), *paper.controls(2))]
     for run in runs:
         write_dice(run, counts)
     results = Results(runs, MANIFEST)
