@@ -29,7 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", choices=("numbers", "words"), default="numbers", help=columns_help)
     scale_help = "length of every training, evaluation and search, as a fraction of CONFIG's (default: 1)"
     parser.add_argument("--scale", type=positive_float, default=1.0, metavar="F", help=scale_help)
-    seeds_help = "seeds of M_i, M*_i, M_isd and M*_isd (default: 1)"
+    models_help = (
+        "train these models of the tables alone, all with --seeds seeds, and test the claims about them (default: all)"
+    )
+    parser.add_argument(
+        "--models",
+        type=lambda text: tuple(map(str.strip, text.split(","))),
+        default=(),
+        metavar="M[,M...]",
+        help=models_help,
+    )
+    seeds_help = "seeds of M_i, M*_i, M_isd and M*_isd, or of those that --models names (default: 1)"
     parser.add_argument("--seeds", type=positive_int, default=1, metavar="N", help=seeds_help)
     set_help = "change a key of every run's configuration; CE, SII and GFC keep their published losses and optimizers"
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help=set_help)
@@ -51,7 +61,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     options = ReproduceOptions(
         args.config, args.data, args.out, args.tables, args.figures, args.scale, args.seeds, tuple(args.set), args.ranks,
-        args.columns,
+        args.columns, args.models,
     )  # fmt: skip
     check_out(args.out)
     if args.dry_run:

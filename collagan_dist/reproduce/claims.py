@@ -9,7 +9,7 @@ among them. Verdicts of Table 1 are those of the blended pictures; the others ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from statistics import fmean
 from typing import Any
 
@@ -35,13 +35,14 @@ _HOLE_TOLERANCE = 0.25  # of the paper's 40x48 pixels, which it calls an average
 Claim = dict[str, Any]
 
 
-def evaluate_claims(results: Results, tables: tuple[int, ...]) -> dict[str, list[Claim]]:
+def evaluate_claims(results: Results, tables: tuple[int, ...], models: Collection[str] = ()) -> dict[str, list[Claim]]:
     """Return the paper's "claims" about `tables`, and what the "controls" show of its argument.
 
+    Where `models` are given, these are the claims about them alone.
     Each is {"table", "about", "claim", "paper", "ours", "verdict", "details"}, a comparison also has "p" and "p_holm".
     """
     found = {
-        name: [_evaluate(entry, results) for entry in paper.paper()[name] if entry["table"] in tables]
+        name: [_evaluate(entry, results) for entry in paper.paper()[name] if _is_planned(entry, tables, models)]
         for name in ("claims", "controls")
     }
     planned = [claim for group in found.values() for claim in group if "p" in claim]
@@ -51,6 +52,11 @@ def evaluate_claims(results: Results, tables: tuple[int, ...]) -> dict[str, list
         if claim["verdict"] != MISSING:
             claim["verdict"] = comparison.decide((claim["verdict"], claim["p_holm"]))
     return found
+
+
+def _is_planned(entry: dict[str, Any], tables: tuple[int, ...], models: Collection[str]) -> bool:
+    compared = {entry["better"], entry["worse"]} if "better" in entry else set(paper.rows(entry["table"]))
+    return entry["table"] in tables and (not models or compared <= set(models))
 
 
 def _evaluate(entry: dict[str, Any], results: Results) -> Claim:

@@ -198,13 +198,13 @@ def _write_tables(options: ReproduceOptions, runs: list[PlannedRun], manifest: M
     missing = 0
     for number in options.tables:
         table = {"about": about, **tables.make_table(number, results)}
-        missing += tables.missing(number, results)
+        missing += tables.missing(number, results, plan.chosen_models(number, options.models))
         files.write_json(options.out / f"table{number}.json", table)
         files.write_text(options.out / f"table{number}.md", tables.table_markdown(number, table))
     controls = {"about": about, **tables.make_controls(options.tables, results)}
     files.write_json(options.out / "controls.json", controls)
     files.write_text(options.out / "controls.md", tables.controls_markdown(controls))
-    found = claims.evaluate_claims(results, options.tables)
+    found = claims.evaluate_claims(results, options.tables, options.models)
     note = f"{about} {claims.seeds_note(results, options.tables)}"
     files.write_json(options.out / "claims.json", {"note": note, **found})
     files.write_text(options.out / "claims.md", tables.claims_markdown(found, note))

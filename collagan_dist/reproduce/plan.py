@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -42,7 +42,7 @@ _PUBLISHED_KEYS: Final = (("data", "image_size"), ("hole", "fill"), ("model", "o
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """The options of `collagan reproduce`. `ranks` is None for one rank a GPU."""
+    """The options of `collagan reproduce`. `ranks` is None for one rank a GPU, no `models` are all of the tables."""
 
     config: str
     data: str
@@ -54,6 +54,7 @@ class ReproduceOptions:
     sets: tuple[str, ...] = ()
     ranks: int | None = None
     reading: paper.Reading = "numbers"
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def make_plan(options: ReproduceOptions, samples: int, test_samples: int) -> lis
     needed = _needed_holes(options)
     runs = []
     for base in (one for one in ORDER if one in needed):
-        for seed in range(options.seeds if base in paper.SEEDED else 1):
+        for seed in range(options.seeds if base in (options.models or paper.SEEDED) else 1):
             runs.append(_run(options, base, seed, (samples, test_samples), needed[base]))
     # The parser is not trained where --set names another one for GFC.
     own_parser = any(run.base == "GFC" and run.needs is None for run in runs)
@@ -125,6 +126,11 @@ def chains(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
     return list(found.values())
 
 
+def chosen_models(table: int, models: Collection[str]) -> list[str]:
+    """Return the models of a table and its controls, those of `models` alone where there are any."""
+    return [one for one in (*paper.rows(table), *paper.controls(table)) if not models or one in models]
+
+
 def check_sets(options: ReproduceOptions) -> None:
     """Raise ConfigError for keys that --set may not change."""
     for item in options.sets:
@@ -136,8 +142,13 @@ def check_sets(options: ReproduceOptions) -> None:
 def _needed_holes(options: ReproduceOptions) -> dict[str, dict[str, bool]]:
     """Return the holes to evaluate (and whether blended too) of each run that is needed at all."""
     needed: dict[str, dict[str, bool]] = {}
+    known = [model for table in options.tables for model in chosen_models(table, ())]
+    if others := [model for model in options.models if model not in known]:
+        raise ConfigError(
+            f"--models {','.join(others)}: in none of the requested tables; those have {', '.join(dict.fromkeys(known))}"
+        )
     for table in options.tables:
-        for model in (*paper.rows(table), *paper.controls(table)):
+        for model in chosen_models(table, options.models):
             # The paper does not say whether Table 1 is blended, so it is evaluated both ways.
             holes = dict.fromkeys(POSITIONS, True) if table == 1 else {"block": False}
             needed.setdefault(model, {}).update(holes)

@@ -58,6 +58,7 @@ def _arguments(options: ReproduceOptions) -> list[str]:
     words = [options.config, "--data", options.data, "--out", str(options.out)]
     words += ["--scale", repr(options.scale), "--seeds", str(options.seeds), "--columns", options.reading]
     words += ["--tables", ",".join(map(str, options.tables)), "--figures", ",".join(map(str, options.figures))]
+    words += ["--models", ",".join(options.models)] if options.models else []
     words += [word for item in options.sets for word in ("--set", item)]
     return words + (["--ranks", str(options.ranks)] if options.ranks else [])
 

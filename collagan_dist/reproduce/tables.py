@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -75,11 +75,10 @@ def _cell(number: int, model: str, column: str, kind: str, results: Results) -> 
     return cell
 
 
-def missing(number: int, results: Results) -> int:
-    """Return how many of a table's numbers, with its controls', wait for a run or an evaluation."""
+def missing(number: int, results: Results, models: Collection[str]) -> int:
+    """Return how many of the numbers of `models` in a table wait for a run or an evaluation."""
     # A number that the test split does not have, such as the Dice of a class that no picture shows, waits for none.
     scores = [results.score(number, column, kind) for column in paper.columns(number) for kind in paper.kinds(number)]
-    models = (*paper.rows(number), *paper.controls(number))
     return sum(not results.is_complete(model, score) for model in models for score in scores)
 
 

@@ -73,6 +73,17 @@ def test_comparisons_are_corrected_for_being_many(tmp_path):
     assert [one["verdict"] for one in found["claims"][1:3]] == ["holds", "holds"]
 
 
+def test_claims_about_chosen_models(printed):
+    found = claims.evaluate_claims(Results(printed, MANIFEST), (1,), ("M_i", "M_isd", "M*_i", "M*_isd"))
+    named = {name: [one["claim"].split(": ")[-1] for one in group] for name, group in found.items()}
+    assert named == {
+        "claims": ["M_isd beats M_i", "M*_isd beats M_isd", "M*_isd beats M_i"],
+        "controls": ["M*_i beats M_i", "M*_isd beats M*_i"],
+    }
+    # Three of five are scored; the least sure of them is corrected for all five at least once.
+    assert [one["verdict"] for one in found["claims"]] == ["holds"] * 3
+
+
 def multiple_comparisons(p_values):
     """Holm's procedure as it is written down: the k-th smallest of m is tested at level / (m - k + 1)."""
     found = []

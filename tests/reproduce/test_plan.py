@@ -82,6 +82,14 @@ def test_seeds():
     assert {k for k in one if one[k] != other[k]} == {"seed"}
 
 
+def test_chosen_models_have_all_seeds_and_nothing_else_is_trained():
+    runs = plan(seeds=2, tables=(1, 3), figures=(), models=("M_d", "M*_i"))
+    assert list(runs) == ["M*_i", "M*_i-seed1", "M_d", "M_d-seed1"]
+    assert set(runs["M*_i"].holes) == {*POSITIONS} and runs["M_d"].holes == {"block": False}
+    with pytest.raises(ConfigError, match=r"--models M_s,X: in none of the requested tables; those have CE, SII"):
+        plan(tables=(1, 3), models=("M_s", "M_d", "X"))
+
+
 def test_settings_reach_the_runs_that_have_them():
     runs = plan(tables=(3,), figures=(), sets=("loss.weights.inpainting.rec=50", "schedule.batch=32"))
     assert runs["M_id"].config.loss.weights["inpainting"].rec == 50

@@ -6,6 +6,7 @@ from scipy import stats
 
 from collagan_dist.report.paper_tables import is_significant
 from collagan_dist.reproduce import paper, tables
+from collagan_dist.reproduce.plan import chosen_models
 from collagan_dist.reproduce.results import Results
 from collagan_dist.types import CLASSES
 from tests.reproduce.evaluated import MANIFEST, random_counts, run_of, write_dice, write_points
@@ -22,7 +23,9 @@ def test_table1_has_the_contracts_shape(printed):
                 assert number == {"paper": number["paper"], "ours": pytest.approx(number["paper"]), "se": number["se"]}
                 assert number["se"] > 0
     # The three controls are not scored.
-    assert tables.missing(1, Results(printed, MANIFEST)) == 3 * 6 * 4 and json.dumps(table, allow_nan=False)
+    assert tables.missing(1, Results(printed, MANIFEST), chosen_models(1, ())) == 3 * 6 * 4 and json.dumps(
+        table, allow_nan=False
+    )
     assert table["parts"]["O4"] == "left eye" and "O1 left half" in table["note"]
     assert "| | O1 left half | O2 right half |" in tables.table_markdown(1, table)
 
@@ -59,7 +62,7 @@ def test_markdown_says_what_differs_and_what_is_missing(tmp_path):
     run = run_of(tmp_path, "M_d")
     write_points(run, np.full((30, 5), 2.0) + np.random.default_rng(0).normal(0, 0.1, (30, 5)))
     table = tables.make_table(3, Results([run], MANIFEST))
-    assert tables.missing(3, Results([run], MANIFEST)) == (3 + 1) * 6  # with the control M*_id
+    assert tables.missing(3, Results([run], MANIFEST), chosen_models(3, ())) == (3 + 1) * 6  # with the control M*_id
     assert table["cells"]["M_id"]["nose"] == {"paper": 2.15, "ours": None, "se": None}
     text = tables.table_markdown(3, table)
     assert "| 2.15 / – / – |" in text and r"M\*\_isd" in text
@@ -89,9 +92,9 @@ def test_what_no_evaluation_can_tell_is_not_missing(tmp_path):
     results = Results(runs, MANIFEST)
     table = tables.make_table(2, results)
     assert table["cells"]["M_s"]["teeth"]["ours"] is None and table["cells"]["M_s"]["nose"]["ours"] > 0
-    assert tables.missing(2, results) == 0
+    assert tables.missing(2, results, chosen_models(2, ())) == 0
     another = run_of(tmp_path, "M_s", seed=1)
-    assert tables.missing(2, Results([*runs, another], MANIFEST)) == 10
+    assert tables.missing(2, Results([*runs, another], MANIFEST), chosen_models(2, ())) == 10
 
 
 def test_several_seeds(tmp_path):
