@@ -148,9 +148,9 @@ class Hole(Section):
 
     kind: HoleKind = "block"
     """Holes of section 4.1: a block of half the side, a random pattern of about 25 %, 80 % of the pixels (noise), or none."""
-    fill: Literal["paper", "noise", "zero", "mean"] = "paper"
+    fill: Literal["paper", "noise", "zero", "mean", "smooth"] = "paper"
     """Values in the hole. `paper`: uniform noise in [-1, 1], but zeros in a pattern; `noise` and `zero`: one of them for
-    every kind; `mean`: ImageNet's mean colour (CE)."""
+    every kind; `mean`: ImageNet's mean colour (CE); `smooth`: the colours at the hole's border, continued into it."""
 
 
 class Augment(Section):

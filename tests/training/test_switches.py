@@ -78,6 +78,7 @@ LEARNING: list[tuple[str, Any, set[str]]] = [
     ("model.heatmap_sigma", 5.0, {"loss/landmarks/rec", "loss/landmarks/adv", "loss/landmarks/disc"} | G | D),
     ("hole.fill", "zero", EVERYTHING_SHOWN),
     ("hole.fill", "mean", EVERYTHING_SHOWN),
+    ("hole.fill", "smooth", EVERYTHING_SHOWN),
     ("hole.fill", "noise", set()),  # what the paper fills a block with
     ("schedule.adv_from", 1, keys("loss/*/disc", "loss/*/adv", "accuracy/*") | G | D),
     ("optim.ema", 0.5, set()),

@@ -9,6 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from collagan_dist import rng
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
@@ -20,9 +21,10 @@ PATTERN_SHARE = (0.2, 0.3)  # least and largest share of the picture that a wind
 _PATTERN_SIZE = 2048
 _PATTERN_SEED = 1604  # one pattern for all runs, so that models are compared on the same holes
 _TRIES = 64
+_SWEEPS = 4  # of Jacobi at each resolution: enough that no block of a coarser one is visible
 
-# hole.fill: the paper's (zeros in a pattern, else noise), U(-1, 1), zeros, or the mean colour.
-Fill = Literal["paper", "noise", "zero", "mean"]
+# hole.fill: the paper's (zeros in a pattern, else noise), U(-1, 1), zeros, the mean colour, or the surroundings continued.
+Fill = Literal["paper", "noise", "zero", "mean", "smooth"]
 # The Context Encoder's code puts these values into R, G and B (ImageNet's mean in another order).
 MEAN_COLOUR = (117, 104, 123)
 
@@ -88,8 +90,48 @@ def occlude(
         # A quotient, unlike types.image_from_pixels, whose last bit differs.
         colour = torch.tensor(MEAN_COLOUR, dtype=image_B3HW.dtype, device=image_B3HW.device) / 127.5 - 1
         return torch.where(hole_B1HW, colour[:, None, None], image_B3HW)
+    if fill == "smooth":
+        return continue_smoothly(image_B3HW, hole_B1HW)
     noise = rng.uniform_tensor(keys_B2, image_B3HW[0].numel(), stream=2).mul_(2).sub_(1).view(image_B3HW.shape)
     return torch.where(hole_B1HW, noise, image_B3HW)
+
+
+def continue_smoothly(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:
+    """Return the images with their surroundings continued into the holes: about the harmonic function with their border values.
+
+    Every value in a hole is a weighted mean of visible ones; without any visible pixel it is 0.
+    """
+    # From coarse to fine (cascadic multigrid), since Jacobi alone takes a number of sweeps that grows with the hole's area.
+    # Products with masks, which take half the time of torch.where and masked_fill: these broadcast slowly.
+    inside = hole_B1HW.to(image_B3HW.dtype)
+    known = image_B3HW * (1 - inside)
+    if image_B3HW.shape[-1] == 1:
+        return known
+    filled = continue_smoothly(*_halved(known, 1 - inside))
+    height, width = image_B3HW.shape[-2:]
+    start = filled.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :height, :width]
+    x = start * inside + known
+    for _ in range(_SWEEPS):
+        x = _mean_of_neighbours(x).mul_(inside).add_(known)
+    return x
+
+
+def _halved(known_B3HW: torch.Tensor, seen_B1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images and holes of half the size: means of the visible ones of four pixels, a hole where there is none."""
+    odd = (0, known_B3HW.shape[-1] % 2, 0, known_B3HW.shape[-2] % 2)
+    known, seen = F.pad(known_B3HW, odd), F.pad(seen_B1HW, odd)
+    total, count = (
+        t[..., ::2, ::2] + t[..., 1::2, ::2] + t[..., ::2, 1::2] + t[..., 1::2, 1::2] for t in (known, seen)
+    )
+    return total / count.clamp(min=1), count == 0
+
+
+def _mean_of_neighbours(x_B3HW: torch.Tensor) -> torch.Tensor:
+    """Return the means of the four neighbours of each pixel; at the picture's border a pixel is its own neighbour."""
+    # Sums of slices, whose order is fixed: a sample's values do not depend on the batch that it is in.
+    padded = F.pad(x_B3HW, (1, 1, 1, 1), mode="replicate")
+    total = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
+    return total.add_(padded[..., 1:-1, :-2]).add_(padded[..., 1:-1, 2:]).div_(4)
 
 
 @lru_cache(maxsize=4)

@@ -3,6 +3,8 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import spsolve
 
 from collagan_dist import rng
 from collagan_dist.data.loading import holes
@@ -74,3 +76,83 @@ def test_fills(kind):
 def test_no_hole_changes_nothing():
     image = torch.rand(2, 3, 64, 64)
     assert torch.equal(holes.occlude(image, holes.no_hole(keys(2), 64), "none", keys(2)), image)
+
+
+# (top, left, height, width) in a picture of 64x64.
+BOXES = {
+    "inside": (16, 20, 32, 32),
+    "border": (16, 0, 32, 32),
+    "corner": (32, 32, 32, 32),
+    "band": (8, 0, 30, 64),
+    "all but a row": (1, 0, 63, 64),
+}
+
+
+def box(name: str) -> torch.Tensor:
+    top, left, height, width = BOXES[name]
+    hole = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    hole[..., top : top + height, left : left + width] = True
+    return hole
+
+
+def smoothed(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    return holes.occlude(image, hole, "given", keys(len(image)), "smooth")
+
+
+def harmonic(values_HW: np.ndarray, hole_HW: np.ndarray) -> np.ndarray:
+    """Solve Laplace's equation in the hole: a pixel is the mean of those neighbours that lie in the picture."""
+    number = np.cumsum(hole_HW).reshape(hole_HW.shape) - 1
+    matrix, right = lil_matrix((hole_HW.sum(),) * 2), np.zeros(hole_HW.sum())
+    for (r, c), i in zip(np.argwhere(hole_HW), range(len(right)), strict=True):
+        for at in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)):
+            if min(at) >= 0 and max(at) < len(hole_HW):
+                matrix[i, i] += 1
+                if hole_HW[at]:
+                    matrix[i, number[at]] = -1
+                else:
+                    right[i] += values_HW[at]
+    result = values_HW.copy()
+    result[hole_HW] = spsolve(matrix.tocsr(), right)
+    return result
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_smooth_fill_is_about_harmonic_and_changes_nothing_outside(name):
+    hole = box(name)
+    at = torch.linspace(-1, 1, 64)
+    image = torch.stack([at * at[:, None], torch.sin(3 * at + at[:, None]), at.expand(64, 64)])[None]
+    filled = smoothed(image, hole)
+    inside = hole.expand_as(image)
+    assert torch.equal(filled[~inside], image[~inside])
+    hidden = hole[0, 0].numpy()
+    ours, constant = 0.0, 0.0  # sums over the hole of the distance from the harmonic function
+    for before, after in zip(image[0].double().numpy(), filled[0].double().numpy(), strict=True):
+        visible, x, expected = before[~hidden], after[hidden], harmonic(before, hidden)[hidden]
+        assert visible.min() <= x.min() and x.max() <= visible.max()
+        ours += abs(x - expected).sum()
+        constant += abs(visible.mean() - expected).sum()
+    assert ours < 0.5 * constant
+
+
+@pytest.mark.parametrize("kind", ["block", "pattern", "noise", "O5"])
+def test_smooth_fill_depends_on_the_sample_alone(kind):
+    image = torch.from_numpy(np.random.default_rng(3).uniform(-1, 1, (6, 3, 64, 64)).astype(np.float32))
+    hole = holes.HOLES[kind](keys(6), 64)
+    together = smoothed(image, hole)
+    for parts in ((1,) * 6, (2, 4), (3, 3)):
+        assert torch.equal(
+            torch.cat([smoothed(*part) for part in zip(image.split(parts), hole.split(parts), strict=True)]), together
+        )
+    hidden = torch.where(hole, torch.rand(6, 3, 64, 64), image)
+    assert torch.equal(smoothed(hidden, hole), together)  # what a hole hides is not seen
+
+
+@pytest.mark.parametrize("size", [1, 2, 33, 64, 100])
+def test_smooth_fill_of_extreme_holes(size):
+    image = torch.full((2, 3, size, size), -0.7)
+    empty = torch.zeros(2, 1, size, size, dtype=torch.bool)
+    assert torch.equal(smoothed(image, empty), image)
+    assert torch.equal(smoothed(image, ~empty), torch.zeros_like(image))  # grey where nothing is visible
+    one = ~empty
+    one[:, :, -1, size // 2] = False
+    assert torch.allclose(smoothed(image, one), image, atol=1e-6)

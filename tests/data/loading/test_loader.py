@@ -78,7 +78,7 @@ def test_views_without_landmarks_take_the_fixed_boxes(shards, drawn, tmp_path):
 
 
 def test_the_fill_of_a_view(shards):
-    for fill in ("paper", "noise", "zero", "mean"):
+    for fill in ("paper", "noise", "zero", "mean", "smooth"):
         batch = first_batch(shards, count=4, hole="O3", fill=fill)
         expected = holes.occlude(batch.image_B3HW, batch.hole_B1HW, "O3", batch.keys_B2, fill)
         assert torch.equal(batch.input_B3HW, expected)
