@@ -89,7 +89,7 @@ def decode_alone(split: SplitReader, labels: bool, threads: int, device: torch.d
 
 
 def whole_batches(split: SplitReader, threads: int, device: torch.device) -> Callable[[], int]:
-    loader = Loader(split, View(SIZE, "block", SEED, Augment()), BATCH, threads, device)
+    loader = Loader(split, View(SIZE, "block", SEED, Augment(), training=True), BATCH, threads, device)
     order = Order(len(split), BATCH, SEED, 2048, 128)
     starts: Iterator[int] = itertools.count(0, STEPS)
 

@@ -75,7 +75,7 @@ def rounds(split: SplitReader) -> Iterator[BatchIds]:
 
 
 def whole_batches(split: SplitReader) -> Callable[[], int]:
-    view = View(SIZE, "none", SEED, Augment(), points=True, labels=True)
+    view = View(SIZE, "none", SEED, Augment(), training=True)
     loader, plans = Loader(split, view, BATCH, 1, CPU), rounds(split)
     return lambda: sum(len(batch.image_B3HW) for batch in loader.batches(next(plans)))
 

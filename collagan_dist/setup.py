@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from collagan_dist.config.tree import Config
+from collagan_dist.config.tree import Augment, Config
 from collagan_dist.data.loading import order
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import BatchIds, Order
@@ -55,14 +55,15 @@ class Setup:
         return split
 
     def view(self, training: bool, hole: str | None = None) -> View:
-        """Return the view of samples in training, or in evaluation (not augmented, at evaluate.size)."""
+        """Return the view of samples in training, or in evaluation (at evaluate.size, augmented if evaluate.augment)."""
         config = self.config
         size = config.data.image_size
         return View(
             image_size=size if training else config.evaluate.size or size,
             hole=hole or config.hole.kind,
             seed=config.seed if training else TEST_SEED,
-            augment=config.data.augment if training else None,
+            augment=config.data.augment if training else _augment_at_test(config),
+            training=training,
             points=any(task.needs_points for task in self.tasks.values()),
             labels=any(task.needs_labels for task in self.tasks.values()),
             fill=config.hole.fill,
@@ -121,6 +122,11 @@ def training_order(config: Config, manifest: Manifest) -> Order:
     )  # fmt: skip
 
 
+def _augment_at_test(config: Config) -> Augment | None:
+    # A mirrored face is another face, not another crop of the same.
+    return config.data.augment.model_copy(update={"flip": 0.0}) if config.evaluate.augment else None
+
+
 def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[BatchIds]:
     """Yield the given samples once, in order, in batches."""
     for start in range(0, len(numbers), batch):
@@ -131,8 +137,9 @@ def sequential_ids(numbers: np.ndarray, batch: int) -> Iterator[BatchIds]:
 
 def target_means(setup: Setup) -> torch.Tensor:
     """Return (channels,) means of all tasks' targets over the first training samples."""
-    # Targets are of whole images: no hole needs to be drawn.
-    loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _MEAN_BATCH)
+    # Targets are of whole images: no hole needs to be drawn. Nothing of `evaluate` changes what is learned.
+    view = replace(setup.view(training=False, hole="none"), augment=None)
+    loader = setup.loader(setup.config.data.split, view, _MEAN_BATCH)
     numbers = np.arange(min(_MEAN_SAMPLES, len(loader.split)))
     total, count = None, 0  # the last batch is smaller, so batches do not weigh the same
     for samples in loader.batches(sequential_ids(numbers, _MEAN_BATCH)):

@@ -328,6 +328,10 @@ class Evaluate(Section):
     """O1 to O6 lie around each picture's landmarks, or at `fixed`. Pictures without landmarks always have `fixed`."""
     fixed: dict[str, Box] = FIXED_POSITIONS
     """The boxes of O1 to O6: (top, left, height, width) in pixels of a 128x128 picture."""
+    # The face square is found from the landmarks, so that without it a constant finds them (docs/paper.md).
+    augment: bool = False
+    """Shift, turn and scale the views of an evaluation by the law of data.augment, without mirroring, as a function of the sample
+    alone: all models, seeds and ranks see the same."""
     samples: Count | None = None
     """Number of samples, the first of the split, which packing has shuffled; null: all."""
     noise: bool = False

@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 
 from collagan_dist import shell
-from collagan_dist.data.loading import geometry, order
+from collagan_dist.data.loading import order
 from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
 from collagan_dist.data.loading.occlusion_boxes import hole_size
-from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
 from collagan_dist.setup import Setup, sequential_ids
 from collagan_dist.tasks import poisson
 from collagan_dist.tasks.base import SampleValues, Task
-from collagan_dist.types import POSITIONS, Batch
+from collagan_dist.types import CLASSES, POSITIONS, Batch
 
 logger = logging.getLogger(__name__)
 
-_STATISTICS_SAMPLES = 2048  # training samples behind the mean landmarks
+_STATISTICS_SAMPLES = 512  # training samples behind the mean landmarks and labels
 # Fixed, not schedule.batch: with evaluate.batch_norm=batch the results depend on it.
 _BATCH = 32
 
@@ -160,29 +159,24 @@ def _first_samples(batch: Batch, limit: int) -> Batch | None:
     return replace(batch, **tensors)
 
 
-def _statistics(setup: Setup) -> dict[str, Any]:
-    """Statistics of the training set that baselines use: the mean landmarks in pixels of a view without augmentation."""
-    if not any(task.needs_points for task in setup.tasks.values()):
-        return {}
-    split = setup.split(setup.config.data.split)
-    size = setup.config.data.image_size
-    total = np.zeros(2)
-    face_square = setup.config.data.face_square
-    count = min(_STATISTICS_SAMPLES, len(split))
-    samples = [sample for number in range(count) if (sample := _read_or_none(split, number)) is not None]
-    for sample in samples:
-        # No shift, rotation, scale or mirroring: the view that evaluation has.
-        to_view = np.linalg.inv(geometry.view_to_stored(sample, size, face_square=face_square))
-        points = np.array(sample.landmarks, np.float64)
-        total = total + geometry.move_points(points[None], to_view[None], np.zeros(1, bool))[0]
-    return {"mean_points": total / max(1, len(samples))}
+def _statistics(setup: Setup) -> dict[str, np.ndarray]:
+    """Statistics of training samples that baselines use, of views by the law of the evaluation's.
 
-
-def _read_or_none(split: SplitReader, number: int) -> StoredSample | None:
-    try:
-        return split.read(number)
-    except DamagedSample:
-        return None
+    These are `mean_points` (K, 2) in pixels, and `mean_labels` (H, W), the most frequent class of each pixel; without the annotation
+    they are absent.
+    """
+    loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _BATCH)
+    numbers = np.arange(min(_STATISTICS_SAMPLES, len(loader.split)))
+    classes = np.arange(len(CLASSES), dtype=np.uint8)[:, None, None]
+    points: list[np.ndarray] = []
+    counts: Any = 0  # (C, H, W)
+    for batch in loader.batches(sequential_ids(numbers, _BATCH)):
+        if batch.points_BK2 is not None:
+            points.append(batch.points_BK2.double().cpu().numpy())
+        if batch.label_BHW is not None:
+            counts += (batch.label_BHW.cpu().numpy()[:, None] == classes).sum(0)
+    found = {"mean_points": np.concatenate(points).mean(0)} if points else {}
+    return found | ({"mean_labels": counts.argmax(0)} if np.ndim(counts) else {})
 
 
 def _concatenate(parts: list[Measured]) -> Measured:
@@ -201,7 +195,7 @@ def _summarize_ranks(
     metrics, errors = _summarize(tasks, values)
     result: dict[str, Any] = {**metrics, "se": errors}
     baselines = [batch for rank in ranks for batch in rank.baselines]
-    if any(baselines):  # segmentation alone has no baseline
+    if any(baselines):
         first = ids < baseline_samples
         first_by_id = np.argsort(ids[first])
         named = {name: _concatenate([batch[name] for batch in baselines]) for name in baselines[0]}

@@ -181,7 +181,8 @@ def _config(options: ReproduceOptions, base: str) -> Config:
     model = _model(base)
     # The parser sees complete faces, and SII trains as a plain GAN: neither sees holes.
     kind = {PARSER: "none", "SII": "none"}.get(base, "noise" if base.endswith("-noise") else "block")
-    sets = [*_applicable(options.sets, model), f"hole.kind={kind}"]
+    # Without it the crop at test gives the landmarks away (docs/paper.md).
+    sets = ["evaluate.augment=true", *_applicable(options.sets, model), f"hole.kind={kind}"]
     config = load_config(options.config, model, sets, options.data)
     if base == "GFC" and config.model.gfc.parser is None:
         sets.append(f"model.gfc.parser={_parser_folder(options.out)}")

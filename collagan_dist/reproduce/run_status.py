@@ -93,4 +93,7 @@ def changed_evaluation_settings(run: PlannedRun) -> list[str]:
 
     # The run folder keeps the settings of its training; the user may have asked for others since.
     then, now = evaluation_settings(read_config(run.folder)), evaluation_settings(run.config)
-    return [f"evaluate.{key}={json.dumps(value)}" for key, value in now.items() if then[key] != value]
+    wanted = config_to_dict(run.config)["evaluate"]
+    # A key at its default may be absent on one side.
+    changed = [key for key in wanted if then.get(key) != now.get(key)]
+    return [f"evaluate.{key}={json.dumps(wanted[key])}" for key in changed]

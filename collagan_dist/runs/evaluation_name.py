@@ -16,14 +16,26 @@ from collagan_dist.errors import ConfigError
 from collagan_dist.runs.layout import DataRecord, RunPaths
 
 # Keys of `evaluate` that change numbers. A result stores their values.
-_RESULT_SETTINGS = ("positions", "fixed", "samples", "noise", "batch_norm", "readout", "ssim", "size", "search")
+_RESULT_SETTINGS = (
+    "positions",
+    "fixed",
+    "augment",
+    "samples",
+    "noise",
+    "batch_norm",
+    "readout",
+    "ssim",
+    "size",
+    "search",
+)
 _VARIANT = re.compile(r"(?:-data-([0-9a-f]{8}))?(?:-settings-([0-9a-f]{8}))?$")
 
 
 def evaluation_settings(config: Config) -> dict[str, Any]:
     """Return the values of the keys of `evaluate` that change numbers."""
     tree = config_to_dict(config)["evaluate"]
-    return {key: tree[key] for key in _RESULT_SETTINGS}
+    # Results of the time before this key existed have none, and are of views without augmentation.
+    return {key: tree[key] for key in _RESULT_SETTINGS if key != "augment" or tree[key]}
 
 
 def evaluation_variant(model: Path, settings: dict[str, Any], manifest: str | None = None) -> str:
@@ -38,7 +50,7 @@ def evaluation_variant(model: Path, settings: dict[str, Any], manifest: str | No
     own = _own_settings(paths.config, _time(paths.config))
     # Positions have a word of their own in the name.
     now = {key: value for key, value in settings.items() if key != "positions"}
-    if own is None or all(own[key] == value for key, value in now.items()):
+    if own is None or now == {key: value for key, value in own.items() if key != "positions"}:
         return variant
     return f"{variant}-settings-{hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:8]}"
 

@@ -59,6 +59,12 @@ class Segmentation(Task):
             errors["dice_per_image"]["mean"] = standard_error_of_columns(per_image)
         return values, errors
 
+    def baselines(self, batch: Batch, statistics: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Return the training set's most frequent class of each pixel, whatever the image shows."""
+        label_HW = torch.as_tensor(statistics["mean_labels"], device=batch.image_B3HW.device)
+        one_hot = torch.nn.functional.one_hot(label_HW, self.channels).permute(2, 0, 1).float()
+        return {"mean_labels": one_hot.expand(len(batch.image_B3HW), -1, -1, -1)}
+
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
         return "labels", colour(read_labels(output))
 

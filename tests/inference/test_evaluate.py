@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from collagan_dist.inference.score import ScoreRequest, score
-from collagan_dist.setup import build_setup
+from collagan_dist.setup import build_setup, target_means
 from collagan_dist.tasks.segmentation import dice
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -57,3 +57,54 @@ def test_every_seed_is_scored_on_the_same_holes(shards):
     setups = [build_setup(small(shards.folder, seed=seed), World(), shards) for seed in (0, 5)]
     one, other = (setup.view(training=False) for setup in setups)
     assert one == other and [setup.view(training=True).seed for setup in setups] == [0, 5]
+
+
+def points_of(shards, **changes):
+    setup = build_setup(small(shards.folder, **changes), World(), shards)
+    return setup.first_batch("test", setup.view(training=False), 100).points_BK2.double().numpy()
+
+
+def test_augmented_views_are_other_crops_of_the_same_faces(shards):
+    """Each is the plain view turned by up to 5 degrees, scaled by up to 10 % and shifted by up to 5 %; never mirrored."""
+    plain, augmented = points_of(shards), points_of(shards, evaluate__augment=True)
+    assert (points_of(shards, evaluate__augment=True, seed=9) == augmented).all()
+    found = []
+    for one, other in zip(plain, augmented, strict=True):
+        # In complex numbers a turn with a scale is a factor, and a mirrored face has none that fits.
+        a, b = (side[:, 0] + 1j * side[:, 1] for side in (one, other))
+        factor = ((b - b.mean()) * (a - a.mean()).conj()).sum() / (abs(a - a.mean()) ** 2).sum()
+        assert abs(factor * (a - a.mean()) + b.mean() - b).max() < 1e-4
+        found.append((abs(factor), np.rad2deg(np.angle(factor)), b.mean() - a.mean()))
+    scales, angles, shifts = map(np.array, zip(*found, strict=True))
+    assert 0.89 < scales.min() < 0.99 < 1.01 < scales.max() < 1.13
+    assert -5.01 < angles.min() < -0.5 < 0.5 < angles.max() < 5.01
+    assert len(set(np.round(shifts, 6))) == len(plain) and 0.3 < abs(shifts).max() < 0.2 * 32
+
+
+def test_an_evaluation_with_augmentation_has_a_name_of_its_own(trained_run):
+    (plain, path), (metrics, another) = (
+        score(trained_run, World(), sets=sets)[0] for sets in ([], ["evaluate.augment=true"])
+    )
+    assert "augment" not in plain["settings"] and metrics["settings"]["augment"] is True
+    assert "-settings-" in another.name and path.name == "test-block.json"
+    constants = [one["baselines"]["mean_landmarks"]["landmark_error"]["mean"] for one in (plain, metrics)]
+    assert constants[1] > 1.1 * constants[0]  # the crop gives the landmarks away
+
+
+def test_what_is_learned_does_not_depend_on_the_views_at_test(shards):
+    setups = [build_setup(small(shards.folder, evaluate__augment=value), World(), shards) for value in (False, True)]
+    one, other = map(target_means, setups)
+    assert (one == other).all() and setups[0].view(training=True) == setups[1].view(training=True)
+
+
+def test_the_mean_labels_are_the_most_frequent_classes_of_training_views(trained_run, shards):
+    ((metrics, _),) = score(trained_run, World())
+    setup = build_setup(small(shards.folder), World(), shards)
+    view = setup.view(training=False, hole="none")
+    training = setup.first_batch("train", view, 512).label_BHW.numpy()
+    truth = setup.first_batch("test", view, 512).label_BHW.numpy()
+    constant = np.array([[np.bincount(training[:, y, x]).argmax() for x in range(32)] for y in range(32)])
+    expected = [2 * ((truth == c) & (constant == c)).sum() / ((truth == c).sum() + len(truth) * (constant == c).sum())
+                for c in range(1, 10) if (truth == c).any() or (constant == c).any()]  # fmt: skip
+    assert metrics["baselines"]["mean_labels"]["dice"]["mean"] == pytest.approx(np.mean(expected))
+    assert np.mean(expected) > 0.05

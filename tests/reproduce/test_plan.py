@@ -4,7 +4,7 @@ import pytest
 
 from collagan_dist.config.load import config_to_dict, load_config, model_label
 from collagan_dist.config.models import CONTROLS
-from collagan_dist.config.tree import Config
+from collagan_dist.config.tree import Evaluate
 from collagan_dist.errors import ConfigError
 from collagan_dist.reproduce.plan import ReproduceOptions, chains, make_plan, not_applied
 from collagan_dist.types import POSITIONS
@@ -24,7 +24,7 @@ def test_tables_2_and_3_need_six_models_with_block_holes():
         assert (model_label(run.config.model), run.config.hole.kind, run.holes) == (name, "block", {"block": False})
         assert run.steps == run.config.schedule.steps == 50_866  # ceil(20 * 162770 / 64)
         # At full length nothing else differs from what `collagan train stable --model` learns.
-        assert run.config == load_config("stable", name, ["schedule.steps=50866"], "packed")
+        assert run.config == load_config("stable", name, ["schedule.steps=50866", "evaluate.augment=true"], "packed")
 
 
 def test_everything_needs_the_papers_twelve_runs_three_controls_and_the_parser():
@@ -44,7 +44,7 @@ def test_everything_needs_the_papers_twelve_runs_three_controls_and_the_parser()
 
 def test_the_parser_is_the_preset_parser_or_a_given_one():
     run = plan(tables=(), figures=(5,))["parser"]
-    assert run.config == load_config("parser", None, [f"schedule.steps={run.steps}"], "packed")
+    assert run.config == load_config("parser", None, [f"schedule.steps={run.steps}", "evaluate.augment=true"], "packed")
     runs = plan(tables=(), figures=(5,), sets=("model.gfc.parser=runs/mine",))
     assert "parser" not in runs and runs["GFC"].needs is None
 
@@ -66,7 +66,7 @@ def test_scale_shortens_all_that_is_counted_in_steps():
         "M_d"
     ].config.evaluate
     assert (few.samples, few.baselines) == (5, 0)
-    assert plan(scale=2.0, tables=(3,), figures=())["M_d"].config.evaluate == Config().evaluate
+    assert plan(scale=2.0, tables=(3,), figures=())["M_d"].config.evaluate == Evaluate(augment=True)
     assert plan(scale=1e-9, tables=(3,), figures=())["M_d"].steps == 1
     assert plan(scale=0.01, tables=(3,), figures=())["M_d"].config.schedule.adv_from == 0
 

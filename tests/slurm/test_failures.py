@@ -116,6 +116,7 @@ def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
             cluster.start_node(node)
 
 
+@pytest.mark.full
 def test_row_25_the_network_is_away_for_a_while(cluster, undisturbed, tmp_path):
     training = Training.submit(cluster, undisturbed.config, tmp_path / "run")
     training.until_saved(20)

@@ -200,6 +200,7 @@ def test_three_nodes_accept_only_their_token(cluster, sweeps):
     assert (sweep.run / "requeue").read_text() == f"slurm:{sweep.job}, start 0"
 
 
+@pytest.mark.full  # three minutes; tests/sweep/test_tuner.py loses a node of one machine
 def test_row_32_a_sweep_on_three_nodes(cluster, sweeps, shards, tmp_path, tmp_path_factory):
     """The real command over three nodes. One loses power, and the job lives on; the driver is killed, which requeues the job; then
     the time limit is near. It ends with the results of an undisturbed sweep on one machine."""

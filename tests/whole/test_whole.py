@@ -30,7 +30,7 @@ def _check_run(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["samples"] == 6 and metrics["step"] == 30
     assert {"psnr_hole", "ssim_hole", "dice_per_image", "dice_hole", "landmark_error"} <= metrics.keys()
-    assert set(metrics["baselines"]) == {"mean_colour", "biharmonic", "mean_landmarks"}
+    assert set(metrics["baselines"]) == {"mean_colour", "biharmonic", "mean_landmarks", "mean_labels"}
     assert metrics == json.loads((run / "evaluation/test-block.json").read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [10, 20, 30]

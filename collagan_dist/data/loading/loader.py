@@ -40,8 +40,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class View:
-    """What the networks see of a sample: size, augmentation (None at test), kind of hole and its fill, and the seed.
+    """What the networks see of a sample: size, augmentation (or None), kind of hole and its fill, and the seed.
 
+    In a view of `training` all random choices depend on the epoch too, else on the sample alone, so that evaluations repeat.
     `points` and `labels` say which annotations the tasks need. O1 to O6 lie around the landmarks if `positions` says so
     and the split has some, else in the boxes of `fixed`.
     """
@@ -50,6 +51,7 @@ class View:
     hole: str
     seed: int
     augment: Augment | None = None
+    training: bool = False
     points: bool = True
     labels: bool = True
     fill: holes.Fill = "paper"
@@ -74,7 +76,7 @@ class Loader:
         self.upsamples = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
         self.idle_seconds = 0.0  # in which the device had nothing to do because no batch was ready
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
-        self._read = FallbackReader(split, decode, view.points, view.augment is not None, max_damaged)
+        self._read = FallbackReader(split, decode, view.points, view.training, max_damaged)
         self.damaged = self._read.damaged  # the damaged samples found so far
 
     def batches(self, batch_ids: Iterator[BatchIds], prefetch: bool = False) -> Generator[Batch]:
@@ -106,8 +108,7 @@ class Loader:
         if not samples:
             return None
         uids = np.array([s.uid for s in samples])
-        # At test the randomness depends on the sample alone, so that evaluations repeat.
-        epoch = epochs if view.augment is not None else np.full(len(ids), -1)
+        epoch = epochs if view.training else np.full(len(ids), -1)
         drawn = geometry.draw_augmentation(rng.key64(view.seed, "geometry", epoch, uids), view.augment)
         one_by_one = [geometry.Augmentation(*one) for one in zip(*drawn, strict=True)]
         size, square = view.image_size, view.face_square

@@ -44,7 +44,7 @@ def test_shards_are_asked_for_before_they_are_read(shards, server, cache):
             yield np.arange(first, first + 4), np.zeros(4, np.int64)
 
     def loader(manifest: Manifest) -> Loader:
-        return Loader(SplitReader(manifest, "train"), View(32, "block", 0, Augment()), 4, 1, CPU)
+        return Loader(SplitReader(manifest, "train"), View(32, "block", 0, Augment(), training=True), 4, 1, CPU)
 
     batches = loader(remote_manifest(server.url, cache)).batches(plan())
     first = next(batches)
