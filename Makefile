@@ -19,7 +19,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(BIN)/collagan draw demo/faces --count 3000 --seed 1
+	$(BIN)/collagan draw demo/faces --count 6000 --seed 1
 	$(BIN)/collagan pack shards/drawn.yaml --root demo/faces --out demo/shards --set store_size=88
 	$(TORCHRUN) train demo --data demo/shards --run demo/run
 	$(TORCHRUN) evaluate demo/run

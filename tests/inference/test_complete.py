@@ -9,11 +9,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
+from collagan_dist.data.loading.holes import continue_smoothly
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.complete import CompleteOptions, complete
+from collagan_dist.inference.export import export
+from collagan_dist.tasks.inpainting import to_bytes
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
 from tests.data.profiles import adobe_rgb
+from tests.training.small import small
 
 
 def test_only_completions_are_blended(landmarks_run, trained_run, drawn, tmp_path):
@@ -35,6 +42,25 @@ def test_a_hole_has_the_shape_of_the_picture_or_of_its_square(trained_run, tmp_p
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", str(tmp_path / "wrong.png"))
     with pytest.raises(ConfigError, match="only how a model is evaluated"):
         complete(trained_run, tmp_path / "photo.png", tmp_path / "out", None, CompleteOptions(sets=["seed=3"]))
+
+
+def test_the_hole_of_a_picture_is_filled_as_in_training(shards, drawn, tmp_path):
+    """By a run and by its export: their sheets begin with what the generator sees."""
+    train(small(shards.folder, hole={"fill": "smooth"}, schedule__steps=1), tmp_path / "run", World())
+    export(tmp_path / "run", tmp_path / "exported")
+    source = cv2.imread(str(drawn / "Img/img_celeba/000001.jpg"))[:360]
+    pixels = cv2.resize(source, (32, 32), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "face.png"), pixels)
+    hole = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    hole[..., 8:24, 4:20] = True
+    cv2.imwrite(str(tmp_path / "hole.png"), hole[0, 0].numpy() * np.uint8(255))
+    seen = continue_smoothly(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1, hole)
+    for model in ("run", "exported"):
+        result = complete(
+            tmp_path / model, tmp_path / "face.png", tmp_path / f"{model}-out", str(tmp_path / "hole.png")
+        )
+        sheet = cv2.imread(str(result.sheets[0]))[:32, :32]
+        assert abs(sheet.astype(int) - to_bytes(seen)[0]).max() <= 1
 
 
 def test_a_folder_is_completed_inside_the_hole_alone_and_to_the_same_bytes_again(trained_run, drawn, tmp_path):

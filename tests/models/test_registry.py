@@ -46,10 +46,11 @@ def test_bf16_agrees_with_fp32(shards, parser, name):
 
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_over_any_configuration(name):
-    """Its own losses, rates and kind of holes; the length, the batch and the widths of the configuration."""
-    own, over = load_config(name), load_config("demo", name.upper())
-    assert over.model.widths.generator == 24 and over.schedule == load_config("demo").schedule
-    assert over.loss == own.loss and over.optim == own.optim and over.hole == own.hole
+    """Its own losses, rates, kind of holes and, if its preset names one, fill; length, batch and widths of the configuration."""
+    own, over, demo = load_config(name), load_config("demo", name.upper()), load_config("demo")
+    assert over.model.widths.generator == 24 and over.schedule == demo.schedule
+    assert over.loss == own.loss and over.optim == own.optim and over.hole.kind == own.hole.kind
+    assert over.hole.fill == {"ce": "mean"}.get(name, demo.hole.fill) and demo.hole.fill == "smooth"
     assert over.evaluate.search == own.evaluate.search and over.model.gfc == own.model.gfc
     assert load_config("stable", name.upper()).data.image_size == (64 if name == "sii" else 128)
     with pytest.raises(ConfigError, match="has the one task inpainting"):
