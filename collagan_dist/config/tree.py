@@ -96,6 +96,9 @@ class Model(Section):
     patch: Literal[94, 70] = 94
     """Side in pixels of the patch behind one logit of a discriminator. 94: all five convolutions have stride 2 (section 3.4);
     70: the last two have stride 1 (pix2pix)."""
+    normalize: Literal["inner", "each"] = "inner"
+    """Layers with batch normalization: all but the first and the last of each network, and but the generator's innermost one; or each one, but
+    for the logits of a discriminator."""
     output_bias: Literal["mean", "zero"] = "mean"
     """Initial bias of the output layer: zero, or the mean of the targets. With zero, sparse outputs (heatmaps, small
     classes) stay at -1 for many steps."""
@@ -139,8 +142,11 @@ class Loss(Section):
     """λ per task. One that is not given has section 4.2's value for the number of tasks (config/models.py)."""
     inpainting_over: Literal["all", "hole"] = "all"
     """Pixels over which the L1 of M* (eq. 6) is averaged: all, or those of the hole. A hole of 1/4 makes `hole` 4 times larger."""
-    l2: Literal["mean", "sum_channels"] = "mean"
-    """L2 of label maps and heatmaps: averaged over all elements, or summed over channels, which is 11 and 5 times larger."""
+    l1: Literal["mean", "sum_channels"] = "mean"
+    """L1 of completions: averaged over all elements, or summed over channels, which is 3 times larger."""
+    l2: Literal["mean", "sum_channels", "norm"] = "mean"
+    """L2 of label maps and heatmaps: squares averaged over all elements, or summed over channels, which is 11 and 5 times larger; or
+    the norm of each sample's difference, not squared, averaged over samples."""
 
 
 class Hole(Section):

@@ -15,7 +15,8 @@ def generator(config: Config, tasks: dict[str, Task]) -> nn.Module:
     # One head for all tasks: they share every layer of the generator (section 3.4).
     channels = sum(task.channels for task in tasks.values())
     model = config.model
-    return Generator(channels, config.data.image_size, model.widths.generator, model.noise, 3 + model.mask_channel)
+    inputs, each = 3 + model.mask_channel, model.normalize == "each"
+    return Generator(channels, config.data.image_size, model.widths.generator, model.noise, inputs, each)
 
 
 def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
@@ -23,4 +24,5 @@ def discriminators(config: Config, tasks: dict[str, Task]) -> nn.Module:
     channels = {name: task.channels for name, task in tasks.items()}
     # Both kinds are called alike, so that the step need not know which of them it trains.
     kind = Discriminators if config.model.discriminators == "per_task" else SharedDiscriminator
-    return kind(channels, config.model.widths.discriminator, config.model.patch)
+    model = config.model
+    return kind(channels, model.widths.discriminator, model.patch, model.normalize == "each")

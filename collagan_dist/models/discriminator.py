@@ -20,19 +20,22 @@ SHARED = "shared"
 class Discriminator(nn.Module):
     """Maps x and y_t (B, 3 + channels, H, W) to one logit per patch (B, 1, h, w); positive is real.
 
-    `patch` is the side of a patch in pixels: 94 (section 3.4; h = H/32) or 70 (pix2pix; h = H/8 - 2).
+    `patch` is the side of a patch in pixels: 94 (section 3.4; h = H/32) or 70 (pix2pix; h = H/8 - 2). `normalize_each` is
+    model.normalize: each.
     """
 
-    def __init__(self, channels: int, width: int, patch: int = 94) -> None:
+    def __init__(self, channels: int, width: int, patch: int = 94, normalize_each: bool = False) -> None:
         super().__init__()
         widths = [3 + channels, width, 2 * width, 4 * width, 8 * width]
         # Stride 2 throughout sees 94 pixels; stride 1 in the last two layers is pix2pix's discriminator, which sees 70.
         strides = [2, 2, 2, 2, 2] if patch == 94 else [2, 2, 2, 1, 1]
         layers: list[nn.Module] = []
         for number, (cin, cout) in enumerate(itertools.pairwise(widths)):
-            convolution = nn.Conv2d(cin, cout, 4, strides[number], 1, bias=number == 0)
-            layers += [convolution, nn.BatchNorm2d(cout), nn.LeakyReLU(0.2)]
-        del layers[1]  # the first layer has no normalization, as in DCGAN
+            # As in DCGAN, the first layer has no normalization.
+            normalized = number > 0 or normalize_each
+            layers.append(nn.Conv2d(cin, cout, 4, strides[number], 1, bias=not normalized))
+            layers += [*([nn.BatchNorm2d(cout)] if normalized else []), nn.LeakyReLU(0.2)]
+        # Logits are never normalized: real and generated images have passes of their own, and would get the same mean.
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, strides[-1], 1))
         self.apply(initialize)
 
@@ -43,9 +46,11 @@ class Discriminator(nn.Module):
 class Discriminators(nn.Module):
     """D_Ω: the discriminators of all tasks as one module, with one optimizer and one gradient reduction."""
 
-    def __init__(self, channels: Mapping[str, int], width: int, patch: int = 94) -> None:
+    def __init__(self, channels: Mapping[str, int], width: int, patch: int = 94, normalize_each: bool = False) -> None:
         super().__init__()
-        self.of = nn.ModuleDict({task: Discriminator(count, width, patch) for task, count in channels.items()})
+        self.of = nn.ModuleDict(
+            {task: Discriminator(count, width, patch, normalize_each) for task, count in channels.items()}
+        )
 
     def forward(self, input_B3HW: torch.Tensor, *task_images: Tensors) -> tuple[dict[str, torch.Tensor], ...]:
         """Return the logits by task of each set of images, such as the real and the generated ones."""
@@ -57,10 +62,10 @@ class Discriminators(nn.Module):
 class SharedDiscriminator(nn.Module):
     """One discriminator that sees the images of all tasks together; section 3.1 tried and rejected it."""
 
-    def __init__(self, channels: Mapping[str, int], width: int, patch: int = 94) -> None:
+    def __init__(self, channels: Mapping[str, int], width: int, patch: int = 94, normalize_each: bool = False) -> None:
         super().__init__()
         self.tasks = tuple(channels)
-        self.of = nn.ModuleDict({SHARED: Discriminator(sum(channels.values()), width, patch)})
+        self.of = nn.ModuleDict({SHARED: Discriminator(sum(channels.values()), width, patch, normalize_each)})
 
     def forward(self, input_B3HW: torch.Tensor, *task_images: Tensors) -> tuple[dict[str, torch.Tensor], ...]:
         """Return what `Discriminators` returns, with one entry for all tasks."""

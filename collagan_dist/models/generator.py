@@ -18,29 +18,33 @@ class Generator(nn.Module):
     """Maps a masked image (B, inputs, S, S) to task outputs (B, channels, S, S) in (-1, 1).
 
     The encoder halves the image down to 1x1: log2(S) layers, 7 at 128 pixels. The decoder mirrors it and gets the encoder's
-    features by concatenation.
+    features by concatenation. `normalize_each` is model.normalize: each.
     """
 
-    def __init__(self, channels: int, image_size: int, width: int, noise: float, inputs: int = 3) -> None:
+    def __init__(
+        self, channels: int, image_size: int, width: int, noise: float, inputs: int = 3, normalize_each: bool = False
+    ) -> None:
         super().__init__()
         levels = int(math.log2(image_size))
         widths = [width * min(2**i, _MAX_WIDTH_FACTOR) for i in range(levels)]
         # No batch normalization in the first layer and the output (DCGAN), nor at 1x1, where it would normalize single values.
         self.encoder = nn.ModuleList(
-            _down(cin, cout, norm=0 < i < levels - 1)
+            _down(cin, cout, norm=normalize_each or 0 < i < levels - 1)
             for i, (cin, cout) in enumerate(zip([inputs, *widths], widths, strict=False))
         )
         # Decoder layer j goes from level levels - j to levels - j - 1. All but the first also see the encoder's features.
         self.decoder = nn.ModuleList(
             _up(widths[i] * (1 if i == levels - 1 else 2), widths[i - 1]) for i in range(levels - 1, 0, -1)
         )
-        self.output = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1)
+        # A bias before a normalization does nothing.
+        self.output = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1, bias=not normalize_each)
+        self.output_norm = nn.BatchNorm2d(channels) if normalize_each else nn.Identity()
         self.noise = noise
         self.apply(initialize)
 
     def forward(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """Return the outputs of all tasks, stacked; `keys_B2` are the samples' random keys."""
-        output = self.output(self.features(input_B3HW, keys_B2))
+        output = self.output_norm(self.output(self.features(input_B3HW, keys_B2)))
         # In float32: bfloat16 rounds the tanh of sparse outputs to -1, where the gradient is 0.
         return torch.tanh(as_float32(output))
 
@@ -64,9 +68,9 @@ class Generator(nn.Module):
         """Set the output layer's bias so that outputs start at the targets' mean per channel."""
         # Without it sparse outputs (heatmaps, rare classes) stay at -1. The limit keeps tanh's gradient well above 0.
         limit = math.tanh(2.0)
-        assert self.output.bias is not None
+        bias = self.output.bias if self.output.bias is not None else self.output_norm.bias
         with torch.no_grad():
-            self.output.bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
+            bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
 
 
 def hash_dropout(x: torch.Tensor, keys_B2: torch.Tensor, probability: float, stream: int) -> torch.Tensor:

@@ -14,6 +14,9 @@ from collagan_dist.types import Batch
 SampleValues = dict[str, np.ndarray]
 
 
+_LEAST_SQUARE = 1e-12
+
+
 class Task(ABC):
     """One task t of Ω: its target, its losses, its metrics and its picture.
 
@@ -25,8 +28,8 @@ class Task(ABC):
     # Annotations that the loader must provide; a data set without them is refused.
     needs_labels = False
     needs_points = False
-    sums_channels = False
-    """loss.l2: sum_channels, for tasks whose reconstruction loss is the L2 below."""
+    l2 = "mean"
+    """loss.l2, for tasks whose reconstruction loss is the L2 below."""
 
     @abstractmethod
     def target(self, batch: Batch) -> torch.Tensor:
@@ -35,11 +38,15 @@ class Task(ABC):
     def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
         """Return L^t_rec of eq. 2, a scalar: by default L2 averaged over all elements.
 
-        With `sums_channels` it is averaged over samples and pixels and summed over channels: `channels` times as large.
+        `sum_channels` averages over samples and pixels and sums over channels: `channels` times as large. `norm` is the mean over
+        samples of ||output - target||_2, which is not squared.
         """
-        # The paper does not say over what its L2 is averaged; loss.l2 chooses.
-        error = (output - target).square().mean()
-        return error * self.channels if self.sums_channels else error
+        # The paper does not say over what its L2 is averaged, nor whether it is squared; loss.l2 chooses.
+        squares = (output - target).square()
+        if self.l2 == "norm":
+            # A norm has no gradient at 0; below the limit it is 0.
+            return squares.flatten(1).sum(1).clamp(min=_LEAST_SQUARE).sqrt().mean()
+        return squares.mean() * (self.channels if self.l2 == "sum_channels" else 1)
 
     def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return what the discriminator sees of an output: by default G^t(x, z) itself."""

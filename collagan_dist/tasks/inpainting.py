@@ -26,6 +26,8 @@ class Inpainting(Task):
     def __init__(self, config: Config) -> None:
         # Without holes x is y, and the scheme would leave no loss at all.
         self.concentrated = config.model.concentrated and config.hole.kind != "none"
+        # A sum over channels is their number times the mean.
+        self.factor = self.channels if config.loss.l1 == "sum_channels" else 1
         self.over_hole = config.loss.inpainting_over == "hole"
         self.ssim = SSIM[config.evaluate.ssim]
 
@@ -36,13 +38,13 @@ class Inpainting(Task):
         """Return L1; in the concentrated scheme that of eq. 6, where errors outside the hole do not count."""
         error = (output - target).abs()
         if not self.concentrated:
-            return error.mean()
+            return error.mean() * self.factor
         error = error * batch.hole_B1HW
         if not self.over_hole:
-            return error.mean()
+            return error.mean() * self.factor
         # Per sample, not per batch: so ranks whose holes have other sizes weigh the same.
         pixels = batch.hole_B1HW.sum(dim=(1, 2, 3)).clamp(min=1) * self.channels
-        return (error.sum(dim=(1, 2, 3)) / pixels).mean()
+        return (error.sum(dim=(1, 2, 3)) / pixels).mean() * self.factor
 
     def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         return composite(output, batch) if self.concentrated else output

@@ -23,7 +23,7 @@ class Landmarks(Task):
         # heatmap_sigma is in pixels at 128x128, the paper's size; evaluation may use another one.
         self.sigma = config.model.heatmap_sigma / 128  # as a share of the image's side
         self.quarter = config.evaluate.readout == "quarter"
-        self.sums_channels = config.loss.l2 == "sum_channels"
+        self.l2 = config.loss.l2
 
     def target(self, batch: Batch) -> torch.Tensor:
         assert batch.points_BK2 is not None

@@ -24,7 +24,7 @@ class Segmentation(Task):
     needs_labels = True
 
     def __init__(self, config: Config) -> None:
-        self.sums_channels = config.loss.l2 == "sum_channels"
+        self.l2 = config.loss.l2
 
     def target(self, batch: Batch) -> torch.Tensor:
         assert batch.label_BHW is not None

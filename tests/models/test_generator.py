@@ -39,6 +39,32 @@ def test_output_starts_at_the_means():
     assert torch.allclose(bias, torch.tensor([0.5, -0.9, -0.964]), atol=1e-3)
 
 
+def layers(network: torch.nn.Module) -> list[str]:
+    """Convolutions in their order, each with whether a normalization follows it and whether it has a bias."""
+    found: list[str] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            found.append("b" if module.bias is not None else "-")
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            found[-1] += "n"
+    return found
+
+
+def test_normalized_layers():
+    """Default: as DCGAN, and not at 1x1. `each`: all of them but the logits; what is normalized needs no bias."""
+    inner, each = (Generator(3, 32, 4, 0.5, normalize_each=e) for e in (False, True))
+    assert layers(inner) == ["b", "-n", "-n", "-n", "b", *["-n"] * 4, "b"] and layers(each) == ["-n"] * 10
+    inner, each = (Discriminator(3, 4, normalize_each=e) for e in (False, True))
+    assert layers(inner) == ["b", "-n", "-n", "-n", "b"] and layers(each) == ["-n", "-n", "-n", "-n", "b"]
+
+
+def test_a_normalized_output_starts_at_the_means_too():
+    generator = Generator(3, 32, 4, 0.0, normalize_each=True).train()
+    generator.initialize_output(torch.tensor([0.5, -0.9, 0.0]))
+    output = generator(torch.rand(8, 3, 32, 32), keys(8))
+    assert torch.allclose(torch.atanh(output).mean((0, 2, 3)), torch.atanh(torch.tensor([0.5, -0.9, 0.0])), atol=1e-3)
+
+
 def test_noise_is_a_function_of_the_sample():
     generator = Generator(3, 32, 8, 0.5).train()
     x = torch.rand(4, 3, 32, 32)

@@ -7,6 +7,8 @@ import torch
 from collagan_dist.config.load import validate_config
 from collagan_dist.config.tree import Config
 from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks.inpainting import Inpainting
+from collagan_dist.tasks.segmentation import Segmentation
 from collagan_dist.types import CLASSES, LANDMARKS
 from tests.tasks.batches import batch
 
@@ -73,3 +75,31 @@ def test_l2_as_a_mean_or_summed_over_channels(task):
         assert found[0] == found[1]
     else:
         assert found == pytest.approx([squares.mean(), squares.sum(1).mean()], rel=1e-5)
+
+
+def test_the_norm_of_each_sample_has_a_finite_gradient_at_zero():
+    generator = np.random.default_rng(3)
+    output, target = (generator.normal(size=(4, 11, 8, 8)).astype(np.float32) for _ in range(2))
+    target[1] = output[1]  # one sample is right already
+    task = Segmentation(Config(loss={"l2": "norm"}))
+    value = torch.tensor(output, requires_grad=True)
+    loss = task.reconstruction(value, None, torch.tensor(target))
+    norms = np.sqrt(((output - target).astype(np.float64) ** 2).sum((1, 2, 3)))
+    assert loss.item() == pytest.approx(norms.mean(), rel=1e-5) and norms[1] == 0
+    (gradient,) = torch.autograd.grad(loss, value)
+    expected = np.where(norms > 0, (output - target).T / np.maximum(norms, 1e-30) / 4, 0).T
+    assert np.allclose(gradient.numpy(), expected, atol=1e-7)
+    # Micro-batches of equal sizes have the batch's loss as their mean.
+    halves = [task.reconstruction(value[i : i + 2], None, torch.tensor(target[i : i + 2])) for i in (0, 2)]
+    assert sum(halves).item() / 2 == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("concentrated", [False, True])
+@pytest.mark.parametrize("over", ["all", "hole"])
+def test_sums_over_channels_are_their_number_times_the_mean(concentrated, over):
+    b = batch(4, 32)
+    losses = []
+    for l1 in ("mean", "sum_channels"):
+        config = Config(model={"concentrated": concentrated}, loss={"l1": l1, "inpainting_over": over})
+        losses.append(float(Inpainting(config).reconstruction(b.input_B3HW * 0.5, b, b.image_B3HW)))
+    assert losses[1] == pytest.approx(3 * losses[0]) and losses[0] > 0
