@@ -68,9 +68,10 @@ class Generator(nn.Module):
         """Set the output layer's bias so that outputs start at the targets' mean per channel."""
         # Without it sparse outputs (heatmaps, rare classes) stay at -1. The limit keeps tanh's gradient well above 0.
         limit = math.tanh(2.0)
-        bias = self.output.bias if self.output.bias is not None else self.output_norm.bias
+        layer = self.output_norm if isinstance(self.output_norm, nn.BatchNorm2d) else self.output
+        assert layer.bias is not None
         with torch.no_grad():
-            bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
+            layer.bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
 
 
 def hash_dropout(x: torch.Tensor, keys_B2: torch.Tensor, probability: float, stream: int) -> torch.Tensor:
