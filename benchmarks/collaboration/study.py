@@ -72,7 +72,7 @@ STAGES = {
         Cell("100 faces", faces=Faces(train=100)),
         Cell("1,000 faces", faces=Faces(train=1000)),
     ),
-    "dial": (Cell("coupling 0", faces=Faces(coupling=0.0)), Cell("coupling 1", faces=Faces(coupling=1.0))),
+    "dial": (Cell("coupling 0", faces=Faces(coupling=0.0)), Cell("coupling 0.5", faces=Faces(coupling=0.5))),
     "3": (Cell("64x64, width 24, adversary", faces=Faces(size=64), sets=_ADVERSARY),),
 }
 

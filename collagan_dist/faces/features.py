@@ -12,6 +12,7 @@ from collagan_dist.faces.traits import blend, brighten
 # Classes of the label map (types.CLASSES); -1 is left in the picture.
 _BROW = {-1: 2, 1: 3}
 _EYE = {-1: 4, 1: 5}
+_EYE_PART = {-1: "left eye", 1: "right eye"}  # of traits.LIT_PARTS
 _NOSE, _UPPER_LIP, _TEETH, _LOWER_LIP = 6, 7, 8, 9
 
 
@@ -33,31 +34,34 @@ def _paint_nose(context: PaintContext) -> None:
     dark = brighten(context.traits.head.skin, 0.36)
     for side in (-1, 1):
         hole = ellipse(side * nose.width * 0.46, 0.7 * nose.length, nose.width * 0.23, 0.03, 12)
-        context.canvas.fill(view.front(hole, 0.17), context.shade(dark, 0, 0.7))
+        context.canvas.fill(view.front(hole, 0.17), context.shade(dark, 0, 0.7, "nose"))
 
 
 def _paint_eye(context: PaintContext, side: int) -> None:
-    eyes, view, canvas = context.traits.eyes, context.view, context.canvas
+    eyes, view, canvas = context.traits.eyes[side], context.view, context.canvas
     x, y = eye_centre(eyes, side)
     upper, lower = eye_lids(eyes, side)
     opening = view.front(np.vstack([upper, lower[::-1]]))
     # The eyeball is painted into a copy and pasted through the opening, so that iris and pupil are cut off by the lids.
     box = box_around(opening)
     patch = canvas.crop(box)
-    patch.image[:] = context.shade((232, 228, 224), x, y)
+    patch.image[:] = context.shade((232, 228, 224), x, y, _EYE_PART[side])
     # The upper lid's shadow on the eyeball, and the red inner corner.
     lid = np.vstack([shifted(upper, 0, -0.1), shifted(upper[::-1], 0, 0.026)])
-    patch.fill(view.front(lid), context.shade((176, 166, 162), x, y))
-    patch.fill(view.front(shifted(ellipse(0, 0, 0.05, 0.04, 10), *lower[0])), context.shade((206, 150, 142), x, y))
+    patch.fill(view.front(lid), context.shade((176, 166, 162), x, y, _EYE_PART[side]))
+    patch.fill(
+        view.front(shifted(ellipse(0, 0, 0.05, 0.04, 10), *lower[0])),
+        context.shade((206, 150, 142), x, y, _EYE_PART[side]),
+    )
     at = (x + eyes.gaze[0], y * 0.9 + eyes.gaze[1])
-    iris = context.shade(eyes.iris_rgb, x, y)
+    iris = context.shade(eyes.iris_rgb, x, y, _EYE_PART[side])
     patch.fill(view.front(ellipse(*at, eyes.iris, eyes.iris, 24)), brighten(iris, 0.5))
     patch.fill(view.front(ellipse(*at, eyes.iris * 0.86, eyes.iris * 0.86, 24)), iris)
     patch.fill(view.front(ellipse(at[0], at[1] + 0.035, eyes.iris * 0.62, eyes.iris * 0.5, 18)), brighten(iris, 1.28))
     pupil = eyes.iris * eyes.pupil
     patch.fill(view.front(ellipse(*at, pupil, pupil, 18)), (14, 12, 14))
     # The reflection of the light, on the side that it comes from.
-    glint = 0.035 if context.light.x > 0 else -0.035
+    glint = 0.035 if context.light(_EYE_PART[side]).x > 0 else -0.035
     patch.fill(view.front(ellipse(at[0] + glint, at[1] - 0.038, 0.023, 0.023, 10)), (250, 250, 248))
     canvas.paste(patch.image, box, opening, _EYE[side])
     _paint_lids(context, side, upper, lower)
@@ -65,8 +69,8 @@ def _paint_eye(context: PaintContext, side: int) -> None:
 
 def _paint_lids(context: PaintContext, side: int, upper: np.ndarray, lower: np.ndarray) -> None:
     """Paint the crease, the rim of the lower lid, the lash line and, if they are long, lashes."""
-    eyes, view, canvas = context.traits.eyes, context.view, context.canvas
-    skin = context.shade(context.traits.head.skin, side * eyes.spread, 0)
+    eyes, view, canvas = context.traits.eyes[side], context.view, context.canvas
+    skin = context.shade(context.traits.head.skin, side * eyes.spread, 0, _EYE_PART[side])
     dark = blend(brighten(skin, 0.3), (24, 18, 16), 0.3 + 0.5 * eyes.lashes)
     crease = upper[1:] - np.column_stack([np.zeros(14), np.linspace(0.35, 1, 14) * (eyes.crease + 0.025)])
     canvas.stroke([view.front(crease)], brighten(skin, 0.68), 0.5)
@@ -84,13 +88,13 @@ def _paint_lids(context: PaintContext, side: int, upper: np.ndarray, lower: np.n
 
 
 def _paint_brow(context: PaintContext, side: int) -> None:
-    brows, eyes, view = context.traits.brows, context.traits.eyes, context.view
+    brows, eyes, view = context.traits.brows[side], context.traits.eyes[side], context.view
     t = np.linspace(-1, 1, 12)
     x = side * (eyes.spread + 0.02 + brows.width * t)
     middle = -brows.height - brows.tilt * t - brows.arch * (1 - (t - 0.25) ** 2)
     thick = brows.thick * np.clip(1.05 - 0.15 * t - 0.75 * np.clip(t - 0.15, 0, 1) ** 1.3, 0.1, 1)
     thick[:2] *= (0.4, 0.85)  # the inner end is pointed
-    rgb = context.shade(blend(brows.rgb, context.traits.head.skin, 0.12), side * eyes.spread, -0.3)
+    rgb = context.shade(blend(brows.rgb, context.traits.head.skin, 0.12), side * eyes.spread, -0.3, _EYE_PART[side])
     upper, lower = np.column_stack([x, middle - thick / 2]), np.column_stack([x, middle + thick / 2])
     context.canvas.fill(view.front(np.vstack([upper, lower[::-1]]), 0.03), rgb, _BROW[side])
     # Single hairs, alternately darker and lighter than the brow.
@@ -103,8 +107,8 @@ def _paint_mouth(context: PaintContext) -> None:
     mouth, view, canvas = context.traits.mouth, context.view, context.canvas
     line = lips(mouth)
     top, upper_inner, lower_inner, bottom = (view.front(line[name], 0.04) for name in LIP_CURVES)
-    upper_rgb = context.shade(brighten(mouth.rgb, 0.86), 0, mouth.y)
-    lower_rgb = context.shade(mouth.rgb, 0, mouth.y)
+    upper_rgb = context.shade(brighten(mouth.rgb, 0.86), 0, mouth.y, "mouth")
+    lower_rgb = context.shade(mouth.rgb, 0, mouth.y, "mouth")
     if mouth.gap:
         _paint_inner_mouth(context, upper_inner, lower_inner)
     canvas.fill(np.vstack([top, upper_inner[::-1]]), upper_rgb, _UPPER_LIP)
@@ -133,7 +137,7 @@ def _paint_inner_mouth(context: PaintContext, upper: np.ndarray, lower: np.ndarr
     # The part of the opening that teeth cover, from the upper lip down.
     share = 0.35 + 0.5 * mouth.teeth
     bite = line["upper_inner"] + (line["lower_inner"] - line["upper_inner"]) * share
-    white = context.shade((236, 231, 220), 0, mouth.y)
+    white = context.shade((236, 231, 220), 0, mouth.y, "mouth")
     # Twice: the teeth towards the corners are darker.
     for cut, share in ((1, 0.8), (4, 1.0)):
         row = np.vstack([line["upper_inner"][cut:-cut] - (0, 0.02), bite[cut:-cut][::-1]])

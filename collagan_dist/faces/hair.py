@@ -168,7 +168,7 @@ def _paint_hair(context: PaintContext, points: np.ndarray, lines: list[np.ndarra
     field = BlurredField(box, 8)
     layer = field.layer()
     # A highlight on the crown, towards the light, and darkness around the face.
-    towards = view.points(np.array([[context.light.x * 0.6, -0.85, 0.3]]))[0]
+    towards = view.points(np.array([[context.light().x * 0.6, -0.85, 0.3]]))[0]
     field.fill(layer, shifted(ellipse(0, 0, 0.62 * view.scale, 0.26 * view.scale), *towards), (0.34, 0.34, 0.34))
     field.fill(layer, view.outline(ellipse(0, 0.5, 1.02, 1.0)), (-0.22, -0.22, -0.22))
     field.add(layer, 0.06 * view.scale)

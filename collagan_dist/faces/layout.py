@@ -47,6 +47,16 @@ class _Stamp(structured.Record):
     version: int = VERSION
     seed: int
     count: int
+    # Left out of the file where it is 1: drawings of the time before it are the same.
+    coupling: float = 1.0
+
+    def text(self) -> str:
+        return json.dumps(self.model_dump(exclude={"coupling"} if self.coupling == 1 else None))
+
+    def __str__(self) -> str:
+        return f"{self.count} faces of seed {self.seed}" + (
+            "" if self.coupling == 1 else f", coupling {self.coupling:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,17 +73,18 @@ class _Row:
 
 
 def draw_faces(
-    out: Path, count: int, seed: int, workers: int = 0, progress: Callable[[int], None] | None = None
-) -> None:
+    out: Path, count: int, seed: int, workers: int = 0, progress: Callable[[int], None] | None = None,
+    coupling: float = 1.0
+) -> None:  # fmt: skip
     """Draw faces 1 to `count` of a seed into `out`; the bytes do not depend on `workers` (0: one per CPU).
 
-    The folder appears when it is complete. A finished drawing of the same seed and count is left as it is. `progress` is
-    called with the number of finished faces. Raises ConfigError, and DataError when `out` holds something else.
+    The folder appears when it is complete. A finished drawing of the same seed, count and coupling (sampling.sample_traits)
+    is left as it is. `progress` is called with the number of finished faces. Raises ConfigError, and DataError when `out` holds something else.
     """
     if count < 1:
         raise ConfigError(f"cannot draw {count} faces into {out}: the count must be at least 1")
-    out = Path(out)
-    if _is_finished(out, count, seed):
+    out, drawing = Path(out), _Stamp(seed=seed, count=count, coupling=coupling)
+    if _is_finished(out, drawing):
         return
     _delete_leftovers(out)
     partial = out.parent / f".{out.name}.partial-{secrets.token_hex(4)}"
@@ -81,14 +92,14 @@ def draw_faces(
         for folder in (_IMAGES, _LABELS, Path("Anno"), Path("Eval")):
             (partial / folder).mkdir(parents=True)
         rows: list[_Row] = []
-        for chunk in _draw_in_chunks(partial, count, seed, workers or os.cpu_count() or 1):
+        for chunk in _draw_in_chunks(partial, drawing, workers or os.cpu_count() or 1):
             rows += chunk
             if progress is not None:
                 progress(len(rows))
         _write_lists(partial, rows)
-        _write_stamp(partial, count, seed)
+        _write_stamp(partial, drawing)
         # Another process may have finished the same drawing meanwhile; renaming over its folder would fail.
-        if not _is_finished(out, count, seed):
+        if not _is_finished(out, drawing):
             partial.rename(out)
     except OSError as error:
         raise DataError(
@@ -98,17 +109,15 @@ def draw_faces(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_finished(out: Path, count: int, seed: int) -> bool:
+def _is_finished(out: Path, drawing: _Stamp) -> bool:
     """Return whether `out` is this drawing. Raises DataError when it holds something else."""
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return False
     found = structured.find(out / _STAMP_FILE, _Stamp)
-    if found == _Stamp(seed=seed, count=count):
+    if found == drawing:
         return True
     what = f"another drawing ({found})" if found else "something that is not a drawing"
-    raise DataError(
-        f"{out} already holds {what}, not {count} faces of seed {seed}; name another folder or remove this one"
-    )
+    raise DataError(f"{out} already holds {what}, not {drawing}; name another folder or remove this one")
 
 
 def _delete_leftovers(out: Path) -> None:
@@ -125,9 +134,10 @@ def _delete_leftovers(out: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _draw_in_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterator[list[_Row]]:
+def _draw_in_chunks(folder: Path, drawing: _Stamp, workers: int) -> Iterator[list[_Row]]:
     """Yield the lines of the annotation files in order of number, chunk by chunk, once the pictures are written."""
-    tasks = [(folder, seed, first, min(first + _CHUNK_FACES, count + 1)) for first in range(1, count + 1, _CHUNK_FACES)]
+    end = drawing.count + 1
+    tasks = [(folder, drawing, first, min(first + _CHUNK_FACES, end)) for first in range(1, end, _CHUNK_FACES)]
     workers = min(workers, len(tasks))
     if workers == 1:
         yield from map(_draw_chunk, tasks)
@@ -142,20 +152,20 @@ def _draw_in_chunks(folder: Path, count: int, seed: int, workers: int) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
-def _draw_chunk(task: tuple[Path, int, int, int]) -> list[_Row]:
-    """Draw and write faces [first, last) of a seed."""
-    folder, seed, first, last = task
+def _draw_chunk(task: tuple[Path, _Stamp, int, int]) -> list[_Row]:
+    """Draw and write faces [first, last) of a drawing."""
+    folder, drawing, first, last = task
     threads = cv2.getNumThreads()
     # Faces are drawn in parallel already; OpenCV's own threads would only compete.
     cv2.setNumThreads(1)
     try:
-        return [_draw_one(folder, seed, number) for number in range(first, last)]
+        return [_draw_one(folder, drawing, number) for number in range(first, last)]
     finally:
         cv2.setNumThreads(threads)
 
 
-def _draw_one(folder: Path, seed: int, number: int) -> _Row:
-    picture, labels, points = draw_face(seed, number)
+def _draw_one(folder: Path, drawing: _Stamp, number: int) -> _Row:
+    picture, labels, points = draw_face(drawing.seed, number, drawing.coupling)
     jpeg = simplejpeg.encode_jpeg(picture, quality=_JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
     (folder / _IMAGES / f"{number:06d}.jpg").write_bytes(jpeg)
     _, png = cv2.imencode(".png", labels, (cv2.IMWRITE_PNG_COMPRESSION, 1))
@@ -177,13 +187,14 @@ def _write_lists(folder: Path, rows: list[_Row]) -> None:
     _write(folder / "Eval/list_eval_partition.txt", splits)
 
 
-def _write_stamp(folder: Path, count: int, seed: int) -> None:
+def _write_stamp(folder: Path, drawing: _Stamp) -> None:
     classes = ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in enumerate(CLASSES))
+    coupling = "" if drawing.coupling == 1 else f", coupling {drawing.coupling:g}"
     _write(
         folder / "README.txt",
         [
-            f"{count} drawn faces, seed {seed}. Nobody is shown: every face is computed from its seed and number.",
-            f"Made by: collagan draw (count {count}, seed {seed})",
+            f"{drawing.count} drawn faces, seed {drawing.seed}{coupling}. Nobody is shown: every face is computed from its seed and number.",
+            f"Made by: collagan draw (count {drawing.count}, seed {drawing.seed}{coupling})",
             "",
             "The folders and files are laid out like CelebA's:",
             f"  {_IMAGES}/NNNNNN.jpg                pictures, 360 x 440",
@@ -194,7 +205,7 @@ def _write_stamp(folder: Path, count: int, seed: int) -> None:
             "Left and right are those of the picture. Ears, neck and clothes are background; glasses' frames are face.",
         ],
     )
-    _write(folder / _STAMP_FILE, [json.dumps(_Stamp(seed=seed, count=count).model_dump())])
+    _write(folder / _STAMP_FILE, [drawing.text()])
 
 
 def _write(path: Path, lines: list[str]) -> None:

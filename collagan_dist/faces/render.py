@@ -9,22 +9,24 @@ from collagan_dist.faces.curves import ellipse, eye_centre, face_outline, lips, 
 from collagan_dist.faces.features import paint_features
 from collagan_dist.faces.hair import LONG_STYLES, paint_behind, paint_front, shape_hair
 from collagan_dist.faces.sampling import sample_traits
-from collagan_dist.faces.skin import Light, PaintContext, paint_head, skin_patch
+from collagan_dist.faces.skin import PaintContext, paint_head, skin_patch
 from collagan_dist.faces.traits import Scene, Traits, brighten
 
 
-def draw_face(seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw face `number` of a seed: picture (440, 360, 3) uint8 RGB, labels (440, 360) uint8, landmarks (5, 2) float64."""
-    return draw_traits(sample_traits(seed, number))
+def draw_face(seed: int, number: int, coupling: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw face `number` of a seed: picture (440, 360, 3) uint8 RGB, labels (440, 360) uint8, landmarks (5, 2) float64.
+
+    `coupling` is that of `sample_traits`.
+    """
+    return draw_traits(sample_traits(seed, number, coupling))
 
 
 def draw_traits(traits: Traits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return picture, labels and landmarks of given traits, as `draw_face` does."""
     corners = landmark_points(traits)
     view = fit_projection(traits.pose, corners)
-    scene = traits.scene
-    canvas = Canvas.on_backdrop(paint_backdrop(scene))
-    context = PaintContext(traits, view, canvas, Light(*scene.light, scene.contrast))
+    canvas = Canvas.on_backdrop(paint_backdrop(traits.scene))
+    context = PaintContext(traits, view, canvas)
     hair = shape_hair(traits, view)
     # From back to front: what is painted later covers what was painted before, in the picture and in the labels.
     paint_behind(context, hair)
@@ -41,7 +43,8 @@ def landmark_points(traits: Traits) -> np.ndarray:
     """Return (5, 3) points in face units: left eye, right eye, nose tip, left and right corner of the mouth."""
     curve = lips(traits.mouth)["upper_inner"]
     x, y, rise = nose_tip(traits.nose)
-    flat = on_surface(np.array([eye_centre(traits.eyes, -1), eye_centre(traits.eyes, 1), (x, y), curve[0], curve[-1]]))
+    eyes = [eye_centre(traits.eyes[side], side) for side in (-1, 1)]
+    flat = on_surface(np.array([*eyes, (x, y), curve[0], curve[-1]]))
     # The nose and the lips stand out of the face's surface by what features.py lifts them.
     flat[:, 2] += (0.0, 0.0, rise, 0.04, 0.04)
     return flat

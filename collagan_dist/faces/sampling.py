@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -87,8 +89,13 @@ class UniformSequence:
         return items[int(np.searchsorted(steps, next(self._values) * steps[-1], side="right"))]
 
 
-def sample_traits(seed: int, number: int) -> Traits:
-    """Return the traits of face `number` of a seed."""
+def sample_traits(seed: int, number: int, coupling: float = 1.0) -> Traits:
+    """Return the traits of face `number` of a seed.
+
+    `coupling` is how far parts determine one another: the probability that a trait of one part is that of another (an eye and
+    a brow mirror the other's, brows have the hair's colour, all parts are under one light), and is not drawn anew by the same law.
+    So a part alone looks the same at any coupling. At 1 all are shared, at 0 none is.
+    """
     # Each part has a key of its own, so that a change of one part leaves the numbers of the others.
 
     def draw(part: str) -> UniformSequence:
@@ -101,19 +108,53 @@ def sample_traits(seed: int, number: int) -> Traits:
     hair = _hair(draw("hair"), tone, feminine)
     bearded = not feminine and groom.bernoulli(0.45)
     strength = groom.uniform(0.15, 0.75)
-    return Traits(
+    eyes, brows = _eyes(draw("eyes"), tone, feminine), _brows(draw("brows"), hair.rgb, feminine)
+    face = Traits(
         pose=_pose(draw("pose")),
         head=head,
-        eyes=_eyes(draw("eyes"), tone, feminine),
-        brows=_brows(draw("brows"), hair.rgb, feminine),
+        eyes={-1: eyes, 1: eyes},
+        brows={-1: brows, 1: brows},
         nose=_nose(draw("nose"), feminine),
         mouth=_mouth(draw("mouth"), head.skin, feminine),
         hair=hair,
+        beard_rgb=brows.rgb,
         beard=strength if bearded else 0.0,
         moustache=strength if bearded or (not feminine and groom.bernoulli(0.1)) else 0.0,
         glasses=_glasses(draw("glasses")),
         scene=_scene(draw("scene")),
+        lights={},
     )
+    return face if coupling == 1 else _uncouple(face, draw, coupling)
+
+
+# Traits that are drawn together are shared together: an eye's opening decides both of its lids.
+_EYE_GROUPS: Final = (("spread",), ("width", "upper", "lower", "tilt", "crease"), ("gaze",), ("iris", "iris_rgb", "pupil"),
+                      ("lashes", "shadow"))  # fmt: skip
+_BROW_GROUPS: Final = (("height", "tilt"), ("width", "thick", "arch"), ("rgb",))
+
+
+def _uncouple(face: Traits, draw: Callable[[str], UniformSequence], coupling: float) -> Traits:
+    """Return the face with traits drawn anew, each group with probability 1 - coupling."""
+    shared = draw("coupling")
+
+    def drawn_anew(one: T, another: T, groups: tuple[tuple[str, ...], ...]) -> T:
+        """Return `one` with the groups of `another` that are not shared."""
+        names = [name for group in groups if not shared.bernoulli(coupling) for name in group]
+        return replace(one, **{name: getattr(another, name) for name in names})  # type: ignore[type-var]
+
+    def another_person(part: str) -> tuple[UniformSequence, float, bool]:
+        own = draw(part)
+        return own, own.uniform(0, 1), own.bernoulli(0.5)
+
+    own, tone, feminine = another_person("right eye")
+    right_eye = drawn_anew(face.eyes[1], _eyes(own, tone, feminine), _EYE_GROUPS)
+    brows = {}
+    for side, name, groups in ((-1, "left brow", _BROW_GROUPS[-1:]), (1, "right brow", _BROW_GROUPS)):
+        own, tone, feminine = another_person(name)
+        another = _brows(own, _hair(draw(f"hair of {name}"), tone, feminine).rgb, feminine)
+        brows[side] = drawn_anew(brows.get(-1, face.brows[side]), another, groups)
+    lights = {part: _light(draw(f"light on {part}")) for part in traits.LIT_PARTS if not shared.bernoulli(coupling)}
+    return replace(face, eyes={-1: face.eyes[-1], 1: right_eye}, brows=brows, lights=lights)
 
 
 def _pose(draw: UniformSequence) -> traits.Pose:
@@ -244,13 +285,21 @@ def _scene(draw: UniformSequence) -> traits.Scene:
     base = tuple(grey + draw.triangular(32) for _ in range(3))
     near = tuple(value + draw.triangular(42) for value in base)
     far = tuple(value + draw.triangular(64) for value in base)
+    pattern = draw.choice(("plain", "blobs", "blobs", "stripes", "glow"))
+    # Enough for four blobs of four numbers; the other patterns use fewer.
+    numbers = tuple(draw.uniform(0, 1) for _ in range(24))
+    x, y, contrast = _light(draw)
     return traits.Scene(
-        pattern=draw.choice(("plain", "blobs", "blobs", "stripes", "glow")),
+        pattern=pattern,
         colours=((base[0], base[1], base[2]), (near[0], near[1], near[2]), (far[0], far[1], far[2])),
-        # Enough for four blobs of four numbers; the other patterns use fewer.
-        numbers=tuple(draw.uniform(0, 1) for _ in range(24)),
-        light=(draw.triangular(0.75), draw.uniform(-0.65, 0.05)),
-        contrast=draw.uniform(0.35, 0.75),
+        numbers=numbers,
+        light=(x, y),
+        contrast=contrast,
         cloth=brighten(draw.choice(_CLOTH), draw.uniform(0.8, 1.15)),
         neckline=draw.choice(("round", "v", "collar", "high")),
     )
+
+
+def _light(draw: UniformSequence) -> tuple[float, float, float]:
+    """Return the light's direction (x, y) and contrast."""
+    return draw.triangular(0.75), draw.uniform(-0.65, 0.05), draw.uniform(0.35, 0.75)

@@ -34,16 +34,20 @@ class Light:
 
 @dataclass(frozen=True)
 class PaintContext:
-    """What every painting function needs: traits, projection, canvas and light."""
+    """What every painting function needs: traits, projection and canvas."""
 
     traits: Traits
     view: Projection
     canvas: Canvas
-    light: Light
 
-    def shade(self, rgb: Rgb, x: float, y: float) -> Rgb:
+    def light(self, part: str = "") -> Light:
+        """Return the light on a part of the face, one of LIT_PARTS; by default that of the scene."""
+        scene = self.traits.scene
+        return Light(*self.traits.lights.get(part, (*scene.light, scene.contrast)))
+
+    def shade(self, rgb: Rgb, x: float, y: float, part: str = "") -> Rgb:
         """Return a colour under the light at a point of the face."""
-        return brighten(rgb, float(self.light.factor(x, y)))
+        return brighten(rgb, float(self.light(part).factor(x, y)))
 
 
 def paint_head(context: PaintContext, hair_front: np.ndarray | None) -> None:
@@ -65,7 +69,7 @@ def _add_light(field: BlurredField, context: PaintContext) -> None:
     flat = np.linalg.inv(view.matrix[:, :2])
     centre = view.points(np.array([[0.0, 0.3, 0.6]]))[0]
     dx, dy = x - centre[0], y - centre[1]
-    factor = context.light.factor(flat[0, 0] * dx + flat[0, 1] * dy, flat[1, 0] * dx + flat[1, 1] * dy + 0.3)
+    factor = context.light().factor(flat[0, 0] * dx + flat[0, 1] * dy, flat[1, 0] * dx + flat[1, 1] * dy + 0.3)
     # Red changes least: skin in the shade is warmer.
     shade = factor.astype(np.float32)[..., None] - 1
     field.factor += shade * np.array([0.86, 1.0, 1.1], np.float32)
@@ -81,14 +85,15 @@ def _add_wide_tones(field: BlurredField, context: PaintContext, hair_front: np.n
         field.fill(layer, view.front(points), rgb)
 
     # The shadow of the nose falls to the side away from the light.
-    away = -1 if context.light.x > 0 else 1
-    strong = 0.5 + abs(context.light.x)
+    light = context.light("nose")
+    away = -1 if light.x > 0 else 1
+    strong = 0.5 + abs(light.x)
     if hair_front is not None:
         field.fill(layer, hair_front + np.array([0.0, 0.07 * view.scale]), (-0.2, -0.22, -0.22))
     blush = 0.02 + 0.045 * head.blush
     for side in (-1, 1):
         tone(ellipse(side * 0.6, 0.62, 0.3, 0.24), (blush, -blush, -0.8 * blush))
-        x, y = eye_centre(eyes, side)
+        x, y = eye_centre(eyes[side], side)
         tone(ellipse(x - 0.02 * side, y - 0.04, 0.29, 0.19), (-0.1, -0.12, -0.11))
     tone(ellipse(0.0, -0.42, 0.4, 0.16), (0.05, 0.05, 0.05))
     tone(ellipse(0.0, head.chin - 0.17 + 0.6 * mouth.gap, 0.2, 0.1), (0.06, 0.05, 0.05))
@@ -105,7 +110,7 @@ def _add_beard(field: BlurredField, layer: np.ndarray, context: PaintContext) ->
     """Add beard and moustache: skin that is darkened towards the hair's colour."""
     traits, view = context.traits, context.view
     head, mouth = traits.head, traits.mouth
-    skin, hair = np.array(head.skin), np.array(traits.brows.rgb)
+    skin, hair = np.array(head.skin), np.array(traits.beard_rgb)
     # Changes of the factor that would give the hair's colour; blond hair on dark skin does not lighten it.
     toward = np.minimum((hair - skin) / skin, 0)
     chin = head.chin + 0.7 * mouth.gap
@@ -141,17 +146,18 @@ def _add_narrow_tones(field: BlurredField, context: PaintContext) -> None:
     for side in (-1, 1):
         line = spline([(nose.width + 0.02, 0.6), (nose.width + 0.16, 0.75), (mouth.width + 0.13, mouth.y - 0.06)], 4)
         field.stroke(layer, [view.front(line * (side, 1))], (fold, fold * 1.2, fold * 1.2), 2)
-        x, y = eye_centre(eyes, side)
+        x, y = eye_centre(eyes[side], side)
         bag = spline([(x - 0.19, y + 0.1), (x, y + 0.2), (x + 0.19, y + 0.1)], 4)
         field.stroke(layer, [view.front(bag)], (-0.03 - 0.08 * head.age,) * 3, 2)
-        if eyes.shadow is not None:
-            paint = (np.array(eyes.shadow) - np.array(head.skin)) / np.array(head.skin) * 0.42
+        shadow = eyes[side].shadow
+        if shadow is not None:
+            paint = (np.array(shadow) - np.array(head.skin)) / np.array(head.skin) * 0.42
             lid = ellipse(x, y - 0.09, 0.24, 0.1)
             field.fill(layer, view.front(lid), (paint[0], paint[1], paint[2]))
     philtrum = np.array([(-0.05, 0.8 * nose.length), (0.05, 0.8 * nose.length), (0.06, mouth.y - 0.12)])
     field.fill(layer, view.front(np.vstack([philtrum, [(-0.06, mouth.y - 0.12)]])), (-0.05, -0.06, -0.06))
     x, y, rise = nose_tip(nose)
-    shift = 0.05 if context.light.x > 0 else -0.05
+    shift = 0.05 if context.light("nose").x > 0 else -0.05
     ridge = shifted(np.array([(-0.035, 0.02), (0.035, 0.02), (0.045, 0.5), (-0.045, 0.5)]), shift * 0.6, 0)
     # A highlight reflects the light, not the skin: on dark skin it is several times as bright as the skin.
     highlight = 0.12 * min(3.0, 190 / (sum(head.skin) / 3))

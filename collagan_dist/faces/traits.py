@@ -7,6 +7,7 @@ picture, y down, z towards the viewer; (0, 0) is between the eyes. Angles are in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 Rgb = tuple[float, float, float]
 
@@ -19,6 +20,10 @@ def blend(a: Rgb, b: Rgb, share: float) -> Rgb:
 def brighten(rgb: Rgb, factor: float) -> Rgb:
     """Return a colour under more (factor > 1) or less light."""
     return (min(255.0, rgb[0] * factor), min(255.0, rgb[1] * factor), min(255.0, rgb[2] * factor))
+
+
+# Parts that may have a light of their own; the eyes with their brows.
+LIT_PARTS: Final = ("left eye", "right eye", "nose", "mouth")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Eyes:
-    """One set of numbers for both eyes, which are mirror images."""
+    """One eye; the other one has the same numbers where it is its mirror image."""
 
     spread: float  # distance of each centre from the middle
     width: float  # half of it
@@ -65,7 +70,7 @@ class Eyes:
 
 @dataclass(frozen=True)
 class Brows:
-    """Both eyebrows, which are mirror images."""
+    """One eyebrow; the other one has the same numbers where it is its mirror image."""
 
     height: float  # over the eye
     width: float  # half of it
@@ -145,12 +150,15 @@ class Traits:
 
     pose: Pose
     head: Head
-    eyes: Eyes
-    brows: Brows
+    eyes: dict[int, Eyes]  # by side: -1 left, 1 right
+    brows: dict[int, Brows]
     nose: Nose
     mouth: Mouth
     hair: Hair
+    beard_rgb: Rgb
     beard: float  # 0 (none) to 1
     moustache: float  # 0 (none) to 1
     glasses: Glasses | None
     scene: Scene
+    # Direction (x, y) and contrast of the light on LIT_PARTS that have their own; the others have the scene's.
+    lights: dict[str, tuple[float, float, float]]

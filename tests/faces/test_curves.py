@@ -19,7 +19,7 @@ def test_points_along_a_line_keep_its_ends():
 
 
 def test_outlines_are_mirrored_between_left_and_right():
-    head, eyes, nose = traits(1).head, traits(1).eyes, traits(1).nose
+    head, eyes, nose = traits(1).head, traits(1).eyes[1], traits(1).nose
     outline = face_outline(head, 0.1)
     assert np.abs(outline[:, 0]).max() <= head.width and np.isclose(outline[:, 0].min(), -outline[:, 0].max())
     for left, right in zip(eye_lids(eyes, -1), eye_lids(eyes, 1), strict=True):

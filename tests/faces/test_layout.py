@@ -8,6 +8,7 @@ import pytest
 
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.faces.layout import draw_faces
+from collagan_dist.faces.render import draw_face
 from tests.faces.drawn import SEED, face
 
 
@@ -64,6 +65,8 @@ def test_a_finished_drawing_is_left_alone_and_another_one_refused(folder):
     for count, seed in ((41, SEED), (40, SEED + 1)):
         with pytest.raises(DataError, match="another drawing"):
             draw_faces(folder, count, seed)
+    with pytest.raises(DataError, match=r"40 faces of seed 7\), not 40 faces of seed 7, coupling 0.5"):
+        draw_faces(folder, 40, SEED, coupling=0.5)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -102,3 +105,15 @@ def test_leftovers_of_a_killed_drawing_are_deleted(tmp_path):
     draw_faces(tmp_path / "faces", 1, SEED, workers=1)
     assert len(contents(tmp_path / "faces")) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == [running.name, "faces"]
+
+
+def test_a_drawing_says_how_coupled_its_parts_are(folder, tmp_path):
+    """Without the option all bytes are those of the time before it."""
+    assert (folder / "draw.json").read_text() == '{"drawing": "collagan draw", "version": 1, "seed": 7, "count": 40}\n'
+    for _ in range(2):  # the second time it is finished
+        draw_faces(tmp_path / "faces", 3, SEED, workers=1, coupling=0.25)
+    assert '"coupling": 0.25' in (tmp_path / "faces/draw.json").read_text()
+    assert "3 drawn faces, seed 7, coupling 0.25." in (tmp_path / "faces/README.txt").read_text()
+    picture, labels, _ = draw_face(SEED, 3, 0.25)
+    assert np.array_equal(cv2.imread(str(tmp_path / "faces/Label/img_celeba/000003.png"), cv2.IMREAD_UNCHANGED), labels)
+    assert not np.array_equal(picture, face(3)[0])
