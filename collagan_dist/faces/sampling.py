@@ -148,7 +148,7 @@ def _uncouple(face: Traits, draw: Callable[[str], UniformSequence], coupling: fl
 
     own, tone, feminine = another_person("right eye")
     right_eye = drawn_anew(face.eyes[1], _eyes(own, tone, feminine), _EYE_GROUPS)
-    brows = {}
+    brows: dict[int, traits.Brows] = {}
     for side, name, groups in ((-1, "left brow", _BROW_GROUPS[-1:]), (1, "right brow", _BROW_GROUPS)):
         own, tone, feminine = another_person(name)
         another = _brows(own, _hair(draw(f"hair of {name}"), tone, feminine).rgb, feminine)
