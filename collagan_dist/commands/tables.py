@@ -21,6 +21,8 @@ _METRICS = {
     "psnr": ("PSNR, dB", ".2f"),
     "ssim_hole": ("SSIM in the hole", ".3f"),
     "ssim": ("SSIM", ".3f"),
+    "frechet": ("Fréchet distance", ".3g"),
+    "perceptual": ("perceptual distance", ".4f"),
     "dice": ("Dice, mean of classes", ".3f"),
     "landmark_error": ("landmark error, pixels", ".2f"),
 }

@@ -353,6 +353,10 @@ class Evaluate(Section):
     """Side in pixels at which pictures are compared; null: data.image_size. Other sizes are for SII alone."""
     search: Search = Search()
     """The search of SII."""
+    # PSNR alone prefers blur.
+    features: str | None = None
+    """A network in whose features completions are compared too (`frechet`, `perceptual`): the folder of a model that segments, or a
+    file of the weights of Inception or LPIPS (docs/run-folder.md); null: none."""
     baselines: Annotated[int, Field(ge=0)] = 512
     """Samples on which the baselines are computed besides the model; biharmonic inpainting is slow."""
 

@@ -14,6 +14,7 @@ from collagan_dist.data.loading import order
 from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
 from collagan_dist.data.loading.occlusion_boxes import hole_size
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.inference import perception
 from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
 from collagan_dist.setup import Setup, sequential_ids
 from collagan_dist.tasks import poisson
@@ -58,6 +59,7 @@ def evaluate(
     `baselines_subset.model` has the model's metrics on those. Raises ConfigError, DataError.
     """
     check_blends(blends, setup.tasks)
+    tasks = perception.measured_tasks(setup)
     loader = setup.loader(split, setup.view(training=False, hole=hole), _BATCH)
     folder = setup.manifest.folder
     # The first samples are a random subset: packing has shuffled the split.
@@ -73,9 +75,9 @@ def evaluate(
         # Once for all blends: the search of SII takes most of the time.
         outputs = predictor(batch)
         for blend in blends:
-            local.measured[blend].append(_measure(setup.tasks, BLENDS[blend](outputs, batch), batch))
+            local.measured[blend].append(_measure(tasks, BLENDS[blend](outputs, batch), batch))
         if (first := _first_samples(batch, baseline_samples)) is not None:
-            local.baselines.append(_measure_baselines(setup.tasks, first, statistics))
+            local.baselines.append(_measure_baselines(tasks, first, statistics))
     # Damage is found while reading, so only now.
     local.damaged = list(loader.damaged)
     said = setup.group.all_gather({**vars(local), "damaged": [vars(record) for record in local.damaged]})
@@ -85,10 +87,10 @@ def evaluate(
         raise DataError(
             f"{folder}: no sample of the split {split!r} can be read; run `{shell.collagan('verify', '--deep', folder)}`"
         )
-    about = _about_samples(ranks)
+    about = _about_samples(ranks) | perception.describe_features(tasks)
     results = []
     for blend in blends:
-        result = _summarize_ranks(setup.tasks, ranks, blend, baseline_samples)
+        result = _summarize_ranks(tasks, ranks, blend, baseline_samples)
         head = {"split": split, "hole": hole, "blend": blend, "samples": len(result.samples["ids"])}
         results.append(replace(result, metrics={**head, **result.metrics, **about}))
     return results
@@ -204,7 +206,8 @@ def _summarize_ranks(
         if count < len(ids):
             subset = _reordered(values, np.arange(count))
             result["baselines_subset"] = {"samples": count, "model": _summarize(tasks, subset)[0]}
-    return Evaluation(result, {"ids": ids[by_id]} | {k: v for task in values.values() for k, v in task.items()})
+    stored = {k: v for task in values.values() for k, v in task.items() if k not in perception.UNSTORED}
+    return Evaluation(result, {"ids": ids[by_id]} | stored)
 
 
 def _reordered(measured: Measured, indices: np.ndarray) -> Measured:

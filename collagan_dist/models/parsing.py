@@ -33,13 +33,17 @@ class ParsingNetwork(nn.Module):
 
     def forward(self, image_B3HW: torch.Tensor) -> torch.Tensor:
         """(B, 11, s, s) float32 scores of the classes, -1 to 1, at the network's image_size s; the image is resized to it."""
+        # The keys are those of dropout, which eval mode switches off.
+        outputs = self.network(self.input(image_B3HW), None)
+        return split_channels(outputs, self.tasks)["segmentation"]
+
+    def input(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+        """Return what the generator gets for a whole picture: (B, 3 or 4, s, s), without a hole."""
         size = self.config.data.image_size
         if image_B3HW.shape[-1] != size:
             image_B3HW = F.interpolate(image_B3HW, (size, size), mode="bilinear", antialias=True)
         no_hole = torch.zeros_like(image_B3HW[:, :1], dtype=torch.bool)
-        # The keys are those of dropout, which eval mode switches off.
-        outputs = self.network(generator_input(self.config, image_B3HW, no_hole), None)
-        return split_channels(outputs, self.tasks)["segmentation"]
+        return generator_input(self.config, image_B3HW, no_hole)
 
 
 def load_parsing_network(folder: Path, option: str) -> tuple[ParsingNetwork, InferenceParameters]:

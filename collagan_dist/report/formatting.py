@@ -9,12 +9,14 @@ from decimal import Decimal
 _METRICS = {
     "psnr": ("PSNR", 2, "dB"),
     "ssim": ("SSIM", 3, ""),
+    "frechet": ("Fréchet distance", 3, ""),
+    "perceptual": ("Perceptual distance", 4, ""),
     "dice": ("Dice", 3, ""),
     "landmark_error": ("Landmark error", 2, "px"),
 }
 _VARIANTS = {"": "Overall", "_per_image": "Per picture", "_hole": "In the hole", "_argmax": "By arg-max"}
 # Metrics of new tasks are recognized by the usual names of errors.
-_LOWER_IS_BETTER = re.compile(r"error|loss|distance|mse|mae|rmse|fid|lpips", re.IGNORECASE)
+_LOWER_IS_BETTER = re.compile(r"error|loss|distance|frechet|perceptual|mse|mae|rmse|fid|lpips", re.IGNORECASE)
 
 MISSING = "–"
 

@@ -39,6 +39,8 @@ _BASELINE_CAPTIONS: Final = {
     2: {"dice": _CAPTIONS[2][""]},
     3: {"landmark_error": _CAPTIONS[3][""]},
 }
+# Metric in the features of a network: caption.
+PERCEPTION: Final = {"perceptual": "Perceptual distance", "frechet": "Fréchet distance"}
 # The paper prints percent with one digit and decibels and pixels with two. This is below all its percent and above the rest.
 _MIN_PERCENT: Final = 40.0
 
@@ -81,6 +83,7 @@ class _Table(structured.Record, Generic[C]):
     cells: dict[str, dict[str, C]]
     note: str = ""
     parts: dict[str, str] = {}
+    perception: dict[str, dict[str, dict[str, float]]] = {}
     baselines: dict[str, dict[str, _Baseline]] = {}
 
     @model_validator(mode="after")
@@ -150,6 +153,22 @@ def baseline_tables(number: int, table: Mapping[str, Any]) -> list[tuple[str, di
             },
         )
         for key, caption in _BASELINE_CAPTIONS[number].items()
+        if found
+    ]
+
+
+def perception_tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, list[str]]]]:
+    """Return (caption, {model or baseline: its numbers by column}) of Table 1's completions in the features of a network."""
+    found = table.get("perception", {})
+    return [
+        (
+            f"{caption}, not blended; lower is better",
+            {
+                name: [f"{row[c][key]:.3g}" if key in row.get(c, {}) else MISSING for c in table["columns"]]
+                for name, row in found.items()
+            },
+        )
+        for key, caption in PERCEPTION.items()
         if found
     ]
 

@@ -128,9 +128,9 @@ def _read_tables(folder: Path, number: int) -> list[Table]:
     if not path.is_file():
         return []
     table = paper_tables.read_table(folder, number)
-    baselines = paper_tables.baseline_tables(number, table)
+    predictors = [*paper_tables.baseline_tables(number, table), *paper_tables.perception_tables(table)]
     heads = [formatting.to_words(head) for head in paper_tables.column_heads(table)]
-    return _paper_tables("", number, table) + [_baseline_table(caption, rows, heads) for caption, rows in baselines]
+    return _paper_tables("", number, table) + [_predictor_table(caption, rows, heads) for caption, rows in predictors]
 
 
 def _read_controls(folder: Path) -> list[Table]:
@@ -158,7 +158,7 @@ def _paper_table(caption: str, number: int, table: Mapping[str, Any], by_model: 
     return Table(caption, headings, body, table.get("note", ""), compact=True)
 
 
-def _baseline_table(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
+def _predictor_table(caption: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
     body = tuple((formatting.to_words(name), tuple(map(Cell, values))) for name, values in rows.items())
     return Table(caption, ("Predictor", *columns), body, compact=True)
 

@@ -154,13 +154,16 @@ def _run_on_ray(
         [RunJob(replace(run, out=run.out.absolute()), data, manifest.hash, options.ranks or 1) for run in chain]
         for chain in plan.chains(missing)
     ]
+    # All others are evaluated in its features.
+    first = [chain for chain in chains if chain[0].run.base == plan.FEATURES]
     outcomes: list[Outcome] = []
-    # Chains have nothing in common, so they run at the same time, in any order.
     with _signals_interrupt():
-        for jobs, done in ray_map(address, do_jobs, chains, gpus=options.ranks or 1):
-            names = ", ".join(job.run.name for job in jobs)
-            logger.info(f"{names}: {'failed' if any(one.reason for one in done) else 'done'}")
-            outcomes += done
+        for group in filter(None, (first, [chain for chain in chains if chain not in first])):
+            # Its chains have nothing in common, so they run at the same time, in any order.
+            for jobs, done in ray_map(address, do_jobs, group, gpus=options.ranks or 1):
+                names = ", ".join(job.run.name for job in jobs)
+                logger.info(f"{names}: {'failed' if any(one.reason for one in done) else 'done'}")
+                outcomes += done
     return outcomes
 
 

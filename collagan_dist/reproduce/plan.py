@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +26,11 @@ FIGURES: Final[dict[int, tuple[str, ...]]] = {
     6: ("M_isd", "M_i"),
 }
 PARSER: Final = "parser"
-# In the order of training: the models of the main comparison first, GFC after the parser that it needs.
+# The run in whose features completions are compared (evaluate.features).
+FEATURES: Final = "M_s"
+# In the order of training: the run that evaluations need, the models of the main comparison, GFC after the parser that it needs.
 ORDER: Final = (
-    "M_i", "M*_isd", "M_isd", "M*_i", "M_id", "M_is", "M_s", "M_d", "M*_id", "M*_is", "M*_isd-noise", "CE", "CE-noise", "SII",
+    FEATURES, "M_i", "M*_isd", "M_isd", "M*_i", "M_id", "M_is", "M_d", "M*_id", "M*_is", "M*_isd-noise", "CE", "CE-noise", "SII",
     PARSER, "GFC",
 )  # fmt: skip
 # These keys distinguish the runs from each other, so --set may not change them.
@@ -99,6 +101,10 @@ def make_plan(options: ReproduceOptions, samples: int, test_samples: int) -> lis
     """
     check_sets(options)
     needed = _needed_holes(options)
+    if FEATURES in needed:
+        # Before those of the user, who may name another network.
+        features = f"evaluate.features={_folder(options.out, FEATURES)}"
+        options = replace(options, sets=(features, *options.sets))
     runs = []
     for base in (one for one in ORDER if one in needed):
         for seed in range(options.seeds if base in (options.models or paper.SEEDED) else 1):
@@ -170,7 +176,7 @@ def _run(
     tree["seed"] += seed
     _scale_training(tree, config, samples[0], options.scale)
     _scale_evaluation(tree["evaluate"], samples[1], options.scale)
-    needs = PARSER if config.model.gfc.parser == _parser_folder(options.out) else None
+    needs = PARSER if config.model.gfc.parser == _folder(options.out, PARSER) else None
     final = validate_config(tree, f"run {name}")
     assert final.schedule.steps is not None
     return PlannedRun(name, base, final, options.out, final.schedule.steps, holes, needs)
@@ -185,7 +191,7 @@ def _config(options: ReproduceOptions, base: str) -> Config:
     sets = ["evaluate.augment=true", *_applicable(options.sets, model), f"hole.kind={kind}"]
     config = load_config(options.config, model, sets, options.data)
     if base == "GFC" and config.model.gfc.parser is None:
-        sets.append(f"model.gfc.parser={_parser_folder(options.out)}")
+        sets.append(f"model.gfc.parser={_folder(options.out, PARSER)}")
         config = load_config(options.config, model, sets, options.data)
     return config
 
@@ -194,9 +200,9 @@ def _model(base: str) -> str:
     return "M_s" if base == PARSER else base.removesuffix("-noise")
 
 
-def _parser_folder(out: Path) -> str:
+def _folder(out: Path, run: str) -> str:
     # Absolute: a Ray worker or a batch job may start in another folder.
-    return str((out / "runs" / PARSER).absolute())
+    return str((out / "runs" / run).absolute())
 
 
 def _applicable(sets: Iterable[str], model: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -16,8 +17,8 @@ from collagan_dist.reproduce.results import Results
 def make_table(number: int, results: Results) -> dict[str, Any]:
     """Return {"rows", "columns", "cells": {model: {column: cell}}}; a cell of Table 1 holds one for each of its numbers.
 
-    Table 1 has "parts", what each column is measured on. There is a "note" where something must be said of the numbers,
-    and "baselines" if they were evaluated.
+    Table 1 has "parts", what each column is measured on, and "perception" where completions were compared in features. There is a
+    "note" where something must be said of the numbers, and "baselines" if they were evaluated.
     """
     table = _cells(number, paper.rows(number), results)
     notes = [paper.columns_note(results.reading)] if number == 1 else []
@@ -28,6 +29,8 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
         table["note"] = " ".join(notes)
     if baselines := _baselines(number, results):
         table["baselines"] = baselines
+    if number == 1 and (perception := _perception(results)):
+        table["perception"] = perception
     return table
 
 
@@ -56,6 +59,19 @@ def _baselines(number: int, results: Results) -> dict[str, Any]:
             score = results.score(number, column, kind)
             for name, (value, samples) in results.baselines(paper.rows(number), score).items():
                 found.setdefault(name, {}).setdefault(column, {"samples": samples})[score.key] = value
+    return found
+
+
+def _perception(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """Return {model or baseline: {column: {"perceptual", "frechet"}}} of completions that are not blended."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for column in paper.columns(1):
+        for key in paper_tables.PERCEPTION:
+            score = replace(results.score(1, column, "psnr"), key=key, higher_is_better=False)
+            values = {model: fmean(known) for model in paper.rows(1) if (known := results.values(model, score))}
+            values |= {name: value for name, (value, _) in results.baselines(paper.rows(1), score).items()}
+            for name, value in values.items():
+                found.setdefault(name, {}).setdefault(column, {})[key] = value
     return found
 
 
@@ -110,7 +126,7 @@ def _grids(number: int, table: Mapping[str, Any]) -> list[str]:
         rows = {row: [grid[row, column] for column in across] for row in down}
         heads = paper_tables.column_heads(table) if number == 1 else list(map(_name, across))
         lines += _markdown_grid(f"{title[:1].upper()}{title[1:]}", heads, rows)
-    for title, rows in paper_tables.baseline_tables(number, table):
+    for title, rows in (*paper_tables.baseline_tables(number, table), *paper_tables.perception_tables(table)):
         lines += _markdown_grid(title, list(map(_name, paper_tables.column_heads(table))), rows)
     return lines
 

@@ -12,7 +12,8 @@ from typing import Any
 from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, load_config
 from collagan_dist.config.tree import Config
-from collagan_dist.errors import ConfigError
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.runs.feature_weights import weights_hash
 from collagan_dist.runs.layout import DataRecord, RunPaths
 
 # Keys of `evaluate` that change numbers. A result stores their values.
@@ -27,15 +28,19 @@ _RESULT_SETTINGS = (
     "ssim",
     "size",
     "search",
+    "features",
 )
 _VARIANT = re.compile(r"(?:-data-([0-9a-f]{8}))?(?:-settings-([0-9a-f]{8}))?$")
 
 
 def evaluation_settings(config: Config) -> dict[str, Any]:
-    """Return the values of the keys of `evaluate` that change numbers."""
+    """Return the values of the keys of `evaluate` that change numbers; of `features` the hash of the network's weights."""
     tree = config_to_dict(config)["evaluate"]
-    # Results of the time before this key existed have none, and are of views without augmentation.
-    return {key: tree[key] for key in _RESULT_SETTINGS if key != "augment" or tree[key]}
+    # Only completions are compared in features.
+    if tree["features"] is not None:
+        tree["features"] = _features_hash(tree["features"]) if "inpainting" in config.model.tasks else None
+    # Results of the time before these keys existed have none, and are of views without augmentation, without features.
+    return {key: tree[key] for key in _RESULT_SETTINGS if key not in ("augment", "features") or tree[key]}
 
 
 def evaluation_variant(model: Path, settings: dict[str, Any], manifest: str | None = None) -> str:
@@ -47,7 +52,8 @@ def evaluation_variant(model: Path, settings: dict[str, Any], manifest: str | No
     data = structured.find(paths.data, DataRecord)
     own_data = data and data.manifest
     variant = f"-data-{manifest[:8]}" if manifest and own_data and manifest != own_data else ""
-    own = _own_settings(paths.config, _time(paths.config))
+    config = _own_config(paths.config, _time(paths.config))
+    own = None if config is None else evaluation_settings(config)
     # Positions have a word of their own in the name.
     now = {key: value for key, value in settings.items() if key != "positions"}
     if own is None or now == {key: value for key, value in own.items() if key != "positions"}:
@@ -62,15 +68,22 @@ def describe_variant(stem: str) -> str:
     return ", ".join([f"data {data}"] * bool(data) + [f"settings {settings}"] * bool(settings))
 
 
+def _features_hash(features: str) -> str:
+    try:
+        return weights_hash(features)
+    except (ConfigError, CheckpointError):  # the evaluation says so; no result has been measured in it
+        return f"unreadable: {features}"
+
+
 def _time(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 @lru_cache(maxsize=256)  # a reproduction asks for every cell of its tables
-def _own_settings(config: Path, changed: int) -> dict[str, Any] | None:
+def _own_config(config: Path, changed: int) -> Config | None:
     if not changed:
         return None
     try:
-        return evaluation_settings(load_config(str(config)))
+        return load_config(str(config))
     except ConfigError:  # the command that needs it says so
         return None

@@ -270,8 +270,9 @@ def trial_config(base: Config, plan: SweepPlan, trial: Trial, resources: TrialRe
     """Return what a trial trains: the base configuration with its values, a full run long, evaluated at its end."""
     steps = trial.steps(plan.total)
     more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
-    if base.model.gfc.parser:
-        more["model.gfc.parser"] = str(Path(base.model.gfc.parser).absolute())  # workers run in other folders
+    for key, path in (("model.gfc.parser", base.model.gfc.parser), ("evaluate.features", base.evaluate.features)):
+        if path:
+            more[key] = str(Path(path).absolute())  # workers run in other folders
     if find_spec("tensorboardX"):
         more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
     # Left to themselves, torch and the data pipeline of each trial would take all CPUs of the node.

@@ -20,6 +20,7 @@ from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.runs.disk_need import DiskNeed
+from collagan_dist.runs.feature_weights import weights_hash
 from collagan_dist.runs.layout import RunPaths, checkpoint_steps
 from collagan_dist.runs.own_folder import check_own_out, is_run
 from collagan_dist.runs.thinning import is_number
@@ -66,10 +67,13 @@ class PreparedSweep:
     @property
     def identity(self) -> dict[str, Any]:
         """What may not change when a sweep is resumed: its trials would not be comparable."""
+        evaluate = config_to_dict(self.base)["evaluate"]
+        if evaluate["features"] is not None:  # a path says nothing of the weights behind it
+            evaluate["features"] = weights_hash(evaluate["features"])
         return {
             "config": identity_keys(self.base, self.manifest.hash, self.base.model.gfc.parser),
             "total": self.plan.total,
-            "evaluate": config_to_dict(self.base)["evaluate"],
+            "evaluate": evaluate,
             "space": self.plan.space.spec.model_dump(mode="json", exclude_none=True),
         }
 

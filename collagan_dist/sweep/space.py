@@ -130,6 +130,9 @@ class Space:
             instead = f"take {metric.removesuffix('_hole')}, or set evaluate.hole"
             raise ConfigError(f"{where}: there are no holes to measure {metric} in; {instead}")
 
+        if metric in ("frechet", "perceptual") and base.evaluate.features is None:
+            raise ConfigError(f"{where}: {metric} needs a network to measure it in; set evaluate.features")
+
     def _refuse(self, key: str, why: str) -> NoReturn:
         raise ConfigError(f"{self._location(key)}: {key}: {why}")
 

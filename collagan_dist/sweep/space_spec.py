@@ -12,6 +12,7 @@ from collagan_dist.config.strict_yaml import Section
 METRICS: dict[str, tuple[str, str]] = {
     "psnr": ("max", "inpainting"), "psnr_hole": ("max", "inpainting"),
     "ssim": ("max", "inpainting"), "ssim_hole": ("max", "inpainting"),
+    "frechet": ("min", "inpainting"), "perceptual": ("min", "inpainting"),
     "dice": ("max", "segmentation"), "dice_hole": ("max", "segmentation"), "dice_per_image": ("max", "segmentation"),
     "landmark_error": ("min", "landmarks"), "landmark_error_hole": ("min", "landmarks"),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import Interrupted
+from collagan_dist.inference.perception import measured_tasks
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.models.step import Step
@@ -66,7 +67,9 @@ class Trainer:
         self.total_steps = planned_steps(config, setup.manifest.samples(config.data.split))
         self.stop_at = min(self.total_steps, options.stop_at or self.total_steps)
         if config.evaluate.every:
-            setup.split(config.evaluate.split)  # a missing split is an error now, not hours later
+            # A missing split or a wrong network of evaluate.features is an error now, not hours later.
+            setup.split(config.evaluate.split)
+            measured_tasks(setup)
         # Before the run folder is touched: a data set that lacks what the tasks need leaves nothing behind.
         rank_batch = config.schedule.batch // setup.world.size
         self.loader = setup.loader(config.data.split, setup.view(training=True), rank_batch)

@@ -24,7 +24,13 @@ def test_tables_2_and_3_need_six_models_with_block_holes():
         assert (model_label(run.config.model), run.config.hole.kind, run.holes) == (name, "block", {"block": False})
         assert run.steps == run.config.schedule.steps == 50_866  # ceil(20 * 162770 / 64)
         # At full length nothing else differs from what `collagan train stable --model` learns.
-        assert run.config == load_config("stable", name, ["schedule.steps=50866", "evaluate.augment=true"], "packed")
+        features = f"evaluate.features={Path('out/runs/M_s').absolute()}"
+        evaluate = ["evaluate.augment=true", features]
+        assert run.config == load_config("stable", name, ["schedule.steps=50866", *evaluate], "packed")
+    assert next(iter(runs)) == "M_s"  # the others are evaluated in its features
+    assert plan(tables=(1,), figures=())["M_i"].config.evaluate.features is None
+    mine = plan(tables=(2,), figures=(), sets=("evaluate.features=mine",))
+    assert {run.config.evaluate.features for run in mine.values()} == {"mine"}
 
 
 def test_everything_needs_the_papers_twelve_runs_three_controls_and_the_parser():

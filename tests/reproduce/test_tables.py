@@ -9,7 +9,7 @@ from collagan_dist.reproduce import paper, tables
 from collagan_dist.reproduce.plan import chosen_models
 from collagan_dist.reproduce.results import Results
 from collagan_dist.types import CLASSES
-from tests.reproduce.evaluated import MANIFEST, random_counts, run_of, write_dice, write_points
+from tests.reproduce.evaluated import MANIFEST, random_counts, run_of, write, write_dice, write_points
 
 
 def test_table1_has_the_contracts_shape(printed):
@@ -110,3 +110,17 @@ def test_several_seeds(tmp_path):
     assert cell["sd"] == pytest.approx(np.std(means, ddof=1))
     assert cell["se"] == pytest.approx(stats.sem(np.mean(errors, axis=0).mean(1)), rel=0.08)
     assert "3 seeds" in tables.cell_text(cell)
+
+
+def test_completions_in_the_features_of_a_network(tmp_path):
+    """They stand beside Table 1 where they were measured, with those of the baselines."""
+    run = run_of(tmp_path, "M_i")
+    baseline = {"biharmonic": {"psnr": 24.0, "ssim": 0.9, "perceptual": 0.25, "frechet": 7.0}}
+    metrics = {"psnr": 25.0, "ssim": 0.9, "samples": 9, "perceptual": 0.125, "frechet": 3.0, "baselines": baseline}
+    write(run, "O4", False, metrics, {"ids": np.arange(9)})
+    table = tables.make_table(1, Results([run], MANIFEST))
+    ours = {"perceptual": 0.125, "frechet": 3.0}
+    assert table["perception"] == {"M_i": {"O1": ours}, "biharmonic": {"O1": {"perceptual": 0.25, "frechet": 7.0}}}
+    text = tables.table_markdown(1, table)
+    assert "## Perceptual distance, not blended; lower is better" in text and r"| M\_i | 0.125 | – | – |" in text
+    assert "| Biharmonic | 7 | – |" in text
