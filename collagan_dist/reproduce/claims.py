@@ -104,7 +104,8 @@ def _compared(entry: dict[str, Any], results: Results, lean: Callable[[Found], L
     for detail in known:
         detail["verdict"] = comparison.decide(lean(detail))
     deciding = details[: _deciding(table)]
-    theirs = ", ".join(comparison.signed(d["paper"], d["metric"]) for d in deciding if d["paper"] is not None) + note
+    theirs = ", ".join(comparison.signed(d["paper"], d["metric"]) for d in deciding if d["paper"] is not None)
+    theirs = (theirs + note).strip()
     if len(known) < len(details):
         return {"paper": theirs, "ours": None, "verdict": MISSING, "details": known, "p": None}
     verdict, p = comparison.all_hold([lean(detail) for detail in deciding])
