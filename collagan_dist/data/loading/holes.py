@@ -23,7 +23,7 @@ _PATTERN_SEED = 1604  # one pattern for all runs, so that models are compared on
 _TRIES = 64
 _SWEEPS = 4  # of Jacobi at each resolution: enough that no block of a coarser one is visible
 
-# hole.fill: the paper's (zeros in a pattern, else noise), U(-1, 1), zeros, the mean colour, or the surroundings continued.
+# hole.fill: the paper's (zeros in a pattern, else noise), U(-1, 1), zeros, the mean colour, the surroundings continued.
 Fill = Literal["paper", "noise", "zero", "mean", "smooth"]
 # The Context Encoder's code puts these values into R, G and B (ImageNet's mean in another order).
 MEAN_COLOUR = (117, 104, 123)
@@ -97,11 +97,11 @@ def occlude(
 
 
 def continue_smoothly(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:
-    """Return the images with their surroundings continued into the holes: about the harmonic function with their border values.
+    """Return the images with their surroundings continued into the holes, about as harmonic functions.
 
     Every value in a hole is a weighted mean of visible ones; without any visible pixel it is 0.
     """
-    # From coarse to fine (cascadic multigrid), since Jacobi alone takes a number of sweeps that grows with the hole's area.
+    # From coarse to fine (cascadic multigrid): Jacobi alone takes a number of sweeps that grows with the hole's area.
     # Products with masks, which take half the time of torch.where and masked_fill: these broadcast slowly.
     inside = hole_B1HW.to(image_B3HW.dtype)
     known = image_B3HW * (1 - inside)
@@ -117,7 +117,7 @@ def continue_smoothly(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor) -> torc
 
 
 def _halved(known_B3HW: torch.Tensor, seen_B1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images and holes of half the size: means of the visible ones of four pixels, a hole where there is none."""
+    """Return images and holes of half the size: means of the visible of four pixels, a hole where there is none."""
     odd = (0, known_B3HW.shape[-1] % 2, 0, known_B3HW.shape[-2] % 2)
     known, seen = F.pad(known_B3HW, odd), F.pad(seen_B1HW, odd)
     total, count = (
