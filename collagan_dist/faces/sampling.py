@@ -92,9 +92,9 @@ class UniformSequence:
 def sample_traits(seed: int, number: int, coupling: float = 1.0) -> Traits:
     """Return the traits of face `number` of a seed.
 
-    `coupling` is how far parts determine one another: the probability that a trait of one part is that of another (an eye and
-    a brow mirror the other's, brows have the hair's colour, all parts are under one light), and is not drawn anew by the same law.
-    So a part alone looks the same at any coupling. At 1 all are shared, at 0 none is.
+    `coupling` is how far parts determine one another: with this probability a trait of one part is that of another. An eye
+    and a brow mirror the other one, brows have the hair's colour, all parts are under one light. Else it is drawn anew by the same
+    law, so a part alone looks the same at any coupling.
     """
     # Each part has a key of its own, so that a change of one part leaves the numbers of the others.
 
