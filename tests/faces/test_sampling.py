@@ -44,7 +44,7 @@ def test_drawn_faces_stay_the_same(seed, number, expected):
 
 
 def test_coupling_is_how_often_parts_share_a_trait():
-    numbers = range(1, 1501)
+    numbers = range(1, 801)
     shared = {}
     for coupling in (0.0, 0.3, 1.0):
         people = [sample_traits(3, number, coupling) for number in numbers]
@@ -55,9 +55,9 @@ def test_coupling_is_how_often_parts_share_a_trait():
             np.mean([p.brows[-1].rgb == p.beard_rgb for p in people]),
             np.mean([1 - len(p.lights) / len(LIT_PARTS) for p in people]),
         ]
-        assert np.allclose(counts, coupling, atol=0.04), counts
+        assert np.allclose(counts, coupling, atol=0.06), counts
         upper = np.array([(p.eyes[-1].upper, p.eyes[1].upper) for p in people])
-        assert np.corrcoef(upper.T)[0, 1] == pytest.approx(coupling, abs=0.08)
+        assert np.corrcoef(upper.T)[0, 1] == pytest.approx(coupling, abs=0.12)
         shared[coupling] = people
     assert [p.head for p in shared[0.0]] == [p.head for p in shared[1.0]]
     assert [p.eyes[-1] for p in shared[0.0]] == [p.eyes[-1] for p in shared[1.0]]
@@ -65,7 +65,7 @@ def test_coupling_is_how_often_parts_share_a_trait():
 
 def test_a_part_alone_looks_the_same_at_any_coupling():
     """Only what parts say of one another changes, not how varied a part is."""
-    coupled, free = ([sample_traits(3, number, coupling) for number in range(1, 1501)] for coupling in (1.0, 0.0))
+    coupled, free = ([sample_traits(3, number, coupling) for number in range(1, 801)] for coupling in (1.0, 0.0))
     for value in (
         lambda p: p.eyes[1].upper, lambda p: p.eyes[1].gaze[0], lambda p: sum(p.eyes[1].iris_rgb), lambda p: p.eyes[1].lashes,
         lambda p: p.brows[1].thick, lambda p: sum(p.brows[1].rgb), lambda p: sum(p.brows[-1].rgb), lambda p: p.brows[1].height,

@@ -67,5 +67,5 @@ def test_a_network_that_cannot_be_read_is_an_error_before_anything_is_scored(tra
     with pytest.raises(ConfigError, match=r"evaluate\.features: .*nowhere: no such folder or file"):
         score(trained_run, World(), sets=[f"evaluate.features={tmp_path / 'nowhere'}"])
     (tmp_path / "words.pth").write_text("weights")
-    with pytest.raises(ConfigError, match=r"evaluate\.features: .*words.pth: is no file of tensors"):
+    with pytest.raises(ConfigError, match=r"evaluate\.features: .*words.pth: is no safetensors file"):
         score(trained_run, World(), sets=[f"evaluate.features={tmp_path / 'words.pth'}"])

@@ -35,6 +35,7 @@ def test_row_19_a_rank_is_killed(cluster, undisturbed, tmp_path, launcher, round
     record(f"19 {launcher}", rounds=rounds, lost_steps=lost)
 
 
+@pytest.mark.full
 def test_row_19_failures_are_counted_and_the_same_command_resumes(cluster, undisturbed, tmp_path):
     """A rank is killed, and the script requeues the job. After MAX_REQUEUE failures it stays ended, with its reasons on file."""
     run = tmp_path / "run"
@@ -70,6 +71,7 @@ def test_errors_that_a_restart_cannot_repair_end_the_job(cluster, undisturbed, t
     ]
 
 
+@pytest.mark.full
 def test_tasks_of_an_array_that_share_a_run_folder(cluster, undisturbed, tmp_path):
     """One trains on. The others, on its node and on another, end with one line and spend no restart."""
     options, run = ["--array=0-2", "--nodes=1", "--cpus-per-task=2"], tmp_path / "run"

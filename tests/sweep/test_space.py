@@ -77,10 +77,14 @@ def test_no_file(tmp_path):
 def test_a_metric_needs_its_task(metric):
     """Every metric is refused for a model without its task and taken, with its direction, for one of that task alone."""
     mode, task = METRICS[metric]
+    sets = ["evaluate.features=a/parser"] if metric in ("frechet", "perceptual") else []
     own, other = {"inpainting": ("M_i", "M_s"), "segmentation": ("M_s", "M_id"), "landmarks": ("M_d", "M_is")}[task]
-    assert space(f"metric: {metric}\n{LR}", model=own).modes == (mode,)
+    assert space(f"metric: {metric}\n{LR}", model=own, sets=sets).modes == (mode,)
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:2: metric: {metric} is of {task}, .*it has (psnr|dice), "):
-        space(f"# one\nmetric: {metric}\n{LR}", model=other)
+        space(f"# one\nmetric: {metric}\n{LR}", model=other, sets=sets)
+    if sets:
+        with pytest.raises(ConfigError, match=f"{metric} needs a network to measure it in; set evaluate.features"):
+            space(f"metric: {metric}\n{LR}", model=own)
 
 
 def test_a_hole_metric_needs_holes():

@@ -49,7 +49,9 @@ def test_a_missing_key_is_named(missing, text):
 
 
 def test_better_directions():
-    assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {"landmark_error", "landmark_error_hole"}
+    assert {name for name, (mode, _) in METRICS.items() if mode == "min"} == {
+        "landmark_error", "landmark_error_hole", "frechet", "perceptual"
+    }  # fmt: skip
     both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")
     assert both.metrics == ("psnr_hole", "landmark_error") and both.modes == ("max", "min")
     assert space(f"metric: psnr\nmode: max\n{LR}").modes == ("max",)
