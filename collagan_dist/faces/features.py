@@ -39,29 +39,28 @@ def _paint_nose(context: PaintContext) -> None:
 
 def _paint_eye(context: PaintContext, side: int) -> None:
     eyes, view, canvas = context.traits.eyes[side], context.view, context.canvas
+    part = _EYE_PART[side]
     x, y = eye_centre(eyes, side)
     upper, lower = eye_lids(eyes, side)
     opening = view.front(np.vstack([upper, lower[::-1]]))
     # The eyeball is painted into a copy and pasted through the opening, so that iris and pupil are cut off by the lids.
     box = box_around(opening)
     patch = canvas.crop(box)
-    patch.image[:] = context.shade((232, 228, 224), x, y, _EYE_PART[side])
+    patch.image[:] = context.shade((232, 228, 224), x, y, part)
     # The upper lid's shadow on the eyeball, and the red inner corner.
     lid = np.vstack([shifted(upper, 0, -0.1), shifted(upper[::-1], 0, 0.026)])
-    patch.fill(view.front(lid), context.shade((176, 166, 162), x, y, _EYE_PART[side]))
-    patch.fill(
-        view.front(shifted(ellipse(0, 0, 0.05, 0.04, 10), *lower[0])),
-        context.shade((206, 150, 142), x, y, _EYE_PART[side]),
-    )
+    patch.fill(view.front(lid), context.shade((176, 166, 162), x, y, part))
+    corner = view.front(shifted(ellipse(0, 0, 0.05, 0.04, 10), *lower[0]))
+    patch.fill(corner, context.shade((206, 150, 142), x, y, part))
     at = (x + eyes.gaze[0], y * 0.9 + eyes.gaze[1])
-    iris = context.shade(eyes.iris_rgb, x, y, _EYE_PART[side])
+    iris = context.shade(eyes.iris_rgb, x, y, part)
     patch.fill(view.front(ellipse(*at, eyes.iris, eyes.iris, 24)), brighten(iris, 0.5))
     patch.fill(view.front(ellipse(*at, eyes.iris * 0.86, eyes.iris * 0.86, 24)), iris)
     patch.fill(view.front(ellipse(at[0], at[1] + 0.035, eyes.iris * 0.62, eyes.iris * 0.5, 18)), brighten(iris, 1.28))
     pupil = eyes.iris * eyes.pupil
     patch.fill(view.front(ellipse(*at, pupil, pupil, 18)), (14, 12, 14))
     # The reflection of the light, on the side that it comes from.
-    glint = 0.035 if context.light(_EYE_PART[side]).x > 0 else -0.035
+    glint = 0.035 if context.light(part).x > 0 else -0.035
     patch.fill(view.front(ellipse(at[0] + glint, at[1] - 0.038, 0.023, 0.023, 10)), (250, 250, 248))
     canvas.paste(patch.image, box, opening, _EYE[side])
     _paint_lids(context, side, upper, lower)

@@ -54,9 +54,11 @@ class _Stamp(structured.Record):
         return json.dumps(self.model_dump(exclude={"coupling"} if self.coupling == 1 else None))
 
     def __str__(self) -> str:
-        return f"{self.count} faces of seed {self.seed}" + (
-            "" if self.coupling == 1 else f", coupling {self.coupling:g}"
-        )
+        return f"{self.count} faces of seed {self.seed}{self.coupling_text}"
+
+    @property
+    def coupling_text(self) -> str:
+        return "" if self.coupling == 1 else f", coupling {self.coupling:g}"
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _write_lists(folder: Path, rows: list[_Row]) -> None:
 
 def _write_stamp(folder: Path, drawing: _Stamp) -> None:
     classes = ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in enumerate(CLASSES))
-    coupling = "" if drawing.coupling == 1 else f", coupling {drawing.coupling:g}"
+    coupling = drawing.coupling_text
     _write(
         folder / "README.txt",
         [

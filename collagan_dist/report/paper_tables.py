@@ -6,7 +6,7 @@ The tables come as the JSON that `collagan reproduce` writes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -147,10 +147,7 @@ def baseline_tables(number: int, table: Mapping[str, Any]) -> list[tuple[str, di
     return [
         (
             f"Trivial predictors on the same samples, {caption}, {samples}",
-            {
-                name: [f"{row[c][key]:.2f}" if key in row.get(c, {}) else MISSING for c in table["columns"]]
-                for name, row in found.items()
-            },
+            _numbers_by_column(found, key, table["columns"], ".2f"),
         )
         for key, caption in _BASELINE_CAPTIONS[number].items()
         if found
@@ -163,14 +160,21 @@ def perception_tables(table: Mapping[str, Any]) -> list[tuple[str, dict[str, lis
     return [
         (
             f"{caption}, not blended; lower is better",
-            {
-                name: [f"{row[c][key]:.3g}" if key in row.get(c, {}) else MISSING for c in table["columns"]]
-                for name, row in found.items()
-            },
+            _numbers_by_column(found, key, table["columns"], ".3g"),
         )
         for key, caption in PERCEPTION.items()
         if found
     ]
+
+
+def _numbers_by_column(
+    found: Mapping[str, Mapping[str, Mapping[str, float]]], key: str, columns: Sequence[str], form: str
+) -> dict[str, list[str]]:
+    """Return the number `key` of each row of `found` in each column, as text."""
+    return {
+        name: [format(row[c][key], form) if key in row.get(c, {}) else MISSING for c in columns]
+        for name, row in found.items()
+    }
 
 
 def paper_number(cell: PaperCell) -> str:
@@ -187,11 +191,9 @@ def our_number(cell: PaperCell) -> str:
 
 def difference(cell: PaperCell) -> str:
     """Write our number minus the paper's."""
-    return (
-        MISSING
-        if cell["ours"] is None or cell["paper"] is None
-        else f"{cell['ours'] - cell['paper']:+.2f}".replace("-", "−")
-    )
+    if cell["ours"] is None or cell["paper"] is None:
+        return MISSING
+    return f"{cell['ours'] - cell['paper']:+.2f}".replace("-", "−")
 
 
 def is_significant(cell: PaperCell) -> bool:

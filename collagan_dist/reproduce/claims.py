@@ -20,8 +20,8 @@ from collagan_dist.reproduce.comparison import (
     LABELS,
     MISSING,
     UNDECIDED,
+    Evidence,
     Found,
-    Leaning,
     headline_scores,
 )
 from collagan_dist.reproduce.results import Results
@@ -79,20 +79,20 @@ def seeds_note(results: Results, tables: tuple[int, ...]) -> str:
 
 
 def _pair(entry: dict[str, Any], results: Results) -> Found:
-    return _compared(entry, results, comparison.lean_better)
+    return _compared(entry, results, comparison.evidence_of_better)
 
 
 def _level(entry: dict[str, Any], results: Results) -> Found:
-    return _compared(entry, results, lambda d: comparison.lean_between(d, -_COMPARABLE[d["metric"]], math.inf))
+    return _compared(entry, results, lambda d: comparison.evidence_of_between(d, -_COMPARABLE[d["metric"]], math.inf))
 
 
 def _close(entry: dict[str, Any], results: Results) -> Found:
     margin = entry["margin"]
     note = f" (close: within {margin:g})"
-    return _compared(entry, results, lambda d: comparison.lean_between(d, -margin, margin), note)
+    return _compared(entry, results, lambda d: comparison.evidence_of_between(d, -margin, margin), note)
 
 
-def _compared(entry: dict[str, Any], results: Results, lean: Callable[[Found], Leaning], note: str = "") -> Found:
+def _compared(entry: dict[str, Any], results: Results, evidence: Callable[[Found], Evidence], note: str = "") -> Found:
     """Return `better` minus `worse` in every metric of the table, over its average, each with its own verdict.
 
     The verdict of all is what they speak for: whether that is significant is decided with the other comparisons.
@@ -102,13 +102,13 @@ def _compared(entry: dict[str, Any], results: Results, lean: Callable[[Found], L
     # A comparison needs both models at every position: an average over some would compare other holes than the paper.
     known = [d for d in details if d["ours"] is not None]
     for detail in known:
-        detail["verdict"] = comparison.decide(lean(detail))
+        detail["verdict"] = comparison.decide(evidence(detail))
     deciding = details[: _deciding(table)]
     theirs = ", ".join(comparison.signed(d["paper"], d["metric"]) for d in deciding if d["paper"] is not None)
     theirs = (theirs + note).strip()
     if len(known) < len(details):
         return {"paper": theirs, "ours": None, "verdict": MISSING, "details": known, "p": None}
-    verdict, p = comparison.all_hold([lean(detail) for detail in deciding])
+    verdict, p = comparison.all_hold([evidence(detail) for detail in deciding])
     return {
         "paper": theirs,
         "ours": ", ".join(comparison.signed(d["ours"], d["metric"], d["se"]) + d["stars"] for d in deciding),

@@ -18,7 +18,7 @@ LABELS = {"ssim": "SSIM", "psnr": "PSNR", "dice": "Dice", "landmark_error": "lan
 
 Found = dict[str, Any]
 # What the numbers speak for, HOLDS or DOES_NOT, and the two-sided p of that; None where there is no error.
-Leaning = tuple[str, float | None]
+Evidence = tuple[str, float | None]
 
 
 def difference(table: int, better: str, worse: str, kind: str, results: Results) -> Found:
@@ -104,12 +104,12 @@ def _with_error(estimate: statistics.Estimate, between: list[tuple[float, int]])
     return found | ({"se_samples": se, "sd_seeds": seeds**0.5} if seeds else {})
 
 
-def lean_better(detail: Found) -> Leaning:
+def evidence_of_better(detail: Found) -> Evidence:
     """Return whether a difference is to the better."""
     return HOLDS if (detail["ours"] > 0) == detail["higher_is_better"] else DOES_NOT, detail["p"]
 
 
-def lean_between(detail: Found, lowest: float, highest: float) -> Leaning:
+def evidence_of_between(detail: Found, lowest: float, highest: float) -> Evidence:
     """Return whether a difference lies between two bounds: p is below .05 where its 95 % interval has none of them."""
     bounds = [bound for bound in (lowest, highest) if math.isfinite(bound)]
     p_values = [statistics.p_value(detail["ours"] - bound, detail["se"], detail["freedom"]) for bound in bounds]
@@ -118,19 +118,19 @@ def lean_between(detail: Found, lowest: float, highest: float) -> Leaning:
     return HOLDS if lowest < detail["ours"] < highest else DOES_NOT, p
 
 
-def all_hold(leanings: Sequence[Leaning]) -> Leaning:
-    """Return one leaning of several statements: all must hold, and one that does not refutes."""
-    known = [p for _, p in leanings if p is not None]
-    if len(known) < len(leanings):
+def all_hold(parts: Sequence[Evidence]) -> Evidence:
+    """Return the evidence of several statements together: all must hold, and one that does not refutes."""
+    known = [p for _, p in parts if p is not None]
+    if len(known) < len(parts):
         return UNDECIDED, None
-    against = [p for verdict, p in leanings if verdict == DOES_NOT and p is not None]
+    against = [p for verdict, p in parts if verdict == DOES_NOT and p is not None]
     # That all hold is as sure as the least sure of them. That one does not has several chances (Bonferroni).
-    return (DOES_NOT, min(1.0, len(leanings) * min(against))) if against else (HOLDS, max(known))
+    return (DOES_NOT, min(1.0, len(parts) * min(against))) if against else (HOLDS, max(known))
 
 
-def decide(leaning: Leaning) -> str:
-    """Return the verdict of a leaning. p is None for a single sample, which has no error."""
-    verdict, p = leaning
+def decide(evidence: Evidence) -> str:
+    """Return the verdict that evidence gives. p is None for a single sample, which has no error."""
+    verdict, p = evidence
     return UNDECIDED if p is None or p >= LEVEL else verdict
 
 

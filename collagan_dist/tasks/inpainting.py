@@ -27,7 +27,7 @@ class Inpainting(Task):
         # Without holes x is y, and the scheme would leave no loss at all.
         self.concentrated = config.model.concentrated and config.hole.kind != "none"
         # A sum over channels is their number times the mean.
-        self.factor = self.channels if config.loss.l1 == "sum_channels" else 1
+        self.channel_factor = self.channels if config.loss.l1 == "sum_channels" else 1
         self.over_hole = config.loss.inpainting_over == "hole"
         self.ssim = SSIM[config.evaluate.ssim]
 
@@ -36,15 +36,18 @@ class Inpainting(Task):
 
     def reconstruction(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
         """Return L1; in the concentrated scheme that of eq. 6, where errors outside the hole do not count."""
+        return self._mean_error(output, batch, target) * self.channel_factor
+
+    def _mean_error(self, output: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
         error = (output - target).abs()
         if not self.concentrated:
-            return error.mean() * self.factor
+            return error.mean()
         error = error * batch.hole_B1HW
         if not self.over_hole:
-            return error.mean() * self.factor
+            return error.mean()
         # Per sample, not per batch: so ranks whose holes have other sizes weigh the same.
         pixels = batch.hole_B1HW.sum(dim=(1, 2, 3)).clamp(min=1) * self.channels
-        return (error.sum(dim=(1, 2, 3)) / pixels).mean() * self.factor
+        return (error.sum(dim=(1, 2, 3)) / pixels).mean()
 
     def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         return composite(output, batch) if self.concentrated else output

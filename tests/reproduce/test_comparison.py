@@ -16,7 +16,7 @@ def test_a_dice_comparison_has_an_interval(tmp_path):
     write_dice(runs[1], random_counts(generator, 80, 0.72))
     detail = comparison.difference(2, "M_is", "M_s", "", Results(runs, MANIFEST))
     assert detail["interval"] == pytest.approx(stats.t.interval(0.95, 79, detail["ours"], detail["se"]))
-    assert detail["interval"][0] > 0 and comparison.decide(comparison.lean_better(detail)) == "holds"
+    assert detail["interval"][0] > 0 and comparison.decide(comparison.evidence_of_better(detail)) == "holds"
     assert detail["p"] < 0.001 and detail["stars"] == "***" and detail["samples"] == 80
 
 
@@ -60,10 +60,10 @@ def detail(ours, se=0.1):
 
 def test_verdicts():
     def better(found):
-        return comparison.decide(comparison.lean_better(found))
+        return comparison.decide(comparison.evidence_of_better(found))
 
     def between(found, lowest, highest):
-        return comparison.decide(comparison.lean_between(found, lowest, highest))
+        return comparison.decide(comparison.evidence_of_between(found, lowest, highest))
 
     assert [better(detail(x)) for x in (-1, 1)] == ["holds", "does not"]
     assert [better(d) for d in (detail(-1) | {"p": 0.05}, detail(-1, None))] == ["undecided"] * 2
@@ -80,7 +80,7 @@ def test_lying_between_bounds_is_what_the_interval_says():
         one = detail(ours, 0.12) | {"freedom": 7.0}
         low, high = comparison.interval(one)
         expected = "holds" if low > -0.5 and high < 0.5 else "does not" if high < -0.5 or low > 0.5 else "undecided"
-        assert comparison.decide(comparison.lean_between(one, -0.5, 0.5)) == expected, ours
+        assert comparison.decide(comparison.evidence_of_between(one, -0.5, 0.5)) == expected, ours
 
 
 def test_several_statements_are_as_sure_as_the_least_and_one_against_refutes():
