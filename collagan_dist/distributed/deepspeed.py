@@ -37,7 +37,8 @@ class DeepSpeedLearner(Learner):
     """A learner under ZeRO 0: parameters, gradients and Adam's state lie where torch puts them."""
 
     def wrap(self) -> Callable[..., Any]:
-        self.optimizer = super().make_optimizer()  # DeepSpeed wraps it, so it must exist first
+        # DeepSpeed wraps it, so it must exist first. fused: one kernel for all parameters instead of a few for each.
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.adam.lr, betas=self.adam.betas, fused=True)
         settings = deepspeed_config(self.engine.runtime, sum(p.numel() for p in self.parameters))
         self.deepspeed = _initialize(self.engine.compiled(self.module), self.optimizer, settings, self.engine.group)
         return self.deepspeed
@@ -52,7 +53,13 @@ class DeepSpeedLearner(Learner):
         # Losses come divided by the number of micro-batches: DeepSpeed must not divide again.
         self.deepspeed.backward(loss if self.scale is None else loss * self.scale.value, scale_wrt_gas=False)
 
-    def apply(self, lr: float, factor: torch.Tensor | None) -> None:
+    def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
+        # DeepSpeed's step cannot depend on a flag on the device: the host waits for it.
+        with self.engine.group.collective("the verdict on an update"):
+            is_finite = bool(finite)
+        if not is_finite:
+            self.zero_grad()
+            return
         gradients = self._gradients()
         if factor is not None and gradients:
             torch._foreach_mul_(gradients, factor)
@@ -77,7 +84,7 @@ class ZeroLearner(DeepSpeedLearner):
         norm = squares.sqrt().float()
         return norm if self.scale is None else norm / self.scale.value
 
-    def zero_grad(self) -> None:
+    def zero_grad(self) -> None:  # also after an update that was not finite
         # What a backward pass has put aside for a step that was not done stays there: the next one's last pass replaces it.
         self.deepspeed.optimizer.zero_grad(set_to_none=True)
 

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from collagan_dist import files
 from collagan_dist.config.tree import Adam, Runtime
+from collagan_dist.distributed.adam import AdamStates
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.precision import LossScale
 from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
@@ -50,8 +51,7 @@ class Learner:
 
     def make_optimizer(self) -> Any:
         """Return the optimizer of the trainable parameters."""
-        # fused: one kernel for all parameters instead of a few for each.
-        return torch.optim.Adam(self.parameters, lr=self.adam.lr, betas=self.adam.betas, fused=True)
+        return AdamStates(self.parameters, self.adam.betas)
 
     def __call__(self, *args: Any) -> Any:
         """Run the network under autocast; its outputs are float32, as losses need them."""
@@ -86,27 +86,27 @@ class Learner:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return norm if self.scale is None else norm / self.scale.value
 
-    def apply(self, lr: float, factor: torch.Tensor | None) -> None:
-        """Do one Adam step with the gradient times `factor` (None: 1). Collective."""
+    def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
+        """Do one Adam step with the gradient times `factor` (None: 1), or nothing where `finite` is false. Collective."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if factor is not None:
             torch._foreach_mul_(gradients, factor)
         # The learning rate is a function of the step's number, so there is no scheduler whose state a checkpoint must keep.
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        self.optimizer.step(lr, finite)
 
     def zero_grad(self) -> None:
-        """Drop the gradient: before an update, and after one that was not finite."""
-        # None instead of 0: Adam skips a parameter without a gradient, and would move one with the gradient 0.
-        self.optimizer.zero_grad(set_to_none=True)
+        """Drop the gradient, before an update."""
+        for parameter in self.parameters:
+            # None instead of 0: Adam skips a parameter without a gradient, and would move one with the gradient 0.
+            parameter.grad = None
 
     def reload_master_parameters(self) -> None:
         """Copy the module's parameters, which were set from outside, to wherever the engine keeps copies of them."""
 
     def optimizer_state(self) -> dict[str, Tensors]:
         """Return Adam's state by parameter name: `exp_avg` and `exp_avg_sq` in the parameter's shape, and `step`. Collective."""
-        return {name: dict(self.optimizer.state[p]) for name, p in self.named_parameters() if self.optimizer.state[p]}
+        state = self.optimizer.state
+        return {name: dict(state[p]) for name, p in self.named_parameters() if state.get(p)}
 
     def load_optimizer_state(self, state: dict[str, Tensors]) -> None:
         """Take back what `optimizer_state` returned, on any engine and any number of ranks.
@@ -164,37 +164,45 @@ class Engine:
         """Return a context in which networks run in the configured precision."""
         return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
-    def update(self, side: str, learners: Sequence[Learner], lr: float, micro_batches: int = 1) -> Update:
-        """Return a context for one optimizer step of `learners`; `side` names them in logs and errors."""
-        return Update(self, side, learners, lr, micro_batches)
+    def update(
+        self,
+        side: str,
+        learners: Sequence[Learner],
+        lr: float,
+        micro_batches: int = 1,
+        earlier: torch.Tensor | None = None,
+    ) -> Update:
+        """Return a context for one optimizer step of `learners`; `side` names them in logs and errors.
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the losses and gradients of an update were finite on all ranks. All ranks have the same verdict.
-
-    Otherwise the update changed nothing. `overflow`: only the scaled gradient of fp16 was too large, and the scale has been
-    lowered. `ranks` are the ranks whose loss was not finite.
-    """
-
-    side: str
-    finite: bool = True
-    overflow: bool = False
-    ranks: tuple[int, ...] = ()
+        Where `earlier`, a boolean scalar on the device, is false the update changes nothing: an update before it was not finite.
+        """
+        return Update(self, side, learners, lr, micro_batches, earlier)
 
 
 class Update:
     """One optimizer step of some learners: `backward` for each micro-batch inside the context, the step at its end.
 
-    After the context, `verdict` says whether the step was done. `values` are the logged scalars, means over micro-batches.
+    `values` are the logged scalars, means over micro-batches. After the context, `finite` is a boolean scalar on the device, equal
+    on all ranks: this update, and those before it in the step, had finite losses and gradients on all ranks. Otherwise the update
+    changed nothing. `flags`, for the host's Verdict: `finite`, whether this rank's losses were finite, and whether only the scaled
+    gradient of fp16 was too large.
     """
 
-    verdict: Verdict
+    finite: torch.Tensor
+    flags: torch.Tensor
 
-    def __init__(self, engine: Engine, side: str, learners: Sequence[Learner], lr: float, micro_batches: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        side: str,
+        learners: Sequence[Learner],
+        lr: float,
+        micro_batches: int = 1,
+        earlier: torch.Tensor | None = None,
+    ) -> None:
         self.engine, self.side, self.learners, self.lr = engine, side, learners, lr
         self.values: Tensors = {}
-        self._micro_batches, self._done = micro_batches, 0
+        self._micro_batches, self._done, self._earlier = micro_batches, 0, earlier
         self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
 
     def __enter__(self) -> Update:
@@ -218,32 +226,76 @@ class Update:
             self.values[name] = self.values[name] + share if name in self.values else share
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        """Do the step if all ranks have finite losses and gradients. Collective."""
+        """Do the step if all ranks have finite losses and gradients. Collective.
+
+        What is decided stays on the device, so the host does not wait for it.
+        """
         if error is not None:
             return
         # One length for all learners of a side: clipping keeps the direction of their common gradient.
         norm = torch.linalg.vector_norm(torch.stack([learner.norm() for learner in self.learners]))
         self.values[f"gradient/{self.side}"] = norm
-        self.verdict = self._agree(norm)
-        for learner in self.learners:
-            if not self.verdict.finite:
-                learner.zero_grad()
-                continue
-            learner.apply(self.lr, _gradient_factor(learner, norm))
-            if learner.scale is not None:
-                learner.scale.step_taken()  # not before: the gradient is to be divided by what its loss was multiplied by
-
-    def _agree(self, norm: torch.Tensor) -> Verdict:
-        """Return the verdict of all ranks; lower the loss scales after an overflow. Collective."""
-        group, scales = self.engine.group, [learner.scale for learner in self.learners]
-        # One flag in the usual case. Which rank it was is asked only after a failure.
-        if group.all_reduce_and(self._finite & norm.isfinite()):
-            return Verdict(self.side)
-        finite = group.all_gather(bool(self._finite))
-        ranks = tuple(rank for rank, is_finite in enumerate(finite) if not is_finite)
+        both = torch.stack([self._finite, self._finite & norm.isfinite()])
+        losses, everything = self.engine.group.all_reduce_and(both).unbind()
+        earlier = torch.ones_like(losses) if self._earlier is None else self._earlier
+        self.finite = earlier & everything
         # With finite losses it was the scaled gradient that overflowed.
-        lowered = [] if ranks else [scale is not None and scale.lower() for scale in scales]
-        return Verdict(self.side, False, bool(lowered) and all(lowered), ranks)
+        overflow = earlier & losses & ~everything
+        lowered = overflow
+        for learner in self.learners:
+            learner.apply(self.lr, _gradient_factor(learner, norm), self.finite)
+            if learner.scale is not None:
+                # Not before: the gradient is to be divided by what its loss was multiplied by.
+                lowered = lowered & learner.scale.update(self.finite, overflow)
+            else:
+                lowered = torch.zeros_like(lowered)
+        self.flags = torch.stack([self.finite, self._finite, lowered])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the updates of a step were finite on all ranks. All ranks have the same verdict.
+
+    `side` is that of the first update that was not; it and those after it changed nothing. `overflow`: only the scaled gradient of
+    fp16 was too large, and the scale has been lowered. `ranks` are the ranks whose loss was not finite.
+    """
+
+    side: str = ""
+    finite: bool = True
+    overflow: bool = False
+    ranks: tuple[int, ...] = ()
+
+
+class PendingVerdict:
+    """A step's verdict on its way to the host. `read` it after the next step has been queued: then nobody waits."""
+
+    def __init__(self, group: Group, updates: Sequence[Update]) -> None:
+        self._group, self._sides = group, [update.side for update in updates]
+        self._flags, self._arrived = to_host_soon(torch.stack([update.flags for update in updates]))
+
+    def read(self) -> Verdict:
+        """Return the verdict. Collective: after a failure the ranks tell one another whose loss it was."""
+        with self._group.collective("the verdict on a step"):
+            self._arrived()
+        for side, (finite, own, overflow) in zip(self._sides, self._flags.tolist(), strict=True):
+            if not finite:
+                # One flag for all ranks in the usual case. Which rank it was is asked only after a failure.
+                others = self._group.all_gather(own)
+                return Verdict(
+                    side, False, overflow, tuple(rank for rank, is_finite in enumerate(others) if not is_finite)
+                )
+        return Verdict()
+
+
+def to_host_soon(value: torch.Tensor) -> tuple[torch.Tensor, Callable[[], None]]:
+    """Return a copy of a tensor in the host's memory, and what to call before it is read: it waits until the copy is there."""
+    if value.device.type != "cuda":
+        return value, lambda: None
+    copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    copy.copy_(value, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return copy, event.synchronize
 
 
 def _gradient_factor(learner: Learner, norm: torch.Tensor) -> torch.Tensor | None:

@@ -145,17 +145,17 @@ class Group:
             self._synchronize()
         return values.div_(self.world.size)
 
-    def all_reduce_and(self, value: torch.Tensor, what: str = "the verdict on an update") -> bool:
-        """Return whether `value`, a boolean scalar on the device, is true on every rank. Waits for the device.
+    def all_reduce_and(self, value: torch.Tensor, what: str = "the verdict on an update") -> torch.Tensor:
+        """Return elementwise whether booleans on the device are true on every rank; on the device, without waiting for it.
 
         `what` names the exchange where ranks are reported as hanging in it.
         """
         if self.world.size == 1:
-            return bool(value)
-        flag = value.to(torch.float32)  # the minimum of zeros and ones is their AND
+            return value
+        flags = value.to(torch.float32)  # the minimum of zeros and ones is their AND
         with self.collective(what):
-            dist.all_reduce(flag, dist.ReduceOp.MIN)
-            return bool(flag)
+            dist.all_reduce(flags, dist.ReduceOp.MIN)
+        return flags > 0
 
     def broadcast_tensors(self, tensors: list[torch.Tensor]) -> None:
         """Copy rank 0's contents into the tensors of all ranks."""

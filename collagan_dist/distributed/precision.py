@@ -13,34 +13,34 @@ _GROWTH_INTERVAL = 2000  # steps without an overflow
 class LossScale:
     """A power of two: halved when a gradient overflows, doubled after _GROWTH_INTERVAL steps without an overflow.
 
-    `value` is a scalar on the device. Every rank sees the same gradients, so the scales of all ranks stay equal.
+    `value` is a scalar on the device, and what changes it is decided there. Every rank sees the same gradients, so the scales of all
+    ranks stay equal.
     """
 
     def __init__(self, device: torch.device) -> None:
         # A power of two only moves the exponent, so scaling rounds nothing.
         self.value = torch.full((), _INITIAL_SCALE, device=device)
-        self._steps = 0
+        self._steps = torch.zeros((), dtype=torch.int64, device=device)
 
-    def step_taken(self) -> None:
-        """Count a step without an overflow."""
-        self._steps += 1
-        if self._steps == _GROWTH_INTERVAL:
-            self._steps = 0
-            self.value = (self.value * 2).clamp(max=_MAX_SCALE)
+    def update(self, finite: torch.Tensor, overflow: torch.Tensor) -> torch.Tensor:
+        """Count a step that was `finite`, or halve the scale after an `overflow`; both are boolean scalars on the device.
 
-    def lower(self) -> bool:
-        """Halve the scale after an overflow. Return False at a scale of 1, where the scale is not what was too large."""
-        self._steps = 0
-        if self.value <= 1:
-            return False
-        self.value = self.value / 2
-        return True
+        Return whether the scale was halved: at a scale of 1 it is not what was too large.
+        """
+        lowered = overflow & (self.value > 1)
+        steps = self._steps + 1
+        grown = finite & (steps == _GROWTH_INTERVAL)
+        self._steps = torch.where(finite, steps % _GROWTH_INTERVAL, torch.where(overflow, 0, self._steps))
+        self.value = torch.where(
+            grown, (self.value * 2).clamp(max=_MAX_SCALE), torch.where(lowered, self.value / 2, self.value)
+        )
+        return lowered
 
     def state(self) -> torch.Tensor:
         """Return (2,) float64: the scale, and the steps since it last changed."""
-        return torch.tensor([float(self.value), self._steps], dtype=torch.float64)
+        return torch.stack([self.value.double(), self._steps.double()])
 
     def load(self, state: torch.Tensor) -> None:
         """Take back what `state` returned."""
         self.value = state[0].to(self.value)
-        self._steps = int(state[1])
+        self._steps = state[1].to(self._steps)

@@ -125,7 +125,7 @@ class GFCStep(Step):
         if names:
             lr = self._learning_rate(self.config.optim.discriminators, step)
             learners = [self.networks.discriminator_learners[name] for name in names]
-            with self.engine.update("discriminators", learners, lr, len(micro_batches)) as update:
+            with self.update("discriminators", learners, lr, micro_batches) as update:
                 for micro_batch in micro_batches:
                     update.backward(*self.discriminator_losses(micro_batch, names))
             yield update

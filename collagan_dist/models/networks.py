@@ -41,13 +41,17 @@ class Networks:
         members = members or {"": self.discriminators}
         self.discriminator_learners = {n: engine.learner(m, config.optim.discriminators) for n, m in members.items()}
 
-    def average(self, decay: float) -> None:
-        """Move the average by 1 - decay towards the generator, running statistics included."""
+    @torch.no_grad()
+    def average(self, decay: float, finite: torch.Tensor) -> None:
+        """Move the average by 1 - decay towards the generator, running statistics included; not where `finite` is false."""
         if self.ema is not None:
             pairs = zip(self.ema.state_dict().values(), self.generator.state_dict().values(), strict=True)
             # Integers (batches that a normalization has counted) have no average, and no evaluation uses them.
             mine, theirs = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
-            torch._foreach_lerp_(list(mine), [t.detach() for t in theirs], 1 - decay)
+            # lerp, but by a factor on the device; 0 for a step that was skipped.
+            differences = torch._foreach_sub(theirs, mine)
+            torch._foreach_mul_(differences, finite * (1 - decay))
+            torch._foreach_add_(mine, differences)
 
     @cached_property
     def discriminator_learner(self) -> Learner:
@@ -149,11 +153,22 @@ class BatchNormSnapshot:
     """A copy of the running statistics of some modules, to restore them later."""
 
     def __init__(self, *modules: nn.Module) -> None:
-        self._buffers = [buffer for module in modules for buffer in module.buffers()]
-        self._values = [buffer.clone() for buffer in self._buffers]
+        self._buffers: dict[torch.dtype, list[torch.Tensor]] = {}
+        for buffer in (buffer for module in modules for buffer in module.buffers()):
+            self._buffers.setdefault(buffer.dtype, []).append(buffer)
+        # One tensor of each type: a GPU waits for the host where there are many small operations.
+        self._values = {dtype: _flat(buffers) for dtype, buffers in self._buffers.items()}
 
-    def restore(self) -> None:
-        """Put the copied statistics back."""
-        with torch.no_grad():
-            for buffer, value in zip(self._buffers, self._values, strict=True):
-                buffer.copy_(value)
+    @torch.no_grad()
+    def restore(self, keep: torch.Tensor | None = None) -> None:
+        """Put the copied statistics back; not where `keep`, a boolean scalar on the device, is true."""
+        for dtype, buffers in self._buffers.items():
+            value = self._values[dtype]
+            if keep is not None:
+                value = torch.where(keep, _flat(buffers), value)
+            pieces = value.split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(buffers, [piece.view_as(b) for piece, b in zip(pieces, buffers, strict=True)])
+
+
+def _flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])

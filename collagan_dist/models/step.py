@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from collagan_dist.config.tree import Adam, Config
-from collagan_dist.distributed.engine import Engine, Update, Verdict
+from collagan_dist.distributed.engine import Engine, Learner, PendingVerdict, Update
 from collagan_dist.losses import accuracy, discriminator_term, generator_term, weighted_sum
 from collagan_dist.models.discriminator import SHARED
 from collagan_dist.models.networks import BatchNormSnapshot, Networks
@@ -35,17 +35,17 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The scalars of a step, on the device and of this rank alone, and the verdict of its last update."""
+    """The scalars of a step, on the device and of this rank alone, and its verdict."""
 
     values: Scalars
-    verdict: Verdict
+    verdict: PendingVerdict
 
 
 class Step:
     """Called with a batch and the number of the step, from 0: trains on the batch.
 
-    Subclasses train other models: they override `updates`, or one of the losses. After an update that was not finite on any rank,
-    it and all that follow it have changed nothing.
+    Subclasses train other models: they override `updates`, or one of the losses. An update that was not finite on any rank, and all
+    that follow it in the step, change nothing. That is decided on the device: the host learns of it later, from the verdict.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Step:
         self.config, self.engine, self.tasks, self.networks = config, engine, tasks, networks
         self.total_steps = total_steps
         self.weights = lambda_pairs(config)
+        self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         micro_batches = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
@@ -62,17 +63,19 @@ class Step:
             # One forward pass of G serves both updates. With more micro-batches it would hold one graph for each of them.
             micro_batches[0].outputs = self.generate(batch)
         values: Scalars = {}
+        updates = []
+        self._finite = None
         for update in self.updates(micro_batches, step):
             values |= update.values
-            if not update.verdict.finite:
-                statistics.restore()  # forward passes move them, and may have put a NaN in
-                break
-        else:
-            self.networks.average(self.config.optim.ema)
-        return StepResult(values, update.verdict)
+            updates.append(update)
+            self._finite = update.finite
+        finite = update.finite
+        statistics.restore(keep=finite)  # forward passes move them, and may have put a NaN in
+        self.networks.average(self.config.optim.ema, finite)
+        return StepResult(values, PendingVerdict(self.engine.group, updates))
 
     def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
-        """Do the updates of a step one by one; the caller stops after one that was not finite."""
+        """Do the updates of a step one by one."""
         if step >= self.config.schedule.adv_from:
             yield self.update_discriminators(micro_batches, step)
         yield self.update_generator(micro_batches, step)
@@ -81,7 +84,7 @@ class Step:
         """Train D to tell y_t from G^t(x, z), task by task."""
         learner = self.networks.discriminator_learner
         lr = self._learning_rate(self.config.optim.discriminators, step)
-        with self.engine.update("discriminators", [learner], lr, len(micro_batches)) as update:
+        with self.update("discriminators", [learner], lr, micro_batches) as update:
             for micro_batch in micro_batches:
                 update.backward(*self.discriminator_loss(micro_batch))
         return update
@@ -89,10 +92,14 @@ class Step:
     def update_generator(self, micro_batches: list[MicroBatch], step: int) -> Update:
         """Train G against frozen discriminators."""
         lr = self.learning_rate(step)
-        with self.engine.update("generator", [self.networks.generator_learner], lr, len(micro_batches)) as update:
+        with self.update("generator", [self.networks.generator_learner], lr, micro_batches) as update:
             for micro_batch in micro_batches:
                 update.backward(*self.generator_loss(micro_batch, step))
         return update
+
+    def update(self, side: str, learners: Sequence[Learner], lr: float, micro_batches: Sequence[MicroBatch]) -> Update:
+        """Return the context of an update, which does nothing if an earlier one of the step was not finite."""
+        return self.engine.update(side, learners, lr, len(micro_batches), self._finite)
 
     def discriminator_loss(self, micro_batch: MicroBatch) -> Losses:
         """Return D's loss, minus log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, summed over tasks."""

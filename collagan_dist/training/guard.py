@@ -53,7 +53,11 @@ class Guard:
     def check_parameters(self, networks: Networks, step: int) -> None:
         """Raise Diverged, on all ranks, if a parameter or another saved tensor is not finite. Collective."""
         # A finite gradient can lead to one, by a step that float32 cannot hold. It must not reach a checkpoint.
-        if not self.group.all_reduce_and(networks.finite(), "whether all parameters are finite"):
+        what = "whether all parameters are finite"
+        finite = self.group.all_reduce_and(networks.finite(), what)
+        with self.group.collective(what):  # the device may still be in the exchange
+            is_finite = bool(finite)
+        if not is_finite:
             raise Diverged([*self.bad_row, step])
 
     def roll_back(self, error: Diverged) -> None:

@@ -48,9 +48,9 @@ class TrainingLogger:
         lease: Lease | None = None,
     ) -> None:
         self.setup, self.run, self.loss_weights, self.lease = setup, run, loss_weights, lease
-        self._sums: Scalars = {}
-        self._counts: dict[str, int] = {}  # by name: adversarial losses may start within a line's steps
-        self._steps = 0
+        # Sums and counts by the names of a step's values: adversarial losses may start within a line's steps.
+        self._sums: dict[tuple[str, ...], torch.Tensor] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
         self._line_began, self._idle_before, self._blocked_before = time.perf_counter(), 0.0, 0.0
         self._metrics: MetricsWriter | None = None
         self._bar: ProgressBar | None = None
@@ -73,10 +73,10 @@ class TrainingLogger:
 
     def add(self, values: Scalars) -> None:
         """Add the values of a step to the next train line."""
-        for name, value in values.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        self._steps += 1
+        names = tuple(sorted(values))  # all ranks must add the same value at the same place
+        stacked = torch.stack([values[name] for name in names])
+        self._sums[names] = self._sums[names] + stacked if names in self._sums else stacked
+        self._counts[names] = self._counts.get(names, 0) + 1
         if self._bar is not None:
             self._bar.advance()
 
@@ -109,12 +109,10 @@ class TrainingLogger:
 
         Training waited `idle_seconds` for data and `blocked_seconds` for checkpoints since this start began.
         """
-        if not self._steps:  # all were skipped: there is no loss to average
+        steps = sum(self._counts.values())
+        if not steps:  # all were skipped: there is no loss to average
             return
-        # Sorted, since ranks must stack the same value at the same place.
-        names = sorted(self._sums)
-        sums = self.setup.group.all_reduce_mean(torch.stack([self._sums[n] for n in names])).tolist()
-        losses = {name: value / self._counts[name] for name, value in zip(names, sums, strict=True)}
+        losses = self._mean_values()
         now = time.perf_counter()
         seconds = max(now - self._line_began, 1e-9)
         batch = self.setup.config.schedule.batch
@@ -123,18 +121,30 @@ class TrainingLogger:
             "samples": step * batch,
             **losses,
             **self._weighted(losses),
-            "images_per_s": self._steps * batch / seconds,
+            "images_per_s": steps * batch / seconds,
             "data_wait_share": (idle_seconds - self._idle_before) / seconds,
             "checkpoint_wait_share": (blocked_seconds - self._blocked_before) / seconds,
             "lr": lr,
         }
-        self._sums, self._counts, self._steps, self._line_began = {}, {}, 0, now
+        self._sums, self._counts, self._line_began = {}, {}, now
         self._idle_before, self._blocked_before = idle_seconds, blocked_seconds
         if self._metrics is not None and self._bar is not None:
             self._metrics.write("train", step, record)
             self._bar.show(step, record)
         self._warn_of_won_discriminators(step, losses)
         self._warn_of_stragglers(step)
+
+    def _mean_values(self) -> dict[str, float]:
+        """Return the means over ranks and over the steps that had the value. Collective."""
+        order = sorted(self._sums)
+        sums = self.setup.group.all_reduce_mean(torch.cat([self._sums[names] for names in order])).tolist()
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for names in order:
+            for name in names:
+                totals[name] = totals.get(name, 0.0) + sums.pop(0)
+                counts[name] = counts.get(name, 0) + self._counts[names]
+        return {name: totals[name] / counts[name] for name in sorted(totals)}
 
     def _weighted(self, losses: dict[str, float]) -> dict[str, float]:
         """Return what each loss adds to the total loss."""

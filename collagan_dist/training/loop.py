@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from collagan_dist.errors import Interrupted
 from collagan_dist.inference.perception import measured_tasks
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
-from collagan_dist.models.step import Step
+from collagan_dist.models.step import Step, StepResult
 from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
 from collagan_dist.setup import Setup, build_setup, open_shards, planned_steps, target_means, training_order
@@ -138,6 +139,7 @@ class Trainer:
         self, networks: Networks, progress: Progress, train_step: Step, batches: Generator[Batch], log: TrainingLogger
     ) -> None:
         config, folder, loader, left_out = self.config, self.folder, self.loader, set(progress.left_out)
+        pending: deque[tuple[int, StepResult]] = deque()  # steps whose verdicts have not been read
         for step in range(progress.step, self.stop_at):
             steps_done = step + 1
             self.group.status.step = steps_done  # a hang is reported with it
@@ -146,12 +148,11 @@ class Trainer:
             else:
                 with self.group.stopwatch:  # waiting for data counts as a rank's own time
                     result = train_step(next(batches), step)
-                if result.verdict.finite:
-                    log.add(result.values)
-                    self.guard.count_finite()
-                else:
-                    log.skip(steps_done, result.verdict)
-                    self.guard.count_nonfinite(step, result.verdict)
+                pending.append((step, result))
+            everys = (config.log.every, config.evaluate.every, config.log.grid_every, config.checkpoint.every)
+            # A verdict is read when the next step has been queued, so the host does not wait for the device; but before
+            # anything is logged or saved.
+            self._read_verdicts(pending, log, but=0 if any(self._is_due(every, steps_done) for every in everys) else 1)
             if self._is_due(config.log.every, steps_done):
                 blocked_seconds = folder.checkpointer.blocked_seconds
                 log.train_line(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)
@@ -168,11 +169,26 @@ class Trainer:
             if damaged > log.damaged:
                 log.quarantine(steps_done, loader.damaged)
             stopping = bool(stops) and steps_done < self.stop_at
+            if stopping:
+                self._read_verdicts(pending, log)
             if self._is_due(config.checkpoint.every, steps_done) or stopping:
                 self.guard.check_parameters(networks, step)
                 folder.save(networks, progress.at(steps_done, self.guard.bad_row), log.event)
             if stopping:
                 self._interrupt(steps_done, log)
+        self._read_verdicts(pending, log)
+
+    def _read_verdicts(self, pending: deque[tuple[int, StepResult]], log: TrainingLogger, but: int = 0) -> None:
+        """Log and count the oldest of the pending steps, `but` not the newest ones. Raises Diverged. Collective."""
+        while len(pending) > but:
+            step, result = pending.popleft()
+            verdict = result.verdict.read()
+            if verdict.finite:
+                log.add(result.values)
+                self.guard.count_finite()
+            else:
+                log.skip(step + 1, verdict)
+                self.guard.count_nonfinite(step, verdict)
 
     def _is_due(self, every: int, steps_done: int) -> bool:
         """Whether something periodic happens now: every `every` steps and at the end; never for 0."""

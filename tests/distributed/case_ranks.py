@@ -66,8 +66,9 @@ def learn(setup: Setup, networks: Networks, steps: range) -> list[dict[str, floa
     for number, batch in zip(steps, loader.batches(order.steps(steps.start, steps.stop, setup.world)), strict=True):
         pictures = {"image_B3HW": batch.image_B3HW.to(dtype), "input_B3HW": batch.input_B3HW.to(dtype)}
         result = step(replace(batch, **pictures), number)
-        assert result.verdict.finite or result.verdict.overflow  # fp16 while the loss scale finds its size
-        found.append(means(setup, result.values) if result.verdict.finite else {})
+        verdict = result.verdict.read()
+        assert verdict.finite or verdict.overflow  # fp16 while the loss scale finds its size
+        found.append(means(setup, result.values) if verdict.finite else {})
     return found
 
 
@@ -94,7 +95,7 @@ def _numbered(setup: Setup, case: Case, plan: list[tuple[int, bool]]) -> tuple[l
         batch = _batch(setup, number)
         if nan and setup.world.rank == setup.world.size - 1:
             batch.input_B3HW[-1, 0, 0, 0] = torch.nan
-        verdict = step(batch, number).verdict
+        verdict = step(batch, number).verdict.read()
         assert verdict.finite == (not nan)
         if nan:
             named.append([verdict.side, list(verdict.ranks)])

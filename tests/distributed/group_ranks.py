@@ -25,7 +25,7 @@ def collectives(group: Group) -> dict[str, Any]:
     group.broadcast_tensors(tensors)
     return {
         "mean": group.all_reduce_mean(torch.tensor([1.0 + rank, 4.0])).tolist(),
-        "and": [group.all_reduce_and(torch.tensor(value)) for value in (True, rank == 0, False)],
+        "and": group.all_reduce_and(torch.tensor([True, rank == 0, False])).tolist(),
         "deferred": [group.all_reduce_sum_deferred(*values) for values in ((rank + 1.0, 10.0), (0.0, 0.0), (0.0, 0.0))],
         "floats": group.all_gather_float(rank + 0.5),
         "objects": group.all_gather({"rank": rank}),

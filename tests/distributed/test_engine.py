@@ -31,5 +31,5 @@ def test_clipping_shortens_a_gradient_to_its_length_and_leaves_a_shorter_one(pre
         slope = torch.tensor([[3.0], [4.0]])
         with engine.update("it", [learner], lr=1e-3) as update:
             update.backward([(learner.module.weight * slope).sum()])
-        assert update.verdict.finite and update.values["gradient/it"].item() == pytest.approx(5.0)
+        assert bool(update.finite) and update.values["gradient/it"].item() == pytest.approx(5.0)
         assert learner.parameters[0].grad.flatten().tolist() == pytest.approx([3 * factor, 4 * factor], rel=1e-5)

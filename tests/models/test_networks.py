@@ -12,11 +12,14 @@ def test_the_average_moves_by_one_minus_decay(shards):
     with torch.no_grad():
         for value in networks.generator.state_dict().values():
             value.add_(1)
-    networks.average(0.9)
+    networks.average(0.9, torch.tensor(True))
     for name, value in networks.ema.state_dict().items():
         moved = before[name] + 0.1 if value.is_floating_point() else before[name]
         assert torch.allclose(value, moved, atol=1e-6), name
     assert networks.eval_generator is networks.ema
+    before = state(networks.ema)
+    networks.average(0.9, torch.tensor(False))  # after a step that was skipped
+    assert equal(before, state(networks.ema))
 
 
 def test_what_is_saved_comes_back(shards):
