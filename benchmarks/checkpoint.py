@@ -23,11 +23,12 @@ from benchmarks.faces import aligned_set
 from collagan_dist.config.load import validate_config
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers.recipe import Recipe
+from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.async_checkpoint import HostCopy
 from collagan_dist.runs.layout import checkpoint_dir, checkpoint_steps
-from collagan_dist.setup import build_setup, open_shards, training_order
+from collagan_dist.setup import build_setup, training_order
 from collagan_dist.types import World
 
 GPU = torch.cuda.is_available()

@@ -9,19 +9,16 @@ import numpy as np
 import torch
 
 from collagan_dist.config.tree import Augment, Config
-from collagan_dist.data.loading import order
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import BatchIds, Order
-from collagan_dist.data.shards import remote
-from collagan_dist.data.shards.manifest import Manifest, read_manifest
-from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.distributed import devices
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.engines import build_engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.preflight import preflight
-from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.errors import DataError
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, World
@@ -87,15 +84,6 @@ class Setup:
         return batch
 
 
-def open_shards(config: Config) -> Manifest:
-    """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
-    if config.data.shards is None:
-        raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
-    manifest = read_manifest(remote.open_location(config.data.shards, config.data.cache))
-    quick_check(manifest)
-    return manifest
-
-
 def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:
     """Build device, process group and engine of this rank. Collective; raises ClusterError if ranks differ in their setup."""
     device = devices.pick_device(world)
@@ -108,10 +96,6 @@ def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:
     except BaseException as error:  # the others must hear of it, whatever it is
         group.close(error)
         raise
-
-
-def planned_steps(config: Config, samples: int) -> int:
-    return config.schedule.steps or order.total_steps(samples, config.schedule.batch, config.schedule.epochs)
 
 
 def training_order(config: Config, manifest: Manifest) -> Order:

@@ -1,4 +1,4 @@
-"""How lengths of time and numbers of bytes are written for people: the same on the terminal and in reports."""
+"""How lengths of time, numbers of bytes and large counts are written for people: the same on the terminal and in reports."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def format_count(count: int) -> str:
+    """Return "41.9 million" for a large count, a smaller one with all of its digits."""
+    return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"

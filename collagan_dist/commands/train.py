@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
 import time
@@ -18,6 +19,8 @@ from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 if TYPE_CHECKING:
     from collagan_dist.config.tree import Config
     from collagan_dist.types import World
+
+logger = logging.getLogger(__name__)
 
 HELP = "train alone, under torchrun, srun or in a Ray trial; the same command continues"
 EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
@@ -64,10 +67,13 @@ def run(args: argparse.Namespace) -> None:
         if args.dry_run:
             _dry_run(config, folder, world)
             return
-        from collagan_dist.training.loop import StartOptions, train
-
         command = _continue_command(world.launcher, world.local_size)
         with _record_failure(folder, world):
+            if world.is_rank0:
+                # Before torch is imported: the first word, and what is wrong with the data set.
+                logger.info(_plan(config, world, folder)[0])
+            from collagan_dist.training.loop import StartOptions, train
+
             options = StartOptions(stop, command, args.allow_config_change, args.strict)
             steps = train(config, folder, world, options)
     if world.is_rank0:
@@ -111,23 +117,30 @@ def _default_run(source: str, config: Config) -> Path:
     return Path("runs") / f"{Path(source).stem}-{model_label(config.model)}-{identity_hash(config, manifest)}"
 
 
+def _plan(config: Config, world: World, folder: Path) -> tuple[str, int]:
+    """Return what a start would do, in a line, and the steps of the whole run. Raises ConfigError, DataError."""
+    from collagan_dist.config.load import model_label
+    from collagan_dist.data.loading.order import check_batch, planned_steps
+    from collagan_dist.data.shards.quick_check import open_shards
+    from collagan_dist.runs.layout import RunPaths, checkpoint_steps
+
+    samples = open_shards(config).samples(config.data.split)
+    check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
+    steps = planned_steps(config.schedule, samples)
+    line = f"{model_label(config.model)}: {steps} steps of {config.schedule.batch} over {samples} samples, {world.size} rank(s), into {folder}"
+    saved = checkpoint_steps(RunPaths(folder).checkpoints)
+    return f"{line}, from step {saved[-1]} on" if saved else line, steps
+
+
 def _dry_run(config: Config, folder: Path, world: World) -> None:
-    from collagan_dist.config.load import model_label, to_yaml
-    from collagan_dist.data.loading import order
+    from collagan_dist.config.load import to_yaml
     from collagan_dist.models.registry import estimate_checkpoint_bytes
     from collagan_dist.runs.disk_need import need_of_run
     from collagan_dist.runs.layout import RunPaths
-    from collagan_dist.setup import open_shards, planned_steps
 
-    manifest = open_shards(config)
-    samples = manifest.samples(config.data.split)
-    order.check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
-    steps = planned_steps(config, samples)
+    plan, steps = _plan(config, world, folder)
     print(to_yaml(config), end="")
-    print(
-        f"# {model_label(config.model)}: {steps} steps of {config.schedule.batch} over {samples} samples, "
-        f"{world.size} rank(s), into {folder}"
-    )
+    print(f"# {plan}")
     print(f"# {need_of_run(RunPaths(folder), config.checkpoint, estimate_checkpoint_bytes(config), steps)}")
     print(f"# run: {files.one_line(folder)}")  # read by slurm/train.sh
 

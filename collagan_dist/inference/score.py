@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from collagan_dist import files
+from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.inference.evaluate import BLENDS, Evaluation, evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.inference.score_target import Target
@@ -21,7 +22,7 @@ from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_v
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import without_nonfinite
 from collagan_dist.runs.model_folder import read_config
-from collagan_dist.setup import Setup, build_setup, open_shards
+from collagan_dist.setup import Setup, build_setup
 from collagan_dist.types import World
 
 _GRID_ROWS = 12

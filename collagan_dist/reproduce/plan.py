@@ -228,10 +228,10 @@ def _preset_sets(peer: str, key: tuple[str, ...]) -> bool:
 
 def _scale_training(tree: dict[str, Any], config: Config, samples: int, scale: float) -> None:
     """Give the length in steps, and multiply all that is counted in training steps by `scale`."""
-    from collagan_dist.data.loading.order import total_steps
+    from collagan_dist.data.loading.order import planned_steps
 
     # Epochs depend on the batch and on the data set; a number of steps can be scaled and compared.
-    steps = config.schedule.steps or total_steps(samples, config.schedule.batch, config.schedule.epochs)
+    steps = planned_steps(config.schedule, samples)
     tree["schedule"]["steps"] = _scaled(steps, scale)
     # 0 means that adversarial losses are on from the start, at any scale.
     if config.schedule.adv_from:

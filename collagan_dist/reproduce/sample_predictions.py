@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.inference.complete import OVERLAY_OPACITY
 from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.models.predictor import Predictor, generator_input
@@ -15,7 +16,7 @@ from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.reproduce.run_status import changed_evaluation_settings
 from collagan_dist.runs.model_folder import read_config
-from collagan_dist.setup import Setup, build_setup, open_shards
+from collagan_dist.setup import Setup, build_setup
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.segmentation import colour, read_labels
 from collagan_dist.types import Batch, World

@@ -92,7 +92,7 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     space = read_space(options.space, base)
     manifest = _read_manifest(options, base)
     samples = manifest.samples(base.data.split)
-    steps = base.schedule.steps or order.total_steps(samples, base.schedule.batch, base.schedule.epochs)
+    steps = order.planned_steps(base.schedule, samples)
     total = steps * base.schedule.batch
     if options.seeds and not any(role == "paper" for role, _ in space.initial_points()):
         raise ConfigError(

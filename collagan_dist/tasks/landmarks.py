@@ -82,7 +82,7 @@ def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
     """Return (B, K, 2) float64 points: the largest pixel, with `quarter` moved 1/4 pixel to its larger neighbour on each axis."""
     maps = heatmap_BKHW.detach().float().cpu()
     height, width = maps.shape[-2:]
-    y, x = (t.numpy() for t in torch.unravel_index(maps.flatten(2).argmax(2), (height, width)))
+    y, x = np.unravel_index(maps.flatten(2).argmax(2).numpy(), (height, width))
     if not quarter:
         return np.stack([x, y], axis=-1).astype(np.float64)
     # A pixel at the edge counts as its own neighbour outside the image.

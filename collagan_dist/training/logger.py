@@ -59,7 +59,7 @@ class TrainingLogger:
             with lease.held() if lease else nullcontext():
                 is_current = lease.is_current if lease else lambda: True
                 self._metrics = MetricsWriter(run, start, setup.config.log.sinks, is_current)
-            self._bar = ProgressBar(start, stop_at)
+            self._bar = ProgressBar(start, stop_at, setup.config.schedule.batch)
         self._grid_batch: Batch | None = None
         self.damaged = 0  # samples that the loaders of all ranks had found at the last call of `quarantine`
         self._quarantined: set[int] = set()

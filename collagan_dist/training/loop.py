@@ -8,8 +8,11 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from collagan_dist.config.tree import Config
-from collagan_dist.data.loading.order import check_batch
+from collagan_dist.data.loading.order import check_batch, planned_steps
+from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import Interrupted
 from collagan_dist.inference.perception import measured_tasks
@@ -18,10 +21,11 @@ from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.models.step import Step, StepResult
 from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
-from collagan_dist.setup import Setup, build_setup, open_shards, planned_steps, target_means, training_order
+from collagan_dist.setup import Setup, build_setup, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.logger import TrainingLogger
 from collagan_dist.types import Batch, World
+from collagan_dist.units import format_count
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +69,7 @@ class Trainer:
     def __init__(self, setup: Setup, run: Path, options: StartOptions) -> None:
         config = setup.config
         self.setup, self.config, self.group, self.options = setup, config, setup.group, options
-        self.total_steps = planned_steps(config, setup.manifest.samples(config.data.split))
+        self.total_steps = planned_steps(config.schedule, setup.manifest.samples(config.data.split))
         self.stop_at = min(self.total_steps, options.stop_at or self.total_steps)
         if config.evaluate.every:
             # A missing split or a wrong network of evaluate.features is an error now, not hours later.
@@ -88,6 +92,8 @@ class Trainer:
             networks = build_networks(self.config, self.setup.engine, self.setup.tasks)
             is_rollback = self.guard.rollbacks > 0
             if not is_rollback:
+                if self.setup.world.is_rank0:
+                    logger.info(_describe(self.setup, networks))
                 self.folder.check_room(networks.checkpoint_bytes, self.stop_at)
                 # Not before the networks are built: a wrong configuration should not touch the folder.
                 self.folder.acquire()
@@ -202,6 +208,18 @@ class Trainer:
         raise Interrupted(
             f"stopped at step {steps_done} of {self.total_steps}, saved in {self.folder.path}; this continues:\n  {self.options.command}"
         )
+
+
+def _describe(setup: Setup, networks: Networks) -> str:
+    """Return the device and the size of the networks, in a line."""
+    sizes = [
+        sum(p.numel() for p in n.parameters() if p.requires_grad) for n in (networks.generator, networks.discriminators)
+    ]
+    threads = f" with {torch.get_num_threads()} thread(s)" if setup.device.type == "cpu" else ""
+    return (
+        f"device: {setup.device}{threads}, {setup.config.runtime.precision}; parameters: generator {format_count(sizes[0])}, "
+        f"discriminators {format_count(sizes[1])}"
+    )
 
 
 def _initialize_output_bias(setup: Setup, networks: Networks) -> None:

@@ -13,11 +13,13 @@ from collagan_dist.runs.metrics_log import without_nonfinite
 
 
 class ProgressBar:
-    """Shows steps `start` to `stop_at` on stderr."""
+    """Shows steps `start` to `stop_at`, of `batch` pictures, on stderr."""
 
-    def __init__(self, start: int, stop_at: int) -> None:
-        self.start, self.stop_at = start, stop_at
-        self._began = time.perf_counter()
+    def __init__(self, start: int, stop_at: int, batch: int) -> None:
+        self.start, self.stop_at, self.batch = start, stop_at, batch
+        self._began = self._first_done = time.perf_counter()
+        self._steps = 0
+        self._has_line = False
         # Standard output is for results.
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
@@ -31,11 +33,22 @@ class ProgressBar:
 
     def advance(self) -> None:
         """Move the bar by one step."""
+        self._steps += 1
+        if self._steps == 1:
+            self._first_done = time.perf_counter()  # the first step prepares much that later ones find done
+        elif not self._has_line:
+            rate = (self._steps - 1) * self.batch / max(time.perf_counter() - self._first_done, 1e-9)
+            text = f"{rate:.0f} images/s"
+            if self._bar is not None:
+                self._bar.update(self._task, text=text)
+            elif self._steps == 2:
+                self._console.print(f"first steps: {text}", highlight=False)
         if self._bar is not None:
             self._bar.advance(self._task)
 
     def show(self, step: int, record: dict[str, Any]) -> None:
         """Show the numbers of a train line."""
+        self._has_line = True
         record = without_nonfinite(record)
         text = f"{record['images_per_s']:.0f} images/s  data wait {record['data_wait_share']:.0%}  loss {record['loss/total']:.3f}"
         if self._bar is not None:

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import pytest
@@ -20,6 +21,23 @@ def test_a_dry_run_prints_configuration_and_plan(collagan, shards, tmp_path, mon
     assert folder.startswith("# run: runs/demo-M*_isd-") and not (tmp_path / "runs").exists()
     assert collagan(*command, "--set", "checkpoint.every=7").out.splitlines()[-1] == folder
     assert collagan(*command, "--set", "optim.generator.lr=7e-4").out.splitlines()[-1] != folder
+
+
+def test_the_first_word_comes_before_torch(shards, tmp_path):
+    """Importing torch takes most of a second, torch._dynamo, which a plain training never needs, another one."""
+    code = (
+        "import logging, sys\n"
+        "from collagan_dist.commands import main, train\n"
+        "tell = lambda record: print(record.getMessage(), '| torch' if 'torch' in sys.modules else '|')\n"
+        "train.logger.addFilter(tell)\n"
+        "try: main.main(sys.argv[1:])\n"
+        "finally: print('dynamo', 'torch._dynamo' in sys.modules)\n"
+    )
+    command = ["train", "demo", "--data", shards.folder, "--run", tmp_path / "run", *SMALL]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"M*_isd: 2 steps of 8 over 48 samples, 1 rank(s), into {tmp_path / 'run'} |\n" in done.stdout
+    assert done.stdout.endswith("dynamo False\n")
 
 
 def test_a_training_ends_with_the_next_commands(collagan, trained, shards):

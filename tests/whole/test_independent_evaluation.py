@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.model_folder import read_config
-from collagan_dist.setup import build_setup, open_shards
+from collagan_dist.setup import build_setup
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.tasks.segmentation import read_labels
 from collagan_dist.types import POSITIONS, World

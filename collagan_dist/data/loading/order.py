@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from collagan_dist import rng
+from collagan_dist.config.tree import Schedule
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import World
 
@@ -123,9 +124,9 @@ def _feistel(value: np.ndarray, key: np.ndarray, half: int) -> np.ndarray:
     return (left << np.uint64(half)) | right
 
 
-def total_steps(samples: int, batch: int, epochs: int) -> int:
-    """Return the steps that show every sample `epochs` times; batches may cross from one epoch into the next."""
-    return -(-epochs * samples // batch)
+def planned_steps(schedule: Schedule, samples: int) -> int:
+    """Return schedule.steps, or else the steps that show every sample `epochs` times; batches may cross from one epoch into the next."""
+    return schedule.steps or -(-schedule.epochs * samples // schedule.batch)
 
 
 def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:

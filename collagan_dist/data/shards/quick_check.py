@@ -1,14 +1,24 @@
-"""The quick check of a data set before training starts: file sizes and indexes, without reading the tars."""
+"""Opens a data set, after a quick check of file sizes and indexes, without reading the tars."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from collagan_dist.data.shards.manifest import Manifest, Shard
-from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.config.tree import Config
+from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
+from collagan_dist.data.shards.remote import RemoteFolder, open_location
 from collagan_dist.data.shards.shard_files import read_index
-from collagan_dist.errors import DataError
+from collagan_dist.errors import ConfigError, DataError
+
+
+def open_shards(config: Config) -> Manifest:
+    """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
+    if config.data.shards is None:
+        raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
+    manifest = read_manifest(open_location(config.data.shards, config.data.cache))
+    quick_check(manifest)
+    return manifest
 
 
 def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True) -> None:
