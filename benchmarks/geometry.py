@@ -58,9 +58,9 @@ def main() -> None:
         for _ in range(ROUNDS):
             image, label = decode(samples, np.zeros((BATCH, 4)))
             assert label is not None
-            grid = geometry.sample_grid(matrix, VIEW, CANVAS, torch.device("cpu"))
-            geometry.warp_image(image, grid)
-            geometry.warp_labels(label, grid)
+            inside = bool(geometry.stays_inside(matrix, VIEW, CANVAS).all())
+            flip = torch.arange(BATCH) % 2 == 0
+            geometry.warp_on_device(image, label, torch.from_numpy(matrix), flip, inside, VIEW)
         return ROUNDS * BATCH
 
     def dali() -> int:

@@ -29,7 +29,9 @@ def main() -> None:
             run = ["train", "demo", "--data", shards, "--run", root / f"run{number}", "--set", "schedule.steps=3"]
             seconds = cpu_seconds(run, LINES)
             seconds |= cpu_seconds(["train", "demo", "--sets", "a=b"], {"a wrong option": "unrecognized"})
-            seconds |= cpu_seconds(["train", "demo", "--data", root / "none"], {"a missing data set": "no manifest.json"})
+            seconds |= cpu_seconds(
+                ["train", "demo", "--data", root / "none"], {"a missing data set": "no manifest.json"}
+            )
             for name, value in seconds.items() if number else ():
                 found.setdefault(name, []).append(value)
     medians = {name: round(statistics.median(values), 2) for name, values in found.items()}

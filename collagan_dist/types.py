@@ -144,6 +144,11 @@ class Batch:
     epoch_B: np.ndarray
     keys_B2: torch.Tensor
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Return all tensors on the device."""
+        maybe = (self.image_B3HW, self.input_B3HW, self.hole_B1HW, self.label_BHW, self.points_BK2, self.keys_B2)
+        return [tensor for tensor in maybe if tensor is not None]
+
     def split(self, parts: int) -> list[Batch]:
         """Split the batch into `parts` equal parts; `parts` divides B."""
         size = len(self.ids_B) // parts

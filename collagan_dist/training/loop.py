@@ -156,9 +156,10 @@ class Trainer:
                     result = train_step(next(batches), step)
                 pending.append((step, result))
             everys = (config.log.every, config.evaluate.every, config.log.grid_every, config.checkpoint.every)
-            # A verdict is read when the next step has been queued, so the host does not wait for the device; but before
-            # anything is logged or saved.
-            self._read_verdicts(pending, log, but=0 if any(self._is_due(every, steps_done) for every in everys) else 1)
+            # A verdict is read when the next step has been queued, so the host does not wait for the device. It waits before
+            # anything is logged or saved, and after the first step, from whose end on the rate is measured.
+            waits = step == progress.step or any(self._is_due(every, steps_done) for every in everys)
+            self._read_verdicts(pending, log, but=0 if waits else 1)
             if self._is_due(config.log.every, steps_done):
                 blocked_seconds = folder.checkpointer.blocked_seconds
                 log.train_line(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)

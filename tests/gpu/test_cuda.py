@@ -38,7 +38,7 @@ def test_batches_and_losses_are_those_of_the_cpu(shards):
         loader = part.loader("train", part.view(training=True), 4)
         batch = next(loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))])))
         networks = build_networks(part.config, part.engine, part.tasks)
-        values = Step(part.config, part.engine, part.tasks, networks, 10)(batch, 0)
+        values = Step(part.config, part.engine, part.tasks, networks, 10)(batch, 0).values
         found.append((batch, {name: value.item() for name, value in values.items()}))
     (cpu, cpu_values), (gpu, gpu_values) = found
     assert torch.equal(cpu.hole_B1HW, gpu.hole_B1HW.cpu()) and torch.equal(cpu.keys_B2, gpu.keys_B2.cpu())

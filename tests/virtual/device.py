@@ -18,9 +18,8 @@ import os
 import sys
 import threading
 import time
-import traceback
 import types
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,10 +43,10 @@ class Race(AssertionError):
 
 
 class Record:
-    """What the host did: waits by (kind, line), operations and their bytes by name."""
+    """What the host did: waits by thread and then (kind, line), operations and their bytes by name."""
 
     def __init__(self) -> None:
-        self.waits: Counter[tuple[str, str]] = Counter()
+        self.waits: dict[int | None, Counter[tuple[str, str]]] = defaultdict(Counter)
         self.operations: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
 
@@ -67,24 +66,41 @@ _races = _sanitizer.EventHandler()
 
 def line() -> str:
     """The innermost line of the package that is running."""
-    for frame in reversed(traceback.extract_stack()):
-        if "collagan_dist/" in frame.filename:
-            return f"{frame.filename.rsplit('collagan_dist/', 1)[1]}:{frame.lineno} {frame.name}"
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if "collagan_dist/" in code.co_filename:
+            return f"{code.co_filename.rsplit('collagan_dist/', 1)[1]}:{frame.f_lineno} {code.co_name}"
+        frame = frame.f_back
     return "backward"
+
+
+class _Line(list[str]):
+    """A stack trace of one line: torch's race detector would take the whole stack of every operation."""
+
+    @staticmethod
+    def extract(*_: Any, **__: Any) -> _Line:
+        return _Line([line()])
+
+    def format(self) -> list[str]:
+        return list(self)
+
+
+_sanitizer.traceback = types.SimpleNamespace(StackSummary=_Line, walk_stack=lambda frame: ())  # type: ignore[assignment]
 
 
 def wait(kind: str) -> None:
     """The host waits here for the device."""
-    RECORD.waits[kind, line()] += 1
+    RECORD.waits[threading.get_ident()][kind, line()] += 1
     with _LOCK:
         for target, value in _arriving:
             target.copy_(value)
         _arriving.clear()
-        for source, before, where in _pinned_sources:
-            if not torch.equal(source, before):
-                raise Race(f"{where}: the pinned source of a copy to the device changed before the copy was made")
+        changed = [where for source, before, where in _pinned_sources if not torch.equal(source, before)]
         _pinned_sources.clear()
         _races._handle_device_synchronization()
+    if changed:
+        raise Race(f"{changed[0]}: the pinned source of a copy to the device changed before the copy was made")
 
 
 class CudaTensor(torch.Tensor):

@@ -28,7 +28,6 @@ class Decoder:
     def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
         self.batch, self.canvas, self.labels, self.resize = batch, canvas, labels, resize
         self.threads, self.device = threads, device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pipe = self._build_pipeline()
 
     def _build_pipeline(self) -> Any:
@@ -109,15 +108,13 @@ class Decoder:
             raise RuntimeError(f"sample {sample.key}: {error}") from None
 
     def _tensors(self, outputs: Sequence[Any]) -> list[torch.Tensor]:
-        if self._stream is None:
-            return [torch.from_dlpack(o.as_tensor()) for o in outputs]
-        # Copies, because the next call may come before the networks have read these. They run on a stream of their own,
-        # so that waiting for them does not wait for the networks.
-        with torch.cuda.stream(self._stream):
-            copies = [torch.from_dlpack(o.as_tensor()).clone() for o in outputs]
-        self._stream.synchronize()
-        for copy in copies:
-            copy.record_stream(torch.cuda.default_stream(self.device))
+        tensors = [torch.from_dlpack(o.as_tensor()) for o in outputs]
+        if self.device.type == "cpu":
+            return tensors
+        # Copies, because the next call may come before these are read. The loader's thread waits for them, and for nothing
+        # else: its stream is its own.
+        copies = [tensor.clone() for tensor in tensors]
+        torch.cuda.current_stream(self.device).synchronize()
         return copies
 
 

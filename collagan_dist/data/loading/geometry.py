@@ -6,6 +6,7 @@ A canvas is the decoded face square with its margin; a view is the picture that 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -91,19 +92,27 @@ def draw_augmentation(key: np.ndarray, augment: Augment | None) -> Augmentation:
 def warp(
     canvas_BHW3: torch.Tensor, label_BHW: torch.Tensor | None, matrix_B33: np.ndarray, flip_B: np.ndarray, size: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return views of uint8 canvases: (B, 3, size, size) float32 in [-1, 1], bilinear; (B, size, size) labels, nearest.
+    """Return views of uint8 canvases on the CPU: (B, 3, size, size) float32 in [-1, 1], bilinear; (B, size, size) labels, nearest.
 
     Left and right classes are exchanged in mirrored samples. Labels are equal on all devices, pictures to float32.
     """
-    # On a CPU by OpenCV, in a quarter of torch's time there (benchmarks/geometry.py).
-    if canvas_BHW3.device.type == "cpu":
-        image = _warp_image_cpu(canvas_BHW3.numpy(), matrix_B33, size)
-        return image, _warp_labels_cpu(label_BHW.numpy(), matrix_B33, flip_B, size) if label_BHW is not None else None
-    grid = sample_grid(matrix_B33, size, canvas_BHW3.shape[1], canvas_BHW3.device)
+    # By OpenCV, in a quarter of torch's time on a CPU (benchmarks/geometry.py).
+    image = _warp_image_cpu(canvas_BHW3.numpy(), matrix_B33, size)
+    return image, _warp_labels_cpu(label_BHW.numpy(), matrix_B33, flip_B, size) if label_BHW is not None else None
+
+
+def warp_on_device(
+    canvas_BHW3: torch.Tensor,
+    label_BHW: torch.Tensor | None,
+    matrix_B33: torch.Tensor,
+    flip_B: torch.Tensor,
+    inside: bool,
+    size: int,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Do the work of `warp` by torch, where all tensors are. `inside`: `stays_inside` of the matrices."""
+    grid = sample_grid(matrix_B33, inside, size, canvas_BHW3.shape[1])
     image = warp_image(canvas_BHW3, grid)
-    if label_BHW is None:
-        return image, None
-    return image, swap_labels(warp_labels(label_BHW, grid), torch.from_numpy(flip_B).to(image.device))
+    return image, None if label_BHW is None else swap_labels(warp_labels(label_BHW, grid), flip_B)
 
 
 def _warp_image_cpu(canvas_BHW3: np.ndarray, matrix_B33: np.ndarray, size: int) -> torch.Tensor:
@@ -129,7 +138,7 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
     views = np.empty((len(label_BHW), size, size), np.uint8)
     at, rounded = np.empty((2, size, size)), np.empty((2, size, size), np.int16)
     pixels = np.empty((size, size, 2), np.int16)
-    inside = _inside(matrix_B33, size, last)
+    inside = stays_inside(matrix_B33, size, label_BHW.shape[1])
     for number, (label, m, view) in enumerate(zip(label_BHW, matrix_B33, views, strict=True)):
         for r in range(2):
             np.add((m[r, 0] * step)[None, :], (m[r, 1] * step + m[r, 2])[:, None], out=at[r])
@@ -145,20 +154,23 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
     return torch.from_numpy(views)
 
 
-def _inside(matrix_B33: np.ndarray, size: int, last: int) -> np.ndarray:
-    """Return which views stay within the outer pixel centres of their canvas."""
+def stays_inside(matrix_B33: np.ndarray, size: int, canvas: int) -> np.ndarray:
+    """Return (B,) bool: which views of `size` stay within the outer pixel centres of their canvas."""
     # An affine map has its extremes at the corners.
     corners = matrix_B33[:, :2] @ np.array([[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1, 1, 1, 1]])
-    return (corners.min(axis=(1, 2)) >= 0) & (corners.max(axis=(1, 2)) <= last)
+    return (corners.min(axis=(1, 2)) >= 0) & (corners.max(axis=(1, 2)) <= canvas - 1)
 
 
-def sample_grid(matrix_B33: np.ndarray, view: int, canvas: int, device: torch.device) -> torch.Tensor:
-    """Return (B, view, view, 2) float64 canvas coordinates of view pixels, reflected at the outer pixel centres."""
-    m = torch.from_numpy(matrix_B33).to(device)[:, :, :, None, None]
-    step = torch.arange(view, dtype=torch.float64, device=device)
+def sample_grid(matrix_B33: torch.Tensor, inside: bool, view: int, canvas: int) -> torch.Tensor:
+    """Return (B, view, view, 2) float64 canvas coordinates of view pixels, reflected at the outer pixel centres.
+
+    If all views are `inside` their canvas there is nothing to reflect.
+    """
+    m = matrix_B33[:, :, :, None, None]
+    step = torch.arange(view, dtype=torch.float64, device=matrix_B33.device)
     x, y = step[None, None, :], step[None, :, None]
     grid = torch.stack([m[:, r, 0] * x + (m[:, r, 1] * y + m[:, r, 2]) for r in range(2)], dim=-1)
-    if _inside(matrix_B33, view, canvas - 1).all():
+    if inside:
         return grid
     period = 2.0 * (canvas - 1)
     folded = grid.remainder(period)
@@ -183,8 +195,13 @@ def warp_labels(canvas_BHW: torch.Tensor, grid_BHW2: torch.Tensor) -> torch.Tens
 
 def swap_labels(label_BHW: torch.Tensor, flip_B: torch.Tensor) -> torch.Tensor:
     """Exchange left and right classes in mirrored samples."""
-    table = torch.tensor(CLASS_FLIP, dtype=label_BHW.dtype, device=label_BHW.device)
-    return torch.where(flip_B[:, None, None], table[label_BHW.long()], label_BHW)
+    return torch.where(flip_B[:, None, None], _class_flip(label_BHW.device)[label_BHW.long()], label_BHW)
+
+
+@cache
+def _class_flip(device: torch.device) -> torch.Tensor:
+    # Kept: making it on a device waits for the device.
+    return torch.tensor(CLASS_FLIP, dtype=torch.uint8, device=device)
 
 
 def move_points(points_BK2: np.ndarray, stored_to_view_B33: np.ndarray, flip_B: np.ndarray) -> np.ndarray:

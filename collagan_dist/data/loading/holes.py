@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Literal
 
 import cv2
@@ -68,6 +68,9 @@ def position(name: str, keys_B2: torch.Tensor, size: int, boxes: OcclusionBoxes 
     return (boxes or OcclusionBoxes()).hole(name, len(keys_B2), size, keys_B2.device)
 
 
+# Kinds that are made on the CPU, wherever the keys are: from keys there, nobody waits.
+ON_CPU = frozenset({"pattern"})
+
 # Functions from keys, size and boxes (which only positions use) to (B, 1, size, size) holes, by kind.
 HOLES: dict[str, Callable[..., torch.Tensor]] = {
     "block": block,
@@ -87,13 +90,17 @@ def occlude(
     if fill == "zero" or (fill == "paper" and kind == "pattern"):
         return image_B3HW.masked_fill(hole_B1HW, 0.0)
     if fill == "mean":
-        # A quotient, unlike types.image_from_pixels, whose last bit differs.
-        colour = torch.tensor(MEAN_COLOUR, dtype=image_B3HW.dtype, device=image_B3HW.device) / 127.5 - 1
-        return torch.where(hole_B1HW, colour[:, None, None], image_B3HW)
+        return torch.where(hole_B1HW, _mean_colour(image_B3HW.dtype, image_B3HW.device)[:, None, None], image_B3HW)
     if fill == "smooth":
         return continue_smoothly(image_B3HW, hole_B1HW)
     noise = rng.uniform_tensor(keys_B2, image_B3HW[0].numel(), stream=2).mul_(2).sub_(1).view(image_B3HW.shape)
     return torch.where(hole_B1HW, noise, image_B3HW)
+
+
+@cache
+def _mean_colour(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    # A quotient, unlike types.image_from_pixels, whose last bit differs. Kept: making it on a device waits for the device.
+    return torch.tensor(MEAN_COLOUR, dtype=dtype, device=device) / 127.5 - 1
 
 
 def continue_smoothly(image_B3HW: torch.Tensor, hole_B1HW: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The loader: batches of one split on the device, from order, bytes, decoding, geometry and holes.
 
-A thread reads and decodes ahead. Geometry, holes and fills run in it on a CPU, and in the caller's thread on a GPU.
+A thread makes batches ahead. On a GPU its work is queued on a stream of its own, and the networks' stream waits for it there.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Loader:
         resize = recipe["store"] != "crop" or recipe["store_size"] != self.canvas
         self.upsamples = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
         self.idle_seconds = 0.0  # in which the device had nothing to do because no batch was ready
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
         self._read = FallbackReader(split, decode, view.points, view.training, max_damaged)
         self.damaged = self._read.damaged  # the damaged samples found so far
@@ -87,11 +88,25 @@ class Loader:
         """
         # For orders that read from few shards at a time; a split that is fully shuffled keeps all of its shards in use.
         batch_ids = _prefetch_shards(batch_ids, self.split) if prefetch or self.split.is_remote else batch_ids
-        if self.device.type == "cpu":
-            ready = self._count_idle(_run_ahead(batch_ids, lambda *ids: self._make_batch(self._read(*ids))))
-        else:  # geometry runs on the CUDA stream of the networks, which is the caller's
-            ready = map(self._make_batch, self._count_idle(_run_ahead(batch_ids, self._read)))
-        yield from (batch for batch in ready if batch is not None)
+        for batch, is_made in self._count_idle(_run_ahead(batch_ids, self._load)):
+            if batch is None:
+                continue
+            if is_made is not None:
+                stream = torch.cuda.current_stream(self.device)
+                stream.wait_event(is_made)
+                for tensor in batch.tensors():
+                    tensor.record_stream(stream)  # its memory is not used again before this stream has read it
+            yield batch
+
+    def _load(self, numbers: np.ndarray, epochs: np.ndarray) -> tuple[Batch | None, torch.cuda.Event | None]:
+        """Make a batch, in the loader's thread; on a GPU with the event after which it may be read."""
+        if self._stream is None:
+            return self._make_batch(self._read(numbers, epochs)), None
+        # The current device is a thread's: without this, all ranks of a node would also use its first GPU.
+        torch.cuda.set_device(self.device)
+        with torch.cuda.stream(self._stream):
+            batch = self._make_batch(self._read(numbers, epochs))
+            return batch, self._stream.record_event()
 
     def _count_idle(self, items: Iterator[tuple[T]]) -> Iterator[T]:
         while True:
@@ -115,17 +130,46 @@ class Loader:
         pairs = zip(samples, one_by_one, strict=True)
         to_stored = np.stack([geometry.view_to_stored(sample, size, one, square) for sample, one in pairs])
         to_canvas = geometry.region_to_canvas(decoded.regions_B4, self.canvas) @ to_stored
-        image, label = geometry.warp(decoded.image_BHW3, decoded.label_BHW, to_canvas, drawn.flip, view.image_size)
-        points = None
+        host = {"keys": rng.sample_keys(view.seed, epoch, uids)}
         if view.points:
             stored = np.array([s.landmarks for s in samples], np.float64)
-            moved = geometry.move_points(stored, np.linalg.inv(to_stored), drawn.flip)
-            points = torch.from_numpy(moved.astype(np.float32)).to(self.device)
-        keys = torch.from_numpy(rng.sample_keys(view.seed, epoch, uids)).to(self.device)
-        boxes = OcclusionBoxes(points if view.positions == "landmarks" else None, view.fixed)
-        hole = holes.HOLES[view.hole](keys, view.image_size, boxes)
+            host["points"] = geometry.move_points(stored, np.linalg.inv(to_stored), drawn.flip).astype(np.float32)
+        if view.hole in holes.ON_CPU:
+            host["hole"] = holes.HOLES[view.hole](torch.from_numpy(host["keys"]), size).numpy()
+        canvases = decoded.image_BHW3, decoded.label_BHW
+        if self._stream is None:
+            there = {name: torch.from_numpy(value) for name, value in host.items()}
+            image, label = geometry.warp(*canvases, to_canvas, drawn.flip, size)
+        else:
+            there = _to_device({**host, "matrix": to_canvas, "flip": drawn.flip}, self.device)
+            inside = bool(geometry.stays_inside(to_canvas, size, self.canvas).all())
+            image, label = geometry.warp_on_device(*canvases, there["matrix"], there["flip"], inside, size)
+        keys, points, hole = there["keys"], there.get("points"), there.get("hole")
+        if hole is None:
+            boxes = OcclusionBoxes(points if view.positions == "landmarks" else None, view.fixed)
+            hole = holes.HOLES[view.hole](keys, size, boxes)
         filled = holes.occlude(image, hole, view.hole, keys, view.fill)
         return Batch(image, filled, hole, label, points, ids, epochs, keys)
+
+
+_ALIGNMENT = 16  # bytes
+
+
+def _to_device(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the arrays on a GPU by one copy, for which nobody waits: from one pinned buffer, on the current stream."""
+    # torch's allocator of pinned memory does not hand the buffer out again before the copy has been made.
+    starts = [0]
+    for array in arrays.values():
+        starts.append(starts[-1] + -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT)
+    pinned = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
+    content = pinned.numpy()
+    for start, array in zip(starts, arrays.values(), strict=False):
+        content[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    copied = pinned.to(device, non_blocking=True)
+    return {
+        name: copied[start : start + array.nbytes].view(torch.from_numpy(array[:0]).dtype).view(array.shape)
+        for start, (name, array) in zip(starts, arrays.items(), strict=False)
+    }
 
 
 def _check_annotations(split: SplitReader, view: View) -> None:

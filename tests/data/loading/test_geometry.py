@@ -26,7 +26,8 @@ def fold(x: np.ndarray, size: int) -> np.ndarray:
 
 def as_on_a_gpu(image: torch.Tensor, label: torch.Tensor, matrix: np.ndarray, flip: np.ndarray, size: int) -> tuple:
     """The code of devices other than a CPU, on a CPU."""
-    grid = geometry.sample_grid(matrix, size, image.shape[1], image.device)
+    inside = bool(geometry.stays_inside(matrix, size, image.shape[1]).all())
+    grid = geometry.sample_grid(torch.from_numpy(matrix), inside, size, image.shape[1])
     labels = geometry.swap_labels(geometry.warp_labels(label, grid), torch.from_numpy(flip))
     return geometry.warp_image(image, grid), labels
 
@@ -72,7 +73,8 @@ def test_image_labels_and_landmarks_as_numpy_moves_them(augment, warp):
 def test_a_view_over_any_one_border_is_reflected_there():
     for x, y in ((40, 10), (-20, 10), (10, 40), (10, -20), (15, 15)):
         matrix = np.array([[[1.0, 0, x], [0, 1, y], [0, 0, 1]]])
-        grid = geometry.sample_grid(matrix, 64, 88, CPU)[0].numpy()
+        inside = bool(geometry.stays_inside(matrix, 64, 88).all())
+        grid = geometry.sample_grid(torch.from_numpy(matrix), inside, 64, 88)[0].numpy()
         assert (grid[0, :, 0] == fold(np.arange(64.0) + x, 88)).all()
         assert (grid[:, 0, 1] == fold(np.arange(64.0) + y, 88)).all()
 
