@@ -20,7 +20,7 @@ import torch
 from benchmarks import save
 from benchmarks.faces import aligned_set
 from collagan_dist.config.tree import Augment
-from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.decode import Decoder, Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order
 from collagan_dist.data.packing.pack import pack
@@ -89,7 +89,7 @@ def decode_alone(split: SplitReader, labels: bool, threads: int, device: torch.d
 
 
 def whole_batches(split: SplitReader, threads: int, device: torch.device) -> Callable[[], int]:
-    loader = Loader(split, View(SIZE, "block", SEED, Augment(), training=True), BATCH, threads, device)
+    loader = Loader(split, View(SIZE, "block", SEED, Augment(), training=True), BATCH, Decoders(threads, device))
     order = Order(len(split), BATCH, SEED, 2048, 128)
     starts: Iterator[int] = itertools.count(0, STEPS)
 

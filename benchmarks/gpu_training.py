@@ -41,7 +41,7 @@ def main() -> None:
         print("benchmarks.gpu_training: no CUDA device here")
         return
     device = torch.device("cuda", 0)
-    batch = made_up(device)
+    batch = made_up(device, BATCH)
     steps = {name: stepping(keys, batch, device) for name, keys in WAYS.items()}
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS + 1):
@@ -64,16 +64,16 @@ def main() -> None:
     )
 
 
-def made_up(device: torch.device) -> Batch:
+def made_up(device: torch.device, count: int) -> Batch:
     """A batch of random pictures, labels and points."""
     torch.manual_seed(0)
-    image = torch.rand(BATCH, 3, SIZE, SIZE, device=device) * 2 - 1
-    ids = np.arange(BATCH)
+    image = torch.rand(count, 3, SIZE, SIZE, device=device) * 2 - 1
+    ids = np.arange(count)
     keys = torch.from_numpy(rng.sample_keys(0, 0, ids)).to(device)
     hole = holes.HOLES["block"](keys, SIZE)
-    label = torch.randint(0, 11, (BATCH, SIZE, SIZE), device=device, dtype=torch.uint8)
-    points = torch.rand(BATCH, 5, 2, device=device) * SIZE
-    return Batch(image, torch.where(hole, 0.0, image), hole, label, points, ids, np.zeros(BATCH, np.int64), keys)
+    label = torch.randint(0, 11, (count, SIZE, SIZE), device=device, dtype=torch.uint8)
+    points = torch.rand(count, 5, 2, device=device) * SIZE
+    return Batch(image, torch.where(hole, 0.0, image), hole, label, points, ids, np.zeros(count, np.int64), keys)
 
 
 def stepping(keys: list[str], batch: Batch, device: torch.device) -> Callable[[], None]:

@@ -23,7 +23,7 @@ from benchmarks.faces import aligned_set
 from collagan_dist import rng
 from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading import geometry
-from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.decode import Decoder, Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order
 from collagan_dist.data.packing.pack import pack
@@ -76,7 +76,7 @@ def rounds(split: SplitReader) -> Iterator[BatchIds]:
 
 def whole_batches(split: SplitReader) -> Callable[[], int]:
     view = View(SIZE, "none", SEED, Augment(), training=True)
-    loader, plans = Loader(split, view, BATCH, 1, CPU), rounds(split)
+    loader, plans = Loader(split, view, BATCH, Decoders(1, CPU)), rounds(split)
     return lambda: sum(len(batch.image_B3HW) for batch in loader.batches(next(plans)))
 
 

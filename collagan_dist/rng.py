@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,9 +77,15 @@ def hash_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Ten
     import torch
 
     index = torch.arange(1, count + 1, dtype=torch.int32, device=keys_B2.device)
+    return _mix(index * keys_B2[:, 1:] + (keys_B2[:, :1] ^ _offset(stream)))
+
+
+def _offset(stream: int) -> int:
     # The stream is hashed first: with consecutive offsets the streams would be shifts of each other.
-    offset = (name_id(f"stream {stream}") | 1) - 2**31
-    x = index * keys_B2[:, 1:] + (keys_B2[:, :1] ^ offset)
+    return (name_id(f"stream {stream}") | 1) - 2**31
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
         # The mask makes the arithmetic shift of int32 a logical one, as lowbias32 needs.
         x.bitwise_xor_((x >> shift).bitwise_and_((1 << (32 - shift)) - 1))
@@ -88,6 +95,25 @@ def hash_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Ten
 
 def uniform_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Tensor:
     """Return (B, count) float32 in [0, 1) on the device of the keys."""
-    bits = hash_tensor(keys_B2, count, stream)
+    return _uniform(hash_tensor(keys_B2, count, stream))
+
+
+def uniform_tensors(keys_B2: torch.Tensor, counts: tuple[int, ...], stream: int) -> torch.Tensor:
+    """Return the `uniform_tensor`s of the streams from `stream` on, joined: (B, sum of counts)."""
+    index, offsets = _positions(counts, stream, keys_B2.device)
+    return _uniform(_mix(index * keys_B2[:, 1:] + (keys_B2[:, :1] ^ offsets)))
+
+
+@lru_cache(maxsize=8)
+def _positions(counts: tuple[int, ...], stream: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each element's index in its stream, and its stream's offset; both (sum of counts,) int32."""
+    import torch
+
+    index = np.concatenate([np.arange(1, count + 1, dtype=np.int32) for count in counts])
+    offsets = np.concatenate([np.full(count, _offset(stream + n), np.int32) for n, count in enumerate(counts)])
+    return torch.from_numpy(index).to(device), torch.from_numpy(offsets).to(device)
+
+
+def _uniform(bits: torch.Tensor) -> torch.Tensor:
     # float32 has 24 bits of mantissa: more would round up to 1.
     return (bits >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)

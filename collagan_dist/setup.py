@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from collagan_dist.config.tree import Augment, Config
+from collagan_dist.data.loading.decode import Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import BatchIds, Order
 from collagan_dist.data.shards.manifest import Manifest
@@ -40,9 +42,9 @@ class Setup:
     manifest: Manifest
     tasks: dict[str, Task]
 
-    @property
-    def threads(self) -> int:
-        return devices.thread_count(self.world, self.config.data.threads)
+    @cached_property
+    def decoders(self) -> Decoders:
+        return Decoders(devices.thread_count(self.world, self.config.data.threads), self.device)
 
     def split(self, name: str) -> SplitReader:
         """Return a split of the data set. Raises DataError if it is empty or missing."""
@@ -71,7 +73,7 @@ class Setup:
 
     def loader(self, split: str, view: View, rank_batch: int) -> Loader:
         """Return a loader of a split; of `rank_batch` samples at a time."""
-        return Loader(self.split(split), view, rank_batch, self.threads, self.device, self.config.data.max_damaged)
+        return Loader(self.split(split), view, rank_batch, self.decoders, self.config.data.max_damaged)
 
     def first_batch(self, split: str, view: View, rows: int) -> Batch:
         """Return the first `rows` samples of a split, or as many as it has. Raises DataError if all of them are damaged."""

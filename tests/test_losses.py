@@ -34,11 +34,17 @@ def test_accuracy_counts_real_and_fake_alike():
     assert losses.accuracy(real.abs(), -fake.abs()).item() == 1
 
 
-def test_weighted_sum_is_eqs_2_and_3():
-    rec = {"inpainting": torch.tensor(0.5), "landmarks": torch.tensor(0.25)}
-    adv = {"inpainting": torch.tensor(2.0), "landmarks": torch.tensor(3.0)}
-    weights = {"inpainting": (0.8, 100.0), "landmarks": (0.2, 200.0)}
-    assert losses.weighted_sum(rec, adv, weights).item() == pytest.approx(0.8 * 2 + 0.2 * 3 + 100 * 0.5 + 200 * 0.25)
+def test_several_tasks_at_once_are_each_task():
+    torch.manual_seed(0)
+    real, fake = torch.randn(3, 20), torch.randn(3, 20)
+    weight = torch.tensor([1.0, 0.3, 0.5])
+    for number in range(3):
+        one = losses.discriminator_term(real[number], fake[number], weight[number])
+        assert losses.discriminator_term(real, fake, weight, dim=1)[number].item() == pytest.approx(one.item())
+        assert losses.accuracy(real, fake, dim=1)[number] == losses.accuracy(real[number], fake[number])
+        for form in losses.GENERATOR_TERMS:
+            one = losses.generator_term(fake[number], form)
+            assert losses.generator_term(fake, form, dim=1)[number].item() == pytest.approx(one.item())
 
 
 @pytest.mark.parametrize(

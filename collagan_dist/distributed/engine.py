@@ -203,7 +203,7 @@ class Update:
         self.engine, self.side, self.learners, self.lr = engine, side, learners, lr
         self.values: Tensors = {}
         self._micro_batches, self._done, self._earlier = micro_batches, 0, earlier
-        self._finite = torch.ones((), dtype=torch.bool, device=engine.device)
+        self._losses: list[torch.Tensor] = []  # of all micro-batches, on the device
 
     def __enter__(self) -> Update:
         for learner in self.learners:
@@ -213,17 +213,20 @@ class Update:
 
     def backward(self, losses: Sequence[torch.Tensor], values: Tensors | None = None) -> None:
         """Add the gradient of one micro-batch, with one loss per learner; `values` are logged. Collective on the last one."""
-        # Stays on the device: to look at it here would make the host wait for every micro-batch.
-        self._finite &= torch.stack([loss.detach() for loss in losses]).isfinite().all()
+        self._losses += [loss.detach() for loss in losses]
         self._done += 1
         with self.engine.group.collective(f"the gradient of the {self.side}"):
             for learner, loss in zip(self.learners, losses, strict=True):
-                learner.backward(loss / self._micro_batches)
+                learner.backward(self._share(loss))
         for learner in self.learners:  # before the next forward pass, in which DDP reads it
             learner.set_grad_sync(last=self._done >= self._micro_batches - 1)
         for name, value in (values or {}).items():
-            share = value / self._micro_batches
+            share = self._share(value)
             self.values[name] = self.values[name] + share if name in self.values else share
+
+    def _share(self, value: torch.Tensor) -> torch.Tensor:
+        """Return what a micro-batch's value adds to the mean over all of them."""
+        return value / self._micro_batches if self._micro_batches > 1 else value
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         """Do the step if all ranks have finite losses and gradients. Collective.
@@ -233,14 +236,16 @@ class Update:
         if error is not None:
             return
         # One length for all learners of a side: clipping keeps the direction of their common gradient.
-        norm = torch.linalg.vector_norm(torch.stack([learner.norm() for learner in self.learners]))
+        norms = [learner.norm() for learner in self.learners]
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         self.values[f"gradient/{self.side}"] = norm
-        both = torch.stack([self._finite, self._finite & norm.isfinite()])
-        losses, everything = self.engine.group.all_reduce_and(both).unbind()
-        earlier = torch.ones_like(losses) if self._earlier is None else self._earlier
-        self.finite = earlier & everything
+        are_finite = torch.stack([norm.to(self._losses[0]), *self._losses]).isfinite()
+        own = torch.stack([are_finite.all(), are_finite[1:].all()])
+        self.finite, losses = self.engine.group.all_reduce_and(own).unbind()
         # With finite losses it was the scaled gradient that overflowed.
-        overflow = earlier & losses & ~everything
+        overflow = losses & ~self.finite
+        if self._earlier is not None:
+            self.finite, overflow = self.finite & self._earlier, overflow & self._earlier
         lowered = overflow
         for learner in self.learners:
             learner.apply(self.lr, _gradient_factor(learner, norm), self.finite)
@@ -249,7 +254,7 @@ class Update:
                 lowered = lowered & learner.scale.update(self.finite, overflow)
             else:
                 lowered = torch.zeros_like(lowered)
-        self.flags = torch.stack([self.finite, self._finite, lowered])
+        self.flags = torch.stack([self.finite, own[1], lowered])
 
 
 @dataclass(frozen=True)

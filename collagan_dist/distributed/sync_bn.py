@@ -23,7 +23,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.load_state_dict(plain.state_dict())
         self.group = group
 
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BCHW: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """Normalize; a batch of `parts` equal parts as if each came by itself."""
+        if parts > 1 and self.training:
+            return torch.cat([self(part) for part in x_BCHW.split(len(x_BCHW) // parts)])
         # Ranks evaluate unequal batches at their own speed, so a collective would never match.
         if not self.training or torch.is_inference_mode_enabled():
             return super().forward(x_BCHW)

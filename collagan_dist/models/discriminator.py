@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from collagan_dist.models.generator import initialize
+from collagan_dist.models.layers import BatchNorm, in_autocast
+from collagan_dist.types import as_float32
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -18,7 +20,7 @@ SHARED = "shared"
 
 
 class Discriminator(nn.Module):
-    """Maps x and y_t (B, 3 + channels, H, W) to one logit per patch (B, 1, h, w); positive is real.
+    """Maps x and y_t, (B, 3 + channels, H, W), to one logit per patch (B, 1, h, w); positive is real.
 
     `patch` is the side of a patch in pixels: 94 (section 3.4; h = H/32) or 70 (pix2pix; h = H/8 - 2). `normalize_each` is
     model.normalize: each.
@@ -34,13 +36,16 @@ class Discriminator(nn.Module):
             # As in DCGAN, the first layer has no normalization.
             normalized = number > 0 or normalize_each
             layers.append(nn.Conv2d(cin, cout, 4, strides[number], 1, bias=not normalized))
-            layers += [*([nn.BatchNorm2d(cout)] if normalized else []), nn.LeakyReLU(0.2)]
-        # Logits are never normalized: real and generated images have passes of their own, and would get the same mean.
+            layers += [*([BatchNorm(cout)] if normalized else []), nn.LeakyReLU(0.2, inplace=True)]
+        # Logits are never normalized: real and generated images are normalized apart, and would get the same mean.
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, strides[-1], 1))
         self.apply(initialize)
 
-    def forward(self, input_B3HW: torch.Tensor, y_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.layers(torch.cat([input_B3HW, y_BCHW], dim=1))
+    def forward(self, x: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """Return the logits. A batch of several equal `parts` is normalized part by part."""
+        for layer in self.layers:
+            x = layer(x, parts) if isinstance(layer, nn.BatchNorm2d) else layer(x)
+        return x
 
 
 class Discriminators(nn.Module):
@@ -54,9 +59,7 @@ class Discriminators(nn.Module):
 
     def forward(self, input_B3HW: torch.Tensor, *task_images: Tensors) -> tuple[dict[str, torch.Tensor], ...]:
         """Return the logits by task of each set of images, such as the real and the generated ones."""
-        # Each set in its own pass, so that batch statistics of real and generated images do not mix; both in one call, since
-        # DDP allows one forward pass for each backward pass.
-        return tuple({task: self.of[task](input_B3HW, y) for task, y in images.items()} for images in task_images)
+        return _in_one_pass(self.of, input_B3HW, task_images)
 
 
 class SharedDiscriminator(nn.Module):
@@ -69,5 +72,38 @@ class SharedDiscriminator(nn.Module):
 
     def forward(self, input_B3HW: torch.Tensor, *task_images: Tensors) -> tuple[dict[str, torch.Tensor], ...]:
         """Return what `Discriminators` returns, with one entry for all tasks."""
-        stacked = (torch.cat([images[task] for task in self.tasks], dim=1) for images in task_images)
-        return tuple({SHARED: self.of[SHARED](input_B3HW, y)} for y in stacked)
+        stacked = [{SHARED: torch.cat([images[task] for task in self.tasks], dim=1)} for images in task_images]
+        return _in_one_pass(self.of, input_B3HW, stacked)
+
+
+def _in_one_pass(
+    networks: nn.ModuleDict, input_B3HW: torch.Tensor, sets: Sequence[Tensors]
+) -> tuple[dict[str, torch.Tensor], ...]:
+    """Return the logits by network of each set of images."""
+    # All sets in one pass, in which convolutions are faster, and since DDP allows one forward pass for each backward pass. Batch
+    # statistics do not mix: each set is normalized by itself.
+    parts = len(sets)
+    logits = [
+        network(_pairs(input_B3HW, [images[name] for images in sets]), parts) for name, network in networks.items()
+    ]
+    rows = as_float32(torch.stack(logits)).chunk(parts, dim=1)
+    return tuple(dict(zip(networks, row.unbind(), strict=True)) for row in rows)
+
+
+def _pairs(input_B3HW: torch.Tensor, images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return (B · sets, 3 + channels, H, W): the input beside the images, one set after the other."""
+    x, count = in_autocast(input_B3HW), len(input_B3HW)
+    if len(images) == 1:
+        return torch.cat([x, in_autocast(images[0])], dim=1)
+    # Straight to their places: to join them along one axis, then the other, moves most bytes twice.
+    shape = count * len(images), 3 + images[0].shape[1], *x.shape[2:]
+    pairs = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
+    for number, one in enumerate(images):
+        rows = pairs[number * count : (number + 1) * count]
+        rows[:, :3], rows[:, 3:] = x, one
+    return pairs
+
+
+def _layout(x: torch.Tensor) -> torch.memory_format:
+    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format

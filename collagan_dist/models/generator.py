@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from collagan_dist import rng
+from collagan_dist.models.layers import BatchNorm
 from collagan_dist.types import as_float32
 
 _MAX_WIDTH_FACTOR = 8  # widths 64-128-256-512-512-..., as in pix2pix's unet_128
+_DROPOUT_STREAM = 10  # of random numbers: the first layer's, then one for each
 _NOISY_LAYERS = 3  # decoder layers with dropout, where z of eq. 1 enters
 
 
@@ -38,7 +40,7 @@ class Generator(nn.Module):
         )
         # A bias before a normalization does nothing.
         self.output = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1, bias=not normalize_each)
-        self.output_norm = nn.BatchNorm2d(channels) if normalize_each else nn.Identity()
+        self.output_norm = BatchNorm(channels) if normalize_each else nn.Identity()
         self.noise = noise
         self.apply(initialize)
 
@@ -50,6 +52,7 @@ class Generator(nn.Module):
 
     def features(self, input_B3HW: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """Return (B, 2·width, S/2, S/2), the last features that all tasks share: the decoder's, then the encoder's."""
+        kept = self._draw_dropout(keys_B2) if self.training and self.noise else []
         skips = []
         x = input_B3HW
         for layer in self.encoder:
@@ -58,11 +61,17 @@ class Generator(nn.Module):
         skips.pop()
         for number, layer in enumerate(self.decoder):
             x = layer(x)
-            # z of eq. 1 is dropout, as in pix2pix.
-            if self.training and self.noise and number < _NOISY_LAYERS:
-                x = hash_dropout(x, keys_B2, self.noise, stream=10 + number)
+            if number < len(kept):
+                x = x * kept[number].view(x.shape) * (1 / (1 - self.noise))
             x = torch.cat([torch.relu(x), skips.pop()], dim=1)
         return x
+
+    def _draw_dropout(self, keys_B2: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return which elements of the first decoder layers' outputs are kept, (B, elements) bool: pure functions of the keys."""
+        # z of eq. 1 is dropout, as in pix2pix. No generator state: a resumed run, and any number of ranks, draws the same masks.
+        widths = [layer[0].out_channels for layer in self.decoder[:_NOISY_LAYERS]]  # type: ignore[index]
+        counts = tuple(width * 4 ** (number + 1) for number, width in enumerate(widths))
+        return (rng.uniform_tensors(keys_B2, counts, _DROPOUT_STREAM) >= self.noise).split(counts, dim=1)
 
     def initialize_output(self, mean_C: torch.Tensor) -> None:
         """Set the output layer's bias so that outputs start at the targets' mean per channel."""
@@ -74,26 +83,21 @@ class Generator(nn.Module):
             layer.bias.copy_(torch.atanh(mean_C.clamp(-limit, limit)))
 
 
-def hash_dropout(x: torch.Tensor, keys_B2: torch.Tensor, probability: float, stream: int) -> torch.Tensor:
-    """Apply dropout with a mask that is a pure function of each sample's keys."""
-    # No generator state: a resumed run, and any number of ranks, draws the same mask.
-    uniform = rng.uniform_tensor(keys_B2, x[0].numel(), stream).view(x.shape)
-    return x * (uniform >= probability) * (1 / (1 - probability))
-
-
 def _down(cin: int, cout: int, norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(cin, cout, 4, 2, 1, bias=not norm)]
     if norm:
-        layers.append(nn.BatchNorm2d(cout))
-    return nn.Sequential(*layers, nn.LeakyReLU(0.2))
+        layers.append(BatchNorm(cout))
+    return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
 
 
 def _up(cin: int, cout: int) -> nn.Sequential:
-    return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), nn.BatchNorm2d(cout))
+    return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), BatchNorm(cout))
 
 
 def initialize(module: nn.Module) -> None:
     """Initialize a layer as DCGAN does: weights from N(0, 0.02), normalization weights from N(1, 0.02)."""
+    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+        return  # nothing to fill, and torch would import its compiler for it
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from collagan_dist.config.tree import Adam, Config
 from collagan_dist.distributed.engine import Engine, Learner, PendingVerdict, Update
-from collagan_dist.losses import accuracy, discriminator_term, generator_term, weighted_sum
+from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.discriminator import SHARED
 from collagan_dist.models.networks import BatchNormSnapshot, Networks
 from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
@@ -54,6 +54,10 @@ class Step:
         self.config, self.engine, self.tasks, self.networks = config, engine, tasks, networks
         self.total_steps = total_steps
         self.weights = lambda_pairs(config)
+        self._discriminators = [SHARED] if config.model.discriminators == "shared" else list(tasks)
+        # On the device: to bring a number there waits for it.
+        self._adv_weights = torch.tensor([self.weights[name][0] for name in self._discriminators], device=engine.device)
+        self._rec_weights = torch.tensor([self.weights[name][1] for name in tasks], device=engine.device)
         self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
@@ -107,30 +111,27 @@ class Step:
         fakes = self._discriminator_inputs(batch, self.fakes_for_discriminator(micro_batch))
         # Real and fake in one call: DDP allows one forward pass for each backward pass.
         learner = self.networks.discriminator_learner
-        real, fake = learner(batch.input_B3HW, micro_batch.targets, fakes)
-        both = self.config.loss.adv_weighs == "both"
-        losses, values = [], {}  # values stay on the device: the logger fetches them when a line is due
-        for name in real:
-            # `both` is another reading of the paper, in which λ_adv also scales the term of generated images.
-            losses.append(discriminator_term(real[name], fake[name], self.weights[name][0] if both else 1.0))
-            values[f"loss/{name}/disc"] = losses[-1].detach()
-            values[f"accuracy/{name}"] = accuracy(real[name], fake[name])
+        real, fake = (_rows(logits) for logits in learner(batch.input_B3HW, micro_batch.targets, fakes))
+        # `both` is another reading of the paper, in which λ_adv also scales the term of generated images.
+        weight = self._adv_weights if self.config.loss.adv_weighs == "both" else 1.0
+        losses = discriminator_term(real, fake, weight, dim=1)
+        # Values stay on the device: the logger fetches them when a line is due.
+        values = self._named("loss/{}/disc", losses.detach()) | self._named("accuracy/{}", accuracy(real, fake, dim=1))
         # One backward pass for all tasks: their discriminators share no parameter, so each gets its own gradient.
-        return [torch.stack(losses).sum()], values
+        return [losses.sum()], values
 
     def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
         """Return G's loss, Σ λ_rec L_rec + λ_adv L_adv of eqs. 1 to 6; without L_adv before schedule.adv_from."""
         batch, outputs = micro_batch.batch, self.outputs_with_graph(micro_batch)
         rec = self.reconstruction(outputs, batch, micro_batch.targets)
-        adv: Scalars = {}
         values = {f"loss/{name}/rec": loss.detach() for name, loss in rec.items()}
+        loss = (self._rec_weights * torch.stack(list(rec.values()))).sum()
         if step >= self.config.schedule.adv_from:
             learner = self.networks.discriminator_learner
             (logits,) = learner.call_frozen(batch.input_B3HW, self._discriminator_inputs(batch, outputs))
-            for name in logits:
-                adv[name] = generator_term(logits[name], self.config.loss.adv)
-                values[f"loss/{name}/adv"] = adv[name].detach()
-        loss = weighted_sum(rec, adv, self.weights)
+            adv = generator_term(_rows(logits), self.config.loss.adv, dim=1)
+            values |= self._named("loss/{}/adv", adv.detach())
+            loss = loss + (self._adv_weights * adv).sum()
         return [loss], values | {"loss/total": loss.detach()}
 
     def reconstruction(self, outputs: TaskTensors, batch: Batch, targets: TaskTensors) -> Scalars:
@@ -175,11 +176,20 @@ class Step:
         progress = (step - start) / (self.total_steps - start) if step > start else 0.0
         return adam.lr * (1 + (adam.decay_to - 1) * min(1.0, progress))
 
+    def _named(self, name: str, values: torch.Tensor) -> Scalars:
+        """Return the values, one for each discriminator, by name."""
+        return {name.format(task): value for task, value in zip(self._discriminators, values.unbind(), strict=True)}
+
     def _targets(self, batch: Batch) -> TaskTensors:
         return {name: task.target(batch) for name, task in self.tasks.items()}
 
     def _discriminator_inputs(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
         return {name: task.discriminator_input(outputs[name], batch) for name, task in self.tasks.items()}
+
+
+def _rows(logits: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of all discriminators, one a row."""
+    return torch.stack([one.flatten() for one in logits.values()])
 
 
 def lambda_pairs(config: Config) -> dict[str, tuple[float, float]]:

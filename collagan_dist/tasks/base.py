@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from collagan_dist.types import Batch
 
@@ -42,11 +43,12 @@ class Task(ABC):
         samples of ||output - target||_2, which is not squared.
         """
         # The paper does not say over what its L2 is averaged, nor whether it is squared; loss.l2 chooses.
-        squares = (output - target).square()
         if self.l2 == "norm":
+            squares = (output - target).square().flatten(1).sum(1)
             # A norm has no gradient at 0; below the limit it is 0.
-            return squares.flatten(1).sum(1).clamp(min=_LEAST_SQUARE).sqrt().mean()
-        return squares.mean() * (self.channels if self.l2 == "sum_channels" else 1)
+            return squares.clamp(min=_LEAST_SQUARE).sqrt().mean()
+        mean = F.mse_loss(output, target)
+        return mean * self.channels if self.l2 == "sum_channels" else mean
 
     def discriminator_input(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return what the discriminator sees of an output: by default G^t(x, z) itself."""

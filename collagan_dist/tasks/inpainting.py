@@ -9,13 +9,9 @@ import torch
 
 from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
+from collagan_dist.tasks.ssim import WINDOWS, ssim_in_hole
 from collagan_dist.types import Batch
 
-# Arguments of skimage's SSIM by evaluate.ssim: its own default, and Wang 2004 (11 pixels: 3.5 σ on each side).
-SSIM: dict[str, dict[str, Any]] = {
-    "uniform": {"win_size": 7},
-    "gaussian": {"gaussian_weights": True, "sigma": 1.5, "truncate": 3.5, "use_sample_covariance": False},
-}
 PSNR_CAP = 100.0  # dB, for an image without any error
 
 
@@ -29,7 +25,7 @@ class Inpainting(Task):
         # A sum over channels is their number times the mean.
         self.channel_factor = self.channels if config.loss.l1 == "sum_channels" else 1
         self.over_hole = config.loss.inpainting_over == "hole"
-        self.ssim = SSIM[config.evaluate.ssim]
+        self.window = WINDOWS[config.evaluate.ssim]
 
     def target(self, batch: Batch) -> torch.Tensor:
         return batch.image_B3HW
@@ -55,11 +51,16 @@ class Inpainting(Task):
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """Return PSNR and SSIM of the 8-bit composite, over the whole image and over the hole."""
         # What a user gets: 8 bits a channel, and the original outside the hole.
-        done = to_bytes(composite(output, batch))
-        truth = to_bytes(batch.image_B3HW)
-        hole = batch.hole_B1HW[:, 0].cpu().numpy()
-        rows = [_quality(t, d, h, self.ssim) for t, d, h in zip(truth, done, hole, strict=True)]
-        return {name: np.array([row[name] for row in rows]) for name in ("psnr", "psnr_hole", "ssim", "ssim_hole")}
+        truth, done = pixels(batch.image_B3HW), pixels(composite(output, batch))
+        hole = batch.hole_B1HW[:, 0]
+        # Sums of integers, so they are exact.
+        squares = (truth.int() - done.int()).square().sum(3)
+        values = {
+            "psnr": psnr(squares.sum((1, 2)), torch.full_like(squares[:, 0, 0], 3 * hole[0].numel())),
+            "psnr_hole": psnr((squares * hole).sum((1, 2)), 3 * hole.sum((1, 2))),
+        }
+        values["ssim"], values["ssim_hole"] = ssim_in_hole(truth, done, hole, self.window)
+        return {name: value.cpu().numpy() for name, value in values.items()}
 
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         pairs = {name: mean_and_error(values) for name, values in rows.items()}
@@ -77,32 +78,20 @@ def composite(output: torch.Tensor, batch: Batch) -> torch.Tensor:
     return torch.where(batch.hole_B1HW, output, batch.input_B3HW)
 
 
+def pixels(image_B3HW: torch.Tensor) -> torch.Tensor:
+    """Return images in [-1, 1] as (B, H, W, 3) uint8, on their device."""
+    scaled = image_B3HW.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1)
+
+
 def to_bytes(image_B3HW: torch.Tensor) -> np.ndarray:
     """Return images in [-1, 1] as (B, H, W, 3) uint8."""
-    scaled = image_B3HW.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels(image_B3HW).cpu().numpy()
 
 
-def psnr(truth: np.ndarray, other: np.ndarray) -> float:
-    """Return the PSNR in dB between 8-bit arrays of equal shape."""
-    error = np.mean((truth.astype(np.float64) - other.astype(np.float64)) ** 2)
-    return PSNR_CAP if error == 0 else min(PSNR_CAP, float(10 * np.log10(255.0**2 / error)))
-
-
-def _quality(
-    truth_HW3: np.ndarray, done_HW3: np.ndarray, hole_HW: np.ndarray, ssim: dict[str, Any]
-) -> dict[str, float]:
-    # Here, since it is slow to import and training does not need it.
-    from skimage.metrics import structural_similarity
-
-    mean, ssim_map = structural_similarity(truth_HW3, done_HW3, channel_axis=2, data_range=255, full=True, **ssim)
-    inside = bool(hole_HW.any())
-    return {
-        "psnr": psnr(truth_HW3, done_HW3),
-        "psnr_hole": psnr(truth_HW3[hole_HW], done_HW3[hole_HW]) if inside else np.nan,
-        "ssim": float(mean),
-        "ssim_hole": float(ssim_map[hole_HW].mean()) if inside else np.nan,
-    }
+def psnr(squares: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """Return the PSNR in dB of 8-bit values from the sum of `count` squared errors; NaN where there are none."""
+    return (10 * torch.log10(255.0**2 * count.double() / squares)).clamp(max=PSNR_CAP)
 
 
 def _mean_colour(batch: Batch) -> torch.Tensor:

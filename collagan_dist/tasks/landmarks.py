@@ -80,17 +80,22 @@ def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
 
 def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
     """Return (B, K, 2) float64 points: the largest pixel, with `quarter` moved 1/4 pixel to its larger neighbour on each axis."""
-    maps = heatmap_BKHW.detach().float().cpu()
+    maps = heatmap_BKHW.detach().float()
     height, width = maps.shape[-2:]
-    y, x = np.unravel_index(maps.flatten(2).argmax(2).numpy(), (height, width))
-    if not quarter:
-        return np.stack([x, y], axis=-1).astype(np.float64)
-    # A pixel at the edge counts as its own neighbour outside the image.
-    padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-    b, k = np.indices(x.shape)
-    dx = np.sign(padded[b, k, y + 1, x + 2] - padded[b, k, y + 1, x])
-    dy = np.sign(padded[b, k, y + 2, x + 1] - padded[b, k, y, x + 1])
-    return np.stack([x + 0.25 * dx, y + 0.25 * dy], axis=-1).astype(np.float64)
+    flat = maps.flatten(2)
+    at = flat.argmax(2)
+    y, x = at // width, at % width
+    points = torch.stack([x, y], dim=-1).double()
+    if quarter:
+
+        def value(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            # A pixel at the edge counts as its own neighbour outside the image.
+            index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+            return flat.gather(2, index[..., None])[..., 0]
+
+        slopes = value(y, x + 1) - value(y, x - 1), value(y + 1, x) - value(y - 1, x)
+        points += 0.25 * torch.stack(slopes, dim=-1).sign()
+    return points.cpu().numpy()
 
 
 def draw_points(image_B3HW: torch.Tensor, points_BK2: torch.Tensor) -> torch.Tensor:

@@ -29,16 +29,17 @@ class Segmentation(Task):
     def target(self, batch: Batch) -> torch.Tensor:
         assert batch.label_BHW is not None
         classes = torch.arange(self.channels, dtype=batch.label_BHW.dtype, device=batch.label_BHW.device)
-        one_hot = batch.label_BHW[:, None] == classes[:, None, None]
-        return one_hot.to(batch.image_B3HW.dtype).mul_(2).sub_(1)
+        is_class = batch.label_BHW[:, None] == classes[:, None, None]
+        one = torch.ones((), dtype=batch.image_B3HW.dtype, device=is_class.device)
+        return torch.where(is_class, one, -one)
 
     def measure(self, output: torch.Tensor, batch: Batch) -> SampleValues:
         """Return (B, C, 3) pixel counts per class (in both, predicted, true), for the whole image and for the hole."""
         assert batch.label_BHW is not None
         # Counts, not ratios: Dice pooled over samples is a ratio of sums.
         found, truth = read_labels(output), batch.label_BHW
-        everywhere = torch.ones_like(batch.hole_B1HW[:, 0])
-        return {"dice": _counts(found, truth, everywhere), "dice_hole": _counts(found, truth, batch.hole_B1HW[:, 0])}
+        outside, inside = _counts(found, truth, batch.hole_B1HW[:, 0])
+        return {"dice": outside + inside, "dice_hole": inside}
 
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return Dice pooled over all samples (`dice`, `dice_hole`) and averaged over images (`dice_per_image`)."""
@@ -87,16 +88,15 @@ def dice(counts: np.ndarray) -> np.ndarray:
         return np.where(found + true > 0, 2 * both / (found + true), np.nan)
 
 
-def _counts(found_BHW: torch.Tensor, truth_BHW: torch.Tensor, where_BHW: torch.Tensor) -> np.ndarray:
-    classes = len(CLASSES)
-
-    def count(label: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # Sample and class as one number: a single bincount serves the batch.
-        flat = (label.long() + classes * torch.arange(len(label), device=label.device)[:, None, None])[mask]
-        return torch.bincount(flat, minlength=classes * len(label)).view(len(label), classes)
-
-    both = count(truth_BHW, where_BHW & (found_BHW == truth_BHW))
-    return torch.stack([both, count(found_BHW, where_BHW), count(truth_BHW, where_BHW)], dim=-1).double().cpu().numpy()
+def _counts(found_BHW: torch.Tensor, truth_BHW: torch.Tensor, hole_BHW: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return (B, C, 3) pixels per class outside and inside the hole: in both maps, in `found`, in `truth`."""
+    classes, samples = len(CLASSES), len(found_BHW)
+    # Sample, side of the hole and both classes as one number: a single bincount serves the batch.
+    index = hole_BHW.long() + 2 * torch.arange(samples, device=found_BHW.device)[:, None, None]
+    index = (index * classes + truth_BHW) * classes + found_BHW
+    counts = torch.bincount(index.flatten(), minlength=samples * 2 * classes**2).view(samples, 2, classes, classes)
+    three = torch.stack([counts.diagonal(dim1=2, dim2=3), counts.sum(2), counts.sum(3)], dim=-1).double().cpu().numpy()
+    return three[:, 0], three[:, 1]
 
 
 def _residuals(counts_BC3: np.ndarray) -> np.ndarray:

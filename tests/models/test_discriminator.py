@@ -20,8 +20,8 @@ def test_real_and_fake_do_not_share_batch_statistics():
 def test_what_a_discriminator_s_logit_sees(patch, logits):
     """94 and 70 pixels of the picture, counted by what moves a logit in the middle."""
     discriminator = Discriminator(3, 2, patch).eval()
-    picture = torch.zeros(1, 3, 256, 256, requires_grad=True)
-    out = discriminator(torch.zeros(1, 3, 256, 256), picture)
+    picture = torch.zeros(1, 6, 256, 256, requires_grad=True)
+    out = discriminator(picture)
     assert out.shape == (1, 1, logits, logits)
     out[0, 0, logits // 2, logits // 2].backward()
     seen = picture.grad.abs().sum(dim=(0, 1))

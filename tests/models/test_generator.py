@@ -4,7 +4,7 @@ import torch
 
 from collagan_dist import rng
 from collagan_dist.models.discriminator import Discriminator, Discriminators
-from collagan_dist.models.generator import Generator, hash_dropout
+from collagan_dist.models.generator import Generator
 
 CHANNELS = {"inpainting": 3, "segmentation": 11, "landmarks": 5}
 
@@ -28,7 +28,7 @@ def test_parameters_of_the_paper_s_size():
     discriminators = Discriminators(CHANNELS, 64)
     assert sum(p.numel() for p in generator.parameters()) == pytest.approx(41.86e6, rel=2e-3)
     assert sum(p.numel() for p in discriminators.parameters()) == pytest.approx(8.32e6, rel=2e-3)
-    assert Discriminator(3, 8)(torch.zeros(2, 3, 128, 128), torch.zeros(2, 3, 128, 128)).shape == (2, 1, 4, 4)
+    assert Discriminator(3, 8)(torch.zeros(2, 6, 128, 128)).shape == (2, 1, 4, 4)
 
 
 def test_output_starts_at_the_means():
@@ -75,6 +75,19 @@ def test_noise_is_a_function_of_the_sample():
 
 
 def test_dropout_keeps_the_mean():
-    out = hash_dropout(torch.ones(8, 16, 16, 16), keys(8), 0.5, stream=10)
-    assert set(out.unique().tolist()) == {0.0, 2.0} and abs(out.mean() - 1) < 0.02
-    assert not torch.equal(out, hash_dropout(torch.ones(8, 16, 16, 16), keys(8), 0.5, stream=11))
+    """Half of the elements, other ones in each layer: those of the layer's own stream of random numbers."""
+    generator = Generator(3, 32, 8, 0.5)
+    kept = generator._draw_dropout(keys(8))
+    assert [mask.shape for mask in kept] == [(8, 64 * 4), (8, 32 * 16), (8, 16 * 64)]
+    for number, mask in enumerate(kept):
+        assert torch.equal(mask, rng.uniform_tensor(keys(8), mask.shape[1], stream=10 + number) >= 0.5)
+        assert abs(mask.float().mean() - 0.5) < 0.03
+    assert not torch.equal(kept[0], kept[1][:, :256])
+    x, outputs = torch.rand(8, 3, 32, 32), []
+    generator.output.register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0]))
+    for training in (False, True):
+        generator.train(training)
+        for norm in (m for m in generator.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.eval()
+        generator(x, keys(8))
+    assert not torch.equal(*outputs)

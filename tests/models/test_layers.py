@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from collagan_dist.models import ce, gfc_networks, sii
+from collagan_dist.models.layers import BatchNorm
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -13,3 +14,24 @@ def test_pictures_in_pictures_and_logits_out(size):
     for kind in (ce.CEDiscriminator, sii.SIIDiscriminator, gfc_networks.GFCDiscriminator):
         assert kind(size, 4)(x).flatten(1).shape == (2, 1)
     assert gfc_networks.GFCDiscriminator(size // 2, 4)(x[..., : size // 2, : size // 2]).numel() == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_batch_normalized_by_parts_is_the_parts_one_after_the_other(dtype, layout):
+    """Bit by bit: values, gradients, running statistics."""
+    torch.manual_seed(0)
+    ours, plain = BatchNorm(5), torch.nn.BatchNorm2d(5)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(6, 5, 4, 4).to(memory_format=layout).to(dtype)
+    x[3:] += 2
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, expected = ours(one, 2), torch.cat([plain(part) for part in other.split(3)])
+    above = torch.randn_like(y)
+    y.backward(above)
+    expected.backward(above)
+    assert torch.equal(y, expected) and torch.equal(one.grad, other.grad)
+    assert torch.equal(ours.weight.grad, plain.weight.grad) and torch.equal(ours.bias.grad, plain.bias.grad)
+    assert torch.equal(ours.running_mean, plain.running_mean) and torch.equal(ours.running_var, plain.running_var)
+    ours.eval(), plain.eval()
+    assert torch.equal(ours(x, 2), plain(x))

@@ -23,6 +23,7 @@ from collagan_dist.types import Batch, World
 from tests.models.peers import peer, train_parser
 from tests.training.small import equal, small, weights
 from tests.virtual import device
+from tests.virtual.counting import count_step
 
 STEPS = {"schedule": {"steps": 8, "batch": 4}, "log": {"every": 100, "grid_every": 100}}
 READ = "distributed/engine.py"
@@ -137,3 +138,14 @@ def test_waits_are_counted():
     value = torch.ones(3, device="cuda")
     bool(value.sum() > 0), value.nonzero(), value.cpu(), torch.zeros(3).to("cuda"), value[value > 0]
     assert sum(device.RECORD.waits[threading.main_thread().ident].values()) == 5
+
+
+# Ceilings of a step at full width, batch 256, bf16: they only fall. benchmarks/virtual.json has the figures.
+OPERATIONS, GIGABYTES = 580, 56.5
+
+
+def test_a_step_at_full_width_asks_no_more_of_a_gpu():
+    found = count_step(256)
+    assert found.waits == 0  # the verdict is read by the loop
+    assert found.operations.total() <= OPERATIONS
+    assert sum(found.bytes.values()) / 1e9 <= GIGABYTES

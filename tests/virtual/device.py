@@ -216,7 +216,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if _is_cuda(inside.get("device")):
         inside["device"] = torch.device("cpu")
     out = func(*tree_map(_cpu, args), **tree_map(_cpu, inside))
-    _count(func, name, tensors)
+    _count(func, name, tensors, out)
     wrapped = tree_map(_cuda, out)
     _trace(func, args, kwargs, wrapped)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if ours else wrapped
@@ -227,13 +227,15 @@ def _to_copy(func: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> Any:
     kwargs.pop("pin_memory", None)
     to_cuda = _is_cuda(device) if device is not None else isinstance(source, CudaTensor)
     if to_cuda and isinstance(source, CudaTensor):
-        _count(func, "_to_copy", [source])
+        pass
     elif to_cuda:
         _to_device(source, non_blocking)
     else:  # also a non_blocking one: into memory that is not pinned
         RECORD.operations["copy to the host"] += 1
         wait("copy to the host")
     out = func(_cpu(source), **kwargs)
+    if to_cuda and isinstance(source, CudaTensor):
+        _count(func, "_to_copy", [source], out)
     wrapped = CudaTensor(out) if to_cuda else out
     _trace(func, (source,), {}, wrapped)
     return wrapped
@@ -268,11 +270,17 @@ def _copy_between(target: torch.Tensor, source: torch.Tensor, non_blocking: bool
 _NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
 
 
-def _count(func: Any, name: str, tensors: list[torch.Tensor]) -> None:
+def _count(func: Any, name: str, tensors: list[torch.Tensor], out: Any) -> None:
+    """Count an operation that has a kernel, and the bytes that it reads and writes."""
     is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
-    if not is_view and name not in _NO_KERNEL:
-        RECORD.operations[name] += 1
-        RECORD.bytes[name] += sum(t.nbytes for t in tensors)
+    if is_view or name in _NO_KERNEL:
+        return
+    written = [x for x in tree_flatten(out)[0] if isinstance(x, torch.Tensor)]
+    if not written:  # in place, on lists: the first one is read and written
+        written = tensors[: len(tensors) // max(1, sum("Tensor" in str(a.type) for a in func._schema.arguments))]
+    read = tensors[1:] if name == "copy_" else tensors
+    RECORD.operations[name] += 1
+    RECORD.bytes[name] += sum(t.nbytes for t in (*read, *written))
 
 
 class _Accesses(_sanitizer.ArgumentHandler):

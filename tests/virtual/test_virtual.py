@@ -1,7 +1,6 @@
 """The CUDA code on a machine without a GPU: tests/gpu and cases.py in a process whose CUDA device is the virtual one of device.py."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,26 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.virtual.library import compile_hooks, missing_compiler
 
-HERE = Path(__file__).parent
 # What a real device alone can show: NCCL, DeepSpeed's and Triton's kernels, other processes, nvJPEG.
 REAL = "not nccl and not deepspeed and not two_ranks and not two_trials and not compile"
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """hooks.cpp, compiled."""
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("a real CUDA device is here: tests/gpu runs on it")
-    if (compiler := shutil.which("g++")) is None:
-        pytest.skip("no C++ compiler (g++)")
-    out, torch_folder = tmp_path_factory.mktemp("virtual") / "hooks.so", Path(torch.__file__).parent
-    libraries = [f"-L{torch_folder / 'lib'}", f"-Wl,-rpath,{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu"]
-    flags = ["-O0", "-shared", "-fPIC", "-std=c++20", f"-I{torch_folder / 'include'}"]
-    subprocess.run([compiler, *flags, HERE / "hooks.cpp", "-o", out, *libraries], check=True, timeout=300)
-    return out
+    if reason := missing_compiler():
+        pytest.skip(reason)
+    return compile_hooks(tmp_path_factory.mktemp("virtual"))
 
 
 @pytest.mark.parametrize("tests", [("tests/virtual/cases.py",), ("tests/gpu",)], ids=["cases", "gpu"])

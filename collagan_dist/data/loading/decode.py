@@ -118,6 +118,24 @@ class Decoder:
         return copies
 
 
+class Decoders:
+    """Makes decoders of one rank; those that are `shared` are kept, since on a GPU a new one takes long."""
+
+    def __init__(self, threads: int, device: torch.device) -> None:
+        self.threads, self.device = threads, device
+        self._shared: dict[tuple[int, int, bool, bool], Decoder] = {}
+
+    def decoder(self, batch: int, canvas: int, labels: bool, resize: bool, shared: bool) -> Decoder:
+        """Return a decoder; a shared one may be in the hands of others, who must have done with it."""
+        what = batch, canvas, labels, resize
+        if shared and what in self._shared:
+            return self._shared[what]
+        made = Decoder(*what, self.threads, self.device)
+        if shared:
+            self._shared[what] = made
+        return made
+
+
 def _check_values(peaks: Any) -> None:
     """Raise RefusedSample unless the largest values of a batch's label maps are classes."""
     # Another value would index out of the one-hot map, which on a GPU ends the process.

@@ -22,7 +22,7 @@ import torch
 from collagan_dist import rng
 from collagan_dist.config.tree import FIXED_POSITIONS, Augment, Box
 from collagan_dist.data.loading import geometry, holes
-from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.decode import Decoders
 from collagan_dist.data.loading.fallback_reader import Decoded, FallbackReader
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.data.loading.order import BatchIds
@@ -61,11 +61,13 @@ class View:
 
 
 class Loader:
-    """Makes batches of a split. Raises DataError if the split lacks annotations that the view needs."""
+    """Makes batches of a split. Raises DataError if the split lacks annotations that the view needs.
 
-    def __init__(
-        self, split: SplitReader, view: View, batch: int, threads: int, device: torch.device, max_damaged: int = 100
-    ) -> None:
+    Loaders of training, which run beside others, have their own decoder; others share theirs and take turns.
+    """
+
+    def __init__(self, split: SplitReader, view: View, batch: int, decoders: Decoders, max_damaged: int = 100) -> None:
+        device = decoders.device
         _check_annotations(split, view)
         view = _with_points(split, view)
         cv2.setNumThreads(1)  # views are small: OpenCV's threads cost more than they gain
@@ -76,7 +78,7 @@ class Loader:
         self.upsamples = recipe["store"] == "crop" and recipe["store_size"] < self.canvas
         self.idle_seconds = 0.0  # in which the device had nothing to do because no batch was ready
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        decode = Decoder(batch, self.canvas, view.labels, resize, threads, device)
+        decode = decoders.decoder(batch, self.canvas, view.labels, resize, shared=not view.training)
         self._read = FallbackReader(split, decode, view.points, view.training, max_damaged)
         self.damaged = self._read.damaged  # the damaged samples found so far
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from collagan_dist.config.tree import Box
+from collagan_dist.data.loading.decode import Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
@@ -23,5 +24,5 @@ def extent(hole_HW: torch.Tensor) -> Box:
 def first_batch(manifest: Manifest, count: int = 32, **view: object) -> Batch:
     part = SplitReader(manifest, "train")
     ids = np.arange(min(count, len(part)))
-    loader = Loader(part, View(**{"image_size": 64, "hole": "none", "seed": 0, **view}), len(ids), 1, CPU)
+    loader = Loader(part, View(**{"image_size": 64, "hole": "none", "seed": 0, **view}), len(ids), Decoders(1, CPU))
     return next(loader.batches(iter([(ids, np.zeros(len(ids), np.int64))])))

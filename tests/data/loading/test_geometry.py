@@ -9,7 +9,7 @@ from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.types import CLASS_FLIP, CLASSES, LANDMARK_FLIP
-from tests.data.loading.first_batch import CPU, first_batch
+from tests.data.loading.first_batch import first_batch
 
 WIDE = Augment(shift=0.3, rotate=40, scale=0.4, flip=0.5)  # leaves the canvas, so that reflection is tested too
 

@@ -9,6 +9,7 @@ import torch
 
 from collagan_dist.config.tree import FIXED_POSITIONS, Augment
 from collagan_dist.data.loading import holes
+from collagan_dist.data.loading.decode import Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.data.packing.pack import pack
@@ -44,7 +45,9 @@ def test_shards_are_asked_for_before_they_are_read(shards, server, cache):
             yield np.arange(first, first + 4), np.zeros(4, np.int64)
 
     def loader(manifest: Manifest) -> Loader:
-        return Loader(SplitReader(manifest, "train"), View(32, "block", 0, Augment(), training=True), 4, 1, CPU)
+        return Loader(
+            SplitReader(manifest, "train"), View(32, "block", 0, Augment(), training=True), 4, Decoders(1, CPU)
+        )
 
     batches = loader(remote_manifest(server.url, cache)).batches(plan())
     first = next(batches)
