@@ -30,7 +30,7 @@ METRICS = ("psnr_hole", "ssim_hole", "dice", "landmark_error")
 COLUMNS = ("stage", "cell", "model", "seed", *METRICS, *POSITIONS, "seconds", "commit")
 TEN = ("M_i", "M*_i", "M_d", "M_s", "M_id", "M_is", "M_isd", "M*_id", "M*_is", "M*_isd")
 THREE = ("M_d", "M*_i", "M*_isd")
-PARTITION = "Eval/list_eval_partition.txt"
+PARTITION, LANDMARKS = "Eval/list_eval_partition.txt", "Anno/list_landmarks_celeba.txt"
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,27 @@ def prepare(faces: Faces, out: Path) -> Path:
     coupling = [] if faces.coupling is None else ["--coupling", faces.coupling]
     collagan("draw", whole, "--count", 10_000, "--seed", 31, *coupling, quiet=True)
     if faces.train < 8000 and not (drawn / PARTITION).exists():
-        # The same pictures with fewer training faces: the first ones of the list.
-        (drawn / PARTITION).parent.mkdir(parents=True, exist_ok=True)
-        for part in ("Img", "Label", "Anno"):
-            (drawn / part).symlink_to((whole / part).absolute())
-        lines = (whole / PARTITION).read_text().splitlines(keepends=True)
-        training = [line for line in lines if line.split()[1] == "0"][: faces.train]
-        (drawn / PARTITION).write_text("".join(training + [line for line in lines if line.split()[1] != "0"]))
+        _write_fewer(whole, drawn, faces.train)
     root = drawn if faces.train < 8000 else whole
     store = f"store_size={faces.size * 11 // 8}"
     collagan("pack", "shards/drawn.yaml", "--root", root, "--out", shards, "--set", store, quiet=True)
     return shards
+
+
+def _write_fewer(whole: Path, drawn: Path, count: int) -> None:
+    """The same pictures with fewer training faces: the first ones of the list."""
+    for part in ("Img", "Label"):
+        (drawn / part).parent.mkdir(parents=True, exist_ok=True)
+        (drawn / part).symlink_to((whole / part).absolute())
+    lines = (whole / PARTITION).read_text().splitlines(keepends=True)
+    training = [line for line in lines if line.split()[1] == "0"][:count]
+    kept = training + [line for line in lines if line.split()[1] != "0"]
+    names = {line.split()[0] for line in kept}
+    _, head, *points = (whole / LANDMARKS).read_text().splitlines(keepends=True)
+    points = [line for line in points if line.split()[0] in names]
+    for file, text in ((LANDMARKS, "".join([f"{len(points)}\n", head, *points])), (PARTITION, "".join(kept))):
+        (drawn / file).parent.mkdir(exist_ok=True)
+        (drawn / file).write_text(text)
 
 
 def train(stage: str, cell: Cell, model: str, seed: int, out: Path) -> Row:

@@ -144,6 +144,10 @@ class Engine:
             module = convert_sync_batchnorm(module, self.group)
         return module.to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
 
+    def in_layout(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images in the networks' memory layout: otherwise each first layer would convert them."""
+        return images.contiguous(memory_format=self.layout)
+
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
         """Return the module, compiled if that is configured. Raises DiskFull where a compiler has no room."""
         if not self.runtime.compile:

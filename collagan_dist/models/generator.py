@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from collagan_dist import rng
-from collagan_dist.models.layers import BatchNorm
+from collagan_dist.models.layers import BatchNorm, Double, Halve
 from collagan_dist.types import as_float32
 
 _MAX_WIDTH_FACTOR = 8  # widths 64-128-256-512-512-..., as in pix2pix's unet_128
@@ -84,14 +84,14 @@ class Generator(nn.Module):
 
 
 def _down(cin: int, cout: int, norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(cin, cout, 4, 2, 1, bias=not norm)]
+    layers: list[nn.Module] = [Halve(cin, cout, bias=not norm)]
     if norm:
         layers.append(BatchNorm(cout))
     return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
 
 
 def _up(cin: int, cout: int) -> nn.Sequential:
-    return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), BatchNorm(cout))
+    return nn.Sequential(Double(cin, cout, bias=False), BatchNorm(cout))
 
 
 def initialize(module: nn.Module) -> None:

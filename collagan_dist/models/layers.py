@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from collagan_dist.types import as_float32
+
+_LARGE_WEIGHT, _FEW_ROWS = 2**20, 256
+
 
 def doubling_widths(size: int, innermost: int, widest: int, narrowest: int = 1) -> list[int]:
     """Return the channels of the layers that halve `size` down to `innermost` pixels, from the image inwards.
@@ -20,6 +24,47 @@ def doubling_widths(size: int, innermost: int, widest: int, narrowest: int = 1) 
     # The papers give networks for one or two image sizes. Counted from the innermost layer, the same widths fit any other size.
     levels = int(math.log2(size // innermost))
     return [max(narrowest, widest >> (levels - 1 - level)) for level in range(levels)]
+
+
+class Halve(nn.Conv2d):
+    """A 4x4 convolution that halves the image."""
+
+    def __init__(self, cin: int, cout: int, bias: bool) -> None:
+        super().__init__(cin, cout, 4, 2, 1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, side = x.shape[0], x.shape[-1] // 2
+        if not _is_faster_as_product(self.weight, x, count * side**2):
+            return super().forward(x)
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        windows = padded.unfold(1, 4, 2).unfold(2, 4, 2)  # (B, h, w, C, 4, 4)
+        rows = windows.permute(0, 1, 2, 4, 5, 3).reshape(count * side**2, -1)
+        y = F.linear(rows, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+        return y.view(count, side, side, -1).permute(0, 3, 1, 2)
+
+
+class Double(nn.ConvTranspose2d):
+    """A transposed 4x4 convolution that doubles the image."""
+
+    def __init__(self, cin: int, cout: int, bias: bool) -> None:
+        super().__init__(cin, cout, 4, 2, 1, bias=bias)
+
+    def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        count, side = x.shape[0], x.shape[-1]
+        if self.bias is not None or not _is_faster_as_product(self.weight, x, count * side**2):
+            return super().forward(x)
+        rows = x.permute(0, 2, 3, 1).reshape(count * side**2, -1)
+        # Of each pixel a 4x4 patch; they overlap, and are added in float32.
+        patches = as_float32(rows @ self.weight.permute(0, 2, 3, 1).flatten(1))
+        columns = patches.view(count, side**2, 16, -1).permute(0, 3, 2, 1).flatten(1, 2)
+        return F.fold(columns, 2 * side, 4, stride=2, padding=1).to(rows.dtype)
+
+
+def _is_faster_as_product(weight: torch.Tensor, x: torch.Tensor, rows: int) -> bool:
+    # The innermost layers have large weights and few pixels. On a CPU one product of matrices takes a third to two thirds of the time
+    # of a convolution there (benchmarks/step.py), if the weights lie in memory as the product needs them.
+    channels_last = not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
+    return x.device.type == "cpu" and channels_last and weight.numel() >= _LARGE_WEIGHT and rows <= _FEW_ROWS
 
 
 class BatchNorm(nn.BatchNorm2d):

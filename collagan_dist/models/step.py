@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -61,6 +61,11 @@ class Step:
         self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
+        batch = replace(
+            batch,
+            image_B3HW=self.engine.in_layout(batch.image_B3HW),
+            input_B3HW=self.engine.in_layout(batch.input_B3HW),
+        )
         micro_batches = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
         statistics = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
         if len(micro_batches) == 1:

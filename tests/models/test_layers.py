@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from collagan_dist.models import ce, gfc_networks, sii
-from collagan_dist.models.layers import BatchNorm
+from collagan_dist.models import ce, gfc_networks, layers, sii
+from collagan_dist.models.layers import BatchNorm, Double, Halve
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -35,3 +35,29 @@ def test_a_batch_normalized_by_parts_is_the_parts_one_after_the_other(dtype, lay
     assert torch.equal(ours.running_mean, plain.running_mean) and torch.equal(ours.running_var, plain.running_var)
     ours.eval(), plain.eval()
     assert torch.equal(ours(x, 2), plain(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("layer", "sides"), [(Halve, (2, 4, 8)), (Double, (1, 2, 4))])
+def test_small_images_by_a_product_of_matrices(layer, sides, dtype, monkeypatch):
+    """What torch's convolutions give, values and gradients, to rounding; with the bias where there is one."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(layers, "_LARGE_WEIGHT", 1)
+    for side in sides:
+        ours = layer(6, 5, bias=layer is Halve).to(memory_format=torch.channels_last)
+        plain = torch.nn.Conv2d if layer is Halve else torch.nn.ConvTranspose2d
+        x = torch.randn(3, 6, side, side).to(memory_format=torch.channels_last)
+        found = []
+        for forward in (ours.forward, lambda x, m=ours, plain=plain: plain.forward(m, x)):
+            ours.zero_grad()
+            seen = x.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                y = forward(seen)
+            y.float().square().sum().backward()
+            found.append([y.detach().float(), seen.grad, *(p.grad for p in ours.parameters())])
+        limit = 1e-5 if dtype == torch.float32 else 0.02
+        for one, other in zip(*found, strict=True):
+            assert one.shape == other.shape and (one - other).abs().max() <= limit * other.abs().max()
+        assert layers._is_faster_as_product(ours.weight, x, 1) and not layers._is_faster_as_product(
+            ours.weight, x, 10**6
+        )
