@@ -36,7 +36,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("benchmarks.gpu: no CUDA device here")
         return
-    device, threads = torch.device("cuda", 0), max(1, (os.cpu_count() or 2) - 2)
+    device, threads = torch.device("cuda", 0), max(1, len(os.sched_getaffinity(0)) - 2)
     root, what = aligned_set(SAMPLES)
     recipe = Recipe(dataset="celeba_aligned", root=str(root), labels="Label/img_align_celeba", out=str(root / "out"))
     split = SplitReader(pack(recipe), "train")

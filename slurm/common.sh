@@ -95,6 +95,14 @@ torchrun) # one task on each node starts all its ranks; GPUs beyond the tasks ge
     ;;
 esac
 
+# warn_of_idle_gpus RANKS: say if this node has more GPUs than ranks.
+warn_of_idle_gpus() {
+    local gpus="${SLURM_GPUS_ON_NODE:-0}"
+    [ "$gpus" -gt "$1" ] || return 0
+    echo "slurm: warning: $gpus GPUs on each node but $1 rank(s), so the others stay idle; submit with --ntasks-per-node=$gpus" >&2
+}
+warn_of_idle_gpus "$per_node"
+
 # ranks COMMAND...: `collagan COMMAND...` on every rank of the allocation; srun's exit code.
 ranks() {
     local cpus="${SLURM_CPUS_PER_TASK:-}" # srun does not take them from the allocation by itself

@@ -67,6 +67,9 @@ class DeepSpeedLearner(Learner):
             group["lr"] = lr
         with self.engine.group.collective("DeepSpeed's step"):
             self.deepspeed.step()
+            if self.engine.runtime.zero_stage:
+                # It ends in an exchange of parameters. Waiting for it here, the hang detector sees which rank is missing.
+                self.engine.group.synchronize()
 
     def _gradients(self) -> list[torch.Tensor]:
         """Return the tensors that the step will read."""

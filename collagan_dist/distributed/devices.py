@@ -28,6 +28,10 @@ def thread_count(world: World, wanted: int = 0) -> int:
 
 def configure_torch(threads: int, deterministic: bool) -> None:
     torch.set_num_threads(threads)
+    # fp32 is float32: torch lets cuDNN round to TF32, 10 bits of mantissa. bf16 is what is fast.
+    torch.backends.cudnn.allow_tf32 = False
+    # Shapes never change within a run, so cuDNN may measure its algorithms once.
+    torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         # cuBLAS reads it when its first handle is created; without it torch refuses deterministic algorithms.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -142,7 +142,7 @@ class Group:
             return values
         with self.collective("a mean"):
             dist.all_reduce(values)
-            self._synchronize()
+            self.synchronize()
         return values.div_(self.world.size)
 
     def all_reduce_and(self, value: torch.Tensor, what: str = "the verdict on an update") -> torch.Tensor:
@@ -163,9 +163,10 @@ class Group:
             with self.collective("rank 0's tensors"):
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
-                self._synchronize()
+                self.synchronize()
 
-    def _synchronize(self) -> None:
+    def synchronize(self) -> None:
+        """Wait for the device."""
         # A GPU's collectives return before they are done. Waiting here, inside `collective`, lets the hang detector see it.
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()

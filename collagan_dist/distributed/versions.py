@@ -23,6 +23,7 @@ LIBRARIES = {
 }  # fmt: skip
 
 _EXTRA_OF_TOOLS = "dev"  # no command uses what it adds to the other extras
+_EXTRAS_OF_DALI = ("cuda12", "cuda13")  # one of them is in every installation
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def _requirements(extras: bool) -> list[Requirement]:
         about = metadata.metadata("collagan_dist")
     except metadata.PackageNotFoundError:
         return []  # a checkout that nobody installed says nothing of versions
-    names = [name for name in about.get_all("Provides-Extra") or () if extras and name != _EXTRA_OF_TOOLS]
+    names = [name for name in about.get_all("Provides-Extra") or () if name != _EXTRA_OF_TOOLS]
+    names = names if extras else list(_EXTRAS_OF_DALI)
     lines = [Requirement(line) for line in about.get_all("Requires-Dist") or ()]
     wanted = (r for r in lines if not r.marker or any(r.marker.evaluate({"extra": name}) for name in ("", *names)))
     return list({r.name: r for r in wanted}.values())
@@ -84,6 +86,15 @@ def library_version(name: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def dali_wheel() -> str | None:
+    """Return the name of the installed distribution of DALI, or None."""
+    return next((name for name in LIBRARIES["dali"] if _is_installed(name)), None)
+
+
+def _is_installed(distribution: str) -> bool:
+    return bool(list(metadata.distributions(name=distribution)))
 
 
 def python_version() -> str:

@@ -24,6 +24,7 @@ _OLDER = {
     "opencv-python-headless": "it fills polygons otherwise, so drawn faces differ",
     "numpy": "its integers overflow and round otherwise",
 }
+_OLDEST_DRIVER = {"nvidia-dali-cuda130": 580, "nvidia-dali-cuda120": 525}
 _REQUIRED = ("torch", "dali", "numpy")  # DeepSpeed and Ray are optional
 _GB = 1 << 30
 _MIN_OPEN_FILES = 4096
@@ -67,7 +68,20 @@ def check_devices() -> Iterator[Finding]:
             mend = "leave this node out and have it checked"
             yield failed("devices", f"GPU {number} adds 0 to 999 up to {total_sum}", mend)
             return
-    yield ok("devices", f"{', '.join(gpus)}, driver {_driver()}, CUDA {torch.version.cuda}, {cores} CPU cores")
+    driver = _driver()
+    yield ok("devices", f"{', '.join(gpus)}, driver {driver}, CUDA {torch.version.cuda}, {cores} CPU cores")
+    yield from check_driver(driver, versions.dali_wheel())
+
+
+def check_driver(driver: str, wheel: str | None) -> Iterator[Finding]:
+    """Compare the GPU's driver with what DALI's wheel was built for: with an older one it does not decode on the GPU."""
+    major = driver.partition(".")[0]
+    least = _OLDEST_DRIVER.get(wheel or "")
+    if least is None or not major.isdigit() or int(major) >= least:
+        return
+    others = [name for name, oldest in _OLDEST_DRIVER.items() if oldest <= int(major)]
+    mend = f"pip uninstall {wheel}; pip install {others[0]}" if others else "update the driver"
+    yield failed("driver", f"{driver} is older than {least}, which {wheel} needs", mend)
 
 
 def _driver() -> str:

@@ -27,10 +27,11 @@ from torch import nn
 from collagan_dist import shell
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
-from collagan_dist.distributed.engine import Update
+from collagan_dist.distributed.engine import Engine, Update
 from collagan_dist.errors import ConfigError
 from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
+from collagan_dist.models.networks import Networks
 from collagan_dist.models.parsing import ParsingNetwork, load_parsing_network
 from collagan_dist.models.predictor import TaskTensors
 from collagan_dist.models.step import Losses, MicroBatch, Step
@@ -110,6 +111,18 @@ def log_probabilities(scores_BCHW: torch.Tensor) -> torch.Tensor:
 
 class GFCStep(Step):
     """One update of the active discriminators and one of G. The stages say which are active; schedule.adv_from is not used."""
+
+    def __init__(
+        self, config: Config, engine: Engine, tasks: dict[str, Task], networks: Networks, total_steps: int
+    ) -> None:
+        super().__init__(config, engine, tasks, networks, total_steps)
+        parser, size = networks.discriminators.parser, config.data.image_size
+        resizes = isinstance(parser, ParsingNetwork) and parser.config.data.image_size != size
+        if resizes and config.deterministic and engine.device.type == "cuda":
+            raise ConfigError(
+                f"deterministic: the parsing network of model.gfc.parser sees other pictures than {size}x{size}, and torch cannot resize on a "
+                f"GPU with gradients that repeat; train a parser with data.image_size={size}, or set deterministic to false"
+            )
 
     def loss_weights(self) -> dict[str, float]:
         adv, _ = self.weights["inpainting"]

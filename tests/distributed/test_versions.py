@@ -54,6 +54,17 @@ def test_libraries_of_extras_count_where_they_are_asked_for(tmp_path, monkeypatc
     assert [one.name for one in versions.outside_bounds(extras=True)] == ["ray"]  # tools of developers never do
 
 
+def test_dali_counts_always_whichever_its_wheel(tmp_path, monkeypatch):
+    """It is in an extra because there is one wheel for each CUDA, but every installation has one of them."""
+    lines = ("nvidia-dali-cuda130>=2.2; extra == 'cuda13'", "nvidia-dali-cuda120>=2.2; extra == 'cuda12'")
+    install(tmp_path, "collagan_dist", "0.1.0", *lines)
+    install(tmp_path, "nvidia-dali-cuda120", "1.9")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [str(one) for one in versions.outside_bounds(extras=False)] == [
+        "nvidia-dali-cuda120 1.9 is installed, nvidia-dali-cuda120>=2.2 is needed"
+    ]
+
+
 def test_every_dependency_has_a_tested_lower_bound():
     """And the pinned versions, those that are tested most, lie inside."""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split("\n") if "==" in line)

@@ -1,6 +1,8 @@
 import resource
 import shutil
 
+import pytest
+
 from collagan_dist.distributed import versions
 from collagan_dist.doctor import machine
 from tests.distributions import install
@@ -38,3 +40,20 @@ def test_a_picture_that_is_decoded_wrong(monkeypatch):
     monkeypatch.setattr(machine, "_MAX_DECODING_ERROR", -1)
     (found,) = machine.check_decoding()
     assert found.state == "failed" and "grey levels away" in found.text
+
+
+@pytest.mark.parametrize(
+    ("driver", "wheel", "mend"),
+    [
+        ("580.65.06", "nvidia-dali-cuda130", None),
+        ("575.57.08", "nvidia-dali-cuda130", "pip uninstall nvidia-dali-cuda130; pip install nvidia-dali-cuda120"),
+        ("575.57.08", "nvidia-dali-cuda120", None),
+        ("470.1", "nvidia-dali-cuda120", "update the driver"),
+        ("unknown", "nvidia-dali-cuda130", None),
+        ("575.57.08", None, None),
+    ],
+)
+def test_a_driver_older_than_dali_s_wheel_needs(driver, wheel, mend):
+    found = list(machine.check_driver(driver, wheel))
+    assert [one.mend for one in found] == ([mend] if mend else [])
+    assert all(one.state == "failed" and driver in one.text for one in found)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import time
 from threading import Event, Thread
@@ -65,3 +66,13 @@ def test_the_folder_of_a_plan_is_read_as_it_is(tmp_path, name):
 def test_a_plan_without_a_run_is_shown(tmp_path, plan, words):
     assert bash("planned", f"cd {tmp_path}; planned run {words}; echo more", plan=plan) == (0, f"{plan}\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ranks", "said"), [("8", 1, "8 GPUs on each node but 1 rank(s)"), ("2", 2, ""), (None, 4, "")]
+)
+def test_gpus_that_no_rank_uses(gpus, ranks, said):
+    """`sbatch --gpus-per-node=8` without --ntasks-per-node trains on one of eight."""
+    env = {"PATH": os.environ["PATH"], **({"SLURM_GPUS_ON_NODE": gpus} if gpus else {})}
+    code, text = bash("warn_of_idle_gpus", f"warn_of_idle_gpus {ranks}", **env)
+    assert code == 0 and said in text and bool(text) == bool(said)

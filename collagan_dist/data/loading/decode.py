@@ -10,6 +10,7 @@ import torch
 
 from collagan_dist.data.shards.sample_check import WrongSample, check_headers, check_labels
 from collagan_dist.data.shards.shard_reader import StoredSample
+from collagan_dist.errors import ConfigError
 
 
 class RefusedSample(RuntimeError):
@@ -31,8 +32,13 @@ class Decoder:
         self._pipe = self._build_pipeline()
 
     def _build_pipeline(self) -> Any:
-        from nvidia.dali import Pipeline
-
+        try:
+            from nvidia.dali import Pipeline
+        except ImportError as error:
+            raise ConfigError(
+                f"DALI cannot be imported ({error}); pip install 'collagan_dist[cuda13]', or [cuda12] for a driver older than 580; "
+                "a machine without a GPU takes either"
+            ) from None
         gpu = (self.device.index or 0) if self.device.type == "cuda" else None
         pipe = Pipeline(batch_size=self.batch, num_threads=self.threads, device_id=gpu, prefetch_queue_depth=1)
         with pipe:

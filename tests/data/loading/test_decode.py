@@ -1,6 +1,12 @@
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.errors import ConfigError
+
 BROKEN = """
 import sys
 import numpy as np, torch
@@ -30,3 +36,9 @@ def test_bytes_that_do_not_parse_are_an_error_and_no_crash(shards):
     """DALI alone crashes (a segmentation fault) within 40 batches of each kind."""
     result = subprocess.run([sys.executable, "-c", BROKEN, str(shards.folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_without_dali_the_error_names_both_wheels(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(ConfigError, match=r"collagan_dist\[cuda13\]', or \[cuda12\]"):
+        Decoder(1, 8, False, False, 1, torch.device("cpu"))
