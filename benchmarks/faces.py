@@ -13,6 +13,8 @@ from collagan_dist.faces.layout import draw_faces
 
 WIDTH, HEIGHT = 178, 218  # of CelebA's aligned pictures, about 10 kB each
 
+POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+
 
 def aligned_set(count: int) -> tuple[Path, str]:
     """(root, what it holds): `count` pictures of 178x218 with label maps in the layout of CelebA's aligned set.
@@ -31,7 +33,7 @@ def aligned_set(count: int) -> tuple[Path, str]:
     for folder in ("Img/img_align_celeba", "Label/img_align_celeba", "Anno", "Eval"):
         (root / folder).mkdir(parents=True)
     names = sorted(rows)
-    lines, splits = [f"{count}", "columns"], []
+    lines, splits = [f"{count}", " ".join(f"{part}_{axis}" for part in POINTS for axis in "xy")], []
     for number in range(count):
         old, new = names[number % len(names)], f"{number + 1:06d}"
         shutil.copy(source / "Img" / name / old, root / f"Img/img_align_celeba/{new}.jpg")

@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import save
+from benchmarks.faces import POINTS
 
 PICTURES, ROUNDS = (int(os.environ.get(name, usual)) for name, usual in (("PICTURES", 1_000_000), ("ROUNDS", 3)))
 BRACKETS, LIMIT_SECONDS = 20_000, 600
-POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
 PLAN = (
     "import json, sys\n"
     "from collagan_dist.data.packing import pack, shard_job\n"

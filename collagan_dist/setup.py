@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from collagan_dist.distributed.preflight import preflight
 from collagan_dist.errors import DataError
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.base import Task
-from collagan_dist.types import Batch, World
+from collagan_dist.types import CLASSES, Batch, World
 
 _MEAN_SAMPLES = 256  # from which the targets' means are computed
 _MEAN_BATCH = 16  # a constant, so that the sum does not depend on the world size
+_STATISTICS_SAMPLES, _STATISTICS_BATCH = 512, 32
 TEST_SEED = 0  # of holes and fills at test: the same for all models, whatever their own seed
 
 
@@ -84,6 +86,26 @@ class Setup:
                 f"{loader.damaged[0].reason}; and so are all of the first {rows} samples of the split {split!r}"
             )
         return batch
+
+    @cached_property
+    def training_statistics(self) -> dict[str, np.ndarray]:
+        """Statistics of training samples that trivial baselines use, of views by the law of the evaluation's.
+
+        These are `mean_points` (K, 2) in pixels, and `mean_labels` (H, W), the most frequent class of each pixel; without the annotation
+        they are absent.
+        """
+        loader = self.loader(self.config.data.split, self.view(training=False, hole="none"), _STATISTICS_BATCH)
+        numbers = np.arange(min(_STATISTICS_SAMPLES, len(loader.split)))
+        classes = np.arange(len(CLASSES), dtype=np.uint8)[:, None, None]
+        points: list[np.ndarray] = []
+        counts: Any = 0  # (C, H, W)
+        for batch in loader.batches(sequential_ids(numbers, _STATISTICS_BATCH)):
+            if batch.points_BK2 is not None:
+                points.append(batch.points_BK2.double().cpu().numpy())
+            if batch.label_BHW is not None:
+                counts += (batch.label_BHW.cpu().numpy()[:, None] == classes).sum(0)
+        found = {"mean_points": np.concatenate(points).mean(0)} if points else {}
+        return found | ({"mean_labels": counts.argmax(0)} if np.ndim(counts) else {})
 
 
 def build_setup(config: Config, world: World, manifest: Manifest) -> Setup:

@@ -19,11 +19,10 @@ from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
 from collagan_dist.setup import Setup, sequential_ids
 from collagan_dist.tasks import poisson
 from collagan_dist.tasks.base import SampleValues, Task
-from collagan_dist.types import CLASSES, POSITIONS, Batch
+from collagan_dist.types import POSITIONS, Batch
 
 logger = logging.getLogger(__name__)
 
-_STATISTICS_SAMPLES = 512  # training samples behind the mean landmarks and labels
 # Fixed, not schedule.batch: with evaluate.batch_norm=batch the results depend on it.
 _BATCH = 32
 
@@ -65,7 +64,7 @@ def evaluate(
     # The first samples are a random subset: packing has shuffled the split.
     count = min(len(loader.split), setup.config.evaluate.samples or len(loader.split))
     baseline_samples = min(baselines, count)
-    statistics = _statistics(setup) if baseline_samples else {}
+    statistics = setup.training_statistics if baseline_samples else {}
     local = _RankValues({blend: [] for blend in blends})
     ids = sequential_ids(order.rank_samples(count, setup.world), _BATCH)
     for batch in _in_lockstep(setup, loader.batches(ids), count):
@@ -159,26 +158,6 @@ def _first_samples(batch: Batch, limit: int) -> Batch | None:
     # A data set without label maps or landmarks has None there.
     tensors = {name: value[:count] for name, value in vars(batch).items() if value is not None}
     return replace(batch, **tensors)
-
-
-def _statistics(setup: Setup) -> dict[str, np.ndarray]:
-    """Statistics of training samples that baselines use, of views by the law of the evaluation's.
-
-    These are `mean_points` (K, 2) in pixels, and `mean_labels` (H, W), the most frequent class of each pixel; without the annotation
-    they are absent.
-    """
-    loader = setup.loader(setup.config.data.split, setup.view(training=False, hole="none"), _BATCH)
-    numbers = np.arange(min(_STATISTICS_SAMPLES, len(loader.split)))
-    classes = np.arange(len(CLASSES), dtype=np.uint8)[:, None, None]
-    points: list[np.ndarray] = []
-    counts: Any = 0  # (C, H, W)
-    for batch in loader.batches(sequential_ids(numbers, _BATCH)):
-        if batch.points_BK2 is not None:
-            points.append(batch.points_BK2.double().cpu().numpy())
-        if batch.label_BHW is not None:
-            counts += (batch.label_BHW.cpu().numpy()[:, None] == classes).sum(0)
-    found = {"mean_points": np.concatenate(points).mean(0)} if points else {}
-    return found | ({"mean_labels": counts.argmax(0)} if np.ndim(counts) else {})
 
 
 def _concatenate(parts: list[Measured]) -> Measured:

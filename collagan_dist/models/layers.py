@@ -76,7 +76,7 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x_BCHW: torch.Tensor, parts: int = 1) -> torch.Tensor:
         momentum = 0.0 if self.momentum is None else self.momentum
         if parts > 1 and self.training:
-            return _normalize_parts(x_BCHW, self, momentum, parts)
+            return _normalize_parts(x_BCHW, self, parts)
         running = self.running_mean, self.running_var
         return F.batch_norm(x_BCHW, *running, self.weight, self.bias, self.training, momentum, self.eps)
 
@@ -86,25 +86,20 @@ class _NormalizeParts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        running: tuple[torch.Tensor, torch.Tensor],
-        momentum: float,
-        eps: float,
-        parts: int,
+        context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, norm: BatchNorm, parts: int
     ) -> torch.Tensor:
+        assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+        running = norm.running_mean, norm.running_var
         y = torch.empty_like(x)
         statistics: list[torch.Tensor] = []
         for part, out in zip(x.chunk(parts), y.chunk(parts), strict=True):
             mean, invstd = torch.empty_like(running[0]), torch.empty_like(running[1])
             torch.ops.aten.native_batch_norm.out(
-                part, weight, bias, *running, True, momentum, eps, out=out, save_mean=mean, save_invstd=invstd
+                part, weight, bias, *running, True, norm.momentum, norm.eps, out=out, save_mean=mean, save_invstd=invstd
             )
             statistics += mean, invstd
         context.save_for_backward(x, weight, *statistics)
-        context.eps = eps
+        context.eps = norm.eps
         return y
 
     @staticmethod
@@ -119,13 +114,13 @@ class _NormalizeParts(torch.autograd.Function):
             for above, part, mean, invstd in pairs
         ]
         of_x, of_weight, of_bias = zip(*of_parts, strict=True)
-        return torch.cat(of_x), reduce(torch.add, of_weight), reduce(torch.add, of_bias), None, None, None, None
+        return torch.cat(of_x), reduce(torch.add, of_weight), reduce(torch.add, of_bias), None, None
 
 
-def _normalize_parts(x: torch.Tensor, norm: BatchNorm, momentum: float, parts: int) -> torch.Tensor:
-    assert norm.running_mean is not None and norm.running_var is not None
-    running = norm.running_mean, norm.running_var
-    return _NormalizeParts.apply(x, norm.weight, norm.bias, running, momentum, norm.eps, parts)
+def _normalize_parts(x: torch.Tensor, norm: BatchNorm, parts: int) -> torch.Tensor:
+    return _NormalizeParts.apply(
+        x, norm.weight, norm.bias, norm, parts
+    )  # a function of its own for its type: `apply` has none
 
 
 def in_autocast(x: torch.Tensor) -> torch.Tensor:

