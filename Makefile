@@ -9,7 +9,7 @@ TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-po
 
 PYTHONS ?= $(PYTHON)
 
-.PHONY: setup demo test test-full test-versions check bench clean-demo
+.PHONY: setup demo test test-full test-versions check bench gpu clean-demo
 
 setup: .venv/ready
 
@@ -48,4 +48,8 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	for script in benchmarks/[!_]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+	$(BIN)/python -m benchmarks
+
+# All GPU tests and benchmarks on the device that is here, and one page: benchmarks/gpu_check.md.
+gpu: setup
+	$(BIN)/python -m benchmarks.gpu_check

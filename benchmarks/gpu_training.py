@@ -1,7 +1,7 @@
 """Training steps on a GPU: images per second of the whole GAN step by precision, layout, compilation and engine.
 
-M*_isd of the preset `stable` (128x128, full widths) on one batch that lies on the device, so that nothing but the step is measured. Wall
-time, medians of rounds that alternate; the step's 30.6 GFLOP an image give the share of the device's peak. Says so and
+M*_isd of the preset `stable` (128x128, full widths, batch 256 where nothing else is said) on one batch that lies on the device, so that
+nothing but the step is measured. Wall time, medians of rounds that alternate; the step's 30.6 GFLOP an image give the share of the device's peak. Says so and
 stops where there is no GPU.
 """
 
@@ -25,6 +25,7 @@ from collagan_dist.tasks import build_tasks
 from collagan_dist.types import Batch, World
 
 BATCH, SIZE, STEPS, ROUNDS = 256, 128, 20, 5
+OTHER_BATCHES = (64, 1024)
 WAYS = {
     "fp32": ["precision=fp32", "channels_last=false"],
     "fp32, channels_last": ["precision=fp32", "channels_last=true"],
@@ -42,16 +43,19 @@ def main() -> None:
         return
     device = torch.device("cuda", 0)
     batch = made_up(device, BATCH)
-    steps = {name: stepping(keys, batch, device) for name, keys in WAYS.items()}
+    steps = {name: (BATCH, stepping(keys, batch, device)) for name, keys in WAYS.items()}
+    best = WAYS["bf16, channels_last"]
+    for size in OTHER_BATCHES:
+        steps[f"bf16, channels_last, batch {size}"] = size, stepping(best, made_up(device, size), device)
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS + 1):
-        for name, step in steps.items():
+        for name, (size, step) in steps.items():
             began = time.perf_counter()
             for _ in range(STEPS):
                 step()
             torch.cuda.synchronize()
             if number:
-                rates[name].append(STEPS * BATCH / (time.perf_counter() - began))
+                rates[name].append(STEPS * size / (time.perf_counter() - began))
     medians = {name: round(statistics.median(values)) for name, values in rates.items()}
     save(
         __file__,
