@@ -1,8 +1,8 @@
 """Training steps on a GPU: images per second of the whole GAN step by precision, layout, compilation and engine.
 
 M*_isd of the preset `stable` (128x128, full widths, batch 256 where nothing else is said) on one batch that lies on the device, so that
-nothing but the step is measured. Wall time, medians of rounds that alternate; the step's 30.6 GFLOP an image give the share of the device's peak. Says so and
-stops where there is no GPU.
+nothing but the step is measured. Wall time, medians of rounds that alternate; the step's 30.6 GFLOP an image give the share of the
+device's peak. Says so and stops where there is no GPU.
 """
 
 from __future__ import annotations
