@@ -8,6 +8,7 @@ feeding         order and bytes into DALI, without decoding: microseconds of CPU
 
 from __future__ import annotations
 
+import collections
 import io
 import itertools
 import json
@@ -23,6 +24,7 @@ from benchmarks.faces import aligned_set
 from collagan_dist import rng
 from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading import geometry
+from collagan_dist.data.loading.canvas_store import CanvasStore
 from collagan_dist.data.loading.decode import Decoder, Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order
@@ -50,7 +52,8 @@ def main() -> None:
     )
     manifest = pack(recipe)
     split = SplitReader(manifest, "train")
-    batches = alternate({"ours": whole_batches(split), "webdataset + PIL": webdataset_and_pil(split)})
+    ways = {"ours": whole_batches(split), "ours, data.keep": whole_batches(split, keep=True)}
+    batches = alternate({**ways, "webdataset + PIL": webdataset_and_pil(split)})
     decoding = alternate({"ours": decode_only(split), "DALI's webdataset reader": dali_reader(manifest)})
     feeding = alternate({"with label map": feed(split, labels=True), "picture alone": feed(split, labels=False)})
     save(
@@ -74,9 +77,15 @@ def rounds(split: SplitReader) -> Iterator[BatchIds]:
         yield order.steps(start, start + STEPS, World())
 
 
-def whole_batches(split: SplitReader) -> Callable[[], int]:
+def whole_batches(split: SplitReader, keep: bool = False) -> Callable[[], int]:
     view = View(SIZE, "none", SEED, Augment(), training=True)
     loader, plans = Loader(split, view, BATCH, Decoders(1, CPU)), rounds(split)
+    if keep:
+        loader.keep(CanvasStore(len(split), CANVAS, True, CPU))
+        for ids in Order(len(split), BATCH, SEED, 256, 128).steps(0, len(split) // BATCH, World()):
+            collections.deque(loader.batches(iter([ids])), maxlen=0)
+        for _ in range(len(split) // BATCH // STEPS):  # the first epoch is done
+            next(plans)
     return lambda: sum(len(batch.image_B3HW) for batch in loader.batches(next(plans)))
 
 

@@ -72,7 +72,7 @@ def identity_keys(config: Config, manifest_hash: str | None = None, parser: str 
     `manifest_hash` identifies the shards, `parser` the weights of GFC's parser; the folders that hold them may change.
     """
     tree = config_to_dict(config)
-    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "threads", "max_damaged")}
+    data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "keep", "threads", "max_damaged")}
     # A path says nothing of the weights behind it.
     tree["model"]["gfc"]["parser"] = parser
     return {

@@ -182,7 +182,7 @@ class Cache(Section):
 
 
 class Data(Section):
-    """The training pictures. Identity keys, except shards, cache, threads and max_damaged."""
+    """The training pictures. Identity keys, except shards, cache, keep, threads and max_damaged."""
 
     shards: str | None = None
     """Folder of shards written by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs)."""
@@ -201,6 +201,9 @@ class Data(Section):
     window: Annotated[int, Field(ge=1, le=256)] = 128
     """Shards that a run reads from at a time. A split with at most this many is fully shuffled.
     Smaller windows suit network storage."""
+    keep: Literal["none", "host", "device"] = "none"
+    """Where decoded pictures stay after the first epoch, so that later ones decode nothing: nowhere, in the memory of the host (once for
+    all ranks of a node), or in that of each rank's device."""
     max_damaged: Annotated[int, Field(ge=0)] = 100
     """Most samples damaged since packing that a run accepts. Each is named and replaced by another sample."""
     threads: Annotated[int, Field(ge=0)] = 0

@@ -30,7 +30,7 @@ DISCRIMINATORS_FILE = "discriminators.safetensors"  # for a model that completes
 ONNX_FILE = "model.onnx"  # with --onnx: the same network; model.yaml beside it is the class map for `collagan label`
 MANIFEST_FILE = "manifest.json"  # sha256 of each file, step, model, version; written last
 # Keys of a configuration that change how a model is evaluated, not what it learned.
-_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.threads=", "data.max_damaged=")
+_CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.keep=", "data.threads=", "data.max_damaged=")
 
 Tensors = dict[str, torch.Tensor]
 

@@ -21,7 +21,7 @@ from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
 from collagan_dist.sweep.space_spec import METRICS, Domain, SpaceSpec
 
 # Keys that do not change what is learned, and keys on which the comparison of trials rests (data, holes, evaluation, length).
-_FIXED_KEYS = ("data.shards", "data.cache", "data.split", "data.threads", "data.max_damaged", "data.image_size", "data.face_square",
+_FIXED_KEYS = ("data.shards", "data.cache", "data.split", "data.keep", "data.threads", "data.max_damaged", "data.image_size", "data.face_square",
                "model.name", "model.tasks", "runtime", "checkpoint", "evaluate", "log", "seed", "hole", "deterministic", "schedule.steps",
                "schedule.epochs")  # fmt: skip
 _CHANGEABLE_KEYS = ("loss.", "optim.")  # prefixes of what a run can change when it resumes; PBT searches nothing else

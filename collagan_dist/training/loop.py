@@ -23,6 +23,7 @@ from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
 from collagan_dist.setup import Setup, build_setup, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
+from collagan_dist.training.kept_canvases import open_canvas_store
 from collagan_dist.training.logger import TrainingLogger
 from collagan_dist.types import Batch, World
 from collagan_dist.units import format_count
@@ -83,6 +84,8 @@ class Trainer:
                 f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to "
                 f"{self.loader.canvas}; pack with store_size={self.loader.canvas} for pictures of {config.data.image_size}"
             )
+        if config.data.keep != "none":
+            self.loader.keep(open_canvas_store(setup, self.loader.canvas))
         self.folder = RunFolder(run, config, setup.manifest, setup.group)
         self.guard = Guard(setup.group)
 

@@ -10,6 +10,7 @@ import torch
 
 from collagan_dist import shell
 from collagan_dist.data.loading import geometry
+from collagan_dist.data.loading.canvas_store import CanvasStore
 from collagan_dist.data.loading.decode import Decoder, RefusedSample
 from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
 from collagan_dist.data.shards.remote import RemoteFolder
@@ -62,6 +63,8 @@ class FallbackReader:
 
     def __init__(self, split: SplitReader, decode: Decoder, points: bool, replace: bool, limit: int) -> None:
         self.split, self.decode, self.points, self.replace, self.limit = split, decode, points, replace, limit
+        self.store: CanvasStore | None = None
+        self._kept: dict[int, StoredSample] = {}  # samples in the store, without their files
         self.damaged: list[DamageRecord] = []
         self._substitutes: dict[int, int] = {}  # number of a damaged sample: its neighbour, or -1 to leave it out
 
@@ -112,7 +115,7 @@ class FallbackReader:
         """Return what is wrong with a sample, None if it decodes."""
         one = np.array([number])
         try:
-            self._decoded(one, one)
+            self._decode(one, one)
         except DamagedSample as error:
             return str(error)
         except torch.OutOfMemoryError:
@@ -124,14 +127,44 @@ class FallbackReader:
         return None
 
     def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
+        """Take canvases from the store, and decode and store the others. Without a store, decode all."""
+        if self.store is None:
+            return self._decode(ids, epochs)
+        kept = self.store.holds(ids, epochs)
+        fresh = self._decode(ids[~kept], epochs[~kept])
+        if fresh.samples:
+            self.store.put(fresh.ids, fresh.epochs, fresh.image_BHW3, fresh.label_BHW)
+        if not kept.any():
+            return fresh
+        image, label = self.store.take(ids[kept])
+        others = iter(fresh.samples)
+        samples = [
+            self._without_files(number) if k else next(others) for number, k in zip(ids.tolist(), kept, strict=True)
+        ]
+        if fresh.samples:
+            image = _merged(kept, image, fresh.image_BHW3)
+            label = None if label is None or fresh.label_BHW is None else _merged(kept, label, fresh.label_BHW)
+        return Decoded(ids, epochs, samples, self._regions(samples), image, label)
+
+    def _without_files(self, number: int) -> StoredSample:
+        """Return a sample whose canvas is stored: its annotations are read once."""
+        if number not in self._kept:
+            empty = np.empty(0, np.uint8)
+            self._kept[number] = self._read(number)._replace(jpg=empty, labels=None)
+        return self._kept[number]
+
+    def _decode(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
         if not len(ids):
             return Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
         samples = [self._read(number) for number in ids.tolist()]
-        if self.decode.resize:
-            regions = np.stack([geometry.canvas_region(sample) for sample in samples])
-        else:  # every stored picture is a canvas
-            regions = np.array([(0.0, 0.0, sample.height, sample.width) for sample in samples])
+        regions = self._regions(samples)
         return Decoded(ids, epochs, samples, regions, *self.decode(samples, regions))
+
+    def _regions(self, samples: list[StoredSample]) -> np.ndarray:
+        if self.decode.resize:
+            return np.stack([geometry.canvas_region(sample) for sample in samples])
+        # Every stored picture is a canvas.
+        return np.array([(0.0, 0.0, sample.height, sample.width) for sample in samples])
 
     def _read(self, number: int) -> StoredSample:
         """Read a sample. Raises DamagedSample if it lacks an annotation that the tasks need."""
@@ -141,3 +174,9 @@ class FallbackReader:
         if self.points and sample.landmarks is None:
             raise DamagedSample(f"{self.split.describe(number)} has no landmarks")
         return sample
+
+
+def _merged(kept: np.ndarray, stored: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    """Return both in the order of the batch."""
+    order = np.argsort(np.argsort(~kept, kind="stable"), kind="stable")
+    return torch.cat([stored, fresh])[torch.from_numpy(order).to(stored.device)]

@@ -22,6 +22,7 @@ import torch
 from collagan_dist import rng
 from collagan_dist.config.tree import FIXED_POSITIONS, Augment, Box
 from collagan_dist.data.loading import geometry, holes
+from collagan_dist.data.loading.canvas_store import CanvasStore
 from collagan_dist.data.loading.decode import Decoders
 from collagan_dist.data.loading.fallback_reader import Decoded, FallbackReader
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
@@ -81,6 +82,10 @@ class Loader:
         decode = decoders.decoder(batch, self.canvas, view.labels, resize, shared=not view.training)
         self._read = FallbackReader(split, decode, view.points, view.training, max_damaged)
         self.damaged = self._read.damaged  # the damaged samples found so far
+
+    def keep(self, store: CanvasStore) -> None:
+        """Take canvases from a store, and put there those that are decoded."""
+        self._read.store = store
 
     def batches(self, batch_ids: Iterator[BatchIds], prefetch: bool = False) -> Generator[Batch]:
         """Yield a Batch for each (sample numbers, epochs); reading and decoding run ahead in a thread.
