@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from collagan_dist.config.tree import Config
+from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import ClusterError
 from collagan_dist.inference.complete import CompleteOptions, complete
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.models.step import Step
@@ -96,6 +98,23 @@ def test_peers(shards, tmp_path, name):
         parser = tmp_path / "parser"
     config = peer(shards, name, parser, runtime__precision="bf16", schedule={"steps": 4, "batch": 4})
     assert train(config, tmp_path / name, World()) == 4
+
+
+@pytest.mark.parametrize("keep", ["host", "device"])
+def test_kept_canvases_are_those_that_were_decoded(shards, tmp_path, monkeypatch, keep):
+    """With no wait in a step of a later epoch either."""
+    long = {"schedule": {"steps": 16, "batch": 8}, "log": {"every": 100, "grid_every": 100}}
+    train(on_gpu(shards, **long), tmp_path / "none", World())
+    waits = waits_of_steps(on_gpu(shards, **long, data__keep=keep), tmp_path / "kept", monkeypatch)
+    assert equal(weights(tmp_path / "none", 16), weights(tmp_path / "kept", 16))
+    assert all(w.total() == 1 for w in waits[9:-1])
+
+
+def test_a_gpu_that_leaves_pictures_out_is_named(shards, tmp_path, monkeypatch):
+    tensors = Decoder._tensors
+    monkeypatch.setattr(Decoder, "_tensors", lambda self, outputs: [t.zero_() for t in tensors(self, outputs)])
+    with pytest.raises(ClusterError, match="grey levels away from the CPU"):
+        train(on_gpu(shards, data__image_size=64), tmp_path, World())
 
 
 # Controls: each takes out what a rule of a real device asks for, and the virtual one must notice.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import torch
 
 from collagan_dist import shell
@@ -15,7 +16,7 @@ from collagan_dist.data.loading.decode import Decoder, RefusedSample
 from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
-from collagan_dist.errors import DataError, mark_on_all_ranks
+from collagan_dist.errors import ClusterError, DataError, mark_on_all_ranks
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Decoded:
     label_BHW: torch.Tensor | None
 
 
+_MAX_GPU_DIFFERENCE = 8  # grey levels of 255: decoders round differently, by 1 or 2
 # Damaged samples above the limit that a rank still replaces: the count of all ranks stops them together, while a rank
 # that stopped alone would leave the others waiting.
 _EXTRA_DAMAGED = 64
@@ -63,6 +65,7 @@ class FallbackReader:
 
     def __init__(self, split: SplitReader, decode: Decoder, points: bool, replace: bool, limit: int) -> None:
         self.split, self.decode, self.points, self.replace, self.limit = split, decode, points, replace, limit
+        self._checked_shards: set[int] = set()  # whose pictures a GPU was seen to decode as the CPU does
         self.store: CanvasStore | None = None
         self._kept: dict[int, StoredSample] = {}  # samples in the store, without their files
         self.damaged: list[DamageRecord] = []
@@ -158,7 +161,26 @@ class FallbackReader:
             return Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
         samples = [self._read(number) for number in ids.tolist()]
         regions = self._regions(samples)
-        return Decoded(ids, epochs, samples, regions, *self.decode(samples, regions))
+        image, label = self.decode(samples, regions)
+        if self.decode.device.type != "cpu" and not self.decode.resize:
+            self._check_each_shard(ids, samples, image)
+        return Decoded(ids, epochs, samples, regions, image, label)
+
+    def _check_each_shard(self, ids: np.ndarray, samples: list[StoredSample], image_BHW3: torch.Tensor) -> None:
+        """Compare one sample of each shard with the CPU's decoder. Raises ClusterError where the GPU's differs."""
+        # Its hardware has been seen to report pictures as decoded that it had left out.
+        for row, number in enumerate(ids.tolist()):
+            shards = self.split.shards_of(np.array([number]))
+            if shards <= self._checked_shards:
+                continue
+            self._checked_shards |= shards
+            expected = simplejpeg.decode_jpeg(samples[row].jpg, "RGB")
+            difference = np.abs(image_BHW3[row].cpu().numpy().astype(int) - expected).max()
+            if difference > _MAX_GPU_DIFFERENCE:
+                raise ClusterError(
+                    f"{self.split.describe(number)}: the GPU decodes it {difference} grey levels away from the CPU; leave this node out "
+                    "and have it checked (`collagan doctor`), or update its driver"
+                )
 
     def _regions(self, samples: list[StoredSample]) -> np.ndarray:
         if self.decode.resize:
