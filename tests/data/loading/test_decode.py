@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from nvidia.dali import Pipeline
 
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.errors import ConfigError
@@ -42,3 +43,22 @@ def test_without_dali_the_error_names_both_wheels(monkeypatch):
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(ConfigError, match=r"collagan_dist\[cuda13\]', or \[cuda12\]"):
         Decoder(1, 8, False, False, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("labels", "resize"), [(True, True), (True, False), (False, True)])
+def test_the_graph_for_a_gpu_is_that_for_a_cpu_on_another_device(labels, resize):
+    """It is built and serialised without a GPU: the same operators with the same arguments; pictures and label maps end on the GPU."""
+    found = []
+    for device in ("cpu", "mixed"):
+        decoder = Decoder.__new__(Decoder)
+        decoder.canvas, decoder.labels, decoder.resize = 88, labels, resize
+        pipe = Pipeline(batch_size=4, num_threads=1, device_id=None, prefetch_queue_depth=1)
+        with pipe:
+            outputs = decoder._graph(device)
+            pipe.set_outputs(*outputs)
+        assert (b"mixed" in pipe.serialize()) == (device == "mixed")
+        operators = sorted((op._op._init_args for op in pipe._ops), key=str)
+        found.append(([{k: str(v) for k, v in one.items()} for one in operators], [node.device for node in outputs]))
+    (on_cpu, _), (on_gpu, devices) = found
+    assert on_cpu == on_gpu and any(one.get("jpeg_fancy_upsampling") == "True" for one in on_gpu)
+    assert devices == ["gpu"] * (1 + labels) + ["cpu"] * labels
