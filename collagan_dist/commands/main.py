@@ -88,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             raise
         code = report_error(args.command, error)
     except BrokenPipeError:
-        # The reader, such as `head`, has what it wants. Python would complain when it flushes stdout at exit.
-        sys.stderr.close()
+        # The reader, such as `head`, has what it wants. What is still to be flushed at exit goes nowhere: else Python ends with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
         # With a file name it is the user's file that is missing or not readable; without one it is a bug, or a full disk.
