@@ -24,7 +24,6 @@ from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.setup import sequential_ids
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
-from collagan_dist.tasks.segmentation import read_labels
 from collagan_dist.types import CLASSES, POSITIONS, Batch
 
 FACES, SIZE, PREDICTORS = 300, 128, 3
@@ -72,13 +71,12 @@ def main() -> None:
 def batches(split: SplitReader, position: str) -> list[tuple[Batch, Output]]:
     loader = Loader(split, View(SIZE, position, 0), 32, Decoders(1, torch.device("cpu")))
     found = []
+    maps = {
+        name: torch.randn(32, count, SIZE, SIZE) for name, count in (("segmentation", len(CLASSES)), ("landmarks", 5))
+    }
     for batch in loader.batches(sequential_ids(np.arange(FACES), 32)):
         output = {"inpainting": (batch.image_B3HW + 0.1 * torch.randn_like(batch.image_B3HW)).clamp(-1, 1)}
-        output |= {
-            "segmentation": torch.randn(len(batch.ids_B), len(CLASSES), SIZE, SIZE),
-            "landmarks": torch.randn(len(batch.ids_B), 5, SIZE, SIZE),
-        }
-        found.append((batch, output))
+        found.append((batch, output | {name: values[: len(batch.ids_B)] for name, values in maps.items()}))
     return found
 
 
@@ -90,7 +88,7 @@ def reference(batch: Batch, output: Output) -> None:
         ssim[hole].mean()
         for a, b in ((t, d), (t[hole], d[hole])):
             np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    found, true = read_labels(output["segmentation"]), batch.label_BHW
+    found, true = output["segmentation"].argmax(dim=1).to(torch.uint8), batch.label_BHW
     for where in (torch.ones_like(batch.hole_B1HW[:, 0]), batch.hole_B1HW[:, 0]):
         for maps, mask in ((true, where & (found == true)), (found, where), (true, where)):
             numbers = (maps.long() + len(CLASSES) * torch.arange(len(maps))[:, None, None])[mask]
