@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import simplejpeg
@@ -17,6 +19,10 @@ from collagan_dist.data.readers.picture import encode_jpeg, encode_label_map
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
 from collagan_dist.errors import ClusterError, DataError, mark_on_all_ranks
+
+# Samples by number that were read before they are needed.
+Ahead = Mapping[int, StoredSample]
+NOTHING: Ahead = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,21 @@ class FallbackReader:
         self.damaged: list[DamageRecord] = []
         self._substitutes: dict[int, int] = {}  # number of a damaged sample: its neighbour, or -1 to leave it out
 
-    def __call__(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
-        """Read and decode samples."""
+    def read_ahead(self, ids: np.ndarray, epochs: np.ndarray) -> Ahead:
+        """Return by number the samples that a call with these arguments would read first; none of them if one cannot be read."""
+        shown = np.array([self._substitute(number) for number in ids.tolist()], np.int64)
+        kept = self.store.holds(shown, epochs) if self.store is not None else np.zeros(len(shown), bool)
+        try:
+            return {number: self._read(number) for number in shown[(shown >= 0) & ~kept].tolist()}
+        except DataError:
+            return {}  # the call meets the same error, and handles it
+
+    def __call__(self, ids: np.ndarray, epochs: np.ndarray, ahead: Ahead = NOTHING) -> Decoded:
+        """Read and decode samples; `ahead` are those that `read_ahead` has read."""
         # As one batch at first: only if that fails is each sample decoded alone, so undamaged data costs nothing.
         shown = np.array([self._substitute(number) for number in ids.tolist()], np.int64)
         try:
-            return self._decoded(shown[shown >= 0], epochs[shown >= 0])
+            return self._decoded(shown[shown >= 0], epochs[shown >= 0], ahead)
         except torch.OutOfMemoryError:
             raise
         except (DamagedSample, RuntimeError):
@@ -129,12 +144,12 @@ class FallbackReader:
             return f"{self.split.describe(number)} does not decode"
         return None
 
-    def _decoded(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
+    def _decoded(self, ids: np.ndarray, epochs: np.ndarray, ahead: Ahead = NOTHING) -> Decoded:
         """Take canvases from the store, and decode and store the others. Without a store, decode all."""
         if self.store is None:
-            return self._decode(ids, epochs)
+            return self._decode(ids, epochs, ahead)
         kept = self.store.holds(ids, epochs)
-        fresh = self._decode(ids[~kept], epochs[~kept])
+        fresh = self._decode(ids[~kept], epochs[~kept], ahead)
         if fresh.samples:
             self.store.put(fresh.ids, fresh.epochs, fresh.image_BHW3, fresh.label_BHW)
         if not kept.any():
@@ -156,10 +171,10 @@ class FallbackReader:
             self._kept[number] = self._read(number)._replace(jpg=empty, labels=None)
         return self._kept[number]
 
-    def _decode(self, ids: np.ndarray, epochs: np.ndarray) -> Decoded:
+    def _decode(self, ids: np.ndarray, epochs: np.ndarray, ahead: Ahead = NOTHING) -> Decoded:
         if not len(ids):
             return Decoded(ids, epochs, [], np.zeros((0, 4)), torch.empty(0), None)
-        samples = [self._read(number) for number in ids.tolist()]
+        samples = [ahead[number] if number in ahead else self._read(number) for number in ids.tolist()]
         regions = self._regions(samples)
         image, label = self.decode(samples, regions)
         if self.decode.device.type != "cpu" and not self.decode.resize:

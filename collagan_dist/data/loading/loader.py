@@ -24,7 +24,7 @@ from collagan_dist.config.tree import FIXED_POSITIONS, Augment, Box
 from collagan_dist.data.loading import geometry, holes
 from collagan_dist.data.loading.canvas_store import CanvasStore
 from collagan_dist.data.loading.decode import Decoders
-from collagan_dist.data.loading.fallback_reader import Decoded, FallbackReader
+from collagan_dist.data.loading.fallback_reader import NOTHING, Ahead, Decoded, FallbackReader
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.data.loading.order import BatchIds
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader, StoredSample
@@ -95,7 +95,11 @@ class Loader:
         """
         # For orders that read from few shards at a time; a split that is fully shuffled keeps all of its shards in use.
         batch_ids = _prefetch_shards(batch_ids, self.split) if prefetch or self.split.is_remote else batch_ids
-        for batch, is_made in self._count_idle(_run_ahead(batch_ids, self._load)):
+        work: Iterator = batch_ids
+        if self._stream is not None:
+            # In a thread of its own: bytes of the next batch are read while the GPU decodes this one.
+            work = (item for (item,) in _run_ahead(batch_ids, self._read_bytes))
+        for batch, is_made in self._count_idle(_run_ahead(work, self._load)):
             if batch is None:
                 continue
             if is_made is not None:
@@ -105,14 +109,19 @@ class Loader:
                     tensor.record_stream(stream)  # its memory is not used again before this stream has read it
             yield batch
 
-    def _load(self, numbers: np.ndarray, epochs: np.ndarray) -> tuple[Batch | None, torch.cuda.Event | None]:
+    def _read_bytes(self, numbers: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Ahead]:
+        return numbers, epochs, self._read.read_ahead(numbers, epochs)
+
+    def _load(
+        self, numbers: np.ndarray, epochs: np.ndarray, ahead: Ahead = NOTHING
+    ) -> tuple[Batch | None, torch.cuda.Event | None]:
         """Make a batch, in the loader's thread; on a GPU with the event after which it may be read."""
         if self._stream is None:
             return self._make_batch(self._read(numbers, epochs)), None
         # The current device is a thread's: without this, all ranks of a node would also use its first GPU.
         torch.cuda.set_device(self.device)
         with torch.cuda.stream(self._stream):
-            batch = self._make_batch(self._read(numbers, epochs))
+            batch = self._make_batch(self._read(numbers, epochs, ahead))
             return batch, self._stream.record_event()
 
     def _count_idle(self, items: Iterator[tuple[T]]) -> Iterator[T]:
@@ -230,8 +239,8 @@ def _prefetch_shards(batch_ids: Iterator[BatchIds], split: SplitReader) -> Itera
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run_ahead(batch_ids: Iterator[BatchIds], load: Callable[[np.ndarray, np.ndarray], T]) -> Iterator[tuple[T]]:
-    """Yield (load(numbers, epochs),) of each entry, computed ahead by one thread, whose errors are raised here."""
+def _run_ahead(batch_ids: Iterator, load: Callable[..., T]) -> Iterator[tuple[T]]:
+    """Yield (load(*entry),) of each entry, computed ahead by one thread, whose errors are raised here."""
     # A tuple of one, so that a result of None differs from the end of the queue.
     ready: queue.Queue = queue.Queue(_READY_BATCHES)
     closed = threading.Event()
