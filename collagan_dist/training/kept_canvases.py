@@ -30,13 +30,12 @@ def open_canvas_store(setup: Setup, canvas: int) -> CanvasStore:
     where, free = _free_memory(setup, shared)
     # Only one rank of a node takes the host's memory for all of them.
     fits = needed <= free * (1 - _LEFT_FREE) or (shared and world.local_rank > 0)
-    if not all(setup.group.all_gather(fits)):
-        raise mark_on_all_ranks(
-            ConfigError(
-                f"data.keep: {config.data.keep}: {samples} decoded pictures of {canvas}x{canvas} take {format_bytes(needed)}, and "
-                f"{where} has {format_bytes(free)} free on rank {world.rank}; set data.keep to none, or make room"
-            )
-        )
+    problem = (
+        f"data.keep: {config.data.keep}: {samples} decoded pictures of {canvas}x{canvas} take {format_bytes(needed)}, and {where} "
+        f"has {format_bytes(free)} free on rank {world.rank}; set data.keep to none, or make room"
+    )
+    if problems := [text for text in setup.group.all_gather("" if fits else problem) if text]:
+        raise mark_on_all_ranks(ConfigError(problems[0]))
     if config.data.keep == "device":
         return CanvasStore(samples, canvas, labels, setup.device)
     memory = _shared_memory(setup.group, needed) if shared else mmap.mmap(-1, needed)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from mmap import mmap
 
 import numpy as np
 import torch
+
+# A lock that is taken and released is where processors keep the order of memory accesses. So another rank that sees a sample's epoch
+# sees its pixels, too.
+_ORDER = threading.Lock()
 
 
 def needed_bytes(samples: int, canvas: int, labels: bool) -> int:
@@ -16,8 +21,7 @@ def needed_bytes(samples: int, canvas: int, labels: bool) -> int:
 class CanvasStore:
     """The canvases of a split by sample number: in `memory` of the host, which the ranks of a node may share, or else on the device.
 
-    A canvas serves from the epoch after the one in which it was stored. Ranks meet many times in between, so none reads what another
-    is still writing.
+    A canvas serves from the epoch after the one in which it was stored.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class CanvasStore:
     def holds(self, numbers: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """Return which of the samples may be taken in their epochs."""
         stored = self._next_epoch[numbers]  # 0: not yet
+        with _ORDER:
+            pass
         return (stored > 0) & (stored <= epochs)
 
     def put(self, numbers: np.ndarray, epochs: np.ndarray, image: torch.Tensor, label: torch.Tensor | None) -> None:
@@ -47,6 +53,8 @@ class CanvasStore:
         for store, value in ((self._image, image), (self._label, label)):
             if store is not None and value is not None:
                 store.index_copy_(0, at.to(store.device), value[rows.to(value.device)].to(store.device))
+        with _ORDER:
+            pass
         self._next_epoch[numbers] = epochs[new] + 1  # last, so that nobody takes what is not there
 
     def take(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
