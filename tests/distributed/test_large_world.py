@@ -20,4 +20,4 @@ def test_rank_1023_of_1024_trains(shards):
     )
     assert found["share"] == [True, True] and found["finite"] == [True, True] and found["moved"]
     assert found["ids"] == 4 and found["tensors"] == 4
-    assert found["megabytes"] < 1500
+    assert found["megabytes"] < 3000  # it was 1,500
