@@ -163,6 +163,13 @@ def as_float32(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def is_channels_last(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor lies in memory as channels_last and not also as torch's default."""
+    import torch
+
+    return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 def image_from_pixels(pixels_BHW3: torch.Tensor) -> torch.Tensor:
     """Return (B, 3, H, W) float32 in [-1, 1] for (B, H, W, 3) uint8; the memory layout stays that of the pixels."""
     # A product, not a quotient: x / 127.5 rounds differently, and stored results depend on every bit.

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.optim.adam import adam
 
+from collagan_dist.types import is_channels_last
+
 _EPSILON = 1e-8  # torch's default
 
 
@@ -57,5 +59,4 @@ class AdamStates:
 def _in_order_of_memory(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """Return a view of a parameter's tensor that is contiguous where the parameter is in channels_last."""
     # The CPU's kernel copies what is not contiguous, which takes three times as long as the step itself.
-    is_permuted = not parameter.is_contiguous() and parameter.is_contiguous(memory_format=torch.channels_last)
-    return tensor.permute(0, 2, 3, 1) if is_permuted else tensor
+    return tensor.permute(0, 2, 3, 1) if is_channels_last(parameter) else tensor

@@ -79,22 +79,23 @@ def _outside(requirement: Requirement) -> Iterator[Outside]:
 
 def library_version(name: str) -> str | None:
     """Return the installed version of a library of LIBRARIES, or None."""
-    # From the metadata: importing torch or Ray takes seconds.
-    for distribution in LIBRARIES[name]:
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return _installed(name)[1]
 
 
 def dali_wheel() -> str | None:
     """Return the name of the installed distribution of DALI, or None."""
-    return next((name for name in LIBRARIES["dali"] if _is_installed(name)), None)
+    return _installed("dali")[0]
 
 
-def _is_installed(distribution: str) -> bool:
-    return bool(list(metadata.distributions(name=distribution)))
+def _installed(name: str) -> tuple[str, str] | tuple[None, None]:
+    """Return distribution and version of a library of LIBRARIES."""
+    # From the metadata: importing torch or Ray takes seconds.
+    for distribution in LIBRARIES[name]:
+        try:
+            return distribution, metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None, None
 
 
 def python_version() -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import BatchNorm, in_autocast
-from collagan_dist.types import as_float32
+from collagan_dist.types import as_float32, is_channels_last
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -97,13 +97,9 @@ def _pairs(input_B3HW: torch.Tensor, images: Sequence[torch.Tensor]) -> torch.Te
         return torch.cat([x, in_autocast(images[0])], dim=1)
     # Straight to their places: to join them along one axis, then the other, moves most bytes twice.
     shape = count * len(images), 3 + images[0].shape[1], *x.shape[2:]
-    pairs = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    pairs = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
     for number, one in enumerate(images):
         rows = pairs[number * count : (number + 1) * count]
         rows[:, :3], rows[:, 3:] = x, one
     return pairs
-
-
-def _layout(x: torch.Tensor) -> torch.memory_format:
-    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format

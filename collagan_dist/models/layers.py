@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.types import as_float32
+from collagan_dist.types import as_float32, is_channels_last
 
 _LARGE_WEIGHT, _FEW_ROWS = 2**20, 256
 
@@ -63,8 +63,7 @@ class Double(nn.ConvTranspose2d):
 def _is_faster_as_product(weight: torch.Tensor, x: torch.Tensor, rows: int) -> bool:
     # The innermost layers have large weights and few pixels. On a CPU one product of matrices takes a third to two thirds of the time
     # of a convolution there (benchmarks/step.py), if the weights lie in memory as the product needs them.
-    channels_last = not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
-    return x.device.type == "cpu" and channels_last and weight.numel() >= _LARGE_WEIGHT and rows <= _FEW_ROWS
+    return x.device.type == "cpu" and is_channels_last(weight) and weight.numel() >= _LARGE_WEIGHT and rows <= _FEW_ROWS
 
 
 class BatchNorm(nn.BatchNorm2d):

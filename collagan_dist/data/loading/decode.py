@@ -133,13 +133,10 @@ class Decoders:
 
     def decoder(self, batch: int, canvas: int, labels: bool, resize: bool, shared: bool) -> Decoder:
         """Return a decoder; a shared one may be in the hands of others, who must have done with it."""
-        what = batch, canvas, labels, resize
-        if shared and what in self._shared:
-            return self._shared[what]
-        made = Decoder(*what, self.threads, self.device)
-        if shared:
-            self._shared[what] = made
-        return made
+        what, known = (batch, canvas, labels, resize), self._shared if shared else {}
+        if what not in known:
+            known[what] = Decoder(*what, self.threads, self.device)
+        return known[what]
 
 
 def _check_values(peaks: Any) -> None:

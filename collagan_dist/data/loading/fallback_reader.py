@@ -79,7 +79,7 @@ class FallbackReader:
 
     def read_ahead(self, ids: np.ndarray, epochs: np.ndarray) -> Ahead:
         """Return by number the samples that a call with these arguments would read first; none of them if one cannot be read."""
-        shown = np.array([self._substitute(number) for number in ids.tolist()], np.int64)
+        shown = self._shown(ids)
         kept = self.store.holds(shown, epochs) if self.store is not None else np.zeros(len(shown), bool)
         try:
             return {number: self._read(number) for number in shown[(shown >= 0) & ~kept].tolist()}
@@ -89,7 +89,7 @@ class FallbackReader:
     def __call__(self, ids: np.ndarray, epochs: np.ndarray, ahead: Ahead = NOTHING) -> Decoded:
         """Read and decode samples; `ahead` are those that `read_ahead` has read."""
         # As one batch at first: only if that fails is each sample decoded alone, so undamaged data costs nothing.
-        shown = np.array([self._substitute(number) for number in ids.tolist()], np.int64)
+        shown = self._shown(ids)
         try:
             return self._decoded(shown[shown >= 0], epochs[shown >= 0], ahead)
         except torch.OutOfMemoryError:
@@ -109,6 +109,10 @@ class FallbackReader:
         jpg, png = encode_jpeg(blank), encode_label_map(blank[..., 0])
         sample = StoredSample("", 0, np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8), None, side, side)
         self.decode([sample], np.array([[0.0, 0.0, side, side]]))
+
+    def _shown(self, ids: np.ndarray) -> np.ndarray:
+        """Return the numbers of the samples that take the places of these, as far as known; -1 for none."""
+        return np.array([self._substitute(number) for number in ids.tolist()], np.int64)
 
     def _substitute(self, number: int) -> int:
         """Return the number of the sample that takes the place of `number`, as far as known; -1 for none."""
