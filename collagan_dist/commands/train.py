@@ -18,6 +18,7 @@ from collagan_dist.errors import ClusterError, CollaganError, Interrupted
 
 if TYPE_CHECKING:
     from collagan_dist.config.tree import Config
+    from collagan_dist.data.shards.manifest import Manifest
     from collagan_dist.types import World
 
 logger = logging.getLogger(__name__)
@@ -59,23 +60,26 @@ def run(args: argparse.Namespace) -> None:
     # not stop is killed.
     with StopRequest(by_launcher=world.launcher != "alone") as stop:
         from collagan_dist.config.load import load_config
+        from collagan_dist.data.shards.quick_check import open_shards
         from collagan_dist.runs.own_folder import check_own_run
 
         config = load_config(args.config, args.model, args.set, args.data)
         folder = Path(args.run) if args.run else _default_run(args.config, config)
         check_own_run(folder)  # at once: slurm/train.sh writes there after a dry run
         if args.dry_run:
-            _dry_run(config, folder, world)
+            _dry_run(config, open_shards(config), folder, world)
             return
         command = _continue_command(world.launcher, world.local_size)
         with _record_failure(folder, world):
+            # Before torch is imported: what is wrong with the data set, and the first word.
+            manifest = open_shards(config)
+            plan, _ = _plan(config, manifest, world, folder)
             if world.is_rank0:
-                # Before torch is imported: the first word, and what is wrong with the data set.
-                logger.info(_plan(config, world, folder)[0])
+                logger.info(plan)
             from collagan_dist.training.loop import StartOptions, train
 
             options = StartOptions(stop, command, args.allow_config_change, args.strict)
-            steps = train(config, folder, world, options)
+            steps = train(config, folder, world, options, manifest)
     if world.is_rank0:
         print(
             f"{folder}: {steps} steps done; next: {shell.collagan('evaluate', folder)} && {shell.collagan('report', folder)}"
@@ -117,14 +121,13 @@ def _default_run(source: str, config: Config) -> Path:
     return Path("runs") / f"{Path(source).stem}-{model_label(config.model)}-{identity_hash(config, manifest)}"
 
 
-def _plan(config: Config, world: World, folder: Path) -> tuple[str, int]:
+def _plan(config: Config, manifest: Manifest, world: World, folder: Path) -> tuple[str, int]:
     """Return what a start would do, in a line, and the steps of the whole run. Raises ConfigError, DataError."""
     from collagan_dist.config.load import model_label
     from collagan_dist.data.loading.order import check_batch, planned_steps
-    from collagan_dist.data.shards.quick_check import open_shards
     from collagan_dist.runs.layout import RunPaths, checkpoint_steps
 
-    samples = open_shards(config).samples(config.data.split)
+    samples = manifest.samples(config.data.split)
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     steps = planned_steps(config.schedule, samples)
     line = f"{model_label(config.model)}: {steps} steps of {config.schedule.batch} over {samples} samples, {world.size} rank(s), into {folder}"
@@ -132,13 +135,13 @@ def _plan(config: Config, world: World, folder: Path) -> tuple[str, int]:
     return f"{line}, from step {saved[-1]} on" if saved else line, steps
 
 
-def _dry_run(config: Config, folder: Path, world: World) -> None:
+def _dry_run(config: Config, manifest: Manifest, folder: Path, world: World) -> None:
     from collagan_dist.config.load import to_yaml
     from collagan_dist.models.registry import estimate_checkpoint_bytes
     from collagan_dist.runs.disk_need import need_of_run
     from collagan_dist.runs.layout import RunPaths
 
-    plan, steps = _plan(config, world, folder)
+    plan, steps = _plan(config, manifest, world, folder)
     print(to_yaml(config), end="")
     print(f"# {plan}")
     print(f"# {need_of_run(RunPaths(folder), config.checkpoint, estimate_checkpoint_bytes(config), steps)}")

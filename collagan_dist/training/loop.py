@@ -12,6 +12,7 @@ import torch
 
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.order import check_batch, planned_steps
+from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import Interrupted
@@ -47,13 +48,15 @@ class StartOptions:
     stop_at: int | None = None
 
 
-def train(config: Config, run: Path, world: World, options: StartOptions | None = None) -> int:
+def train(
+    config: Config, run: Path, world: World, options: StartOptions | None = None, manifest: Manifest | None = None
+) -> int:
     """Train into a run folder, from its newest checkpoint on; return the number of steps done in all.
 
-    Raises Interrupted, with everything saved, once `options.stop` is true.
+    `manifest` is the data set where the caller has opened it. Raises Interrupted, with everything saved, once `options.stop` is true.
     """
     check_sinks(config.log.sinks)
-    manifest = open_shards(config)
+    manifest = manifest or open_shards(config)
     check_batch(manifest.samples(config.data.split), config.schedule.batch, world, config.runtime.accumulate)
     setup = build_setup(config, world, manifest)
     with setup.group:
