@@ -5,10 +5,13 @@ M*_isd of the preset `stable` at 128x128 and full widths, on the virtual device 
 - bytes take 4.3 TB/s, which one H200 copied; convolutions the larger of their bytes and of 30.6 GFLOP an image at 790 TFLOP/s (full rate)
   or half of that;
 - the host launches an operation in 6 to 9 microseconds, and nothing waits for it but the device: the larger of both is the step's time.
+
+`compile: step` is counted by the rule of tests/virtual/compiled.py; its host launches the kernels of its graphs, too.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,7 +56,32 @@ def count() -> None:
                 "by kind": by_kind(found.operations, found.bytes),
                 "images/s, estimated": estimate(batch, operations, found.bytes),
             }
+    for batch in BATCHES:
+        result[f"compile: step, batch {batch}"] = compiled(batch)
     save(__file__, {"terabytes_per_s": TERABYTES_PER_S, "TFLOP/s": TFLOPS, "launch_us": LAUNCH_US, **result})
+
+
+def compiled(batch: int) -> dict[str, object]:
+    """In a process of its own: torch does not compile beside the virtual device."""
+    code = f"import json, benchmarks.virtual as v; print(json.dumps(v.count_compiled({batch})))"
+    variables = {name: value for name, value in os.environ.items() if name != "COLLAGAN_VIRTUAL_CUDA"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=variables, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def count_compiled(batch: int) -> dict[str, object]:
+    from tests.virtual.compiled import count_compiled_step
+
+    counts, moved = count_compiled_step(batch)
+    kernels, outside = sum(graph.kernels for graph in counts.graphs), counts.outside.operations.total()
+    by_kind = {"convolution": moved["convolutions"], "rest": moved["fused"] + moved["outside"]}
+    return {
+        "operations outside graphs": outside,
+        "kernels in graphs": kernels,
+        "gigabytes": round(sum(by_kind.values()) / 1e9, 1),
+        "gigabytes, as inductor schedules it for a CPU": round((moved["scheduled"] + moved["outside"]) / 1e9, 1),
+        "images/s, estimated": estimate(batch, outside + kernels, by_kind),
+    }
 
 
 def kind_of(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,10 @@ def name_id(name: str) -> int:
     """Return the CRC-32 of a name. Python's hash() would differ between processes."""
     # A file's name may be no UTF-8.
     return zlib.crc32(os.fsencode(name))
+
+
+# Of the streams of random numbers. The stream is hashed first: with consecutive offsets the streams would be shifts of each other.
+_OFFSETS = tuple((name_id(f"stream {stream}") | 1) - 2**31 for stream in range(32))
 
 
 def key64(*parts: int | str | np.ndarray) -> np.ndarray:
@@ -81,8 +85,7 @@ def hash_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.Ten
 
 
 def _offset(stream: int) -> int:
-    # The stream is hashed first: with consecutive offsets the streams would be shifts of each other.
-    return (name_id(f"stream {stream}") | 1) - 2**31
+    return _OFFSETS[stream]
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
@@ -100,18 +103,27 @@ def uniform_tensor(keys_B2: torch.Tensor, count: int, stream: int = 0) -> torch.
 
 def uniform_tensors(keys_B2: torch.Tensor, counts: tuple[int, ...], stream: int) -> torch.Tensor:
     """Return the `uniform_tensor`s of the streams from `stream` on, joined: (B, sum of counts)."""
-    index, offsets = _positions(counts, stream, keys_B2.device)
+    import torch
+
+    # In a compiled graph they cost nothing, but must not come from a cache.
+    positions = _positions if torch.compiler.is_compiling() else _kept_positions
+    index, offsets = positions(counts, stream, keys_B2.device)
     return _uniform(_mix(index * keys_B2[:, 1:] + (keys_B2[:, :1] ^ offsets)))
 
 
-@lru_cache(maxsize=8)
 def _positions(counts: tuple[int, ...], stream: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each element's index in its stream, and its stream's offset; both (sum of counts,) int32."""
     import torch
 
-    index = np.concatenate([np.arange(1, count + 1, dtype=np.int32) for count in counts])
-    offsets = np.concatenate([np.full(count, _offset(stream + n), np.int32) for n, count in enumerate(counts)])
-    return torch.from_numpy(index).to(device), torch.from_numpy(offsets).to(device)
+    numbers, same = (
+        partial(torch.arange, dtype=torch.int32, device=device),
+        partial(torch.full, dtype=torch.int32, device=device),
+    )
+    index = torch.cat([numbers(1, count + 1) for count in counts])
+    return index, torch.cat([same((count,), _offset(stream + n)) for n, count in enumerate(counts)])
+
+
+_kept_positions = lru_cache(maxsize=8)(_positions)
 
 
 def _uniform(bits: torch.Tensor) -> torch.Tensor:

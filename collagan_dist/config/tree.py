@@ -263,8 +263,8 @@ class Runtime(Section):
     """Micro-batches of a rank per step: more of them need less memory. Batch normalization sees one micro-batch at a time."""
     sync_bn: bool = False
     """Batch normalization over the micro-batches of all ranks instead of the rank's own."""
-    compile: bool = False
-    """Compile the networks with torch.compile in training."""
+    compile: Literal[False, True, "step"] = False
+    """Compile with torch.compile in training: `true` the networks; `step` the networks with their inputs, targets and losses."""
     channels_last: bool = False
     """Use torch's channels_last memory format for pictures and convolutions; it is faster with bf16."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -289,6 +289,20 @@ class Runtime(Section):
         if self.zero_stage and self.engine != "deepspeed":
             raise ValueError(
                 f"zero_stage: {self.zero_stage} is DeepSpeed's; set engine to deepspeed, or zero_stage to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _step_is_compiled_as_a_whole(self) -> Runtime:
+        if self.compile == "step" and self.engine == "deepspeed":
+            raise ValueError(
+                "compile: step compiles networks and losses together, and DeepSpeed runs its networks itself; "
+                "set engine to ddp, or compile to true"
+            )
+        if self.compile == "step" and self.sync_bn:
+            raise ValueError(
+                "compile: step has no place for sync_bn, whose ranks exchange statistics in the middle of a forward pass; "
+                "set sync_bn to false, or compile to true"
             )
         return self
 

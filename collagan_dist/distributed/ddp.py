@@ -32,15 +32,15 @@ class DDPLearner(Learner):
             # a forward pass would overwrite statistics that an earlier pass of the same step still needs for its backward pass.
             self.ddp = DDP(self.module, device_ids=devices, gradient_as_bucket_view=True, **_NO_BUFFER_SYNC)
         self._buckets_rebuilt = False
-        return self.engine.compiled(self.ddp)
+        return self.engine.compiled(self.ddp, "networks")
 
-    def __call__(self, *args: Any) -> Any:
+    def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
+        super().apply(lr, factor, finite)
         # Once, after the first backward pass, DDP rebuilds its buckets in the order of that pass, for which it waits for rank 0.
-        # It would do so inside its forward pass, where the hang detector does not see that this rank waits.
-        if not self._buckets_rebuilt and torch.is_grad_enabled():
+        # It would do so inside its next forward pass, where the hang detector does not see that this rank waits.
+        if not self._buckets_rebuilt:
             with self.engine.group.collective("the order of the gradients"):
                 self._buckets_rebuilt = self.ddp.reducer._rebuild_buckets()
-        return super().__call__(*args)
 
     def set_grad_sync(self, last: bool) -> None:
         self.ddp.require_backward_grad_sync = last  # what DDP.no_sync() sets

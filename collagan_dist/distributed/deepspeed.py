@@ -16,7 +16,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -40,7 +40,9 @@ class DeepSpeedLearner(Learner):
         # DeepSpeed wraps it, so it must exist first. fused: one kernel for all parameters instead of a few for each.
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.adam.lr, betas=self.adam.betas, fused=True)
         settings = deepspeed_config(self.engine.runtime, sum(p.numel() for p in self.parameters))
-        self.deepspeed = _initialize(self.engine.compiled(self.module), self.optimizer, settings, self.engine.group)
+        self.deepspeed = _initialize(
+            self.engine.compiled(self.module, "networks"), self.optimizer, settings, self.engine.group
+        )
         return self.deepspeed
 
     def make_optimizer(self) -> Any:
@@ -48,10 +50,6 @@ class DeepSpeedLearner(Learner):
 
     def set_grad_sync(self, last: bool) -> None:
         self.deepspeed.set_gradient_accumulation_boundary(last)
-
-    def backward(self, loss: torch.Tensor) -> None:
-        # Losses come divided by the number of micro-batches: DeepSpeed must not divide again.
-        self.deepspeed.backward(loss if self.scale is None else loss * self.scale.value, scale_wrt_gas=False)
 
     def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
         # DeepSpeed's step cannot depend on a flag on the device: the host waits for it.
@@ -157,6 +155,12 @@ class DeepSpeedEngine(Engine):
         _import_deepspeed(self.device)
         _join_group(self.group)
         return super().learner(module, adam)
+
+    def backward(self, learners: Sequence[Learner], losses: Sequence[torch.Tensor]) -> None:
+        for learner, loss in zip(learners, losses, strict=True):
+            assert isinstance(learner, DeepSpeedLearner)
+            # Losses come divided by the number of micro-batches: DeepSpeed must not divide again.
+            learner.deepspeed.backward(learner.scaled(loss), scale_wrt_gas=False)
 
 
 def deepspeed_config(runtime: Runtime, parameters: int) -> dict[str, Any]:

@@ -7,11 +7,11 @@ optimizer step of one or more learners. DDP and DeepSpeed subclass both classes 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ class Learner:
 
     def wrap(self) -> Callable[..., Any]:
         """Return what runs the forward pass in training."""
-        return self.engine.compiled(self.module)
+        return self.engine.compiled(self.module, "networks")
 
     def make_optimizer(self) -> Any:
         """Return the optimizer of the trainable parameters."""
@@ -58,14 +58,19 @@ class Learner:
         with self.engine.autocast():
             return pytree.tree_map(as_float32, self.forward(*args))
 
-    def call_frozen(self, *args: Any) -> Any:
-        """Run the network as a part of another network's loss: gradients flow through it, but not into it."""
+    def call_module(self, *args: Any) -> Any:
+        """Run the network as a part of another network's loss, while it is `frozen`."""
+        # The bare module: a DDP wrapper would wait for gradients that never come.
+        with self.engine.autocast():
+            return pytree.tree_map(as_float32, self.module(*args))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within it gradients flow through the network, but not into it."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
         try:
-            # The bare module: a DDP wrapper would wait for gradients that never come.
-            with self.engine.autocast():
-                return pytree.tree_map(as_float32, self.module(*args))
+            yield
         finally:
             for parameter in self.parameters:
                 parameter.requires_grad_(True)
@@ -73,9 +78,9 @@ class Learner:
     def set_grad_sync(self, last: bool) -> None:
         """Say, before a micro-batch's forward pass, whether its backward pass is the last one, which averages over ranks."""
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of a micro-batch's loss. Collective on the last micro-batch."""
-        (loss if self.scale is None else loss * self.scale.value).backward()
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return the loss times the loss scale of fp16."""
+        return loss if self.scale is None else loss * self.scale.value
 
     def norm(self) -> torch.Tensor:
         """Return the gradient's L2 norm: a scalar on the device, equal on all ranks, not finite if any element is not.
@@ -148,12 +153,14 @@ class Engine:
         """Return images in the networks' memory layout: otherwise each first layer would convert them."""
         return images.contiguous(memory_format=self.layout)
 
-    def compiled(self, module: nn.Module) -> Callable[..., Any]:
-        """Return the module, compiled if that is configured. Raises DiskFull where a compiler has no room."""
-        if not self.runtime.compile:
-            return module
+    def compiled(self, function: Callable[..., Any], part: Literal["networks", "step"]) -> Callable[..., Any]:
+        """Return the function, compiled if `runtime.compile` is about this part. Raises DiskFull where a compiler has no room."""
+        if self.runtime.compile != {"networks": True, "step": "step"}[part]:
+            return function
         files.check_temporary(Path(os.environ.get("TMPDIR", "/tmp")), "torch.compile")
-        return torch.compile(module)
+        # For one size of batch: a training has no other. What divides a part into several graphs is an error, but for DDP, whose
+        # networks are graphs of their own.
+        return torch.compile(function, dynamic=False, fullgraph=part == "step" and self.learner_type is Learner)
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
         """Return a learner of a prepared module. Raises ConfigError for the plain engine on several ranks."""
@@ -163,6 +170,11 @@ class Engine:
                 "set runtime.engine to ddp"
             )
         return self.learner_type(self, module, adam)
+
+    def backward(self, learners: Sequence[Learner], losses: Sequence[torch.Tensor]) -> None:
+        """Add the gradients of a micro-batch's losses, one for each learner. Collective on the last micro-batch."""
+        # In one pass: the losses may come from one compiled graph, whose backward pass runs once.
+        torch.autograd.backward([learner.scaled(loss) for learner, loss in zip(learners, losses, strict=True)])
 
     def autocast(self) -> AbstractContextManager:
         """Return a context in which networks run in the configured precision."""
@@ -220,8 +232,7 @@ class Update:
         self._losses += [loss.detach() for loss in losses]
         self._done += 1
         with self.engine.group.collective(f"the gradient of the {self.side}"):
-            for learner, loss in zip(self.learners, losses, strict=True):
-                learner.backward(self._share(loss))
+            self.engine.backward(self.learners, [self._share(loss) for loss in losses])
         for learner in self.learners:  # before the next forward pass, in which DDP reads it
             learner.set_grad_sync(last=self._done >= self._micro_batches - 1)
         for name, value in (values or {}).items():

@@ -18,7 +18,6 @@ Stage 1 has the reconstruction loss only, stage 2 adds the local discriminator, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from torch import nn
 from collagan_dist import shell
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.holes import BLOCK_SHARE
-from collagan_dist.distributed.engine import Engine, Update
+from collagan_dist.distributed.engine import Engine
 from collagan_dist.errors import ConfigError
 from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.gfc_networks import GFCDiscriminator, GFCGenerator
@@ -133,39 +132,28 @@ class GFCStep(Step):
         """Return 1 for reconstruction alone, 2 for that and the local discriminator, 3 for all losses."""
         return 1 + sum(step >= share * self.total_steps for share in self.config.model.gfc.stages)
 
-    def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
-        names = DISCRIMINATORS[: self.stage(step) - 1]
-        if names:
-            lr = self._learning_rate(self.config.optim.discriminators, step)
-            learners = [self.networks.discriminator_learners[name] for name in names]
-            with self.update("discriminators", learners, lr, micro_batches) as update:
-                for micro_batch in micro_batches:
-                    update.backward(*self.discriminator_losses(micro_batch, names))
-            yield update
-        yield self.update_generator(micro_batches, step)
-
-    def discriminator_losses(self, micro_batch: MicroBatch, names: Sequence[str]) -> Losses:
+    def discriminator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
         """Return one loss for each of the active discriminators."""
         batch = micro_batch.batch
         reals = {"local": block_of(batch.image_B3HW, batch.hole_B1HW), "whole": batch.image_B3HW}
-        fakes = self._fakes(batch, self.fakes_for_discriminator(micro_batch))
+        fakes = self._fakes(batch, outputs)
         losses, values = [], {}
-        for name in names:
+        for name in DISCRIMINATORS[: stage - 1]:
             real, fake = self.networks.discriminator_learners[name](reals[name], fakes[name])
             losses.append(discriminator_term(real, fake))
             values[f"loss/inpainting/disc{_SUFFIX[name]}"] = losses[-1].detach()
             values[f"accuracy/inpainting{_SUFFIX[name]}"] = accuracy(real, fake)
         return losses, values
 
-    def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
+    def generator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
         """Return G's loss: L1, the adversarial terms and, in stage 3, the parsing loss of the completed picture."""
-        batch, outputs, stage = micro_batch.batch, self.outputs_with_graph(micro_batch), self.stage(step)
+        batch = micro_batch.batch
         fakes = self._fakes(batch, outputs)
         adv_weight, rec_weight = self.weights["inpainting"]
-        rec = self.reconstruction(outputs, batch, micro_batch.targets)["inpainting"]
+        rec = self.reconstruction(outputs, batch, self.targets(micro_batch))["inpainting"]
         loss, values = rec_weight * rec, {"loss/inpainting/rec": rec.detach()}
         for name in DISCRIMINATORS[: stage - 1]:
-            (logits,) = self.networks.discriminator_learners[name].call_frozen(fakes[name])
+            (logits,) = self.networks.discriminator_learners[name].call_module(fakes[name])
             adv = generator_term(logits, self.config.loss.adv)
             loss, values[f"loss/inpainting/adv{_SUFFIX[name]}"] = loss + adv_weight * adv, adv.detach()
         if stage == 3 and self.networks.discriminators.parser is not None:

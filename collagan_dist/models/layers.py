@@ -117,6 +117,8 @@ class _NormalizeParts(torch.autograd.Function):
 
 
 def _normalize_parts(x: torch.Tensor, norm: BatchNorm, parts: int) -> torch.Tensor:
+    if torch.compiler.is_compiling():  # a compiler joins without a copy, and does not know operations with `out`
+        return torch.cat([norm(part) for part in x.chunk(parts)])
     return _NormalizeParts.apply(
         x, norm.weight, norm.bias, norm, parts
     )  # a function of its own for its type: `apply` has none

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -53,11 +53,19 @@ class Networks:
             torch._foreach_mul_(differences, finite * (1 - decay))
             torch._foreach_add_(mine, differences)
 
-    @cached_property
+    @property
     def discriminator_learner(self) -> Learner:
         """The one learner of all discriminators. Raises ValueError where each has its own."""
         (learner,) = self.discriminator_learners.values()
         return learner
+
+    @contextmanager
+    def frozen_discriminators(self) -> Iterator[None]:
+        """Within it gradients flow through the discriminators, but not into them."""
+        with ExitStack() as stack:
+            for learner in self.discriminator_learners.values():
+                stack.enter_context(learner.frozen())
+            yield
 
     @property
     def eval_generator(self) -> nn.Module:

@@ -24,7 +24,7 @@ from collagan_dist.distributed.engine import Update
 from collagan_dist.losses import generator_term
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, doubling_widths
-from collagan_dist.models.predictor import Predictor
+from collagan_dist.models.predictor import Predictor, TaskTensors
 from collagan_dist.models.step import Losses, MicroBatch, Step
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch, as_float32
@@ -104,10 +104,12 @@ class SIIStep(Step):
         for _ in range(self.config.model.sii.generator_updates):
             yield self.update_generator(micro_batches, step)
 
-    def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
-        output_B3HW = self.outputs_with_graph(micro_batch)["inpainting"]
+    def stage(self, step: int) -> int:
+        return 2
+
+    def generator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
         learner = self.networks.discriminator_learner
-        (logits,) = learner.call_frozen(micro_batch.batch.input_B3HW, {"inpainting": output_B3HW})
+        (logits,) = learner.call_module(micro_batch.batch.input_B3HW, outputs)
         adv = generator_term(logits["inpainting"], self.config.loss.adv)
         loss = self.weights["inpainting"][0] * adv
         return [loss], {"loss/inpainting/adv": adv.detach(), "loss/total": loss.detach()}

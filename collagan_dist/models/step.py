@@ -23,13 +23,13 @@ Losses = tuple[list[torch.Tensor], Scalars]
 
 @dataclass
 class MicroBatch:
-    """One part of a rank's batch under `runtime.accumulate`. `targets` are y_t by task.
+    """One part of a rank's batch under `runtime.accumulate`. `targets` are y_t by task; None if each loss makes its own.
 
-    `outputs` are G's outputs with their graph, until the generator's update takes them; None if it has to run G itself.
+    `outputs` are G's outputs with their graph, until an update of the generator has used it; None if it has to run G itself.
     """
 
     batch: Batch
-    targets: TaskTensors
+    targets: TaskTensors | None = None
     outputs: TaskTensors | None = None
 
 
@@ -44,8 +44,8 @@ class StepResult:
 class Step:
     """Called with a batch and the number of the step, from 0: trains on the batch.
 
-    Subclasses train other models: they override `updates`, or one of the losses. An update that was not finite on any rank, and all
-    that follow it in the step, change nothing. That is decided on the device: the host learns of it later, from the verdict.
+    Subclasses train other models: they override `stage`, `updates`, or one of the losses. An update that was not finite on any rank,
+    and all that follow it in the step, change nothing. That is decided on the device: the host learns of it later, from the verdict.
     """
 
     def __init__(
@@ -59,6 +59,10 @@ class Step:
         self._adv_weights = torch.tensor([self.weights[name][0] for name in self._discriminators], device=engine.device)
         self._rec_weights = torch.tensor([self.weights[name][1] for name in tasks], device=engine.device)
         self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
+        # What lies between two updates of parameters: three graphs under `runtime.compile: step`.
+        self._generate = engine.compiled(self.generate, "step")
+        self._discriminator_loss = engine.compiled(self.discriminator_loss, "step")
+        self._generator_loss = engine.compiled(self.generator_loss, "step")
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         batch = replace(
@@ -66,11 +70,14 @@ class Step:
             image_B3HW=self.engine.in_layout(batch.image_B3HW),
             input_B3HW=self.engine.in_layout(batch.input_B3HW),
         )
-        micro_batches = [MicroBatch(b, self._targets(b)) for b in batch.split(self.config.runtime.accumulate)]
+        # A compiled loss makes its targets while it reads them, so that they are never written to memory.
+        keeps_targets = self.config.runtime.compile != "step"
+        parts = batch.split(self.config.runtime.accumulate)
+        micro_batches = [MicroBatch(part, self._targets(part) if keeps_targets else None) for part in parts]
         statistics = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
         if len(micro_batches) == 1:
             # One forward pass of G serves both updates. With more micro-batches it would hold one graph for each of them.
-            micro_batches[0].outputs = self.generate(batch)
+            micro_batches[0].outputs = self._generate(batch)
         values: Scalars = {}
         updates = []
         self._finite = None
@@ -85,17 +92,23 @@ class Step:
 
     def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
         """Do the updates of a step one by one."""
-        if step >= self.config.schedule.adv_from:
+        if self.stage(step) > 1:
             yield self.update_discriminators(micro_batches, step)
         yield self.update_generator(micro_batches, step)
 
+    def stage(self, step: int) -> int:
+        """Return which losses a step has: 1 those of reconstruction, 2 the adversarial ones too."""
+        return 1 + (step >= self.config.schedule.adv_from)
+
     def update_discriminators(self, micro_batches: list[MicroBatch], step: int) -> Update:
         """Train D to tell y_t from G^t(x, z), task by task."""
-        learner = self.networks.discriminator_learner
-        lr = self._learning_rate(self.config.optim.discriminators, step)
-        with self.update("discriminators", [learner], lr, micro_batches) as update:
+        stage, lr = self.stage(step), self._learning_rate(self.config.optim.discriminators, step)
+        # Each stage but the first trains one learner more.
+        learners = list(self.networks.discriminator_learners.values())[: stage - 1]
+        with self.update("discriminators", learners, lr, micro_batches) as update:
             for micro_batch in micro_batches:
-                update.backward(*self.discriminator_loss(micro_batch))
+                outputs = self.outputs_for_discriminator(micro_batch)
+                update.backward(*self._discriminator_loss(micro_batch, outputs, stage))
         return update
 
     def update_generator(self, micro_batches: list[MicroBatch], step: int) -> Update:
@@ -103,20 +116,24 @@ class Step:
         lr = self.learning_rate(step)
         with self.update("generator", [self.networks.generator_learner], lr, micro_batches) as update:
             for micro_batch in micro_batches:
-                update.backward(*self.generator_loss(micro_batch, step))
+                outputs = micro_batch.outputs if micro_batch.outputs is not None else self._generate(micro_batch.batch)
+                with self.networks.frozen_discriminators():
+                    losses = self._generator_loss(micro_batch, outputs, self.stage(step))
+                update.backward(*losses)
+                micro_batch.outputs = None  # their graph serves one update only
         return update
 
     def update(self, side: str, learners: Sequence[Learner], lr: float, micro_batches: Sequence[MicroBatch]) -> Update:
         """Return the context of an update, which does nothing if an earlier one of the step was not finite."""
         return self.engine.update(side, learners, lr, len(micro_batches), self._finite)
 
-    def discriminator_loss(self, micro_batch: MicroBatch) -> Losses:
-        """Return D's loss, minus log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, summed over tasks."""
+    def discriminator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
+        """Return D's loss, minus log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, summed over tasks; `outputs` are G's."""
         batch = micro_batch.batch
-        fakes = self._discriminator_inputs(batch, self.fakes_for_discriminator(micro_batch))
+        fakes = self._discriminator_inputs(batch, outputs)
         # Real and fake in one call: DDP allows one forward pass for each backward pass.
         learner = self.networks.discriminator_learner
-        real, fake = (_rows(logits) for logits in learner(batch.input_B3HW, micro_batch.targets, fakes))
+        real, fake = (_rows(logits) for logits in learner(batch.input_B3HW, self.targets(micro_batch), fakes))
         # `both` is another reading of the paper, in which λ_adv also scales the term of generated images.
         weight = self._adv_weights if self.config.loss.adv_weighs == "both" else 1.0
         losses = discriminator_term(real, fake, weight, dim=1)
@@ -125,15 +142,15 @@ class Step:
         # One backward pass for all tasks: their discriminators share no parameter, so each gets its own gradient.
         return [losses.sum()], values
 
-    def generator_loss(self, micro_batch: MicroBatch, step: int) -> Losses:
-        """Return G's loss, Σ λ_rec L_rec + λ_adv L_adv of eqs. 1 to 6; without L_adv before schedule.adv_from."""
-        batch, outputs = micro_batch.batch, self.outputs_with_graph(micro_batch)
-        rec = self.reconstruction(outputs, batch, micro_batch.targets)
+    def generator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
+        """Return G's loss, Σ λ_rec L_rec + λ_adv L_adv of eqs. 1 to 6; without L_adv in stage 1. `outputs` are G's."""
+        batch = micro_batch.batch
+        rec = self.reconstruction(outputs, batch, self.targets(micro_batch))
         values = {f"loss/{name}/rec": loss.detach() for name, loss in rec.items()}
         loss = (self._rec_weights * torch.stack(list(rec.values()))).sum()
-        if step >= self.config.schedule.adv_from:
+        if stage > 1:
             learner = self.networks.discriminator_learner
-            (logits,) = learner.call_frozen(batch.input_B3HW, self._discriminator_inputs(batch, outputs))
+            (logits,) = learner.call_module(batch.input_B3HW, self._discriminator_inputs(batch, outputs))
             adv = generator_term(_rows(logits), self.config.loss.adv, dim=1)
             values |= self._named("loss/{}/adv", adv.detach())
             loss = loss + (self._adv_weights * adv).sum()
@@ -148,7 +165,7 @@ class Step:
         seen = generator_input(self.config, batch.input_B3HW, batch.hole_B1HW)
         return split_channels(self.networks.generator_learner(seen, batch.keys_B2), self.tasks)
 
-    def fakes_for_discriminator(self, micro_batch: MicroBatch) -> TaskTensors:
+    def outputs_for_discriminator(self, micro_batch: MicroBatch) -> TaskTensors:
         """Return G's outputs for the discriminators' update, without their graph."""
         if micro_batch.outputs is not None:
             return {name: output.detach() for name, output in micro_batch.outputs.items()}
@@ -156,14 +173,16 @@ class Step:
         # the statistics must move only once.
         statistics = BatchNormSnapshot(self.networks.generator)
         with torch.no_grad():
-            outputs = self.generate(micro_batch.batch)
+            outputs = self._generate(micro_batch.batch)
         statistics.restore()
         return outputs
 
-    def outputs_with_graph(self, micro_batch: MicroBatch) -> TaskTensors:
-        """Return G's outputs for an update of the generator; the graph of a former pass serves one update only."""
-        outputs, micro_batch.outputs = micro_batch.outputs, None
-        return outputs if outputs is not None else self.generate(micro_batch.batch)
+    def targets(self, micro_batch: MicroBatch) -> TaskTensors:
+        """Return y_t by task."""
+        return micro_batch.targets if micro_batch.targets is not None else self._targets(micro_batch.batch)
+
+    def _targets(self, batch: Batch) -> TaskTensors:
+        return {name: task.target(batch) for name, task in self.tasks.items()}
 
     def loss_weights(self) -> dict[str, float]:
         """Return the weight that each of G's logged losses has in the total loss."""
@@ -184,9 +203,6 @@ class Step:
     def _named(self, name: str, values: torch.Tensor) -> Scalars:
         """Return the values, one for each discriminator, by name."""
         return {name.format(task): value for task, value in zip(self._discriminators, values.unbind(), strict=True)}
-
-    def _targets(self, batch: Batch) -> TaskTensors:
-        return {name: task.target(batch) for name, task in self.tasks.items()}
 
     def _discriminator_inputs(self, batch: Batch, outputs: TaskTensors) -> TaskTensors:
         return {name: task.discriminator_input(outputs[name], batch) for name, task in self.tasks.items()}

@@ -32,6 +32,8 @@ from torch.utils import _foreach_utils  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing  # noqa: E402
 from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
 
+from tests.virtual.kernels import Kernels  # noqa: E402
+
 DEVICE = torch.device("cuda", 0)
 _RUBBISH = 77
 _LOCK = threading.RLock()
@@ -43,17 +45,15 @@ class Race(AssertionError):
 
 
 class Record:
-    """What the host did: waits by thread and then (kind, line), operations and their bytes by name."""
+    """What the host did: waits by thread and then (kind, line), and kernels."""
 
     def __init__(self) -> None:
         self.waits: dict[int | None, Counter[tuple[str, str]]] = defaultdict(Counter)
-        self.operations: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
+        self.kernels = Kernels()
 
     def clear(self) -> None:
         self.waits.clear()
-        self.operations.clear()
-        self.bytes.clear()
+        self.kernels = Kernels()
 
 
 RECORD = Record()
@@ -216,7 +216,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if _is_cuda(inside.get("device")):
         inside["device"] = torch.device("cpu")
     out = func(*tree_map(_cpu, args), **tree_map(_cpu, inside))
-    _count(func, name, tensors, out)
+    RECORD.kernels.count(func, (args, kwargs), out)
     wrapped = tree_map(_cuda, out)
     _trace(func, args, kwargs, wrapped)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if ours else wrapped
@@ -231,19 +231,19 @@ def _to_copy(func: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> Any:
     elif to_cuda:
         _to_device(source, non_blocking)
     else:  # also a non_blocking one: into memory that is not pinned
-        RECORD.operations["copy to the host"] += 1
+        RECORD.kernels.operations["copy to the host"] += 1
         wait("copy to the host")
     out = func(_cpu(source), **kwargs)
     if to_cuda and isinstance(source, CudaTensor):
-        _count(func, "_to_copy", [source], out)
+        RECORD.kernels.count(func, source, out)
     wrapped = CudaTensor(out) if to_cuda else out
     _trace(func, (source,), {}, wrapped)
     return wrapped
 
 
 def _to_device(source: torch.Tensor, non_blocking: bool) -> None:
-    RECORD.operations["copy to the device"] += 1
-    RECORD.bytes["copy to the device"] += source.nbytes
+    RECORD.kernels.operations["copy to the device"] += 1
+    RECORD.kernels.bytes["copy to the device"] += source.nbytes
     if non_blocking and source.untyped_storage().data_ptr() in _pinned:
         with _LOCK:
             _pinned_sources.append((source, source.clone(), line()))
@@ -257,7 +257,7 @@ def _copy_between(target: torch.Tensor, source: torch.Tensor, non_blocking: bool
         target.cpu_tensor.copy_(source)
         _trace(torch.ops.aten.copy_.default, (target, source), {}, target)
         return target
-    RECORD.operations["copy to the host"] += 1
+    RECORD.kernels.operations["copy to the host"] += 1
     _trace(torch.ops.aten.copy_.default, (target, source), {}, target)
     if non_blocking and target.untyped_storage().data_ptr() in _pinned:
         with _LOCK:
@@ -265,22 +265,6 @@ def _copy_between(target: torch.Tensor, source: torch.Tensor, non_blocking: bool
         return target.fill_(_RUBBISH)
     wait("copy to the host")
     return target.copy_(_cpu(source))
-
-
-_NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
-
-
-def _count(func: Any, name: str, tensors: list[torch.Tensor], out: Any) -> None:
-    """Count an operation that has a kernel, and the bytes that it reads and writes."""
-    is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
-    if is_view or name in _NO_KERNEL:
-        return
-    written = [x for x in tree_flatten(out)[0] if isinstance(x, torch.Tensor)]
-    if not written:  # in place, on lists: the first one is read and written
-        written = tensors[: len(tensors) // max(1, sum("Tensor" in str(a.type) for a in func._schema.arguments))]
-    read = tensors[1:] if name == "copy_" else tensors
-    RECORD.operations[name] += 1
-    RECORD.bytes[name] += sum(t.nbytes for t in (*read, *written))
 
 
 class _Accesses(_sanitizer.ArgumentHandler):
