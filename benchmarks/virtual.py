@@ -23,7 +23,7 @@ from benchmarks import save
 BATCHES = (64, 256)
 TERABYTES_PER_S, TFLOPS, GFLOP = 4.3, 790, 30.6
 LAUNCH_US = (6, 9)
-WAYS = {"eager": [], "eager, fp16": ["runtime.precision=fp16"], "eager, fp32": ["runtime.precision=fp32"]}
+WAYS = {"eager": [], "eager, fp32": ["runtime.precision=fp32"]}
 KINDS = {
     "convolution": ("convolution",), "batch normalization": ("native_batch_norm",), "optimizer, norms": ("_fused", "_foreach", "linalg"),
     "copies, casts, joins": ("_to_copy", "copy_", "clone", "cat", "stack", "copy to"),

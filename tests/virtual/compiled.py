@@ -127,7 +127,7 @@ def _scheduled(module: torch.fx.GraphModule, inputs: Sequence[Any], is_backward:
             graph.run(*inputs)
             graph._update_scheduler()
             kernels = _fused(graph)
-            size = {alone: 0 for alone in (False, True)}
+            size = dict.fromkeys((False, True), 0)
             for kernel, moved in zip(kernels, _bytes(graph, kernels), strict=True):
                 size[_is_alone(kernel[0])] += moved
             return Graph(len(kernels), size[False], size[True], graph.count_bytes()[0])
