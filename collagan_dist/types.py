@@ -149,6 +149,10 @@ class Batch:
         maybe = (self.image_B3HW, self.input_B3HW, self.hole_B1HW, self.label_BHW, self.points_BK2, self.keys_B2)
         return [tensor for tensor in maybe if tensor is not None]
 
+    def clone(self) -> Batch:
+        """Return a copy with tensors of its own, in the same memory layout."""
+        return replace(self, **{name: value.clone() for name, value in vars(self).items() if hasattr(value, "clone")})
+
     def split(self, parts: int) -> list[Batch]:
         """Split the batch into `parts` equal parts; `parts` divides B."""
         size = len(self.ids_B) // parts

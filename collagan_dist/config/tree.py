@@ -265,6 +265,8 @@ class Runtime(Section):
     """Batch normalization over the micro-batches of all ranks instead of the rank's own."""
     compile: Literal[False, True, "step"] = False
     """Compile with torch.compile in training: `true` the networks; `step` the networks with their inputs, targets and losses."""
+    cuda_graph: bool = False
+    """Capture a step as a CUDA graph and replay it, on one GPU: it helps where launching operations takes longer than they do."""
     channels_last: bool = False
     """Use torch's channels_last memory format for pictures and convolutions; it is faster with bf16."""
     threads: Annotated[int, Field(ge=0)] = 0

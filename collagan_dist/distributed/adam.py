@@ -26,7 +26,7 @@ class AdamStates:
         self.state: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
 
     @torch.no_grad()
-    def step(self, lr: float, finite: torch.Tensor) -> None:
+    def step(self, lr: float | torch.Tensor, finite: torch.Tensor) -> None:
         """Do one step of all parameters with a gradient. Where `finite`, a boolean scalar on the device, is false nothing moves."""
         moved = [p for p in self.parameters if p.grad is not None]
         states = [self._state_of(p) for p in moved]

@@ -34,7 +34,7 @@ class DDPLearner(Learner):
         self._buckets_rebuilt = False
         return self.engine.compiled(self.ddp, "networks")
 
-    def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
+    def apply(self, lr: float | torch.Tensor, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
         super().apply(lr, factor, finite)
         # Once, after the first backward pass, DDP rebuilds its buckets in the order of that pass, for which it waits for rank 0.
         # It would do so inside its next forward pass, where the hang detector does not see that this rank waits.

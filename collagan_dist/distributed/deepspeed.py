@@ -51,7 +51,7 @@ class DeepSpeedLearner(Learner):
     def set_grad_sync(self, last: bool) -> None:
         self.deepspeed.set_gradient_accumulation_boundary(last)
 
-    def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
+    def apply(self, lr: float | torch.Tensor, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
         # DeepSpeed's step cannot depend on a flag on the device: the host waits for it.
         with self.engine.group.collective("the verdict on an update"):
             is_finite = bool(finite)

@@ -91,7 +91,7 @@ class Learner:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         return norm if self.scale is None else norm / self.scale.value
 
-    def apply(self, lr: float, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
+    def apply(self, lr: float | torch.Tensor, factor: torch.Tensor | None, finite: torch.Tensor) -> None:
         """Do one Adam step with the gradient times `factor` (None: 1), or nothing where `finite` is false. Collective."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if factor is not None:
@@ -119,7 +119,11 @@ class Learner:
         Parameters without an entry start without a state.
         """
         for name, parameter in self.named_parameters():
-            if name in state:
+            own = self.optimizer.state.get(parameter)
+            if own:  # in place: a CUDA graph knows these tensors
+                for key, value in own.items():
+                    value.copy_(state[name][key]) if name in state else value.zero_()
+            elif name in state:
                 self.optimizer.state[parameter] = {k: _in_layout_of(parameter, v) for k, v in state[name].items()}
 
     def optimizer_tensors(self) -> list[torch.Tensor]:
@@ -184,7 +188,7 @@ class Engine:
         self,
         side: str,
         learners: Sequence[Learner],
-        lr: float,
+        lr: float | torch.Tensor,
         micro_batches: int = 1,
         earlier: torch.Tensor | None = None,
     ) -> Update:
@@ -212,7 +216,7 @@ class Update:
         engine: Engine,
         side: str,
         learners: Sequence[Learner],
-        lr: float,
+        lr: float | torch.Tensor,
         micro_batches: int = 1,
         earlier: torch.Tensor | None = None,
     ) -> None:
@@ -289,9 +293,10 @@ class Verdict:
 class PendingVerdict:
     """A step's verdict on its way to the host. `read` it after the next step has been queued: then nobody waits."""
 
-    def __init__(self, group: Group, updates: Sequence[Update]) -> None:
-        self._group, self._sides = group, [update.side for update in updates]
-        self._flags, self._arrived = to_host_soon(torch.stack([update.flags for update in updates]))
+    def __init__(self, group: Group, sides: Sequence[str], flags: torch.Tensor) -> None:
+        """`sides` are those of the step's updates, `flags` (updates, 3) theirs, as `Update` explains them."""
+        self._group, self._sides = group, sides
+        self._flags, self._arrived = to_host_soon(flags)
 
     def read(self) -> Verdict:
         """Return the verdict. Collective: after a failure the ranks tell one another whose loss it was."""

@@ -30,10 +30,10 @@ class LossScale:
         lowered = overflow & (self.value > 1)
         steps = self._steps + 1
         grown = finite & (steps == _GROWTH_INTERVAL)
-        self._steps = torch.where(finite, steps % _GROWTH_INTERVAL, torch.where(overflow, 0, self._steps))
-        self.value = torch.where(
-            grown, (self.value * 2).clamp(max=_MAX_SCALE), torch.where(lowered, self.value / 2, self.value)
-        )
+        # In place: a CUDA graph knows these tensors.
+        self._steps.copy_(torch.where(finite, steps % _GROWTH_INTERVAL, torch.where(overflow, 0, self._steps)))
+        larger, smaller = (self.value * 2).clamp(max=_MAX_SCALE), torch.where(lowered, self.value / 2, self.value)
+        self.value.copy_(torch.where(grown, larger, smaller))
         return lowered
 
     def state(self) -> torch.Tensor:
@@ -42,5 +42,5 @@ class LossScale:
 
     def load(self, state: torch.Tensor) -> None:
         """Take back what `state` returned."""
-        self.value = state[0].to(self.value)
-        self._steps = state[1].to(self._steps)
+        self.value.copy_(state[0])
+        self._steps.copy_(state[1])

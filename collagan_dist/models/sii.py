@@ -99,10 +99,10 @@ class SIIStep(Step):
     G has an adversarial loss only, so schedule.adv_from is not used.
     """
 
-    def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
-        yield self.update_discriminators(micro_batches, step)
+    def updates(self, micro_batches: list[MicroBatch], stage: int) -> Iterator[Update]:
+        yield self.update_discriminators(micro_batches, stage)
         for _ in range(self.config.model.sii.generator_updates):
-            yield self.update_generator(micro_batches, step)
+            yield self.update_generator(micro_batches, stage)
 
     def stage(self, step: int) -> int:
         return 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from collagan_dist.config.tree import Adam, Config
@@ -13,6 +14,7 @@ from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.discriminator import SHARED
 from collagan_dist.models.networks import BatchNormSnapshot, Networks
 from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
+from collagan_dist.models.step_graph import Outcome, StepGraph, check_cuda_graph
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch
 
@@ -59,6 +61,13 @@ class Step:
         self._adv_weights = torch.tensor([self.weights[name][0] for name in self._discriminators], device=engine.device)
         self._rec_weights = torch.tensor([self.weights[name][1] for name in tasks], device=engine.device)
         self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
+        self._rates: dict[str, float | torch.Tensor] = {"generator": 0.0, "discriminators": 0.0}
+        self._run: Callable[[Batch, int], Outcome] = self.run
+        if config.runtime.cuda_graph:
+            check_cuda_graph(config, engine.group.world, engine.device)
+            # A graph reads them anew in each step.
+            self._rates = {side: torch.zeros((), device=engine.device) for side in self._rates}
+            self._run = StepGraph(self.run)
         # What lies between two updates of parameters: three graphs under `runtime.compile: step`.
         self._generate = engine.compiled(self.generate, "step")
         self._discriminator_loss = engine.compiled(self.discriminator_loss, "step")
@@ -70,6 +79,12 @@ class Step:
             image_B3HW=self.engine.in_layout(batch.image_B3HW),
             input_B3HW=self.engine.in_layout(batch.input_B3HW),
         )
+        self.set_learning_rates(step)
+        outcome = self._run(batch, self.stage(step))
+        return StepResult(outcome.values, PendingVerdict(self.engine.group, outcome.sides, outcome.flags))
+
+    def run(self, batch: Batch, stage: int) -> Outcome:
+        """Do the updates of a step; nothing waits for the device."""
         # A compiled loss makes its targets while it reads them, so that they are never written to memory.
         keeps_targets = self.config.runtime.compile != "step"
         parts = batch.split(self.config.runtime.accumulate)
@@ -81,51 +96,49 @@ class Step:
         values: Scalars = {}
         updates = []
         self._finite = None
-        for update in self.updates(micro_batches, step):
+        for update in self.updates(micro_batches, stage):
             values |= update.values
             updates.append(update)
             self._finite = update.finite
         finite = update.finite
         statistics.restore(keep=finite)  # forward passes move them, and may have put a NaN in
         self.networks.average(self.config.optim.ema, finite)
-        return StepResult(values, PendingVerdict(self.engine.group, updates))
+        return Outcome(values, tuple(update.side for update in updates), torch.stack([one.flags for one in updates]))
 
-    def updates(self, micro_batches: list[MicroBatch], step: int) -> Iterator[Update]:
+    def updates(self, micro_batches: list[MicroBatch], stage: int) -> Iterator[Update]:
         """Do the updates of a step one by one."""
-        if self.stage(step) > 1:
-            yield self.update_discriminators(micro_batches, step)
-        yield self.update_generator(micro_batches, step)
+        if stage > 1:
+            yield self.update_discriminators(micro_batches, stage)
+        yield self.update_generator(micro_batches, stage)
 
     def stage(self, step: int) -> int:
         """Return which losses a step has: 1 those of reconstruction, 2 the adversarial ones too."""
         return 1 + (step >= self.config.schedule.adv_from)
 
-    def update_discriminators(self, micro_batches: list[MicroBatch], step: int) -> Update:
+    def update_discriminators(self, micro_batches: list[MicroBatch], stage: int) -> Update:
         """Train D to tell y_t from G^t(x, z), task by task."""
-        stage, lr = self.stage(step), self._learning_rate(self.config.optim.discriminators, step)
         # Each stage but the first trains one learner more.
         learners = list(self.networks.discriminator_learners.values())[: stage - 1]
-        with self.update("discriminators", learners, lr, micro_batches) as update:
+        with self.update("discriminators", learners, micro_batches) as update:
             for micro_batch in micro_batches:
                 outputs = self.outputs_for_discriminator(micro_batch)
                 update.backward(*self._discriminator_loss(micro_batch, outputs, stage))
         return update
 
-    def update_generator(self, micro_batches: list[MicroBatch], step: int) -> Update:
+    def update_generator(self, micro_batches: list[MicroBatch], stage: int) -> Update:
         """Train G against frozen discriminators."""
-        lr = self.learning_rate(step)
-        with self.update("generator", [self.networks.generator_learner], lr, micro_batches) as update:
+        with self.update("generator", [self.networks.generator_learner], micro_batches) as update:
             for micro_batch in micro_batches:
                 outputs = micro_batch.outputs if micro_batch.outputs is not None else self._generate(micro_batch.batch)
                 with self.networks.frozen_discriminators():
-                    losses = self._generator_loss(micro_batch, outputs, self.stage(step))
+                    losses = self._generator_loss(micro_batch, outputs, stage)
                 update.backward(*losses)
                 micro_batch.outputs = None  # their graph serves one update only
         return update
 
-    def update(self, side: str, learners: Sequence[Learner], lr: float, micro_batches: Sequence[MicroBatch]) -> Update:
+    def update(self, side: str, learners: Sequence[Learner], micro_batches: Sequence[MicroBatch]) -> Update:
         """Return the context of an update, which does nothing if an earlier one of the step was not finite."""
-        return self.engine.update(side, learners, lr, len(micro_batches), self._finite)
+        return self.engine.update(side, learners, self._rates[side], len(micro_batches), self._finite)
 
     def discriminator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
         """Return D's loss, minus log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, summed over tasks; `outputs` are G's."""
@@ -188,6 +201,14 @@ class Step:
         """Return the weight that each of G's logged losses has in the total loss."""
         kinds = (("adv", 0), ("rec", 1))
         return {f"loss/{task}/{kind}": pair[n] for task, pair in self.weights.items() for kind, n in kinds}
+
+    def set_learning_rates(self, step: int) -> None:
+        """Set the learning rates of both sides for a step."""
+        adams = {"generator": self.config.optim.generator, "discriminators": self.config.optim.discriminators}
+        for side, rate in self._rates.items():
+            # In float32, which a graph reads: so both ways compute the same.
+            value = float(np.float32(self._learning_rate(adams[side], step)))
+            self._rates[side] = rate.fill_(value) if isinstance(rate, torch.Tensor) else value
 
     def learning_rate(self, step: int) -> float:
         """Return the generator's learning rate in a step."""

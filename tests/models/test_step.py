@@ -30,13 +30,14 @@ def moved(module: torch.nn.Module, before: list[torch.Tensor]) -> bool:
 def test_each_update_moves_one_side(shards):
     step, networks, batch = parts_of(shards)
     whole = [MicroBatch(batch, {n: t.target(batch) for n, t in step.tasks.items()})]
+    step.set_learning_rates(0)
     g, d = copy(networks.generator), copy(networks.discriminators)
-    step.update_discriminators(whole, 0)
+    step.update_discriminators(whole, 2)
     assert moved(networks.discriminators, d) and not moved(networks.generator, g)
     assert all(p.grad is None for p in networks.generator.parameters())
     d = copy(networks.discriminators)
     kept = [p.grad.clone() for p in networks.discriminators.parameters()]
-    step.update_generator(whole, 0)
+    step.update_generator(whole, 2)
     assert moved(networks.generator, g) and not moved(networks.discriminators, d)
     assert all(torch.equal(p.grad, k) for p, k in zip(networks.discriminators.parameters(), kept, strict=True))
     assert all(p.requires_grad for p in networks.discriminators.parameters())
@@ -92,12 +93,12 @@ def test_the_step_s_losses_are_eqs_1_to_6(shards, model, both):
         real, fake = networks.discriminators(batch.input_B3HW, y, judged)
     weight = {t: lam[t][0] if both else 1.0 for t in lam}
     disc = {t: -(log_sigmoid(real[t]).mean() + weight[t] * log_sigmoid(-fake[t]).mean()) / 2 for t in lam}
-    found = step.update_discriminators([MicroBatch(batch, y)], 0).values
+    found = step.update_discriminators([MicroBatch(batch, y)], 2).values
     with torch.no_grad():  # G meets the discriminators after their step
         (fake,) = networks.discriminators(batch.input_B3HW, judged)
     adv = {t: -log_sigmoid(fake[t]).mean() for t in lam}  # log D in place of the printed 1 - log D
     total = sum(lam[t][0] * adv[t] + lam[t][1] * rec[t] for t in lam)  # eqs. 1, 2, 3
-    found |= step.update_generator([MicroBatch(batch, y)], 0).values
+    found |= step.update_generator([MicroBatch(batch, y)], 2).values
     for t in lam:
         assert found[f"loss/{t}/rec"].item() == pytest.approx(rec[t], rel=1e-4), t
         assert found[f"loss/{t}/disc"].item() == pytest.approx(disc[t], rel=1e-4), t

@@ -100,6 +100,31 @@ def test_peers(shards, tmp_path, name):
     assert train(config, tmp_path / name, World()) == 4
 
 
+@pytest.mark.parametrize("changes", [{}, {"runtime__precision": "fp16"}, {"runtime__accumulate": 2}])
+def test_a_captured_step_is_the_step(shards, tmp_path, monkeypatch, changes):
+    """Bit by bit, with another stage, another learning rate in each step, and a return to the checkpoint; it launches one graph."""
+    long = {
+        "schedule": {"steps": 14, "batch": 4, "adv_from": 5},
+        "log": {"every": 100, "grid_every": 100},
+        "checkpoint": {"every": 2, "keep": 9},
+    }
+    long |= {"optim": {"generator": {"decay_from": 0.2}, "ema": 0.9}, **changes}
+    train(on_gpu(shards, **copy.deepcopy(long)), tmp_path / "eager", World())
+    operations: list[int] = []
+    step = Step.__call__
+
+    def counted(self: Step, batch: Batch, number: int) -> Any:
+        device.RECORD.clear()
+        result = step(self, batch, number)
+        operations.append(device.RECORD.kernels.operations.total())
+        return result
+
+    monkeypatch.setattr(Step, "__call__", counted)
+    train(on_gpu(shards, **copy.deepcopy(long), runtime__cuda_graph=True), tmp_path / "graph", World())
+    assert equal(weights(tmp_path / "eager", 14), weights(tmp_path / "graph", 14))
+    assert max(operations[4], operations[9]) < 150 < 400 < operations[6], operations  # with those of the loader
+
+
 @pytest.mark.parametrize("keep", ["host", "device"])
 def test_kept_canvases_are_those_that_were_decoded(shards, tmp_path, monkeypatch, keep):
     """With no wait in a step of a later epoch either."""

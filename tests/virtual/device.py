@@ -91,6 +91,8 @@ _sanitizer.traceback = types.SimpleNamespace(StackSummary=_Line, walk_stack=lamb
 
 def wait(kind: str) -> None:
     """The host waits here for the device."""
+    if _graph() is not None:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {kind} at {line()}")
     RECORD.waits[threading.get_ident()][kind, line()] += 1
     with _LOCK:
         for target, value in _arriving:
@@ -215,11 +217,81 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     inside = {key: value for key, value in kwargs.items() if key != "pin_memory"}
     if _is_cuda(inside.get("device")):
         inside["device"] = torch.device("cpu")
-    out = func(*tree_map(_cpu, args), **tree_map(_cpu, inside))
+    out = _compute(func, tree_map(_cpu, args), tree_map(_cpu, inside))
     RECORD.kernels.count(func, (args, kwargs), out)
     wrapped = tree_map(_cuda, out)
     _trace(func, args, kwargs, wrapped)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if ours else wrapped
+
+
+def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operation on values on the CPU, or capture it."""
+    graph = _graph()
+    return func(*args, **kwargs) if graph is None else graph.capture(func, args, kwargs)
+
+
+def _graph() -> Graph | None:
+    """The graph that captures what the current stream does."""
+    graph = Graph.capturing
+    # autograd's own thread has the default stream; threads with a stream of their own are not captured.
+    return graph if graph is not None and current_stream() in (graph.stream, _default) else None
+
+
+class Graph:
+    """A CUDA graph: its operations, which read and write the same memory in each replay.
+
+    While they are captured nothing changes on the device: what they wrote is put back at the end.
+    """
+
+    capturing: Graph | None = None
+
+    def __init__(self) -> None:
+        self.stream = Stream()
+        self.operations: list[tuple[Any, Any, dict[str, Any], Any]] = []
+        self.made: set[int] = set()  # addresses of memory that belongs to the graph
+        self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+
+    def capture(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        for tensor in _tensors((args, kwargs)):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self.made and storage.data_ptr() not in self.before:
+                self.before[storage.data_ptr()] = storage, storage.clone()
+        out = func(*args, **kwargs)
+        self.made |= {t.untyped_storage().data_ptr() for t in _tensors(out)} - self.before.keys()
+        self.operations.append((func, args, kwargs, out))
+        return out
+
+    def end(self) -> None:
+        for storage, value in self.before.values():
+            storage.copy_(value)
+        self.before.clear()
+
+    def replay(self) -> None:
+        RECORD.kernels.operations["graph"] += 1
+        for func, args, kwargs, out in self.operations:
+            again = func(*args, **kwargs)
+            for mine, fresh in zip(_tensors(out), _tensors(again), strict=True):
+                if mine.data_ptr() != fresh.data_ptr():
+                    mine.copy_(fresh)
+            written = tree_map(_cuda, (args, out))
+            _trace(func, written[0], tree_map(_cuda, kwargs), written[1])
+
+
+@contextlib.contextmanager
+def capturing(graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
+    assert capture_error_mode == "thread_local", "the loader's thread would spoil the capture"
+    wait("graph")
+    Graph.capturing = graph
+    try:
+        with stream(graph.stream):
+            yield
+    finally:
+        Graph.capturing = None
+        graph.end()
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [x for x in tree_flatten(values)[0] if isinstance(x, torch.Tensor)]
 
 
 def _to_copy(func: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> Any:
@@ -233,8 +305,9 @@ def _to_copy(func: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> Any:
     else:  # also a non_blocking one: into memory that is not pinned
         RECORD.kernels.operations["copy to the host"] += 1
         wait("copy to the host")
-    out = func(_cpu(source), **kwargs)
-    if to_cuda and isinstance(source, CudaTensor):
+    on_device = to_cuda and isinstance(source, CudaTensor)
+    out = _compute(func, (_cpu(source),), kwargs) if on_device else func(_cpu(source), **kwargs)
+    if on_device:
         RECORD.kernels.count(func, source, out)
     wrapped = CudaTensor(out) if to_cuda else out
     _trace(func, (source,), {}, wrapped)
@@ -291,7 +364,9 @@ class _Located(torch.Tensor):
 
 
 def _trace(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
-    """Tell torch's race detector of an operation on the current stream."""
+    """Tell torch's race detector of an operation on the current stream; a captured one runs in its replays."""
+    if _graph() is not None:
+        return
     with _LOCK:
         is_factory = bool(_sanitizer.FACTORY_FUNCTION_REGEX.match(func._schema.name.removeprefix("aten::")))
         accesses = _Accesses()
@@ -391,6 +466,7 @@ def install() -> None:
     torch.cuda.synchronize = lambda device=None: wait("cuda.synchronize")  # type: ignore[assignment]
     for made in (Stream, Event, current_stream, stream):
         setattr(torch.cuda, made.__name__, made)
+    torch.cuda.CUDAGraph, torch.cuda.graph = Graph, capturing  # type: ignore[misc, assignment]
     for name in ("tensor", "as_tensor"):
         setattr(torch, name, _made_on_the_cpu(getattr(torch, name)))
     _foreach_utils._foreach_supported_types.append(CudaTensor)
