@@ -14,7 +14,7 @@ from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.discriminator import SHARED
 from collagan_dist.models.networks import BatchNormSnapshot, Networks
 from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
-from collagan_dist.models.step_graph import Outcome, StepGraph, check_cuda_graph
+from collagan_dist.models.step_graph import StepGraph, StepOutcome, check_cuda_graph
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch
 
@@ -62,7 +62,7 @@ class Step:
         self._rec_weights = torch.tensor([self.weights[name][1] for name in tasks], device=engine.device)
         self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
         self._rates: dict[str, float | torch.Tensor] = {"generator": 0.0, "discriminators": 0.0}
-        self._run: Callable[[Batch, int], Outcome] = self.run
+        self._run: Callable[[Batch, int], StepOutcome] = self.run
         if config.runtime.cuda_graph:
             check_cuda_graph(config, engine.group.world, engine.device)
             # A graph reads them anew in each step.
@@ -83,7 +83,7 @@ class Step:
         outcome = self._run(batch, self.stage(step))
         return StepResult(outcome.values, PendingVerdict(self.engine.group, outcome.sides, outcome.flags))
 
-    def run(self, batch: Batch, stage: int) -> Outcome:
+    def run(self, batch: Batch, stage: int) -> StepOutcome:
         """Do the updates of a step; nothing waits for the device."""
         # A compiled loss makes its targets while it reads them, so that they are never written to memory.
         keeps_targets = self.config.runtime.compile != "step"
@@ -103,7 +103,9 @@ class Step:
         finite = update.finite
         statistics.restore(keep=finite)  # forward passes move them, and may have put a NaN in
         self.networks.average(self.config.optim.ema, finite)
-        return Outcome(values, tuple(update.side for update in updates), torch.stack([one.flags for one in updates]))
+        return StepOutcome(
+            values, tuple(update.side for update in updates), torch.stack([one.flags for one in updates])
+        )
 
     def updates(self, micro_batches: list[MicroBatch], stage: int) -> Iterator[Update]:
         """Do the updates of a step one by one."""

@@ -16,7 +16,7 @@ _WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What a step leaves on the device: the scalars to log by name, and the flags of its updates (updates, 3) by `sides`."""
 
     values: dict[str, torch.Tensor]
@@ -27,12 +27,12 @@ class Outcome:
 class StepGraph:
     """Called like `run`, with a batch and its stage: a pure function of tensors that stay in their place, such as parameters."""
 
-    def __init__(self, run: Callable[[Batch, int], Outcome]) -> None:
+    def __init__(self, run: Callable[[Batch, int], StepOutcome]) -> None:
         self._run = run
         self._stage, self._steps = 0, 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, batch: Batch, stage: int) -> Outcome:
+    def __call__(self, batch: Batch, stage: int) -> StepOutcome:
         """Run a step: the first ones of a stage one operation after the other, then the graph."""
         if stage != self._stage:  # it has other losses
             self._stage, self._steps, self._graph = stage, 0, None

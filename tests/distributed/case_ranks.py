@@ -185,7 +185,18 @@ def peers(setup: Setup, _: Path) -> Any:
     return outcome
 
 
-SCENARIOS = {work.__name__: work for work in (nan_on_one_rank, resumed, grown, converted, exact, peers)}
+def compiled(setup: Setup, _: Path) -> Any:
+    """The values of a few steps under DDP, with and without `compile: step`; without the compiler's last part, which takes a minute."""
+    compile_ = torch.compile
+    torch.compile = lambda function, **options: compile_(function, backend="aot_eager", **options)  # type: ignore[assignment]
+    found = {}
+    for way, case in {"eager": Case("ddp", sync_bn=False), "step": Case("ddp", sync_bn=False, compile="step")}.items():
+        found[way] = learn(*build(setup, case), range(4))
+    torch.compile = compile_
+    return found
+
+
+SCENARIOS = {work.__name__: work for work in (nan_on_one_rank, resumed, grown, converted, exact, peers, compiled)}
 
 
 def main(shards: str, out: str, steps: str, *names: str) -> None:

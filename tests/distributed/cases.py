@@ -16,7 +16,7 @@ class Case:
     precision: str = "fp32"
     accumulate: int = 1
     sync_bn: bool = True
-    compile: bool = False
+    compile: bool | str = False
 
     @property
     def ranks(self) -> int:

@@ -29,7 +29,7 @@ def out(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for lock in LOCKS:
         (folder / "extensions" / lock).parent.mkdir(parents=True)
         (folder / "extensions" / lock).touch()
-    together = ("nan_on_one_rank", "resumed", "grown", *ON_BOTH)
+    together = ("nan_on_one_rank", "resumed", "grown", "compiled", *ON_BOTH)
     assert matrix.run_cases(with_references(OFTEN), shards.folder, folder, together, ON_BOTH, steps=6) == ""
     return folder
 
@@ -116,6 +116,11 @@ def test_peers_learn_alike_on_every_engine_and_number_of_ranks(out):
     for name, steps in two.items():
         for step, reference in zip(steps, one[f"{name.split()[0]} ddp"], strict=True):
             assert step == pytest.approx(reference, rel=1e-3), name
+
+
+def test_a_compiled_step_learns_the_same_on_two_ranks(out):
+    ways = outcome(out, "compiled")
+    assert matrix.difference(ways["eager"], ways["step"]) < matrix.WITHIN["compile"]
 
 
 def test_row_18_the_lock_of_a_killed_compilation_is_not_waited_for(out):
