@@ -32,7 +32,7 @@ class Figure:
 
 
 FIGURES = (
-    Figure("step", ("ratio_to_plain",)),
+    Figure("step", ("ratio_to_plain",), any_machine=False),
     Figure("loader", ("batches_ratio",)),
     Figure("loader", ("decoding_ratio",)),
     Figure("loader", ("feeding_microseconds_a_sample", "with label map"), 0.25, True, False),

@@ -1,5 +1,7 @@
 """Steps per second of DDP and of DeepSpeed with ZeRO 0, 1 and 2, on two CPU ranks of one thread each, alternating in one run.
 
+Beside them the same steps without communication: what DDP costs.
+
 The paper's networks at width 16 on 64x64 pictures, one batch of noise of 8 samples a rank; medians over rounds, and ratios to DDP.
 CPUs with gloo say what the engines themselves cost, not what they are worth between GPUs.
 """
@@ -24,9 +26,14 @@ from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.tasks import build_tasks
-from collagan_dist.types import Batch
+from collagan_dist.types import Batch, World
 
-ENGINES = {"DDP": ("ddp", 0), **{f"DeepSpeed, ZeRO {stage}": ("deepspeed", stage) for stage in (0, 1, 2)}}
+ALONE = "no communication"  # each rank trains for itself
+ENGINES = {
+    ALONE: ("plain", 0),
+    "DDP": ("ddp", 0),
+    **{f"DeepSpeed, ZeRO {stage}": ("deepspeed", stage) for stage in (0, 1, 2)},
+}
 SIZE, WIDTH, SHARE, STEPS, ROUNDS = 64, 16, 8, 3, 7
 
 
@@ -57,7 +64,8 @@ def rank(out: str) -> None:
     group, steps = Group(world, device), {}
     for name, (engine, stage) in ENGINES.items():
         config = settings(engine, stage)
-        made, tasks = build_engine(config.runtime, group), build_tasks(config)
+        own = Group(World(), device) if name == ALONE else group
+        made, tasks = build_engine(config.runtime, own), build_tasks(config)
         steps[name] = build_step(config, made, tasks, build_networks(config, made, tasks), 10**6)
     batch = noise().split(world.size)[world.rank]
     seconds: dict[str, list[float]] = {name: [] for name in steps}

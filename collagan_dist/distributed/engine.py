@@ -6,6 +6,7 @@ optimizer step of one or more learners. DDP and DeepSpeed subclass both classes 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -162,6 +163,8 @@ class Engine:
         if self.runtime.compile != {"networks": True, "step": "step"}[part]:
             return function
         files.check_temporary(Path(os.environ.get("TMPDIR", "/tmp")), "torch.compile")
+        if "TORCH_LOGS" not in os.environ:
+            torch._logging.set_logs(dynamo=logging.ERROR)  # not that DDP's marks for profilers are left out
         # For one size of batch: a training has no other. What divides a part into several graphs is an error, but for DDP, whose
         # networks are graphs of their own.
         return torch.compile(function, dynamic=False, fullgraph=part == "step" and self.learner_type is Learner)
