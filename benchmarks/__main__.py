@@ -43,6 +43,8 @@ FIGURES = (
     Figure("start", ("cpu_seconds", "first two steps"), 0.2, True, False),
     Figure("virtual", ("eager, batch 256", "operations"), 0.0, True),
     Figure("virtual", ("eager, batch 256", "gigabytes"), 0.0, True),
+    Figure("virtual", ("compile: step, batch 256", "operations outside graphs"), 0.0, True),
+    Figure("virtual", ("compile: step, batch 256", "gigabytes"), 0.0, True),
 )
 
 

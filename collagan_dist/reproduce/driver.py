@@ -204,7 +204,7 @@ def _write_tables(options: ReproduceOptions, runs: list[PlannedRun], manifest: M
         missing += tables.missing(number, results, plan.chosen_models(number, options.models))
         files.write_json(options.out / f"table{number}.json", table)
         files.write_text(options.out / f"table{number}.md", tables.table_markdown(number, table))
-    controls = {"about": about, **tables.make_controls(options.tables, results)}
+    controls = {"about": about, **tables.make_controls(options.tables, results, options.models)}
     files.write_json(options.out / "controls.json", controls)
     files.write_text(options.out / "controls.md", tables.controls_markdown(controls))
     found = claims.evaluate_claims(results, options.tables, options.models)

@@ -34,9 +34,13 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
     return table
 
 
-def make_controls(tables: Sequence[int], results: Results) -> dict[str, Any]:
-    """Return the numbers of the models that the paper does not have: Table 1's as make_table gives it, "table2", "table3"."""
-    found: dict[str, Any] = {f"table{n}": _cells(n, paper.controls(n), results) for n in tables}
+def make_controls(tables: Sequence[int], results: Results, models: Collection[str] = ()) -> dict[str, Any]:
+    """Return the numbers of the models that the paper does not have: Table 1's as make_table gives it, "table2", "table3".
+
+    Of those in `models` alone, where there are any.
+    """
+    chosen = {n: [one for one in paper.controls(n) if not models or one in models] for n in tables}
+    found: dict[str, Any] = {f"table{n}": _cells(n, names, results) for n, names in chosen.items() if names}
     return found.pop("table1", {}) | found
 
 

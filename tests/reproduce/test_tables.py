@@ -56,6 +56,14 @@ def test_controls_have_no_number_of_the_paper(tmp_path):
     assert controls["table3"]["rows"] == ["M*_id"] and cell["paper"] is None and cell["ours"] > 0
     assert f"| Nose | – / {cell['ours']:.2f} ± {cell['se']:.2f} / – |" in tables.controls_markdown(controls)
     assert not is_significant(cell)
+    assert list(tables.make_controls((1, 3), Results(runs, MANIFEST), ("M_d", "M*_id"))) == [
+        "rows",
+        "columns",
+        "cells",
+        "parts",
+        "table3",
+    ]
+    assert list(tables.make_controls((1, 3), Results(runs, MANIFEST), ("M_d", "M*_i"))["cells"]) == ["M*_i"]
 
 
 def test_markdown_says_what_differs_and_what_is_missing(tmp_path):
