@@ -123,6 +123,7 @@ def _positions(counts: tuple[int, ...], stream: int, device: torch.device) -> tu
     return index, torch.cat([same((count,), _offset(stream + n)) for n, count in enumerate(counts)])
 
 
+# A CUDA graph of a step knows these tensors by their address; a training needs one entry.
 _kept_positions = lru_cache(maxsize=8)(_positions)
 
 

@@ -266,7 +266,9 @@ class Runtime(Section):
     compile: Literal[False, True, "step"] = False
     """Compile with torch.compile in training: `true` the networks; `step` the networks with their inputs, targets and losses."""
     cuda_graph: bool = False
-    """Capture a step as a CUDA graph and replay it, on one GPU: it helps where launching operations takes longer than they do."""
+    """Capture a step as a CUDA graph and replay it, on one GPU: it helps where launching operations takes longer than they do.
+
+    The graph keeps the memory of a step."""
     channels_last: bool = False
     """Use torch's channels_last memory format for pictures and convolutions; it is faster with bf16."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -291,6 +293,14 @@ class Runtime(Section):
         if self.zero_stage and self.engine != "deepspeed":
             raise ValueError(
                 f"zero_stage: {self.zero_stage} is DeepSpeed's; set engine to deepspeed, or zero_stage to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _graph_needs_a_step_that_does_not_wait(self) -> Runtime:
+        if self.cuda_graph and self.engine == "deepspeed":
+            raise ValueError(
+                "cuda_graph: DeepSpeed's step waits for the host; set engine to ddp, or cuda_graph to false"
             )
         return self
 

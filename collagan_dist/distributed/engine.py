@@ -6,6 +6,7 @@ optimizer step of one or more learners. DDP and DeepSpeed subclass both classes 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,10 @@ from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import as_float32
 
+# Each compiled function has its own limit of compilations: in a sweep a process trains many configurations. Older torch has no such option.
+_ISOLATED: dict[str, Any] = (
+    {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
+)
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Tensors = dict[str, torch.Tensor]
@@ -56,14 +61,16 @@ class Learner:
 
     def __call__(self, *args: Any) -> Any:
         """Run the network under autocast; its outputs are float32, as losses need them."""
-        with self.engine.autocast():
-            return pytree.tree_map(as_float32, self.forward(*args))
+        return self._run(self.forward, *args)
 
     def call_module(self, *args: Any) -> Any:
         """Run the network as a part of another network's loss, while it is `frozen`."""
         # The bare module: a DDP wrapper would wait for gradients that never come.
+        return self._run(self.module, *args)
+
+    def _run(self, network: Callable[..., Any], *args: Any) -> Any:
         with self.engine.autocast():
-            return pytree.tree_map(as_float32, self.module(*args))
+            return pytree.tree_map(as_float32, network(*args))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -120,11 +127,7 @@ class Learner:
         Parameters without an entry start without a state.
         """
         for name, parameter in self.named_parameters():
-            own = self.optimizer.state.get(parameter)
-            if own:  # in place: a CUDA graph knows these tensors
-                for key, value in own.items():
-                    value.copy_(state[name][key]) if name in state else value.zero_()
-            elif name in state:
+            if name in state:
                 self.optimizer.state[parameter] = {k: _in_layout_of(parameter, v) for k, v in state[name].items()}
 
     def optimizer_tensors(self) -> list[torch.Tensor]:
@@ -163,11 +166,13 @@ class Engine:
         if self.runtime.compile != {"networks": True, "step": "step"}[part]:
             return function
         files.check_temporary(Path(os.environ.get("TMPDIR", "/tmp")), "torch.compile")
-        if "TORCH_LOGS" not in os.environ:
-            torch._logging.set_logs(dynamo=logging.ERROR)  # not that DDP's marks for profilers are left out
+        # It would warn of DDP's marks for profilers, which a compiled part leaves out.
+        logging.getLogger("torch._dynamo.variables.ctx_manager").setLevel(logging.ERROR)
         # For one size of batch: a training has no other. What divides a part into several graphs is an error, but for DDP, whose
         # networks are graphs of their own.
-        return torch.compile(function, dynamic=False, fullgraph=part == "step" and self.learner_type is Learner)
+        return torch.compile(
+            function, dynamic=False, fullgraph=part == "step" and self.learner_type is Learner, **_ISOLATED
+        )
 
     def learner(self, module: nn.Module, adam: Adam) -> Learner:
         """Return a learner of a prepared module. Raises ConfigError for the plain engine on several ranks."""
@@ -176,7 +181,21 @@ class Engine:
                 f"runtime.engine: plain trains on one rank only, this run has {self.group.world.size}; "
                 "set runtime.engine to ddp"
             )
+        if self.runtime.cuda_graph:
+            self._check_cuda_graph()
         return self.learner_type(self, module, adam)
+
+    def _check_cuda_graph(self) -> None:
+        reason = ""
+        if self.device.type != "cuda":
+            reason = f"a CUDA graph needs a CUDA device, and this run is on {self.device.type}"
+        elif self.group.world.size > 1:
+            reason = (
+                f"the {self.group.world.size} ranks of this run average gradients within a step, and a graph would hide from the "
+                "hang detector which rank they wait for"
+            )
+        if reason:
+            raise ConfigError(f"runtime.cuda_graph: {reason}; set it to false")
 
     def backward(self, learners: Sequence[Learner], losses: Sequence[torch.Tensor]) -> None:
         """Add the gradients of a micro-batch's losses, one for each learner. Collective on the last micro-batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.discriminator import SHARED
 from collagan_dist.models.networks import BatchNormSnapshot, Networks
 from collagan_dist.models.predictor import TaskTensors, generator_input, split_channels
-from collagan_dist.models.step_graph import StepGraph, StepOutcome, check_cuda_graph
+from collagan_dist.models.step_graph import StepGraph, StepOutcome
 from collagan_dist.tasks.base import Task
 from collagan_dist.types import Batch
 
@@ -62,16 +62,15 @@ class Step:
         self._rec_weights = torch.tensor([self.weights[name][1] for name in tasks], device=engine.device)
         self._finite: torch.Tensor | None = None  # whether all updates of the step so far were finite
         self._rates: dict[str, float | torch.Tensor] = {"generator": 0.0, "discriminators": 0.0}
-        self._run: Callable[[Batch, int], StepOutcome] = self.run
-        if config.runtime.cuda_graph:
-            check_cuda_graph(config, engine.group.world, engine.device)
-            # A graph reads them anew in each step.
+        self._graph = StepGraph() if config.runtime.cuda_graph else None
+        if self._graph is not None:  # it reads them anew in each step
             self._rates = {side: torch.zeros((), device=engine.device) for side in self._rates}
-            self._run = StepGraph(self.run)
-        # What lies between two updates of parameters: three graphs under `runtime.compile: step`.
-        self._generate = engine.compiled(self.generate, "step")
-        self._discriminator_loss = engine.compiled(self.discriminator_loss, "step")
-        self._generator_loss = engine.compiled(self.generator_loss, "step")
+        # What lies between two updates of parameters: three graphs under `runtime.compile: step`. Functions and no bound methods: in a
+        # cycle of references the networks would outlive a rollback, which builds new ones.
+        own = type(self)
+        self._generate = engine.compiled(own.generate, "step")
+        self._discriminator_loss = engine.compiled(own.discriminator_loss, "step")
+        self._generator_loss = engine.compiled(own.generator_loss, "step")
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         batch = replace(
@@ -80,7 +79,8 @@ class Step:
             input_B3HW=self.engine.in_layout(batch.input_B3HW),
         )
         self.set_learning_rates(step)
-        outcome = self._run(batch, self.stage(step))
+        stage = self.stage(step)
+        outcome = self.run(batch, stage) if self._graph is None else self._graph(self.run, batch, stage)
         return StepResult(outcome.values, PendingVerdict(self.engine.group, outcome.sides, outcome.flags))
 
     def run(self, batch: Batch, stage: int) -> StepOutcome:
@@ -92,7 +92,7 @@ class Step:
         statistics = BatchNormSnapshot(self.networks.generator, self.networks.discriminators)
         if len(micro_batches) == 1:
             # One forward pass of G serves both updates. With more micro-batches it would hold one graph for each of them.
-            micro_batches[0].outputs = self._generate(batch)
+            micro_batches[0].outputs = self._generate(self, batch)
         values: Scalars = {}
         updates = []
         self._finite = None
@@ -124,16 +124,18 @@ class Step:
         with self.update("discriminators", learners, micro_batches) as update:
             for micro_batch in micro_batches:
                 outputs = self.outputs_for_discriminator(micro_batch)
-                update.backward(*self._discriminator_loss(micro_batch, outputs, stage))
+                update.backward(*self._discriminator_loss(self, micro_batch, outputs, stage))
         return update
 
     def update_generator(self, micro_batches: list[MicroBatch], stage: int) -> Update:
         """Train G against frozen discriminators."""
         with self.update("generator", [self.networks.generator_learner], micro_batches) as update:
             for micro_batch in micro_batches:
-                outputs = micro_batch.outputs if micro_batch.outputs is not None else self._generate(micro_batch.batch)
+                outputs = (
+                    micro_batch.outputs if micro_batch.outputs is not None else self._generate(self, micro_batch.batch)
+                )
                 with self.networks.frozen_discriminators():
-                    losses = self._generator_loss(micro_batch, outputs, stage)
+                    losses = self._generator_loss(self, micro_batch, outputs, stage)
                 update.backward(*losses)
                 micro_batch.outputs = None  # their graph serves one update only
         return update
@@ -188,7 +190,7 @@ class Step:
         # the statistics must move only once.
         statistics = BatchNormSnapshot(self.networks.generator)
         with torch.no_grad():
-            outputs = self._generate(micro_batch.batch)
+            outputs = self._generate(self, micro_batch.batch)
         statistics.restore()
         return outputs
 

@@ -23,7 +23,7 @@ from tests.training.one_rank import setup
 from tests.training.small import small
 
 pytestmark = pytest.mark.gpu
-STEPS = 4
+STEPS = 6
 
 
 def losses(part: Setup, engine: Engine | None = None) -> list[dict[str, float]]:
@@ -58,6 +58,9 @@ def device() -> torch.device:
         ({"runtime__precision": "fp16"}, 0.02),
         ({"runtime__channels_last": True}, 0.01),
         ({"runtime__compile": True}, 0.01),
+        ({"runtime__compile": "step"}, 0.01),
+        ({"runtime__cuda_graph": True}, 1e-4),
+        ({"runtime__compile": "step", "runtime__cuda_graph": True}, 0.01),
     ],
 )
 def test_other_arithmetic_learns_nearly_the_same(shards, device, changes, rel, monkeypatch):

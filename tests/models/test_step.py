@@ -1,3 +1,5 @@
+import gc
+import weakref
 from copy import deepcopy
 
 import numpy as np
@@ -121,3 +123,17 @@ def test_statistics_move_once_for_each_micro_batch(shards, parts, forwards):
     moved = dict(networks.generator.named_buffers())
     assert all(torch.allclose(value, moved[name]) for name, value in once.named_buffers())
     assert len(calls) == forwards
+
+
+def test_nothing_but_its_owner_keeps_a_step_s_networks(shards):
+    """A rollback builds new networks, for which a GPU needs the memory of the old ones at once."""
+    step, networks, batch = parts_of(shards)
+    step(batch, 0)
+    generator = weakref.ref(networks.generator)
+    gc.collect()
+    gc.disable()
+    try:
+        del step, networks
+        assert generator() is None
+    finally:
+        gc.enable()
