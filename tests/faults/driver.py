@@ -14,14 +14,14 @@ from collagan_dist.models.step import Step
 
 def stop_at_step(when: int) -> None:
     """Stop this process before step `when`, as a debugger or a dead machine does."""
-    updates = Step.updates
+    step = Step.__call__
 
-    def stopping(self: Step, parts: Any, number: int) -> Any:
+    def stopping(self: Step, batch: Any, number: int) -> Any:
         if number == when:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return updates(self, parts, number)
+        return step(self, batch, number)
 
-    Step.updates = stopping  # type: ignore[method-assign]
+    Step.__call__ = stopping  # type: ignore[method-assign]
 
 
 def slow_data(milliseconds: int) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from collagan_dist.config.load import load_config
 from collagan_dist.distributed.engine import Update
 from collagan_dist.distributed.world import detect_world
-from collagan_dist.models.step import MicroBatch, Step
+from collagan_dist.models.step import Step, StepResult
 from collagan_dist.training.loop import train
+from collagan_dist.types import Batch
 
 # (rank, step, side).
 Where = Callable[[int, int, str], bool]
@@ -19,13 +20,13 @@ Where = Callable[[int, int, str], bool]
 @contextmanager
 def nan_where(bad: Where) -> Iterator[list[tuple[int, str]]]:
     """Inside, an update's loss is NaN where `bad(rank, step, side)`; the list fills with the (step, side) of every update."""
-    updates, backward = Step.updates, Update.backward
+    step, backward = Step.__call__, Update.backward
     done: list[tuple[int, str]] = []
     now = [0]
 
-    def updates_at(self: Step, micro_batches: list[MicroBatch], number: int) -> Iterator[Update]:
+    def step_at(self: Step, batch: Batch, number: int) -> StepResult:
         now[0] = number
-        return updates(self, micro_batches, number)
+        return step(self, batch, number)
 
     def backward_at(self: Update, losses: Any, values: Any = None) -> None:
         done.append((now[0], self.side))
@@ -33,11 +34,11 @@ def nan_where(bad: Where) -> Iterator[list[tuple[int, str]]]:
             losses = [loss * float("nan") for loss in losses]
         backward(self, losses, values)
 
-    Step.updates, Update.backward = updates_at, backward_at  # type: ignore[method-assign]
+    Step.__call__, Update.backward = step_at, backward_at  # type: ignore[method-assign]
     try:
         yield done
     finally:
-        Step.updates, Update.backward = updates, backward  # type: ignore[method-assign]
+        Step.__call__, Update.backward = step, backward  # type: ignore[method-assign]
 
 
 def main(config: str, run: str, rank: str, first: str, last: str, side: str) -> None:
