@@ -30,9 +30,9 @@ import torch  # noqa: E402
 from torch.cuda import _sanitizer  # noqa: E402
 from torch.utils import _foreach_utils  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing  # noqa: E402
-from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
+from torch.utils._pytree import tree_map  # noqa: E402
 
-from tests.virtual.kernels import Kernels  # noqa: E402
+from tests.virtual.kernels import Kernels, tensors_of  # noqa: E402
 
 DEVICE = torch.device("cuda", 0)
 _RUBBISH = 77
@@ -153,7 +153,7 @@ class Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+        tensors = tensors_of((args, kwargs))
         if _is_cuda(kwargs.get("device")) or any(isinstance(t, CudaTensor) for t in tensors):
             return _run(func, args, kwargs)
         name = func._schema.name
@@ -189,7 +189,7 @@ _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operation that has a CUDA tensor or makes one."""
     name = func._schema.name.removeprefix("aten::")
-    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    tensors = tensors_of((args, kwargs))
     if any(t.is_inference() for t in tensors) and torch._C._dispatch_has_kernel_for_dispatch_key(
         func.name(), "CompositeImplicitAutograd"
     ):
@@ -252,12 +252,12 @@ class Graph:
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
     def capture(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        for tensor in _tensors((args, kwargs)):
+        for tensor in tensors_of((args, kwargs)):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self.made and storage.data_ptr() not in self.before:
                 self.before[storage.data_ptr()] = storage, storage.clone()
         out = func(*args, **kwargs)
-        self.made |= {t.untyped_storage().data_ptr() for t in _tensors(out)} - self.before.keys()
+        self.made |= {t.untyped_storage().data_ptr() for t in tensors_of(out)} - self.before.keys()
         self.operations.append((func, args, kwargs, out))
         return out
 
@@ -270,7 +270,7 @@ class Graph:
         RECORD.kernels.operations["graph"] += 1
         for func, args, kwargs, out in self.operations:
             again = func(*args, **kwargs)
-            for mine, fresh in zip(_tensors(out), _tensors(again), strict=True):
+            for mine, fresh in zip(tensors_of(out), tensors_of(again), strict=True):
                 if mine.data_ptr() != fresh.data_ptr():
                     mine.copy_(fresh)
             written = tree_map(_cuda, (args, out))
@@ -288,10 +288,6 @@ def capturing(graph: Graph, capture_error_mode: str = "global") -> Iterator[None
     finally:
         Graph.capturing = None
         graph.end()
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    return [x for x in tree_flatten(values)[0] if isinstance(x, torch.Tensor)]
 
 
 def _to_copy(func: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> Any:

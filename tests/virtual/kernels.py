@@ -22,7 +22,7 @@ class Kernels:
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
         if is_view or name in _NO_KERNEL:
             return
-        read, written = _tensors(inputs), _tensors(out)
+        read, written = tensors_of(inputs), tensors_of(out)
         if not written:  # in place, on lists: the first one is read and written
             written = read[: len(read) // max(1, sum("Tensor" in str(a.type) for a in func._schema.arguments))]
         if name == "copy_":
@@ -31,5 +31,6 @@ class Kernels:
         self.bytes[name] += sum(t.nbytes for t in (*read, *written))
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:
+def tensors_of(values: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested arguments or results."""
     return [x for x in tree_flatten(values)[0] if isinstance(x, torch.Tensor)]
