@@ -1,0 +1,73 @@
+"""Biharmonic filling (Damelin and Hoang 2018): the smoothest continuation of a picture into its hole, equal to scikit-image's to 1e-9.
+
+The equations of a hole are solved by a sparse LU factorization, which pictures with the same hole share wherever it lies.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import SuperLU, splu
+
+_REACH = 2  # pixels from which an equation takes its values
+_FACTORIZATIONS = 16  # kept: that of a hole of 64x64 pixels takes 5 MB
+
+
+def fill(image_BCHW: np.ndarray, hole_BHW: np.ndarray) -> np.ndarray:
+    """Return float64 images whose holes are filled, within the range of each channel outside the hole.
+
+    A picture without a hole stays as it is; one that is all hole becomes zero.
+    """
+    filled = np.where(hole_BHW[:, None], 0.0, image_BCHW)
+    placed = [_move_to_corner(hole) for hole in hole_BHW]
+    # In an order that puts equal holes one after the other.
+    for number in sorted(range(len(placed)), key=lambda n: placed[n][0].tobytes()):
+        hole, shift = placed[number]
+        if hole.any() and not hole.all():
+            _fill_one(filled[number], hole_BHW[number], hole, shift)
+    return filled
+
+
+def _move_to_corner(hole_HW: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the hole, moved to the upper left as far as its equations stay the same, and by how much."""
+    shift = [0, 0]
+    for axis in (0, 1):
+        where = np.flatnonzero(hole_HW.any(1 - axis))
+        # Equations near the picture's border are others.
+        if len(where) and where[0] >= _REACH and where[-1] < hole_HW.shape[axis] - _REACH:
+            shift[axis] = _REACH - int(where[0])
+    return np.roll(hole_HW, shift, (0, 1)), (shift[0], shift[1])
+
+
+def _fill_one(image_CHW: np.ndarray, hole_HW: np.ndarray, moved_HW: np.ndarray, shift: tuple[int, int]) -> None:
+    equations, factors = _factorize(moved_HW.tobytes(), moved_HW.shape)
+    known = np.roll(image_CHW, shift, (1, 2)).reshape(len(image_CHW), -1)
+    # One picture at a time: the last bits of a solution depend on how many are solved at once, and with it on the number of ranks.
+    values = factors.solve(-(equations @ known.T)).T
+    outside = image_CHW[:, ~hole_HW]
+    image_CHW[:, hole_HW] = values.clip(outside.min(1, keepdims=True), outside.max(1, keepdims=True))
+
+
+@lru_cache(_FACTORIZATIONS)
+def _factorize(hole: bytes, shape: tuple[int, int]) -> tuple[sparse.csr_array, SuperLU]:
+    """Return the equations of a hole's N pixels, (N, H·W), and the factors of their part inside the hole."""
+    inside = np.frombuffer(hole, bool)
+    equations = _operator(*shape)[inside]
+    # Symmetric and positive definite, so that no pivots are needed: half the time.
+    options = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    return equations, splu(equations[:, inside].tocsc(), **options)
+
+
+@lru_cache(2)
+def _operator(height: int, width: int) -> sparse.csr_array:
+    """Return the square of the five-point Laplacian, (H·W, H·W); at the picture's border a pixel is its own neighbour."""
+    laplacian = sparse.kronsum(_second_difference(width), _second_difference(height))
+    return sparse.csr_array(laplacian @ laplacian)
+
+
+def _second_difference(size: int) -> sparse.dia_array:
+    middle = np.full(size, 2.0)
+    middle[[0, -1]] -= 1
+    return sparse.diags_array([middle, -np.ones(size - 1), -np.ones(size - 1)], offsets=[0, 1, -1])
