@@ -2,18 +2,18 @@
 
 300 drawn faces of 128x128 with holes at O1 to O6, and made-up outputs: PSNR, SSIM, Dice and landmark errors of a model and of two baselines
 (without the time that biharmonic filling itself takes, which is told apart). One at a time is what scikit-image and NumPy offer: SSIM of
-the whole picture, counts class by class.
+the whole picture, counts class by class, a system of equations for every hole.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
+from skimage.restoration import inpaint_biharmonic
 
 from benchmarks import alternate, drawn_shards, save
 from collagan_dist.config.load import load_config
@@ -22,7 +22,7 @@ from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.setup import sequential_ids
-from collagan_dist.tasks import build_tasks
+from collagan_dist.tasks import biharmonic, build_tasks
 from collagan_dist.tasks.inpainting import composite, to_bytes
 from collagan_dist.types import CLASSES, POSITIONS, Batch
 
@@ -52,10 +52,20 @@ def main() -> None:
         return len(POSITIONS) * FACES
 
     rates = alternate({"ours": ours, "one by one": one_by_one}, rounds=2)
-    began = time.process_time()
-    for batch, _ in work:
-        tasks["inpainting"].baselines(batch, {})
-    biharmonic = (time.process_time() - began) / (len(POSITIONS) * FACES)
+
+    def fill_ours() -> int:
+        for images, holes in pictures:
+            biharmonic.fill(images, holes)
+        return len(POSITIONS) * FACES
+
+    def fill_one_by_one() -> int:
+        for images, holes in pictures:
+            for image, hole in zip(images, holes, strict=True):
+                inpaint_biharmonic(image * ~hole, hole, channel_axis=0)
+        return len(POSITIONS) * FACES
+
+    pictures = [(batch.image_B3HW.double().numpy(), batch.hole_B1HW[:, 0].numpy()) for batch, _ in work]
+    fills = alternate({"ours": fill_ours, "scikit-image": fill_one_by_one}, rounds=2)
     save(
         __file__,
         {
@@ -63,7 +73,8 @@ def main() -> None:
             "size": SIZE,
             "milliseconds_a_face_and_hole": {name: round(1e3 / rate, 3) for name, rate in rates.items()},
             "ratio": round(rates["ours"] / rates["one by one"], 2),
-            "biharmonic_milliseconds": round(1e3 * biharmonic, 2),
+            "biharmonic_milliseconds": {name: round(1e3 / rate, 2) for name, rate in fills.items()},
+            "biharmonic_ratio": round(fills["ours"] / fills["scikit-image"], 2),
         },
     )
 

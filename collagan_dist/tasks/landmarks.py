@@ -37,14 +37,13 @@ class Landmarks(Task):
         """
         assert batch.points_BK2 is not None
         truth = batch.points_BK2.double().cpu().numpy()
-        distance = np.linalg.norm(read_points(output, self.quarter) - truth, axis=-1)
+        plain, quarter = (np.linalg.norm(points - truth, axis=-1) for points in _read_out(output))
+        distance = quarter if self.quarter else plain
         rows = {
             "landmark_error": distance,
             "landmark_error_hole": np.where(_inside(truth, batch.hole_B1HW), distance, np.nan),
         }
-        if self.quarter:
-            rows["landmark_error_argmax"] = np.linalg.norm(read_points(output, quarter=False) - truth, axis=-1)
-        return rows
+        return rows | ({"landmark_error_argmax": plain} if self.quarter else {})
 
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {}
@@ -80,22 +79,25 @@ def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
 
 def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
     """Return (B, K, 2) float64 points: the largest pixel, with `quarter` moved 1/4 pixel to its larger neighbour on each axis."""
+    return _read_out(heatmap_BKHW)[quarter]
+
+
+def _read_out(heatmap_BKHW: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of both read-outs: the largest pixel, and that moved by a quarter."""
     maps = heatmap_BKHW.detach().float()
     height, width = maps.shape[-2:]
     flat = maps.flatten(2)
     at = flat.argmax(2)
     y, x = at // width, at % width
-    points = torch.stack([x, y], dim=-1).double()
-    if quarter:
 
-        def value(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            # A pixel at the edge counts as its own neighbour outside the image.
-            index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-            return flat.gather(2, index[..., None])[..., 0]
+    def value(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        # A pixel at the edge counts as its own neighbour outside the image.
+        index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        return flat.gather(2, index[..., None])[..., 0]
 
-        slopes = value(y, x + 1) - value(y, x - 1), value(y + 1, x) - value(y - 1, x)
-        points += 0.25 * torch.stack(slopes, dim=-1).sign()
-    return points.cpu().numpy()
+    slopes = value(y, x + 1) - value(y, x - 1), value(y + 1, x) - value(y - 1, x)
+    plain, moves = torch.stack([x, y], dim=-1).double(), 0.25 * torch.stack(slopes, dim=-1).sign()
+    return plain.cpu().numpy(), (plain + moves).cpu().numpy()
 
 
 def draw_points(image_B3HW: torch.Tensor, points_BK2: torch.Tensor) -> torch.Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 _K1, _K2, _RANGE = 0.01, 0.03, 255.0
-_CACHED_PIXELS = 2**13
+
+Values = TypeVar("Values", torch.Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,22 @@ def ssim_in_hole(
     size, radius = truth_BHW3.shape[1:3], window.radius
     # Where no pixel of a window differs SSIM is 1, so only a box around the hole has to be computed: nothing else of a completed
     # picture differs. All boxes of a batch have one size, and lie inside the picture: at its border they are reflected as it is.
-    differs = (truth_BHW3 != other_BHW3).any(3) | hole_BHW
+    differs = hole_BHW.clone()
+    for channel in (truth_BHW3 != other_BHW3).unbind(3):
+        differs |= channel
     tops, lefts, height, width = _boxes(differs, 2 * radius)
-    rows = tops[:, None] + torch.arange(height, device=tops.device)
-    columns = lefts[:, None] + torch.arange(width, device=lefts.device)
-    at = torch.arange(len(rows), device=rows.device)[:, None, None], rows[:, :, None], columns[:, None, :]
-    truth, other, hole, differs = truth_BHW3[at], other_BHW3[at], hole_BHW[at], differs[at]
-    # A CPU computes few at a time, whose intermediate results stay in its cache.
-    few = max(1, _CACHED_PIXELS // (height * width)) if truth.device.type == "cpu" else len(truth)
-    found = torch.cat([_map(t, o, window) for t, o in zip(truth.split(few), other.split(few), strict=True)])
-    # Near a side of the box that is no side of the picture, the box was reflected where the picture goes on; there SSIM is 1.
-    touched = F.max_pool2d(differs[:, None].float(), 2 * radius + 1, 1, radius)[:, 0] > 0
-    lost = torch.where(touched, 1 - found, 0.0)
-    inside = _interior(rows, size[0], radius)[:, :, None] & _interior(columns, size[1], radius)[:, None, :]
+    corners = list(zip(tops.tolist(), lefts.tolist(), strict=True))
+    truth, other, hole = (
+        torch.stack(
+            [one[top : top + height, left : left + width] for one, (top, left) in zip(values, corners, strict=True)]
+        )
+        for values in (truth_BHW3, other_BHW3, hole_BHW)
+    )
+    found = _map_on_cpu(truth, other, window) if truth.device.type == "cpu" else _map(truth, other, window)
+    rows, columns = _computed(tops, height, size[0], radius), _computed(lefts, width, size[1], radius)
+    lost = torch.where(rows[:, :, None] & columns[:, None, :], 1 - found, 0.0)
+    rows, columns = _interior(tops, height, size[0], radius), _interior(lefts, width, size[1], radius)
+    inside = rows[:, :, None] & columns[:, None, :]
     pixels = (size[0] - 2 * radius) * (size[1] - 2 * radius)
     mean = 1 - torch.where(inside, lost, 0.0).sum((1, 2)) / pixels
     in_hole = 1 - torch.where(hole, lost, 0.0).sum((1, 2)) / hole.sum((1, 2))
@@ -83,41 +87,54 @@ def _boxes(hole_BHW: torch.Tensor, margin: int) -> tuple[torch.Tensor, torch.Ten
     return starts[0], starts[1], lengths[0], lengths[1]
 
 
-def _interior(at_BN: torch.Tensor, size: int, radius: int) -> torch.Tensor:
-    return (at_BN >= radius) & (at_BN < size - radius)
+def _computed(starts_B: torch.Tensor, length: int, size: int, radius: int) -> torch.Tensor:
+    """Return (B, length) where boxes along one axis have the picture's SSIM; elsewhere no pixel differs."""
+    # Near an end of the box that is no end of the picture, the box was reflected where the picture goes on.
+    at = torch.arange(length, device=starts_B.device)
+    first, last = starts_B[:, None] == 0, starts_B[:, None] + length == size
+    return ((at >= radius) | first) & ((at < length - radius) | last)
+
+
+def _interior(starts_B: torch.Tensor, length: int, size: int, radius: int) -> torch.Tensor:
+    """Return (B, length) where windows of boxes along one axis lie inside the picture."""
+    at = starts_B[:, None] + torch.arange(length, device=starts_B.device)
+    return (at >= radius) & (at < size - radius)
 
 
 def _map(truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, window: Window) -> torch.Tensor:
     """Return (B, H, W), the mean over channels of SSIM at each pixel."""
     x, y = (t.permute(0, 3, 1, 2).double() for t in (truth_BHW3, other_BHW3))
-    ux, uy, uxx, uyy, uxy = _local_mean(torch.stack([x, y, x * x, y * y, x * y]), window)
+    return _similarity(window, *_local_mean(torch.stack([x, y, x * x, y * y, x * y]), window)).mean(1)
+
+
+def _map_on_cpu(truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, window: Window) -> torch.Tensor:
+    """The same by OpenCV, one picture at a time, in a twentieth of torch's time."""
+    weights, found = np.array(window.weights), []
+    for pair in zip(truth_BHW3.numpy(), other_BHW3.numpy(), strict=True):
+        x, y = (picture.astype(np.float64) for picture in pair)
+        means = (
+            cv2.sepFilter2D(values, -1, weights, weights, borderType=cv2.BORDER_REFLECT)
+            for values in (x, y, x * x, y * y, x * y)
+        )
+        one = _similarity(window, *means)
+        found.append((one[..., 0] + one[..., 1] + one[..., 2]) / 3)
+    return torch.from_numpy(np.stack(found))
+
+
+def _similarity(window: Window, ux: Values, uy: Values, uxx: Values, uyy: Values, uxy: Values) -> Values:
+    """Return SSIM from the local means of x, y, x², y² and xy."""
     vx, vy, vxy = (window.factor * (a - b) for a, b in ((uxx, ux * ux), (uyy, uy * uy), (uxy, ux * uy)))
     c1, c2 = (_K1 * _RANGE) ** 2, (_K2 * _RANGE) ** 2
-    above = (2 * ux * uy + c1) * (2 * vxy + c2)
-    return (above / ((ux * ux + uy * uy + c1) * (vx + vy + c2))).mean(1)
+    return (2 * ux * uy + c1) * (2 * vxy + c2) / ((ux * ux + uy * uy + c1) * (vx + vy + c2))
 
 
 def _local_mean(x: torch.Tensor, window: Window) -> torch.Tensor:
-    """Return the weighted mean around each pixel of (N, B, C, H, W); beyond the border pictures are reflected, the outer pixels twice."""
-    if x.device.type == "cpu":
-        return torch.stack([_local_mean_on_cpu(one, window) for one in x.unbind(1)], dim=1)
-    return _local_mean_by_torch(x, window)
-
-
-def _local_mean_by_torch(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """Return the weighted mean around each pixel of (..., H, W); beyond the border pictures are reflected, the outer pixels twice."""
     for axis in (-1, -2):
         size = x.shape[axis]
         padded = x.index_select(axis, _reflected(size, window.radius, x.device))
         x = sum(w * padded.narrow(axis, k, size) for k, w in enumerate(window.weights))  # type: ignore[assignment]
     return x
-
-
-def _local_mean_on_cpu(x_NCHW: torch.Tensor, window: Window) -> torch.Tensor:
-    # By OpenCV, in a twentieth of torch's time on a CPU.
-    count, channels, height, width = x_NCHW.shape
-    weights, last = np.array(window.weights), x_NCHW.reshape(-1, height, width).permute(1, 2, 0).contiguous().numpy()
-    found = cv2.sepFilter2D(last, -1, weights, weights, borderType=cv2.BORDER_REFLECT)
-    return torch.from_numpy(found).permute(2, 0, 1).reshape(count, channels, height, width)
 
 
 @cache

@@ -72,8 +72,9 @@ def test_ssim_and_psnr_are_scikit_image_s(window, kind):
         assert rows["psnr_hole"][i] == pytest.approx(peak_signal_noise_ratio(truth[hole], done[hole]), abs=1e-9)
 
 
-def test_a_gpu_s_local_means_are_those_of_a_cpu():
-    x = torch.rand(5, 2, 3, 20, 31, dtype=torch.float64)
+def test_a_gpu_s_map_is_that_of_a_cpu():
+    truth, other = torch.randint(0, 256, (2, 5, 20, 31, 3), dtype=torch.uint8)
     for window in ssim.WINDOWS.values():
-        ours = ssim._local_mean(x, window)
-        assert torch.allclose(ours, ssim._local_mean_by_torch(x, window), rtol=0, atol=1e-12)
+        assert torch.allclose(
+            ssim._map(truth, other, window), ssim._map_on_cpu(truth, other, window), rtol=0, atol=1e-12
+        )
