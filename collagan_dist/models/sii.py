@@ -20,7 +20,7 @@ from torch import nn
 
 from collagan_dist import rng
 from collagan_dist.config.tree import Config, Search
-from collagan_dist.distributed.engine import Update
+from collagan_dist.distributed.update import Update
 from collagan_dist.losses import generator_term
 from collagan_dist.models.generator import initialize
 from collagan_dist.models.layers import Unconditional, doubling_widths

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from collagan_dist.config.tree import Adam, Config
-from collagan_dist.distributed.engine import Engine, Learner, PendingVerdict, Update
+from collagan_dist.distributed.engine import Engine, Learner
+from collagan_dist.distributed.update import PendingVerdict, Update
 from collagan_dist.losses import accuracy, discriminator_term, generator_term
 from collagan_dist.models.discriminator import SHARED
 from collagan_dist.models.networks import BatchNormSnapshot, Networks
@@ -100,9 +101,8 @@ class Step:
             values |= update.values
             updates.append(update)
             self._finite = update.finite
-        finite = update.finite
-        statistics.restore(keep=finite)  # forward passes move them, and may have put a NaN in
-        self.networks.average(self.config.optim.ema, finite)
+        statistics.restore(keep=update.finite)  # forward passes move them, and may have put a NaN in
+        self.networks.average(self.config.optim.ema, update.finite)
         return StepOutcome(
             values, tuple(update.side for update in updates), torch.stack([one.flags for one in updates])
         )
@@ -142,7 +142,7 @@ class Step:
 
     def update(self, side: str, learners: Sequence[Learner], micro_batches: Sequence[MicroBatch]) -> Update:
         """Return the context of an update, which does nothing if an earlier one of the step was not finite."""
-        return self.engine.update(side, learners, self._rates[side], len(micro_batches), self._finite)
+        return Update(self.engine, side, learners, self._rates[side], len(micro_batches), self._finite)
 
     def discriminator_loss(self, micro_batch: MicroBatch, outputs: TaskTensors, stage: int) -> Losses:
         """Return D's loss, minus log D(x, y) + log(1 - D(x, G)) of eqs. 1 and 4, summed over tasks; `outputs` are G's."""

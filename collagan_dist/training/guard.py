@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from collagan_dist.distributed.engine import Verdict
 from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.update import Verdict
 from collagan_dist.errors import NumericError, mark_on_all_ranks
 from collagan_dist.models.networks import Networks
 from collagan_dist.runs.run_folder import Progress

@@ -12,8 +12,8 @@ import torch
 
 from collagan_dist import files
 from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damage_limit
-from collagan_dist.distributed.engine import Verdict
 from collagan_dist.distributed.stragglers import StragglerDetector
+from collagan_dist.distributed.update import Verdict
 from collagan_dist.errors import ClusterError, mark_on_all_ranks
 from collagan_dist.inference.evaluate import evaluate
 from collagan_dist.inference.grids import write_grid

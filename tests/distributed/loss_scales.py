@@ -5,6 +5,7 @@ import torch
 from collagan_dist.config.tree import Adam
 from collagan_dist.distributed import precision
 from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.update import Update
 
 
 def grown_scale(engine: Engine) -> list[bool]:
@@ -17,7 +18,7 @@ def grown_scale(engine: Engine) -> list[bool]:
     adam = torch.optim.Adam([free], lr=1e-2, betas=learner.adam.betas, fused=True)
     for number in range(1, 4):  # gradients of other sizes: Adam does not see a scale that all of them have
         slope = torch.tensor([[3.0, -1.0, 0.5], [4.0, 2.0, -8.0]]) * number
-        with engine.update("it", [learner], lr=1e-2) as update:
+        with Update(engine, "it", [learner], lr=1e-2) as update:
             # Through the network, as DDP and DeepSpeed want it, but without a rounding in float16.
             update.backward([learner(torch.eye(3)).sum() * 0 + (learner.parameters[0] * slope).sum()])
         free.grad = slope

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.config.load import load_config
-from collagan_dist.distributed.engine import Update
+from collagan_dist.distributed.update import Update
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.models.step import Step, StepResult
 from collagan_dist.training.loop import train

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from collagan_dist.distributed.engine import Verdict
 from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.update import Verdict
 from collagan_dist.errors import NumericError
 from collagan_dist.runs.run_folder import Progress
 from collagan_dist.training.guard import Diverged, Guard

@@ -28,7 +28,7 @@ from tests.virtual import device
 from tests.virtual.counting import count_step
 
 STEPS = {"schedule": {"steps": 8, "batch": 4}, "log": {"every": 100, "grid_every": 100}}
-READ = "distributed/engine.py"
+READ = "distributed/update.py"
 
 
 def on_gpu(manifest: Manifest, **changes: Any) -> Config:
