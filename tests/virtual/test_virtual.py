@@ -25,9 +25,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_hooks(tmp_path_factory.mktemp("virtual"))
 
 
-@pytest.mark.parametrize("tests", [("tests/virtual/cases.py",), ("tests/gpu",)], ids=["cases", "gpu"])
-def test_on_the_virtual_device(library, tests):
-    command = [sys.executable, "-m", "pytest", "-p", "tests.virtual.plugin", "-k", REAL, "-rs", *tests]
+@pytest.mark.parametrize(
+    ("tests", "which"),
+    [
+        ("tests/virtual/cases.py", "captured"),
+        ("tests/virtual/cases.py", f"{REAL} and not captured"),
+        ("tests/gpu", REAL),
+    ],
+    ids=["captured", "cases", "gpu"],
+)
+def test_on_the_virtual_device(library, tests, which):
+    command = [sys.executable, "-m", "pytest", "-p", "tests.virtual.plugin", "-k", which, "-rs", tests]
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     variables |= {"COLLAGAN_VIRTUAL_CUDA": str(library), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550)
