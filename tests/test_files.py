@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,11 @@ def test_one_command_at_a_time_has_a_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be used as a folder"), lock("file"):
         pass
+
+
+def test_files_of_special_file_systems_are_read_whole_and_bounded():
+    """They say that they have 0 bytes."""
+    content = files.read_regular("/proc/kallsyms", 1 << 30)
+    assert len(content) > 1 << 17 and content == Path("/proc/kallsyms").read_bytes()
+    with pytest.raises(OSError, match="more than 100000"):
+        files.read_regular("/proc/kallsyms", 100_000)

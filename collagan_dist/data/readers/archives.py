@@ -134,7 +134,7 @@ def read_file(file: File) -> bytes:
     """
     if isinstance(file, str):
         try:
-            return files.read_regular(Path(file), MAX_MEMBER_BYTES)
+            return files.read_regular(file, MAX_MEMBER_BYTES)
         except OSError as error:
             # EIO of a file on disk is a failing disk; EIO of an archive's member is damage of that member.
             raise (_storage_fails(file, error) if error.errno in (*_MACHINE_ERRORS, errno.EIO) else error) from None

@@ -16,9 +16,12 @@ BLOCK_BYTES = 512  # of a tar: headers take one block, contents are padded to wh
 INDEX_VERSION = "v1.2"
 
 
+# Sorted and without blanks: the same sample always has the same bytes.
+_META = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
+
+
 def encode_meta(meta: dict[str, Any]) -> bytes:
-    # Sorted and without blanks: the same sample always has the same bytes.
-    return json.dumps(meta, separators=(",", ":"), sort_keys=True).encode()
+    return _META.encode(meta).encode()
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Member:
 _HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))
 _HEADER[100:108] = b"0000444\0"
 _HEADER[148:156] = b" " * 8
+_CHECKSUM = sum(_HEADER) - sum(_HEADER[124:135])
 
 
 class ShardWriter:
@@ -71,10 +75,10 @@ class ShardWriter:
 
 
 def _header(name: str, size: int) -> bytes:
-    head = _HEADER.copy()
-    head[: len(name)] = name.encode("ascii")
-    head[124:135] = b"%011o" % size
-    head[148:155] = b"%06o\0" % sum(head)
+    head, letters, digits = _HEADER.copy(), name.encode("ascii"), b"%011o" % size
+    head[: len(letters)], head[124:135] = letters, digits
+    # Not the sum of all 512 bytes again.
+    head[148:155] = b"%06o\0" % (_CHECKSUM + sum(letters) + sum(digits))
     return bytes(head)
 
 
