@@ -25,7 +25,15 @@ from collagan_dist.reproduce.statistics import freedom, holm, interval, p_value
 
 HERE = Path(__file__).parent
 RESULTS, EFFECTS = HERE / "results.csv", HERE / "effects.md"
-POSITIONS = ("O1", "O2", "O3", "O4", "O5", "O6")
+# The parts that `collagan evaluate --hole` hides.
+POSITIONS = {
+    "O1": "left eye",
+    "O2": "right eye",
+    "O3": "both eyes",
+    "O4": "left half",
+    "O5": "right half",
+    "O6": "lower face",
+}
 METRICS = ("psnr_hole", "ssim_hole", "dice", "landmark_error")
 COLUMNS = ("stage", "cell", "model", "seed", *METRICS, *POSITIONS, "seconds", "commit")
 TEN = ("M_i", "M*_i", "M_d", "M_s", "M_id", "M_is", "M_isd", "M*_id", "M*_is", "M*_isd")
@@ -258,6 +266,7 @@ def show() -> None:
                 lines += _table(
                     "explored", [one for plan in EXPLORED if (one := effect(here, *plan)) is not None], False
                 )
+                lines += _at_positions(here)
     EFFECTS.write_text("\n".join(lines) + "\n")
     if found:
         _draw(found)
@@ -301,6 +310,21 @@ def _table(kind: str, effects: Sequence[Effect], corrected: bool) -> list[str]:
         lines.append(
             f"| {names} | {one.about} | {LABELS[one.metric]} | {numbers}" + (f" {p:.2g} |" if corrected else "")
         )
+    return [*lines, ""]
+
+
+def _at_positions(rows: Sequence[Row]) -> list[str]:
+    """Return the differences of PSNR at each position, for the planned comparisons of completion."""
+    lines = [
+        f"| explored: PSNR, dB | {' | '.join(f'{name} {part}' for name, part in POSITIONS.items())} |",
+        "|---|" + "---|" * len(POSITIONS),
+    ]
+    for about, metric, model, other in PLANNED:
+        if metric == "psnr_hole":
+            found = [effect(rows, about, position, model, other) for position in POSITIONS]
+            cells = [f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})" for one in found if one is not None]
+            if cells:
+                lines.append(f"| {model} − {other} | {' | '.join(cells)} |".replace("*", "\\*"))
     return [*lines, ""]
 
 
