@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(name: str, work: Work) -> dict[str, Any]:
-    """Starts the ranks, and again this file in each of them."""
+    """Return steps per second of each way, and ratios to DDP. It starts the ranks, and this file again in each of them."""
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

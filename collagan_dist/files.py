@@ -26,7 +26,6 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # A training whose command was killed holds the lock until it has saved a checkpoint.
 _LOCK_WAIT_SECONDS = 20.0
 _POLL_SECONDS = 0.1
-_PIECE_BYTES = 1 << 16  # of what a file has beyond the size that it says
 LEAST_TEMPORARY_BYTES = 1 << 24
 
 
@@ -117,26 +116,25 @@ def read_regular(path: Path | str, limit: int, start: int | None = None) -> byte
 
     A FIFO, a device or a folder is an error at once: nothing is waited for.
     """
-    with open_regular(path, buffered=start is not None) as file:
+    with open_regular(path) as file:
         if start is not None:
             return file.read(start)
         size = os.fstat(file.fileno()).st_size
-        # Python sets aside as many bytes as are asked for, so not the limit at once.
+        # Python sets aside as many bytes as are asked for, so not the limit at once. Special file systems say 0, and files grow.
         content = b"" if size > limit else file.read(size + 1)
-        # Special file systems say 0, files grow, and reads may be short.
-        while size <= limit and len(content) <= limit and (more := file.read(_PIECE_BYTES)):
-            content += more
-        if max(size, len(content)) > limit:
-            raise OSError(errno.EFBIG, f"has {size} bytes, more than {limit}", str(path))
+        if len(content) > size:
+            content += file.read(limit + 1 - len(content))
+        if (found := max(size, len(content))) > limit:
+            raise OSError(errno.EFBIG, f"has {found} bytes or more, more than {limit}", str(path))
     return content
 
 
-def open_regular(path: Path | str, buffered: bool = True) -> BinaryIO:
+def open_regular(path: Path | str) -> BinaryIO:
     """Open a regular file for reading. Raises OSError, at once also for a FIFO, a device or a folder."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "has a NUL in its name", str(path))
     # Opening a FIFO would wait for a writer without O_NONBLOCK; a regular file does not know the flag.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", -1 if buffered else 0)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
         file.close()

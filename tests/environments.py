@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("deepspeed", "heif", "onnx", "sweep")
-TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "setuptools", "wheel")
+TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "scikit-image", "setuptools", "wheel")
 # What libraries do for us: files of every kind, training on each engine and on two ranks, evaluation, export, sweep, resume.
 TESTS = ("tests/whole", "tests/config", "tests/data", "tests/faces", "tests/inference", "tests/report", "tests/runs", "tests/sweep",
          "tests/training", "tests/tasks", "tests/commands", "tests/distributed/test_deepspeed.py", "tests/distributed/test_engines.py",

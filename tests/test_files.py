@@ -1,6 +1,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -51,9 +53,40 @@ def test_one_command_at_a_time_has_a_folder(tmp_path, monkeypatch):
         pass
 
 
-def test_files_of_special_file_systems_are_read_whole_and_bounded():
-    """They say that they have 0 bytes."""
-    content = files.read_regular("/proc/kallsyms", 1 << 30)
-    assert len(content) > 1 << 17 and content == Path("/proc/kallsyms").read_bytes()
-    with pytest.raises(OSError, match="more than 100000"):
-        files.read_regular("/proc/kallsyms", 100_000)
+def test_files_that_say_a_size_of_0_are_read_whole_and_bounded():
+    """As those of /proc do."""
+    large = {f"LARGE{number}": "x" * 100_000 for number in range(4)}
+    process = subprocess.Popen(["sleep", "60"], env=large)
+    try:
+        path = Path(f"/proc/{process.pid}/environ")
+        while b"LARGE3" not in path.read_bytes():  # it is ours until the new program is in place
+            time.sleep(0.01)
+        assert path.stat().st_size == 0 and files.read_regular(path, 1 << 20) == path.read_bytes()
+        with pytest.raises(OSError, match=r"or more, more than 100000"):
+            files.read_regular(path, 100_000)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_file_is_not_asked_for_as_many_bytes_as_its_limit(tmp_path, monkeypatch):
+    """Python sets them aside, which takes longer than reading a small file."""
+    (tmp_path / "small").write_bytes(b"content")
+    asked, opened = [], files.open_regular
+
+    class Watched:
+        def __init__(self, file):
+            self.file, self.fileno = file, file.fileno
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def read(self, count):
+            asked.append(count)
+            return self.file.read(count)
+
+    monkeypatch.setattr(files, "open_regular", lambda path: Watched(opened(path)))
+    assert files.read_regular(tmp_path / "small", 1 << 30) == b"content" and asked == [8]

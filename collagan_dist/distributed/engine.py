@@ -1,7 +1,7 @@
 """The plain engine, for one process: it prepares networks for the device and does their optimizer steps.
 
 A GAN trains several networks, so an engine makes a `Learner` of each one: the network with its optimizer. `Update` (update.py) is one
-optimizer step of one or more learners. DDP and DeepSpeed subclass both classes (ddp.py, deepspeed.py).
+optimizer step of one or more learners. DDP and DeepSpeed subclass `Engine` and `Learner` (ddp.py, deepspeed.py).
 """
 
 from __future__ import annotations

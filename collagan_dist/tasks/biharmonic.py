@@ -1,6 +1,7 @@
 """Biharmonic filling (Damelin and Hoang 2018): the smoothest continuation of a picture into its hole, equal to scikit-image's to 1e-9.
 
-The equations of a hole are solved by a sparse LU factorization, which pictures with the same hole share wherever it lies.
+The equations of a hole are solved by a sparse LU factorization. Pictures of a batch share it if their holes are equal but for the place, two pixels
+or more from the picture's border.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from scipy import sparse
 from scipy.sparse.linalg import SuperLU, splu
 
 _REACH = 2  # pixels from which an equation takes its values
-_FACTORIZATIONS = 32  # kept: that of a hole of 64x64 pixels takes 5 MB
 
 
 def fill(image_BCHW: np.ndarray, hole_BHW: np.ndarray) -> np.ndarray:
@@ -20,19 +20,19 @@ def fill(image_BCHW: np.ndarray, hole_BHW: np.ndarray) -> np.ndarray:
 
     A picture without a hole stays as it is; one that is all hole becomes zero.
     """
-    filled = np.where(hole_BHW[:, None], 0.0, image_BCHW)
+    filled = np.where(hole_BHW[:, None], np.float64(0), image_BCHW)
     moved = [_move_to_corner(hole) for hole in hole_BHW]
     # In an order that puts equal holes one after the other.
     for number in sorted(range(len(moved)), key=lambda n: moved[n][0].tobytes()):
         hole = hole_BHW[number]
         if hole.any() and not hole.all():
-            # One picture at a time: the last bits of a solution depend on how many are solved at once, and with it on the ranks.
+            # One picture at a time: the last bits of a solution depend on how many are solved at once, and so would depend on the ranks.
             _fill_one(filled[number], hole, *moved[number])
     return filled
 
 
 def _move_to_corner(hole_HW: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return the hole, moved to the upper left as far as its equations stay the same, and by how much."""
+    """Return the hole, moved to the row and column _REACH unless its equations would change, and by how much."""
     shift = [0, 0]
     for axis, size in enumerate(hole_HW.shape):
         where = np.flatnonzero(hole_HW.any(1 - axis))
@@ -50,7 +50,7 @@ def _fill_one(image_CHW: np.ndarray, hole_HW: np.ndarray, moved_HW: np.ndarray, 
     image_CHW[:, hole_HW] = values.clip(outside.min(1, keepdims=True), outside.max(1, keepdims=True))
 
 
-@lru_cache(_FACTORIZATIONS)
+@lru_cache(1)  # `fill` asks for equal holes one after the other; that of a block of 256x256 pixels takes 150 MB
 def _factorize(hole: bytes, shape: tuple[int, int]) -> tuple[sparse.csr_array, SuperLU]:
     """Return the equations of a hole's N pixels, (N, H·W), and the factors of their part inside the hole."""
     inside = np.frombuffer(hole, bool)

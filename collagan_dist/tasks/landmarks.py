@@ -43,7 +43,9 @@ class Landmarks(Task):
             "landmark_error": distance,
             "landmark_error_hole": np.where(_inside(truth, batch.hole_B1HW), distance, np.nan),
         }
-        return rows | ({"landmark_error_argmax": plain} if self.quarter else {})
+        if self.quarter:
+            rows["landmark_error_argmax"] = plain
+        return rows
 
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
         values: dict[str, Any] = {}
@@ -79,7 +81,8 @@ def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
 
 def read_points(heatmap_BKHW: torch.Tensor, quarter: bool = True) -> np.ndarray:
     """Return (B, K, 2) float64 points: the largest pixel, with `quarter` moved 1/4 pixel to its larger neighbour on each axis."""
-    return _read_out(heatmap_BKHW)[quarter]
+    plain, moved = _read_out(heatmap_BKHW)
+    return moved if quarter else plain
 
 
 def _read_out(heatmap_BKHW: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

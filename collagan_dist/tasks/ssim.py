@@ -12,7 +12,7 @@ import torch
 
 _K1, _K2, _RANGE = 0.01, 0.03, 255.0
 
-Values = TypeVar("Values", torch.Tensor, np.ndarray)
+_Values = TypeVar("_Values", torch.Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _map(truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, window: Window) -> 
 
 
 def _map_on_cpu(truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, window: Window) -> torch.Tensor:
-    """The same by OpenCV, one picture at a time, in a twentieth of torch's time."""
+    """The same by OpenCV, one picture at a time, which is much faster than torch on a CPU."""
     weights, found = np.array(window.weights), []
     for pair in zip(truth_BHW3.numpy(), other_BHW3.numpy(), strict=True):
         x, y = (picture.astype(np.float64) for picture in pair)
@@ -121,7 +121,7 @@ def _map_on_cpu(truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, window: Wind
     return torch.from_numpy(np.stack(found))
 
 
-def _similarity(window: Window, ux: Values, uy: Values, uxx: Values, uyy: Values, uxy: Values) -> Values:
+def _similarity(window: Window, ux: _Values, uy: _Values, uxx: _Values, uyy: _Values, uxy: _Values) -> _Values:
     """Return SSIM from the local means of x, y, x², y² and xy."""
     vx, vy, vxy = (window.factor * (a - b) for a, b in ((uxx, ux * ux), (uyy, uy * uy), (uxy, ux * uy)))
     c1, c2 = (_K1 * _RANGE) ** 2, (_K2 * _RANGE) ** 2

@@ -47,5 +47,14 @@ def test_equal_holes_are_factorized_once():
     assert biharmonic._factorize.cache_info().misses == 2
 
 
+def test_pictures_need_not_be_square_nor_float64():
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 20, 37)).astype(np.float32)
+    hole = np.zeros((1, 20, 37), bool)
+    hole[0, 5:16, 20:37] = True
+    theirs = inpaint_biharmonic((image[0] * ~hole[0]).astype(np.float64), hole[0], channel_axis=0)
+    ours = biharmonic.fill(image, hole)[0]
+    assert ours.dtype == np.float64 and np.abs(ours - theirs).max() < 1e-9
+
+
 def test_a_picture_that_is_all_hole_is_zero():
     assert (biharmonic.fill(np.ones((1, 3, 8, 8)), np.ones((1, 8, 8), bool)) == 0).all()

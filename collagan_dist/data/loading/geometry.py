@@ -142,7 +142,9 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
     pixels = np.empty((size, size, 2), np.int16)
     inside = stays_inside(matrix_B33, size, label_BHW.shape[1])
     for number, (label, view) in enumerate(zip(label_BHW, views, strict=True)):
-        torch.add(across[number], down[number], out=torch.from_numpy(at))  # in a fifth of NumPy's time
+        torch.add(
+            across[number], down[number], out=torch.from_numpy(at)
+        )  # much faster than NumPy's sums of rows and columns
         if not inside[number]:  # reflect at the outer pixel centres
             np.mod(at, 2.0 * last, out=at)
             np.minimum(at, 2.0 * last - at, out=at)

@@ -144,7 +144,7 @@ def read_file(file: File) -> bytes:
 def read_head(file: File, count: int) -> bytes:
     """Return the first `count` bytes of a file. Raises like `read_file`."""
     if isinstance(file, str):
-        return files.read_regular(Path(file), MAX_MEMBER_BYTES, count)
+        return files.read_regular(file, MAX_MEMBER_BYTES, count)
     return open_archive(file.archive).read(file.name, count)
 
 
