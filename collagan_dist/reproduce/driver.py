@@ -13,6 +13,7 @@ from typing import Any
 from collagan_dist import files, structured
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import load_config, to_yaml
+from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.order import check_batch
 from collagan_dist.data.shards import remote
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
@@ -187,8 +188,25 @@ def describe(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manife
         f"{Path(options.config).stem} at scale {options.scale:g}: {steps} steps of {config.schedule.batch}, "
         f"{config.data.image_size}x{config.data.image_size} pixels, "
         f"trained on {manifest.samples(config.data.split):,} and scored on {scored} samples "
-        f"of {Path(options.data).name} ({manifest.dataset}). The paper trains 20 epochs of 162,770 pictures of 128x128."
+        f"of {Path(options.data).name} ({manifest.dataset}). {_describe_views(config)}{_describe_features(runs)}"
+        "The paper trains 20 epochs of 162,770 pictures of 128x128."
     )
+
+
+def _describe_views(config: Config) -> str:
+    """Return whether the crop at test gives the landmarks away (docs/paper.md)."""
+    augment = config.data.augment
+    if not config.evaluate.augment:
+        return "Test views are plain (evaluate.augment: false). "
+    if not (augment.shift or augment.rotate or augment.scale):
+        return "Test views are plain, since data.augment has no shift, rotation or scale for evaluate.augment to use. "
+    return "Test views are shifted, turned and scaled by the law of training (evaluate.augment). "
+
+
+def _describe_features(runs: list[PlannedRun]) -> str:
+    """Return in which network's features perceptual and Fréchet distances are measured."""
+    found = {Path(path).name for run in runs if (path := run.config.evaluate.features) is not None}
+    return f"Perceptual and Fréchet distances are in the features of {', '.join(sorted(found))}. " if found else ""
 
 
 def _write_tables(options: ReproduceOptions, runs: list[PlannedRun], manifest: Manifest) -> int:

@@ -29,9 +29,7 @@ def make_table(number: int, results: Results) -> dict[str, Any]:
         table["note"] = " ".join(notes)
     if baselines := _baselines(number, results):
         table["baselines"] = baselines
-    if number == 1 and (perception := _perception(results)):
-        table["perception"] = perception
-    return table
+    return table | (_perception(results, paper.rows(1)) if number == 1 else {})
 
 
 def make_controls(tables: Sequence[int], results: Results, models: Collection[str] = ()) -> dict[str, Any]:
@@ -41,7 +39,8 @@ def make_controls(tables: Sequence[int], results: Results, models: Collection[st
     """
     chosen = {n: [one for one in paper.controls(n) if not models or one in models] for n in tables}
     found: dict[str, Any] = {f"table{n}": _cells(n, names, results) for n, names in chosen.items() if names}
-    return found.pop("table1", {}) | found
+    perception = _perception(results, chosen[1]) if "table1" in found else {}
+    return found.pop("table1", {}) | perception | found
 
 
 def _cells(number: int, models: Sequence[str], results: Results) -> dict[str, Any]:
@@ -66,17 +65,17 @@ def _baselines(number: int, results: Results) -> dict[str, Any]:
     return found
 
 
-def _perception(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {model or baseline: {column: {"perceptual", "frechet"}}} of completions that are not blended."""
+def _perception(results: Results, models: Sequence[str]) -> dict[str, Any]:
+    """Return "perception", {model or baseline: {column: {"perceptual", "frechet"}}} of completions that are not blended, if there are any."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for column in paper.columns(1):
         for key in paper_tables.PERCEPTION:
             score = replace(results.score(1, column, "psnr"), key=key, higher_is_better=False)
-            values = {model: fmean(known) for model in paper.rows(1) if (known := results.values(model, score))}
+            values = {model: fmean(known) for model in models if (known := results.values(model, score))}
             values |= {name: value for name, (value, _) in results.baselines(paper.rows(1), score).items()}
             for name, value in values.items():
                 found.setdefault(name, {}).setdefault(column, {})[key] = value
-    return found
+    return {"perception": found} if found else {}
 
 
 def _cell(number: int, model: str, column: str, kind: str, results: Results) -> PaperCell:

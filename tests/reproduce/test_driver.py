@@ -113,3 +113,24 @@ def test_a_rehearsal_describes_itself(shards, tmp_path):
     assert describe(options, *prepare(options)).startswith(
         "stable at scale 0.1: 4 steps of 4, 32x32 pixels, trained on 48 and scored on 5 samples of packed"
     )
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ((), "Test views are shifted, turned and scaled by the law of training"),
+        (tuple(f"data.augment.{key}=0" for key in ("shift", "rotate", "scale")), "Test views are plain, since data.augment"),
+        (("evaluate.augment=false",), "Test views are plain (evaluate.augment: false)"),
+    ],
+)  # fmt: skip
+def test_a_reproduction_says_whether_the_crop_gives_landmarks_away(shards, tmp_path, sets, said):
+    options = ReproduceOptions(
+        "stable",
+        str(shards.folder),
+        tmp_path / "out",
+        (1, 2),
+        (),
+        sets=("data.image_size=32", "schedule.batch=4", "schedule.steps=40", *sets),
+    )
+    text = describe(options, *prepare(options))
+    assert said in text and "distances are in the features of M_s." in text

@@ -132,3 +132,17 @@ def test_completions_in_the_features_of_a_network(tmp_path):
     text = tables.table_markdown(1, table)
     assert "## Perceptual distance, not blended; lower is better" in text and r"| M\_i | 0.125 | – | – |" in text
     assert "| Biharmonic | 7 | – |" in text
+
+
+def test_controls_have_their_distances_in_features_too(tmp_path):
+    run = run_of(tmp_path, "M*_i")
+    write(
+        run,
+        "O4",
+        False,
+        {"psnr": 25.0, "ssim": 0.9, "samples": 9, "perceptual": 0.125, "frechet": 3.0},
+        {"ids": np.arange(9)},
+    )
+    controls = {"about": "", **tables.make_controls([1], Results([run], MANIFEST))}
+    assert controls["perception"] == {"M*_i": {"O1": {"perceptual": 0.125, "frechet": 3.0}}}
+    assert r"| M\*\_i | 3 | – | – |" in tables.controls_markdown(controls)

@@ -28,6 +28,20 @@ def test_metrics_do_not_depend_on_the_number_of_ranks(shards, tmp_path, capsys):
     assert found == pytest.approx(_flat(alone), rel=1e-4, nan_ok=True)
 
 
+def test_distances_in_features_do_not_depend_on_the_number_of_ranks(shards, tmp_path):
+    run, count = tmp_path / "run", {"evaluate__samples": 5, "evaluate__baselines": 3}
+    train(small(shards.folder, schedule__steps=2, **count), run, World())
+    features = f"evaluate.features={run}"  # it segments
+    ((alone, path),) = score(run, World(), sets=(features,))
+    path.unlink()
+    collagan("evaluate", run, "--set", features, ranks=2)
+    found = json.loads(path.read_text())
+    assert {"perceptual", "frechet"} <= found.keys() and {"perceptual", "frechet"} <= found["baselines"][
+        "biharmonic"
+    ].keys()
+    assert _flat(found) == pytest.approx(_flat(alone), rel=1e-4, nan_ok=True)
+
+
 def _flat(tree: dict, path: str = "") -> dict[str, float]:
     leaves = {}
     for key, value in tree.items():
