@@ -28,10 +28,17 @@ def alternate(methods: dict[str, Callable[[], int]], rounds: int = 7) -> dict[st
 
 def where() -> dict[str, str]:
     """Commit and hardware."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = _git("rev-parse", "--short", "HEAD")
+    # Results themselves are no change.
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ":!*.json"):
+        commit += " with changes"
     with Path("/proc/cpuinfo").open() as file:
         cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.machine())
     return {"commit": commit, "cpu": f"{os.cpu_count()} x {cpu}"}
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
 
 
 def save(script: str, result: dict[str, Any]) -> None:
