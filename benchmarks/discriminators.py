@@ -1,21 +1,20 @@
 """The three discriminators one after the other, as they are trained, against one network of grouped convolutions with the same weights.
 
 The discriminators' phase of a step of `stable` on one CPU thread: 8 real and 8 generated sets of outputs at 128x128, full width, bf16,
-forward and backward; CPU-seconds, alternating. Operations are those that a GPU would be asked for, counted as torch dispatches them.
+forward and backward; CPU-seconds, alternating. Operations are those that a GPU would be asked for, counted by the rule of tests/virtual/kernels.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import alternate, save
 from collagan_dist.models.discriminator import Discriminators
 from collagan_dist.models.layers import BatchNorm, in_autocast
+from tests.virtual.kernels import Counting, Kernels
 
 CHANNELS, WIDTH, SIZE, SHARE, PARTS = {"inpainting": 3, "segmentation": 11, "landmarks": 5}, 64, 128, 8, 2
 MOST = 3 + max(CHANNELS.values())
@@ -64,18 +63,6 @@ def _joined(layers: tuple[nn.Module, ...]) -> nn.Module:
     return first
 
 
-class Counter(TorchDispatchMode):
-    """Counts what is no view: each would be a kernel on a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += not func.is_view
-        return func(*args, **(kwargs or {}))
-
-
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -104,9 +91,9 @@ def main() -> None:
     rates = alternate(ways, rounds=5)
     operations = {}
     for name, run in ways.items():
-        with Counter() as counter:
+        with Counting(kernels := Kernels()):
             run()
-        operations[name] = counter.operations
+        operations[name] = kernels.operations.total()
     save(
         __file__,
         {

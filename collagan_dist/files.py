@@ -125,7 +125,7 @@ def read_regular(path: Path | str, limit: int, start: int | None = None) -> byte
         if len(content) > size:
             content += file.read(limit + 1 - len(content))
         if (found := max(size, len(content))) > limit:
-            raise OSError(errno.EFBIG, f"has {found} bytes or more, more than {limit}", str(path))
+            raise OSError(errno.EFBIG, f"has at least {found} bytes, more than {limit}", str(path))
     return content
 
 

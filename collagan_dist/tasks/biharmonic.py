@@ -23,7 +23,7 @@ def fill(image_BCHW: np.ndarray, hole_BHW: np.ndarray) -> np.ndarray:
     filled = np.where(hole_BHW[:, None], np.float64(0), image_BCHW)
     moved = [_move_to_corner(hole) for hole in hole_BHW]
     # In an order that puts equal holes one after the other.
-    for number in sorted(range(len(moved)), key=lambda n: moved[n][0].tobytes()):
+    for number in sorted(range(len(moved)), key=lambda n: moved[n][0]):
         hole = hole_BHW[number]
         if hole.any() and not hole.all():
             # One picture at a time: the last bits of a solution depend on how many are solved at once, and so would depend on the ranks.
@@ -31,19 +31,19 @@ def fill(image_BCHW: np.ndarray, hole_BHW: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _move_to_corner(hole_HW: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return the hole, moved to the row and column _REACH unless its equations would change, and by how much."""
+def _move_to_corner(hole_HW: np.ndarray) -> tuple[bytes, tuple[int, int]]:
+    """Return the hole's pixels, moved to the row and column _REACH unless its equations would change, and by how much."""
     shift = [0, 0]
     for axis, size in enumerate(hole_HW.shape):
         where = np.flatnonzero(hole_HW.any(1 - axis))
         # Equations near the picture's border are others.
         if len(where) and where[0] >= _REACH and where[-1] < size - _REACH:
             shift[axis] = _REACH - int(where[0])
-    return np.roll(hole_HW, shift, (0, 1)), (shift[0], shift[1])
+    return np.roll(hole_HW, shift, (0, 1)).tobytes(), (shift[0], shift[1])
 
 
-def _fill_one(image_CHW: np.ndarray, hole_HW: np.ndarray, moved_HW: np.ndarray, shift: tuple[int, int]) -> None:
-    equations, factors = _factorize(moved_HW.tobytes(), moved_HW.shape)
+def _fill_one(image_CHW: np.ndarray, hole_HW: np.ndarray, moved: bytes, shift: tuple[int, int]) -> None:
+    equations, factors = _factorize(moved, hole_HW.shape)
     known = np.roll(image_CHW, shift, (1, 2)).reshape(len(image_CHW), -1)
     values = factors.solve(-(equations @ known.T)).T
     outside = image_CHW[:, ~hole_HW]

@@ -23,10 +23,10 @@ from torch._inductor.debug import DebugContext
 from torch._inductor.graph import GraphLowering
 from torch._inductor.scheduler import BaseSchedulerNode, ExternKernelSchedulerNode
 from torch._inductor.virtualized import V
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.virtual.full_width import SMALL, bytes_at, step_at_full_width
-from tests.virtual.kernels import Kernels
+from tests.virtual.kernels import Counting, Kernels
 
 
 @dataclass
@@ -56,7 +56,7 @@ def count_compiled_step(batch: int) -> tuple[Counts, dict[str, float]]:
             step = step_at_full_width(torch.device("cpu"), size, "runtime.compile=step")
             step()  # compiles
             counts.graphs.clear()
-            with _Outside(counts.outside):
+            with Counting(counts.outside):
                 step()
         found[size] = counts
     moved = {
@@ -70,17 +70,6 @@ def count_compiled_step(batch: int) -> tuple[Counts, dict[str, float]]:
         for size, counts in found.items()
     }
     return found[SMALL[0]], bytes_at(batch, moved)
-
-
-class _Outside(TorchDispatchMode):
-    def __init__(self, kernels: Kernels) -> None:
-        super().__init__()
-        self.kernels = kernels
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.kernels.count(func, (args, kwargs), out)
-        return out
 
 
 @contextmanager

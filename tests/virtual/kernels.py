@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 _NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
@@ -29,6 +30,19 @@ class Kernels:
             read = read[1:]
         self.operations[name] += 1
         self.bytes[name] += sum(t.nbytes for t in (*read, *written))
+
+
+class Counting(TorchDispatchMode):
+    """Within it all operations are counted that torch dispatches, on any device."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        super().__init__()
+        self.kernels = kernels
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.kernels.count(func, (args, kwargs), out)
+        return out
 
 
 def tensors_of(values: Any) -> list[torch.Tensor]:

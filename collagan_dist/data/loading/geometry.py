@@ -139,12 +139,11 @@ def _warp_labels_cpu(label_BHW: np.ndarray, matrix_B33: np.ndarray, flip_B: np.n
     table[: len(CLASS_FLIP)] = CLASS_FLIP
     views = np.empty((len(label_BHW), size, size), np.uint8)
     at, rounded = np.empty((2, size, size)), np.empty((2, size, size), np.int16)
+    sums = torch.from_numpy(at)  # the same memory: torch adds rows and columns much faster than NumPy
     pixels = np.empty((size, size, 2), np.int16)
     inside = stays_inside(matrix_B33, size, label_BHW.shape[1])
     for number, (label, view) in enumerate(zip(label_BHW, views, strict=True)):
-        torch.add(
-            across[number], down[number], out=torch.from_numpy(at)
-        )  # much faster than NumPy's sums of rows and columns
+        torch.add(across[number], down[number], out=sums)
         if not inside[number]:  # reflect at the outer pixel centres
             np.mod(at, 2.0 * last, out=at)
             np.minimum(at, 2.0 * last - at, out=at)
