@@ -35,7 +35,7 @@ FIGURES = (
     Figure("step", ("ratio_to_plain",), any_machine=False),
     Figure("loader", ("batches_ratio",)),
     Figure("loader", ("decoding_ratio",)),
-    Figure("loader", ("feeding_microseconds_a_sample", "with label map"), 0.25, True, False),
+    Figure("loader", ("feeding_microseconds_a_sample",), 0.25, True, False),
     Figure("geometry", ("ratio OpenCV / DALI",)),
     Figure("packing", ("ratio to decode",)),
     Figure("evaluation", ("ratio",), 0.2),

@@ -116,30 +116,46 @@ def read_regular(path: Path | str, limit: int, start: int | None = None) -> byte
 
     A FIFO, a device or a folder is an error at once: nothing is waited for.
     """
-    with open_regular(path) as file:
-        if start is not None:
-            return file.read(start)
-        size = os.fstat(file.fileno()).st_size
-        # Python sets aside as many bytes as are asked for, so not the limit at once. Special file systems say 0, and files grow.
-        content = b"" if size > limit else file.read(size + 1)
-        if len(content) > size:
-            content += file.read(limit + 1 - len(content))
-        if (found := max(size, len(content))) > limit:
-            raise OSError(errno.EFBIG, f"has at least {found} bytes, more than {limit}", str(path))
+    handle, size = _open_regular(path)
+    try:
+        if start is None and size > limit:
+            raise OSError(errno.EFBIG, f"has {size} bytes, more than {limit}", str(path))
+        # Python sets aside as many bytes as are asked for, so not the limit at once: only where a file has more than it says,
+        # because it grows or its file system says 0.
+        content = _read(handle, size + 1 if start is None else start)
+        if start is None and len(content) > size:
+            content += _read(handle, limit + 1 - len(content))
+        if start is None and len(content) > limit:
+            raise OSError(errno.EFBIG, f"has at least {len(content)} bytes, more than {limit}", str(path))
+    finally:
+        os.close(handle)
     return content
+
+
+def _read(handle: int, count: int) -> bytes:
+    """Return the next bytes of a file, fewer than `count` where it ends."""
+    pieces = [os.read(handle, count)]
+    while pieces[-1] and (count := count - len(pieces[-1])):
+        pieces.append(os.read(handle, count))
+    return b"".join(pieces)
 
 
 def open_regular(path: Path | str) -> BinaryIO:
     """Open a regular file for reading. Raises OSError, at once also for a FIFO, a device or a folder."""
+    return os.fdopen(_open_regular(path)[0], "rb")
+
+
+def _open_regular(path: Path | str) -> tuple[int, int]:
+    """Return the descriptor of a regular file, and its size."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "has a NUL in its name", str(path))
     # Opening a FIFO would wait for a writer without O_NONBLOCK; a regular file does not know the flag.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    mode = os.fstat(file.fileno()).st_mode
-    if not stat.S_ISREG(mode):
-        file.close()
-        raise OSError(errno.EINVAL, f"is {describe_file_type(mode)}, no regular file", str(path))
-    return file
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"is {describe_file_type(status.st_mode)}, no regular file", str(path))
+    return handle, status.st_size
 
 
 def describe_file_type(mode: int) -> str:

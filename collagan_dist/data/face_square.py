@@ -7,7 +7,7 @@ integers at pixel centres, so a picture of width W covers [-0.5, W - 0.5].
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ Points = Sequence[Sequence[float]]
 _REACH = 5.0
 
 
-@dataclass(frozen=True)
-class Square:
+class Square(NamedTuple):
     """A square by its centre and its side, in pixels; it may reach beyond the picture."""
 
     x: float
@@ -33,9 +32,9 @@ class Square:
 
 def square_from_landmarks(landmarks: Points) -> Square:
     """Return the square around the centre of the landmarks' bounding box, FACE_SQUARE times its larger extent."""
-    xs, ys = [p[0] for p in landmarks], [p[1] for p in landmarks]
-    extent = max(max(xs) - min(xs), max(ys) - min(ys))
-    return Square((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, FACE_SQUARE * extent)
+    xs, ys = zip(*landmarks, strict=True)
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    return Square((left + right) / 2, (top + bottom) / 2, FACE_SQUARE * max(right - left, bottom - top))
 
 
 def square_from_label_map(labels_HW: np.ndarray) -> Square | None:

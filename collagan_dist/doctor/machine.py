@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from collagan_dist.data.face_square import square_from_size
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.distributed import versions
@@ -101,7 +102,8 @@ def check_decoding() -> Iterator[Finding]:
     decoded = []
     for device in [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available():
         decoder = Decoder(1, _PICTURE_SIDE, labels=False, resize=False, threads=1, device=device)
-        sample = StoredSample("doctor", 0, jpg, None, None, _PICTURE_SIDE, _PICTURE_SIDE)
+        size = _PICTURE_SIDE, _PICTURE_SIDE
+        sample = StoredSample("doctor", 0, jpg, None, None, *size, square_from_size(*size))
         image, _ = decoder([sample], np.zeros((1, 4), np.float32))
         difference = int(np.abs(image[0].cpu().numpy().astype(int) - picture).mean())
         if difference > _MAX_DECODING_ERROR:

@@ -74,4 +74,5 @@ def test_a_shard_without_the_square_is_seen_in_the_middle(shards):
     assert stored_square(None, None, 176, 176) == square_from_size(176, 176)
     assert stored_square(None, [1.0, 2.0, 3.0], 176, 176) == Square(1, 2, 3)
     assert stored_square([[0, 0], [10, 0]], [1.0, 2.0, 3.0], 176, 176).side == 32
-    assert SplitReader(shards, "test").read(0).square is None
+    sample = SplitReader(shards, "test").read(0)
+    assert sample.landmarks is not None and sample.square == square_from_landmarks(sample.landmarks)

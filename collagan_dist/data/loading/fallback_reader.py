@@ -12,6 +12,7 @@ import simplejpeg
 import torch
 
 from collagan_dist import shell
+from collagan_dist.data.face_square import square_from_size
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.canvas_store import CanvasStore
 from collagan_dist.data.loading.decode import Decoder, RefusedSample
@@ -107,7 +108,8 @@ class FallbackReader:
         side = self.decode.canvas
         blank = np.zeros((side, side, 3), np.uint8)
         jpg, png = encode_jpeg(blank), encode_label_map(blank[..., 0])
-        sample = StoredSample("", 0, np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8), None, side, side)
+        files = np.frombuffer(jpg, np.uint8), np.frombuffer(png, np.uint8)
+        sample = StoredSample("", 0, *files, None, side, side, square_from_size(side, side))
         self.decode([sample], np.array([[0.0, 0.0, side, side]]))
 
     def _shown(self, ids: np.ndarray) -> np.ndarray:

@@ -82,8 +82,7 @@ def plan_jobs(recipe: Recipe, samples: Samples) -> Iterator[ShardJob]:
             chosen = samples.take(rows[order[start : start + recipe.samples_per_shard]])
             # Without OUT: bytes do not depend on where they are written.
             how = [library_versions(), recipe.store, recipe.store_size, source_folders(recipe)]
-            samples_of = [[s.key, s.source, s.landmarks, s.identity] for s in chosen]
-            content = json.dumps([*how, samples_of])
+            content = json.dumps([*how, chosen.annotations()])
             plan = hashlib.sha256(content.encode()).hexdigest()
             name = f"{split}-{number:06d}.tar"
             yield ShardJob(recipe.out, name, recipe.store, recipe.store_size, chosen, library_versions(), plan)
@@ -116,8 +115,8 @@ def build_shard(job: ShardJob) -> ShardResult:
         needed = error.bytes_written * len(job.samples) // max(done, 1)
         raise DataError(f"{error}, the shard needs about {needed}; the same command then continues") from None
     index = writer.index()
-    tar_hash, index_hash = files.sha256(tar_path), hashlib.sha256(index).hexdigest()
-    shard = Shard(job.name, tar_path.stat().st_size, tar_hash, index_hash, len(writer.rows))
+    hashes = writer.sha256(), hashlib.sha256(index).hexdigest()
+    shard = Shard(job.name, tar_path.stat().st_size, *hashes, len(writer.rows))
     # A shard without samples is left out of the data set; its result file still says that it is done.
     if shard.samples:
         files.write_bytes(tar_path.with_name(shard.index_name), index)

@@ -43,6 +43,11 @@ class Samples:
             path, labels = self.files_of(key, source)
             yield Sample(key, source, path, SPLITS[split], landmarks, labels, identity)
 
+    def annotations(self) -> list[list[Any]]:
+        """Return key, source, landmarks and identity of each sample; None for what the data set has not."""
+        columns = (self.keys, self.sources, self.landmarks, self.identities)
+        return [list(row) for row in zip(*(repeat(None) if c is None else c.tolist() for c in columns))]  # noqa: B905
+
     def take(self, rows: np.ndarray) -> Samples:
         """Return the samples of these row numbers, or of a mask."""
         return replace(self, **{name: column[rows] for name, column in self._columns().items()})

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from collagan_dist import rng, shell
+from collagan_dist.data.face_square import Square
 from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, Shard
 from collagan_dist.data.shards.remote import RemoteFolder
@@ -27,7 +28,7 @@ class DamagedSample(DataError):
 class StoredSample(NamedTuple):
     """One sample as its shard stores it. `uid` is a hash of the key that seeds the sample's randomness.
 
-    `square` is (x, y, side) of the face square where there are no landmarks to compute it from.
+    `square` is the face square, by the landmarks where there are some.
     """
 
     key: str
@@ -37,7 +38,7 @@ class StoredSample(NamedTuple):
     landmarks: list[list[float]] | None
     width: int
     height: int
-    square: list[float] | None = None
+    square: Square
 
 
 class SplitReader:
@@ -110,13 +111,13 @@ class _OpenShard:
             )
         offset, count = parts["json"]
         try:
-            meta = parse_meta(content[offset : offset + count])
+            meta, square = parse_meta(content[offset : offset + count])
         except WrongSample as error:
             raise DamagedSample(f"{self.path}: the json of sample {key} cannot be used: {error}") from None
         return StoredSample(
             key, rng.name_id(key), _view(content, parts["jpg"]),
             _view(content, parts["seg.png"]) if "seg.png" in parts else None,
-            meta.landmarks, meta.width, meta.height, meta.square,
+            meta.landmarks, meta.width, meta.height, square,
         )  # fmt: skip
 
     def _row(self, row: int) -> wire_format.IndexEntry:

@@ -7,16 +7,15 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import simplejpeg
 
 from collagan_dist import files
 from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.label_png import decode_label_map
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
 from collagan_dist.data.shards.quick_check import how_to_repair, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
-from collagan_dist.data.shards.sample_check import WrongSample, check_headers, check_labels, parse_meta
+from collagan_dist.data.shards.sample_check import WrongSample, check_jpeg, parse_meta
 from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
 
@@ -99,17 +98,14 @@ def _sample_problem(sample: dict) -> str | None:
         return wrong
     labels = sample.get("seg.png")
     try:
-        meta = parse_meta(sample["json"])
-        check_headers(meta.width, meta.height, sample["jpg"], labels)
+        meta, _ = parse_meta(sample["json"])
+        check_jpeg(sample["jpg"], meta.width, meta.height)
         # `strict`: libjpeg only warns about data that is cut short.
         simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
         if labels is not None:
-            values = cv2.imdecode(np.frombuffer(labels, np.uint8), cv2.IMREAD_UNCHANGED)
-            if values is None:
-                raise ValueError("its label map")
-            check_labels(int(values.max()))
+            decode_label_map(labels, meta.width, meta.height)
     except WrongSample as error:
         return f"cannot be used: {error}"
-    except (ValueError, cv2.error) as error:
+    except ValueError as error:
         return f"does not decode: {error}"
     return None

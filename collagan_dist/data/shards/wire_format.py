@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tarfile
@@ -52,6 +53,7 @@ class ShardWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._offset = 0
+        self._hash = hashlib.sha256()  # while the bytes are in the processor's cache, not from the file
         self.rows: list[list[Member]] = []
 
     def add(self, key: str, members: dict[str, bytes]) -> None:
@@ -63,12 +65,20 @@ class ShardWriter:
             padding = -len(content) % BLOCK_BYTES
             pieces += [_header(name, len(content)), content, bytes(padding)]
             self._offset += BLOCK_BYTES + len(content) + padding
-        self._file.write(b"".join(pieces))
+        self._write(b"".join(pieces))
         self.rows.append(row)
 
     def finish(self) -> None:
         """Write the end of the tar: two empty blocks, then padding to a whole record."""
-        self._file.write(bytes(2 * BLOCK_BYTES + -(self._offset + 2 * BLOCK_BYTES) % tarfile.RECORDSIZE))
+        self._write(bytes(2 * BLOCK_BYTES + -(self._offset + 2 * BLOCK_BYTES) % tarfile.RECORDSIZE))
+
+    def _write(self, content: bytes) -> None:
+        self._hash.update(content)
+        self._file.write(content)
+
+    def sha256(self) -> str:
+        """Return the hash of all bytes written."""
+        return self._hash.hexdigest()
 
     def index(self) -> bytes:
         return encode_index(self.rows)

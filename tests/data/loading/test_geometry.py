@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from collagan_dist.config.tree import Augment
+from collagan_dist.data.face_square import stored_square
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.types import CLASS_FLIP, CLASSES, LANDMARK_FLIP
@@ -15,7 +16,9 @@ WIDE = Augment(shift=0.3, rotate=40, scale=0.4, flip=0.5)  # leaves the canvas, 
 
 
 def stored(landmarks: list[list[float]], width: int, height: int) -> StoredSample:
-    return StoredSample("k", 1, np.zeros(0, np.uint8), None, landmarks, width, height)
+    return StoredSample(
+        "k", 1, np.zeros(0, np.uint8), None, landmarks, width, height, stored_square(landmarks, None, width, height)
+    )
 
 
 def fold(x: np.ndarray, size: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_what_is_sound():
         {"landmarks": moved(-20, 20)},
     ):
         known = {name: value for name, value in (SOUND | changes).items() if name != "source"}
-        assert parse_meta(json.dumps(SOUND | changes).encode()).model_dump(exclude_unset=True) == known
+        assert parse_meta(json.dumps(SOUND | changes).encode())[0].model_dump(exclude_unset=True) == known
 
 
 def set_of(folder: Path, shards: Manifest, samples: list[dict[str, bytes]]) -> Manifest:
