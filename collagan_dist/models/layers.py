@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from collagan_dist.types import as_float32, is_channels_last
+from collagan_dist.types import is_channels_last
 
-_LARGE_WEIGHT, _FEW_ROWS = 2**20, 256
+_LARGE_WEIGHT, _FEW_ROWS = 2**21, 512
 
 
 def doubling_widths(size: int, innermost: int, widest: int, narrowest: int = 1) -> list[int]:
@@ -34,11 +34,9 @@ class Halve(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         count, side = x.shape[0], x.shape[-1] // 2
-        if not _is_faster_as_product(self.weight, x, count * side**2):
+        if not _is_faster_as_product(self.weight, x, count * side**2, _FEW_ROWS):
             return super().forward(x)
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        windows = padded.unfold(1, 4, 2).unfold(2, 4, 2)  # (B, h, w, C, 4, 4)
-        rows = windows.permute(0, 1, 2, 4, 5, 3).reshape(count * side**2, -1)
+        rows = patches(in_autocast(x).permute(0, 2, 3, 1)).view(count * side**2, -1)
         y = F.linear(rows, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
         return y.view(count, side, side, -1).permute(0, 3, 1, 2)
 
@@ -51,19 +49,74 @@ class Double(nn.ConvTranspose2d):
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         count, side = x.shape[0], x.shape[-1]
-        if self.bias is not None or not _is_faster_as_product(self.weight, x, count * side**2):
+        if self.bias is not None or not _is_faster_as_product(self.weight, x, count * side**2, 4 * _FEW_ROWS):
             return super().forward(x)
         rows = x.permute(0, 2, 3, 1).reshape(count * side**2, -1)
-        # Of each pixel a 4x4 patch; they overlap, and are added in float32.
-        patches = as_float32(rows @ self.weight.permute(0, 2, 3, 1).flatten(1))
-        columns = patches.view(count, side**2, 16, -1).permute(0, 3, 2, 1).flatten(1, 2)
-        return F.fold(columns, 2 * side, 4, stride=2, padding=1).to(rows.dtype)
+        y = rows @ self.weight.permute(0, 2, 3, 1).flatten(1)
+        return sum_of_patches(y.view(count, side, side, 4, 4, -1)).permute(0, 3, 1, 2)
 
 
-def _is_faster_as_product(weight: torch.Tensor, x: torch.Tensor, rows: int) -> bool:
-    # The innermost layers have large weights and few pixels. On a CPU one product of matrices takes a third to two thirds of the time
+def _is_faster_as_product(weight: torch.Tensor, x: torch.Tensor, rows: int, few: int) -> bool:
+    # The innermost layers have large weights and few pixels. On a CPU one product of matrices takes a fifth to two thirds of the time
     # of a convolution there (benchmarks/step.py), if the weights lie in memory as the product needs them.
-    return x.device.type == "cpu" and is_channels_last(weight) and weight.numel() >= _LARGE_WEIGHT and rows <= _FEW_ROWS
+    return x.device.type == "cpu" and is_channels_last(weight) and weight.numel() >= _LARGE_WEIGHT and rows <= few
+
+
+class _Patches(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        return _gather(x)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _scatter(gradient)
+
+
+class _SumOfPatches(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, patches: torch.Tensor) -> torch.Tensor:
+        return _scatter(patches)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _gather(gradient)
+
+
+def patches(x_BHWC: torch.Tensor) -> torch.Tensor:
+    """Return (B, H/2, W/2, 4, 4, C): the patch of 4x4 pixels around every second pixel; beyond the border are zeros."""
+    return _Patches.apply(x_BHWC)
+
+
+def sum_of_patches(patches_BHW44C: torch.Tensor) -> torch.Tensor:
+    """Return (B, 2H, 2W, C): such patches put back, and added in float32 where they overlap."""
+    return _SumOfPatches.apply(patches_BHW44C)
+
+
+# Each is the other's derivative. F.fold and Tensor.unfold, which do the same, take two to four times as long.
+def _gather(x: torch.Tensor) -> torch.Tensor:
+    count, height, width, channels = x.shape
+    found = x.new_empty(count, height // 2, width // 2, 4, 4, channels)
+    for patch, pixels in _overlaps(found, F.pad(x.contiguous(), (0, 0, 1, 1, 1, 1))):
+        patch.copy_(pixels)
+    return found
+
+
+def _scatter(patches: torch.Tensor) -> torch.Tensor:
+    count, height, width, _, _, channels = patches.shape
+    padded = patches.new_zeros(count, 2 * height + 2, 2 * width + 2, channels, dtype=torch.float32)
+    for patch, pixels in _overlaps(patches, padded):
+        pixels.add_(patch)
+    return padded[:, 1:-1, 1:-1].to(patches.dtype, memory_format=torch.contiguous_format)
+
+
+def _overlaps(patches: torch.Tensor, padded: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield views, (B, H, 2, W, 2, C), of the four quarters of all patches, and of the pixels that they cover."""
+    count, height, width, _, _, channels = patches.shape
+    blocks = padded.view(count, height + 1, 2, width + 1, 2, channels)
+    for row in (0, 1):
+        for column in (0, 1):
+            quarter = patches[:, :, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            yield quarter.transpose(2, 3), blocks[:, row : row + height, :, column : column + width]
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -9,7 +9,7 @@ import torch
 
 from collagan_dist.config.tree import Config
 from collagan_dist.tasks.base import SampleValues, Task, mean_and_error
-from collagan_dist.tasks.ssim import WINDOWS, ssim_in_hole
+from collagan_dist.tasks.ssim import WINDOWS, cut_boxes, ssim_in_hole
 from collagan_dist.types import Batch
 
 PSNR_CAP = 100.0  # dB, for an image without any error
@@ -52,14 +52,15 @@ class Inpainting(Task):
         """Return PSNR and SSIM of the 8-bit composite, over the whole image and over the hole."""
         # What a user gets: 8 bits a channel, and the original outside the hole.
         truth, done = pixels(batch.image_B3HW), pixels(composite(output, batch))
-        hole = batch.hole_B1HW[:, 0]
-        # Sums of integers, so they are exact.
-        squares = (truth.int() - done.int()).square().sum(3)
+        boxes = cut_boxes(truth, done, batch.hole_B1HW[:, 0], self.window)
+        # Sums of integers, so they are exact. Of three summands by name: several times as fast as over so short an axis.
+        red, green, blue = (boxes.truth_Bhw3.int() - boxes.other_Bhw3.int()).square_().unbind(3)
+        squares, hole = red + green + blue, boxes.hole_Bhw
         values = {
-            "psnr": psnr(squares.sum((1, 2)), torch.full_like(squares[:, 0, 0], 3 * hole[0].numel())),
+            "psnr": psnr(squares.sum((1, 2)), torch.full_like(squares[:, 0, 0], 3 * batch.hole_B1HW[0].numel())),
             "psnr_hole": psnr((squares * hole).sum((1, 2)), 3 * hole.sum((1, 2))),
         }
-        values["ssim"], values["ssim_hole"] = ssim_in_hole(truth, done, hole, self.window)
+        values["ssim"], values["ssim_hole"] = ssim_in_hole(boxes, self.window)
         return {name: value.cpu().numpy() for name, value in values.items()}
 
     def summarize(self, rows: SampleValues) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -80,7 +81,7 @@ def composite(output: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def pixels(image_B3HW: torch.Tensor) -> torch.Tensor:
     """Return images in [-1, 1] as (B, H, W, 3) uint8, on their device."""
-    scaled = image_B3HW.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    scaled = image_B3HW.detach().float().add(1).mul_(127.5).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1)
 
 

@@ -71,8 +71,15 @@ class Segmentation(Task):
 
 
 def read_labels(output_BCHW: torch.Tensor) -> torch.Tensor:
-    """Return (B, H, W) uint8 label maps: the class of the largest channel."""
-    return output_BCHW.max(dim=1).indices.to(torch.uint8)  # argmax takes four times as long on a CPU
+    """Return (B, H, W) uint8 label maps: the class of the largest channel, of equal ones the first."""
+    # Channel by channel: on a CPU torch's max over them takes twice as long, and its argmax ten times (benchmarks/evaluation.py).
+    first, *others = output_BCHW.contiguous().unbind(1)
+    best, label = first.clone(), torch.zeros_like(first, dtype=torch.uint8)
+    for number, channel in enumerate(others, 1):
+        larger = (channel > best).view(torch.uint8).mul_(number)  # this number or 0; those before are smaller
+        torch.maximum(label, larger, out=label)
+        torch.maximum(best, channel, out=best)
+    return label
 
 
 def colour(label_BHW: torch.Tensor) -> torch.Tensor:

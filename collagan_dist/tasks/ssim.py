@@ -43,17 +43,28 @@ def _gaussian(sigma: float, radius: int) -> tuple[float, ...]:
 WINDOWS = {"uniform": Window((1 / 7,) * 7, sample=True), "gaussian": Window(_gaussian(1.5, 5), sample=False)}
 
 
-def ssim_in_hole(
-    truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, hole_BHW: torch.Tensor, window: Window
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (B,) the mean SSIM over all pixels whose window lies inside the picture, and (B,) over those of the hole (NaN without one)."""
-    size, radius = truth_BHW3.shape[1:3], window.radius
-    # Where no pixel of a window differs SSIM is 1, so only a box around the hole has to be computed: nothing else of a completed
-    # picture differs. All boxes of a batch have one size, and lie inside the picture: at its border they are reflected as it is.
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of (h, w) pixels that contain all pixels at which two pictures of a batch differ, and its holes, with a margin.
+
+    `size` is that of the pictures, `tops_B` and `lefts_B` are the places of the boxes. They lie inside the pictures.
+    """
+
+    truth_Bhw3: torch.Tensor
+    other_Bhw3: torch.Tensor
+    hole_Bhw: torch.Tensor
+    tops_B: torch.Tensor
+    lefts_B: torch.Tensor
+    size: tuple[int, int]
+
+
+def cut_boxes(truth_BHW3: torch.Tensor, other_BHW3: torch.Tensor, hole_BHW: torch.Tensor, window: Window) -> Boxes:
+    """Return boxes outside of which SSIM is 1, and no pixel differs."""
+    # A completed picture differs in its hole alone, so most of it has not to be looked at.
     differs = hole_BHW.clone()
     for channel in (truth_BHW3 != other_BHW3).unbind(3):
         differs |= channel
-    tops, lefts, height, width = _boxes(differs, 2 * radius)
+    tops, lefts, height, width = _places(differs, 2 * window.radius)
     corners = list(zip(tops.tolist(), lefts.tolist(), strict=True))
     truth, other, hole = (
         torch.stack(
@@ -61,6 +72,19 @@ def ssim_in_hole(
         )
         for values in (truth_BHW3, other_BHW3, hole_BHW)
     )
+    return Boxes(truth, other, hole, tops, lefts, (hole_BHW.shape[1], hole_BHW.shape[2]))
+
+
+def ssim_in_hole(boxes: Boxes, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (B,) the mean SSIM over all pixels whose window lies inside the picture, and (B,) over those of the hole (NaN without one)."""
+    truth, other, hole, (tops, lefts) = (
+        boxes.truth_Bhw3,
+        boxes.other_Bhw3,
+        boxes.hole_Bhw,
+        (boxes.tops_B, boxes.lefts_B),
+    )
+    size, (height, width), radius = boxes.size, hole.shape[1:], window.radius
+    # At the picture's border boxes are reflected as it is.
     found = _map_on_cpu(truth, other, window) if truth.device.type == "cpu" else _map(truth, other, window)
     rows, columns = _computed(tops, height, size[0], radius), _computed(lefts, width, size[1], radius)
     lost = torch.where(rows[:, :, None] & columns[:, None, :], 1 - found, 0.0)
@@ -72,7 +96,7 @@ def ssim_in_hole(
     return mean, in_hole
 
 
-def _boxes(hole_BHW: torch.Tensor, margin: int) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+def _places(hole_BHW: torch.Tensor, margin: int) -> tuple[torch.Tensor, torch.Tensor, int, int]:
     """Return (B,) tops and lefts, height and width of boxes that contain each hole with a margin, as far as the picture goes."""
     starts, lengths = [], []
     for axis in (1, 2):

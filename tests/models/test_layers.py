@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from collagan_dist.models import ce, gfc_networks, layers, sii
-from collagan_dist.models.layers import BatchNorm, Double, Halve
+from collagan_dist.models.layers import BatchNorm, Double, Halve, patches, sum_of_patches
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -58,6 +58,24 @@ def test_small_images_by_a_product_of_matrices(layer, sides, dtype, monkeypatch)
         limit = 1e-5 if dtype == torch.float32 else 0.02
         for one, other in zip(*found, strict=True):
             assert one.shape == other.shape and (one - other).abs().max() <= limit * other.abs().max()
-        assert layers._is_faster_as_product(ours.weight, x, 1) and not layers._is_faster_as_product(
-            ours.weight, x, 10**6
-        )
+        assert layers._is_faster_as_product(ours.weight, x, 9, 9)
+        assert not layers._is_faster_as_product(ours.weight, x, 10, 9)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_patches_and_their_sum_are_those_of_torch(layout):
+    """As F.unfold and F.fold cut and add them, and each the other's derivative."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 10).to(memory_format=layout).double().requires_grad_()
+    cut = patches(x.permute(0, 2, 3, 1))
+    columns = torch.nn.functional.unfold(x, 4, stride=2, padding=1)
+    assert torch.equal(cut.permute(0, 5, 3, 4, 1, 2).reshape(columns.shape), columns)
+    added = sum_of_patches(cut.float()).permute(0, 3, 1, 2)
+    assert torch.allclose(added, torch.nn.functional.fold(columns.float(), (6, 10), 4, stride=2, padding=1))
+    above = torch.randn_like(cut)
+    (of_x,) = torch.autograd.grad(cut, x, above, retain_graph=True)
+    (expected,) = torch.autograd.grad(columns, x, above.permute(0, 5, 3, 4, 1, 2).reshape(columns.shape))
+    assert torch.allclose(of_x, expected, atol=1e-6)
+    pieces = cut.detach().requires_grad_()
+    (of_pieces,) = torch.autograd.grad(sum_of_patches(pieces), pieces, 1 + 0 * x.detach().permute(0, 2, 3, 1))
+    assert torch.equal(of_pieces, patches(1 + 0 * x.detach().permute(0, 2, 3, 1)))
