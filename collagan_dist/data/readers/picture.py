@@ -309,7 +309,7 @@ def encode_jpeg(pixels_HW3: np.ndarray) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels_HW3), QUALITY, "RGB", "444", fastdct=False)
 
 
-# Rows as they are, not their differences: of a label map they compress better, and DALI decodes them in half the time (benchmarks/loader.py).
+# Rows as they are, not their differences: of a label map they compress better, and data/shards/label_png.py has only to inflate them.
 _LABEL_PNG = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
