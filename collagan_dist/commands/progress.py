@@ -21,7 +21,9 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
     # stderr: a command's result on stdout may be piped.
     console = Console(file=sys.stderr)
-    columns = (rich.TextColumn(title), rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(unit))
+    # Everything but the bar takes up to 56 columns; where numbers do not fit, rich would cut them.
+    width = max(4, min(40, console.width - 56))
+    columns = (rich.TextColumn(title), rich.BarColumn(width), rich.MofNCompleteColumn(), rich.TextColumn(unit))
     times = (rich.TextColumn("{task.fields[rate]}"), rich.TimeElapsedColumn(), "ETA", rich.TimeRemainingColumn())
     bar = rich.Progress(*columns, *times, console=console, disable=not console.is_terminal)
     task = bar.add_task(title, total=None, rate="")

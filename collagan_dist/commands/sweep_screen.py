@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import accumulate
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class Screen:
             if self._live is None:
                 self._live = Live(console=self.console, auto_refresh=False)
                 self._live.start()
-            self._live.update(_table(sweep), refresh=True)
+            self._live.update(_table(sweep, self.console.width), refresh=True)
             return
         line = headline(sweep)
         # A log keeps every line, so a line that says nothing new is left out.
@@ -90,7 +91,8 @@ def headline(sweep: SweepController) -> str:
     return "; ".join(parts)
 
 
-def _table(sweep: SweepController) -> Any:
+def _table(sweep: SweepController, width: int) -> Any:
+    """Return the trials as a table of at most `width` columns, and the headline."""
     from rich.console import Group
     from rich.text import Text
 
@@ -103,17 +105,28 @@ def _table(sweep: SweepController) -> Any:
     plan = sweep.plan
     keys = short_labels(list(plan.space.keys))
     title = f"{sweep.prepared.options.out}: {plan.space.spec.search}, {plan.space.spec.scheduler}"
-    columns = ("trial", "status", "step", *plan.space.metrics, *keys.values())
-    table = new_table(title, columns, left=("status",))
+    # The metric that decides is the first.
+    rows = [["trial", "status", "step", *plan.space.metrics, *keys.values()]]
     for trial in _chosen(sweep):
         step = last_train_step(trial_dir(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
         scores = [_number(trial, trial.reached, name) for name in plan.space.metrics]
         label = f"{trial.number}{f' {trial.role}' if trial.role in ('paper', 'confirm') else ''}"
         values = [_value(trial.values[key]) for key in keys]
-        table.add_row(
-            label, results.trial_status(plan, trial, over=False), f"{step}/{trial.steps(plan.total)}", *scores, *values
-        )
-    return Group(table, Text(headline(sweep)))
+        status = results.trial_status(plan, trial, over=False)
+        rows.append([label, status, f"{step}/{trial.steps(plan.total)}", *scores, *values])
+    shown = _fitting(rows, width)
+    table = new_table(title, rows[0][:shown], left=("status",))
+    for row in rows[1:]:
+        table.add_row(*row[:shown])
+    left_out = ", ".join(rows[0][shown:])
+    return Group(table, *[Text(f"in trials.csv alone: {left_out}")] * bool(left_out), Text(headline(sweep)))
+
+
+def _fitting(rows: list[list[str]], width: int) -> int:
+    """Return how many of the first columns fit the screen; at least the trial, its status, its step and one metric."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # Beside its text a column has a blank and a divider, the table a blank at either end.
+    return max(4, sum(total <= width for total in accumulate((one + 2 for one in widths), initial=2)) - 1)
 
 
 def _chosen(sweep: SweepController) -> list[Trial]:

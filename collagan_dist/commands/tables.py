@@ -37,15 +37,19 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     if "hole_size" in metrics:
         title += " of {:.1f}x{:.1f} pixels".format(*metrics["hole_size"])
     title += ", blended" if metrics["blend"] == "poisson" else ""
-    table = new_table(title, ("metric",), left=("metric",))
-    for name in ("this model", "±", *(f"{n} (first {subset})" if subset else n for n in baselines)):
-        table.add_column(name.replace("_", " "), justify="right")
+    table = new_table("", ("metric",), left=("metric",))
+    for name in ("this_model", "±", *(f"{n}_(first {subset})" if subset else n for n in baselines)):
+        # A word a line: with two baselines for each task the table fits 80 columns.
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for key, (label, form) in _METRICS.items():
         if (value := _scalar(metrics.get(key))) is not None:
             others = [_scalar(b.get(key)) for b in baselines.values()]
             cells = [value, _scalar(metrics.get("se", {}).get(key)), *others]
             table.add_row(label, *("" if c is None else format(c, form) for c in cells))
-    console().print(table)
+    screen = console()
+    # Apart from the table, to whose width rich would break it.
+    screen.print(title, style="italic", highlight=False, soft_wrap=True)
+    screen.print(table)
 
 
 def plan_table(estimates: Sequence[RunEstimate]) -> None:
@@ -110,7 +114,8 @@ def new_table(title: str, columns: Sequence[str], left: Collection[str]) -> Tabl
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    # Two spaces between columns, so that the widest tables fit 80.
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for name in columns:
         # A wrapped number would be read as two.
         table.add_column(name, justify="left" if name in left else "right", no_wrap=True)

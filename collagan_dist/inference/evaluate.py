@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from collagan_dist.data.loading.fallback_reader import DamageRecord, check_damag
 from collagan_dist.data.loading.occlusion_boxes import hole_size
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference import perception
-from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
+from collagan_dist.models.predictor import Blend, TaskTensors
 from collagan_dist.setup import Setup, sequential_ids
 from collagan_dist.tasks import poisson
 from collagan_dist.tasks.base import SampleValues, Task
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 # Fixed, not schedule.batch: with evaluate.batch_norm=batch the results depend on it.
 _BATCH = 32
 
+Predict = Callable[[Batch], TaskTensors]  # as a Predictor does
 # Measurements of one predictor: task name to one value per sample and metric.
 Measured = dict[str, SampleValues]
 
@@ -50,7 +51,7 @@ class _RankValues:
 
 
 def evaluate(
-    setup: Setup, predictor: Predictor, split: str, hole: str, baselines: int, blends: Sequence[str] = ("none",)
+    setup: Setup, predictor: Predict, split: str, hole: str, baselines: int, blends: Sequence[str] = ("none",)
 ) -> list[Evaluation]:
     """Evaluate a model on a split, once for each of `blends` (BLENDS). Collective; every rank gets the result.
 

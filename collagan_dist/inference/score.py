@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,17 +14,17 @@ import numpy as np
 
 from collagan_dist import files
 from collagan_dist.data.shards.quick_check import open_shards
-from collagan_dist.inference.evaluate import BLENDS, Evaluation, evaluate
+from collagan_dist.inference.evaluate import BLENDS, Evaluation, Predict, evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.inference.score_target import Target
-from collagan_dist.models.predictor import Predictor
+from collagan_dist.models.predictor import Predictor, TaskTensors
 from collagan_dist.models.registry import load_predictor
 from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import without_nonfinite
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup
-from collagan_dist.types import World
+from collagan_dist.types import Batch, World
 
 _GRID_ROWS = 12
 # For a model that searches at test: the other ranks wait meanwhile.
@@ -49,12 +50,14 @@ def score(
     request: ScoreRequest = ScoreRequest(),
     shards: str | None = None,
     sets: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[dict[str, Any], Path]]:
     """Score a model; return (metrics, their file) for every kind of hole and blend. Collective; rank 0 writes.
 
     `shards` and `sets` replace the run's own shards and keys of `evaluate`. The run's headline result, also written to
     RUN/metrics.json, is that of the split `test` with the run's own kind of hole and neither of them. Raises ConfigError,
     before anything is scored, where the results cannot be written.
+    `progress` is told how many samples are done of how many, those of all holes and ranks.
     """
     config = read_config(run, shards, sets)
     manifest = open_shards(config)
@@ -70,8 +73,10 @@ def score(
         setup.group.on_rank0(partial(target.check, paths))
         about = {"settings": settings, "step": step, "manifest": manifest.hash} | target.about()
         results = []
+        total = len(holes) * min(manifest.samples(request.split), config.evaluate.samples or sys.maxsize)
+        predict = _counted(predictor, total, world.size, progress)
         for hole in holes:
-            for result in evaluate(setup, predictor, request.split, hole, config.evaluate.baselines, request.blends):
+            for result in evaluate(setup, predict, request.split, hole, config.evaluate.baselines, request.blends):
                 blend = result.metrics["blend"]
                 path = target.path(request.split, hole, blend)
                 # JSON has no NaN: metrics without a value are left out.
@@ -87,6 +92,21 @@ def score(
                 setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
                 results.append((found.metrics, path))
         return results
+
+
+def _counted(predictor: Predictor, total: int, ranks: int, progress: Callable[[int, int], None]) -> Predict:
+    """Return the predictor, which tells `progress` of the samples it has seen; other ranks are taken to be as far."""
+    done = 0
+    progress(done, total)
+
+    def predict(batch: Batch) -> TaskTensors:
+        nonlocal done
+        outputs = predictor(batch)
+        done = min(total, done + ranks * len(batch.ids_B))
+        progress(done, total)
+        return outputs
+
+    return predict
 
 
 def _write(path: Path, result: Evaluation, setup: Setup, predictor: Predictor, headline: Path | None) -> None:

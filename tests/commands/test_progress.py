@@ -1,3 +1,9 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
 from collagan_dist.commands import progress
 
 
@@ -15,3 +21,17 @@ def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
         "packing: 530 of 1000 pictures, 1/s, ETA 470 s",
         "packing: 560 of 1000 pictures, 1/s, ETA 440 s",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_all_numbers_fit_the_terminal(width, monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr("rich.console.Console", lambda file: console)
+    with progress.progress("evaluating", "samples") as advance:
+        advance(0, 19_962)
+        advance(13_824, 19_962)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).splitlines()[-1].rstrip()
+    assert len(last) <= width and "…" not in last, last
+    for words in ("evaluating", "13824/19962 samples", "/s", "ETA"):
+        assert words in last, last

@@ -2,12 +2,15 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 from collagan_dist.commands import sweep_screen
 from collagan_dist.commands.sweep_screen import Screen, headline
+from collagan_dist.report.sweep_data import short_labels
 from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import RUNGS, plan
+from tests.sweep.spaces import space
 
 
 def a_sweep(out, **changes):
@@ -48,9 +51,29 @@ def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(tmp_path, c
     assert capsys.readouterr().err.splitlines() == [headline(sweep), "trial 2 [failed]"]
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_table_fits_its_terminal(tmp_path, width):
+    """Columns that do not fit are named; no number and no head is cut."""
+    sweep = a_sweep(tmp_path)
+    searched = space(
+        "metric: psnr\nspace: {loss.weights.*.rec: {loguniform: [1, 1000]}, loss.weights.*.adv: {loguniform: [0.1, 10]}, "
+        "optim.generator.lr: {loguniform: [1e-5, 0.1]}, optim.discriminators.lr: {loguniform: [1e-5, 0.1]}}"
+    )
+    sweep.plan = replace(sweep.plan, space=searched)
+    sweep.trials = [replace(trial, values=dict.fromkeys(searched.keys, 0.000123456)) for trial in sweep.trials]
+    console = Console(width=width, record=True, file=(tmp_path / "out.txt").open("w"))
+    console.print(sweep_screen._table(sweep, width))
+    text = console.export_text()
+    assert "…" not in text and all(len(line.rstrip()) <= width for line in text.splitlines())
+    assert "21.25" in text and "0.000123" in text
+    shown, _, left_out = text.partition("in trials.csv alone: ")
+    labels = short_labels(list(searched.keys)).values()
+    assert all((label in shown.split()) != (label in left_out.replace(",", " ").split()) for label in labels)
+
+
 def test_a_terminal_has_a_table(tmp_path):
     console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
-    console.print(sweep_screen._table(a_sweep(tmp_path)))
+    console.print(sweep_screen._table(a_sweep(tmp_path), 120))
     text = console.export_text()
     rows = [line.split()[:2] for line in text.splitlines()]
     assert ["1", "paused"] in rows and ["0", "paper"] in rows
