@@ -115,8 +115,12 @@ def _missing_gpu() -> str | None:
     return None if torch.cuda.is_available() else "no CUDA device"
 
 
+def _missing_browser() -> str | None:
+    return None if shutil.which("chromium") else "no chromium on PATH"
+
+
 # Marker: why the machine cannot run the tests that have it, or None.
-NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm}
+NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm, "browser": _missing_browser}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

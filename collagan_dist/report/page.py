@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import __version__
 from collagan_dist.errors import DataError
 from collagan_dist.report.reproduction import is_reproduction, reproduction_content
 from collagan_dist.report.run_page import runs_content
@@ -65,7 +66,7 @@ def _render(content: dict[str, Any]) -> str:
     )  # fmt: skip
     written = datetime.now().strftime("%Y-%m-%d %H:%M")
     # Run folders may be of other versions, and are shown as they are but for credentials.
-    return redact(env.get_template("page.html").render({**_NOTHING, **content}, written=written))
+    return redact(env.get_template("page.html").render({**_NOTHING, **content}, written=written, version=__version__))
 
 
 def _target(folders: Sequence[Path], out: Path | None) -> Path:

@@ -61,7 +61,8 @@ class Reproduction:
 
 
 def is_reproduction(folder: Path) -> bool:
-    return (folder / "claims.json").is_file() and not RunPaths(folder).exists()
+    names = ("claims.json", *(f"table{number}.json" for number in _TABLES))
+    return any((folder / name).is_file() for name in names) and not RunPaths(folder).exists()
 
 
 def reproduction_content(folder: Path) -> dict[str, Any]:
@@ -80,8 +81,10 @@ def reproduction_content(folder: Path) -> dict[str, Any]:
 
 
 def read_reproduction(folder: Path) -> Reproduction:
-    """Read claims.json and the tables. Raises DataError for a file that `collagan reproduce` did not write."""
-    found = structured.read(folder / "claims.json", _ClaimsFile, DataError, paper_tables.MEND)
+    """Read the claims and tables that are there. Raises DataError for a file that `collagan reproduce` did not write."""
+    found, path = _ClaimsFile(note="", claims=()), folder / "claims.json"
+    if path.is_file():
+        found = structured.read(path, _ClaimsFile, DataError, paper_tables.MEND)
     return Reproduction(
         name=folder.name,
         summary=_summary(found.claims),

@@ -76,7 +76,7 @@ class Page(HTMLParser):
             pass
 
     def handle_data(self, data: str) -> None:
-        if "style" in self._open:
+        if {"style", "script"} & set(self._open):
             return
         self.texts.append(data)
         if {"td", "th"} & set(self._open):

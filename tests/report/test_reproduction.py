@@ -7,6 +7,7 @@ import pytest
 from collagan_dist.errors import DataError
 from collagan_dist.report.page import write_report
 from collagan_dist.report.reproduction import is_reproduction
+from tests.report.page_reader import read_report
 
 
 def test_claims(reproduction_page, reproduction, run):
@@ -42,6 +43,16 @@ def test_tables_and_figures(reproduction_page, reproduction):
     assert [float(cell.split()[0]) for cell in shown] == [round(number, 2) for number in numbers]
     assert "Figure 4: Completion by models with different tasks." in reproduction_page.text
     assert "Figure 5" not in reproduction_page.text and len(reproduction_page.pictures()) == 1
+
+
+def test_tables_without_claims(reproduction, tmp_path):
+    """As results are kept in a repository: tables and pictures, without the numbers of every sample."""
+    folder = Path(
+        shutil.copytree(reproduction, tmp_path / "kept", ignore=shutil.ignore_patterns("runs", "claims.json"))
+    )
+    assert is_reproduction(folder)
+    page = read_report(folder)
+    assert any(row[0] == "M_isd" for row in page.rows) and "Claims" not in page.text and len(page.pictures()) == 1
 
 
 def test_damaged_files(reproduction, tmp_path):

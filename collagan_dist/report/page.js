@@ -1,0 +1,48 @@
+// What a reader can do with the page beyond reading it: sort tables by a column, see a picture in its own pixels.
+// Without scripts nothing is missing.
+"use strict";
+function value(cell) {
+  const text = cell ? cell.textContent.trim() : "";
+  const number = parseFloat(text.replace(/[, ]/g, "").replace("−", "-"));
+  return Number.isNaN(number) ? text : number;
+}
+function compare(a, b) {
+  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
+  return typeof a === "number" ? a - b : a.localeCompare(b);
+}
+function sort(table, column, head) {
+  const falling = head.getAttribute("aria-sort") !== "descending";
+  const rows = [...table.tBodies[0].rows].map((row) => [value(row.cells[column]), row]);
+  // Rows without a value, and that of the average, stay at the end.
+  const last = ([one, row]) => one === "" || one === "–" || row.classList.contains("average");
+  const sorted = rows.filter((row) => !last(row)).sort(([a], [b]) => (falling ? compare(b, a) : compare(a, b)));
+  table.tBodies[0].append(...[...sorted, ...rows.filter(last)].map(([, row]) => row));
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+}
+for (const table of document.querySelectorAll(".numeric")) {
+  if (table.tBodies[0].rows.length < 3) continue;
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    head.tabIndex = 0;
+    head.title = "sort by this column";
+    head.classList.add("sorts");
+    head.addEventListener("click", () => sort(table, column, head));
+    head.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") sort(table, column, head);
+    });
+  });
+}
+const view = document.createElement("dialog");
+view.className = "zoom";
+view.addEventListener("click", () => view.close());
+document.body.append(view);
+for (const image of document.querySelectorAll(".picture img")) {
+  image.title = "click to enlarge";
+  image.addEventListener("click", () => {
+    const large = image.cloneNode();
+    const factor = Math.max(1, Math.floor((1.5 * innerWidth) / image.naturalWidth));
+    large.style.width = `${factor * image.naturalWidth}px`;
+    view.replaceChildren(large);
+    view.showModal();
+  });
+}
