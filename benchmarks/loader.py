@@ -26,7 +26,8 @@ from collagan_dist.config.tree import Augment
 from collagan_dist.data.face_square import square_from_landmarks
 from collagan_dist.data.loading import geometry
 from collagan_dist.data.loading.canvas_store import CanvasStore
-from collagan_dist.data.loading.decode import Decoder, Decoders, feed_arrays
+from collagan_dist.data.loading.dali_pipeline import feed_arrays
+from collagan_dist.data.loading.decode import Decoder, Decoders
 from collagan_dist.data.loading.loader import Loader, View
 from collagan_dist.data.loading.order import Order
 from collagan_dist.data.packing.pack import pack

@@ -32,7 +32,8 @@ ROWS = (
 FLOOR = {part: number for number, row in enumerate(ROWS) for part in row}
 # Library: the files or folders (below the package) that may import it.
 HOMES = {
-    "ray": ("sweep/",), "deepspeed": ("distributed/deepspeed.py",), "nvidia": ("data/loading/decode.py",), "torch.distributed": ("distributed/",),
+    "ray": ("sweep/",), "deepspeed": ("distributed/deepspeed.py",), "torch.distributed": ("distributed/",),
+    "nvidia": ("data/loading/dali_pipeline.py",),
     "matplotlib": ("report/", "reproduce/"), "jinja2": ("report/",), "webdataset": ("data/shards/verify.py",),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
     "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py",),

@@ -490,9 +490,9 @@ def _made_on_the_cpu(real: Callable[..., torch.Tensor]) -> Callable[..., torch.T
 
 def _install_dali() -> None:
     """Let the decoder's pipelines run on the CPU, their outputs being the virtual device's."""
-    from collagan_dist.data.loading import decode
+    from collagan_dist.data.loading.dali_pipeline import DaliPipeline
 
-    build, dlpack = decode.Decoder._build_pipeline, torch.from_dlpack
+    build, dlpack = DaliPipeline._build, torch.from_dlpack
 
     def build_on_cpu(self: Any) -> Any:
         device, self.device = self.device, torch.device("cpu")
@@ -504,9 +504,9 @@ def _install_dali() -> None:
     def from_dlpack(value: Any, **how: Any) -> torch.Tensor:
         made = dlpack(value, **how)
         caller: Any = sys._getframe(1)
-        while caller is not None and not isinstance(decoder := caller.f_locals.get("self"), decode.Decoder):
+        while caller is not None and not isinstance(decoder := caller.f_locals.get("self"), DaliPipeline):
             caller = caller.f_back
         return CudaTensor(made) if caller is not None and decoder.device.type == "cuda" else made
 
-    decode.Decoder._build_pipeline = build_on_cpu  # type: ignore[method-assign]
+    DaliPipeline._build = build_on_cpu  # type: ignore[method-assign]
     torch.from_dlpack = from_dlpack

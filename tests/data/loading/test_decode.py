@@ -1,9 +1,9 @@
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
-from nvidia.dali import Pipeline
 
 from collagan_dist.data.loading.decode import Decoder
 from collagan_dist.errors import ConfigError
@@ -39,28 +39,42 @@ def test_bytes_that_do_not_parse_are_an_error_and_no_crash(shards):
     assert result.returncode == 0, result.stderr[-2000:]
 
 
-def test_without_dali_the_error_names_both_wheels(monkeypatch):
+def test_without_dali_a_gpu_is_refused_with_both_wheels(monkeypatch):
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(ConfigError, match=r"collagan_dist\[cuda13\]', or \[cuda12\]"):
-        Decoder(1, 8, False, False, 1, torch.device("cpu"))
+        Decoder(1, 8, False, False, 1, torch.device("cuda"))
 
 
-@pytest.mark.parametrize(("labels", "resize"), [(True, True), (True, False), (False, True)])
-def test_the_graph_for_a_gpu_is_that_for_a_cpu_on_another_device(labels, resize):
-    """It is built and serialised without a GPU: the same operators with the same arguments; pictures end on the GPU, label maps
-    (which only resizing brings here) on the CPU.
-    """
-    found = []
-    for device in ("cpu", "mixed"):
-        decoder = Decoder.__new__(Decoder)
-        decoder.canvas, decoder.labels, decoder.resize = 88, labels, resize
-        pipe = Pipeline(batch_size=4, num_threads=1, device_id=None, prefetch_queue_depth=1)
-        with pipe:
-            outputs = decoder._graph(device)
-            pipe.set_outputs(*outputs)
-        assert (b"mixed" in pipe.serialize()) == (device == "mixed")
-        operators = sorted((op._op._init_args for op in pipe._ops), key=str)
-        found.append(([{k: str(v) for k, v in one.items()} for one in operators], [node.device for node in outputs]))
-    (on_cpu, _), (on_gpu, devices) = found
-    assert on_cpu == on_gpu and any(one.get("jpeg_fancy_upsampling") == "True" for one in on_gpu)
-    assert devices == ["gpu"] + ["cpu"] * (labels and resize)
+WITHOUT_DALI = """
+import sys
+sys.modules["nvidia.dali"] = None
+from collagan_dist.commands.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_dali_the_same_is_learned_on_a_cpu(shards, tmp_path):
+    """To the difference of two decoders; and it is said which one decodes."""
+    losses = []
+    for start in (["-c", WITHOUT_DALI], ["-m", "collagan_dist"]):
+        run = tmp_path / str(len(losses))
+        options = [
+            "--data",
+            str(shards.folder),
+            "--run",
+            str(run),
+            "--set",
+            "schedule.steps=2",
+            "--set",
+            "schedule.batch=4",
+            "--set",
+            "log.every=1",
+        ]
+        done = subprocess.run(
+            [sys.executable, *start, "train", "demo", *options], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stderr.count("pictures are decoded by libjpeg-turbo") == (start[0] == "-c")
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        losses.append([line["loss/total"] for line in lines if line["kind"] == "train"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

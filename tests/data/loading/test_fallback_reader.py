@@ -104,8 +104,9 @@ def test_a_device_in_trouble_blames_no_sample(loader):
     def broken(*_: object) -> None:
         raise RuntimeError("no memory left on the device")
 
-    loader._read.decode._pipe.run = broken
-    loader._read.decode._build_pipeline = lambda: loader._read.decode._pipe
+    dali = loader._read.decode._decode
+    dali._pipe.run = broken
+    dali._build = lambda: dali._pipe
     with pytest.raises(RuntimeError, match="no memory left"):
         first_ids(loader, range(4))
     assert not loader.damaged
