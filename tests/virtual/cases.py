@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from collagan_dist.config.tree import Config
-from collagan_dist.data.loading.decode import Decoder
+from collagan_dist.data.loading.dali_pipeline import DaliPipeline
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import ClusterError
 from collagan_dist.inference.complete import CompleteOptions, complete
@@ -147,8 +147,8 @@ def test_kept_canvases_are_those_that_were_decoded(shards, tmp_path, monkeypatch
 
 
 def test_a_gpu_that_leaves_pictures_out_is_named(shards, tmp_path, monkeypatch):
-    tensors = Decoder._tensors
-    monkeypatch.setattr(Decoder, "_tensors", lambda self, outputs: [t.zero_() for t in tensors(self, outputs)])
+    decode = DaliPipeline.__call__
+    monkeypatch.setattr(DaliPipeline, "__call__", lambda self, *inputs: [t.zero_() for t in decode(self, *inputs)])
     with pytest.raises(ClusterError, match="grey levels away from the CPU"):
         train(on_gpu(shards, data__image_size=64), tmp_path, World())
 

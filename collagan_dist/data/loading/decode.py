@@ -86,7 +86,8 @@ class Decoder:
     def _copies(self, image: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return copies on the GPU, which DALI's next call does not overwrite."""
         image = image.clone()
-        label = None if label is None else label.pin_memory().to(self.device, non_blocking=True)
+        if label is not None:
+            label = torch.empty_like(label, pin_memory=True).copy_(label).to(self.device, non_blocking=True)
         # The loader's thread waits for them, and for nothing else: its stream is its own.
         torch.cuda.current_stream(self.device).synchronize()
         return image, label
