@@ -12,7 +12,6 @@ import pytest
 from collagan_dist.config.project_files import FOLDERS
 from tests.conftest import ROOT
 
-PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "collagan_dist", *FOLDERS)
 SMALL = ["--set", "data.image_size=32", "--set", "model.widths.generator=4", "--set", "model.widths.discriminator=4",
          "--set", "schedule.batch=4", "--set", "log.every=1", "--set", "evaluate.samples=4"]  # fmt: skip
 
@@ -21,8 +20,9 @@ SMALL = ["--set", "data.image_size=32", "--set", "model.widths.generator=4", "--
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pip installs of the wheel, without the libraries that it needs."""
     top = tmp_path_factory.mktemp("wheel")
-    # Of a copy: a build leaves folders behind.
-    for part in PARTS:
+    # Of a copy, since a build leaves folders behind: of what the container is built from.
+    copied = (ROOT / "cluster/container.def").read_text().partition("%files\n")[2].partition("\n\n")[0]
+    for part in (line.split()[0] for line in copied.splitlines()):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, top / "source" / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
