@@ -5,7 +5,7 @@ BIN := .venv/bin
 RANKS = $(shell $(BIN)/python -c "import torch; n = torch.cuda.device_count(); print(max((r for r in (1, 2, 4, 8, 16) if r <= n), default=2))")
 # Not --standalone: its agent listens to everybody, and unpickles what it is told.
 PORT = $(shell $(BIN)/python -c "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])")
-TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-port $(PORT) --nproc-per-node $(RANKS) -m -- collagan_dist
+TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-port $(PORT) --nproc-per-node $(RANKS) -m collagan_dist
 
 PYTHONS ?= $(PYTHON)
 
@@ -20,8 +20,8 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/collagan draw demo/faces --count 6000 --seed 1
-	$(BIN)/collagan pack shards/drawn.yaml --root demo/faces --out demo/shards --set store_size=88
-	$(TORCHRUN) train demo --data demo/shards --run demo/run
+	$(BIN)/collagan pack drawn --root demo/faces --out demo/shards --set store_size=88
+	$(TORCHRUN) train demo --data demo/shards --out demo/run
 	$(TORCHRUN) evaluate demo/run
 	$(BIN)/collagan report demo/run
 	@echo "look at:"

@@ -51,7 +51,9 @@ def relaunch(*words: object, launcher: str, ranks_here: int) -> str:
     if launcher == "torchrun":
         # With all its options: without those a run of several nodes would start on one.
         options = _torchrun_options() or ("--nproc-per-node", ranks_here)
-        return join(_program("torchrun"), *options, "-m", "--", "collagan_dist", *words)
+        # torchrun takes --run for an abbreviation of its own --run-path, unless -- ends its options.
+        end = ("--",) if any(str(word).startswith("--run") for word in words) else ()
+        return join(_program("torchrun"), *options, "-m", *end, "collagan_dist", *words)
     if launcher in ("mpi", "environment"):
         return f"{collagan(*words)}  # on all ranks, by the launcher that started them"
     return f"srun {collagan(*words)}" if launcher == "srun" else collagan(*words)

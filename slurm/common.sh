@@ -18,7 +18,7 @@ refuse_step_container() {
 
 if ! in_container && ! command -v collagan >/dev/null; then
     if [ ! -x "$project/.venv/bin/collagan" ]; then
-        echo "slurm: no collagan on PATH and no $project/.venv; run 'make setup' in $project" >&2
+        echo "slurm: no collagan on PATH and no $project/.venv; activate the environment that has it, or run 'make setup' in $project, if that is a checkout" >&2
         exit 2
     fi
     PATH="$project/.venv/bin:$PATH"

@@ -91,9 +91,7 @@ def collagan(
     *args: object, cwd: Path | None = None, ranks: int = 0, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it; under torchrun with `ranks`."""
-    start = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--"] if ranks else ["-m"]
-    )
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"] if ranks else ["-m"]
     result = subprocess.run(
         [sys.executable, *start, "collagan_dist", *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

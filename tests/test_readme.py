@@ -8,6 +8,7 @@ import pytest
 
 from collagan_dist.commands.main import COMMANDS, build_parser
 from collagan_dist.config.load import load_config, preset_names
+from collagan_dist.config.project_files import recipes, search_spaces
 from collagan_dist.data.readers.recipe import load_recipe
 from tests.conftest import ROOT
 
@@ -46,9 +47,9 @@ def test_command(page, command):
     if args.command == "train":
         assert args.config in preset_names() or args.config.endswith(".yaml")
     if args.command == "sweep":
-        assert args.config in preset_names() and (ROOT / args.space).exists()
+        assert args.config in preset_names() and args.space in search_spaces()
     if args.command == "pack":
-        assert (ROOT / args.recipe).exists()
+        assert args.recipe in recipes()
 
 
 def test_mentioned_commands_exist():

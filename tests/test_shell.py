@@ -33,7 +33,7 @@ def test_a_program_that_the_shell_would_not_find_has_its_path(monkeypatch):
     here = Path(sys.executable).parent
     assert shell.collagan("doctor") == f"{here}/collagan doctor"
     line = shell.relaunch("train", "demo", launcher="torchrun", ranks_here=2)
-    assert line == f"{here}/torchrun --nproc-per-node 2 -m -- collagan_dist train demo"
+    assert line == f"{here}/torchrun --nproc-per-node 2 -m collagan_dist train demo"
 
 
 def test_a_torchrun_is_repeated_with_its_options(tmp_path):

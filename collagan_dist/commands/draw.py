@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> None:
             Path(args.out), args.count, args.seed, args.workers, lambda done: advance(done, args.count), args.coupling
         )
     print(
-        f"{args.out}: {args.count} faces of seed {args.seed}; next: {shell.collagan('pack', 'shards/drawn.yaml', '--root', args.out)}"
+        f"{args.out}: {args.count} faces of seed {args.seed}; next: {shell.collagan('pack', 'drawn', '--root', args.out)}"
     )

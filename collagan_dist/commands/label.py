@@ -80,11 +80,11 @@ def _print_result(done: LabelResult, photos: PhotoSet, root: Path) -> None:
         )
     kept = f" ({done.existing} were there)" if done.existing else ""
     maps = photos.maps.resolve()
-    # The recipe's `labels` is relative to the data set, unless the maps were written elsewhere.
+    # Both data sets have a recipe of their name. Its `labels` is relative to the data set, unless the maps were written elsewhere.
     labels = maps.relative_to(root.resolve()) if maps.is_relative_to(root.resolve()) else maps
     print(
         f"{photos.maps}: {done.written + done.existing} label maps{kept}; "
-        f"next: {shell.collagan('pack', f'shards/{photos.dataset}.yaml', '--root', root, '--set', f'labels={labels}')}"
+        f"next: {shell.collagan('pack', photos.dataset, '--root', root, '--set', f'labels={labels}')}"
     )
     print(f"{done.written + done.existing} completed, {len(done.unusable)} left out")
 

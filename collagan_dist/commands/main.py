@@ -20,6 +20,7 @@ from collagan_dist.commands import (
     draw,
     evaluate,
     export,
+    init,
     label,
     pack,
     report,
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Each module has HELP, EXAMPLE, add_arguments(parser) and run(args), and imports heavy libraries only in `run`:
 # `collagan --help` answers in under half a second.
-_MODULES = (draw, label, pack, verify, train, evaluate, reproduce, sweep, complete, export, report, doctor)
+_MODULES = (init, draw, label, pack, verify, train, evaluate, reproduce, sweep, complete, export, report, doctor)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="collagan",
         description="Distributed training of collaborative GANs: complete a face, segment its parts, find its landmarks.",
-        epilog="example: collagan draw faces && collagan pack shards/drawn.yaml --root faces --out packed && collagan train demo --data packed",
+        epilog="example: collagan draw faces && collagan pack drawn --root faces --out packed && collagan train demo --data packed",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"collagan_dist {__version__}")

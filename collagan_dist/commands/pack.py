@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from collagan_dist.data.shards.manifest import Manifest
 
 HELP = "convert a data set into shards; the same command continues an interrupted one"
-EXAMPLE = """collagan pack shards/celeba.yaml --root /data/CelebA --out packed/celeba
-         collagan pack shards/celeba.yaml --ray auto
-         sbatch --array=0-15 slurm/pack.sh shards/celeba.yaml; then collagan pack shards/celeba.yaml --merge"""
+EXAMPLE = """collagan pack celeba --root /data/CelebA --out packed/celeba
+         collagan pack celeba --ray auto
+         sbatch --array=0-15 slurm/pack.sh celeba; then collagan pack celeba --merge"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="YAML of shards/: reader, labels, size, splits")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="name of a recipe (celeba, drawn, ...), or a YAML file: reader, labels, size, splits",
+    )
     parser.add_argument("--root", help="folder of the data set, instead of the recipe's")
     parser.add_argument("--out", help="folder of the shards, instead of the recipe's")
     parser.add_argument(

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions
 
 HELP = "search loss weights, or any other key, by trials over a Ray cluster; the same command continues"
-EXAMPLE = """collagan sweep stable --space cluster/sweep.yaml --data packed/celeba --out sweeps/lambda --trials 32
-         collagan sweep demo --space cluster/sweep.yaml --data packed/drawn --out sweeps/small --set schedule.steps=400 --dry-run"""
+EXAMPLE = """collagan sweep stable --space lambda --data packed/celeba --out sweeps/lambda --trials 32
+         collagan sweep demo --space lambda --data packed/drawn --out sweeps/small --set schedule.steps=400 --dry-run"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file: what every trial has in common")
     parser.add_argument(
-        "--space", metavar="SPACE", required=True, help="YAML file: metric, search, scheduler, and the values of keys"
+        "--space",
+        metavar="SPACE",
+        required=True,
+        help="lambda, or a YAML file: metric, search, scheduler, and the values of keys",
     )
     parser.add_argument("--data", metavar="SHARDS", required=True, help="folder made by `collagan pack`, or its URL")
     parser.add_argument(

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 HELP = "train alone, under torchrun, srun or in a Ray trial; the same command continues"
 EXAMPLE = """collagan train stable --data packed/celeba --set schedule.batch=128
-         torchrun --nproc-per-node 8 -m -- collagan_dist train stable --data packed/celeba"""
+         torchrun --nproc-per-node 8 -m collagan_dist train stable --data packed/celeba --out runs/first"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="SHARDS", help="folder made by `collagan pack`, or its URL")
     parser.add_argument(
-        "--run", metavar="DIR", help="run folder (default: runs/<config>-<model>-<hash of the identity keys>)"
+        "--out",
+        "--run",
+        dest="run",
+        metavar="DIR",
+        help="run folder (default: runs/<config>-<model>-<hash of the identity keys>)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the configuration")
     parser.add_argument(

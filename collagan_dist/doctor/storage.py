@@ -83,7 +83,7 @@ def check_shared_folder(folder: Path, group: Group) -> Iterator[Finding]:
     slowest = max(seconds for _, seconds, _, _ in took)
     if unseen:
         text = f"a file of rank 0 in {folder} is not seen after {_GIVE_UP_SECONDS:g} s at {', '.join(unseen)}"
-        yield failed("shared folder", text, "start in a folder that all nodes share, and give --run and --data there")
+        yield failed("shared folder", text, "start in a folder that all nodes share, and give --out and --data there")
     elif slowest > _LATE_SECONDS:
         text = f"{folder}: a new file is seen after {slowest:.1f} s"
         yield warning("shared folder", text, "mount it with shorter attribute caching (actimeo)")

@@ -90,12 +90,12 @@ def load_parser(folder: str | None) -> ParsingNetwork:
     if folder is None:
         raise ConfigError(
             "model.gfc.parser: GFC's parsing loss needs a parsing network; train one with `collagan train parser --data SHARDS "
-            "--run runs/parser` and give --set model.gfc.parser=runs/parser, or do without by --set model.gfc.parsing=0"
+            "--out runs/parser` and give --set model.gfc.parser=runs/parser, or do without by --set model.gfc.parsing=0"
         )
     if RunPaths(Path(folder)).requeue.exists():  # a run that stopped before its end
         raise ConfigError(
             f"model.gfc.parser: {folder} was stopped before its end; finish it first: "
-            f"{shell.collagan('train', Path(folder) / 'config.yaml', '--run', Path(folder))}"
+            f"{shell.collagan('train', Path(folder) / 'config.yaml', '--out', Path(folder))}"
         )
     return load_parsing_network(Path(folder), "model.gfc.parser: ")[0]
 

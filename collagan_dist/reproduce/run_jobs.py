@@ -89,7 +89,7 @@ def _evaluate(job: RunJob, stop: Any, echo: Echo) -> Outcome | None:
 
 def train_arguments(run: PlannedRun, data: str) -> list[str]:
     """Return the arguments of `collagan train`."""
-    return [str(run.config_file), "--data", data, "--run", str(run.folder)]
+    return [str(run.config_file), "--data", data, "--out", str(run.folder)]
 
 
 def _run_command(job: RunJob, arguments: Sequence[str], stop: Any, echo: Echo) -> EndedProcess:

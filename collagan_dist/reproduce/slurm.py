@@ -12,8 +12,8 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-import collagan_dist
 from collagan_dist import files, shell, structured
+from collagan_dist.config import project_files
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
@@ -29,7 +29,7 @@ def submit(options: ReproduceOptions, sbatch_options: str) -> Iterator[str]:
 
     Raises ConfigError and ClusterError.
     """
-    scripts, words = _batch_scripts(), _split(sbatch_options)
+    scripts, words = project_files.project_folder("slurm"), _split(sbatch_options)
     if shutil.which("sbatch") is None:
         raise ConfigError("--slurm: there is no sbatch here; run it on a login node of the cluster")
     with files.command_lock(options.out, "collagan reproduce"):
@@ -105,17 +105,6 @@ def _submit_run(options: ReproduceOptions, run: PlannedRun, queue: Queue, script
     after = [f"--dependency=afterok:{first}", "--kill-on-invalid-dep=yes"] if first is not None else []
     name = [f"--job-name=collagan-{run.name}"]
     return queue.submit(run.name, [*name, *words, *after], scripts / "train.sh", train_arguments(run, options.data))
-
-
-def _batch_scripts() -> Path:
-    """Return slurm/ of the checkout that this package is part of. Raises ConfigError."""
-    folder = Path(collagan_dist.__file__).parent.parent / "slurm"
-    if not (folder / "reproduce.sh").is_file():
-        raise ConfigError(
-            f"--slurm: there is no folder {folder}: the batch scripts are part of the project's checkout, not of the installed package; "
-            "install it from a checkout by `pip install -e`"
-        )
-    return folder
 
 
 def _split(text: str) -> list[str]:

@@ -278,7 +278,7 @@ def _read(run: Path) -> tuple[str, int]:
 def _refusal(run: Path, other: Owner) -> ClusterError:
     return ClusterError(
         f"{run} is being trained by pid {other.pid} on host {other.host} since {other.since}; "
-        f"stop it, give another --run, or remove {run / 'lease'} to take the run over"
+        f"stop it, give another --out, or remove {run / 'lease'} to take the run over"
     )
 
 

@@ -114,7 +114,7 @@ def read_inference_parameters(model: Path) -> InferenceParameters:
         return _read_exported(model)
     found = checkpoint.load_latest(RunPaths(model).checkpoints)
     if found is None:
-        command = shell.collagan("train", RunPaths(model).config, "--run", model)
+        command = shell.collagan("train", RunPaths(model).config, "--out", model)
         raise CheckpointError(f"{model}: holds no checkpoint yet; train it first: {command}")
     state = parse_state(found.path, found.state)
     try:

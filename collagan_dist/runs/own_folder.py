@@ -38,9 +38,9 @@ def check_own_run(folder: Path) -> None:
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        text = f"{folder}: the name is not UTF-8, so no checkpoint could be read there; give another --run"
+        text = f"{folder}: the name is not UTF-8, so no checkpoint could be read there; give another --out"
         raise mark_on_all_ranks(ConfigError(text)) from None
-    _refuse_strangers(folder, is_run, "no run", "--run")
+    _refuse_strangers(folder, is_run, "no run")
 
 
 def check_own_out(out: Path, is_ours: Callable[[Path], bool], kind: str) -> None:
@@ -48,20 +48,18 @@ def check_own_out(out: Path, is_ours: Callable[[Path], bool], kind: str) -> None
 
     `is_ours` knows a folder of its `kind`.
     """
-    _refuse_strangers(out, is_ours, f"no {kind}", "--out")
+    _refuse_strangers(out, is_ours, f"no {kind}")
     check_own_page(RunPaths(out).report, "another --out")
 
 
-def _refuse_strangers(folder: Path, is_ours: Callable[[Path], bool], what: str, option: str) -> None:
+def _refuse_strangers(folder: Path, is_ours: Callable[[Path], bool], what: str) -> None:
     # Asked first: a folder of ours may hold anything that people put beside it.
     if not folder.is_dir() or is_ours(folder):
         return
     strange = sorted(path.name for path in folder.iterdir() if not _BEFORE_THE_FIRST_START.fullmatch(path.name))
     if strange:
         names = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
-        raise mark_on_all_ranks(
-            ConfigError(f"{folder}: holds something that is {what} ({names}); give another {option}")
-        )
+        raise mark_on_all_ranks(ConfigError(f"{folder}: holds something that is {what} ({names}); give another --out"))
 
 
 def check_own_page(target: Path, other: str = "--out FILE") -> None:

@@ -94,7 +94,7 @@ class RunFolder:
                         self._remove_unfinished()
             except OSError as error:
                 problem = f"cannot be used as run folder ({error.strerror})"
-                raise ConfigError(f"{self.path}: {problem}; give another --run") from None
+                raise ConfigError(f"{self.path}: {problem}; give another --out") from None
             return self.lease is not None
 
         # In short rounds: the other ranks wait in a collective, which must not look like a hang.
@@ -176,7 +176,7 @@ class RunFolder:
         changed = self.group.on_rank0(lambda: self._config_changes(loaded.path, state, allow_change))
         if changed and not allow_change:
             text = "\n  ".join([f"{loaded.path} was made by another configuration:", *changed])
-            hint = "give another --run to start anew, or --allow-config-change to go on with the new one"
+            hint = "give another --out to start anew, or --allow-config-change to go on with the new one"
             raise mark_on_all_ranks(CheckpointError(f"{text}\n{hint}"))
         # After the comparison: with another configuration the tensors may not fit, with a worse message.
         try:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NoReturn
 
-from collagan_dist.config import strict_yaml
+from collagan_dist.config import project_files, strict_yaml
 from collagan_dist.config.load import config_to_dict, get_nested, set_nested, validate_config
 from collagan_dist.config.models import PEERS, paper_weights
 from collagan_dist.config.strict_yaml import Lines
@@ -145,11 +144,14 @@ class Space:
 
 
 def read_space(source: str, base: Config) -> Space:
-    """Read a YAML file as the search space around a base configuration. Raises ConfigError with file and line."""
-    text = strict_yaml.read_text(Path(source), "space", "give a YAML file; cluster/sweep.yaml is one for λ")
-    tree, lines = strict_yaml.load(text, source)
+    """Read a YAML file, given by path or known name, as the search space around a base configuration.
+
+    Raises ConfigError with file and line.
+    """
+    text, where = project_files.read_named(source, "search space", project_files.search_spaces())
+    tree, lines = strict_yaml.load(text, where)
     known: dict[tuple[str, ...], int | str] = dict(lines)
-    return Space(strict_yaml.validate(SpaceSpec, tree, source, known), base, source, known)
+    return Space(strict_yaml.validate(SpaceSpec, tree, where, known), base, where, known)
 
 
 def _dimension(key: str, domain: Domain) -> Dimension:

@@ -74,7 +74,7 @@ class Guard:
                     f"{steps}: NaN or Inf again, after {_MAX_ROLLBACKS} returns to the last good checkpoint; "
                     "nothing of it was saved. Lower optim.generator.lr or the loss weights, set optim.generator.clip, or use fp32 or bf16, "
                     "then run the same command; "
-                    "with --run, keys of optim and loss need --allow-config-change"
+                    "with --out, keys of optim and loss need --allow-config-change"
                 )
             )
         self.rollbacks += 1

@@ -4,7 +4,7 @@ def test_labels_and_compares(collagan, trained, copy_of_drawn, tmp_path):
     out = tmp_path / "maps"
     label = ["label", copy_of_drawn, "--model", trained]
     result = collagan(*label, "--out", out, "--batch", 20)
-    assert result.code == 0 and f"{out}: 58 label maps; next: collagan pack shards/celeba.yaml" in result.out
+    assert result.code == 0 and f"{out}: 58 label maps; next: collagan pack celeba --root" in result.out
     assert f"--set labels={out}" in result.out and "2 unusable pictures have no label map" in result.out
     assert "no label map for 000003" in result.out
     assert "58 label maps (58 were there)" in collagan(*label, "--out", out).out

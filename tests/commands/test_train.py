@@ -1,3 +1,4 @@
+import argparse
 import json
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import pytest
 
 from collagan_dist.commands import train
+from collagan_dist.commands.main import COMMANDS, build_parser
 from collagan_dist.errors import ClusterError, DataError
 from collagan_dist.types import World
 from tests.commands.conftest import SMALL
@@ -21,6 +23,33 @@ def test_a_dry_run_prints_configuration_and_plan(collagan, shards, tmp_path, mon
     assert folder.startswith("# run: runs/demo-M*_isd-") and not (tmp_path / "runs").exists()
     assert collagan(*command, "--set", "checkpoint.every=7").out.splitlines()[-1] == folder
     assert collagan(*command, "--set", "optim.generator.lr=7e-4").out.splitlines()[-1] != folder
+
+
+def test_run_is_another_name_of_out():
+    words = ["train", "demo", "--data", "shards"]
+    first, second = (build_parser().parse_args([*words, option, "here"]) for option in ("--out", "--run"))
+    assert first == second and first.run == "here"
+
+
+def test_torchrun_leaves_our_options_to_us():
+    """As people type it, without --. (Where an abbreviation is an error for argparse, --run is one.)"""
+    from torch.distributed.run import parse_args
+
+    options = {f"{name} {option}" for name in COMMANDS for option in subparser(name)._option_string_actions}
+    refused = set()
+    for words in map(str.split, options):
+        line = ["--nproc-per-node", "2", "-m", "collagan_dist", *words, "x"]
+        try:
+            assert parse_args(line).training_script_args == [*words, "x"]
+        except SystemExit:
+            refused.add(" ".join(words))
+    assert refused <= {"train --run"} and {"train --out", "evaluate --hole"} <= options
+
+
+def subparser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    COMMANDS[name].add_arguments(parser)
+    return parser
 
 
 def test_the_first_word_comes_before_torch(shards, tmp_path):

@@ -63,6 +63,6 @@ def test_a_job_trains_and_the_last_one_draws(cluster, shards, tmp_path):
 
 def test_a_package_without_a_checkout(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(collagan_dist, "__file__", str(tmp_path / "collagan_dist/__init__.py"))
-    with pytest.raises(ConfigError, match="part of the project's checkout"):
+    with pytest.raises(ConfigError, match="this installation lacks the folder"):
         next(submit(ReproduceOptions("stable", str(shards.folder), tmp_path / "out"), OPTIONS))
     assert not (tmp_path / "out").exists()

@@ -25,7 +25,7 @@ def test_a_folder_of_another_program_is_refused_and_stays_as_it_is(shards, tmp_p
     before = content(folder)
     assert call("train", "demo", "--data", shards.folder, "--run", folder, *SMALL, *options) == 2
     said = capsys.readouterr().err
-    assert f"{folder}: holds something that is no run ({name.split('/')[0]}); give another --run" in said
+    assert f"{folder}: holds something that is no run ({name.split('/')[0]}); give another --out" in said
     assert content(folder) == before
 
 

@@ -49,9 +49,9 @@ def test_continued_equals_uninterrupted(shards, finished, tmp_path):
 def test_a_signal_to_torchrun_saves_and_the_same_command_continues(shards, tmp_path, number, prefix):
     """All ranks save the same step. torchrun passes a hangup on even under nohup."""
     run, config = tmp_path / "run", write_config(small(shards.folder, schedule__steps=40), tmp_path / "config")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "collagan_dist"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "collagan_dist"]
     child = subprocess.Popen(
-        [*prefix, sys.executable, *launcher, "train", str(config), "--run", str(run)],
+        [*prefix, sys.executable, *launcher, "train", str(config), "--out", str(run)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while child.poll() is None and not ((run / "metrics.jsonl").exists() and len(lines(run, "train")) > 1):
@@ -59,7 +59,11 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_continues(shards, tmp_p
     child.send_signal(number)
     output = child.communicate(timeout=120)[0]
     stopped = RunPaths(run).newest_step()
-    assert 4 <= stopped < 40 and f"stopped at step {stopped} of 40" in output and f"--run {run}" in output, output
+    assert (
+        4 <= stopped < 40
+        and f"stopped at step {stopped} of 40" in output
+        and f"-m collagan_dist train {config} --out {run}" in output
+    ), output
     assert (run / "requeue").exists() and events(run, "interrupted")[0]["step"] == stopped
     assert train(small(shards.folder, schedule__steps=stopped + 1), run, World()) == stopped + 1
     assert not (run / "requeue").exists()
@@ -96,7 +100,7 @@ def test_a_damaged_checkpoint_is_named_and_the_former_one_taken(shards, finished
 
 def test_another_configuration_is_refused_with_the_difference(shards, run):
     other = small(shards.folder, **SAVING, loss__weights={"inpainting": {"adv": 0.8, "rec": 50.0}}, log__every=1)
-    with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --run"):
+    with pytest.raises(CheckpointError, match=r"loss.weights.inpainting.rec: 100.0 -> 50.0\ngive another --out"):
         train(other, run, World())
     assert train(other, run, World(), StartOptions(allow_config_change=True)) == STEPS
     (event,) = events(run, "resume")
@@ -193,5 +197,5 @@ def test_the_last_checkpoint_may_not_fail(shards, tmp_path):
 
 def test_a_folder_that_cannot_be_used_is_named(shards, tmp_path):
     (tmp_path / "run").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"run: cannot be used as run folder \(.*\); give another --run"):
+    with pytest.raises(ConfigError, match=r"run: cannot be used as run folder \(.*\); give another --out"):
         acquired(tmp_path / "run", small(shards.folder), shards)

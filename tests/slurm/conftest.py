@@ -28,5 +28,5 @@ class Undisturbed:
 def undisturbed(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     config = write_config(folder, shards.folder, schedule__steps=100)
-    collagan("train", config, "--run", folder / "run", ranks=2)
+    collagan("train", config, "--out", folder / "run", ranks=2)
     return Undisturbed(config, folder / "run", 100)

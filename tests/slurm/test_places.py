@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from collagan_dist.config.project_files import copy_project
 from tests.conftest import ROOT
 from tests.slurm.training import SMALL_JOB, TRAIN, write_config
 
@@ -50,8 +51,7 @@ def test_the_scripts_find_their_checkout_in_one_way():
 @pytest.mark.slurm
 def test_a_checkout_whose_path_has_blanks_trains(cluster, config, tmp_path):
     """Also with a newline in an argument that looks like Slurm's own text, and a run folder with all that shells know."""
-    for part in ("slurm", "cluster"):
-        shutil.copytree(ROOT / part, tmp_path / "my  jobs/collagan" / part)
+    copy_project(tmp_path / "my  jobs/collagan")  # as `collagan init` does
     words = ["--set", f"seed=1 #\n#   Command={tmp_path}/slurm/train.sh WorkDir=/"]
     name = "-r\nun\t\\n 'q' \"q\" $(touch a) `touch b` * ; \u00e4 --dry-run  \n"
     script = "my  jobs/collagan/slurm/train.sh"

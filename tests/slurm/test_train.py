@@ -29,7 +29,7 @@ def test_two_nodes_of_two_ranks_train_evaluate_report(cluster, shards, tmp_path)
     ]
     assert json.loads((training.run / "metrics.json").read_text())["samples"] == shards.samples("test")
     assert (training.run / "report.html").stat().st_size > 1000
-    collagan("train", config, "--run", tmp_path / "processes", ranks=4)
+    collagan("train", config, "--out", tmp_path / "processes", ranks=4)
     assert equal(weights(training.run, 4), weights(tmp_path / "processes", 4))
 
 

@@ -41,4 +41,6 @@ def test_copied_files_exist(launcher):
     mounts = launcher["file_mounts"]
     assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
     project = Path(ROOT, mounts["~/collagan"])
-    assert {"pyproject.toml", "constraints.txt", "collagan_dist"} <= {path.name for path in project.iterdir()}
+    assert {"pyproject.toml", "setup.py", "constraints.txt", "collagan_dist"} <= {
+        path.name for path in project.iterdir()
+    }

@@ -61,7 +61,7 @@ def test_two_ranks_share_one_store(shards, tmp_path):
     for keep in ("none", "host"):
         path = tmp_path / f"{keep}.yaml"
         path.write_text(to_yaml(small(shards.folder, **LONG, data__keep=keep, log__every=5)))
-        collagan("train", path, "--run", tmp_path / keep, ranks=2)
+        collagan("train", path, "--out", tmp_path / keep, ranks=2)
         lines = [json.loads(line) for line in (tmp_path / keep / "metrics.jsonl").read_text().splitlines()]
         found.append([line["loss/total"] for line in lines if line["kind"] == "train"])
     assert found[0] == found[1] and len(found[0]) == 6

@@ -35,7 +35,7 @@ def test_a_parser_labels_photographs_that_are_then_trained_on(tmp_path, monkeypa
 
     shutil.copytree(tmp_path / "faces", tmp_path / "photos", ignore=shutil.ignore_patterns("Label"))
     said = collagan("label", "photos", "--model", "model")
-    assert "60 label maps; next: collagan pack shards/celeba.yaml --root photos --set labels=Label/img_celeba" in said
+    assert "60 label maps; next: collagan pack celeba --root photos --set labels=Label/img_celeba" in said
     checked = collagan("label", "faces", "--model", "run", "--check")
     face = next(line.split() for line in checked.splitlines() if line.split()[:1] == ["face"])
     assert float(face[1]) > 0.6

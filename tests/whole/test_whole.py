@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from tests.commands.conftest import call
-from tests.conftest import ROOT, collagan
+from tests.conftest import collagan
 
 NARROW = ["--set", "schedule.steps=30", "--set", "schedule.adv_from=20", "--set", "log.grid_every=15", "--set", "log.every=10",
           "--set", "model.widths.generator=8", "--set", "evaluate.every=30"]  # fmt: skip
@@ -17,8 +17,8 @@ NARROW = ["--set", "schedule.steps=30", "--set", "schedule.adv_from=20", "--set"
 def test_from_nothing_to_a_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call("draw", "faces", "--count", "60", "--seed", "5") == 0
-    assert call("pack", ROOT / "shards/drawn.yaml", "--root", "faces", "--out", "shards", "--set", "store_size=88") == 0
-    collagan("train", "demo", "--data", "shards", "--run", "run", *NARROW, cwd=tmp_path, ranks=2)
+    assert call("pack", "drawn", "--root", "faces", "--out", "shards", "--set", "store_size=88") == 0
+    collagan("train", "demo", "--data", "shards", "--out", "run", *NARROW, cwd=tmp_path, ranks=2)
     evaluated = collagan("evaluate", "run", cwd=tmp_path, ranks=2).stdout
     assert "PSNR in the hole" in evaluated and "biharmonic" in evaluated
     _check_run(tmp_path / "run")

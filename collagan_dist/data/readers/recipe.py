@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from collagan_dist.config import strict_yaml
+from collagan_dist.config import project_files, strict_yaml
 from collagan_dist.config.strict_yaml import Section, validate
 from collagan_dist.errors import ConfigError
 
@@ -68,10 +68,13 @@ class Recipe(Section):
         return value
 
 
-def load_recipe(path: str, root: str | None = None, out: str | None = None, sets: Iterable[str] = ()) -> Recipe:
-    """Read a YAML file and apply the command line's changes. Raises ConfigError with file, line and key."""
-    text = strict_yaml.read_text(path, "recipe", "recipes are in shards/")
-    tree, lines = strict_yaml.load(text, path)
+def load_recipe(source: str, root: str | None = None, out: str | None = None, sets: Iterable[str] = ()) -> Recipe:
+    """Read a YAML file, given by path or known name, and apply the command line's changes.
+
+    Raises ConfigError with file, line and key.
+    """
+    text, where = project_files.read_named(source, "recipe", project_files.recipes())
+    tree, lines = strict_yaml.load(text, where)
     for item in sets:
         key, value = strict_yaml.parse_assignment(item)
         tree[".".join(key)] = value
@@ -85,7 +88,7 @@ def load_recipe(path: str, root: str | None = None, out: str | None = None, sets
             tree[name] = str(Path(tree[name]).expanduser())
     # Folders may have names of any bytes, which JSON, and so the validation, cannot hold.
     folders = {name: tree[name] for name in ("root", "out") if _is_no_utf8(tree.get(name))}
-    return validate(Recipe, {**tree, **dict.fromkeys(folders, "folder")}, path, lines).model_copy(update=folders)
+    return validate(Recipe, {**tree, **dict.fromkeys(folders, "folder")}, where, lines).model_copy(update=folders)
 
 
 def _is_no_utf8(value: object) -> bool:
