@@ -36,6 +36,7 @@ HOMES = {
     "ray": ("sweep/",), "deepspeed": ("distributed/deepspeed.py",), "nvidia": ("data/loading/decode.py",), "torch.distributed": ("distributed/",),
     "matplotlib": ("report/", "reproduce/"), "jinja2": ("report/",), "webdataset": ("data/shards/verify.py", "data/shards/pipeline.py"),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
+    "wandb": ("runs/wandb_sink.py",), "mlflow": ("runs/mlflow_sink.py",),
     "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py",),
     **dict.fromkeys(["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"], ()),  # they run what a file says
 }  # fmt: skip
