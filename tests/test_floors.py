@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "collagan_dist"
 # From the bottom to the top. A part imports from the rows below its own; parts of one row know nothing of each other.
 ROWS = (
     ("urls",),
-    ("__init__", "types", "errors", "log", "units", "rng", "shell", "presets"),
+    ("callable_package", "types", "errors", "log", "units", "rng", "shell", "presets"),
     ("files",),
     ("structured",),
     ("config",),
@@ -26,16 +26,18 @@ ROWS = (
     ("report", "doctor"),
     ("sweep",),
     ("reproduce",),
+    ("api",),
     ("commands",),
-    ("__main__",),
+    ("__main__", "__init__"),  # the package's face names what the interface offers
 )
 FLOOR = {part: number for number, row in enumerate(ROWS) for part in row}
 # Library: the files or folders (below the package) that may import it.
 HOMES = {
     "ray": ("sweep/",), "deepspeed": ("distributed/deepspeed.py",), "torch.distributed": ("distributed/",),
     "nvidia": ("data/loading/dali_pipeline.py",),
-    "matplotlib": ("report/", "reproduce/"), "jinja2": ("report/",), "webdataset": ("data/shards/verify.py",),
+    "matplotlib": ("report/", "reproduce/"), "jinja2": ("report/",), "webdataset": ("data/shards/verify.py", "data/shards/pipeline.py"),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
+    "wandb": ("runs/wandb_sink.py",), "mlflow": ("runs/mlflow_sink.py",),
     "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py",),
     **dict.fromkeys(["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"], ()),  # they run what a file says
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "a trained model as a folder of its own, for evaluate, complete and label; also as an ONNX file"
+HELP = "a trained model as a folder of its own with a model card, for evaluate, complete and label; also as ONNX or torch program"
 EXAMPLE = "collagan export runs/parser --out models/parser --onnx"
 
 
@@ -15,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnx", action="store_true", help="also model.onnx, and a class map for `collagan label` where it segments"
     )
+    parser.add_argument("--torch", action="store_true", help="also model.pt2, a program of torch.export")
 
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.inference.export import export
 
-    # An ONNX file is compared with the network, number by number, before it is written to the manifest.
-    manifest = export(Path(args.model), Path(args.out), args.onnx)
+    manifest = export(Path(args.model), Path(args.out), args.onnx, args.torch)
+    for name, found in manifest["compared"].items():
+        print(f"{name}: differs from torch by at most {found['difference']:.1e} in {found['by']}")
     print(f"{args.out}: {manifest['model']} of step {manifest['step']}: {', '.join(manifest['sha256'])}")

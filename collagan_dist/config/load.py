@@ -9,14 +9,25 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
 from collagan_dist.config import strict_yaml
-from collagan_dist.config.models import PEERS, TASK_WEIGHTS, model_name, model_settings, paper_weights
+from collagan_dist.config.models import (
+    CONTROLS,
+    MODELS,
+    PEERS,
+    TASK_WEIGHTS,
+    model_name,
+    model_settings,
+    paper_weights,
+)
 from collagan_dist.config.strict_yaml import Lines
 from collagan_dist.config.tree import Config, Model
 from collagan_dist.errors import ConfigError
+
+_PLACES = ("data.shards", "data.cache.")  # where the data lies, which says nothing of a training
 
 
 def preset_names() -> list[str]:
@@ -25,15 +36,23 @@ def preset_names() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def load_config(source: str, model: str | None = None, sets: Iterable[str] = (), shards: str | None = None) -> Config:
-    """Load preset or YAML file `source` and apply the command line's `--model`, `--set` and `--data`.
+def load_config(
+    source: str | Config, model: str | None = None, sets: Iterable[str] = (), shards: str | None = None
+) -> Config:
+    """Load preset or YAML file `source`, or take a Config, and apply the command line's `--model`, `--set` and `--data`.
 
     Raises ConfigError that names file, line and key.
     """
-    text, where = _read_source(source)
+    lines: dict[tuple[str, ...], int | str] = {}
+    if isinstance(source, Config):
+        if model is not None:  # its loss weights are those of its own tasks
+            raise ConfigError(f"model {model}: a Config has its model; give a preset or a YAML file with --model")
+        tree, where = config_to_dict(source), "configuration"
+    else:
+        text, where = _read_source(source)
+        tree, found = strict_yaml.load(text, where)
+        lines.update(found)
     # --model before --set, so that a key of the model can be changed.
-    tree, found = strict_yaml.load(text, where)
-    lines: dict[tuple[str, ...], int | str] = {**found}
     if model is not None:
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
@@ -96,6 +115,34 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = sorted({*old, *new})
         return [line for k in keys for line in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
     return [] if old == new else [f"{path}: {old} -> {new}"]
+
+
+def changed_settings(config: Config) -> tuple[str, dict[str, Any]]:
+    """Return the preset that a configuration is nearest to, with its own model, and the dotted keys that differ, as JSON has them.
+
+    Where the shards lie is no difference.
+    """
+    label, own = model_label(config.model), _leaves(config_to_dict(config))
+    differing = {}
+    for name in preset_names():
+        preset = _preset_leaves(name, label if label in (*MODELS, *CONTROLS, *PEERS) else None)
+        changed = {key for key in {*own, *preset} if own.get(key) != preset.get(key)}
+        differing[name] = {key: own.get(key) for key in sorted(changed) if not key.startswith(_PLACES)}
+    # Of equally near ones the one that people use.
+    nearest = min(differing, key=lambda name: (len(differing[name]), name != "stable", name))
+    return nearest, differing[nearest]
+
+
+@lru_cache(maxsize=128)
+def _preset_leaves(name: str, model: str | None) -> dict[str, Any]:
+    return _leaves(config_to_dict(load_config(name, model)))
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _leaves(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found
 
 
 def _read_source(source: str) -> tuple[str, str]:

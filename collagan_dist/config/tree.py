@@ -397,8 +397,9 @@ class Log(Section):
     """Steps between lines of metrics.jsonl."""
     grid_every: Count = 500
     """Steps between picture grids."""
-    sinks: tuple[Literal["jsonl", "tensorboard"], ...] = ("jsonl",)
-    """Metrics sinks. metrics.jsonl is always written, listed or not; tensorboard adds event files in RUN/tensorboard."""
+    sinks: tuple[Literal["jsonl", "tensorboard", "wandb", "mlflow"], ...] = ("jsonl",)
+    """Metrics sinks. metrics.jsonl is always written, listed or not; tensorboard adds event files in RUN/tensorboard, wandb a run of
+    W&B (offline in RUN/wandb unless WANDB_MODE is set), mlflow one of MLflow (in RUN/mlflow unless MLFLOW_TRACKING_URI is set)."""
 
 
 class Config(Section):

@@ -115,7 +115,7 @@ class OnnxParser:
     def __init__(self, model: Path, classes: Path) -> None:
         self.map, content = read_class_map(classes)
         self._model, self._classes = model, classes
-        self._session = _session(model)
+        self._session, _ = open_session(model)
         self.views = self.map.input.views
         feed = self._session.get_inputs()
         if len(feed) != 1:
@@ -207,7 +207,8 @@ class OnnxParser:
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
-def _session(model: Path) -> Any:
+def open_session(model: Path) -> tuple[Any, str]:
+    """Return a session of onnxruntime for an ONNX file, and onnxruntime's version. Raises ConfigError, ImportError."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -216,6 +217,6 @@ def _session(model: Path) -> Any:
     available = onnxruntime.get_available_providers()
     usable = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=usable)
+        return onnxruntime.InferenceSession(str(model), options, providers=usable), onnxruntime.__version__
     except Exception as error:  # onnxruntime's own, of no common type
         raise ConfigError(f"--model {model}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from collagan_dist import files
 from collagan_dist.data.shards.quick_check import open_shards
+from collagan_dist.errors import ConfigError
 from collagan_dist.inference.evaluate import BLENDS, Evaluation, Predict, evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.inference.score_target import Target
@@ -24,7 +25,7 @@ from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import without_nonfinite
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import Setup, build_setup
-from collagan_dist.types import Batch, World
+from collagan_dist.types import Batch, EvaluationHole, World
 
 _GRID_ROWS = 12
 # For a model that searches at test: the other ranks wait meanwhile.
@@ -42,6 +43,13 @@ class ScoreRequest:
     holes: Sequence[str] = ()
     blends: Sequence[str] = ("none",)
     out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a hole or a blend that does not exist."""
+        for what, given, known in (("hole", self.holes, get_args(EvaluationHole)), ("blend", self.blends, BLENDS)):
+            for name in given:
+                if name not in known:
+                    raise ConfigError(f"{name!r} is not a kind of {what}; choose from {', '.join(known)}")
 
 
 def score(

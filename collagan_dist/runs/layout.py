@@ -52,6 +52,10 @@ class RunPaths:
         self.failed = folder / "failed"
         self.trial = folder / "trial.json"  # the sweep's record of this trial
 
+    def tracker(self, name: str) -> Path:
+        """Return the folder of a tracker's sink, by its name in log.sinks."""
+        return self.folder / name
+
     def grid(self, step: int) -> Path:
         return self.grids / f"{step_name(step)}.png"
 

@@ -15,6 +15,7 @@ from collagan_dist import files
 from collagan_dist.errors import DataError
 from collagan_dist.runs.append_file import AppendFile
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.mlflow_sink import MlflowSink
 from collagan_dist.runs.tensorboard import EventFile
 from collagan_dist.runs.thinning import (
     MAX_CURVES,
@@ -26,6 +27,7 @@ from collagan_dist.runs.thinning import (
     TrainCurves,
     is_number,
 )
+from collagan_dist.runs.wandb_sink import WandbSink
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Sink(Protocol):
 
 
 # By name in log.sinks. metrics.jsonl is always written. Another sink is a class and an entry here.
-SINKS: dict[str, type[Sink]] = {"tensorboard": EventFile}
+SINKS: dict[str, type[Sink]] = {"tensorboard": EventFile, "wandb": WandbSink, "mlflow": MlflowSink}
 
 _TAIL_BYTES = 1 << 16  # at the end of the file, which hold many train lines
 _CHUNK_BYTES = 1 << 20

@@ -28,6 +28,8 @@ CONFIG_FILE = "config.yaml"  # the run's configuration, without the location of 
 GENERATOR_FILE = "generator.safetensors"  # the generator that evaluation uses
 DISCRIMINATORS_FILE = "discriminators.safetensors"  # for a model that completes with them (SII)
 ONNX_FILE = "model.onnx"  # with --onnx: the same network; model.yaml beside it is the class map for `collagan label`
+PROGRAM_FILE = "model.pt2"  # with --torch: the same network as a program of torch.export
+CARD_FILE = "README.md"  # the model card, for people
 MANIFEST_FILE = "manifest.json"  # sha256 of each file, step, model, version; written last
 # Keys of a configuration that change how a model is evaluated, not what it learned.
 _CHANGEABLE = ("evaluate.", "runtime.", "data.cache.", "data.keep=", "data.threads=", "data.max_damaged=")

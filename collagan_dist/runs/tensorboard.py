@@ -53,7 +53,7 @@ class EventFile:
 
     def write(self, kind: str, step: int, record: dict[str, Any]) -> None:
         """Write the numbers of a line of metrics.jsonl as one event."""
-        if kind in _TAG_PREFIX and (values := dict(_numbers(record, _TAG_PREFIX[kind]))):
+        if values := tagged_numbers(kind, record):
             self._file.append(_scalars(step, values))
 
     def add_grid(self, step: int, png: bytes) -> None:
@@ -91,6 +91,11 @@ def write_hparams(run: Path, params: dict[str, Any], metrics: dict[str, Any]) ->
     files.write_bytes(_next_path(folder, _HPARAMS_SUFFIX), content)
     for path in former:  # TensorBoard shows the first parameters that it finds
         path.unlink(missing_ok=True)
+
+
+def tagged_numbers(kind: str, record: dict[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a line of metrics.jsonl by their tags, as all sinks show them; {} for an event."""
+    return dict(_numbers(record, _TAG_PREFIX[kind])) if kind in _TAG_PREFIX else {}
 
 
 def _numbers(tree: dict[str, Any], path: str) -> Iterator[tuple[str, float]]:

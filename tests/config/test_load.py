@@ -1,7 +1,7 @@
 import pytest
 
 from collagan_dist.config import load, strict_yaml
-from collagan_dist.config.load import load_config
+from collagan_dist.config.load import changed_settings, load_config
 from collagan_dist.errors import ConfigError
 
 
@@ -67,3 +67,21 @@ def test_nested_values():
     assert load.get_nested(tree, "a", "b", "c") is None
     with pytest.raises(ConfigError, match=r"a.b.c: b is a value \(1\), not a section"):
         load.set_nested(tree, ("a", "b", "c"), 3)
+
+
+@pytest.mark.parametrize("model", [None, "M_id", "M*_i", "CE"])
+@pytest.mark.parametrize("preset", ["demo", "paper", "stable"])
+def test_settings_that_differ_from_the_preset(preset, model):
+    """The preset is found again, also by another model; keys are those that were set."""
+    sets = {"schedule.steps": 77, "loss.adv": "minmax", "data.augment.rotate": 3.0}
+    config = load_config(preset, model, [f"{key}={value}" for key, value in sets.items()], "/data/packed")
+    assert changed_settings(config) == (preset, dict(sorted(sets.items())))
+    assert changed_settings(load_config(preset, model)) == (preset, {})
+
+
+def test_a_config_is_a_source():
+    config = load_config("demo", sets=["schedule.steps=3"])
+    assert load_config(config) == config
+    assert load_config(config, sets=["seed=4"], shards="x") == load_config(
+        "demo", None, ["schedule.steps=3", "seed=4"], "x"
+    )

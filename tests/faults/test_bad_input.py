@@ -74,7 +74,7 @@ def test_folder_that_is_no_data_set(tmp_path, capsys):
         ("schedule.batch", 2, ["must read key=value"]),
         ("model.tasks=[inpainting, smile]", 2, ["no task 'smile'", "inpainting, segmentation, landmarks"]),
         ("loss.adv=hinge", 2, ["loss.adv", "'ns', 'minmax' or 'printed'"]),
-        ("log.sinks=[tensorbord]", 2, ["log.sinks.0", "'jsonl' or 'tensorboard'"]),
+        ("log.sinks=[tensorbord]", 2, ["log.sinks.0", "'jsonl', 'tensorboard', 'wandb' or 'mlflow'"]),
         ("schedule.batch=50", 3, ["48 samples, one global batch needs 50"]),
     ],
 )

@@ -10,7 +10,8 @@ import torch
 
 from collagan_dist import files
 from collagan_dist.config.load import load_config
-from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.errors import CheckpointError, ConfigError, NumericError
+from collagan_dist.inference import network_files
 from collagan_dist.inference.export import export
 from collagan_dist.inference.score import score
 from collagan_dist.models.registry import build_generator
@@ -32,11 +33,13 @@ def load_exported(folder):
 def test_the_folder_holds_the_averaged_generator_and_its_hashes(trained_run, tmp_path):
     export(trained_run, tmp_path / "models/out")
     out = tmp_path / "models/out"
-    assert {p.name for p in out.iterdir()} == {"config.yaml", "generator.safetensors", "manifest.json"}
+    assert {p.name for p in out.iterdir()} == {"README.md", "config.yaml", "generator.safetensors", "manifest.json"}
     assert [p.name for p in out.parent.iterdir()] == ["out"]
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["step"] == 7 and manifest["model"] == "M*_isd"
-    assert manifest["sha256"] == {n: files.sha256(out / n) for n in ("config.yaml", "generator.safetensors")}
+    assert manifest["sha256"] == {
+        n: files.sha256(out / n) for n in ("README.md", "config.yaml", "generator.safetensors")
+    }
     assert load_config(str(out / "config.yaml")).data.shards is None
     generator = load_exported(out)
     checkpoint = small.weights(trained_run, 7)
@@ -97,6 +100,25 @@ def test_without_segmentation_there_is_no_class_map(landmarks_run, tmp_path):
     assert (tmp_path / "out/model.onnx").is_file() and not (tmp_path / "out/model.yaml").exists()
 
 
+def test_a_file_that_computes_something_else_leaves_nothing(trained_run, tmp_path, monkeypatch):
+    """A network that is written with another number in it than it is compared with."""
+    write = network_files._write_program
+
+    def wrong(path, network, config):
+        with torch.no_grad():
+            last = list(network.parameters())[-1]
+            last += 0.1
+            write(path, network, config)
+            last -= 0.1
+
+    monkeypatch.setattr(network_files, "_write_program", wrong)
+    with pytest.raises(
+        NumericError, match=r"model.pt2: \w+ differs by .* from torch in torch .*; nothing was exported"
+    ):
+        export(trained_run, tmp_path / "out", program=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_packages_are_named(trained_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"onnxscript is missing; pip install 'collagan_dist\[onnx\]'"):
@@ -104,7 +126,7 @@ def test_missing_packages_are_named(trained_run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("options", ["", "--onnx"])
+@pytest.mark.parametrize("options", ["", "--onnx", "--torch"])
 def test_a_full_disk_is_named_where_it_is(trained_run, tmp_path, options):
     """Not the file that is copied there; nothing of the export stays."""
     disk = tmp_path / "disk"

@@ -1,0 +1,75 @@
+"""The samples of a split as a webdataset pipeline, decoded: for loops other than ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import structured
+from collagan_dist.data.shards.label_png import decode_label_map
+from collagan_dist.data.shards.manifest import Shard, read_manifest
+from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.sample_check import WrongSample, check_jpeg, parse_meta
+from collagan_dist.data.shards.shard_files import tar_content
+from collagan_dist.errors import DataError
+
+
+def open_pipeline(location: str | Path, split: str = "train") -> Any:
+    """Return a webdataset pipeline of the samples of a split, in the order of the shards.
+
+    Ranks and workers of a torch DataLoader share the shards. A sample is a dict: `__key__`; `jpg` (H, W, 3) uint8 RGB;
+    `seg.png` (H, W) uint8 classes, where the data set has label maps; `json`, the dict of its annotation.
+    Raises DataError for a data set, a split or a sample that cannot be used.
+    """
+    from webdataset import split_by_node, split_by_worker
+    from webdataset.compat import FluidWrapper
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    manifest = read_manifest(location)
+    quick_check(manifest)
+    shards = list(manifest.shards(split))
+    # Our own opener, not webdataset's, which takes names for URLs and some URLs for commands. It also goes through the cache.
+    stages = (split_by_node, split_by_worker, partial(_open_tars, manifest.folder), tar_file_expander, group_by_keys)
+    return FluidWrapper(shards).compose(*stages, _decode_samples)
+
+
+def _open_tars(folder: Path | RemoteFolder, shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
+    for shard in shards:
+        try:
+            if isinstance(folder, RemoteFolder):
+                handle = folder.open(shard.name, tar_content(shard))
+            else:
+                handle = os.open(folder / shard.name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{folder / shard.name}: cannot be opened ({error.strerror})") from None
+        with os.fdopen(handle, "rb") as stream:
+            yield {"url": str(folder / shard.name), "stream": stream}
+
+
+def _decode_samples(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return map(_decode, samples)
+
+
+def _decode(sample: dict[str, Any]) -> dict[str, Any]:
+    import simplejpeg
+
+    name = f"{sample['__url__']}: sample {sample['__key__']}"
+    try:
+        meta, _ = parse_meta(sample["json"])
+        check_jpeg(sample["jpg"], meta.width, meta.height)
+        decoded = {
+            **sample,
+            "jpg": simplejpeg.decode_jpeg(sample["jpg"], "RGB"),
+            "json": structured.parse_json(sample["json"], name),
+        }
+        if "seg.png" in sample:
+            decoded["seg.png"] = decode_label_map(sample["seg.png"], meta.width, meta.height)
+    except KeyError as error:
+        raise DataError(f"{name} has no {error.args[0]}; pack the data set again") from None
+    except (WrongSample, ValueError) as error:
+        raise DataError(f"{name} cannot be used: {error}; pack the data set again") from None
+    return decoded
