@@ -84,8 +84,9 @@ class Photograph:
 
 def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
     """Read a picture and the hole that is given for it. Raises DataError; an empty or a full hole is said."""
-    stem = split_suffix(name)[0]
     file = source.file(path, name)
+    # Before the picture: what decoding the largest takes is free again.
+    hole = read_hole(file) if file else None
     try:
         if source.kind == ALPHA:
             pixels, hole, profile = read_painted(str(path))
@@ -95,16 +96,17 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
             pixels, profile = picture.unconverted_HW3, picture.profile
     except UnusablePicture as error:
         raise DataError(f"{path}: {error}") from None
-    if source.kind != ALPHA:
-        if file is None:
-            return Photograph(stem, pixels, profile, None)
-        hole = _fit_hole(read_hole(file), pixels.shape[:2], file)
-    what = f"its hole {file}" if file else "its transparent part"
-    if not hole.any():
+    if hole is not None:
+        hole = _fit_hole(hole, pixels.shape[:2], file or str(path))
+        _report_extreme(path, hole, f"its hole {file}" if file else "its transparent part")
+    return Photograph(split_suffix(name)[0], pixels, profile, hole)
+
+
+def _report_extreme(path: Path, hole_HW: np.ndarray, what: str) -> None:
+    if not hole_HW.any():
         logger.warning("warning: %s: %s is empty: nothing changes", path, what)
-    elif hole.all():
+    elif hole_HW.all():
         logger.warning("warning: %s: %s is full: nothing of the picture is given", path, what)
-    return Photograph(stem, pixels, profile, hole)
 
 
 def _fit_hole(hole_HW: np.ndarray, shape: tuple[int, int], path: str) -> np.ndarray:
