@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: by the model's own landmarks, else around the hole; it grows to contain a given hole)",
     )
     parser.add_argument(
+        "--landmarks",
+        metavar="FILE",
+        help="landmarks that say where faces are: NAME.landmarks.json, JSON by names of pictures, or a list like CelebA's",
+    )
+    parser.add_argument(
         "--blend",
         choices=("none", "poisson"),
         default="none",
@@ -48,11 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     # Imports torch: after the arguments are checked.
     from collagan_dist.commands.progress import progress
+    from collagan_dist.data.readers.landmark_file import read_landmark_file
     from collagan_dist.inference.complete import CompleteOptions, complete
     from collagan_dist.inference.face_location import GivenFace
 
     source, out = Path(args.input), Path(args.out)
-    options = CompleteOptions(args.blend, args.set, args.max_bad, GivenFace(args.square))
+    picture = None if source.is_dir() else source.stem
+    given = GivenFace(args.square, read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None)
+    options = CompleteOptions(args.blend, args.set, args.max_bad, given)
     if source.is_dir():
         with progress("completing", "pictures") as advance:
             result = complete(Path(args.model), source, out, args.hole, options, advance)

@@ -6,7 +6,7 @@ In this order: what the user gives, the model's own landmarks, the surroundings 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ class GivenFace:
     """What the user knows of the faces: a square for all pictures, or landmarks by picture, in pixels as a viewer shows them."""
 
     square: Window | None = None
-    landmarks: dict[str, Points] | None = None
+    landmarks: Mapping[str, Points] | None = None
 
     def window(self, photo: Photograph) -> FaceWindow | None:
         """Return the given window of a picture, None if nothing is known of it. Raises DataError for one beside the picture."""

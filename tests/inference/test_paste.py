@@ -79,7 +79,7 @@ def test_a_made_hole_lies_in_the_window_and_is_cut_at_the_picture():
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (600, 5)])
 def test_a_photograph_is_encoded_as_it_is(shape):
     pixels = picture(*shape)
-    for profile in (None, adobe_rgb()):
+    for profile in (None, adobe_rgb()):  # whose bytes hold the time
         with Image.open(io.BytesIO(b"".join(encode_photograph(pixels, profile)))) as stored:
             np.testing.assert_array_equal(np.asarray(stored), pixels)
             assert stored.info.get("icc_profile") == profile
