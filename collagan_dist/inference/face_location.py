@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collagan_dist.data.face_square import Points, Square, pixel_box, square_from_landmarks, square_problem
+from collagan_dist.data.face_square import Points, Square, pixel_box, square_problem
 from collagan_dist.data.readers.colour_profile import to_srgb
 from collagan_dist.errors import DataError
 from collagan_dist.inference.face_model import FaceModel
@@ -45,13 +45,13 @@ class GivenFace:
     square: Window | None = None
     landmarks: Mapping[str, Points] | None = None
 
-    def window(self, photo: Photograph) -> FaceWindow | None:
+    def window(self, model: FaceModel, photo: Photograph) -> FaceWindow | None:
         """Return the given window of a picture, None if nothing is known of it. Raises DataError for one beside the picture."""
         if self.square is not None:
             left, top, side = self.square
             square, found_by = Square(left + (side - 1) / 2, top + (side - 1) / 2, side), "as given"
         elif (points := (self.landmarks or {}).get(photo.name)) is not None:
-            square, found_by = square_from_landmarks(points), "by the given landmarks"
+            square, found_by = model.face_square(points), "by the given landmarks"
         else:
             return None
         if problem := square_problem(square, photo.shape[1], photo.shape[0]):
@@ -64,7 +64,7 @@ def locate_faces(model: FaceModel, photos: Sequence[Photograph], given: GivenFac
     found: list[FaceWindow | DataError | None] = []
     for photo in photos:
         try:
-            found.append(given.window(photo) or _whole(photo, model.size))
+            found.append(given.window(model, photo) or _whole(photo, model.size))
         except DataError as error:
             found.append(error)
     unknown = [number for number, face in enumerate(found) if face is None]
@@ -95,16 +95,12 @@ def _look(model: FaceModel, photos: Sequence[Photograph]) -> list[Window | None]
     """Return the windows that the model's landmarks give in two passes; None where they are no face."""
     looks = [(n, window) for n, photo in enumerate(photos) for window in _first_looks(photo, model.size)]
     points, _ = _landmarks(model, photos, looks)
-    second = [
-        (n, pixel_box(square_from_landmarks(p)))
-        for (n, _), p in zip(looks, points, strict=True)
-        if _is_face(p) and square_problem(square_from_landmarks(p), *photos[n].shape[::-1]) is None
-    ]
+    squares = [(n, model.face_square(p)) for (n, _), p in zip(looks, points, strict=True) if _is_face(p)]
+    second = [(n, pixel_box(s)) for n, s in squares if square_problem(s, *photos[n].shape[::-1]) is None]
     best: list[tuple[float, Window] | None] = [None] * len(photos)
     points, peaks = _landmarks(model, photos, second)
     for (n, window), p, peak in zip(second, points, peaks, strict=True):
-        square = square_from_landmarks(p)
-        if not _is_face(p) or peak < _MIN_PEAK or not _agree(square, window):
+        if not _is_face(p) or peak < _MIN_PEAK or not _agree(square := model.face_square(p), window):
             continue
         known = best[n]
         if square_problem(square, *photos[n].shape[::-1]) is None and (known is None or peak > known[0]):

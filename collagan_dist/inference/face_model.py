@@ -11,6 +11,7 @@ import torch
 
 from collagan_dist import rng
 from collagan_dist.config.tree import Config
+from collagan_dist.data.face_square import Points, Square, square_from_landmarks
 from collagan_dist.data.loading import holes
 from collagan_dist.data.loading.occlusion_boxes import OcclusionBoxes
 from collagan_dist.distributed import devices
@@ -21,7 +22,7 @@ from collagan_dist.models.registry import load_predictor
 from collagan_dist.setup import TEST_SEED
 from collagan_dist.tasks import build_tasks
 from collagan_dist.tasks.landmarks import read_points
-from collagan_dist.types import Batch, World, image_from_pixels
+from collagan_dist.types import FACE_SQUARE, Batch, World, image_from_pixels
 
 GIVEN = "given"  # the kind of a hole that comes from a file; it is filled as one that is no pattern
 _BATCH = 16
@@ -48,9 +49,13 @@ class FaceModel:
     def finds_landmarks(self) -> bool:
         return "landmarks" in self.config.model.tasks
 
+    def face_square(self, landmarks: Points) -> Square:
+        """Return the square around a face that the model was trained to see, in pixels of the landmarks' picture."""
+        return square_from_landmarks(landmarks).scaled(self.config.data.face_square / FACE_SQUARE)
+
     def keys(self, names: Sequence[str]) -> torch.Tensor:
         """Return the keys of the random tensors of pictures, which derive from their names, so that results repeat."""
-        uids = np.array([rng.name_id(name) for name in names])
+        uids = _ids(names)
         # Seed and epoch (-1) of evaluation, whatever seed the run was trained with.
         return torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uids)).to(self.device)
 
@@ -65,8 +70,7 @@ class FaceModel:
         hole = torch.from_numpy(holes_BSS)[:, None].to(self.device)
         keys = self.keys(names)
         filled = holes.occlude(image, hole, kind, keys, self.config.hole.fill)
-        uids = np.array([rng.name_id(name) for name in names])
-        return Batch(image, filled, hole, None, None, uids, np.full(len(uids), -1), keys)
+        return Batch(image, filled, hole, None, None, _ids(names), np.full(len(names), -1), keys)
 
     def read_landmarks(self, outputs: TaskTensors) -> np.ndarray:
         """Return (B, 5, 2) float64 landmarks in pixels of the faces."""
@@ -83,6 +87,11 @@ class FaceModel:
             points.append(self.read_landmarks(outputs))
             peaks.append(outputs["landmarks"].float().amax((2, 3)).mean(1).cpu().numpy())
         return np.concatenate(points), np.concatenate(peaks)
+
+
+def _ids(names: Sequence[str]) -> np.ndarray:
+    # Without folders: a picture alone, and in a folder of folders, is completed alike.
+    return np.array([rng.name_id(name.rpartition("/")[2]) for name in names])
 
 
 def load_face_model(run: Path, config: Config) -> FaceModel:

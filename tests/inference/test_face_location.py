@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 from collagan_dist.data.face_square import pixel_box, points_to_crop, square_from_landmarks
 from collagan_dist.errors import DataError
 from collagan_dist.inference.face_location import GivenFace, grow_to, hole_box, locate_faces, to_picture
-from collagan_dist.inference.face_model import load_face_model
+from collagan_dist.inference.face_model import FaceModel, load_face_model
 from collagan_dist.inference.hole_source import Photograph
 from collagan_dist.runs.model_folder import read_config
 
@@ -18,6 +19,9 @@ class SeesOneFace:
 
     def __init__(self, points=POINTS):
         self.points, self.looked = np.array(points, float), []
+
+    def face_square(self, points):
+        return square_from_landmarks(points)
 
     def find_landmarks(self, faces, holes, names):
         # The picture's pixels hold their own coordinates, so a crop says where it is from.
@@ -106,6 +110,14 @@ def test_a_picture_of_the_models_size_is_taken_as_it_is(trained_run):
         model, [Photograph("a", np.zeros((32, 32, 3), np.uint8), None, hole), photograph(hole=None)], GivenFace()
     )
     assert face.window == (0, 0, 32) and not face.note and other.window != (0, 0, 32)
+
+
+def test_the_square_is_the_one_that_the_model_was_trained_on(trained_run):
+    config = read_config(trained_run)
+    wide = config.model_copy(update={"data": config.data.model_copy(update={"face_square": 4.0})})
+    model = FaceModel(wide, None, torch.device("cpu"))
+    (face,) = locate_faces(model, [photograph()], GivenFace(landmarks={"photo": POINTS}))
+    assert face.window == pixel_box(square_from_landmarks(POINTS).scaled(4 / 3.2))
 
 
 def test_points_go_back_to_the_picture():
