@@ -89,7 +89,7 @@ class CompletionJob:
         # Cut first: the conversion of a whole photograph would take a hundred times as long.
         squares = [to_srgb(crop_window(p.pixels_HW3, face.window, size), p.profile) for p, face in pairs]
         batch = self.model.batch(np.stack(squares), holes, kind, keys)
-        outputs = BLENDS[self.blend](self.model.predictor(batch), batch)
+        outputs = self._blended(self.model.predictor(batch), batch)
         # A model without inpainting completes nothing; its sheet shows the input.
         done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
         points = self.model.read_landmarks(outputs) if "landmarks" in outputs else None
@@ -108,6 +108,17 @@ class CompletionJob:
             if "inpainting" in outputs:
                 self._write_completed(name, photo, face, done[n].cpu(), holes[n])
             files.write_bytes(self.path(name, "sheet.png"), encode_png(sheets[n]))
+
+    def _blended(self, outputs: TaskTensors, batch: Batch) -> TaskTensors:
+        if self.blend == "none":
+            return outputs
+        # One by one: the solver goes on until the last picture of a batch is done, which would change the others.
+        parts = batch.split(len(batch.ids_B))
+        done = [
+            BLENDS[self.blend]({task: output[n : n + 1] for task, output in outputs.items()}, part)
+            for n, part in enumerate(parts)
+        ]
+        return {task: torch.cat([one[task] for one in done]) for task in outputs}
 
     def _write_completed(
         self, name: str, photo: Photograph, face: FaceWindow, done_3SS: torch.Tensor, made_SS: np.ndarray
