@@ -69,6 +69,26 @@ def test_what_is_no_face_falls_back_to_the_hole_or_the_middle():
     assert (around.window, around.found_by) == ((370, 0, 100), "around the hole")
 
 
+class NeverSure(SeesOneFace):
+    def find_landmarks(self, faces, holes, names):
+        points, sure = super().find_landmarks(faces, holes, names)
+        return points, np.full_like(sure, -0.9)
+
+
+class AlwaysInTheCorner(SeesOneFace):
+    """A model that is sure of a small face in the corner of whatever it sees."""
+
+    def find_landmarks(self, faces, holes, names):
+        points = np.array([[2, 2], [12, 2], [7, 7], [3, 12], [11, 12]], float)
+        return np.stack([points] * len(faces)), np.ones(len(faces))
+
+
+@pytest.mark.parametrize("model", [NeverSure(), AlwaysInTheCorner()])
+def test_looks_that_are_not_sure_or_do_not_agree_are_no_face(model):
+    (face,) = locate_faces(model, [photograph()], GivenFace())
+    assert face.found_by == "in the middle"
+
+
 def test_given_squares_and_landmarks_come_first():
     model = SeesOneFace()
     (face,) = locate_faces(model, [photograph()], GivenFace((30, -40, 200)))
