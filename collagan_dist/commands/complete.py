@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hole",
         metavar="PNG|FOLDER|alpha|KIND",
         help="a PNG (white = hole), a folder with NAME.png or NAME_mask.png for each picture NAME, alpha (what is transparent), "
-        "or, in the face square, block, pattern, noise, none, O1 to O6 at their fixed positions "
+        "or, in the face square, block, pattern, noise, none, O1 to O6 (around given landmarks, else at fixed positions) "
         "(default: block; none for a model that completes nothing)",
     )
     parser.add_argument(

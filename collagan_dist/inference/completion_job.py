@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from collagan_dist import files
+from collagan_dist.data.face_square import points_to_crop
 from collagan_dist.data.readers.colour_profile import to_srgb
 from collagan_dist.data.readers.picture_format import split_suffix
 from collagan_dist.errors import DataError
@@ -81,11 +82,8 @@ class CompletionJob:
         """Complete one batch of photographs and write the results."""
         pairs = list(zip(photos.values(), faces, strict=True))
         size, keys = self.model.size, [photo.name for photo in photos.values()]
-        if self.holes_of.is_given:
-            kind, holes = GIVEN, np.stack([cover_hole(photo.hole_HW, face.window, size) for photo, face in pairs])
-        else:
-            assert self.holes_of.kind is not None
-            kind, holes = self.holes_of.kind, self.model.make_holes(self.holes_of.kind, keys)
+        kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
+        holes = np.stack([self._hole(photo, face) for photo, face in pairs])
         # Cut first: the conversion of a whole photograph would take a hundred times as long.
         squares = [to_srgb(crop_window(p.pixels_HW3, face.window, size), p.profile) for p, face in pairs]
         batch = self.model.batch(np.stack(squares), holes, kind, keys)
@@ -108,6 +106,14 @@ class CompletionJob:
             if "inpainting" in outputs:
                 self._write_completed(name, photo, face, done[n].cpu(), holes[n])
             files.write_bytes(self.path(name, "sheet.png"), encode_png(sheets[n]))
+
+    def _hole(self, photo: Photograph, face: FaceWindow) -> np.ndarray:
+        """Return the (size, size) hole that the model sees."""
+        if self.holes_of.is_given:
+            return cover_hole(photo.hole_HW, face.window, self.model.size)
+        assert self.holes_of.kind is not None
+        points = points_to_crop(face.landmarks, *face.window, self.model.size) if face.landmarks is not None else None
+        return self.model.make_hole(self.holes_of.kind, photo.name, points)
 
     def _blended(self, outputs: TaskTensors, batch: Batch) -> TaskTensors:
         if self.blend == "none":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,11 +31,15 @@ _MIN_PEAK = -0.5  # mean peak of the heatmaps, from -1 to 1, below which there i
 
 @dataclass(frozen=True)
 class FaceWindow:
-    """The window of a face, and how it was found; `note` says how a hole has changed it, or is empty."""
+    """The window of a face, and how it was found; `note` says how a hole has changed it, or is empty.
+
+    `landmarks` are those that were given, in pixels of the picture.
+    """
 
     window: Window
     found_by: str
     note: str = ""
+    landmarks: Points | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class GivenFace:
             return None
         if problem := square_problem(square, photo.shape[1], photo.shape[0]):
             raise DataError(f"{photo.name}: {problem}; correct what is given for it")
-        return FaceWindow(pixel_box(square), found_by)
+        return FaceWindow(pixel_box(square), found_by, landmarks=(self.landmarks or {}).get(photo.name))
 
 
 def locate_faces(model: FaceModel, photos: Sequence[Photograph], given: GivenFace) -> list[FaceWindow | DataError]:
@@ -193,7 +197,7 @@ def _contain_hole(face: FaceWindow, photo: Photograph) -> FaceWindow:
         return face
     old, new = face.window[2], window[2]
     change = f"grown from {old} to {new} pixels" if new > old else "moved"
-    return FaceWindow(window, face.found_by, f"its face square was {change} to contain the hole")
+    return replace(face, window=window, note=f"its face square was {change} to contain the hole")
 
 
 def grow_to(window: Window, box: Box, shape: tuple[int, int]) -> Window:

@@ -59,10 +59,11 @@ class FaceModel:
         # Seed and epoch (-1) of evaluation, whatever seed the run was trained with.
         return torch.from_numpy(rng.sample_keys(TEST_SEED, -1, uids)).to(self.device)
 
-    def make_holes(self, kind: str, names: Sequence[str]) -> np.ndarray:
-        """Return (B, size, size) holes of a kind of holes.HOLES."""
-        boxes = OcclusionBoxes(fixed=self.config.evaluate.fixed)
-        return holes.HOLES[kind](self.keys(names), self.size, boxes)[:, 0].cpu().numpy()
+    def make_hole(self, kind: str, name: str, landmarks: Points | None = None) -> np.ndarray:
+        """Return the (size, size) hole of a kind of holes.HOLES; O1 to O6 lie around landmarks (pixels of the face), if given."""
+        points = torch.tensor(landmarks, device=self.device)[None] if landmarks is not None else None
+        boxes = OcclusionBoxes(points, self.config.evaluate.fixed)
+        return holes.HOLES[kind](self.keys([name]), self.size, boxes)[0, 0].cpu().numpy()
 
     def batch(self, faces_BSS3: np.ndarray, holes_BSS: np.ndarray, kind: str, names: Sequence[str]) -> Batch:
         """Return a batch of uint8 faces in sRGB, whose holes are of one kind (or GIVEN) and filled as in training."""

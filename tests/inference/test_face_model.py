@@ -8,7 +8,7 @@ def test_faces_are_seen_alike_alone_and_in_batches(trained_run):
     """20 faces, so more than a batch; random numbers derive from names without their folders."""
     model = load_face_model(trained_run, read_config(trained_run))
     faces = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    holes = model.make_holes("block", [str(n) for n in range(20)])
+    holes = np.stack([model.make_hole("block", str(n)) for n in range(20)])
     assert holes.shape == (20, 32, 32) and (holes.sum((1, 2)) == 256).all() and (holes[0] != holes[1]).any()
     points, peaks = model.find_landmarks(faces, holes, [f"a/{n}" for n in range(20)])
     assert points.shape == (20, 5, 2) and peaks.shape == (20,)
@@ -18,6 +18,13 @@ def test_faces_are_seen_alike_alone_and_in_batches(trained_run):
         assert np.abs(one[0] - points[n]).max() <= 1
     batch = model.batch(faces[:2], holes[:2], GIVEN, ["x/1", "2"])
     assert (batch.input_B3HW == batch.image_B3HW).all(1)[~batch.hole_B1HW[:, 0]].all()
+
+
+def test_positions_lie_around_landmarks_where_they_are_known(trained_run):
+    model = load_face_model(trained_run, read_config(trained_run))
+    fixed = model.make_hole("O1", "a")
+    moved = model.make_hole("O1", "a", [[20.0, 10.0], [28.0, 10.0], [24.0, 14.0], [21.0, 18.0], [27.0, 18.0]])
+    assert fixed.any() and moved[10, 20] and not fixed[10, 20]
 
 
 def test_statistics_of_a_batch_would_let_pictures_change_one_another(trained_run):
