@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 
 
 def positive_int(text: str) -> int:
@@ -47,6 +48,14 @@ def part_of(text: str) -> tuple[int, int]:
     if not (index.isdigit() and count.isdigit() and int(index) <= int(count) and int(count) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no part: i/n, like 0/16 to 15/16 (or 1/16 to 16/16)")
     return int(index), int(count)
+
+
+def square(text: str) -> tuple[int, int, int]:
+    """Return (left, top, side) of X,Y,SIDE."""
+    if not re.fullmatch(r"-?\d{1,6},-?\d{1,6},0*[1-9]\d{0,5}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no square: X,Y,SIDE in pixels, like 420,180,360")
+    left, top, side = map(int, text.split(","))
+    return left, top, side
 
 
 def _float(text: str) -> float:

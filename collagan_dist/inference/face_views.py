@@ -32,6 +32,8 @@ Views = Literal["both", "face", "margin"]
 # Squares as multiples of the face square, in the order in which their labels are painted; the last wins.
 VIEW_SCALES: dict[Views, tuple[float, ...]] = {"both": (MARGIN, 1.0), "face": (1.0,), "margin": (MARGIN,)}
 
+_STRIP_ROWS = 256  # of a label map at a time
+
 Window = tuple[int, int, int]  # left, top, side, in whole pixels of the photograph
 
 
@@ -53,10 +55,15 @@ def crop_views(sample: Sample, views: Views, size: tuple[int, int]) -> FaceViews
     return FaceViews(np.stack([_view(pixels, w, size) for w in windows]), pixels.shape[:2], windows)
 
 
-def _view(pixels_HW3: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
+def crop_window(array: np.ndarray, window: Window, size: int, nearest: bool = False) -> np.ndarray:
+    """Crop the window of a picture or a map, and resize it to (size, size), as `crop_square` does."""
     left, top, side = window
     middle = (side - 1) / 2
-    square = crop_square(pixels_HW3, Square(left + middle, top + middle, side), max(size))
+    return crop_square(array, Square(left + middle, top + middle, side), size, nearest)
+
+
+def _view(pixels_HW3: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
+    square = crop_window(pixels_HW3, window, max(size))
     if size[0] == size[1]:
         return square
     # An ONNX network may take pictures that are not square; cv2 takes (width, height).
@@ -79,14 +86,25 @@ def compose_labels(scores_VChw: np.ndarray, shape: tuple[int, int], windows: Seq
 
 def _resized_argmax(scores_Chw: np.ndarray, side: int) -> np.ndarray:
     """Return the (side, side) uint8 arg-max over classes of scores that are resized to (side, side)."""
-    # Scores are resized, not labels: borders between classes become smooth. One class at a time, because all 11 at the size of
-    # a large photograph would take hundreds of megabytes.
-    best, labels = None, np.zeros((side, side), np.uint8)
-    for number, score in enumerate(scores_Chw):
-        resized = cv2.resize(np.ascontiguousarray(score), (side, side), interpolation=cv2.INTER_LINEAR)
-        if best is None:
-            best = resized
-            continue
-        np.copyto(labels, number, where=resized > best)
-        np.maximum(best, resized, out=best)
+    # Scores are resized, not labels: borders between classes become smooth. In strips and one class at a time, because all 11 at
+    # the size of a large photograph would take gigabytes.
+    wide_Chw = [
+        cv2.resize(s, (side, s.shape[0]), interpolation=cv2.INTER_LINEAR) for s in scores_Chw.astype(np.float32)
+    ]
+    height = scores_Chw.shape[1]
+    labels = np.zeros((side, side), np.uint8)
+    for first in range(0, side, _STRIP_ROWS):
+        row = np.arange(first, min(first + _STRIP_ROWS, side))
+        at = np.clip((row + 0.5) * height / side - 0.5, 0, height - 1)
+        above = np.minimum(at.astype(np.intp), max(height - 2, 0))
+        below = np.minimum(above + 1, height - 1)
+        share = (at - above).astype(np.float32)[:, None]
+        strip, best = labels[row[0] : row[-1] + 1], None
+        for number, wide in enumerate(wide_Chw):
+            resized = wide[above] * (1 - share) + wide[below] * share
+            if best is None:
+                best = resized
+                continue
+            np.copyto(strip, number, where=resized > best)
+            np.maximum(best, resized, out=best)
     return labels

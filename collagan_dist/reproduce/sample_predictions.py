@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from collagan_dist.data.shards.quick_check import open_shards
-from collagan_dist.inference.complete import OVERLAY_OPACITY
+from collagan_dist.inference.completion_job import OVERLAY_OPACITY
 from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.models.predictor import Predictor, generator_input
 from collagan_dist.models.registry import load_predictor

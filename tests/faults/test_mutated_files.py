@@ -19,7 +19,9 @@ import pytest
 from collagan_dist.commands.main import main
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import config_to_dict, load_config
+from collagan_dist.data.face_square import square_from_landmarks, square_problem
 from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.readers.landmark_file import read_landmark_file
 from collagan_dist.data.readers.recipe import load_recipe
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
@@ -57,6 +59,7 @@ from tests.reproduce.evaluated import MANIFEST, as_printed, run_of, write_points
 from tests.training.small import small
 
 SECONDS, BYTES = 10, 3 << 29
+POINTS = '{"a/photo.jpg": [[1.5, 2], [3, 2], [2, 3], [1, 4], [3, 4]]}'
 CLASS_MAP = "classes: {face: [1, 2], hair: [3]}\nsides: subject\ninput: {size: [64, 64], mean: [0.5, 0.5, 0.5]}\n"
 
 
@@ -101,7 +104,8 @@ def folders(shards: Manifest, drawn: Path, tmp_path_factory: pytest.TempPathFact
     _write_tables(ReproduceOptions("stable", "packed", out, tables=(1, 3)), runs, replace(data, hash=MANIFEST))
     (out / "slurm.json").write_text('{"M_i": "17", "M_is": "18"}')
     draw_faces(files / "faces", count=1, seed=0, workers=1)
-    for name, text in (("map.yaml", CLASS_MAP), ("recipe.yaml", (ROOT / "shards/drawn.yaml").read_text()),
+    for name, text in (("map.yaml", CLASS_MAP), ("points.json", POINTS),
+                       ("recipe.yaml", (ROOT / "shards/drawn.yaml").read_text()),
                        ("space.yaml", (ROOT / "cluster/sweep.yaml").read_text())):  # fmt: skip
         (files / name).write_text(text)
     return Folders(Path(shutil.copytree(drawn, top / "drawn")), data, run, page, top / "exported", sweep, out, files)
@@ -199,6 +203,12 @@ def use_class_map(at: Folders) -> None:
     found.table(found.largest_index + 1)
 
 
+def use_landmarks(at: Folders) -> None:
+    points = read_landmark_file(at.files / "points.json", "photo")
+    for found in points.values():
+        square_problem(square_from_landmarks(found), 640, 480)
+
+
 def pack_again(at: Folders) -> None:
     pack(small_recipe(at.drawn, at.files / "packed"), workers=1)
 
@@ -236,6 +246,7 @@ WAYS = {
     "space": Way(lambda at: at.files / "space.yaml", lambda at: read_space(str(at.files / "space.yaml"), load_config("stable")), {2}, mutated_yaml),
     "recipe": Way(lambda at: at.files / "recipe.yaml", lambda at: load_recipe(str(at.files / "recipe.yaml")), {2}, mutated_yaml),
     "class map": Way(lambda at: at.files / "map.yaml", use_class_map, {2}, mutated_yaml),
+    "landmarks of photographs": Way(lambda at: at.files / "points.json", use_landmarks, {3}),
     "claims.json": Way(lambda at: at.reproduction / "claims.json", show_reproduction, {3}),
     "table1.json": Way(lambda at: at.reproduction / "table1.json", show_reproduction, {3}),
     "table3.json": Way(lambda at: at.reproduction / "table3.json", show_reproduction, {3}),

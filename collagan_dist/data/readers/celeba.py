@@ -65,7 +65,7 @@ def _read(recipe: Recipe, pictures: str, annotation: str) -> Samples:
             f"{root / pictures}: no such folder of pictures; unpack CelebA's archive there, or put {name}.zip or {name}.tar beside it"
         )
     landmark_file, split_file = _find(root, "Anno", annotation), _find(root, "Eval", "list_eval_partition")
-    rows, landmarks = _read_landmarks(landmark_file)
+    rows, landmarks = read_landmarks(landmark_file)
     splits = _read_splits(split_file, rows, landmark_file)
     identities = _read_identities(_find(root, "Anno", "identity_CelebA"), rows)
     check_sides(str(landmark_file), landmarks)
@@ -103,7 +103,7 @@ def _match_files(listed: list[str], source: FolderOrArchive) -> list[str]:
     return [name if name in known else by_stem.get(split_suffix(name)[0].lower(), name) for name in listed]
 
 
-def _read_landmarks(path: Path) -> tuple[Rows, np.ndarray]:
+def read_landmarks(path: Path) -> tuple[Rows, np.ndarray]:
     """Return the rows by file name, and the (N, 5, 2) landmarks."""
     columns, table, announced = _read_table(path)
     if sorted(columns) != sorted(_COLUMNS):

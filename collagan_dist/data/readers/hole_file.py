@@ -1,4 +1,4 @@
-"""Read a hole from a picture file: white or nonzero where the face is to be completed.
+"""Read a hole from a picture file: white or nonzero where the face is to be completed; or from a picture's own transparency.
 
 A file whose meaning is in doubt is refused: completing the wrong pixels would look like a result.
 """
@@ -17,6 +17,7 @@ from collagan_dist.data.readers.picture import (
     load_pixels,
     open_picture,
     read_content,
+    read_picture,
     strips,
     turn_upright,
 )
@@ -39,6 +40,31 @@ def read_hole(path: str) -> np.ndarray:
             return turn_upright(_decode(load_pixels(image, content)), orientation)
     except UnusablePicture as error:
         raise DataError(f"{path}: cannot be used as a hole: {error}; {_NEEDS}") from None
+
+
+def read_painted(path: str) -> tuple[np.ndarray, np.ndarray, bytes | None]:
+    """Return the (H, W, 3) uint8 pixels of a picture, the (H, W) hole of its transparent pixels, and its ICC profile.
+
+    It is turned upright. Every pixel that is not opaque is hole: nothing says what is behind it. Raises UnusablePicture.
+    """
+    picture = read_picture(path, upright=True)
+    if picture.colours:
+        raise UnusablePicture("is a JPEG, which has no transparency that could be a hole; save it as PNG")
+    with open_picture(picture.content) as opened:
+        image = load_pixels(opened, picture.content)
+    pixels_HW3 = np.empty((image.height, image.width, 3), np.uint8)
+    faded_HW = np.zeros((image.height, image.width), np.uint8)
+    for rows, strip in strips(image):
+        rgba = np.asarray(strip.convert("RGBA"))
+        pixels_HW3[rows] = rgba[..., :3]
+        faded_HW[rows] = 255 - rgba[..., 3]
+    if faded_HW.any():
+        _from_grey(faded_HW)  # refuses what is faint everywhere, as a watermark is
+    return (
+        turn_upright(pixels_HW3, picture.orientation),
+        turn_upright(faded_HW > 0, picture.orientation),
+        picture.profile,
+    )
 
 
 def _decode(image: Image.Image) -> np.ndarray:

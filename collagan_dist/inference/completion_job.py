@@ -1,0 +1,149 @@
+"""The work of `collagan complete`: photographs in batches, from reading to written results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from collagan_dist import files
+from collagan_dist.data.face_square import points_to_crop
+from collagan_dist.data.readers.colour_profile import to_srgb
+from collagan_dist.data.readers.picture_format import split_suffix
+from collagan_dist.errors import DataError
+from collagan_dist.inference.evaluate import BLENDS
+from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_faces, to_picture
+from collagan_dist.inference.face_model import GIVEN, FaceModel
+from collagan_dist.inference.face_views import compose_labels, crop_window
+from collagan_dist.inference.grids import draw_titled_grid, encode_png
+from collagan_dist.inference.hole_mask import cover_hole
+from collagan_dist.inference.hole_source import HoleSource, Photograph, read_photograph
+from collagan_dist.inference.paste import encode_photograph, paste, place_hole
+from collagan_dist.models.predictor import TaskTensors
+from collagan_dist.tasks.inpainting import composite
+from collagan_dist.tasks.landmarks import draw_points
+from collagan_dist.tasks.segmentation import colour, read_labels
+from collagan_dist.types import Batch
+
+OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
+# A batch is closed when its photographs have so many pixels: they stay in memory until they are written.
+_BATCH_PIXELS = 24_000_000
+
+Result = FaceWindow | DataError  # of one picture: the window that was completed, or why it is left out
+
+
+@dataclass(frozen=True)
+class CompletionJob:
+    """What all pictures of a command share. Names of pictures are relative to `folder`; results go to `out`."""
+
+    model: FaceModel
+    folder: Path
+    holes_of: HoleSource
+    out: Path
+    given: GivenFace
+    blend: str
+
+    def path(self, name: str, ending: str) -> Path:
+        """Return where a result of a picture is written."""
+        return self.out / f"{split_suffix(name)[0]}.{ending}"
+
+    def run(self, names: Sequence[str]) -> Iterator[tuple[str, Result]]:
+        """Complete pictures in batches and write their results; yield (name, result) in the order of names."""
+        for batch in self._read_batches(names):
+            usable = {name: photo for name, photo in batch.items() if isinstance(photo, Photograph)}
+            located = dict(zip(usable, locate_faces(self.model, list(usable.values()), self.given), strict=True))
+            faces = {name: face for name, face in located.items() if isinstance(face, FaceWindow)}
+            if faces:
+                self._complete({name: usable[name] for name in faces}, list(faces.values()))
+            for name, photo in batch.items():
+                yield name, photo if isinstance(photo, DataError) else located[name]
+
+    def _read_batches(self, names: Sequence[str]) -> Iterator[dict[str, Photograph | DataError]]:
+        """Yield pictures, or why they cannot be used, by name: as many as fit into a batch and into memory."""
+        batch: dict[str, Photograph | DataError] = {}
+        pixels = 0
+        for name in names:
+            try:
+                photo = read_photograph(self.folder / name, name, self.holes_of)
+                batch[name] = photo
+                pixels += photo.shape[0] * photo.shape[1]
+            except DataError as error:
+                batch[name] = error
+            if len(batch) >= self.model.batch_size or pixels >= _BATCH_PIXELS:
+                yield batch
+                batch, pixels = {}, 0
+        if batch:
+            yield batch
+
+    def _complete(self, photos: dict[str, Photograph], faces: Sequence[FaceWindow]) -> None:
+        """Complete one batch of photographs and write the results."""
+        pairs = list(zip(photos.values(), faces, strict=True))
+        size, keys = self.model.size, [photo.name for photo in photos.values()]
+        kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
+        holes = np.stack([self._hole(photo, face) for photo, face in pairs])
+        # Cut first: the conversion of a whole photograph would take a hundred times as long.
+        squares = [to_srgb(crop_window(p.pixels_HW3, face.window, size), p.profile) for p, face in pairs]
+        batch = self.model.batch(np.stack(squares), holes, kind, keys)
+        outputs = self._blended(self.model.predictor(batch), batch)
+        # A model without inpainting completes nothing; its sheet shows the input.
+        done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
+        points = self.model.read_landmarks(outputs) if "landmarks" in outputs else None
+        sheets = self._sheets(batch, outputs, done, points)
+        for n, (name, (photo, face)) in enumerate(zip(photos, pairs, strict=True)):
+            self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
+            if points is not None:
+                # No rounding error at the model's own size; hundredths of a pixel elsewhere.
+                found = to_picture(points[n], face.window, size).round(2).tolist()
+                files.write_text(self.path(name, "landmarks.json"), f"{found}\n")
+            if "segmentation" in outputs:
+                scores = outputs["segmentation"][n].float().cpu().numpy()
+                labels = compose_labels(scores[None], photo.shape, [face.window])
+                files.write_bytes(self.path(name, "labels.png"), encode_png(labels))
+                del labels
+            if "inpainting" in outputs:
+                self._write_completed(name, photo, face, done[n].cpu(), holes[n])
+            files.write_bytes(self.path(name, "sheet.png"), encode_png(sheets[n]))
+
+    def _hole(self, photo: Photograph, face: FaceWindow) -> np.ndarray:
+        """Return the (size, size) hole that the model sees."""
+        if self.holes_of.is_given:
+            return cover_hole(photo.hole_HW, face.window, self.model.size)
+        assert self.holes_of.kind is not None
+        points = points_to_crop(face.landmarks, *face.window, self.model.size) if face.landmarks is not None else None
+        return self.model.make_hole(self.holes_of.kind, photo.name, points)
+
+    def _blended(self, outputs: TaskTensors, batch: Batch) -> TaskTensors:
+        if self.blend == "none":
+            return outputs
+        # One by one: the solver goes on until the last picture of a batch is done, which would change the others.
+        parts = batch.split(len(batch.ids_B))
+        done = [
+            BLENDS[self.blend]({task: output[n : n + 1] for task, output in outputs.items()}, part)
+            for n, part in enumerate(parts)
+        ]
+        return {task: torch.cat([one[task] for one in done]) for task in outputs}
+
+    def _write_completed(
+        self, name: str, photo: Photograph, face: FaceWindow, done_3SS: torch.Tensor, made_SS: np.ndarray
+    ) -> None:
+        hole = place_hole(photo.hole_HW, made_SS, face.window, photo.shape)
+        pixels = photo.pixels_HW3 if photo.pixels_HW3.flags.writeable else photo.pixels_HW3.copy()
+        paste(pixels, hole, done_3SS, face.window, photo.profile, self.blend != "none")
+        with files.atomic_write(self.path(name, "completed.png")) as file:
+            for piece in encode_photograph(pixels, photo.profile):
+                file.write(piece)
+
+    def _sheets(
+        self, batch: Batch, outputs: TaskTensors, done: torch.Tensor, points: np.ndarray | None
+    ) -> list[np.ndarray]:
+        """Return a picture for each sample: what the model sees, what it completes, and the parts and points that it finds."""
+        overlay = done
+        if "segmentation" in outputs:
+            overlay = overlay * (1 - OVERLAY_OPACITY) + colour(read_labels(outputs["segmentation"])) * OVERLAY_OPACITY
+        if points is not None:
+            overlay = draw_points(overlay, torch.from_numpy(points).to(done.device))
+        columns = {"masked": batch.input_B3HW, "completed": done, "overlay": overlay}
+        return [draw_titled_grid({k: v[n : n + 1] for k, v in columns.items()}) for n in range(len(done))]

@@ -1,0 +1,40 @@
+"""A photograph's hole at the model's size: every pixel of the model's that saw any of the hole belongs to it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from collagan_dist.data.readers.picture import resize_nearest
+from collagan_dist.inference.face_views import Window, crop_window
+
+# Cubic interpolation, which enlarges windows, reads two pixels to each side.
+_CUBIC_REACH = 2
+
+
+def cover_hole(hole_HW: np.ndarray | None, window: Window, size: int) -> np.ndarray:
+    """Return the (size, size) bool hole of a window: true wherever what was painted into the hole could be seen.
+
+    So whatever a photograph has in its hole (paint, a hat) reaches no pixel that the model takes for the face.
+    """
+    if hole_HW is None:
+        return np.zeros((size, size), bool)
+    side = window[2]
+    # At its own size; where the window leaves the picture, the hole is reflected as the pixels are.
+    hole = crop_window(hole_HW.view(np.uint8), window, side, nearest=True)
+    if side == size:
+        return hole > 0
+    if side < size:
+        reach = 2 * _CUBIC_REACH + 1
+        return resize_nearest(cv2.dilate(hole, np.ones((reach, reach), np.uint8)), (size, size)) > 0
+    return _any_rows(_any_rows(hole > 0, size).T, size).T.copy()
+
+
+def _any_rows(hole_HW: np.ndarray, size: int) -> np.ndarray:
+    """Return (size, W): each row says where any of the rows that it covers, also in part, is true."""
+    side = len(hole_HW)
+    row = np.arange(side)
+    # A row covers one or two of the fewer rows: those of its upper and of its lower edge.
+    edges = (row * size // side, ((row + 1) * size - 1) // side)
+    upper, lower = (np.searchsorted(edge, np.arange(size)) for edge in edges)
+    return np.logical_or.reduceat(hole_HW, upper, axis=0) | np.logical_or.reduceat(hole_HW, lower, axis=0)

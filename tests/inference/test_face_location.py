@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.data.face_square import pixel_box, points_to_crop, square_from_landmarks
+from collagan_dist.errors import DataError
+from collagan_dist.inference.face_location import GivenFace, grow_to, hole_box, locate_faces, to_picture
+from collagan_dist.inference.face_model import FaceModel, load_face_model
+from collagan_dist.inference.hole_source import Photograph
+from collagan_dist.runs.model_folder import read_config
+
+POINTS = [[180, 210], [250, 208], [215, 245], [188, 285], [244, 284]]
+
+
+class SeesOneFace:
+    """A model of 64 pixels that knows where the face is: its landmarks in any window, where it is sure if all are inside."""
+
+    size, finds_landmarks = 64, True
+
+    def __init__(self, points=POINTS):
+        self.points, self.looked = np.array(points, float), []
+
+    def face_square(self, points):
+        return square_from_landmarks(points)
+
+    def find_landmarks(self, faces, holes, names):
+        # The picture's pixels hold their own coordinates, so a crop says where it is from.
+        found, sure = [], []
+        for face in faces.astype(float):
+            left, right = face[32, 0, 0], face[32, -1, 0]
+            top, bottom = face[0, 32, 1], face[-1, 32, 1]
+            pixels = (self.points / 2 - (left, top)) / (right - left, bottom - top) * 63
+            inside = (pixels > 0).all() and (pixels < 63).all()
+            found.append(pixels.clip(0, 63))
+            sure.append(1.0 if inside else -1.0)
+        self.looked.append(len(faces))
+        return np.array(found), np.array(sure)
+
+
+def photograph(hole=None, shape=(450, 500)):
+    rows, columns = np.mgrid[: shape[0], : shape[1]] // 2
+    pixels = np.stack([columns, rows, rows], -1).astype(np.uint8)
+    return Photograph("photo", pixels, None, hole)
+
+
+def overlap(one, other):
+    sides = [max(0, min(one[a] + one[2], other[a] + other[2]) - max(one[a], other[a])) for a in (0, 1)]
+    area = sides[0] * sides[1]
+    return area / (one[2] ** 2 + other[2] ** 2 - area)
+
+
+def test_the_models_landmarks_give_the_square_in_two_passes():
+    model = SeesOneFace()
+    hole = np.zeros((450, 500), bool)
+    hole[230:300, 180:250] = True
+    faces = locate_faces(model, [photograph(), photograph(hole)], GivenFace())
+    for face in faces:
+        assert face.found_by == "by the model's landmarks" and not face.note
+        assert overlap(face.window, pixel_box(square_from_landmarks(POINTS))) > 0.9
+    assert len(model.looked) == 2
+
+
+def test_what_is_no_face_falls_back_to_the_hole_or_the_middle():
+    upside_down = [POINTS[i] for i in (3, 4, 2, 0, 1)]
+    hole = np.zeros((450, 500), bool)
+    hole[10:60, 400:440] = True
+    middle, around = locate_faces(SeesOneFace(upside_down), [photograph(), photograph(hole)], GivenFace())
+    assert (middle.window, middle.found_by) == ((25, 0, 450), "in the middle")
+    assert (around.window, around.found_by) == ((370, 0, 100), "around the hole")
+
+
+class NeverSure(SeesOneFace):
+    def find_landmarks(self, faces, holes, names):
+        points, sure = super().find_landmarks(faces, holes, names)
+        return points, np.full_like(sure, -0.9)
+
+
+class AlwaysInTheCorner(SeesOneFace):
+    """A model that is sure of a small face in the corner of whatever it sees."""
+
+    def find_landmarks(self, faces, holes, names):
+        points = np.array([[2, 2], [12, 2], [7, 7], [3, 12], [11, 12]], float)
+        return np.stack([points] * len(faces)), np.ones(len(faces))
+
+
+@pytest.mark.parametrize("model", [NeverSure(), AlwaysInTheCorner()])
+def test_looks_that_are_not_sure_or_do_not_agree_are_no_face(model):
+    (face,) = locate_faces(model, [photograph()], GivenFace())
+    assert face.found_by == "in the middle"
+
+
+def test_given_squares_and_landmarks_come_first():
+    model = SeesOneFace()
+    (face,) = locate_faces(model, [photograph()], GivenFace((30, -40, 200)))
+    assert face.window == (30, -40, 200)
+    (face,) = locate_faces(model, [photograph()], GivenFace(landmarks={"photo": POINTS}))
+    assert face.window == pixel_box(square_from_landmarks(POINTS)) and not model.looked
+    (error,) = locate_faces(model, [photograph()], GivenFace((3000, 0, 20)))
+    assert isinstance(error, DataError) and "photo: its face square lies" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((120, 120, 160, 160), (100, 100, 100)),  # inside with its margin of an eighth
+        ((100, 120, 140, 160), (95, 100, 100)),  # moved
+        ((0, 120, 40, 160), (0, 100, 100)),  # at the picture's border nothing is left of it
+        ((90, 100, 250, 180), (70, 50, 200)),  # grown around its middle, then moved
+        ((0, 0, 500, 450), (0, -50, 500)),  # all of the picture
+    ],
+)
+def test_the_square_contains_the_hole(box, expected):
+    window = grow_to((100, 100, 100), box, (450, 500))
+    left, top, side = window
+    assert left <= box[0] and top <= box[1] and left + side >= box[2] and top + side >= box[3]
+    assert window == expected
+
+
+def test_a_change_of_the_square_is_said():
+    hole = np.zeros((450, 500), bool)
+    hole[:, 100:200] = True
+    (face,) = locate_faces(SeesOneFace(), [photograph(hole)], GivenFace((100, 100, 200)))
+    assert face.note == "its face square was grown from 200 to 450 pixels to contain the hole"
+
+
+def test_a_picture_of_the_models_size_is_taken_as_it_is(trained_run):
+    model = load_face_model(trained_run, read_config(trained_run))
+    hole = np.ones((32, 32), bool)
+    face, other = locate_faces(
+        model, [Photograph("a", np.zeros((32, 32, 3), np.uint8), None, hole), photograph(hole=None)], GivenFace()
+    )
+    assert face.window == (0, 0, 32) and not face.note and other.window != (0, 0, 32)
+
+
+def test_the_square_is_the_one_that_the_model_was_trained_on(trained_run):
+    config = read_config(trained_run)
+    wide = config.model_copy(update={"data": config.data.model_copy(update={"face_square": 4.0})})
+    model = FaceModel(wide, None, torch.device("cpu"))
+    (face,) = locate_faces(model, [photograph()], GivenFace(landmarks={"photo": POINTS}))
+    assert face.window == pixel_box(square_from_landmarks(POINTS).scaled(4 / 3.2))
+
+
+def test_points_go_back_to_the_picture():
+    window = (40, -30, 200)
+    there = points_to_crop(POINTS, *window, 64)
+    np.testing.assert_allclose(to_picture(np.array(there), window, 64), POINTS, atol=0.01)
+    assert hole_box(np.zeros((3, 3), bool)) is None and hole_box(np.eye(3, dtype=bool)) == (0, 0, 3, 3)
