@@ -61,6 +61,11 @@ def test_values_of_every_model(shards, model):
     assert set(networks.discriminators.of) == set(tasks)
 
 
+def test_the_adversarial_loss_joins_at_a_share_of_the_steps(shards):
+    step, _, _ = parts_of(shards, schedule__adv_from=0.45)
+    assert [step.stage(n) for n in range(10)] == [1] * 4 + [2] * 6  # of 10 steps
+
+
 def test_learning_rates(shards):
     step, _, _ = parts_of(shards, optim__generator={"lr": 0.1, "decay_from": 0.5, "decay_to": 0.1})
     assert [step.learning_rate(n) for n in (0, 4, 5)] == [0.1] * 3
