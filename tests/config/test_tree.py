@@ -33,8 +33,10 @@ def test_every_key_is_documented():
         ("model.tasks=[inpainting, inpainting]", "model.tasks: needs at least one task, each at most once"),
         ("model.tasks=[colours]", "model.tasks: there is no task 'colours'; choose from inpainting"),
         ("schedule.batch=1.5", "schedule.batch"),
-        *((f"schedule.adv_from={value}", r"schedule.adv_from: needs a step .* or a share of the steps")
-          for value in ("1.0", "1.5", "-1", "-0.5", "true", "abc", "null")),
+        *(
+            (f"schedule.adv_from={value}", r"schedule.adv_from: needs a step .* or a share of the steps")
+            for value in ("1.0", "1.5", "-1", "-0.5", "true", "abc", "null")
+        ),
         ("model.name=ce", "model.name: ce has the one task inpainting"),
         ("evaluate.size=64", "evaluate.size: this model completes pictures of 128 pixels only"),
         ("evaluate.fixed.O7=[0, 0, 40, 10]", "evaluate.fixed: needs a box for each of O1"),
