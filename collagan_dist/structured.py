@@ -28,6 +28,7 @@ _MAX_PROBLEMS = 3  # that a message names
 SHOWN = 80  # characters of a value in a message
 # What pydantic calls an alternative of a union, in a path.
 _ALTERNATIVE = re.compile(r"str|int|float|bool|none|constrained-\w+|(literal|tuple|list|dict|function-[\w-]+)\[.*\]")
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
 # What a value must be, by pydantic's name of the error. tests/test_structured.py holds that no model of ours raises another.
 _LIST, _MAPPING, _NUMBER, _INTEGER, _TEXT = "a list", "keys and values", "a number", "an integer", "text"
 _NEEDS = {
@@ -138,6 +139,8 @@ def problems(error: ValidationError) -> list[Problem]:
 
 
 def _wording(kind: str, message: str, limits: dict[str, Any]) -> str:
+    if kind in UNKNOWN_KEY:
+        return "unknown key"
     if kind not in _NEEDS:
         return message.removeprefix("Value error, ")
     shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in limits.items()}

@@ -28,6 +28,7 @@ from collagan_dist.commands import (
     train,
     verify,
 )
+from collagan_dist.commands.hints import HintingParser
 from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
 from collagan_dist.types import World
@@ -41,8 +42,8 @@ _MODULES = (draw, label, pack, verify, train, evaluate, reproduce, sweep, comple
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+def build_parser() -> HintingParser:
+    top = HintingParser(
         prog="collagan",
         description="Distributed training of collaborative GANs: complete a face, segment its parts, find its landmarks.",
         epilog="example: collagan draw faces && collagan pack shards/drawn.yaml --root faces --out packed && collagan train demo --data packed",

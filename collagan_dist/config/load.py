@@ -38,6 +38,7 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
         key, value = strict_yaml.parse_assignment(item)
+        strict_yaml.check_key(Config, key, f"--set {item}")
         set_nested(tree, key, value)
         # An error in a key that was set names the argument, not the line of the file.
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}

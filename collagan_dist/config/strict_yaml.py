@@ -182,7 +182,7 @@ def _explain(model: type[BaseModel], problem: structured.Problem, where: str, li
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = line if isinstance(line, str) else f"{where}:{line}" if line else where
     key = ".".join(path)
-    if problem.kind == "extra_forbidden":
+    if problem.kind in structured.UNKNOWN_KEY:
         return f"{place}: unknown key {key}; {_hint(model, path)}"
     if problem.kind == "missing":
         return f"{place}: {key} is missing"
@@ -211,6 +211,28 @@ def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
 
 def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def check_key(model: type[BaseModel], path: tuple[str, ...], where: str) -> None:
+    """Raise ConfigError, which names the nearest key, if a model has no key at `path`, also below its mappings of names."""
+    here: Any = model
+    for number, name in enumerate(path):
+        if get_origin(here) is dict:
+            here = get_args(here)[1]
+        elif not _is_model(here):
+            raise ConfigError(f"{where}: {'.'.join(path[:number])} is a value, not a section")
+        elif name in here.model_fields:
+            here = here.model_fields[name].annotation
+        else:
+            near = difflib.get_close_matches(".".join(path), _all_keys(model), 1)
+            hint = f"did you mean {near[0]}?" if near else _hint(model, path[: number + 1])
+            raise ConfigError(f"{where}: there is no key {'.'.join(path)}; {hint}")
+
+
+def leaf_keys(model: type[BaseModel]) -> list[str]:
+    """Return the dotted keys of a model that hold values, not sections."""
+    every = _all_keys(model)
+    return [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
