@@ -48,13 +48,13 @@ class HintingParser(argparse.ArgumentParser):
             value = "".join(one for one in after if not one.startswith("--"))
         options = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
         keys = _configuration_keys() if command in _CONFIGURED else {}
-        near = difflib.get_close_matches(name, [*keys, *options], 1)
+        near = difflib.get_close_matches(name, [*keys, *options], 1, 0.7)
         if not near:
             return []
         if near[0] not in keys:
             return [f"did you mean {near[0]}?"]
         given = [f"--set {key}={value or '...'}" for key in keys[near[0]]]
-        return [f"a key of the configuration is changed by {' or '.join(given)}"]
+        return [f"for a key of the configuration use {' or '.join(given)}"]
 
 
 def _configuration_keys() -> dict[str, list[str]]:

@@ -224,7 +224,8 @@ def check_key(model: type[BaseModel], path: tuple[str, ...], where: str) -> None
         elif name in here.model_fields:
             here = here.model_fields[name].annotation
         else:
-            near = difflib.get_close_matches(".".join(path), _all_keys(model), 1)
+            # Of a misspelt section, the full key; inside of one, the nearest key there.
+            near = [] if number else difflib.get_close_matches(".".join(path), _all_keys(model), 1)
             hint = f"did you mean {near[0]}?" if near else _hint(model, path[: number + 1])
             raise ConfigError(f"{where}: there is no key {'.'.join(path)}; {hint}")
 

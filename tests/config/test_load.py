@@ -67,3 +67,23 @@ def test_nested_values():
     assert load.get_nested(tree, "a", "b", "c") is None
     with pytest.raises(ConfigError, match=r"a.b.c: b is a value \(1\), not a section"):
         load.set_nested(tree, ("a", "b", "c"), 3)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("schedul.steps=5", "there is no key schedul.steps; did you mean schedule.steps?"),
+        ("lr=3", "there is no key lr; did you mean optim.generator.lr?"),
+        ("optim.generater.lr=3", "there is no key optim.generater.lr; did you mean generator?"),
+        ("loss.weights.inpainting.advv=1", "there is no key loss.weights.inpainting.advv; did you mean adv?"),
+        ("seed.x=1", "seed is a value, not a section"),
+        ("schedule.steps=abc", "schedule.steps: needs an integer, is 'abc'"),
+        ("schedule=3", "schedule: needs keys and values, is 3"),
+        ("evaluate.fixed.O1=3", "evaluate.fixed.O1: needs a list, is 3"),
+    ],
+)
+def test_a_wrong_assignment_is_blamed_itself(item, said):
+    """Not the preset that it changes."""
+    with pytest.raises(ConfigError) as refused:
+        load_config("demo", sets=["seed=3", item])
+    assert str(refused.value) == f"--set {item}: {said}"
