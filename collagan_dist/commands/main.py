@@ -16,6 +16,7 @@ from typing import NoReturn
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
     complete,
+    config,
     doctor,
     draw,
     evaluate,
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 # Each module has HELP, EXAMPLE, add_arguments(parser) and run(args), and imports heavy libraries only in `run`:
 # `collagan --help` answers in under half a second.
-_MODULES = (draw, label, pack, verify, train, evaluate, reproduce, sweep, complete, export, report, doctor)
+_MODULES = (draw, label, pack, verify, train, evaluate, reproduce, sweep, complete, export, report, config, doctor)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -91,12 +91,18 @@ def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Return a line "key: old -> new" for every leaf in which two plain trees differ."""
+    return [f"{key}: {before} -> {after}" for key, before, after in leaf_differences(old, new)]
+
+
+def leaf_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, old, new) for every leaf in which two plain trees differ; None stands for a key that one lacks."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new})
-        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
+        for key in sorted({*old, *new}):
+            yield from leaf_differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
 
 
 def _read_source(source: str) -> tuple[str, str]:

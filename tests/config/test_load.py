@@ -45,7 +45,7 @@ def test_weights_follow_the_model_and_one_may_be_given_alone():
     ("preset", "sets", "message"),
     [
         ("stable", ["evaluate.noise=maybe"], r"^--set evaluate.noise=maybe: evaluate.noise: "),
-        ("stable", ["model.widths.generater=4"], r"^--set model.\S+=4: unknown key .*did you mean generator"),
+        ("stable", ["model.widths.generater=4"], r"^--set model.\S+=4: there is no key .*did you mean generator"),
         ("stabel", [], "no preset 'stabel'; did you mean stable"),
     ],
 )
