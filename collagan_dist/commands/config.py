@@ -47,7 +47,7 @@ def _print_differences(one: str, other: str) -> None:
     from collagan_dist.config.load import config_to_dict, leaf_differences, load_config
     from collagan_dist.config.reference import inline
 
-    found = leaf_differences(*(config_to_dict(load_config(source)) for source in (one, other)))
+    found = leaf_differences(config_to_dict(load_config(one)), config_to_dict(load_config(other)))
     rows = [(key, *map(inline, values)) for key, *values in found]
     widths = [max(map(len, column)) for column in zip(("key", one, other), *rows, strict=True)]
     for row in (("key", one, other), *rows) if rows else ():

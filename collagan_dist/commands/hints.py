@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 _CONFIGURED = ("train", "evaluate", "reproduce", "sweep")  # commands whose --set changes a key of the configuration
@@ -22,7 +22,7 @@ class HintingParser(argparse.ArgumentParser):
             message = f"there is no command {wrong[1]!r}; did you mean {near[0]}?"
         super().error(message)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Return the parsed arguments. Ends with exit code 2 for a word that no option takes, with the nearest option."""
         words = list(sys.argv[1:] if args is None else args)
         known, unknown = self.parse_known_args(words, namespace)

@@ -47,6 +47,11 @@ def load_config(source: str, model: str | None = None, sets: Iterable[str] = (),
     return validate_config(tree, where, lines)
 
 
+def changed_keys(sets: Iterable[str]) -> list[str]:
+    """Return the dotted keys of the command line's `--set`. Raises ConfigError."""
+    return [".".join(strict_yaml.parse_assignment(item)[0]) for item in sets]
+
+
 def validate_config(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
     """Return a checked Config from plain data. `lines` are line numbers of keys for error messages. Raises ConfigError."""
     return strict_yaml.validate(Config, _with_weights(tree), where, lines)

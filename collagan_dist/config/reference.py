@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,8 +64,7 @@ def explain(name: str, config: Config | None, source: str) -> str:
     """Return what a key means, with its value in `config` from `source`; of a section its keys. Raises ConfigError."""
     keys = {key.path: key for key in all_keys()}
     key = _find(name, keys)
-    indent = {"width": _WIDTH, "initial_indent": "  ", "subsequent_indent": "  "}
-    lines = [name, *(line for part in key.meaning.split("\n") for line in textwrap.wrap(part, **indent))]
+    lines = [name, *(line for part in key.meaning.split("\n") for line in _wrapped(part))]
     if key.is_section:
         inside = (key.path, f"{key.path}.{ANY_NAME}")
         below = [other for other in keys.values() if other.path.rpartition(".")[0] in inside]
@@ -76,7 +76,7 @@ def explain(name: str, config: Config | None, source: str) -> str:
         value = get_nested(config_to_dict(config), *name.split("."))
         lines.append(f"  {source}: {inline(value) if ANY_NAME not in name else 'depends on the task'}")
     if section is not None:
-        lines += textwrap.wrap(f"section {section.path}: {_one_line(section.meaning)}", **indent)
+        lines += _wrapped(f"section {section.path}: {_one_line(section.meaning)}")
     return "\n".join(lines)
 
 
@@ -194,7 +194,12 @@ def _table(keys: Sequence[Key]) -> str:
 
 
 def _first_sentence(key: Key) -> str:
-    return _one_line(key.meaning).partition(". ")[0].rstrip(".:")
+    # Abbreviations end with a dot too: "eq. 1".
+    return re.split(r"(?<!\beq)[.] ", _one_line(key.meaning))[0].rstrip(".:")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _one_line(text: str) -> str:

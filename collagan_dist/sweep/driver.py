@@ -28,6 +28,7 @@ from collagan_dist.sweep.prepare import (
     constant_summary,
     need_of_sweep,
     prepare,
+    sweep_warnings,
 )
 from collagan_dist.sweep.ray_cluster import open_cluster
 from collagan_dist.sweep.resources import TrialResources, check_resources, node_resources
@@ -61,6 +62,8 @@ def run_sweep(
     with files.command_lock(options.out, "collagan sweep"):
         check_owner(options.out)
         constants = constant_summary(prepared)
+        for warning in sweep_warnings(prepared):
+            logger.warning(f"warning: {warning}")
         with open_cluster(options.ray) as ray:
             resources = options.resources.resolved(ray)
             check_resources(ray, resources)
