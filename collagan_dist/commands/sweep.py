@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int | None:
 def _dry_run(prepared: PreparedSweep) -> None:
     from collagan_dist.config.strict_yaml import dump
     from collagan_dist.sweep import schedule, search
-    from collagan_dist.sweep.prepare import check_owner, constant_summary, need_of_sweep, sweep_warnings
+    from collagan_dist.sweep.effects import sweep_warnings
+    from collagan_dist.sweep.prepare import check_owner, constant_summary, need_of_sweep
 
     # The same checks as a real start, so that a dry run finds what would fail.
     check_owner(prepared.options.out)

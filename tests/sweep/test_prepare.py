@@ -1,7 +1,6 @@
 import itertools
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import CollaganError, ConfigError, DataError
 from collagan_dist.sweep.driver import run_sweep
-from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, constant_summary, prepare, sweep_warnings
+from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.trial import Trial, write_trial
 from tests.sweep.simulation import PLANS, plan
@@ -144,36 +143,3 @@ def test_the_folder_of_another_user_is_refused(shards, out):
     os.chown(out, 12345, -1)
     with pytest.raises(ConfigError, match=r"belongs to another user \(id 12345\)"):
         run_sweep(options, StopRequest())
-
-
-ADV = "loss.weights.inpainting.adv, loss.weights.segmentation.adv, loss.weights.landmarks.adv"
-
-
-@pytest.mark.parametrize(
-    ("space", "sets", "said"),
-    [
-        ({}, ["schedule.adv_from=0"], []),
-        (
-            {},
-            ["schedule.adv_from=0.5"],
-            [rf"{ADV}: no effect yet where trials are compared after 24, 72 samples: .* after 108"],
-        ),
-        (
-            {},
-            ["schedule.adv_from=54"],
-            ["schedule.adv_from: .* it is no GAN", rf"{ADV}: searched without effect: the adversarial loss"],
-        ),
-        # Where the start is searched too, λ_adv has an effect in some trials.
-        ({"schedule.adv_from": {"choice": [0, 54]}}, ["schedule.adv_from=54"], ["schedule.adv_from: .* it is no GAN"]),
-        (
-            {"model.sii.z": {"choice": [2, 3]}},
-            ["schedule.adv_from=0"],
-            ["model.sii.z: searched without effect: model.name is collagan"],
-        ),
-        ({}, ["schedule.adv_from=0", "schedule.epochs=2"], ["schedule.epochs: has no effect"]),
-    ],
-)
-def test_what_is_searched_without_effect_is_said(shards, out, space, sets, said):
-    sweep = prepared(shards, out, {**HALVING, "space": {**HALVING["space"], **space}}, sets=tuple(sets))
-    found = sweep_warnings(sweep)
-    assert len(found) == len(said) and all(re.match(one, text) for one, text in zip(said, found, strict=True)), found
