@@ -1,5 +1,7 @@
+import fnmatch
 import json
 import re
+import tomllib
 from importlib import resources
 
 import pytest
@@ -25,6 +27,21 @@ def test_the_committed_page_and_schema_are_what_is_generated():
 def test_editors_find_the_schema_of_a_preset(name):
     first = PRESETS.joinpath(f"{name}.yaml").read_text().splitlines()[0]
     assert first == f"# yaml-language-server: $schema={SCHEMA}"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_schema_accepts_presets_and_finds_mistakes(name):
+    jsonschema = pytest.importorskip("jsonschema")
+    checker = jsonschema.Draft202012Validator(reference.schema())
+    tree = strict_yaml.load(PRESETS.joinpath(f"{name}.yaml").read_text(), name)[0]
+    assert [error.message for error in checker.iter_errors(tree)] == []
+    wrong = [{"schedul": {}}, {"schedule": {"adv_from": 1.5}}, {"schedule": {"steps": "5"}}, {"loss": {"adv": "wgan"}}]
+    assert not any(map(checker.is_valid, wrong)) and checker.is_valid({"loss": {"weights": {"inpainting": {"adv": 1}}}})
+
+
+def test_the_schema_is_part_of_the_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert any(fnmatch.fnmatch(f"presets/{SCHEMA}", pattern) for pattern in settings["collagan_dist"])
 
 
 def test_every_key_is_on_the_page_with_its_meaning():
