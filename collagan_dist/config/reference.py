@@ -32,7 +32,7 @@ This page is written by `make reference`, from `collagan_dist/config/tree.py`. `
 
 
 @dataclass(frozen=True)
-class Key:
+class ConfigKey:
     """One key, or a section of keys. `kind` says type and range in words; a section has none."""
 
     path: str
@@ -54,7 +54,7 @@ def schema() -> dict[str, Any]:
     return tree
 
 
-def all_keys() -> list[Key]:
+def all_keys() -> list[ConfigKey]:
     """Return every key and section in the order of config/tree.py."""
     tree = schema()
     return list(_keys(tree, tree["$defs"], ""))
@@ -129,17 +129,17 @@ def _yaml_lines(tree: dict[str, Any], differing: dict[str, Any], path: str) -> I
             )
 
 
-def _keys(node: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[Key]:
+def _keys(node: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[ConfigKey]:
     for name, child in node["properties"].items():
         path, meaning = f"{prefix}{name}", child.get("description", "")
         if section := _section(child, definitions):
-            yield Key(path, "", None, meaning or section.get("description", ""))
+            yield ConfigKey(path, "", None, meaning or section.get("description", ""))
             yield from _keys(section, definitions, f"{path}.")
         elif section := _section(child.get("additionalProperties"), definitions):
-            yield Key(path, "", None, meaning)
+            yield ConfigKey(path, "", None, meaning)
             yield from _keys(section, definitions, f"{path}.{ANY_NAME}.")
         else:
-            yield Key(path, _kind(child), child.get("default"), meaning)
+            yield ConfigKey(path, _kind(child), child.get("default"), meaning)
 
 
 def _section(node: Any, definitions: dict[str, Any]) -> dict[str, Any] | None:
@@ -167,7 +167,7 @@ def _kind(node: dict[str, Any]) -> str:
     return _JSON_TYPES[node["type"]] + start + (end or (" on" if low is not None else ""))
 
 
-def _find(name: str, keys: dict[str, Key]) -> Key:
+def _find(name: str, keys: dict[str, ConfigKey]) -> ConfigKey:
     for path, key in keys.items():
         one, other = path.split("."), name.split(".")
         if len(one) == len(other) and all(a in (b, ANY_NAME) for a, b in zip(one, other, strict=True)):
@@ -181,19 +181,19 @@ def _find(name: str, keys: dict[str, Key]) -> Key:
     raise ConfigError(f"--explain {name}: there is no such key; {hint}")
 
 
-def _default(key: Key) -> str:
+def _default(key: ConfigKey) -> str:
     # Only the weights have no constant one.
     return "section 4.2's, by the number of tasks" if ANY_NAME in key.path else inline(key.default)
 
 
-def _table(keys: Sequence[Key]) -> str:
+def _table(keys: Sequence[ConfigKey]) -> str:
     rows = [(f"`{key.path}`", key.kind, f"`{_default(key)}`" if ANY_NAME not in key.path else _default(key), _one_line(key.meaning))
             for key in keys]  # fmt: skip
     lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
     return "".join(f"| {line} |\n" for line in ("key | type | default | meaning", "--- | --- | --- | ---", *lines))
 
 
-def _first_sentence(key: Key) -> str:
+def _first_sentence(key: ConfigKey) -> str:
     # Abbreviations end with a dot too: "eq. 1".
     return re.split(r"(?<!\beq)[.] ", _one_line(key.meaning))[0].rstrip(".:")
 
