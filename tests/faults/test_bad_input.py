@@ -69,7 +69,7 @@ def test_folder_that_is_no_data_set(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("setting", "code", "parts"),
     [
-        ("optim.generator.learning_rate=1", 2, ["unknown key optim.generator.learning_rate", "lr"]),
+        ("optim.generator.learning_rate=1", 2, ["there is no key optim.generator.learning_rate", "lr"]),
         ("optim.generator.lr=fast", 2, ["optim.generator.lr", "'fast'"]),
         ("schedule.batch", 2, ["must read key=value"]),
         ("model.tasks=[inpainting, smile]", 2, ["no task 'smile'", "inpainting, segmentation, landmarks"]),
