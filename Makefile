@@ -9,7 +9,7 @@ TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-po
 
 PYTHONS ?= $(PYTHON)
 
-.PHONY: setup demo test test-full test-versions check bench gpu clean-demo
+.PHONY: setup demo test test-full test-versions check bench gpu reference clean-demo
 
 setup: .venv/ready
 
@@ -46,6 +46,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The page and the schema of all keys, from collagan_dist/config/tree.py; tests hold that they are the committed ones.
+reference: setup
+	$(BIN)/collagan config --reference > docs/configuration.md
+	$(BIN)/collagan config --schema > collagan_dist/presets/config.schema.json
 
 bench: setup
 	$(BIN)/python -m benchmarks

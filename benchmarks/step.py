@@ -108,7 +108,7 @@ def main() -> None:
         began = time.process_time()
         expected = plain(batch, targets)
         between = time.process_time()
-        values = step(batch, config.schedule.adv_from + number).values
+        values = step(batch, number).values
         found = {name: float(values[name]) for name in expected}
         if number:  # the first round warms up
             seconds["plain"].append(between - began)

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +26,25 @@ _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
 _ESCAPES = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
 _MAX_PROBLEMS = 3  # that a message names
 SHOWN = 80  # characters of a value in a message
+# What pydantic calls an alternative of a union, in a path.
+_ALTERNATIVE = re.compile(r"str|int|float|bool|none|constrained-\w+|(literal|tuple|list|dict|function-[\w-]+)\[.*\]")
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
+# What a value must be, by pydantic's name of the error. tests/test_structured.py holds that no model of ours raises another.
+_LIST, _MAPPING, _NUMBER, _INTEGER, _TEXT = "a list", "keys and values", "a number", "an integer", "text"
+_NEEDS = {
+    "int_type": _INTEGER, "int_from_float": _INTEGER, "int_parsing": _INTEGER, "int_parsing_size": "an integer of fewer digits",
+    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "a finite number",
+    "bool_type": "true or false", "bool_parsing": "true or false", "none_required": "null",
+    "string_type": _TEXT, "string_unicode": "text in UTF-8", "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "at least {min_length} characters", "string_too_long": "at most {max_length} characters",
+    "list_type": _LIST, "tuple_type": _LIST, "set_type": _LIST, "frozen_set_type": _LIST,
+    "too_short": "at least {min_length} items", "too_long": "at most {max_length} items",
+    "dict_type": _MAPPING, "mapping_type": _MAPPING, "model_type": _MAPPING, "model_attributes_type": _MAPPING,
+    "dataclass_type": _MAPPING,
+    "literal_error": "{expected}", "enum": "{expected}",
+    "greater_than": "more than {gt}", "greater_than_equal": "at least {ge}", "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}", "multiple_of": "a multiple of {multiple_of}",
+}  # fmt: skip
 
 
 class Malformed(ValueError):
@@ -93,17 +113,63 @@ def check(content: bytes, model: type[R], where: str) -> R:
         raise Malformed(f"{where}: {describe(error)}") from None
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One value that a model refuses: its key path, pydantic's name of the error, what is wrong, and the value (or what holds the key)."""
+
+    path: tuple[str, ...]
+    kind: str
+    text: str
+    value: Any
+
+
+def problems(error: ValidationError) -> list[Problem]:
+    """Return what a model refuses in our own words. The alternatives of a union become one problem."""
+    found: dict[tuple[tuple[str, ...], int], Problem] = {}
+    for number, one in enumerate(error.errors(include_url=False)):
+        # pydantic adds the name of a union's alternative to the path.
+        path = tuple(str(part) for part in one["loc"] if not _ALTERNATIVE.fullmatch(str(part)))
+        key = (path, number if len(path) == len(one["loc"]) else -1)
+        text = _wording(one["type"], one["msg"], one.get("ctx", {}))
+        if (before := found.get(key)) is None:
+            found[key] = Problem(path, one["type"], text, one["input"])
+        elif text not in before.text:
+            found[key] = replace(before, text=f"{before.text} or {text.removeprefix('needs ')}")
+    return list(found.values())
+
+
+def _wording(kind: str, message: str, limits: dict[str, Any]) -> str:
+    if kind in UNKNOWN_KEY:
+        return "unknown key"
+    if kind not in _NEEDS:
+        return message.removeprefix("Value error, ")
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in limits.items()}
+    # Of one there is no plural.
+    return re.sub(r" 1 (item|character)s$", r" 1 \1", f"needs {_NEEDS[kind].format_map(shown)}")
+
+
+def given(problem: Problem) -> str:
+    """Return ", is 'abc'" for a message about a value; nothing where the value is the section around a key."""
+    value = problem.value
+    if not problem.text.startswith("needs ") or problem.kind == "value_error":
+        return "" if isinstance(value, dict) else f" (given: {value!r:.{SHOWN}})"
+    if isinstance(value, dict | list):
+        size = f"has {len(value)}" if problem.kind in ("too_short", "too_long") else ""
+        return f", {size or ('is a list' if isinstance(value, list) else 'is keys and values')}"
+    return f", is {json.dumps(value) if value is None or isinstance(value, bool) else repr(value):.{SHOWN}}"
+
+
 def describe(error: ValidationError) -> str:
     """Return in one line which keys are wrong and why; of many the first ones."""
-    texts = []
-    for one in error.errors(include_url=False)[:_MAX_PROBLEMS]:
-        key, text = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-        if one["type"] == "missing":
+    texts, found = [], problems(error)
+    for one in found[:_MAX_PROBLEMS]:
+        key = ".".join(one.path)
+        if one.kind == "missing":
             texts.append(f"{key} is missing")
         else:
-            given = "" if not key or isinstance(one["input"], dict | list) else f" (given: {one['input']!r:.{SHOWN}})"
-            texts.append(f"{key[:SHOWN]}: {text[: 2 * SHOWN]}{given}" if key else text)
-    more = error.error_count() - len(texts)
+            shown = given(one) if key or one.kind != "value_error" else ""
+            texts.append(f"{f'{key[:SHOWN]}: ' if key else ''}{one.text[: 2 * SHOWN]}{shown}")
+    more = len(found) - len(texts)
     return "; ".join(texts) + (f"; and {more} more" if more else "")
 
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
     complete,
+    config,
     doctor,
     draw,
     evaluate,
@@ -29,6 +30,7 @@ from collagan_dist.commands import (
     train,
     verify,
 )
+from collagan_dist.commands.hints import HintingParser
 from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
 from collagan_dist.log import log_to_stderr
 from collagan_dist.types import World
@@ -38,12 +40,27 @@ logger = logging.getLogger(__name__)
 
 # Each module has HELP, EXAMPLE, add_arguments(parser) and run(args), and imports heavy libraries only in `run`:
 # `collagan --help` answers in under half a second.
-_MODULES = (init, draw, label, pack, verify, train, evaluate, reproduce, sweep, complete, export, report, doctor)
+_MODULES = (
+    init,
+    draw,
+    label,
+    pack,
+    verify,
+    train,
+    evaluate,
+    reproduce,
+    sweep,
+    complete,
+    export,
+    report,
+    config,
+    doctor,
+)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+def build_parser() -> HintingParser:
+    top = HintingParser(
         prog="collagan",
         description="Distributed training of collaborative GANs: complete a face, segment its parts, find its landmarks.",
         epilog="example: collagan draw faces && collagan pack drawn --root faces --out packed && collagan train demo --data packed",

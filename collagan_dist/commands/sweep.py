@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int | None:
 def _dry_run(prepared: PreparedSweep) -> None:
     from collagan_dist.config.strict_yaml import dump
     from collagan_dist.sweep import schedule, search
+    from collagan_dist.sweep.effects import sweep_warnings
     from collagan_dist.sweep.prepare import check_owner, constant_summary, need_of_sweep
 
     # The same checks as a real start, so that a dry run finds what would fail.
@@ -110,6 +111,8 @@ def _dry_run(prepared: PreparedSweep) -> None:
         f"({space.spec.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.resources}"
     )
     print(f"# {need_of_sweep(prepared, running=1)}")
+    for warning in sweep_warnings(prepared):
+        print(f"# warning: {warning}")
     print(f"# out: {files.one_line(prepared.options.out)}")  # read by slurm/sweep.sh
 
 

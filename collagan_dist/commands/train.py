@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
     # Signals are handled before the imports, which take seconds. Under a launcher a run need not end itself: what does
     # not stop is killed.
     with StopRequest(by_launcher=world.launcher != "alone") as stop:
-        from collagan_dist.config.load import load_config
+        from collagan_dist.config.effects import warnings_of
+        from collagan_dist.config.load import changed_keys, load_config
         from collagan_dist.data.shards.quick_check import open_shards
         from collagan_dist.runs.own_folder import check_own_run
 
@@ -71,22 +72,24 @@ def run(args: argparse.Namespace) -> None:
         folder = Path(args.run) if args.run else _default_run(args.config, config)
         check_own_run(folder)  # at once: slurm/train.sh writes there after a dry run
         if args.dry_run:
-            _dry_run(config, open_shards(config), folder, world)
+            _dry_run(args, config, folder, world)
             return
         command = _continue_command(world.launcher, world.local_size)
         with _record_failure(folder, world):
             # Before torch is imported: what is wrong with the data set, and the first word.
             manifest = open_shards(config)
-            plan, _ = _plan(config, manifest, world, folder)
+            plan, steps = _plan(config, manifest, world, folder)
             if world.is_rank0:
                 logger.info(plan)
+                for warning in warnings_of(config, steps, changed_keys(args.set)):
+                    logger.warning(f"warning: {warning}")
             from collagan_dist.training.loop import StartOptions, train
 
             options = StartOptions(stop, command, args.allow_config_change, args.strict)
-            steps = train(config, folder, world, options, manifest)
+            done = train(config, folder, world, options, manifest)
     if world.is_rank0:
         print(
-            f"{folder}: {steps} steps done; next: {shell.collagan('evaluate', folder)} && {shell.collagan('report', folder)}"
+            f"{folder}: {done} steps done; next: {shell.collagan('evaluate', folder)} && {shell.collagan('report', folder)}"
         )
 
 
@@ -139,17 +142,55 @@ def _plan(config: Config, manifest: Manifest, world: World, folder: Path) -> tup
     return f"{line}, from step {saved[-1]} on" if saved else line, steps
 
 
-def _dry_run(config: Config, manifest: Manifest, folder: Path, world: World) -> None:
-    from collagan_dist.config.load import to_yaml
-    from collagan_dist.models.registry import estimate_checkpoint_bytes
+def _dry_run(args: argparse.Namespace, config: Config, folder: Path, world: World) -> None:
+    """Print the configuration, and as comments what a start would do and take."""
+    from collagan_dist.config.effects import warnings_of
+    from collagan_dist.config.load import changed_keys, to_yaml
+    from collagan_dist.data.shards.quick_check import open_shards
+    from collagan_dist.models.registry import count_parameters, estimate_checkpoint_bytes, state_bytes
     from collagan_dist.runs.disk_need import need_of_run
     from collagan_dist.runs.layout import RunPaths
+    from collagan_dist.units import format_bytes, format_count
 
-    plan, steps = _plan(config, manifest, world, folder)
+    plan, steps = _plan(config, open_shards(config), world, folder)
     print(to_yaml(config), end="")
+    for line in _changes(args.config, config):
+        print(f"# {line}")
     print(f"# {plan}")
+    print(f"# {_expected_time(config, folder, steps)}")
+    parameters = count_parameters(config)
+    print(f"# parameters: {', '.join(f'{name} {format_count(count)}' for name, count in parameters.items())}")
+    print(
+        f"# memory: {format_bytes(state_bytes(config, parameters))} a rank for parameters, gradients"
+        f"{', moving average' * bool(config.optim.ema)} and Adam; activations come on top"
+    )
     print(f"# {need_of_run(RunPaths(folder), config.checkpoint, estimate_checkpoint_bytes(config), steps)}")
+    for warning in warnings_of(config, steps, changed_keys(args.set)):
+        print(f"# warning: {warning}")
     print(f"# run: {files.one_line(folder)}")  # read by slurm/train.sh
+
+
+def _changes(source: str, config: Config) -> list[str]:
+    """Return what of a configuration is not as its preset or file says, but for the data set."""
+    from collagan_dist.config.load import config_to_dict, differences, load_config
+
+    shards = config.data.shards
+    found = differences(config_to_dict(load_config(source, shards=shards)), config_to_dict(config))
+    return [f"differs from {source}:", *(f"  {line}" for line in found)] if found else [f"all as in {source}"]
+
+
+def _expected_time(config: Config, folder: Path, steps: int) -> str:
+    """Return the time of the steps that are left, by the rate in the run's metrics.jsonl."""
+    from collagan_dist.runs.layout import RunPaths, checkpoint_steps
+    from collagan_dist.runs.metrics_log import median_rate
+    from collagan_dist.units import format_duration
+
+    rate, saved = median_rate(folder), checkpoint_steps(RunPaths(folder).checkpoints)
+    if rate is None:
+        return "time: unknown, as this run has logged no rate yet"
+    left = steps - (saved[-1] if saved else 0)
+    seconds = left * config.schedule.batch / rate
+    return f"time: {format_duration(seconds)} for {left:,} more steps, at the {rate:.3g} images/s of its metrics.jsonl"
 
 
 def _continue_command(launcher: str, local_size: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -57,12 +57,18 @@ def load_config(
         tree = _with_peer(tree, model) if model in PEERS else _with_model(tree, model)
     for item in sets:
         key, value = strict_yaml.parse_assignment(item)
+        strict_yaml.check_key(Config, key, f"--set {item}")
         set_nested(tree, key, value)
         # An error in a key that was set names the argument, not the line of the file.
         lines = {path: line for path, line in lines.items() if path[: len(key)] != key} | {key: f"--set {item}"}
     if shards is not None:
         set_nested(tree, ("data", "shards"), shards)
     return validate_config(tree, where, lines)
+
+
+def changed_keys(sets: Iterable[str]) -> list[str]:
+    """Return the dotted keys of the command line's `--set`. Raises ConfigError."""
+    return [".".join(strict_yaml.parse_assignment(item)[0]) for item in sets]
 
 
 def validate_config(tree: Mapping[str, Any], where: str, lines: Lines | None = None) -> Config:
@@ -109,12 +115,18 @@ def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Return a line "key: old -> new" for every leaf in which two plain trees differ."""
+    return [f"{key}: {before} -> {after}" for key, before, after in leaf_differences(old, new)]
+
+
+def leaf_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, old, new) for every leaf in which two plain trees differ; None stands for a key that one lacks."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new})
-        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
+        for key in sorted({*old, *new}):
+            yield from leaf_differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
 
 
 def changed_settings(config: Config) -> tuple[str, dict[str, Any]]:

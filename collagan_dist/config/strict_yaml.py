@@ -166,28 +166,27 @@ def validate(model: type[M], tree: Mapping[str, Any], where: str, lines: Lines |
         near = error.object[max(0, error.start - 40) : error.end].rpartition('"')[2]
         raise ConfigError(f"{where}: {near!r}… is not UTF-8; give the file or folder another name") from None
     except ValidationError as error:
-        texts = [_explain(model, e, where, lines or {}) for e in error.errors()[:_MAX_PROBLEMS]]
-        more = error.error_count() - len(texts)
+        found = structured.problems(error)
+        texts = [_explain(model, one, where, lines or {}) for one in found[:_MAX_PROBLEMS]]
+        more = len(found) - len(texts)
         raise ConfigError("\n".join(texts + [f"and {more} more"] * (more > 0))) from None
 
 
-def _explain(model: type[BaseModel], error: Any, where: str, lines: Lines) -> str:
+def _explain(model: type[BaseModel], problem: structured.Problem, where: str, lines: Lines) -> str:
     """One line: where, key, what is wrong, what was given."""
-    path = tuple(str(part) for part in error["loc"])
-    text = error["msg"].removeprefix("Value error, ")
-    if isinstance(error["input"], dict) and (named := re.match(r"([\w.]+): ", text)):
+    path, text = problem.path, problem.text
+    if isinstance(problem.value, dict) and (named := re.match(r"([\w.]+): ", text)):
         # A validator of an entire section has the section's path; its message begins with the key that it means.
         path, text = (*path, *named[1].split(".")), text[named.end() :]
     # A key that is missing, or an item of a list, has no line: that of the section or list around it.
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = line if isinstance(line, str) else f"{where}:{line}" if line else where
     key = ".".join(path)
-    if error["type"] == "extra_forbidden":
+    if problem.kind in structured.UNKNOWN_KEY:
         return f"{place}: unknown key {key}; {_hint(model, path)}"
-    if error["type"] == "missing":
+    if problem.kind == "missing":
         return f"{place}: {key} is missing"
-    given = f" (given: {error['input']!r:.{structured.SHOWN}})" if path and not isinstance(error["input"], dict) else ""
-    return f"{place}: {key + ': ' if key else ''}{text}{given}"
+    return f"{place}: {key + ': ' if key else ''}{text}{structured.given(problem) if path else ''}"
 
 
 def _hint(model: type[BaseModel], path: tuple[str, ...]) -> str:
@@ -212,6 +211,29 @@ def _keys_at(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
 
 def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def check_key(model: type[BaseModel], path: tuple[str, ...], where: str) -> None:
+    """Raise ConfigError, which names the nearest key, if a model has no key at `path`, also below its mappings of names."""
+    here: Any = model
+    for number, name in enumerate(path):
+        if get_origin(here) is dict:
+            here = get_args(here)[1]
+        elif not _is_model(here):
+            raise ConfigError(f"{where}: {'.'.join(path[:number])} is a value, not a section")
+        elif name in here.model_fields:
+            here = here.model_fields[name].annotation
+        else:
+            # Of a misspelt section, the full key; inside of one, the nearest key there.
+            near = [] if number else difflib.get_close_matches(".".join(path), _all_keys(model), 1)
+            hint = f"did you mean {near[0]}?" if near else _hint(model, path[: number + 1])
+            raise ConfigError(f"{where}: there is no key {'.'.join(path)}; {hint}")
+
+
+def leaf_keys(model: type[BaseModel]) -> list[str]:
+    """Return the dotted keys of a model that hold values, not sections."""
+    every = _all_keys(model)
+    return [key for key in every if not any(other.startswith(f"{key}.") for other in every)]
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.config.strict_yaml import Section
@@ -21,6 +21,17 @@ NonNegative = Annotated[int, Field(ge=0)]
 # Numbers of weights must stay numbers that torch can count; whether a machine holds them is found when they are built.
 Channels = Annotated[int, Field(ge=1, le=1 << 24)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+def _check_step_or_share(value: object) -> object:
+    # Before pydantic, whose union would report one error for each of its types.
+    is_step = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_step and not (isinstance(value, float) and 0 <= value < 1):
+        raise ValueError("needs a step (an integer from 0 on) or a share of the steps (a number below 1.0, as 0.9)")
+    return value
+
+
+StepOrShare = Annotated[NonNegative | Annotated[float, Field(ge=0, lt=1)], BeforeValidator(_check_step_or_share)]
 
 
 # O1 to O6 as (top, left, height, width) in a 128x128 picture, for pictures whose landmarks are unknown. These are the boxes of
@@ -246,8 +257,16 @@ class Schedule(Section):
     """Length in steps; takes precedence over epochs."""
     batch: Annotated[int, Field(ge=2)] = 64
     """Global batch size: samples of one step over all ranks."""
-    adv_from: Annotated[int, Field(ge=0)] = 0
-    """First step with the adversarial loss; the steps before it have the reconstruction loss alone."""
+    adv_from: StepOrShare = 0
+    """First step with the adversarial loss: a step (an integer), or a share of the run's steps (a number below 1.0, as 0.9).
+    The steps before it have the reconstruction loss alone. A share moves with the length of the run."""
+
+    def adversarial_start(self, total_steps: int) -> int:
+        """Return the first step with the adversarial loss in a run of `total_steps`; a share leaves at least one such step."""
+        if isinstance(self.adv_from, int):
+            return self.adv_from
+        # The tolerance: 0.29 of 100 steps is 28.999999999999996 in floating point.
+        return min(int(self.adv_from * total_steps + 1e-6), total_steps - 1)
 
 
 class Runtime(Section):

@@ -65,11 +65,30 @@ def build_networks(config: Config, engine: Engine, tasks: Tasks) -> Networks:
 
 def estimate_checkpoint_bytes(config: Config) -> int:
     """Return about how large a checkpoint of a run becomes, without memory for its networks."""
+    return checkpoint_bytes(*_networks_without_memory(config), bool(config.optim.ema))
+
+
+def count_parameters(config: Config) -> dict[str, int]:
+    """Return the trained parameters by network, without memory for them: the generator, and each discriminator by its name."""
+    generator, discriminators = _networks_without_memory(config)
+    # The paper's are one for each task, in a table of their own.
+    named = dict(getattr(discriminators, "of", discriminators).named_children())
+    several = {f"{name} discriminator": module for name, module in named.items()}
+    networks = {"generator": generator, **(several if len(named) > 1 else {"discriminator": discriminators})}
+    sizes = {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in networks.items()}
+    return {name: size for name, size in sizes.items() if size}  # GFC's parser is not trained
+
+
+def state_bytes(config: Config, parameters: dict[str, int]) -> int:
+    """Return the bytes of float32 parameters, gradients and Adam's two moments, and of the generator's average where there is one."""
+    return 4 * (4 * sum(parameters.values()) + parameters["generator"] * bool(config.optim.ema))
+
+
+def _networks_without_memory(config: Config) -> tuple[nn.Module, nn.Module]:
     tasks = build_tasks(config)
     # Without warnings: GFC's parser has weights, for which meta has no place.
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-        generator, discriminators = build_generator(config, tasks), build_discriminators(config, tasks)
-    return checkpoint_bytes(generator, discriminators, bool(config.optim.ema))
+        return build_generator(config, tasks), build_discriminators(config, tasks)
 
 
 def build_step(config: Config, engine: Engine, tasks: Tasks, networks: Networks, total_steps: int) -> Step:

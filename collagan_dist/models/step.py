@@ -115,7 +115,7 @@ class Step:
 
     def stage(self, step: int) -> int:
         """Return which losses a step has: 1 those of reconstruction, 2 the adversarial ones too."""
-        return 1 + (step >= self.config.schedule.adv_from)
+        return 1 + (step >= self.config.schedule.adversarial_start(self.total_steps))
 
     def update_discriminators(self, micro_batches: list[MicroBatch], stage: int) -> Update:
         """Train D to tell y_t from G^t(x, z), task by task."""

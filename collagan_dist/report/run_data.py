@@ -12,7 +12,9 @@ from pydantic import RootModel
 
 from collagan_dist import structured
 from collagan_dist.config import strict_yaml
-from collagan_dist.errors import DataError
+from collagan_dist.config.effects import warnings_of
+from collagan_dist.config.load import validate_config
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
 from collagan_dist.runs.evaluation_name import describe_variant
 from collagan_dist.runs.layout import RunPaths, step_of
@@ -72,6 +74,11 @@ class RunData:
         # The log is behind the checkpoints where log.every is larger than checkpoint.every.
         return max([self.log.train.last_step, *(point.step for point in self.checkpoints[-1:])])
 
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What looks like a mistake in the settings, as an adversarial loss that never begins."""
+        return _warnings(self.config, self.steps_planned)
+
     @property
     def steps_planned(self) -> int | None:
         """The length of the training; None where the folder does not say."""
@@ -88,6 +95,16 @@ class RunData:
         if all(isinstance(value, (int, float)) and value > 0 for value in (epochs, batch, samples)):
             return math.ceil(epochs * samples / batch)  # type: ignore[operator]
         return None
+
+
+def _warnings(config: dict[str, Any], steps: int | None) -> list[str]:
+    """Return what looks like a mistake in a run's settings; nothing for settings of another version, which are not judged."""
+    if steps is None:
+        return []
+    try:
+        return warnings_of(validate_config(config, "config.yaml"), steps)
+    except (ConfigError, ValueError, TypeError):
+        return []
 
 
 def read_run(path: Path) -> RunData:

@@ -76,6 +76,7 @@ def _run_content(run: RunData, name: str, uid: str) -> dict[str, Any]:
         "name": name,
         "summary": summary.summary(run),
         "headline": summary.headline(run),
+        "warnings": run.warnings,
         "cards": summary.cards(run),
         "has_steps": run.log.train.count > 0,
         **figures,

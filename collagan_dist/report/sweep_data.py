@@ -84,7 +84,8 @@ class Confirmation:
 class SweepData:
     """A sweep. `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials.
 
-    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read. `shown` are the numbers of
+    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read,
+    `warnings` what is searched without effect. `shown` are the numbers of
     the trials that charts and tables show, None for all; numbers that are computed are of all trials.
     """
 
@@ -109,6 +110,7 @@ class SweepData:
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shown: frozenset[int] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def main(self) -> Metric:
@@ -186,6 +188,7 @@ class _SweepFile(structured.Record):
     samples_trained: float | None = None
     seconds: float | None = None
     confirmed: _Confirmed | None = None
+    warnings: tuple[str, ...] | None = None
 
 
 def _is_full_length(trial: TrialData, rungs: Sequence[int]) -> bool:
@@ -269,6 +272,7 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
         columns=columns,
         notes=(*_shown_note(trials, shown), *notes, *on_curves),
         shown=shown,
+        warnings=found.warnings or (),
     )
 
 

@@ -38,6 +38,7 @@ def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
         "train_options": sweep_tables.train_options(sweep),
         "failed": sweep_tables.failed_table(sweep),
         "table": sweep_tables.trials_table(sweep),
+        "warnings": sweep.warnings,
         "notes": [*sweep.notes, *notes],
         "settings": sweep_tables.settings_table(sweep),
         "space": sweep_tables.space_table(sweep),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from statistics import median
 
 from collagan_dist.config.load import config_to_dict
 from collagan_dist.reproduce import driver, run_status
 from collagan_dist.reproduce.plan import PlannedRun, ReproduceOptions
 from collagan_dist.runs.layout import RunPaths
-from collagan_dist.runs.metrics_log import read_metrics_log
+from collagan_dist.runs.metrics_log import median_rate
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,12 @@ def estimate(options: ReproduceOptions) -> list[RunEstimate]:
 def _measure(run: PlannedRun) -> _Measured | None:
     """Return what the metrics and checkpoints of a run show; None where it has none yet."""
     paths = RunPaths(run.folder)
-    rates = read_metrics_log(run.folder).train.samples.get("images_per_s", ())
+    rate = median_rate(run.folder)
     # The largest: later checkpoints may hold more, such as the moments of discriminators that join later.
     sizes = [sum(f.stat().st_size for f in paths.checkpoint(step).iterdir()) for step in paths.committed_steps()]
-    if not rates or not sizes:
+    if rate is None or not sizes:
         return None
-    # The first line holds what happens once: libraries that choose their kernels, readers that fill their queues.
-    return _Measured(median(rates[1:] or rates), max(sizes))
+    return _Measured(rate, max(sizes))
 
 
 def _kind(run: PlannedRun) -> str:

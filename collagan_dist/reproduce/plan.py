@@ -234,7 +234,8 @@ def _scale_training(tree: dict[str, Any], config: Config, samples: int, scale: f
     steps = planned_steps(config.schedule, samples)
     tree["schedule"]["steps"] = _scaled(steps, scale)
     # 0 means that adversarial losses are on from the start, at any scale.
-    if config.schedule.adv_from:
+    # A share scales by itself.
+    if config.schedule.adv_from and isinstance(config.schedule.adv_from, int):
         tree["schedule"]["adv_from"] = _scaled(config.schedule.adv_from, scale)
     for section, key in (("checkpoint", "every"), ("log", "every"), ("log", "grid_every")):
         tree[section][key] = _scaled(tree[section][key], scale)

@@ -7,6 +7,7 @@ from typing import Any
 
 from collagan_dist import structured
 from collagan_dist.config.load import config_to_dict, differences, identity_keys
+from collagan_dist.config.tree import Schedule
 from collagan_dist.errors import CheckpointError
 from collagan_dist.reproduce.plan import PlannedRun
 from collagan_dist.runs.checkpoint_state import read_state, stored_identity
@@ -50,7 +51,10 @@ def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
 def _with_length(identity: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     # A training may be made longer, a run of a reproduction may not: its length decides when losses join, when the
     # stages of GFC begin and when learning rates fall.
-    return identity | {"schedule": {key: tree["schedule"][key] for key in ("batch", "steps", "adv_from")}}
+    length = {key: tree["schedule"][key] for key in ("batch", "steps", "adv_from")}
+    # As a step: a share that gives the same step is the same training.
+    length["adv_from"] = Schedule(adv_from=length["adv_from"]).adversarial_start(length["steps"])
+    return identity | {"schedule": length}
 
 
 class _Evaluated(structured.Record):

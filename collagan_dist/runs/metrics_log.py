@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, BinaryIO, Protocol
 
 from collagan_dist import files
@@ -212,6 +213,13 @@ def read_metrics_log(run: Path) -> MetricsLog:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it, or remove it.") from error
     return reader.finish()
+
+
+def median_rate(run: Path) -> float | None:
+    """Return the median of a run's logged rates, in images per second; None before the first. Raises DataError."""
+    rates = read_metrics_log(run).train.samples.get("images_per_s", ())
+    # The first line holds what happens once: libraries that choose their kernels, readers that fill their queues.
+    return median(rates[1:] or rates) if rates else None
 
 
 def drawable(tree: Any, depth: int) -> tuple[Any, int]:

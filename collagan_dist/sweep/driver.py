@@ -21,6 +21,7 @@ from collagan_dist.errors import ClusterError, CollaganError, Interrupted, Numer
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule, search
+from collagan_dist.sweep.effects import sweep_warnings
 from collagan_dist.sweep.prepare import (
     PreparedSweep,
     SweepOptions,
@@ -60,7 +61,10 @@ def run_sweep(
     prepared = prepare(options)
     with files.command_lock(options.out, "collagan sweep"):
         check_owner(options.out)
-        constants = constant_summary(prepared)
+        warnings = sweep_warnings(prepared)
+        constants = constant_summary(prepared) | {"warnings": warnings}
+        for warning in warnings:
+            logger.warning(f"warning: {warning}")
         with open_cluster(options.ray) as ray:
             resources = options.resources.resolved(ray)
             check_resources(ray, resources)

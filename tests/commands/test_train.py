@@ -52,6 +52,52 @@ def subparser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def test_a_dry_run_says_what_it_costs(collagan, shards, trained, tmp_path):
+    """The rate is that of the run's own log; nothing is left to do here."""
+    command = ["train", "demo", "--data", shards.folder, *SMALL, "--dry-run"]
+    lines = collagan(*command, "--run", tmp_path / "new").out.splitlines()
+    assert "# time: unknown, as this run has logged no rate yet" in lines and not (tmp_path / "new").exists()
+    changed = lines[lines.index("# differs from demo:") + 1 :][:6]
+    assert changed[0] == "#   data.image_size: 64 -> 32" and changed[-1] == "#   schedule.steps: 1600 -> 2"
+    (parameters,) = [line for line in lines if line.startswith("# parameters: generator ")]
+    assert "landmarks discriminator" in parameters
+    assert any(
+        line.startswith("# memory: ") and "MB a rank for parameters, gradients, moving average and Adam" in line
+        for line in lines
+    )
+    assert any(
+        line.startswith("# time: 0 s for 0 more steps, at the ")
+        for line in collagan(*command, "--run", trained).out.splitlines()
+    )
+
+
+def test_keys_without_effect_are_said_before_torch_is_imported(collagan, shards, tmp_path):
+    command = [
+        "train",
+        "demo",
+        "--data",
+        shards.folder,
+        "--run",
+        tmp_path / "run",
+        *SMALL,
+        "--set",
+        "schedule.adv_from=7",
+    ]
+    said = (
+        "warning: schedule.adv_from: the adversarial loss would begin at step 7, and the run has 2 steps: it is no GAN."
+    )
+    assert f"# {said}" in collagan(*command, "--dry-run", "--set", "model.ce.bottleneck=3").out
+    assert (
+        "# warning: model.ce.bottleneck: has no effect"
+        in collagan(*command, "--dry-run", "--set", "model.ce.bottleneck=3").out
+    )
+    assert "# warning" not in collagan(*command[:-2], "--dry-run").out
+    result = collagan(*command)
+    assert result.code == 0 and said in result.err and result.err.index(said) < result.err.index("device: ")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert not any("loss/inpainting/adv" in line for line in lines)
+
+
 def test_the_first_word_comes_before_torch(shards, tmp_path):
     """Importing torch takes most of a second, torch._dynamo, which a plain training never needs, another one."""
     code = (

@@ -45,7 +45,7 @@ def test_weights_follow_the_model_and_one_may_be_given_alone():
     ("preset", "sets", "message"),
     [
         ("stable", ["evaluate.noise=maybe"], r"^--set evaluate.noise=maybe: evaluate.noise: "),
-        ("stable", ["model.widths.generater=4"], r"^--set model.\S+=4: unknown key .*did you mean generator"),
+        ("stable", ["model.widths.generater=4"], r"^--set model.\S+=4: there is no key .*did you mean generator"),
         ("stabel", [], "no preset 'stabel'; did you mean stable"),
     ],
 )
@@ -85,3 +85,23 @@ def test_a_config_is_a_source():
     assert load_config(config, sets=["seed=4"], shards="x") == load_config(
         "demo", None, ["schedule.steps=3", "seed=4"], "x"
     )
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("schedul.steps=5", "there is no key schedul.steps; did you mean schedule.steps?"),
+        ("lr=3", "there is no key lr; did you mean optim.generator.lr?"),
+        ("optim.generater.lr=3", "there is no key optim.generater.lr; did you mean generator?"),
+        ("loss.weights.inpainting.advv=1", "there is no key loss.weights.inpainting.advv; did you mean adv?"),
+        ("seed.x=1", "seed is a value, not a section"),
+        ("schedule.steps=abc", "schedule.steps: needs an integer, is 'abc'"),
+        ("schedule=3", "schedule: needs keys and values, is 3"),
+        ("evaluate.fixed.O1=3", "evaluate.fixed.O1: needs a list, is 3"),
+    ],
+)
+def test_a_wrong_assignment_is_blamed_itself(item, said):
+    """Not the preset that it changes."""
+    with pytest.raises(ConfigError) as refused:
+        load_config("demo", sets=["seed=3", item])
+    assert str(refused.value) == f"--set {item}: {said}"

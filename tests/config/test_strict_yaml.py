@@ -44,8 +44,8 @@ def test_errors_name_the_line(text, message):
         ("seed: 1\nlr: 3", r"x:2: unknown key lr; did you mean optim.generator.lr\?"),
         ("log: {qqq: 3}", "x:1: unknown key log.qqq; valid here: every, grid_every, sinks"),
         ("loss:\n  weights:\n    landmarks: {advv: 1, rec: 2}", r"x:3: unknown key .*did you mean adv\?"),
-        ("schedule:\n  batch: '8'", r"x:2: schedule.batch: Input should be a valid integer \(given: '8'\)"),
-        ("optim:\n  generator:\n    betas: [0.5, 2.0]", r"x:3: optim.generator.betas.1: .*less than or equal to 1"),
+        ("schedule:\n  batch: '8'", r"x:2: schedule.batch: needs an integer, is '8'"),
+        ("optim:\n  generator:\n    betas: [0.5, 2.0]", r"x:3: optim.generator.betas.1: needs at most 1, is 2.0"),
     ],
 )
 def test_errors_of_sections_name_the_line_and_the_nearest_key(text, message):

@@ -59,8 +59,8 @@ def test_sides_of_the_picture_and_of_the_subject(tmp_path):
     [
         ("classes: {left_brow: [1]}", r"map.yaml:1: .*no class 'left_brow'; did you mean left_eyebrow\?"),
         ("classes: {face: [1, 2], hair: [2]}", "each at most once"),
-        ("classes: {face: [-1]}", "greater than or equal to 0"),
-        ("classes: {face: [4611686018427387904]}", "less than 65536"),
+        ("classes: {face: [-1]}", "needs at least 0"),
+        ("classes: {face: [4611686018427387904]}", "needs less than 65536"),
         ("classes: {face: [1]}\ninput: {sise: [8, 8]}", r"map.yaml:2: .*did you mean size\?"),
         ("classes: {face: [1]}\ninput: {std: [1, 0, 1]}", "must be above 0"),
         ("classes: {face: [1]}\ninput: {range: 2}", "input.range"),

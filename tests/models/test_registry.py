@@ -4,6 +4,8 @@ from torch import nn
 
 from collagan_dist.config.load import load_config
 from collagan_dist.errors import ConfigError
+from collagan_dist.models.registry import build_discriminators, build_generator, count_parameters, state_bytes
+from collagan_dist.tasks import build_tasks
 from tests.models.peers import PEERS, peer, smooth, start
 
 # Losses of the last of 20 steps, with networks in float64: rounding of another machine must not grow into a difference.
@@ -57,3 +59,27 @@ def test_a_peer_over_any_configuration(name):
         load_config(name, sets=["model.tasks=[segmentation]", "loss.weights={}"])
     with pytest.raises(ConfigError, match=f"{name} starts as its code does; set it to zero"):
         load_config(name, sets=["model.output_bias=mean"])
+
+
+@pytest.mark.parametrize("name", ["demo", "ce", "sii", "gfc"])
+def test_parameters_are_counted_without_memory(name):
+    """As many as the networks have; state is float32 parameters, gradients and two moments."""
+    config = load_config(
+        name,
+        sets=[
+            "model.widths.generator=4",
+            "model.widths.discriminator=4",
+            "model.ce.bottleneck=8",
+            "model.gfc.parsing=0",
+        ],
+    )
+    tasks = build_tasks(config)
+    counted = count_parameters(config)
+    built = [
+        sum(p.numel() for p in build(config, tasks).parameters()) for build in (build_generator, build_discriminators)
+    ]
+    assert [counted["generator"], sum(counted.values()) - counted["generator"]] == built
+    names = {"demo": [f"{task} discriminator" for task in tasks], "gfc": ["local discriminator", "whole discriminator"]}
+    assert list(counted)[1:] == names.get(name, ["discriminator"])
+    average = 4 * built[0] * (name == "demo")
+    assert state_bytes(config, counted) == 16 * sum(built) + average

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from collagan_dist.config.effects import keys_without_effect
 from collagan_dist.config.models import MODELS, model_settings
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.models.registry import build_networks
@@ -59,6 +60,33 @@ def test_values_of_every_model(shards, model):
     total = sum(weight * adversarial[name] for name, weight in step.loss_weights().items())
     assert adversarial["loss/total"].item() == pytest.approx(total.item(), rel=1e-5)
     assert set(networks.discriminators.of) == set(tasks)
+
+
+def test_the_adversarial_loss_joins_at_a_share_of_the_steps(shards):
+    step, _, _ = parts_of(shards, schedule__adv_from=0.45)
+    assert [step.stage(n) for n in range(10)] == [1] * 4 + [2] * 6  # of 10 steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss__adv": "minmax", "loss__adv_weighs": "both"},
+        {"model__patch": 70, "model__discriminators": "shared"},
+        {"loss__weights": {"inpainting": {"adv": 9.0}}},
+        {"optim__discriminators": {"lr": 0.5}},
+    ],
+)
+def test_keys_without_effect_change_nothing(shards, changes):
+    """What effects.keys_without_effect says of a run whose adversarial loss never begins."""
+    learned = []
+    for more in ({}, changes):
+        step, networks, batch = parts_of(shards, schedule__adv_from=10, **more)
+        idle = keys_without_effect(step.config, 10)
+        assert all(any(key.startswith(name.replace("__", ".")) for key in idle) for name in changes)
+        for number in (0, 9):
+            step(batch, number)
+        learned.append([p.detach().clone() for p in networks.generator.parameters()])
+    assert all(map(torch.equal, *learned))
 
 
 def test_learning_rates(shards):

@@ -5,6 +5,7 @@ import pytest
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report import tables
 from collagan_dist.report.run_data import read_run
+from tests.report.page_reader import read_report
 
 
 def test_a_trained_run(run):
@@ -76,3 +77,12 @@ def test_a_refused_configuration_is_named(altered, content, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_run(path)
     assert str(path / "config.yaml") in str(caught.value)
+
+
+def test_settings_without_effect_are_warned_of(altered):
+    """Settings of another version are shown, not judged."""
+    path = altered(config={"schedule.adv_from": 12})
+    (warning,) = read_run(path).warnings
+    assert "it is no GAN" in warning and warning.split(";")[0] in read_report(path).text
+    assert read_run(altered("share", config={"schedule.adv_from": 0.9})).warnings == []
+    assert read_run(altered("other", config={"schedule.adv_from": "later"})).warnings == []

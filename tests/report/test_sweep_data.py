@@ -41,7 +41,7 @@ DAMAGED = {
     "cut short": ("sweep.json", '{"version": 1, "met', "not readable as JSON"),
     "a list": ("sweep.json", "[]", "expected a JSON object"),
     "newer": ("sweep.json", '{"version": 2}', "is of version 2"),
-    "without metrics": ("sweep.json", '{"version": 1, "metrics": [], "keys": {}}', "metrics: Tuple should have at least 1 item"),
+    "without metrics": ("sweep.json", '{"version": 1, "metrics": [], "keys": {}}', "metrics: needs at least 1 item, has 0"),
     "unknown mode": ("sweep.json", '{"version": 1, "metrics": [{"name": "psnr", "mode": "up"}], "keys": {}}', "'up'"),
     "without keys": ("sweep.json", '{"version": 1, "metrics": [{"name": "psnr", "mode": "max"}]}', "keys is missing"),
     "no header": ("trials.csv", "0,done,640\n", 'a column "trial"'),

@@ -104,3 +104,13 @@ def test_a_page_of_thousands_of_trials_is_small(asha, tmp_path):
     assert numbers <= set(shown) and len(numbers) > 200
     # 4 of the rows are repetitions.
     assert "Trials 2,996" in page.text
+
+
+def test_what_is_searched_without_effect_is_warned_of(asha, asha_page, tmp_path):
+    assert "Warning." not in asha_page.text
+    path = Path(shutil.copytree(asha.out, tmp_path / "out"))
+    found = json.loads((path / "sweep.json").read_text())
+    (path / "sweep.json").write_text(
+        json.dumps(found | {"warnings": ["loss.weights.a.adv: searched <b> without effect"]})
+    )
+    assert "Warning. loss.weights.a.adv: searched <b> without effect" in " ".join(read_report(path).text.split())

@@ -65,6 +65,8 @@ def test_scale_shortens_all_that_is_counted_in_steps():
     config = plan(scale=0.01, sets=("schedule.adv_from=20000",), tables=(3,), figures=())["M_d"].config
     assert (config.schedule.steps, config.schedule.adv_from) == (509, 200)
     assert (config.checkpoint.every, config.log.every, config.log.grid_every) == (10, 1, 5)
+    share = plan(scale=0.01, sets=("schedule.adv_from=0.4",), tables=(3,), figures=())["M_d"].config.schedule
+    assert (share.adv_from, share.adversarial_start(share.steps)) == (0.4, 203)
     assert config.evaluate.search.steps == 10 and (config.evaluate.samples, config.evaluate.baselines) == (200, 16)
     few = plan(scale=1e-9, tables=(3,), figures=(), sets=("evaluate.samples=500",))["M_d"].config.evaluate
     assert (few.samples, few.search.steps) == (16, 1)

@@ -22,6 +22,10 @@ def test_a_run_of_another_length_is_not_continued(undisturbed):
         run = PlannedRun("M_d", "M_d", other, undisturbed, other.schedule.steps or 0)
         with pytest.raises(CheckpointError, match=rf"schedule.{next(iter(change))}: \d+ -> \d00(.|\n)*another --out"):
             run_status.check_same_training(run, manifest)
+    # A share that is the same step is the same training: begun by a preset with a step, continued by one with a share.
+    same = config.model_copy(update={"schedule": config.schedule.model_copy(update={"adv_from": 0.4})})
+    assert (config.schedule.adv_from, config.schedule.steps) == (1, 3)
+    run_status.check_same_training(PlannedRun("M_d", "M_d", same, undisturbed, 3), manifest)
 
 
 def test_a_damaged_checkpoint_says_nothing_about_the_training(undisturbed, tmp_path):

@@ -235,10 +235,10 @@ def test_nothing_foreign_is_run_or_followed(newest, tmp_path, monkeypatch):
         "safetensors is no plain file": lambda path: replace_file(path, "generator.safetensors", os.mkfifo),
         "too many": lambda path: os.truncate(path / "generator.safetensors", 1 << 42),
         "are too many": lambda path: os.truncate(path / "manifest.json", 1 << 40),
-        "should be an object": lambda path: (path / "manifest.json").write_text("[]"),
+        "needs keys and values": lambda path: (path / "manifest.json").write_text("[]"),
         "does not name state.json": lambda path: (path / "manifest.json").write_text('{"sha256": {}, "step": 9}'),
         "different steps": lambda path: rewrite_state(path, lambda state: state.update(step=7)),
-        "format: Input should be": lambda path: rewrite_state(path, lambda state: state.update(format="../2")),
+        "format: needs": lambda path: rewrite_state(path, lambda state: state.update(format="../2")),
     }  # fmt: skip
     names = ["generator.safetensors/../../secret.safetensors", "/dev/zero", "a/generator.safetensors", "generator.safetensors.", "..",
              "generator.safetensors\n", "Generator.safetensors", "x.pt.generator.safetensors", "", "manifest.json", "generator.bin"]  # fmt: skip

@@ -17,6 +17,7 @@ from collagan_dist.runs.metrics_log import (
     MAX_SUBJECTS,
     MetricsWriter,
     last_train_step,
+    median_rate,
     read_eval_lines,
     read_metrics_log,
 )
@@ -212,3 +213,16 @@ def test_the_report_reads_run_folders_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "True False\n"
+
+
+def test_the_rate_of_a_run(tmp_path):
+    """Without its first line, which holds what happens once."""
+    assert median_rate(tmp_path) is None
+    write_log(tmp_path, train_row(2))
+    assert median_rate(tmp_path) is None
+    write_log(tmp_path, train_row(2, images_per_s=1.0))
+    assert median_rate(tmp_path) == 1.0
+    write_log(
+        tmp_path, *(train_row(step, images_per_s=rate) for step, rate in ((2, 1.0), (4, 30.0), (6, 20.0), (8, 40.0)))
+    )
+    assert median_rate(tmp_path) == 30.0
