@@ -66,7 +66,8 @@ def complete(
     check_blends([options.blend], config.model.tasks)
     # Without inpainting a hole would only hide what is to be segmented.
     holes_of = parse_hole(hole or ("block" if "inpainting" in config.model.tasks else "none"))
-    job = CompletionJob(load_face_model(run, config), folder, holes_of, out, options.given, options.blend)
+    model, _ = load_face_model(run, config)
+    job = CompletionJob(model, folder, holes_of, out, options.given, options.blend)
     out.mkdir(parents=True, exist_ok=True)
     sheets, faces, left_out = [], [], []
     progress(0, len(names))

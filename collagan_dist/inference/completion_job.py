@@ -36,6 +36,51 @@ Result = FaceWindow | DataError  # of one picture: the window that was completed
 
 
 @dataclass(frozen=True)
+class PredictedFaces:
+    """What a model made of a batch of faces. `done_B3SS` are the completions, or its inputs if it completes nothing, in [-1, 1].
+
+    `points_BK2` are landmarks in pixels of the faces, None if it finds none.
+    """
+
+    batch: Batch
+    outputs: TaskTensors
+    done_B3SS: torch.Tensor
+    points_BK2: np.ndarray | None
+
+
+def predict_faces(
+    model: FaceModel,
+    photos: Sequence[Photograph],
+    faces: Sequence[FaceWindow],
+    holes_BSS: np.ndarray,
+    kind: str,
+    blend: str,
+) -> PredictedFaces:
+    """Run a model on the windows of photographs, whose holes are of one kind (or GIVEN); `blend` is one of BLENDS."""
+    pairs = zip(photos, faces, strict=True)
+    # Cut first: the conversion of a whole photograph would take a hundred times as long.
+    squares = [to_srgb(crop_window(p.pixels_HW3, face.window, model.size), p.profile) for p, face in pairs]
+    batch = model.batch(np.stack(squares), holes_BSS, kind, [photo.name for photo in photos])
+    outputs = _blended(model.predictor(batch), batch, blend)
+    # A model without inpainting completes nothing; its sheet shows the input.
+    done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
+    points = model.read_landmarks(outputs) if "landmarks" in outputs else None
+    return PredictedFaces(batch, outputs, done, points)
+
+
+def _blended(outputs: TaskTensors, batch: Batch, blend: str) -> TaskTensors:
+    if blend == "none":
+        return outputs
+    # One by one: the solver goes on until the last picture of a batch is done, which would change the others.
+    parts = batch.split(len(batch.ids_B))
+    done = [
+        BLENDS[blend]({task: output[n : n + 1] for task, output in outputs.items()}, part)
+        for n, part in enumerate(parts)
+    ]
+    return {task: torch.cat([one[task] for one in done]) for task in outputs}
+
+
+@dataclass(frozen=True)
 class CompletionJob:
     """What all pictures of a command share. Names of pictures are relative to `folder`; results go to `out`."""
 
@@ -81,17 +126,12 @@ class CompletionJob:
     def _complete(self, photos: dict[str, Photograph], faces: Sequence[FaceWindow]) -> None:
         """Complete one batch of photographs and write the results."""
         pairs = list(zip(photos.values(), faces, strict=True))
-        size, keys = self.model.size, [photo.name for photo in photos.values()]
+        size = self.model.size
         kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
         holes = np.stack([self._hole(photo, face) for photo, face in pairs])
-        # Cut first: the conversion of a whole photograph would take a hundred times as long.
-        squares = [to_srgb(crop_window(p.pixels_HW3, face.window, size), p.profile) for p, face in pairs]
-        batch = self.model.batch(np.stack(squares), holes, kind, keys)
-        outputs = self._blended(self.model.predictor(batch), batch)
-        # A model without inpainting completes nothing; its sheet shows the input.
-        done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
-        points = self.model.read_landmarks(outputs) if "landmarks" in outputs else None
-        sheets = self._sheets(batch, outputs, done, points)
+        found = predict_faces(self.model, list(photos.values()), faces, holes, kind, self.blend)
+        outputs, done, points = found.outputs, found.done_B3SS, found.points_BK2
+        sheets = self._sheets(found)
         for n, (name, (photo, face)) in enumerate(zip(photos, pairs, strict=True)):
             self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
             if points is not None:
@@ -115,17 +155,6 @@ class CompletionJob:
         points = points_to_crop(face.landmarks, *face.window, self.model.size) if face.landmarks is not None else None
         return self.model.make_hole(self.holes_of.kind, photo.name, points)
 
-    def _blended(self, outputs: TaskTensors, batch: Batch) -> TaskTensors:
-        if self.blend == "none":
-            return outputs
-        # One by one: the solver goes on until the last picture of a batch is done, which would change the others.
-        parts = batch.split(len(batch.ids_B))
-        done = [
-            BLENDS[self.blend]({task: output[n : n + 1] for task, output in outputs.items()}, part)
-            for n, part in enumerate(parts)
-        ]
-        return {task: torch.cat([one[task] for one in done]) for task in outputs}
-
     def _write_completed(
         self, name: str, photo: Photograph, face: FaceWindow, done_3SS: torch.Tensor, made_SS: np.ndarray
     ) -> None:
@@ -136,14 +165,13 @@ class CompletionJob:
             for piece in encode_photograph(pixels, photo.profile):
                 file.write(piece)
 
-    def _sheets(
-        self, batch: Batch, outputs: TaskTensors, done: torch.Tensor, points: np.ndarray | None
-    ) -> list[np.ndarray]:
+    def _sheets(self, found: PredictedFaces) -> list[np.ndarray]:
         """Return a picture for each sample: what the model sees, what it completes, and the parts and points that it finds."""
-        overlay = done
-        if "segmentation" in outputs:
-            overlay = overlay * (1 - OVERLAY_OPACITY) + colour(read_labels(outputs["segmentation"])) * OVERLAY_OPACITY
-        if points is not None:
-            overlay = draw_points(overlay, torch.from_numpy(points).to(done.device))
-        columns = {"masked": batch.input_B3HW, "completed": done, "overlay": overlay}
+        overlay, done = found.done_B3SS, found.done_B3SS
+        if "segmentation" in found.outputs:
+            labels = colour(read_labels(found.outputs["segmentation"]))
+            overlay = overlay * (1 - OVERLAY_OPACITY) + labels * OVERLAY_OPACITY
+        if found.points_BK2 is not None:
+            overlay = draw_points(overlay, torch.from_numpy(found.points_BK2).to(done.device))
+        columns = {"masked": found.batch.input_B3HW, "completed": done, "overlay": overlay}
         return [draw_titled_grid({k: v[n : n + 1] for k, v in columns.items()}) for n in range(len(done))]

@@ -95,9 +95,9 @@ def _ids(names: Sequence[str]) -> np.ndarray:
     return np.array([rng.name_id(name.rpartition("/")[2]) for name in names])
 
 
-def load_face_model(run: Path, config: Config) -> FaceModel:
-    """Return the model of a run folder or an exported folder, on this machine's device. Raises CheckpointError."""
+def load_face_model(run: Path, config: Config) -> tuple[FaceModel, int]:
+    """Return the model of a run folder or an exported folder, on this machine's device, and its step. Raises CheckpointError."""
     device = devices.pick_device(World())
     engine = build_engine(config.runtime, Group(World(), device))
-    predictor, _ = load_predictor(run, config, engine, build_tasks(config))
-    return FaceModel(config, predictor, engine.device)
+    predictor, step = load_predictor(run, config, engine, build_tasks(config))
+    return FaceModel(config, predictor, engine.device), step

@@ -32,7 +32,7 @@ def test_a_picture_of_the_models_size_is_the_models_output_bit_by_bit(kind, blen
         hole = torch.from_numpy(np.random.default_rng(0).random((1, 1, 32, 32)) < 0.3)
         Image.fromarray(hole[0, 0].numpy()).save(tmp_path / "hole.png")
     config = read_config(trained_run)
-    model = load_face_model(trained_run, config)
+    model, _ = load_face_model(trained_run, config)
     image = image_from_pixels(torch.from_numpy(pixels)[None])
     batch = Batch(
         image, holes.occlude(image, hole, kind, keys, config.hole.fill), hole, None, None, uid, np.array([-1]), keys
@@ -55,7 +55,7 @@ def test_results_come_in_order_with_a_reason_for_each_that_is_left_out(trained_r
     for name in names:
         Image.new("RGB", (50, 40), (int(name[:2]), 9, 9)).save(tmp_path / name)
     (tmp_path / "05.png").write_bytes(b"no picture")
-    model = load_face_model(trained_run, read_config(trained_run))
+    model, _ = load_face_model(trained_run, read_config(trained_run))
     job = CompletionJob(model, tmp_path, HoleSource("block"), tmp_path / "out", GivenFace((5, 5, 20)), "none")
     found = dict(job.run(names))
     assert list(found) == names and isinstance(found.pop("05.png"), DataError)

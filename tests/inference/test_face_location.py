@@ -124,7 +124,7 @@ def test_a_change_of_the_square_is_said():
 
 
 def test_a_picture_of_the_models_size_is_taken_as_it_is(trained_run):
-    model = load_face_model(trained_run, read_config(trained_run))
+    model, _ = load_face_model(trained_run, read_config(trained_run))
     hole = np.ones((32, 32), bool)
     face, other = locate_faces(
         model, [Photograph("a", np.zeros((32, 32, 3), np.uint8), None, hole), photograph(hole=None)], GivenFace()

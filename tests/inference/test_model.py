@@ -16,9 +16,11 @@ def photograph(drawn, height, width):
     return np.ascontiguousarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def test_arrays_give_what_the_command_writes(trained_run, drawn, tmp_path):
-    """Bit for bit, for a picture of the model's size."""
-    image, hole = photograph(drawn, 32, 32), RNG.random((32, 32)) < 0.3
+@pytest.mark.parametrize("shape", [(32, 32), (90, 60)])
+def test_arrays_give_what_the_command_writes(trained_run, drawn, tmp_path, shape):
+    """Bit for bit, also where the face is found, completed at the model's size and pasted."""
+    image, hole = photograph(drawn, *shape), np.zeros(shape, bool)
+    hole[10:25, 8:20] = True
     for name, pixels in (("image", image[..., ::-1]), ("hole", hole * np.uint8(255))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
     complete(trained_run, tmp_path / "image.png", tmp_path / "out", str(tmp_path / "hole.png"))
