@@ -42,8 +42,8 @@ def train(
 ) -> dict[str, Any]:
     """Train into the folder `run`, in this process, as one rank; return its row of `runs`: step, last metrics, settings.
 
-    `config` is a preset, a YAML file or a Config; `data` a folder of shards or its URL, in place of `data.shards`; `model` a
-    name of the paper, as M*_isd; `settings` change keys: {"schedule.steps": 100}. The same call continues a run.
+    `config` is a preset, a YAML file or a Config. `data` is a folder of shards or its URL, in place of `data.shards`, `model` a
+    name of the paper, as M*_isd. `settings` change keys: {"schedule.steps": 100}. The same call continues a run.
     Raises ConfigError, DataError, ClusterError (the run is alive elsewhere), CheckpointError, NumericError; and Interrupted,
     with all saved, after Ctrl-C.
     """

@@ -152,11 +152,16 @@ def given(problem: Problem) -> str:
     """Return ", is 'abc'" for a message about a value; nothing where the value is the section around a key."""
     value = problem.value
     if not problem.text.startswith("needs ") or problem.kind == "value_error":
-        return "" if isinstance(value, dict) else f" (given: {value!r:.{SHOWN}})"
+        return "" if isinstance(value, dict) else f" (given: {_shown(value)})"
     if isinstance(value, dict | list):
         size = f"has {len(value)}" if problem.kind in ("too_short", "too_long") else ""
         return f", {size or ('is a list' if isinstance(value, list) else 'is keys and values')}"
-    return f", is {json.dumps(value) if value is None or isinstance(value, bool) else repr(value):.{SHOWN}}"
+    return f", is {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as YAML and JSON have it, not Python."""
+    return f"{json.dumps(value) if value is None or isinstance(value, bool) else repr(value):.{SHOWN}}"
 
 
 def describe(error: ValidationError) -> str:

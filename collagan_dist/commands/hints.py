@@ -47,7 +47,7 @@ class HintingParser(argparse.ArgumentParser):
             after = words[words.index(word) + 1 :][:1] if word in words else []
             value = "".join(one for one in after if not one.startswith("--"))
         options = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
-        keys = _configuration_keys() if command in _CONFIGURED else {}
+        keys = _configuration_keys(command) if command in _CONFIGURED else {}
         near = difflib.get_close_matches(name, [*keys, *options], 1, 0.7)
         if not near:
             return []
@@ -57,13 +57,15 @@ class HintingParser(argparse.ArgumentParser):
         return [f"for a key of the configuration use {' or '.join(given)}"]
 
 
-def _configuration_keys() -> dict[str, list[str]]:
+def _configuration_keys(command: str) -> dict[str, list[str]]:
     """Return the options that a key of the configuration may be mistaken for, each with its keys: --schedule.steps and --steps."""
     from collagan_dist.config.strict_yaml import leaf_keys  # here: pydantic would delay --help
     from collagan_dist.config.tree import Config
 
     found: dict[str, list[str]] = {}
     for key in leaf_keys(Config):
+        if command == "evaluate" and not key.startswith(("evaluate.", "runtime.")):  # all else is the run's
+            continue
         for option in dict.fromkeys((f"--{key}", f"--{key.rpartition('.')[2]}")):
             found.setdefault(option, []).append(key)
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from collagan_dist import files, shell
 from collagan_dist.distributed.world import job_id, start_label
-from collagan_dist.errors import ClusterError, CollaganError, Interrupted
+from collagan_dist.errors import ClusterError, CollaganError, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from collagan_dist.config.tree import Config
@@ -174,8 +174,11 @@ def _changes(source: str, config: Config) -> list[str]:
     """Return what of a configuration is not as its preset or file says, but for the data set."""
     from collagan_dist.config.load import config_to_dict, differences, load_config
 
-    shards = config.data.shards
-    found = differences(config_to_dict(load_config(source, shards=shards)), config_to_dict(config))
+    try:
+        alone = load_config(source, shards=config.data.shards)
+    except ConfigError:  # what --set and --model complete
+        return [f"{source} alone is no valid configuration, so nothing is compared with it"]
+    found = differences(config_to_dict(alone), config_to_dict(config))
     return [f"differs from {source}:", *(f"  {line}" for line in found)] if found else [f"all as in {source}"]
 
 
@@ -188,7 +191,7 @@ def _expected_time(config: Config, folder: Path, steps: int) -> str:
     rate, saved = median_rate(folder), checkpoint_steps(RunPaths(folder).checkpoints)
     if rate is None:
         return "time: unknown, as this run has logged no rate yet"
-    left = steps - (saved[-1] if saved else 0)
+    left = max(0, steps - (saved[-1] if saved else 0))
     seconds = left * config.schedule.batch / rate
     return f"time: {format_duration(seconds)} for {left:,} more steps, at the {rate:.3g} images/s of its metrics.jsonl"
 

@@ -76,6 +76,10 @@ def _of_model(config: Config) -> Iterator[tuple[str, str]]:
     if "inpainting" not in tasks:
         for key in ("model.concentrated", "loss.inpainting_over", "loss.l1"):
             yield key, "the model has no task inpainting"
+    elif not config.model.concentrated or config.hole.kind == "none":
+        yield "loss.inpainting_over", "only the inpainting-concentrated scheme (model.concentrated) with holes reads it"
+    if not {"segmentation", "landmarks"} & set(tasks):
+        yield "loss.l2", "the model has neither segmentation nor landmarks"
     if "landmarks" not in tasks:
         for key in ("model.heatmap_sigma", "evaluate.readout"):
             yield key, "the model has no task landmarks"

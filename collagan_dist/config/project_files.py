@@ -56,7 +56,8 @@ def read_named(source: str, what: str, known: Mapping[str, Path]) -> tuple[str, 
     here = Path(source)
     if source in known and not here.is_file():
         return strict_yaml.read_text(known[source], what, "install the package again"), f"{what} {source}"
-    hint = f"{_nearest(source, known)}Known by name: {', '.join(known)}"
+    near = _nearest(source, known)
+    hint = f"{near}{'K' if near else 'k'}nown by name: {', '.join(known)}"
     if here.exists() or "/" in source or here.suffix in (".yaml", ".yml"):
         return strict_yaml.read_text(source, what, hint), source
     raise ConfigError(f"there is no {what} {source!r}; {hint}; or give a YAML file")

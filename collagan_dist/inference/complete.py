@@ -68,6 +68,7 @@ def complete(
     holes_of = parse_hole(hole or ("block" if "inpainting" in config.model.tasks else "none"))
     model, _ = load_face_model(run, config)
     job = CompletionJob(model, folder, holes_of, out, options.given, options.blend)
+    _warn_of_unmatched(options.given, names)
     out.mkdir(parents=True, exist_ok=True)
     sheets, faces, left_out = [], [], []
     progress(0, len(names))
@@ -89,6 +90,14 @@ def complete(
     _report_faces(faces, job.model.size)
     check_bad_count(len(left_out), len(names), options.max_bad, "the others are completed")
     return CompleteResult(tuple(sheets), tuple(left_out), tuple(faces))
+
+
+def _warn_of_unmatched(given: GivenFace, names: Sequence[str]) -> None:
+    """Say which landmarks are those of no picture."""
+    if unmatched := sorted({*(given.landmarks or {})} - {split_suffix(name)[0] for name in names}):
+        logger.warning(
+            "warning: landmarks of %d names, such as %r, belong to none of the pictures", len(unmatched), unmatched[0]
+        )
 
 
 def _find_pictures(source: Path) -> tuple[Path, list[str]]:

@@ -31,6 +31,7 @@ from collagan_dist.types import Batch
 OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 # A batch is closed when its photographs have so many pixels: they stay in memory until they are written.
 _BATCH_PIXELS = 24_000_000
+_MAX_NAME_BYTES = 220  # of a picture: results have longer endings, and file systems allow 255
 
 Result = FaceWindow | DataError  # of one picture: the window that was completed, or why it is left out
 
@@ -112,6 +113,8 @@ class CompletionJob:
         pixels = 0
         for name in names:
             try:
+                if len(Path(name).name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
+                    raise DataError(f"{self.folder / name}: its name is too long for those of its results; rename it")
                 photo = read_photograph(self.folder / name, name, self.holes_of)
                 batch[name] = photo
                 pixels += photo.shape[0] * photo.shape[1]

@@ -18,6 +18,7 @@ from collagan_dist.inference.face_model import FaceModel
 from collagan_dist.inference.face_views import Window, crop_window
 from collagan_dist.inference.hole_mask import cover_hole
 from collagan_dist.inference.hole_source import Photograph
+from collagan_dist.types import MAX_PIXELS
 
 # A hole is completed with some of the picture around it: this share of the hole's larger extent on each side.
 _HOLE_MARGIN = 1 / 8
@@ -77,9 +78,24 @@ def locate_faces(model: FaceModel, photos: Sequence[Photograph], given: GivenFac
         for number, window in zip(unknown, _look(model, [photos[n] for n in unknown]), strict=True):
             found[number] = FaceWindow(window, "by the model's landmarks") if window else None
     return [
-        face if isinstance(face, DataError) else _contain_hole(face or _fallback(photo, model.size), photo)
+        face
+        if isinstance(face, DataError)
+        else _checked(_contain_hole(face or _fallback(photo, model.size), photo), photo)
         for face, photo in zip(found, photos, strict=True)
     ]
+
+
+def _checked(face: FaceWindow, photo: Photograph) -> FaceWindow | DataError:
+    """Return the window, or what is wrong with it: it is cut from the picture at its own size, with what lies beyond the border."""
+    left, top, side = face.window
+    height, width = photo.shape
+    if left >= width or top >= height or left + side <= 0 or top + side <= 0:
+        return DataError(f"{photo.name}: its face square lies beside the picture; correct what is given for it")
+    if side * side > MAX_PIXELS:
+        return DataError(
+            f"{photo.name}: its face square has {side:,} pixels a side, which is too large; complete a smaller part of it"
+        )
+    return face
 
 
 def _whole(photo: Photograph, size: int) -> FaceWindow | None:

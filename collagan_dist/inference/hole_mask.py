@@ -27,7 +27,12 @@ def cover_hole(hole_HW: np.ndarray | None, window: Window, size: int) -> np.ndar
     if side < size:
         reach = 2 * _CUBIC_REACH + 1
         return resize_nearest(cv2.dilate(hole, np.ones((reach, reach), np.uint8)), (size, size)) > 0
-    return _any_rows(_any_rows(hole > 0, size).T, size).T.copy()
+    return shrink_hole(hole > 0, (size, size))
+
+
+def shrink_hole(hole_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the hole at a smaller (height, width): true where a pixel covers any of it, also in part."""
+    return _any_rows(_any_rows(hole_HW, shape[0]).T, shape[1]).T.copy()
 
 
 def _any_rows(hole_HW: np.ndarray, size: int) -> np.ndarray:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import glob
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from collagan_dist import files
 from collagan_dist.data.loading import holes
+from collagan_dist.data.readers.archives import MAX_MEMBER_BYTES
 from collagan_dist.data.readers.hole_file import read_hole, read_painted
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture, resize_nearest
 from collagan_dist.data.readers.picture_format import masked_name, split_suffix
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.inference.hole_mask import shrink_hole
 
 logger = logging.getLogger(__name__)
 
+_PNG_DEPTH_AT = 24  # byte of a PNG: its bits a channel
 ALPHA = "alpha"  # of --hole: what is transparent in a picture is its hole
 
 
@@ -87,6 +92,7 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
     file = source.file(path, name)
     # Before the picture: what decoding the largest takes is free again.
     hole = read_hole(file) if file else None
+    _refuse_16_bit(path)
     try:
         if source.kind == ALPHA:
             pixels, hole, profile = read_painted(str(path))
@@ -100,6 +106,14 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
         hole = _fit_hole(hole, pixels.shape[:2], file or str(path))
         _report_extreme(path, hole, f"its hole {file}" if file else "its transparent part")
     return Photograph(split_suffix(name)[0], pixels, profile, hole)
+
+
+def _refuse_16_bit(path: Path) -> None:
+    """Raise DataError for a PNG with 16 bits a channel: pixels outside its hole would lose their lower half."""
+    with suppress(OSError):  # what cannot be read is said where it is decoded
+        head = files.read_regular(path, MAX_MEMBER_BYTES, start=_PNG_DEPTH_AT + 1)
+        if head.startswith(b"\x89PNG") and head[_PNG_DEPTH_AT:] == b"\x10":
+            raise DataError(f"{path}: has 16 bits a channel, results have 8; save it with 8 bits")
 
 
 def _report_extreme(path: Path, hole_HW: np.ndarray, what: str) -> None:
@@ -117,7 +131,7 @@ def _fit_hole(hole_HW: np.ndarray, shape: tuple[int, int], path: str) -> np.ndar
     height, width = hole_HW.shape
     # Products, not quotients: proportions are compared exactly.
     if height * shape[1] == width * shape[0]:
-        return hole_HW if hole_HW.shape == shape else resize_nearest(hole_HW, shape)
+        return hole_HW if hole_HW.shape == shape else _resized(hole_HW, shape)
     if height != width:
         raise DataError(
             f"{path}: this hole is {width}x{height}, of another shape than the picture ({shape[1]}x{shape[0]}); give a hole of the "
@@ -126,8 +140,13 @@ def _fit_hole(hole_HW: np.ndarray, shape: tuple[int, int], path: str) -> np.ndar
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     result = np.zeros(shape, bool)
-    result[top : top + side, left : left + side] = resize_nearest(hole_HW, (side, side))
+    result[top : top + side, left : left + side] = _resized(hole_HW, (side, side))
     return result
+
+
+def _resized(hole_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    # Made smaller, a pixel belongs to the hole where it covers any of it: thin strokes stay whole.
+    return shrink_hole(hole_HW, shape) if hole_HW.shape > shape else resize_nearest(hole_HW, shape)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from collagan_dist.config.load import model_label
 from collagan_dist.config.tree import Config
-from collagan_dist.errors import ConfigError
+from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.completion_job import PredictedFaces, predict_faces
 from collagan_dist.inference.evaluate import BLENDS, check_blends
 from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_faces, to_picture
@@ -69,7 +69,7 @@ class Model:
 
         `image` is (H, W, 3) uint8 in sRGB, `hole` (H, W) bool, true inside. As by `collagan complete`, the face is found, and
         its square is seen by the networks at `size` pixels: a larger hole is completed as coarsely. `blend` is none or poisson.
-        Raises ConfigError for other arrays, and for a model that completes nothing.
+        Raises ConfigError for other arrays, and for a model that completes nothing; DataError for a hole that is too large.
         """
         self._require("inpainting", "completes nothing")
         check_blends([_known_blend(blend)], self.tasks)
@@ -123,7 +123,8 @@ class Model:
 
     def _locate(self, photo: Photograph) -> FaceWindow:
         (face,) = locate_faces(self.faces, [photo], GivenFace())
-        assert isinstance(face, FaceWindow)  # an error is of what a user gives
+        if isinstance(face, DataError):
+            raise face
         return face
 
 

@@ -116,7 +116,7 @@ def _evaluation(path: Path, step: int) -> str:
         return ""
     if not isinstance(found, dict) or not isinstance(found.get("split"), str):
         return ""
-    errors = dict(_numbers(found.get("se") or {}))
+    errors = dict(_numbers(se)) if isinstance(se := found.get("se"), Mapping) else {}
     metrics = {key: value for key, value in found.items() if key not in _NOT_METRICS}
     rows = [f"| {key} | {_number(value)} | {_number(errors.get(key))} |" for key, value in _numbers(metrics)]
     about = [f"split {found['split']}", f"hole {found.get('hole')}", f"{found.get('samples')} samples"]

@@ -219,4 +219,4 @@ def open_session(model: Path) -> tuple[Any, str]:
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=usable), onnxruntime.__version__
     except Exception as error:  # onnxruntime's own, of no common type
-        raise ConfigError(f"--model {model}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"{model}: onnxruntime cannot load it ({str(error).splitlines()[0]})") from None

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from collagan_dist.data.loading.holes import continue_smoothly
-from collagan_dist.data.readers.colour_profile import from_srgb, to_srgb
+from collagan_dist.data.readers.colour_profile import describes, from_srgb, is_grey, to_srgb
 from collagan_dist.data.readers.picture import resize_nearest
 from collagan_dist.inference.face_location import hole_box
 from collagan_dist.inference.face_views import Window
@@ -64,11 +64,12 @@ def paste(
     blend = blend and side != size and max(right - left, bottom - top) <= _MAX_BLEND_SIDE
     if blend:
         corrected = _blended(pixels_HW3, hole, done_3SS, window, profile)
+    grey = is_grey(pixels_HW3, profile)
     for first in range(top, bottom, _STRIP_ROWS):
         last = min(first + _STRIP_ROWS, bottom)
         rows = slice(first - top, last - top)
         part = corrected[:, rows] if blend else resample(done_3SS, window, (left, first, right, last))
-        colours = from_srgb(to_bytes(part[None])[0], profile)
+        colours = from_srgb(to_bytes(part[None])[0], profile, grey)
         target = pixels_HW3[first:last, left:right]
         np.copyto(target, colours, where=hole.hole_HW[rows, :, None])
 
@@ -117,16 +118,20 @@ def encode_photograph(pixels_HW3: np.ndarray, profile: bytes | None) -> Iterator
     """Yield the pieces of a PNG file with the pixels (uint8 RGB) and their ICC profile."""
     # In strips: Pillow and OpenCV hold two or three copies of the picture, 200 MB each of the largest.
     height, width = pixels_HW3.shape[:2]
-    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    if profile is not None:
+    grey = is_grey(pixels_HW3, profile)
+    channels = 1 if grey else 3
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if grey else 2, 0, 0, 0)
+    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+    # A PNG in colours with a profile of grey is refused by its readers.
+    if profile is not None and describes(profile, grey):
         yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     deflate = zlib.compressobj(_PNG_LEVEL)
     for first in range(0, height, _STRIP_ROWS):
-        strip = pixels_HW3[first : first + _STRIP_ROWS]
+        strip = pixels_HW3[first : first + _STRIP_ROWS, :, :channels]
         # Each row begins with the number of its filter: 1, differences to the pixel on the left.
-        rows = np.ones((len(strip), 1 + 3 * width), np.uint8)
-        rows[:, 1:4] = strip[:, 0]
-        np.subtract(strip[:, 1:], strip[:, :-1], out=rows[:, 4:].reshape(len(strip), width - 1, 3))
+        rows = np.ones((len(strip), 1 + channels * width), np.uint8)
+        rows[:, 1 : 1 + channels] = strip[:, 0]
+        np.subtract(strip[:, 1:], strip[:, :-1], out=rows[:, 1 + channels :].reshape(strip[:, 1:].shape))
         if piece := deflate.compress(rows.data):
             yield _chunk(b"IDAT", piece)
     yield _chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b"")

@@ -90,12 +90,7 @@ def score(
                 # JSON has no NaN: metrics without a value are left out.
                 found = replace(result, metrics=without_nonfinite(result.metrics) | about)
                 # Other shards or settings would make headlines of different runs incomparable.
-                own = (
-                    request.split == "test"
-                    and hole == own_hole
-                    and blend == "none"
-                    and not (shards or sets or request.out)
-                )
+                own = (request.split, hole, blend) == ("test", own_hole, "none") and not (shards or sets or request.out)
                 headline = RunPaths(run).headline_metrics if own else None
                 setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
                 results.append((found.metrics, path))

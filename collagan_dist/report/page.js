@@ -1,10 +1,12 @@
 // What a reader can do with the page beyond reading it: sort tables by a column, see a picture in its own pixels.
 // Without scripts nothing is missing.
 "use strict";
+// Sizes and lengths of time stand in the largest unit that fits.
+const units = { kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, min: 60, h: 3600, d: 86400 };
 function value(cell) {
   const text = cell ? cell.textContent.trim() : "";
-  const number = parseFloat(text.replace(/[, ]/g, "").replace("−", "-"));
-  return Number.isNaN(number) ? text : number;
+  const number = parseFloat(text.replace(/,/g, "").replace("−", "-"));
+  return Number.isNaN(number) ? text : number * (units[text.split(" ")[1]] || 1);
 }
 function compare(a, b) {
   if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;

@@ -23,7 +23,7 @@ def run_table(folder: Path) -> list[Row]:
 
     Keys: name, path, model, preset, step, steps (planned); split, hole, blend and samples of the evaluation; metrics under
     their paths (psnr_hole, dice/mean, loss/total); settings that differ from the preset under dotted keys.
-    Raises DataError where there is no run, or one of its files is damaged.
+    Raises DataError where there is no run, or one of its files is damaged; ConfigError for a config.yaml that is no YAML.
     """
     found = [folder] if _is_run(folder) else _runs_below(folder)
     if not found:
@@ -49,7 +49,12 @@ def _metrics(run: RunData) -> Row:
         if math.isfinite(curve.last) and not key.startswith(_NAMED_BY_KEY)
     }
     if (item := run.evaluation) is not None:
-        about = {"split": item.split, "hole": item.hole, "blend": item.blend or "none", "samples": item.samples}
+        about = {
+            "split": item.split,
+            "hole": item.hole or "none",
+            "blend": item.blend or "none",
+            "samples": item.samples,
+        }
         row = about | item.values | row
     return row
 

@@ -88,7 +88,8 @@ class TrackerSink:
                 while (send := self._queue.get()) is not None:
                     if self._is_current():
                         send()
-                self._finish()
+                if self._is_current():  # else a later start goes on with it
+                    self._finish()
         # Whatever it is, and libraries raise what they like: the numbers are in metrics.jsonl, and training goes on.
         except Exception as error:
             reason = redact(str(error)).strip().split("\n")[0] or type(error).__name__

@@ -15,6 +15,11 @@ from collagan_dist.commands.main import COMMANDS, build_parser
         ("train demo --seed --dry-run", "use --set seed=...\n"),
         ("sweep demo --space s --data d --out o --loss.adv ns", "use --set loss.adv=ns\n"),
         ("train demo --stpes 5", "use --set schedule.steps=5 or --set evaluate.search.steps=5\n"),
+        ("evaluate run --readout argmax", "use --set evaluate.readout=argmax\n"),
+        (
+            "evaluate run --seed 3",
+            "unrecognized arguments: --seed 3; did you mean --set?\n",
+        ),  # it is the run's, and cannot be changed
         ("train demo --zzzzz", "unrecognized arguments: --zzzzz\n"),
         ("draw out --seeed 3", "unrecognized arguments: --seeed 3; did you mean --seed?\n"),
         ("pack shards/drawn.yaml --steps 3", "unrecognized arguments: --steps 3\n"),  # its keys are those of a recipe

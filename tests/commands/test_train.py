@@ -71,6 +71,16 @@ def test_a_dry_run_says_what_it_costs(collagan, shards, trained, tmp_path):
     )
 
 
+def test_a_dry_run_of_a_file_that_set_completes(collagan, shards, tmp_path):
+    """Alone it would be refused; slurm/train.sh starts with a dry run."""
+    (tmp_path / "part.yaml").write_text("evaluate: {size: 32}\n")
+    command = ["train", tmp_path / "part.yaml", "--data", shards.folder, "--dry-run"]
+    assert collagan(*command).code == 2
+    sets = ["--set", "data.image_size=32", "--set", "schedule.batch=8"]
+    result = collagan(*command, *sets, "--run", tmp_path / "run")
+    assert result.code == 0 and "part.yaml alone is no valid configuration" in result.out
+
+
 def test_keys_without_effect_are_said_before_torch_is_imported(collagan, shards, tmp_path):
     command = [
         "train",

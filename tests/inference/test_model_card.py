@@ -53,6 +53,10 @@ def test_what_is_not_known_is_said(landmarks_run, tmp_path):
     (run / "data.json").unlink()
     (run / "evaluation").mkdir()
     (run / "evaluation/test-block.json").write_text("[")
+    (run / "evaluation/test-O1.json").write_text('{"split": "test", "se": 3, "psnr": 20.0}')
+    card = model_card(run, read_config(run), 1)
+    assert "| psnr | 20" in card
+    (run / "evaluation/test-O1.json").unlink()
     card = model_card(run, read_config(run), 1)
     assert "Not known: it was exported from" in card and "`collagan evaluate` has not been run" in card
     assert "hair" not in card and "completion is invented" not in card

@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from collagan_dist.inference.paste import encode_photograph, paste, place_hole, resample
+from collagan_dist.data.readers.colour_profile import to_srgb
+from collagan_dist.inference.paste import PastedHole, encode_photograph, paste, place_hole, resample
 from collagan_dist.types import image_from_pixels
-from tests.data.profiles import adobe_rgb
+from tests.data.profiles import adobe_rgb, grey_profile
 
 
 def picture(height, width, seed=0):
@@ -83,3 +84,18 @@ def test_a_photograph_is_encoded_as_it_is(shape):
         with Image.open(io.BytesIO(b"".join(encode_photograph(pixels, profile)))) as stored:
             np.testing.assert_array_equal(np.asarray(stored), pixels)
             assert stored.info.get("icc_profile") == profile
+
+
+def test_a_grey_photograph_keeps_its_profile_of_grey():
+    """What is pasted is grey in its scale, and the file is a grey PNG: readers refuse one in colours with such a profile."""
+    profile = grey_profile(1.0)
+    pixels = np.full((64, 64, 3), 55, np.uint8)
+    shown = to_srgb(pixels, profile)
+    assert shown.min() > 120  # light of 55/255 is much lighter in sRGB's scale
+    done = image_from_pixels(torch.from_numpy(shown)[None])[0] + torch.tensor([0.02, 0.0, -0.02])[:, None, None]
+    hole = PastedHole((10, 10, 30, 30), np.ones((20, 20), bool))
+    paste(pixels, hole, done, (0, 0, 64), profile, blend=False)
+    assert np.abs(pixels.astype(int) - 55).max() <= 2 and (pixels == pixels[..., :1]).all()
+    with Image.open(io.BytesIO(b"".join(encode_photograph(pixels, profile)))) as image:
+        assert image.mode == "L" and image.info["icc_profile"] == profile
+        assert np.array_equal(np.asarray(image), pixels[..., 0])

@@ -69,7 +69,7 @@ def test_a_key_is_searched_once():
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(ConfigError, match=r"none.yaml: cannot read the search space .*Known by name: lambda"):
+    with pytest.raises(ConfigError, match=r"none.yaml: cannot read the search space .*nown by name: lambda"):
         read_space(str(tmp_path / "none.yaml"), load_config("stable"))
 
 

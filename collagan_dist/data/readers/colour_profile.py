@@ -19,9 +19,28 @@ def to_srgb(pixels_HW3: np.ndarray, profile: bytes | None) -> np.ndarray:
     return pixels_HW3 if profile is None or is_srgb(profile) else _apply(pixels_HW3, profile, forward=True)
 
 
-def from_srgb(pixels_HW3: np.ndarray, profile: bytes | None) -> np.ndarray:
-    """Return sRGB pixels in the colours of a profile, the inverse of `to_srgb` where the profile holds the colour."""
-    return pixels_HW3 if profile is None or is_srgb(profile) else _apply(pixels_HW3, profile, forward=False)
+def from_srgb(pixels_HW3: np.ndarray, profile: bytes | None, grey: bool = False) -> np.ndarray:
+    """Return sRGB pixels in the colours of a profile, the inverse of `to_srgb` where the profile holds the colour.
+
+    They are for a picture that is `grey`, or not: a profile of grey is used for such a picture alone.
+    """
+    if profile is None or is_srgb(profile) or (_mode(profile) == "L") != grey:
+        return pixels_HW3
+    return _apply(pixels_HW3, profile, forward=False)
+
+
+def is_grey(pixels_HW3: np.ndarray, profile: bytes | None) -> bool:
+    """Return whether a picture is grey and has a profile of grey."""
+    return profile is not None and _mode(profile) == "L" and _has_no_colour(pixels_HW3)
+
+
+def describes(profile: bytes, grey: bool) -> bool:
+    """Return whether a profile is one for grey pictures, or one for all others."""
+    return (_mode(profile) == "L") == grey
+
+
+def _has_no_colour(pixels_HW3: np.ndarray) -> bool:
+    return all((rows == rows[..., :1]).all() for rows in pixels_HW3)
 
 
 @lru_cache(64)
@@ -39,7 +58,7 @@ def _apply(pixels_HW3: np.ndarray, profile: bytes, forward: bool) -> np.ndarray:
         return pixels_HW3
     grey = _mode(profile) == "L"
     # A grey profile says nothing of colours.
-    if grey and not all((rows == rows[..., :1]).all() for rows in pixels_HW3):
+    if grey and forward and not _has_no_colour(pixels_HW3):
         return pixels_HW3
     done_HW3 = np.empty(pixels_HW3.shape, np.uint8)
     # In strips of rows: of the whole picture, there would be five copies.
@@ -59,11 +78,12 @@ def _transform(profile: bytes, forward: bool) -> ImageCms.ImageCmsTransform | No
     own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
     try:
-        if forward:
-            return ImageCms.buildTransform(own, srgb, mode, "RGB", intent, flags)
-        return ImageCms.buildTransform(srgb, own, "RGB", mode, intent, flags)
+        # Both: a profile that leads one way only, as some of scanners, is not used.
+        there = ImageCms.buildTransform(own, srgb, mode, "RGB", intent, flags)
+        back = ImageCms.buildTransform(srgb, own, "RGB", mode, intent, flags)
     except ImageCms.PyCMSError:
         return None
+    return there if forward else back
 
 
 @lru_cache(64)

@@ -9,7 +9,7 @@ from pydantic import Field, RootModel
 
 from collagan_dist import structured
 from collagan_dist.data.readers.celeba import read_landmarks
-from collagan_dist.data.readers.picture_format import split_suffix
+from collagan_dist.data.readers.picture_format import PICTURE_SUFFIXES, split_suffix
 from collagan_dist.errors import DataError
 from collagan_dist.types import LANDMARKS
 
@@ -32,7 +32,10 @@ def read_landmark_file(path: Path, picture: str | None) -> dict[str, list[Point]
         return {split_suffix(name)[0]: [(x, y) for x, y in points_N52[row].tolist()] for name, row in rows.items()}
     found = structured.read(path, _LandmarksByName, DataError, _MEND).root
     if isinstance(found, dict):
-        return {split_suffix(name)[0] if Path(name).suffix else name: points for name, points in found.items()}
+        return {
+            split_suffix(name)[0] if Path(name).suffix.lower() in PICTURE_SUFFIXES else name: points
+            for name, points in found.items()
+        }
     if picture is None:
         raise DataError(f"{path}: has the landmarks of one picture, but the input is a folder; {_MEND}")
     return {picture: found}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ def open_pipeline(location: str | Path, split: str = "train") -> Any:
     shards = list(manifest.shards(split))
     # Our own opener, not webdataset's, which takes names for URLs and some URLs for commands. It also goes through the cache.
     stages = (split_by_node, split_by_worker, partial(_open_tars, manifest.folder), tar_file_expander, group_by_keys)
-    return FluidWrapper(shards).compose(*stages, _decode_samples)
+    counts = {str(manifest.folder / shard.name): shard.samples for shard in shards}
+    return FluidWrapper(shards).compose(*stages, partial(_decode_samples, counts))
 
 
 def _open_tars(folder: Path | RemoteFolder, shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
@@ -50,8 +53,25 @@ def _open_tars(folder: Path | RemoteFolder, shards: Iterable[Shard]) -> Iterator
             yield {"url": str(folder / shard.name), "stream": stream}
 
 
-def _decode_samples(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    return map(_decode, samples)
+def _decode_samples(counts: Mapping[str, int], samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield decoded samples. Raises DataError for a shard that has another number than `counts` says, by its name."""
+    # A tar ends, for those who read it, at a header that is damaged.
+    for name, of_shard in groupby(_whole_tars(samples), lambda sample: sample["__url__"]):
+        count = 0
+        for sample in of_shard:
+            count += 1
+            yield _decode(sample)
+        if count != counts[name]:
+            raise DataError(f"{name}: is damaged after {count} of {counts[name]} samples; copy it again")
+
+
+def _whole_tars(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from samples
+    except tarfile.TarError as error:
+        raise DataError(
+            f"a shard is damaged ({error}); find it by `collagan verify --deep`, and copy it again"
+        ) from None
 
 
 def _decode(sample: dict[str, Any]) -> dict[str, Any]:

@@ -55,3 +55,17 @@ def test_a_damaged_sample_is_named(shards, tmp_path):
     (folder / shard.name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{shard.name}: sample \d+ cannot be used: .*; pack the data set again"):
         list(open_pipeline(folder, "test"))
+
+
+def test_a_shard_that_ends_too_early_is_named(shards, tmp_path):
+    """A tar ends, for its readers, where a header is damaged."""
+    folder = tmp_path / "packed"
+    shutil.copytree(shards.folder, folder)
+    shard = read_manifest(folder).shards("test")[0]
+    with tarfile.open(folder / shard.name) as tar:
+        third = [member for member in tar.getmembers() if member.name.endswith(".jpg")][2]
+    with (folder / shard.name).open("r+b") as file:
+        file.seek(third.offset)
+        file.write(bytes(512))
+    with pytest.raises(DataError, match=rf"{shard.name}: is damaged after 2 of {shard.samples} samples"):
+        list(open_pipeline(folder, "test"))
