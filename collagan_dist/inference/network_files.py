@@ -75,8 +75,8 @@ def write_network_files(
         found.append(_compared(path, network, config, run, by))
     if program:
         path = folder / model_folder.PROGRAM_FILE
-        _write_program(path, network, config)
-        found.append(_compared(path, network, config, _program_runner(path), f"torch {torch.__version__}"))
+        run = _write_program(path, network, config)
+        found.append(_compared(path, network, config, run, f"torch {torch.__version__}"))
     return found
 
 
@@ -108,7 +108,8 @@ def _write_onnx(path: Path, network: nn.Module, config: Config, tasks: list[str]
         files.write_text(path.with_suffix(".yaml"), head + strict_yaml.dump(_class_map()))
 
 
-def _write_program(path: Path, network: nn.Module, config: Config) -> None:
+def _write_program(path: Path, network: nn.Module, config: Config) -> Callable[[np.ndarray], Arrays]:
+    """Write a network as torch.export's program, and return a function that runs the program."""
     shapes = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings(action="ignore"):
         program = torch.export.export(network, (_sample_input(config, 2),), dynamic_shapes=shapes)
@@ -116,6 +117,9 @@ def _write_program(path: Path, network: nn.Module, config: Config) -> None:
     content = io.BytesIO()
     torch.export.save(program, content)
     files.write_bytes(path, content.getvalue())
+    # Not read back: torch.export's loader can run what a file says, and nothing here calls such a loader.
+    module = program.module()
+    return lambda x: [output.numpy() for output in module(torch.from_numpy(x))]
 
 
 def _onnx_runner(path: Path) -> tuple[Callable[[np.ndarray], Arrays], str]:
@@ -131,12 +135,6 @@ def _onnx_runner(path: Path) -> tuple[Callable[[np.ndarray], Arrays], str]:
 
         reference = ReferenceEvaluator(str(path))
         return lambda x: list(reference.run(None, {"x": x})), f"onnx {onnx.__version__}'s reference"
-
-
-def _program_runner(path: Path) -> Callable[[np.ndarray], Arrays]:
-    with path.open("rb") as file:
-        module = torch.export.load(file).module()
-    return lambda x: [output.numpy() for output in module(torch.from_numpy(x))]
 
 
 def _compared(

@@ -27,5 +27,5 @@ def test_ranks_are_numbered_node_by_node(nodes):
 def test_two_workers_train_what_two_ranks_train(shards, tmp_path):
     sweep = Sweep(tmp_path, shards.folder, LR_SPACE, "--trials", 1, "--workers", 2, schedule__steps=6)
     sweep.run()
-    collagan("train", sweep.trial(0) / "config.yaml", "--run", tmp_path / "run", ranks=2)
+    collagan("train", sweep.trial(0) / "config.yaml", "--out", tmp_path / "run", ranks=2)
     assert equal(weights(tmp_path / "run", 6), weights(sweep.trial(0), 6))

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from safetensors.torch import load_file
 
+from collagan_dist.data.readers.picture import resize_nearest
 from tests.commands.conftest import call
 from tests.conftest import collagan
 
@@ -60,5 +62,13 @@ def _check_complete(folder: Path) -> None:
     assert labels.shape == (64, 64) and labels.max() <= 10
     points = json.loads((folder / "out/square.landmarks.json").read_text())
     assert np.shape(points) == (5, 2) and np.min(points) >= 0 and np.max(points) < 64
-    assert cv2.imread(str(folder / "out/wide.completed.png")).shape == (64, 64, 3)
+    # The square hole lies in the centre square of the photograph, whose size stays.
+    wide = cv2.imread(str(folder / "out/wide.completed.png"))
+    side = min(photo.shape[:2])
+    inside = np.zeros(photo.shape[:2], np.uint8)
+    top, left = ((length - side) // 2 for length in photo.shape[:2])
+    inside[top : top + side, left : left + side] = resize_nearest(hole, (side, side))
+    as_decoded = simplejpeg.decode_jpeg((folder / "in/wide.jpg").read_bytes(), "BGR")
+    assert wide.shape == photo.shape and (wide[inside == 0] == as_decoded[inside == 0]).all()
+    assert (wide[inside > 0] != as_decoded[inside > 0]).any()
     assert len(list((folder / "out").iterdir())) == 8

@@ -65,7 +65,7 @@ def test_two_ranks_replace_and_name_each_sample_once(copy, tmp_path, capsys):
     undamaged = index.read_bytes()
     index.unlink()
     config = write_config(small(copy.folder, schedule__batch=12, schedule__steps=4), tmp_path)
-    result = collagan("train", config, "--run", tmp_path / "run", ranks=2)
+    result = collagan("train", config, "--out", tmp_path / "run", ranks=2)
     assert result.stderr.count(f"rebuilt {index}") == 1 and index.read_bytes() == undamaged
     reasons = {event["sample"]: event["reason"] for event in events(tmp_path / "run", "quarantine")}
     assert reasons.keys() == keys.keys()
