@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from collagan_dist import files
 from collagan_dist.data.loading import holes
-from collagan_dist.data.readers.archives import MAX_MEMBER_BYTES
+from collagan_dist.data.readers.archives import read_head
 from collagan_dist.data.readers.hole_file import read_hole, read_painted
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture, resize_nearest
 from collagan_dist.data.readers.picture_format import masked_name, split_suffix
@@ -111,7 +110,7 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
 def _refuse_16_bit(path: Path) -> None:
     """Raise DataError for a PNG with 16 bits a channel: pixels outside its hole would lose their lower half."""
     with suppress(OSError):  # what cannot be read is said where it is decoded
-        head = files.read_regular(path, MAX_MEMBER_BYTES, start=_PNG_DEPTH_AT + 1)
+        head = read_head(str(path), _PNG_DEPTH_AT + 1)
         if head.startswith(b"\x89PNG") and head[_PNG_DEPTH_AT:] == b"\x10":
             raise DataError(f"{path}: has 16 bits a channel, results have 8; save it with 8 bits")
 

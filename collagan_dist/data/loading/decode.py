@@ -33,8 +33,7 @@ class Decoder:
     # (geometry.py): it costs next to nothing on a GPU, less than DALI's on a CPU (benchmarks/geometry.py), and labels stay exact.
 
     def __init__(self, batch: int, canvas: int, labels: bool, resize: bool, threads: int, device: torch.device) -> None:
-        self.batch, self.canvas, self.labels, self.resize = batch, canvas, labels, resize
-        self.device = device
+        self.canvas, self.labels, self.resize, self.device = canvas, labels, resize, device
         self._decode: DaliPipeline | LibjpegDecoder
         try:
             self._decode = DaliPipeline(batch, canvas, labels, resize, threads, device)
