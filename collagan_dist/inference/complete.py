@@ -30,11 +30,10 @@ Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
 @dataclass(frozen=True)
 class CompleteResult:
-    """The sheets of completed pictures in the order of names, (picture, reason) of those left out, and their face windows."""
+    """The sheets of completed pictures in the order of names, and (picture, reason) of those left out."""
 
     sheets: tuple[Path, ...]
     left_out: tuple[tuple[str, str], ...]
-    faces: tuple[FaceWindow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def complete(
         )
     _report_faces(faces, job.model.size)
     check_bad_count(len(left_out), len(names), options.max_bad, "the others are completed")
-    return CompleteResult(tuple(sheets), tuple(left_out), tuple(faces))
+    return CompleteResult(tuple(sheets), tuple(left_out))
 
 
 def _warn_of_unmatched(given: GivenFace, names: Sequence[str]) -> None:
