@@ -48,3 +48,16 @@ for (const image of document.querySelectorAll(".picture img")) {
     view.showModal();
   });
 }
+// Charts are drawn again: as wide as their place, whenever that changes, and with values under the pointer.
+const theme = JSON.parse(document.getElementById("theme").textContent);
+// "ast": the page's policy lets no text become code.
+const options = { config: theme, renderer: "svg", actions: false, ast: true };
+function draw(chart) {
+  const spec = JSON.parse(chart.querySelector("script").textContent);
+  vegaEmbed(chart.querySelector(".drawn"), { ...spec, width: chart.clientWidth }, options);
+}
+const resized = new ResizeObserver((entries) => {
+  // Within closed details a chart has no width.
+  for (const { target } of entries) if (target.clientWidth) draw(target);
+});
+for (const chart of document.querySelectorAll(".vega")) resized.observe(chart);

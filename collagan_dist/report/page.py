@@ -10,6 +10,7 @@ from typing import Any
 
 from collagan_dist import __version__
 from collagan_dist.errors import DataError
+from collagan_dist.report import vega
 from collagan_dist.report.reproduction import is_reproduction, reproduction_content
 from collagan_dist.report.run_page import runs_content
 from collagan_dist.report.sweep_data import is_sweep
@@ -20,6 +21,7 @@ from collagan_dist.urls import redact
 
 # Templates and style sheet are package data beside this file.
 _TEMPLATES = Path(__file__).parent
+_LIBRARY = "<script></script>"  # its place in page.html
 # What page.html shows where the content does not have it.
 _NOTHING: dict[str, Any] = {"runs": [], "comparison": None, "reproduction": None, "sweep": None}
 
@@ -65,8 +67,12 @@ def _render(content: dict[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     written = datetime.now().strftime("%Y-%m-%d %H:%M")
-    # Run folders may be of other versions, and are shown as they are but for credentials.
-    return redact(env.get_template("page.html").render({**_NOTHING, **content}, written=written, version=__version__))
+    page = env.get_template("page.html").render(
+        {**_NOTHING, **content}, written=written, version=__version__, vega_theme=vega.THEME
+    )
+    # Run folders may be of other versions, and are shown as they are but for credentials. The library comes after it:
+    # some of its code looks like a URL with credentials.
+    return redact(page).replace(_LIBRARY, f"<script>{vega.library()}</script>", 1)
 
 
 def _target(folders: Sequence[Path], out: Path | None) -> Path:

@@ -90,6 +90,10 @@ class Page(HTMLParser):
         """The cells of the first row called `name` (with `count` cells)."""
         return next(row for row in self.rows if row and row[0] == name and count in (None, len(row)))
 
+    def runnable_scripts(self) -> int:
+        """How many scripts a browser would run: not those that hold data of charts."""
+        return sum(tag == "script" and "type" not in attrs for tag, attrs in self.tags)
+
     def values(self, attribute: str) -> list[str]:
         return [attrs[attribute] for _, attrs in self.tags if attribute in attrs]
 

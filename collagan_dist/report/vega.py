@@ -1,0 +1,95 @@
+"""Charts in Vega-Lite: as SVG for pages without scripts, and as a specification that page.js draws again with values under the pointer."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COLOURS = 8
+RAMP_COLOURS = 9
+# Variables of page.css, so that light and dark pages need one drawing. Vega writes them into the SVG as they are.
+SERIES = tuple(f"var(--s{index})" for index in range(COLOURS))
+RAMP = tuple(f"var(--r{index})" for index in range(RAMP_COLOURS))
+INK, INK_SOFT, GRID, REFERENCE, PAPER = (
+    "var(--ink)",
+    "var(--ink-soft)",
+    "var(--grid)",
+    "var(--reference)",
+    "var(--paper)",
+)
+# Ticks in few characters: 20k, 3e−5.
+TICK = "abs(datum.value) >= 1000 || datum.value === 0 ? format(datum.value, '~s') : format(datum.value, '~g')"
+_AXIS = {"domain": False, "ticks": False, "gridColor": GRID, "labelColor": INK_SOFT, "titleColor": INK_SOFT,
+         "labelPadding": 6, "titlePadding": 8, "titleFontWeight": "normal", "labelExpr": TICK}  # fmt: skip
+THEME: dict[str, Any] = {
+    "background": None,
+    "font": "inherit",
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "axisX": {"grid": False, "domain": True, "domainColor": GRID, "tickCount": 5},
+    "axisY": {"tickCount": 5},
+    "legend": {
+        "orient": "top",
+        "title": None,
+        "labelColor": INK_SOFT,
+        "labelLimit": 0,
+        "symbolStrokeWidth": 2.4,
+        "symbolType": "stroke",
+        "symbolSize": 300,
+        "columns": 3,
+    },
+    "text": {"color": INK_SOFT},
+    "range": {"category": list(SERIES), "ordinal": list(RAMP), "ramp": list(RAMP)},
+}
+_WIDTH, _HEIGHT = 400, 200
+
+
+@dataclass(frozen=True)
+class VegaChart:
+    """A chart of the page. `spec` is Vega-Lite of one view, without its size and theme.
+
+    `width` and `height` are in px. page.js draws it as wide as its place on the page, the SVG keeps its proportions.
+    """
+
+    title: str
+    description: str
+    spec: Mapping[str, Any]
+    unit: str = ""
+    notes: Sequence[str] = ()
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+    @property
+    def json(self) -> Any:
+        """The specification as text of a <script> element."""
+        from markupsafe import Markup
+
+        # "</script>" within a string would end the element; every other character is as harmless here as in JSON.
+        return Markup(json.dumps(self._sized(), separators=(",", ":")).replace("<", "\\u003c"))
+
+    @property
+    def svg(self) -> Any:
+        """The chart as an <svg> element."""
+        import vl_convert
+        from markupsafe import Markup
+
+        text = vl_convert.vegalite_to_svg({**self._sized(), "config": THEME})
+        # Not escaped again: Vega escapes all texts of its SVG. The element around it describes it to screen readers.
+        return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("<svg ", '<svg aria-hidden="true" ', 1))
+
+    def _sized(self) -> dict[str, Any]:
+        fit = {"type": "fit", "contains": "padding"}
+        return {"width": self.width, "height": self.height, "autosize": fit, "padding": 2, **self.spec}
+
+
+@functools.cache
+def library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which names `vegaEmbed` in the page."""
+    import vl_convert
+
+    # "</script" within one of its strings would end the element.
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
