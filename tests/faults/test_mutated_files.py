@@ -280,7 +280,7 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-@rounds(300, 10_000)
+@rounds(100, 10_000)
 @pytest.mark.parametrize("name", WAYS)
 def test_mutated_files_are_used_or_refused(folders, name, rounds, alarm):
     way = WAYS[name]
