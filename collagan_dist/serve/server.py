@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aiohttp import BodyPartReader, MultipartWriter, hdrs, web
 
-from collagan_dist import __version__, report
+from collagan_dist import __version__
 from collagan_dist.config.load import model_label
 from collagan_dist.distributed.addresses import is_loopback, resolve
 from collagan_dist.errors import CollaganError, ConfigError, DataError, Interrupted
@@ -44,7 +44,7 @@ _FILES = {
     "/page.css": _HERE / "page.css",
     "/page.js": _HERE / "page.js",
     "/icon.svg": _HERE / "icon.svg",
-    "/base.css": Path(str(report.__file__)).parent / "base.css",
+    "/base.css": _HERE.parent / "report/base.css",  # the style of all pages
 }
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -284,5 +284,5 @@ def _form_answer(answer: CompletionAnswer) -> web.Response:
     for name, kind, content in fields:
         if content is not None:
             disposition = f'form-data; name="{name}"' + (f'; filename="{name}.png"' if kind == "image/png" else "")
-            form.append(content, {hdrs.CONTENT_TYPE: kind, hdrs.CONTENT_DISPOSITION: disposition})  # type: ignore[arg-type]
+            form.append(content, {hdrs.CONTENT_TYPE: kind, hdrs.CONTENT_DISPOSITION: disposition})
     return web.Response(body=form, headers={hdrs.CONTENT_TYPE: form.content_type})

@@ -60,19 +60,21 @@ class Client:
     def get(self, path: str, **headers: str) -> Answer:
         return asyncio.run(self.asked("GET", path, **headers))
 
-    def complete(self, model: str, picture: Path | bytes, hole: Path | bytes | None = None, **rest: str) -> Answer:
-        return asyncio.run(self.asked("POST", "/complete", form(model, picture, hole, rest.pop("blend", None)), **rest))
+    def complete(
+        self, model: str, picture: Path | bytes, hole: Path | bytes | None = None, blend: str = "none", **headers: str
+    ) -> Answer:
+        return asyncio.run(self.asked("POST", "/complete", form(model, picture, hole, blend=blend), **headers))
 
 
-def form(model: str, picture: Path | bytes, hole: Path | bytes | None, blend: str | None = None) -> aiohttp.FormData:
-    data = aiohttp.FormData()
-    data.add_field("model", model)
-    if blend:
-        data.add_field("blend", blend)
-    for name, file in (("picture", picture), ("hole", hole)):
+def form(
+    model: str, picture: Path | bytes | None, hole: Path | bytes | None, name: str = "picture.png", **more: str
+) -> aiohttp.FormData:
+    """The fields of a request; `name` is that of a picture in memory."""
+    data = aiohttp.FormData({"model": model, **more})
+    for field_name, file, default in (("picture", picture, name), ("hole", hole, "hole.png")):
         if file is not None:
-            content, shown = (file, f"{name}.png") if isinstance(file, bytes) else (file.read_bytes(), file.name)
-            data.add_field(name, content, filename=shown, content_type="image/png")
+            content, shown = (file, default) if isinstance(file, bytes) else (file.read_bytes(), file.name)
+            data.add_field(field_name, content, filename=shown, content_type="image/png")
     return data
 
 
