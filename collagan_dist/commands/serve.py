@@ -28,10 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token", action="store_true", help="ask for a token on this machine too, as where other users work on it"
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="change a key, as evaluate.search.steps=200 (SII)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     # Imports torch: after the arguments are checked.
     from collagan_dist.serve.server import serve
 
-    serve([Path(model) for model in args.models], args.host, args.port, args.token)
+    serve([Path(model) for model in args.models], args.host, args.port, args.token, args.set)

@@ -61,7 +61,7 @@ function choose(blob, name) {
 function fit(stage, width, height) {
   stage.style.aspectRatio = `${width} / ${height}`;
   stage.style.width = `min(100%, ${(70 * width) / height}vh)`;
-  stage.classList.toggle("small", width < 200);
+  stage.classList.toggle("small", width < 128);
 }
 
 function chooseFile(file) {
@@ -223,7 +223,7 @@ function show(model, answer, covered) {
   const parts = answer.get("parts");
   const result = element("result").content.cloneNode(true).firstElementChild;
   const [done, found] = result.querySelectorAll("figure");
-  result.querySelector("h3").textContent = `${model.name} (${model.kind})`;
+  result.querySelector("h3").textContent = `${model.name}: ${model.kind}, step ${model.step}`;
   for (const stage of result.querySelectorAll(".stage")) fit(stage, picture.naturalWidth, picture.naturalHeight);
   const base = completed ? shown(completed) : shown(chosen.blob);
   if (completed) {
@@ -242,6 +242,9 @@ function show(model, answer, covered) {
   const notes = !completed && covered ? ["this model completes nothing; it sees the picture with its hole", ...facts.notes] : facts.notes;
   result.querySelector(".notes").append(...notes.map((text) => item(text)));
   element("results").append(result);
+  // In one column the first result lies below the window.
+  if (result.previousElementSibling === null && matchMedia("(max-width: 52rem)").matches)
+    element("result-head").scrollIntoView({ behavior: "smooth" });
 }
 
 function item(text, colour) {

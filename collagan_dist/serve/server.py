@@ -59,17 +59,20 @@ class RefusedUpload(Exception):
         self.status = status
 
 
-def serve(folders: Sequence[Path], host: str, port: int, with_token: bool) -> None:
+def serve(folders: Sequence[Path], host: str, port: int, with_token: bool, sets: Sequence[str] = ()) -> None:
     """Answer on `host` and `port` (0: a free one) until Ctrl-C or TERM; then raise Interrupted.
 
-    The address is printed when it answers. Raises ConfigError, and CheckpointError for weights that are missing or damaged.
+    The address is printed when it answers. `sets` are those of Model.load. Raises ConfigError, and CheckpointError for weights
+    that are missing or damaged.
     """
     listener = _listen(host, port)  # before the models, which take longer
     with listener:
         address, port = listener.getsockname()[:2]
         token = secrets.token_urlsafe(24) if with_token or not is_loopback(address) else None
         guard = Guard(host, address, port, token)
-        app = build_app(name_models([Model.load(folder) for folder in folders]), guard)
+        if not is_loopback(address):
+            logger.warning("warning: other machines reach this page, and nothing on the way to them is encrypted")
+        app = build_app(name_models([Model.load(folder, sets) for folder in folders]), guard)
         asyncio.run(_answer_until_signal(app, listener, guard.url))
     raise Interrupted("stopped; the same command serves again")
 
@@ -106,6 +109,9 @@ async def _answer_until_signal(app: web.Application, listener: socket.socket, ur
         print(url, flush=True)  # the address alone, so that scripts can open it
         logger.info("Ctrl-C ends it")
         await stopped.wait()
+        # A completion that is under way is waited for; a second signal ends that too.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

@@ -37,6 +37,8 @@ def test_what_cannot_be_served(trained, collagan, tmp_path):
         result = collagan("serve", trained, "--port", port)
     assert result.code == 2 and f"127.0.0.1:{port}: cannot be listened on" in result.err
     assert "give another --port, or 0 for a free one" in result.err
+    result = collagan("serve", trained, "--port", 0, "--set", "seed=3")
+    assert result.code == 2 and "only how a model is evaluated" in result.err
     assert "is no run folder" in collagan("serve", tmp_path, "--port", 0).err
     result = collagan("serve", trained, "--host", "no.such.host.invalid")
     assert result.code == 2 and "this machine knows no such name" in result.err
@@ -59,4 +61,5 @@ def test_other_hosts_need_a_token(trained):
             assert found == status
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
+    assert "warning: other machines reach this page, and nothing on the way to them is encrypted" in err
