@@ -85,7 +85,11 @@ async def downloaded(file):
 async def check_results(page, server, hole, shown):
     """The picture and the words are what the server answers for the same picture and hole."""
     inside = cv2.imdecode(np.frombuffer(hole, np.uint8), cv2.IMREAD_GRAYSCALE) > 127
-    assert inside.shape == (440, 360) and inside[int(0.5 * 440), int(0.5 * 360)] and not inside[66, 54]
+    # The stroke with half a brush around it: 14 % of the shorter side. The stroke that was undone is not there.
+    brush, rows, columns = 0.14 * 360, np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    expected = (0.4 * 360 - brush / 2, 0.6 * 360 + brush / 2, 0.45 * 440 - brush / 2, 0.5 * 440 + brush / 2)
+    assert inside.shape == (440, 360)
+    assert (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1) == pytest.approx(expected, abs=2)
     example = (await server.asked("GET", "/examples/2.png")).body
     answer = await server.asked("POST", "/complete", form("run", example, hole, name="example-2.png"))
     assert shown == answer.parts["completed"]
