@@ -7,7 +7,7 @@ picture. `hole` is 1 inside the occluded region: the complement of the paper's M
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
@@ -78,8 +78,19 @@ class ArchiveMember:
         return f"{self.archive}/{self.name}"
 
 
-# Where a data set's file is: a path, or a member of an archive.
-File = str | ArchiveMember
+@dataclass(frozen=True)
+class FileInMemory:
+    """A file that came over the network, by its name there. It is never written to disk."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# Where a file is that is read: a path, a member of an archive, or the memory.
+File = str | ArchiveMember | FileInMemory
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ ROWS = (
     ("inference",),
     ("training",),
     ("report", "doctor"),
-    ("sweep",),
+    ("sweep", "serve"),
     ("reproduce",),
     ("api",),
     ("commands",),
@@ -39,7 +39,7 @@ HOMES = {
     "jinja2": ("report/",), "webdataset": ("data/shards/verify.py", "data/shards/pipeline.py"),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
     "wandb": ("runs/wandb_sink.py",), "mlflow": ("runs/mlflow_sink.py",),
-    "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py",),
+    "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py", "serve/"),
     **dict.fromkeys(["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"], ()),  # they run what a file says
 }  # fmt: skip
 # Files or folders, and words that none of their imports may contain.

@@ -19,6 +19,12 @@ def non_negative_int(text: str) -> int:
     return int(text)
 
 
+def port_number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 0 to 65535")
+    return int(text)
+
+
 def positive_float(text: str) -> float:
     value = _float(text)
     if not 0 < value < math.inf:

@@ -15,7 +15,7 @@ from collagan_dist.data.readers.picture_format import FORMATS, split_masks, spli
 from collagan_dist.errors import DataError
 from collagan_dist.inference.completion_job import CompletionJob
 from collagan_dist.inference.evaluate import check_blends
-from collagan_dist.inference.face_location import FaceWindow, GivenFace
+from collagan_dist.inference.face_location import FaceWindow, GivenFace, lost_detail
 from collagan_dist.inference.face_model import load_face_model
 from collagan_dist.inference.hole_source import parse_hole
 from collagan_dist.runs.model_folder import read_config
@@ -130,15 +130,9 @@ def _find_pictures(source: Path) -> tuple[Path, list[str]]:
 def _report_faces(faces: Sequence[FaceWindow], size: int) -> None:
     """Say how faces were found, and what the model's size cannot give."""
     if len(faces) == 1:
-        left, top, side = faces[0].window
-        logger.info("face square of %d pixels at %d,%d: %s", side, left, top, faces[0].found_by)
+        logger.info("%s", faces[0])
     else:
         counts = Counter(face.found_by for face in faces)
         logger.info("face squares: %s", ", ".join(f"{count} {found_by}" for found_by, count in counts.items()))
-    sides = sorted(face.window[2] for face in faces)
-    if sides[-1] > size:
-        squares = (
-            f"face square of {sides[-1]}" if sides[0] == sides[-1] else f"face squares of {sides[0]} to {sides[-1]}"
-        )
-        scale = f"{'up to ' if sides[0] != sides[-1] else ''}{sides[-1] / size:.1f}"
-        logger.info("%s pixels completed at %d: %s pixels of the picture for one of the model", squares, size, scale)
+    if detail := lost_detail([face.window[2] for face in faces], size):
+        logger.info("%s", detail)

@@ -38,15 +38,36 @@ Result = FaceWindow | DataError  # of one picture: the window that was completed
 
 @dataclass(frozen=True)
 class PredictedFaces:
-    """What a model made of a batch of faces. `done_B3SS` are the completions, or its inputs if it completes nothing, in [-1, 1].
+    """What a model made of the faces of a batch of photographs. `done_B3SS` are the completions, or its inputs if it completes nothing, in [-1, 1].
 
-    `points_BK2` are landmarks in pixels of the faces, None if it finds none.
+    `points_BK2` are landmarks in pixels of the faces, None if it finds none. The methods give results of photograph `n` in its own pixels.
     """
 
+    photos: Sequence[Photograph]
+    faces: Sequence[FaceWindow]
+    blend: str
     batch: Batch
     outputs: TaskTensors
     done_B3SS: torch.Tensor
     points_BK2: np.ndarray | None
+
+    def landmarks(self, n: int) -> np.ndarray:
+        """Return (5, 2) points of a model that finds landmarks."""
+        assert self.points_BK2 is not None
+        return to_picture(self.points_BK2[n], self.faces[n].window, self.done_B3SS.shape[-1])
+
+    def labels(self, n: int) -> np.ndarray:
+        """Return the (H, W) uint8 label map of a model that segments; it is background outside the window."""
+        scores = self.outputs["segmentation"][n].float().cpu().numpy()
+        return compose_labels(scores[None], self.photos[n].shape, [self.faces[n].window])
+
+    def completed(self, n: int) -> np.ndarray:
+        """Return (H, W, 3) uint8 in the photograph's colours, completed in its hole. The photograph's own pixels are overwritten."""
+        photo, face = self.photos[n], self.faces[n]
+        hole = place_hole(photo.hole_HW, self.batch.hole_B1HW[n, 0].cpu().numpy(), face.window, photo.shape)
+        pixels = photo.pixels_HW3 if photo.pixels_HW3.flags.writeable else photo.pixels_HW3.copy()
+        paste(pixels, hole, self.done_B3SS[n].cpu(), face.window, photo.profile, self.blend != "none")
+        return pixels
 
 
 def predict_faces(
@@ -66,7 +87,7 @@ def predict_faces(
     # A model without inpainting completes nothing; its sheet shows the input.
     done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
     points = model.read_landmarks(outputs) if "landmarks" in outputs else None
-    return PredictedFaces(batch, outputs, done, points)
+    return PredictedFaces(photos, faces, blend, batch, outputs, done, points)
 
 
 def _blended(outputs: TaskTensors, batch: Batch, blend: str) -> TaskTensors:
@@ -128,26 +149,21 @@ class CompletionJob:
 
     def _complete(self, photos: dict[str, Photograph], faces: Sequence[FaceWindow]) -> None:
         """Complete one batch of photographs and write the results."""
-        pairs = list(zip(photos.values(), faces, strict=True))
-        size = self.model.size
         kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
-        holes = np.stack([self._hole(photo, face) for photo, face in pairs])
+        holes = np.stack([self._hole(photo, face) for photo, face in zip(photos.values(), faces, strict=True)])
         found = predict_faces(self.model, list(photos.values()), faces, holes, kind, self.blend)
-        outputs, done, points = found.outputs, found.done_B3SS, found.points_BK2
         sheets = self._sheets(found)
-        for n, (name, (photo, face)) in enumerate(zip(photos, pairs, strict=True)):
+        for n, (name, photo) in enumerate(photos.items()):
             self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
-            if points is not None:
+            if "landmarks" in found.outputs:
                 # No rounding error at the model's own size; hundredths of a pixel elsewhere.
-                found = to_picture(points[n], face.window, size).round(2).tolist()
-                files.write_text(self.path(name, "landmarks.json"), f"{found}\n")
-            if "segmentation" in outputs:
-                scores = outputs["segmentation"][n].float().cpu().numpy()
-                labels = compose_labels(scores[None], photo.shape, [face.window])
-                files.write_bytes(self.path(name, "labels.png"), encode_png(labels))
-                del labels
-            if "inpainting" in outputs:
-                self._write_completed(name, photo, face, done[n].cpu(), holes[n])
+                files.write_text(self.path(name, "landmarks.json"), f"{found.landmarks(n).round(2).tolist()}\n")
+            if "segmentation" in found.outputs:
+                files.write_bytes(self.path(name, "labels.png"), encode_png(found.labels(n)))
+            if "inpainting" in found.outputs:
+                with files.atomic_write(self.path(name, "completed.png")) as file:
+                    for piece in encode_photograph(found.completed(n), photo.profile):
+                        file.write(piece)
             files.write_bytes(self.path(name, "sheet.png"), encode_png(sheets[n]))
 
     def _hole(self, photo: Photograph, face: FaceWindow) -> np.ndarray:
@@ -157,16 +173,6 @@ class CompletionJob:
         assert self.holes_of.kind is not None
         points = points_to_crop(face.landmarks, *face.window, self.model.size) if face.landmarks is not None else None
         return self.model.make_hole(self.holes_of.kind, photo.name, points)
-
-    def _write_completed(
-        self, name: str, photo: Photograph, face: FaceWindow, done_3SS: torch.Tensor, made_SS: np.ndarray
-    ) -> None:
-        hole = place_hole(photo.hole_HW, made_SS, face.window, photo.shape)
-        pixels = photo.pixels_HW3 if photo.pixels_HW3.flags.writeable else photo.pixels_HW3.copy()
-        paste(pixels, hole, done_3SS, face.window, photo.profile, self.blend != "none")
-        with files.atomic_write(self.path(name, "completed.png")) as file:
-            for piece in encode_photograph(pixels, photo.profile):
-                file.write(piece)
 
     def _sheets(self, found: PredictedFaces) -> list[np.ndarray]:
         """Return a picture for each sample: what the model sees, what it completes, and the parts and points that it finds."""

@@ -42,6 +42,20 @@ class FaceWindow:
     note: str = ""
     landmarks: Points | None = None
 
+    def __str__(self) -> str:
+        left, top, side = self.window
+        return f"face square of {side} pixels at {left},{top}: {self.found_by}"
+
+
+def lost_detail(sides: Sequence[int], size: int) -> str:
+    """Say what a model of `size` pixels cannot give for face squares of these sides; empty where it loses nothing."""
+    first, last = min(sides), max(sides)
+    if last <= size:
+        return ""
+    squares = f"face square of {last}" if first == last else f"face squares of {first} to {last}"
+    scale = f"{'' if first == last else 'up to '}{last / size:.1f}"
+    return f"{squares} pixels completed at {size}: {scale} pixels of the picture for one of the model"
+
 
 @dataclass(frozen=True)
 class GivenFace:

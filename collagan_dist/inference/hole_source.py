@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from collagan_dist.data.readers.picture import UnusablePicture, read_picture, re
 from collagan_dist.data.readers.picture_format import masked_name, split_suffix
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.hole_mask import shrink_hole
+from collagan_dist.types import File
 
 logger = logging.getLogger(__name__)
 
@@ -91,28 +92,36 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
     file = source.file(path, name)
     # Before the picture: what decoding the largest takes is free again.
     hole = read_hole(file) if file else None
-    _refuse_16_bit(path)
+    photo = open_photograph(str(path), name, painted=source.kind == ALPHA)
+    if hole is not None:
+        photo = replace(photo, hole_HW=_fit_hole(hole, photo.shape, file or str(path)))
+    if photo.hole_HW is not None:
+        _report_extreme(path, photo.hole_HW, f"its hole {file}" if file else "its transparent part")
+    return photo
+
+
+def open_photograph(file: File, name: str, painted: bool = False) -> Photograph:
+    """Read a picture alone; where it is `painted`, its transparent part is its hole. Raises DataError."""
+    _refuse_16_bit(file)
+    hole = None
     try:
-        if source.kind == ALPHA:
-            pixels, hole, profile = read_painted(str(path))
+        if painted:
+            pixels, hole, profile = read_painted(file)
         else:
-            # No annotation means its stored pixels, so it is seen as a viewer shows it; the hole is read alike.
-            picture = read_picture(str(path), upright=True)
+            # No annotation means its stored pixels, so it is seen as a viewer shows it; a hole file is read alike.
+            picture = read_picture(file, upright=True)
             pixels, profile = picture.unconverted_HW3, picture.profile
     except UnusablePicture as error:
-        raise DataError(f"{path}: {error}") from None
-    if hole is not None:
-        hole = _fit_hole(hole, pixels.shape[:2], file or str(path))
-        _report_extreme(path, hole, f"its hole {file}" if file else "its transparent part")
+        raise DataError(f"{file}: {error}") from None
     return Photograph(split_suffix(name)[0], pixels, profile, hole)
 
 
-def _refuse_16_bit(path: Path) -> None:
+def _refuse_16_bit(file: File) -> None:
     """Raise DataError for a PNG with 16 bits a channel: pixels outside its hole would lose their lower half."""
     with suppress(OSError):  # what cannot be read is said where it is decoded
-        head = read_head(str(path), _PNG_DEPTH_AT + 1)
+        head = read_head(file, _PNG_DEPTH_AT + 1)
         if head.startswith(b"\x89PNG") and head[_PNG_DEPTH_AT:] == b"\x10":
-            raise DataError(f"{path}: has 16 bits a channel, results have 8; save it with 8 bits")
+            raise DataError(f"{file}: has 16 bits a channel, results have 8; save it with 8 bits")
 
 
 def _report_extreme(path: Path, hole_HW: np.ndarray, what: str) -> None:

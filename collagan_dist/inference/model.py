@@ -14,12 +14,10 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.completion_job import PredictedFaces, predict_faces
 from collagan_dist.inference.evaluate import BLENDS, check_blends
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_faces, to_picture
+from collagan_dist.inference.face_location import GivenFace, locate_faces
 from collagan_dist.inference.face_model import GIVEN, FaceModel, load_face_model
-from collagan_dist.inference.face_views import compose_labels
 from collagan_dist.inference.hole_mask import cover_hole
 from collagan_dist.inference.hole_source import Photograph
-from collagan_dist.inference.paste import paste, place_hole
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.types import MAX_PIXELS
 
@@ -80,13 +78,7 @@ class Model:
             return image.copy()
         if hole.all():
             logger.warning("warning: the hole is the whole picture: nothing of it is given")
-        photo = Photograph(_NAME, image.copy(), None, hole)
-        face = self._locate(photo)
-        seen = cover_hole(hole, face.window, self.size)
-        found = predict_faces(self.faces, [photo], [face], seen[None], GIVEN, blend)
-        where = place_hole(hole, seen, face.window, photo.shape)
-        paste(photo.pixels_HW3, where, found.done_B3SS[0].cpu(), face.window, None, blend != "none")
-        return photo.pixels_HW3
+        return self.predict(Photograph(_NAME, image.copy(), None, hole), blend).completed(0)
 
     def segment(self, image: np.ndarray) -> np.ndarray:
         """Return the label map of a picture, (H, W) uint8 (classes: types.CLASSES). `image` is (H, W, 3) uint8 in sRGB.
@@ -95,9 +87,7 @@ class Model:
         """
         self._require("segmentation", "does not segment")
         _check_image(image)
-        face, found = self._predict(image)
-        scores = found.outputs["segmentation"].float().cpu().numpy()
-        return compose_labels(scores, image.shape[:2], [face.window])
+        return self.predict(Photograph(_NAME, image, None, None)).labels(0)
 
     def landmarks(self, image: np.ndarray) -> np.ndarray:
         """Return five (x, y), (5, 2) float64 in pixels of the picture (names: types.LANDMARKS). `image` is (H, W, 3) uint8.
@@ -106,26 +96,23 @@ class Model:
         """
         self._require("landmarks", "finds no landmarks")
         _check_image(image)
-        face, found = self._predict(image)
-        assert found.points_BK2 is not None
-        return to_picture(found.points_BK2[0], face.window, self.size)
+        return self.predict(Photograph(_NAME, image, None, None)).landmarks(0)
+
+    def predict(self, photo: Photograph, blend: str = "none") -> PredictedFaces:
+        """Find the face of a photograph and run the networks on it, its hole hidden from them; `blend` is one of BLENDS.
+
+        Raises DataError for a hole that is too large.
+        """
+        (face,) = locate_faces(self.faces, [photo], GivenFace())
+        if isinstance(face, DataError):
+            raise face
+        seen = cover_hole(photo.hole_HW, face.window, self.size)
+        kind = "none" if photo.hole_HW is None else GIVEN
+        return predict_faces(self.faces, [photo], [face], seen[None], kind, blend)
 
     def _require(self, task: str, lacks: str) -> None:
         if task not in self.tasks:
             raise ConfigError(f"{self.folder}: is {model_label(self.config.model)}, which {lacks}")
-
-    def _predict(self, image: np.ndarray) -> tuple[FaceWindow, PredictedFaces]:
-        """Run the networks on the face of a picture without a hole."""
-        photo = Photograph(_NAME, image, None, None)
-        face = self._locate(photo)
-        nothing = np.zeros((1, self.size, self.size), bool)
-        return face, predict_faces(self.faces, [photo], [face], nothing, "none", "none")
-
-    def _locate(self, photo: Photograph) -> FaceWindow:
-        (face,) = locate_faces(self.faces, [photo], GivenFace())
-        if isinstance(face, DataError):
-            raise face
-        return face
 
 
 def _known_blend(blend: str) -> str:

@@ -29,6 +29,8 @@ def test_version(collagan):
         ("verify x --dee", "--dee"),  # options are not abbreviated
         ("draw out --workers -1", "'-1' is not a whole number"),
         ("complete model photo.jpg", "--out"),
+        ("serve", "MODEL"),
+        ("serve run --port 80.5", "'80.5' is not a port: a whole number from 0 to 65535"),
         ("evaluate run --hole block,round", "'round' is not a kind of hole; choose from block"),
         ("evaluate run --blend maybe", "'maybe'"),
         ("label faces", "--model"),

@@ -4,7 +4,15 @@ import torch
 
 from collagan_dist.data.face_square import pixel_box, points_to_crop, square_from_landmarks
 from collagan_dist.errors import DataError
-from collagan_dist.inference.face_location import GivenFace, grow_to, hole_box, locate_faces, to_picture
+from collagan_dist.inference.face_location import (
+    FaceWindow,
+    GivenFace,
+    grow_to,
+    hole_box,
+    locate_faces,
+    lost_detail,
+    to_picture,
+)
 from collagan_dist.inference.face_model import FaceModel, load_face_model
 from collagan_dist.inference.hole_source import Photograph
 from collagan_dist.runs.model_folder import read_config
@@ -166,3 +174,11 @@ def test_a_hole_across_a_panorama_is_refused_before_its_square_is_made():
         SeesOneFace(), [Photograph("p", np.zeros((40, 20_000, 3), np.uint8), None, hole)], GivenFace()
     )
     assert isinstance(found, DataError) and "complete a smaller part" in str(found)
+
+
+def test_what_is_said_of_windows():
+    assert str(FaceWindow((3, 4, 50), "as given")) == "face square of 50 pixels at 3,4: as given"
+    assert lost_detail([32], 32) == lost_detail([20, 32], 32) == ""
+    scale = "pixels of the picture for one of the model"
+    assert lost_detail([80], 32) == f"face square of 80 pixels completed at 32: 2.5 {scale}"
+    assert lost_detail([80, 20], 32) == f"face squares of 20 to 80 pixels completed at 32: up to 2.5 {scale}"

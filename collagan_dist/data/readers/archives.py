@@ -30,7 +30,7 @@ from collagan_dist.data.readers.picture_format import (
     split_suffix,
 )
 from collagan_dist.errors import DataError
-from collagan_dist.types import ArchiveMember, File
+from collagan_dist.types import ArchiveMember, File, FileInMemory
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ def read_file(file: File) -> bytes:
         except OSError as error:
             # EIO of a file on disk is a failing disk; EIO of an archive's member is damage of that member.
             raise (_storage_fails(file, error) if error.errno in (*_MACHINE_ERRORS, errno.EIO) else error) from None
+    if isinstance(file, FileInMemory):
+        return file.content
     return open_archive(file.archive).read(file.name)
 
 
@@ -145,6 +147,8 @@ def read_head(file: File, count: int) -> bytes:
     """Return the first `count` bytes of a file. Raises like `read_file`."""
     if isinstance(file, str):
         return files.read_regular(file, MAX_MEMBER_BYTES, count)
+    if isinstance(file, FileInMemory):
+        return file.content[:count]
     return open_archive(file.archive).read(file.name, count)
 
 

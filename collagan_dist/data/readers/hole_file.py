@@ -22,6 +22,7 @@ from collagan_dist.data.readers.picture import (
     turn_upright,
 )
 from collagan_dist.errors import DataError
+from collagan_dist.types import File
 
 _NEEDS = "a hole is a picture in black and white, white where the face is to be completed"
 # Between these shares of the range a pixel is neither black nor white. Scaling and JPEG leave some such pixels at the border.
@@ -29,25 +30,25 @@ _GREY_FROM, _GREY_TO, _MAX_GREY = 0.25, 0.75, 0.2
 _JPEG_LEVELS = 8
 
 
-def read_hole(path: str) -> np.ndarray:
+def read_hole(file: File) -> np.ndarray:
     """Return the (H, W) hole of a file, true inside, turned upright by its EXIF orientation. Raises DataError."""
     try:
-        content = read_content(path)
+        content = read_content(file)
         with open_picture(content) as image:
             check_pixels(*image.size)
             check_one_frame(image)
             orientation = exif_orientation(image)  # before its pixels are decoded, which may drop it
             return turn_upright(_decode(load_pixels(image, content)), orientation)
     except UnusablePicture as error:
-        raise DataError(f"{path}: cannot be used as a hole: {error}; {_NEEDS}") from None
+        raise DataError(f"{file}: cannot be used as a hole: {error}; {_NEEDS}") from None
 
 
-def read_painted(path: str) -> tuple[np.ndarray, np.ndarray, bytes | None]:
+def read_painted(file: File) -> tuple[np.ndarray, np.ndarray, bytes | None]:
     """Return the (H, W, 3) uint8 pixels of a picture, the (H, W) hole of its transparent pixels, and its ICC profile.
 
     It is turned upright. Every pixel that is not opaque is hole: nothing says what is behind it. Raises UnusablePicture.
     """
-    picture = read_picture(path, upright=True)
+    picture = read_picture(file, upright=True)
     if picture.colours:
         raise UnusablePicture("is a JPEG, which has no transparency that could be a hole; save it as PNG")
     with open_picture(picture.content) as opened:

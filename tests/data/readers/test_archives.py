@@ -14,8 +14,9 @@ from PIL import Image
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.readers import archives
 from collagan_dist.data.readers.label_maps import read_label_map
+from collagan_dist.data.readers.picture import read_picture
 from collagan_dist.errors import DataError
-from collagan_dist.types import ArchiveMember
+from collagan_dist.types import ArchiveMember, FileInMemory
 from tests.data.forged_tars import FORGED
 from tests.data.layouts import archived, write_folder
 from tests.data.packed import contents, folder_recipe, overwrite, recipe
@@ -179,6 +180,15 @@ def test_a_member_that_is_larger_than_its_archive_says_takes_no_memory(tmp_path)
     path.write_bytes(content)
     read = "picture.archives.open_archive(sys.argv[1]).read('1.jpg')"
     assert grown(read, "OSError", path) < 50
+
+
+def test_a_file_in_memory_is_read_like_one_on_disk(drawn):
+    path = drawn / "Img/img_celeba/000001.jpg"
+    file = FileInMemory("face.jpg", path.read_bytes())
+    assert archives.read_file(file) == archives.read_file(str(path))
+    assert archives.read_head(file, 20) == archives.read_head(str(path), 20)
+    one, other = (read_picture(given, upright=True) for given in (file, str(path)))
+    assert (one.pixels_HW3 == other.pixels_HW3).all() and str(file) == "face.jpg" and len(repr(file)) < 100
 
 
 def test_failing_storage_is_no_damage(tmp_path, monkeypatch):

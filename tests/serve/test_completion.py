@@ -1,0 +1,55 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from collagan_dist.errors import DataError
+from collagan_dist.inference.complete import CompleteOptions, complete
+from collagan_dist.inference.model import Model
+from collagan_dist.serve.completion import CompletionRequest, complete_upload
+from collagan_dist.tasks.segmentation import PALETTE
+from collagan_dist.types import CLASSES, FileInMemory
+
+
+def upload(path):
+    return FileInMemory(path.name, path.read_bytes())
+
+
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+def test_an_upload_gives_what_the_command_writes(blend, two_runs, photo, hole, tmp_path):
+    """Bit for bit, and by the same words."""
+    complete(two_runs[0], photo, tmp_path / "out", str(hole), CompleteOptions(blend))
+    answer = complete_upload(Model.load(two_runs[0]), CompletionRequest(upload(photo), upload(hole), blend))
+    assert answer.completed == (tmp_path / "out/somebody.completed.png").read_bytes()
+    assert answer.facts["landmarks"] == json.loads((tmp_path / "out/somebody.landmarks.json").read_text())
+    (tmp_path / "parts.png").write_bytes(answer.parts)
+    labels = cv2.imread(str(tmp_path / "out/somebody.labels.png"), cv2.IMREAD_UNCHANGED)
+    with Image.open(tmp_path / "parts.png") as parts:
+        assert np.array_equal(np.asarray(parts), labels)
+        colours = np.asarray(parts.convert("RGBA"))
+    assert np.array_equal(colours[..., :3], np.array(PALETTE, np.uint8)[labels])
+    assert np.array_equal(colours[..., 3] > 0, labels > 0)
+    assert answer.facts["classes"] == [CLASSES[n] for n in sorted(set(labels.ravel()) - {0})]
+
+
+def test_the_words_are_those_of_the_command(two_runs, photo, hole, tmp_path, capsys):
+    complete(two_runs[0], photo, tmp_path / "out", str(hole))
+    said = capsys.readouterr().err
+    answer = complete_upload(Model.load(two_runs[0]), CompletionRequest(upload(photo), upload(hole)))
+    assert len(answer.facts["notes"]) > 1 and all(f"{note}\n" in said for note in answer.facts["notes"])
+    left, top, side = answer.facts["square"]
+    assert f"face square of {side} pixels at {left},{top}: " in said
+
+
+def test_a_model_that_completes_nothing_needs_no_hole(two_runs, photo, hole, tmp_path):
+    model = Model.load(two_runs[1])
+    complete(two_runs[1], photo, tmp_path / "none", "none")
+    complete(two_runs[1], photo, tmp_path / "hole", str(hole))
+    for given, folder in ((None, "none"), (upload(hole), "hole")):
+        answer = complete_upload(model, CompletionRequest(upload(photo), given, "poisson"))
+        assert answer.completed is None and answer.parts is None
+        assert answer.facts["landmarks"] == json.loads((tmp_path / folder / "somebody.landmarks.json").read_text())
+    with pytest.raises(DataError, match=r"somebody\.png: there is no hole"):
+        complete_upload(Model.load(two_runs[0]), CompletionRequest(upload(photo), None))
