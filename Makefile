@@ -9,7 +9,7 @@ TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-po
 
 PYTHONS ?= $(PYTHON)
 
-.PHONY: setup demo test test-full test-versions check bench gpu reference clean-demo
+.PHONY: setup demo test test-full test-versions check bench gpu reference docs clean-demo
 
 setup: .venv/ready
 
@@ -51,6 +51,10 @@ check: setup
 reference: setup
 	$(BIN)/collagan config --reference > docs/configuration.md
 	$(BIN)/collagan config --schema > collagan_dist/presets/config.schema.json
+
+# The documentation as a site: site/index.html. (The variable silences an announcement of its theme.)
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/python -m benchmarks
