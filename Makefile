@@ -9,7 +9,7 @@ TORCHRUN = OMP_NUM_THREADS=1 $(BIN)/torchrun --master-addr 127.0.0.1 --master-po
 
 PYTHONS ?= $(PYTHON)
 
-.PHONY: setup demo test test-full test-versions check bench gpu reference clean-demo
+.PHONY: setup demo test test-full test-versions check bench gpu reference docs pictures model clean-demo
 
 setup: .venv/ready
 
@@ -18,9 +18,12 @@ setup: .venv/ready
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: setup
+# Both continue: what is there already is not made again.
+demo/shards/manifest.json: | setup
 	$(BIN)/collagan draw demo/faces --count 6000 --seed 1
 	$(BIN)/collagan pack drawn --root demo/faces --out demo/shards --set store_size=88
+
+demo: setup demo/shards/manifest.json
 	$(TORCHRUN) train demo --data demo/shards --out demo/run
 	$(TORCHRUN) evaluate demo/run
 	$(BIN)/collagan report demo/run
@@ -28,8 +31,15 @@ demo: setup
 	@echo "  demo/run/report.html"
 	@ls demo/run/grids/step-*.png | tail -1 | sed 's/^/  /'
 
+# A small model to try, on the same faces: model/ is what `collagan export` writes, 4 MB with its model card.
+model: setup demo/shards/manifest.json
+	$(TORCHRUN) train demo --data demo/shards --out demo/small --set model.widths.generator=12
+	$(TORCHRUN) evaluate demo/small
+	$(BIN)/collagan export demo/small --out model
+	@echo "try it: collagan complete model demo/faces/Img/img_celeba/006000.jpg --out completed --hole block"
+
 clean-demo:
-	rm -rf demo
+	rm -rf demo model
 
 # Two workers, each with whole files: many tests wait for processes more than they compute.
 test: setup
@@ -51,6 +61,15 @@ check: setup
 reference: setup
 	$(BIN)/collagan config --reference > docs/configuration.md
 	$(BIN)/collagan config --schema > collagan_dist/presets/config.schema.json
+
+# The documentation as a site: site/index.html. (The variable silences an announcement of its theme.)
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pictures of README.md, from any run folder: docs/images.
+RUN ?= demo/run
+pictures: setup
+	$(BIN)/python docs/pictures.py $(RUN)
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -10,6 +10,7 @@ from collagan_dist.commands.main import COMMANDS, build_parser
 from collagan_dist.config.load import load_config, preset_names
 from collagan_dist.config.project_files import recipes, search_spaces
 from collagan_dist.data.readers.recipe import load_recipe
+from docs.site_pages import links
 from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
@@ -66,12 +67,29 @@ def test_examples_of_help_parse():
 
 
 def test_the_tree_is_the_tree_on_disk():
-    block = (ROOT / "README.md").read_text().split("## Where things are")[1].split("[docs/")[0]
+    block = (ROOT / "README.md").read_text().split("## Where things are")[1].split("## ")[0]
     for line in block.splitlines():
         if line.startswith("    ") and line.strip():
             inside = line.startswith("      ")
             for word in re.split(r"  +", line.strip())[0].split():
                 assert ((ROOT / "collagan_dist" if inside else ROOT) / word).exists(), word
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w -]", "", heading).strip().replace(" ", "-") for heading in plain}
+
+
+def test_links_lead_to_files_and_headings():
+    """On disk, as GitHub shows them; tests/test_docs_site.py follows those of the site."""
+    for page in PAGES:
+        for link in links(page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.relative_to(ROOT)}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.relative_to(ROOT)}: {link}"
 
 
 def test_recipes_and_presets_load():

@@ -37,8 +37,10 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     if "hole_size" in metrics:
         title += " of {:.1f}x{:.1f} pixels".format(*metrics["hole_size"])
     title += ", blended" if metrics["blend"] == "poisson" else ""
+    # In the title: beside each name it would make the table wider than 80 columns, and numbers would be cut.
+    title += f"; baselines on the first {subset}" if subset else ""
     table = new_table("", ("metric",), left=("metric",))
-    for name in ("this_model", "±", *(f"{n}_(first {subset})" if subset else n for n in baselines)):
+    for name in ("this_model", "±", *baselines):
         # A word a line: with two baselines for each task the table fits 80 columns.
         table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for key, (label, form) in _METRICS.items():

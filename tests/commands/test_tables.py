@@ -19,11 +19,22 @@ def test_metrics_beside_their_errors_and_baselines(capsys):
     }  # fmt: skip
     tables.metrics_table(metrics)
     text = capsys.readouterr().out
-    assert "6 test samples, block holes of 20.0x24.0 pixels, blended" in text
-    assert all(words in text for words in ("mean", "colour", "(first 4)"))
+    assert "6 test samples, block holes of 20.0x24.0 pixels, blended; baselines on the first 4" in text
+    assert all(words in text for words in ("mean", "colour"))
     lines = [line.split() for line in text.splitlines()]
     assert ["PSNR,", "dB", "27.12", "0.50", "15.00"] in lines
     assert ["Dice,", "mean", "of", "classes", "0.700"] in lines and "SSIM" not in text
+
+
+def test_the_table_of_all_tasks_fits_80_columns(capsys, monkeypatch):
+    """With baselines on a part of the samples, too: no number is cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"psnr_hole": 22.081, "ssim_hole": 0.672, "dice": {"mean": 0.624}, "landmark_error": {"mean": 10.68}}
+    names = ("mean_colour", "biharmonic", "mean_labels", "mean_landmarks")
+    facts = {"samples": 600, "split": "test", "hole": "block", "blend": "none", "baselines_subset": {"samples": 512}}
+    tables.metrics_table({**facts, **row, "se": row, "baselines": dict.fromkeys(names, row)})
+    text = capsys.readouterr().out
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80 and text.count("22.08") == 6
 
 
 def test_planned_runs_with_their_sums(capsys, tmp_path):
