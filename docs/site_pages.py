@@ -41,13 +41,13 @@ def site_files(root: Path) -> list[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Replace what mkdocs found in docs/ by `site_files`; the theme's own files stay."""
+    """Replace what mkdocs found in docs/ by `site_files` and the style; the theme's own files stay."""
     from mkdocs.structure.files import File
 
     for file in list(files):
         if file.src_dir == config.docs_dir:
             files.remove(file)
     root = Path(config.config_file_path).parent
-    for path in site_files(root):
+    for path in [*site_files(root), *config.extra_css]:
         files.append(File.generated(config, path, abs_src_path=str(root / path)))
     return files

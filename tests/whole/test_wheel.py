@@ -1,9 +1,11 @@
 """The wheel alone, installed into a folder of its own, does in another folder what a checkout does."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from collagan_dist.config.project_files import FOLDERS
 from tests.conftest import ROOT
 
+RECIPE = (ROOT / "cluster/container.def").read_text()
 SMALL = ["--set", "data.image_size=32", "--set", "model.widths.generator=4", "--set", "model.widths.discriminator=4",
          "--set", "schedule.batch=4", "--set", "log.every=1", "--set", "evaluate.samples=4"]  # fmt: skip
 
@@ -21,7 +24,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pip installs of the wheel, without the libraries that it needs."""
     top = tmp_path_factory.mktemp("wheel")
     # Of a copy, since a build leaves folders behind: of what the container is built from.
-    copied = (ROOT / "cluster/container.def").read_text().partition("%files\n")[2].partition("\n\n")[0]
+    copied = RECIPE.partition("%files\n")[2].partition("\n\n")[0]
     for part in (line.split()[0] for line in copied.splitlines()):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, top / "source" / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -33,6 +36,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = top.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", top / "installed", wheel], check=True)
     return top / "installed"
+
+
+def test_the_container_recipe_names_what_is_there():
+    """No container is built here: its files, extras, constraints and programs are compared with the project."""
+    parts = dict(re.findall(r"^%(\w+)\n(.*?)(?=^%|\Z)", RECIPE, re.MULTILINE | re.DOTALL))
+    copied = dict(line.split() for line in parts["files"].splitlines() if line.strip())
+    assert all((ROOT / name).exists() and place == f"/opt/project/{name}" for name, place in copied.items())
+    constraints, extras = re.search(r"pip install .* -c (\S+) '/opt/project\[(.*)\]'", parts["post"]).groups()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert constraints in copied.values() and set(extras.split(",")) <= set(project["optional-dependencies"])
+    programs = {line.split()[0] for line in parts["test"].splitlines() if line.strip()}
+    assert programs <= {*project["scripts"], "torchrun", "ray"} and 'exec collagan "$@"' in parts["runscript"]
+    # What pip needs to build: the readme and the licence that pyproject.toml names, and its folders.
+    assert {project["readme"], *project["license-files"], *FOLDERS, "collagan_dist", "setup.py"} <= set(copied)
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""docs/pictures.py, and the pictures that it made."""
+
+import re
+import sys
+
+import pytest
+
+from docs.pictures import IMAGES, MAX_BYTES, typed
+
+BAR = r"import sys; sys.stdout.write('\x1b[?25l1/2\r\x1b[2K2/2\n\x1b[?25h\x1b[1mtable\x1b[0m\n'); print(sys.stdout.isatty())"
+
+
+def test_a_terminal_keeps_the_last_state_of_a_line():
+    assert typed([sys.executable, "-c", BAR]) == "2/2\n\x1b[1mtable\x1b[0m\nTrue\n"
+
+
+def test_a_command_that_fails_is_shown():
+    with pytest.raises(SystemExit, match="no such thing"):
+        typed([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_the_pictures_are_small_and_load_nothing():
+    found = sorted(path.name for path in IMAGES.iterdir())
+    assert found == ["evaluate.svg", "report.png"]
+    assert all((IMAGES / name).stat().st_size <= MAX_BYTES for name in found)
+    hosts = re.findall(r"https?://[\w.]+", (IMAGES / "evaluate.svg").read_text())
+    assert set(hosts) <= {"http://www.w3.org", "https://www.textualize.io"}, hosts  # a namespace, a comment
