@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ VERDICTS: Final = {"holds": "hold", "does not": "do not", "undecided": "undecide
 # As the chips of the page: colour and shape, since not everybody tells the colours apart. The cross is a path in Vega's units.
 _COLOURS = {"holds": SERIES[0], "does not": SERIES[1], "undecided": SERIES[7]}
 _SHAPES = {"holds": "circle", "does not": "M-1,-1L1,1M1,-1L-1,1", "undecided": "diamond"}
-_ROW_HEIGHT, _AXIS_HEIGHT = 22, 56  # px
+_WIDTH, _ROW_HEIGHT, _AXIS_HEIGHT = 460, 20, 56  # px
 _LABEL_WIDTH = 90  # px, at least: Vega does not reckon with bold labels
 
 
@@ -97,19 +98,24 @@ def _plot(table: int, metric: str, groups: dict[str, list[dict[str, Any]]]) -> V
     rows = [row for group in groups.values() for row in group]
     heads = {about: formatting.to_words(about) for about in groups} if len(groups) > 1 else {}
     lines = [line for about, group in groups.items() for line in (heads.get(about), *(row["row"] for row in group))]
+    lines = list(dict.fromkeys(line for line in lines if line is not None))
     label, sign = formatting.metric_label(metric), formatting.better_sign(metric)
     axis = f"difference in {rows[0]['unit']}, {'better →' if sign > 0 else '← better'}"
     others = ", other methods" if set(groups) == {"peers"} else ", blended" if table == 1 else ""
     return VegaChart(
         f"Table {table}: {label}{others}",
         f"{label}: differences with 95 % intervals. " + "; ".join(f"{r['row']}: {r['Here']}" for r in rows),
-        _spec(rows, list(dict.fromkeys(filter(None, lines))), list(heads.values()), axis),
+        _spec(rows, lines, list(heads.values()), axis),
+        width=_WIDTH,
         height=_ROW_HEIGHT * len(lines) + _AXIS_HEIGHT,
     )
 
 
 def _spec(rows: list[dict[str, Any]], lines: list[str], heads: list[str], axis: str) -> dict[str, Any]:
-    bold = {"condition": {"test": f"indexof({heads}, datum.value) >= 0", "value": "bold"}, "value": "normal"}
+    bold = {
+        "condition": {"test": f"indexof({json.dumps(heads)}, datum.value) >= 0", "value": "bold"},
+        "value": "normal",
+    }
     tooltip = [{"field": name} for name in ("Claim", "Verdict", "Here", "95 % interval", "Paper", "p (Holm)")]
     y_axis = {
         "title": None,
@@ -130,7 +136,8 @@ def _spec(rows: list[dict[str, Any]], lines: list[str], heads: list[str], axis: 
             {"mark": {"type": "rule", "color": REFERENCE}, "encoding": {"x": {"datum": 0}, "y": None, "tooltip": None}},
             {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}, "color": colour}},
             # Transparent, so that a narrow interval can be pointed at.
-            {"mark": {"type": "rule", "strokeWidth": 16, "opacity": 0}, "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}}},
+            {"name": "hover", "mark": {"type": "rule", "strokeWidth": 16, "opacity": 0},
+             "encoding": {"x": {**value, "field": "low"}, "x2": {"field": "high"}}},
             {"transform": [{"filter": "datum.theirs !== null"}],
              "mark": {"type": "tick", "color": INK, "thickness": 2, "size": 15}, "encoding": {"x": {**value, "field": "theirs"}}},
             {"mark": {"type": "point", "size": 60, "strokeWidth": 2, "opacity": 1},

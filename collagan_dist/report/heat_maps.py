@@ -15,7 +15,7 @@ FULL_MODEL: Final = "M*_isd"
 _THRESHOLDS = (-4, -2, -1, 1, 2, 4)
 COLOURS: Final = tuple(f"var(--d{index})" for index in range(len(_THRESHOLDS) + 1))
 _PLAIN = "var(--panel)"
-_ROW_HEIGHT, _LINE_HEIGHT = 26, 12  # px
+_WIDTH, _ROW_HEIGHT, _LINE_HEIGHT = 460, 23, 12  # px
 
 
 def heat_maps(number: int, table: Mapping[str, Any], controls: Mapping[str, Any] | None = None) -> list[VegaChart]:
@@ -50,6 +50,7 @@ def _heat_map(
         caption[:1].upper() + caption[1:],
         f"Heat map of differences to {FULL_MODEL}. The table below has the numbers.",
         _spec(values, across, down),
+        width=_WIDTH,
         height=_ROW_HEIGHT * len({one[down] for one in values}) + 4 * _LINE_HEIGHT,
     )
 

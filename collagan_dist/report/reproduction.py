@@ -157,6 +157,7 @@ def _cell(cell: dict[str, Any]) -> Cell:
         return Cell(formatting.MISSING, paper)
     # Not bold, as elsewhere for the best: a large difference is neither good nor bad.
     mark = " ≠" if paper_tables.is_significant(cell) else ""
-    spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
-    compared = f"{paper}, {paper_tables.difference(cell)}{mark}" if known else ""
-    return Cell(paper_tables.our_number(cell), (compared + spread).removeprefix(", "))
+    parts = [paper, paper_tables.difference(cell) + mark] if known else []
+    parts += [f"sd {cell['sd']:.2f}"] if "sd" in cell else []
+    # Lines break between the parts alone, so that six columns fit.
+    return Cell(paper_tables.our_number(cell), ", ".join(part.replace(" ", "\u00a0") for part in parts))

@@ -1,5 +1,4 @@
 import json
-import re
 
 import pytest
 
@@ -44,8 +43,12 @@ def test_lines_stand_under_what_they_are_about(plots):
 def test_the_svg_shows_points_intervals_and_the_papers_numbers(plots):
     plot = plots["Table 1: PSNR, blended"]
     rows = plot.spec["data"]["values"]
-    marks = {kind: re.findall(rf'aria-roledescription="{kind}"', plot.svg) for kind in ("point", "tick", "rule mark")}
-    assert len(marks["point"]) == len(rows) > len(marks["tick"]) == sum(row["theirs"] is not None for row in rows) > 0
+    colours = {"holds": "--s0", "does not": "--s1", "undecided": "--s7"}
+    for verdict, colour in colours.items():
+        # An interval and a point each.
+        assert plot.svg.count(f'stroke="var({colour})"') == 2 * sum(row["verdict"] == verdict for row in rows)
+    theirs = sum(row["theirs"] is not None for row in rows)
+    assert plot.svg.count('fill="var(--ink)"') == theirs > 0 and len(rows) > theirs
 
 
 def test_claims_without_numbers_have_no_plot(tmp_path):

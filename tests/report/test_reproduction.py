@@ -46,12 +46,14 @@ def test_tables_and_figures(reproduction_page, reproduction):
         for kind, cells in zip(kinds, shown, strict=True):
             numbers = [first["cells"][model][column][kind] for column in first["columns"]]
             assert [cell.split()[0] for cell in cells] == [f"{number['ours']:.2f}" for number in numbers]
-            assert [float(cell.split("paper ")[1].split(",")[0]) for cell in cells] == [n["paper"] for n in numbers]
+            assert [float(cell.split("paper\xa0")[1].split(",")[0]) for cell in cells] == [n["paper"] for n in numbers]
     nose = third["cells"]["M_id"]["nose"]
     row = dict(zip(third["rows"], reproduction_page.row("Nose")[1:], strict=True))
-    assert row["M_d"].startswith("– paper") and row["M_id"].startswith(f"{nose['ours']:.2f} ± {nose['se']:.2f} paper")
+    assert row["M_d"].startswith("– paper") and row["M_id"].startswith(
+        f"{nose['ours']:.2f} ± {nose['se']:.2f} paper\xa0"
+    )
     significant = abs(nose["ours"] - nose["paper"]) > 1.96 * nose["se"]
-    assert row["M_id"].endswith(f"sd {nose['sd']:.2f}") and ("≠" in row["M_id"]) == significant
+    assert row["M_id"].endswith(f"sd\xa0{nose['sd']:.2f}") and ("≠" in row["M_id"]) == significant
     controls = json.loads((reproduction / "controls.json").read_text())
     shown = next(row[1:] for row in reproduction_page.rows if row[0] == "M*_i")
     numbers = [controls["cells"]["M*_i"][column]["ssim_blended"]["ours"] for column in controls["columns"]]
