@@ -62,11 +62,11 @@ def _cell(cell: PaperCell, full: PaperCell, sign: int, is_full: bool) -> dict[st
     if is_full:
         return shown
     shown["text"] = formatting.MISSING
-    for name, key in (("Difference here", "ours"), ("Difference in the paper", "paper")):
+    for name, key in (("Difference", "ours"), ("In the paper", "paper")):
         compared = {"ours": cell[key], "paper": full[key]}
         shown[name] = paper_tables.difference(compared)
     if cell["ours"] is not None and full["ours"] is not None:
-        shown["text"] = shown["Difference here"]
+        shown["text"] = shown["Difference"]
         # As if the two errors were independent. They share their samples, so that a paired difference has a smaller one.
         error = ((cell["se"] or 0.0) ** 2 + (full["se"] or 0.0) ** 2) ** 0.5
         if error:
@@ -80,7 +80,7 @@ def _spec(values: list[dict[str, Any]], across: str, down: str) -> dict[str, Any
     heads = {"title": None, "orient": "top", "labelAngle": 0, "domain": False, "labelExpr": "split(datum.label, ' ')",
              "labelPadding": 6 + _LINE_HEIGHT * (lines - 1)}  # fmt: skip
     rows = {"title": None, "grid": False, "labelExpr": "datum.label", "labelLimit": 0}
-    names = ("Here", "Paper", "Difference here", "Difference in the paper")
+    names = ("Here", "Paper", "Difference", "In the paper")
     return {
         "data": {"values": values},
         "encoding": {

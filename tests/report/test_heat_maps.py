@@ -45,8 +45,8 @@ def test_table_1_with_its_controls(reproduction):
     ours = {model: raw[model]["O2"]["psnr_blended"]["ours"] for model in ("M_id", "M*_isd")}
     found = shown(charts[1])
     one = found["M_id", "O2 right half"]
-    assert one["text"] == one["Difference here"] == f"{ours['M_id'] - ours['M*_isd']:+.2f}".replace("-", "−")
-    assert one["Difference in the paper"] == "−0.15" and one["Paper"] == "27.81"  # the paper's 27.81 and 27.96
+    assert one["text"] == one["Difference"] == f"{ours['M_id'] - ours['M*_isd']:+.2f}".replace("-", "−")
+    assert one["In the paper"] == "−0.15" and one["Paper"] == "27.81"  # the paper's 27.81 and 27.96
     assert found["M*_i", "O1 left half"]["Paper"] == "–" and len(found) == 6 * 11
     svg = charts[1].svg
     assert len(re.findall(r'fill="var\(--(?:d\d|panel)\)"', svg)) == 6 * 11 and one["text"] in svg and COLOURS[0] in svg
