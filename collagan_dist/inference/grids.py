@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from collagan_dist import files
+from collagan_dist.inference.sheet import draw_sheet
 from collagan_dist.models.predictor import Blend, Predictor, TaskTensors
 from collagan_dist.setup import Setup
 from collagan_dist.tasks.inpainting import to_bytes
 from collagan_dist.types import Batch
 
 _GAP = 2  # pixels between pictures
-_HEAD_HEIGHT, _LEAST_COLUMN = 16, 96  # pixels: room for a title above a column
 
 
 def grid_columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, torch.Tensor]:
@@ -43,15 +43,8 @@ def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def draw_titled_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:
-    """Return `draw_grid` of the pictures, with a title above each column; small pictures are repeated to a width for it."""
-    width = next(iter(pictures.values())).shape[-1]
-    factor = -(-_LEAST_COLUMN // width)
-    columns = {k: p.repeat_interleave(factor, 2).repeat_interleave(factor, 3) for k, p in pictures.items()}
-    grid = draw_grid(columns)
-    head = Image.new("RGB", (grid.shape[1], _HEAD_HEIGHT), "white")
-    for number, title in enumerate(pictures):
-        ImageDraw.Draw(head).text((number * (factor * width + _GAP) + 2, 2), title, "black", ImageFont.load_default())
-    return np.concatenate([np.asarray(head), grid])
+    """Return a sheet of the pictures with one row per sample and a title above each column."""
+    return draw_sheet(list(zip(*map(to_bytes, pictures.values()), strict=True)), list(pictures))
 
 
 def encode_png(image_HW3: np.ndarray, profile: bytes | None = None) -> bytes:

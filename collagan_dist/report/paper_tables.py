@@ -81,6 +81,7 @@ class _Table(structured.Record, Generic[C]):
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: dict[str, dict[str, C]]
+    about: str = ""
     note: str = ""
     parts: dict[str, str] = {}
     perception: dict[str, dict[str, dict[str, float]]] = {}
@@ -111,8 +112,11 @@ class _Controls(_Table[_Cells]):
 
 
 def read_controls(folder: Path) -> dict[str, Any]:
-    """Return the content of controls.json. Raises DataError."""
-    return structured.read(folder / "controls.json", _Controls, DataError, MEND).model_dump(exclude_unset=True)
+    """Return the content of controls.json, nothing where there is no such file. Raises DataError."""
+    path = folder / "controls.json"
+    if not path.is_file():
+        return {}
+    return structured.read(path, _Controls, DataError, MEND).model_dump(exclude_unset=True)
 
 
 def control_tables(controls: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:

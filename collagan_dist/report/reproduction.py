@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collagan_dist import structured
 from collagan_dist.errors import DataError
 from collagan_dist.report import formatting, paper_tables, pictures
+from collagan_dist.report.claims import VERDICTS, Claim, forest_plots, read_claims
+from collagan_dist.report.heat_maps import COLOURS, FULL_MODEL, heat_maps
 from collagan_dist.report.pictures import Figure
 from collagan_dist.report.tables import Cell, Table
+from collagan_dist.report.vega import VegaChart
 from collagan_dist.runs.layout import RunPaths
 
 _TABLES = (1, 2, 3)
@@ -26,38 +28,32 @@ _FIGURES = {
     6: "The last layer that all tasks share, without the features of the skip connection, each map scaled to its own range: "
     "(a) the picture, (b) with three tasks, (c) with one.",
 }
-# Verdict in claims.json: how the summary counts it.
-_VERDICTS = {"holds": "hold", "does not": "do not", "undecided": "undecided", "not scored": "not scored"}
 
 
-class _Claim(structured.Record):
-    claim: str
-    about: str = ""  # reproductions of earlier versions do not say it
-    table: int
-    verdict: str
-    paper: str
-    ours: str | None
+@dataclass(frozen=True)
+class TableSection:
+    """A table of the paper: as heat maps, then all of its numbers and those beside it."""
 
-
-class _ClaimsFile(structured.Record):
-    """The content of claims.json."""
-
-    note: str
-    claims: tuple[_Claim, ...]
-    controls: tuple[_Claim, ...] = ()
+    number: int
+    heat_maps: tuple[VegaChart, ...]
+    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A reproduction. `figures` are (file, caption)."""
+    """A reproduction. `counts` are (verdict, words with their number), `claims` (title, claims of one table)."""
 
     name: str
-    summary: str
     note: str
-    claims: tuple[Table, ...]
-    tables: tuple[Table, ...]
+    counts: tuple[tuple[str, str], ...]
+    plots: tuple[VegaChart, ...]
+    claims: tuple[tuple[str, tuple[Claim, ...]], ...]
+    tables: tuple[TableSection, ...]
     figures: tuple[tuple[Path, str], ...]
     critical_z: float = paper_tables.CRITICAL_Z
+    full_model: str = FULL_MODEL
+    heat_colours: tuple[str, ...] = COLOURS
+    stars: str = paper_tables.STARS_NOTE
 
 
 def is_reproduction(folder: Path) -> bool:
@@ -82,65 +78,52 @@ def reproduction_content(folder: Path) -> dict[str, Any]:
 
 def read_reproduction(folder: Path) -> Reproduction:
     """Read the claims and tables that are there. Raises DataError for a file that `collagan reproduce` did not write."""
-    found, path = _ClaimsFile(note="", claims=()), folder / "claims.json"
-    if path.is_file():
-        found = structured.read(path, _ClaimsFile, DataError, paper_tables.MEND)
+    found = read_claims(folder)
+    controls = dict(paper_tables.control_tables(paper_tables.read_controls(folder)))
     return Reproduction(
         name=folder.name,
-        summary=_summary(found.claims),
         # The note says on what was trained: a rehearsal must not be taken for a reproduction.
-        note=found.note,
+        note=found.note or _about(folder),
+        counts=_counts(found.claims),
+        plots=tuple(forest_plots((*found.claims, *found.controls))),
         claims=tuple(
-            _claims_table(title, group)
-            for title, group in (("Claims", found.claims), ("Scheme and collaboration apart", found.controls))
-            if group
+            (f"{name}Table {number}", group)
+            for name, claims in (("", found.claims), ("Scheme and collaboration apart: ", found.controls))
+            for number in _TABLES
+            if (group := tuple(claim for claim in claims if claim.table == number))
         ),
-        tables=(*(table for number in _TABLES for table in _read_tables(folder, number)), *_read_controls(folder)),
+        # `collagan reproduce --tables` may have made only some.
+        tables=tuple(
+            _read_section(folder, n, controls.get(n)) for n in _TABLES if (folder / f"table{n}.json").is_file()
+        ),
         figures=tuple((path, text) for n, text in _FIGURES.items() if (path := folder / f"figure{n}.png").is_file()),
     )
 
 
-def _summary(claims: Sequence[_Claim]) -> str:
-    # In the order of _VERDICTS, best first.
+def _counts(claims: Sequence[Claim]) -> tuple[tuple[str, str], ...]:
     counts = Counter(claim.verdict for claim in claims)
-    parts = [f"{counts[verdict]} {label}" for verdict, label in _VERDICTS.items() if counts[verdict]]
-    return f"{len(claims)} claims of the paper: {', '.join(parts)}." if claims else ""
+    return tuple((verdict, f"{counts[verdict]} {words}") for verdict, words in VERDICTS.items() if counts[verdict])
 
 
-def _claims_table(title: str, claims: Sequence[_Claim]) -> Table:
-    # A claim whose runs are not scored yet has no number of ours.
-    rows = tuple(
-        (
-            c.claim,
-            tuple(
-                map(
-                    Cell,
-                    (str(c.table), c.about, c.verdict, c.paper or formatting.MISSING, c.ours or formatting.MISSING),
-                )
-            ),
-        )
-        for c in claims
-    )
-    headings = ("Claim", "Table", "About", "Verdict", "Paper", "Ours")
-    return Table(title, headings, rows, paper_tables.STARS_NOTE, numeric=False)
+def _about(folder: Path) -> str:
+    """Return what the first table says about the runs, without claims.json."""
+    numbers = (n for n in _TABLES if (folder / f"table{n}.json").is_file())
+    return next((paper_tables.read_table(folder, n).get("about", "") for n in numbers), "")
 
 
-def _read_tables(folder: Path, number: int) -> list[Table]:
-    path = folder / f"table{number}.json"
-    # `collagan reproduce --tables` may have made only some.
-    if not path.is_file():
-        return []
+def _read_section(folder: Path, number: int, controls: Mapping[str, Any] | None) -> TableSection:
     table = paper_tables.read_table(folder, number)
     predictors = [*paper_tables.baseline_tables(number, table), *paper_tables.perception_tables(table)]
     heads = [formatting.to_words(head) for head in paper_tables.column_heads(table)]
-    return _paper_tables("", number, table) + [_predictor_table(caption, rows, heads) for caption, rows in predictors]
-
-
-def _read_controls(folder: Path) -> list[Table]:
-    if not (folder / "controls.json").is_file():
-        return []
-    by_number = paper_tables.control_tables(paper_tables.read_controls(folder))
-    return [table for number, found in by_number for table in _paper_tables("Controls of ", number, found)]
+    return TableSection(
+        number,
+        tuple(heat_maps(number, table, controls)),
+        (
+            *_paper_tables("", number, table),
+            *(_predictor_table(caption, rows, heads) for caption, rows in predictors),
+            *(_paper_tables("Controls of ", number, controls) if controls else ()),
+        ),
+    )
 
 
 def _paper_tables(prefix: str, number: int, table: Mapping[str, Any]) -> list[Table]:
@@ -174,6 +157,7 @@ def _cell(cell: dict[str, Any]) -> Cell:
         return Cell(formatting.MISSING, paper)
     # Not bold, as elsewhere for the best: a large difference is neither good nor bad.
     mark = " ≠" if paper_tables.is_significant(cell) else ""
-    spread = f", sd {cell['sd']:.2f}" if "sd" in cell else ""
-    compared = f"{paper}, {paper_tables.difference(cell)}{mark}" if known else ""
-    return Cell(paper_tables.our_number(cell), (compared + spread).removeprefix(", "))
+    parts = [paper, paper_tables.difference(cell) + mark] if known else []
+    parts += [f"sd {cell['sd']:.2f}"] if "sd" in cell else []
+    # Lines break between the parts alone, so that six columns fit.
+    return Cell(paper_tables.our_number(cell), ", ".join(part.replace(" ", "\u00a0") for part in parts))

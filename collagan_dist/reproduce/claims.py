@@ -39,7 +39,9 @@ def evaluate_claims(results: Results, tables: tuple[int, ...], models: Collectio
     """Return the paper's "claims" about `tables`, and what the "controls" show of its argument.
 
     Where `models` are given, these are the claims about them alone.
-    Each is {"table", "about", "claim", "paper", "ours", "verdict", "details"}, a comparison also has "p" and "p_holm".
+    Each is {"table", "about", "claim", "paper", "ours", "verdict", "details"}. What compares two models names them, "better" and
+    "worse", and its details have a number in the paper ("paper") and here ("ours") with its 95 % "interval", in "unit". A comparison also has "p"
+    and "p_holm".
     """
     found = {
         name: [_evaluate(entry, results) for entry in paper.paper()[name] if _is_planned(entry, tables, models)]
@@ -61,6 +63,7 @@ def _is_planned(entry: dict[str, Any], tables: tuple[int, ...], models: Collecti
 
 def _evaluate(entry: dict[str, Any], results: Results) -> Claim:
     head = {"table": entry["table"], "about": entry["about"], "claim": entry["text"]}
+    head |= {side: entry[side] for side in ("better", "worse") if side in entry}
     return head | _KINDS[entry["kind"]](entry, results)
 
 
@@ -125,18 +128,20 @@ def _reduction(entry: dict[str, Any], results: Results) -> Found:
     """
     table, models = entry["table"], (entry["better"], entry["worse"])
     now, before = (paper.printed(table, model, "average") for model in models)
-    theirs = now / before - 1
-    said = f"{100 * theirs:+.1f} %".replace("-", "−")
-    detail = comparison.measure(lambda to, start: to / start - 1, headline_scores(table, results), models, results)
+    theirs = 100 * (now / before - 1)
+    said = f"{theirs:+.1f} %".replace("-", "−")
+    scores = headline_scores(table, results)
+    detail = comparison.measure(lambda to, start: 100 * (to / start - 1), scores, models, results)
     if detail is None:
         return {"paper": said, "ours": None, "verdict": MISSING, "details": []}
-    ours = f"{100 * detail['ours']:+.1f} %"
+    ours = f"{detail['ours']:+.1f} %"
     if detail["se"] is None:
         return {"paper": said, "ours": ours, "verdict": UNDECIDED, "details": []}
     low, high = comparison.interval(detail)
     change = "falls" if high < 0 else "rises" if low > 0 else "no clear change"
-    ours = f"{ours} (95 %: {100 * low:+.1f} to {100 * high:+.1f}): {change}".replace("-", "−")
-    detail |= {"interval": [low, high], "paper": theirs, "change": change}
+    ours = f"{ours} (95 %: {low:+.1f} to {high:+.1f}): {change}".replace("-", "−")
+    detail |= {"metric": f"{scores[0].key}_change", "unit": "%",
+               "interval": [low, high], "paper": theirs, "change": change}  # fmt: skip
     return {"paper": said, "ours": ours, "verdict": HOLDS if low <= theirs <= high else DOES_NOT, "details": [detail]}
 
 

@@ -26,7 +26,8 @@ def difference(table: int, better: str, worse: str, kind: str, results: Results)
     scores = headline_scores(table, results, kind)
     columns = _headline_columns(table)
     found: Found = {
-        "metric": scores[0].key, "blended": scores[0].blended, "paper": _printed_difference(table, better, worse, kind), "ours": None,
+        "metric": scores[0].key, "unit": UNITS[scores[0].key], "blended": scores[0].blended,
+        "paper": _printed_difference(table, better, worse, kind), "ours": None,
     }  # fmt: skip
     measured = _tested(scores, better, worse, results)
     if measured is None:
@@ -35,9 +36,7 @@ def difference(table: int, better: str, worse: str, kind: str, results: Results)
     if table == 1:
         by_column = zip(columns, scores, strict=True)
         found["positions"] = {column: _tested([score], better, worse, results) for column, score in by_column}
-    if table == 2:
-        found["interval"] = None if found["se"] is None else list(interval(found))
-    return found
+    return found | {"interval": None if found["se"] is None else list(interval(found))}
 
 
 def _printed_difference(table: int, better: str, worse: str, kind: str) -> float | None:

@@ -7,13 +7,16 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from collagan_dist import files
 from collagan_dist.config.load import config_to_dict
 from collagan_dist.errors import CollaganError
+from collagan_dist.inference.sheet import draw_sheet, with_note
 from collagan_dist.report import paper_tables
 from collagan_dist.reproduce import run_status
 from collagan_dist.reproduce.plan import FIGURES, PlannedRun
@@ -21,12 +24,8 @@ from collagan_dist.reproduce.plan import FIGURES, PlannedRun
 if TYPE_CHECKING:
     from collagan_dist.reproduce.sample_predictions import SamplePredictions
 
-NAMES = {
-    "M_i": "$M_i$", "M_id": "$M_{i,d}$", "M_is": "$M_{i,s}$", "M_isd": "$M_{i,s,d}$", "M*_isd": "$M^*_{i,s,d}$",
-    "CE": "CE", "SII": "SII", "GFC": "GFC",
-}  # fmt: skip
-_DPI = 160
-_CELL_INCHES = 1.0  # the side of a picture
+_MOSAIC_SIDE = 384  # pixels, at least: Figure 6 shows each map of a layer
+_COLUMN_GAP = 16  # pixels between them
 _SAMPLES = 4  # of Figures 1, 3 and 4
 _SAMPLES_A_HOLE = 3  # of each kind of hole in Figure 5
 _HOLES = ("block", "pattern", "noise")
@@ -44,7 +43,7 @@ def draw_figure(number: int, runs: Mapping[str, PlannedRun], data: str, out: Pat
     """
     used = [runs[name] for name in FIGURES[number]]
     missing = [run.name for run in used if not run_status.is_trained(run)]
-    sizes = {NAMES[run.base.removesuffix("-noise")]: run.config.data.image_size for run in used}
+    sizes = {run.base.removesuffix("-noise"): run.config.data.image_size for run in used}
     note = paper_tables.picture_sizes(sizes)
     path = out / f"figure{number}.png"
     sources = _sources(number, used, data, [*missing, *([note] if note else [])])
@@ -69,8 +68,6 @@ def _sources(number: int, used: Sequence[PlannedRun], data: str, missing: Sequen
 
 def _drawn_from(path: Path) -> str | None:
     """Return the hash of what an existing figure was drawn from."""
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             return image.info.get(_SOURCES_KEY)
@@ -78,21 +75,19 @@ def _drawn_from(path: Path) -> str | None:
         return None
 
 
-def _png(figure: Any, sources: str, note: str) -> bytes:
-    """Return the figure as PNG, with a note below it and in the PNG's Description."""
-    buffer = io.BytesIO()
-    # Without matplotlib's version the same runs give the same bytes.
-    metadata = {_SOURCES_KEY: sources, "Software": None}
-    more: dict[str, Any] = {}
+def _png(sheet: np.ndarray, sources: str, note: str) -> bytes:
+    """Return the sheet as PNG, with a note below it and in the PNG's Description."""
+    text = PngInfo()
+    text.add_text(_SOURCES_KEY, sources)
     if note:
-        figure.text(0.5, -0.01, note, ha="center", va="top", fontsize=8)
-        # The tight box takes in the note, which is below the figure.
-        metadata["Description"], more = note.replace("$", ""), {"bbox_inches": "tight", "pad_inches": 0.05}
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata=metadata, **more)
+        text.add_text("Description", note)
+        sheet = with_note(sheet, note)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG", optimize=True, pnginfo=text)
     return buffer.getvalue()
 
 
-def _figure1(predict: Predict) -> Any:
+def _figure1(predict: Predict) -> np.ndarray:
     ours, alone = predict("M*_isd", "block", _SAMPLES), predict("M_i", "block", _SAMPLES)
     any_of = ours or alone
     columns = [_all(any_of, "original"), _all(any_of, "masked"), _all(ours, "composite"), _all(alone, "composite"),
@@ -102,23 +97,23 @@ def _figure1(predict: Predict) -> Any:
     return _columns(columns, titles)
 
 
-def _figure3(predict: Predict) -> Any:
+def _figure3(predict: Predict) -> np.ndarray:
     ours = predict("M*_isd", "block", _SAMPLES)
     columns = [_all(ours, name) for name in ("original", "masked", "raw", "composite")]
-    output = f"(c) output of\n{NAMES['M*_isd']}"
+    output = "(c) output of\nM*_isd"
     return _columns(columns, ["(a) original", "(b) masked", output, "(d) composite\n(eq. 5)"])
 
 
-def _figure4(predict: Predict) -> Any:
+def _figure4(predict: Predict) -> np.ndarray:
     predictions = {name: predict(name, "block", _SAMPLES) for name in FIGURES[4]}
     first = next(one for one in predictions.values() if one is not None)
     completed = [_all(one, "composite") for one in predictions.values()]
     columns = [_all(first, "original"), _all(first, "masked"), *completed]
-    titles = ["original", "masked", *(NAMES[name] for name in predictions)]
+    titles = ["original", "masked", *predictions]
     return _columns(columns, [f"({letter}) {title}" for letter, title in zip("abcdefg", titles, strict=True)])
 
 
-def _figure5(predict: Predict) -> Any:
+def _figure5(predict: Predict) -> np.ndarray:
     """Draw models in rows and three samples of each kind of hole in columns."""
     rows: Grid = [[] for _ in range(6)]
     for number, kind in enumerate(_HOLES):
@@ -132,31 +127,44 @@ def _figure5(predict: Predict) -> Any:
         for row, pictures in zip(rows, content, strict=True):
             # Each kind of hole shows faces of its own.
             row += [_nth(pictures, _SAMPLES_A_HOLE * number + column) for column in range(_SAMPLES_A_HOLE)]
-    labels = ["(a)", "(b)", "(c) " + NAMES["M*_isd"], "(d) CE", "(e) SII", "(f) GFC"]
-    return _layout(rows, left=labels, below=[f"random {kind} mask" for kind in _HOLES])
+    labels = ["(a)", "(b)", "(c) M*_isd", "(d) CE", "(e) SII", "(f) GFC"]
+    return draw_sheet(rows, left=labels, below=[f"random {kind} mask" for kind in _HOLES])
 
 
-def _figure6(predict: Predict) -> Any:
-    from matplotlib.figure import Figure
-
+def _figure6(predict: Predict) -> np.ndarray:
+    """Draw the picture in the first column and the maps of each model in one of its own."""
     predictions = {name: predict(name, "block", 1) for name in FIGURES[6]}
     first = next(one for one in predictions.values() if one is not None)
-    figure = Figure(figsize=(10.5, 5.0), layout="constrained")
-    grid = figure.add_gridspec(2, 3, width_ratios=(1, 2, 2))
-    for row, (name, picture) in enumerate((("original", first.original[0]), ("masked", first.masked[0]))):
-        _show(figure.add_subplot(grid[row, 0]), picture, f"(a) {name}")
-    for column, (letter, (name, one)) in enumerate(zip("bc", predictions.items(), strict=True), start=1):
-        axes = figure.add_subplot(grid[:, column])
-        if one is None:
-            _show(axes, None, f"({letter}) {NAMES[name]}")
-            continue
-        found = one.features(0)
-        text = f"mean activation {found.inside:.3g} in the hole, {found.outside:.3g} around it"
-        _show(axes, mosaic(found.maps_CHW), f"({letter}) {NAMES[name]}: {len(found.maps_CHW)} maps\n{text}")
-    return figure
+    found = {name: one.features(0) for name, one in predictions.items() if one is not None}
+    mosaics = {name: _square_mosaic(one.maps_CHW) for name, one in found.items()}
+    side = max(_MOSAIC_SIDE, *map(len, mosaics.values()))
+    seen = {"original": first.original[0], "masked": first.masked[0]}
+    # Two pictures are about as high as a mosaic.
+    columns = [
+        np.concatenate([draw_sheet([[one]], [f"(a) {name}"], side=side * 9 // 20) for name, one in seen.items()])
+    ]
+    for letter, name in zip("bc", predictions, strict=True):
+        head = f"({letter}) {name}"
+        if one := found.get(name):
+            head += (
+                f": {len(one.maps_CHW)} maps\nmean activation {one.inside:.3g} in the hole, {one.outside:.3g} around it"
+            )
+        columns.append(draw_sheet([[mosaics.get(name)]], [head], side=side))
+    height = max(map(len, columns))
+    return np.concatenate([_padded(column, height, _COLUMN_GAP) for column in columns], axis=1)
 
 
-_FIGURES: dict[int, Callable[[Predict], Any]] = {1: _figure1, 3: _figure3, 4: _figure4, 5: _figure5, 6: _figure6}
+def _square_mosaic(maps_CHW: np.ndarray) -> np.ndarray:
+    sheet = mosaic(maps_CHW)
+    return _padded(sheet, sheet.shape[1])
+
+
+def _padded(sheet: np.ndarray, height: int, gap: int = 0) -> np.ndarray:
+    """Return the sheet with white below it, to a height, and at its right."""
+    return np.pad(sheet, ((0, height - len(sheet)), (0, gap), (0, 0)), constant_values=255)
+
+
+_FIGURES: dict[int, Callable[[Predict], np.ndarray]] = {1: _figure1, 3: _figure3, 4: _figure4, 5: _figure5, 6: _figure6}
 
 
 def mosaic(maps_CHW: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -183,42 +191,6 @@ def _nth(pictures: np.ndarray | None, number: int) -> np.ndarray | None:
     return None if pictures is None else pictures[number % len(pictures)]
 
 
-def _columns(columns: Sequence[np.ndarray | None], titles: Sequence[str]) -> Any:
+def _columns(columns: Sequence[np.ndarray | None], titles: Sequence[str]) -> np.ndarray:
     count = min(_SAMPLES, max(len(c) for c in columns if c is not None))
-    return _layout([[_nth(column, row) for column in columns] for row in range(count)], top=titles)
-
-
-def _layout(rows: Grid, top: Sequence[str] = (), left: Sequence[str] = (), below: Sequence[str] = ()) -> Any:
-    """Return a figure of pictures in a grid, with titles above columns, beside rows and below groups of columns."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_CELL_INCHES * len(rows[0]) + (0.9 if left else 0.1), _CELL_INCHES * len(rows) + 0.45))
-    # Margins in inches for the titles, as the shares of the figure that matplotlib wants.
-    margins = {"left": 0.9 / figure.get_figwidth() if left else 0.01, "right": 0.99}
-    margins |= {
-        "top": 1 - (0.42 if top else 0.03) / figure.get_figheight(),
-        "bottom": (0.3 if below else 0.03) / figure.get_figheight(),
-    }
-    margins |= {"wspace": 0.04, "hspace": 0.04}
-    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False, gridspec_kw=margins)
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
-            _show(axes[row, column], picture, top[column] if row == 0 and top else "")
-        if left:
-            one = axes[row, 0]
-            one.text(-0.08, 0.5, left[row], transform=one.transAxes, ha="right", va="center", fontsize=9)
-    group = len(rows[0]) // len(below) if below else 0
-    for number, text in enumerate(below):
-        one = axes[-1, number * group + group // 2]
-        one.text(0.5, -0.22, text, transform=one.transAxes, ha="center", fontsize=9)
-    return figure
-
-
-def _show(axes: Any, picture: np.ndarray | None, title: str) -> None:
-    axes.set_axis_off()
-    if picture is not None:
-        axes.imshow(picture, interpolation="nearest")
-    else:
-        axes.set_box_aspect(1)  # as large as a picture
-    if title:
-        axes.set_title(title, fontsize=9, pad=3)
+    return draw_sheet([[_nth(column, row) for column in columns] for row in range(count)], top=titles)

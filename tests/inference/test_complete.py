@@ -59,7 +59,7 @@ def test_the_hole_of_a_picture_is_filled_as_in_training(shards, drawn, tmp_path)
         result = complete(
             tmp_path / model, tmp_path / "face.png", tmp_path / f"{model}-out", str(tmp_path / "hole.png")
         )
-        sheet = cv2.imread(str(result.sheets[0]))[16 : 16 + 96 : 3, :96:3]  # below the heads, each pixel three times
+        sheet = cv2.imread(str(result.sheets[0]))[30 : 30 + 128 : 4, :128:4]  # below the heads, each pixel four times
         assert abs(sheet.astype(int) - to_bytes(seen)[0]).max() <= 1
 
 

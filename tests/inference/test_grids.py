@@ -14,10 +14,8 @@ def test_a_grid_has_a_row_per_sample_and_a_column_per_picture(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "grid.png")), grid)
 
 
-def test_titles_stand_above_their_columns():
-    white = torch.full((1, 3, 32, 32), 1.0)
+def test_a_titled_grid_has_a_row_per_sample():
+    white = torch.full((2, 3, 32, 32), 1.0)
     grid = draw_titled_grid({"masked": white, "overlay": -white})
-    assert grid.shape == (16 + 98, 2 * 98, 3)  # three times as large, so that a title fits
-    head = grid[:16]
-    assert (head[:, :98] < 99).any() and (head[:, 98:] < 99).any() and (head[:, 60:98] == 255).all()
-    assert (grid[16:112, :96] == 255).all() and not grid[16:112, 98:194].any()
+    assert grid.shape == (30 + 2 * 133 - 5, 2 * 133 - 5, 3)  # four times as large, so that a title fits
+    assert (grid[30:158, :128] == 255).all() and not grid[30:158, 133:].any() and not grid[163:, 133:].any()

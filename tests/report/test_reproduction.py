@@ -15,11 +15,26 @@ def test_claims(reproduction_page, reproduction, run):
     found = json.loads((reproduction / "claims.json").read_text())
     assert found["claims"] and found["controls"]
     for claim in (*found["claims"], *found["controls"]):
-        names = [claim["claim"], str(claim["table"]), claim["about"], claim["verdict"]]
-        assert [*names, claim["paper"] or "–", claim["ours"] or "–"] in reproduction_page.rows
+        row = [claim["claim"], claim["verdict"], claim["about"], claim["paper"] or "–", claim["ours"] or "–"]
+        assert row in [[cell.strip() for cell in one] for one in reproduction_page.rows]
     holding = [claim["verdict"] for claim in found["claims"]].count("holds")
-    assert f"{len(found['claims'])} claims of the paper: {holding} hold, " in reproduction_page.text
+    assert f"Claims of the paper: {holding} hold" in reproduction_page.text
     assert found["note"] in reproduction_page.text
+    chips = [name for name in reproduction_page.values("class") if name.startswith("chip ")]
+    # One in the summary, one in the key of the plots, and one for each claim.
+    assert chips.count("chip holds") == 2 + sum(c["verdict"] == "holds" for c in (*found["claims"], *found["controls"]))
+
+
+def test_contents_lead_to_every_section(reproduction_page):
+    links = [link for link in reproduction_page.values("href") if link.startswith("#")]
+    assert links == ["#differences", "#figures", "#claims", "#table1", "#table3"]  # figures before tables
+    assert {link[1:] for link in links} <= set(reproduction_page.values("id"))
+
+
+def test_charts(reproduction_page):
+    titles = [chart.title for chart in reproduction_page.charts()]
+    assert titles.count("Table 1: PSNR, blended") == titles.count("PSNR (dB), Poisson blended") == 1
+    assert len(titles) == 4 + 4  # the full model has no landmarks here, so Table 3 has no heat map
 
 
 def test_tables_and_figures(reproduction_page, reproduction):
@@ -31,12 +46,14 @@ def test_tables_and_figures(reproduction_page, reproduction):
         for kind, cells in zip(kinds, shown, strict=True):
             numbers = [first["cells"][model][column][kind] for column in first["columns"]]
             assert [cell.split()[0] for cell in cells] == [f"{number['ours']:.2f}" for number in numbers]
-            assert [float(cell.split("paper ")[1].split(",")[0]) for cell in cells] == [n["paper"] for n in numbers]
+            assert [float(cell.split("paper\xa0")[1].split(",")[0]) for cell in cells] == [n["paper"] for n in numbers]
     nose = third["cells"]["M_id"]["nose"]
     row = dict(zip(third["rows"], reproduction_page.row("Nose")[1:], strict=True))
-    assert row["M_d"].startswith("– paper") and row["M_id"].startswith(f"{nose['ours']:.2f} ± {nose['se']:.2f} paper")
+    assert row["M_d"].startswith("– paper") and row["M_id"].startswith(
+        f"{nose['ours']:.2f} ± {nose['se']:.2f} paper\xa0"
+    )
     significant = abs(nose["ours"] - nose["paper"]) > 1.96 * nose["se"]
-    assert row["M_id"].endswith(f"sd {nose['sd']:.2f}") and ("≠" in row["M_id"]) == significant
+    assert row["M_id"].endswith(f"sd\xa0{nose['sd']:.2f}") and ("≠" in row["M_id"]) == significant
     controls = json.loads((reproduction / "controls.json").read_text())
     shown = next(row[1:] for row in reproduction_page.rows if row[0] == "M*_i")
     numbers = [controls["cells"]["M*_i"][column]["ssim_blended"]["ours"] for column in controls["columns"]]
@@ -52,7 +69,9 @@ def test_tables_without_claims(reproduction, tmp_path):
     )
     assert is_reproduction(folder)
     page = read_report(folder)
-    assert any(row[0] == "M_isd" for row in page.rows) and "Claims" not in page.text and len(page.pictures()) == 1
+    assert any(row[0] == "M_isd" for row in page.rows) and len(page.pictures()) == 1
+    assert "has no claims.json" in page.text and page.values("href") == ["#figures", "#table1", "#table3"]
+    assert json.loads((folder / "table1.json").read_text())["about"] in page.text
 
 
 def test_damaged_files(reproduction, tmp_path):

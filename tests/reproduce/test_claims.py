@@ -19,6 +19,8 @@ def test_the_papers_numbers_hold_all_claims_on_table_1(printed):
     detail = one["details"][1]
     assert detail["metric"] == "psnr" and detail["blended"] and detail["samples"] == 40
     assert detail["positions"]["O1"]["ours"] == pytest.approx(27.57 - 27.23)
+    assert (one["better"], one["worse"], detail["unit"]) == ("M_id", "M_i", "dB")
+    assert detail["interval"] == pytest.approx(stats.t.interval(0.95, 39, detail["ours"], detail["se"]))
     assert found["Table 1 orders the eight models as printed"]["details"][0]["columns"]["O1"] == pytest.approx(1)
     assert found["SII gives the worst results in all the cases"]["ours"] == "12 of 12"
     assert found["The holes of Table 1 have 40x48 pixels on average"]["ours"] == "40x48"
@@ -47,6 +49,9 @@ def test_table_3s_reduction(tmp_path):
     write_points(runs[1], 0.72 * before * (1 + noise - noise.mean()))
     claim = evaluate(runs, 3)["The average landmark error falls by 27.7 % from M_d to M*_isd"]
     assert claim["verdict"] == "holds" and claim["paper"] == "−27.7 %" and claim["ours"].endswith("falls")
+    (detail,) = claim["details"]
+    assert detail["ours"] == pytest.approx(-28, abs=1) and detail["unit"] == "%"
+    assert detail["interval"][0] < detail["paper"] < detail["interval"][1]
     write_points(runs[1], before[::-1])
     claim = evaluate(runs, 3)[claim["claim"]]
     assert claim["verdict"] == "does not" and claim["ours"].endswith("no clear change")
@@ -112,7 +117,7 @@ def test_few_seeds_widen_what_is_close_and_the_reduction(tmp_path):
     (detail,) = found["The average landmark error falls by 27.7 % from M_d to M*_isd"]["details"]
     now, before = (np.array(shifts) + 1 for shifts in ((0.0, 0.02), (1.0, 1.5, 1.8)))
     drawn = [generator.normal(side.mean(), stats.sem(side), 100_000) for side in (now, before)]
-    assert detail["sd_seeds"] == pytest.approx((drawn[0] / drawn[1]).std(), rel=0.1)
+    assert detail["sd_seeds"] == pytest.approx((100 * drawn[0] / drawn[1]).std(), rel=0.1)
     assert detail["se"] ** 2 == pytest.approx(detail["se_samples"] ** 2 + detail["sd_seeds"] ** 2)
     low, high = detail["interval"]
     assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, detail["freedom"]) * detail["se"])

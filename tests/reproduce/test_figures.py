@@ -26,8 +26,10 @@ def test_a_figure_is_drawn_once(runs, shards, tmp_path):
     """And again for other runs, here of another size."""
     path = tmp_path / "figure6.png"
     assert draw_figure(6, runs, str(shards.folder), tmp_path) is None
-    drawn = path.stat().st_mtime_ns
+    drawn, data = path.stat().st_mtime_ns, path.read_bytes()
     assert draw_figure(6, runs, str(shards.folder), tmp_path) is None and path.stat().st_mtime_ns == drawn
+    path.unlink()
+    assert draw_figure(6, runs, str(shards.folder), tmp_path) is None and path.read_bytes() == data
     with Image.open(path) as image:
         assert "Description" not in image.info
         height = image.height
@@ -43,19 +45,19 @@ def test_a_figure_is_drawn_once(runs, shards, tmp_path):
 def test_a_figure_has_pictures(number, runs, shards, tmp_path):
     assert draw_figure(number, runs, str(shards.folder), tmp_path) is None
     with Image.open(tmp_path / f"figure{number}.png") as image:
-        assert image.width > 500 and len(image.convert("RGB").getcolors(1 << 20) or ()) > 200
+        assert image.width > 500 and image.height > 500 and len(image.convert("RGB").getcolors(1 << 20) or ()) > 200
 
 
 def test_figure_5_has_six_rows_and_nine_columns(runs, shards, tmp_path, monkeypatch):
     """The last row is empty where nothing is trained; the noise columns come from the noise models."""
-    seen, grids, layout = set(), [], figures._layout
+    seen, grids, draw_sheet = set(), [], figures.draw_sheet
 
     def recorded(run, data, hole, count):
         seen.add((run.name, hole))
         return SamplePredictions(run, data, hole, count)
 
     monkeypatch.setattr(sample_predictions, "SamplePredictions", recorded)
-    monkeypatch.setattr(figures, "_layout", lambda rows, **more: grids.append(rows) or layout(rows, **more))
+    monkeypatch.setattr(figures, "draw_sheet", lambda rows, **more: grids.append(rows) or draw_sheet(rows, **more))
     assert draw_figure(5, runs, str(shards.folder), tmp_path) == "not trained: GFC"
     assert (tmp_path / "figure5.png").exists()
     (rows,) = grids
