@@ -1,4 +1,4 @@
-"""Which charts a page of runs shows, as plain numbers: curves of train lines, of evaluations, and of several runs."""
+"""Which charts a page of runs shows: curves of train lines, of evaluations, and of several runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores
+from collagan_dist.report.line_chart import Chart, Series
 from collagan_dist.report.run_data import RunData
+from collagan_dist.report.vega import COLOURS
 from collagan_dist.runs.thinning import Curve
 
 # Tasks are not listed here: a new task's losses are shown without a change.
@@ -33,36 +34,15 @@ _GROUPS: dict[str, tuple[str, bool, tuple[tuple[str, float], ...]]] = {
     "weighted": ("What each term adds to the total loss", True, ()),
     "gradient": ("Norm of the gradient", False, ()),
 }
+# Which task's colour a metric has; a metric of another task has a colour that no task has.
+_METRIC_TASKS = {
+    "inpainting": ("psnr", "ssim", "frechet", "perceptual"),
+    "segmentation": ("dice",),
+    "landmarks": ("landmark_error",),
+}
+_NO_TASK = COLOURS - 1
 # The discriminator's loss is the mean cross-entropy over real and fake: one that cannot tell them apart has ln 2.
 _UNDECIDED = ("undecided: ln 2", math.log(2))
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve. `colour` indexes the palette: a task or a run keeps its colour from chart to chart.
-
-    `last` is the newest (step, value), where the last point is a mean.
-    """
-
-    label: str
-    colour: int
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
-    last: tuple[int, float] | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves over steps with their reference values. `marks` are steps with a vertical line: resumes and rollbacks."""
-
-    title: str
-    series: tuple[Series, ...]
-    unit: str = ""
-    references: tuple[tuple[str, float], ...] = ()
-    marks: tuple[int, ...] = ()
-    noisy: bool = True
-    from_zero: bool = False
-    main: bool = True
 
 
 def train_charts(run: RunData) -> list[Chart]:
@@ -78,7 +58,7 @@ def train_charts(run: RunData) -> list[Chart]:
             losses.setdefault(match["part"], []).append(_series(run, key, label, colour))
         else:
             group = others.setdefault(_group(key), [])
-            group.append(_series(run, key, _member(key), len(group)))
+            group.append(_series(run, key, _member(key), _member_colour(key, tasks, len(group))))
     marks = tuple(run.log.marks)
     # sorted() is stable: parts without a title stay in the order of the log.
     ordered = sorted(losses, key=lambda part: [*_LOSS_TITLES, part].index(part))
@@ -88,35 +68,35 @@ def train_charts(run: RunData) -> list[Chart]:
 
 def eval_charts(run: RunData) -> list[Chart]:
     """Return one chart for each metric with its variants and baselines, then one for its single classes or points."""
-    items = run.logged
-    by_subject: dict[tuple[str, ...], list[EvaluationScores]] = {}
-    for item in items:
-        by_subject.setdefault(item.subject, []).append(item)
-    groups: dict[tuple[str, bool], list[str]] = {}
+    groups: dict[tuple[bool, str], list[str]] = {}
     # dict.fromkeys keeps the order of the log and drops repetitions.
-    for key in dict.fromkeys(key for item in items for key in item.values):
+    for key in dict.fromkeys(key for item in run.logged for key in item.values):
         single = "/" in key and not key.endswith("/mean")
-        groups.setdefault((formatting.metric_name(key) if single else formatting.base_metric(key), single), []).append(
-            key
-        )
-    charts = []
-    for (name, single), keys in sorted(groups.items(), key=lambda group: group[0][1]):
-        series: list[Series] = []
-        for key in keys:
-            for subject, found in by_subject.items():
-                chosen = [item for item in found if key in item.values]
-                label = formatting.part_label(key.split("/", 1)[1]) if single else formatting.variant_label(key)
-                # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
-                label += f" ({' '.join(filter(None, subject))})" if len(by_subject) > 1 else ""
-                if chosen:
-                    series.append(_eval_series(chosen, key, label, len(series)))
-        heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
-        # A baseline has a line for the metric, not one for each of its classes.
-        references = () if single else _references(run.evaluation, keys)
-        charts.append(
-            Chart(heading, tuple(series), formatting.metric_unit(name), references, noisy=False, main=not single)
-        )
-    return charts
+        name = formatting.metric_name(key) if single else formatting.base_metric(key)
+        groups.setdefault((single, name), []).append(key)
+    return [
+        _eval_chart(run, name, keys, single) for (single, name), keys in sorted(groups.items(), key=lambda g: g[0][0])
+    ]
+
+
+def _eval_chart(run: RunData, name: str, keys: Sequence[str], single: bool) -> Chart:
+    series: list[Series] = []
+    subjects = list(dict.fromkeys(item.subject for item in run.logged))
+    for key in keys:
+        for subject in subjects:
+            chosen = [item for item in run.logged if item.subject == subject and key in item.values]
+            label = formatting.part_label(key.split("/", 1)[1]) if single else formatting.variant_label(key)
+            # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
+            label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
+            if chosen:
+                # Classes and points have colours of their own.
+                colour = len(series) if single else _metric_colour(run, name)
+                series.append(_eval_series(chosen, key, label, colour))
+    heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
+    # A baseline has a line for the metric, not one for each of its classes.
+    references = () if single else _references(run.evaluation, keys)
+    unit = formatting.metric_unit(name)
+    return Chart(heading, tuple(series), unit, references, noisy=False, main=not single)
 
 
 def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]:
@@ -129,7 +109,8 @@ def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Cha
     for key in _shared(run.log.train.curves for run in runs):
         series = _not_empty(_series(run, key, name, colour) for colour, (run, name) in named)
         # Adversarial losses cannot be compared over runs: each generator has a discriminator of its own.
-        main = key == "loss/total" or key.endswith("/rec")
+        match = _LOSS.fullmatch(key)
+        main = key == "loss/total" or bool(match and match["part"] == "rec")
         charts.append(Chart(title(key), series, from_zero=_from_zero(key), main=main))
     return charts
 
@@ -150,6 +131,20 @@ def _member(key: str) -> str:
     """Return the label of a curve in a chart that names its group: "Inpainting, rec" for "weighted/inpainting/rec"."""
     group, _, member = key.partition("/")
     return formatting.to_words(member.replace("/", ", ")) if group in _GROUPS else title(key)
+
+
+def _member_colour(key: str, tasks: Sequence[str], index: int) -> int:
+    """Return the colour of the task that a key names (accuracy/inpainting, weighted/inpainting/rec), else one of no task."""
+    group, _, member = key.partition("/")
+    task = member.split("/")[0]
+    if task in tasks:
+        return tasks.index(task)
+    return len(tasks) + index if group in _GROUPS else _NO_TASK
+
+
+def _metric_colour(run: RunData, name: str) -> int:
+    task = next((task for task, names in _METRIC_TASKS.items() if name in names), None)
+    return run.tasks.index(task) if task in run.tasks else _NO_TASK
 
 
 def _tasks(run: RunData, keys: Iterable[str]) -> list[str]:
