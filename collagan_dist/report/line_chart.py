@@ -89,7 +89,7 @@ def constants(charts: Iterable[Chart]) -> str:
         for series in chart.series:
             name = chart.title + (f", {series.label}" if series.label != chart.title else "")
             value = f"{formatting.format_number(series.values[0])} {chart.unit}".strip()
-            named.append(f"{name.lower()} {value}")
+            named.append(f"{name} {value}")
     return f"Constant: {'; '.join(named)}." if named else ""
 
 
@@ -198,16 +198,17 @@ def _y_scale(chart: Chart) -> Spec:
     values = sorted(value for series in chart.series for value in series.values)
     if chart.from_zero:
         return {"scale": {"domainMin": 0}}
+    # Room for the name of a reference at the upper end.
+    room = {"padding": _PADDING} if chart.references else {}
     least = min([*values[:1], *(value for _, value in chart.references)], default=0)
     low, high = (values[int(share * (len(values) - 1))] if values else 0 for share in (0.01, 0.99))
     # Percentiles, so that a single spike does not make the axis logarithmic. The smallest floats have no such axis below them.
     if least > 1 / MAX_NUMBER and high > _LOG_FACTOR * low:
         return {
-            "scale": {"type": "log", "padding": _PADDING},
+            "scale": {"type": "log", **room},
             "axis": {"values": _log_ticks(least, values[-1]), "tickCount": 20},
         }
-    # Room for the name of a reference at the upper end.
-    return {"scale": {"zero": False, "padding": _PADDING}}
+    return {"scale": {"zero": False, **room}}
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -51,7 +51,7 @@ for (const image of document.querySelectorAll(".picture img")) {
 // Charts are drawn again when they come into view: as wide as their place, whenever that changes, and with values under the pointer.
 const theme = JSON.parse(document.getElementById("theme").textContent);
 // "ast": the page's policy lets no text become code.
-const options = { config: theme, renderer: "svg", actions: false, ast: true, tooltip: { disableDefaultStyle: true } };
+const options = { config: theme, renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true } };
 const drawn = new WeakMap();
 async function draw(chart) {
   const width = chart.clientWidth;

@@ -49,7 +49,8 @@ def _unique_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _comparison_content(runs: Sequence[RunData], names: Sequence[str]) -> dict[str, Any]:
-    shown = [chart for chart in comparison_charts(runs, names) if not chart.constant]
+    charts = comparison_charts(runs, names)
+    shown = [chart for chart in charts if not chart.constant]
     main = _draw(chart for chart in shown if chart.main)
     return {
         "headline": summary.comparison_headline(runs, names),
@@ -58,6 +59,7 @@ def _comparison_content(runs: Sequence[RunData], names: Sequence[str]) -> dict[s
         "first_charts": main[:_BEFORE_TABLE],
         "charts": main[_BEFORE_TABLE:],
         "more_charts": _draw(chart for chart in shown if not chart.main),
+        "constants": constants(chart for chart in charts if chart.constant and chart.main),
     }
 
 

@@ -68,7 +68,7 @@ def test_curves_that_never_change_are_named():
     several = Chart("Accuracy", (series([0.5] * 2, "Generator"), series([1.0] * 2, "Other")), unit="px")
     assert (
         constants([flat, several])
-        == "Constant: learning rate 0.0002; accuracy, generator 0.5 px; accuracy, other 1 px."
+        == "Constant: Learning rate 0.0002; Accuracy, Generator 0.5 px; Accuracy, Other 1 px."
     )
     assert constants([]) == ""
 
