@@ -134,15 +134,21 @@ def changed_settings(config: Config) -> tuple[str, dict[str, Any]]:
 
     Where the shards lie is no difference.
     """
-    label, own = model_label(config.model), _leaves(config_to_dict(config))
+    own = _leaves(config_to_dict(config))
     differing = {}
     for name in preset_names():
-        preset = _preset_leaves(name, label if label in (*MODELS, *CONTROLS, *PEERS) else None)
+        preset = preset_settings(name, config)
         changed = {key for key in {*own, *preset} if own.get(key) != preset.get(key)}
         differing[name] = {key: own.get(key) for key in sorted(changed) if not key.startswith(_PLACES)}
     # Of equally near ones the one that people use.
     nearest = min(differing, key=lambda name: (len(differing[name]), name != "stable", name))
     return nearest, differing[nearest]
+
+
+def preset_settings(name: str, config: Config) -> dict[str, Any]:
+    """Return the dotted settings of a preset with the model of `config`, as JSON has them."""
+    label = model_label(config.model)
+    return _preset_leaves(name, label if label in (*MODELS, *CONTROLS, *PEERS) else None)
 
 
 @lru_cache(maxsize=128)

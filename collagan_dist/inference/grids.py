@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,17 @@ _GAP = 2  # pixels between pictures
 
 
 def grid_columns(setup: Setup, outputs: TaskTensors, batch: Batch) -> dict[str, torch.Tensor]:
-    """Return titles and (B, 3, H, W) images of a grid, from left to right: input, predictions, original, true targets."""
+    """Return titles and (B, 3, H, W) images of a grid, from left to right: input, then each prediction beside its truth."""
     result = {"input": batch.input_B3HW}
-    truths = {}
+    # Predicted points are shown on what the network saw, true ones on the whole picture.
+    uncovered = replace(batch, input_B3HW=batch.image_B3HW)
+    # What inpainting is to find; without a hole it equals the input.
+    original = {"original": batch.image_B3HW} if batch.hole_B1HW.any() else {}
     for name, task in setup.tasks.items():
         title, picture = task.picture(outputs[name], batch)
-        result[title] = picture
-        truths[f"true {title}"] = task.picture(task.target(batch), batch)[1]
-    # The target of inpainting is the original, which has a column of its own; without a hole that equals the input.
-    truths.pop("true completed", None)
-    original = {"original": batch.image_B3HW} if batch.hole_B1HW.any() else {}
-    return result | original | truths
+        truth = original if title == "completed" else {f"true {title}": task.picture(task.target(batch), uncovered)[1]}
+        result |= {title: picture, **truth}
+    return result | original
 
 
 def draw_grid(pictures: dict[str, torch.Tensor]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which charts a page of runs shows, as plain numbers: curves of train lines, of evaluations, and of several runs."""
+"""Which charts a page of runs shows: curves of train lines, of evaluations, and of several runs."""
 
 from __future__ import annotations
 
@@ -6,156 +6,153 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores
+from collagan_dist.report.line_chart import Chart, Series
 from collagan_dist.report.run_data import RunData
+from collagan_dist.report.tables import summary_keys
+from collagan_dist.report.vega import COLOURS
 from collagan_dist.runs.thinning import Curve
 
 # Tasks are not listed here: a new task's losses are shown without a change.
 _LOSS = re.compile(r"loss/(?P<task>.+)/(?P<part>[^/]+)")
-# The order of the charts.
-_LOSS_TITLES = {
-    "rec": "Reconstruction loss",
-    "adv": "Adversarial loss of the generator",
-    "disc": "Discriminator loss",
-}
-_TITLES = {
-    "loss/total": "Total loss",
-    "lr": "Learning rate",
-    "images_per_s": "Pictures per second",
-    "data_wait_share": "Share of time spent waiting for data",
-}
-# Keys "<group>/<member>" share a chart. Group: title, whether it is shown among the main charts, reference values.
-_GROUPS: dict[str, tuple[str, bool, tuple[tuple[str, float], ...]]] = {
-    "accuracy": ("Accuracy of the discriminators", True, (("guessing", 0.5),)),
-    "weighted": ("What each term adds to the total loss", True, ()),
-    "gradient": ("Norm of the gradient", False, ()),
-}
-# The discriminator's loss is the mean cross-entropy over real and fake: one that cannot tell them apart has ln 2.
-_UNDECIDED = ("undecided: ln 2", math.log(2))
 
 
 @dataclass(frozen=True)
-class Series:
-    """One curve. `colour` indexes the palette: a task or a run keeps its colour from chart to chart.
-
-    `last` is the newest (step, value), where the last point is a mean.
-    """
-
-    label: str
-    colour: int
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
-    last: tuple[int, float] | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves over steps with their reference values. `marks` are steps with a vertical line: resumes and rollbacks."""
+class _Kind:
+    """What a chart of train lines is. `main` is whether it is among those that are seen at once."""
 
     title: str
-    series: tuple[Series, ...]
-    unit: str = ""
+    main: bool = True
     references: tuple[tuple[str, float], ...] = ()
-    marks: tuple[int, ...] = ()
     noisy: bool = True
     from_zero: bool = False
-    main: bool = True
+
+
+# In the order of the page. Keys "loss/<task>/<part>" share the chart "loss/<part>", "<group>/<member>" the chart "<group>".
+_KINDS = {
+    "loss/rec": _Kind("Reconstruction loss"),
+    "loss/adv": _Kind("Adversarial loss of the generator"),
+    # The mean cross-entropy over real and fake: a discriminator that cannot tell them apart has ln 2.
+    "loss/disc": _Kind("Discriminator loss", references=(("undecided: ln 2", math.log(2)),)),
+    "accuracy": _Kind("Accuracy of the discriminators", references=(("guessing", 0.5),)),
+    "weighted": _Kind("What each term adds to the total loss"),
+    "loss/total": _Kind("Total loss"),
+    # A learning rate is exact: its mean would round off its steps.
+    "lr": _Kind("Learning rate", noisy=False),
+    # Speeds and shares mean little on an axis that does not begin at zero.
+    "images_per_s": _Kind("Pictures per second", from_zero=True),
+    "data_wait_share": _Kind("Share of time spent waiting for data", from_zero=True),
+    "gradient": _Kind("Norm of the gradient", main=False),
+}
+# Charts of which runs are compared at once. Not adversarial losses: each generator has a discriminator of its own.
+_COMPARED = ("loss/rec", "loss/total")
+# Which task's colour a metric has; a metric of another task has a colour that no task has.
+_METRIC_TASKS = {
+    "inpainting": ("psnr", "ssim", "frechet", "perceptual"),
+    "segmentation": ("dice",),
+    "landmarks": ("landmark_error",),
+}
+_NO_TASK = COLOURS - 1
 
 
 def train_charts(run: RunData) -> list[Chart]:
     """Return the losses of all tasks, then every other number of the train lines."""
     keys = list(run.log.train.curves)
-    tasks = _tasks(run, keys)
-    losses: dict[str, list[Series]] = {}
-    others: dict[str, list[Series]] = {}
+    # A run of a newer version may log tasks that its configuration does not name.
+    logged = [match["task"] for match in map(_LOSS.fullmatch, keys) if match]
+    tasks = list(dict.fromkeys([*run.tasks, *logged]))
+    groups: dict[str, list[Series]] = {name: [] for name in _KINDS}
     for key in keys:
-        match = _LOSS.fullmatch(key)
-        if match:
-            label, colour = formatting.to_words(match["task"]), tasks.index(match["task"])
-            losses.setdefault(match["part"], []).append(_series(run, key, label, colour))
-        else:
-            group = others.setdefault(_group(key), [])
-            group.append(_series(run, key, _member(key), len(group)))
+        name, member = _place(key)
+        group = groups.setdefault(name, [])
+        label = formatting.to_words(member.replace("/", ", ")) or _kind(name).title
+        group.append(_series(run, key, label, _colour(member, tasks, len(group))))
     marks = tuple(run.log.marks)
-    # sorted() is stable: parts without a title stay in the order of the log.
-    ordered = sorted(losses, key=lambda part: [*_LOSS_TITLES, part].index(part))
-    charts = [_loss_chart(part, tuple(losses[part]), marks) for part in ordered]
-    return charts + [_other_chart(name, tuple(others[name]), marks) for name in _main_first(others)]
+    return [_train_chart(name, tuple(series), marks) for name, series in groups.items() if series]
 
 
 def eval_charts(run: RunData) -> list[Chart]:
     """Return one chart for each metric with its variants and baselines, then one for its single classes or points."""
-    items = run.logged
-    by_subject: dict[tuple[str, ...], list[EvaluationScores]] = {}
-    for item in items:
-        by_subject.setdefault(item.subject, []).append(item)
-    groups: dict[tuple[str, bool], list[str]] = {}
+    groups: dict[tuple[bool, str], list[str]] = {}
     # dict.fromkeys keeps the order of the log and drops repetitions.
-    for key in dict.fromkeys(key for item in items for key in item.values):
+    for key in dict.fromkeys(key for item in run.logged for key in item.values):
         single = "/" in key and not key.endswith("/mean")
-        groups.setdefault((formatting.metric_name(key) if single else formatting.base_metric(key), single), []).append(
-            key
-        )
-    charts = []
-    for (name, single), keys in sorted(groups.items(), key=lambda group: group[0][1]):
-        series: list[Series] = []
-        for key in keys:
-            for subject, found in by_subject.items():
-                chosen = [item for item in found if key in item.values]
-                label = formatting.part_label(key.split("/", 1)[1]) if single else formatting.variant_label(key)
-                # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
-                label += f" ({' '.join(filter(None, subject))})" if len(by_subject) > 1 else ""
-                if chosen:
-                    series.append(_eval_series(chosen, key, label, len(series)))
-        heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
-        # A baseline has a line for the metric, not one for each of its classes.
-        references = () if single else _references(run.evaluation, keys)
-        charts.append(
-            Chart(heading, tuple(series), formatting.metric_unit(name), references, noisy=False, main=not single)
-        )
-    return charts
+        name = formatting.metric_name(key) if single else formatting.base_metric(key)
+        groups.setdefault((single, name), []).append(key)
+    return [
+        _eval_chart(run, name, keys, single) for (single, name), keys in sorted(groups.items(), key=lambda g: g[0][0])
+    ]
+
+
+def _eval_chart(run: RunData, name: str, keys: Sequence[str], single: bool) -> Chart:
+    series: list[Series] = []
+    subjects = list(dict.fromkeys(item.subject for item in run.logged))
+    for key in keys:
+        for subject in subjects:
+            chosen = [item for item in run.logged if item.subject == subject and key in item.values]
+            label = formatting.part_label(key.split("/", 1)[1]) if single else formatting.variant_label(key)
+            # A run that changed its evaluation has several subjects, whose values must not be joined by one line.
+            label += f" ({' '.join(filter(None, subject))})" if len(subjects) > 1 else ""
+            if chosen:
+                # Classes and points have colours of their own.
+                colour = len(series) if single else _metric_colour(run, name)
+                series.append(_eval_series(chosen, key, label, colour))
+    heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
+    # A baseline has a line for the metric, not one for each of its classes.
+    references = () if single else _references(run.evaluation, keys)
+    unit = formatting.metric_unit(name)
+    return Chart(heading, tuple(series), unit, references, noisy=False, main=not single)
 
 
 def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]:
     """Return one chart for each key that at least two runs have."""
     charts = []
     named = list(enumerate(zip(runs, names, strict=True)))
-    for key in _shared(_summary_keys(run) for run in runs):
+    for key in _shared(summary_keys(run.logged) for run in runs):
         series = _not_empty(_first_subject(run, key, name, colour) for colour, (run, name) in named)
         charts.append(Chart(formatting.metric_label(key), series, formatting.metric_unit(key), noisy=False))
     for key in _shared(run.log.train.curves for run in runs):
         series = _not_empty(_series(run, key, name, colour) for colour, (run, name) in named)
-        # Adversarial losses cannot be compared over runs: each generator has a discriminator of its own.
-        main = key == "loss/total" or key.endswith("/rec")
-        charts.append(Chart(title(key), series, from_zero=_from_zero(key), main=main))
+        name, member = _place(key)
+        chart = _train_chart(name, series)
+        heading = chart.title + (f": {member.replace('/', ', ').replace('_', ' ')}" if member else "")
+        charts.append(replace(chart, title=heading, references=(), main=name in _COMPARED))
     return charts
 
 
-def title(key: str) -> str:
-    """Return "Reconstruction loss: inpainting" for "loss/inpainting/rec"."""
+def _place(key: str) -> tuple[str, str]:
+    """Return the name of the chart of a key, and which of its curves it is; "" for the only one."""
     match = _LOSS.fullmatch(key)
     if match:
-        part = _LOSS_TITLES.get(match["part"], f"Loss, {match['part']}")
-        return f"{part}: {match['task'].replace('_', ' ')}"
+        return f"loss/{match['part']}", match["task"]
     group, _, member = key.partition("/")
-    if group in _GROUPS:
-        return f"{_GROUPS[group][0]}{': ' + _member(key).lower() if member else ''}"
-    return _TITLES.get(key, formatting.to_words(key))
+    return (key, "") if key in _KINDS else (group, member)
 
 
-def _member(key: str) -> str:
-    """Return the label of a curve in a chart that names its group: "Inpainting, rec" for "weighted/inpainting/rec"."""
-    group, _, member = key.partition("/")
-    return formatting.to_words(member.replace("/", ", ")) if group in _GROUPS else title(key)
+def _kind(name: str) -> _Kind:
+    other = f"Loss, {name.removeprefix('loss/')}" if name.startswith("loss/") else formatting.to_words(name)
+    return _KINDS.get(name) or _Kind(other, main=False)
 
 
-def _tasks(run: RunData, keys: Iterable[str]) -> list[str]:
-    # A run of a newer version may log tasks that its configuration does not name.
-    logged = [match["task"] for match in map(_LOSS.fullmatch, keys) if match]
-    return list(dict.fromkeys([*run.tasks, *logged]))
+def _train_chart(name: str, series: tuple[Series, ...], marks: tuple[int, ...] = ()) -> Chart:
+    kind = _kind(name)
+    return Chart(kind.title, series, "", kind.references, marks, kind.noisy, kind.from_zero, kind.main)
+
+
+def _colour(member: str, tasks: Sequence[str], index: int) -> int:
+    """Return the colour of the task that a curve is of (inpainting, inpainting/rec), else one of no task."""
+    task = next((task for task in (member, member.split("/")[0]) if task in tasks), None)
+    if task is None:
+        return len(tasks) + index if member else _NO_TASK
+    return tasks.index(task)
+
+
+def _metric_colour(run: RunData, name: str) -> int:
+    task = next((task for task, names in _METRIC_TASKS.items() if name in names), None)
+    return run.tasks.index(task) if task in run.tasks else _NO_TASK
 
 
 def _series(run: RunData, key: str, label: str, colour: int) -> Series:
@@ -165,33 +162,6 @@ def _series(run: RunData, key: str, label: str, colour: int) -> Series:
 
 def _eval_series(items: Sequence[EvaluationScores], key: str, label: str, colour: int) -> Series:
     return Series(label, colour, tuple(item.step or 0 for item in items), tuple(item.values[key] for item in items))
-
-
-def _loss_chart(part: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
-    references = (_UNDECIDED,) if part == "disc" else ()
-    heading = _LOSS_TITLES.get(part, f"Loss, {part}")
-    return Chart(heading, series, references=references, marks=marks, main=part in _LOSS_TITLES)
-
-
-def _other_chart(name: str, series: tuple[Series, ...], marks: tuple[int, ...]) -> Chart:
-    _, main, references = _GROUPS.get(name, ("", name in _TITLES, ()))
-    # A learning rate is exact: its mean would round off its steps.
-    return Chart(title(name), series, "", references, marks, not name.startswith("lr"), _from_zero(name), main)
-
-
-def _from_zero(key: str) -> bool:
-    # Speeds and shares mean little on an axis that does not begin at zero.
-    return key in ("images_per_s", "data_wait_share")
-
-
-def _group(key: str) -> str:
-    """Return which chart a key belongs to: lr/generator and lr/discriminators share one, loss/total has its own."""
-    return key if key in _TITLES else formatting.metric_name(key)
-
-
-def _main_first(names: Iterable[str]) -> list[str]:
-    known = [*_GROUPS, *_TITLES]
-    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
 
 def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
@@ -211,11 +181,6 @@ def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
     # A key of one run alone is in that run's own charts.
     counts = Counter(key for keys in keys_of_runs for key in keys)
     return [key for key, count in counts.items() if count > 1]
-
-
-def _summary_keys(run: RunData) -> list[str]:
-    keys = dict.fromkeys(key for item in run.logged for key in item.values)
-    return [key for key in keys if "/" not in key or key.endswith("/mean")]
 
 
 def _not_empty(found: Iterable[Series]) -> tuple[Series, ...]:

@@ -48,16 +48,29 @@ for (const image of document.querySelectorAll(".picture img")) {
     view.showModal();
   });
 }
-// Charts are drawn again: as wide as their place, whenever that changes, and with values under the pointer.
+// Charts are drawn again when they come into view: as wide as their place, whenever that changes, and with values under the pointer.
 const theme = JSON.parse(document.getElementById("theme").textContent);
 // "ast": the page's policy lets no text become code.
-const options = { config: theme, renderer: "svg", actions: false, ast: true };
-function draw(chart) {
-  const spec = JSON.parse(chart.querySelector("script").textContent);
-  vegaEmbed(chart.querySelector(".drawn"), { ...spec, width: chart.clientWidth }, options);
-}
-const resized = new ResizeObserver((entries) => {
+const options = { config: theme, renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true } };
+const drawn = new WeakMap();
+async function draw(chart) {
+  const width = chart.clientWidth;
+  const former = drawn.get(chart);
   // Within closed details a chart has no width.
-  for (const { target } of entries) if (target.clientWidth) draw(target);
-});
-for (const chart of document.querySelectorAll(".vega")) resized.observe(chart);
+  if (!width || (former && former.width === width)) return;
+  drawn.set(chart, { width });
+  const spec = JSON.parse(chart.querySelector("script").textContent);
+  // As high as the SVG was: nothing below moves.
+  const size = { width, height: (spec.height * width) / spec.width };
+  const view = await vegaEmbed(chart.querySelector(".drawn"), { ...spec, ...size }, options);
+  if (former && former.view) former.view.finalize();
+  drawn.set(chart, { width, view });
+}
+const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => draw(target)));
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) if (isIntersecting) resized.observe(target);
+  },
+  { rootMargin: "400px" },
+);
+for (const chart of document.querySelectorAll(".vega")) seen.observe(chart);

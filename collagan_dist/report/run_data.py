@@ -13,7 +13,8 @@ from pydantic import RootModel
 from collagan_dist import structured
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.effects import warnings_of
-from collagan_dist.config.load import validate_config
+from collagan_dist.config.load import changed_settings, preset_settings, validate_config
+from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.report.evaluation import EvaluationScores, parse_evaluation
 from collagan_dist.runs.evaluation_name import describe_variant
@@ -77,7 +78,25 @@ class RunData:
     @cached_property
     def warnings(self) -> list[str]:
         """What looks like a mistake in the settings, as an adversarial loss that never begins."""
-        return _warnings(self.config, self.steps_planned)
+        settings, steps = self._valid_config, self.steps_planned
+        return warnings_of(settings, steps) if settings and steps is not None else []
+
+    @cached_property
+    def preset(self) -> tuple[str | None, dict[str, tuple[Any, Any]]]:
+        """The nearest preset, and (own, preset's) of the dotted settings that differ from it."""
+        if self._valid_config is None:
+            return None, {}
+        name, changed = changed_settings(self._valid_config)
+        theirs = preset_settings(name, self._valid_config)
+        return name, {key: (value, theirs.get(key)) for key, value in changed.items()}
+
+    @cached_property
+    def _valid_config(self) -> Config | None:
+        """None for settings of another version, which are shown and not judged."""
+        try:
+            return validate_config(self.config, "config.yaml")
+        except (ConfigError, ValueError, TypeError):
+            return None
 
     @property
     def steps_planned(self) -> int | None:
@@ -95,16 +114,6 @@ class RunData:
         if all(isinstance(value, (int, float)) and value > 0 for value in (epochs, batch, samples)):
             return math.ceil(epochs * samples / batch)  # type: ignore[operator]
         return None
-
-
-def _warnings(config: dict[str, Any], steps: int | None) -> list[str]:
-    """Return what looks like a mistake in a run's settings; nothing for settings of another version, which are not judged."""
-    if steps is None:
-        return []
-    try:
-        return warnings_of(validate_config(config, "config.yaml"), steps)
-    except (ConfigError, ValueError, TypeError):
-        return []
 
 
 def read_run(path: Path) -> RunData:

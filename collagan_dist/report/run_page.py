@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collagan_dist import shell
 from collagan_dist.report import pictures, summary, tables
-from collagan_dist.report.charts import Chart, comparison_charts, eval_charts, train_charts
+from collagan_dist.report.charts import comparison_charts, eval_charts, train_charts
+from collagan_dist.report.line_chart import Chart, constants
 from collagan_dist.report.pictures import Figure
 from collagan_dist.report.run_data import RunData, read_run
+from collagan_dist.report.vega import VegaChart
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.thinning import spread_evenly
 
 # Pictures of earlier steps, evenly spread.
 _MAX_EARLIER = 6
-
-
-@dataclass(frozen=True)
-class DrawnChart:
-    """A drawn chart: its SVG, and its legend as (label, colour index, dash pattern)."""
-
-    title: str
-    unit: str
-    legend: tuple[tuple[str, int, str], ...]
-    svg: Any
-    description: str
+# Charts beside the newest pictures, about as high as these, and before the table of a comparison.
+_BESIDE, _BEFORE_TABLE = 2, 3
 
 
 def runs_content(folders: Sequence[Path]) -> dict[str, Any]:
@@ -34,7 +28,7 @@ def runs_content(folders: Sequence[Path]) -> dict[str, Any]:
     runs, names = [read_run(folder) for folder in folders], _unique_names(folders)
     several = len(runs) > 1
     return {
-        "title": f"Comparison of {len(runs)} runs" if several else names[0],
+        "title": f"Comparison of {len(runs)} runs" if several else f"{names[0]}: {summary.title(runs[0])}",
         "runs": [_run_content(run, name, f"r{index}") for index, (run, name) in enumerate(zip(runs, names, strict=True))],
         "comparison": _comparison_content(runs, names) if several else None,
     }  # fmt: skip
@@ -56,24 +50,32 @@ def _unique_names(folders: Sequence[Path]) -> list[str]:
 
 def _comparison_content(runs: Sequence[RunData], names: Sequence[str]) -> dict[str, Any]:
     charts = comparison_charts(runs, names)
-    # Their own prefixes keep ids of charts apart from those of the runs below.
+    shown = [chart for chart in charts if not chart.constant]
+    main = _draw(chart for chart in shown if chart.main)
     return {
+        "headline": summary.comparison_headline(runs, names),
         "results": summary.comparison_table(runs, names),
         "differences": summary.differences_table(runs, names),
-        "charts": _draw((chart for chart in charts if chart.main), "cmp"),
-        "more_charts": _draw((chart for chart in charts if not chart.main), "cmq"),
+        "first_charts": main[:_BEFORE_TABLE],
+        "charts": main[_BEFORE_TABLE:],
+        "more_charts": _draw(chart for chart in shown if not chart.main),
+        "constants": constants(chart for chart in charts if chart.constant and chart.main),
     }
 
 
 def _run_content(run: RunData, name: str, uid: str) -> dict[str, Any]:
     train, evals = train_charts(run), eval_charts(run)
-    main = [chart for chart in evals + train if chart.main]
-    more = [chart for chart in train + evals if not chart.main]
+    # The result and what is learned from first, the other metrics after them.
+    ordered = [*evals[:1], *train[:1], *evals[1:], *train[1:]]
+    shown = [chart for chart in ordered if not chart.constant]
+    main = _draw(chart for chart in shown if chart.main)
     # Pictures come before the events: a damaged one becomes a note there.
     figures = _figures(run)
+    beside = _BESIDE if figures["last"] else 0
     return {
         "id": uid,
         "name": name,
+        "title": summary.title(run),
         "summary": summary.summary(run),
         "headline": summary.headline(run),
         "warnings": run.warnings,
@@ -84,33 +86,25 @@ def _run_content(run: RunData, name: str, uid: str) -> dict[str, Any]:
         "metrics": tables.metric_tables(run.evaluation) if run.evaluation else [],
         "others": [(item.name, tables.metric_tables(item)) for item in run.evaluations[1:]],
         "evaluations": tables.evaluations_table(run.evaluations) if len(run.evaluations) > 1 else None,
-        "charts": _draw(main, f"{uid}a"),
-        "more_charts": _draw(more, f"{uid}b"),
+        "first_charts": main[:beside],
+        "charts": main[beside:],
+        "more_charts": _draw(chart for chart in shown if not chart.main),
+        "constants": constants(chart for chart in ordered if chart.constant),
         "events": tables.events_table(run),
+        "preset": run.preset[0],
+        "changed": tables.changed_settings_table(run),
         "config": tables.settings_tables(run.config),
         "data": tables.mapping_table("Data", run.data),
         "world": tables.mapping_table("World", run.world),
         "checkpoints": tables.checkpoints_table(run.checkpoints),
+        "versions": summary.versions(run),
+        "made_by": str(run.world.get("command", "")),
+        "continued_by": shell.collagan("train", RunPaths(run.path).config, "--out", run.path),
     }
 
 
-def _draw(charts: Iterable[Chart], uid: str) -> list[DrawnChart]:
-    # Imported here: `collagan --help` must not wait for them.
-    from markupsafe import Markup
-
-    from collagan_dist.report import chart_svg
-
-    return [
-        DrawnChart(
-            title=chart.title,
-            unit=chart.unit,
-            legend=tuple((one.label, chart_svg.colour_index(one), chart_svg.dash_pattern(one)) for one in chart.series),
-            # Not escaped again: matplotlib escapes all texts of its SVG itself.
-            svg=Markup(chart_svg.draw_chart(chart, f"{uid}{index}")),
-            description=chart_svg.describe(chart),
-        )
-        for index, chart in enumerate(charts)
-    ]
+def _draw(charts: Iterable[Chart]) -> list[VegaChart]:
+    return [chart.drawn() for chart in charts]
 
 
 def _figures(run: RunData) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from collagan_dist.config.load import changed_settings, load_config
-from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.errors import DataError
 from collagan_dist.report import summary
 from collagan_dist.report.run_data import RunData, read_run
 from collagan_dist.runs.layout import RunPaths
@@ -34,10 +33,11 @@ def run_table(folder: Path) -> list[Row]:
 def run_row(folder: Path) -> Row:
     """Return the row of one run (see run_table). Raises DataError."""
     run = read_run(folder)
-    preset, settings = _settings(folder)
+    preset, changed = run.preset
     return {
         "name": run.name, "path": str(run.path), "model": summary.model_name(run), "preset": preset,
-        "step": run.steps_done, "steps": run.steps_planned, **_metrics(run), **settings,
+        "step": run.steps_done, "steps": run.steps_planned, **_metrics(run),
+        **{key: own for key, (own, _) in changed.items()},
     }  # fmt: skip
 
 
@@ -57,13 +57,6 @@ def _metrics(run: RunData) -> Row:
         }
         row = about | item.values | row
     return row
-
-
-def _settings(folder: Path) -> tuple[str | None, Row]:
-    try:
-        return changed_settings(load_config(str(RunPaths(folder).config)))
-    except ConfigError:  # of another version: it is shown without what it would be compared with
-        return None, {}
 
 
 def _is_run(folder: Path) -> bool:

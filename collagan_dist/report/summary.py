@@ -10,7 +10,7 @@ from collagan_dist.config import models
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores
 from collagan_dist.report.run_data import RunData, section
-from collagan_dist.report.tables import Cell, Table, best_cells, flat, summary_keys, summary_label
+from collagan_dist.report.tables import Cell, Table, best_cells, clearly_best, flat, summary_keys, summary_label
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,42 @@ def progress(run: RunData) -> str:
     )
 
 
+def title(run: RunData) -> str:
+    """Return preset, model, data and date of a run, as far as they are known."""
+    data, date = str(run.data.get("dataset", "")), str(run.world.get("started", ""))[:10]
+    return " · ".join(filter(None, (run.preset[0], model_name(run), data, date)))
+
+
 def summary(run: RunData) -> str:
-    """One line on top of a run."""
+    """One line below the title of a run."""
     tasks = ", ".join(task.replace("_", " ") for task in run.tasks)
-    return f"{model_name(run)}{f' ({tasks})' if tasks else ''} · {progress(run)}"
+    changed = len(run.preset[1])
+    settings = f"{changed} setting{'s' if changed > 1 else ''} not the preset's" if changed else ""
+    return " · ".join(filter(None, (tasks, progress(run), settings)))
 
 
 def headline(run: RunData) -> str:
-    """Return the result against the best baseline; "" without an evaluation."""
+    """Return the result against the best baselines in sentences; "" without an evaluation."""
     item = run.evaluation
     if item is None:
         return ""
-    parts = [_against_baseline(item), *(_average(item, key) for key in summary_keys([item]) if key.endswith("/mean"))]
-    text = "; ".join(part for part in parts if part)
-    return text[:1].upper() + text[1:] + "." if text else ""
+    means = [
+        key for key in summary_keys([item]) if key.endswith("/mean") and "_hole" not in formatting.metric_name(key)
+    ]
+    return " ".join(filter(None, (_completion(item), *(_average(item, key) for key in means))))
+
+
+def versions(run: RunData) -> str:
+    """Return what the run was made with, as world.json names it: versions, commit, ranks and hosts."""
+    ranks = [rank for rank in run.world.get("ranks") or () if isinstance(rank, dict)]
+    first = ranks[0] if ranks else {}
+    parts = [f"{key} {first[key]}" for key in ("collagan_dist", "commit", "torch", "python") if key in first]
+    hosts = sorted({str(rank.get("host")) for rank in ranks})
+    if ranks:
+        parts.append(
+            f"{len(ranks)} rank{'s' if len(ranks) > 1 else ''} on {', '.join(hosts[:3])}{', …' if hosts[3:] else ''}"
+        )
+    return " · ".join(parts)
 
 
 def cards(run: RunData) -> list[Card]:
@@ -76,6 +98,21 @@ def cards(run: RunData) -> list[Card]:
     return found
 
 
+def comparison_headline(runs: Sequence[RunData], names: Sequence[str]) -> str:
+    """Return which run completes best, where one stands out; "" where they were not evaluated on the same."""
+    items = [run.evaluation for run in runs]
+    found = [item for item in items if item is not None and "psnr_hole" in item.values]
+    if len(found) < 2 or len({(item.subject, item.samples) for item in found}) > 1:
+        return ""
+    values = [item.values.get("psnr_hole") if item else None for item in items]
+    best = clearly_best("psnr_hole", values, [item.errors.get("psnr_hole") if item else None for item in items])
+    if best is None:
+        return "No run completes better than all others by more than one standard error."
+    second = max(value for index, value in enumerate(values) if value is not None and index != best)
+    lead = formatting.format_metric("psnr_hole", (values[best] or 0.0) - second, True)
+    return f"{names[best]} completes best: by {lead} inside the hole."
+
+
 def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
     """Return one row for each run, with the best value of each column marked."""
     items = [run.evaluation for run in runs]
@@ -91,14 +128,21 @@ def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
         lead = [model_name(run), progress(run).replace(" steps", ""), _subject(items[index])][: len(lead_titles)]
         rows.append((name, (*map(Cell, lead), *(column[index] for column in columns))))
-    note = "The best value of each column is bold and marked ★. ± is one standard error. "
+    headings = ("Run", *lead_titles, *map(summary_label, keys))
+    return Table("Results", headings, tuple(rows), _comparison_note(items, names), compact=True)
+
+
+def _comparison_note(items: Sequence[EvaluationScores | None], names: Sequence[str]) -> str:
+    note = "Bold with ★: the best of a column, where it leads all others by more than one standard error of the difference. ± is one standard error."
+    subjects = {(item.subject, item.samples): item for item in items if item}
     # Numbers on different holes or samples look comparable in one table.
     if len(subjects) > 1:
-        note += "These runs were not evaluated on the same split, hole and number of samples: compare with care."
-    elif subjects:
-        note += f"All evaluated on {_subject(next(item for item in items if item))}."
-    titles = ("Run", *lead_titles, *map(summary_label, keys))
-    return Table("Results", titles, tuple(rows), note, compact=True)
+        note += " These runs were not evaluated on the same split, hole and number of samples: compare with care."
+    missing = [name for item, name in zip(items, names, strict=True) if item is None]
+    if len(subjects) == 1:
+        who = "Those evaluated were" if missing else "All were evaluated"
+        note += f" {who} on {_subject(next(iter(subjects.values())))}."
+    return note + (f" Not evaluated: {', '.join(missing)}." if missing else "")
 
 
 def _subject(item: EvaluationScores | None) -> str:
@@ -149,27 +193,31 @@ def _strongest_baseline(item: EvaluationScores, key: str) -> tuple[str, float] |
     return max(rivals, key=lambda rival: formatting.better_sign(key) * rival[1], default=None)
 
 
-def _against_baseline(item: EvaluationScores) -> str:
-    """Return the completion against the best baseline that fills the hole without learning."""
+def _completion(item: EvaluationScores) -> str:
+    """Return the completion against the best baseline, which fills the hole without learning."""
     for key, where in (("psnr_hole", "inside the hole"), ("psnr", "over the whole picture")):
-        strongest = _strongest_baseline(item, key)
+        rival = _strongest_baseline(item, key)
         # PSNR of the whole picture is mostly that of its given pixels, so the hole comes first.
-        if key in item.values and strongest:
-            name, rival = strongest
-            gain = item.values[key] - rival
-            verb = "beats" if gain > 0 else "is behind"
-            own = f"{formatting.format_metric(key, item.values[key])} {formatting.format_error(key, item.errors.get(key))}".strip()
-            size = formatting.format_metric(key, abs(gain), True)
-            against = formatting.format_metric(key, rival, True)
-            return f"completed {verb} {name} by {size} {where} ({own} against {against})"
+        if key in item.values and rival:
+            filling = f"{rival[0]} filling {where}"
+            return f"Completed faces are {_against(item, key, rival[1], f'than {filling}', f'as {filling}')}."
     return ""
 
 
+def _against(item: EvaluationScores, key: str, rival: float, than: str, good_as: str) -> str:
+    """Return "4.70 dB worse than …", or "as good as …" where the difference is within one standard error, with both numbers."""
+    gain = formatting.better_sign(key) * (item.values[key] - rival)
+    error = item.errors.get(key)
+    own = f"{formatting.format_metric(key, item.values[key])} {formatting.format_error(key, error)}".strip()
+    numbers = f"({own} against {formatting.format_metric(key, rival, True)})"
+    if abs(gain) <= (error or 0):
+        return f"as good {good_as} {numbers}"
+    return f"{formatting.format_metric(key, abs(gain), True)} {'better' if gain > 0 else 'worse'} {than} {numbers}"
+
+
 def _average(item: EvaluationScores, key: str) -> str:
-    if "_hole" in formatting.metric_name(key):
-        return ""
-    text = f"{formatting.metric_label(key).replace(', average', '')} {formatting.format_metric(key, item.values[key], True)} on average"
-    if rival := _strongest_baseline(item, key):
-        text += f" ({rival[0]}: {formatting.format_metric(key, rival[1], True)})"
-    # Lower-case the first letter inside a sentence, except of names such as Dice.
-    return text if formatting.base_metric(key) == "dice" else text[:1].lower() + text[1:]
+    label = formatting.metric_label(formatting.metric_name(key))
+    rival = _strongest_baseline(item, key)
+    if rival is None:
+        return f"{label} is {formatting.format_metric(key, item.values[key], True)} on average."
+    return f"{label} is {_against(item, key, rival[1], f'than that of {rival[0]}', f'as that of {rival[0]}')}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,31 +63,23 @@ def _plain_table(item: EvaluationScores, keys: list[str]) -> Table:
 
 def _group_table(item: EvaluationScores, name: str, heads: list[str]) -> Table:
     """Return a table with classes or points as rows, the average last, and variants and their baselines as columns."""
-    parts = _parts(item, heads)
-    columns: list[tuple[str, str | None]] = [(one, None) for one in heads]
-    for one in heads:
-        columns += [
-            (one, base)
-            for base, values in item.baselines.items()
-            if any(formatting.metric_name(k) == one for k in values)
-        ]
-    rows = tuple(
-        (formatting.part_label(part), tuple(_part_cell(item, f"{one}/{part}", base) for one, base in columns))
-        for part in parts
-    )
-    titles = [_column_title(one, base) for one, base in columns]
-    return Table(summary_label(name), ("Class" if name == "dice" else "Part", *titles), rows)
-
-
-def _part_cell(item: EvaluationScores, key: str, base: str | None) -> Cell:
-    """Return one class or point of the run, or of the baseline `base`."""
-    values = {name: numbers[key] for name, numbers in item.baselines.items() if key in numbers}
-    mine = item.values.get(key)
-    value = mine if base is None else values.get(base)
-    # Marked only where there is something to compare with.
-    best = bool(values) and value is not None and value == _best(key, [mine, *values.values()])
-    extra = formatting.format_error(key, item.errors.get(key)) if base is None and mine is not None else ""
-    return Cell(formatting.format_metric(key, value), extra, best)
+    rivals = {
+        one: [base for base, values in item.baselines.items() if any(formatting.metric_name(k) == one for k in values)]
+        for one in heads
+    }
+    rows = []
+    for part in _parts(item, heads):
+        own, others = [], []
+        for one in heads:
+            key = f"{one}/{part}"
+            values = [item.values.get(key), *(item.baselines[base].get(key) for base in rivals[one])]
+            first, *rest = best_cells(key, values, [item.errors.get(key), *(None for _ in rivals[one])])
+            own.append(first)
+            others += rest
+        rows.append((formatting.part_label(part), (*own, *others)))
+    titles = [formatting.variant_label(one) for one in heads]
+    titles += [_rival_title(one, base) for one in heads for base in rivals[one]]
+    return Table(summary_label(name), ("Class" if name == "dice" else "Part", *titles), tuple(rows))
 
 
 def _parts(item: EvaluationScores, heads: list[str]) -> list[str]:
@@ -96,30 +89,37 @@ def _parts(item: EvaluationScores, heads: list[str]) -> list[str]:
     return [part for part in parts if part != "mean"] + (["mean"] if "mean" in parts else [])
 
 
-def _column_title(one: str, base: str | None) -> str:
-    title = formatting.variant_label(one)
-    if base is None:
-        return title
-    return f"{formatting.to_words(base)} (baseline{'' if formatting.base_metric(one) == one else ', ' + title.lower()})"
+def _rival_title(one: str, base: str) -> str:
+    variant = "" if formatting.base_metric(one) == one else f", {formatting.variant_label(one).lower()}"
+    return f"{formatting.to_words(base)} (baseline{variant})"
 
 
 def best_cells(key: str, values: list[float | None], errors: list[float | None]) -> tuple[Cell, ...]:
-    """Return the values of one metric from several runs or baselines, with the best marked where there are two or more."""
-    # One value alone would be the best of itself.
-    best = _best(key, values) if sum(value is not None for value in values) > 1 else None
+    """Return the values of one metric from several runs or baselines, with the best marked where one stands out."""
+    best = clearly_best(key, values, errors)
     return tuple(
         Cell(
             formatting.format_metric(key, value),
             formatting.format_error(key, error) if value is not None else "",
-            value is not None and value == best,
+            index == best,
         )
-        for value, error in zip(values, errors, strict=True)
+        for index, (value, error) in enumerate(zip(values, errors, strict=True))
     )
 
 
-def _best(key: str, values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known, key=lambda value: formatting.better_sign(key) * value) if known else None
+def clearly_best(key: str, values: list[float | None], errors: list[float | None]) -> int | None:
+    """Return the index of the value that leads every other by more than one standard error of the difference.
+
+    A baseline without a standard error counts as exact. None where nothing leads, or there is nothing to lead.
+    """
+    known = [(value, errors[index] or 0.0, index) for index, value in enumerate(values) if value is not None]
+    if len(known) < 2:
+        return None
+    value, error, best = max(known, key=lambda one: formatting.better_sign(key) * one[0])
+    leads = all(
+        abs(value - other) > math.hypot(error, other_error) for other, other_error, index in known if index != best
+    )
+    return best if leads else None
 
 
 def _baselines(names: Iterable[str]) -> tuple[str, ...]:
@@ -180,6 +180,17 @@ def settings_tables(config: Mapping[str, Any]) -> list[Table]:
     loose = {key: value for key, value in config.items() if key not in nested}
     tables = [mapping_table(str(key), value) for key, value in nested.items()]
     return tables + ([mapping_table("general", loose)] if loose else [])
+
+
+def changed_settings_table(run: RunData) -> Table:
+    """Return the settings that differ from the nearest preset, beside the preset's."""
+    preset, changed = run.preset
+    rows = tuple(
+        (key, tuple(Cell(formatting.format_setting(value)) for value in pair)) for key, pair in changed.items()
+    )
+    return Table(
+        "Settings that differ from the preset", ("Setting", "This run", f"Preset {preset}"), rows, numeric=False
+    )
 
 
 def mapping_table(caption: str, mapping: Mapping[str, Any]) -> Table:

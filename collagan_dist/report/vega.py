@@ -27,6 +27,7 @@ _AXIS = {"domain": False, "ticks": False, "gridColor": GRID, "labelColor": INK_S
          "labelPadding": 6, "titlePadding": 8, "titleFontWeight": "normal", "labelExpr": TICK}  # fmt: skip
 THEME: dict[str, Any] = {
     "background": None,
+    "aria": False,  # the element around a chart describes it
     "font": "inherit",
     "view": {"stroke": None},
     "axis": _AXIS,
@@ -53,6 +54,7 @@ class VegaChart:
     """A chart of the page. `spec` is Vega-Lite of one view, without its size and theme.
 
     `width` and `height` are in px. page.js draws it as wide as its place on the page, the SVG keeps its proportions.
+    `legend` are labels with their colour and dashes, as text of the page, which wraps. A layer named "hover" is page.js's alone.
     """
 
     title: str
@@ -60,6 +62,7 @@ class VegaChart:
     spec: Mapping[str, Any]
     unit: str = ""
     notes: Sequence[str] = ()
+    legend: Sequence[tuple[str, str, Sequence[int]]] = ()
     width: int = _WIDTH
     height: int = _HEIGHT
 
@@ -77,9 +80,15 @@ class VegaChart:
         import vl_convert
         from markupsafe import Markup
 
-        text = vl_convert.vegalite_to_svg({**self._sized(), "config": THEME})
+        spec = {**self._sized(), "config": THEME}
+        if "layer" in spec:  # what only a pointer makes visible would make the page larger
+            spec["layer"] = [layer for layer in spec["layer"] if layer.get("name") != "hover"]
+        text = vl_convert.vegalite_to_svg(spec)
+        text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("<svg ", '<svg aria-hidden="true" ', 1)
+        # Of ids, Vega counts its clip paths through the process; page.js's charts count theirs from 1 again.
+        text = re.sub(r'(\bid="|url\(#)', r"\1static-", text)
         # Not escaped again: Vega escapes all texts of its SVG. The element around it describes it to screen readers.
-        return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("<svg ", '<svg aria-hidden="true" ', 1))
+        return Markup(text)
 
     def _sized(self) -> dict[str, Any]:
         fit = {"type": "fit", "contains": "padding"}

@@ -68,7 +68,7 @@ class Landmarks(Task):
 
     def picture(self, output: torch.Tensor, batch: Batch) -> tuple[str, torch.Tensor]:
         points = torch.from_numpy(read_points(output, self.quarter)).to(output.device)
-        return "landmarks", draw_points(batch.image_B3HW, points)
+        return "landmarks", draw_points(batch.input_B3HW, points)
 
 
 def heatmaps(points_BK2: torch.Tensor, size: int, sigma: float) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """A report as its reader finds it: tags, visible text, rows of tables, charts."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +17,18 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of the page: its title, its text for screen readers, and its SVG."""
+    """A chart of the page: its title, its text for screen readers, its SVG and specification."""
 
     title: str
     description: str
     svg: str
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The specification that the page's script draws again."""
+        text = re.search(r'<script type="application/json">(.*?)</script>', self.svg, re.DOTALL)
+        assert text is not None
+        return json.loads(text[1])
 
     def lines(self) -> list[list[Point]]:
         """The points of every line and marker, in the units of the drawing; y grows downwards."""

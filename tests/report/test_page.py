@@ -59,16 +59,19 @@ def test_target(run, tmp_path):
 
 
 def test_only_a_page_of_ours_is_replaced(run, tmp_path):
-    page = write_report([run], tmp_path / "page.html")
-    assert write_report([run], page) == page
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(run / "config.yaml", bare)
+    page = write_report([bare], tmp_path / "page.html")
+    assert write_report([bare], page) == page
     (tmp_path / "empty").touch()
-    assert "collagan report" in write_report([run], tmp_path / "empty").read_text()
+    assert "collagan report" in write_report([bare], tmp_path / "empty").read_text()
     os.mkfifo(tmp_path / "pipe")
     for name, content in (("foreign.html", "<html><title>report</title>"), ("notes", "x"), ("pipe", None)):
         if content is not None:
             (tmp_path / name).write_text(content)
         with pytest.raises(ConfigError, match=f"{name}: is there and was not written by `collagan report`"):
-            write_report([run], tmp_path / name)
+            write_report([bare], tmp_path / name)
         assert content is None or (tmp_path / name).read_text() == content
 
 

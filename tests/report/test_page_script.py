@@ -1,11 +1,12 @@
-"""The page's own script in Chromium: sorted tables, enlarged pictures."""
+"""The page's own script in Chromium: sorted tables, enlarged pictures, charts with values under the pointer."""
 
 import re
 
 import pytest
 
 from collagan_dist.report.page import write_report
-from tests.report.browser import after, column
+from tests.report.browser import after, column, open_tab
+from tests.report.page_reader import Page
 
 pytestmark = pytest.mark.browser
 TABLE = "Landmark error (px)"
@@ -38,3 +39,24 @@ def test_a_click_on_a_picture_enlarges_it(written, tmp_path):
         written, tmp_path, "document.querySelector('.picture img').click(); document.querySelector('dialog').click();"
     )
     assert '<dialog class="zoom" open' not in closed
+
+
+def test_charts_are_drawn_live_and_show_values_under_the_pointer(written, tmp_path):
+    chart = Page(written.read_text()).charts()[0]
+    rows = [row for row in chart.spec["data"]["values"] if row["s"] == 0]
+    with open_tab(tmp_path) as tab:
+        tab.open(written)
+        tab.wait_for("document.querySelectorAll('.vega-embed').length > 1")
+        box = tab.evaluate(
+            "(({x, y, width, height}) => [x, y, width, height])(document.querySelector('.vega').getBoundingClientRect())"
+        )
+        # The drawing is as wide as its place and its proportions stay.
+        assert box[3] == pytest.approx(box[2] * chart.spec["height"] / chart.spec["width"], abs=3)
+        tab.move_pointer(box[0] + box[2] / 2, box[1] + box[3] / 2)
+        tab.move_pointer(box[0] + 0.95 * box[2], box[1] + box[3] / 2)
+        tab.wait_for("document.querySelector('#vg-tooltip-element.visible')")
+        shown = tab.evaluate("document.querySelector('#vg-tooltip-element').innerText").split()
+        assert shown[:2] == ["step", f"{rows[-1]['x']:g}"] and float(shown[3].replace("−", "-")) == pytest.approx(
+            rows[-1]["y"], rel=1e-3
+        )
+        assert tab.errors == []
