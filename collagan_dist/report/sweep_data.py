@@ -11,7 +11,7 @@ from pydantic import Field
 
 from collagan_dist import structured
 from collagan_dist.errors import DataError
-from collagan_dist.report import trial_data
+from collagan_dist.report import formatting, trial_data
 from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.run_data import read_json_object
 from collagan_dist.report.trial_data import TrialData, Value
@@ -122,9 +122,21 @@ class SweepData:
         # Repetitions would count one point of the space several times.
         return tuple(trial for trial in self.trials if trial.role != "confirm")
 
+    def trial(self, number: int | None) -> TrialData | None:
+        return next((trial for trial in self.trials if trial.number == number), None)
+
     @property
     def best_trial(self) -> TrialData | None:
-        return next((trial for trial in self.trials if trial.number == self.best), None)
+        return self.trial(self.best)
+
+    def best_number(self, name: str) -> int | None:
+        """Return the sweep's best trial for its first metric, the best full-length run for any other of trials.csv."""
+        if name == self.main.name and self.best is not None:
+            return self.best
+        sign = next((metric.sign for metric in self.metrics if metric.name == name), formatting.better_sign(name))
+        # A trial stopped early has the value of a shorter training: it may lead by the noise of its rung.
+        runs = [trial for trial in self.searched if name in trial.scores and self.is_full_length(trial)]
+        return max(runs, key=lambda trial: sign * trial.scores[name]).number if runs else None
 
     @property
     def paper_trial(self) -> TrialData | None:
@@ -246,8 +258,8 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
     rungs = tuple(sorted(rung for rung in found.rungs or () if rung is not None))
     front = tuple(number for number in found.front or () if number is not None)
     lengths = [trial.samples for trial in trials if trial.role == "paper" and trial.samples is not None]
-    names = [metric.name for metric in metrics]
-    with_curves, on_curves = trial_data.add_curves(folder, trials, names, kept=(*rungs, *lengths))
+    # Of all metrics: the best and the paper's trial are compared at the same length by each of them.
+    with_curves, on_curves = trial_data.add_curves(folder, trials, columns, kept=(*rungs, *lengths))
     shown = _choose_shown(trials, metrics[0], rungs, found.best, front)
     notes += undrawable_note("trials.csv", sum(trial.undrawable for trial in trials))
     return SweepData(

@@ -77,14 +77,6 @@ def cards(sweep: SweepData) -> list[Card]:
     return found + [card for metric in sweep.metrics if (card := _best_card(sweep, metric)) is not None]
 
 
-def best_full_length(sweep: SweepData, name: str) -> int | None:
-    """Return the number of the full-length run that is best by a metric of trials.csv."""
-    sign = next((metric.sign for metric in sweep.metrics if metric.name == name), formatting.better_sign(name))
-    # A trial stopped early has the value of a shorter training: it may lead by the noise of its rung.
-    runs = [trial for trial in sweep.searched if name in trial.scores and sweep.is_full_length(trial)]
-    return max(runs, key=lambda trial: sign * trial.scores[name]).number if runs else None
-
-
 def _no_result(sweep: SweepData) -> str:
     failed = sum(trial.status == "failed" for trial in sweep.searched)
     if not sweep.trials:
@@ -158,15 +150,14 @@ def _share_trained(sweep: SweepData) -> str:
 
 
 def _best_card(sweep: SweepData, metric: Metric) -> Card | None:
-    best, paper = sweep.best_trial, sweep.paper_trial
-    # The sweep's own best is by its first metric.
-    if metric is not sweep.main or best is None:
-        number = best_full_length(sweep, metric.name)
-        best = next((trial for trial in sweep.trials if trial.number == number), None)
+    best, paper = sweep.trial(sweep.best_number(metric.name)), sweep.paper_trial
     if best is None or metric.name not in best.scores:
         return None
     notes = [f"trial {best.number}"]
     if paper is not None and metric.name in paper.scores:
-        notes.append(f"the paper's λ {formatting.format_metric(metric.name, paper.scores[metric.name])}")
+        length = (
+            f" after {formatting.format_number(paper.samples or 0)} samples" if not sweep.is_full_length(paper) else ""
+        )
+        notes.append(f"the paper's λ {formatting.format_metric(metric.name, paper.scores[metric.name])}{length}")
     value = formatting.format_metric(metric.name, best.scores[metric.name], True)
     return Card(f"Best {_label_in_sentence(metric.name)}", value, " · ".join(notes))
