@@ -45,15 +45,13 @@ def parallel_coordinates(sweep: SweepData) -> VegaChart | None:
         "encoding": {"x": {**_HIDDEN, "field": "axis", "scale": {"domain": [-0.3, len(axes) - 0.5], "nice": False}},
                      "y": {**_HIDDEN, "field": "y", "scale": {"domain": [0, 1.12], "nice": False}}},
     }  # fmt: skip
-    return VegaChart(
-        "Parallel coordinates",
-        f"Parallel coordinates of {len(trials)} trials over {', '.join(key.label for key in sweep.keys)} "
-        f"and {sweep_charts.name_of(metric)}; the best is trial {best}.",
-        spec,
-        notes=(f"One line a trial; the darker, the better its {sweep_charts.name_of(metric)}. Thin lines were stopped early or are not finished.",),
-        width=max(600, min(1136, 160 * len(axes))),
-        height=400,
-    )  # fmt: skip
+    name = sweep_charts.name_of(metric)
+    keys = ", ".join(key.label for key in sweep.keys)
+    said = f"Parallel coordinates of {len(trials)} trials over {keys} and {name}{sweep_charts.best_words(best)}."
+    # Not "darker": on a dark page better lines are lighter.
+    note = f"One line a trial; the stronger, the better its {name}. Thin lines were stopped early or are not finished."
+    width = max(600, min(1136, 160 * len(axes)))
+    return VegaChart("Parallel coordinates", said, spec, "", (note,), width, height=400)
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,9 @@ def _metric_axis(trials: Sequence[TrialData], metric: Metric) -> _Axis:
     ends = min(values), max(values)
     # The better end is up, also where smaller is better.
     low, high = ends[:: metric.sign]
-    return _Axis(sweep_charts.name_of(metric), low, high, tuple((at, at) for at in sweep_charts.round_ticks(*ends, False)))
+    return _Axis(
+        sweep_charts.name_of(metric), low, high, tuple((at, at) for at in sweep_charts.round_ticks(*ends, False))
+    )
 
 
 def _heights(sweep: SweepData, trial: TrialData, axes: Sequence[_Axis]) -> list[float | None]:
@@ -134,15 +134,17 @@ def _axis_layers(axes: Sequence[_Axis]) -> list[Row]:
     """Return the axes with their ticks and titles."""
     # A long label is broken before its last part.
     broken = [axis.label.replace(".", ".\n") if len(axis.label) > 12 else axis.label for axis in axes]
-    titles = [{"axis": at, "y": 1, "text": text, "dy": -8 - 12 * text.count("\n")} for at, text in enumerate(broken)]
+    titles = [{"axis": at, "y": 1, "text": text, "dy": -12 - 12 * text.count("\n")} for at, text in enumerate(broken)]
     marks = [{"axis": at, "y": axis.height(position), "value": value}
              for at, axis in enumerate(axes) for position, value in axis.ticks]  # fmt: skip
     text = {"type": "text", "aria": False}
+    upright = [{"axis": at, "y": 0, "end": 1} for at in range(len(axes))]
+    written = {"text": {"field": "text"}}
     return [
-        {"data": {"values": [{"axis": at, "y": 0, "end": 1} for at in range(len(axes))]},
+        {"data": {"values": upright},
          "mark": {"type": "rule", "color": REFERENCE, "aria": False}, "encoding": {"y2": {"field": "end"}}},
         {"data": {"values": marks}, "transform": [{"calculate": f"isString(datum.value) ? datum.value : {TICK}", "as": "text"}],
-         "mark": {**text, "align": "left", "dx": 4, "limit": 110}, "encoding": {"text": {"field": "text"}}},
-        {"data": {"values": titles}, "mark": {**text, "lineBreak": "\n", "baseline": "bottom", "dy": {"expr": "datum.dy"}, "limit": 110, "color": INK},
-         "encoding": {"text": {"field": "text"}}},
+         "mark": {**text, "align": "left", "dx": 4, "limit": 110}, "encoding": written},
+        {"data": {"values": titles}, "mark": {**text, "lineBreak": "\n", "dy": {"expr": "datum.dy"}, "limit": 110, "color": INK},
+         "encoding": written},
     ]  # fmt: skip

@@ -46,9 +46,10 @@ def front_chart(sweep: SweepData, across: Metric, down: Metric) -> VegaChart | N
     ]  # fmt: skip
     encoding = {"x": sweep_charts.axis("x", _axis_label(across)), "y": sweep_charts.axis("y", None)}
     names = ", ".join(f"trial {one.number} ({_score(one, across)}; {_score(one, down)})" for one in front)
-    said = f"{formatting.metric_label(down.name)} over {formatting.metric_label(across.name)} of {len(trials)} trials. Pareto-optimal: {names or 'none'}."  # fmt: skip
+    pair = f"{sweep_charts.name_of(down)} over {sweep_charts.name_of(across)}"
+    said = f"{pair} of {len(trials)} trials. Pareto-optimal: {names or 'none'}."
     spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
-    return VegaChart(_axis_label(down), said, spec, width=540, height=270)
+    return VegaChart(_axis_label(down), said, spec, "", (), *sweep_charts.HALF)
 
 
 def undominated(trials: Sequence[TrialData], first: Metric, second: Metric) -> list[TrialData]:

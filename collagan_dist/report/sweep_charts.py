@@ -18,9 +18,9 @@ TRIAL, BEST = SERIES[0], SERIES[1]
 BEST_TRIAL, PAPERS, FULL, STOPPED, UNFINISHED, FAILED = (
     "best", "the paper's λ", "full-length run", "stopped early", "not finished", "failed",
 )  # fmt: skip
-OUTSIDE, FRONT, BEST_SO_FAR, REFERENCES, RUNGS = (
-    "worse than the axis shows", "Pareto-optimal", "best so far", "reference", "rungs",
-)  # fmt: skip
+FRONT, BEST_SO_FAR, REFERENCES, RUNGS = "Pareto-optimal", "best so far", "reference", "rungs"
+# Trials that are worse than an axis shows, by the sign of their metric.
+OUTSIDE = {1: "worse: below the axis", -1: "worse: above the axis"}
 _STAR = "M0,-1L.24,-.32L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.31L-.24,-.32Z"
 _DASHES = "M-1.4,0L-.7,0M-.35,0L.35,0M.7,0L1.4,0"
 _CROSS = "M-.7,-.7L.7,.7M-.7,.7L.7,-.7"
@@ -34,9 +34,10 @@ LOOKS: dict[str, dict[str, Any]] = {
         RUNGS: ("stroke", REFERENCE, REFERENCE, 150, REFERENCE, 1, (1, 2), 1),
         REFERENCES: (_DASHES, REFERENCE, REFERENCE, 150, REFERENCE, 1, (4, 3), 1),
         BEST_SO_FAR: ("stroke", BEST, BEST, 150, BEST, 1.6, (1, 0), 1),
-        OUTSIDE: ("triangle-down", PAPER, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
+        OUTSIDE[1]: ("triangle-down", PAPER, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
+        OUTSIDE[-1]: ("triangle-up", PAPER, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
         STOPPED: ("circle", PAPER, INK_SOFT, 26, TRIAL, 1, (1, 0), 0.45),
-        UNFINISHED: ("triangle-up", PAPER, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
+        UNFINISHED: ("triangle-right", PAPER, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
         FAILED: (_CROSS, INK_SOFT, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
         FULL: ("circle", TRIAL, TRIAL, 30, TRIAL, 1.2, (1, 0), 0.8),
         FRONT: ("circle", BEST, PAPER, 75, BEST, 1.6, (1, 0), 1),
@@ -47,11 +48,13 @@ LOOKS: dict[str, dict[str, Any]] = {
 # Which part of a look a channel of Vega-Lite shows, for marks and for lines.
 MARKS = {"shape": "shape", "fill": "fill", "stroke": "edge", "size": "size"}
 LINES = {"stroke": "line", "strokeWidth": "width", "strokeDash": "dash", "opacity": "opacity"}
-_HALF, _THIRD = {"width": 540, "height": 270}, {"width": 360, "height": 210}
+HALF, _THIRD = (540, 270), (360, 210)  # px
 # From this many full-length runs on, an axis shows their range; worse trials are drawn at its edge.
 _MIN_FOR_RANGE = 3
 # More lines than these are drawn fainter, or they would fill the chart.
 _MANY_LINES = 40
+POINT = {"type": "point", "filled": True, "strokeWidth": 0.9, "opacity": 0.9, "aria": False}
+LINE = {"type": "line", "aria": False, "strokeJoin": "round"}
 HOVER = {"name": "hover", "select": {"type": "point", "fields": ["trial"], "on": "pointerover", "clear": "pointerout"}}
 
 
@@ -74,17 +77,11 @@ def history_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
         layers.append({"data": {"values": [{"y": paper.scores[metric.name]}]}, "mark": rule(REFERENCES),
                        "encoding": {"stroke": {"datum": REFERENCES}}})  # fmt: skip
     kinds = {row["kind"] for row in rows} | (labels.keys() - {BEST_TRIAL})
-    layers.append(
-        {"mark": POINT, "encoding": {"x": axis("x", "trial", tickMinStep=1), **by_kind(MARKS, kinds, labels), **tooltip(sweep)}}
-    )  # fmt: skip
-    value = formatting.format_metric(metric.name, next(iter(_scores([sweep.trial(best)], metric)), None), True)
-    return VegaChart(
-        f"{name_of(metric)} of every trial",
-        f"{name_of(metric)} of every trial by number: {len(trials)} trials; the best is trial {best} with {value}.",
-        {"data": {"values": rows}, "layer": layers, "encoding": {"y": axis("y", None, domain=limits)}},
-        formatting.metric_unit(metric.name),
-        **_HALF,
-    )
+    x = axis("x", "trial", tickMinStep=1)
+    layers.append({"mark": POINT, "encoding": {"x": x, **by_kind(MARKS, kinds, labels), **tooltip(sweep)}})
+    said = f"{name_of(metric)} of every trial by number: {len(trials)} trials{best_words(best)}."
+    spec = {"data": {"values": rows}, "layer": layers, "encoding": {"y": axis("y", None, domain=limits)}}
+    return VegaChart(f"{name_of(metric)} of every trial", said, spec, formatting.metric_unit(metric.name), (), *HALF)
 
 
 def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
@@ -117,13 +114,9 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
         {"transform": [{"filter": "datum.x.length === 1"}, {"flatten": ["x", "y"]}],
          "mark": {"type": "point", "size": 12, "aria": False}, "encoding": dot},
     ]  # fmt: skip
-    return VegaChart(
-        f"{name_of(metric)} during training",
-        f"{name_of(metric)} of {len(trials)} trials over samples; the best is trial {best}.",
-        {"data": {"values": rows}, "layer": layers},
-        formatting.metric_unit(metric.name),
-        **_HALF,
-    )
+    said = f"{name_of(metric)} of {len(trials)} trials over samples{best_words(best)}."
+    spec = {"data": {"values": rows}, "layer": layers}
+    return VegaChart(f"{name_of(metric)} during training", said, spec, formatting.metric_unit(metric.name), (), *HALF)
 
 
 def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
@@ -147,20 +140,16 @@ def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
     ]  # fmt: skip
     paper = axis_position(key, key.paper)
     if paper is not None:
-        layers.insert(0, {"data": {"values": [{"x": on_axis(key, paper)}]}, "mark": rule(REFERENCES), "encoding": {"y": {"value": 0}, "y2": {"value": "height"}}})  # fmt: skip
-    means = "; ".join(
-        f"{value_text(key, bin.centre)}: {formatting.format_metric(metric.name, bin.mean)}" for bin in found.bins
+        span = {"y": {"value": 0}, "y2": {"value": "height"}}
+        layers.insert(0, {"data": {"values": [{"x": on_axis(key, paper)}]}, "mark": rule(REFERENCES), "encoding": span})
+    positions = [one.position for one in found.points] + ([] if paper is None else [paper])
+    encoding = {"x": _key_axis(key, positions), "y": axis("y", None, domain=limits)}
+    means = [f"{value_text(key, one.centre)}: {formatting.format_metric(metric.name, one.mean)}" for one in found.bins]
+    said = (
+        f"{name_of(metric)} of {len(points)} trials against {key.label}. Means of bins: {'; '.join(means) or 'none'}."
     )
-    encoding = {"x": _key_axis(key, [*(one.position for one in found.points), *([] if paper is None else [paper])]),
-                "y": axis("y", None, domain=limits)}  # fmt: skip
-    return VegaChart(
-        key.label,
-        f"{name_of(metric)} of {len(points)} trials against {key.label}. Means of bins: {means or 'none'}.",
-        {"data": {"values": rows}, "layer": layers, "encoding": encoding},
-        "logarithmic" if key.log else "",
-        (found.short,),
-        **_THIRD,
-    )
+    spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
+    return VegaChart(key.label, said, spec, "logarithmic" if key.log else "", (found.short,), *_THIRD)
 
 
 def importance_charts(sweep: SweepData) -> list[VegaChart]:
@@ -168,32 +157,29 @@ def importance_charts(sweep: SweepData) -> list[VegaChart]:
     metrics = [metric for metric in sweep.metrics if metric.name in sweep.importance]
     # All charts have the order of the first, so that metrics can be compared line by line.
     keys = sorted(sweep.keys, key=lambda key: -sweep.importance[metrics[0].name].get(key.name, 0.0) if metrics else 0)
-    charts = []
-    for metric in metrics:
-        shares = sweep.importance[metric.name]
-        rows = [{"key": key.label, "share": shares[key.name]} for key in keys if key.name in shares]
-        x = axis("share", None, domain=(0, 1.08 * max(shares.values())))
-        encoding = {
-            "y": {"field": "key", "sort": None, "title": None, "axis": {"labelExpr": "datum.label", "grid": False}},
-            "x": {**x, "axis": None},
-        }
-        layers = [{"mark": {"type": "bar", "color": TRIAL, "height": {"band": 0.6}, "aria": False}},
-                  {"mark": {"type": "text", "align": "left", "dx": 5, "aria": False},
-                   "encoding": {"text": {"field": "share", "type": "quantitative", "format": ".2f"}}}]  # fmt: skip
-        said = "; ".join(f"{row['key']} {row['share']:.2f}" for row in rows)
-        spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
-        charts.append(
-            VegaChart(name_of(metric), f"Importance for {name_of(metric)}: {said}.", spec, width=540, height=24 * len(rows) + 10)
-        )  # fmt: skip
-    return charts
+    return [_importance_chart(metric, keys, sweep.importance[metric.name]) for metric in metrics]
 
 
-POINT = {"type": "point", "filled": True, "strokeWidth": 0.9, "opacity": 0.9, "aria": False}
-LINE = {"type": "line", "aria": False, "strokeJoin": "round"}
+def _importance_chart(metric: Metric, keys: Sequence[Key], shares: Mapping[str, float]) -> VegaChart:
+    rows = [{"key": key.label, "share": shares[key.name]} for key in keys if key.name in shares]
+    x = axis("share", None, domain=(0, 1.08 * max(shares.values()) or 1))
+    y = {"field": "key", "sort": None, "title": None, "axis": {"labelExpr": "datum.label", "grid": False}}
+    text = {"text": {"field": "share", "type": "quantitative", "format": ".2f"}}
+    layers = [{"mark": {"type": "bar", "color": TRIAL, "height": {"band": 0.6}, "aria": False}},
+              {"mark": {"type": "text", "align": "left", "dx": 5, "aria": False}, "encoding": text}]  # fmt: skip
+    spec = {"data": {"values": rows}, "layer": layers, "encoding": {"x": {**x, "axis": None}, "y": y}}
+    said = "; ".join(f"{row['key']} {row['share']:.2f}" for row in rows)
+    name = name_of(metric)
+    return VegaChart(name, f"Importance for {name}: {said}.", spec, width=HALF[0], height=24 * len(rows) + 10)
 
 
 def rule(kind: str) -> Row:
     return {"type": "rule", "color": LOOKS[kind]["line"], "strokeDash": LOOKS[kind]["dash"], "aria": False}
+
+
+def best_words(best: int | None) -> str:
+    """Return the end of a chart's description."""
+    return "" if best is None else f"; the best is trial {best}"
 
 
 def name_of(metric: Metric) -> str:
@@ -224,11 +210,8 @@ def trial_rows(
     """Return the data of a chart: what `tooltip` shows of each shown trial, its kind, and where `place` puts it."""
     rows = []
     for trial in filter(sweep.is_shown, trials):
-        row: Row = {
-            "trial": trial.number,
-            "status": trial.status,
-            "samples": formatting.format_number(trial.samples or 0),
-        }
+        samples = formatting.format_number(trial.samples or 0)
+        row: Row = {"trial": trial.number, "status": trial.status, "samples": samples}
         row |= {f"m{index}": formatting.format_metric(metric.name, trial.scores.get(metric.name), metric.name in trial.scores)
                 for index, metric in enumerate(sweep.metrics)}  # fmt: skip
         row |= {f"k{index}": format_value(trial.values.get(key.name)) for index, key in enumerate(sweep.keys)}
@@ -251,7 +234,7 @@ def by_kind(
     """Return the encoding of the field "kind" with a legend, whose `labels` replace names of kinds; None is no legend."""
     legend = None
     if labels is not None:
-        # One column on a phone. A legend is wider than its chart otherwise, and the chart is drawn too small.
+        # A legend that is wider than its chart would make the chart smaller.
         legend = {"columns": {"expr": "max(1, floor(width / 150))"}, "symbolStrokeWidth": 1.6,
                   "labelExpr": f"({json.dumps(labels)})[datum.label] || datum.label", "symbolOpacity": 1}  # fmt: skip
     encoding: Row = {}
@@ -268,9 +251,10 @@ def by_kind(
 
 def widened(encoding: Row) -> Row:
     """Return the encoding of lines that are thicker and opaque under the pointer."""
-    hovered = {"param": "hover", "empty": False}
-    more = {name: {"condition": {**hovered, "value": value}, **encoding[name]} for name, value in (("strokeWidth", 4), ("opacity", 1))}  # fmt: skip
-    return {**encoding, **more}
+    hovered, wide = {"param": "hover", "empty": False}, {"strokeWidth": 4, "opacity": 1}
+    return encoding | {
+        name: {"condition": {**hovered, "value": value}, **encoding[name]} for name, value in wide.items()
+    }
 
 
 def metric_limits(metric: Metric, values: Sequence[float], always_shown: Sequence[float]) -> tuple[float, float]:
@@ -325,8 +309,9 @@ def _height(value: float | None, limits: tuple[float, float]) -> Row:
     room = 0.025 * (high - low)
     if value is None:
         return {"y": low + room}
-    inside = low <= value <= high
-    return {"y": _rounded(value)} if inside else {"y": min(max(value, low + room), high - room), "kind": OUTSIDE}
+    if low <= value <= high:
+        return {"y": _rounded(value)}
+    return {"y": low + room, "kind": OUTSIDE[1]} if value < low else {"y": high - room, "kind": OUTSIDE[-1]}
 
 
 def _best_so_far(trials: Sequence[TrialData], metric: Metric, last: int) -> Row:
@@ -355,6 +340,6 @@ def _key_axis(key: Key, positions: Sequence[float]) -> Row:
     ends = [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
     low, high = min([*positions, *ends], default=0.0), max([*positions, *ends], default=1.0)
     margin = 0.04 * (high - low) or 0.5
-    ends = [on_axis(key, low - margin), on_axis(key, high + margin)]
-    found = axis("x", None, domain=(ends[0], ends[1]), values=[on_axis(key, at) for at in round_ticks(low, high, key.log)])
+    domain = on_axis(key, low - margin), on_axis(key, high + margin)
+    found = axis("x", None, domain, values=[on_axis(key, at) for at in round_ticks(low, high, key.log)])
     return {**found, "scale": {**found["scale"], "type": "log" if key.log else "linear"}}

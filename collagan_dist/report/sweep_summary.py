@@ -50,7 +50,7 @@ def confirmation(sweep: SweepData, found: Confirmation) -> str:
     best, paper = _mean_and_sd(found.metric, found.best), _mean_and_sd(found.metric, found.paper)
     subject = "" if found.metric == sweep.main.name else f"{_label_in_sentence(found.metric)} "
     # A sweep that grew may have a newer best trial than the one that was confirmed.
-    subject += f"trial {found.trial} has " if found.trial not in (None, sweep.best) else ""
+    subject += f"trial {found.best.trial} has " if found.best.trial not in (None, sweep.best) else ""
     text = f"Over {found.seeds} seed{'' if found.seeds == 1 else 's'} each: {subject}{best} against {paper}"
     text += f" {formatting.metric_unit(found.metric)}".rstrip() + " for the paper's λ"
     if found.p is None:
