@@ -15,6 +15,12 @@ from collagan_dist.report.vega import INK, RAMP, REFERENCE, TICK, VegaChart
 
 # From this many lines on, those of poorer trials are drawn fainter.
 _MANY_LINES = 60
+# Each height of a trial gets the number of its axis.
+_FLAT: list[Row] = [
+    {"flatten": ["y"]},
+    {"window": [{"op": "row_number", "as": "place"}], "groupby": ["trial"]},
+    {"calculate": "datum.place - 1", "as": "axis"},
+]
 _HIDDEN = {"type": "quantitative", "axis": None}
 
 
@@ -39,12 +45,10 @@ def parallel_coordinates(sweep: SweepData) -> VegaChart | None:
     # The best and the paper's come last and are drawn over all others, the better of these over the poorer.
     rows.sort(key=lambda row: (row["kind"] == BEST_TRIAL, row["kind"] == PAPERS, row["level"]))
     named = [name for name in (BEST_TRIAL, PAPERS) if any(row["look"] == name for row in rows)]
-    spec = {
-        "data": {"values": rows},
-        "layer": [_lines(sweep, named, best), *_axis_layers(axes)],
-        "encoding": {"x": {**_HIDDEN, "field": "axis", "scale": {"domain": [-0.3, len(axes) - 0.5], "nice": False}},
-                     "y": {**_HIDDEN, "field": "y", "scale": {"domain": [0, 1.12], "nice": False}}},
-    }  # fmt: skip
+    x = {**_HIDDEN, "field": "axis", "scale": {"domain": [-0.3, len(axes) - 0.5], "nice": False}}
+    y = {**_HIDDEN, "field": "y", "scale": {"domain": [0, 1.12], "nice": False}}
+    layers = [_lines(named, best), *_axis_layers(axes), sweep_charts.hover_layer(sweep, x, y, _FLAT)]
+    spec = {"data": {"values": rows}, "layer": layers, "encoding": {"x": x, "y": y}}
     name = sweep_charts.name_of(metric)
     keys = ", ".join(key.label for key in sweep.keys)
     said = f"Parallel coordinates of {len(trials)} trials over {keys} and {name}{sweep_charts.best_words(best)}."
@@ -105,7 +109,7 @@ def _line(row: Row, many: bool) -> Row:
     return {"look": str(row["level"]), "width": width, "opacity": round((0.9 if full else 0.55) * strength, 3)}
 
 
-def _lines(sweep: SweepData, named: Sequence[str], best: int | None) -> Row:
+def _lines(named: Sequence[str], best: int | None) -> Row:
     """Return the layer of the trials' lines, with a legend of those of the best trial and of the paper's."""
     levels = [str(index) for index in range(len(RAMP))]
     looks = [sweep_charts.LOOKS[name] for name in named]
@@ -121,13 +125,8 @@ def _lines(sweep: SweepData, named: Sequence[str], best: int | None) -> Row:
         "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
         "opacity": {"field": "opacity", "type": "quantitative", "scale": None},
         "detail": {"field": "trial"},
-        **sweep_charts.tooltip(sweep),
     }
-    # Each height gets the number of its axis.
-    numbered = {"window": [{"op": "row_number", "as": "place"}], "groupby": ["trial"]}
-    transform = [{"flatten": ["y"]}, numbered, {"calculate": "datum.place - 1", "as": "axis"}]
-    return {"transform": transform, "params": [sweep_charts.HOVER], "mark": sweep_charts.LINE,
-            "encoding": sweep_charts.widened(encoding)}  # fmt: skip
+    return {"transform": _FLAT, "mark": sweep_charts.LINE, "encoding": sweep_charts.widened(encoding)}
 
 
 def _axis_layers(axes: Sequence[_Axis]) -> list[Row]:

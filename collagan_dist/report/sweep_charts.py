@@ -55,7 +55,6 @@ _MIN_FOR_RANGE = 3
 _MANY_LINES = 40
 POINT = {"type": "point", "filled": True, "strokeWidth": 0.9, "opacity": 0.9, "aria": False}
 LINE = {"type": "line", "aria": False, "strokeJoin": "round"}
-HOVER = {"name": "hover", "select": {"type": "point", "fields": ["trial"], "on": "pointerover", "clear": "pointerout"}}
 
 
 def history_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
@@ -104,15 +103,16 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
     looks = by_kind(LINES, kinds, labels, fainter=min(1.0, (_MANY_LINES / len(rows)) ** 0.5))
     # To the last rung, so that one sees how far a sweep is from its end.
     x = axis("x", "samples", domain=(0, 1.02 * last))
-    line = {"x": x, "y": axis("y", None), "detail": {"field": "trial"}, **looks, **tooltip(sweep)}
+    line = {"x": x, "y": axis("y", None), "detail": {"field": "trial"}, **looks}
     dot = {**line, "fill": {**looks["stroke"], "legend": None}, "opacity": {"value": 0.8}}
     layers = [
         {"data": {"values": [{"x": rung} for rung in sweep.rungs]}, "mark": rule(RUNGS),
          "encoding": {"x": x, "stroke": {"datum": RUNGS}}},
-        {"transform": [{"flatten": ["x", "y"]}], "params": [HOVER], "mark": LINE, "encoding": widened(line)},
+        {"transform": [{"flatten": ["x", "y"]}], "mark": LINE, "encoding": widened(line)},
         # A line of one point has no length: it needs a dot to be seen.
         {"transform": [{"filter": "datum.x.length === 1"}, {"flatten": ["x", "y"]}],
-         "mark": {"type": "point", "size": 12, "aria": False}, "encoding": dot},
+         "mark": {"type": "point", "size": 12, "aria": False}, "encoding": {**dot, **tooltip(sweep)}},
+        hover_layer(sweep, x, axis("y", None), [{"flatten": ["x", "y"]}]),
     ]  # fmt: skip
     said = f"{name_of(metric)} of {len(trials)} trials over samples{best_words(best)}."
     spec = {"data": {"values": rows}, "layer": layers}
@@ -254,6 +254,24 @@ def widened(encoding: Row) -> Row:
     hovered, wide = {"param": "hover", "empty": False}, {"strokeWidth": 4, "opacity": 1}
     return encoding | {
         name: {"condition": {**hovered, "value": value}, **encoding[name]} for name, value in wide.items()
+    }
+
+
+def hover_layer(sweep: SweepData, x: Row, y: Row, transform: Sequence[Row]) -> Row:
+    """Return the layer that finds the line under the pointer: its segments, wide and invisible, as a tooltip of Vega's lines
+    is only at their points. `transform` gives rows with "y" and the field of `x`."""
+    field = x["field"]
+    ends = {"window": [{"op": "lead", "field": name, "as": f"{name}2"} for name in (field, "y")], "groupby": ["trial"]}
+    select = {"type": "point", "fields": ["trial"], "on": "pointerover", "clear": "pointerout"}
+    return {
+        "transform": [
+            *transform,
+            ends,
+            {"filter": f"isValid(datum.{field}2) && isValid(datum.y) && isValid(datum.y2)"},
+        ],
+        "params": [{"name": "hover", "select": select}],
+        "mark": {"type": "rule", "strokeWidth": 8, "opacity": 0, "aria": False},
+        "encoding": {"x": x, "x2": {"field": f"{field}2"}, "y": y, "y2": {"field": "y2"}, **tooltip(sweep)},
     }
 
 
