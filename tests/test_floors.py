@@ -35,7 +35,7 @@ FLOOR = {part: number for number, row in enumerate(ROWS) for part in row}
 HOMES = {
     "ray": ("sweep/",), "deepspeed": ("distributed/deepspeed.py",), "torch.distributed": ("distributed/",),
     "nvidia": ("data/loading/dali_pipeline.py",),
-    "matplotlib": ("report/",), "vl_convert": ("report/vega.py",),
+    "matplotlib": (), "vl_convert": ("report/vega.py",),
     "jinja2": ("report/",), "webdataset": ("data/shards/verify.py", "data/shards/pipeline.py"),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
     "wandb": ("runs/wandb_sink.py",), "mlflow": ("runs/mlflow_sink.py",),

@@ -2,149 +2,148 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from collagan_dist.report import chart_svg, formatting
-from collagan_dist.report import sweep_chart_style as chart_style
+from collagan_dist.report import sweep_charts
 from collagan_dist.report.sensitivity import axis_position
+from collagan_dist.report.sweep_charts import BEST_TRIAL, FULL, PAPERS, Row
 from collagan_dist.report.sweep_data import Key, Metric, SweepData
 from collagan_dist.report.trial_data import TrialData
+from collagan_dist.report.vega import INK, RAMP, REFERENCE, TICK, VegaChart
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# The page's 76 rem less its margins: at this width the chart's text is as large as elsewhere.
-_MAX_INCHES = 11.0
 # From this many lines on, those of poorer trials are drawn fainter.
 _MANY_LINES = 60
+# Each height of a trial gets the number of its axis.
+_FLAT: list[Row] = [
+    {"flatten": ["y"]},
+    {"window": [{"op": "row_number", "as": "place"}], "groupby": ["trial"]},
+    {"calculate": "datum.place - 1", "as": "axis"},
+]
+_HIDDEN = {"type": "quantitative", "axis": None}
 
 
-def draw_parallel_coordinates(sweep: SweepData, uid: str) -> chart_style.SweepChart | None:
-    """Draw all trials that have the first metric; None without any."""
+def parallel_coordinates(sweep: SweepData) -> VegaChart | None:
+    """Return a chart of all trials that have the first metric; None without any."""
     metric = sweep.main
     trials = [trial for trial in sweep.searched if metric.name in trial.scores]
     if not trials or not sweep.keys:
         return None
-    best = chart_style.best_number(sweep, metric, trials)
-    scales = [_key_scale(key, trials) for key in sweep.keys] + [_metric_scale(trials, metric)]
-    shade = _shades(trials, metric)
-    size = (min(_MAX_INCHES, 2.6 * len(scales)), 3.9)
+    best = sweep.best_number(metric.name)
+    axes = [*(_key_axis(key, trials) for key in sweep.keys), _metric_axis(trials, metric)]
+    # Shades are by rank and not by value: one outlier would leave all others a single colour.
+    ranked = sorted(trials, key=lambda trial: metric.sign * trial.scores[metric.name])
+    level = {trial.number: index * len(RAMP) // len(ranked) for index, trial in enumerate(ranked)}
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.02, 0.03, 0.96, 0.82))
-        axes.axis("off")
-        axes.set(xlim=(-0.25, len(scales) - 0.5), ylim=(-0.04, 1.04))
-        drawn = [trial for trial in trials if sweep.is_shown(trial)]
-        for trial in sorted(drawn, key=lambda one: (*chart_style.drawing_order(one, best), shade[one.number])):
-            axes.plot(range(len(scales)), _heights(sweep, trial, scales), gid=f"t{trial.number}", solid_joinstyle="round",
-                      **_trial_line_style(sweep, trial, best, shade))  # fmt: skip
-        for index, scale in enumerate(scales):
-            _draw_axis(axes, index, scale, 9.0 if len(scales) <= 10 else 8.0)
+    def place(trial: TrialData) -> Row:
+        return {"y": _heights(sweep, trial, axes), "level": level[trial.number]}
 
-    titles = {trial.number: chart_style.trial_title(trial, metric) for trial in trials if sweep.is_shown(trial)}
-    return chart_style.SweepChart(
-        "Keys and metric of every trial",
-        chart_style.add_titles(chart_svg.render(size, uid, draw), uid, titles),
-        f"Parallel coordinates of {len(trials)} trials over {', '.join(key.label for key in sweep.keys)} "
-        f"and {formatting.metric_label(metric.name)}; the best is trial {best}.",
-        tuple(_legend(sweep, trials, best)),
-        # Between these the text is neither too small to read nor larger than the page's.
-        min_width=round(size[0] * 70),
-        max_width=round(size[0] * 103),
-    )
-
-
-def _legend(sweep: SweepData, trials: Sequence[TrialData], best: int | None) -> list[tuple[str, str]]:
-    found = [("best-line", f"trial {best}, the best")]
-    found += (
-        [("paper-line", "the paper's λ")] if any(t.role == "paper" and t.number != best for t in sweep.trials) else []
-    )
-    worst_to_best = "high to low" if sweep.main.sign < 0 else "low to high"
-    found.append(("ramp", f"{formatting.metric_label(sweep.main.name)}: {worst_to_best}"))
-    if any(not sweep.is_full_length(trial) for trial in trials):
-        found.append(("faint-line", "thin: stopped early or not finished"))
-    return found
+    rows = sweep_charts.trial_rows(sweep, trials, best, place)
+    for row in rows:
+        row |= _line(row, many=len(rows) > _MANY_LINES)
+    # The best and the paper's come last and are drawn over all others, the better of these over the poorer.
+    rows.sort(key=lambda row: (row["kind"] == BEST_TRIAL, row["kind"] == PAPERS, row["level"]))
+    named = [name for name in (BEST_TRIAL, PAPERS) if any(row["look"] == name for row in rows)]
+    x = {**_HIDDEN, "field": "axis", "scale": {"domain": [-0.3, len(axes) - 0.5], "nice": False}}
+    y = {**_HIDDEN, "field": "y", "scale": {"domain": [0, 1.12], "nice": False}}
+    layers = [_lines(named, best), *_axis_layers(axes), sweep_charts.hover_layer(sweep, x, y, _FLAT)]
+    spec = {"data": {"values": rows}, "layer": layers, "encoding": {"x": x, "y": y}}
+    name = sweep_charts.name_of(metric)
+    keys = ", ".join(key.label for key in sweep.keys)
+    said = f"Parallel coordinates of {len(trials)} trials over {keys} and {name}{sweep_charts.best_words(best)}."
+    # Not "darker": on a dark page better lines are lighter.
+    note = f"One line a trial; the stronger, the better its {name}. Thin lines were stopped early or are not finished."
+    width = max(600, min(1136, 160 * len(axes)))
+    return VegaChart("Parallel coordinates", said, spec, "", (note,), width, height=400)
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _Axis:
     """One axis of the chart: positions (see sensitivity.Point) from `low` to `high` become heights from 0 to 1."""
 
     label: str
     low: float
     high: float
-    ticks: tuple[tuple[float, str], ...]
+    ticks: tuple[tuple[float, float | str], ...]
 
     def height(self, position: float) -> float:
-        return (position - self.low) / (self.high - self.low) if self.high != self.low else 0.5
+        # A single choice is drawn in the middle.
+        return round((position - self.low) / (self.high - self.low), 4) if self.high != self.low else 0.5
 
 
-def _key_scale(key: Key, trials: Sequence[TrialData]) -> _Scale:
+def _key_axis(key: Key, trials: Sequence[TrialData]) -> _Axis:
     positions = [at for trial in trials if (at := axis_position(key, trial.values.get(key.name))) is not None]
     if not key.ordered:
-        ticks = tuple((float(index), chart_style.shorten(name)) for index, name in enumerate(key.choices))
-        # A single choice is drawn in the middle, see height().
-        return _Scale(key.label, 0, max(len(key.choices) - 1, 0), ticks)
+        return _Axis(key.label, 0, max(len(key.choices) - 1, 0), tuple(enumerate(key.choices)))
     positions += [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
     low, high = min(positions, default=0.0), max(positions, default=1.0)
-    ticks = tuple((at, chart_style.tick_label(at, key.log)) for at in chart_style.tick_positions(low, high, key.log))
-    return _Scale(key.label, low, high, ticks)
+    marks = ((at, sweep_charts.on_axis(key, at)) for at in sweep_charts.round_ticks(low, high, key.log))
+    return _Axis(key.label, low, high, tuple(marks))
 
 
-def _metric_scale(trials: Sequence[TrialData], metric: Metric) -> _Scale:
+def _metric_axis(trials: Sequence[TrialData], metric: Metric) -> _Axis:
     values = [trial.scores[metric.name] for trial in trials]
     ends = min(values), max(values)
-    ticks = tuple((at, chart_style.tick_label(at, False)) for at in chart_style.tick_positions(*ends, False))
     # The better end is up, also where smaller is better.
     low, high = ends[:: metric.sign]
-    return _Scale(formatting.metric_label(metric.name).replace(", ", "\n"), low, high, ticks)
+    return _Axis(
+        sweep_charts.name_of(metric), low, high, tuple((at, at) for at in sweep_charts.round_ticks(*ends, False))
+    )
 
 
-def _heights(sweep: SweepData, trial: TrialData, scales: Sequence[_Scale]) -> list[float]:
+def _heights(sweep: SweepData, trial: TrialData, axes: Sequence[_Axis]) -> list[float | None]:
     positions = [axis_position(key, trial.values.get(key.name)) for key in sweep.keys] + [trial.scores[sweep.main.name]]
-    # NaN leaves a gap in the line.
-    return [float("nan") if at is None else scale.height(at) for at, scale in zip(positions, scales, strict=True)]
+    # None leaves a gap in the line.
+    return [None if at is None else axis.height(at) for at, axis in zip(positions, axes, strict=True)]
 
 
-def _draw_axis(axes: Axes, index: int, scale: _Scale, size: float) -> None:
-    axes.plot([index, index], [0, 1], color=chart_svg.REFERENCE, linewidth=1, zorder=1, solid_capstyle="butt")
-    for position, text in scale.ticks:
-        height = scale.height(position)
-        axes.plot([index, index + 0.03], [height, height], color=chart_svg.REFERENCE, linewidth=1, zorder=6)
-        axes.annotate(text, (index, height), xytext=(5, 0), textcoords="offset points", va="center",
-                      fontsize=size - 0.5, color=chart_svg.INK_SOFT, zorder=7)  # fmt: skip
-    axes.annotate(_break_label(scale.label), (index, 1), xytext=(0, 9), textcoords="offset points", ha="center",
-                  va="bottom", fontsize=size, color=chart_svg.INK, annotation_clip=False)  # fmt: skip
-
-
-def _shades(trials: Sequence[TrialData], metric: Metric) -> dict[int, int]:
-    """Return each trial's colour of the ramp."""
-    # By rank and not by value: one outlier would leave all others a single colour.
-    ordered = sorted(trials, key=lambda trial: metric.sign * trial.scores[metric.name])
-    return {trial.number: index * chart_svg.RAMP_COLOURS // len(ordered) for index, trial in enumerate(ordered)}
-
-
-def _trial_line_style(sweep: SweepData, trial: TrialData, best: int | None, shade: Mapping[int, int]) -> dict[str, Any]:
-    if trial.number == best or trial.role == "paper":
-        return chart_style.line_style(sweep, trial, best, False, len(shade))
-    level = shade[trial.number]
+def _line(row: Row, many: bool) -> Row:
+    """Return the look of a trial's line: its key in the scale of colours, its width and its opacity."""
+    if row["kind"] in (BEST_TRIAL, PAPERS):
+        return {"look": row["kind"], "width": sweep_charts.LOOKS[row["kind"]]["width"], "opacity": 1}
     # Among many lines the good ones could not be followed if the poorer ones were as strong.
-    many = len(shade) > _MANY_LINES
-    strength = 0.25 + 0.65 * (level / (chart_svg.RAMP_COLOURS - 1)) ** 3 if many else 1.0
-    if sweep.is_full_length(trial):
-        width = 1.1 if many else 1.5
-        return {"color": chart_svg.RAMP[level], "linewidth": width, "alpha": 0.9 * strength, "zorder": 3}
-    return {"color": chart_svg.RAMP[level], "linewidth": 0.9, "alpha": 0.55 * strength, "zorder": 2}
+    strength = 0.25 + 0.65 * (row["level"] / (len(RAMP) - 1)) ** 3 if many else 1.0
+    full = row["kind"] == FULL
+    width = (1.1 if many else 1.5) if full else 0.9
+    return {"look": str(row["level"]), "width": width, "opacity": round((0.9 if full else 0.55) * strength, 3)}
 
 
-def _break_label(label: str) -> str:
-    """Break a long dotted label into two lines near its middle."""
-    if "\n" in label or len(label) <= 12 or "." not in label:
-        return label
-    cuts = [match.start() + 1 for match in re.finditer(r"\.", label)]
-    cut = min(cuts, key=lambda at: abs(at - len(label) / 2))
-    return f"{label[:cut]}\n{label[cut:]}"
+def _lines(named: Sequence[str], best: int | None) -> Row:
+    """Return the layer of the trials' lines, with a legend of those of the best trial and of the paper's."""
+    levels = [str(index) for index in range(len(RAMP))]
+    looks = [sweep_charts.LOOKS[name] for name in named]
+    legend = {"values": list(named), "labelExpr": f"datum.label === '{BEST_TRIAL}' ? 'trial {best}, the best' : datum.label"}  # fmt: skip
+
+    def by_look(*values: Any) -> Row:
+        scale = {"type": "ordinal", "domain": [*levels, *named], "range": [*values]}
+        return {"field": "look", "type": "nominal", "scale": scale, "legend": legend}
+
+    encoding = {
+        "stroke": by_look(*RAMP, *(look["line"] for look in looks)),
+        "strokeDash": by_look(*([1, 0] for _ in levels), *(look["dash"] for look in looks)),
+        "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
+        "opacity": {"field": "opacity", "type": "quantitative", "scale": None},
+        "detail": {"field": "trial"},
+    }
+    return {"transform": _FLAT, "mark": sweep_charts.LINE, "encoding": sweep_charts.widened(encoding)}
+
+
+def _axis_layers(axes: Sequence[_Axis]) -> list[Row]:
+    """Return the axes with their ticks and titles."""
+    # A long label is broken before its last part.
+    broken = [axis.label.replace(".", ".\n") if len(axis.label) > 12 else axis.label for axis in axes]
+    titles = [{"axis": at, "y": 1, "text": text, "dy": -12 - 12 * text.count("\n")} for at, text in enumerate(broken)]
+    marks = [{"axis": at, "y": axis.height(position), "value": value}
+             for at, axis in enumerate(axes) for position, value in axis.ticks]  # fmt: skip
+    text = {"type": "text", "aria": False}
+    upright = [{"axis": at, "y": 0, "end": 1} for at in range(len(axes))]
+    written = {"text": {"field": "text"}}
+    return [
+        {"data": {"values": upright},
+         "mark": {"type": "rule", "color": REFERENCE, "aria": False}, "encoding": {"y2": {"field": "end"}}},
+        {"data": {"values": marks}, "transform": [{"calculate": f"isString(datum.value) ? datum.value : {TICK}", "as": "text"}],
+         "mark": {**text, "align": "left", "dx": 4, "limit": 110}, "encoding": written},
+        {"data": {"values": titles}, "mark": {**text, "lineBreak": "\n", "dy": {"expr": "datum.dy"}, "limit": 110, "color": INK},
+         "encoding": written},
+    ]  # fmt: skip

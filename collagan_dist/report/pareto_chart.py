@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 
-from collagan_dist.report import chart_svg, formatting
-from collagan_dist.report import sweep_chart_style as chart_style
-from collagan_dist.report.sweep_charts import HALF_WIDTH, new_axes, set_ticks
+from collagan_dist.report import formatting, sweep_charts
+from collagan_dist.report.sweep_charts import FRONT, Row
 from collagan_dist.report.sweep_data import Metric, SweepData
 from collagan_dist.report.trial_data import TrialData
+from collagan_dist.report.vega import INK, VegaChart
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+# Numbers of trials nearer than these shares of the axes are written on different sides: outwards first, towards better
+# values, where few other trials are.
+_NEAR = {"x": 0.08, "y": 0.12}
+_SIDES = ((1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
-def draw_front(sweep: SweepData, across: Metric, down: Metric, uid: str) -> chart_style.SweepChart | None:
-    """Draw metric `down` over metric `across`, with the front connected and its trials numbered. None without a value.
+def front_chart(sweep: SweepData, across: Metric, down: Metric) -> VegaChart | None:
+    """Return metric `down` over metric `across`, with the front connected and its trials numbered. None without a value.
 
-    Only full-length runs are drawn, where there are any.
+    Only full-length runs are shown, where there are any.
     """
     scored = [trial for trial in sweep.searched if {across.name, down.name} <= set(trial.scores)]
     numbers = frozenset(sweep.front)
     trials = [trial for trial in scored if sweep.is_full_length(trial) or trial.number in numbers] or scored
     if not trials:
         return None
-    drawn = [trial for trial in trials if sweep.is_shown(trial)]
-    front = [trial for trial in drawn if trial.number in numbers]
+    front = [trial for trial in trials if trial.number in numbers]
 
-    on_front = {"markerfacecolor": chart_style.BEST, "markersize": 6.5, "markeredgecolor": chart_svg.PAPER, "zorder": 4}
-
-    def draw(figure: Figure) -> None:
-        axes = new_axes(figure, HALF_WIDTH)
-        # The front may be of more metrics than these two: in two of them a line through all of it would turn back.
-        line = sorted(undominated(front, across, down), key=lambda trial: trial.scores[across.name])
-        axes.plot([one.scores[across.name] for one in line], [one.scores[down.name] for one in line],
-                  color=chart_style.BEST, linewidth=1.4, zorder=2)  # fmt: skip
+    def place(trial: TrialData) -> Row:
         # The paper's λ keep their diamond, also on the front.
-        for trial in drawn:
-            style = chart_style.marker_style(sweep, trial, None)
-            if trial.number in numbers and trial.role != "paper":
-                style |= on_front
-            axes.plot([trial.scores[across.name]], [trial.scores[down.name]], linestyle="none", gid=f"t{trial.number}",
-                      **style)  # fmt: skip
-        set_ticks(axes)
-        axes.margins(0.07)
-        _write_numbers(figure, axes, front, across, down)
-        axes.set_xlabel(_axis_label(across), color=chart_svg.INK_SOFT, fontsize=8.5, labelpad=3)
+        kind = {"kind": FRONT} if trial.number in numbers and trial.role != "paper" else {}
+        return {"x": trial.scores[across.name], "y": trial.scores[down.name], **kind}
 
-    others = [trial for trial in drawn if trial.number not in numbers or trial.role == "paper"]
-    score = chart_style.format_score
-    names = ", ".join(f"trial {one.number} ({score(one, across)}; {score(one, down)})" for one in front)
-    titles = {one.number: f"{chart_style.trial_title(one, across)} · {score(one, down)}" for one in drawn}
-    return chart_style.SweepChart(
-        _axis_label(down),
-        chart_style.add_titles(chart_svg.render(HALF_WIDTH, uid, draw), uid, titles),
-        f"{formatting.metric_label(down.name)} over {formatting.metric_label(across.name)} of {len(trials)} trials. "
-        f"Pareto-optimal: {names or 'none'}.",
-        (("front", "Pareto-optimal"), *chart_style.marker_legend(sweep, others, None)),
-    )
+    rows = sweep_charts.trial_rows(sweep, trials, None, place)
+    kinds = {row["kind"] for row in rows}
+    # The front may be of more metrics than these two: in two of them a line through all of it would turn back.
+    line = [{"x": one.scores[across.name], "y": one.scores[down.name]} for one in undominated(front, across, down)]
+    written = {"text": {"field": "trial"}, "fill": {"value": INK}}
+    layers = [
+        {"data": {"values": line}, "mark": {"type": "line", "strokeWidth": 1.4, "color": sweep_charts.BEST, "aria": False}},
+        {"mark": sweep_charts.POINT, "encoding": {**sweep_charts.by_kind(sweep_charts.MARKS, kinds, {}), **sweep_charts.tooltip(sweep)}},
+        {"data": {"values": _numbers(rows, numbers, (across.sign, down.sign))},
+         "mark": {"type": "text", "dx": {"expr": "datum.dx"}, "dy": {"expr": "datum.dy"}, "aria": False}, "encoding": written},
+    ]  # fmt: skip
+    encoding = {"x": sweep_charts.axis("x", _axis_label(across)), "y": sweep_charts.axis("y", None)}
+    names = ", ".join(f"trial {one.number} ({_score(one, across)}; {_score(one, down)})" for one in front)
+    pair = f"{sweep_charts.name_of(down)} over {sweep_charts.name_of(across)}"
+    said = f"{pair} of {len(trials)} trials. Pareto-optimal: {names or 'none'}."
+    spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
+    return VegaChart(_axis_label(down), said, spec, "", (), *sweep_charts.HALF)
 
 
 def undominated(trials: Sequence[TrialData], first: Metric, second: Metric) -> list[TrialData]:
@@ -75,33 +65,24 @@ def undominated(trials: Sequence[TrialData], first: Metric, second: Metric) -> l
     return [trial for trial in trials if not any(beaten(point(trial), point(other)) for other in trials)]
 
 
-def _write_numbers(figure: Figure, axes: Axes, front: Sequence[TrialData], across: Metric, down: Metric) -> None:
-    """Write each trial's number beside its mark, on the first side that is free."""
-    # Outwards first, towards better values: few other trials are there.
-    out, up = across.sign, down.sign
-    sides = ((out, up), (out, 0), (0, up), (out, -up), (-out, up), (0, -up), (-out, 0), (-out, -up))
-    taken: list[tuple[float, float, float]] = []
-    # Without it the transformation below is that of empty axes.
-    axes.autoscale_view()
-    points_per_pixel = 72 / figure.dpi
-    marks = {trial.number: (trial.scores[across.name], trial.scores[down.name]) for trial in front}
-    points = {number: axes.transData.transform(mark) * points_per_pixel for number, mark in marks.items()}
-    for trial in sorted(front, key=lambda one: -across.sign * one.scores[across.name]):
-        text, (x, y) = str(trial.number), points[trial.number]
-        half_width = 2.8 * len(text)
-        candidates = [(x + side * (half_width + 5), y + rise * 8, half_width) for side, rise in sides]
-        free = [one for one in candidates if not any(_overlap(one, other) for other in taken)]
-        middle, height, _ = chosen = (free or candidates)[0]
-        taken.append(chosen)
-        axes.annotate(text, marks[trial.number], xytext=(middle - x, height - y), textcoords="offset points", ha="center",
-                      va="center", fontsize=8.5, color=chart_svg.INK, zorder=6)  # fmt: skip
+def _numbers(rows: Sequence[Row], front: Collection[int], signs: tuple[int, int]) -> list[Row]:
+    """Return the numbers of the front's trials beside their marks, each on the first side that no near one has."""
+    spans = {at: max(row[at] for row in rows) - min(row[at] for row in rows) or 1.0 for at in _NEAR}
+    placed: list[Row] = []
+    for row in filter(lambda row: row["trial"] in front, rows):
+        near = [one for one in placed if all(abs(row[at] - one[at]) < share * spans[at] for at, share in _NEAR.items())]
+        free = [side for side in range(len(_SIDES)) if all(one["side"] != side for one in near)]
+        side = free[0] if free else 0
+        # Pixels from the mark; y grows downwards.
+        dx, dy = (one * sign for one, sign in zip(_SIDES[side], signs, strict=True))
+        placed.append({"trial": row["trial"], "x": row["x"], "y": row["y"], "side": side, "dx": 11 * dx, "dy": -9 * dy})
+    return placed
 
 
-def _overlap(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Return whether two numbers (middle, height, half of the width; in points of 1/72 inch) overlap."""
-    return abs(one[0] - other[0]) < one[2] + other[2] and abs(one[1] - other[1]) < 9
+def _score(trial: TrialData, metric: Metric) -> str:
+    return formatting.format_metric(metric.name, trial.scores[metric.name], True)
 
 
 def _axis_label(metric: Metric) -> str:
     unit = f" ({formatting.metric_unit(metric.name)})" if formatting.metric_unit(metric.name) else ""
-    return f"{formatting.metric_label(metric.name)}{unit}, {'larger' if metric.sign > 0 else 'smaller'} is better"
+    return f"{sweep_charts.name_of(metric)}{unit}, {'larger' if metric.sign > 0 else 'smaller'} is better"

@@ -53,9 +53,10 @@ class Bin:
 class Sensitivity:
     """What the trials say about one key.
 
-    `bins` average the full-length runs, or all trials where `all_trials`. `loss_sides` ("smaller", "larger") are the sides of
-    the best range on which the metric gets worse beyond chance. `early_loss_sides` is the same at the first rung.
-    Both are None for a key without order and where there are too few trials.
+    `bins` average the full-length runs, or all trials where `all_trials`. `short` is the result in a few words, `sentences`
+    say it with numbers. `loss_sides` ("smaller", "larger") are the sides of the best range on which the metric gets worse
+    beyond chance. `early_loss_sides` is the same at the first rung. Both are None for a key without order and where there
+    are too few trials.
     """
 
     key: Key
@@ -63,9 +64,20 @@ class Sensitivity:
     points: tuple[Point, ...]
     bins: tuple[Bin, ...]
     all_trials: bool
+    short: str
     sentences: tuple[str, ...]
     loss_sides: frozenset[str] | None = None
     early_loss_sides: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What bins of `trials` trials say in a few words and with numbers, and the sides on which a loss is beyond chance."""
+
+    short: str
+    text: str
+    sides: frozenset[str] | None
+    trials: int
 
 
 def sensitivity(sweep: SweepData, key: Key, metric: Metric) -> Sensitivity:
@@ -75,39 +87,37 @@ def sensitivity(sweep: SweepData, key: Key, metric: Metric) -> Sensitivity:
     all_trials = len(full_length) < MIN_TRIALS
     used = list(points) if all_trials else full_length
     bins = make_bins(key, used)
-    early_sentences, early_sides = _at_first_rung(sweep, key, metric)
-    # One bin has nothing to be compared with.
-    if len(bins) < 2:
-        sentences = (_no_bins_sentence(key, points), *early_sentences)
-        return Sensitivity(key, metric, points, bins, all_trials, sentences, early_loss_sides=early_sides)
-    text, sides = describe_bins(key, metric, bins, used)
-    text = text[:1].upper() + text[1:]
-    if all_trials:
+    early, late = _at_first_rung(sweep, key, metric), describe_bins(key, metric, bins, used)
+    # Among trials of many lengths the longest would win, so the first rung, where all have the same, says more.
+    rung = formatting.format_number(sweep.rungs[0]) if sweep.rungs else ""
+    short = f"At {rung} samples: {early.short}" if early and all_trials else late.short if late else ""
+    sentences = [_no_bins_sentence(key, points)] if late is None else [late.text[:1].upper() + late.text[1:]]
+    if late is not None and all_trials:
         runs = f"{len(full_length)} full-length run{'' if len(full_length) == 1 else 's'}"
-        text = f"Only {runs}, so the means include trials that were stopped early. {text}"
-    return Sensitivity(key, metric, points, bins, all_trials, (text, *early_sentences), sides, early_sides)
+        sentences = [f"Only {runs}, so the means include trials that were stopped early. {sentences[0]}"]
+    if early is not None:
+        sentences.append(f"At {rung} samples, before any was stopped ({early.trials} trials): {early.text}")
+    short = short[:1].upper() + short[1:] or sentences.pop(0)
+    sides, early_sides = (found.sides if found else None for found in (late, early))
+    return Sensitivity(key, metric, points, bins, all_trials, short, tuple(sentences), sides, early_sides)
 
 
-def verdict(found: Sequence[Sensitivity], sweep: SweepData) -> str:
-    """Return what the trials say about the paper's claim on λ, or "" where no λ was searched."""
+def verdict(found: Sequence[Sensitivity], sweep: SweepData) -> tuple[str, ...]:
+    """Return what the trials say about the paper's claim on λ, then on which counts; nothing where no λ was searched."""
     weights = [one for one in found if one.key.name.startswith("loss.weights.")]
-    if not weights:
-        return ""
     claim = "The paper says that results change little within a range of λ and get worse where λ is too large or too small. "
     judged = [one for one in weights if one.loss_sides is not None or one.early_loss_sides is not None]
     if not judged:
-        return claim + "There are too few trials here to test that."
+        return (claim + "There are too few trials here to test that.",) if weights else ()
     late = [one.loss_sides for one in judged if one.loss_sides is not None]
     early = [one.early_loss_sides for one in judged if one.early_loss_sides is not None]
     trials = "all trials" if judged[0].all_trials else "full-length runs"
     parts = [f"among {trials} {_count_sides(late)}"] if late else []
     rung = formatting.format_number(sweep.rungs[0]) if sweep.rungs else ""
     parts += [f"at {rung} samples, before any trial was stopped, {_count_sides(early)}"] if early else []
-    text = (
-        f"Of {len(judged)} λ searched here, the mean gets worse beyond chance ({SIGNIFICANT_ERRORS:g} standard errors) "
-    )
+    text = f"Of {len(judged)} λ searched here, the mean gets worse beyond chance ({SIGNIFICANT_ERRORS:g} standard errors) {'; '.join(parts)}."
     most = [max(len(one.loss_sides or ()), len(one.early_loss_sides or ())) for one in judged]
-    return f"{claim}{text}{'; '.join(parts)}. {_conclusion(most)} {_cautions(judged, sweep)}"
+    return claim + _conclusion(most), text, _cautions(judged, sweep)
 
 
 def axis_position(key: Key, value: Value) -> float | None:
@@ -155,13 +165,13 @@ def make_bins(key: Key, points: Sequence[Point]) -> tuple[Bin, ...]:
     return _average([ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)])
 
 
-def describe_bins(
-    key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point]
-) -> tuple[str, frozenset[str] | None]:
-    """Return a sentence on the best range and the loss outside it, and the sides on which that loss is beyond chance."""
+def describe_bins(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point]) -> Finding | None:
+    """Return the best range and the loss outside it; None for one bin, which has nothing to be compared with."""
+    if len(bins) < 2:
+        return None
     best = max(bins, key=lambda bin: metric.sign * bin.mean)
     if not key.ordered:
-        return _describe_choices(key, metric, bins, best), None
+        return _describe_choices(key, metric, bins, best)
     values = [point.value for point in used]
     no_loss = max(best.error or 0.0, NO_LOSS_SHARE * (max(values) - min(values)))
 
@@ -178,37 +188,30 @@ def describe_bins(
     sides = frozenset(side for side, part in outside.items() if any(_beyond_chance(metric, bin, best) for bin in part))
     if not sides:
         worst = formatting.format_metric(metric.name, max(map(loss, bins)), True)
-        return f"no loss beyond chance: the mean is best from {low} to {high}, at most {worst} worse elsewhere.", sides
+        text = f"no loss beyond chance: the mean is best from {low} to {high}, at most {worst} worse elsewhere."
+        return Finding("no effect beyond chance.", text, sides, len(used))
     margin = formatting.format_metric(metric.name, no_loss, True)
     losses = [_describe_loss(metric, side, part, best, side in sides) for side, part in outside.items() if part]
     text = f"the mean stays within {margin} of its best from {low} to {high}; {'; '.join(losses)}."
     if first == 0 or last == len(bins) - 1:
         end, word = ("lower", "smaller") if first == 0 else ("upper", "larger")
         text += f" This reaches the {end} end of the values that were tried: {word} ones may do as well."
-    return text, sides
+    worse = " and ".join(side for side in outside if side in sides)
+    return Finding(f"best from {low} to {high}; {worse} values are worse.", text, sides, len(used))
 
 
-def _at_first_rung(sweep: SweepData, key: Key, metric: Metric) -> tuple[tuple[str, ...], frozenset[str] | None]:
+def _at_first_rung(sweep: SweepData, key: Key, metric: Metric) -> Finding | None:
     """Return the same analysis at the first rung, where every trial has a result."""
     # Full-length runs are those that were not stopped for being bad, so among them alone a loss is hidden.
     # PBT changes a trial's keys as it trains: its first rung says nothing about its last values.
-    if sweep.scheduler == "pbt" or not any(trial.status == "stopped" for trial in sweep.searched):
-        return (), None
-    rung = sweep.rungs[0] if sweep.rungs else None
-    points = []
+    if sweep.scheduler == "pbt" or not sweep.rungs or not any(trial.status == "stopped" for trial in sweep.searched):
+        return None
+    rung, points = sweep.rungs[0], []
     for trial in sweep.searched:
-        position = axis_position(key, trial.values.get(key.name))
-        value = None if rung is None else trial.at(metric.name, rung)
-        if value is None and trial.samples == rung:
-            value = trial.scores.get(metric.name)
+        position, value = axis_position(key, trial.values.get(key.name)), trial.at(metric.name, rung)
         if position is not None and value is not None:
             points.append(Point(trial.number, position, value, False))
-    bins = make_bins(key, points)
-    if rung is None or len(bins) < 2:
-        return (), None
-    text, sides = describe_bins(key, metric, bins, points)
-    count = f"{len(points)} trials"
-    return (f"At {formatting.format_number(rung)} samples, before any was stopped ({count}): {text}",), sides
+    return describe_bins(key, metric, make_bins(key, points), points)
 
 
 def _final_points(sweep: SweepData, key: Key, metric: Metric) -> tuple[Point, ...]:
@@ -242,14 +245,19 @@ def _describe_loss(metric: Metric, side: str, bins: Sequence[Bin], best: Bin, si
     return f"{side} ones are up to {size} worse{'' if significant else ', which may be chance'}"
 
 
-def _describe_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> str:
-    ranked = sorted(bins, key=lambda bin: -metric.sign * bin.mean)
-    others = []
-    for bin in ranked[1:]:
+def _describe_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> Finding:
+    name, others, sure = value_text(key, best.centre), [], False
+    for bin in sorted(bins, key=lambda bin: -metric.sign * bin.mean)[1:]:
         size = formatting.format_metric(metric.name, abs(best.mean - bin.mean), True)
-        chance = "" if _beyond_chance(metric, bin, best) else ", which may be chance"
-        others.append(f"{value_text(key, bin.centre)} (n = {bin.count}) is {size} worse{chance}")
-    return f"the mean is best with {value_text(key, best.centre)} (n = {best.count}); {'; '.join(others)}."
+        beyond = _beyond_chance(metric, bin, best)
+        sure = sure or beyond
+        others.append(
+            f"{value_text(key, bin.centre)} (n = {bin.count}) is {size} worse{'' if beyond else ', which may be chance'}"
+        )
+    text = f"the mean is best with {name} (n = {best.count}); {'; '.join(others)}."
+    return Finding(
+        f"best with {name}." if sure else "no effect beyond chance.", text, None, sum(bin.count for bin in bins)
+    )
 
 
 def _beyond_chance(metric: Metric, bin: Bin, best: Bin) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from collagan_dist import structured
 from collagan_dist.errors import DataError
-from collagan_dist.report import trial_data
+from collagan_dist.report import formatting, trial_data
 from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.run_data import read_json_object
 from collagan_dist.report.trial_data import TrialData, Value
@@ -58,26 +58,23 @@ class Key:
         return not self.choices
 
 
-@dataclass(frozen=True)
-class SeedScores:
-    """One metric of the same settings over several seeds; `sd` is None with a single seed."""
+class SeedScores(structured.Record):
+    """One metric of the same settings over several seeds; `sd` is None with a single seed, `trial` is whose settings they are."""
 
-    values: tuple[float, ...]
     mean: float
-    sd: float | None
+    sd: float | None = None
+    trial: int | None = None
 
 
-@dataclass(frozen=True)
-class Confirmation:
+class Confirmation(structured.Record):
     """The best trial and the paper's λ trained again over `seeds` seeds; `p` is None where no test was possible."""
 
     seeds: int
     metric: str
     paper: SeedScores
     best: SeedScores
-    trial: int | None
     difference: float
-    p: float | None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +119,21 @@ class SweepData:
         # Repetitions would count one point of the space several times.
         return tuple(trial for trial in self.trials if trial.role != "confirm")
 
+    def trial(self, number: int | None) -> TrialData | None:
+        return next((trial for trial in self.trials if trial.number == number), None)
+
     @property
     def best_trial(self) -> TrialData | None:
-        return next((trial for trial in self.trials if trial.number == self.best), None)
+        return self.trial(self.best)
+
+    def best_number(self, name: str) -> int | None:
+        """Return the sweep's best trial for its first metric, the best full-length run for any other of trials.csv."""
+        if name == self.main.name and self.best is not None:
+            return self.best
+        sign = next((metric.sign for metric in self.metrics if metric.name == name), formatting.better_sign(name))
+        # A trial stopped early has the value of a shorter training: it may lead by the noise of its rung.
+        runs = [trial for trial in self.searched if name in trial.scores and self.is_full_length(trial)]
+        return max(runs, key=lambda trial: sign * trial.scores[name]).number if runs else None
 
     @property
     def paper_trial(self) -> TrialData | None:
@@ -153,20 +162,12 @@ class _Space(structured.Record):
     values: list[Any] | None = None
 
 
-class _Seeds(structured.Record):
-    values: tuple[float | None, ...] = ()
-    mean: float | None
-    sd: float | None = None
-    trial: int | None = None
-
-
-class _Confirmed(structured.Record):
-    seeds: int
-    metric: str
-    paper: _Seeds
-    best: _Seeds
-    difference: float | None
-    p: float | None = None
+def _only_complete(found: Any) -> Any:
+    """Return a confirmation as it is; None without one of its numbers, as there is no comparison then."""
+    if not isinstance(found, dict):
+        return found
+    sides = [side for name in ("paper", "best") if isinstance(side := found.get(name), dict)]
+    return None if None in (found.get("difference"), *(side.get("mean") for side in sides)) else found
 
 
 class _SweepFile(structured.Record):
@@ -187,7 +188,7 @@ class _SweepFile(structured.Record):
     importance: dict[str, dict[str, float | None]] | None = None
     samples_trained: float | None = None
     seconds: float | None = None
-    confirmed: _Confirmed | None = None
+    confirmed: Annotated[Confirmation | None, BeforeValidator(_only_complete)] = None
     warnings: tuple[str, ...] | None = None
 
 
@@ -246,8 +247,8 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
     rungs = tuple(sorted(rung for rung in found.rungs or () if rung is not None))
     front = tuple(number for number in found.front or () if number is not None)
     lengths = [trial.samples for trial in trials if trial.role == "paper" and trial.samples is not None]
-    names = [metric.name for metric in metrics]
-    with_curves, on_curves = trial_data.add_curves(folder, trials, names, kept=(*rungs, *lengths))
+    # Of all metrics: the best and the paper's trial are compared at the same length by each of them.
+    with_curves, on_curves = trial_data.add_curves(folder, trials, columns, kept=(*rungs, *lengths))
     shown = _choose_shown(trials, metrics[0], rungs, found.best, front)
     notes += undrawable_note("trials.csv", sum(trial.undrawable for trial in trials))
     return SweepData(
@@ -268,7 +269,7 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
         importance=_parse_importance(found.importance or {}),
         samples_trained=found.samples_trained,
         seconds=found.seconds,
-        confirmed=_parse_confirmation(found.confirmed),
+        confirmed=found.confirmed,
         columns=columns,
         notes=(*_shown_note(trials, shown), *notes, *on_curves),
         shown=shown,
@@ -309,33 +310,9 @@ def _shown_note(trials: Sequence[TrialData], shown: frozenset[int] | None) -> tu
     return (f"{text} Sentences, means and counts are of all, and trials.csv lists all.",)
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if is_number(value) else None
-
-
 def _parse_importance(found: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
     shares = {metric: {key: v for key, v in by.items() if v is not None} for metric, by in found.items()}
     return {metric: by for metric, by in shares.items() if by}
-
-
-def _parse_confirmation(found: _Confirmed | None) -> Confirmation | None:
-    # Without one of its numbers there is no comparison.
-    if found is None or found.difference is None or found.paper.mean is None or found.best.mean is None:
-        return None
-    return Confirmation(
-        seeds=found.seeds,
-        metric=found.metric,
-        paper=_parse_seed_scores(found.paper, found.paper.mean),
-        best=_parse_seed_scores(found.best, found.best.mean),
-        trial=found.best.trial,
-        difference=found.difference,
-        p=found.p,
-    )
-
-
-def _parse_seed_scores(found: _Seeds, mean: float) -> SeedScores:
-    values = tuple(value for value in found.values if value is not None)
-    return SeedScores(values, mean, None if len(values) == 1 else found.sd)
 
 
 def _parse_keys(

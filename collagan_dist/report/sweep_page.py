@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import formatting, sensitivity, sweep_summary, sweep_tables
+from collagan_dist.report import formatting, sensitivity, sweep_charts, sweep_summary, sweep_tables
+from collagan_dist.report.parallel_coordinates import parallel_coordinates
+from collagan_dist.report.pareto_chart import front_chart
 from collagan_dist.report.pictures import Figure
 from collagan_dist.report.run_data import read_run
 from collagan_dist.report.run_page import last_grid
@@ -30,14 +32,14 @@ def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
         "state": sweep_summary.state(sweep),
         "headline": sweep_summary.headline(sweep),
         "cards": sweep_summary.cards(sweep),
-        "main": formatting.metric_label(sweep.main.name),
+        "main": formatting.metric_label(sweep.main.name).replace(",", ""),
         "stopped": any(trial.status == "stopped" for trial in sweep.trials),
         "repeated": len(sweep.searched) < len(sweep.trials),
-        "importance": sweep_tables.importance_bars(sweep),
         "best": sweep_tables.best_table(sweep),
         "train_options": sweep_tables.train_options(sweep),
         "failed": sweep_tables.failed_table(sweep),
         "table": sweep_tables.trials_table(sweep),
+        "metrics": sweep_tables.metrics_table(sweep),
         "warnings": sweep.warnings,
         "notes": [*sweep.notes, *notes],
         "settings": sweep_tables.settings_table(sweep),
@@ -46,32 +48,20 @@ def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
 
 
 def _charts(sweep: SweepData) -> dict[str, Any]:
-    # Imported here: `collagan --help` must not wait for matplotlib.
-    from collagan_dist.report.parallel_coordinates import draw_parallel_coordinates
-    from collagan_dist.report.pareto_chart import draw_front
-    from collagan_dist.report.sweep_charts import draw_curves, draw_history, draw_sensitivity
-
-    main, others = sweep.main, list(enumerate(sweep.metrics))[1:]
+    main, others = sweep.main, sweep.metrics[1:]
     by_key = [sensitivity.sensitivity(sweep, key, main) for key in sweep.keys]
     # A key that no trial has is not worth an empty chart.
     by_key = [one for one in by_key if one.points]
-    more = [(draw, i, metric) for i, metric in others for draw in ((draw_history, "h"), (draw_curves, "c"))]
+    over_time = (sweep_charts.history_chart, sweep_charts.course_chart)
     return {
-        "charts": _drawn([draw_history(sweep, main, "m0h"), draw_curves(sweep, main, "m0c")]),
-        "more_charts": _drawn(draw(sweep, metric, f"m{i}{kind}") for (draw, kind), i, metric in more),
-        "parallel": next(iter(_drawn([draw_parallel_coordinates(sweep, "par")])), None),
-        "sensitivity": _drawn(draw_sensitivity(sweep, one, f"k{i}") for i, one in enumerate(by_key)),
+        "charts": list(filter(None, (chart(sweep, main) for chart in over_time))),
+        "more_charts": list(filter(None, (chart(sweep, metric) for metric in others for chart in over_time))),
+        "parallel": parallel_coordinates(sweep),
+        "sensitivity": [(sweep_charts.sensitivity_chart(sweep, one), one.sentences) for one in by_key],
         "verdict": sensitivity.verdict(by_key, sweep),
-        "fronts": _drawn(draw_front(sweep, main, metric, f"f{i - 1}") for i, metric in others),
+        "fronts": list(filter(None, (front_chart(sweep, main, metric) for metric in others))),
+        "importance": sweep_charts.importance_charts(sweep),
     }
-
-
-def _drawn(charts: Iterable[Any]) -> list[Any]:
-    """Return the charts that there are, with their SVG marked as markup."""
-    from markupsafe import Markup
-
-    # Not escaped again: matplotlib escapes all texts of its SVG itself.
-    return [replace(chart, svg=Markup(chart.svg)) for chart in charts if chart is not None]
 
 
 def _figures(sweep: SweepData) -> tuple[list[Figure], list[str]]:

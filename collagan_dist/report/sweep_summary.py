@@ -50,7 +50,7 @@ def confirmation(sweep: SweepData, found: Confirmation) -> str:
     best, paper = _mean_and_sd(found.metric, found.best), _mean_and_sd(found.metric, found.paper)
     subject = "" if found.metric == sweep.main.name else f"{_label_in_sentence(found.metric)} "
     # A sweep that grew may have a newer best trial than the one that was confirmed.
-    subject += f"trial {found.trial} has " if found.trial not in (None, sweep.best) else ""
+    subject += f"trial {found.best.trial} has " if found.best.trial not in (None, sweep.best) else ""
     text = f"Over {found.seeds} seed{'' if found.seeds == 1 else 's'} each: {subject}{best} against {paper}"
     text += f" {formatting.metric_unit(found.metric)}".rstrip() + " for the paper's λ"
     if found.p is None:
@@ -75,14 +75,6 @@ def cards(sweep: SweepData) -> list[Card]:
     if sweep.seconds is not None:
         found.append(Card("Time", format_duration(sweep.seconds)))
     return found + [card for metric in sweep.metrics if (card := _best_card(sweep, metric)) is not None]
-
-
-def best_full_length(sweep: SweepData, name: str) -> int | None:
-    """Return the number of the full-length run that is best by a metric of trials.csv."""
-    sign = next((metric.sign for metric in sweep.metrics if metric.name == name), formatting.better_sign(name))
-    # A trial stopped early has the value of a shorter training: it may lead by the noise of its rung.
-    runs = [trial for trial in sweep.searched if name in trial.scores and sweep.is_full_length(trial)]
-    return max(runs, key=lambda trial: sign * trial.scores[name]).number if runs else None
 
 
 def _no_result(sweep: SweepData) -> str:
@@ -158,15 +150,14 @@ def _share_trained(sweep: SweepData) -> str:
 
 
 def _best_card(sweep: SweepData, metric: Metric) -> Card | None:
-    best, paper = sweep.best_trial, sweep.paper_trial
-    # The sweep's own best is by its first metric.
-    if metric is not sweep.main or best is None:
-        number = best_full_length(sweep, metric.name)
-        best = next((trial for trial in sweep.trials if trial.number == number), None)
+    best, paper = sweep.trial(sweep.best_number(metric.name)), sweep.paper_trial
     if best is None or metric.name not in best.scores:
         return None
     notes = [f"trial {best.number}"]
     if paper is not None and metric.name in paper.scores:
-        notes.append(f"the paper's λ {formatting.format_metric(metric.name, paper.scores[metric.name])}")
+        length = (
+            f" after {formatting.format_number(paper.samples or 0)} samples" if not sweep.is_full_length(paper) else ""
+        )
+        notes.append(f"the paper's λ {formatting.format_metric(metric.name, paper.scores[metric.name])}{length}")
     value = formatting.format_metric(metric.name, best.scores[metric.name], True)
     return Card(f"Best {_label_in_sentence(metric.name)}", value, " · ".join(notes))

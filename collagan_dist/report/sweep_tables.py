@@ -1,14 +1,15 @@
-"""Tables of a sweep: the best trial beside the paper's λ, all trials, failed trials, settings, and the importance of keys."""
+"""Tables of a sweep: the best trial beside the paper's λ, all trials, failed trials, settings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from collagan_dist import shell
 from collagan_dist.report import formatting
-from collagan_dist.report.evaluation import is_number
 from collagan_dist.report.sweep_data import Key, SweepData
-from collagan_dist.report.sweep_summary import STATUS_LABELS, best_full_length
+from collagan_dist.report.sweep_summary import STATUS_LABELS
 from collagan_dist.report.tables import Cell, Table, summary_label
-from collagan_dist.report.trial_data import TrialData, Value
+from collagan_dist.report.trial_data import TrialData, format_value
 
 _SCHEDULERS = {
     "asha": "ASHA: at each rung the best trials continue, without waiting for the others",
@@ -25,26 +26,39 @@ _SEARCHES = {
 
 
 def best_table(sweep: SweepData) -> Table | None:
-    """Return keys and metrics of the best trial beside those of the paper's λ; None where the best is the paper's."""
+    """Return keys and metrics of the best trial beside those of the paper's λ; None where the best is the paper's.
+
+    Where one of them trained longer, metrics are compared at the shorter length too.
+    """
     best, paper = sweep.best_trial, sweep.paper_trial
-    shown = [trial for trial in (best, paper) if trial is not None]
     # Beside itself the paper's trial would be a table of equal columns.
-    if not sweep.keys or not shown or shown[0].role == "paper":
+    if not sweep.keys or best is None or best.role == "paper":
         return None
+    lengths = [trial.samples for trial in (best, paper) if trial is not None and trial.samples is not None]
+    common = min(lengths) if len(set(lengths)) > 1 else None
+    shown = [(trial, at) for at in (common, None) for trial in (best, paper) if trial is not None]
+    # One that has ended at the common length has no longer one to show.
+    shown = [(trial, at) for trial, at in shown if at is not None or common is None or trial.samples != common]
+    titles = [
+        ("The paper's λ" if trial is paper else f"Trial {trial.number}") + _after(at or trial.samples)
+        for trial, at in shown
+    ]
     rows = []
     for key in sweep.keys:
-        cells = [Cell(_format_value(trial.values.get(key.name))) for trial in shown]
+        cells = [Cell(format_value(trial.values.get(key.name))) for trial, _ in shown]
         # Without a trial of the paper's λ their values are still known.
-        cells += [] if paper else [Cell(_format_value(key.paper))]
+        cells += [] if paper else [Cell(format_value(key.paper))]
         rows.append((key.label, (*cells, Cell(_describe_space(key)))))
-    for name in sweep.columns:
-        scores = [trial.scores.get(name) for trial in shown]
-        if any(value is not None for value in scores):
-            cells = [Cell(formatting.format_metric(name, value)) for value in scores]
-            rows.append((summary_label(name), (*cells, *([] if paper else [Cell("")]), Cell(""))))
-    titles = [f"Trial {trial.number}" if trial.role != "paper" else "The paper's λ" for trial in shown]
+    for name in _columns(sweep):
+        scores = [trial.scores.get(name) if at in (None, trial.samples) else trial.at(name, at) for trial, at in shown]
+        cells = [Cell(formatting.format_metric(name, value)) for value in scores]
+        rows.append((summary_label(name), (*cells, *([] if paper else [Cell("")]), Cell(""))))
     titles += [] if paper else ["The paper's λ"]
     return Table("The best trial and the paper's λ", ("", *titles, "Searched"), tuple(rows))
+
+
+def _after(samples: int | None) -> str:
+    return "" if samples is None else f" after {formatting.format_number(samples)} samples"
 
 
 def train_options(sweep: SweepData) -> str:
@@ -56,50 +70,32 @@ def train_options(sweep: SweepData) -> str:
     return shell.join(*(word for name, text in texts for word in ("--set", f"{name}={text}")))
 
 
-def importance_bars(sweep: SweepData) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Return (metric, [(key, share)]) for each metric that has shares."""
-    metrics = [metric for metric in sweep.metrics if metric.name in sweep.importance]
-    if not metrics:
-        return []
-    # All lists have the order of the first, so that metrics can be compared line by line.
-    first = sweep.importance[metrics[0].name]
-    keys = sorted(sweep.keys, key=lambda key: -first.get(key.name, 0.0))
-    shares = [(metric, sweep.importance[metric.name]) for metric in metrics]
-    return [
-        (formatting.metric_label(metric.name), [(key.label, by[key.name]) for key in keys if key.name in by])
-        for metric, by in shares
-    ]
-
-
 def trials_table(sweep: SweepData) -> Table:
-    """Return all trials, with the best full-length run of each metric marked."""
-    # A sweep of inpainting alone has no Dice.
-    columns = [name for name in sweep.columns if any(name in trial.scores for trial in sweep.trials)]
-    best = {name: best_full_length(sweep, name) for name in columns}
-    # An empty wide column would push the metrics off the screen.
-    has_reasons = any(trial.reason for trial in sweep.trials)
+    """Return the optimized metrics and the keys of all trials: longest first, of equal length the best by the first metric."""
+    names = [metric.name for metric in sweep.metrics]
+    keys = tuple(key.label for key in sweep.keys)
     rows = []
-    for trial in filter(sweep.is_shown, sweep.trials):
-        status = STATUS_LABELS.get(trial.status, trial.status) or formatting.MISSING
-        texts = [_role(sweep, trial), status, _count(trial.steps), _count(trial.samples)]
-        texts += [_format_value(trial.values.get(key.name)) for key in sweep.keys]
-        metrics = [
-            Cell(formatting.format_metric(name, trial.scores.get(name)), best=best[name] == trial.number)
-            for name in columns
-        ]
-        reason = [Cell(trial.reason)] if has_reasons else []
-        rows.append((str(trial.number), (*map(Cell, texts), *metrics, *reason)))
-    titles = ("Trial", "Role", "Status", "Steps", "Samples", *(key.label for key in sweep.keys))
-    titles += (*map(summary_label, columns), *(("Reason",) if has_reasons else ()))
-    note = (
-        "Metrics are those at the trial's samples. The best full-length run of each metric is bold and marked ★."
-    )  # fmt: skip
-    return Table("Trials", titles, tuple(rows), note)
+    for trial in _ordered(sweep):
+        values = [format_value(trial.values.get(key.name)) for key in sweep.keys]
+        texts = [_count(trial.samples), *values, _status(sweep, trial)]
+        rows.append((str(trial.number), (*_metric_cells(sweep, trial, names), *map(Cell, texts))))
+    titles = ("Trial", *map(summary_label, names), "Samples", *keys, "Status")
+    note = "Longer runs first, then by the first metric, at the trial's samples. The best full-length run of a metric is marked ★."
+    return Table("Trials", titles, tuple(rows), note, compact=True)
+
+
+def metrics_table(sweep: SweepData) -> Table:
+    """Return all metrics of all trials, in the order of `trials_table`."""
+    names = _columns(sweep)
+    rows = tuple(
+        (str(trial.number), (Cell(_count(trial.steps)), *_metric_cells(sweep, trial, names)))
+        for trial in _ordered(sweep)
+    )
+    return Table("All metrics of every trial", ("Trial", "Steps", *map(summary_label, names)), rows, compact=True)
 
 
 def failed_table(sweep: SweepData) -> Table | None:
-    # Above the large table, where the reasons would be far to the right.
-    failed = [trial for trial in sweep.trials if trial.status == "failed" and sweep.is_shown(trial)]
+    failed = [trial for trial in sweep.trials if (trial.status == "failed" or trial.reason) and sweep.is_shown(trial)]
     rows = tuple(
         (
             str(trial.number),
@@ -128,25 +124,40 @@ def settings_table(sweep: SweepData) -> Table:
 
 
 def space_table(sweep: SweepData) -> Table:
-    rows = tuple((key.name, (Cell(_describe_space(key)), Cell(_format_value(key.paper)))) for key in sweep.keys)
+    rows = tuple((key.name, (Cell(_describe_space(key)), Cell(format_value(key.paper)))) for key in sweep.keys)
     return Table("Search space", ("Key", "Space", "The paper's"), rows, numeric=False)
 
 
-def _role(sweep: SweepData, trial: TrialData) -> str:
-    marks = [trial.role + (f", seed {trial.seed}" if trial.role == "confirm" and trial.seed is not None else "")]
-    marks += ["best"] if trial.number == sweep.best else []
-    marks += ["Pareto"] if trial.number in sweep.front else []
-    return ", ".join(marks)
+def _columns(sweep: SweepData) -> list[str]:
+    # A sweep of inpainting alone has no Dice.
+    return [name for name in sweep.columns if any(name in trial.scores for trial in sweep.trials)]
+
+
+def _ordered(sweep: SweepData) -> list[TrialData]:
+    """Return the shown trials, longest first: values of other lengths cannot be compared; those without a value last."""
+    name, sign = sweep.main.name, sweep.main.sign
+    scored = [trial for trial in sweep.trials if name in trial.scores]
+    scored.sort(key=lambda trial: (-(trial.samples or 0), -sign * trial.scores[name]))
+    return list(filter(sweep.is_shown, [*scored, *(trial for trial in sweep.trials if name not in trial.scores)]))
+
+
+def _metric_cells(sweep: SweepData, trial: TrialData, names: Sequence[str]) -> list[Cell]:
+    texts = [formatting.format_metric(name, trial.scores.get(name)) for name in names]
+    return [Cell(text, best=sweep.best_number(name) == trial.number) for name, text in zip(names, texts, strict=True)]
+
+
+def _status(sweep: SweepData, trial: TrialData) -> str:
+    """Return "done, best, Pareto": how it ended, and what it is beside one of the search."""
+    words = [STATUS_LABELS.get(trial.status, trial.status) or formatting.MISSING]
+    words += [trial.role] if trial.role != "search" else []
+    words += [f"seed {trial.seed}"] if trial.role == "confirm" and trial.seed is not None else []
+    words += ["best"] if trial.number == sweep.best else []
+    words += ["Pareto"] if trial.number in sweep.front else []
+    return ", ".join(words)
 
 
 def _count(value: int | None) -> str:
     return formatting.MISSING if value is None else formatting.format_number(value)
-
-
-def _format_value(value: Value) -> str:
-    if value is None:
-        return formatting.MISSING
-    return formatting.format_number(value) if is_number(value) else str(value)
 
 
 def _describe_space(key: Key) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from collagan_dist import structured
 from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import is_number, parse_evaluation
 from collagan_dist.report.run_data import read_settings, section
 from collagan_dist.runs.layout import RunPaths
@@ -178,6 +179,13 @@ def choice_text(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"{value:.6g}"
     return json.dumps(value)
+
+
+def format_value(value: Value) -> str:
+    """Write a value of a searched key for people."""
+    if value is None:
+        return formatting.MISSING
+    return formatting.format_number(value) if is_number(value) else str(value)
 
 
 def is_choice(space: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from html import unescape
 from html.parser import HTMLParser
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,34 @@ class ShownChart:
             lines = re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1]) if path and not uses else []
             found[int(number)] = [(float(x), float(y)) for x, y in uses or lines]
         return found
+
+
+@dataclass(frozen=True)
+class ShownSpec:
+    """A chart of the page in Vega-Lite: the specification that the page's script draws, and the drawing for no script."""
+
+    spec: dict
+    svg: str
+
+    @property
+    def rows(self) -> list[dict]:
+        return self.spec["data"]["values"]
+
+    def layer(self, number: int) -> list[dict]:
+        """The data that layer `number` has for itself."""
+        return self.spec["layer"][number]["data"]["values"]
+
+    def marks(self, number: int) -> list[Point]:
+        """Where the marks of layer `number` are drawn, in the order of its data; y grows downwards."""
+        found = re.search(rf'<g class="mark-symbol role-mark layer_{number}_marks"[^>]*>(.*?)</g>', self.svg, re.DOTALL)
+        return [(float(x), float(y)) for x, y in re.findall(r"translate\(([-\d.e]+),([-\d.e]+)\)", found[1])]
+
+    def lines(self, number: int) -> list[list[Point]]:
+        """The points of the lines of layer `number`."""
+        paths = re.findall(
+            rf'<g class="mark-line role-mark layer_{number}_marks"[^>]*><path[^>]* d="([^"]*)"', self.svg
+        )
+        return [[(float(x), float(y)) for x, y in re.findall(r"[ML]([-\d.e]+),([-\d.e]+)", path)] for path in paths]
 
 
 def is_affine(drawn: list[float], true: list[float], tolerance: float = 0.03) -> bool:
@@ -99,6 +128,13 @@ class Page(HTMLParser):
         """The cells of the first row called `name` (with `count` cells)."""
         return next(row for row in self.rows if row and row[0] == name and count in (None, len(row)))
 
+    def table(self, *heads: str) -> dict[str, dict[str, str]]:
+        """The table whose heads begin with `heads`: by the name of a row, its cells by their heads."""
+        start = next((at for at, row in enumerate(self.rows) if tuple(row[: len(heads)]) == heads), len(self.rows))
+        header, *rows = self.rows[start:] or [[]]
+        of_table = takewhile(lambda row: len(row) == len(header) and row[0] != header[0], rows)
+        return {row[0]: dict(zip(header, row, strict=True)) for row in of_table}
+
     def runnable_scripts(self) -> int:
         """How many scripts a browser would run: not those that hold data of charts."""
         return sum(tag == "script" and "type" not in attrs for tag, attrs in self.tags)
@@ -116,6 +152,14 @@ class Page(HTMLParser):
 
     def chart(self, title: str, index: int = 0) -> ShownChart:
         return [chart for chart in self.charts() if chart.title == title][index]
+
+    def spec(self, title: str, index: int = 0) -> ShownSpec:
+        found = re.findall(
+            r'<figure class="chart".*?<span class="title">(.*?)(?: <span class="unit">.*?)?</span>.*?<div class="drawn">(.*?)</div>'
+            r'\s*<script type="application/json">(.*?)</script>',
+            self.source, re.DOTALL,
+        )  # fmt: skip
+        return [ShownSpec(json.loads(spec), svg) for name, svg, spec in found if unescape(name) == title][index]
 
     def pictures(self) -> list[dict[str, str]]:
         return [attrs for tag, attrs in self.tags if tag == "img"]

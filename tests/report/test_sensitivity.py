@@ -49,7 +49,8 @@ def test_a_flat_top_is_found_with_the_loss_on_both_sides(nsga2_data):
     assert 9 < low < 11 and 90 < high < 110 and within < 0.5
     means = [bin.mean for bin in found.bins]
     assert (below, above) == pytest.approx((max(means) - means[0], max(means) - means[-1]), abs=0.006)
-    assert "These trials show what the paper says." in verdict([found], swept)
+    assert "These trials show what the paper says." in verdict([found], swept)[0]
+    assert found.short == f"Best from {low:g} to {high:g}; smaller and larger values are worse."
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_flat_top_is_found_with_the_loss_on_both_sides(nsga2_data):
 def test_other_shapes(nsga2_data, shape, sign, sides, sentence, conclusion):
     found, swept = synthetic(nsga2_data, shape, sign=sign)
     assert found.loss_sides == sides and sentence in found.sentences[0]
-    assert conclusion in verdict([found], swept)
+    assert conclusion in verdict([found], swept)[0]
 
 
 def test_noise_is_seldom_called_a_difference():
@@ -73,7 +74,7 @@ def test_noise_is_seldom_called_a_difference():
         wrong = 0
         for _ in range(100):
             points = [Point(n, x, v, True) for n, (x, v) in enumerate(rng.normal(0, 1, (count, 2)))]
-            wrong += bool(describe_bins(key, metric, make_bins(key, points), points)[1])
+            wrong += bool(describe_bins(key, metric, make_bins(key, points), points).sides)
         assert wrong <= 13, count
 
 
@@ -83,7 +84,7 @@ def test_few_trials_say_so(nsga2_data):
     found = sensitivity(replace(swept, trials=(*swept.trials[:5], *stopped)), swept.keys[0], swept.main)
     assert found.all_trials and found.sentences[0].startswith("Only 5 full-length runs, so the means include")
     fewer = replace(swept, trials=swept.trials[:7])
-    assert sensitivity(fewer, fewer.keys[0], fewer.main).sentences == ("7 trials: too few for a mean.",)
+    assert sensitivity(fewer, fewer.keys[0], fewer.main).short == "7 trials: too few for a mean."
 
 
 def test_choices_have_a_mean_each(nsga2_data):
@@ -91,7 +92,7 @@ def test_choices_have_a_mean_each(nsga2_data):
     trials = tuple(trial(n, CHOICE, key.choices[n % 2], 18 + 0.5 * (n % 2) + 0.01 * n) for n in range(20))
     found = sensitivity(replace(nsga2_data, trials=trials), key, nsga2_data.main)
     assert found.sentences[0] == "The mean is best with shared (n = 10); per_task (n = 10) is 0.51 dB worse."
-    assert found.loss_sides is None
+    assert found.loss_sides is None and found.short == "Best with shared."
 
 
 def test_stopped_trials_are_compared_at_the_first_rung(nsga2_data):
@@ -103,5 +104,5 @@ def test_stopped_trials_are_compared_at_the_first_rung(nsga2_data):
     found = sensitivity(sweep, sweep.keys[0], sweep.main)
     assert (found.loss_sides, found.early_loss_sides) == (set(), {"smaller", "larger"})
     assert found.sentences[1].startswith("At 24 samples, before any was stopped (120 trials): the mean stays")
-    assert "hides a loss outside" in verdict([found], sweep)
+    assert "hides a loss outside" in verdict([found], sweep)[2]
     assert len(sensitivity(replace(sweep, scheduler="pbt"), sweep.keys[0], sweep.main).sentences) == 1

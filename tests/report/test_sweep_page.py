@@ -48,13 +48,12 @@ def test_an_interrupted_sweep(shards, tmp_path, segments, words):
     sweep = SimulatedSweep(tmp_path / "sweep", shards.folder, 16, failing=(0, 3)).run(segments)
     page = read_report(sweep.out)
     assert "interrupted: the same command continues it" in page.text and words in page.text
-    assert trials_of(page) == [str(trial.number) for trial in sweep.trials]
+    assert set(trials_of(page)) == {str(trial.number) for trial in sweep.trials}
 
 
 def trials_of(page: Page) -> list[str]:
-    """The first cells of the table of all trials."""
-    header = next((row for row in page.rows if row[:2] == ["Trial", "Role"]), [])
-    return [row[0] for row in page.rows if header and len(row) == len(header)][1:]
+    """The first cells of the table of all metrics of all trials."""
+    return list(page.table("Trial", "Steps"))
 
 
 EMPTY = ("status", "steps", "role", "seed", "samples", "restarts", "reason", "psnr_hole", REC)
@@ -78,7 +77,7 @@ def test_strange_cells_have_a_page(nsga2, tmp_path, cells):
         writer.writerows(row | (cells[at % len(cells)] if cells else {}) for at, row in enumerate(table))
     page = read_report(tmp_path)
     assert "nan" not in page.text.lower().split() and "None" not in page.text
-    assert trials_of(page) == [row["trial"] for row in table]
+    assert sorted(trials_of(page), key=int) == [row["trial"] for row in table]
 
 
 def test_a_page_of_thousands_of_trials_is_small(asha, tmp_path):
@@ -95,12 +94,11 @@ def test_a_page_of_thousands_of_trials_is_small(asha, tmp_path):
             table.writerow((row | ({} if number < len(rows) else {"role": "search"})).values())
     page = read_report(tmp_path)
     shown = trials_of(page)
-    assert len(page.source) < 2_000_000 and len(shown) == MAX_SHOWN and {"0", str(summary["best"])} <= set(shown)
+    assert len(page.source) < 3_000_000 and len(shown) == MAX_SHOWN and {"0", str(summary["best"])} <= set(shown)
     assert "Charts and tables show 300 of 3000 trials" in page.text
-    assert sum("failed" in row for row in page.rows) >= 30 and any(
-        "confirm" in cell for row in page.rows for cell in row[1:2]
-    )
-    numbers = {word for chart in page.charts() for word in re.findall(r'-t(\d+)" class="trial"', chart.svg)}
+    assert sum("failed" in row for row in page.rows) >= 30 and any("confirm" in row[-1] for row in page.rows)
+    specs = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', page.source)]
+    numbers = {str(row["trial"]) for spec in specs for row in spec["data"]["values"] if "trial" in row}
     assert numbers <= set(shown) and len(numbers) > 200
     # 4 of the rows are repetitions.
     assert "Trials 2,996" in page.text

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from collagan_dist.report.sweep_data import Confirmation, Metric, SeedScores
-from collagan_dist.report.sweep_summary import best_full_length, headline, state
+from collagan_dist.report.sweep_summary import headline, state
 from collagan_dist.report.trial_data import TrialData
 
 FULL, RUNG = 216, 24
@@ -33,7 +33,7 @@ def test_headline_and_cards_of_a_sweep(asha_page, asha_data):
         "small, M*_isd, 32x32 pixels",
         f"{done} done, {stopped} stopped early, 2 failed, and 4 over other seeds",
         f"Samples trained {trained:,} {trained / (44 * FULL):.0%} of full-length runs",
-        f"Best PSNR in the hole {value:.2f} dB trial {best.number}",
+        f"Best PSNR in the hole {value:.2f} dB trial {best.number} · the paper's λ {rival:.2f} after 24 samples",
         "Time 13.5 min",
     ):
         assert words in asha_page.text
@@ -87,15 +87,15 @@ def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data):
     ],
 )
 def test_confirmation_over_seeds(asha_data, difference, p, words):
-    sides = SeedScores((18.63, 18.87), 18.75, 0.12), SeedScores((18.8, 19.0), 18.9, 0.1)
-    found = Confirmation(2, "psnr_hole", *sides, 1, difference, p)
+    paper, best = SeedScores(mean=18.75, sd=0.12), SeedScores(mean=18.9, sd=0.1, trial=1)
+    found = Confirmation(seeds=2, metric="psnr_hole", paper=paper, best=best, difference=difference, p=p)
     text = claim(asha_data, PAPER, trial(1, 18.92), confirmed=found)
     assert text.endswith(f" Over 2 seeds each: 18.90 ± 0.10 against 18.75 ± 0.12 dB for the paper's λ{words}")
 
 
 def test_a_stopped_trial_is_best_at_nothing(asha_data):
     trials = (trial(0, 18.0), trial(1, 17.0), trial(2, 19.0, samples=RUNG, status="stopped"))
-    assert best_full_length(replace(asha_data, trials=trials), "psnr_hole") == 0
+    assert replace(asha_data, trials=trials, best=None).best_number("psnr_hole") == 0
 
 
 def test_sweeps_without_a_result(asha_data):
