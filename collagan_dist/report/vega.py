@@ -62,9 +62,9 @@ class VegaChart:
     spec: Mapping[str, Any]
     unit: str = ""
     notes: Sequence[str] = ()
-    legend: Sequence[tuple[str, str, Sequence[int]]] = ()
     width: int = _WIDTH
     height: int = _HEIGHT
+    legend: Sequence[tuple[str, str, Sequence[int]]] = ()
 
     @property
     def json(self) -> Any:
