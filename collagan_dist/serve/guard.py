@@ -32,7 +32,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Guard:
+class RequestGuard:
     """What a request must bring. `host` is the name that the user gave, `address` what it means, `token` None where none is needed."""
 
     host: str

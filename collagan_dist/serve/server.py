@@ -25,7 +25,7 @@ from collagan_dist.inference.evaluate import BLENDS
 from collagan_dist.inference.grids import encode_png
 from collagan_dist.inference.model import Model
 from collagan_dist.serve.completion import CompletionAnswer, CompletionRequest, complete_upload
-from collagan_dist.serve.guard import HEADERS, Guard
+from collagan_dist.serve.guard import HEADERS, RequestGuard
 from collagan_dist.tasks.segmentation import PALETTE
 from collagan_dist.types import CLASSES, MAX_PIXELS, FileInMemory
 
@@ -69,7 +69,7 @@ def serve(folders: Sequence[Path], host: str, port: int, with_token: bool, sets:
     with listener:
         address, port = listener.getsockname()[:2]
         token = secrets.token_urlsafe(24) if with_token or not is_loopback(address) else None
-        guard = Guard(host, address, port, token)
+        guard = RequestGuard(host, address, port, token)
         if not is_loopback(address):
             logger.warning("warning: other machines reach this page, and nothing on the way to them is encrypted")
         app = build_app(name_models([Model.load(folder, sets) for folder in folders]), guard)
@@ -127,7 +127,7 @@ async def running(app: web.Application, listener: socket.socket) -> AsyncIterato
         await runner.cleanup()
 
 
-def build_app(models: Mapping[str, Model], guard: Guard) -> web.Application:
+def build_app(models: Mapping[str, Model], guard: RequestGuard) -> web.Application:
     """Return the application that answers for models by name, for requests that the guard lets in."""
     server = Server(models, guard)
     app = web.Application(middlewares=[server.guarded], client_max_size=MAX_UPLOAD_BYTES)
@@ -142,7 +142,7 @@ def build_app(models: Mapping[str, Model], guard: Guard) -> web.Application:
 class Server:
     """The handlers of requests. One request computes at a time; MAX_REQUESTS are held, and further ones are told to come again."""
 
-    def __init__(self, models: Mapping[str, Model], guard: Guard) -> None:
+    def __init__(self, models: Mapping[str, Model], guard: RequestGuard) -> None:
         self.models, self.guard = models, guard
         self.contents = {path: file.read_bytes() for path, file in _FILES.items()}
         self.computing = asyncio.Lock()

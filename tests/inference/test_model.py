@@ -68,6 +68,15 @@ def test_landmarks_are_in_the_pictures_pixels(trained_run, drawn):
     )
 
 
+def test_labels_lie_in_the_face_square(parser_run, drawn):
+    """Of a model that tells some parts of a face."""
+    model, image = Model.load(parser_run), photograph(drawn, 32, 32)
+    labels = model.segment(image)
+    assert len(np.unique(labels)) > 2
+    found = model.segment(cv2.copyMakeBorder(image, 0, 0, 10, 10, cv2.BORDER_CONSTANT))
+    assert np.array_equal(found[:, 10:-10], labels) and not found[:, :10].any() and not found[:, -10:].any()
+
+
 def test_extreme_holes_are_said(trained_run, drawn, capsys):
     model, image = Model.load(trained_run), photograph(drawn, 40, 60)
     completed = model.complete(image, np.ones((40, 60), bool))

@@ -17,7 +17,7 @@ import pytest
 
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.model import Model
-from collagan_dist.serve.guard import Guard
+from collagan_dist.serve.guard import RequestGuard
 from collagan_dist.serve.server import build_app, name_models, running
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -84,7 +84,7 @@ def serving(*folders: Path, token: str | None = None) -> Iterator[Client]:
     models = name_models([Model.load(folder) for folder in folders])
     ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        guard = Guard("127.0.0.1", *listener.getsockname(), token)
+        guard = RequestGuard("127.0.0.1", *listener.getsockname(), token)
 
         async def answer() -> None:
             async with running(build_app(models, guard), listener):
@@ -105,10 +105,12 @@ def serving(*folders: Path, token: str | None = None) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def two_runs(shards: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Run folders, of one name, of a small M*_isd whose fill is random, and of a small M_d."""
+    """Run folders, of one name, of a small M*_isd whose fill is random and that tells some parts, and of a small M_d."""
     folder = tmp_path_factory.mktemp("served")
-    for name, tasks in (("a", ["inpainting", "segmentation", "landmarks"]), ("b", ["landmarks"])):
-        train(small(shards.folder, model__tasks=tasks, schedule__steps=2), folder / name / "run", World())
+    tells: dict[str, Any] = {"model__widths": {"generator": 8, "discriminator": 4}, "optim__generator": {"lr": 0.005},
+                             "schedule__steps": 60, "schedule__adv_from": 60, "schedule__batch": 8}  # fmt: skip
+    train(small(shards.folder, **tells), folder / "a/run", World())
+    train(small(shards.folder, model__tasks=["landmarks"], schedule__steps=2), folder / "b/run", World())
     return folder / "a/run", folder / "b/run"
 
 

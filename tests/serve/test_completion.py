@@ -29,6 +29,7 @@ def test_an_upload_gives_what_the_command_writes(blend, two_runs, photo, hole, t
     with Image.open(tmp_path / "parts.png") as parts:
         assert np.array_equal(np.asarray(parts), labels)
         colours = np.asarray(parts.convert("RGBA"))
+    assert len(np.unique(labels)) > 2
     assert np.array_equal(colours[..., :3], np.array(PALETTE, np.uint8)[labels])
     assert np.array_equal(colours[..., 3] > 0, labels > 0)
     assert answer.facts["classes"] == [CLASSES[n] for n in sorted(set(labels.ravel()) - {0})]

@@ -3,11 +3,11 @@ import socket
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from collagan_dist.serve.guard import Guard
+from collagan_dist.serve.guard import RequestGuard
 
-LOOPBACK = Guard("127.0.0.1", "127.0.0.1", 8765, None)
-OPEN = Guard("0.0.0.0", "0.0.0.0", 8765, "secret")
-NAMED = Guard("Node7.cluster", "10.1.2.3", 8765, "secret")
+LOOPBACK = RequestGuard("127.0.0.1", "127.0.0.1", 8765, None)
+OPEN = RequestGuard("0.0.0.0", "0.0.0.0", 8765, "secret")
+NAMED = RequestGuard("Node7.cluster", "10.1.2.3", 8765, "secret")
 
 
 def problem(guard, method="GET", path="/", **headers):
@@ -79,4 +79,4 @@ def test_the_token(path, cookie, let_in):
 def test_the_printed_address():
     assert LOOPBACK.url == "http://127.0.0.1:8765/"
     assert OPEN.url == f"http://{socket.gethostname()}:8765/?token=secret"
-    assert Guard("::1", "::1", 1, None).url == "http://[::1]:1/"
+    assert RequestGuard("::1", "::1", 1, None).url == "http://[::1]:1/"

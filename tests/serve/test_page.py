@@ -97,7 +97,7 @@ async def check_results(page, server, hole, shown):
     changed = (given != done).any(-1)
     assert changed[inside].mean() > 0.9 and not changed[~inside].any()
     texts = await page.evaluate("[...document.querySelectorAll('.result')].map((r) => r.innerText)")
-    assert "run: M*_isd, step 2" in texts[0] and "run (2): M_d, step 2" in texts[1]
+    assert "run: M*_isd, step 60" in texts[0] and "run (2): M_d, step 2" in texts[1]
     assert "pixels of the picture for one of the model" in texts[0]
     assert await page.evaluate("document.querySelectorAll('.result circle').length") == 10
     left = await page.evaluate("document.querySelectorAll('.result')[1].querySelectorAll('img').length")
