@@ -207,7 +207,8 @@ def _y_scale(chart: Chart) -> Spec:
     room = {"padding": _PADDING} if chart.references else {}
     least = min([*values[:1], *(value for _, value in chart.references)], default=0)
     low, *_, high = quantiles(values, n=20, method="inclusive") if len(values) > 1 else (0, 0)
-    # From 5 to 95 %, so that neither a single spike nor a straight fall to zero makes the axis logarithmic. The smallest floats have no such axis below them.
+    # From 5 to 95 %, so that neither a single spike nor a straight fall to zero makes the axis logarithmic.
+    # The smallest floats have no such axis below them.
     if least > 1 / MAX_NUMBER and high > _LOG_FACTOR * low:
         return {
             "scale": {"type": "log", **room},
