@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, quantiles
 from typing import Any
 
 from collagan_dist.report import formatting
@@ -66,6 +66,11 @@ class Chart:
     @property
     def constant(self) -> bool:
         return all(series.constant for series in self.series)
+
+    @property
+    def seen_at_once(self) -> bool:
+        """Whether it is a main one that has a line: single points wait until they are asked for."""
+        return self.main and any(len(series.values) > 1 for series in self.series)
 
     def drawn(self) -> VegaChart:
         """Return the chart as a specification. Its rows are x (the step), y and s, the number of the series."""
@@ -190,19 +195,20 @@ def _x_scale(rows: Sequence[Spec]) -> Spec:
     steps = [row["x"] for row in rows] or [0]
     low, high = min(steps), max(steps)
     # A run that began at 0 is shown from 0; one that continues another's steps is not.
-    return {"domain": [0 if low < 0.3 * high else low, high], "nice": False}
+    return {"domain": [0 if low < 0.3 * high else low, high], "nice": False, "padding": 4}
 
 
 def _y_scale(chart: Chart) -> Spec:
     """Return scale and axis of the values."""
     values = sorted(value for series in chart.series for value in series.values)
     if chart.from_zero:
-        return {"scale": {"domainMin": 0}}
+        return {"scale": {"domainMin": 0, "nice": True}}
     # Room for the name of a reference at the upper end.
     room = {"padding": _PADDING} if chart.references else {}
     least = min([*values[:1], *(value for _, value in chart.references)], default=0)
-    low, high = (values[int(share * (len(values) - 1))] if values else 0 for share in (0.01, 0.99))
-    # Percentiles, so that a single spike does not make the axis logarithmic. The smallest floats have no such axis below them.
+    low, *_, high = quantiles(values, n=20, method="inclusive") if len(values) > 1 else (0, 0)
+    # From 5 to 95 %, so that neither a single spike nor a straight fall to zero makes the axis logarithmic.
+    # The smallest floats have no such axis below them.
     if least > 1 / MAX_NUMBER and high > _LOG_FACTOR * low:
         return {
             "scale": {"type": "log", **room},

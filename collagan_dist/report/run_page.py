@@ -51,14 +51,14 @@ def _unique_names(folders: Sequence[Path]) -> list[str]:
 def _comparison_content(runs: Sequence[RunData], names: Sequence[str]) -> dict[str, Any]:
     charts = comparison_charts(runs, names)
     shown = [chart for chart in charts if not chart.constant]
-    main = _draw(chart for chart in shown if chart.main)
+    main = _draw(chart for chart in shown if chart.seen_at_once)
     return {
         "headline": summary.comparison_headline(runs, names),
         "results": summary.comparison_table(runs, names),
         "differences": summary.differences_table(runs, names),
         "first_charts": main[:_BEFORE_TABLE],
         "charts": main[_BEFORE_TABLE:],
-        "more_charts": _draw(chart for chart in shown if not chart.main),
+        "more_charts": _draw(chart for chart in shown if not chart.seen_at_once),
         "constants": constants(chart for chart in charts if chart.constant and chart.main),
     }
 
@@ -68,7 +68,7 @@ def _run_content(run: RunData, name: str, uid: str) -> dict[str, Any]:
     # The result and what is learned from first, the other metrics after them.
     ordered = [*evals[:1], *train[:1], *evals[1:], *train[1:]]
     shown = [chart for chart in ordered if not chart.constant]
-    main = _draw(chart for chart in shown if chart.main)
+    main = _draw(chart for chart in shown if chart.seen_at_once)
     # Pictures come before the events: a damaged one becomes a note there.
     figures = _figures(run)
     beside = _BESIDE if figures["last"] else 0
@@ -88,7 +88,7 @@ def _run_content(run: RunData, name: str, uid: str) -> dict[str, Any]:
         "evaluations": tables.evaluations_table(run.evaluations) if len(run.evaluations) > 1 else None,
         "first_charts": main[:beside],
         "charts": main[beside:],
-        "more_charts": _draw(chart for chart in shown if not chart.main),
+        "more_charts": _draw(chart for chart in shown if not chart.seen_at_once),
         "constants": constants(chart for chart in ordered if chart.constant),
         "events": tables.events_table(run),
         "preset": run.preset[0],

@@ -78,9 +78,11 @@ class Tab:
         self.wait_for("document.readyState === 'complete'")
 
     def wait_for(self, condition: str) -> None:
-        """Wait until a condition of the page holds."""
-        poll = f"const done = () => ({condition}) ? resolve(true) : setTimeout(done, 50); done()"
-        self.evaluate(f"new Promise(resolve => {{ {poll} }})")
+        """Wait until a condition of the page holds; a test that waits for nothing fails."""
+        end = f"Date.now() + {1000 * _TIMEOUT_SECONDS}"
+        late = f"Date.now() > end ? reject(Error({json.dumps(condition)})) : setTimeout(look, 50)"
+        look = f"const end = {end}; const look = () => ({condition}) ? resolve() : {late}; look()"
+        self.evaluate(f"new Promise((resolve, reject) => {{ {look} }})")
 
     def move_pointer(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)

@@ -49,6 +49,13 @@ def test_wide_ranges_are_logarithmic():
     for values, shape in (([1.0, 10.0, 100.0, 1000.0], [0, 1, 2, 3]), ([1.0, 2.0, 4.0], [0, 1, 3])):
         drawn = np.asarray(heights(values))
         assert drawn == pytest.approx(drawn[-1] * np.asarray(shape) / shape[-1], abs=0.01) and drawn[-1] > 50
+    # A value that falls to zero in a line is no wide range.
+    assert (
+        "type"
+        not in chart([0.003 * (16 - step) / 16 + 1e-5 for step in range(17)])
+        .drawn()
+        .spec["layer"][-2]["encoding"]["y"]["scale"]
+    )
     # A single spike does not make an axis logarithmic, nor does a reference below zero have one.
     assert "type" not in chart([1.0] * 200 + [100.0]).drawn().spec["layer"][-2]["encoding"]["y"]["scale"]
     assert "log" not in chart([1.0, 1000.0], references=(("r", -1.0),)).drawn().json
@@ -71,6 +78,11 @@ def test_curves_that_never_change_are_named():
         == "Constant: Learning rate 0.0002; Accuracy, Generator 0.5 px; Accuracy, Other 1 px."
     )
     assert constants([]) == ""
+
+
+def test_single_points_are_not_seen_at_once():
+    assert chart([1.0, 2.0]).seen_at_once and not chart([1.0]).seen_at_once
+    assert not chart([1.0, 2.0], main=False).seen_at_once
 
 
 def test_no_two_curves_look_alike():
