@@ -35,12 +35,14 @@ def best_table(sweep: SweepData) -> Table | None:
     if not sweep.keys or best is None or best.role == "paper":
         return None
     trials = [best, *([paper] if paper else [])]
-    lengths = {trial.samples for trial in trials if trial.samples is not None}
-    names = _columns(sweep)
+    lengths, names = {one.samples for one in trials}, _columns(sweep)
+    shown = [(one, one.samples) for one in trials]
     # Each at the shorter length, where it is known there, then the one that trained on.
-    shown: list[tuple[TrialData, int | None]] = [(one, at) for at in sorted(lengths) for one in trials
-             if at == one.samples or any(one.at(name, at) is not None for name in names)]  # fmt: skip
-    shown = shown or [(one, one.samples) for one in trials]
+    if None not in lengths:
+        pairs = [(one, at) for at in sorted(filter(None, lengths)) for one in trials]
+        shown = [
+            (one, at) for one, at in pairs if at == one.samples or any(one.at(name, at) is not None for name in names)
+        ]
     who = [f"Trial {one.number}" if one is best else "The paper's λ" for one, _ in shown]
     titles = [name + _after(at) for name, (_, at) in zip(who, shown, strict=True)]
     rows = []
