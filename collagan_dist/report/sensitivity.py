@@ -71,7 +71,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
-class Finding:
+class BinEffect:
     """What bins of `trials` trials say in a few words and with numbers, and the sides on which a loss is beyond chance."""
 
     short: str
@@ -165,7 +165,7 @@ def make_bins(key: Key, points: Sequence[Point]) -> tuple[Bin, ...]:
     return _average([ordered[start:end] for start, end in zip(cuts, [*cuts[1:], len(ordered)], strict=True)])
 
 
-def describe_bins(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point]) -> Finding | None:
+def describe_bins(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequence[Point]) -> BinEffect | None:
     """Return the best range and the loss outside it; None for one bin, which has nothing to be compared with."""
     if len(bins) < 2:
         return None
@@ -189,7 +189,7 @@ def describe_bins(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequenc
     if not sides:
         worst = formatting.format_metric(metric.name, max(map(loss, bins)), True)
         text = f"no loss beyond chance: the mean is best from {low} to {high}, at most {worst} worse elsewhere."
-        return Finding("no effect beyond chance.", text, sides, len(used))
+        return BinEffect("no effect beyond chance.", text, sides, len(used))
     margin = formatting.format_metric(metric.name, no_loss, True)
     losses = [_describe_loss(metric, side, part, best, side in sides) for side, part in outside.items() if part]
     text = f"the mean stays within {margin} of its best from {low} to {high}; {'; '.join(losses)}."
@@ -197,10 +197,10 @@ def describe_bins(key: Key, metric: Metric, bins: tuple[Bin, ...], used: Sequenc
         end, word = ("lower", "smaller") if first == 0 else ("upper", "larger")
         text += f" This reaches the {end} end of the values that were tried: {word} ones may do as well."
     worse = " and ".join(side for side in outside if side in sides)
-    return Finding(f"best from {low} to {high}; {worse} values are worse.", text, sides, len(used))
+    return BinEffect(f"best from {low} to {high}; {worse} values are worse.", text, sides, len(used))
 
 
-def _at_first_rung(sweep: SweepData, key: Key, metric: Metric) -> Finding | None:
+def _at_first_rung(sweep: SweepData, key: Key, metric: Metric) -> BinEffect | None:
     """Return the same analysis at the first rung, where every trial has a result."""
     # Full-length runs are those that were not stopped for being bad, so among them alone a loss is hidden.
     # PBT changes a trial's keys as it trains: its first rung says nothing about its last values.
@@ -245,7 +245,7 @@ def _describe_loss(metric: Metric, side: str, bins: Sequence[Bin], best: Bin, si
     return f"{side} ones are up to {size} worse{'' if significant else ', which may be chance'}"
 
 
-def _describe_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> Finding:
+def _describe_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) -> BinEffect:
     name, others, sure = value_text(key, best.centre), [], False
     for bin in sorted(bins, key=lambda bin: -metric.sign * bin.mean)[1:]:
         size = formatting.format_metric(metric.name, abs(best.mean - bin.mean), True)
@@ -255,7 +255,7 @@ def _describe_choices(key: Key, metric: Metric, bins: Sequence[Bin], best: Bin) 
             f"{value_text(key, bin.centre)} (n = {bin.count}) is {size} worse{'' if beyond else ', which may be chance'}"
         )
     text = f"the mean is best with {name} (n = {best.count}); {'; '.join(others)}."
-    return Finding(
+    return BinEffect(
         f"best with {name}." if sure else "no effect beyond chance.", text, None, sum(bin.count for bin in bins)
     )
 

@@ -34,23 +34,27 @@ def best_table(sweep: SweepData) -> Table | None:
     # Beside itself the paper's trial would be a table of equal columns.
     if not sweep.keys or best is None or best.role == "paper":
         return None
-    lengths = [trial.samples for trial in (best, paper) if trial is not None and trial.samples is not None]
-    common = min(lengths) if len(set(lengths)) > 1 else None
-    shown = [(trial, at) for at in (common, None) for trial in (best, paper) if trial is not None]
-    # One that has ended at the common length has no longer one to show.
-    shown = [(trial, at) for trial, at in shown if at is not None or common is None or trial.samples != common]
-    titles = [
-        ("The paper's λ" if trial is paper else f"Trial {trial.number}") + _after(at or trial.samples)
-        for trial, at in shown
-    ]
+    trials = [best, *([paper] if paper else [])]
+    lengths, names = {one.samples for one in trials}, _columns(sweep)
+    shown = [(one, one.samples) for one in trials]
+    # Each at the shorter length, where it is known there, then the one that trained on.
+    if None not in lengths:
+        pairs = [(one, at) for at in sorted(filter(None, lengths)) for one in trials]
+        shown = [
+            (one, at) for one, at in pairs if at == one.samples or any(one.at(name, at) is not None for name in names)
+        ]
+    who = [f"Trial {one.number}" if one is best else "The paper's λ" for one, _ in shown]
+    titles = [name + _after(at) for name, (_, at) in zip(who, shown, strict=True)]
     rows = []
     for key in sweep.keys:
         cells = [Cell(format_value(trial.values.get(key.name))) for trial, _ in shown]
         # Without a trial of the paper's λ their values are still known.
         cells += [] if paper else [Cell(format_value(key.paper))]
         rows.append((key.label, (*cells, Cell(_describe_space(key)))))
-    for name in _columns(sweep):
-        scores = [trial.scores.get(name) if at in (None, trial.samples) else trial.at(name, at) for trial, at in shown]
+    for name in names:
+        scores = [
+            one.at(name, at) if at is not None and at != one.samples else one.scores.get(name) for one, at in shown
+        ]
         cells = [Cell(formatting.format_metric(name, value)) for value in scores]
         rows.append((summary_label(name), (*cells, *([] if paper else [Cell("")]), Cell(""))))
     titles += [] if paper else ["The paper's λ"]

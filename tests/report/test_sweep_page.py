@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.report.sweep_data import MAX_SHOWN
+from tests.report.browser import after
 from tests.report.page_reader import Page, read_report
 from tests.report.simulated_sweep import CHOICE, REC, SimulatedSweep
 
@@ -112,3 +113,28 @@ def test_what_is_searched_without_effect_is_warned_of(asha, asha_page, tmp_path)
         json.dumps(found | {"warnings": ["loss.weights.a.adv: searched <b> without effect"]})
     )
     assert "Warning. loss.weights.a.adv: searched <b> without effect" in " ".join(read_report(path).text.split())
+
+
+POINT_AT = """
+const chart = [...document.querySelectorAll(".vega")].find((one) => one.ariaLabel.startsWith("Parallel"));
+draw(chart);
+setTimeout(() => {
+  const segments = [...chart.querySelectorAll(".mark-rule.role-mark line")].filter((one) => one.getAttribute("opacity") === "0");
+  const where = segments.at(-1).getBoundingClientRect();
+  for (const type of ["pointerover", "pointermove"]) {
+    const at = { bubbles: true, clientX: where.x + where.width / 2, clientY: where.y + where.height / 2 };
+    segments.at(-1).dispatchEvent(new PointerEvent(type, at));
+  }
+}, 1000);
+"""
+
+
+@pytest.mark.browser
+def test_a_line_under_the_pointer_tells_its_trial(asha, asha_page, asha_data, tmp_path):
+    found = after(asha.out / "report.html", tmp_path, POINT_AT)
+    tip = re.search(r'id="vg-tooltip-element"[^>]*>(.*?)</table>', found, re.DOTALL)[1]
+    texts = re.findall(r'<td class="\w+">([^<]*)</td>', tip)
+    told = dict(zip([one.rstrip(":") for one in texts[::2]], texts[1::2], strict=True))
+    best = asha_data.best_trial
+    assert told["trial"] == str(best.number) and told["PSNR in the hole"] == f"{best.scores['psnr_hole']:.2f} dB"
+    assert told["inpainting.rec"] == f"{best.values[REC]:.4g}" and told["status"] == "done"

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from collagan_dist.report.sweep_tables import settings_table, trials_table
+from collagan_dist.report.sweep_tables import best_table, settings_table, trials_table
 from tests.report.simulated_sweep import ADV, CHOICE, LR, REC
 
 METRICS = (("PSNR, in the hole (dB)", "psnr_hole", 2, 1), ("Landmark error (px)", "landmark_error", 2, -1), ("Dice", "dice", 3, 1))  # fmt: skip
@@ -31,6 +31,18 @@ def test_trials_are_sorted_by_length_and_then_by_the_deciding_metric(asha_page, 
     trials = [asha_data.trials[number] for number in numbers]
     keys = [(one.samples, one.scores["psnr_hole"]) for one in trials if one.scores]
     assert keys == sorted(keys, reverse=True) and len(keys) == 42 and numbers[-2:] == [5, 11]
+
+
+def test_the_best_is_beside_the_paper_at_lengths_that_are_known(nsga2_page, nsga2_data, asha_data):
+    best = nsga2_data.best
+    assert ["", f"Trial {best} after 216 samples", "The paper's λ after 216 samples", "Searched"] in nsga2_page.rows
+    # Without folders of trials nothing is known of the best one at the paper's length.
+    bare = replace(asha_data, trials=tuple(replace(one, curves=None) for one in asha_data.trials))
+    heads = best_table(bare).columns
+    assert (
+        heads[1:3] == ("The paper's λ after 24 samples", f"Trial {asha_data.best} after 216 samples")
+        and len(heads) == 4
+    )
 
 
 def test_the_best_trial_and_its_options(asha_page, asha_data):
