@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from collagan_dist.commands.arguments import add_max_bad, square
@@ -61,10 +62,8 @@ def run(args: argparse.Namespace) -> None:
     picture = None if source.is_dir() else source.stem
     given = GivenFace(args.square, read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None)
     options = CompleteOptions(args.blend, args.set, args.max_bad, given)
-    if source.is_dir():
-        with progress("completing", "pictures") as advance:
-            result = complete(Path(args.model), source, out, args.hole, options, advance)
-    else:
-        result = complete(Path(args.model), source, out, args.hole, options)
+    # One picture takes no time that a bar could tell of.
+    with progress("completing", "pictures") if source.is_dir() else nullcontext(lambda done, total: None) as advance:
+        result = complete(Path(args.model), source, out, args.hole, options, advance)
     print(f"see {result.sheets[0]}")
     print(f"{len(result.sheets)} completed, {len(result.left_out)} left out")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import glob
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from collagan_dist.data.loading import holes
-from collagan_dist.data.readers.archives import read_head
 from collagan_dist.data.readers.hole_file import read_hole, read_painted
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture, resize_nearest
 from collagan_dist.data.readers.picture_format import masked_name, split_suffix
@@ -20,7 +18,6 @@ from collagan_dist.inference.hole_mask import shrink_hole
 
 logger = logging.getLogger(__name__)
 
-_PNG_DEPTH_AT = 24  # byte of a PNG: its bits a channel
 ALPHA = "alpha"  # of --hole: what is transparent in a picture is its hole
 
 
@@ -91,13 +88,14 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
     file = source.file(path, name)
     # Before the picture: what decoding the largest takes is free again.
     hole = read_hole(file) if file else None
-    _refuse_16_bit(path)
     try:
+        # No annotation means its stored pixels, so it is seen as a viewer shows it; the hole is read alike.
+        picture = read_picture(str(path), upright=True)
+        if picture.depth > 8:  # pixels outside the hole would lose their lower half
+            raise UnusablePicture(f"has {picture.depth} bits a channel, results have 8; save it with 8 bits")
         if source.kind == ALPHA:
-            pixels, hole, profile = read_painted(str(path))
+            pixels, hole, profile = read_painted(picture)
         else:
-            # No annotation means its stored pixels, so it is seen as a viewer shows it; the hole is read alike.
-            picture = read_picture(str(path), upright=True)
             pixels, profile = picture.unconverted_HW3, picture.profile
     except UnusablePicture as error:
         raise DataError(f"{path}: {error}") from None
@@ -105,14 +103,6 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
         hole = _fit_hole(hole, pixels.shape[:2], file or str(path))
         _report_extreme(path, hole, f"its hole {file}" if file else "its transparent part")
     return Photograph(split_suffix(name)[0], pixels, profile, hole)
-
-
-def _refuse_16_bit(path: Path) -> None:
-    """Raise DataError for a PNG with 16 bits a channel: pixels outside its hole would lose their lower half."""
-    with suppress(OSError):  # what cannot be read is said where it is decoded
-        head = read_head(str(path), _PNG_DEPTH_AT + 1)
-        if head.startswith(b"\x89PNG") and head[_PNG_DEPTH_AT:] == b"\x10":
-            raise DataError(f"{path}: has 16 bits a channel, results have 8; save it with 8 bits")
 
 
 def _report_extreme(path: Path, hole_HW: np.ndarray, what: str) -> None:
