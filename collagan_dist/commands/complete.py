@@ -30,9 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--square",
         type=square,
+        action="append",
+        default=[],
         metavar="X,Y,SIDE",
-        help="the face square of every picture: left, top and side in pixels, as a viewer shows it "
-        "(default: by the model's own landmarks, else around the hole; it grows to contain a given hole)",
+        help="a face square of every picture: left, top and side in pixels, as a viewer shows it; once for each face "
+        "(default: all that the detector sees, else by the model's own landmarks, else around the hole; it grows to contain a "
+        "given hole)",
     )
     parser.add_argument(
         "--landmarks",
@@ -60,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
 
     source, out = Path(args.input), Path(args.out)
     picture = None if source.is_dir() else source.stem
-    given = GivenFace(args.square, read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None)
+    landmarks = read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None
+    given = GivenFace(args.square[0] if args.square else None, landmarks, args.square[1:])
     options = CompleteOptions(args.blend, args.set, args.max_bad, given)
     # One picture takes no time that a bar could tell of.
     with progress("completing", "pictures") if source.is_dir() else nullcontext(lambda done, total: None) as advance:

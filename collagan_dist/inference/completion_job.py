@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from collagan_dist.data.readers.colour_profile import to_srgb
 from collagan_dist.data.readers.picture_format import split_suffix
 from collagan_dist.errors import DataError
 from collagan_dist.inference.evaluate import BLENDS
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_faces, to_picture
+from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_all_faces, to_picture
 from collagan_dist.inference.face_model import GIVEN, FaceModel
 from collagan_dist.inference.face_views import compose_labels, crop_window
 from collagan_dist.inference.grids import draw_titled_grid, encode_png
@@ -33,7 +34,7 @@ OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 _BATCH_PIXELS = 24_000_000
 _MAX_NAME_BYTES = 220  # of a picture: results have longer endings, and file systems allow 255
 
-Result = FaceWindow | DataError  # of one picture: the window that was completed, or why it is left out
+Result = list[FaceWindow] | DataError  # of one picture: the windows that were completed, or why it is left out
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,21 @@ class PredictedFaces:
     outputs: TaskTensors
     done_B3SS: torch.Tensor
     points_BK2: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class CompletedFace:
+    """What a model made of one face, on the CPU: its hole at the model's size, the completion, and its other tasks' outputs.
+
+    `sheet` are columns of pictures, (1, 3, S, S) in [-1, 1] by title.
+    """
+
+    face: FaceWindow
+    hole_SS: np.ndarray
+    done_3SS: torch.Tensor
+    scores_CSS: np.ndarray | None
+    points_K2: np.ndarray | None
+    sheet: dict[str, torch.Tensor]
 
 
 def predict_faces(
@@ -67,6 +83,74 @@ def predict_faces(
     done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
     points = model.read_landmarks(outputs) if "landmarks" in outputs else None
     return PredictedFaces(batch, outputs, done, points)
+
+
+def face_views(photo: Photograph, faces: Sequence[FaceWindow]) -> list[tuple[Photograph, FaceWindow]]:
+    """Return the photograph with each of its faces: under a name of its own from the second on, so that kinds of holes differ."""
+    return [(replace(photo, name=f"{photo.name}#{n + 1}") if n else photo, face) for n, face in enumerate(faces)]
+
+
+def complete_faces(
+    model: FaceModel,
+    views: Sequence[tuple[Photograph, FaceWindow]],
+    holes: Sequence[np.ndarray],
+    kind: str,
+    blend: str,
+) -> list[CompletedFace]:
+    """Return the completed faces of views, whose (size, size) holes are of one kind (or GIVEN), in batches of the model's size."""
+    done: list[CompletedFace] = []
+    for start in range(0, len(views), model.batch_size):
+        part = slice(start, start + model.batch_size)
+        photos, faces = zip(*views[part], strict=True)
+        found = predict_faces(model, photos, faces, np.stack(holes[part]), kind, blend)
+        scores = found.outputs["segmentation"].float().cpu().numpy() if "segmentation" in found.outputs else None
+        sheet = _sheet_columns(found)
+        for n, face in enumerate(faces):
+            done.append(
+                CompletedFace(
+                    face, holes[start + n], found.done_B3SS[n].cpu(),
+                    None if scores is None else scores[n],
+                    None if found.points_BK2 is None else found.points_BK2[n],
+                    {title: column[n : n + 1] for title, column in sheet.items()},
+                )
+            )  # fmt: skip
+    return done
+
+
+def paste_faces(pixels_HW3: np.ndarray, photo: Photograph, faces: Sequence[CompletedFace], blend: str) -> None:
+    """Overwrite a photograph's pixels in the holes of its faces by their completions."""
+    # Blending reads what lies around a hole: of several faces, first all are pasted, so that it is no other face's hole.
+    for blended in (False, True) if blend != "none" and len(faces) > 1 else (blend != "none",):
+        for done in faces:
+            window = done.face.window
+            hole = done.face.part or place_hole(photo.hole_HW, done.hole_SS, window, photo.shape)
+            paste(pixels_HW3, hole, done.done_3SS, window, photo.profile, blended)
+
+
+def _labels(shape: tuple[int, int], faces: Sequence[CompletedFace]) -> np.ndarray:
+    labels_HW: np.ndarray | None = None
+    for done in faces:
+        assert done.scores_CSS is not None
+        own_HW = compose_labels(done.scores_CSS[None], shape, [done.face.window])
+        # One face's background does not hide another face.
+        labels_HW = own_HW if labels_HW is None else np.where(own_HW > 0, own_HW, labels_HW)
+    assert labels_HW is not None
+    return labels_HW
+
+
+def _sheet_columns(found: PredictedFaces) -> dict[str, torch.Tensor]:
+    """Return what the model sees of each face, what it completes, and the parts and points that it finds."""
+    overlay, done = found.done_B3SS, found.done_B3SS
+    if "segmentation" in found.outputs:
+        labels = colour(read_labels(found.outputs["segmentation"]))
+        overlay = overlay * (1 - OVERLAY_OPACITY) + labels * OVERLAY_OPACITY
+    if found.points_BK2 is not None:
+        overlay = draw_points(overlay, torch.from_numpy(found.points_BK2).to(done.device))
+    return {"masked": found.batch.input_B3HW, "completed": done, "overlay": overlay}
+
+
+def _sheet(faces: Sequence[CompletedFace]) -> dict[str, torch.Tensor]:
+    return {title: torch.cat([done.sheet[title] for done in faces]) for title in faces[0].sheet}
 
 
 def _blended(outputs: TaskTensors, batch: Batch, blend: str) -> TaskTensors:
@@ -100,10 +184,9 @@ class CompletionJob:
         """Complete pictures in batches and write their results; yield (name, result) in the order of names."""
         for batch in self._read_batches(names):
             usable = {name: photo for name, photo in batch.items() if isinstance(photo, Photograph)}
-            located = dict(zip(usable, locate_faces(self.model, list(usable.values()), self.given), strict=True))
-            faces = {name: face for name, face in located.items() if isinstance(face, FaceWindow)}
-            if faces:
-                self._complete({name: usable[name] for name in faces}, list(faces.values()))
+            located = dict(zip(usable, locate_all_faces(self.model, list(usable.values()), self.given), strict=True))
+            faces = {name: found for name, found in located.items() if not isinstance(found, DataError)}
+            self._complete({name: (usable[name], found) for name, found in faces.items()})
             for name, photo in batch.items():
                 yield name, photo if isinstance(photo, DataError) else located[name]
 
@@ -126,29 +209,33 @@ class CompletionJob:
         if batch:
             yield batch
 
-    def _complete(self, photos: dict[str, Photograph], faces: Sequence[FaceWindow]) -> None:
-        """Complete one batch of photographs and write the results."""
-        pairs = list(zip(photos.values(), faces, strict=True))
-        size = self.model.size
+    def _complete(self, pictures: dict[str, tuple[Photograph, list[FaceWindow]]]) -> None:
+        """Complete the faces of one batch of photographs and write the results."""
+        views = [view for photo, faces in pictures.values() for view in face_views(photo, faces)]
+        holes = [self._hole(photo, face) for photo, face in views]
         kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
-        holes = np.stack([self._hole(photo, face) for photo, face in pairs])
-        found = predict_faces(self.model, list(photos.values()), faces, holes, kind, self.blend)
-        outputs, done, points = found.outputs, found.done_B3SS, found.points_BK2
-        sheets = self._sheets(found)
-        for n, (name, (photo, face)) in enumerate(zip(photos, pairs, strict=True)):
-            self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
-            if points is not None:
-                # No rounding error at the model's own size; hundredths of a pixel elsewhere.
-                found = to_picture(points[n], face.window, size).round(2).tolist()
-                files.write_text(self.path(name, "landmarks.json"), f"{found}\n")
-            if "segmentation" in outputs:
-                scores = outputs["segmentation"][n].float().cpu().numpy()
-                labels = compose_labels(scores[None], photo.shape, [face.window])
-                files.write_bytes(self.path(name, "labels.png"), encode_png(labels))
-                del labels
-            if "inpainting" in outputs:
-                self._write_completed(name, photo, face, done[n].cpu(), holes[n])
-            files.write_bytes(self.path(name, "sheet.png"), encode_png(sheets[n]))
+        # All before the first is pasted: a face's square may have some of another face.
+        done = iter(complete_faces(self.model, views, holes, kind, self.blend))
+        for name, (photo, faces) in pictures.items():
+            self._write(name, photo, list(islice(done, len(faces))))
+
+    def _write(self, name: str, photo: Photograph, faces: Sequence[CompletedFace]) -> None:
+        self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
+        size = self.model.size
+        # No rounding error at the model's own size; hundredths of a pixel elsewhere.
+        found = [
+            to_picture(done.points_K2, done.face.window, size).round(2).tolist()
+            for done in faces
+            if done.points_K2 is not None
+        ]
+        if found:
+            files.write_text(self.path(name, "landmarks.json"), f"{found if len(found) > 1 else found[0]}\n")
+        if faces[0].scores_CSS is not None:
+            files.write_bytes(self.path(name, "labels.png"), encode_png(_labels(photo.shape, faces)))
+        if "inpainting" in self.model.config.model.tasks:
+            self._write_completed(name, photo, faces)
+        # A row a face; heads stand above the first alone.
+        files.write_bytes(self.path(name, "sheet.png"), encode_png(draw_titled_grid(_sheet(faces))))
 
     def _hole(self, photo: Photograph, face: FaceWindow) -> np.ndarray:
         """Return the (size, size) hole that the model sees."""
@@ -158,23 +245,9 @@ class CompletionJob:
         points = points_to_crop(face.landmarks, *face.window, self.model.size) if face.landmarks is not None else None
         return self.model.make_hole(self.holes_of.kind, photo.name, points)
 
-    def _write_completed(
-        self, name: str, photo: Photograph, face: FaceWindow, done_3SS: torch.Tensor, made_SS: np.ndarray
-    ) -> None:
-        hole = place_hole(photo.hole_HW, made_SS, face.window, photo.shape)
+    def _write_completed(self, name: str, photo: Photograph, faces: Sequence[CompletedFace]) -> None:
         pixels = photo.pixels_HW3 if photo.pixels_HW3.flags.writeable else photo.pixels_HW3.copy()
-        paste(pixels, hole, done_3SS, face.window, photo.profile, self.blend != "none")
+        paste_faces(pixels, photo, faces, self.blend)
         with files.atomic_write(self.path(name, "completed.png")) as file:
             for piece in encode_photograph(pixels, photo.profile):
                 file.write(piece)
-
-    def _sheets(self, found: PredictedFaces) -> list[np.ndarray]:
-        """Return a picture for each sample: what the model sees, what it completes, and the parts and points that it finds."""
-        overlay, done = found.done_B3SS, found.done_B3SS
-        if "segmentation" in found.outputs:
-            labels = colour(read_labels(found.outputs["segmentation"]))
-            overlay = overlay * (1 - OVERLAY_OPACITY) + labels * OVERLAY_OPACITY
-        if found.points_BK2 is not None:
-            overlay = draw_points(overlay, torch.from_numpy(found.points_BK2).to(done.device))
-        columns = {"masked": found.batch.input_B3HW, "completed": done, "overlay": overlay}
-        return [draw_titled_grid({k: v[n : n + 1] for k, v in columns.items()}) for n in range(len(done))]

@@ -12,14 +12,19 @@ import numpy as np
 from collagan_dist.config.load import model_label
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.inference.completion_job import PredictedFaces, predict_faces
+from collagan_dist.inference.completion_job import (
+    PredictedFaces,
+    complete_faces,
+    face_views,
+    paste_faces,
+    predict_faces,
+)
 from collagan_dist.inference.evaluate import BLENDS, check_blends
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_faces, to_picture
+from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_all_faces, to_picture
 from collagan_dist.inference.face_model import GIVEN, FaceModel, load_face_model
 from collagan_dist.inference.face_views import compose_labels
 from collagan_dist.inference.hole_mask import cover_hole
 from collagan_dist.inference.hole_source import Photograph
-from collagan_dist.inference.paste import paste, place_hole
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.types import MAX_PIXELS
 
@@ -67,8 +72,8 @@ class Model:
     def complete(self, image: np.ndarray, hole: np.ndarray, blend: str = "none") -> np.ndarray:
         """Return the completed picture, (H, W, 3) uint8. Pixels outside the hole are those of `image`.
 
-        `image` is (H, W, 3) uint8 in sRGB, `hole` (H, W) bool, true inside. As by `collagan complete`, the face is found, and
-        its square is seen by the networks at `size` pixels: a larger hole is completed as coarsely. `blend` is none or poisson.
+        `image` is (H, W, 3) uint8 in sRGB, `hole` (H, W) bool, true inside. As by `collagan complete`, faces are found, and
+        their squares are seen by the networks at `size` pixels: a larger hole is completed as coarsely. `blend` is none or poisson.
         Raises ConfigError for other arrays, and for a model that completes nothing; DataError for a hole that is too large.
         """
         self._require("inpainting", "completes nothing")
@@ -81,11 +86,10 @@ class Model:
         if hole.all():
             logger.warning("warning: the hole is the whole picture: nothing of it is given")
         photo = Photograph(_NAME, image.copy(), None, hole)
-        face = self._locate(photo)
-        seen = cover_hole(hole, face.window, self.size)
-        found = predict_faces(self.faces, [photo], [face], seen[None], GIVEN, blend)
-        where = place_hole(hole, seen, face.window, photo.shape)
-        paste(photo.pixels_HW3, where, found.done_B3SS[0].cpu(), face.window, None, blend != "none")
+        faces = self._locate(photo)
+        seen = [cover_hole(hole, face.window, self.size) for face in faces]
+        done = complete_faces(self.faces, face_views(photo, faces), seen, GIVEN, blend)
+        paste_faces(photo.pixels_HW3, photo, done, blend)
         return photo.pixels_HW3
 
     def segment(self, image: np.ndarray) -> np.ndarray:
@@ -117,15 +121,15 @@ class Model:
     def _predict(self, image: np.ndarray) -> tuple[FaceWindow, PredictedFaces]:
         """Run the networks on the face of a picture without a hole."""
         photo = Photograph(_NAME, image, None, None)
-        face = self._locate(photo)
+        face = self._locate(photo)[0]
         nothing = np.zeros((1, self.size, self.size), bool)
         return face, predict_faces(self.faces, [photo], [face], nothing, "none", "none")
 
-    def _locate(self, photo: Photograph) -> FaceWindow:
-        (face,) = locate_faces(self.faces, [photo], GivenFace())
-        if isinstance(face, DataError):
-            raise face
-        return face
+    def _locate(self, photo: Photograph) -> list[FaceWindow]:
+        (faces,) = locate_all_faces(self.faces, [photo], GivenFace())
+        if isinstance(faces, DataError):
+            raise faces
+        return faces
 
 
 def _known_blend(blend: str) -> str:
