@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 
 from collagan_dist.commands.arguments import add_max_bad, square
@@ -55,19 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    # Imports torch: after the arguments are checked.
-    from collagan_dist.commands.progress import progress
-    from collagan_dist.data.readers.landmark_file import read_landmark_file
-    from collagan_dist.inference.complete import CompleteOptions, complete
-    from collagan_dist.inference.face_location import GivenFace
+    from collagan_dist.commands.progress import busy, progress
+
+    with busy("loading torch"):
+        from collagan_dist.data.readers.landmark_file import read_landmark_file
+        from collagan_dist.inference.complete import CompleteOptions, complete
+        from collagan_dist.inference.face_location import GivenFace
 
     source, out = Path(args.input), Path(args.out)
     picture = None if source.is_dir() else source.stem
     landmarks = read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None
     given = GivenFace(args.square[0] if args.square else None, landmarks, args.square[1:])
     options = CompleteOptions(args.blend, args.set, args.max_bad, given)
-    # One picture takes no time that a bar could tell of.
-    with progress("completing", "pictures") if source.is_dir() else nullcontext(lambda done, total: None) as advance:
+    # A bar of one picture would say nothing.
+    with progress("completing", "pictures") if source.is_dir() else busy("completing") as advance:
         result = complete(Path(args.model), source, out, args.hole, options, advance)
     print(f"see {result.sheets[0]}")
     print(f"{len(result.sheets)} completed, {len(result.left_out)} left out")
