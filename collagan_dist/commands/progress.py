@@ -14,6 +14,28 @@ _LOG_SECONDS = 30.0  # between lines in a log
 
 
 @contextmanager
+def busy(title: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal that work of unknown length goes on, and for how long; nothing of it stays, and a log has nothing.
+
+    Yields an advance(done, total) without effect. Ranks that share a terminal with rank 0 are not `shown`.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield _ignore
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (rich.SpinnerColumn(), rich.TextColumn(title), rich.TimeElapsedColumn())
+    with rich.Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        bar.add_task(title, total=None)
+        yield _ignore
+
+
+def _ignore(done: int, total: int) -> None:
+    pass
+
+
+@contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yield advance(done, total), which shows how far the work is, how fast it goes and how long it will take."""
     from rich import progress as rich

@@ -77,8 +77,8 @@ def complete(
                 logger.warning("warning: %s; left out", result)
             left_out.append((str(folder / name), str(result)))
         else:
-            if result.note:
-                logger.info("%s: %s", folder / name, result.note)
+            for note in filter(None, (face.note for face in result)):
+                logger.info("%s: %s", folder / name, note)
             sheets.append(job.path(name, "sheet.png"))
             faces.append(result)
         progress(len(sheets) + len(left_out), len(names))
@@ -127,12 +127,16 @@ def _find_pictures(source: Path) -> tuple[Path, list[str]]:
     return source, names
 
 
-def _report_faces(faces: Sequence[FaceWindow], size: int) -> None:
-    """Say how faces were found, and what the model's size cannot give."""
+def _report_faces(pictures: Sequence[Sequence[FaceWindow]], size: int) -> None:
+    """Say how many faces pictures have and how they were found, and what the model's size cannot give."""
+    faces = [face for found in pictures for face in found]
     if len(faces) == 1:
         logger.info("%s", faces[0])
     else:
         counts = Counter(face.found_by for face in faces)
         logger.info("face squares: %s", ", ".join(f"{count} {found_by}" for found_by, count in counts.items()))
+    if len(faces) > len(pictures):
+        numbers = sorted(Counter(map(len, pictures)).items())
+        logger.info("faces a picture: %s", ", ".join(f"{number} in {count}" for number, count in numbers))
     if detail := lost_detail([face.window[2] for face in faces], size):
         logger.info("%s", detail)

@@ -41,7 +41,7 @@ def test_a_picture_of_the_models_size_is_the_models_output_bit_by_bit(kind, blen
     expected = np.where(hole[0, 0].numpy()[..., None], to_bytes(composite(outputs["inpainting"], batch))[0], pixels)
     holes_of = HoleSource("block") if kind == "block" else HoleSource(None, tmp_path / "hole.png")
     job = CompletionJob(model, tmp_path, holes_of, tmp_path / "out", GivenFace(), blend)
-    ((name, face),) = job.run(["face.png"])
+    ((name, (face,)),) = job.run(["face.png"])
     assert name == "face.png" and face.window == (0, 0, 32)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/face.completed.png")), expected)
     labels = read_labels(outputs["segmentation"])[0].numpy()
@@ -59,5 +59,5 @@ def test_results_come_in_order_with_a_reason_for_each_that_is_left_out(trained_r
     job = CompletionJob(model, tmp_path, HoleSource("block"), tmp_path / "out", GivenFace((5, 5, 20)), "none")
     found = dict(job.run(names))
     assert list(found) == names and isinstance(found.pop("05.png"), DataError)
-    assert {face.window for face in found.values()} == {(5, 5, 20)}
+    assert {face.window for (face,) in found.values()} == {(5, 5, 20)}
     assert len(list((tmp_path / "out").glob("*.completed.png"))) == 19

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from skimage.data import astronaut
 
 from collagan_dist.data.face_square import pixel_box, points_to_crop, square_from_landmarks
 from collagan_dist.errors import DataError
@@ -9,6 +10,7 @@ from collagan_dist.inference.face_location import (
     GivenFace,
     grow_to,
     hole_box,
+    locate_all_faces,
     locate_faces,
     lost_detail,
     to_picture,
@@ -30,6 +32,9 @@ class SeesOneFace:
 
     def face_square(self, points):
         return square_from_landmarks(points)
+
+    def scale_square(self, square):
+        return square
 
     def find_landmarks(self, faces, holes, names):
         # The picture's pixels hold their own coordinates, so a crop says where it is from.
@@ -182,3 +187,60 @@ def test_what_is_said_of_windows():
     scale = "pixels of the picture for one of the model"
     assert lost_detail([80], 32) == f"face square of 80 pixels completed at 32: 2.5 {scale}"
     assert lost_detail([80, 20], 32) == f"face squares of 20 to 80 pixels completed at 32: up to 2.5 {scale}"
+
+
+def two_faces(hole=None):
+    """A face at (225, 128) and its mirror image at (798, 128), each with a square of about 125 pixels."""
+    return Photograph("two", np.concatenate([astronaut(), astronaut()[:, ::-1]], 1), None, hole)
+
+
+def hole_of(*boxes):
+    hole = np.zeros((512, 1024), bool)
+    for left, top, right, bottom in boxes:
+        hole[top:bottom, left:right] = True
+    return hole
+
+
+def sides(faces):
+    return {"left" if face.window[0] + face.window[2] / 2 < 512 else "right" for face in faces}
+
+
+def test_all_faces_are_found_and_those_that_a_hole_touches_completed():
+    (faces,) = locate_all_faces(SeesOneFace(), [two_faces()], GivenFace())
+    assert len(faces) == 2 and sides(faces) == {"left", "right"}
+    assert {face.found_by for face in faces} == {"by the detector"}
+    for box, side in (((210, 140, 240, 150), "left"), ((790, 140, 830, 150), "right")):
+        (faces,) = locate_all_faces(SeesOneFace(), [two_faces(hole_of(box))], GivenFace())
+        assert sides(faces) == {side} and len(faces) == 1 and faces[0].part is None
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        hole_of((210, 140, 240, 150), (790, 140, 830, 150)),
+        hole_of((200, 140, 840, 150)),  # one hole across both
+        hole_of(
+            (210, 140, 240, 150), (790, 140, 830, 150), (10, 400, 60, 440), (500, 300, 530, 310)
+        ),  # and beside both
+    ],
+)
+def test_faces_share_a_hole_without_rest(hole):
+    """Every pixel of the hole is in one face's part, and the face's window contains its part."""
+    (faces,) = locate_all_faces(SeesOneFace(), [two_faces(hole)], GivenFace((163, 66, 125), None, [(736, 66, 125)]))
+    assert sides(faces) == {"left", "right"}
+    count = np.zeros(hole.shape, int)
+    for face in faces:
+        (left, top, right, bottom), (x, y, side) = face.part.box, face.window
+        count[top:bottom, left:right] += face.part.hole_HW
+        assert x <= left and y <= top and right <= x + side and bottom <= y + side
+    np.testing.assert_array_equal(count, hole)
+    # The middle between both squares is at x = 511.5.
+    assert faces[0].part.box[2] <= 512 <= faces[1].part.box[0]
+
+
+def test_a_hole_beside_all_given_squares_moves_the_nearest():
+    given = GivenFace((163, 66, 125), None, [(736, 66, 125)])
+    (faces,) = locate_all_faces(SeesOneFace(), [two_faces(hole_of((900, 300, 920, 320)))], given)
+    assert sides(faces) == {"right"} and faces[0].note == "its face square was moved to contain the hole"
+    (faces,) = locate_all_faces(SeesOneFace(), [two_faces()], given)
+    assert [face.window for face in faces] == [(163, 66, 125), (736, 66, 125)]

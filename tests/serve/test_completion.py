@@ -23,7 +23,7 @@ def test_an_upload_gives_what_the_command_writes(blend, two_runs, photo, hole, t
     complete(two_runs[0], photo, tmp_path / "out", str(hole), CompleteOptions(blend))
     answer = complete_upload(Model.load(two_runs[0]), CompletionRequest(upload(photo), upload(hole), blend))
     assert answer.completed == (tmp_path / "out/somebody.completed.png").read_bytes()
-    assert answer.facts["landmarks"] == json.loads((tmp_path / "out/somebody.landmarks.json").read_text())
+    assert answer.facts["landmarks"] == [json.loads((tmp_path / "out/somebody.landmarks.json").read_text())]
     (tmp_path / "parts.png").write_bytes(answer.parts)
     labels = cv2.imread(str(tmp_path / "out/somebody.labels.png"), cv2.IMREAD_UNCHANGED)
     with Image.open(tmp_path / "parts.png") as parts:
@@ -39,7 +39,7 @@ def test_the_words_are_those_of_the_command(two_runs, photo, hole, tmp_path, cap
     said = capsys.readouterr().err
     answer = complete_upload(Model.load(two_runs[0]), CompletionRequest(upload(photo), upload(hole)))
     assert len(answer.facts["notes"]) > 1 and all(f"{note}\n" in said for note in answer.facts["notes"])
-    left, top, side = answer.facts["square"]
+    ((left, top, side),) = answer.facts["squares"]
     assert f"face square of {side} pixels at {left},{top}: " in said
 
 
@@ -50,6 +50,6 @@ def test_a_model_that_completes_nothing_needs_no_hole(two_runs, photo, hole, tmp
     for given, folder in ((None, "none"), (upload(hole), "hole")):
         answer = complete_upload(model, CompletionRequest(upload(photo), given, "poisson"))
         assert answer.completed is None and answer.parts is None
-        assert answer.facts["landmarks"] == json.loads((tmp_path / folder / "somebody.landmarks.json").read_text())
+        assert answer.facts["landmarks"] == [json.loads((tmp_path / folder / "somebody.landmarks.json").read_text())]
     with pytest.raises(DataError, match=r"somebody\.png: there is no hole"):
         complete_upload(Model.load(two_runs[0]), CompletionRequest(upload(photo), None))
