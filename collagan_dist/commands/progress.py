@@ -31,6 +31,11 @@ def busy(title: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]
         yield _ignore
 
 
+def _rate(speed: float) -> str:
+    # Slow work would otherwise seem to stand.
+    return f"{speed:.0f}/s" if speed >= 1 or speed == 0 else f"{speed:.2g}/s"
+
+
 def _ignore(done: int, total: int) -> None:
     pass
 
@@ -61,11 +66,11 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             return
         now = time.monotonic()
         speed = (done - done_before) / max(now - start, 1e-9)
-        bar.update(task, completed=done, total=total, rate=f"{speed:.0f}/s")
+        bar.update(task, completed=done, total=total, rate=_rate(speed))
         if not console.is_terminal and now - last_line >= _LOG_SECONDS:
             last_line = now
             left = (total - done) / speed if speed else 0.0
-            logger.info(f"{title}: {done} of {total} {unit}, {speed:.0f}/s, ETA {left:.0f} s")
+            logger.info(f"{title}: {done} of {total} {unit}, {_rate(speed)}, ETA {left:.0f} s")
 
     with bar:
         yield advance

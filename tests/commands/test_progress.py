@@ -21,10 +21,13 @@ def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
         for second in range(10, 70, 10):
             now[0] = second
             advance(500 + second, 1000)
+        now[0] = 1000
+        advance(600, 1000)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "packing: 530 of 1000 pictures, 1/s, ETA 470 s",
         "packing: 560 of 1000 pictures, 1/s, ETA 440 s",
+        "packing: 600 of 1000 pictures, 0.1/s, ETA 4000 s",
     ]
 
 
