@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> None:
     with busy("loading torch"):
         from collagan_dist.data.readers.landmark_file import read_landmark_file
         from collagan_dist.inference.complete import CompleteOptions, complete
-        from collagan_dist.inference.face_location import GivenFace
+        from collagan_dist.inference.face_location import GivenFaces
 
     source, out = Path(args.input), Path(args.out)
     picture = None if source.is_dir() else source.stem
     landmarks = read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None
-    given = GivenFace(args.square[0] if args.square else None, landmarks, args.square[1:])
+    given = GivenFaces(args.square, landmarks)
     options = CompleteOptions(args.blend, args.set, args.max_bad, given)
     # A bar of one picture would say nothing.
     with progress("completing", "pictures") if source.is_dir() else busy("completing") as advance:

@@ -15,7 +15,7 @@ from collagan_dist.data.readers.picture_format import FORMATS, split_masks, spli
 from collagan_dist.errors import DataError
 from collagan_dist.inference.completion_job import CompletionJob
 from collagan_dist.inference.evaluate import check_blends
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, lost_detail
+from collagan_dist.inference.face_location import FaceWindow, GivenFaces, lost_detail
 from collagan_dist.inference.face_model import load_face_model
 from collagan_dist.inference.hole_source import parse_hole
 from collagan_dist.runs.model_folder import read_config
@@ -43,7 +43,7 @@ class CompleteOptions:
     blend: str = "none"
     sets: Sequence[str] = ()
     max_bad: float = MAX_BAD
-    given: GivenFace = field(default_factory=GivenFace)
+    given: GivenFaces = field(default_factory=GivenFaces)
 
 
 def complete(
@@ -91,7 +91,7 @@ def complete(
     return CompleteResult(tuple(sheets), tuple(left_out))
 
 
-def _warn_of_unmatched(given: GivenFace, names: Sequence[str]) -> None:
+def _warn_of_unmatched(given: GivenFaces, names: Sequence[str]) -> None:
     """Say which landmarks are those of no picture."""
     if unmatched := sorted({*(given.landmarks or {})} - {split_suffix(name)[0] for name in names}):
         logger.warning(

@@ -16,7 +16,7 @@ from collagan_dist.data.readers.colour_profile import to_srgb
 from collagan_dist.data.readers.picture_format import split_suffix
 from collagan_dist.errors import DataError
 from collagan_dist.inference.evaluate import BLENDS
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_all_faces, to_picture
+from collagan_dist.inference.face_location import FaceWindow, GivenFaces, locate_faces, to_picture
 from collagan_dist.inference.face_model import GIVEN, FaceModel
 from collagan_dist.inference.face_views import compose_labels, crop_window
 from collagan_dist.inference.grids import draw_titled_grid, encode_png
@@ -109,13 +109,13 @@ class CompletedPhotograph:
 
 
 def complete_photographs(
-    model: FaceModel, photos: Sequence[Photograph], given: GivenFace, kind: str, blend: str
+    model: FaceModel, photos: Sequence[Photograph], given: GivenFaces, kind: str, blend: str
 ) -> list[CompletedPhotograph | DataError]:
     """Find the faces of photographs and complete them; a DataError where what is given of a face or its hole is wrong.
 
     `kind` is one of holes.HOLES, made in each face, or GIVEN: the photographs' own holes. `blend` is one of BLENDS.
     """
-    located = locate_all_faces(model, photos, given)
+    located = locate_faces(model, photos, given)
     views = [
         # From the second face on under a name of its own, so that kinds of holes differ.
         (replace(photo, name=f"{photo.name}#{n + 1}") if n else photo, face)
@@ -184,7 +184,7 @@ class CompletionJob:
     folder: Path
     holes_of: HoleSource
     out: Path
-    given: GivenFace
+    given: GivenFaces
     blend: str
 
     def path(self, name: str, ending: str) -> Path:

@@ -85,41 +85,30 @@ def lost_detail(sides: Sequence[int], size: int) -> str:
 
 
 @dataclass(frozen=True)
-class GivenFace:
-    """What the user knows of the faces: squares for all pictures, or landmarks by picture, in pixels as a viewer shows them.
+class GivenFaces:
+    """What the user knows of the faces, in pixels as a viewer shows them: their squares in every picture, or landmarks by picture."""
 
-    `more_squares` are those of further faces of each picture.
-    """
-
-    square: Window | None = None
+    squares: Sequence[Window] = ()
     landmarks: Mapping[str, Points] | None = None
-    more_squares: Sequence[Window] = ()
 
     def windows(self, model: FaceModel, photo: Photograph) -> list[FaceWindow]:
         """Return the given windows of a picture, [] if nothing is known of it. Raises DataError for one beside the picture."""
         points = (self.landmarks or {}).get(photo.name)
-        if self.square is not None:
-            given = (self.square, *self.more_squares)
-            squares = [Square(left + (side - 1) / 2, top + (side - 1) / 2, side) for left, top, side in given]
+        if self.squares:
+            squares = [Square(left + (side - 1) / 2, top + (side - 1) / 2, side) for left, top, side in self.squares]
         else:
             squares = [model.face_square(points)] if points is not None else []
         for square in squares:
             if problem := square_problem(square, photo.shape[1], photo.shape[0]):
                 raise DataError(f"{photo.name}: {problem}; correct what is given for it")
-        found_by = "as given" if self.square is not None else "by the given landmarks"
+        found_by = "as given" if self.squares else "by the given landmarks"
         # They are one face's, and say nothing of several squares.
         landmarks = points if len(squares) == 1 else None
         return [FaceWindow(pixel_box(square), found_by, landmarks=landmarks) for square in squares]
 
 
-def locate_faces(model: FaceModel, photos: Sequence[Photograph], given: GivenFace) -> list[FaceWindow | DataError]:
-    """Return the window of each photograph's first face, as `locate_all_faces` finds it."""
-    found = locate_all_faces(model, photos, given)
-    return [faces if isinstance(faces, DataError) else faces[0] for faces in found]
-
-
-def locate_all_faces(
-    model: FaceModel, photos: Sequence[Photograph], given: GivenFace
+def locate_faces(
+    model: FaceModel, photos: Sequence[Photograph], given: GivenFaces
 ) -> list[list[FaceWindow] | DataError]:
     """Return the windows of each photograph's faces, one or more, the largest first; a DataError where what is given is wrong.
 

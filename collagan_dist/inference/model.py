@@ -14,7 +14,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.inference.completion_job import CompletedPhotograph, complete_photographs
 from collagan_dist.inference.evaluate import BLENDS, check_blends
-from collagan_dist.inference.face_location import GivenFace
+from collagan_dist.inference.face_location import GivenFaces
 from collagan_dist.inference.face_model import GIVEN, FaceModel, load_face_model
 from collagan_dist.inference.hole_source import Photograph
 from collagan_dist.runs.model_folder import read_config
@@ -105,7 +105,7 @@ class Model:
         Raises DataError for a hole that is too large.
         """
         kind = "none" if photo.hole_HW is None else GIVEN
-        (result,) = complete_photographs(self.faces, [photo], GivenFace(), kind, blend)
+        (result,) = complete_photographs(self.faces, [photo], GivenFaces(), kind, blend)
         if isinstance(result, DataError):
             raise result
         return result

@@ -7,10 +7,9 @@ from collagan_dist.data.face_square import pixel_box, points_to_crop, square_fro
 from collagan_dist.errors import DataError
 from collagan_dist.inference.face_location import (
     FaceWindow,
-    GivenFace,
+    GivenFaces,
     grow_to,
     hole_box,
-    locate_all_faces,
     locate_faces,
     lost_detail,
     to_picture,
@@ -66,8 +65,8 @@ def test_the_models_landmarks_give_the_square_in_two_passes():
     model = SeesOneFace()
     hole = np.zeros((450, 500), bool)
     hole[230:300, 180:250] = True
-    faces = locate_faces(model, [photograph(), photograph(hole)], GivenFace())
-    for face in faces:
+    found = locate_faces(model, [photograph(), photograph(hole)], GivenFaces())
+    for (face,) in found:
         assert face.found_by == "by the model's landmarks" and not face.note
         assert overlap(face.window, pixel_box(square_from_landmarks(POINTS))) > 0.9
     assert len(model.looked) == 2
@@ -77,7 +76,7 @@ def test_what_is_no_face_falls_back_to_the_hole_or_the_middle():
     upside_down = [POINTS[i] for i in (3, 4, 2, 0, 1)]
     hole = np.zeros((450, 500), bool)
     hole[10:60, 400:440] = True
-    middle, around = locate_faces(SeesOneFace(upside_down), [photograph(), photograph(hole)], GivenFace())
+    (middle,), (around,) = locate_faces(SeesOneFace(upside_down), [photograph(), photograph(hole)], GivenFaces())
     assert (middle.window, middle.found_by) == ((25, 0, 450), "in the middle")
     assert (around.window, around.found_by) == ((370, 0, 100), "around the hole")
 
@@ -98,17 +97,17 @@ class AlwaysInTheCorner(SeesOneFace):
 
 @pytest.mark.parametrize("model", [NeverSure(), AlwaysInTheCorner()])
 def test_looks_that_are_not_sure_or_do_not_agree_are_no_face(model):
-    (face,) = locate_faces(model, [photograph()], GivenFace())
+    ((face,),) = locate_faces(model, [photograph()], GivenFaces())
     assert face.found_by == "in the middle"
 
 
 def test_given_squares_and_landmarks_come_first():
     model = SeesOneFace()
-    (face,) = locate_faces(model, [photograph()], GivenFace((30, -40, 200)))
+    ((face,),) = locate_faces(model, [photograph()], GivenFaces([(30, -40, 200)]))
     assert face.window == (30, -40, 200)
-    (face,) = locate_faces(model, [photograph()], GivenFace(landmarks={"photo": POINTS}))
+    ((face,),) = locate_faces(model, [photograph()], GivenFaces(landmarks={"photo": POINTS}))
     assert face.window == pixel_box(square_from_landmarks(POINTS)) and not model.looked
-    (error,) = locate_faces(model, [photograph()], GivenFace((3000, 0, 20)))
+    (error,) = locate_faces(model, [photograph()], GivenFaces([(3000, 0, 20)]))
     assert isinstance(error, DataError) and "photo: its face square lies" in str(error)
 
 
@@ -132,15 +131,15 @@ def test_the_square_contains_the_hole(box, expected):
 def test_a_change_of_the_square_is_said():
     hole = np.zeros((450, 500), bool)
     hole[:, 100:200] = True
-    (face,) = locate_faces(SeesOneFace(), [photograph(hole)], GivenFace((100, 100, 200)))
+    ((face,),) = locate_faces(SeesOneFace(), [photograph(hole)], GivenFaces([(100, 100, 200)]))
     assert face.note == "its face square was grown from 200 to 450 pixels to contain the hole"
 
 
 def test_a_picture_of_the_models_size_is_taken_as_it_is(trained_run):
     model, _ = load_face_model(trained_run, read_config(trained_run))
     hole = np.ones((32, 32), bool)
-    face, other = locate_faces(
-        model, [Photograph("a", np.zeros((32, 32, 3), np.uint8), None, hole), photograph(hole=None)], GivenFace()
+    (face,), (other,) = locate_faces(
+        model, [Photograph("a", np.zeros((32, 32, 3), np.uint8), None, hole), photograph(hole=None)], GivenFaces()
     )
     assert face.window == (0, 0, 32) and not face.note and other.window != (0, 0, 32)
 
@@ -149,7 +148,7 @@ def test_the_square_is_the_one_that_the_model_was_trained_on(trained_run):
     config = read_config(trained_run)
     wide = config.model_copy(update={"data": config.data.model_copy(update={"face_square": 4.0})})
     model = FaceModel(wide, None, torch.device("cpu"))
-    (face,) = locate_faces(model, [photograph()], GivenFace(landmarks={"photo": POINTS}))
+    ((face,),) = locate_faces(model, [photograph()], GivenFaces(landmarks={"photo": POINTS}))
     assert face.window == pixel_box(square_from_landmarks(POINTS).scaled(4 / 3.2))
 
 
@@ -167,7 +166,7 @@ def test_points_go_back_to_the_picture():
 def test_squares_that_cannot_be_cut_are_errors_of_their_picture(square, said):
     """And not of the command: other pictures of the batch are completed."""
     photos = [Photograph("a", np.zeros((600, 400, 3), np.uint8), None, None), photograph(shape=(9_000, 9_000))]
-    (first, second) = locate_faces(SeesOneFace(), photos, GivenFace(square))
+    (first, second) = locate_faces(SeesOneFace(), photos, GivenFaces([square]))
     wrong = first if said.startswith("lies") else second
     assert isinstance(wrong, DataError) and said in str(wrong) and wrong is not (second if wrong is first else first)
 
@@ -176,7 +175,7 @@ def test_a_hole_across_a_panorama_is_refused_before_its_square_is_made():
     hole = np.zeros((40, 20_000), bool)
     hole[30:35] = True
     (found,) = locate_faces(
-        SeesOneFace(), [Photograph("p", np.zeros((40, 20_000, 3), np.uint8), None, hole)], GivenFace()
+        SeesOneFace(), [Photograph("p", np.zeros((40, 20_000, 3), np.uint8), None, hole)], GivenFaces()
     )
     assert isinstance(found, DataError) and "complete a smaller part" in str(found)
 
@@ -206,11 +205,11 @@ def sides(faces):
 
 
 def test_all_faces_are_found_and_those_that_a_hole_touches_completed():
-    (faces,) = locate_all_faces(SeesOneFace(), [two_faces()], GivenFace())
+    (faces,) = locate_faces(SeesOneFace(), [two_faces()], GivenFaces())
     assert len(faces) == 2 and sides(faces) == {"left", "right"}
     assert {face.found_by for face in faces} == {"by the detector"}
     for box, side in (((210, 140, 240, 150), "left"), ((790, 140, 830, 150), "right")):
-        (faces,) = locate_all_faces(SeesOneFace(), [two_faces(hole_of(box))], GivenFace())
+        (faces,) = locate_faces(SeesOneFace(), [two_faces(hole_of(box))], GivenFaces())
         assert sides(faces) == {side} and len(faces) == 1 and faces[0].part is None
 
 
@@ -226,7 +225,7 @@ def test_all_faces_are_found_and_those_that_a_hole_touches_completed():
 )
 def test_faces_share_a_hole_without_rest(hole):
     """Every pixel of the hole is in one face's part, and the face's window contains its part."""
-    (faces,) = locate_all_faces(SeesOneFace(), [two_faces(hole)], GivenFace((163, 66, 125), None, [(736, 66, 125)]))
+    (faces,) = locate_faces(SeesOneFace(), [two_faces(hole)], GivenFaces([(163, 66, 125), (736, 66, 125)]))
     assert sides(faces) == {"left", "right"}
     count = np.zeros(hole.shape, int)
     for face in faces:
@@ -239,8 +238,8 @@ def test_faces_share_a_hole_without_rest(hole):
 
 
 def test_a_hole_beside_all_given_squares_moves_the_nearest():
-    given = GivenFace((163, 66, 125), None, [(736, 66, 125)])
-    (faces,) = locate_all_faces(SeesOneFace(), [two_faces(hole_of((900, 300, 920, 320)))], given)
+    given = GivenFaces([(163, 66, 125), (736, 66, 125)])
+    (faces,) = locate_faces(SeesOneFace(), [two_faces(hole_of((900, 300, 920, 320)))], given)
     assert sides(faces) == {"right"} and faces[0].note == "its face square was moved to contain the hole"
-    (faces,) = locate_all_faces(SeesOneFace(), [two_faces()], given)
+    (faces,) = locate_faces(SeesOneFace(), [two_faces()], given)
     assert [face.window for face in faces] == [(163, 66, 125), (736, 66, 125)]
