@@ -23,3 +23,8 @@ def format_bytes(count: float) -> str:
 def format_count(count: int) -> str:
     """Return "41.9 million" for a large count, a smaller one with all of its digits."""
     return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"
+
+
+def format_things(count: int, name: str) -> str:
+    """Return "1 shard" or "3 shards", for a name with a regular plural."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"

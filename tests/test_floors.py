@@ -38,6 +38,7 @@ HOMES = {
     "matplotlib": (), "vl_convert": ("report/vega.py",),
     "jinja2": ("report/",), "webdataset": ("data/shards/verify.py", "data/shards/pipeline.py"),
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
+    "skimage": ("inference/face_detector.py",),
     "wandb": ("runs/wandb_sink.py",), "mlflow": ("runs/mlflow_sink.py",),
     "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py", "serve/"),
     **dict.fromkeys(["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"], ()),  # they run what a file says

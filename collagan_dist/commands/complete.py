@@ -29,9 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--square",
         type=square,
+        action="append",
+        default=[],
         metavar="X,Y,SIDE",
-        help="the face square of every picture: left, top and side in pixels, as a viewer shows it "
-        "(default: by the model's own landmarks, else around the hole; it grows to contain a given hole)",
+        help="a face square of every picture: left, top and side in pixels, as a viewer shows it; once for each face "
+        "(default: all that the detector sees, else by the model's own landmarks, else around the hole; it grows to contain a "
+        "given hole)",
     )
     parser.add_argument(
         "--landmarks",
@@ -51,20 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    # Imports torch: after the arguments are checked.
-    from collagan_dist.commands.progress import progress
-    from collagan_dist.data.readers.landmark_file import read_landmark_file
-    from collagan_dist.inference.complete import CompleteOptions, complete
-    from collagan_dist.inference.face_location import GivenFace
+    from collagan_dist.commands.progress import busy, progress
+
+    with busy("loading torch"):
+        from collagan_dist.data.readers.landmark_file import read_landmark_file
+        from collagan_dist.inference.complete import CompleteOptions, complete
+        from collagan_dist.inference.face_location import GivenFaces
 
     source, out = Path(args.input), Path(args.out)
     picture = None if source.is_dir() else source.stem
-    given = GivenFace(args.square, read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None)
+    landmarks = read_landmark_file(Path(args.landmarks), picture) if args.landmarks else None
+    given = GivenFaces(args.square, landmarks)
     options = CompleteOptions(args.blend, args.set, args.max_bad, given)
-    if source.is_dir():
-        with progress("completing", "pictures") as advance:
-            result = complete(Path(args.model), source, out, args.hole, options, advance)
-    else:
-        result = complete(Path(args.model), source, out, args.hole, options)
+    # A bar of one picture would say nothing.
+    with progress("completing", "pictures") if source.is_dir() else busy("completing") as advance:
+        result = complete(Path(args.model), source, out, args.hole, options, advance)
     print(f"see {result.sheets[0]}")
     print(f"{len(result.sheets)} completed, {len(result.left_out)} left out")

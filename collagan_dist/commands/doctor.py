@@ -19,12 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from collagan_dist.commands.progress import busy
     from collagan_dist.distributed.world import detect_world
-    from collagan_dist.doctor.report import run_checks
     from collagan_dist.errors import ClusterError
 
     world = detect_world()
-    report = run_checks(world, args.data, args.net)
+    with busy("checking", world.is_rank0):
+        from collagan_dist.doctor.report import run_checks
+
+        report = run_checks(world, args.data, args.net)
     # Machine-readable output goes to the same place, once for all ranks.
     if world.is_rank0 or not report.complete:
         if args.json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -37,14 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.commands.progress import progress
+    from collagan_dist.commands.progress import busy, progress
     from collagan_dist.distributed.world import detect_world
-    from collagan_dist.inference.score import ScoreRequest, score
 
     world = detect_world()
+    with busy("loading torch", world.is_rank0):
+        from collagan_dist.inference.score import ScoreRequest, score
     out = Path(args.out) if args.out else None
     request = ScoreRequest(args.split, args.hole, _BLENDS[args.blend], out)
-    with progress("evaluating", "samples") if world.is_rank0 else nullcontext(lambda done, total: None) as advance:
+    with progress("evaluating", "samples") if world.is_rank0 else busy("evaluating", shown=False) as advance:
         results = score(Path(args.model), world, request, args.data, args.set, advance)
     if world.is_rank0:
         from collagan_dist.commands.tables import metrics_table

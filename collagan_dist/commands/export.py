@@ -19,9 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.inference.export import export
+    from collagan_dist.commands.progress import busy
 
-    manifest = export(Path(args.model), Path(args.out), args.onnx, args.torch)
+    with busy("exporting and comparing with torch" if args.onnx or args.torch else "exporting"):
+        from collagan_dist.inference.export import export
+
+        manifest = export(Path(args.model), Path(args.out), args.onnx, args.torch)
     for name, found in manifest["compared"].items():
         print(f"{name}: differs from torch by at most {found['difference']:.1e} in {found['by']}")
     print(f"{args.out}: {manifest['model']} of step {manifest['step']}: {', '.join(manifest['sha256'])}")

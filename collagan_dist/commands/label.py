@@ -49,14 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.commands.progress import progress
-    from collagan_dist.inference.label_check import check_label_maps
-    from collagan_dist.inference.labelling import find_photographs, write_label_maps
-    from collagan_dist.inference.parsers import open_parser
+    from collagan_dist.commands.progress import busy, progress
 
-    photos = find_photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
-    # Opened before anything is written: a model that does not segment is an error at once.
-    parser = open_parser(Path(args.model), Path(args.classes) if args.classes else None)
+    with busy("loading the model"):
+        from collagan_dist.inference.label_check import check_label_maps
+        from collagan_dist.inference.labelling import find_photographs, write_label_maps
+        from collagan_dist.inference.parsers import open_parser
+
+        photos = find_photographs(Path(args.root), args.dataset, Path(args.out) if args.out else None)
+        # Opened before anything is written: a model that does not segment is an error at once.
+        parser = open_parser(Path(args.model), Path(args.classes) if args.classes else None)
     with progress("comparing" if args.check else "labelling", "pictures") as advance:
         if args.check:
             agreement = check_label_maps(parser, photos, args.batch, advance)

@@ -58,6 +58,8 @@ _MODULES = (
     config,
     doctor,
 )
+# What these have done so far is kept, and not done again.
+_CONTINUING = ("label", "pack", "train", "reproduce", "sweep")
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
@@ -120,7 +122,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logger.error(f"collagan {args.command}: {where}: {error.strerror}{'; make room' if full else ''}")
         code = DataError.exit_code if full else ConfigError.exit_code
     except KeyboardInterrupt:
-        logger.error(f"\ncollagan {args.command}: interrupted; the same command continues")
+        # A dry run has nothing that could go on.
+        goes_on = args.command in _CONTINUING and not getattr(args, "dry_run", False)
+        logger.error(
+            f"\ncollagan {args.command}: interrupted; the same command {'continues' if goes_on else 'begins again'}"
+        )
         code = Interrupted.exit_code
     sys.exit(code)
 

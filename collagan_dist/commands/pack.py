@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from collagan_dist import shell
 from collagan_dist.commands.arguments import add_max_bad, non_negative_int, part_of
+from collagan_dist.units import format_things
 
 if TYPE_CHECKING:
     from collagan_dist.data.readers.recipe import Recipe
@@ -102,7 +103,8 @@ def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:
         return
     samples, bad = sum(p.shard.samples for p in parts), sum(len(p.quarantine) for p in parts)
     print(
-        f"{recipe.out}: part {index}/{count} done, {samples} samples in {len(parts)} shards, {bad} unusable pictures; "
+        f"{recipe.out}: part {index}/{count} done, {format_things(samples, 'sample')} in {format_things(len(parts), 'shard')}, "
+        f"{format_things(bad, 'unusable picture')}; "
         f"when all parts are: the same command with --merge in place of --part"
     )
 
@@ -110,8 +112,11 @@ def _pack_part(args: argparse.Namespace, recipe: Recipe) -> None:
 def _summary(manifest: Manifest) -> None:
     for split, shards in manifest.splits.items():
         print(
-            f"{split}: {manifest.samples(split)} samples in {len(shards)} shards, {sum(s.bytes for s in shards) / 1e6:.1f} MB"
+            f"{split}: {format_things(manifest.samples(split), 'sample')} in {format_things(len(shards), 'shard')}, "
+            f"{sum(s.bytes for s in shards) / 1e6:.1f} MB"
         )
     # The data set is usable without them, but somebody should look.
     if manifest.quarantined:
-        print(f"{manifest.quarantined} unusable pictures left out, see {manifest.folder / 'quarantine.jsonl'}")
+        print(
+            f"{format_things(manifest.quarantined, 'unusable picture')} left out, see {manifest.folder / 'quarantine.jsonl'}"
+        )

@@ -14,6 +14,33 @@ _LOG_SECONDS = 30.0  # between lines in a log
 
 
 @contextmanager
+def busy(title: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal that work of unknown length goes on, and for how long; nothing of it stays, and a log has nothing.
+
+    Yields an advance(done, total) without effect. Ranks that share a terminal with rank 0 are not `shown`.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield _ignore
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (rich.SpinnerColumn(), rich.TextColumn(title), rich.TimeElapsedColumn())
+    with rich.Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        bar.add_task(title, total=None)
+        yield _ignore
+
+
+def _rate(speed: float) -> str:
+    # Slow work would otherwise seem to stand.
+    return f"{speed:.0f}/s" if speed >= 1 or speed == 0 else f"{speed:.2g}/s"
+
+
+def _ignore(done: int, total: int) -> None:
+    pass
+
+
+@contextmanager
 def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yield advance(done, total), which shows how far the work is, how fast it goes and how long it will take."""
     from rich import progress as rich
@@ -39,11 +66,11 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             return
         now = time.monotonic()
         speed = (done - done_before) / max(now - start, 1e-9)
-        bar.update(task, completed=done, total=total, rate=f"{speed:.0f}/s")
+        bar.update(task, completed=done, total=total, rate=_rate(speed))
         if not console.is_terminal and now - last_line >= _LOG_SECONDS:
             last_line = now
             left = (total - done) / speed if speed else 0.0
-            logger.info(f"{title}: {done} of {total} {unit}, {speed:.0f}/s, ETA {left:.0f} s")
+            logger.info(f"{title}: {done} of {total} {unit}, {_rate(speed)}, ETA {left:.0f} s")
 
     with bar:
         yield advance

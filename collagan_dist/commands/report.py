@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from collagan_dist.report.page import write_report
+    from collagan_dist.commands.progress import busy
 
+    with busy("writing the page"):
+        from collagan_dist.report.page import write_report
+
+        page = write_report([Path(p) for p in args.paths], Path(args.out) if args.out else None)
     # The path alone, so that scripts can open it.
-    print(write_report([Path(p) for p in args.paths], Path(args.out) if args.out else None))
+    print(page)

@@ -65,10 +65,13 @@ def run(args: argparse.Namespace) -> int | None:
     )  # fmt: skip
     check_out(args.out)
     if args.dry_run:
+        from collagan_dist.commands.progress import busy
         from collagan_dist.commands.tables import plan_table
         from collagan_dist.reproduce.estimate import estimate
 
-        plan_table(estimate(options))
+        with busy("reading the runs"):
+            found = estimate(options)
+        plan_table(found)
         return None
     # An empty text is a choice, too: sbatch without further options.
     if args.slurm is not None:

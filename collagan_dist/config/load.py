@@ -115,18 +115,18 @@ def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def differences(old: Any, new: Any) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return a line "key: old -> new" for every leaf in which two plain trees differ."""
     return [f"{key}: {before} -> {after}" for key, before, after in leaf_differences(old, new)]
 
 
-def leaf_differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def leaf_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield (key, old, new) for every leaf in which two plain trees differ; None stands for a key that one lacks."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from leaf_differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield path, old, new
+    # What an empty section lacks is told by the keys of the other one.
+    before, after = ({key: value for key, value in leaves(tree).items() if value != {}} for tree in (old, new))
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            yield key, before.get(key), after.get(key)
 
 
 def changed_settings(config: Config) -> tuple[str, dict[str, Any]]:
@@ -134,7 +134,7 @@ def changed_settings(config: Config) -> tuple[str, dict[str, Any]]:
 
     Where the shards lie is no difference.
     """
-    own = _leaves(config_to_dict(config))
+    own = leaves(config_to_dict(config))
     differing = {}
     for name in preset_names():
         preset = preset_settings(name, config)
@@ -153,14 +153,7 @@ def preset_settings(name: str, config: Config) -> dict[str, Any]:
 
 @lru_cache(maxsize=128)
 def _preset_leaves(name: str, model: str | None) -> dict[str, Any]:
-    return _leaves(config_to_dict(load_config(name, model)))
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _leaves(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return found
+    return leaves(config_to_dict(load_config(name, model)))
 
 
 def _read_source(source: str) -> tuple[str, str]:
@@ -222,6 +215,20 @@ def _with_weights(tree: Mapping[str, Any]) -> Mapping[str, Any]:
             adv, rec = paper_weights(task, len(tasks))
             weights[task] = {"adv": adv, "rec": rec, **given.get(task, {})}
     return {**tree, "loss": {**(tree.get("loss") or {}), "weights": weights}}
+
+
+def leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return every value of nested mappings under its dotted key, which begins with `path`.
+
+    An empty mapping is a value. A list is one, too, unless it holds mappings: then a number stands for the name.
+    """
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        # A number instead of a line of nested braces.
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
+        found |= leaves(value, f"{path}{key}.") if isinstance(value, Mapping) and value else {f"{path}{key}": value}
+    return found
 
 
 def get_nested(tree: Any, *path: str) -> Any:

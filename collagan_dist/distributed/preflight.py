@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from collagan_dist.config.load import config_to_dict
+from collagan_dist.config.load import config_to_dict, leaves
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed import versions
 from collagan_dist.distributed.group import Group
@@ -23,8 +23,8 @@ from collagan_dist.errors import ClusterError, mark_on_all_ranks
 
 logger = logging.getLogger(__name__)
 
-# They say how one node works, not what is trained, so nodes may differ in them.
-NODE_LOCAL_KEYS = ("data.shards", "data.cache", "data.threads", "runtime.threads")
+# They say how one node works, not what is trained, so nodes may differ in them. One that ends in a dot is a section.
+NODE_LOCAL_KEYS = ("data.shards", "data.cache.", "data.threads", "runtime.threads")
 # A difference in these only gives a warning: mixed GPUs train correctly, at the speed of the slowest.
 _WARN_ONLY = ("device name",)
 _MAX_ROWS, _MAX_COLUMNS, _MAX_CELL_CHARS = 20, 6, 28
@@ -45,7 +45,7 @@ def preflight(group: Group, config: Config, manifest_hash: str) -> None:
     """Refuse ranks that do not belong together. Collective; raises ClusterError with a table on all ranks."""
     if group.world.size == 1:
         return
-    settings = _flatten(config_to_dict(config))
+    settings = _shared_settings(config_to_dict(config))
     ranks = [
         RankFacts(**facts) for facts in group.all_gather(vars(_rank_facts(group, config, settings, manifest_hash)))
     ]
@@ -96,13 +96,9 @@ def _rank_facts(group: Group, config: Config, settings: Mapping[str, str], manif
     return RankFacts(group.world.rank, socket.gethostname(), group.world.local_size, gpu, facts)
 
 
-def _flatten(tree: Any, path: str = "") -> dict[str, str]:
+def _shared_settings(tree: Mapping[str, Any]) -> dict[str, str]:
     """Return every value of a configuration as JSON by its dotted key, without NODE_LOCAL_KEYS."""
-    if isinstance(tree, dict) and tree:
-        return {
-            k: v for key, value in tree.items() for k, v in _flatten(value, f"{path}.{key}" if path else key).items()
-        }
-    return {} if path in NODE_LOCAL_KEYS else {path: json.dumps(tree)}
+    return {key: json.dumps(value) for key, value in leaves(tree).items() if not key.startswith(NODE_LOCAL_KEYS)}
 
 
 def _devices_follow_ranks(ranks: list[RankFacts]) -> bool:

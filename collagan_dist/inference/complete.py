@@ -15,7 +15,7 @@ from collagan_dist.data.readers.picture_format import FORMATS, split_masks, spli
 from collagan_dist.errors import DataError
 from collagan_dist.inference.completion_job import CompletionJob
 from collagan_dist.inference.evaluate import check_blends
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, lost_detail
+from collagan_dist.inference.face_location import FaceWindow, GivenFaces, lost_detail
 from collagan_dist.inference.face_model import load_face_model
 from collagan_dist.inference.hole_source import parse_hole
 from collagan_dist.runs.model_folder import read_config
@@ -43,7 +43,7 @@ class CompleteOptions:
     blend: str = "none"
     sets: Sequence[str] = ()
     max_bad: float = MAX_BAD
-    given: GivenFace = field(default_factory=GivenFace)
+    given: GivenFaces = field(default_factory=GivenFaces)
 
 
 def complete(
@@ -77,8 +77,8 @@ def complete(
                 logger.warning("warning: %s; left out", result)
             left_out.append((str(folder / name), str(result)))
         else:
-            if result.note:
-                logger.info("%s: %s", folder / name, result.note)
+            for note in filter(None, (face.note for face in result)):
+                logger.info("%s: %s", folder / name, note)
             sheets.append(job.path(name, "sheet.png"))
             faces.append(result)
         progress(len(sheets) + len(left_out), len(names))
@@ -91,7 +91,7 @@ def complete(
     return CompleteResult(tuple(sheets), tuple(left_out))
 
 
-def _warn_of_unmatched(given: GivenFace, names: Sequence[str]) -> None:
+def _warn_of_unmatched(given: GivenFaces, names: Sequence[str]) -> None:
     """Say which landmarks are those of no picture."""
     if unmatched := sorted({*(given.landmarks or {})} - {split_suffix(name)[0] for name in names}):
         logger.warning(
@@ -127,12 +127,16 @@ def _find_pictures(source: Path) -> tuple[Path, list[str]]:
     return source, names
 
 
-def _report_faces(faces: Sequence[FaceWindow], size: int) -> None:
-    """Say how faces were found, and what the model's size cannot give."""
+def _report_faces(pictures: Sequence[Sequence[FaceWindow]], size: int) -> None:
+    """Say how many faces pictures have and how they were found, and what the model's size cannot give."""
+    faces = [face for found in pictures for face in found]
     if len(faces) == 1:
         logger.info("%s", faces[0])
     else:
         counts = Counter(face.found_by for face in faces)
         logger.info("face squares: %s", ", ".join(f"{count} {found_by}" for found_by, count in counts.items()))
+    if len(faces) > len(pictures):
+        numbers = sorted(Counter(map(len, pictures)).items())
+        logger.info("faces a picture: %s", ", ".join(f"{number} in {count}" for number, count in numbers))
     if detail := lost_detail([face.window[2] for face in faces], size):
         logger.info("%s", detail)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from collagan_dist.data.readers.colour_profile import to_srgb
 from collagan_dist.data.readers.picture_format import split_suffix
 from collagan_dist.errors import DataError
 from collagan_dist.inference.evaluate import BLENDS
-from collagan_dist.inference.face_location import FaceWindow, GivenFace, locate_faces, to_picture
+from collagan_dist.inference.face_location import FaceWindow, GivenFaces, locate_faces, to_picture
 from collagan_dist.inference.face_model import GIVEN, FaceModel
 from collagan_dist.inference.face_views import compose_labels, crop_window
 from collagan_dist.inference.grids import draw_titled_grid, encode_png
@@ -33,61 +34,134 @@ OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 _BATCH_PIXELS = 24_000_000
 _MAX_NAME_BYTES = 220  # of a picture: results have longer endings, and file systems allow 255
 
-Result = FaceWindow | DataError  # of one picture: the window that was completed, or why it is left out
+Result = list[FaceWindow] | DataError  # of one picture: the windows that were completed, or why it is left out
 
 
 @dataclass(frozen=True)
-class PredictedFaces:
-    """What a model made of the faces of a batch of photographs. `done_B3SS` are the completions, or its inputs if it completes nothing, in [-1, 1].
+class CompletedFace:
+    """What a model made of one face, on the CPU, S pixels a side: what it saw, the hole in that, and the completion, in [-1, 1].
 
-    `points_BK2` are landmarks in pixels of the faces, None if it finds none. The methods give results of photograph `n` in its own pixels.
+    A model that completes nothing has what it saw as completion. `scores_CSS` are those of classes, `points_K2` landmarks in
+    pixels of the face; None without their task.
     """
 
-    photos: Sequence[Photograph]
-    faces: Sequence[FaceWindow]
+    face: FaceWindow
+    seen_3SS: torch.Tensor
+    hole_SS: np.ndarray
+    done_3SS: torch.Tensor
+    scores_CSS: torch.Tensor | None
+    points_K2: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class CompletedPhotograph:
+    """What a model made of the faces of a photograph, one or more; the methods give it in the photograph's own pixels."""
+
+    photo: Photograph
+    faces: Sequence[CompletedFace]
     blend: str
-    batch: Batch
-    outputs: TaskTensors
-    done_B3SS: torch.Tensor
-    points_BK2: np.ndarray | None
 
-    def landmarks(self, n: int) -> np.ndarray:
-        """Return (5, 2) points of a model that finds landmarks."""
-        assert self.points_BK2 is not None
-        return to_picture(self.points_BK2[n], self.faces[n].window, self.done_B3SS.shape[-1])
+    @property
+    def windows(self) -> list[FaceWindow]:
+        return [done.face for done in self.faces]
 
-    def labels(self, n: int) -> np.ndarray:
-        """Return the (H, W) uint8 label map of a model that segments; it is background outside the window."""
-        scores = self.outputs["segmentation"][n].float().cpu().numpy()
-        return compose_labels(scores[None], self.photos[n].shape, [self.faces[n].window])
+    def landmarks(self) -> np.ndarray:
+        """Return the (F, 5, 2) points of each face, by a model that finds landmarks."""
+        points = [
+            to_picture(done.points_K2, done.face.window, done.done_3SS.shape[-1])
+            for done in self.faces
+            if done.points_K2 is not None
+        ]
+        return np.stack(points)
 
-    def completed(self, n: int) -> np.ndarray:
+    def labels(self) -> np.ndarray:
+        """Return the (H, W) uint8 label map, by a model that segments; it is background outside the windows."""
+        labels_HW = np.zeros(self.photo.shape, np.uint8)
+        for done in self.faces:
+            assert done.scores_CSS is not None
+            own_HW = compose_labels(done.scores_CSS.numpy()[None], self.photo.shape, [done.face.window])
+            # One face's background does not hide another face.
+            np.copyto(labels_HW, own_HW, where=own_HW > 0)
+        return labels_HW
+
+    def completed(self) -> np.ndarray:
         """Return (H, W, 3) uint8 in the photograph's colours, completed in its hole. The photograph's own pixels are overwritten."""
-        photo, face = self.photos[n], self.faces[n]
-        hole = place_hole(photo.hole_HW, self.batch.hole_B1HW[n, 0].cpu().numpy(), face.window, photo.shape)
-        pixels = photo.pixels_HW3 if photo.pixels_HW3.flags.writeable else photo.pixels_HW3.copy()
-        paste(pixels, hole, self.done_B3SS[n].cpu(), face.window, photo.profile, self.blend != "none")
-        return pixels
+        photo, blended = self.photo, self.blend != "none"
+        pixels_HW3 = photo.pixels_HW3 if photo.pixels_HW3.flags.writeable else photo.pixels_HW3.copy()
+        # Blending reads what lies around a hole: of several faces, first all are pasted, so that it is no other face's hole.
+        for last in (False, True) if blended and len(self.faces) > 1 else (blended,):
+            for done in self.faces:
+                window = done.face.window
+                hole = done.face.part or place_hole(photo.hole_HW, done.hole_SS, window, photo.shape)
+                paste(pixels_HW3, hole, done.done_3SS, window, photo.profile, last)
+        return pixels_HW3
+
+    def sheet(self) -> np.ndarray:
+        """Return a picture with a row a face: what the model sees, what it completes, and the parts and points that it finds."""
+        done = torch.stack([face.done_3SS for face in self.faces])
+        overlay = done
+        if scores := [face.scores_CSS for face in self.faces if face.scores_CSS is not None]:
+            overlay = overlay * (1 - OVERLAY_OPACITY) + colour(read_labels(torch.stack(scores))) * OVERLAY_OPACITY
+        if points := [face.points_K2 for face in self.faces if face.points_K2 is not None]:
+            overlay = draw_points(overlay, torch.from_numpy(np.stack(points)))
+        seen = torch.stack([face.seen_3SS for face in self.faces])
+        return draw_titled_grid({"masked": seen, "completed": done, "overlay": overlay})
 
 
-def predict_faces(
-    model: FaceModel,
-    photos: Sequence[Photograph],
-    faces: Sequence[FaceWindow],
-    holes_BSS: np.ndarray,
-    kind: str,
-    blend: str,
-) -> PredictedFaces:
-    """Run a model on the windows of photographs, whose holes are of one kind (or GIVEN); `blend` is one of BLENDS."""
-    pairs = zip(photos, faces, strict=True)
+def complete_photographs(
+    model: FaceModel, photos: Sequence[Photograph], given: GivenFaces, kind: str, blend: str
+) -> list[CompletedPhotograph | DataError]:
+    """Find the faces of photographs and complete them; a DataError where what is given of a face or its hole is wrong.
+
+    `kind` is one of holes.HOLES, made in each face, or GIVEN: the photographs' own holes. `blend` is one of BLENDS.
+    """
+    located = locate_faces(model, photos, given)
+    views = [
+        # From the second face on under a name of its own, so that kinds of holes differ.
+        (replace(photo, name=f"{photo.name}#{n + 1}") if n else photo, face)
+        for photo, faces in zip(photos, located, strict=True)
+        if not isinstance(faces, DataError)
+        for n, face in enumerate(faces)
+    ]
+    parts = (views[start : start + model.batch_size] for start in range(0, len(views), model.batch_size))
+    # All before the first is pasted: a face's square may have some of another face.
+    done = iter([face for part in parts for face in _complete_batch(model, part, kind, blend)])
+    return [
+        faces if isinstance(faces, DataError) else CompletedPhotograph(photo, list(islice(done, len(faces))), blend)
+        for photo, faces in zip(photos, located, strict=True)
+    ]
+
+
+def _complete_batch(
+    model: FaceModel, views: Sequence[tuple[Photograph, FaceWindow]], kind: str, blend: str
+) -> list[CompletedFace]:
+    """Run a model on the faces of one batch, each in its photograph."""
+    holes = [_hole(model, photo, face, kind) for photo, face in views]
     # Cut first: the conversion of a whole photograph would take a hundred times as long.
-    squares = [to_srgb(crop_window(p.pixels_HW3, face.window, model.size), p.profile) for p, face in pairs]
-    batch = model.batch(np.stack(squares), holes_BSS, kind, [photo.name for photo in photos])
+    squares = [to_srgb(crop_window(photo.pixels_HW3, face.window, model.size), photo.profile) for photo, face in views]
+    batch = model.batch(np.stack(squares), np.stack(holes), kind, [photo.name for photo, _ in views])
     outputs = _blended(model.predictor(batch), batch, blend)
     # A model without inpainting completes nothing; its sheet shows the input.
-    done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float()
+    done = (composite(outputs["inpainting"], batch) if "inpainting" in outputs else batch.input_B3HW).float().cpu()
+    scores = outputs["segmentation"].float().cpu() if "segmentation" in outputs else None
     points = model.read_landmarks(outputs) if "landmarks" in outputs else None
-    return PredictedFaces(photos, faces, blend, batch, outputs, done, points)
+    seen = batch.input_B3HW.float().cpu()
+    return [
+        CompletedFace(
+            face, seen[n], holes[n], done[n],
+            None if scores is None else scores[n],
+            None if points is None else points[n],
+        )
+        for n, (_, face) in enumerate(views)
+    ]  # fmt: skip
+
+
+def _hole(model: FaceModel, photo: Photograph, face: FaceWindow, kind: str) -> np.ndarray:
+    """Return the (size, size) hole that the model sees."""
+    if kind == GIVEN:
+        return cover_hole(photo.hole_HW, face.window, model.size)
+    points = points_to_crop(face.landmarks, *face.window, model.size) if face.landmarks is not None else None
+    return model.make_hole(kind, photo.name, points)
 
 
 def _blended(outputs: TaskTensors, batch: Batch, blend: str) -> TaskTensors:
@@ -110,7 +184,7 @@ class CompletionJob:
     folder: Path
     holes_of: HoleSource
     out: Path
-    given: GivenFace
+    given: GivenFaces
     blend: str
 
     def path(self, name: str, ending: str) -> Path:
@@ -119,14 +193,16 @@ class CompletionJob:
 
     def run(self, names: Sequence[str]) -> Iterator[tuple[str, Result]]:
         """Complete pictures in batches and write their results; yield (name, result) in the order of names."""
+        kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
         for batch in self._read_batches(names):
             usable = {name: photo for name, photo in batch.items() if isinstance(photo, Photograph)}
-            located = dict(zip(usable, locate_faces(self.model, list(usable.values()), self.given), strict=True))
-            faces = {name: face for name, face in located.items() if isinstance(face, FaceWindow)}
-            if faces:
-                self._complete({name: usable[name] for name in faces}, list(faces.values()))
+            done = complete_photographs(self.model, list(usable.values()), self.given, kind, self.blend)
+            results = dict(zip(usable, done, strict=True))
             for name, photo in batch.items():
-                yield name, photo if isinstance(photo, DataError) else located[name]
+                result = photo if isinstance(photo, DataError) else results[name]
+                if isinstance(result, CompletedPhotograph):
+                    self._write(name, result)
+                yield name, result if isinstance(result, DataError) else result.windows
 
     def _read_batches(self, names: Sequence[str]) -> Iterator[dict[str, Photograph | DataError]]:
         """Yield pictures, or why they cannot be used, by name: as many as fit into a batch and into memory."""
@@ -147,40 +223,17 @@ class CompletionJob:
         if batch:
             yield batch
 
-    def _complete(self, photos: dict[str, Photograph], faces: Sequence[FaceWindow]) -> None:
-        """Complete one batch of photographs and write the results."""
-        kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
-        holes = np.stack([self._hole(photo, face) for photo, face in zip(photos.values(), faces, strict=True)])
-        found = predict_faces(self.model, list(photos.values()), faces, holes, kind, self.blend)
-        sheets = self._sheets(found)
-        for n, (name, photo) in enumerate(photos.items()):
-            self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
-            if "landmarks" in found.outputs:
-                # No rounding error at the model's own size; hundredths of a pixel elsewhere.
-                files.write_text(self.path(name, "landmarks.json"), f"{found.landmarks(n).round(2).tolist()}\n")
-            if "segmentation" in found.outputs:
-                files.write_bytes(self.path(name, "labels.png"), encode_png(found.labels(n)))
-            if "inpainting" in found.outputs:
-                with files.atomic_write(self.path(name, "completed.png")) as file:
-                    for piece in encode_photograph(found.completed(n), photo.profile):
-                        file.write(piece)
-            files.write_bytes(self.path(name, "sheet.png"), encode_png(sheets[n]))
-
-    def _hole(self, photo: Photograph, face: FaceWindow) -> np.ndarray:
-        """Return the (size, size) hole that the model sees."""
-        if self.holes_of.is_given:
-            return cover_hole(photo.hole_HW, face.window, self.model.size)
-        assert self.holes_of.kind is not None
-        points = points_to_crop(face.landmarks, *face.window, self.model.size) if face.landmarks is not None else None
-        return self.model.make_hole(self.holes_of.kind, photo.name, points)
-
-    def _sheets(self, found: PredictedFaces) -> list[np.ndarray]:
-        """Return a picture for each sample: what the model sees, what it completes, and the parts and points that it finds."""
-        overlay, done = found.done_B3SS, found.done_B3SS
-        if "segmentation" in found.outputs:
-            labels = colour(read_labels(found.outputs["segmentation"]))
-            overlay = overlay * (1 - OVERLAY_OPACITY) + labels * OVERLAY_OPACITY
-        if found.points_BK2 is not None:
-            overlay = draw_points(overlay, torch.from_numpy(found.points_BK2).to(done.device))
-        columns = {"masked": found.batch.input_B3HW, "completed": done, "overlay": overlay}
-        return [draw_titled_grid({k: v[n : n + 1] for k, v in columns.items()}) for n in range(len(done))]
+    def _write(self, name: str, result: CompletedPhotograph) -> None:
+        tasks = self.model.config.model.tasks
+        self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
+        if "landmarks" in tasks:
+            # No rounding error at the model's own size; hundredths of a pixel elsewhere.
+            points = result.landmarks().round(2).tolist()
+            files.write_text(self.path(name, "landmarks.json"), f"{points if len(points) > 1 else points[0]}\n")
+        if "segmentation" in tasks:
+            files.write_bytes(self.path(name, "labels.png"), encode_png(result.labels()))
+        if "inpainting" in tasks:
+            with files.atomic_write(self.path(name, "completed.png")) as file:
+                for piece in encode_photograph(result.completed(), result.photo.profile):
+                    file.write(piece)
+        files.write_bytes(self.path(name, "sheet.png"), encode_png(result.sheet()))

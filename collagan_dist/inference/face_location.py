@@ -1,19 +1,31 @@
-"""Where the face is in a photograph: the window, in whole pixels, that a model completes.
+"""Where faces are in a photograph: the windows, in whole pixels, that a model completes.
 
-In this order: what the user gives, the model's own landmarks, the surroundings of the hole, the middle of the picture.
+In this order: what the user gives, the detector, the model's own landmarks, the surroundings of the hole, the middle of the
+picture. Measured on 102 frontal photographs, by a `demo` model of drawn faces after 400 steps: overlap (shared area by joint
+area) with the square from true landmarks, as median and tenth percentile; below, with a white hole of half the side.
+
+    detector                     .885 .755, of 102 faces     with a hole  .810 .612, of 75
+    model's landmarks            .789 .659, of 102                        .734 .499, of 102
+    detector, else landmarks     .885 .755 (used)                         .789 .611 (used)
+    landmarks, else detector     .789 .659                                .734 .499
+    detector, then a second look .893 .716                                .817 .605, else landmarks
+    hole, else the middle        .288 .248                                .608 .481
+
+A second look at what was detected moves the median by .01 to .03 and the tenth percentile down: it is left out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from collagan_dist.data.face_square import Points, Square, pixel_box, square_problem
 from collagan_dist.data.readers.colour_profile import to_srgb
 from collagan_dist.errors import DataError
+from collagan_dist.inference import face_detector
 from collagan_dist.inference.face_model import FaceModel
 from collagan_dist.inference.face_views import Window, crop_window
 from collagan_dist.inference.hole_mask import cover_hole
@@ -27,20 +39,35 @@ _LOOKS_AROUND_HOLE = (2.0, 3.0, 4.5)
 _LOOKS_IN_MIDDLE = (1.0, 0.7, 0.5)
 # A window with a face has it where training had it: the face square that the second look finds is nearly the window itself.
 _MAX_SHIFT, _MAX_SCALE = 0.2, 1.35
+_WHOLE = "the whole picture"
+_STRIP_ROWS = 256
 _MIN_PEAK = -0.5  # mean peak of the heatmaps, from -1 to 1, below which there is no face
+
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are one beyond
+
+
+@dataclass(frozen=True)
+class PlacedHole:
+    """A hole in a photograph: its box (left, top, right, bottom) there, and its pixels inside the box."""
+
+    box: Box
+    hole_HW: np.ndarray
 
 
 @dataclass(frozen=True)
 class FaceWindow:
     """The window of a face, and how it was found; `note` says how a hole has changed it, or is empty.
 
-    `landmarks` are those that were given, in pixels of the picture.
+    `landmarks` are those that were given, in pixels of the picture. `part` is what this face completes of a given hole that
+    several faces share; None: all of it.
     """
 
     window: Window
     found_by: str
     note: str = ""
     landmarks: Points | None = None
+    part: PlacedHole | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         left, top, side = self.window
@@ -58,75 +85,96 @@ def lost_detail(sides: Sequence[int], size: int) -> str:
 
 
 @dataclass(frozen=True)
-class GivenFace:
-    """What the user knows of the faces: a square for all pictures, or landmarks by picture, in pixels as a viewer shows them."""
+class GivenFaces:
+    """What the user knows of the faces, in pixels as a viewer shows them: their squares in every picture, or landmarks by picture."""
 
-    square: Window | None = None
+    squares: Sequence[Window] = ()
     landmarks: Mapping[str, Points] | None = None
 
-    def window(self, model: FaceModel, photo: Photograph) -> FaceWindow | None:
-        """Return the given window of a picture, None if nothing is known of it. Raises DataError for one beside the picture."""
-        if self.square is not None:
-            left, top, side = self.square
-            square, found_by = Square(left + (side - 1) / 2, top + (side - 1) / 2, side), "as given"
-        elif (points := (self.landmarks or {}).get(photo.name)) is not None:
-            square, found_by = model.face_square(points), "by the given landmarks"
+    def windows(self, model: FaceModel, photo: Photograph) -> list[FaceWindow]:
+        """Return the given windows of a picture, [] if nothing is known of it. Raises DataError for one beside the picture."""
+        points = (self.landmarks or {}).get(photo.name)
+        if self.squares:
+            squares = [Square(left + (side - 1) / 2, top + (side - 1) / 2, side) for left, top, side in self.squares]
         else:
-            return None
-        if problem := square_problem(square, photo.shape[1], photo.shape[0]):
-            raise DataError(f"{photo.name}: {problem}; correct what is given for it")
-        return FaceWindow(pixel_box(square), found_by, landmarks=(self.landmarks or {}).get(photo.name))
+            squares = [model.face_square(points)] if points is not None else []
+        for square in squares:
+            if problem := square_problem(square, photo.shape[1], photo.shape[0]):
+                raise DataError(f"{photo.name}: {problem}; correct what is given for it")
+        found_by = "as given" if self.squares else "by the given landmarks"
+        # They are one face's, and say nothing of several squares.
+        landmarks = points if len(squares) == 1 else None
+        return [FaceWindow(pixel_box(square), found_by, landmarks=landmarks) for square in squares]
 
 
-def locate_faces(model: FaceModel, photos: Sequence[Photograph], given: GivenFace) -> list[FaceWindow | DataError]:
-    """Return the window of each photograph's face, which contains its given hole; a DataError where what is given is wrong."""
-    found: list[FaceWindow | DataError | None] = []
+def locate_faces(
+    model: FaceModel, photos: Sequence[Photograph], given: GivenFaces
+) -> list[list[FaceWindow] | DataError]:
+    """Return the windows of each photograph's faces, one or more, the largest first; a DataError where what is given is wrong.
+
+    Of a photograph with a given hole these are the faces that complete it: together their windows contain all of it.
+    """
+    found: list[list[FaceWindow] | DataError] = []
     for photo in photos:
         try:
-            found.append(given.window(model, photo) or _whole(photo, model.size))
+            found.append(given.windows(model, photo) or _whole(photo, model.size))
         except DataError as error:
             found.append(error)
-    unknown = [number for number, face in enumerate(found) if face is None]
-    # A detector with weights of its own would look here, at the photographs that are still unknown.
-    if unknown and model.finds_landmarks:
-        for number, window in zip(unknown, _look(model, [photos[n] for n in unknown]), strict=True):
-            found[number] = FaceWindow(window, "by the model's landmarks") if window else None
+    for look in (_detect, _look):
+        unknown = [number for number, faces in enumerate(found) if faces == []]
+        for number, faces in zip(unknown, look(model, [photos[n] for n in unknown]), strict=True):
+            found[number] = faces
     return [
-        face
-        if isinstance(face, DataError)
-        else _checked(_contain_hole(face or _fallback(photo, model.size), photo), photo)
-        for face, photo in zip(found, photos, strict=True)
+        faces
+        if isinstance(faces, DataError)
+        else _checked(_share_hole(faces or _fallback(photo, model.size), photo), photo)
+        for faces, photo in zip(found, photos, strict=True)
     ]
 
 
-def _checked(face: FaceWindow, photo: Photograph) -> FaceWindow | DataError:
-    """Return the window, or what is wrong with it: it is cut from the picture at its own size, with what lies beyond the border."""
-    left, top, side = face.window
+def _checked(faces: list[FaceWindow], photo: Photograph) -> list[FaceWindow] | DataError:
+    """Return the windows, or what is wrong with one: it is cut from the picture at its own size, with what lies beyond the border."""
     height, width = photo.shape
-    if left >= width or top >= height or left + side <= 0 or top + side <= 0:
-        return DataError(f"{photo.name}: its face square lies beside the picture; correct what is given for it")
-    if side * side > MAX_PIXELS:
-        return DataError(
-            f"{photo.name}: its face square has {side:,} pixels a side, which is too large; complete a smaller part of it"
-        )
-    return face
+    for left, top, side in (face.window for face in faces):
+        if left >= width or top >= height or left + side <= 0 or top + side <= 0:
+            return DataError(f"{photo.name}: its face square lies beside the picture; correct what is given for it")
+        if side * side > MAX_PIXELS:
+            return DataError(
+                f"{photo.name}: its face square has {side:,} pixels a side, which is too large; complete a smaller part of it"
+            )
+    return faces
 
 
-def _whole(photo: Photograph, size: int) -> FaceWindow | None:
+def _whole(photo: Photograph, size: int) -> list[FaceWindow]:
     """Return all of a picture that has the model's size: it is what the model was trained on."""
-    return FaceWindow((0, 0, size), "the whole picture") if photo.shape == (size, size) else None
+    return [FaceWindow((0, 0, size), _WHOLE)] if photo.shape == (size, size) else []
 
 
-def _fallback(photo: Photograph, size: int) -> FaceWindow:
+def _detect(model: FaceModel, photos: Sequence[Photograph]) -> list[list[FaceWindow]]:
+    """Return the windows of the faces that the detector sees and that a given hole touches; [] without any."""
+    if not face_detector.is_available():
+        return [[] for _ in photos]
+    found = []
+    for photo in photos:
+        windows = [pixel_box(model.scale_square(square)) for square in face_detector.detect_faces(photo)]
+        # Faces beside the hole are not those that it covers, which only the model may find.
+        touched = windows if hole_box(photo.hole_HW) is None else [w for w in windows if _touches(w, photo.hole_HW)]
+        found.append([FaceWindow(window, "by the detector") for window in touched])
+    return found
+
+
+def _fallback(photo: Photograph, size: int) -> list[FaceWindow]:
     box = hole_box(photo.hole_HW)
     if box is None:
-        return FaceWindow(_middle(photo.shape, 1.0), "in the middle")
+        return [FaceWindow(_middle(photo.shape, 1.0), "in the middle")]
     # As in training, where a block has half the side. Not below the model's size, which would only be enlarged.
-    return FaceWindow(_around(box, max(2 * _extent(box), size), photo.shape), "around the hole")
+    return [FaceWindow(_around(box, max(2 * _extent(box), size), photo.shape), "around the hole")]
 
 
-def _look(model: FaceModel, photos: Sequence[Photograph]) -> list[Window | None]:
-    """Return the windows that the model's landmarks give in two passes; None where they are no face."""
+def _look(model: FaceModel, photos: Sequence[Photograph]) -> list[list[FaceWindow]]:
+    """Return the window that the model's landmarks give in two passes; [] where they are no face."""
+    if not photos or not model.finds_landmarks:
+        return [[] for _ in photos]
     looks = [(n, window) for n, photo in enumerate(photos) for window in _first_looks(photo, model.size)]
     points, _ = _landmarks(model, photos, looks)
     squares = [(n, model.face_square(p)) for (n, _), p in zip(looks, points, strict=True) if _is_face(p)]
@@ -139,7 +187,7 @@ def _look(model: FaceModel, photos: Sequence[Photograph]) -> list[Window | None]
         known = best[n]
         if square_problem(square, *photos[n].shape[::-1]) is None and (known is None or peak > known[0]):
             best[n] = float(peak), pixel_box(square)
-    return [found[1] if found else None for found in best]
+    return [[FaceWindow(found[1], "by the model's landmarks")] if found else [] for found in best]
 
 
 def _first_looks(photo: Photograph, size: int) -> list[Window]:
@@ -189,9 +237,6 @@ def _agree(square: Square, window: Window) -> bool:
     return shift < _MAX_SHIFT * side and 1 / _MAX_SCALE < square.side / side < _MAX_SCALE
 
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are one beyond
-
-
 def hole_box(hole_HW: np.ndarray | None) -> Box | None:
     """Return the smallest box around a hole, None without one."""
     if hole_HW is None:
@@ -216,13 +261,70 @@ def _around(box: Box, side: float, shape: tuple[int, int]) -> Window:
     return min(max(left, 0), shape[1] - whole), min(max(top, 0), shape[0] - whole), whole
 
 
-def _contain_hole(face: FaceWindow, photo: Photograph) -> FaceWindow:
-    """Return the window, moved or grown where it must be to contain the photograph's given hole with some margin."""
+def _touches(window: Window, hole_HW: np.ndarray | None) -> bool:
+    left, top, side = window
+    return hole_HW is not None and bool(
+        hole_HW[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)].any()
+    )
+
+
+def _share_hole(faces: list[FaceWindow], photo: Photograph) -> list[FaceWindow]:
+    """Return the faces that complete the photograph's given hole, in windows that contain it: each its part of it."""
     box = hole_box(photo.hole_HW)
+    if photo.hole_HW is None or box is None:
+        return faces if photo.hole_HW is None else faces[:1]
+    # A hole beside all faces belongs to the nearest one.
+    distances = [float(_distances(face.window, _middle_of(box))[0, 0]) for face in faces]
+    nearest = faces[distances.index(min(distances))]
+    touched = [face for face in faces if _touches(face.window, photo.hole_HW)] or [nearest]
+    if len(touched) == 1:
+        return [_contain_hole(touched[0], box, photo.shape)]
+    owners_HW = _nearest_faces(photo.hole_HW, [face.window for face in touched])
+    shared = []
+    for number, face in enumerate(touched):
+        if part := place(owners_HW == number):
+            shared.append(replace(_contain_hole(face, part.box, photo.shape), part=part))
+    return shared
+
+
+def place(hole_HW: np.ndarray, left: int = 0, top: int = 0) -> PlacedHole | None:
+    """Return a hole that lies at `left`, `top` of a photograph without the rows and columns around it; None if it is empty."""
+    if (box := hole_box(hole_HW)) is None:
+        return None
+    inside = hole_HW[box[1] : box[3], box[0] : box[2]]
+    return PlacedHole((left + box[0], top + box[1], left + box[2], top + box[3]), inside)
+
+
+def _nearest_faces(hole_HW: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
+    """Return (H, W): the number of the window that a pixel of the hole is nearest to, and their count outside the hole."""
+    owners_HW = np.full(hole_HW.shape, len(windows), np.min_scalar_type(len(windows)))
+    # In strips: distances of the largest photograph would take 256 MB a face.
+    for first in range(0, len(hole_HW), _STRIP_ROWS):
+        last = min(first + _STRIP_ROWS, len(hole_HW))
+        box = (0, first, hole_HW.shape[1], last)
+        nearest = np.argmin([_distances(window, box) for window in windows], axis=0)
+        np.copyto(owners_HW[first:last], nearest.astype(owners_HW.dtype), where=hole_HW[first:last])
+    return owners_HW
+
+
+def _distances(window: Window, box: Box) -> np.ndarray:
+    """Return the distance of each pixel of a box from a window's middle, in its sides: below a half it is inside."""
+    left, top, side = window
+    x, y = (np.arange(box[axis], box[axis + 2], dtype=np.float32) for axis in (0, 1))
+    return np.maximum(abs(x - (left + (side - 1) / 2)) / side, abs(y - (top + (side - 1) / 2))[:, None] / side)
+
+
+def _middle_of(box: Box) -> Box:
+    x, y = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+    return x, y, x + 1, y + 1
+
+
+def _contain_hole(face: FaceWindow, box: Box, shape: tuple[int, int]) -> FaceWindow:
+    """Return the window, moved or grown where it must be to contain a hole's box with some margin."""
     # A picture of the model's size has nothing around it.
-    if box is None or face.found_by == "the whole picture":
+    if face.found_by == _WHOLE:
         return face
-    window = grow_to(face.window, box, photo.shape)
+    window = grow_to(face.window, box, shape)
     if window == face.window:
         return face
     old, new = face.window[2], window[2]

@@ -51,7 +51,11 @@ class FaceModel:
 
     def face_square(self, landmarks: Points) -> Square:
         """Return the square around a face that the model was trained to see, in pixels of the landmarks' picture."""
-        return square_from_landmarks(landmarks).scaled(self.config.data.face_square / FACE_SQUARE)
+        return self.scale_square(square_from_landmarks(landmarks))
+
+    def scale_square(self, square: Square) -> Square:
+        """Return the face square of this model for that of packing (types.FACE_SQUARE)."""
+        return square.scaled(self.config.data.face_square / FACE_SQUARE)
 
     def keys(self, names: Sequence[str]) -> torch.Tensor:
         """Return the keys of the random tensors of pictures, which derive from their names, so that results repeat."""

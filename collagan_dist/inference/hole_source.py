@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import glob
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from collagan_dist.data.loading import holes
-from collagan_dist.data.readers.archives import read_head
 from collagan_dist.data.readers.hole_file import read_hole, read_painted
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture, resize_nearest
 from collagan_dist.data.readers.picture_format import masked_name, split_suffix
@@ -21,7 +19,6 @@ from collagan_dist.types import File
 
 logger = logging.getLogger(__name__)
 
-_PNG_DEPTH_AT = 24  # byte of a PNG: its bits a channel
 ALPHA = "alpha"  # of --hole: what is transparent in a picture is its hole
 
 
@@ -102,26 +99,19 @@ def read_photograph(path: Path, name: str, source: HoleSource) -> Photograph:
 
 def open_photograph(file: File, name: str, painted: bool = False) -> Photograph:
     """Read a picture alone; where it is `painted`, its transparent part is its hole. Raises DataError."""
-    _refuse_16_bit(file)
     hole = None
     try:
+        # No annotation means its stored pixels, so it is seen as a viewer shows it; a hole file is read alike.
+        picture = read_picture(file, upright=True)
+        if picture.depth > 8:  # pixels outside the hole would lose their lower half
+            raise UnusablePicture(f"has {picture.depth} bits a channel, results have 8; save it with 8 bits")
         if painted:
-            pixels, hole, profile = read_painted(file)
+            pixels, hole, profile = read_painted(picture)
         else:
-            # No annotation means its stored pixels, so it is seen as a viewer shows it; a hole file is read alike.
-            picture = read_picture(file, upright=True)
             pixels, profile = picture.unconverted_HW3, picture.profile
     except UnusablePicture as error:
         raise DataError(f"{file}: {error}") from None
     return Photograph(split_suffix(name)[0], pixels, profile, hole)
-
-
-def _refuse_16_bit(file: File) -> None:
-    """Raise DataError for a PNG with 16 bits a channel: pixels outside its hole would lose their lower half."""
-    with suppress(OSError):  # what cannot be read is said where it is decoded
-        head = read_head(file, _PNG_DEPTH_AT + 1)
-        if head.startswith(b"\x89PNG") and head[_PNG_DEPTH_AT:] == b"\x10":
-            raise DataError(f"{file}: has 16 bits a channel, results have 8; save it with 8 bits")
 
 
 def _report_extreme(path: Path, hole_HW: np.ndarray, what: str) -> None:

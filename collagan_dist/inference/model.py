@@ -12,11 +12,10 @@ import numpy as np
 from collagan_dist.config.load import model_label
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.inference.completion_job import PredictedFaces, predict_faces
+from collagan_dist.inference.completion_job import CompletedPhotograph, complete_photographs
 from collagan_dist.inference.evaluate import BLENDS, check_blends
-from collagan_dist.inference.face_location import GivenFace, locate_faces
+from collagan_dist.inference.face_location import GivenFaces
 from collagan_dist.inference.face_model import GIVEN, FaceModel, load_face_model
-from collagan_dist.inference.hole_mask import cover_hole
 from collagan_dist.inference.hole_source import Photograph
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.types import MAX_PIXELS
@@ -65,8 +64,8 @@ class Model:
     def complete(self, image: np.ndarray, hole: np.ndarray, blend: str = "none") -> np.ndarray:
         """Return the completed picture, (H, W, 3) uint8. Pixels outside the hole are those of `image`.
 
-        `image` is (H, W, 3) uint8 in sRGB, `hole` (H, W) bool, true inside. As by `collagan complete`, the face is found, and
-        its square is seen by the networks at `size` pixels: a larger hole is completed as coarsely. `blend` is none or poisson.
+        `image` is (H, W, 3) uint8 in sRGB, `hole` (H, W) bool, true inside. As by `collagan complete`, faces are found, and
+        their squares are seen by the networks at `size` pixels: a larger hole is completed as coarsely. `blend` is none or poisson.
         Raises ConfigError for other arrays, and for a model that completes nothing; DataError for a hole that is too large.
         """
         self._require("inpainting", "completes nothing")
@@ -78,7 +77,7 @@ class Model:
             return image.copy()
         if hole.all():
             logger.warning("warning: the hole is the whole picture: nothing of it is given")
-        return self.predict(Photograph(_NAME, image.copy(), None, hole), blend).completed(0)
+        return self.predict(Photograph(_NAME, image.copy(), None, hole), blend).completed()
 
     def segment(self, image: np.ndarray) -> np.ndarray:
         """Return the label map of a picture, (H, W) uint8 (classes: types.CLASSES). `image` is (H, W, 3) uint8 in sRGB.
@@ -87,28 +86,29 @@ class Model:
         """
         self._require("segmentation", "does not segment")
         _check_image(image)
-        return self.predict(Photograph(_NAME, image, None, None)).labels(0)
+        return self.predict(Photograph(_NAME, image, None, None)).labels()
 
     def landmarks(self, image: np.ndarray) -> np.ndarray:
-        """Return five (x, y), (5, 2) float64 in pixels of the picture (names: types.LANDMARKS). `image` is (H, W, 3) uint8.
+        """Return five (x, y) of the largest face, (5, 2) float64 in pixels of the picture (names: types.LANDMARKS).
+
+        `image` is (H, W, 3) uint8 in sRGB.
 
         Raises ConfigError for other arrays, and for a model that finds none.
         """
         self._require("landmarks", "finds no landmarks")
         _check_image(image)
-        return self.predict(Photograph(_NAME, image, None, None)).landmarks(0)
+        return self.predict(Photograph(_NAME, image, None, None)).landmarks()[0]
 
-    def predict(self, photo: Photograph, blend: str = "none") -> PredictedFaces:
-        """Find the face of a photograph and run the networks on it, its hole hidden from them; `blend` is one of BLENDS.
+    def predict(self, photo: Photograph, blend: str = "none") -> CompletedPhotograph:
+        """Find the faces of a photograph and run the networks on them, its hole hidden from them; `blend` is one of BLENDS.
 
         Raises DataError for a hole that is too large.
         """
-        (face,) = locate_faces(self.faces, [photo], GivenFace())
-        if isinstance(face, DataError):
-            raise face
-        seen = cover_hole(photo.hole_HW, face.window, self.size)
         kind = "none" if photo.hole_HW is None else GIVEN
-        return predict_faces(self.faces, [photo], [face], seen[None], kind, blend)
+        (result,) = complete_photographs(self.faces, [photo], GivenFaces(), kind, blend)
+        if isinstance(result, DataError):
+            raise result
+        return result
 
     def _require(self, task: str, lacks: str) -> None:
         if task not in self.tasks:

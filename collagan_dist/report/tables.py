@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from collagan_dist.config.load import leaves
 from collagan_dist.report import formatting
 from collagan_dist.report.evaluation import EvaluationScores
 from collagan_dist.report.run_data import CheckpointInfo, RunData
@@ -158,19 +159,9 @@ def evaluations_table(items: tuple[EvaluationScores, ...]) -> Table:
     return Table("All evaluations", ("Evaluation", *map(summary_label, keys)), rows, compact=True)
 
 
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings under dotted names. Lists stay on one line unless they hold mappings."""
-    out: dict[str, str] = {}
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        # An index instead of a line of nested braces.
-        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            value = {str(index): item for index, item in enumerate(value)}
-        if isinstance(value, Mapping) and value:
-            out |= flat(value, f"{name}.")
-        else:
-            out[name] = formatting.format_setting(None if isinstance(value, Mapping) else value)
-    return out
+def flat(mapping: Mapping[str, Any]) -> dict[str, str]:
+    """Return nested settings under dotted names, as a page writes them."""
+    return {key: formatting.format_setting(None if value == {} else value) for key, value in leaves(mapping).items()}
 
 
 def settings_tables(config: Mapping[str, Any]) -> list[Table]:

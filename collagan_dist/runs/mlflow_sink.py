@@ -7,6 +7,7 @@ import time
 from typing import Any, ClassVar
 
 from collagan_dist import files
+from collagan_dist.config.load import leaves
 from collagan_dist.runs.layout import step_name
 from collagan_dist.runs.tracker import TrackedRun, TrackerSink
 from collagan_dist.urls import redact
@@ -43,7 +44,7 @@ class MlflowSink(TrackerSink):
         self._id = self._client.create_run(self._experiment(local=not given), run_name=name).info.run_id
         self._note(TrackedRun(id=self._id, server=server))
         # Once: MLflow lets no parameter change.
-        params = [Param(key, str(value)[:_MAX_CHARACTERS]) for key, value in _leaves(self._settings())]
+        params = [Param(key, str(value)[:_MAX_CHARACTERS]) for key, value in leaves(self._settings()).items()]
         for start in range(0, len(params), _MAX_PARAMS):
             self._client.log_batch(self._id, params=params[start : start + _MAX_PARAMS])
 
@@ -71,11 +72,3 @@ class MlflowSink(TrackerSink):
 
     def _finish(self) -> None:
         self._client.set_terminated(self._id)
-
-
-def _leaves(tree: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    return [
-        leaf
-        for key, value in tree.items()
-        for leaf in (_leaves(value, f"{path}{key}.") if isinstance(value, dict) else [(f"{path}{key}", value)])
-    ]

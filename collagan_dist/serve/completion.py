@@ -30,9 +30,10 @@ class CompletionRequest:
 
 @dataclass(frozen=True)
 class CompletionAnswer:
-    """What a model makes of a picture; `facts` can be written as JSON. PNGs have the picture's size, and are None without their task.
+    """What a model makes of a picture. PNGs have the picture's size, and are None without their task.
 
-    `parts` has a palette: its values are the classes, and background is transparent.
+    `facts` can be written as JSON; its squares and landmarks have an entry a face. `parts` has a palette: its values are the
+    classes, and background is transparent.
     """
 
     facts: dict[str, Any]
@@ -45,18 +46,19 @@ def complete_upload(model: Model, request: CompletionRequest) -> CompletionAnswe
     photo = _read(request, "inpainting" in model.tasks)
     # A model that completes nothing has nothing to blend.
     found = model.predict(photo, request.blend if "inpainting" in model.tasks else "none")
-    (face,) = found.faces
-    notes = [str(face), face.note, lost_detail([face.window[2]], model.size)]
-    facts: dict[str, Any] = {"square": face.window, "notes": [note for note in notes if note], "classes": []}
+    squares = [face.window for face in found.windows]
+    notes = [note for face in found.windows for note in (str(face), face.note)]
+    notes.append(lost_detail([side for _, _, side in squares], model.size))
+    facts: dict[str, Any] = {"squares": squares, "notes": [note for note in notes if note], "classes": []}
     parts = completed = None
     if "landmarks" in model.tasks:
-        facts["landmarks"] = found.landmarks(0).round(2).tolist()
+        facts["landmarks"] = found.landmarks().round(2).tolist()
     if "segmentation" in model.tasks:
-        labels = found.labels(0)
+        labels = found.labels()
         facts["classes"] = [CLASSES[number] for number in np.unique(labels) if number]
         parts = _encode_labels(labels)
     if "inpainting" in model.tasks:
-        completed = b"".join(encode_photograph(found.completed(0), photo.profile))
+        completed = b"".join(encode_photograph(found.completed(), photo.profile))
     return CompletionAnswer(facts, completed, parts)
 
 

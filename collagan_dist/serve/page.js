@@ -267,11 +267,12 @@ function legend(facts) {
 }
 
 function describe(facts) {
-  const found = [...facts.classes.map(words), ...(facts.landmarks ? ["five landmarks"] : [])];
-  return found.length ? `found in the picture: ${found.join(", ")}` : "the picture with its face square";
+  const found = [...facts.classes.map(words), ...(facts.landmarks ? ["five landmarks a face"] : [])];
+  const squares = facts.squares.length > 1 ? `${facts.squares.length} face squares` : "its face square";
+  return found.length ? `found in the picture: ${found.join(", ")}` : `the picture with ${squares}`;
 }
 
-// Draw the face square and the landmarks. Pixel (x, y) has its centre half a pixel from its corner.
+// Draw the square and the landmarks of each face. Pixel (x, y) has its centre half a pixel from its corner.
 function mark(svg, facts) {
   const add = (name, attributes) => {
     const shape = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -279,9 +280,11 @@ function mark(svg, facts) {
     svg.append(shape);
   };
   svg.setAttribute("viewBox", `0 0 ${picture.naturalWidth} ${picture.naturalHeight}`);
-  const [x, y, side] = facts.square;
-  for (const name of ["square", "square dashes"]) add("rect", { class: name, x, y, width: side, height: side });
-  for (const [cx, cy] of facts.landmarks ?? []) add("circle", { class: "point", cx: cx + 0.5, cy: cy + 0.5, r: side / 60 });
+  facts.squares.forEach(([x, y, side], face) => {
+    for (const name of ["square", "square dashes"]) add("rect", { class: name, x, y, width: side, height: side });
+    for (const [cx, cy] of facts.landmarks?.[face] ?? [])
+      add("circle", { class: "point", cx: cx + 0.5, cy: cy + 0.5, r: side / 60 });
+  });
 }
 
 // --- The start ---

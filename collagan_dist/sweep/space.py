@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any, NoReturn
 
 from collagan_dist.config import project_files, strict_yaml
-from collagan_dist.config.load import config_to_dict, get_nested, set_nested, validate_config
+from collagan_dist.config.load import config_to_dict, get_nested, leaves, set_nested, validate_config
 from collagan_dist.config.models import PEERS, paper_weights
 from collagan_dist.config.strict_yaml import Lines
 from collagan_dist.config.tree import Config
@@ -87,11 +87,11 @@ class Space:
             yield from dimension.corners()
 
     def _build_dimensions(self) -> Iterator[Dimension]:
-        leaves = list(_leaves(self.base))
+        known = list(leaves(self.base))
         for pattern, domain in self.spec.space.items():
-            keys = [key for key in leaves if _matches(pattern, key)]
+            keys = [key for key in known if _matches(pattern, key)]
             if not keys:
-                near = difflib.get_close_matches(pattern, leaves, 1)
+                near = difflib.get_close_matches(pattern, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 self._refuse(pattern, f"there is no such key in the configuration{hint}")
             if domain.simplex is None:
@@ -165,12 +165,3 @@ def _matches(pattern: str, key: str) -> bool:
     """Whether a key fits a pattern, in which `*` is any one name (not several)."""
     one, other = pattern.split("."), key.split(".")
     return len(one) == len(other) and all(a in (b, "*") for a, b in zip(one, other, strict=True))
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all values in a configuration."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key

@@ -115,3 +115,27 @@ def test_landmarks_say_where_the_face_is(photo, trained, collagan, tmp_path):
     rows, columns = np.nonzero((pixels(tmp_path / "out/photo.completed.png") != photo).any(-1))
     assert columns.min() >= 424 and columns.max() < 936 and rows.min() > 480 and rows.max() < 736
     assert collagan(*words, "--square", "1,2").code == 2
+
+
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+def test_each_of_several_faces_is_completed(blend, photo, trained, collagan, tmp_path):
+    """One hole across two squares, and a kind in each; what is not hole stays bit by bit."""
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    hole = painted((900, 1200), 250, 300, 900, 420)
+    squares = ("--square", "200,200,300", "--square", "700,200,300", "--blend", blend)
+    words = ("complete", trained, tmp_path / "photo.png", "--out", tmp_path / "out", *squares)
+    result = collagan(*words, "--hole", save_hole(hole, tmp_path / "hole.png"))
+    assert "faces a picture: 2 in 1" in result.err and result.err.count("to contain the hole") == 2
+    changed = (pixels(tmp_path / "out/photo.completed.png") != photo).any(-1)
+    assert not changed[~hole].any() and changed[hole].mean() > 0.9
+    assert np.array(json.loads((tmp_path / "out/photo.landmarks.json").read_text())).shape == (2, 5, 2)
+    one = tmp_path / "one"
+    assert collagan(*words[:4], one, "--square", "200,200,300", "--hole", "block").code == 0
+    heights = [pixels(folder / "photo.sheet.png").shape[0] for folder in (tmp_path / "out", one)]
+    assert heights[0] - 16 == 2 * (heights[1] - 16)  # a row a face below the heads
+    assert collagan(*words, "--hole", "block").code == 0
+    changed = (pixels(tmp_path / "out/photo.completed.png") != photo).any(-1)
+    first, second = (painted((900, 1200), x, 200, x + 300, 500) for x in (200, 700))
+    assert changed[first].any() and changed[second].any() and not changed[~(first | second)].any()
+    # Each face has a hole of its own name.
+    assert not np.array_equal(changed[200:500, 200:500], changed[200:500, 700:1000])

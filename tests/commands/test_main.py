@@ -60,12 +60,30 @@ def test_usage_errors_end_with_2(words, message, collagan):
         (ClusterError("rank 1 is gone"), 4, "collagan verify: rank 1 is gone\n"),
         (Interrupted("saved"), 75, "collagan verify: saved\n"),
         (FileNotFoundError(2, "No such file or directory", "x.yaml"), 2, "collagan verify: x.yaml: No such file or directory\n"),
-        (KeyboardInterrupt(), 75, "\ncollagan verify: interrupted; the same command continues\n"),
+        (KeyboardInterrupt(), 75, "\ncollagan verify: interrupted; the same command begins again\n"),
     ],
 )  # fmt: skip
 def test_an_error_is_one_message(error, code, message, collagan, monkeypatch):
     monkeypatch.setattr(verify, "run", lambda args: (_ for _ in ()).throw(error))
     assert collagan("verify", "shards") == (code, "", message)
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        ("pack drawn", True),
+        ("reproduce --data d --out o", True),
+        ("reproduce --data d --out o --dry-run", False),
+        ("report runs", False),
+    ],
+)
+def test_only_what_continues_says_so(words, goes_on, collagan, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    for command in main.COMMANDS.values():
+        monkeypatch.setattr(command, "run", interrupted)
+    assert collagan(*words.split()).err.endswith("continues\n" if goes_on else "begins again\n")
 
 
 @pytest.mark.parametrize(("error", "debug"), [(DataError("no shards"), ["--debug"]), (OSError("a bug"), [])])

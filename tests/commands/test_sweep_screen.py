@@ -78,3 +78,6 @@ def test_a_terminal_has_a_table(tmp_path):
     rows = [line.split()[:2] for line in text.splitlines()]
     assert ["1", "paused"] in rows and ["0", "paper"] in rows
     assert "21.25" in text and "1.5" in text and "3 of 4 trials begun" in text
+    console.print(sweep_screen._table(a_sweep(tmp_path, finished=True), 120))
+    text = console.export_text()
+    assert "stopped" in text and "paused" not in text  # as in trials.csv

@@ -105,3 +105,11 @@ def test_a_wrong_assignment_is_blamed_itself(item, said):
     with pytest.raises(ConfigError) as refused:
         load_config("demo", sets=["seed=3", item])
     assert str(refused.value) == f"--set {item}: {said}"
+
+
+def test_leaves_and_their_differences():
+    """An empty section is a value where all values are shown, and no difference to one that is not there."""
+    tree = {"a": {"b": 1, "c": {}}, "list": [1, 2], "runs": [{"n": 1}, {"n": 2}]}
+    assert load.leaves(tree) == {"a.b": 1, "a.c": {}, "list": [1, 2], "runs.0.n": 1, "runs.1.n": 2}
+    assert load.differences(tree, {"list": [1], "runs": tree["runs"]}) == ["a.b: 1 -> None", "list: [1, 2] -> [1]"]
+    assert load.differences({"a": {}}, {"a": {"b": 2}}) == ["a.b: None -> 2"]

@@ -39,5 +39,5 @@ def test_advice_names_the_first_thing_to_mend():
 
 
 def test_keys_of_a_node_do_not_count():
-    tree = {"seed": 1, "data": {"shards": "/a", "threads": 2, "window": 5}, "loss": {}}
-    assert preflight._flatten(tree) == {"seed": "1", "data.window": "5", "loss": "{}"}
+    tree = {"seed": 1, "data": {"shards": "/a", "threads": 2, "cache": {"folder": "/b"}, "window": 5}, "loss": {}}
+    assert preflight._shared_settings(tree) == {"seed": "1", "data.window": "5", "loss": "{}"}

@@ -7,11 +7,11 @@ from PIL import Image
 from collagan_dist import rng
 from collagan_dist.data.loading import holes
 from collagan_dist.errors import DataError
-from collagan_dist.inference.completion_job import CompletionJob
+from collagan_dist.inference.completion_job import CompletedFace, CompletedPhotograph, CompletionJob
 from collagan_dist.inference.evaluate import BLENDS
-from collagan_dist.inference.face_location import GivenFace
+from collagan_dist.inference.face_location import FaceWindow, GivenFaces
 from collagan_dist.inference.face_model import load_face_model
-from collagan_dist.inference.hole_source import HoleSource
+from collagan_dist.inference.hole_source import HoleSource, Photograph
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.setup import TEST_SEED
 from collagan_dist.tasks.inpainting import composite, to_bytes
@@ -40,8 +40,8 @@ def test_a_picture_of_the_models_size_is_the_models_output_bit_by_bit(kind, blen
     outputs = BLENDS[blend](model.predictor(batch), batch)
     expected = np.where(hole[0, 0].numpy()[..., None], to_bytes(composite(outputs["inpainting"], batch))[0], pixels)
     holes_of = HoleSource("block") if kind == "block" else HoleSource(None, tmp_path / "hole.png")
-    job = CompletionJob(model, tmp_path, holes_of, tmp_path / "out", GivenFace(), blend)
-    ((name, face),) = job.run(["face.png"])
+    job = CompletionJob(model, tmp_path, holes_of, tmp_path / "out", GivenFaces(), blend)
+    ((name, (face,)),) = job.run(["face.png"])
     assert name == "face.png" and face.window == (0, 0, 32)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/face.completed.png")), expected)
     labels = read_labels(outputs["segmentation"])[0].numpy()
@@ -56,8 +56,34 @@ def test_results_come_in_order_with_a_reason_for_each_that_is_left_out(trained_r
         Image.new("RGB", (50, 40), (int(name[:2]), 9, 9)).save(tmp_path / name)
     (tmp_path / "05.png").write_bytes(b"no picture")
     model, _ = load_face_model(trained_run, read_config(trained_run))
-    job = CompletionJob(model, tmp_path, HoleSource("block"), tmp_path / "out", GivenFace((5, 5, 20)), "none")
+    job = CompletionJob(model, tmp_path, HoleSource("block"), tmp_path / "out", GivenFaces([(5, 5, 20)]), "none")
     found = dict(job.run(names))
     assert list(found) == names and isinstance(found.pop("05.png"), DataError)
-    assert {face.window for face in found.values()} == {(5, 5, 20)}
+    assert {face.window for (face,) in found.values()} == {(5, 5, 20)}
     assert len(list((tmp_path / "out").glob("*.completed.png"))) == 19
+
+
+def one_face(window, number, points, colour):
+    """A face of 4x4 pixels: class `number` in its left half, background in its right half; its hole is the left half."""
+    scores, hole = torch.zeros(11, 4, 4), np.zeros((4, 4), bool)
+    scores[number, :, :2], scores[0, :, 2:], hole[:, :2] = 1, 1, True
+    pixels = torch.full((3, 4, 4), colour)
+    return CompletedFace(FaceWindow(window, "as given"), -pixels, hole, pixels, scores, np.array(points, float))
+
+
+def test_results_of_a_photograph_are_those_of_all_its_faces():
+    """Squares overlap: the second one's class and hole lie over the first one's, its background does not."""
+    photo = Photograph("p", np.full((4, 8, 3), 7, np.uint8), None, None)
+    faces = [one_face((2, 0, 4), 3, [[0, 0]] * 5, 1.0), one_face((0, 0, 4), 5, [[1, 2]] * 5, -1.0)]
+    result = CompletedPhotograph(photo, faces, "none")
+    assert result.windows == [face.face for face in faces]
+    np.testing.assert_array_equal(result.labels(), [[5, 5, 3, 3, 0, 0, 0, 0]] * 4)
+    np.testing.assert_array_equal(result.landmarks(), [[[2, 0]] * 5, [[1, 2]] * 5])
+    # A row a face below the heads, each pixel 24 times: what it sees, then its completion.
+    sheet = result.sheet()
+    assert sheet.shape[0] == 16 + 2 * (96 + 2)
+    for row, seen, done in ((20, 0, 255), (20 + 98, 255, 0)):
+        assert sheet[row, 10].tolist() == [seen] * 3 and sheet[row, 10 + 98].tolist() == [done] * 3
+    completed = result.completed()
+    np.testing.assert_array_equal(completed[0, :, 0], [0, 0, 255, 255, 7, 7, 7, 7])
+    np.testing.assert_array_equal(completed, completed[:1, :, :1].repeat(4, 0).repeat(3, 2))

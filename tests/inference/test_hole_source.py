@@ -67,8 +67,10 @@ def test_a_thin_stroke_of_a_larger_hole_stays_whole(tmp_path):
     assert np.array_equal(found, hole.reshape(60, 2, 80, 2).any((1, 3)))
 
 
-def test_sixteen_bits_a_channel_are_refused(tmp_path):
+@pytest.mark.parametrize("hole", ["block", "alpha"])
+@pytest.mark.parametrize("name", ["p.png", "p.tif"])
+def test_sixteen_bits_a_channel_are_refused(name, hole, tmp_path):
     """Results have eight, so no pixel would stay as it is."""
-    cv2.imwrite(str(tmp_path / "p.png"), np.full((60, 80, 3), 30_001, np.uint16))
+    cv2.imwrite(str(tmp_path / name), np.full((60, 80, 3), 30_001, np.uint16))
     with pytest.raises(DataError, match="has 16 bits a channel, results have 8"):
-        read_photograph(tmp_path / "p.png", "p.png", HoleSource("block"))
+        read_photograph(tmp_path / name, name, HoleSource(hole))

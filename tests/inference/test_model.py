@@ -1,6 +1,9 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.inference.complete import complete
@@ -32,7 +35,7 @@ def test_arrays_give_what_the_command_writes(trained_run, drawn, tmp_path, shape
     model = Model.load(trained_run)
     labels = cv2.imread(str(tmp_path / "none/image.labels.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(model.segment(image), labels)
-    points = eval((tmp_path / "none/image.landmarks.json").read_text())
+    points = json.loads((tmp_path / "none/image.landmarks.json").read_text())
     assert np.array_equal(model.landmarks(image).round(2), points)
 
 
@@ -75,6 +78,18 @@ def test_labels_lie_in_the_face_square(parser_run, drawn):
     assert len(np.unique(labels)) > 2
     found = model.segment(cv2.copyMakeBorder(image, 0, 0, 10, 10, cv2.BORDER_CONSTANT))
     assert np.array_equal(found[:, 10:-10], labels) and not found[:, :10].any() and not found[:, -10:].any()
+
+
+def test_several_faces_of_an_array(trained_run, tmp_path):
+    """Labels are those of all, as the command writes them; landmarks are those of the largest, its first."""
+    image = np.concatenate([astronaut(), astronaut()[:, ::-1]], 1)
+    cv2.imwrite(str(tmp_path / "image.png"), image[..., ::-1])
+    complete(trained_run, tmp_path / "image.png", tmp_path, "none")
+    model = Model.load(trained_run)
+    labels = model.segment(image)
+    assert np.array_equal(labels, cv2.imread(str(tmp_path / "image.labels.png"), cv2.IMREAD_UNCHANGED))
+    points = json.loads((tmp_path / "image.landmarks.json").read_text())
+    assert len(points) == 2 and np.array_equal(model.landmarks(image).round(2), points[0])
 
 
 def test_extreme_holes_are_said(trained_run, drawn, capsys):

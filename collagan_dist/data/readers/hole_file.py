@@ -10,6 +10,7 @@ from PIL import Image
 
 from collagan_dist.data.readers.colour_profile import STRIP_ROWS
 from collagan_dist.data.readers.picture import (
+    Picture,
     UnusablePicture,
     check_one_frame,
     check_pixels,
@@ -17,7 +18,6 @@ from collagan_dist.data.readers.picture import (
     load_pixels,
     open_picture,
     read_content,
-    read_picture,
     strips,
     turn_upright,
 )
@@ -43,12 +43,12 @@ def read_hole(file: File) -> np.ndarray:
         raise DataError(f"{file}: cannot be used as a hole: {error}; {_NEEDS}") from None
 
 
-def read_painted(file: File) -> tuple[np.ndarray, np.ndarray, bytes | None]:
+def read_painted(picture: Picture) -> tuple[np.ndarray, np.ndarray, bytes | None]:
     """Return the (H, W, 3) uint8 pixels of a picture, the (H, W) hole of its transparent pixels, and its ICC profile.
 
-    It is turned upright. Every pixel that is not opaque is hole: nothing says what is behind it. Raises UnusablePicture.
+    It is turned as the picture says. Every pixel that is not opaque is hole: nothing says what is behind it. Raises
+    UnusablePicture.
     """
-    picture = read_picture(file, upright=True)
     if picture.colours:
         raise UnusablePicture("is a JPEG, which has no transparency that could be a hole; save it as PNG")
     with open_picture(picture.content) as opened:

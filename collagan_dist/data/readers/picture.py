@@ -30,6 +30,7 @@ MAX_BAD, MAX_BAD_COUNT = 0.001, 10
 MIN_FACE_PIXELS = 32  # side of the smallest face square that is worth training on
 
 _EXIF_ORIENTATION = 0x0112
+_PNG_DEPTH_AT = 24  # byte of a PNG: its bits a channel
 
 
 class UnusablePicture(Exception):
@@ -59,6 +60,7 @@ class Picture:
     colours: str | None  # of a JPEG: YCbCr, Gray or RGB; None for other formats
     orientation: int = 1
     profile: bytes | None = None  # ICC
+    depth: int = 8  # bits a channel of the file; pixels have the higher 8
 
     @cached_property
     def pixels_HW3(self) -> np.ndarray:
@@ -178,7 +180,14 @@ def _read_other_header(content: bytes) -> Picture:
         if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "PA"):
             raise UnusablePicture(f"wrong mode {image.mode}, needs RGB")
         check_one_frame(image)
-        return Picture(content, *image.size, None, profile=icc_profile(image))
+        return Picture(content, *image.size, None, profile=icc_profile(image), depth=_depth(image, content))
+
+
+def _depth(image: Image.Image, content: bytes) -> int:
+    """Return the bits a channel of an opened picture, which Pillow does not keep."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
+    return content[_PNG_DEPTH_AT] if image.format == "PNG" else 8
 
 
 def _load_other(content: bytes) -> Image.Image:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.readers.hole_file import read_hole, read_painted
-from collagan_dist.data.readers.picture import UnusablePicture
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture
 from collagan_dist.errors import DataError
 from tests.data.peak_memory import grown
 
@@ -172,21 +172,25 @@ def rgba(alpha):
     return Image.fromarray(np.dstack([colours, alpha])), colours
 
 
+def split(folder, image, **options):
+    return read_painted(read_picture(stored(folder, image, **options), upright=True))
+
+
 def test_what_is_not_opaque_in_a_picture_is_hole(tmp_path):
     alpha = np.full((40, 48), 255, np.uint8)
     alpha[4:12, 6:30], alpha[12, 6:30] = 0, 200  # with a soft border
     image, colours = rgba(alpha)
-    pixels, hole, profile = read_painted(stored(tmp_path, image))
+    pixels, hole, profile = split(tmp_path, image)
     assert np.array_equal(pixels, colours) and np.array_equal(hole, alpha < 255) and profile is None
-    pixels, hole, _ = read_painted(stored(tmp_path, image, exif=turned(6)))
+    pixels, hole, _ = split(tmp_path, image, exif=turned(6))
     assert np.array_equal(pixels, np.rot90(colours, -1)) and np.array_equal(hole, np.rot90(alpha < 255, -1))
-    assert not read_painted(stored(tmp_path, Image.fromarray(colours)))[1].any()
+    assert not split(tmp_path, Image.fromarray(colours))[1].any()
 
 
 def test_alpha_whose_meaning_is_in_doubt_is_refused(tmp_path):
     faint = np.full((40, 48), 254, np.uint8)
     for alpha, reason in ((faint, "is 1 everywhere"), (faint // 2, "is grey")):
         with pytest.raises(UnusablePicture, match=reason):
-            read_painted(stored(tmp_path, rgba(alpha)[0]))
+            split(tmp_path, rgba(alpha)[0])
     with pytest.raises(UnusablePicture, match="is a JPEG, which has no transparency"):
-        read_painted(stored(tmp_path, Image.new("RGB", (40, 40)), "JPEG"))
+        read_painted(read_picture(stored(tmp_path, Image.new("RGB", (40, 40)), "JPEG")))
