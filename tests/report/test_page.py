@@ -90,9 +90,9 @@ def test_folders_that_cannot_be_shown(run, asha, reproduction, tmp_path):
 def test_torch_is_never_imported(run, nsga2, reproduction, tmp_path):
     code = (
         "import sys; from pathlib import Path; from collagan_dist.report.page import write_report as write;"
-        "heavy = {'numpy', 'PIL', 'jinja2'} & set(sys.modules); assert not heavy, heavy;"
+        "heavy = {'vl_convert', 'numpy', 'PIL', 'jinja2'} & set(sys.modules); assert not heavy, heavy;"
         "[write([Path(folder)], Path(sys.argv[1], f'{n}.html')) for n, folder in enumerate(sys.argv[2:])];"
-        "assert 'torch' not in sys.modules"
+        "assert 'torch' not in sys.modules and 'vl_convert' in sys.modules"
     )
     for source, name in ((run, "config.yaml"), (nsga2.out, "sweep.json"), (nsga2.out, "trials.csv")):
         (tmp_path / source.name).mkdir(exist_ok=True)
