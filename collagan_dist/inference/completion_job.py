@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -32,6 +35,9 @@ from collagan_dist.types import Batch
 OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 # A batch is closed when its photographs have so many pixels: they stay in memory until they are written.
 _BATCH_PIXELS = 24_000_000
+# Pictures that are read or written at once. On two cores that others used, too, 102 photographs with a given square were
+# completed at 9 to 13 a second, instead of 1 to 6; to the same bytes. (The detector holds Python's lock and gains nothing.)
+_THREADS = min(4, os.cpu_count() or 1)
 _MAX_NAME_BYTES = 220  # of a picture: results have longer endings, and file systems allow 255
 
 Result = list[FaceWindow] | DataError  # of one picture: the windows that were completed, or why it is left out
@@ -182,42 +188,62 @@ class CompletionJob:
 
     def run(self, names: Sequence[str]) -> Iterator[tuple[str, Result]]:
         """Complete pictures in batches and write their results; yield (name, result) in the order of names."""
-        for batch in self._read_batches(names):
-            usable = {name: photo for name, photo in batch.items() if isinstance(photo, Photograph)}
-            located = dict(zip(usable, locate_all_faces(self.model, list(usable.values()), self.given), strict=True))
-            faces = {name: found for name, found in located.items() if not isinstance(found, DataError)}
-            self._complete({name: (usable[name], found) for name, found in faces.items()})
-            for name, photo in batch.items():
-                yield name, photo if isinstance(photo, DataError) else located[name]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for batch in self._read_batches(names, pool):
+                usable = {name: photo for name, photo in batch.items() if isinstance(photo, Photograph)}
+                located = dict(
+                    zip(usable, locate_all_faces(self.model, list(usable.values()), self.given), strict=True)
+                )
+                faces = {name: found for name, found in located.items() if not isinstance(found, DataError)}
+                self._complete({name: (usable[name], found) for name, found in faces.items()}, pool)
+                for name, photo in batch.items():
+                    yield name, photo if isinstance(photo, DataError) else located[name]
 
-    def _read_batches(self, names: Sequence[str]) -> Iterator[dict[str, Photograph | DataError]]:
+    def _read_batches(
+        self, names: Sequence[str], pool: ThreadPoolExecutor
+    ) -> Iterator[dict[str, Photograph | DataError]]:
         """Yield pictures, or why they cannot be used, by name: as many as fit into a batch and into memory."""
         batch: dict[str, Photograph | DataError] = {}
-        pixels = 0
-        for name in names:
-            try:
-                if len(Path(name).name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
-                    raise DataError(f"{self.folder / name}: its name is too long for those of its results; rename it")
-                photo = read_photograph(self.folder / name, name, self.holes_of)
-                batch[name] = photo
-                pixels += photo.shape[0] * photo.shape[1]
-            except DataError as error:
-                batch[name] = error
+        pixels, ahead = 0, 1
+        waiting, started = deque[Future[Photograph | DataError]](), 0
+        for number, name in enumerate(names):
+            while started < min(len(names), number + ahead):
+                waiting.append(pool.submit(self._read, names[started]))
+                started += 1
+            found = batch[name] = waiting.popleft().result()
+            if isinstance(found, Photograph):
+                size = found.shape[0] * found.shape[1]
+                pixels += size
+                # Sizes are unknown before they are read: large ones are read one by one, since each takes 200 MB or more.
+                ahead = _THREADS if size * _THREADS <= _BATCH_PIXELS else 1
             if len(batch) >= self.model.batch_size or pixels >= _BATCH_PIXELS:
                 yield batch
                 batch, pixels = {}, 0
         if batch:
             yield batch
 
-    def _complete(self, pictures: dict[str, tuple[Photograph, list[FaceWindow]]]) -> None:
+    def _read(self, name: str) -> Photograph | DataError:
+        try:
+            if len(Path(name).name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
+                raise DataError(f"{self.folder / name}: its name is too long for those of its results; rename it")
+            return read_photograph(self.folder / name, name, self.holes_of)
+        except DataError as error:
+            return error
+
+    def _complete(self, pictures: dict[str, tuple[Photograph, list[FaceWindow]]], pool: ThreadPoolExecutor) -> None:
         """Complete the faces of one batch of photographs and write the results."""
         views = [view for photo, faces in pictures.values() for view in face_views(photo, faces)]
         holes = [self._hole(photo, face) for photo, face in views]
         kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
         # All before the first is pasted: a face's square may have some of another face.
         done = iter(complete_faces(self.model, views, holes, kind, self.blend))
-        for name, (photo, faces) in pictures.items():
-            self._write(name, photo, list(islice(done, len(faces))))
+        writing = [
+            pool.submit(self._write, name, photo, list(islice(done, len(faces))))
+            for name, (photo, faces) in pictures.items()
+        ]
+        # In order, so that the first error is that of the first picture.
+        for one in writing:
+            one.result()
 
     def _write(self, name: str, photo: Photograph, faces: Sequence[CompletedFace]) -> None:
         self.path(name, "sheet.png").parent.mkdir(parents=True, exist_ok=True)
