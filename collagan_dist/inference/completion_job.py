@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -32,6 +35,9 @@ from collagan_dist.types import Batch
 OVERLAY_OPACITY = 0.45  # of the label colours over the completed picture
 # A batch is closed when its photographs have so many pixels: they stay in memory until they are written.
 _BATCH_PIXELS = 24_000_000
+# Pictures that are read or written at once. On two cores that others used, too, 102 photographs with a given square were
+# completed at 9 to 13 a second, instead of 1 to 6; to the same bytes. (The detector holds Python's lock and gains nothing.)
+_THREADS = min(4, os.cpu_count() or 1)
 _MAX_NAME_BYTES = 220  # of a picture: results have longer endings, and file systems allow 255
 
 Result = list[FaceWindow] | DataError  # of one picture: the windows that were completed, or why it is left out
@@ -194,34 +200,52 @@ class CompletionJob:
     def run(self, names: Sequence[str]) -> Iterator[tuple[str, Result]]:
         """Complete pictures in batches and write their results; yield (name, result) in the order of names."""
         kind = GIVEN if self.holes_of.is_given else str(self.holes_of.kind)
-        for batch in self._read_batches(names):
-            usable = {name: photo for name, photo in batch.items() if isinstance(photo, Photograph)}
-            done = complete_photographs(self.model, list(usable.values()), self.given, kind, self.blend)
-            results = dict(zip(usable, done, strict=True))
-            for name, photo in batch.items():
-                result = photo if isinstance(photo, DataError) else results[name]
-                if isinstance(result, CompletedPhotograph):
-                    self._write(name, result)
-                yield name, result if isinstance(result, DataError) else result.windows
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for batch in self._read_batches(names, pool):
+                photos = [photo for photo in batch.values() if isinstance(photo, Photograph)]
+                done = iter(complete_photographs(self.model, photos, self.given, kind, self.blend))
+                results = {name: photo if isinstance(photo, DataError) else next(done) for name, photo in batch.items()}
+                writing = [
+                    pool.submit(self._write, name, result)
+                    for name, result in results.items()
+                    if isinstance(result, CompletedPhotograph)
+                ]
+                # In order, so that the first error is that of the first picture.
+                for one in writing:
+                    one.result()
+                for name, result in results.items():
+                    yield name, result if isinstance(result, DataError) else result.windows
 
-    def _read_batches(self, names: Sequence[str]) -> Iterator[dict[str, Photograph | DataError]]:
+    def _read_batches(
+        self, names: Sequence[str], pool: ThreadPoolExecutor
+    ) -> Iterator[dict[str, Photograph | DataError]]:
         """Yield pictures, or why they cannot be used, by name: as many as fit into a batch and into memory."""
         batch: dict[str, Photograph | DataError] = {}
-        pixels = 0
-        for name in names:
-            try:
-                if len(Path(name).name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
-                    raise DataError(f"{self.folder / name}: its name is too long for those of its results; rename it")
-                photo = read_photograph(self.folder / name, name, self.holes_of)
-                batch[name] = photo
-                pixels += photo.shape[0] * photo.shape[1]
-            except DataError as error:
-                batch[name] = error
+        pixels, ahead = 0, 1
+        waiting, started = deque[Future[Photograph | DataError]](), 0
+        for number, name in enumerate(names):
+            while started < min(len(names), number + ahead):
+                waiting.append(pool.submit(self._read, names[started]))
+                started += 1
+            found = batch[name] = waiting.popleft().result()
+            if isinstance(found, Photograph):
+                size = found.shape[0] * found.shape[1]
+                pixels += size
+                # Sizes are unknown before they are read: large ones are read one by one, since each takes 200 MB or more.
+                ahead = _THREADS if size * _THREADS <= _BATCH_PIXELS else 1
             if len(batch) >= self.model.batch_size or pixels >= _BATCH_PIXELS:
                 yield batch
                 batch, pixels = {}, 0
         if batch:
             yield batch
+
+    def _read(self, name: str) -> Photograph | DataError:
+        try:
+            if len(Path(name).name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
+                raise DataError(f"{self.folder / name}: its name is too long for those of its results; rename it")
+            return read_photograph(self.folder / name, name, self.holes_of)
+        except DataError as error:
+            return error
 
     def _write(self, name: str, result: CompletedPhotograph) -> None:
         tasks = self.model.config.model.tasks
