@@ -41,9 +41,9 @@ model: setup demo/shards/manifest.json
 clean-demo:
 	rm -rf demo model
 
-# Two workers, each with whole files: many tests wait for processes more than they compute.
+# Three workers for two cores, each with whole files: many tests wait for processes more than they compute.
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-full: setup
 	COLLAGAN_FULL=1 $(BIN)/python -m pytest

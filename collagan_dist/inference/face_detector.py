@@ -21,7 +21,7 @@ _SEARCH_PIXELS, _MIN_PIXELS = 256, 24
 # Factor between sizes of the search, its step, and how many windows must agree on a face.
 _SCALE_STEP, _STEP, _MIN_NEIGHBOURS = 1.2, 1.0, 4
 # The face square in sides of a detected box: its side, and how far it lies below the box. Medians over 102 photographs with
-# landmarks; fitted on one half of them, the other half has the same overlap.
+# landmarks. Fitted on one half of them, the squares of the other half overlap the true ones by 0.89 and 0.88 (0.88 and 0.90 in their own).
 _SIDE, _DOWN = 1.368, 0.0888
 # Boxes are of one face where they share this part of their joint area, or one has its middle inside the other.
 _SAME_OVERLAP = 0.2
