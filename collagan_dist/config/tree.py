@@ -92,6 +92,9 @@ class Model(Section):
     """The paper's model, or a peer of Table 1: Context Encoder, semantic inpainting, generative face completion."""
     tasks: tuple[str, ...] = ("inpainting", "segmentation", "landmarks")
     """Ω of eq. 1. A task that is left out has no output channels, no discriminator and no metrics."""
+    init: str | None = None
+    """Run folder or exported folder from whose weights a new run starts (`--init`). Its tasks, image_size and widths may be others: what has
+    the shape of this model's tensors is taken."""
     concentrated: bool = True
     """Use the inpainting-concentrated scheme of section 3.3 (eqs. 4-6): M* instead of M."""
     widths: Widths = Widths()

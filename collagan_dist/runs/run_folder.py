@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from collagan_dist import __version__, files, structured
-from collagan_dist.config.load import config_to_dict, identity_keys, to_yaml
+from collagan_dist.config.load import config_to_dict, get_nested, identity_keys, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
@@ -64,6 +64,7 @@ class RunFolder:
             self.paths.checkpoints, group, config.checkpoint.keep, config.checkpoint.max_failures
         )
         self._generation = 0  # until `acquire`
+        self._stored_init: str | None = None  # sha256 of the weights that a continued run started from
 
     def check_room(self, checkpoint_bytes: int, stop_at: int) -> None:
         """Say what room the checkpoints of a start until step `stop_at` take. Collective; raises DiskFull if there is not enough."""
@@ -217,9 +218,12 @@ class RunFolder:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         # On rank 0 only, and once: it reads the parser's weights.
-        return run_identity(self.config, self.manifest.hash)
+        return run_identity(self.config, self.manifest.hash, self._stored_init)
 
     def _config_changes(self, path: Path, state: dict[str, Any], allow_change: bool) -> list[str]:
+        # The model that a run started from may be gone, or trained further, by now.
+        if get_nested(state["config"], "model", "init") == self.config.model.init:
+            self._stored_init = state["init"]
         try:
             return config_changes(path, state, self._identity)
         except CheckpointError:  # the stored configuration has keys of another version
@@ -243,6 +247,7 @@ class RunFolder:
             "bad_row": list(progress.bad_row),
             "manifest": self.manifest.hash,
             "parser": self._identity["model"]["gfc"]["parser"],
+            "init": self._identity["model"]["init"],
             "config": config_to_dict(self.config),
             "version": __version__,
         }
@@ -290,9 +295,15 @@ def _load_when_visible(path: Path) -> LoadedCheckpoint:
     return checkpoint.load(path)
 
 
-def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
-    """Return the identity keys of a run, with the sha256 of its parser's weights if it has one (GFC)."""
+def run_identity(config: Config, manifest_hash: str, init: str | None = None) -> dict[str, Any]:
+    """Return the identity keys of a run, with the sha256 of the weights of its parser (GFC) and of the model that it starts from.
+
+    `init` is the latter where it is known; else they are read.
+    """
+
+    # Paths may change between starts; weights may not.
+    def weights(model: str | None) -> str | None:
+        return files.sha256(read_inference_parameters(Path(model)).file) if model else None
+
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
-    # The parser's path may change between starts; its weights may not.
-    weights = files.sha256(read_inference_parameters(Path(parser)).file) if parser else None
-    return identity_keys(config, manifest_hash, weights)
+    return identity_keys(config, manifest_hash, weights(parser), init or weights(config.model.init))

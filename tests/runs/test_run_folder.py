@@ -179,7 +179,15 @@ def test_progress_is_saved_and_resumed(shards, tmp_path):
         restored.value, networks.value
     )
     state = json.loads((tmp_path / "checkpoints/step-00000006/state.json").read_bytes())
-    facts = {"samples": 24, "seed": 0, "world_size": 1, "generation": 1, "manifest": shards.hash, "parser": None}
+    facts = {
+        "samples": 24,
+        "seed": 0,
+        "world_size": 1,
+        "generation": 1,
+        "manifest": shards.hash,
+        "parser": None,
+        "init": None,
+    }
     assert state.items() >= facts.items()
     assert not folder.lease_lost
     with pytest.raises(ClusterError, match="has taken over"):
