@@ -440,7 +440,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything random: initial weights, order, geometry, holes, noise, dropout (rng.py)."""
     deterministic: bool = False
-    """Ask torch for deterministic kernels. CPU runs are deterministic without it."""
+    """Ask torch for deterministic kernels, and continue with the number of threads of the checkpoint. CPU runs are deterministic without it."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

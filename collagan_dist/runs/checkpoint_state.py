@@ -37,6 +37,7 @@ class _State(AnyState):
     manifest: str
     parser: str | None
     init: str | None
+    machine: dict[str, int | str] | None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def parse_state(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     try:
         if state["format"] == 1:  # which had the parser's hash among its identity keys
             state = {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
-        state = {"bad_row": [], "init": None, **state}  # which early ones of format 2 lack
+        state = {"bad_row": [], "init": None, "machine": None, **state}  # which early ones of format 2 lack
         structured.validate(state, _State, STATE_FILE)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error})") from None

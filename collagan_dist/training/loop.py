@@ -109,8 +109,12 @@ class Trainer:
                 self.folder.acquire()
                 self.group.status.log_dir = self.folder.paths.logs
             progress = self.folder.resume(networks, self.options.allow_config_change, self.options.strict)
+            threads = str(progress.machine.get("threads", ""))
+            if self.config.deterministic and threads.isdigit():  # one number for all ranks
+                torch.set_num_threads(int(threads))  # sums of another number have other last bits
             if not is_rollback:
                 self.folder.record_start(self.options.command)
+                self._warn_of_machine(progress)
             if progress.step == 0:  # a checkpoint has it already
                 _initialize_output_bias(self.setup, networks)
                 if initial is not None:
@@ -122,6 +126,12 @@ class Trainer:
             except Diverged as error:
                 self.guard.roll_back(error)
                 del networks  # frees their memory before the next ones are built
+
+    def _warn_of_machine(self, progress: Progress) -> None:
+        if (changes := self.folder.machine_changes(progress)) and self.setup.world.is_rank0:
+            logger.warning(
+                f"warning: from step {progress.step} on the run need not equal an uninterrupted one bit for bit: {'; '.join(changes)}"
+            )
 
     def _initial_weights(self, networks: Networks) -> InitialWeights | None:
         """Return the weights that this run begins with, or None where it has checkpoints or model.init is null."""
