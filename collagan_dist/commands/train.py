@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import socket
 import sys
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="run folder (default: runs/<config>-<model>-<hash of the identity keys>)",
     )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from the weights of another run or exported model: what fits is taken and named",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the configuration")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved configuration and the plan, and stop"
@@ -68,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
         from collagan_dist.data.shards.quick_check import open_shards
         from collagan_dist.runs.own_folder import check_own_run
 
+        if args.init is not None:
+            args.set.append(f"model.init={json.dumps(args.init)}")
         config = load_config(args.config, args.model, args.set, args.data)
         folder = Path(args.run) if args.run else _default_run(args.config, config)
         check_own_run(folder)  # at once: slurm/train.sh writes there after a dry run

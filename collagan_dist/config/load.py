@@ -91,15 +91,18 @@ def to_yaml(config: Config) -> str:
     return strict_yaml.dump(config_to_dict(config))
 
 
-def identity_keys(config: Config, manifest_hash: str | None = None, parser: str | None = None) -> dict[str, Any]:
+def identity_keys(
+    config: Config, manifest_hash: str | None = None, parser: str | None = None, init: str | None = None
+) -> dict[str, Any]:
     """Return the identity keys: all that decides what is learned. A resumed run may not change them.
 
-    `manifest_hash` identifies the shards, `parser` the weights of GFC's parser; the folders that hold them may change.
+    `manifest_hash` identifies the shards, `parser` the weights of GFC's parser, `init` those that the run started from; the folders
+    that hold them may change.
     """
     tree = config_to_dict(config)
     data = {k: v for k, v in tree["data"].items() if k not in ("shards", "cache", "keep", "threads", "max_damaged")}
     # A path says nothing of the weights behind it.
-    tree["model"]["gfc"]["parser"] = parser
+    tree["model"]["gfc"]["parser"], tree["model"]["init"] = parser, init
     return {
         **{section: tree[section] for section in ("model", "loss", "hole", "optim", "seed")},
         "data": data,
@@ -111,7 +114,7 @@ def identity_keys(config: Config, manifest_hash: str | None = None, parser: str 
 
 def identity_hash(config: Config, manifest_hash: str | None = None) -> str:
     """Return 8 hexadecimal digits that name the default run folder."""
-    learned = identity_keys(config, manifest_hash, config.model.gfc.parser)
+    learned = identity_keys(config, manifest_hash, config.model.gfc.parser, config.model.init)
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -92,6 +92,9 @@ class Model(Section):
     """The paper's model, or a peer of Table 1: Context Encoder, semantic inpainting, generative face completion."""
     tasks: tuple[str, ...] = ("inpainting", "segmentation", "landmarks")
     """Ω of eq. 1. A task that is left out has no output channels, no discriminator and no metrics."""
+    init: str | None = None
+    """Run folder or exported folder from whose weights a new run starts (`--init`). Its tasks, image_size and widths may be others: what has
+    the shape of this model's tensors is taken."""
     concentrated: bool = True
     """Use the inpainting-concentrated scheme of section 3.3 (eqs. 4-6): M* instead of M."""
     widths: Widths = Widths()
@@ -437,7 +440,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything random: initial weights, order, geometry, holes, noise, dropout (rng.py)."""
     deterministic: bool = False
-    """Ask torch for deterministic kernels. CPU runs are deterministic without it."""
+    """Ask torch for deterministic kernels, and continue with the number of threads of the checkpoint. CPU runs are deterministic without it."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

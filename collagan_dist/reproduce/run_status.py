@@ -41,9 +41,9 @@ def check_same_training(run: PlannedRun, manifest: str) -> None:
 
 
 def _identity(run: PlannedRun, manifest: str) -> dict[str, Any]:
-    if run.config.model.name != "gfc":
+    if run.config.model.name != "gfc" and run.config.model.init is None:
         return identity_keys(run.config, manifest)
-    from collagan_dist.runs.run_folder import run_identity  # reads the parser's weights
+    from collagan_dist.runs.run_folder import run_identity  # reads the weights of other models
 
     return run_identity(run.config, manifest)
 

@@ -36,6 +36,8 @@ class _State(AnyState):
     config: dict[str, Any]
     manifest: str
     parser: str | None
+    init: str | None
+    machine: dict[str, int | str] | None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def parse_state(path: Path, state: dict[str, Any]) -> dict[str, Any]:
     try:
         if state["format"] == 1:  # which had the parser's hash among its identity keys
             state = {**state, "format": 2, "parser": state["identity"]["model"]["gfc"]["parser"]}
-        state = {"bad_row": [], **state}  # which early ones of format 2 lack
+        state = {"bad_row": [], "init": None, "machine": None, **state}  # which early ones of format 2 lack
         structured.validate(state, _State, STATE_FILE)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {STATE_FILE} is not one of ours ({error})") from None
@@ -69,7 +71,7 @@ def stored_identity(state: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{error}\nit is of another version of collagan_dist ({state.get('version')}, as it says); use that one, "
             "or --allow-config-change to go on with the present configuration"
         ) from None
-    return identity_keys(config, state["manifest"], state["parser"])
+    return identity_keys(config, state["manifest"], state["parser"], state["init"])
 
 
 def config_changes(path: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -6,9 +6,9 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from collagan_dist import __version__, files, structured
-from collagan_dist.config.load import config_to_dict, identity_keys, to_yaml
+from collagan_dist.config.load import config_to_dict, differences, get_nested, identity_keys, to_yaml
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
@@ -41,13 +41,15 @@ class Progress:
     """How far a run has come.
 
     `step` counts the steps done, `left_out` numbers the steps whose batches a rollback left out, `bad_row` those before `step` that
-    were skipped in a row. `changed` has the identity keys that are new from here on, as was allowed.
+    were skipped in a row. `changed` has the identity keys that are new from here on, as was allowed. `machine` is what computed the
+    checkpoint (see `machine_state`), {} where it does not say so.
     """
 
     step: int = 0
     left_out: Sequence[int] = ()
     bad_row: Sequence[int] = ()
     changed: Sequence[str] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     def at(self, step: int, bad_row: Sequence[int]) -> Progress:
         return replace(self, step=step, bad_row=bad_row)
@@ -64,6 +66,8 @@ class RunFolder:
             self.paths.checkpoints, group, config.checkpoint.keep, config.checkpoint.max_failures
         )
         self._generation = 0  # until `acquire`
+        self._machine: dict[str, Any] = {}  # until `record_start`
+        self._stored_init: str | None = None  # sha256 of the weights that a continued run started from
 
     def check_room(self, checkpoint_bytes: int, stop_at: int) -> None:
         """Say what room the checkpoints of a start until step `stop_at` take. Collective; raises DiskFull if there is not enough."""
@@ -120,6 +124,7 @@ class RunFolder:
     def record_start(self, command: str) -> None:
         """Write config.yaml, data.json and world.json. Collective."""
         ranks = self.group.all_gather(self._rank_facts())
+        self._machine = machine_state(ranks)
         self._as_owner(lambda: self._write_start(ranks, command))
 
     def _write_start(self, ranks: list[dict[str, Any]], command: str) -> None:
@@ -147,10 +152,10 @@ class RunFolder:
 
     def _rank_facts(self) -> dict[str, Any]:
         device = self.group.device
-        cpu = platform.processor() or platform.machine()
         return {
             "host": socket.gethostname(), "pid": os.getpid(), "device": str(device),
-            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "threads": torch.get_num_threads(),
             "launcher": self.group.world.launcher, "python": platform.python_version(), "torch": torch.__version__,
             "collagan_dist": __version__,
         }  # fmt: skip
@@ -161,7 +166,12 @@ class RunFolder:
             "generation": self._generation, "world_size": self.group.world.size,
             **{f"restarts_{launcher}": times for launcher, times in restart_counts().items()},
             **({"changed": list(progress.changed)} if progress.changed else {}),
+            **({"machine": changes} if (changes := self.machine_changes(progress)) else {}),
         }  # fmt: skip
+
+    def machine_changes(self, progress: Progress) -> list[str]:
+        """Return lines "key: then -> now" of what computes in another way than what made the checkpoint did."""
+        return differences(dict(progress.machine), self._machine) if progress.machine else []
 
     def resume(self, networks: Checkpointable, allow_change: bool, strict: bool = False) -> Progress:
         """Load the newest undamaged checkpoint into the networks; return where to go on. Collective.
@@ -186,7 +196,7 @@ class RunFolder:
             raise mark_on_all_ranks(CheckpointError(f"{loaded.path}: {error}")) from None
         step = state["step"]
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
-        return Progress(step, state["skipped_batches"], state["bad_row"], changed)
+        return Progress(step, state["skipped_batches"], state["bad_row"], changed, state["machine"] or {})
 
     def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
         """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.
@@ -217,9 +227,12 @@ class RunFolder:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         # On rank 0 only, and once: it reads the parser's weights.
-        return run_identity(self.config, self.manifest.hash)
+        return run_identity(self.config, self.manifest.hash, self._stored_init)
 
     def _config_changes(self, path: Path, state: dict[str, Any], allow_change: bool) -> list[str]:
+        # The model that a run started from may be gone, or trained further, by now.
+        if get_nested(state["config"], "model", "init") == self.config.model.init:
+            self._stored_init = state["init"]
         try:
             return config_changes(path, state, self._identity)
         except CheckpointError:  # the stored configuration has keys of another version
@@ -243,7 +256,9 @@ class RunFolder:
             "bad_row": list(progress.bad_row),
             "manifest": self.manifest.hash,
             "parser": self._identity["model"]["gfc"]["parser"],
+            "init": self._identity["model"]["init"],
             "config": config_to_dict(self.config),
+            "machine": self._machine,
             "version": __version__,
         }
 
@@ -281,6 +296,22 @@ class RunFolder:
             self.lease.release()
 
 
+def machine_state(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what of the ranks decides the last bits of a training: their number, threads, devices and torch's version."""
+    # Sums are split by threads, and kernels are chosen by the kind of processor.
+    kinds = {key: ", ".join(sorted({str(rank[key]) for rank in ranks})) for key in ("threads", "name", "torch")}
+    return {"ranks": len(ranks), **kinds}
+
+
+def _processor() -> str:
+    """Return the kind of processor, by Linux's name of it where there is one."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _load_when_visible(path: Path) -> LoadedCheckpoint:
     """Load a checkpoint that another node sees already."""
     deadline = time.monotonic() + _VISIBLE_SECONDS
@@ -290,9 +321,15 @@ def _load_when_visible(path: Path) -> LoadedCheckpoint:
     return checkpoint.load(path)
 
 
-def run_identity(config: Config, manifest_hash: str) -> dict[str, Any]:
-    """Return the identity keys of a run, with the sha256 of its parser's weights if it has one (GFC)."""
+def run_identity(config: Config, manifest_hash: str, init: str | None = None) -> dict[str, Any]:
+    """Return the identity keys of a run, with the sha256 of the weights of its parser (GFC) and of the model that it starts from.
+
+    `init` is the latter where it is known; else they are read.
+    """
+
+    # Paths may change between starts; weights may not.
+    def weights(model: str | None) -> str | None:
+        return files.sha256(read_inference_parameters(Path(model)).file) if model else None
+
     parser = config.model.gfc.parser if config.model.name == "gfc" else None
-    # The parser's path may change between starts; its weights may not.
-    weights = files.sha256(read_inference_parameters(Path(parser)).file) if parser else None
-    return identity_keys(config, manifest_hash, weights)
+    return identity_keys(config, manifest_hash, weights(parser), init or weights(config.model.init))

@@ -71,7 +71,7 @@ class PreparedSweep:
         if evaluate["features"] is not None:  # a path says nothing of the weights behind it
             evaluate["features"] = weights_hash(evaluate["features"])
         return {
-            "config": identity_keys(self.base, self.manifest.hash, self.base.model.gfc.parser),
+            "config": identity_keys(self.base, self.manifest.hash, self.base.model.gfc.parser, self.base.model.init),
             "total": self.plan.total,
             "evaluate": evaluate,
             "space": self.plan.space.spec.model_dump(mode="json", exclude_none=True),

@@ -17,9 +17,11 @@ from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import Interrupted
 from collagan_dist.inference.perception import measured_tasks
+from collagan_dist.models.initial_weights import InitialWeights, read_initial_weights
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.models.step import Step, StepResult
+from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
 from collagan_dist.setup import Setup, build_setup, target_means, training_order
@@ -97,6 +99,8 @@ class Trainer:
         while True:
             networks = build_networks(self.config, self.setup.engine, self.setup.tasks)
             is_rollback = self.guard.rollbacks > 0
+            # As early as all other errors of the configuration: they leave the run folder alone.
+            initial = self._initial_weights(networks)
             if not is_rollback:
                 if self.setup.world.is_rank0:
                     logger.info(_describe(self.setup, networks))
@@ -105,15 +109,35 @@ class Trainer:
                 self.folder.acquire()
                 self.group.status.log_dir = self.folder.paths.logs
             progress = self.folder.resume(networks, self.options.allow_config_change, self.options.strict)
+            threads = str(progress.machine.get("threads", ""))
+            if self.config.deterministic and threads.isdigit():  # one number for all ranks
+                torch.set_num_threads(int(threads))  # sums of another number have other last bits
             if not is_rollback:
                 self.folder.record_start(self.options.command)
+                self._warn_of_machine(progress)
             if progress.step == 0:  # a checkpoint has it already
                 _initialize_output_bias(self.setup, networks)
+                if initial is not None:
+                    initial.load_into(networks)
+                    if self.setup.world.is_rank0 and not is_rollback:
+                        logger.info(f"model.init: {initial}")
             try:
                 return self._train(networks, self.guard.resume(progress))
             except Diverged as error:
                 self.guard.roll_back(error)
                 del networks  # frees their memory before the next ones are built
+
+    def _warn_of_machine(self, progress: Progress) -> None:
+        if (changes := self.folder.machine_changes(progress)) and self.setup.world.is_rank0:
+            logger.warning(
+                f"warning: from step {progress.step} on the run need not equal an uninterrupted one bit for bit: {'; '.join(changes)}"
+            )
+
+    def _initial_weights(self, networks: Networks) -> InitialWeights | None:
+        """Return the weights that this run begins with, or None where it has checkpoints or model.init is null."""
+        if self.config.model.init is None or checkpoint_steps(self.folder.paths.checkpoints):
+            return None
+        return read_initial_weights(self.config, networks)
 
     def _train(self, networks: Networks, progress: Progress) -> int:
         """Train from `progress` on. Raises Diverged, on all ranks, when the run has to roll back."""

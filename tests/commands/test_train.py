@@ -59,6 +59,8 @@ def test_a_dry_run_says_what_it_costs(collagan, shards, trained, tmp_path):
     assert "# time: unknown, as this run has logged no rate yet" in lines and not (tmp_path / "new").exists()
     changed = lines[lines.index("# differs from demo:") + 1 :][:6]
     assert changed[0] == "#   data.image_size: 64 -> 32" and changed[-1] == "#   schedule.steps: 1600 -> 2"
+    weights_of = collagan(*command, "--init", trained).out.splitlines()
+    assert f"#   model.init: None -> {trained}" in weights_of
     (parameters,) = [line for line in lines if line.startswith("# parameters: generator ")]
     assert "landmarks discriminator" in parameters
     assert any(

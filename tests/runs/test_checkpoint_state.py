@@ -26,7 +26,7 @@ def test_format_1_is_read_as_the_present_one():
     assert old["format"] == 1 and "parser" not in old
     state = parse_state(STORED, old)
     assert (state["step"], state["skipped_batches"], state["bad_row"]) == (2, [], [])
-    assert state["format"] == 2 and state["parser"] is None
+    assert state["format"] == 2 and state["parser"] is state["init"] is None
     assert read_state(STORED) == state
 
 
@@ -52,7 +52,15 @@ def test_a_run_of_format_1_goes_on(shards, tmp_path, capsys):
 
 def state_of(shards: Manifest, **changes: Any) -> dict[str, Any]:
     config = config_to_dict(small(shards.folder, **changes))
-    return {"format": 2, "step": 2, "skipped_batches": [], "config": config, "manifest": "m", "parser": None}
+    return {
+        "format": 2,
+        "step": 2,
+        "skipped_batches": [],
+        "config": config,
+        "manifest": "m",
+        "parser": None,
+        "init": None,
+    }
 
 
 def test_changes_are_named_by_key(shards):

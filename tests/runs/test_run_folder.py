@@ -43,6 +43,25 @@ def test_continued_equals_uninterrupted(shards, finished, tmp_path):
     assert not equal(weights(tmp_path / "other", 1), weights(tmp_path / "same", 1))
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_another_number_of_threads_is_said_or_not_taken(shards, tmp_path, capsys, deterministic, request):
+    """It changes the last bits: an event says so, and `deterministic` keeps the number of the checkpoint."""
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))  # a setting of the whole process
+    settings = {"deterministic": deterministic, "data__image_size": 64}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for run, stops in ((whole, ((6, 1),)), (parts, ((3, 1), (6, 2)))):
+        for steps, threads in stops:
+            train(small(shards.folder, **settings, schedule__steps=steps, runtime__threads=threads), run, World())
+    world = json.loads((parts / "world.json").read_text())
+    assert world["ranks"][0]["threads"] == (1 if deterministic else 2)
+    said = {"machine": ["threads: 1 -> 2"]} if not deterministic else {}
+    (event,) = events(parts, "resume")
+    assert {key: event[key] for key in event if key == "machine"} == said
+    assert ("need not equal an uninterrupted one bit for bit: threads: 1 -> 2" in capsys.readouterr().err) == bool(said)
+    if deterministic:
+        assert equal(weights(whole, 6), weights(parts, 6))
+
+
 @pytest.mark.parametrize(
     ("number", "prefix"), [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGHUP, []), (signal.SIGHUP, ["nohup"])]
 )
@@ -179,7 +198,15 @@ def test_progress_is_saved_and_resumed(shards, tmp_path):
         restored.value, networks.value
     )
     state = json.loads((tmp_path / "checkpoints/step-00000006/state.json").read_bytes())
-    facts = {"samples": 24, "seed": 0, "world_size": 1, "generation": 1, "manifest": shards.hash, "parser": None}
+    facts = {
+        "samples": 24,
+        "seed": 0,
+        "world_size": 1,
+        "generation": 1,
+        "manifest": shards.hash,
+        "parser": None,
+        "init": None,
+    }
     assert state.items() >= facts.items()
     assert not folder.lease_lost
     with pytest.raises(ClusterError, match="has taken over"):

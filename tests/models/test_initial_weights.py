@@ -1,0 +1,98 @@
+"""model.init: what two models share computes the same at the start, and a run remembers what it started from."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.models.initial_weights import read_initial_weights
+from collagan_dist.models.networks import Networks
+from collagan_dist.models.registry import build_networks
+from collagan_dist.runs.model_folder import read_inference_parameters
+from collagan_dist.tasks import build_tasks
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
+from tests.training.one_rank import setup
+from tests.training.small import equal, small, weights
+
+WIDTHS = {"generator": 4, "discriminator": 4}
+
+
+@pytest.fixture(scope="module")
+def source(shards, tmp_path_factory) -> Path:
+    """A model of two tasks after some steps."""
+    folder = tmp_path_factory.mktemp("init") / "source"
+    train(small(shards.folder, model={"tasks": ["segmentation", "inpainting"], "widths": WIDTHS}), folder, World())
+    return folder
+
+
+def started(shards, source: Path, **changes) -> tuple[Networks, str]:
+    """The networks of a run that starts from `source`, and what it says of them."""
+    part = setup(shards, **changes)
+    part.config.model.__dict__["init"] = str(source)
+    networks = build_networks(part.config, part.engine, part.tasks)
+    initial = read_initial_weights(part.config, networks)
+    initial.load_into(networks)
+    return networks, str(initial)
+
+
+def outputs(generator, tasks, images) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        found = generator.eval()(images, None)
+    return dict(zip(tasks, found.split([task.channels for task in tasks.values()], dim=1), strict=True))
+
+
+@pytest.mark.parametrize("tasks", [["inpainting"], ["landmarks", "inpainting", "segmentation"]])
+def test_tasks_that_both_have_give_the_same_outputs(shards, source, tasks):
+    networks, said = started(shards, source, model={"tasks": tasks, "widths": WIDTHS})
+    other = setup(shards, model={"tasks": ["segmentation", "inpainting"], "widths": WIDTHS})
+    reference = build_networks(other.config, other.engine, other.tasks).generator
+    read_inference_parameters(source).load_generator(reference)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    theirs = outputs(reference, other.tasks, images)
+    own_tasks = build_tasks(small(shards.folder, model={"tasks": tasks, "widths": WIDTHS}))
+    for generator in (networks.generator, networks.ema):
+        own = outputs(generator, own_tasks, images)
+        assert all(torch.equal(own[task], theirs[task]) for task in own.keys() & theirs.keys())
+    assert ("output channels of landmarks" in said) == ("of.landmarks" in said) == ("landmarks" in tasks)
+    discriminators = weights(source, 7)
+    for name, value in networks.discriminators.state_dict().items():
+        if "landmarks" not in name:
+            assert torch.equal(value, discriminators[f"discriminators/{name}"])
+
+
+def test_larger_pictures_take_the_layers_of_the_same_scale(shards, source):
+    networks, said = started(shards, source, model={"widths": WIDTHS}, data__image_size=64)
+    own, theirs = networks.generator.state_dict(), read_inference_parameters(source).generator
+    # 32 pixels have 5 levels and 4 decoder layers, 64 have one more: at 1x1.
+    for layer in (1, 2, 3):
+        assert torch.equal(own[f"decoder.{layer + 1}.0.weight"], theirs[f"decoder.{layer}.0.weight"])
+    assert torch.equal(own["encoder.3.0.weight"], theirs["encoder.3.0.weight"])
+    assert "encoder.5 (" in said and "decoder.0 (" in said and "decoder.3" not in said
+
+
+def test_a_run_remembers_what_it_started_from(shards, source, tmp_path):
+    """It goes on when that model is gone, and from no other one."""
+    model = Path(shutil.copytree(source, tmp_path / "model"))
+    settings = {"model": {"widths": WIDTHS, "init": str(model)}}
+    train(small(shards.folder, **settings), tmp_path / "whole", World())
+    train(small(shards.folder, **settings, schedule__steps=3), tmp_path / "parts", World())
+    shutil.rmtree(model)
+    train(small(shards.folder, **settings), tmp_path / "parts", World())
+    assert equal(weights(tmp_path / "whole", 7), weights(tmp_path / "parts", 7))
+    train(small(shards.folder, model={"widths": WIDTHS}), tmp_path / "plain", World())
+    assert not equal(weights(tmp_path / "whole", 7), weights(tmp_path / "plain", 7))
+    with pytest.raises(CheckpointError, match=r"model\.init: \w{64} -> None"):
+        train(small(shards.folder, model={"widths": WIDTHS}), tmp_path / "whole", World())
+
+
+def test_a_model_of_which_nothing_fits_leaves_no_folder(shards, source, tmp_path):
+    other = {"widths": {"generator": 5, "discriminator": 4}, "init": str(source)}
+    with pytest.raises(ConfigError, match=r"no kernel of .* widths 4 and 4, image_size 32.* widths 5 and 4"):
+        train(small(shards.folder, model=other), tmp_path / "run", World())
+    for missing in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ConfigError, match="is no run folder"):
+            train(small(shards.folder, model={"init": str(missing)}), tmp_path / "run", World())
+    assert not (tmp_path / "run").exists()
