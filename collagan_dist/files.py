@@ -230,18 +230,24 @@ def temporary_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
+def usable_folder(out: Path) -> Iterator[None]:
+    """Turn what goes wrong when a command makes its output folder, or its first file there, into ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be used as a folder ({error.strerror}); give another --out") from None
+
+
+@contextmanager
 def command_lock(out: Path, command: str) -> Iterator[int]:
     """Hold the lock of a command's output folder. Yield the descriptor of the lock file, which child processes may inherit.
 
     Raises ConfigError when the folder cannot be used or another command keeps its lock.
     """
-    handle = -1
-    try:
+    with usable_folder(out):
         out.mkdir(parents=True, exist_ok=True)
         # flock, not a file that exists: the kernel releases it when the last process that holds it ends.
         handle = os.open(out / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be used as a folder ({error.strerror}); give another --out") from None
     try:
         last = time.monotonic() + _LOCK_WAIT_SECONDS
         while not try_lock(handle):

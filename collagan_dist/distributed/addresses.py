@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 import time
@@ -29,7 +30,11 @@ def resolve(host: str) -> str | None:
 
 
 def is_loopback(address: str | None) -> bool:
-    return address is not None and (address.startswith("127.") or address == "::1")
+    """Return whether an address reaches this machine alone. A name never does, whatever it begins with."""
+    try:
+        return address is not None and ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def source_address(target: str) -> str | None:

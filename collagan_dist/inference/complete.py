@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collagan_dist import shell
+from collagan_dist import files, shell
 from collagan_dist.data.readers.archives import FolderOrArchive
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.readers.picture_format import FORMATS, split_masks, split_suffix
@@ -68,7 +68,8 @@ def complete(
     model, _ = load_face_model(run, config)
     job = CompletionJob(model, folder, holes_of, out, options.given, options.blend)
     _warn_of_unmatched(options.given, names)
-    out.mkdir(parents=True, exist_ok=True)
+    with files.usable_folder(out):
+        out.mkdir(parents=True, exist_ok=True)
     sheets, faces, left_out = [], [], []
     progress(0, len(names))
     for name, result in job.run(names):

@@ -74,7 +74,8 @@ def versions(run: RunData) -> str:
     """Return what the run was made with, as world.json names it: versions, commit, ranks and hosts."""
     ranks = [rank for rank in run.world.get("ranks") or () if isinstance(rank, dict)]
     first = ranks[0] if ranks else {}
-    parts = [f"{key} {first[key]}" for key in ("collagan_dist", "commit", "torch", "python") if key in first]
+    known = {**first, "commit": run.world.get("commit")}  # None in an installed version
+    parts = [f"{key} {known[key]}" for key in ("collagan_dist", "commit", "torch", "python") if known.get(key)]
     hosts = sorted({str(rank.get("host")) for rank in ranks})
     if ranks:
         parts.append(

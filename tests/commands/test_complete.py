@@ -139,3 +139,14 @@ def test_each_of_several_faces_is_completed(blend, photo, trained, collagan, tmp
     assert changed[first].any() and changed[second].any() and not changed[~(first | second)].any()
     # Each face has a hole of its own name.
     assert not np.array_equal(changed[200:500, 200:500], changed[200:500, 700:1000])
+
+
+def test_a_file_is_no_folder_for_results(drawn, trained, collagan, tmp_path):
+    (tmp_path / "out").touch()
+    photo = min((drawn / "Img/img_celeba").glob("*.jpg"))
+    result = collagan("complete", trained, photo, "--out", tmp_path / "out", "--hole", "block")
+    assert (
+        result.code == 2
+        and f"{tmp_path}/out: cannot be used as a folder" in result.err
+        and "give another --out" in result.err
+    )

@@ -20,6 +20,7 @@ from collagan_dist.runs.lease import parse_owner
 from collagan_dist.runs.run_folder import Progress, RunFolder
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
+from tests.conftest import ROOT
 from tests.data.packed import overwrite
 from tests.faults.test_bad_input import run as run_command
 from tests.runs.run_folders import KEPT, SAVING, STEPS, checkpoint_names, events, lines, rewrite_state, write_config
@@ -179,7 +180,9 @@ def test_what_a_start_writes(shards, tmp_path):
     }  # fmt: skip
     folder.release()
     world, data = (json.loads((tmp_path / name).read_bytes()) for name in ("world.json", "data.json"))
-    assert world.keys() == {"command", "started", "generation", "restarts", "world_size", "ranks"}
+    assert world.keys() == {"command", "commit", "started", "generation", "restarts", "world_size", "ranks"}
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert world["commit"] is None if head.returncode else head.stdout.startswith(world["commit"])
     assert world["command"] == "collagan train small" and world["ranks"][0]["pid"] == os.getpid()
     assert data["shards"] == str(shards.folder) and data["splits"] == {s: shards.samples(s) for s in shards.splits}
     assert (tmp_path / "requeue").read_text() == "no job, start 0\n"
