@@ -182,6 +182,12 @@ def _blended(outputs: TaskTensors, batch: Batch, blend: str) -> TaskTensors:
     return {task: torch.cat([one[task] for one in done]) for task in outputs}
 
 
+def _is_large(photo: Photograph) -> bool:
+    """Return whether a photograph is so large that it and others like it are read and written one by one, in no thread."""
+    # Each takes 200 MB or more. What a thread has freed it keeps, so that the next step would need as much again.
+    return photo.shape[0] * photo.shape[1] * _THREADS > _BATCH_PIXELS
+
+
 @dataclass(frozen=True)
 class CompletionJob:
     """What all pictures of a command share. Names of pictures are relative to `folder`; results go to `out`."""
@@ -205,15 +211,17 @@ class CompletionJob:
                 photos = [photo for photo in batch.values() if isinstance(photo, Photograph)]
                 done = iter(complete_photographs(self.model, photos, self.given, kind, self.blend))
                 results = {name: photo if isinstance(photo, DataError) else next(done) for name, photo in batch.items()}
-                writing = [
-                    pool.submit(self._write, name, result)
+                writing = {
+                    name: pool.submit(self._write, name, result)
                     for name, result in results.items()
-                    if isinstance(result, CompletedPhotograph)
-                ]
+                    if isinstance(result, CompletedPhotograph) and not _is_large(result.photo)
+                }
                 # In order, so that the first error is that of the first picture.
-                for one in writing:
-                    one.result()
                 for name, result in results.items():
+                    if name in writing:
+                        writing[name].result()
+                    elif isinstance(result, CompletedPhotograph):
+                        self._write(name, result)
                     yield name, result if isinstance(result, DataError) else result.windows
 
     def _read_batches(
@@ -224,15 +232,15 @@ class CompletionJob:
         pixels, ahead = 0, 1
         waiting, started = deque[Future[Photograph | DataError]](), 0
         for number, name in enumerate(names):
-            while started < min(len(names), number + ahead):
+            started = max(started, number)
+            while ahead > 1 and started < min(len(names), number + ahead):
                 waiting.append(pool.submit(self._read, names[started]))
                 started += 1
-            found = batch[name] = waiting.popleft().result()
+            found = batch[name] = waiting.popleft().result() if waiting else self._read(name)
             if isinstance(found, Photograph):
-                size = found.shape[0] * found.shape[1]
-                pixels += size
-                # Sizes are unknown before they are read: large ones are read one by one, since each takes 200 MB or more.
-                ahead = _THREADS if size * _THREADS <= _BATCH_PIXELS else 1
+                pixels += found.shape[0] * found.shape[1]
+                # Sizes are unknown before they are read.
+                ahead = 1 if _is_large(found) else _THREADS
             if len(batch) >= self.model.batch_size or pixels >= _BATCH_PIXELS:
                 yield batch
                 batch, pixels = {}, 0
