@@ -37,11 +37,11 @@ def is_available() -> bool:
 def detect_faces(photo: Photograph) -> list[Square]:
     """Return the face squares that are seen in a photograph, the largest first; a hole is filled with its surroundings."""
     grey_HW, scale = _search_picture(photo)
-    longest = min(grey_HW.shape)
-    if longest < _MIN_PIXELS:
+    largest = min(grey_HW.shape)
+    if largest < _MIN_PIXELS:
         return []
     found = _cascade().detect_multi_scale(
-        grey_HW, _SCALE_STEP, _STEP, (_MIN_PIXELS, _MIN_PIXELS), (longest, longest), _MIN_NEIGHBOURS
+        grey_HW, _SCALE_STEP, _STEP, (_MIN_PIXELS, _MIN_PIXELS), (largest, largest), _MIN_NEIGHBOURS
     )
     squares = [_face_square(box["c"], box["r"], box["width"], scale) for box in found]
     return _merge(squares)
@@ -92,7 +92,7 @@ def _merge(squares: list[Square]) -> list[Square]:
             faces.append([square])
         elif overlap(known[0], square) > 2 * _SAME_OVERLAP:
             known.append(square)
-    found = [Square(*np.mean(face, axis=0).tolist()) for face in faces]
+    found = sorted((Square(*np.mean(face, axis=0).tolist()) for face in faces), key=lambda s: -s.side)
     return [square for square in found if square.side >= _MIN_RELATIVE * found[0].side]
 
 

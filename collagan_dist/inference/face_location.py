@@ -18,7 +18,7 @@ from collagan_dist.errors import DataError
 from collagan_dist.inference import face_detector
 from collagan_dist.inference.face_model import FaceModel
 from collagan_dist.inference.face_views import Window, crop_window
-from collagan_dist.inference.hole_mask import cover_hole
+from collagan_dist.inference.hole_mask import Box, HolePart, cover_hole, hole_box, trim_hole
 from collagan_dist.inference.hole_source import Photograph
 from collagan_dist.types import MAX_PIXELS
 
@@ -46,17 +46,6 @@ _STRIP_ROWS = 256
 _MIN_PEAK = -0.5  # mean peak of the heatmaps, from -1 to 1, below which there is no face
 
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are one beyond
-
-
-@dataclass(frozen=True)
-class PlacedHole:
-    """A hole in a photograph: its box (left, top, right, bottom) there, and its pixels inside the box."""
-
-    box: Box
-    hole_HW: np.ndarray
-
-
 @dataclass(frozen=True)
 class FaceWindow:
     """The window of a face, and how it was found; `note` says how a hole has changed it, or is empty.
@@ -69,7 +58,7 @@ class FaceWindow:
     found_by: str
     note: str = ""
     landmarks: Points | None = None
-    part: PlacedHole | None = field(default=None, compare=False, repr=False)
+    part: HolePart | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         left, top, side = self.window
@@ -239,14 +228,6 @@ def _agree(square: Square, window: Window) -> bool:
     return shift < _MAX_SHIFT * side and 1 / _MAX_SCALE < square.side / side < _MAX_SCALE
 
 
-def hole_box(hole_HW: np.ndarray | None) -> Box | None:
-    """Return the smallest box around a hole, None without one."""
-    if hole_HW is None:
-        return None
-    columns, rows = np.flatnonzero(hole_HW.any(0)), np.flatnonzero(hole_HW.any(1))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(columns) else None
-
-
 def _extent(box: Box) -> int:
     return max(box[2] - box[0], box[3] - box[1])
 
@@ -273,8 +254,8 @@ def _touches(window: Window, hole_HW: np.ndarray | None) -> bool:
 def _share_hole(faces: list[FaceWindow], photo: Photograph) -> list[FaceWindow]:
     """Return the faces that complete the photograph's given hole, in windows that contain it: each its part of it."""
     box = hole_box(photo.hole_HW)
-    if photo.hole_HW is None or box is None:
-        return faces if photo.hole_HW is None else faces[:1]
+    if photo.hole_HW is None or box is None:  # no hole, or an empty one
+        return faces
     # A hole beside all faces belongs to the nearest one.
     distances = [float(_distances(face.window, _middle_of(box))[0, 0]) for face in faces]
     nearest = faces[distances.index(min(distances))]
@@ -284,17 +265,9 @@ def _share_hole(faces: list[FaceWindow], photo: Photograph) -> list[FaceWindow]:
     owners_HW = _nearest_faces(photo.hole_HW, [face.window for face in touched])
     shared = []
     for number, face in enumerate(touched):
-        if part := place(owners_HW == number):
+        if part := trim_hole(owners_HW == number):
             shared.append(replace(_contain_hole(face, part.box, photo.shape), part=part))
     return shared
-
-
-def place(hole_HW: np.ndarray, left: int = 0, top: int = 0) -> PlacedHole | None:
-    """Return a hole that lies at `left`, `top` of a photograph without the rows and columns around it; None if it is empty."""
-    if (box := hole_box(hole_HW)) is None:
-        return None
-    inside = hole_HW[box[1] : box[3], box[0] : box[2]]
-    return PlacedHole((left + box[0], top + box[1], left + box[2], top + box[3]), inside)
 
 
 def _nearest_faces(hole_HW: np.ndarray, windows: Sequence[Window]) -> np.ndarray:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from collagan_dist.data.loading.holes import continue_smoothly
 from collagan_dist.data.readers.colour_profile import describes, from_srgb, is_grey, to_srgb
 from collagan_dist.data.readers.picture import resize_nearest
-from collagan_dist.inference.face_location import PlacedHole, place
 from collagan_dist.inference.face_views import Window
+from collagan_dist.inference.hole_mask import HolePart, trim_hole
 from collagan_dist.tasks.inpainting import to_bytes
 from collagan_dist.types import image_from_pixels
 
@@ -26,7 +26,7 @@ _PNG_LEVEL = 1  # a photograph hardly shrinks further: level 6 takes several tim
 _BLEND_CONTEXT = 8  # pixels around the hole's box that decide its colours
 
 
-def place_hole(hole_HW: np.ndarray | None, made_SS: np.ndarray, window: Window, shape: tuple[int, int]) -> PlacedHole:
+def place_hole(hole_HW: np.ndarray | None, made_SS: np.ndarray, window: Window, shape: tuple[int, int]) -> HolePart:
     """Return where a photograph of a shape (height, width) is completed: its given hole, else a made one resized to the window."""
     left, top = 0, 0
     if hole_HW is None:
@@ -34,11 +34,11 @@ def place_hole(hole_HW: np.ndarray | None, made_SS: np.ndarray, window: Window, 
         hole_HW = resize_nearest(made_SS, (side, side))[max(0, -top) :, max(0, -left) :]
         left, top = max(0, left), max(0, top)
         hole_HW = hole_HW[: shape[0] - top, : shape[1] - left]
-    return place(hole_HW, left, top) or PlacedHole((left, top, left, top), np.zeros((0, 0), bool))
+    return trim_hole(hole_HW, left, top) or HolePart((left, top, left, top), np.zeros((0, 0), bool))
 
 
 def paste(
-    pixels_HW3: np.ndarray, hole: PlacedHole, done_3SS: torch.Tensor, window: Window, profile: bytes | None, blend: bool
+    pixels_HW3: np.ndarray, hole: HolePart, done_3SS: torch.Tensor, window: Window, profile: bytes | None, blend: bool
 ) -> None:
     """Overwrite a photograph's pixels in the hole by those of its completed window (sRGB, in [-1, 1]).
 
@@ -78,7 +78,7 @@ def _weights(size: int, side: int) -> torch.Tensor:
 
 
 def _blended(
-    pixels_HW3: np.ndarray, hole: PlacedHole, done_3SS: torch.Tensor, window: Window, profile: bytes | None
+    pixels_HW3: np.ndarray, hole: HolePart, done_3SS: torch.Tensor, window: Window, profile: bytes | None
 ) -> torch.Tensor:
     """Return the box of the hole, (3, h, w): completed, plus its difference to the photograph, continued into the hole."""
     # A Poisson equation's solution is the completion plus a harmonic function that has this difference at the border.

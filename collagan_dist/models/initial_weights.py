@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from collagan_dist import files
 from collagan_dist.config.load import model_label
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
@@ -48,6 +49,7 @@ class InitialWeights:
 
     source: Path
     step: int
+    sha256: str  # of the file of the generator
     generator: tuple[_Taken, ...]
     discriminators: tuple[_Taken, ...]
     totals: tuple[int, int]  # tensors of the run's generator and discriminators
@@ -89,7 +91,15 @@ def read_initial_weights(config: Config, networks: Networks) -> InitialWeights:
         )
     new = [f"{name} of the generator" for name in _new_modules(own[0], generator, config, other)]
     new += _new_modules(own[1], discriminators, config, other)
-    return InitialWeights(source, weights.step, generator, discriminators, (len(own[0]), len(own[1])), tuple(new))
+    return InitialWeights(
+        source,
+        weights.step,
+        files.sha256(weights.file),
+        generator,
+        discriminators,
+        (len(own[0]), len(own[1])),
+        tuple(new),
+    )
 
 
 def _described(config: Config) -> str:

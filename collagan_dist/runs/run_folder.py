@@ -68,7 +68,9 @@ class RunFolder:
         )
         self._generation = 0  # until `acquire`
         self._machine: dict[str, Any] = {}  # until `record_start`
-        self._stored_init: str | None = None  # sha256 of the weights that a continued run started from
+        self.init_sha256: str | None = (
+            None  # of the weights that the run started from (model.init), once they were read
+        )
 
     def check_room(self, checkpoint_bytes: int, stop_at: int) -> None:
         """Say what room the checkpoints of a start until step `stop_at` take. Collective; raises DiskFull if there is not enough."""
@@ -229,12 +231,12 @@ class RunFolder:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         # On rank 0 only, and once: it reads the parser's weights.
-        return run_identity(self.config, self.manifest.hash, self._stored_init)
+        return run_identity(self.config, self.manifest.hash, self.init_sha256)
 
     def _config_changes(self, path: Path, state: dict[str, Any], allow_change: bool) -> list[str]:
         # The model that a run started from may be gone, or trained further, by now.
         if get_nested(state["config"], "model", "init") == self.config.model.init:
-            self._stored_init = state["init"]
+            self.init_sha256 = state["init"]
         try:
             return config_changes(path, state, self._identity)
         except CheckpointError:  # the stored configuration has keys of another version
@@ -306,12 +308,12 @@ def machine_state(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that this program runs from, None for an installed one."""
+    """Return the commit of the checkout that this program runs from, with -dirty if files differ from it; None for an installed one."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
     with suppress(OSError, subprocess.SubprocessError):  # without git, or where git does not trust the checkout's owner
-        asked = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+        asked = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     return None
 

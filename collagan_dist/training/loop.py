@@ -15,7 +15,7 @@ from collagan_dist.data.loading.order import check_batch, planned_steps
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.distributed.stop_request import StopRequest
-from collagan_dist.errors import Interrupted
+from collagan_dist.errors import CheckpointError, CollaganError, Interrupted, mark_on_all_ranks
 from collagan_dist.inference.perception import measured_tasks
 from collagan_dist.models.initial_weights import InitialWeights, read_initial_weights
 from collagan_dist.models.networks import Networks
@@ -99,9 +99,9 @@ class Trainer:
         while True:
             networks = build_networks(self.config, self.setup.engine, self.setup.tasks)
             is_rollback = self.guard.rollbacks > 0
-            # As early as all other errors of the configuration: they leave the run folder alone.
-            initial = self._initial_weights(networks)
             if not is_rollback:
+                # As early as all other errors of the configuration: they leave the run folder alone.
+                initial = self._initial_weights(networks)
                 if self.setup.world.is_rank0:
                     logger.info(_describe(self.setup, networks))
                 self.folder.check_room(networks.checkpoint_bytes, self.stop_at)
@@ -134,10 +134,27 @@ class Trainer:
             )
 
     def _initial_weights(self, networks: Networks) -> InitialWeights | None:
-        """Return the weights that this run begins with, or None where it has checkpoints or model.init is null."""
+        """Return the weights that this run begins with, or None where it has checkpoints or model.init is null. Collective.
+
+        Raises CheckpointError where ranks do not read the same.
+        """
         if self.config.model.init is None or checkpoint_steps(self.folder.paths.checkpoints):
             return None
-        return read_initial_weights(self.config, networks)
+        initial, problem = None, ""
+        try:
+            initial = read_initial_weights(self.config, networks)
+        except CollaganError as error:
+            if self.group.world.size == 1:
+                raise
+            problem = str(error)
+        found = self.group.all_gather(f"step {initial.step}, sha256 {initial.sha256}" if initial else problem)
+        if len(set(found)) > 1 or initial is None:
+            # Another checkpoint may have been written meanwhile, and not every node need see the same folder.
+            text = "; ".join(f"rank {rank}: {said}" for rank, said in enumerate(found))
+            hint = "give an exported model (`collagan export`), on storage that all nodes share"
+            raise mark_on_all_ranks(CheckpointError(f"model.init: ranks do not read the same weights: {text}; {hint}"))
+        self.folder.init_sha256 = initial.sha256
+        return initial
 
     def _train(self, networks: Networks, progress: Progress) -> int:
         """Train from `progress` on. Raises Diverged, on all ranks, when the run has to roll back."""

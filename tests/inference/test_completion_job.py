@@ -79,11 +79,11 @@ def test_results_of_a_photograph_are_those_of_all_its_faces():
     assert result.windows == [face.face for face in faces]
     np.testing.assert_array_equal(result.labels(), [[5, 5, 3, 3, 0, 0, 0, 0]] * 4)
     np.testing.assert_array_equal(result.landmarks(), [[[2, 0]] * 5, [[1, 2]] * 5])
-    # A row a face below the heads, each pixel 24 times: what it sees, then its completion.
+    # A row a face below the heads, each pixel 32 times: what it sees, then its completion.
     sheet = result.sheet()
-    assert sheet.shape[0] == 16 + 2 * (96 + 2)
-    for row, seen, done in ((20, 0, 255), (20 + 98, 255, 0)):
-        assert sheet[row, 10].tolist() == [seen] * 3 and sheet[row, 10 + 98].tolist() == [done] * 3
+    assert sheet.shape[0] == 30 + 2 * 133 - 5
+    for row, seen, done in ((40, 0, 255), (40 + 133, 255, 0)):
+        assert sheet[row, 10].tolist() == [seen] * 3 and sheet[row, 10 + 133].tolist() == [done] * 3
     completed = result.completed()
     np.testing.assert_array_equal(completed[0, :, 0], [0, 0, 255, 255, 7, 7, 7, 7])
     np.testing.assert_array_equal(completed, completed[:1, :, :1].repeat(4, 0).repeat(3, 2))

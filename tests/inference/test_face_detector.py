@@ -41,5 +41,9 @@ def test_squares_of_one_face_are_one():
     big, near, inside, other = Square(50, 50, 40), Square(52, 50, 40), Square(55, 60, 9), Square(120, 50, 30)
     badge = Square(200, 50, 15)
     assert _merge([inside, badge, other, near, big]) == [Square(51, 50, 40), other]
+    # The largest is the one whose mean is, whatever its largest box.
+    assert _merge([Square(50, 50, 100), Square(50, 50, 64), Square(300, 50, 90)]) == [
+        Square(300, 50, 90), Square(50, 50, 82)
+    ]  # fmt: skip
     assert overlap(big, other) == 0 and overlap(big, big) == 1
     assert overlap(Square(0, 0, 2), Square(1, 0, 2)) == pytest.approx(1 / 3)

@@ -241,5 +241,6 @@ def test_a_hole_beside_all_given_squares_moves_the_nearest():
     given = GivenFaces([(163, 66, 125), (736, 66, 125)])
     (faces,) = locate_faces(SeesOneFace(), [two_faces(hole_of((900, 300, 920, 320)))], given)
     assert sides(faces) == {"right"} and faces[0].note == "its face square was moved to contain the hole"
-    (faces,) = locate_faces(SeesOneFace(), [two_faces()], given)
-    assert [face.window for face in faces] == [(163, 66, 125), (736, 66, 125)]
+    for hole in (None, hole_of()):  # an empty hole touches no face and leaves none out
+        (faces,) = locate_faces(SeesOneFace(), [two_faces(hole)], given)
+        assert [face.window for face in faces] == [(163, 66, 125), (736, 66, 125)]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from collagan_dist.data.readers.colour_profile import to_srgb
-from collagan_dist.inference.face_location import PlacedHole
+from collagan_dist.inference.hole_mask import HolePart
 from collagan_dist.inference.paste import encode_photograph, paste, place_hole, resample
 from collagan_dist.types import image_from_pixels
 from tests.data.profiles import adobe_rgb, grey_profile
@@ -94,7 +94,7 @@ def test_a_grey_photograph_keeps_its_profile_of_grey():
     shown = to_srgb(pixels, profile)
     assert shown.min() > 120  # light of 55/255 is much lighter in sRGB's scale
     done = image_from_pixels(torch.from_numpy(shown)[None])[0] + torch.tensor([0.02, 0.0, -0.02])[:, None, None]
-    hole = PlacedHole((10, 10, 30, 30), np.ones((20, 20), bool))
+    hole = HolePart((10, 10, 30, 30), np.ones((20, 20), bool))
     paste(pixels, hole, done, (0, 0, 64), profile, blend=False)
     assert np.abs(pixels.astype(int) - 55).max() <= 2 and (pixels == pixels[..., :1]).all()
     with Image.open(io.BytesIO(b"".join(encode_photograph(pixels, profile)))) as image:

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from collagan_dist.distributed.group import Group
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.models.initial_weights import read_initial_weights
 from collagan_dist.models.networks import Networks
 from collagan_dist.models.registry import build_networks
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.tasks import build_tasks
+from collagan_dist.training import loop
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.training.one_rank import setup
@@ -73,19 +75,36 @@ def test_larger_pictures_take_the_layers_of_the_same_scale(shards, source):
     assert "encoder.5 (" in said and "decoder.0 (" in said and "decoder.3" not in said
 
 
-def test_a_run_remembers_what_it_started_from(shards, source, tmp_path):
-    """It goes on when that model is gone, and from no other one."""
+def test_a_run_remembers_what_it_started_from(shards, source, tmp_path, monkeypatch):
+    """Its first checkpoint is written, and it goes on, when that model is gone; but from no other one."""
     model = Path(shutil.copytree(source, tmp_path / "model"))
     settings = {"model": {"widths": WIDTHS, "init": str(model)}}
     train(small(shards.folder, **settings), tmp_path / "whole", World())
+    read = loop.read_initial_weights
+
+    def read_and_remove(*args):
+        found = read(*args)
+        shutil.rmtree(model)
+        return found
+
+    monkeypatch.setattr(loop, "read_initial_weights", read_and_remove)
     train(small(shards.folder, **settings, schedule__steps=3), tmp_path / "parts", World())
-    shutil.rmtree(model)
     train(small(shards.folder, **settings), tmp_path / "parts", World())
     assert equal(weights(tmp_path / "whole", 7), weights(tmp_path / "parts", 7))
     train(small(shards.folder, model={"widths": WIDTHS}), tmp_path / "plain", World())
     assert not equal(weights(tmp_path / "whole", 7), weights(tmp_path / "plain", 7))
     with pytest.raises(CheckpointError, match=r"model\.init: \w{64} -> None"):
         train(small(shards.folder, model={"widths": WIDTHS}), tmp_path / "whole", World())
+
+
+def test_ranks_that_read_other_weights_end(shards, source, tmp_path, monkeypatch):
+    """As where the model is trained further while they start."""
+    monkeypatch.setattr(Group, "all_gather", lambda group, value: [value, "step 8, sha256 0"])
+    with pytest.raises(
+        CheckpointError, match=r"rank 0: step 7, sha256 \w{64}; rank 1: step 8, sha256 0; give an exported"
+    ):
+        train(small(shards.folder, model={"widths": WIDTHS, "init": str(source)}), tmp_path / "run", World())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_of_which_nothing_fits_leaves_no_folder(shards, source, tmp_path):

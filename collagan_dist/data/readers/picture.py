@@ -184,7 +184,10 @@ def _read_other_header(content: bytes) -> Picture:
 
 
 def _depth(image: Image.Image, content: bytes) -> int:
-    """Return the bits a channel of an opened picture, which Pillow does not keep."""
+    """Return the bits a channel of an opened PNG or TIFF, which Pillow does not keep; 8 for others.
+
+    HEIF and AVIF of more bits are decoded to 8, as most viewers show them.
+    """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
     return content[_PNG_DEPTH_AT] if image.format == "PNG" else 8
