@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="name or address to listen on (default: %(default)s, this machine alone); any other asks visitors for a token, "
-        "which the printed address has",
+        help="name or address to listen on (default: %(default)s, this machine alone); one that other machines reach asks "
+        "visitors for a token, which the printed address has",
     )
     parser.add_argument(
         "--port", type=port_number, default=8765, metavar="N", help="port; 0 for a free one (default: %(default)s)"

@@ -77,16 +77,22 @@ class RequestGuard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if is_loopback(self.address):
-            return name == "localhost" or is_loopback(name)
         # Nobody can bend an address; names are those that the user or this machine gives.
-        return name in (self.host.lower(), socket.gethostname().lower(), "localhost") or _is_address(name)
+        if name in (self.host.lower(), "localhost"):
+            return True
+        if is_loopback(self.address):
+            return is_loopback(name)
+        return name == socket.gethostname().lower() or _is_address(name)
 
     @staticmethod
     def _comes_from_elsewhere(request: web.Request) -> bool:
         # Browsers send both with every POST; other programs send neither.
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-        return (origin is not None and urlsplit(origin).netloc != request.host) or site not in (None, "same-origin")
+        try:
+            foreign = origin is not None and urlsplit(origin).netloc != request.host
+        except ValueError:
+            foreign = True
+        return foreign or site not in (None, "same-origin")
 
 
 def _is_address(name: str) -> bool:

@@ -19,12 +19,23 @@ function fail(text) {
   element("error").hidden = !text;
 }
 
+const report = (error) => fail(error.message);
+
 async function errorOf(response) {
   try {
     return (await response.json()).error;
   } catch {
     return `the server answered ${response.status}`;
   }
+}
+
+// Return the server's answer. Throws an error whose message is for the person.
+async function request(path, options) {
+  const response = await fetch(path, options).catch(() => {
+    throw new Error("the server does not answer; see whether it still runs");
+  });
+  if (!response.ok) throw new Error(await errorOf(response));
+  return response;
 }
 
 // --- The picture ---
@@ -35,9 +46,7 @@ function choose(blob, name) {
     fail(`${name} has more than ${about.limits.bytes / 1e6} MB; give a smaller picture.`);
     return;
   }
-  const before = picture.src;
   picture.onload = () => {
-    if (before) URL.revokeObjectURL(before);
     if (picture.naturalWidth * picture.naturalHeight > about.limits.pixels) {
       fail(`${name} has more than ${about.limits.pixels / 1e6} megapixels; give a smaller picture.`);
       element("editor").hidden = true;
@@ -54,6 +63,8 @@ function choose(blob, name) {
     element("editor").hidden = true;
     fail(`${name}: this browser cannot show it; save it as PNG or JPEG.`);
   };
+  // The one before, whether it was loaded or not: what is shown needs its address no longer.
+  URL.revokeObjectURL(picture.src);
   picture.src = URL.createObjectURL(blob);
 }
 
@@ -69,9 +80,8 @@ function chooseFile(file) {
 }
 
 async function chooseExample(number) {
-  const response = await fetch(`examples/${number}.png`);
-  if (response.ok) choose(await response.blob(), `example-${number}.png`);
-  else fail(await errorOf(response));
+  const response = await request(`examples/${number}.png`);
+  choose(await response.blob(), `example-${number}.png`);
 }
 
 // --- The hole ---
@@ -125,17 +135,25 @@ function place(event) {
   return { x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale };
 }
 
+let stroke = null; // the one that is being drawn, by one pointer
 function startStroke(event) {
-  if (event.button > 0) return;
+  if (event.button > 0 || stroke) return;
   canvas.setPointerCapture(event.pointerId);
-  strokes.push({ width: brushWidth(), erases: element("erase").checked, points: [place(event)] });
+  stroke = { width: brushWidth(), erases: element("erase").checked, points: [place(event)], by: event.pointerId };
+  strokes.push(stroke);
   draw();
 }
 
 function move(event) {
+  // A second finger would pull the line to itself.
+  if (stroke && stroke.by !== event.pointerId) return;
   pointer = place(event);
-  if (canvas.hasPointerCapture(event.pointerId)) strokes.at(-1).points.push(pointer);
+  stroke?.points.push(pointer);
   draw();
+}
+
+function endStroke(event) {
+  if (stroke?.by === event.pointerId) stroke = null;
 }
 
 function addBlock() {
@@ -205,9 +223,7 @@ async function ask(model, hole, signal) {
   form.append("blend", element("poisson").checked ? "poisson" : "none");
   form.append("picture", chosen.blob, chosen.name);
   if (hole) form.append("hole", hole, "hole.png");
-  const response = await fetch("complete", { method: "POST", body: form, signal });
-  if (!response.ok) throw new Error(await errorOf(response));
-  return response.formData();
+  return (await request("complete", { method: "POST", body: form, signal })).formData();
 }
 
 function shown(file) {
@@ -304,21 +320,24 @@ function listen() {
     });
   canvas.addEventListener("pointerdown", startStroke);
   canvas.addEventListener("pointermove", move);
+  canvas.addEventListener("lostpointercapture", endStroke); // let go, or taken by the browser
   canvas.addEventListener("pointerleave", () => {
     pointer = null;
     draw();
   });
   const undo = () => {
+    if (stroke) return; // its line goes on
     strokes.pop();
     draw();
   };
   element("undo").addEventListener("click", undo);
   element("clear").addEventListener("click", () => {
+    if (stroke) return;
     strokes = [];
     draw();
   });
   document.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "z" && strokes.length) undo();
+    if ((event.ctrlKey || event.metaKey) && event.key === "z") undo();
   });
   element("block").addEventListener("click", addBlock);
   element("complete").addEventListener("click", complete);
@@ -326,12 +345,7 @@ function listen() {
 }
 
 async function start() {
-  const response = await fetch("about");
-  if (!response.ok) {
-    fail(await errorOf(response));
-    return;
-  }
-  about = await response.json();
+  about = await (await request("about")).json();
   element("version").textContent = about.version;
   const purposes = { inpainting: "completes", segmentation: "finds parts", landmarks: "finds landmarks" };
   for (const model of about.models) {
@@ -350,9 +364,9 @@ async function start() {
     const button = document.createElement("button");
     button.type = "button";
     button.append(image);
-    button.addEventListener("click", () => chooseExample(number));
+    button.addEventListener("click", () => chooseExample(number).catch(report));
     element("examples").append(button);
   }
   listen();
 }
-start();
+start().catch(report);

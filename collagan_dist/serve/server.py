@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import secrets
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from aiohttp import BodyPartReader, MultipartWriter, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from collagan_dist import __version__
 from collagan_dist.config.load import model_label
@@ -32,9 +35,11 @@ from collagan_dist.types import CLASSES, MAX_PIXELS, FileInMemory
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 200_000_000  # of picture and hole together: the largest photographs as PNG
-# Requests that are read, wait or compute at the same time; each may hold an upload and a decoded picture in memory.
+# Requests that are read, wait, compute or are answered at the same time; each may hold an upload and pictures in memory.
 MAX_REQUESTS = 4
 _UPLOAD_SECONDS = 120
+_ANSWER_SECONDS = 120  # in which a client must read its answer
+_POLL_SECONDS = 0.05
 _MAX_NAME = 100  # characters of a picture's name in messages
 _EXAMPLES, _EXAMPLE_SEED = 6, 20
 _HERE = Path(__file__).parent
@@ -72,8 +77,8 @@ def serve(folders: Sequence[Path], host: str, port: int, with_token: bool, sets:
         guard = RequestGuard(host, address, port, token)
         if not is_loopback(address):
             logger.warning("warning: other machines reach this page, and nothing on the way to them is encrypted")
-        app = build_app(name_models([Model.load(folder, sets) for folder in folders]), guard)
-        asyncio.run(_answer_until_signal(app, listener, guard.url))
+        server = Server(name_models([Model.load(folder, sets) for folder in folders]), guard)
+        asyncio.run(_answer_until_signal(server, listener))
     raise Interrupted("stopped; the same command serves again")
 
 
@@ -82,9 +87,11 @@ def _listen(host: str, port: int) -> socket.socket:
     if address is None:
         raise ConfigError(f"--host {host}: this machine knows no such name; give an address of it, or leave it out")
     try:
-        return socket.create_server(
-            (address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET, backlog=64
-        )
+        if ":" not in address:
+            return socket.create_server((address, port), backlog=64)
+        # `::` means all interfaces, and the address that is printed is this machine's name, which often means IPv4.
+        both = socket.has_dualstack_ipv6()
+        return socket.create_server((address, port), family=socket.AF_INET6, backlog=64, dualstack_ipv6=both)
     except OSError as error:
         hint = "give another --port, or 0 for a free one" if port else "give an address of this machine"
         raise ConfigError(f"{host}:{port}: cannot be listened on ({error.strerror}); {hint}") from None
@@ -100,18 +107,25 @@ def name_models(models: Sequence[Model]) -> dict[str, Model]:
     return named
 
 
-async def _answer_until_signal(app: web.Application, listener: socket.socket, url: str) -> None:
+async def _answer_until_signal(server: Server, listener: socket.socket) -> None:
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopped.is_set():
+            # Not sys.exit: Python would wait for the thread that computes.
+            logger.info("ended without waiting")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(Interrupted.exit_code)
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with running(app, listener):
-        print(url, flush=True)  # the address alone, so that scripts can open it
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    async with running(build_app(server), listener):
+        print(server.guard.url, flush=True)  # the address alone, so that scripts can open it
         logger.info("Ctrl-C ends it")
         await stopped.wait()
-        # A completion that is under way is waited for; a second signal ends that too.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        await server.finish()
 
 
 @asynccontextmanager
@@ -127,10 +141,10 @@ async def running(app: web.Application, listener: socket.socket) -> AsyncIterato
         await runner.cleanup()
 
 
-def build_app(models: Mapping[str, Model], guard: RequestGuard) -> web.Application:
-    """Return the application that answers for models by name, for requests that the guard lets in."""
-    server = Server(models, guard)
+def build_app(server: Server) -> web.Application:
+    """Return the application whose requests a server answers."""
     app = web.Application(middlewares=[server.guarded], client_max_size=MAX_UPLOAD_BYTES)
+    app.on_response_prepare.append(_add_headers)
     for path in _FILES:
         app.router.add_get(path, server.file)
     app.router.add_get("/about", server.about)
@@ -139,37 +153,52 @@ def build_app(models: Mapping[str, Model], guard: RequestGuard) -> web.Applicati
     return app
 
 
+async def _add_headers(_: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers.update(HEADERS)
+
+
 class Server:
-    """The handlers of requests. One request computes at a time; MAX_REQUESTS are held, and further ones are told to come again."""
+    """The handlers of requests, which the guard lets in, for models by name.
+
+    One request computes at a time; MAX_REQUESTS are held, and further ones are told to come again.
+    """
 
     def __init__(self, models: Mapping[str, Model], guard: RequestGuard) -> None:
         self.models, self.guard = models, guard
         self.contents = {path: file.read_bytes() for path, file in _FILES.items()}
         self.computing = asyncio.Lock()
         self.held = 0
+        self.stopping = False
+
+    async def finish(self) -> None:
+        """Take no further completions, and return when those that are held are answered."""
+        self.stopping = True
+        if self.held:
+            plural = "s" if self.held > 1 else ""
+            logger.info("waiting for %d completion%s under way; Ctrl-C again ends at once", self.held, plural)
+        while self.held:
+            await asyncio.sleep(_POLL_SECONDS)
 
     @web.middleware
     async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer every request with the headers of the guard, and every error as JSON: {"error": text}."""
+        """Answer what the guard lets in, and every error as JSON: {"error": text}."""
         try:
             problem = self.guard.problem(request)
-            answer = _error(403, problem) if problem else await handler(request)
+            return _error(403, problem) if problem else await handler(request)
         except RefusedUpload as error:
-            answer = _error(error.status, str(error))
+            return _error(error.status, str(error))
         except DataError as error:
-            answer = _error(422, str(error))
+            return _error(422, str(error))
         except ConfigError as error:
-            answer = _error(400, str(error))
+            return _error(400, str(error))
         except web.HTTPException as error:
-            answer = _error(error.status, f"{request.path[:_MAX_NAME]}: {error.reason}")
+            return _error(error.status, f"{request.path[:_MAX_NAME]}: {error.reason}")
         except Exception as error:
             # What happened is for the terminal: its words may have paths of this machine.
             logger.error(
                 "error while answering %s: %s", request.path, error, exc_info=not isinstance(error, CollaganError)
             )
-            answer = _error(500, "the server failed; its terminal says why")
-        answer.headers.update(HEADERS)
-        return answer
+            return _error(500, "the server failed; its terminal says why")
 
     async def file(self, request: web.Request) -> web.Response:
         path = request.path
@@ -198,9 +227,11 @@ class Server:
 
     async def complete(self, request: web.Request) -> web.Response:
         """Answer a form with `model`, `picture`, `hole` and `blend` by one with `facts`, `completed` and `parts`."""
+        if self.stopping:
+            raise RefusedUpload(503, "the server is being stopped")
         if self.held >= MAX_REQUESTS:
             raise RefusedUpload(503, f"{self.held} pictures are waiting to be completed; try again in a moment")
-        # Counted before it is read, so that the memory of uploads is bounded too.
+        # Counted from before it is read until its answer is sent, so that the memory of both is bounded.
         self.held += 1
         try:
             form = await _read_form(request)
@@ -213,14 +244,33 @@ class Server:
                 raise RefusedUpload(400, "picture: there is none; choose a picture")
             asked = CompletionRequest(form["picture"], form.get("hole"), blend)
             async with self.computing:
-                answer = await asyncio.to_thread(complete_upload, model, asked)
+                # Whoever has gone away while waiting wants no answer, and the next one can begin.
+                if request.transport is None or request.transport.is_closing():
+                    raise RefusedUpload(400, "the client has gone away")
+                answer = _form_answer(await asyncio.to_thread(complete_upload, model, asked))
+            await _send(request, answer)
         finally:
             self.held -= 1
-        return _form_answer(answer)
+        return answer
 
 
 def _error(status: int, text: str) -> web.Response:
     return web.json_response({"error": text}, status=status, headers={"Retry-After": "2"} if status == 503 else None)
+
+
+async def _send(request: web.Request, answer: web.Response) -> None:
+    """Send an answer to its last byte. Whoever does not read it in time is disconnected."""
+    # aiohttp keeps the last answer of a connection that stays open.
+    answer.force_close()
+    if (transport := request.transport) is None:
+        return
+    transport.set_write_buffer_limits(0)  # so that nothing of it waits in memory when it counts as sent
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await answer.prepare(request)
+            await answer.write_eof()
+    except (TimeoutError, ConnectionError):
+        transport.abort()
 
 
 @lru_cache(_EXAMPLES)
@@ -240,7 +290,8 @@ async def _read_form(request: web.Request) -> dict[str, FileInMemory]:
             return await _read_parts(request)
     except TimeoutError:
         raise RefusedUpload(408, f"the upload took more than {_UPLOAD_SECONDS} seconds") from None
-    except (ValueError, AssertionError):  # of aiohttp's parser
+    # Of aiohttp's parser; the last two also where the client has gone away, who is then told nothing.
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
         raise RefusedUpload(400, "the form is damaged; send it again") from None
 
 

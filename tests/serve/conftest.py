@@ -18,7 +18,7 @@ import pytest
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.inference.model import Model
 from collagan_dist.serve.guard import RequestGuard
-from collagan_dist.serve.server import build_app, name_models, running
+from collagan_dist.serve.server import Server, build_app, name_models, running
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.training.small import small
@@ -87,7 +87,7 @@ def serving(*folders: Path, token: str | None = None) -> Iterator[Client]:
         guard = RequestGuard("127.0.0.1", *listener.getsockname(), token)
 
         async def answer() -> None:
-            async with running(build_app(models, guard), listener):
+            async with running(build_app(Server(models, guard)), listener):
                 ready.set()
                 await stop.wait()
 

@@ -7,6 +7,7 @@ from collagan_dist.serve.guard import RequestGuard
 
 LOOPBACK = RequestGuard("127.0.0.1", "127.0.0.1", 8765, None)
 OPEN = RequestGuard("0.0.0.0", "0.0.0.0", 8765, "secret")
+MYBOX = RequestGuard("MyBox", "127.0.1.1", 8765, None)  # as Debian names the machine
 NAMED = RequestGuard("Node7.cluster", "10.1.2.3", 8765, "secret")
 
 
@@ -27,6 +28,9 @@ def problem(guard, method="GET", path="/", **headers):
         (LOOPBACK, "10.1.2.3:8765", False),
         (LOOPBACK, "[", False),
         (LOOPBACK, "", False),
+        (MYBOX, "mybox:8765", True),
+        (MYBOX, "127.0.0.1:8765", True),
+        (MYBOX, "evil.example:8765", False),
         (OPEN, f"{socket.gethostname()}:8765", True),
         (OPEN, "10.1.2.3:8765", True),
         (OPEN, "evil.example:8765", False),
@@ -48,6 +52,7 @@ def test_names_of_the_server(guard, host, known):
         ({"Origin": "http://localhost:8765"}, False),
         ({"Origin": "http://evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({"Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "same-site"}, False),
         ({"Sec-Fetch-Site": "none"}, False),

@@ -114,8 +114,81 @@ async def check_requests(page, server):
     requests = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
     assert any(url.endswith("/complete") for url in requests)
     assert all(url.startswith((f"{server.url}/", f"blob:{server.url}/")) for url in requests), requests
+    check_no_trouble(page)
+
+
+def check_no_trouble(page):
     trouble = [e for e in page.events if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
     assert not trouble, trouble
+
+
+@pytest.mark.browser
+def test_a_stroke_is_that_of_one_pointer(server, tmp_path):
+    """Neither Ctrl+Z nor a second finger changes the line that is being drawn."""
+
+    async def press_undo_and_draw_on():
+        async with open_page(f"{server.url}/", tmp_path) as page:
+            await page.wait_for("document.querySelectorAll('.examples button').length === 6")
+            await page.evaluate("document.querySelectorAll('.examples button')[0].click()")
+            await page.wait_for("!document.getElementById('editor').hidden")
+            await page.evaluate("document.getElementById('hole').scrollIntoView({block: 'center'})")
+            box = "(({x, y}) => [x, y])(document.getElementById('hole').getBoundingClientRect())"
+            left, top = await page.evaluate(box)
+
+            async def mouse(kind, x):
+                place = {"x": left + x, "y": top + 50}
+                await page.send("Input.dispatchMouseEvent", type=kind, button="left", buttons=1, clickCount=1, **place)
+
+            async def fingers(kind, *places):
+                points = [{"x": left + x, "y": top + y, "id": number} for number, (x, y) in enumerate(places)]
+                await page.send("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
+            async def undo():
+                for kind in ("keyDown", "keyUp"):
+                    await page.send("Input.dispatchKeyEvent", type=kind, key="z", code="KeyZ", modifiers=2)
+
+            lengths = "strokes.map((one) => one.points.length)"
+            await mouse("mousePressed", 20)
+            await undo()
+            await mouse("mouseMoved", 40)
+            await mouse("mouseReleased", 40)
+            await mouse("mouseMoved", 60)
+            assert await page.evaluate(lengths) == [2]
+            await fingers("touchStart", (20, 80))
+            await fingers("touchStart", (20, 80), (90, 90))
+            await fingers("touchMove", (50, 80), (90, 120))
+            await fingers("touchEnd")
+            assert await page.evaluate(lengths) == [2, 2]
+            heights = await page.evaluate("strokes[1].points.map((one) => one.y)")
+            assert heights[0] == heights[1]
+            await undo()
+            assert await page.evaluate(lengths) == [2]
+            check_no_trouble(page)
+
+    asyncio.run(press_undo_and_draw_on())
+
+
+@pytest.mark.browser
+def test_a_server_that_is_gone_is_said(server, tmp_path):
+    """And of the pictures that were chosen one address is left."""
+
+    async def choose_and_ask():
+        async with open_page(f"{server.url}/", tmp_path) as page:
+            await page.wait_for("document.querySelectorAll('.examples button').length === 6")
+            await page.evaluate("document.querySelectorAll('.examples button')[0].click()")
+            await page.wait_for("!document.getElementById('editor').hidden")
+            await page.evaluate("var first = picture.src; choose(new Blob(['x']), 'x'); var broken = picture.src")
+            await page.wait_for("document.getElementById('error').textContent.startsWith('x: this browser')")
+            await page.evaluate("choose(chosen.blob, 'y')")
+            gone = "Promise.all([first, broken].map((u) => fetch(u).then(() => false, () => true)))"
+            assert await page.evaluate(gone) == [True, True]
+            await page.send("Network.setBlockedURLs", urls=["*/examples/*", "*/about"])
+            said = "document.getElementById('error').textContent"
+            for ask in ("document.querySelectorAll('.examples button')[1].click()", "start().catch(report)"):
+                await page.evaluate(f"fail(''); {ask}; 0")
+                assert (await page.wait_for(said)).startswith("the server does not answer")
+
+    asyncio.run(choose_and_ask())
 
 
 @pytest.mark.browser

@@ -1,8 +1,12 @@
 import asyncio
 import io
 import re
+import socket
 import tempfile
 import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +18,7 @@ from PIL import Image
 from collagan_dist.faces.render import draw_face
 from collagan_dist.inference.complete import complete
 from collagan_dist.serve import server as module
+from collagan_dist.serve.completion import CompletionAnswer
 from tests.serve.conftest import form, serving
 
 
@@ -49,6 +54,7 @@ def test_a_completion_is_that_of_the_command_and_leaves_nothing(server, two_runs
     assert again.status == 200 and again.parts["completed"] != answer.parts["completed"]
 
 
+DAMAGED = "the form is damaged; send it again"
 BAD = {
     "not a picture": (b"text", None, 422, "picture.png: damaged, or not a picture"),
     "empty": (b"", None, 422, "picture.png: is an empty file"),
@@ -95,7 +101,7 @@ def test_orientation_and_names_of_uploads(server, photo, hole, two_runs, tmp_pat
     assert answer.json["error"].startswith("passwd: damaged")
 
 
-def test_forms_that_are_no_forms(server, photo, hole, monkeypatch):
+def test_forms_that_are_no_forms(server, photo, hole, capsys):
     def asked(data, **headers):
         answer = asyncio.run(server.asked("POST", "/complete", data, **headers))
         return answer.status, answer.json["error"]
@@ -103,6 +109,10 @@ def test_forms_that_are_no_forms(server, photo, hole, monkeypatch):
     assert asked(b"{}", **{"Content-Type": "application/json"})[0] == 400
     assert asked(b"xx", **{"Content-Type": "multipart/form-data; boundary=yy"})[0] == 400
     assert asked(b"xx", **{"Content-Type": "multipart/form-data"})[0] == 400
+    multipart = {"Content-Type": "multipart/form-data; boundary=yy"}
+    for head in (b"Content-Disposition: " + bytes(9000).replace(b"\0", b"x"), b"no header", b"\0: x"):
+        assert asked(b"--yy\r\n" + head + b"\r\n\r\nx\r\n--yy--\r\n", **multipart) == (400, DAMAGED), head
+    assert asked(zlib.compress(b"xx")[:5], **multipart, **{"Content-Encoding": "gzip"}) == (400, DAMAGED)
     assert "a field that is not known" in asked(form("run", photo, hole, other="x"))[1]
     assert asked(form("other", photo, hole)) == (400, "model: give one of run, run (2)")
     assert asked(form("run", photo, hole, blend="maybe")) == (400, "blend: give one of none, poisson")
@@ -110,6 +120,94 @@ def test_forms_that_are_no_forms(server, photo, hole, monkeypatch):
     for path in ("/../pyproject.toml", "/page.html", "/examples/", "/%2e%2e/server.py", "/serve/server.py"):
         answer = server.get(path)
         assert answer.status == 404 and list(answer.json) == ["error"]
+    assert capsys.readouterr().err == ""
+
+
+def begun(server, body=b"", length=1000):
+    """A connection that has sent the head of a form and a part of its body, and that the server holds."""
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 60)
+    connection.sendall(
+        f"POST /complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n"
+        "Content-Type: multipart/form-data; boundary=yy\r\n\r\n".encode()
+    )
+    assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(body)
+    return connection
+
+
+def test_whoever_goes_away_while_sending_leaves_no_trace(server, photo, capsys):
+    for body in (b"", b"--yy\r\n", b'--yy\r\nContent-Disposition: form-data; name="picture"\r\n\r\nxx'):
+        for _ in range(module.MAX_REQUESTS):
+            begun(server, body).close()
+        assert when_free(server, photo).status == 200
+    assert capsys.readouterr().err == ""
+
+
+def when_free(server, photo):
+    while (answer := server.complete("run (2)", photo)).status == 503:
+        time.sleep(0.05)
+    return answer
+
+
+def whole_form(photo):
+    """The bytes of a form that asks the second model."""
+    fields = ((b"model", b"run (2)"), (b"picture", photo.read_bytes()))
+    parts = [b'--yy\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % field for field in fields]
+    return b"".join(parts) + b"--yy--\r\n"
+
+
+def test_whoever_goes_away_while_waiting_is_not_completed(server, photo, monkeypatch):
+    original, names, go_on, at_work = module.complete_upload, [], threading.Event(), threading.Event()
+
+    def watched(model, asked):
+        names.append(asked.picture.name)
+        at_work.set()
+        assert go_on.wait(60)
+        return original(model, asked)
+
+    monkeypatch.setattr(module, "complete_upload", watched)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(server.complete, "run (2)", photo)
+        assert at_work.wait(60)
+        body = whole_form(photo)
+        for _ in range(2):
+            begun(server, body, len(body)).close()
+        assert server.get("/about").status == 200  # after them
+        go_on.set()
+        assert first.result().status == 200
+    assert when_free(server, photo).status == 200
+    assert names == ["somebody.png"] * 2  # theirs have no name but that of the field
+
+
+def test_an_answer_that_is_not_read_holds_its_place_for_a_time(server, photo, monkeypatch):
+    """So that no more than MAX_REQUESTS are in memory."""
+    large, small = CompletionAnswer({}, bytes(50_000_000), None), CompletionAnswer({}, None, None)
+    # The file of a client that reads has a name.
+    monkeypatch.setattr(module, "complete_upload", lambda _, asked: large if asked.picture.name == "picture" else small)
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 60)
+    body = whole_form(photo)
+    silent = [begun(server, body, len(body)) for _ in range(module.MAX_REQUESTS)]
+    for connection in silent:
+        connection.recv(1, socket.MSG_PEEK)  # its answer has begun
+    assert server.complete("run", photo).status == 503
+    for connection in silent:
+        connection.close()
+    assert when_free(server, photo).status == 200
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.2)
+    silent = [begun(server, body, len(body)) for _ in range(module.MAX_REQUESTS)]
+    assert when_free(server, photo).status == 200
+    for connection in silent:
+        with connection:
+            cut = b"".join(iter(lambda: connection.recv(1_000_000), b""))
+        assert cut.startswith(b"HTTP/1.1 200 ") and len(cut) < len(large.completed)
+
+
+def test_all_interfaces_are_those_of_both_kinds():
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with module._listen("::", 0) as listener:
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, listener.getsockname()[1]), 60).close()
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -130,12 +228,13 @@ def test_too_much_is_refused(declared, server, hole, monkeypatch):
 
 def test_one_at_a_time_and_a_bounded_queue(server, photo, hole, monkeypatch):
     """Of many requests at once a few are held and answered, the others are told to come again; never do two compute."""
-    at_work = threading.Lock()
+    at_work, told = threading.Lock(), threading.Event()
     original = module.complete_upload
 
     def watched(*args):
         assert at_work.acquire(blocking=False)
         try:
+            assert told.wait(60)  # until all others have been told to come again
             return original(*args)
         finally:
             at_work.release()
@@ -143,14 +242,17 @@ def test_one_at_a_time_and_a_bounded_queue(server, photo, hole, monkeypatch):
     monkeypatch.setattr(module, "complete_upload", watched)
 
     async def many():
-        return await asyncio.gather(
-            *(server.asked("POST", "/complete", form("run", photo, hole)) for _ in range(module.MAX_REQUESTS + 5))
+        count = module.MAX_REQUESTS + 5
+        asked = asyncio.as_completed(
+            [server.asked("POST", "/complete", form("run", photo, hole)) for _ in range(count)]
         )
+        busy = [await next(asked) for _ in range(5)]
+        told.set()
+        return busy, [await one for one in asked]
 
-    answers = asyncio.run(many())
-    busy = [answer for answer in answers if answer.status == 503]
-    done = {answer.parts["completed"] for answer in answers if answer.status == 200}
-    assert len(done) == 1 and busy and len(busy) + sum(a.status == 200 for a in answers) == len(answers)
+    busy, done = asyncio.run(many())
+    assert [a.status for a in busy] == [503] * 5 and [a.status for a in done] == [200] * module.MAX_REQUESTS
+    assert len({answer.parts["completed"] for answer in done}) == 1
     assert "waiting to be completed" in busy[0].json["error"] and busy[0].headers["Retry-After"]
 
 
