@@ -31,11 +31,11 @@ demo: setup demo/shards/manifest.json
 	@echo "  demo/run/report.html"
 	@ls demo/run/grids/step-*.png | tail -1 | sed 's/^/  /'
 
-# A small model to try, on the same faces: model/ is what `collagan export` writes, 4 MB with its model card.
+# A small model to try, on the same faces. It is exported once, as an export goes to an empty folder. model/ is what `collagan export` writes, 4 MB with its model card.
 model: setup demo/shards/manifest.json
 	$(TORCHRUN) train demo --data demo/shards --out demo/small --set model.widths.generator=12
 	$(TORCHRUN) evaluate demo/small
-	$(BIN)/collagan export demo/small --out model
+	test -e model/manifest.json || $(BIN)/collagan export demo/small --out model
 	@echo "try it: collagan complete model demo/faces/Img/img_celeba/006000.jpg --out completed --hole block"
 
 clean-demo:

@@ -1,6 +1,6 @@
 """The pictures of README.md: a run's report page and the terminal of its evaluation. `make pictures` writes docs/images/.
 
-`python docs/pictures.py RUN [NAME]` takes any run folder; the pictures call it NAME. Chromium is needed.
+`python docs/pictures.py RUN [NAME]` takes any run folder; the terminal's picture calls it NAME. Chromium is needed.
 """
 
 from __future__ import annotations
@@ -59,15 +59,12 @@ def write_terminal(run: Path, name: str) -> Path:
     return target
 
 
-def write_page(run: Path, name: str) -> Path:
-    """Draw the top of the run's report page, with the run called `name`."""
+def write_page(run: Path) -> Path:
+    """Draw the top of the run's report page."""
     target = IMAGES / "report.png"
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / name  # the page's title is the folder's name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(run.resolve())
         page = Path(folder) / "page.html"
-        report = [sys.executable, "-m", "collagan_dist", "report", str(link), "--out", str(page)]
+        report = [sys.executable, "-m", "collagan_dist", "report", str(run), "--out", str(page)]
         subprocess.run(report, check=True, stdout=subprocess.DEVNULL)
         options = [
             "--headless",
@@ -88,7 +85,7 @@ def main() -> None:
     run = Path(sys.argv[1])
     name = sys.argv[2] if sys.argv[2:] else str(run)
     IMAGES.mkdir(exist_ok=True)
-    for path in (write_terminal(run, name), write_page(run, name)):
+    for path in (write_terminal(run, name), write_page(run)):
         print(f"{path}: {path.stat().st_size:,} bytes")
         if path.stat().st_size > MAX_BYTES:
             raise SystemExit(f"{path}: more than {MAX_BYTES:,} bytes; take less of the page")

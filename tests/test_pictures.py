@@ -4,7 +4,9 @@ import re
 import sys
 
 import pytest
+from PIL import Image
 
+from docs import pictures
 from docs.pictures import IMAGES, MAX_BYTES, typed
 
 BAR = r"import sys; sys.stdout.write('\x1b[?25l1/2\r\x1b[2K2/2\n\x1b[?25h\x1b[1mtable\x1b[0m\n'); print(sys.stdout.isatty())"
@@ -17,6 +19,16 @@ def test_a_terminal_keeps_the_last_state_of_a_line():
 def test_a_command_that_fails_is_shown():
     with pytest.raises(SystemExit, match="no such thing"):
         typed([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+@pytest.mark.browser
+def test_the_page_of_a_run_with_a_full_path_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "IMAGES", tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 1\n")
+    with Image.open(pictures.write_page(run)) as image:
+        assert image.size == pictures.PAGE_PIXELS and len(image.getcolors() or ()) > 10
 
 
 def test_the_pictures_are_small_and_load_nothing():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from collagan_dist.report import formatting
@@ -102,7 +102,7 @@ def _eval_chart(run: RunData, name: str, keys: Sequence[str], single: bool) -> C
                 series.append(_eval_series(chosen, key, label, colour))
     heading = f"{formatting.metric_label(name)}{': each one' if single else ''}"
     # A baseline has a line for the metric, not one for each of its classes.
-    references = () if single else _references(run.evaluation, keys)
+    references = () if single else _references(run, keys)
     unit = formatting.metric_unit(name)
     return Chart(heading, tuple(series), unit, references, noisy=False, main=not single)
 
@@ -110,12 +110,11 @@ def _eval_chart(run: RunData, name: str, keys: Sequence[str], single: bool) -> C
 def comparison_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]:
     """Return one chart for each key that at least two runs have."""
     charts = []
-    named = list(enumerate(zip(runs, names, strict=True)))
     for key in _shared(summary_keys(run.logged) for run in runs):
-        series = _not_empty(_first_subject(run, key, name, colour) for colour, (run, name) in named)
+        series = _one_each(_first_subject, runs, names, key)
         charts.append(Chart(formatting.metric_label(key), series, formatting.metric_unit(key), noisy=False))
     for key in _shared(run.log.train.curves for run in runs):
-        series = _not_empty(_series(run, key, name, colour) for colour, (run, name) in named)
+        series = _one_each(_series, runs, names, key)
         name, member = _place(key)
         chart = _train_chart(name, series)
         heading = chart.title + (f": {member.replace('/', ', ').replace('_', ' ')}" if member else "")
@@ -164,17 +163,20 @@ def _eval_series(items: Sequence[EvaluationScores], key: str, label: str, colour
     return Series(label, colour, tuple(item.step or 0 for item in items), tuple(item.values[key] for item in items))
 
 
-def _references(item: EvaluationScores | None, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def _references(run: RunData, keys: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Return the baselines of one variant: inside the hole where there is such a number, which matters most."""
-    if item is None:
+    item = run.evaluation
+    # On another hole, or blended, baselines are no measure of the curves.
+    if item is None or {one.subject[1:] for one in run.logged} != {item.subject[1:]}:
         return ()
+    # In training the split is another one, whose baselines are close.
+    split = "" if {one.split for one in run.logged} == {item.split} else f" ({item.split} split)"
     key = next((key for key in keys if formatting.metric_name(key).endswith("_hole")), keys[0])
     named = [(name, values[key]) for name, values in item.baselines.items() if key in values]
     if not named and key != keys[0]:
-        return _references(item, keys[:1])
-    return tuple(
-        (formatting.to_words(name) + (", in the hole" if "_hole" in key else ""), value) for name, value in named
-    )
+        return _references(run, keys[:1])
+    where = (", in the hole" if "_hole" in key else "") + split
+    return tuple((formatting.to_words(name) + where, value) for name, value in named)
 
 
 def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
@@ -183,7 +185,10 @@ def _shared(keys_of_runs: Iterable[Iterable[str]]) -> list[str]:
     return [key for key, count in counts.items() if count > 1]
 
 
-def _not_empty(found: Iterable[Series]) -> tuple[Series, ...]:
+def _one_each(
+    curve: Callable[[RunData, str, str, int], Series], runs: Sequence[RunData], names: Sequence[str], key: str
+) -> tuple[Series, ...]:
+    found = (curve(run, key, name, colour) for colour, (run, name) in enumerate(zip(runs, names, strict=True)))
     return tuple(series for series in found if series.steps)
 
 

@@ -30,6 +30,7 @@ class _Detail(structured.Record):
     paper: float | None = None
     ours: float | None = None
     interval: tuple[float, float] | None = None
+    change: str = ""  # of a relative change: which way it goes
 
 
 class Claim(structured.Record):
@@ -68,8 +69,10 @@ def forest_plots(claims: Sequence[Claim]) -> list[VegaChart]:
     plots: dict[tuple[int, bool, str], dict[str, list[dict[str, Any]]]] = {}
     for claim in claims:
         for one in claim.details:
+            # A relative change is no difference of two models, and its axis has no better side. Without a verdict nothing is said.
+            comparable = claim.better and claim.verdict in _COLOURS and one.interval and one.unit and not one.change
             # Table 1 has each metric twice; the blended one decides.
-            if claim.better and one.interval and one.unit and (one.blended or claim.table != 1):
+            if comparable and (one.blended or claim.table != 1):
                 plot = plots.setdefault((claim.table, claim.about == "peers", one.metric), {})
                 plot.setdefault(claim.about, []).append(_row(claim, one))
     # The sort keeps metrics in the order of the tables' cells.
@@ -90,7 +93,7 @@ def _row(claim: Claim, detail: _Detail) -> dict[str, Any]:
         "difference": detail.ours, "low": low, "high": high, "theirs": detail.paper,
         "Claim": claim.claim, "Verdict": claim.verdict, "Here": signed(detail.ours or 0.0), "95 % interval": signed(low, high),
         "Paper": formatting.MISSING if detail.paper is None else signed(detail.paper),
-        "p (Holm)": formatting.MISSING if claim.p_holm is None else f"{claim.p_holm:.2g}",
+        "p (Holm)": formatting.MISSING if claim.p_holm is None else formatting.format_p(claim.p_holm),
     }  # fmt: skip
 
 

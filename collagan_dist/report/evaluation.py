@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collagan_dist.runs.thinning import is_number
@@ -21,7 +22,8 @@ class EvaluationScores:
     """Metrics of one evaluation. `errors` are standard errors of `values`; `baselines` has the same keys for each baseline.
 
     `variant` says which data or settings are not the run's own. `positions` is "fixed" where O1 to O6 were at fixed boxes.
-    `baseline_samples` is how many samples the baselines were measured on, where these were only the first.
+    `baseline_samples` is how many samples the baselines were measured on, where these were only the first; `on_baseline_samples` are
+    the `values` on these.
     """
 
     values: Numbers
@@ -34,6 +36,7 @@ class EvaluationScores:
     step: int | None = None
     positions: str = ""
     baseline_samples: int | None = None
+    on_baseline_samples: Numbers = field(default_factory=dict)
     variant: str = ""
 
     @property
@@ -48,6 +51,15 @@ class EvaluationScores:
         parts.append(self.blend and f"blended ({self.blend})")
         parts.append(self.variant and f"other {self.variant}")
         return ", ".join(part for part in parts if part) or "evaluation"
+
+    def beside_baselines(self, key: str) -> tuple[float | None, float | None]:
+        """Return the value of a metric on the samples of the baselines, and its standard error."""
+        value, error = self.values.get(key), self.errors.get(key)
+        if key not in self.on_baseline_samples or not self.samples or not self.baseline_samples:
+            return value, error
+        # The error of these samples is not recorded. That of a mean falls with the square root of their number.
+        larger = math.sqrt(self.samples / self.baseline_samples)
+        return self.on_baseline_samples[key], None if error is None else error * larger
 
 
 def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
@@ -65,7 +77,7 @@ def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
     samples, step, subset = numbers.get("samples"), numbers.get("step"), numbers.get("baselines_subset/samples")
     return EvaluationScores(
         values={key: value for key, value in numbers.items() if _is_metric(key)},
-        errors={key[len("se/") :]: value for key, value in numbers.items() if key.startswith("se/")},
+        errors=_below("se/", numbers),
         baselines={name: values for name, values in baselines.items() if values},
         split=_text(flat.get("split")),
         hole=_text(flat.get("hole")),
@@ -74,6 +86,7 @@ def parse_evaluation(raw: Mapping[str, Any]) -> EvaluationScores:
         step=None if step is None else int(step),
         positions=positions,
         baseline_samples=None if subset is None else int(subset),
+        on_baseline_samples=_below("baselines_subset/model/", numbers),
     )
 
 
@@ -85,6 +98,10 @@ def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flatten(value, f"{path}/")
         else:
             yield path, value
+
+
+def _below(prefix: str, numbers: Numbers) -> Numbers:
+    return {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
 
 
 def _is_metric(key: str) -> bool:

@@ -77,6 +77,11 @@ def format_error(key: str, value: float | None) -> str:
     return f"± {text}"
 
 
+def format_p(value: float) -> str:
+    """Write a p-value: smaller ones than 0.001 differ in nothing that matters."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
 def better_sign(key: str) -> int:
     """Return +1 for a metric that is better when larger, -1 for one that is better when smaller."""
     return -1 if _LOWER_IS_BETTER.search(key) else 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from collagan_dist.report.claims import VERDICTS, Claim, forest_plots, read_clai
 from collagan_dist.report.heat_maps import COLOURS, FULL_MODEL, heat_maps
 from collagan_dist.report.pictures import Figure
 from collagan_dist.report.tables import Cell, Table
-from collagan_dist.report.vega import VegaChart
 from collagan_dist.runs.layout import RunPaths
 
 _TABLES = (1, 2, 3)
@@ -30,32 +28,6 @@ _FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class TableSection:
-    """A table of the paper: as heat maps, then all of its numbers and those beside it."""
-
-    number: int
-    heat_maps: tuple[VegaChart, ...]
-    tables: tuple[Table, ...]
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A reproduction. `counts` are (verdict, words with their number), `claims` (title, claims of one table)."""
-
-    name: str
-    note: str
-    counts: tuple[tuple[str, str], ...]
-    plots: tuple[VegaChart, ...]
-    claims: tuple[tuple[str, tuple[Claim, ...]], ...]
-    tables: tuple[TableSection, ...]
-    figures: tuple[tuple[Path, str], ...]
-    critical_z: float = paper_tables.CRITICAL_Z
-    full_model: str = FULL_MODEL
-    heat_colours: tuple[str, ...] = COLOURS
-    stars: str = paper_tables.STARS_NOTE
-
-
 def is_reproduction(folder: Path) -> bool:
     names = ("claims.json", *(f"table{number}.json" for number in _TABLES))
     return any((folder / name).is_file() for name in names) and not RunPaths(folder).exists()
@@ -63,41 +35,50 @@ def is_reproduction(folder: Path) -> bool:
 
 def reproduction_content(folder: Path) -> dict[str, Any]:
     """Return the content of page.html for a reproduction's folder."""
-    found = read_reproduction(folder)
+    return {"title": folder.name, "reproduction": read_reproduction(folder), "figures": _figures(folder)}
+
+
+def read_reproduction(folder: Path) -> dict[str, Any]:
+    """Return claims and tables for reproduction.html: `counts` are (verdict, words with their number).
+
+    Raises DataError for a file that `collagan reproduce` did not write.
+    """
+    found = read_claims(folder)
+    controls = dict(paper_tables.control_tables(paper_tables.read_controls(folder)))
+    return {
+        "name": folder.name,
+        # The note says on what was trained: a rehearsal must not be taken for a reproduction.
+        "note": found.note or _about(folder),
+        "counts": _counts(found.claims),
+        "plots": forest_plots((*found.claims, *found.controls)),
+        "claims": [
+            (f"{name}Table {number}", group)
+            for name, claims in (("", found.claims), ("Scheme and collaboration apart: ", found.controls))
+            for number in _TABLES
+            if (group := [claim for claim in claims if claim.table == number])
+        ],
+        # `collagan reproduce --tables` may have made only some.
+        "tables": [_section(folder, n, controls.get(n)) for n in _TABLES if (folder / f"table{n}.json").is_file()],
+        "critical_z": paper_tables.CRITICAL_Z,
+        "full_model": FULL_MODEL,
+        "heat_colours": COLOURS,
+        "stars": paper_tables.STARS_NOTE,
+    }
+
+
+def _figures(folder: Path) -> list[Figure]:
     figures = []
-    for path, caption in found.figures:
-        name = f"Figure {path.stem.removeprefix('figure')}"
+    for number, caption in _FIGURES.items():
+        path = folder / f"figure{number}.png"
+        if not path.is_file():
+            continue
         try:
             picture = pictures.embed(path, pictures.LARGE)
         # An error and no note: a reproduction without its figure is not complete.
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be shown ({error}); remove it and {paper_tables.MEND}") from None
-        figures.append(Figure(picture, f"{name}. {caption}", f"{name}: {caption}"))
-    return {"title": found.name, "reproduction": found, "figures": figures}
-
-
-def read_reproduction(folder: Path) -> Reproduction:
-    """Read the claims and tables that are there. Raises DataError for a file that `collagan reproduce` did not write."""
-    found = read_claims(folder)
-    controls = dict(paper_tables.control_tables(paper_tables.read_controls(folder)))
-    return Reproduction(
-        name=folder.name,
-        # The note says on what was trained: a rehearsal must not be taken for a reproduction.
-        note=found.note or _about(folder),
-        counts=_counts(found.claims),
-        plots=tuple(forest_plots((*found.claims, *found.controls))),
-        claims=tuple(
-            (f"{name}Table {number}", group)
-            for name, claims in (("", found.claims), ("Scheme and collaboration apart: ", found.controls))
-            for number in _TABLES
-            if (group := tuple(claim for claim in claims if claim.table == number))
-        ),
-        # `collagan reproduce --tables` may have made only some.
-        tables=tuple(
-            _read_section(folder, n, controls.get(n)) for n in _TABLES if (folder / f"table{n}.json").is_file()
-        ),
-        figures=tuple((path, text) for n, text in _FIGURES.items() if (path := folder / f"figure{n}.png").is_file()),
-    )
+        figures.append(Figure(picture, f"Figure {number}. {caption}", f"Figure {number}: {caption}"))
+    return figures
 
 
 def _counts(claims: Sequence[Claim]) -> tuple[tuple[str, str], ...]:
@@ -111,19 +92,17 @@ def _about(folder: Path) -> str:
     return next((paper_tables.read_table(folder, n).get("about", "") for n in numbers), "")
 
 
-def _read_section(folder: Path, number: int, controls: Mapping[str, Any] | None) -> TableSection:
+def _section(folder: Path, number: int, controls: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a table of the paper: as heat maps, then all of its numbers and those beside it."""
     table = paper_tables.read_table(folder, number)
     predictors = [*paper_tables.baseline_tables(number, table), *paper_tables.perception_tables(table)]
     heads = [formatting.to_words(head) for head in paper_tables.column_heads(table)]
-    return TableSection(
-        number,
-        tuple(heat_maps(number, table, controls)),
-        (
-            *_paper_tables("", number, table),
-            *(_predictor_table(caption, rows, heads) for caption, rows in predictors),
-            *(_paper_tables("Controls of ", number, controls) if controls else ()),
-        ),
-    )
+    tables = [
+        *_paper_tables("", number, table),
+        *(_predictor_table(caption, rows, heads) for caption, rows in predictors),
+        *(_paper_tables("Controls of ", number, controls) if controls else ()),
+    ]
+    return {"number": number, "heat_maps": heat_maps(number, table, controls), "tables": tables}
 
 
 def _paper_tables(prefix: str, number: int, table: Mapping[str, Any]) -> list[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from collagan_dist.config import models
@@ -118,12 +118,14 @@ def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
     """Return one row for each run, with the best value of each column marked."""
     items = [run.evaluation for run in runs]
     keys = summary_keys([item for item in items if item is not None])
+    subjects = {(item.subject, item.samples) for item in items if item}
     columns = []
     for key in keys:
         values = [item.values.get(key) if item else None for item in items]
         errors = [item.errors.get(key) if item else None for item in items]
-        columns.append(best_cells(key, values, errors))
-    subjects = {(item.subject, item.samples) for item in items if item}
+        cells = best_cells(key, values, errors)
+        # On another hole or split nothing is better or worse.
+        columns.append(cells if len(subjects) == 1 else tuple(replace(cell, best=False) for cell in cells))
     lead_titles = ("Model", "Steps", *(("Evaluated on",) if len(subjects) > 1 else ()))
     rows = []
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
@@ -134,13 +136,14 @@ def comparison_table(runs: Sequence[RunData], names: Sequence[str]) -> Table:
 
 
 def _comparison_note(items: Sequence[EvaluationScores | None], names: Sequence[str]) -> str:
-    note = "Bold with ★: the best of a column, where it leads all others by more than one standard error of the difference. ± is one standard error."
+    note = "± is one standard error."
     subjects = {(item.subject, item.samples): item for item in items if item}
     # Numbers on different holes or samples look comparable in one table.
     if len(subjects) > 1:
-        note += " These runs were not evaluated on the same split, hole and number of samples: compare with care."
+        note += " These runs were not evaluated on the same split, hole and number of samples, so that no best is marked: compare with care."
     missing = [name for item, name in zip(items, names, strict=True) if item is None]
     if len(subjects) == 1:
+        note += " Bold with ★: the best of a column, where it leads all others by more than one standard error of the difference."
         who = "Those evaluated were" if missing else "All were evaluated"
         note += f" {who} on {_subject(next(iter(subjects.values())))}."
     return note + (f" Not evaluated: {', '.join(missing)}." if missing else "")
@@ -207,10 +210,11 @@ def _completion(item: EvaluationScores) -> str:
 
 def _against(item: EvaluationScores, key: str, rival: float, than: str, good_as: str) -> str:
     """Return "4.70 dB worse than …", or "as good as …" where the difference is within one standard error, with both numbers."""
-    gain = formatting.better_sign(key) * (item.values[key] - rival)
-    error = item.errors.get(key)
-    own = f"{formatting.format_metric(key, item.values[key])} {formatting.format_error(key, error)}".strip()
-    numbers = f"({own} against {formatting.format_metric(key, rival, True)})"
+    value, error = item.beside_baselines(key)
+    gain = formatting.better_sign(key) * ((value or 0.0) - rival)
+    own = f"{formatting.format_metric(key, value)} {formatting.format_error(key, error)}".strip()
+    where = f", first {item.baseline_samples:,} samples" if key in item.on_baseline_samples else ""
+    numbers = f"({own} against {formatting.format_metric(key, rival, True)}{where})"
     if abs(gain) <= (error or 0):
         return f"as good {good_as} {numbers}"
     return f"{formatting.format_metric(key, abs(gain), True)} {'better' if gain > 0 else 'worse'} {than} {numbers}"

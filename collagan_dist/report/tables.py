@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from collagan_dist.config.load import leaves
@@ -56,9 +56,7 @@ def _plain_table(item: EvaluationScores, keys: list[str]) -> Table:
     names = [name for name, values in item.baselines.items() if any(key in values for key in keys)]
     rows = []
     for key in keys:
-        values = [item.values[key], *(item.baselines[name].get(key) for name in names)]
-        errors = [item.errors.get(key), *(None for _ in names)]
-        rows.append((summary_label(key), best_cells(key, values, errors)))
+        rows.append((summary_label(key), _cells_beside_baselines(item, key, names)))
     return Table("Completion" if "psnr" in keys else "Metrics", ("Metric", "This run", *_baselines(names)), tuple(rows))
 
 
@@ -72,9 +70,7 @@ def _group_table(item: EvaluationScores, name: str, heads: list[str]) -> Table:
     for part in _parts(item, heads):
         own, others = [], []
         for one in heads:
-            key = f"{one}/{part}"
-            values = [item.values.get(key), *(item.baselines[base].get(key) for base in rivals[one])]
-            first, *rest = best_cells(key, values, [item.errors.get(key), *(None for _ in rivals[one])])
+            first, *rest = _cells_beside_baselines(item, f"{one}/{part}", rivals[one])
             own.append(first)
             others += rest
         rows.append((formatting.part_label(part), (*own, *others)))
@@ -93,6 +89,15 @@ def _parts(item: EvaluationScores, heads: list[str]) -> list[str]:
 def _rival_title(one: str, base: str) -> str:
     variant = "" if formatting.base_metric(one) == one else f", {formatting.variant_label(one).lower()}"
     return f"{formatting.to_words(base)} (baseline{variant})"
+
+
+def _cells_beside_baselines(item: EvaluationScores, key: str, names: Sequence[str]) -> tuple[Cell, ...]:
+    """Return the run's own value and those of baselines. The best is decided on the samples that all were measured on."""
+    value, error = item.beside_baselines(key)
+    values = [value, *(item.baselines[name].get(key) for name in names)]
+    own, *rest = best_cells(key, values, [error, *(None for _ in names)])
+    (whole,) = best_cells(key, [item.values.get(key)], [item.errors.get(key)])
+    return replace(whole, best=own.best), *rest
 
 
 def best_cells(key: str, values: list[float | None], errors: list[float | None]) -> tuple[Cell, ...]:

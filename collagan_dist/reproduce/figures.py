@@ -29,6 +29,7 @@ _COLUMN_GAP = 16  # pixels between them
 _SAMPLES = 4  # of Figures 1, 3 and 4
 _SAMPLES_A_HOLE = 3  # of each kind of hole in Figure 5
 _HOLES = ("block", "pattern", "noise")
+_DRAWING = 2  # raised where figures are drawn differently, so that kept reproductions get the new ones
 _SOURCES_KEY = "collagan"  # of the PNG's text: a hash of what it was drawn from
 
 # predict(run, kind of hole, number of samples): None if the run is not trained.
@@ -61,8 +62,8 @@ def draw_figure(number: int, runs: Mapping[str, PlannedRun], data: str, out: Pat
 
 
 def _sources(number: int, used: Sequence[PlannedRun], data: str, missing: Sequence[str]) -> str:
-    """Return a hash of everything that a figure shows."""
-    facts = [number, data, list(missing), [[run.name, run.steps, config_to_dict(run.config)] for run in used]]
+    """Return a hash of everything that a figure shows, and of how it is drawn."""
+    facts = [_DRAWING, number, data, list(missing), [[run.name, run.steps, config_to_dict(run.config)] for run in used]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

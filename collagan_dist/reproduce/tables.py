@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from collagan_dist.report import paper_tables
-from collagan_dist.report.formatting import MISSING
+from collagan_dist.report.formatting import MISSING, format_p
 from collagan_dist.report.paper_tables import CRITICAL_Z, STARS_NOTE, PaperCell
 from collagan_dist.reproduce import paper
 from collagan_dist.reproduce.results import Results
@@ -166,7 +166,7 @@ def claims_markdown(found: Mapping[str, list[dict[str, Any]]], note: str) -> str
         ]
         for one in group:
             texts = (one["claim"], one["about"], one["paper"] or MISSING, one["ours"] or MISSING)
-            p = MISSING if one.get("p_holm") is None else f"{one['p_holm']:.2g}"
+            p = MISSING if one.get("p_holm") is None else format_p(one["p_holm"])
             lines.append(f"| {one['table']} | {' | '.join(map(_plain, texts))} | {p} | {one['verdict']} |")
         lines.append("")
     return "\n".join([*lines, _plain(STARS_NOTE), ""])

@@ -31,26 +31,6 @@ class ShownChart:
         assert text is not None
         return json.loads(text[1])
 
-    def lines(self) -> list[list[Point]]:
-        """The points of every line and marker, in the units of the drawing; y grows downwards."""
-        paths = re.findall(r'<path d="([^"]*)"', self.svg)
-        return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)] for path in paths]
-
-    def has_line(self, xs: list[float], ys: list[float]) -> bool:
-        """Whether one of the lines shows these values on linear axes."""
-        lines = [line for line in self.lines() if len(line) == len(xs)]
-        return any(is_affine([x for x, _ in line], xs) and is_affine([-y for _, y in line], ys) for line in lines)
-
-    def trials(self) -> dict[int, list[Point]]:
-        """The points of each trial's marker or line, by the trial's number."""
-        found = {}
-        for number, body in re.findall(r'<g id="\w+-t(\d+)" class="trial">(.*?)\n   ?</g>', self.svg, re.DOTALL):
-            uses = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', body)
-            path = re.search(r' d="([^"]*)"', body.split("<use")[0])
-            lines = re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1]) if path and not uses else []
-            found[int(number)] = [(float(x), float(y)) for x, y in uses or lines]
-        return found
-
 
 @dataclass(frozen=True)
 class ShownSpec:

@@ -78,10 +78,22 @@ def test_the_page_has_the_charts_with_their_references(page, run):
         assert shown[chart.title].description == chart.description
     for title, reference in (
         ("Discriminator loss", "undecided: ln 2"), ("Accuracy of the discriminators", "guessing"),
-        ("PSNR", "Biharmonic, in the hole"),
+        ("PSNR", "Biharmonic, in the hole (test split)"),
     ):  # fmt: skip
         assert f">{reference}</text>" in shown[title].svg
     assert "Learning rate 0.0002" in page.text
+
+
+def test_baselines_are_drawn_beside_curves_of_the_same_hole(altered):
+    """The curves are of the split valid, the evaluation with the baselines is another one's."""
+    for subject, lines_drawn in (
+        ({"split": "valid"}, ["Mean colour, in the hole", "Biharmonic, in the hole"]),
+        ({"split": "test"}, ["Mean colour, in the hole (test split)", "Biharmonic, in the hole (test split)"]),
+        ({"split": "valid", "hole": "O1"}, []),
+        ({"split": "valid", "blend": "poisson"}, []),
+    ):
+        charts = {chart.title: chart for chart in eval_charts(read_run(altered("-".join(subject.values()), **subject)))}
+        assert [name for name, _ in charts["PSNR"].references] == lines_drawn
 
 
 def test_a_new_task_needs_no_code(comparison_page):

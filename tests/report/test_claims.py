@@ -3,6 +3,7 @@ import json
 import pytest
 
 from collagan_dist.report.claims import Claim, forest_plots, read_claims
+from collagan_dist.report.formatting import format_p
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,7 @@ def test_rows_are_the_claims_with_their_numbers(plots, reproduction):
         detail = next(d for d in claim["details"] if d["metric"] == "psnr" and d["blended"])
         numbers = [detail["ours"], *detail["interval"], detail["paper"]]
         assert [psnr[key] for key in ("difference", "low", "high", "theirs")] == numbers
+        assert psnr["p (Holm)"] == format_p(claim["p_holm"])
         assert psnr["row"] == f"{claim['better']} − {claim['worse']}"
         assert psnr["Here"] == f"{detail['ours']:+.2f} dB".replace("-", "−")
         assert (psnr["Paper"] == "–") == (claim in content["controls"])
@@ -49,6 +51,14 @@ def test_the_svg_shows_points_intervals_and_the_papers_numbers(plots):
         assert plot.svg.count(f'stroke="var({colour})"') == 2 * sum(row["verdict"] == verdict for row in rows)
     theirs = sum(row["theirs"] is not None for row in rows)
     assert plot.svg.count('fill="var(--ink)"') == theirs > 0 and len(rows) > theirs
+
+
+def test_a_relative_change_and_a_claim_that_is_not_scored_have_no_plot():
+    detail = {"metric": "landmark_error", "unit": "px", "ours": -0.2, "interval": (-0.3, -0.1), "paper": -0.3}
+    claim = {"claim": "a", "table": 3, "verdict": "holds", "paper": "", "ours": "", "better": "M*_isd", "worse": "M_d"}
+    assert [plot.title for plot in forest_plots([Claim(**claim, details=(detail,))])] == ["Table 3: Landmark error"]
+    assert forest_plots([Claim(**claim, details=(detail | {"unit": "%", "change": "falls"},))]) == []
+    assert forest_plots([Claim(**claim | {"verdict": "not scored"}, details=(detail,))]) == []
 
 
 def test_claims_without_numbers_have_no_plot(tmp_path):

@@ -17,6 +17,14 @@ def test_flattened_keys_read_like_nested_ones():
     assert parse_evaluation(nested) == parse_evaluation(flat)
 
 
+def test_the_run_beside_baselines_of_the_first_samples():
+    raw = {"psnr": 27.0, "ssim": 0.9, "samples": 400, "se": {"psnr": 0.2}, "baselines": {"flat": {"psnr": 20.0}}}
+    assert parse_evaluation(raw).beside_baselines("psnr") == (27.0, 0.2)
+    part = parse_evaluation(raw | {"baselines_subset": {"samples": 100, "model": {"psnr": 26.0}}})
+    assert part.beside_baselines("psnr") == (26.0, 0.4)  # a quarter of the samples, twice the error
+    assert part.beside_baselines("ssim") == (0.9, None) and part.values == parse_evaluation(raw).values
+
+
 def test_only_holes_at_positions_can_be_fixed():
     raw = {"split": "test", "hole": "O1", "blend": "none", "psnr": 20.0}
     fixed, landmarks = (parse_evaluation({**raw, "settings": {"positions": p}}) for p in ("fixed", "landmarks"))

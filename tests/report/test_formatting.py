@@ -15,5 +15,6 @@ def test_metrics_have_their_digits_and_units():
     # No error is shown as zero.
     assert f.format_error("psnr", 0.061) == "± 0.06" and f.format_error("psnr", 0.001) == "< 0.01"
     assert f.format_number(1234567) == "1,234,567" and f.format_number(0.00012345) == "0.0001234"
+    assert [f.format_p(value) for value in (0.2, 0.0314, 0.0002)] == ["0.2", "0.031", "< 0.001"]
     assert f.better_sign("landmark_error") == -1 and f.better_sign("psnr") == 1
     assert f.format_setting([True, None, 3]) == "yes, none, 3" and f.format_setting([]) == "none"

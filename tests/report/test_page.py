@@ -37,7 +37,7 @@ def test_page_is_self_contained_and_well_formed(name, request):
     assert not stack
     assert name != "comparison_page" or page.text.count(CODE) > 5
     # Every colour has a light and a dark value.
-    assert not re.findall(r"(?:fill|stroke|color): ?#\w+", body)
+    assert not re.findall(r'(?:fill|stroke|color)(?:: ?|=")#\w+', body)
     used = set(re.findall(r"var\((--[\w-]+)\)", body))
     assert all(f"{name}:" in part for part in style.split("prefers-color-scheme: dark") for name in used)
 

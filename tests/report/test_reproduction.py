@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.errors import DataError
+from collagan_dist.report.heat_maps import FULL_MODEL
 from collagan_dist.report.page import write_report
 from collagan_dist.report.reproduction import is_reproduction
 from tests.report.page_reader import read_report
@@ -60,6 +61,19 @@ def test_tables_and_figures(reproduction_page, reproduction):
     assert [float(cell.split()[0]) for cell in shown] == [round(number, 2) for number in numbers]
     assert "Figure 4: Completion by models with different tasks." in reproduction_page.text
     assert "Figure 5" not in reproduction_page.text and len(reproduction_page.pictures()) == 1
+
+
+def test_heat_maps_are_explained_once_where_the_first_are(reproduction, tmp_path):
+    """Table 1 without numbers of the full model, so that Table 3 has the first heat map."""
+    first, third = (json.loads((reproduction / f"table{number}.json").read_text()) for number in (1, 3))
+    for cell in (number for numbers in first["cells"][FULL_MODEL].values() for number in numbers.values()):
+        cell["ours"] = None
+    third["cells"][FULL_MODEL] = third["cells"]["M_id"]
+    for number, table in ((1, first), (3, third)):
+        (tmp_path / f"table{number}.json").write_text(json.dumps(table))
+    page = read_report(tmp_path)
+    assert page.text.count("standard errors of the difference; within 1") == 1
+    assert page.text.count(f"Difference to {FULL_MODEL}") == 1
 
 
 def test_tables_without_claims(reproduction, tmp_path):

@@ -9,6 +9,7 @@ from collagan_dist.report.summary import (
     summary,
     title,
 )
+from collagan_dist.report.tables import metric_tables
 from tests.report.conftest import ODD_NAME
 
 
@@ -39,6 +40,23 @@ def test_headline_compares_with_the_best_baseline(altered):
         assert headline(read_run(altered(name, psnr_hole=psnr))).startswith(f"Completed faces are {words} {against}")
 
 
+def test_baselines_of_the_first_samples_are_compared_on_these(altered):
+    """The run is better on all samples than a baseline on the first, and worse on the same."""
+    metrics = json.loads((altered("plain") / "metrics.json").read_text())
+    rival, error = metrics["baselines"]["biharmonic"]["psnr_hole"], metrics["se"]["psnr_hole"]
+    part = {"samples": 100, "model": {"psnr_hole": rival - 3 * error}}
+    found = read_run(altered("part", psnr_hole=rival + 5, samples=400, baselines_subset=part))
+    numbers = f"({rival - 3 * error:.2f} ± {2 * error:.2f} against {rival:.2f} dB, first 100 samples)"
+    worse = f"Completed faces are {3 * error:.2f} dB worse than biharmonic filling inside the hole {numbers}."
+    assert headline(found).startswith(worse)
+    table = metric_tables(found.evaluation)[0]
+    own, *rivals = dict(table.rows)["PSNR, in the hole (dB)"]
+    assert own.text == f"{rival + 5:.2f}" and own.extra == f"± {error:.2f}" and not own.best
+    assert [name for name, cell in zip(table.columns[2:], rivals, strict=True) if cell.best] == [
+        "Biharmonic (baseline)"
+    ]
+
+
 def test_a_comparison_says_what_was_evaluated_on_what(run, altered):
     other = read_run(altered("other", psnr_hole=40.0))
     bare = altered("none")
@@ -53,7 +71,12 @@ def test_a_comparison_says_what_was_evaluated_on_what(run, altered):
     note = comparison_table([first, unevaluated], ["a", "b"]).note
     assert f"Those evaluated were on {subject} Not evaluated: b." in note
     note = comparison_table([first, elsewhere], ["a", "b"]).note
-    assert "compare with care" in note and "evaluated on split" not in note
+    assert "compare with care" in note and "evaluated on split" not in note and "★" not in note
+    better = read_run(altered("better", hole="O1", psnr_hole=40.0))
+    for runs, marks in (([first, other], [False, True]), ([first, better], [False, False])):
+        table = comparison_table(runs, ["a", "b"])
+        at = table.columns.index("PSNR, in the hole (dB)") - 1
+        assert [cells[at].best for _, cells in table.rows] == marks
     lead = 40 - first.evaluation.values["psnr_hole"]
     assert comparison_headline([first, other], ["a", "b"]) == f"b completes best: by {lead:.2f} dB inside the hole."
     assert comparison_headline([first, first], ["a", "b"]).startswith("No run completes better")
@@ -71,11 +94,11 @@ def test_cards(page, run):
     assert f"Landmark error, average {metrics['landmark_error']['mean']:.2f} px" in page.text
 
 
-def test_comparison_marks_the_best_run_and_lists_settings_that_differ(comparison_page, run):
+def test_comparison_shows_numbers_and_lists_settings_that_differ(comparison_page, run):
     page = comparison_page
     header = next(row for row in page.rows if row[:1] == ["Run"])
     cells = {name: dict(zip(header, page.row(name, len(header)), strict=True)) for name in ("demo", ODD_NAME)}
-    assert cells[ODD_NAME]["PSNR, in the hole (dB)"].startswith("40.00 ★")
-    assert "★" not in cells["demo"]["PSNR, in the hole (dB)"]
+    assert cells[ODD_NAME]["PSNR, in the hole (dB)"].startswith("40.00 ±")
+    assert not any("★" in cell for row in cells.values() for cell in row.values())  # their holes differ
     assert page.row("optim.generator.lr")[1:] == ["0.0002", "0.0004"]
     assert not differences_table([read_run(run)] * 2, ["a", "b"]).rows

@@ -53,6 +53,7 @@ def test_all_evaluations_have_a_row(page, run):
     for file, name in (("test-O1", "split test, hole O1"), ("test-O1-blended", "split test, hole O1, blended (poisson)")):  # fmt: skip
         metrics = json.loads((run / f"evaluation/{file}.json").read_text())
         assert page.row(name)[1].split()[0] == f"{metrics['psnr']:.2f}"
+        assert f"S{name[1:]}: all numbers" in page.text
 
 
 def test_checkpoints(page, run):

@@ -22,8 +22,8 @@ def runs(trained: PlannedRun, tmp_path: Path) -> dict[str, PlannedRun]:
     return found
 
 
-def test_a_figure_is_drawn_once(runs, shards, tmp_path):
-    """And again for other runs, here of another size."""
+def test_a_figure_is_drawn_once(runs, shards, tmp_path, monkeypatch):
+    """And again for other runs, here of another size, and where figures are drawn in another way."""
     path = tmp_path / "figure6.png"
     assert draw_figure(6, runs, str(shards.folder), tmp_path) is None
     drawn, data = path.stat().st_mtime_ns, path.read_bytes()
@@ -39,6 +39,10 @@ def test_a_figure_is_drawn_once(runs, shards, tmp_path):
     with Image.open(path) as image:
         assert image.info["Description"] == "Pictures of M_i at 64x64 pixels, the others at 32x32."
         assert image.height > height
+    drawn = path.stat().st_mtime_ns
+    monkeypatch.setattr(figures, "_DRAWING", 0)
+    draw_figure(6, {**runs, "M_i": replace(runs["M_i"], config=larger)}, str(shards.folder), tmp_path)
+    assert path.stat().st_mtime_ns > drawn
 
 
 @pytest.mark.parametrize("number", [1, 3, 4])
