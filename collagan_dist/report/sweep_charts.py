@@ -87,8 +87,6 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
     """Return every trial's evaluations over samples, with the rungs as dotted verticals."""
     curves = {trial.number: (trial.curves or {}).get(metric.name, ()) for trial in sweep.searched}
     trials = [trial for trial in sweep.searched if curves[trial.number]]
-    if not trials:
-        return None
     best = sweep.best_number(metric.name)
 
     def place(trial: TrialData) -> Row:
@@ -96,6 +94,9 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
         return {"x": x, "y": [_rounded(value) for value in y]}
 
     rows = trial_rows(sweep, trials, best, place)
+    # Of a copied sweep few folders may be there, and none of a shown trial.
+    if not rows:
+        return None
     kinds = {row["kind"] for row in rows} | ({RUNGS} if sweep.rungs else set())
     # PBT compares at generations, the others at rungs.
     labels = {BEST_TRIAL: f"trial {best}, the best", RUNGS: "generations" if sweep.scheduler == "pbt" else "rungs"}
@@ -123,9 +124,9 @@ def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
     """Return the metric against one key: trials, the means of bins with one standard error, and the paper's value."""
     key, metric, best = found.key, found.metric, sweep.best_number(found.metric.name)
     points = {point.trial: point for point in found.points}
-    # The axis shows whatever the means are of.
+    # The axis shows whatever the means are of, and the paper's trial as what it is.
     used = [point.value for point in found.points if found.all_trials or point.full_length]
-    limits = metric_limits(metric, [point.value for point in found.points], used)
+    limits = metric_limits(metric, [one.value for one in found.points], [*used, *_scores([sweep.paper_trial], metric)])
     trials = [trial for trial in sweep.searched if trial.number in points]
     rows = trial_rows(sweep, trials, best, lambda one: _place(key, points[one.number], limits))
     bins = [{"x": on_axis(key, bin.centre), "y": bin.mean, "low": bin.mean - (bin.error or 0), "high": bin.mean + (bin.error or 0)}
@@ -308,6 +309,9 @@ def round_ticks(low: float, high: float, log: bool) -> list[float]:
         found = [at for at in positions if low - 1e-9 <= at <= high + 1e-9]
         if len(found) >= 3:
             break
+    # Between two digits, values are as good as linear.
+    if len(found) < 2:
+        found = [math.log10(value) for value in round_ticks(10**low, 10**high, log=False)]
     # More than six labels would touch.
     return found[:: math.ceil(len(found) / 6) or 1]
 
