@@ -78,9 +78,9 @@ def history_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
     kinds = {row["kind"] for row in rows} | (labels.keys() - {BEST_TRIAL})
     x = axis("x", "trial", tickMinStep=1)
     layers.append({"mark": POINT, "encoding": {"x": x, **by_kind(MARKS, kinds, labels), **tooltip(sweep)}})
-    said = f"{name_of(metric)} of every trial by number: {len(trials)} trials{best_words(best)}."
+    said = f"{metric.label} of every trial by number: {len(trials)} trials{best_words(best)}."
     spec = {"data": {"values": rows}, "layer": layers, "encoding": {"y": axis("y", None, domain=limits)}}
-    return VegaChart(f"{name_of(metric)} of every trial", said, spec, formatting.metric_unit(metric.name), (), *HALF)
+    return VegaChart(f"{metric.label} of every trial", said, spec, formatting.metric_unit(metric.name), (), *HALF)
 
 
 def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
@@ -115,9 +115,9 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
          "mark": {"type": "point", "size": 12, "aria": False}, "encoding": {**dot, **tooltip(sweep)}},
         hover_layer(sweep, x, axis("y", None), [{"flatten": ["x", "y"]}]),
     ]  # fmt: skip
-    said = f"{name_of(metric)} of {len(trials)} trials over samples{best_words(best)}."
+    said = f"{metric.label} of {len(trials)} trials over samples{best_words(best)}."
     spec = {"data": {"values": rows}, "layer": layers}
-    return VegaChart(f"{name_of(metric)} during training", said, spec, formatting.metric_unit(metric.name), (), *HALF)
+    return VegaChart(f"{metric.label} during training", said, spec, formatting.metric_unit(metric.name), (), *HALF)
 
 
 def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
@@ -146,9 +146,7 @@ def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
     positions = [one.position for one in found.points] + ([] if paper is None else [paper])
     encoding = {"x": _key_axis(key, positions), "y": axis("y", None, domain=limits)}
     means = [f"{value_text(key, one.centre)}: {formatting.format_metric(metric.name, one.mean)}" for one in found.bins]
-    said = (
-        f"{name_of(metric)} of {len(points)} trials against {key.label}. Means of bins: {'; '.join(means) or 'none'}."
-    )
+    said = f"{metric.label} of {len(points)} trials against {key.label}. Means of bins: {'; '.join(means) or 'none'}."
     spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
     return VegaChart(key.label, said, spec, "logarithmic" if key.log else "", (found.short,), *_THIRD)
 
@@ -170,7 +168,7 @@ def _importance_chart(metric: Metric, keys: Sequence[Key], shares: Mapping[str, 
               {"mark": {"type": "text", "align": "left", "dx": 5, "aria": False}, "encoding": text}]  # fmt: skip
     spec = {"data": {"values": rows}, "layer": layers, "encoding": {"x": {**x, "axis": None}, "y": y}}
     said = "; ".join(f"{row['key']} {row['share']:.2f}" for row in rows)
-    name = name_of(metric)
+    name = metric.label
     return VegaChart(name, f"Importance for {name}: {said}.", spec, width=HALF[0], height=24 * len(rows) + 10)
 
 
@@ -181,11 +179,6 @@ def rule(kind: str) -> Row:
 def best_words(best: int | None) -> str:
     """Return the end of a chart's description."""
     return "" if best is None else f"; the best is trial {best}"
-
-
-def name_of(metric: Metric) -> str:
-    """Return a metric's label as part of a title: "PSNR in the hole"."""
-    return formatting.metric_label(metric.name).replace(",", "")
 
 
 def axis(field: str, title: str | None, domain: tuple[float, float] | None = None, **more: Any) -> Row:
@@ -224,7 +217,7 @@ def trial_rows(
 def tooltip(sweep: SweepData) -> Row:
     """Return the encoding that shows a trial under the pointer: number, status, length, metrics and values."""
     titles = {"trial": "trial", "status": "status", "samples": "samples"}
-    titles |= {f"m{index}": name_of(metric) for index, metric in enumerate(sweep.metrics)}
+    titles |= {f"m{index}": metric.label for index, metric in enumerate(sweep.metrics)}
     titles |= {f"k{index}": key.label for index, key in enumerate(sweep.keys)}
     return {"tooltip": [{"field": field, "type": "nominal", "title": title} for field, title in titles.items()]}
 
@@ -286,6 +279,12 @@ def metric_limits(metric: Metric, values: Sequence[float], always_shown: Sequenc
     margin = 0.06 * (best - worst) or abs(best) * 0.1 or 1.0
     ends = metric.sign * (worst - margin), metric.sign * (best + margin)
     return min(ends), max(ends)
+
+
+def key_ends(key: Key, positions: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and the highest of these positions on a key's axis and of the ends of its space."""
+    known = [at for end in (key.low, key.high) if (at := axis_position(key, end)) is not None]
+    return min([*positions, *known], default=0.0), max([*positions, *known], default=1.0)
 
 
 def on_axis(key: Key, position: float) -> float:
@@ -359,8 +358,7 @@ def _key_axis(key: Key, positions: Sequence[float]) -> Row:
         names = json.dumps(key.choices)
         ticks = {"values": list(range(len(key.choices))), "labelExpr": f"{names}[datum.value]", "labelLimit": 120}
         return axis("x", None, domain=(-0.5, len(key.choices) - 0.5), **ticks)
-    ends = [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
-    low, high = min([*positions, *ends], default=0.0), max([*positions, *ends], default=1.0)
+    low, high = key_ends(key, positions)
     margin = 0.04 * (high - low) or 0.5
     domain = on_axis(key, low - margin), on_axis(key, high + margin)
     found = axis("x", None, domain, values=[on_axis(key, at) for at in round_ticks(low, high, key.log)])

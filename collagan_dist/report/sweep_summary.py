@@ -129,8 +129,8 @@ def _front_sentence(sweep: SweepData) -> str:
 
 
 def _label_in_sentence(name: str) -> str:
-    """Return a metric's label without comma, in lower case except of names."""
-    label = formatting.metric_label(name).replace(",", "")
+    """Return a metric's label in lower case except of names."""
+    label = formatting.metric_title(name)
     is_name = label[:2].isupper() or formatting.base_metric(name) == "dice"
     return label if is_name else label[:1].lower() + label[1:]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from collagan_dist.report.sensitivity import sensitivity
-from collagan_dist.report.sweep_charts import course_chart, metric_limits, round_ticks, sensitivity_chart
-from collagan_dist.report.sweep_data import Metric
+from collagan_dist.report.sweep_charts import course_chart, key_ends, metric_limits, round_ticks, sensitivity_chart
+from collagan_dist.report.sweep_data import Key, Metric
 from tests.report.page_reader import is_affine
 from tests.report.simulated_sweep import LR, REC
 
@@ -133,3 +133,9 @@ def test_ticks_are_round():
     # Between two digits of a logarithmic axis.
     for ends, ticks in (((1.1e-4, 1.9e-4), [1.2e-4, 1.4e-4, 1.6e-4, 1.8e-4]), ((2.1, 2.9), [2.2, 2.4, 2.6, 2.8])):
         assert [10**at for at in round_ticks(*np.log10(ends), log=True)] == pytest.approx(ticks)
+
+
+def test_an_axis_of_a_key_has_its_points_and_the_ends_of_its_space():
+    key = Key("a", "a", "loguniform", low=10, high=1000)
+    assert key_ends(key, [0.5, 2]) == (0.5, 3) and key_ends(key, []) == (1, 3)
+    assert key_ends(Key("a", "a", "uniform"), []) == (0, 1) and key_ends(Key("a", "a", "uniform"), [4]) == (4, 4)
