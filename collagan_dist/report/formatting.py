@@ -42,6 +42,11 @@ def metric_label(key: str) -> str:
     return f"{label}, {part_label(part).lower()}" if part else label
 
 
+def metric_title(key: str) -> str:
+    """Return a metric's label as part of a title or a sentence, without comma: "PSNR in the hole"."""
+    return metric_label(key).replace(",", "")
+
+
 def variant_label(key: str) -> str:
     """Return which variant of its metric a key is, for places where the metric is named already."""
     suffix = metric_name(key).removeprefix(base_metric(key))

@@ -49,7 +49,7 @@ def parallel_coordinates(sweep: SweepData) -> VegaChart | None:
     y = {**_HIDDEN, "field": "y", "scale": {"domain": [0, 1.12], "nice": False}}
     layers = [_lines(named, best), *_axis_layers(axes), sweep_charts.hover_layer(sweep, x, y, _FLAT)]
     spec = {"data": {"values": rows}, "layer": layers, "encoding": {"x": x, "y": y}}
-    name = sweep_charts.name_of(metric)
+    name = metric.label
     keys = ", ".join(key.label for key in sweep.keys)
     said = f"Parallel coordinates of {len(trials)} trials over {keys} and {name}{sweep_charts.best_words(best)}."
     # Not "darker": on a dark page better lines are lighter.
@@ -73,11 +73,10 @@ class _Axis:
 
 
 def _key_axis(key: Key, trials: Sequence[TrialData]) -> _Axis:
-    positions = [at for trial in trials if (at := axis_position(key, trial.values.get(key.name))) is not None]
     if not key.ordered:
         return _Axis(key.label, 0, max(len(key.choices) - 1, 0), tuple(enumerate(key.choices)))
-    positions += [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
-    low, high = min(positions, default=0.0), max(positions, default=1.0)
+    positions = [at for trial in trials if (at := axis_position(key, trial.values.get(key.name))) is not None]
+    low, high = sweep_charts.key_ends(key, positions)
     marks = ((at, sweep_charts.on_axis(key, at)) for at in sweep_charts.round_ticks(low, high, key.log))
     return _Axis(key.label, low, high, tuple(marks))
 
@@ -87,9 +86,7 @@ def _metric_axis(trials: Sequence[TrialData], metric: Metric) -> _Axis:
     ends = min(values), max(values)
     # The better end is up, also where smaller is better.
     low, high = ends[:: metric.sign]
-    return _Axis(
-        sweep_charts.name_of(metric), low, high, tuple((at, at) for at in sweep_charts.round_ticks(*ends, False))
-    )
+    return _Axis(metric.label, low, high, tuple((at, at) for at in sweep_charts.round_ticks(*ends, False)))
 
 
 def _heights(sweep: SweepData, trial: TrialData, axes: Sequence[_Axis]) -> list[float | None]:

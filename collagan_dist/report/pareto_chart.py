@@ -46,7 +46,7 @@ def front_chart(sweep: SweepData, across: Metric, down: Metric) -> VegaChart | N
     ]  # fmt: skip
     encoding = {"x": sweep_charts.axis("x", _axis_label(across)), "y": sweep_charts.axis("y", None)}
     names = ", ".join(f"trial {one.number} ({_score(one, across)}; {_score(one, down)})" for one in front)
-    pair = f"{sweep_charts.name_of(down)} over {sweep_charts.name_of(across)}"
+    pair = f"{down.label} over {across.label}"
     said = f"{pair} of {len(trials)} trials. Pareto-optimal: {names or 'none'}."
     spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
     return VegaChart(_axis_label(down), said, spec, "", (), *sweep_charts.HALF)
@@ -85,4 +85,4 @@ def _score(trial: TrialData, metric: Metric) -> str:
 
 def _axis_label(metric: Metric) -> str:
     unit = f" ({formatting.metric_unit(metric.name)})" if formatting.metric_unit(metric.name) else ""
-    return f"{sweep_charts.name_of(metric)}{unit}, {'larger' if metric.sign > 0 else 'smaller'} is better"
+    return f"{metric.label}{unit}, {'larger' if metric.sign > 0 else 'smaller'} is better"

@@ -78,17 +78,15 @@ def history_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
     kinds = {row["kind"] for row in rows} | (labels.keys() - {BEST_TRIAL})
     x = axis("x", "trial", tickMinStep=1)
     layers.append({"mark": POINT, "encoding": {"x": x, **by_kind(MARKS, kinds, labels), **tooltip(sweep)}})
-    said = f"{name_of(metric)} of every trial by number: {len(trials)} trials{best_words(best)}."
+    said = f"{metric.label} of every trial by number: {len(trials)} trials{best_words(best)}."
     spec = {"data": {"values": rows}, "layer": layers, "encoding": {"y": axis("y", None, domain=limits)}}
-    return VegaChart(f"{name_of(metric)} of every trial", said, spec, formatting.metric_unit(metric.name), (), *HALF)
+    return VegaChart(f"{metric.label} of every trial", said, spec, formatting.metric_unit(metric.name), (), *HALF)
 
 
 def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
     """Return every trial's evaluations over samples, with the rungs as dotted verticals."""
     curves = {trial.number: (trial.curves or {}).get(metric.name, ()) for trial in sweep.searched}
     trials = [trial for trial in sweep.searched if curves[trial.number]]
-    if not trials:
-        return None
     best = sweep.best_number(metric.name)
 
     def place(trial: TrialData) -> Row:
@@ -96,6 +94,9 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
         return {"x": x, "y": [_rounded(value) for value in y]}
 
     rows = trial_rows(sweep, trials, best, place)
+    # Of a copied sweep few folders may be there, and none of a shown trial.
+    if not rows:
+        return None
     kinds = {row["kind"] for row in rows} | ({RUNGS} if sweep.rungs else set())
     # PBT compares at generations, the others at rungs.
     labels = {BEST_TRIAL: f"trial {best}, the best", RUNGS: "generations" if sweep.scheduler == "pbt" else "rungs"}
@@ -114,18 +115,18 @@ def course_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
          "mark": {"type": "point", "size": 12, "aria": False}, "encoding": {**dot, **tooltip(sweep)}},
         hover_layer(sweep, x, axis("y", None), [{"flatten": ["x", "y"]}]),
     ]  # fmt: skip
-    said = f"{name_of(metric)} of {len(trials)} trials over samples{best_words(best)}."
+    said = f"{metric.label} of {len(trials)} trials over samples{best_words(best)}."
     spec = {"data": {"values": rows}, "layer": layers}
-    return VegaChart(f"{name_of(metric)} during training", said, spec, formatting.metric_unit(metric.name), (), *HALF)
+    return VegaChart(f"{metric.label} during training", said, spec, formatting.metric_unit(metric.name), (), *HALF)
 
 
 def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
     """Return the metric against one key: trials, the means of bins with one standard error, and the paper's value."""
     key, metric, best = found.key, found.metric, sweep.best_number(found.metric.name)
     points = {point.trial: point for point in found.points}
-    # The axis shows whatever the means are of.
+    # The axis shows whatever the means are of, and the paper's trial as what it is.
     used = [point.value for point in found.points if found.all_trials or point.full_length]
-    limits = metric_limits(metric, [point.value for point in found.points], used)
+    limits = metric_limits(metric, [one.value for one in found.points], [*used, *_scores([sweep.paper_trial], metric)])
     trials = [trial for trial in sweep.searched if trial.number in points]
     rows = trial_rows(sweep, trials, best, lambda one: _place(key, points[one.number], limits))
     bins = [{"x": on_axis(key, bin.centre), "y": bin.mean, "low": bin.mean - (bin.error or 0), "high": bin.mean + (bin.error or 0)}
@@ -145,9 +146,7 @@ def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
     positions = [one.position for one in found.points] + ([] if paper is None else [paper])
     encoding = {"x": _key_axis(key, positions), "y": axis("y", None, domain=limits)}
     means = [f"{value_text(key, one.centre)}: {formatting.format_metric(metric.name, one.mean)}" for one in found.bins]
-    said = (
-        f"{name_of(metric)} of {len(points)} trials against {key.label}. Means of bins: {'; '.join(means) or 'none'}."
-    )
+    said = f"{metric.label} of {len(points)} trials against {key.label}. Means of bins: {'; '.join(means) or 'none'}."
     spec = {"data": {"values": rows}, "layer": layers, "encoding": encoding}
     return VegaChart(key.label, said, spec, "logarithmic" if key.log else "", (found.short,), *_THIRD)
 
@@ -169,7 +168,7 @@ def _importance_chart(metric: Metric, keys: Sequence[Key], shares: Mapping[str, 
               {"mark": {"type": "text", "align": "left", "dx": 5, "aria": False}, "encoding": text}]  # fmt: skip
     spec = {"data": {"values": rows}, "layer": layers, "encoding": {"x": {**x, "axis": None}, "y": y}}
     said = "; ".join(f"{row['key']} {row['share']:.2f}" for row in rows)
-    name = name_of(metric)
+    name = metric.label
     return VegaChart(name, f"Importance for {name}: {said}.", spec, width=HALF[0], height=24 * len(rows) + 10)
 
 
@@ -180,11 +179,6 @@ def rule(kind: str) -> Row:
 def best_words(best: int | None) -> str:
     """Return the end of a chart's description."""
     return "" if best is None else f"; the best is trial {best}"
-
-
-def name_of(metric: Metric) -> str:
-    """Return a metric's label as part of a title: "PSNR in the hole"."""
-    return formatting.metric_label(metric.name).replace(",", "")
 
 
 def axis(field: str, title: str | None, domain: tuple[float, float] | None = None, **more: Any) -> Row:
@@ -223,7 +217,7 @@ def trial_rows(
 def tooltip(sweep: SweepData) -> Row:
     """Return the encoding that shows a trial under the pointer: number, status, length, metrics and values."""
     titles = {"trial": "trial", "status": "status", "samples": "samples"}
-    titles |= {f"m{index}": name_of(metric) for index, metric in enumerate(sweep.metrics)}
+    titles |= {f"m{index}": metric.label for index, metric in enumerate(sweep.metrics)}
     titles |= {f"k{index}": key.label for index, key in enumerate(sweep.keys)}
     return {"tooltip": [{"field": field, "type": "nominal", "title": title} for field, title in titles.items()]}
 
@@ -287,6 +281,12 @@ def metric_limits(metric: Metric, values: Sequence[float], always_shown: Sequenc
     return min(ends), max(ends)
 
 
+def key_ends(key: Key, positions: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and the highest of these positions on a key's axis and of the ends of its space."""
+    known = [at for end in (key.low, key.high) if (at := axis_position(key, end)) is not None]
+    return min([*positions, *known], default=0.0), max([*positions, *known], default=1.0)
+
+
 def on_axis(key: Key, position: float) -> float:
     """Return where a position of sensitivity.Point is in Vega's units, in which an axis is logarithmic itself."""
     return float(f"{10**position:.6g}") if key.log else position
@@ -308,6 +308,9 @@ def round_ticks(low: float, high: float, log: bool) -> list[float]:
         found = [at for at in positions if low - 1e-9 <= at <= high + 1e-9]
         if len(found) >= 3:
             break
+    # Between two digits, values are as good as linear.
+    if len(found) < 2:
+        found = [math.log10(value) for value in round_ticks(10**low, 10**high, log=False)]
     # More than six labels would touch.
     return found[:: math.ceil(len(found) / 6) or 1]
 
@@ -355,8 +358,7 @@ def _key_axis(key: Key, positions: Sequence[float]) -> Row:
         names = json.dumps(key.choices)
         ticks = {"values": list(range(len(key.choices))), "labelExpr": f"{names}[datum.value]", "labelLimit": 120}
         return axis("x", None, domain=(-0.5, len(key.choices) - 0.5), **ticks)
-    ends = [at for end in (key.low, key.high) if end is not None and (at := axis_position(key, end)) is not None]
-    low, high = min([*positions, *ends], default=0.0), max([*positions, *ends], default=1.0)
+    low, high = key_ends(key, positions)
     margin = 0.04 * (high - low) or 0.5
     domain = on_axis(key, low - margin), on_axis(key, high + margin)
     found = axis("x", None, domain, values=[on_axis(key, at) for at in round_ticks(low, high, key.log)])

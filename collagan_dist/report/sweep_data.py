@@ -33,6 +33,10 @@ class Metric:
     name: str
     sign: int
 
+    @property
+    def label(self) -> str:
+        return formatting.metric_title(self.name)
+
 
 @dataclass(frozen=True)
 class Key:

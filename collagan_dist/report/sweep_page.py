@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collagan_dist.errors import DataError
-from collagan_dist.report import formatting, sensitivity, sweep_charts, sweep_summary, sweep_tables
+from collagan_dist.report import sensitivity, sweep_charts, sweep_summary, sweep_tables
 from collagan_dist.report.parallel_coordinates import parallel_coordinates
 from collagan_dist.report.pareto_chart import front_chart
 from collagan_dist.report.pictures import Figure
@@ -32,7 +32,7 @@ def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
         "state": sweep_summary.state(sweep),
         "headline": sweep_summary.headline(sweep),
         "cards": sweep_summary.cards(sweep),
-        "main": formatting.metric_label(sweep.main.name).replace(",", ""),
+        "main": sweep.main.label,
         "stopped": any(trial.status == "stopped" for trial in sweep.trials),
         "repeated": len(sweep.searched) < len(sweep.trials),
         "best": sweep_tables.best_table(sweep),

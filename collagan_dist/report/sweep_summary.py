@@ -13,6 +13,8 @@ from collagan_dist.units import format_duration
 _STATES = {"done": "finished", "running": "still running", "interrupted": "interrupted: the same command continues it"}
 _STATUS_ORDER = ("done", "stopped", "failed", "running", "paused", "waiting")
 STATUS_LABELS = {"stopped": "stopped early"}
+# What a trial did at its last number of samples; all others may still go on.
+_VERBS = {"stopped": "were stopped at", "failed": "failed after"}
 _SIGNIFICANCE_LEVEL = 0.05
 
 
@@ -51,7 +53,9 @@ def confirmation(sweep: SweepData, found: Confirmation) -> str:
     subject = "" if found.metric == sweep.main.name else f"{_label_in_sentence(found.metric)} "
     # A sweep that grew may have a newer best trial than the one that was confirmed.
     subject += f"trial {found.best.trial} has " if found.best.trial not in (None, sweep.best) else ""
-    text = f"Over {found.seeds} seed{'' if found.seeds == 1 else 's'} each: {subject}{best} against {paper}"
+    # Elsewhere on the page ± is a standard error.
+    seeds = "1 seed each" if found.seeds == 1 else f"{found.seeds} seeds each (± sd)"
+    text = f"Over {seeds}: {subject}{best} against {paper}"
     text += f" {formatting.metric_unit(found.metric)}".rstrip() + " for the paper's λ"
     if found.p is None:
         return f"{text}: too few seeds to tell the difference from chance."
@@ -100,8 +104,8 @@ def _against_paper(sweep: SweepData, best: TrialData, value: float) -> str:
         return "there is nothing to compare it with, as the paper's λ have no value in this sweep."
     # Compared at the same number of samples: the trial that trained longer would win by that alone.
     if paper.samples is not None and best.samples is not None and paper.samples < best.samples:
-        at, same_length = f"at {formatting.format_number(paper.samples)} samples", best.at(name, paper.samples)
-        text = f"the paper's λ were stopped {at} with {formatting.format_metric(name, rival, True)}"
+        same_length, verb = best.at(name, paper.samples), _VERBS.get(paper.status, "are at")
+        text = f"the paper's λ {verb} {formatting.format_number(paper.samples)} samples with {formatting.format_metric(name, rival, True)}"
         return text + (f"; there it {_compare(sweep.main, same_length, rival)}." if same_length is not None else ".")
     return f"it {_compare(sweep.main, value, rival)} ({formatting.format_metric(name, rival, True)})."
 
@@ -125,8 +129,8 @@ def _front_sentence(sweep: SweepData) -> str:
 
 
 def _label_in_sentence(name: str) -> str:
-    """Return a metric's label without comma, in lower case except of names."""
-    label = formatting.metric_label(name).replace(",", "")
+    """Return a metric's label in lower case except of names."""
+    label = formatting.metric_title(name)
     is_name = label[:2].isupper() or formatting.base_metric(name) == "dice"
     return label if is_name else label[:1].lower() + label[1:]
 

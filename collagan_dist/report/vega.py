@@ -21,8 +21,11 @@ INK, INK_SOFT, GRID, REFERENCE, PAPER = (
     "var(--reference)",
     "var(--paper)",
 )
-# Ticks in few characters: 20k, 3e−5.
-TICK = "abs(datum.value) >= 1000 || datum.value === 0 ? format(datum.value, '~s') : format(datum.value, '~g')"
+# Ticks in few characters: 20k, 100,005, 3e−5. Larger units than M are known to few readers.
+TICK = (
+    "abs(datum.value) < 1e3 || abs(datum.value) >= 1e9 ? format(datum.value, '~g')"
+    " : format(datum.value, length(format(datum.value, '~s')) < length(format(datum.value, ',')) ? '~s' : ',')"
+)
 _AXIS = {"domain": False, "ticks": False, "gridColor": GRID, "labelColor": INK_SOFT, "titleColor": INK_SOFT,
          "labelPadding": 6, "titlePadding": 8, "titleFontWeight": "normal", "labelExpr": TICK}  # fmt: skip
 THEME: dict[str, Any] = {

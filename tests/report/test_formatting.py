@@ -7,6 +7,7 @@ def test_metric_labels():
         "landmark_error_argmax/left_eye": "Landmark error, by arg-max, left eye",
     }  # fmt: skip
     assert {key: f.metric_label(key) for key in labels} == labels
+    assert f.metric_title("landmark_error_argmax/left_eye") == "Landmark error by arg-max left eye"
 
 
 def test_metrics_have_their_digits_and_units():

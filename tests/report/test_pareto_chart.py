@@ -1,3 +1,6 @@
+import re
+from itertools import combinations
+
 from collagan_dist.report.pareto_chart import undominated
 from tests.report.page_reader import is_affine
 
@@ -25,3 +28,13 @@ def test_the_line_has_the_trials_that_no_other_beats(nsga2_page, nsga2_data):
     assert {trial.number for trial in undominated(nsga2_data.trials, across, down)} == wanted
     line = nsga2_page.spec("Landmark error (px), smaller is better").layer(0)
     assert sorted((row["x"], row["y"]) for row in line) == sorted(pairs[number] for number in wanted)
+
+
+def test_numbers_of_near_trials_do_not_cover_each_other(nsga2_page):
+    for title in ("Dice, larger is better", "Landmark error (px), smaller is better"):
+        layer = re.search(r"layer_2_marks.*?</g>", nsga2_page.spec(title).svg, re.DOTALL)[0]
+        found = [(float(x), float(y)) for x, y in re.findall(r"translate\(([-\d.e]+),([-\d.e]+)\)", layer)]
+        # Numbers have two digits of 11 px.
+        assert len(found) == 4 and all(
+            abs(a[0] - b[0]) > 12 or abs(a[1] - b[1]) > 10 for a, b in combinations(found, 2)
+        )

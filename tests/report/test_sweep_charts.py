@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from collagan_dist.report.sensitivity import sensitivity
-from collagan_dist.report.sweep_charts import metric_limits, round_ticks
-from collagan_dist.report.sweep_data import Metric
+from collagan_dist.report.sweep_charts import course_chart, key_ends, metric_limits, round_ticks, sensitivity_chart
+from collagan_dist.report.sweep_data import Key, Metric
 from tests.report.page_reader import is_affine
 from tests.report.simulated_sweep import LR, REC
 
@@ -80,6 +82,22 @@ def test_each_key_has_a_chart_with_its_means_and_sentences(asha_page, asha_data)
     assert is_affine(list(at.values()), [np.log10(asha_data.trials[n].values[LR]) for n in at])
 
 
+def test_the_papers_trial_keeps_its_mark_where_it_was_stopped_early(nsga2_data):
+    paper = replace(nsga2_data.paper_trial, scores={"psnr_hole": 3.0}, samples=24, status="stopped")
+    sweep = replace(nsga2_data, trials=(paper, *nsga2_data.trials[1:]))
+    for key in sweep.keys:
+        rows = sensitivity_chart(sweep, sensitivity(sweep, key, sweep.main)).spec["data"]["values"]
+        assert [(row["kind"], row["y"]) for row in rows if row["trial"] == 0] == [("the paper's λ", 3.0)]
+
+
+def test_without_a_curve_of_a_shown_trial_there_is_no_chart(asha_data):
+    with_curve = next(one.number for one in asha_data.trials if one.curves)
+    shown = frozenset(range(44)) - {with_curve}
+    alone = [one if one.number == with_curve else replace(one, curves=None) for one in asha_data.trials]
+    assert course_chart(replace(asha_data, trials=tuple(alone), shown=shown), asha_data.main) is None
+    assert course_chart(replace(asha_data, trials=tuple(alone)), asha_data.main) is not None
+
+
 def test_other_metrics_have_charts_too(nsga2_page, asha_page):
     for metric in (NAME, "Dice", "Landmark error"):
         assert nsga2_page.spec(f"{metric} of every trial") and nsga2_page.spec(f"{metric} during training")
@@ -112,3 +130,12 @@ def test_ticks_are_round():
     assert [10**at for at in log] == pytest.approx([30, 100, 300])
     assert round_ticks(0.013, 0.83, log=False) == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert round_ticks(2, 2, log=False) == [2]
+    # Between two digits of a logarithmic axis.
+    for ends, ticks in (((1.1e-4, 1.9e-4), [1.2e-4, 1.4e-4, 1.6e-4, 1.8e-4]), ((2.1, 2.9), [2.2, 2.4, 2.6, 2.8])):
+        assert [10**at for at in round_ticks(*np.log10(ends), log=True)] == pytest.approx(ticks)
+
+
+def test_an_axis_of_a_key_has_its_points_and_the_ends_of_its_space():
+    key = Key("a", "a", "loguniform", low=10, high=1000)
+    assert key_ends(key, [0.5, 2]) == (0.5, 3) and key_ends(key, []) == (1, 3)
+    assert key_ends(Key("a", "a", "uniform"), []) == (0, 1) and key_ends(Key("a", "a", "uniform"), [4]) == (4, 4)

@@ -18,7 +18,7 @@ def test_pictures_of_the_best_and_the_paper(asha_page, asha_data):
         "Trial 0, the paper's λ. Sample pictures at step 12.",
     ]
     assert "Repetitions over other seeds are not shown" in asha_page.text
-    assert "was stopped early shows" in asha_page.text
+    assert "was stopped early shows its value at that time; its value at full length is not known." in asha_page.text
 
 
 def test_damaged_trials_become_notes_and_no_name_can_run_code(asha, asha_page, tmp_path):

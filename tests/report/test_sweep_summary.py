@@ -28,7 +28,7 @@ def test_headline_and_cards_of_a_sweep(asha_page, asha_data):
     for words in (
         f"Trial {best.number} is the best of 38 trials by PSNR in the hole ({value:.2f} dB)",
         f"were stopped at 24 samples with {rival:.2f} dB; there it beats the paper's λ by {gain:.2f} dB.",
-        f"Over 2 seeds each: {sides} dB for the paper's λ",
+        f"Over 2 seeds each (± sd): {sides} dB for the paper's λ",
         "finished · 40 of 40 trials ended",
         "small, M*_isd, 32x32 pixels",
         f"{done} done, {stopped} stopped early, 2 failed, and 4 over other seeds",
@@ -69,6 +69,11 @@ def test_the_best_is_compared_with_the_paper(asha_data, trials, words):
     assert words in claim(asha_data, *trials)
 
 
+@pytest.mark.parametrize(("status", "words"), [("running", "are at"), ("paused", "are at"), ("failed", "failed after")])
+def test_only_a_stopped_trial_was_stopped(asha_data, status, words):
+    assert f"the paper's λ {words} 24 samples with" in claim(asha_data, replace(STOPPED, status=status), longer())
+
+
 def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data):
     text = claim(asha_data, PAPER, trial(1, 18.3), best=0)
     assert text == "The paper's λ are the best of 2 trials by PSNR in the hole: 18.50 dB."
@@ -90,7 +95,7 @@ def test_confirmation_over_seeds(asha_data, difference, p, words):
     paper, best = SeedScores(mean=18.75, sd=0.12), SeedScores(mean=18.9, sd=0.1, trial=1)
     found = Confirmation(seeds=2, metric="psnr_hole", paper=paper, best=best, difference=difference, p=p)
     text = claim(asha_data, PAPER, trial(1, 18.92), confirmed=found)
-    assert text.endswith(f" Over 2 seeds each: 18.90 ± 0.10 against 18.75 ± 0.12 dB for the paper's λ{words}")
+    assert text.endswith(f" Over 2 seeds each (± sd): 18.90 ± 0.10 against 18.75 ± 0.12 dB for the paper's λ{words}")
 
 
 def test_a_stopped_trial_is_best_at_nothing(asha_data):
