@@ -291,7 +291,7 @@ async def _read_form(request: web.Request) -> dict[str, FileInMemory]:
     except TimeoutError:
         raise RefusedUpload(408, f"the upload took more than {_UPLOAD_SECONDS} seconds") from None
     # Of aiohttp's parser; the last two also where the client has gone away, who is then told nothing.
-    except (ValueError, AssertionError, RuntimeError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
+    except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError, ConnectionError):
         raise RefusedUpload(400, "the form is damaged; send it again") from None
 
 

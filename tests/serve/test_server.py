@@ -198,7 +198,9 @@ def test_an_answer_that_is_not_read_holds_its_place_for_a_time(server, photo, mo
     assert when_free(server, photo).status == 200
     for connection in silent:
         with connection:
-            cut = b"".join(iter(lambda: connection.recv(1_000_000), b""))
+            cut = b""
+            while some := connection.recv(1_000_000):
+                cut += some
         assert cut.startswith(b"HTTP/1.1 200 ") and len(cut) < len(large.completed)
 
 
