@@ -153,7 +153,7 @@ def sensitivity_chart(sweep: SweepData, found: Sensitivity) -> VegaChart:
 
 def importance_charts(sweep: SweepData) -> list[VegaChart]:
     """Return a bar a key for each metric that has shares."""
-    metrics = [metric for metric in sweep.metrics if metric.name in sweep.importance]
+    metrics = [metric for metric in sweep.metrics if sweep.importance.get(metric.name)]
     # All charts have the order of the first, so that metrics can be compared line by line.
     keys = sorted(sweep.keys, key=lambda key: -sweep.importance[metrics[0].name].get(key.name, 0.0) if metrics else 0)
     return [_importance_chart(metric, keys, sweep.importance[metric.name]) for metric in metrics]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, RootModel
 
 from collagan_dist import structured
 from collagan_dist.errors import DataError
@@ -23,15 +23,20 @@ VERSION = 1
 # Trials that charts and tables show. More make a page of megabytes on which no mark can be told from the next.
 MAX_SHOWN = 300
 _MAX_FRONT, _MAX_REPEATED, _MAX_FAILED, _MAX_BEST = 60, 20, 30, 90
-_MAX_RUNG = 10**15
+_Rung = Annotated[int, Field(ge=0, le=10**15)]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that the sweep optimizes. `sign` is +1 where larger is better, -1 where smaller is."""
+    """A metric that the sweep optimizes."""
 
     name: str
-    sign: int
+    mode: Literal["max", "min"]
+
+    @property
+    def sign(self) -> int:
+        """+1 where larger is better, -1 where smaller is."""
+        return 1 if self.mode == "max" else -1
 
     @property
     def label(self) -> str:
@@ -81,37 +86,82 @@ class Confirmation(structured.Record):
     p: float | None = None
 
 
-@dataclass(frozen=True)
-class SweepData:
-    """A sweep. `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials.
+class _Space(structured.Record):
+    kind: str | None = None
+    low: float | None = None
+    high: float | None = None
+    values: list[Any] | None = None
 
-    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read,
-    `warnings` what is searched without effect. `shown` are the numbers of
+
+def _only_complete(found: Any) -> Any:
+    """Return a confirmation as it is; None without one of its numbers, as there is no comparison then."""
+    if not isinstance(found, dict):
+        return found
+    sides = [side for name in ("paper", "best") if isinstance(side := found.get(name), dict)]
+    return None if None in (found.get("difference"), *(side.get("mean") for side in sides)) else found
+
+
+def _known(found: Any) -> Any:
+    """Return a list or an object without its numbers that are None."""
+    if isinstance(found, dict):
+        return {key: value for key, value in found.items() if value is not None}
+    return tuple(value for value in found if value is not None) if isinstance(found, list) else found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepFile:
+    """The content of sweep.json, without numbers that cannot be drawn.
+
+    `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials;
+    `warnings` say what is searched without effect.
+    """
+
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]  # everything is by the first
+    spaces: Annotated[dict[str, _Space], Field(alias="keys")]
+    about: str = ""
+    status: str = ""
+    scheduler: str = ""
+    search: str = ""
+    planned_trials: Annotated[int | None, Field(alias="trials")] = None
+    seed: int | None = None
+    # Sorted, as the last one is taken for the length of a full run.
+    rungs: Annotated[
+        tuple[_Rung, ...], BeforeValidator(_known), AfterValidator(lambda found: tuple(sorted(found)))
+    ] = ()
+    best: int | None = None
+    front: Annotated[tuple[int, ...], BeforeValidator(_known)] = ()
+    paper: dict[str, Any] = field(default_factory=dict)
+    importance: dict[str, Annotated[dict[str, float], BeforeValidator(_known)]] = field(default_factory=dict)
+    samples_trained: float | None = None
+    seconds: float | None = None
+    confirmed: Annotated[Confirmation | None, BeforeValidator(_only_complete)] = None
+    warnings: tuple[str, ...] = ()
+
+    __pydantic_config__ = structured.Record.model_config
+
+    def is_full_length(self, trial: TrialData) -> bool:
+        """Return whether the trial trained up to the last rung."""
+        # A trial at the last rung may not have its final status yet, so its samples decide.
+        if self.rungs and trial.samples is not None:
+            return trial.samples >= self.rungs[-1]
+        return trial.status == "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepData(_SweepFile):
+    """A sweep: sweep.json, and what else its folder has.
+
+    `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read. `shown` are the numbers of
     the trials that charts and tables show, None for all; numbers that are computed are of all trials.
     """
 
     name: str
     path: Path
-    about: str
-    status: str
-    scheduler: str
-    search: str
-    planned_trials: int | None
-    seed: int | None
-    metrics: tuple[Metric, ...]
-    rungs: tuple[int, ...]
     keys: tuple[Key, ...]
     trials: tuple[TrialData, ...]
-    best: int | None
-    front: tuple[int, ...]
-    importance: Mapping[str, Mapping[str, float]]
-    samples_trained: float | None
-    seconds: float | None
-    confirmed: Confirmation | None
-    columns: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    shown: frozenset[int] | None = None
-    warnings: tuple[str, ...] = ()
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+    shown: frozenset[int] | None
 
     @property
     def main(self) -> Metric:
@@ -143,64 +193,11 @@ class SweepData:
     def paper_trial(self) -> TrialData | None:
         return next((trial for trial in self.trials if trial.role == "paper"), None)
 
-    def is_full_length(self, trial: TrialData) -> bool:
-        """Return whether the trial trained up to the last rung."""
-        return _is_full_length(trial, self.rungs)
-
     def is_shown(self, trial: TrialData) -> bool:
         return self.shown is None or trial.number in self.shown
 
     def folder(self, trial: TrialData) -> Path:
         return trial_data.trial_folder(self.path, trial.number)
-
-
-class _MetricName(structured.Record):
-    name: str
-    mode: Literal["max", "min"]
-
-
-class _Space(structured.Record):
-    kind: str | None = None
-    low: float | None = None
-    high: float | None = None
-    values: list[Any] | None = None
-
-
-def _only_complete(found: Any) -> Any:
-    """Return a confirmation as it is; None without one of its numbers, as there is no comparison then."""
-    if not isinstance(found, dict):
-        return found
-    sides = [side for name in ("paper", "best") if isinstance(side := found.get(name), dict)]
-    return None if None in (found.get("difference"), *(side.get("mean") for side in sides)) else found
-
-
-class _SweepFile(structured.Record):
-    """The content of sweep.json, whose numbers that cannot be drawn were replaced by None."""
-
-    metrics: Annotated[tuple[_MetricName, ...], Field(min_length=1)]  # everything is by the first
-    keys: dict[str, _Space]
-    about: str | None = None
-    status: str | None = None
-    scheduler: str | None = None
-    search: str | None = None
-    trials: int | None = None
-    seed: int | None = None
-    rungs: tuple[Annotated[int, Field(ge=0, le=_MAX_RUNG)] | None, ...] | None = None
-    best: int | None = None
-    front: tuple[int | None, ...] | None = None
-    paper: dict[str, Any] | None = None
-    importance: dict[str, dict[str, float | None]] | None = None
-    samples_trained: float | None = None
-    seconds: float | None = None
-    confirmed: Annotated[Confirmation | None, BeforeValidator(_only_complete)] = None
-    warnings: tuple[str, ...] | None = None
-
-
-def _is_full_length(trial: TrialData, rungs: Sequence[int]) -> bool:
-    # A trial at the last rung may not have its final status yet, so its samples decide.
-    if rungs and trial.samples is not None:
-        return trial.samples >= rungs[-1]
-    return trial.status == "done"
 
 
 def is_sweep(folder: Path) -> bool:
@@ -218,7 +215,8 @@ def read_sweep(folder: Path) -> SweepData:
             f"Use the collagan that wrote it."
         )
     try:
-        content = structured.validate(found, _SweepFile, str(path))
+        # A sweep that has just begun writes null for what is not known yet.
+        content = structured.validate(_known(found), RootModel[_SweepFile], str(path)).root
     except structured.Malformed as error:
         raise DataError(f"{error}: was not written by `collagan sweep`. {trial_data.REPAIR_HINT}.") from None
     return _parse_sweep(folder, content, notes)
@@ -244,46 +242,26 @@ def short_labels(names: list[str]) -> dict[str, str]:
 
 
 def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData:
-    metrics = tuple(Metric(one.name, 1 if one.mode == "max" else -1) for one in found.metrics)
-    spaces = {name: space.model_dump() for name, space in found.keys.items()}
+    spaces = {name: space.model_dump() for name, space in found.spaces.items()}
     trials, columns = trial_data.read_trials(folder / "trials.csv", spaces)
-    # Sorted, as the last one is taken for the length of a full run.
-    rungs = tuple(sorted(rung for rung in found.rungs or () if rung is not None))
-    front = tuple(number for number in found.front or () if number is not None)
     lengths = [trial.samples for trial in trials if trial.role == "paper" and trial.samples is not None]
     # Of all metrics: the best and the paper's trial are compared at the same length by each of them.
-    with_curves, on_curves = trial_data.add_curves(folder, trials, columns, kept=(*rungs, *lengths))
-    shown = _choose_shown(trials, metrics[0], rungs, found.best, front)
+    with_curves, on_curves = trial_data.add_curves(folder, trials, columns, kept=(*found.rungs, *lengths))
+    shown = _choose_shown(trials, found)
     notes += undrawable_note("trials.csv", sum(trial.undrawable for trial in trials))
     return SweepData(
+        **vars(found),
         name=folder.resolve().name,
         path=folder,
-        about=found.about or "",
-        status=found.status or "",
-        scheduler=found.scheduler or "",
-        search=found.search or "",
-        planned_trials=found.trials,
-        seed=found.seed,
-        metrics=metrics,
-        rungs=rungs,
-        keys=_parse_keys(spaces, found.paper or {}, with_curves),
+        keys=_parse_keys(spaces, found.paper, with_curves),
         trials=with_curves,
-        best=found.best,
-        front=front,
-        importance=_parse_importance(found.importance or {}),
-        samples_trained=found.samples_trained,
-        seconds=found.seconds,
-        confirmed=found.confirmed,
         columns=columns,
         notes=(*_shown_note(trials, shown), *notes, *on_curves),
         shown=shown,
-        warnings=found.warnings or (),
     )
 
 
-def _choose_shown(
-    trials: Sequence[TrialData], main: Metric, rungs: Sequence[int], best: int | None, front: Sequence[int]
-) -> frozenset[int] | None:
+def _choose_shown(trials: Sequence[TrialData], sweep: _SweepFile) -> frozenset[int] | None:
     """Return the numbers of at most MAX_SHOWN trials, None for all.
 
     First come the best and the paper's, then some of the front, of the repetitions, of those that failed, the best full-length
@@ -291,12 +269,13 @@ def _choose_shown(
     """
     if len(trials) <= MAX_SHOWN:
         return None
-    full = [trial for trial in trials if main.name in trial.scores and _is_full_length(trial, rungs)]
+    main = sweep.metrics[0]
+    full = [trial for trial in trials if main.name in trial.scores and sweep.is_full_length(trial)]
     full.sort(key=lambda trial: -main.sign * trial.scores[main.name])
     groups = [
-        ([best] if best is not None else [], 1),
+        ([sweep.best] if sweep.best is not None else [], 1),
         ([trial.number for trial in trials if trial.role == "paper"], 1),
-        (list(front), _MAX_FRONT),
+        (list(sweep.front), _MAX_FRONT),
         ([trial.number for trial in trials if trial.role == "confirm"], _MAX_REPEATED),
         ([trial.number for trial in trials if trial.status == "failed"], _MAX_FAILED),
         ([trial.number for trial in full[:_MAX_BEST]], _MAX_BEST),
@@ -312,11 +291,6 @@ def _shown_note(trials: Sequence[TrialData], shown: frozenset[int] | None) -> tu
         return ()
     text = f"Charts and tables show {len(shown)} of {len(trials)} trials: the best, the paper's λ, and others evenly spread."
     return (f"{text} Sentences, means and counts are of all, and trials.csv lists all.",)
-
-
-def _parse_importance(found: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
-    shares = {metric: {key: v for key, v in by.items() if v is not None} for metric, by in found.items()}
-    return {metric: by for metric, by in shares.items() if by}
 
 
 def _parse_keys(

@@ -118,7 +118,7 @@ def test_the_range_is_that_of_the_full_length_runs(sign):
     full, stopped = [sign * value for value in (10.0, 11.0, 12.0)], sign * 2.0
 
     def contains(value: float, always: list[float]) -> bool:
-        low, high = metric_limits(Metric("m", sign), [*full, stopped], always)
+        low, high = metric_limits(Metric("m", "max" if sign > 0 else "min"), [*full, stopped], always)
         return low <= value <= high
 
     assert all(contains(value, full) for value in full) and not contains(stopped, full)

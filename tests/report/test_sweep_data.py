@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from collagan_dist.errors import DataError
 from collagan_dist.report.page import write_report
-from collagan_dist.report.sweep_data import is_sweep, read_sweep, short_labels
+from collagan_dist.report.sweep_charts import importance_charts
+from collagan_dist.report.sweep_data import Metric, is_sweep, read_sweep, short_labels
 from tests.report.simulated_sweep import ADV, BATCH, CHOICE, LR, REC, STEPS
 
 
@@ -67,9 +69,12 @@ def test_a_damaged_file_is_named(asha, tmp_path, name, content, words):
 def test_numbers_that_cannot_be_drawn_are_left_out_and_said(asha, tmp_path):
     found = json.loads((asha.out / "sweep.json").read_text())
     found["confirmed"]["difference"], found["seconds"], found["rungs"][0] = float("nan"), 1e300, 10**400
-    (tmp_path / "sweep.json").write_text(json.dumps(found))
+    found["importance"] = {"psnr_hole": {REC: None, LR: 0.25}, "psnr": {REC: None}}
     shutil.copy(asha.out / "trials.csv", tmp_path)
+    (tmp_path / "sweep.json").write_text(json.dumps(found))
     sweep = read_sweep(tmp_path)
+    assert sweep.importance == {"psnr_hole": {LR: 0.25}, "psnr": {}}
+    assert len(importance_charts(replace(sweep, metrics=(sweep.main, Metric("psnr", "max"))))) == 1
     assert (sweep.confirmed, sweep.seconds, sweep.rungs) == (None, None, tuple(found["rungs"][1:]))
     assert sweep.notes[0].startswith("3 number(s) of sweep.json are not finite")
 

@@ -78,7 +78,7 @@ def test_the_paper_may_be_best_and_smaller_may_be_better(asha_data):
     text = claim(asha_data, PAPER, trial(1, 18.3), best=0)
     assert text == "The paper's λ are the best of 2 trials by PSNR in the hole: 18.50 dB."
     trials = [trial(number, error, "landmark_error") for number, error in enumerate((2.5, 2.0))]
-    text = claim(asha_data, *trials, metrics=(Metric("landmark_error", -1),))
+    text = claim(asha_data, *trials, metrics=(Metric("landmark_error", "min"),))
     assert "by landmark error (2.00 px): it beats the paper's λ by 0.50 px (2.50 px)" in text
 
 
