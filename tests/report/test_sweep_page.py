@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from collagan_dist.report.sweep_data import MAX_SHOWN
-from tests.report.browser import after
+from tests.report.browser import open_tab
 from tests.report.page_reader import Page, read_report
 from tests.report.simulated_sweep import CHOICE, REC, SimulatedSweep
 
@@ -115,24 +115,21 @@ def test_what_is_searched_without_effect_is_warned_of(asha, asha_page, tmp_path)
     assert "Warning. loss.weights.a.adv: searched <b> without effect" in " ".join(read_report(path).text.split())
 
 
-POINT_AT = """
-const chart = [...document.querySelectorAll(".vega")].find((one) => one.ariaLabel.startsWith("Parallel"));
-draw(chart);
-setTimeout(() => {
-  const segments = [...chart.querySelectorAll(".mark-rule.role-mark line")].filter((one) => one.getAttribute("opacity") === "0");
-  const where = segments.at(-1).getBoundingClientRect();
-  for (const type of ["pointerover", "pointermove"]) {
-    const at = { bubbles: true, clientX: where.x + where.width / 2, clientY: where.y + where.height / 2 };
-    segments.at(-1).dispatchEvent(new PointerEvent(type, at));
-  }
-}, 1000);
-"""
+FIND = 'const chart = [...document.querySelectorAll(".vega")].find((one) => one.ariaLabel.startsWith("Parallel"));'
+SEGMENTS = 'const segments = [...chart.querySelectorAll(".mark-rule.role-mark line")].filter((one) => one.getAttribute("opacity") === "0");'
+TIP = "document.querySelector('#vg-tooltip-element.visible table')"
 
 
 @pytest.mark.browser
 def test_a_line_under_the_pointer_tells_its_trial(asha, asha_page, asha_data, tmp_path):
-    found = after(asha.out / "report.html", tmp_path, POINT_AT)
-    tip = re.search(r'id="vg-tooltip-element"[^>]*>(.*?)</table>', found, re.DOTALL)[1]
+    with open_tab(tmp_path) as tab:
+        tab.open(asha.out / "report.html")
+        tab.evaluate(f"{{ {FIND} chart.scrollIntoView(); draw(chart); }}")
+        tab.wait_for(f"(() => {{ {FIND} {SEGMENTS} return segments.length }})()")
+        at = tab.evaluate(f"(() => {{ {FIND} {SEGMENTS} return segments.at(-1).getBoundingClientRect().toJSON() }})()")
+        tab.move_pointer(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+        tab.wait_for(TIP)
+        tip = tab.evaluate(f"{TIP}.outerHTML")
     texts = re.findall(r'<td class="\w+">([^<]*)</td>', tip)
     told = dict(zip([one.rstrip(":") for one in texts[::2]], texts[1::2], strict=True))
     best = asha_data.best_trial
