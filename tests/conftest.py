@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 # As for somebody who works in this environment: commands that are printed name `collagan` without its path.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 SLURM = "slurm"  # in the names of all tests that need its daemons
+LONG = (SLURM, "tests/virtual/", "tests/whole/", "tests/test_tutorial.py", "tests/distributed/", "tests/faults/")
 
 log_to_stderr()  # as every command does: tests in this process read it by capsys
 
@@ -122,8 +123,8 @@ NEEDS = {"gpu": _missing_gpu, "slurm": missing_slurm, "browser": _missing_browse
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slurm's tests first: they wait more than they compute, so the other worker has the cores beside them."""
-    items.sort(key=lambda item: SLURM not in item.nodeid)
+    """Files that take minutes first: at the end one worker would have them alone. Slurm's tests wait more than they compute."""
+    items.sort(key=lambda item: next((n for n, part in enumerate(LONG) if part in item.nodeid), len(LONG)))
 
 
 class FilesAndSlurm(LoadFileScheduling):

@@ -59,7 +59,8 @@ def confirmation(sweep: SweepData, found: Confirmation) -> str:
     text += f" {formatting.metric_unit(found.metric)}".rstrip() + " for the paper's λ"
     if found.p is None:
         return f"{text}: too few seeds to tell the difference from chance."
-    text += f" (p {_format_p(found.p)}): "
+    p = formatting.format_p(found.p)
+    text += f" (p {p if p.startswith('<') else f'= {p}'}): "
     sign = next((m.sign for m in sweep.metrics if m.name == found.metric), formatting.better_sign(found.metric))
     if found.p >= _SIGNIFICANCE_LEVEL or found.difference == 0:
         return text + "the difference may be chance."
@@ -138,10 +139,6 @@ def _label_in_sentence(name: str) -> str:
 def _mean_and_sd(name: str, scores: SeedScores) -> str:
     sd = "" if scores.sd is None else f" ± {formatting.format_metric(name, scores.sd)}"
     return formatting.format_metric(name, scores.mean) + sd
-
-
-def _format_p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
 
 def _share_trained(sweep: SweepData) -> str:
