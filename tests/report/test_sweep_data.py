@@ -71,7 +71,7 @@ def test_numbers_that_cannot_be_drawn_are_left_out_and_said(asha, tmp_path):
     found["confirmed"]["difference"], found["seconds"], found["rungs"][0] = float("nan"), 1e300, 10**400
     found["importance"] = {"psnr_hole": {REC: None, LR: 0.25}, "psnr": {REC: None}}
     shutil.copy(asha.out / "trials.csv", tmp_path)
-    (tmp_path / "sweep.json").write_text(json.dumps(found))
+    (tmp_path / "sweep.json").write_text(json.dumps({**found, "rungs": found["rungs"][::-1]}))
     sweep = read_sweep(tmp_path)
     assert sweep.importance == {"psnr_hole": {LR: 0.25}, "psnr": {}}
     assert len(importance_charts(replace(sweep, metrics=(sweep.main, Metric("psnr", "max"))))) == 1
