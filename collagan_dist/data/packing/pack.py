@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import re
@@ -104,7 +105,12 @@ def processes(workers: int) -> Builder:
     def build_all(jobs: list[ShardJob]) -> Iterator[tuple[ShardJob, ShardResult]]:
         count = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
         with ProcessPoolExecutor(count, initializer=_die_with_parent) as pool:
-            futures = {pool.submit(build_shard, job): job for job in jobs}
+            # Workers are forks. What they inherit they must not finalize: a pipeline of DALI would wait for threads that a fork lacks.
+            gc.freeze()
+            try:
+                futures = {pool.submit(build_shard, job): job for job in jobs}
+            finally:
+                gc.unfreeze()
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()

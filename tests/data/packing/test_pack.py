@@ -1,4 +1,5 @@
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from collagan_dist.data.packing.pack import merge, pack, pack_part
+from collagan_dist.data.packing.shard_job import build_shard
 from collagan_dist.data.shards.verify import verify
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import SPLITS
@@ -19,6 +21,29 @@ from tests.data.packed import contents, recipe
 
 def test_bytes_do_not_depend_on_workers(drawn, shards, tmp_path):
     assert contents(pack(recipe(drawn, tmp_path), workers=5).folder) == contents(shards.folder)
+
+
+class _WaitsInAFork:
+    """In a cycle, as DALI's pipelines are: whoever collects garbage finalizes it."""
+
+    def __init__(self, made_by):
+        self.made_by, self.itself = made_by, self
+
+    def __del__(self):
+        if os.getpid() != self.made_by:
+            time.sleep(100)
+
+
+def _collects_then_builds(job):
+    gc.collect()
+    return build_shard(job)
+
+
+@pytest.mark.timeout(60)
+def test_workers_finalize_nothing_that_they_inherit(drawn, shards, tmp_path, monkeypatch):
+    _WaitsInAFork(os.getpid())
+    monkeypatch.setattr("collagan_dist.data.packing.pack.build_shard", _collects_then_builds)
+    assert contents(pack(recipe(drawn, tmp_path), workers=1).folder) == contents(shards.folder)
 
 
 def test_every_sample_once_in_its_split(drawn, shards):
