@@ -38,9 +38,13 @@ def typed(command: list[str]) -> str:
     os.close(reader)
     if process.returncode:
         raise SystemExit(content.decode())
-    lines = [line.rstrip("\r") for line in content.decode().split("\n")]
-    # A bar is drawn again and again on its line; and the cursor is hidden meanwhile.
-    return "\n".join(re.sub(r"\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K", "", line.rpartition("\r")[2]) for line in lines)
+    shown: list[str] = []
+    for line in content.decode().split("\n"):
+        # A spinner is taken away by going up to its line.
+        del shown[len(shown) - line.count("\x1b[1A") :]
+        # A bar is drawn again and again on its line; and the cursor is hidden meanwhile.
+        shown.append(re.sub(r"\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K", "", line.rstrip("\r").rpartition("\r")[2]))
+    return "\n".join(shown)
 
 
 def write_terminal(run: Path, name: str) -> Path:

@@ -9,11 +9,11 @@ from PIL import Image
 from docs import pictures
 from docs.pictures import IMAGES, MAX_BYTES, typed
 
-BAR = r"import sys; sys.stdout.write('\x1b[?25l1/2\r\x1b[2K2/2\n\x1b[?25h\x1b[1mtable\x1b[0m\n'); print(sys.stdout.isatty())"
+BAR = r"import sys; sys.stdout.write('kept\nspinner\n\r\x1b[1A\x1b[2K\x1b[?25l1/2\r\x1b[2K2/2\n\x1b[?25h\x1b[1mtable\x1b[0m\n'); print(sys.stdout.isatty())"
 
 
 def test_a_terminal_keeps_the_last_state_of_a_line():
-    assert typed([sys.executable, "-c", BAR]) == "2/2\n\x1b[1mtable\x1b[0m\nTrue\n"
+    assert typed([sys.executable, "-c", BAR]) == "kept\n2/2\n\x1b[1mtable\x1b[0m\nTrue\n"
 
 
 def test_a_command_that_fails_is_shown():
