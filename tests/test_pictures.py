@@ -9,7 +9,10 @@ from PIL import Image
 from docs import pictures
 from docs.pictures import IMAGES, MAX_BYTES, typed
 
-BAR = r"import sys; sys.stdout.write('kept\nspinner\n\r\x1b[1A\x1b[2K\x1b[?25l1/2\r\x1b[2K2/2\n\x1b[?25h\x1b[1mtable\x1b[0m\n'); print(sys.stdout.isatty())"
+BAR = (
+    r"import sys; sys.stdout.write('kept\nspinner\n\r\x1b[1A\x1b[2K\x1b[?25l1/2\r\x1b[2K2/2\n\x1b[?25h\x1b[1mtable\x1b[0m\n');"
+    "print(sys.stdout.isatty())"
+)
 
 
 def test_a_terminal_keeps_the_last_state_of_a_line():

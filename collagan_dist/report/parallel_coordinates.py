@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,8 +129,9 @@ def _lines(named: Sequence[str], best: int | None) -> Row:
 
 def _axis_layers(axes: Sequence[_Axis]) -> list[Row]:
     """Return the axes with their ticks and titles."""
-    # A long label is broken before its last part.
-    broken = [axis.label.replace(".", ".\n") if len(axis.label) > 12 else axis.label for axis in axes]
+    # A long label is broken behind its dots and between its words.
+    parts = [textwrap.wrap(axis.label.replace(".", ". "), 13, break_long_words=False) for axis in axes]
+    broken = ["\n".join(lines).replace(". ", ".") for lines in parts]
     titles = [{"axis": at, "y": 1, "text": text, "dy": -12 - 12 * text.count("\n")} for at, text in enumerate(broken)]
     marks = [{"axis": at, "y": axis.height(position), "value": value}
              for at, axis in enumerate(axes) for position, value in axis.ticks]  # fmt: skip
