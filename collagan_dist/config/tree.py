@@ -93,8 +93,8 @@ class Model(Section):
     tasks: tuple[str, ...] = ("inpainting", "segmentation", "landmarks")
     """Ω of eq. 1. A task that is left out has no output channels, no discriminator and no metrics."""
     init: str | None = None
-    """Run folder or exported folder from whose weights a new run starts (`--init`). Its tasks, image_size and widths may be others: what has
-    the shape of this model's tensors is taken."""
+    """Run folder or exported folder from whose weights a new run starts (`--init`). Its tasks and image_size may be others: what has the
+    shape of this model's tensors is taken. Of other widths there is nothing to take, which is an error."""
     concentrated: bool = True
     """Use the inpainting-concentrated scheme of section 3.3 (eqs. 4-6): M* instead of M."""
     widths: Widths = Widths()

@@ -68,9 +68,8 @@ class RunFolder:
         )
         self._generation = 0  # until `acquire`
         self._machine: dict[str, Any] = {}  # until `record_start`
-        self.init_sha256: str | None = (
-            None  # of the weights that the run started from (model.init), once they were read
-        )
+        # Of the weights that the run started from (model.init), once they were read.
+        self.init_sha256: str | None = None
 
     def check_room(self, checkpoint_bytes: int, stop_at: int) -> None:
         """Say what room the checkpoints of a start until step `stop_at` take. Collective; raises DiskFull if there is not enough."""

@@ -286,7 +286,7 @@ def trial_config(base: Config, plan: SweepPlan, trial: Trial, resources: TrialRe
 
 
 def _write_report(out: Path) -> None:
-    from collagan_dist.report.page import write_report  # takes a second, and only here
+    from collagan_dist.report.page import write_report  # takes a second to import, and is needed at the end alone
 
     try:
         write_report([out])

@@ -35,11 +35,16 @@ def test_a_person_completes_an_example(server, tmp_path):
     asyncio.run(complete_an_example(server, tmp_path))
 
 
+async def choose_example(page, number):
+    """Click on one of the drawn examples and wait until it can be painted on."""
+    await page.wait_for("document.querySelectorAll('.examples button').length === 6")
+    await page.evaluate(f"document.querySelectorAll('.examples button')[{number}].click()")
+    await page.wait_for("!document.getElementById('editor').hidden")
+
+
 async def complete_an_example(server, folder):
     async with open_page(f"{server.url}/", folder) as page:
-        await page.wait_for("document.querySelectorAll('.examples button').length === 6")
-        await page.evaluate("document.querySelectorAll('.examples button')[1].click()")
-        await page.wait_for("!document.getElementById('editor').hidden")
+        await choose_example(page, 1)
         # Without a hole nothing is sent.
         await page.evaluate("document.getElementById('complete').click()")
         assert "Paint over" in await page.wait_for("document.getElementById('error').textContent")
@@ -128,9 +133,7 @@ def test_a_stroke_is_that_of_one_pointer(server, tmp_path):
 
     async def press_undo_and_draw_on():
         async with open_page(f"{server.url}/", tmp_path) as page:
-            await page.wait_for("document.querySelectorAll('.examples button').length === 6")
-            await page.evaluate("document.querySelectorAll('.examples button')[0].click()")
-            await page.wait_for("!document.getElementById('editor').hidden")
+            await choose_example(page, 0)
             await page.evaluate("document.getElementById('hole').scrollIntoView({block: 'center'})")
             box = "(({x, y}) => [x, y])(document.getElementById('hole').getBoundingClientRect())"
             left, top = await page.evaluate(box)
@@ -183,9 +186,7 @@ def test_a_server_that_is_gone_is_said(server, tmp_path):
 
     async def choose_and_ask():
         async with open_page(f"{server.url}/", tmp_path) as page:
-            await page.wait_for("document.querySelectorAll('.examples button').length === 6")
-            await page.evaluate("document.querySelectorAll('.examples button')[0].click()")
-            await page.wait_for("!document.getElementById('editor').hidden")
+            await choose_example(page, 0)
             await page.evaluate(COUNTING)
             await page.evaluate("choose(new Blob(['x']), 'x')")
             await page.wait_for("document.getElementById('error').textContent.startsWith('x: this browser')")
@@ -206,9 +207,7 @@ def test_an_error_of_the_server_is_shown(server, tmp_path):
 
     async def erase():
         async with open_page(f"{server.url}/", tmp_path) as page:
-            await page.wait_for("document.querySelectorAll('.examples button').length === 6")
-            await page.evaluate("document.querySelectorAll('.examples button')[0].click()")
-            await page.wait_for("!document.getElementById('editor').hidden")
+            await choose_example(page, 0)
             await page.evaluate("document.getElementById('erase').click()")
             await paint(page, [(0.4, 0.4), (0.5, 0.5)])
             await page.evaluate("document.getElementById('complete').click()")
