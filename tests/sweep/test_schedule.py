@@ -35,9 +35,9 @@ def test_every_sweep_ends(sweep):
     assert made.scheduler == "pbt" or not sweep.exchanged
     alive = [trial for trial in sweep.searched if trial.failure is None]
     assert all(trial.until == 0 or trial.evaluated_at(trial.until) for trial in alive)
-    scores = [made.score(trial, made.total) for trial in alive if trial.evaluated_at(made.total)]
+    scores = [made.scores(trial, made.total) for trial in alive if trial.evaluated_at(made.total)]
     best = schedule.best_trial(made, trials)
-    assert bool(best) == bool(alive) and (best is None or made.score(best, made.total) == max(scores))
+    assert bool(best) == bool(alive) and (best is None or made.scores(best, made.total) == max(scores))
     lost = any(trial.failure and trial.failure[0] == 4 for trial in trials)
     count, sweep.trials, sweep.lost = len(sweep.segments), [stored(trial) for trial in trials], 0.0
     sweep.run()
