@@ -179,10 +179,12 @@ def expected_samples(plan: SweepPlan) -> float:
 
 def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     """Return what PBT changes before its population continues (truncation selection, Jaderberg 2017); often nothing."""
+    if plan.scheduler != "pbt":
+        return []
     population = configurations(trials, plan.repeats)
     at = _last_common_rung(plan, population)
     # A member that was already sent past this generation shows that all its exploits were carried out.
-    if plan.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in population):
+    if not 0 < at < plan.total or any(member.until > at for member in population):
         return []
     alive = plan.ranked([member for member in population if not member.failed], at)
     # A single member has nobody to copy from.
