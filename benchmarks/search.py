@@ -18,7 +18,7 @@ SWEEPS = 300
 def main() -> None:
     repeats = {
         f"{scheduler}, noise {noise:g}, {trials} configurations x {seeds} seeds": choice(scheduler, trials, seeds, noise)
-        for scheduler in ("none", "asha", "sync_halving")
+        for scheduler in ("sync_halving",)
         for noise in (0.25, 0.5, 1.0)
         for trials, seeds in ((16, 1), (16, 3), (48, 1))
     }
