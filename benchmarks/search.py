@@ -17,7 +17,9 @@ SWEEPS = 300
 
 def main() -> None:
     repeats = {
-        f"{scheduler}, noise {noise:g}, {trials} configurations x {seeds} seeds": choice(scheduler, trials, seeds, noise)
+        f"{scheduler}, noise {noise:g}, {trials} configurations x {seeds} seeds": choice(
+            scheduler, trials, seeds, noise
+        )
         for scheduler in ("sync_halving",)
         for noise in (0.25, 0.5, 1.0)
         for trials, seeds in ((16, 1), (16, 3), (48, 1))
@@ -30,7 +32,9 @@ def main() -> None:
         for noise in (0.0, 0.05)
         for metric in (("psnr",), ("psnr", "landmark_error"))
     }
-    save(__file__, {"sweeps of each": SWEEPS, "repeats": repeats, "share of the Pareto front trained to the end": front})
+    save(
+        __file__, {"sweeps of each": SWEEPS, "repeats": repeats, "share of the Pareto front trained to the end": front}
+    )
 
 
 def choice(scheduler: str, trials: int, seeds: int, noise: float) -> dict[str, Any]:

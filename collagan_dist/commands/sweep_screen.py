@@ -84,12 +84,12 @@ def headline(sweep: SweepController) -> str:
         at = plan.last_rung(best)
         score = results.score_text(plan, trials, best)
         parts.append(f"best: trial {best.number}, {plan.metric} {score} after {at:,} samples")
-        if found := results.lead(plan, trials):
-            parts.append(results.lead_text(found))
         paper = schedule.paper_trial(plan, trials)
         if paper is not None and paper.number != best.number and paper.metrics_at(at):
             # At the same number of samples: the paper's trial may have trained longer.
             parts[-1] += f" (the paper's λ: {_number(paper, at, plan.metric)})"
+        if found := results.lead(plan, trials):
+            parts.append(results.lead_text(found))
     elif breaking:
         parts.append("best: none keeps the constraints")
     if sweep.idle_reason:

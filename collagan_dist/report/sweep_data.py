@@ -282,7 +282,10 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
     notes += undrawable_note("trials.csv", sum(trial.undrawable for trial in trials))
     if found.repeats > 1:
         with_curves = by_configuration(with_curves, found.repeats)
-        notes.insert(0, f"A trial here is the mean of {found.repeats} seeds, under the number of the first. trials.csv lists each seed.")
+        notes.insert(
+            0,
+            f"A trial here is the mean of {found.repeats} seeds, under the number of the first. trials.csv lists each seed.",
+        )
     shown = _choose_shown(with_curves, found)
     return SweepData(
         **vars(found),

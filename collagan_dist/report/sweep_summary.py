@@ -182,7 +182,10 @@ def _best_card(sweep: SweepData, metric: Metric) -> Card | None:
     best, paper = sweep.trial(sweep.best_number(metric.name)), sweep.paper_trial
     if best is None or metric.name not in best.scores:
         return None
-    notes = [*filter(None, [formatting.format_error(metric.name, best.errors.get(metric.name))]), f"trial {best.number}"]
+    notes = [
+        *filter(None, [formatting.format_error(metric.name, best.errors.get(metric.name))]),
+        f"trial {best.number}",
+    ]
     if paper is not None and metric.name in paper.scores:
         length = (
             f" after {formatting.format_number(paper.samples or 0)} samples" if not sweep.is_full_length(paper) else ""

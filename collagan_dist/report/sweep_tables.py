@@ -85,7 +85,11 @@ def trials_table(sweep: SweepData) -> Table:
         rows.append((str(trial.number), (*_metric_cells(sweep, trial, names), *map(Cell, texts))))
     titles = ("Trial", *map(summary_label, names), "Samples", *keys, "Status")
     note = "Longer runs first, then by the first metric, at the trial's samples. The best full-length run of a metric is marked ★."
-    note += " Below a value that breaks a constraint is its bound; of equal length such trials come last." if sweep.constraints else ""
+    note += (
+        " Below a value that breaks a constraint is its bound; of equal length such trials come last."
+        if sweep.constraints
+        else ""
+    )
     return Table("Trials", titles, tuple(rows), note, compact=True)
 
 
@@ -160,7 +164,10 @@ def _ordered(sweep: SweepData) -> list[TrialData]:
 def _metric_cells(sweep: SweepData, trial: TrialData, names: Sequence[str]) -> list[Cell]:
     texts = [formatting.format_metric(name, trial.scores.get(name)) for name in names]
     broken = sweep.broken(trial)
-    below = [", ".join(filter(None, (formatting.format_error(name, trial.errors.get(name)), broken.get(name)))) for name in names]
+    below = [
+        ", ".join(filter(None, (formatting.format_error(name, trial.errors.get(name)), broken.get(name))))
+        for name in names
+    ]
     best = [sweep.best_number(name) == trial.number for name in names]
     return [Cell(*one) for one in zip(texts, below, best, strict=True)]
 

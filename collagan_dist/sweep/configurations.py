@@ -27,6 +27,13 @@ def configurations(trials: Iterable[Trial], repeats: int) -> list[Trial]:
     return [_mean_trial(group, repeats) for group in members(trials).values()]
 
 
+def to_repeat(trials: Iterable[Trial], repeats: int) -> Trial | None:
+    """Return the first trial of a configuration that has not been started with all of its seeds; None where there is none."""
+    # One that has failed with a seed has failed.
+    lacking = (group for group in members(trials).values() if len(group) < repeats and not any(t.failed for t in group))
+    return next((group[0] for group in lacking), None)
+
+
 def standard_error(group: Sequence[Trial], metric: str, samples: int) -> float | None:
     """Return the standard error of a configuration's mean over its seeds; None for one seed, or without a result of each."""
     values = [(trial.metrics_at(samples) or {}).get(metric) for trial in group]

@@ -75,7 +75,9 @@ class PreparedSweep:
             "total": self.plan.total,
             "evaluate": evaluate,
             # A single seed is left out: sweeps that were begun before there were several go on.
-            "space": spec.model_dump(mode="json", exclude_none=True, exclude={"repeats"} if spec.repeats == 1 else None),
+            "space": spec.model_dump(
+                mode="json", exclude_none=True, exclude={"repeats"} if spec.repeats == 1 else None
+            ),
         }
 
 

@@ -28,7 +28,7 @@ def order(points: Sequence[Sequence[float]], violations: Sequence[float]) -> lis
 def pareto_ranks(points: np.ndarray) -> np.ndarray:
     """Return the rank of each of (n, metrics) points: 0 where none dominates it, 1 where those of rank 0 alone do, and so on."""
     at_least, more = points[:, None] >= points[None], points[:, None] > points[None]
-    dominates = at_least.all(axis=2) & more.any(axis=2)
+    dominates: np.ndarray = np.logical_and(at_least.all(axis=2), more.any(axis=2))
     ranks, above = np.full(len(points), -1), dominates.sum(axis=0)
     for rank in range(len(points)):
         front = (ranks < 0) & (above == 0)

@@ -88,14 +88,15 @@ def lead(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, Any] | None:
 
     `difference` is how much better it is, `error` the standard error of that, `clear` whether it is more than twice as much.
     """
-    best, *others = schedule.contenders(plan, trials)[:2] or [None]
-    if best is None or not others or plan.repeats == 1 or len(plan.space.metrics) > 1:
+    contenders = schedule.contenders(plan, trials)[:2]
+    if len(contenders) < 2 or plan.repeats == 1 or len(plan.space.metrics) > 1:
         return None
+    best, following = contenders
     at, groups = plan.last_rung(best), members(trials)
-    errors = [standard_error(groups[one.number], plan.metric, at) or 0.0 for one in (best, others[0])]
-    difference, error = plan.scores(best, at)[0] - plan.scores(others[0], at)[0], hypot(*errors)
+    errors = [standard_error(groups[one.number], plan.metric, at) or 0.0 for one in contenders]
+    difference, error = plan.scores(best, at)[0] - plan.scores(following, at)[0], hypot(*errors)
     return {
-        "trial": best.number, "next": others[0].number, "difference": difference, "error": error, "clear": difference > 2 * error,
+        "trial": best.number, "next": following.number, "difference": difference, "error": error, "clear": difference > 2 * error,
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from collagan_dist.sweep import ranking, search
-from collagan_dist.sweep.configurations import configurations, members
+from collagan_dist.sweep.configurations import configurations, members, to_repeat
 from collagan_dist.sweep.space import Space
 from collagan_dist.sweep.trial import Trial
 
@@ -122,19 +122,11 @@ def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal[
     if due:
         # Promotions before new trials, the furthest first, as in Algorithm 2 of ASHA (Li 2020).
         return min(due, key=lambda segment: (-segment.samples, segment.number))
-    if len(searched) < plan.trials or to_repeat(plan, trials):
+    if len(searched) < plan.trials or to_repeat(trials, plan.repeats):
         return Segment(len(trials), plan.rungs[0])
     if any(trial.running for trial in searched):
         return WAIT
     return _next_confirmation(plan, trials)
-
-
-def to_repeat(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
-    """Return the first trial of a configuration that has not been started with all of its seeds; None where there is none."""
-    groups = members(trials).values()
-    # One that has failed with a seed has failed.
-    lacking = (group for group in groups if len(group) < plan.repeats and not any(trial.failed for trial in group))
-    return next((group[0] for group in lacking), None)
 
 
 def best_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:

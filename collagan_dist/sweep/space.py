@@ -144,7 +144,9 @@ class Space:
         """Yield the values of all searched keys of each start point. Raises ConfigError."""
         seen: list[dict[str, Any]] = []
         for number, given in enumerate(self.spec.start or ()):
-            places = {pattern: f"{self.where}:{self._lines.get(('start', str(number), pattern), 1)}" for pattern in given}
+            places = {
+                pattern: f"{self.where}:{self._lines.get(('start', str(number), pattern), 1)}" for pattern in given
+            }
             values = {key: get_nested(self.base, *key.split(".")) for key in self.keys}
             chosen: dict[str, str] = {}  # by key, the pattern that names it
             for pattern, value in given.items():
@@ -161,7 +163,9 @@ class Space:
                 # A key that was not named has the base configuration's value, which may lie outside as the paper's may.
                 if named and dimension.to_params(values) is None:
                     what = ", ".join(f"{key} = {values[key]}" for key in dimension.keys)
-                    raise ConfigError(f"{places[chosen[named[0]]]}: start: {what}: is outside the space ({_domain_words(dimension)})")
+                    raise ConfigError(
+                        f"{places[chosen[named[0]]]}: start: {what}: is outside the space ({_domain_words(dimension)})"
+                    )
             if values in seen:
                 raise ConfigError(f"{next(iter(places.values()), self.where)}: start: the same values are given twice")
             seen.append(values)

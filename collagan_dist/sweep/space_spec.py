@@ -106,7 +106,10 @@ class SpaceSpec(Section):
         metrics = self.metrics
         if not metrics or len(set(metrics)) != len(metrics):
             raise ValueError("metric: name at least one, each once")
-        for key, name in [*(("metric", name) for name in metrics), *((f"constraints.{name}", name) for name in self.constraints)]:
+        for key, name in [
+            *(("metric", name) for name in metrics),
+            *((f"constraints.{name}", name) for name in self.constraints),
+        ]:
             if name not in METRICS:
                 raise ValueError(f"{key}: there is none of the name {name!r}; choose from {', '.join(METRICS)}")
         # A direction that contradicts the metric is a mistake about the metric, so it is not obeyed.

@@ -45,17 +45,25 @@ def test_the_headline_of_repeats_under_a_constraint(tmp_path):
     values, trials = dict.fromkeys(made.space.keys, 1.5), []
     for number, psnr in enumerate((20.0, 20.4, 21.0, 21.2, 22.0, 22.2)):
         first = number - number % 2
-        facts = {"results": {RUNGS[0]: {"psnr": psnr}}, "until": RUNGS[0], "repeat_of": first if first != number else None}
+        facts = {
+            "results": {RUNGS[0]: {"psnr": psnr}},
+            "until": RUNGS[0],
+            "repeat_of": first if first != number else None,
+        }
         trials.append(Trial(number, "search", values, number % 2, 64, **facts))
     sweep = a_sweep(tmp_path, plan=made, trials=trials)
     text = headline(sweep)
-    assert "6 of 6 trials begun" in text and "; 2 break a constraint; best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
+    assert (
+        "6 of 6 trials begun" in text and "; 2 break a constraint; best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
+    )
     assert "0.9 ± 0.22 better than trial 0, the next" in text and "noise" not in text
     console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
     console.print(sweep_screen._table(sweep, 120))
     table = console.export_text()
     assert "22.2!" in table and "21.2 " in table and "5 seed 1" in table
-    rows = [line.split()[0] for line in table.splitlines() if " paused " in line and "!" not in line and "begun" not in line]
+    rows = [
+        line.split()[0] for line in table.splitlines() if " paused " in line and "!" not in line and "begun" not in line
+    ]
     assert rows == ["3", "2", "1", "0"]
     none = a_sweep(tmp_path, plan=with_spec(made, constraints={"psnr": Bounds(max=1)}), trials=trials)
     assert "6 break a constraint; best: none keeps the constraints" in headline(none)

@@ -26,7 +26,15 @@ def sweep(repeated: SimulatedSweep) -> SweepData:
 
 def a_trial(number: int, samples: int, value: float, **more: object) -> TrialData:
     curve = tuple((at, value - (samples - at)) for at in (64, 128) if at <= samples)
-    facts = {"curves": {"psnr": curve}, "status": "done", "role": "search", "values": {}, "scores": {"psnr": value}, "configuration": 4, "seed": number}
+    facts = {
+        "curves": {"psnr": curve},
+        "status": "done",
+        "role": "search",
+        "values": {},
+        "scores": {"psnr": value},
+        "configuration": 4,
+        "seed": number,
+    }
     return TrialData(number, samples=samples, steps=samples, **{**facts, **more})
 
 
@@ -52,7 +60,10 @@ def test_the_page_has_means_with_standard_errors(sweep, repeated):
     assert best.scores["psnr_hole"] == pytest.approx(sum(values) / 2)
     assert best.errors["psnr_hole"] == pytest.approx(abs(values[0] - values[1]) / 2)
     text = sweep_summary.headline(sweep)
-    assert "Each is the mean of 2 seeds (± standard error)." in text and f"leads trial {sweep.lead.next}, the next, by" in text
+    assert (
+        "Each is the mean of 2 seeds (± standard error)." in text
+        and f"leads trial {sweep.lead.next}, the next, by" in text
+    )
     assert ("which may be the noise of seeds" in text) != sweep.lead.clear
     assert "One seed each" not in text and "each with 2 seeds" in sweep_summary.cards(sweep)[0].note
     failed = sweep_tables.failed_table(sweep)
@@ -69,9 +80,13 @@ def test_the_page_says_who_breaks_a_constraint(sweep):
     table = sweep_tables.trials_table(sweep)
     assert {int(row[0]) for row in table.rows if "above 3" in row[1][1].extra} == broken
     settings = dict(sweep_tables.settings_table(sweep).rows)
-    assert settings["constraints"][0].text == "landmark_error at most 3" and settings["seeds of each trial"][0].text == "2"
+    assert (
+        settings["constraints"][0].text == "landmark_error at most 3" and settings["seeds of each trial"][0].text == "2"
+    )
     kinds = {trial.number: sweep_charts.kind_of(sweep, trial, sweep.best) for trial in sweep.searched}
-    assert {number for number, kind in kinds.items() if kind == sweep_charts.BREAKING} == broken - {0}  # 0 is the paper's
+    assert {number for number, kind in kinds.items() if kind == sweep_charts.BREAKING} == broken - {
+        0
+    }  # 0 is the paper's
 
 
 def test_no_best_trial_where_none_keeps_the_constraints(sweep, repeated):

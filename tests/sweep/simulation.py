@@ -84,7 +84,9 @@ class Simulation:
     lost: float = 0.0
     killed: float = 0.0
     alike: bool = False  # all results are equal
-    objective: Callable[[Trial, int], dict[str, float]] | None = None  # the metrics of a trial at a length, instead of `score`
+    objective: Callable[[Trial, int], dict[str, float]] | None = (
+        None  # the metrics of a trial at a length, instead of `score`
+    )
     trials: list[Trial] = field(default_factory=list)
     segments: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, from, to), those that ended well
     asked: list[Segment] = field(default_factory=list)
@@ -121,7 +123,11 @@ class Simulation:
     def decided(self) -> dict[tuple[int, int], tuple]:
         """What became of each seed of each configuration, by the configuration's place among all."""
         groups = members(self.trials).values()
-        return {(n, t.seed): (t.values, t.role, t.until, t.failure, t.results) for n, group in enumerate(groups) for t in group}
+        return {
+            (n, t.seed): (t.values, t.role, t.until, t.failure, t.results)
+            for n, group in enumerate(groups)
+            for t in group
+        }
 
     @property
     def searched(self) -> list[Trial]:
@@ -182,7 +188,9 @@ class Simulation:
             self.segments.append((number, trial.reached, to))
             sign = 1 if self.plan.space.modes[0] == "max" else -1
             scores = {name: sign * self.score(number, to) for name in self.plan.space.metrics}
-            trial = replace(trial, results={**trial.results, to: self.objective(trial, to) if self.objective else scores})
+            trial = replace(
+                trial, results={**trial.results, to: self.objective(trial, to) if self.objective else scores}
+            )
         self.trials[number] = trial
 
     def _kill(self) -> None:

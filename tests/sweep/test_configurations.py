@@ -58,7 +58,9 @@ def test_repeats_end_and_repeat_exactly(name, failing):
         best = schedule.best_trial(sweep.plan, sweep.trials)
         count, sweep.trials = len(sweep.segments), [stored(trial) for trial in sweep.trials]
         assert len(sweep.run().segments) == count
-        outcomes.append((best and best.values, {one.number: (one.values, one.results) for one in configurations(sweep.trials, 3)}))
+        outcomes.append(
+            (best and best.values, {one.number: (one.values, one.results) for one in configurations(sweep.trials, 3)})
+        )
     if name == "sync_halving" and not failing:
         assert all(outcome == outcomes[0] for outcome in outcomes)
     if name == "sync_halving":  # a seed that fails is no reason to choose otherwise
@@ -70,7 +72,10 @@ def key(trial: Trial) -> tuple[int, ...]:
 
 
 def noisy(trial: Trial, samples: int) -> dict[str, float]:
-    own, noise = search.generator_for(1, *key(trial)).random(), search.generator_for(2, trial.seed, *key(trial), samples)
+    own, noise = (
+        search.generator_for(1, *key(trial)).random(),
+        search.generator_for(2, trial.seed, *key(trial), samples),
+    )
     return {"psnr": float(own + 0.3 * noise.normal() + samples / 1e5)}
 
 
@@ -86,7 +91,12 @@ def test_confirming_seeds_are_none_of_the_search():
     made = repeated("sync_halving", 9, confirm=2, seed=5)
     sweep = Simulation(made, slots=3, objective=noisy).run()
     confirming = [trial for trial in sweep.trials if trial.role == "confirm"]
-    assert {trial.seed for trial in sweep.searched} == {5, 6, 7} and [trial.seed for trial in confirming] == [8, 8, 9, 9]
+    assert {trial.seed for trial in sweep.searched} == {5, 6, 7} and [trial.seed for trial in confirming] == [
+        8,
+        8,
+        9,
+        9,
+    ]
 
 
 @pytest.mark.parametrize("scheduler", ["none", pytest.param("asha", marks=pytest.mark.full), "sync_halving"])
@@ -107,12 +117,18 @@ def test_the_lead_is_compared_with_its_noise():
 
     def trials(shift: float) -> list[Trial]:
         values = [(0, 9.0, None), (1, 11.0, 0), (2, 11.0 + shift, None), (3, 13.0 + shift, 2)]
-        return [Trial(n, "search", {"a": float(n // 2)}, n, 64, repeat_of=of, results={RUNGS[-1]: {"psnr": v}}) for n, v, of in values]
+        return [
+            Trial(n, "search", {"a": float(n // 2)}, n, 64, repeat_of=of, results={RUNGS[-1]: {"psnr": v}})
+            for n, v, of in values
+        ]
 
     found = results.lead(made, trials(0))
     assert found == {"trial": 2, "next": 0, "difference": 2.0, "error": pytest.approx(2**0.5), "clear": False}
     assert results.lead_text(found) == "2 ± 1.4 better than trial 0, the next: no more than the noise of seeds"
-    assert results.lead(made, trials(2))["clear"] and results.score_text(made, trials(0), configurations(trials(0), 2)[1]) == "12 ± 1 over 2 seeds"
+    assert (
+        results.lead(made, trials(2))["clear"]
+        and results.score_text(made, trials(0), configurations(trials(0), 2)[1]) == "12 ± 1 over 2 seeds"
+    )
     assert results.lead(with_spec(made, repeats=1), trials(0)[:1]) is None
 
 
@@ -120,7 +136,9 @@ def test_each_configuration_is_one_point_of_the_search():
     made = repeated("none", 8)
     sweep = Simulation(made, objective=noisy).run()
     seen = results.observations(made, sweep.trials)
-    assert len(seen) == 8 and [one.values for one in seen] == [group[0].values for group in members(sweep.trials).values()]
+    assert len(seen) == 8 and [one.values for one in seen] == [
+        group[0].values for group in members(sweep.trials).values()
+    ]
     for one, group in zip(seen, members(sweep.trials).values(), strict=True):
         assert one.metrics == (pytest.approx(fmean(trial.metrics_at(made.total)["psnr"] for trial in group)),)
     # The same values as without repeats: what is searched does not depend on the number of seeds.

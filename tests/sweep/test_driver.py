@@ -187,7 +187,12 @@ def test_a_killed_search_proposes_what_an_uninterrupted_one_does(head):
 def test_a_real_sweep_of_repeats_under_a_constraint(shards, tmp_path):
     """Three configurations with two seeds each: the best keeps the constraint, and its two trials differ by the seed alone."""
     key = "optim.generator.lr"
-    space_ = {**HALVING, "repeats": 2, "start": [{key: 0.002}], "constraints": {"landmark_error": {"max": 1000.0}, "psnr": {"min": 0.0}}}
+    space_ = {
+        **HALVING,
+        "repeats": 2,
+        "start": [{key: 0.002}],
+        "constraints": {"landmark_error": {"max": 1000.0}, "psnr": {"min": 0.0}},
+    }
     sweep = Sweep(tmp_path, shards.folder, space_, "--trials", 3)
     sweep.run()
     rows = sweep.rows()

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -37,10 +38,12 @@ def test_pareto_ranks_are_those_of_brute_force(points):
 @settings(deadline=None, max_examples=200)
 def test_the_order_is_total_and_respects_domination(points, data):
     """Smaller violations first, then lower ranks; the first keeps the constraints best and leads in the first metric."""
-    violations = data.draw(st.lists(st.sampled_from([0.0, 0.0, 0.5, math.inf]), min_size=len(points), max_size=len(points)))
+    violations = data.draw(
+        st.lists(st.sampled_from([0.0, 0.0, 0.5, math.inf]), min_size=len(points), max_size=len(points))
+    )
     order = ranking.order(points, violations)
     assert sorted(order) == list(range(len(points)))
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         assert violations[before] <= violations[after]
     for violation in {one for one in violations if one < math.inf}:
         group = [i for i in order if violations[i] == violation]
@@ -54,7 +57,9 @@ def test_the_order_is_total_and_respects_domination(points, data):
 def test_crowding_distance():
     """By hand: of (0, 4), (1, 2), (4, 0), (1.5, 1) the neighbours of the second are the first and the last."""
     front = np.array([[0.0, 4.0], [1.0, 2.0], [4.0, 0.0], [1.5, 1.0]])
-    assert ranking.crowding_distances(front).tolist() == pytest.approx([math.inf, 1.5 / 4 + 3 / 4, math.inf, 3 / 4 + 2 / 4])
+    assert ranking.crowding_distances(front).tolist() == pytest.approx(
+        [math.inf, 1.5 / 4 + 3 / 4, math.inf, 3 / 4 + 2 / 4]
+    )
     assert ranking.order(front.tolist(), [0.0] * 4) == [2, 0, 3, 1]
     assert ranking.crowding_distances(np.ones((3, 2))).tolist() == [math.inf] * 3
     assert ranking.order([(1.0, 1.0)] * 3, [0.0] * 3) == [0, 1, 2]

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.space_spec import Bounds, Pbt
 from collagan_dist.sweep.trial import Trial
-from tests.sweep.simulation import GENERATIONS, PLANS, RUNGS, SCHEDULERS, Simulation, a_plan, front_kept, plan, stored, with_spec
+from tests.sweep.simulation import (
+    GENERATIONS,
+    PLANS,
+    RUNGS,
+    SCHEDULERS,
+    Simulation,
+    a_plan,
+    front_kept,
+    plan,
+    stored,
+    with_spec,
+)
 
 a_sweep = st.builds(
     lambda name, factor, trials, confirm, seed, **more: Simulation(a_plan(name, trials, factor, confirm, seed), **more),
@@ -286,7 +297,10 @@ def test_several_metrics_end_and_resume(name):
         sweep = Simulation(a_torn(name, 12), chance, slots, 0.1, killed=killed, objective=torn).run()
         sweeps.append(sweep.trials)
         front = schedule.pareto_front(sweep.plan, sweep.trials)
-        best, full = schedule.best_trial(sweep.plan, sweep.trials), sweep.reached(RUNGS[-1] if name != "pbt" else GENERATIONS[-1])
+        best, full = (
+            schedule.best_trial(sweep.plan, sweep.trials),
+            sweep.reached(RUNGS[-1] if name != "pbt" else GENERATIONS[-1]),
+        )
         assert front and {trial.number for trial in front} <= full and best in front
         length = sweep.plan.total
         assert best.metrics_at(length)["psnr"] == max(trial.metrics_at(length)["psnr"] for trial in front)
@@ -339,9 +353,9 @@ def test_those_that_break_a_constraint_come_behind(metrics):
     for rung, following in itertools.pairwise(RUNGS):
         there, on = sweep.reached(rung), sweep.reached(following)
         beyond = {number: max(0.0, sweep.trials[number].metrics_at(rung)["landmark_error"] - 0.8) for number in there}
-        assert max(beyond[number] for number in on) <= min((beyond[number] for number in there - on), default=0) or not any(
-            beyond[number] for number in on
-        )
+        assert max(beyond[number] for number in on) <= min(
+            (beyond[number] for number in there - on), default=0
+        ) or not any(beyond[number] for number in on)
     kept = [trial for trial in sweep.trials if trial.reached and torn(trial, trial.reached)["landmark_error"] <= 0.8]
     furthest = max(trial.reached for trial in kept)
     expected = max((t for t in kept if t.reached == furthest), key=lambda t: torn(t, furthest)["psnr"])
@@ -364,14 +378,20 @@ def test_the_size_of_a_violation_is_relative_to_its_bound():
     assert broken[0] == {"psnr below 20": 0.5} and broken[1] == {"landmark_error above 0.8": pytest.approx(0.125)}
     assert broken[2] == {} and broken[3] == {"psnr above 40": 0.25, "dice above 0": 0.3} and len(broken[4]) == 2
     assert [trial.number for trial in made.ranked(trials, made.total)] == [2, 1, 0, 3, 4]
-    assert made.broken(replace(trials[0], results={}), made.total) == {} and made.needed == ("psnr", "landmark_error", "dice")
+    assert made.broken(replace(trials[0], results={}), made.total) == {} and made.needed == (
+        "psnr",
+        "landmark_error",
+        "dice",
+    )
 
 
 def test_nothing_is_best_where_nothing_keeps_the_constraints():
     made = with_spec(a_plan("asha", 6, confirm=2), constraints={"psnr": Bounds(min=1e9)})
     sweep = Simulation(made, slots=2).run()
     assert schedule.best_trial(made, sweep.trials) is None and schedule.pareto_front(made, sweep.trials) == []
-    assert len(sweep.trials) == 6 and sweep.reached(RUNGS[-1])  # one is trained to the end: longer training may keep them
+    assert len(sweep.trials) == 6 and sweep.reached(
+        RUNGS[-1]
+    )  # one is trained to the end: longer training may keep them
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))

@@ -202,7 +202,9 @@ def test_tpe_avoids_values_of_running_and_stopped_trials():
 def test_the_search_avoids_what_breaks_constraints(kind):
     """The metric is best where the constraint is broken: told of it, the search asks for values that keep it."""
     head = "metric: psnr\nsearch: tpe" if kind == "tpe" else HEADS["nsga2"]
-    where = space(f"{head}\nspace: {{model.noise: {{uniform: [0, 0.9]}}, loss.weights.inpainting.rec: {{uniform: [0, 1]}}}}")
+    where = space(
+        f"{head}\nspace: {{model.noise: {{uniform: [0, 0.9]}}, loss.weights.inpainting.rec: {{uniform: [0, 1]}}}}"
+    )
 
     def told(constrained: bool) -> float:
         observations: list[Observation] = []

@@ -156,12 +156,20 @@ def test_peers_and_other_keys_start_at_the_base_configuration(preset, sets, keys
     assert one.initial_points() == list(expected.items())
 
 
-START = "metric: psnr\nspace:\n  loss.weights.*.adv: {simplex: 1}\n  optim.generator.lr: {uniform: [0.1, 1]}\n  loss.adv: {choice: [ns, minmax]}\nstart:\n"
+START = """metric: psnr
+space:
+  loss.weights.*.adv: {simplex: 1}
+  optim.generator.lr: {uniform: [0.1, 1]}
+  loss.adv: {choice: [ns, minmax]}
+start:
+"""
 
 
 def test_own_starting_points_come_after_the_papers():
     """What is left out is the base configuration's; what is the paper's or the base's is not tried again."""
-    own = "  - {optim.generator.lr: 0.5}\n  - {loss.weights.*.adv: 0.3333333333, loss.adv: minmax}\n  - {loss.adv: ns}\n"
+    own = (
+        "  - {optim.generator.lr: 0.5}\n  - {loss.weights.*.adv: 0.3333333333, loss.adv: minmax}\n  - {loss.adv: ns}\n"
+    )
     one = space(START + own, sets=[f"{LR_KEY}=0.2"])
     (role, paper), *others = one.initial_points()
     assert role == "paper" and paper[LR_KEY] == 0.2 and [role for role, _ in others] == ["start", "start"]
@@ -191,7 +199,10 @@ def test_a_bad_starting_point_is_reported_with_its_line(points, line, message):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("landmark_error", "landmark_error is of landmarks, a task the model has not"), ("dice_hole", "there are no holes to measure")],
+    [
+        ("landmark_error", "landmark_error is of landmarks, a task the model has not"),
+        ("dice_hole", "there are no holes to measure"),
+    ],
 )
 def test_a_constraint_needs_its_metric(name, message):
     with pytest.raises(ConfigError, match=rf"sweep\.yaml:3: constraints: {message}"):
