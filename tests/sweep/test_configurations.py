@@ -4,9 +4,12 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collagan_dist.sweep import results, schedule, search
 from collagan_dist.sweep.configurations import configurations, members, standard_error
+from collagan_dist.sweep.space_spec import Bounds
 from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import RUNGS, Simulation, a_plan, chosen, stored, with_spec
 
@@ -65,6 +68,28 @@ def test_repeats_end_and_repeat_exactly(name, failing):
         assert all(outcome == outcomes[0] for outcome in outcomes)
     if name == "sync_halving":  # a seed that fails is no reason to choose otherwise
         assert all(outcome[0] == outcomes[0][0] for outcome in outcomes)
+
+
+@given(
+    st.sampled_from(["none", "asha", "sync_halving"]), st.integers(1, 9), st.integers(2, 4), st.integers(1, 6), st.booleans(),
+    st.sampled_from([0.0, 0.2, 1.0]), st.sampled_from([0.0, 0.2]),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_every_sweep_of_repeats_ends(name, trials, repeats, slots, constrained, failing, lost):
+    """Whatever fails, is lost or killed. Started again, it trains the seeds that the cluster took, and those that were not begun for it."""
+    bounds = {"psnr": Bounds(max=0.9)} if constrained else {}
+    made = with_spec(a_plan(name, trials, confirm=1), repeats=repeats, constraints=bounds)
+    sweep = Simulation(made, trials, slots, failing, lost, killed=0.1).run()
+    assert len(members(sweep.trials)) == trials
+    sweep.trials, sweep.lost = [stored(trial) for trial in sweep.trials], 0.0
+    sweep.run()
+    for group in members(sweep.trials).values():
+        assert sorted(trial.seed for trial in group) == list(range(len(group)))
+        if not any(trial.failed for trial in group):
+            assert len(group) == repeats and all(trial.evaluated_at(group[0].until) for trial in group)
+    kept = schedule.contenders(made, sweep.trials)
+    assert all(not constrained or trial.metrics_at(made.last_rung(trial))["psnr"] <= 0.9 for trial in kept)
+    assert schedule.best_trial(made, sweep.trials) == (kept[0] if kept else None)
 
 
 def key(trial: Trial) -> tuple[int, ...]:

@@ -166,7 +166,7 @@ def test_a_killed_search_proposes_what_an_uninterrupted_one_does(head):
     """Trial for trial, with what the sampler notes; start points first. The metrics depend on the values and the seed alone."""
     keys = "{loss.weights.*.rec: {loguniform: [1, 1000]}, model.noise: {uniform: [0, 0.9]}}"
     where = space(f"{LEARNING[head]}\nstart: [{{model.noise: 0.25}}]\nspace: {keys}")
-    plan = SweepPlan(where, 12, RUNGS[-1], RUNGS[::3], 3)
+    plan = SweepPlan(where, 24, RUNGS[-1], RUNGS[::3], 3)
 
     def objective(trial: Trial, samples: int) -> dict[str, float]:
         noise = trial.values["model.noise"]
@@ -176,11 +176,11 @@ def test_a_killed_search_proposes_what_an_uninterrupted_one_does(head):
     whole = Simulation(plan, objective=objective).run()
     killed = Simulation(plan, chance=5, killed=0.4, objective=objective).run()
     assert killed.trials == whole.trials and len(killed.asked) > len(whole.asked)
-    assert [trial.role for trial in whole.trials if trial.repeat_of is None] == ["paper", "start", *["search"] * 10]
+    assert [trial.role for trial in whole.trials if trial.repeat_of is None] == ["paper", "start", *["search"] * 22]
     assert whole.trials[1 * where.spec.repeats].values["model.noise"] == 0.25
     if "nsga2" in head:  # whole generations, though few trials are trained to the end
         generations = [trial.notes["NSGAIISampler:generation"] for trial in whole.trials if trial.notes]
-        assert generations == sorted(generations) and generations[-1] == 2
+        assert generations == sorted(generations) and generations[-1] == 3
 
 
 @pytest.mark.full

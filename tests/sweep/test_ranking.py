@@ -29,13 +29,13 @@ def peeled(points: list[tuple]) -> list[int]:
 
 
 @given(some_points)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_pareto_ranks_are_those_of_brute_force(points):
     assert ranking.pareto_ranks(np.array(points, dtype=float)).tolist() == peeled(points)
 
 
 @given(some_points, st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_the_order_is_total_and_respects_domination(points, data):
     """Smaller violations first, then lower ranks; the first keeps the constraints best and leads in the first metric."""
     violations = data.draw(
