@@ -96,7 +96,7 @@ class Lead(structured.Record):
     clear: bool
 
 
-class Bounds(structured.Record):
+class MetricBounds(structured.Record):
     """The values that a metric may have."""
 
     min: float | None = None
@@ -142,7 +142,7 @@ class _SweepFile:
     planned_trials: Annotated[int | None, Field(alias="trials")] = None
     seed: int | None = None
     # Sorted, as the last one is taken for the length of a full run.
-    constraints: dict[str, Bounds] = field(default_factory=dict)
+    constraints: dict[str, MetricBounds] = field(default_factory=dict)
     repeats: Annotated[int, Field(ge=1)] = 1
     rungs: Annotated[
         tuple[_Rung, ...], BeforeValidator(_known), AfterValidator(lambda found: tuple(sorted(found)))
