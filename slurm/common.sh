@@ -97,7 +97,12 @@ find_gpus() {
         gpus=$((SLURM_GPUS / SLURM_NNODES))
     elif [[ ! $said =~ TresPer[A-Za-z]*=[^[:space:]]*gpu ]]; then
         asked_gpus=''
-        [ "$gpus" = 0 ] || step_gpus=(--gpus-per-node="$gpus")
+        if [ "$gpus" != 0 ]; then
+            step_gpus=(--gpus-per-node="$gpus")
+        elif [[ $said == *OverSubscribe=NO* ]] && ! grep -q gpu < <(sinfo -h -o %G); then # Slurm knows of no GPUs: all that are there
+            gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ') || gpus=0
+            held_gpus=$gpus
+        fi
     fi
 }
 find_gpus

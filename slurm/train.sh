@@ -35,16 +35,14 @@ say_chosen "train.sh CONFIG --data SHARDS"
 
 # Errors of the command are found before ranks start. As rank 0 of all, so that it checks whether they can share the batch: of ranks
 # that nobody asked for there are as many as can.
-errors=$(mktemp)
-until plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "${words[@]}" --dry-run 2>"$errors"); do
+until plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "${words[@]}" --dry-run 2>&1); do
     code=$?
-    if [ -n "$asked_tasks" ] || [ "$per_node" = 1 ] || ! grep -qE 'shared evenly|start fewer ranks' "$errors"; then
-        cat "$errors" >&2
+    if [ -n "$asked_tasks" ] || [ "$per_node" = 1 ] || ! grep -qE 'shared evenly|start fewer ranks' <<<"$plan"; then
+        printf '%s\n' "$plan" >&2
         exit "$code"
     fi
     per_node=$((per_node - 1)) tasks=$((tasks - SLURM_NNODES))
 done
-cat "$errors" >&2 && rm "$errors"
 planned run "${words[@]}"
 echo "slurm: trains $first into $run, $(on_ranks)"
 warn_of_idle_gpus "$held_gpus" "$per_node"

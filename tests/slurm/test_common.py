@@ -117,3 +117,49 @@ def test_the_node_that_failed_is_named_only_if_it_is_known(tmp_path, said, launc
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COLLAGAN_NODES": "n1 n2 ", "launcher": launcher, "said": said}
     code, out = bash("log_size said_of_the_end lost blamed", f"cd {tmp_path}; {text}", **env)
     assert (code, out) == (0, f"{node}\n" if node else "")
+
+
+JOB = """JobId=7 JobName=collagan
+   OverSubscribe={share} Contiguous=0 Licenses=(null) Network=(null)
+   JOB_GRES=gpu:2
+{nodes}
+   {tres}
+"""
+NODE = "     Nodes={} CPU_IDs=0-3 Mem=0 GRES={}"
+TYPED = "gpu:a100:4(IDX:0-3)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tres", "env", "said"),
+    [
+        ([("n1", "gpu:8(IDX:0-7)")], "", {}, "8 8 --gpus-per-node=8"),
+        ([("n1,n2", TYPED), ("n3", "gpu:a100:2(IDX:0,3),gpu:v100:1(IDX:4)")], "", {}, "3 3 --gpus-per-node=3"),
+        ([("n1", TYPED), ("n2", "")], "", {}, "0 0 "),
+        ([("n1", TYPED)], "TresPerNode=gres:gpu:a100:2", {}, "2 4 "),
+        ([("n1", TYPED)], "TresPerNode=gres/gpu:1", {}, "1 4 "),
+        ([("n1", TYPED)], "TresPerNode=gres:gpu", {}, "1 4 "),
+        ([("n1", TYPED)], "TresPerNode=gres:gpu:0", {}, "0 4 "),
+        ([("n1,n2", TYPED)], "TresPerJob=gres:gpu:4", {"SLURM_GPUS": "4"}, "2 4 "),
+        ([("n1", TYPED)], "TresPerTask=gres:gpu:1", {}, "4 4 "),
+        ([("n1", "")], "", {"known": "(null)"}, "3 3 "),  # a cluster without GRES: what nvidia-smi lists
+        ([("n1", "")], "", {"known": "gpu:4"}, "0 0 "),
+        ([("n1", "")], "", {"known": "(null)", "share": "OK"}, "0 0 "),
+    ],
+)
+def test_how_many_gpus_a_job_has(tmp_path, nodes, tres, env, said):
+    """By what Slurm says of it, in the words of several of its versions; other programs' words stand in for those of a cluster."""
+    text = JOB.format(nodes="\n".join(NODE.format(*node) for node in nodes), tres=tres, share=env.get("share", "NO"))
+    programs = {
+        "scontrol": 'if [ "$2" = hostnames ]; then echo "$3" | tr , "\\n"; else cat "$0.job"; fi',
+        "sinfo": 'echo "$known"',
+        "nvidia-smi": "for i in 0 1 2; do echo GPU $i: NVIDIA; done",
+    }
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "scontrol.job").write_text(text)
+    held = {"SLURM_GPUS_ON_NODE": "8" if "8(" in text else "4"} if "IDX" in text else {}
+    begin = f"declare -A gpus_on; step_gpus=(); job=7 SLURM_NNODES={1 + (',' in nodes[0][0])}"
+    end = 'find_gpus; echo "$gpus $held_gpus ${step_gpus[*]-}"'
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "known": "gpu:4", **held, **env}
+    assert bash("find_gpus", f"{begin}; {end}", **env) == (0, f"{said}\n")
