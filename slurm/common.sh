@@ -77,8 +77,9 @@ if [ "${SLURM_HET_SIZE:-1}" != 1 ]; then
     echo "slurm: a heterogeneous job ($SLURM_HET_SIZE components): its ranks do not train together; submit a job of one component" >&2
     exit 2
 fi
-# Of every node: the GPUs that this job's steps get. A job that asked for none, but for the whole node (--exclusive), holds all
-# of them; its steps get what they ask for.
+
+# find_gpus: set `gpus` to the GPUs of each node that are for ranks, `held_gpus` to those that the job holds, and `asked_gpus` if it asked
+# for a number. One that did not, but for the whole node (--exclusive), holds all; its steps get what they ask for (`step_gpus`).
 declare -A gpus_on
 step_gpus=()
 find_gpus() {
@@ -154,8 +155,10 @@ warn_of_idle_gpus() {
 
 # ranks COMMAND...: `collagan COMMAND...` on every rank of the allocation; srun's exit code.
 ranks() {
-    # srun does not take them from the allocation by itself: a rank would have one core.
-    local cpus="${SLURM_CPUS_PER_TASK:-$((cpus_on_node / ((tasks + SLURM_NNODES - 1) / SLURM_NNODES)))}"
+    # srun does not take them from the allocation by itself: a rank would have one core. (With these two, CPUs are not those of a rank.)
+    local cpus=0
+    [ -n "${SLURM_HINT:-}${SLURM_THREADS_PER_CORE:-}" ] || cpus=$((cpus_on_node / ((tasks + SLURM_NNODES - 1) / SLURM_NNODES)))
+    cpus=${SLURM_CPUS_PER_TASK:-$cpus}
     local options=(--kill-on-bad-exit=1 ${step_gpus[@]+"${step_gpus[@]}"})
     local command=(collagan)
     local how="$itself"
@@ -163,7 +166,7 @@ ranks() {
     if [ "$launcher" = srun ] && [ -z "$asked_tasks" ]; then options+=(--ntasks="$tasks" --ntasks-per-node="$per_node"); fi
     if [ "$launcher" = torchrun ]; then
         options+=(--nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1)
-        cpus=$cpus_on_node
+        cpus=$((cpus == 0 ? 0 : cpus_on_node))
         how="$with_workers"
         # The static rendezvous: with c10d, agents unpickle whatever a stranger puts into their store. It knows the nodes, and
         # nothing tells one agent of another's ranks that died; ranks notice themselves, and end with an error.

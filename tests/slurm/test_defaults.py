@@ -143,11 +143,11 @@ def packed(shards, tmp_path):
 
 
 @pytest.mark.slurm
-@pytest.mark.parametrize(("batch", "ranks"), [(8, 2), pytest.param(3, 1, marks=pytest.mark.full)])
-def test_stable_alone(cluster, packed, batch, ranks):
-    """Up to its plan, on the data set in packed/, by as many ranks as can share the batch."""
+@pytest.mark.parametrize(("batch", "nodes", "ranks"), [(8, 2, 4), pytest.param(3, 1, 1, marks=pytest.mark.full)])
+def test_stable_alone(cluster, packed, batch, nodes, ranks):
+    """Up to its plan, on the data set in packed/, by as many ranks as can share the batch; a dry run starts none."""
     words = ["--set", f"schedule.batch={batch}", "--dry-run"]
-    job = cluster.submit(TRAIN, *words, options=["--time=2"], cwd=packed)
+    job = cluster.submit(TRAIN, *words, options=["--time=2", f"--nodes={nodes}"], cwd=packed)
     done, log = cluster.wait(job, 100), cluster.log(job)
     assert (
         done.exit_code == 0 and f"steps of {batch} over 48 samples, {ranks} rank(s), into runs/stable-M*_isd-" in log

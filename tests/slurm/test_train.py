@@ -101,12 +101,7 @@ def test_a_heterogeneous_job_is_refused(cluster, undisturbed, tmp_path):
     assert not (tmp_path / "run").exists() and not (tmp_path / "runs").exists()
 
 
-def test_a_dry_run_and_a_wrong_launcher_start_no_rank(cluster, undisturbed, tmp_path):
-    words = [undisturbed.config, "--dry-run", "--set", "schedule.batch=8"]
-    plan = cluster.submit(TRAIN, *words, options=[*SMALL_JOB, "--ntasks-per-node=2"], cwd=tmp_path)
-    wrong = cluster.submit(
-        TRAIN, undisturbed.config, options=SMALL_JOB, cwd=tmp_path, env={"COLLAGAN_LAUNCHER": "mpirun"}
-    )
-    assert cluster.wait(plan).exit_code == 0 and "100 steps of 8 over 48 samples, 4 rank(s)" in cluster.log(plan)
-    assert cluster.wait(wrong).exit_code == 2 and "choose srun or torchrun" in cluster.log(wrong)
+def test_a_wrong_launcher_starts_no_rank(cluster, tmp_path):
+    job = cluster.submit(TRAIN, "demo", options=SMALL_JOB, cwd=tmp_path, env={"COLLAGAN_LAUNCHER": "mpirun"})
+    assert cluster.wait(job).exit_code == 2 and "choose srun or torchrun" in cluster.log(job)
     assert not (tmp_path / "runs").exists()
