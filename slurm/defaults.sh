@@ -33,8 +33,7 @@ read_words() {
 choose_data() {
     local file sets=()
     [ -z "$data$help" ] || return 0
-    if [[ $first == */* || $first == *.yaml || $first == *.yml ]] &&
-        one config "$first" 2>/dev/null | grep '^  shards: ' | grep -qvE '^  shards: null( |$)'; then return 0; fi
+    if [[ $first == */* || $first == *.yaml || $first == *.yml ]] && names_data "$first"; then return 0; fi
     if [ -n "${COLLAGAN_DATA:-}" ]; then
         data=$COLLAGAN_DATA
         why+="${why:+, }--data ${data//:\/\/*@/://} (COLLAGAN_DATA)"
@@ -54,6 +53,12 @@ choose_data() {
         why+="${why:+, }--data $data (the one in packed/)"
     fi
     words+=(--data "$data")
+}
+
+# names_data FILE: whether a YAML file says where the data set is. (`collagan config` would know, a second later.)
+names_data() {
+    sed -E 's/(^|[[:space:]])#.*//' "$1" 2>/dev/null | grep -oE "\<shards['\"]?[[:space:]]*:[[:space:]]*[^[:space:],}]*" |
+        grep -qvE ':[[:space:]]*(null|Null|NULL|~)$'
 }
 
 # newest_run: print the run in runs/ with the newest checkpoint.

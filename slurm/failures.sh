@@ -99,9 +99,11 @@ failed_nodes() {
 # find_failed_twice: set `twice` to the nodes that failed twice in this job, and `excluded` to the job's list with them. One that was
 # asked for stays, and so does one without which the job would have too few of that kind: it may need what others lack.
 find_failed_twice() {
-    local said node state kind other left required
+    local said node state kind other left required candidates
     local -A kinds=() usable=() not=()
     twice=''
+    candidates=$(failed_nodes | sort | uniq -d)
+    [ -n "$candidates" ] || return 0 # at the time limit there are only seconds
     said=$(scontrol --oneliner show job "$job" 2>/dev/null) || return 0
     [[ $said =~ \ ReqNodeList=([^ ]*)\ ExcNodeList=([^ ]*) ]] || return 0
     required=${BASH_REMATCH[1]} excluded=${BASH_REMATCH[2]#"(null)"}
@@ -110,7 +112,7 @@ find_failed_twice() {
         kinds[$node]=$kind
         [[ ! $state =~ ^(idle|mixed|allocated|completing)$ ]] || usable[$node]=1
     done < <(sinfo -hN -p "$SLURM_JOB_PARTITION" -o '%N %T %c %m %f %G' 2>/dev/null)
-    for node in $(failed_nodes | sort | uniq -d); do
+    for node in $candidates; do
         if [ -n "${not[$node]-}" ] || [ -z "${kinds[$node]-}" ]; then continue; fi
         left=0
         for other in "${!usable[@]}"; do

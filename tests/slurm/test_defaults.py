@@ -61,6 +61,25 @@ def test_which_words_are_given(words, said):
     assert bash("read_words", text, **SHELL) == (0, f"{said}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{data: {shards: packed/a}}", True),
+        ("data:\n  image_size: 64\n  shards: /data/#1\n", True),
+        ("data:\n  'shards' :\n    /data\n", True),
+        ("data:\n  shards: null  # packed/a\n", False),
+        ("{data: {shards: ~, image_size: 64}}", False),
+        ("seed: 1  # shards: packed/a\n# shards: b\n", False),
+        ("data: {shards_of_another: b}\n", False),
+        (None, False),
+    ],
+)
+def test_whether_a_yaml_file_names_a_data_set(tmp_path, text, named):
+    if text is not None:
+        (tmp_path / "a.yaml").write_text(text)
+    assert bash("names_data", f"names_data {tmp_path}/a.yaml && echo yes || true", **SHELL) == (0, "yes\n" * named)
+
+
 def test_the_newest_run_has_the_newest_checkpoint(tmp_path):
     for seconds, place in enumerate(("a/checkpoints/step-9", "b c/checkpoints/step-1", "a/checkpoints/step-2", "d")):
         (tmp_path / "runs" / place).mkdir(parents=True)

@@ -138,7 +138,7 @@ class Sweeps:
         small = ["--oversubscribe", "--cpus-per-task=4", "--gpus-per-node=0", "--time=10"]
         job = self.cluster.submit(
             SWEEP, *words, "--out", out, cwd=self.folder, options=[*small, *options],
-            env={"PATH": path, "PYTHONPATH": str(ROOT), **env},
+            env={"PATH": path, "PYTHONPATH": str(ROOT), "COLLAGAN_DATA": "faces", **env},
         )  # fmt: skip
         return Sweep(self.cluster, job, out)
 
