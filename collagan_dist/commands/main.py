@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
+    audit,
     complete,
     config,
     doctor,
@@ -55,6 +56,7 @@ _MODULES = (
     serve,
     export,
     report,
+    audit,
     config,
     doctor,
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import files, shell
+from collagan_dist.commands.arguments import positive_int
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, ConfigError, Interrupted
 
@@ -57,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="continue although identity keys differ from the checkpoint's",
     )
     parser.add_argument(
+        "--stop-at", type=positive_int, metavar="STEP", help="end at this step, saved and evaluated like the last one"
+    )
+    parser.add_argument(
         "--strict", action="store_true", help="refuse a damaged newest checkpoint instead of taking the one before it"
     )
 
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
                     logger.warning(f"warning: {warning}")
             from collagan_dist.training.loop import StartOptions, train
 
-            options = StartOptions(stop, command, args.allow_config_change, args.strict)
+            options = StartOptions(stop, command, args.allow_config_change, args.strict, args.stop_at)
             done = train(config, folder, world, options, manifest)
     if world.is_rank0:
         print(

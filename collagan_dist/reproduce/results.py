@@ -43,7 +43,7 @@ class Results:
             self._runs.setdefault(run.base, []).append(run)
         self._manifest = manifest
         # Each file is needed for several numbers, and each number for several claims.
-        self._read = cache(_read)
+        self._read = cache(read_evaluation)
         self._estimate = cache(self._measure)
 
     def score(self, table: int, column: str, kind: str = "") -> Score:
@@ -132,7 +132,7 @@ class _Metrics(structured.Record):
     hole_size: tuple[float, float] | None = None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_evaluation(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return (metrics, rows by sample) of an evaluation, rows in the order of their ids. Raises DataError."""
     try:
         metrics = structured.read_record(path, _Metrics).model_dump(exclude_unset=True)
@@ -143,7 +143,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{path}: cannot be read with the rows beside it ({error}); remove both files and run again"
+            f"{path}: cannot be read with the rows beside it ({error}); remove both files and evaluate again"
         ) from None
 
 

@@ -1,0 +1,120 @@
+"""Trains a stretch of a run again, in a temporary run folder, with the run's own configuration and data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from collagan_dist import rng
+from collagan_dist.audit.ranks import HowToTrain
+from collagan_dist.audit.record import Row, Stretch
+from collagan_dist.config.load import to_yaml, validate_config
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, NumericError
+from collagan_dist.reproduce.child_process import collagan_command, run_command
+from collagan_dist.runs import checkpoint
+from collagan_dist.runs.checkpoint import LoadedCheckpoint
+from collagan_dist.runs.checkpoint_state import parse_state
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.metrics_log import read_rows
+from collagan_dist.training.loop import StartOptions, train
+from collagan_dist.types import World
+
+# What is moved by a rounding: the networks, and for evaluations the average. In training the average and Adam's moments follow.
+_NETWORKS = ("generator", "discriminators")
+
+
+@dataclass(frozen=True)
+class Rederived:
+    """A stretch that was trained again: its last checkpoint, its train and eval lines, and the steps at which it started.
+
+    `first` is the checkpoint that it went on from before that was nudged; None for the beginning.
+    """
+
+    end: LoadedCheckpoint
+    rows: list[Row]
+    starts: tuple[int, ...]
+    first: LoadedCheckpoint | None
+
+
+@dataclass(frozen=True)
+class Rederivation:
+    """A stretch to train again: `first` is its first checkpoint, None for the beginning; `last` the state at its end."""
+
+    stretch: Stretch
+    how: HowToTrain
+    first: LoadedCheckpoint | None
+    last: dict[str, Any]
+
+    def train(self, work: Path, nudged: bool = False) -> Rederived:
+        """Train it in the folder `work`.
+
+        `nudged` moves every weight by one rounding first, so that the difference shows what roundings grow to. From the beginning the
+        first step comes before that. Raises CollaganError where the training fails.
+        """
+        first, starts = self.first, [self.stretch.start]
+        if nudged and first is None:
+            first = self._run(work / "beginning", None, 1).end
+            starts.append(1)
+        found = self._run(work / "stretch", nudge(first) if nudged and first else first, self.stretch.end)
+        return replace(found, starts=tuple(starts), first=first)
+
+    def _run(self, work: Path, first: LoadedCheckpoint | None, stop_at: int) -> Rederived:
+        run = work / "run"
+        paths = RunPaths(run)
+        if first is not None:  # from the beginning a rollback comes by itself
+            # A rollback between both checkpoints has left batches out, which the first one could not know. The number of threads
+            # is the one of the last (`deterministic`).
+            known = {key: self.last[key] for key in ("skipped_batches", "machine", "init", "parser")}
+            state = first.state | known | {"config": self.how.tree}
+            checkpoint.save(paths.checkpoints, first.state["step"], first.tensors, state, keep=1)
+        config = validate_config(self.how.tree, "the audit's configuration")
+        if self.how.ranks == 1:
+            with _quiet(work / "train.log"):
+                train(config, run, World(), StartOptions(stop_at=stop_at))
+        else:
+            _train_ranks(self.how.ranks, work, to_yaml(config), stop_at)
+        end = checkpoint.load(paths.checkpoint(stop_at))
+        end = replace(end, state=parse_state(end.path, end.state))
+        return Rederived(end, [row for row in read_rows(run) if row["kind"] in ("train", "eval")], (), first)
+
+
+def _train_ranks(ranks: int, work: Path, config: str, stop_at: int) -> None:
+    """Train by the ordinary command on several ranks of this machine. Raises the command's own error."""
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / "config.yaml"
+    file.write_text(config)
+    arguments = ["train", str(file), "--out", str(work / "run"), "--stop-at", str(stop_at)]
+    ended = run_command([*collagan_command(ranks), *arguments], work / "train.log", False, lambda line: None)
+    if ended.code:
+        kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, CheckpointError, NumericError)}
+        raise kinds.get(ended.error_code, ClusterError)(ended.reason)
+
+
+@contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Send what the training says of its run folder to a file: it is no run of the user's."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file, redirect_stderr(file):
+        yield
+
+
+def nudge(found: LoadedCheckpoint, files: Sequence[str] = _NETWORKS) -> LoadedCheckpoint:
+    """Return a checkpoint with each weight of some files moved to the next float32, up or down at random but always alike."""
+    tensors = {
+        file: {name: _nudged(name, tensor) if file in files else tensor for name, tensor in content.items()}
+        for file, content in found.tensors.items()
+    }
+    return replace(found, tensors=tensors)
+
+
+def _nudged(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    up = rng.uniforms(rng.key64("nudge", name), tensor.numel()).reshape(tuple(tensor.shape)) < 0.5
+    return torch.nextafter(tensor, torch.from_numpy(np.where(up, np.inf, 0.0)).to(tensor)).contiguous()
