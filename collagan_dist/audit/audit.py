@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,19 +13,24 @@ import torch
 
 from collagan_dist import files
 from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
-from collagan_dist.audit.finding import Finding
+from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.audit.record import RunRecord, Stretch, configuration
 from collagan_dist.audit.stretches import Resources, audit_stretch
+from collagan_dist.audit.table_cells import audit_cells
 from collagan_dist.config.load import config_to_dict, validate_config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs.checkpoint_state import read_state
+from collagan_dist.runs.layout import RunPaths
 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What to audit. `ranks` () and `threads` None are those of the run; `max_steps` None lets a stretch have any length."""
+    """What to audit. `ranks` () and `threads` None are those of the run; `max_steps` None lets a stretch have any length.
+
+    `runs` is the number of runs of a sweep or a reproduction.
+    """
 
     seed: int
     stretches: int = 1
@@ -34,6 +39,7 @@ class AuditRequest:
     ranks: tuple[int, ...] = ()
     threads: int | None = None
     data: str | None = None
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Audit:
 
     run: Path
     seed: int
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     notes: tuple[str, ...]
 
     @property
@@ -58,29 +64,64 @@ class Audit:
 
 
 def audit(folder: Path, request: AuditRequest, tell: Callable[[str], object] = lambda text: None) -> Audit:
-    """Audit a run folder, which is only read. `tell` is told what is computed next.
+    """Audit a run folder, or random runs of a sweep or a reproduction. They are only read. `tell` is told what is computed next.
 
     Raises ConfigError where nothing can be audited, DataError without the run's data set.
     """
-    record = RunRecord(folder)
     random = Random(request.seed)
-    stretches, notes = _choose(record, request, random)
-    evaluations = evaluation_files(record)
-    chosen = random.sample(evaluations, min(request.evaluations, len(evaluations)))
-    if request.evaluations and not evaluations:
-        notes.append("evaluations: the run has none")
-    if not stretches and not chosen:
-        raise ConfigError(f"{folder}: nothing to audit; {'; '.join(notes)}")
-    findings: list[Finding] = []
+    findings: list[AuditFinding] = []
+    notes: list[str] = []
+    runs = _runs(folder, request.runs, random)
     with files.temporary_folder("collagan-audit-") as work:
-        manifest = _data(record, request.data)
-        for stretch, ranks in zip(stretches, _ranks(record, request, len(stretches)), strict=True):
-            tell(f"steps {stretch} on {' and '.join(map(str, ranks))} rank(s)")
-            findings += audit_stretch(record, stretch, Resources(manifest, ranks, request.threads, work))
-        for path in chosen:
-            tell(f"evaluation {path.stem}")
-            findings.append(audit_evaluation(record, path, manifest, random, work))
+        for run in runs:
+            name = "" if run == folder else f"{run.name}: "
+            one = _RunAudit(RunRecord(run), request, random, work / run.name, lambda text, name=name: tell(name + text))  # type: ignore[misc]
+            findings += [replace(found, subject=name + found.subject) for found in one.findings()]
+            notes += [name + note for note in one.notes]
+            cells = [audit_cells(folder, run, path) for path in one.evaluations if run != folder]
+            findings += [found for found in cells if found is not None]
+    if not findings:
+        raise ConfigError(f"{folder}: nothing to audit; {'; '.join(notes)}")
     return Audit(folder, request.seed, tuple(findings), tuple(notes))
+
+
+def _runs(folder: Path, count: int, random: Random) -> list[Path]:
+    """Return the folder of a run; of a sweep or a reproduction those of some runs that have a checkpoint. Raises ConfigError."""
+    if RunPaths(folder).exists():
+        return [folder]
+    inside = [path for part in ("trials", "runs") for path in sorted(folder.glob(f"{part}/[!.]*"))]
+    trained = [path for path in inside if RunPaths(path).exists() and RunPaths(path).committed_steps()]
+    if not trained:
+        raise ConfigError(
+            f"{folder}: is no run folder (no config.yaml), and no sweep or reproduction with runs that have checkpoints"
+        )
+    return random.sample(trained, min(count, len(trained)))
+
+
+class _RunAudit:
+    """The audit of one run: what is chosen of it, and notes on what is not."""
+
+    def __init__(
+        self, record: RunRecord, request: AuditRequest, random: Random, work: Path, tell: Callable[[str], object]
+    ) -> None:
+        self.record, self.request, self.random, self.work, self.tell = record, request, random, work, tell
+        self.stretches, self.notes = _choose(record, request, random)
+        every = evaluation_files(record)
+        self.evaluations = random.sample(every, min(request.evaluations, len(every)))
+        if request.evaluations and not every:
+            self.notes.append("evaluations: the run has none")
+
+    def findings(self) -> Iterator[AuditFinding]:
+        """Yield what is found, one comparison after the other. Raises DataError."""
+        if not self.stretches and not self.evaluations:
+            return
+        manifest = _data(self.record, self.request.data)
+        for stretch, ranks in zip(self.stretches, _ranks(self.record, self.request, len(self.stretches)), strict=True):
+            self.tell(f"steps {stretch} on {' and '.join(map(str, ranks))} rank(s)")
+            yield from audit_stretch(self.record, stretch, Resources(manifest, ranks, self.request.threads, self.work))
+        for path in self.evaluations:
+            self.tell(f"evaluation {path.stem}")
+            yield audit_evaluation(self.record, path, manifest, self.random, self.work)
 
 
 def _choose(record: RunRecord, request: AuditRequest, random: Random) -> tuple[list[Stretch], list[str]]:

@@ -17,11 +17,14 @@ _COUNTS = (
     "num_batches_tracked"  # which no result depends on, and ranks that share batches in other ways count in other ways
 )
 _STATISTICS = ("running_mean", "running_var", _COUNTS)
-# How much further from the recorded tensors than the nudged training is from its twin: of all weights, statistics or moments of a file
-# together, and of one tensor. docs/audit.md has the measured factors, at most 1.7 and 6.
-_FACTOR, _TENSOR_FACTOR = 5.0, 30.0
-# A bound of the whole distance that a stretch has moved would let everything pass.
+# A group of tensors may be so many times as far from the recorded ones as the nudged training is from its twin, or be this share of the
+# way that it went: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, which the twin need not have met.
+_FACTOR, _LEAST_SHARE = 5.0, 0.05
+# Adam moves all weights about equally far in a step, so no single one can differ by much more than two opposite ways.
+_WAYS = 2.0
+# A bound of the whole way would let everything pass.
 _LARGEST_BOUND = 1.0
+_TINY = 1e-300  # in place of a way of 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Neighbours:
 class Distance:
     """How far the computed tensors are from the recorded ones, and how far they may be.
 
-    Both are shares of the distance that the weights moved in the stretch, of the network for which the first is the largest
+    Both are shares of the way that the weights went in the stretch, of the network for which the first is the largest
     part of the second. `beyond` names what is too far. `tells` is false where roundings alone move so much that nothing follows.
     """
 
@@ -66,18 +69,21 @@ def within(recorded: Tensors, found: Tensors, neighbours: Neighbours, statistics
         for file, name in _names(recorded, found)
         if not _alike(recorded, found, file, name)
     ]
-    shares: list[tuple[float, float, float]] = []
+    shares: list[tuple[float, float]] = []
     tells = True
     for file, kind, names in [] if beyond else _groups(recorded, statistics):
-        group = _Group(file, names)
-        distance, noise = group.norm(recorded, found), group.norm(neighbours.plain, neighbours.nudged)
-        if distance > _FACTOR * noise:
-            beyond.append(f"{file}.safetensors: {kind} as a whole")
-        beyond += group.too_far(recorded, found, neighbours, noise)
-        if kind == "weights" and (moved := group.norm(recorded, neighbours.first)) > 0:
-            tells &= _FACTOR * noise < _LARGEST_BOUND * moved
-            shares.append((distance / noise if noise else distance, distance / moved, _FACTOR * noise / moved))
-    _, share, bound = max(shares, default=(0.0, 0.0, 0.0))
+        group = _Group(file, names, recorded, found, neighbours)
+        distance, noise, way = map(_length, (group.distances, group.noises, group.ways))
+        bound = max(_FACTOR * noise, _LEAST_SHARE * way)
+        beyond += group.single()
+        if distance > bound:
+            beyond.append(
+                f"{file}.safetensors: {kind} as a whole, {distance / max(way, _TINY):.2g} of the way, at most {bound / max(way, _TINY):.2g}"
+            )
+        if kind == "weights" and way > 0:
+            tells &= _FACTOR * noise < _LARGEST_BOUND * way
+            shares.append((distance / way, bound / way))
+    share, bound = max(shares, key=lambda one: one[0] / one[1], default=(0.0, 0.0))
     return Distance(share, bound, tuple(beyond), tells)
 
 
@@ -87,19 +93,29 @@ class _Group:
 
     file: str
     names: list[str]
+    recorded: Tensors
+    found: Tensors
+    neighbours: Neighbours
 
-    def norm(self, one: Tensors, other: Tensors) -> float:
-        return sum(_norm(one, other, self.file, name) ** 2 for name in self.names) ** 0.5
+    @property
+    def distances(self) -> list[torch.Tensor]:
+        return [_difference(self.recorded, self.found, self.file, name) for name in self.names]
 
-    def too_far(self, recorded: Tensors, found: Tensors, neighbours: Neighbours, noise: float) -> Iterator[str]:
-        """Yield the tensors that are too far by themselves: one changed weight would vanish in the sum."""
-        elements = sum(recorded[self.file][name].numel() for name in self.names)
-        for name in self.names:
-            # A small tensor may by chance have been moved by nothing: it has at least its share of the file's.
-            share = noise * (recorded[self.file][name].numel() / elements) ** 0.5
-            least = max(_norm(neighbours.plain, neighbours.nudged, self.file, name), share)
-            if _norm(recorded, found, self.file, name) > _TENSOR_FACTOR * least:
-                yield f"{self.file}.safetensors: {name}"
+    @property
+    def noises(self) -> list[torch.Tensor]:
+        return [_difference(self.neighbours.plain, self.neighbours.nudged, self.file, name) for name in self.names]
+
+    @property
+    def ways(self) -> list[torch.Tensor]:
+        """Where the training went in the stretch, by what was computed here: what was recorded may be forged."""
+        return [_difference(self.neighbours.plain, self.neighbours.first, self.file, name) for name in self.names]
+
+    def single(self) -> Iterator[str]:
+        """Yield the tensors that have an element too far by itself: one changed weight would vanish in the sum."""
+        for name, *parts in zip(self.names, self.distances, self.noises, self.ways, strict=True):
+            distance, noise, way = (float(part.abs().max()) if part.numel() else 0.0 for part in parts)
+            if distance > max(_FACTOR * noise, _WAYS * way):
+                yield f"{self.file}.safetensors: {name}, {distance:.2g} in one element, where the largest way is {way:.2g}"
 
 
 def _groups(recorded: Tensors, statistics: bool) -> Iterator[tuple[str, str, list[str]]]:
@@ -139,8 +155,12 @@ def _alike(recorded: Tensors, found: Tensors, file: str, name: str) -> bool:
     return pair is not None and (pair[0].is_floating_point() or name.endswith(_COUNTS) or torch.equal(*pair))
 
 
-def _norm(one: Tensors, other: Tensors, file: str, name: str) -> float:
-    """Return the L2 distance of a tensor; from 0 where one side has not begun to have it, as Adam's state in the first step."""
+def _difference(one: Tensors, other: Tensors, file: str, name: str) -> torch.Tensor:
+    """Return the difference of a tensor; the whole of it where one side has not begun to have it, as Adam's state in the first step."""
     tensors = [side.get(file, {}).get(name) for side in (one, other)]
-    known = [tensor.double() for tensor in tensors if tensor is not None]
-    return float((known[0] - known[1] if len(known) == 2 else sum(known, torch.zeros(()))).norm())
+    first, *second = [tensor.double() for tensor in tensors if tensor is not None]
+    return first - second[0] if second else first
+
+
+def _length(parts: list[torch.Tensor]) -> float:
+    return sum(float(part.norm()) ** 2 for part in parts) ** 0.5

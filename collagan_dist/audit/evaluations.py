@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from collagan_dist import structured
-from collagan_dist.audit.finding import Finding
+from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.audit.record import Removed, RunRecord, configuration
 from collagan_dist.audit.rederive import nudge
 from collagan_dist.config.load import config_to_dict, leaves, validate_config
@@ -52,9 +52,9 @@ def evaluation_files(record: RunRecord) -> list[Path]:
     return sorted(record.paths.evaluations.glob("[!.]*.json")) if record.paths.evaluations.is_dir() else []
 
 
-def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: Random, work: Path) -> Finding:
+def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: Random, work: Path) -> AuditFinding:
     """Return what is found of one evaluation: all its metrics, and the rows of one random batch of its samples."""
-    finding = Finding(f"evaluation {path.stem}", "not comparable")
+    finding = AuditFinding(f"evaluation {path.stem}", "not comparable")
     try:
         about = structured.read(path, _About, DataError, "evaluate again")
         metrics, rows = read_evaluation(path)
@@ -81,7 +81,9 @@ class _EvaluationAudit:
     manifest: Manifest
     work: Path
 
-    def judge(self, finding: Finding, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random) -> Finding:
+    def judge(
+        self, finding: AuditFinding, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random
+    ) -> AuditFinding:
         loaded = self.record.load(self.about.step)
         config, notes = self._configuration(configuration(loaded.state, loaded.path))
         setup = build_setup(config, World(), self.manifest)
@@ -91,7 +93,7 @@ class _EvaluationAudit:
         ids, found = measure(self._predictor(setup, loaded, "as-it-is"))
         wrong = [*self._headline(metrics), *self._summary(setup, metrics, rows, found)]
         stored = _rows_of(rows, ids)
-        compared = f"{len(ids)} of {len(rows['ids'])} samples, {len(leaves(metrics))} numbers"
+        compared = f"{len(ids)} of {len(rows['ids'])} samples"
         finding = replace(
             finding, compared=compared, notes=tuple(notes), reasons=("an evaluation does not record what computed it",)
         )

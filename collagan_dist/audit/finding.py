@@ -9,7 +9,7 @@ Verdict = Literal["equal", "within", "differs", "damaged", "undecided", "not com
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One comparison. `subject` is what was computed again, `how` with what, `compared` what of it was compared.
 
     `reasons` say why bits need not be equal, `notes` what was not compared, `wrong` what differs, the most telling first. `share` is the

@@ -71,12 +71,12 @@ class Rederivation:
             # A rollback between both checkpoints has left batches out, which the first one could not know. The number of threads
             # is the one of the last (`deterministic`).
             known = {key: self.last[key] for key in ("skipped_batches", "machine", "init", "parser")}
-            state = first.state | known | {"config": self.how.tree}
+            state = first.state | known
             checkpoint.save(paths.checkpoints, first.state["step"], first.tensors, state, keep=1)
         config = validate_config(self.how.tree, "the audit's configuration")
         if self.how.ranks == 1:
             with _quiet(work / "train.log"):
-                train(config, run, World(), StartOptions(stop_at=stop_at))
+                train(config, run, World(), StartOptions(stop_at=stop_at, allow_config_change=True))
         else:
             _train_ranks(self.how.ranks, work, to_yaml(config), stop_at)
         end = checkpoint.load(paths.checkpoint(stop_at))
@@ -89,7 +89,7 @@ def _train_ranks(ranks: int, work: Path, config: str, stop_at: int) -> None:
     work.mkdir(parents=True, exist_ok=True)
     file = work / "config.yaml"
     file.write_text(config)
-    arguments = ["train", str(file), "--out", str(work / "run"), "--stop-at", str(stop_at)]
+    arguments = ["train", str(file), "--out", str(work / "run"), "--stop-at", str(stop_at), "--allow-config-change"]
     ended = run_command([*collagan_command(ranks), *arguments], work / "train.log", False, lambda line: None)
     if ended.code:
         kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, CheckpointError, NumericError)}
@@ -117,4 +117,6 @@ def _nudged(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor
     up = rng.uniforms(rng.key64("nudge", name), tensor.numel()).reshape(tuple(tensor.shape)) < 0.5
-    return torch.nextafter(tensor, torch.from_numpy(np.where(up, np.inf, 0.0)).to(tensor)).contiguous()
+    moved = torch.nextafter(tensor, torch.from_numpy(np.where(up, np.inf, -np.inf)).to(tensor))
+    # Variances may not fall below 0.
+    return torch.where(tensor == 0, tensor, moved).contiguous()

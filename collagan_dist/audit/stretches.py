@@ -14,7 +14,7 @@ from collagan_dist import __version__
 from collagan_dist.audit import compare_tensors
 from collagan_dist.audit.compare_lines import LineComparison, Noise, compare_lines, noise_of
 from collagan_dist.audit.compare_tensors import Distance, Neighbours
-from collagan_dist.audit.finding import Finding
+from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.audit.ranks import HowToTrain, NotComparable, how_to_train
 from collagan_dist.audit.record import LoggedPart, Removed, RunRecord, Stretch, config_differences, configuration
 from collagan_dist.audit.rederive import Rederivation, Rederived
@@ -40,24 +40,24 @@ class Resources:
     work: Path
 
 
-def audit_stretch(record: RunRecord, stretch: Stretch, given: Resources) -> Iterator[Finding]:
+def audit_stretch(record: RunRecord, stretch: Stretch, given: Resources) -> Iterator[AuditFinding]:
     """Yield a finding for each number of ranks. Raises DataError for another data set, or one that cannot be read."""
     subject = f"steps {stretch}"
     try:
         last = record.load(stretch.end)
         first = record.load(stretch.start) if stretch.start else None
     except Removed as error:
-        yield Finding(subject, "not comparable", notes=(str(error),))
+        yield AuditFinding(subject, "not comparable", notes=(str(error),))
         return
     except CheckpointError as error:
-        yield Finding(subject, "damaged", wrong=(str(error),))
+        yield AuditFinding(subject, "damaged", wrong=(str(error),))
         return
     audit = _StretchAudit(record, stretch, given, first, last)
     for ranks in given.ranks:
         try:
             yield audit.compare(ranks)
         except NotComparable as error:
-            yield Finding(subject, "not comparable", _count(ranks, "rank"), notes=(str(error),))
+            yield AuditFinding(subject, "not comparable", _count(ranks, "rank"), notes=(str(error),))
 
 
 @dataclass
@@ -78,12 +78,12 @@ class _StretchAudit:
     def machine(self) -> dict[str, Any]:
         return self.last.state["machine"] or {}
 
-    def compare(self, ranks: int) -> Finding:
+    def compare(self, ranks: int) -> AuditFinding:
         """Train the stretch on `ranks` ranks and compare. Raises NotComparable."""
         wrong = self._check_configurations()
         how = how_to_train(self._configuration(), int(self.machine.get("ranks", 1)), ranks)
         job = Rederivation(self.stretch, how, self.first, self.last.state)
-        finding = Finding(f"steps {self.stretch}", "differs", _count(ranks, "rank"), wrong=tuple(wrong))
+        finding = AuditFinding(f"steps {self.stretch}", "differs", _count(ranks, "rank"), wrong=tuple(wrong))
         try:
             found = job.train(self.given.work / f"{self.stretch.end}-{ranks}")
         except ConfigError as error:
@@ -97,7 +97,7 @@ class _StretchAudit:
         how_said = f"{_count(ranks, 'rank')}, {threads} thread{'s' * (threads != '1')}"
         return self._judge(replace(finding, how=how_said, reasons=tuple(self._reasons(how, found))), how, found, wrong)
 
-    def _judge(self, finding: Finding, how: HowToTrain, found: Rederived, wrong: list[str]) -> Finding:
+    def _judge(self, finding: AuditFinding, how: HowToTrain, found: Rederived, wrong: list[str]) -> AuditFinding:
         """Compare bits, and where they need not be equal, or are not, the size of the difference."""
         tensors = compare_tensors.differing(self.last.tensors, found.end.tensors)
         lines = compare_lines(self.log, found.rows, self.stretch, None, how.statistics)

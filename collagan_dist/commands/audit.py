@@ -17,7 +17,12 @@ EXAMPLE = "collagan audit runs/first --stretches 3 --ranks 1,2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder; it may be read-only, and in training")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        type=Path,
+        help="run folder, which may be read-only and in training; or a sweep or reproduction",
+    )
     parser.add_argument("--data", metavar="SHARDS", help="where the run's data set lies now, if it was moved")
     parser.add_argument(
         "--stretches",
@@ -32,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="evaluations to check, each on a random batch of its samples (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="runs of a sweep or a reproduction to audit (default: %(default)s)",
     )
     parser.add_argument("--max-steps", type=positive_int, metavar="N", help="longest stretch that may be chosen")
     parser.add_argument(
@@ -61,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
         from collagan_dist.audit.audit import AuditRequest, audit
 
     seed = secrets.randbelow(1 << 31) if args.seed is None else args.seed
-    request = AuditRequest(seed, args.stretches, args.evaluations, args.max_steps, args.ranks, args.threads, args.data)
+    request = AuditRequest(
+        seed, args.stretches, args.evaluations, args.max_steps, args.ranks, args.threads, args.data, args.runs
+    )
     with busy("auditing"):
         found = audit(args.run, request, lambda text: logger.info(f"auditing {text}"))
     if args.out is not None:

@@ -57,7 +57,7 @@ class Results:
 
     def values(self, model: str, score: Score) -> list[float]:
         """Return the number of each seed that has it, in the table's unit."""
-        found = [_lookup(metrics, score) for metrics in self._metrics(model, score)]
+        found = [lookup(metrics, score) for metrics in self._metrics(model, score)]
         return [value * score.factor for value in found if value is not None]
 
     def error(self, model: str, score: Score) -> float | None:
@@ -66,7 +66,7 @@ class Results:
         if len(seeds) > 1:
             return statistics.average(seeds).se
         # One seed has a standard error in its evaluation already.
-        found = [_lookup(metrics.get("se", {}), score) for metrics in self._metrics(model, score)]
+        found = [lookup(metrics.get("se", {}), score) for metrics in self._metrics(model, score)]
         return None if not found or found[0] is None else found[0] * score.factor
 
     def seeds(self, model: str, score: Score) -> dict[int, Estimate]:
@@ -95,7 +95,7 @@ class Results:
         usual = Counter(sizes.values()).most_common(1)
         for model in (m for m, side in sizes.items() if side == usual[0][0]):
             for metrics in self._metrics(model, score):
-                values = {name: _lookup(one, score) for name, one in metrics.get("baselines", {}).items()}
+                values = {name: lookup(one, score) for name, one in metrics.get("baselines", {}).items()}
                 if known := {name: value * score.factor for name, value in values.items() if value is not None}:
                     samples = metrics.get("baselines_subset", metrics)["samples"]
                     return {name: (value, samples) for name, value in known.items()}
@@ -147,7 +147,8 @@ def read_evaluation(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from None
 
 
-def _lookup(metrics: dict[str, Any], score: Score) -> float | None:
+def lookup(metrics: dict[str, Any], score: Score) -> float | None:
+    """Return the number of an evaluation that `score` means, in the evaluation's unit; None where it has none."""
     value = metrics.get(score.key)
     if isinstance(value, dict):
         value = value.get(score.part or "mean")
