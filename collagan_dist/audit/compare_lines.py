@@ -12,7 +12,7 @@ from collagan_dist.runs.thinning import is_number
 # They say when and how fast, not how well.
 _TIMES = ("kind", "step", "images_per_s", "data_wait_share", "checkpoint_wait_share")
 _ACCURACY = "accuracy/"  # shares of few patches jump when one logit crosses zero
-# A value may differ by so many times the largest difference that roundings make of it in a line of the stretch, or by this share of it,
+# A value may differ by so many times the largest difference that roundings make of it in a line of any twin, or by this share of it,
 # as an evaluation counts pixels of 8 bits, and a rounding may turn a step of Adam (compare_tensors.py).
 _FACTOR, _LEAST = 5.0, {"train": 0.02, "eval": 0.005}
 
@@ -58,16 +58,11 @@ def compare_lines(
     return LineComparison(compared, tuple(left_out), tuple(wrong))
 
 
-def noise_of(plain: Sequence[Row], nudged: Sequence[Row], starts: Sequence[int]) -> Noise:
-    """Return the largest difference of each value between two trainings of a stretch that differ by roundings.
-
-    `starts` are the steps at which the nudged one started.
-    """
-    found: dict[tuple[str, str], float] = {}
+def noise_of(plain: Sequence[Row], nudged: Sequence[Row], known: Noise) -> Noise:
+    """Return the largest difference of each value between two trainings of a stretch that differ by roundings, or the `known` one."""
+    found = dict(known)
     others = _by_place(nudged)
     for place, row in _by_place(plain).items():
-        if place[1] == "train" and _window(plain, starts[:1], place[0]) != _window(nudged, starts, place[0]):
-            continue  # its means are of other steps
         other = _values(others.get(place, {}))
         for key, value in _values(row).items():
             if key in other:

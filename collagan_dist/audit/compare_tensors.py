@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,12 @@ _COUNTS = (
     "num_batches_tracked"  # which no result depends on, and ranks that share batches in other ways count in other ways
 )
 _STATISTICS = ("running_mean", "running_var", _COUNTS)
-# A group of tensors may be so many times as far from the recorded ones as the nudged training is from its twin, or be this share of the
-# way that it went: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, which the twin need not have met.
+# A group of tensors may be so many times as far from the recorded ones as the farthest twin is from the training here, or be this share of
+# the way that it went: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, which no twin need have met.
 _FACTOR, _LEAST_SHARE = 5.0, 0.05
-# Adam moves all weights about equally far in a step, so no single one can differ by much more than two opposite ways.
-_WAYS = 2.0
+# Adam moves all weights about equally far in a step, so no single one can differ by much more than two opposite ways. Moments are of gradients,
+# whose sizes jump.
+_WAYS, _MOMENT_WAYS = 2.0, 10.0
 # A bound of the whole way would let everything pass.
 _LARGEST_BOUND = 1.0
 _TINY = 1e-300  # in place of a way of 0
@@ -29,11 +30,11 @@ _TINY = 1e-300  # in place of a way of 0
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What a bound is made of: the first checkpoint, the trained stretch, and the same one nudged by roundings at its beginning."""
+    """What a bound is made of: the first checkpoint, the trained stretch, and its twins, nudged by roundings at the beginning."""
 
     first: Tensors
     plain: Tensors
-    nudged: Tensors
+    nudged: Sequence[Tensors]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def within(recorded: Tensors, found: Tensors, neighbours: Neighbours, statistics
     tells = True
     for file, kind, names in [] if beyond else _groups(recorded, statistics):
         group = _Group(file, names, recorded, found, neighbours)
-        distance, noise, way = map(_length, (group.distances, group.noises, group.ways))
+        distance, way, *noises = map(_length, (group.distances, group.ways, *group.noises))
+        noise = max(noises)
         bound = max(_FACTOR * noise, _LEAST_SHARE * way)
-        beyond += group.single()
+        beyond += group.single(_WAYS if file != OPTIMIZER_FILE else _MOMENT_WAYS)
         if distance > bound:
             beyond.append(
                 f"{file}.safetensors: {kind} as a whole, {distance / max(way, _TINY):.2g} of the way, at most {bound / max(way, _TINY):.2g}"
@@ -102,19 +104,21 @@ class _Group:
         return [_difference(self.recorded, self.found, self.file, name) for name in self.names]
 
     @property
-    def noises(self) -> list[torch.Tensor]:
-        return [_difference(self.neighbours.plain, self.neighbours.nudged, self.file, name) for name in self.names]
+    def noises(self) -> list[list[torch.Tensor]]:
+        twins = self.neighbours.nudged
+        return [[_difference(self.neighbours.plain, twin, self.file, name) for name in self.names] for twin in twins]
 
     @property
     def ways(self) -> list[torch.Tensor]:
         """Where the training went in the stretch, by what was computed here: what was recorded may be forged."""
         return [_difference(self.neighbours.plain, self.neighbours.first, self.file, name) for name in self.names]
 
-    def single(self) -> Iterator[str]:
+    def single(self, ways: float) -> Iterator[str]:
         """Yield the tensors that have an element too far by itself: one changed weight would vanish in the sum."""
-        for name, *parts in zip(self.names, self.distances, self.noises, self.ways, strict=True):
-            distance, noise, way = (float(part.abs().max()) if part.numel() else 0.0 for part in parts)
-            if distance > max(_FACTOR * noise, _WAYS * way):
+        for name, distance, way, *noises in zip(
+            self.names, *map(_largest, (self.distances, self.ways, *self.noises)), strict=True
+        ):
+            if distance > max(_FACTOR * max(noises), ways * way):
                 yield f"{self.file}.safetensors: {name}, {distance:.2g} in one element, where the largest way is {way:.2g}"
 
 
@@ -160,6 +164,10 @@ def _difference(one: Tensors, other: Tensors, file: str, name: str) -> torch.Ten
     tensors = [side.get(file, {}).get(name) for side in (one, other)]
     first, *second = [tensor.double() for tensor in tensors if tensor is not None]
     return first - second[0] if second else first
+
+
+def _largest(parts: list[torch.Tensor]) -> list[float]:
+    return [float(part.abs().max()) if part.numel() else 0.0 for part in parts]
 
 
 def _length(parts: list[torch.Tensor]) -> float:

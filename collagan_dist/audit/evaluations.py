@@ -100,7 +100,7 @@ class _EvaluationAudit:
         if not (unequal := _unequal(stored, found, None)):
             return replace(finding, verdict="differs" if wrong else "equal", wrong=tuple(wrong))
         names = ("generator", "discriminators", "ema")
-        nudged = measure(self._predictor(setup, nudge(loaded, names), "nudged"))[1]
+        nudged = measure(self._predictor(setup, nudge(loaded, 0, names), "nudged"))[1]
         unequal = _unequal(stored, found, nudged)
         wrong += [f"{self.path.with_suffix('.npz')}: {text}" for text in unequal[:_SHOWN]]
         return replace(finding, verdict="differs" if wrong else "within", wrong=tuple(wrong))

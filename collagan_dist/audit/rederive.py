@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
@@ -15,13 +16,17 @@ from collagan_dist import rng
 from collagan_dist.audit.ranks import HowToTrain
 from collagan_dist.audit.record import Row, Stretch
 from collagan_dist.config.load import to_yaml, validate_config
+from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, NumericError
+from collagan_dist.models.initial_weights import read_initial_weights
+from collagan_dist.models.registry import build_networks
 from collagan_dist.reproduce.child_process import collagan_command, run_command
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import parse_state
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import read_rows
+from collagan_dist.setup import build_setup
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 
@@ -31,14 +36,13 @@ _NETWORKS = ("generator", "discriminators")
 
 @dataclass(frozen=True)
 class Rederived:
-    """A stretch that was trained again: its last checkpoint, its train and eval lines, and the steps at which it started.
+    """A stretch that was trained again: its last checkpoint, and its train and eval lines.
 
-    `first` is the checkpoint that it went on from before that was nudged; None for the beginning.
+    `first` is the checkpoint that it went on from, before that was nudged; None for the beginning.
     """
 
     end: LoadedCheckpoint
     rows: list[Row]
-    starts: tuple[int, ...]
     first: LoadedCheckpoint | None
 
 
@@ -51,20 +55,34 @@ class Rederivation:
     first: LoadedCheckpoint | None
     last: dict[str, Any]
 
-    def train(self, work: Path, nudged: bool = False) -> Rederived:
+    def train(self, work: Path, nudged: int | None = None) -> Rederived:
         """Train it in the folder `work`.
 
-        `nudged` moves every weight by one rounding first, so that the difference shows what roundings grow to. From the beginning the
-        first step comes before that. Raises CollaganError where the training fails.
+        `nudged` moves every weight by one rounding first, so that the difference shows what roundings grow to; it numbers the choice of
+        directions. Raises CollaganError where the training fails.
         """
-        first, starts = self.first, [self.stretch.start]
-        if nudged and first is None:
-            first = self._run(work / "beginning", None, 1).end
-            starts.append(1)
-        found = self._run(work / "stretch", nudge(first) if nudged and first else first, self.stretch.end)
-        return replace(found, starts=tuple(starts), first=first)
+        if nudged is None:
+            return self._run(work, self.first)
+        first = self.first or self._beginning()
+        return replace(self._run(work, nudge(first, nudged)), first=first)
 
-    def _run(self, work: Path, first: LoadedCheckpoint | None, stop_at: int) -> Rederived:
+    def _beginning(self) -> LoadedCheckpoint:
+        """Return the state before the first step, as a checkpoint of step 0."""
+        tree = copy.deepcopy(self.how.tree)
+        tree["runtime"] |= {"engine": "plain", "zero_stage": 0}
+        config = validate_config(tree, "the audit's configuration")
+        setup = build_setup(config, World(), open_shards(config))
+        networks = build_networks(config, setup.engine, setup.tasks)
+        if config.model.init is not None:
+            read_initial_weights(config, networks).load_into(networks)
+        tensors = {
+            file: {name: tensor.detach().cpu().contiguous() for name, tensor in content.items()}
+            for file, content in networks.tensors().items()
+        }
+        state = self.last | {"step": 0, "samples": 0, "skipped_batches": [], "bad_row": []}
+        return LoadedCheckpoint(Path("beginning"), tensors, state)
+
+    def _run(self, work: Path, first: LoadedCheckpoint | None) -> Rederived:
         run = work / "run"
         paths = RunPaths(run)
         if first is not None:  # from the beginning a rollback comes by itself
@@ -76,12 +94,12 @@ class Rederivation:
         config = validate_config(self.how.tree, "the audit's configuration")
         if self.how.ranks == 1:
             with _quiet(work / "train.log"):
-                train(config, run, World(), StartOptions(stop_at=stop_at, allow_config_change=True))
+                train(config, run, World(), StartOptions(stop_at=self.stretch.end, allow_config_change=True))
         else:
-            _train_ranks(self.how.ranks, work, to_yaml(config), stop_at)
-        end = checkpoint.load(paths.checkpoint(stop_at))
+            _train_ranks(self.how.ranks, work, to_yaml(config), self.stretch.end)
+        end = checkpoint.load(paths.checkpoint(self.stretch.end))
         end = replace(end, state=parse_state(end.path, end.state))
-        return Rederived(end, [row for row in read_rows(run) if row["kind"] in ("train", "eval")], (), first)
+        return Rederived(end, [row for row in read_rows(run) if row["kind"] in ("train", "eval")], first)
 
 
 def _train_ranks(ranks: int, work: Path, config: str, stop_at: int) -> None:
@@ -104,19 +122,21 @@ def _quiet(log: Path) -> Iterator[None]:
         yield
 
 
-def nudge(found: LoadedCheckpoint, files: Sequence[str] = _NETWORKS) -> LoadedCheckpoint:
-    """Return a checkpoint with each weight of some files moved to the next float32, up or down at random but always alike."""
+def nudge(found: LoadedCheckpoint, number: int, files: Sequence[str] = _NETWORKS) -> LoadedCheckpoint:
+    """Return a checkpoint with each weight of some files moved to the next float32, up or down at random but alike for a `number`."""
     tensors = {
-        file: {name: _nudged(name, tensor) if file in files else tensor for name, tensor in content.items()}
+        file: {
+            name: _nudged(f"{number} {name}", tensor) if file in files else tensor for name, tensor in content.items()
+        }
         for file, content in found.tensors.items()
     }
     return replace(found, tensors=tensors)
 
 
-def _nudged(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def _nudged(key: str, tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor
-    up = rng.uniforms(rng.key64("nudge", name), tensor.numel()).reshape(tuple(tensor.shape)) < 0.5
+    up = rng.uniforms(rng.key64("nudge", key), tensor.numel()).reshape(tuple(tensor.shape)) < 0.5
     moved = torch.nextafter(tensor, torch.from_numpy(np.where(up, np.inf, -np.inf)).to(tensor))
     # Variances may not fall below 0.
     return torch.where(tensor == 0, tensor, moved).contiguous()

@@ -25,7 +25,7 @@ def test_times_are_not_compared_and_losses_are():
 
 def test_bounds_are_five_times_the_twin_and_at_least_a_fiftieth():
     for noise, factor, differs in ((1.0, 1.01, False), (1.0, 1.03, True), (1.02, 1.08, False), (1.02, 1.5, True)):
-        twin = noise_of(lines(), lines(noise), [3])
+        twin = noise_of(lines(), lines(noise), {})
         assert bool(compare_lines(logged(lines(factor)), lines(), STRETCH, twin, True).differing) == differs
 
 

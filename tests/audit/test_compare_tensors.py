@@ -15,7 +15,7 @@ def tensors(value: float, **files: dict) -> dict:
 
 def neighbours(noise: float) -> Neighbours:
     """The weights went from 0 to 1, and the twin is `noise` beside them."""
-    return Neighbours(tensors(0.0), tensors(1.0), tensors(1.0 + noise))
+    return Neighbours(tensors(0.0), tensors(1.0), [tensors(1.0), tensors(1.0 + noise)])
 
 
 def test_bits_are_compared_not_values():

@@ -53,7 +53,7 @@ def test_a_run_of_two_ranks_is_audited_on_one(findings, shards, tmp_path):
     state = {"skipped_batches": [], "machine": None, "init": None, "parser": None}
     made = Rederivation(Stretch(0, 3), how_to_train(config, 2, 2), None, state).train(tmp_path)
     assert made.end.state["machine"]["ranks"] == 2
-    (one,) = findings(tmp_path / "stretch/run", 0, 3)
+    (one,) = findings(tmp_path / "run", 0, 3)
     assert one.verdict == "within" and one.how == "1 rank, 1 thread" and one.share < 0.01
     assert {"accumulate: 1 -> 2", "ranks: 2 -> 1"} <= set(one.reasons)
     assert any(text.startswith("running statistics") for text in one.notes)
@@ -63,5 +63,5 @@ def test_a_run_of_two_ranks_is_audited_on_one(findings, shards, tmp_path):
 def test_a_run_of_one_rank_is_audited_on_two_and_one_of_two_is_equal_on_two(findings, run, tmp_path):
     (one,) = findings(run, 3, 6, ranks=(2,))
     assert one.verdict == "within" and {"sync_bn: false -> true", "ranks: 1 -> 2"} <= set(one.reasons)
-    again = findings(tmp_path / "work/6-2/stretch/run", 0, 6, ranks=(2,))
+    again = findings(tmp_path / "work/6-2/run", 0, 6, ranks=(2,))
     assert again[0].verdict in ("equal", "not comparable")

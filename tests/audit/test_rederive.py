@@ -6,7 +6,7 @@ from collagan_dist.audit.rederive import nudge
 
 def test_a_nudge_moves_each_weight_to_a_neighbouring_float(trained):
     found = RunRecord(trained).load(6)
-    moved = nudge(found)
+    moved = nudge(found, 0)
     assert moved.tensors["optimizer"] is not None and moved.state == found.state
     for file, content in found.tensors.items():
         for name, tensor in content.items():
