@@ -16,9 +16,9 @@ def steps(found: Audit) -> list[str]:
 
 
 def test_what_is_chosen_follows_from_the_seed(trained):
-    request = AuditRequest(4, stretches=1, evaluations=1, ranks=(1,))
+    request = AuditRequest(4, stretches=0, evaluations=1, ranks=(1,))
     first, second = audit(trained, request), audit(trained, request)
-    assert first == second and first.verdict == "passed" and len(first.findings) == 2
+    assert first == second and first.verdict == "passed" and len(first.findings) == 1
     everything = audit(trained, AuditRequest(4, stretches=9, evaluations=9, ranks=(1,)))
     assert steps(everything)[:3] == ["steps 0 to 3", "steps 3 to 6", "steps 6 to 9"]
     assert sorted(steps(everything)[3:]) == ["evaluation test-O1", "evaluation test-block"]
