@@ -54,7 +54,7 @@ def evaluation_files(record: RunRecord) -> list[Path]:
 
 def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: Random, work: Path) -> AuditFinding:
     """Return what is found of one evaluation: all its metrics, and the rows of one random batch of its samples."""
-    finding = AuditFinding(f"evaluation {path.stem}", "not comparable")
+    finding = AuditFinding(path.stem, "not comparable", "evaluation")
     try:
         about = structured.read(path, _About, DataError, "evaluate again")
         metrics, rows = read_evaluation(path)

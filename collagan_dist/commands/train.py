@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         if args.dry_run:
             _dry_run(args, config, folder, world)
             return
+        _check_stop_at(args.stop_at, folder)
         command = _continue_command(world.launcher, world.local_size)
         with _record_failure(folder, world):
             # Before torch is imported: what is wrong with the data set, and the first word.
@@ -102,6 +103,16 @@ def run(args: argparse.Namespace) -> None:
     if world.is_rank0:
         print(
             f"{folder}: {done} steps done; next: {shell.collagan('evaluate', folder)} && {shell.collagan('report', folder)}"
+        )
+
+
+def _check_stop_at(step: int | None, folder: Path) -> None:
+    """Raise ConfigError where a run is beyond the step at which it is to end."""
+    from collagan_dist.runs.layout import RunPaths
+
+    if step is not None and (newest := RunPaths(folder).newest_step()) > step:
+        raise ConfigError(
+            f"--stop-at {step}: {folder} is at step {newest} already; give a later step, or another --out"
         )
 
 

@@ -21,7 +21,7 @@ def test_what_is_chosen_follows_from_the_seed(trained):
     assert first == second and first.verdict == "passed" and len(first.findings) == 1
     everything = audit(trained, AuditRequest(4, stretches=9, evaluations=9, ranks=(1,)))
     assert steps(everything)[:3] == ["steps 0 to 3", "steps 3 to 6", "steps 6 to 9"]
-    assert sorted(steps(everything)[3:]) == ["evaluation test-O1", "evaluation test-block"]
+    assert sorted(steps(everything)[3:]) == ["test-O1", "test-block"]
     assert json.loads(json.dumps(everything.as_dict()))["findings"][0]["verdict"] == "equal"
 
 
