@@ -26,6 +26,7 @@ ROWS = (
     ("report", "doctor"),
     ("sweep", "serve"),
     ("reproduce",),
+    ("audit",),
     ("api",),
     ("commands",),
     ("__main__", "__init__"),  # the package's face names what the interface offers

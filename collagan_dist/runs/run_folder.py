@@ -144,7 +144,7 @@ class RunFolder:
         files.write_json(self.paths.data, data)
         world = {
             "command": command,
-            "commit": _commit(),
+            "commit": code_commit(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "generation": self._generation,
             "restarts": restart_counts(),
@@ -306,7 +306,7 @@ def machine_state(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"ranks": len(ranks), **kinds}
 
 
-def _commit() -> str | None:
+def code_commit() -> str | None:
     """Return the commit of the checkout that this program runs from, with -dirty if files differ from it; None for an installed one."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
