@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist.data.shards import remote
+from collagan_dist import places
 from collagan_dist.data.shards.manifest import Manifest
 from tests.data.layouts import write_folder
 from tests.data.server import Server, serving
@@ -19,7 +19,7 @@ def server(shards: Manifest) -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(remote, "_RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(places, "_RETRY_SECONDS", (0.01, 0.02))
     return tmp_path / "cache"
 
 
