@@ -140,7 +140,7 @@ class Place:
     def put(self, local: Path, name: str) -> None:
         """Upload a file. FileNotFoundError means that `local` is gone."""
         local.stat()  # outside of the tries: a file that is gone stays away
-        self.retry(name, lambda: self._driver().put_file(str(local), self._path(name)))
+        self.retry(name, lambda: self._driver().put_file(str(local), self._path(name)), "written")
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
@@ -153,7 +153,7 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_bytes(path, content)
 
-        self.retry(name, attempt)
+        self.retry(name, attempt, "written")
 
     def sha256(self, name: str, size: int) -> str:
         """Return the hash of a file as it is read back, in pieces."""
@@ -187,7 +187,7 @@ class Place:
                 with suppress(FileNotFoundError):
                     self._driver().rm(self._path(name), recursive=True)
 
-            self.retry(name, attempt)
+            self.retry(name, attempt, "removed")
 
     def sizes(self, names: list[str], ask_each: bool) -> dict[str, int | None] | None:
         """Return the sizes of files: None for one that is missing, -1 where the server does not say.
@@ -230,7 +230,7 @@ class Place:
         driver = fsspec.get_filesystem_class(self.scheme)
         return str(driver._strip_protocol(self / name if name else self.url))
 
-    def retry(self, name: str, attempt: Callable[[], T]) -> T:
+    def retry(self, name: str, attempt: Callable[[], T], done: str = "fetched") -> T:
         """Return the result of an attempt, made again after a pause where that can help."""
         for tries, pause in enumerate((*_RETRY_SECONDS, None), 1):
             try:
@@ -243,11 +243,11 @@ class Place:
                 if pause is None or _is_permanent(error):
                     where = self / name if name else self.url
                     times = f", {tries} times" if tries > 1 else ""
-                    raise DataError(f"{where}: {self._describe(error)}{times}") from error
+                    raise DataError(f"{where}: {self._describe(error, done)}{times}") from error
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    def _describe(self, error: Exception) -> str:
+    def _describe(self, error: Exception, done: str) -> str:
         """Return a driver's error in one line, with what mends it where that is known."""
         if isinstance(error, WrongContent):
             return str(error)
@@ -264,8 +264,8 @@ class Place:
             answer = f"the server answers {status} {getattr(error, 'message', '')}" if status else said
             return f"access is denied ({answer.strip()}); {access}"
         if status is not None:
-            return f"cannot be fetched (the server answers {status} {getattr(error, 'message', '')})"
-        return f"cannot be fetched ({said or type(error).__name__})"
+            return f"cannot be {done} (the server answers {status} {getattr(error, 'message', '')})"
+        return f"cannot be {done} ({said or type(error).__name__})"
 
 
 def _options_of(scheme: str) -> dict[str, Any]:
