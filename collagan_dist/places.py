@@ -139,8 +139,11 @@ class Place:
 
     def put(self, local: Path, name: str) -> None:
         """Upload a file. FileNotFoundError means that `local` is gone."""
-        local.stat()  # outside of the tries: a file that is gone stays away
-        self.retry(name, lambda: self._driver().put_file(str(local), self._path(name)), "written")
+        try:
+            self.retry(name, lambda: self._driver().put_file(str(local), self._path(name)), "written")
+        except DataError:
+            local.stat()  # drivers say the same of a file that is gone here
+            raise
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""

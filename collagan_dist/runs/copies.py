@@ -7,9 +7,10 @@ their hashes compared, and goes first: what has one is whole, and a start checks
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from collagan_dist import files, structured
@@ -25,9 +26,9 @@ logger = logging.getLogger(__name__)
 _CHECKPOINTS = "checkpoints"
 _BEAT_POLL_SECONDS = 5.0  # between looks whether the place's lease is due
 _RELEASE_SECONDS = 5.0  # that an end may wait for a store that does not answer
-_MAX_LOG_BYTES = 1 << 28
+MAX_BESIDE_BYTES = 1 << 28
 # Beside the checkpoints, so that the place can be used like a run folder; the log, so that curves go on elsewhere.
-_BESIDE = ("config.yaml", "data.json", "metrics.jsonl")
+BESIDE = ("config.yaml", "data.json", "metrics.jsonl")
 
 
 def place_of(copy_to: str | None, run: Path) -> Place | None:
@@ -141,10 +142,12 @@ class Copies:
         del self._copied[step]
         hashes = checkpoint.hashes_of(folder, structured.parse(manifest, checkpoint.CheckpointManifest, str(folder)))
         for name, expected in hashes.items():
+            if self._closing:  # the start has ended, so another may begin
+                return
             self.lease.beat()
             self.place.put(folder / name, f"{target}/{name}")
             self._read_back(folder / name, f"{target}/{name}", expected)
-        for name in _BESIDE:
+        for name in BESIDE:
             with suppress(FileNotFoundError):
                 self.place.put(self.paths.folder / name, name)
         self.lease.check()
@@ -168,7 +171,7 @@ class Copies:
                 self.place.remove(f"{folder}/{MANIFEST_FILE}", folder)
 
 
-def take_up(place: Place, paths: RunPaths, lease: Lease, strict: bool) -> int | None:
+def take_up(place: Place, paths: RunPaths, lease: Lease | None, strict: bool) -> int | None:
     """Download the newest whole checkpoint of a place if the run folder has none as new; return its step, or None.
 
     Raises CheckpointError where all copies are damaged and the run folder has none, or the newest one is with `strict`.
@@ -188,20 +191,20 @@ def take_up(place: Place, paths: RunPaths, lease: Lease, strict: bool) -> int | 
                 ) from None
             logger.warning("warning: %s; taking the checkpoint before it", error)
             continue
-        log = None if paths.metrics_log.exists() else place.find_file(paths.metrics_log.name, _MAX_LOG_BYTES)
+        log = None if paths.metrics_log.exists() else place.find_file(paths.metrics_log.name, MAX_BESIDE_BYTES)
         if log:
             paths.metrics_log.write_bytes(log)
-        logger.info("step %s was taken from %s", step, place)
+        logger.info("step %s was taken from %s into %s", step, place, paths.folder)
         return step
     if whole and newest < 0:
         raise CheckpointError(f"{place}: no copy of a checkpoint is undamaged; remove them there to start anew")
     return None
 
 
-def _download(place: Place, paths: RunPaths, lease: Lease, step: int) -> None:
+def _download(place: Place, paths: RunPaths, lease: Lease | None, step: int) -> None:
     """Download a checkpoint under a dotted name, compare every hash, and rename it. Raises CheckpointError, DataError, DiskFull."""
     source, final = f"{_CHECKPOINTS}/{step_name(step)}", paths.checkpoint(step)
-    partial = final.with_name(f".{final.name}-{lease.owner.token[:8]}")
+    partial = final.with_name(f".{final.name}-{lease.owner.token[:8] if lease else secrets.token_hex(4)}")
     content = place.read(f"{source}/{MANIFEST_FILE}", checkpoint.MAX_MANIFEST_BYTES)
     try:
         manifest = structured.parse(content, checkpoint.CheckpointManifest, place / f"{source}/{MANIFEST_FILE}")
@@ -215,7 +218,7 @@ def _download(place: Place, paths: RunPaths, lease: Lease, step: int) -> None:
                 said = f"a file with sha256 {sha256[:12]}…"
                 place.get(f"{source}/{name}", partial / name, checkpoint.MAX_TENSOR_BYTES, sha256, said)
             files.write_bytes(partial / MANIFEST_FILE, content)
-        with lease.held():
+        with lease.held() if lease else nullcontext():
             checkpoint.commit(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

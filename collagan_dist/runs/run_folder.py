@@ -320,7 +320,7 @@ class RunFolder:
         if self.copies is not None and not self.copies.wait(0):
             step = self.paths.newest_step()
             logger.warning(
-                "warning: step %s is not yet copied to %s; the next start of this run does it", step, self.place
+                "warning: step %s is not yet copied to %s: the next start of this run does it", step, self.place
             )
 
     def _log_copies(self, log_event: LogEvent) -> None:
