@@ -1,7 +1,7 @@
 """Copies of a run's checkpoints in another place (`checkpoint.copy_to`): uploaded beside training, taken up by a start elsewhere.
 
-PLACE/RUN looks like a run folder. Of each checkpoint manifest.json comes last, after all other files were read back and
-their hashes compared, and goes first: what has one is whole, and a start checks every byte all the same.
+PLACE/RUN looks like a run folder. A checkpoint's manifest.json comes last, after all other files were read back and their hashes
+compared, and is removed first. So what has one is whole; a start checks every byte all the same.
 """
 
 from __future__ import annotations
