@@ -40,7 +40,7 @@ def place_of(copy_to: str | None, run: Path) -> Place | None:
     if not isinstance(place, Path):
         return place.below(name)
     folder, own = place.expanduser().resolve() / name, run.resolve()
-    if folder == own or folder.is_relative_to(own) or own.is_relative_to(folder):
+    if folder.is_relative_to(own) or own.is_relative_to(folder):
         raise ConfigError(f"checkpoint.copy_to: {copy_to} holds the run folder itself; give another folder or a URL")
     return Place(str(folder))
 

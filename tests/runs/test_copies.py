@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collagan_dist import places
+from collagan_dist import files, places
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError
 from collagan_dist.places import Place
 from collagan_dist.runs import checkpoint, place_lease, run_folder
@@ -90,6 +91,8 @@ def test_a_copy_that_fails_is_said_and_tried_again(shards, finished, s3, tmp_pat
         f"s3://{s3.bucket}/runs/run/checkpoints/step-00000002/optimizer.safetensors: cannot be written"
     )
     said = capsys.readouterr().err
+    everything = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert "CANARY" not in said and not any(b"CANARY" in content for content in everything)
     assert f"is not copied to s3://{s3.bucket}/runs/run: " in said and "tried again with the next checkpoint" in said
     assert s3.names("runs/run/checkpoints/") == [
         f"{step}/{file}" for step in checkpoint_names(tmp_path / "run") for file in FILES
@@ -216,15 +219,15 @@ def test_damaged_copies_are_never_taken(run, tmp_path, lease, capsys):
         take_up(place, RunPaths(tmp_path / "strict"), lease, strict=True)
     assert take_up(place, RunPaths(tmp_path / "other"), lease, strict=False) == 8
     assert "step-00000009/ema.safetensors: expected a file with sha256" in capsys.readouterr().err
-    for manifest in (
-        '{"step": 8, "sha256": {"../../x": "0"}}',
-        '{"step": 8, "sha256": {"state.json": "0", "../x": "0"}}',
-        "{",
-    ):
-        Path(place / f"checkpoints/{KEPT[0]}/manifest.json").write_text(manifest)
+    stray, state = Path(place / "checkpoints/stray"), Path(place / f"checkpoints/{KEPT[0]}/state.json")
+    stray.write_bytes(b"x")
+    leading_out = {"state.json": files.sha256(state), "../stray": files.sha256(stray)}
+    for hashes in ({"../stray": "0"}, leading_out, {"state.json": "0"}, {}):
+        forged = json.dumps({"step": 8, "sha256": hashes})
+        Path(place / f"checkpoints/{KEPT[0]}/manifest.json").write_text(forged if hashes else "{")
         with pytest.raises(CheckpointError, match="no copy of a checkpoint is undamaged"):
             take_up(place, RunPaths(tmp_path / "forged"), lease, strict=False)
-    assert not list((tmp_path / "forged").rglob("*.safetensors"))
+    assert not [path for path in (tmp_path / "forged").rglob("*") if path.is_file()]
 
 
 def test_a_place_belongs_to_one_run(run, tmp_path, lease):
@@ -257,7 +260,7 @@ def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, c
             first._beats += 1
             first._write()
 
-    thread = threading.Thread(target=beat)
+    thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     second = take_lease(elsewhere)
     with pytest.raises(
