@@ -147,3 +147,8 @@ def test_the_folder_of_another_user_is_refused(shards, out):
     os.chown(out, 12345, -1)
     with pytest.raises(ConfigError, match=r"belongs to another user \(id 12345\)"):
         run_sweep(options, StopRequest())
+
+
+def test_trials_are_not_copied(shards, out):
+    with pytest.raises(ConfigError, match=r"checkpoint.copy_to: the trials of a sweep are not copied"):
+        prepared(shards, out, sets=("checkpoint.copy_to=/elsewhere",))
