@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote, unquote
 
 from collagan_dist import files
 from collagan_dist.config.tree import Cache as CacheSettings
@@ -105,10 +105,35 @@ class RemoteFolder:
         A file system that lists folders needs one request. HTTP has none: None, or with `ask_each` a request per file.
         """
         if not self.url.startswith("http"):
-            listed = self._retry("", lambda: self._filesystem().ls(self._path(""), detail=True))
-            found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
+            found: dict[str, int] = {}
+            for below in {name.rpartition("/")[0] for name in names}:  # adopted tars may lie in several folders
+                found |= self._listed(f"{below}/" if below else "")
             return {name: found.get(name) for name in names}
         return {name: self._retry(name, partial(self._size, name)) for name in names} if ask_each else None
+
+    def _listed(self, below: str) -> dict[str, int]:
+        """Return names and sizes of the files in a folder, by a request."""
+        listed = self._retry("", lambda: self._filesystem().ls(self._path(below.rstrip("/")), detail=True))
+        return {below + entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
+
+    def list_files(self) -> list[str]:
+        """Return the names of the files in this folder. Raises DataError for HTTP, which has no lists."""
+        if self.url.startswith("http"):
+            raise DataError(
+                f"{self.url}: a web server does not list its files; name the tars, as {self.url}/{{000..099}}.tar"
+            )
+        return sorted(self._listed(""))
+
+    def read_through(self, name: str, use: Callable[[BinaryIO], T]) -> T:
+        """Return what `use` makes of a file that it reads from start to end. It is called again after a transfer that failed."""
+        # A web server may not know ranges: a block size of 0 asks for the whole file once.
+        whole = {"block_size": 0} if self.url.startswith("http") else {}
+
+        def attempt() -> T:
+            with self._filesystem().open(self._path(name), "rb", **whole) as stream:
+                return use(stream)
+
+        return self._retry(name, attempt)
 
     def _size(self, name: str) -> int | None:
         try:
@@ -150,6 +175,8 @@ class RemoteFolder:
         import fsspec
 
         driver = fsspec.get_filesystem_class(self.url.partition("://")[0])
+        if self.url.startswith("http"):
+            name = quote(name)  # an adopted tar may have any name
         return driver._strip_protocol(self / name if name else self.url)
 
     def _retry(self, name: str, attempt: Callable[[], T]) -> T:
