@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
+    adopt,
     complete,
     config,
     doctor,
@@ -46,6 +47,7 @@ _MODULES = (
     draw,
     label,
     pack,
+    adopt,
     verify,
     train,
     evaluate,
@@ -59,7 +61,7 @@ _MODULES = (
     doctor,
 )
 # What these have done so far is kept, and not done again.
-_CONTINUING = ("label", "pack", "train", "reproduce", "sweep")
+_CONTINUING = ("label", "pack", "adopt", "train", "reproduce", "sweep")
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 

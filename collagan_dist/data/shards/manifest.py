@@ -27,7 +27,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 # Below a folder: no name of a folder above, none that begins with a dot. An adopted tar may have any such name.
 _PART = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
-FileName = Annotated[str, Field(pattern=rf"^(?:{_PART}/)*{_PART}$", max_length=1000)]
+FILE_NAME = re.compile(rf"^(?:{_PART}/)*{_PART}$")
+FileName = Annotated[str, Field(pattern=FILE_NAME.pattern, max_length=1000)]
 _PACKED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}\.tar")
 
 
