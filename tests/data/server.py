@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 
 class Server:
@@ -36,7 +37,7 @@ class Server:
                 pass
 
             def do_GET(self) -> None:
-                head, _, name = self.path.rpartition("/")
+                head, _, name = unquote(self.path).rpartition("/")
                 path = server.folder / name
                 fault = server._take(name)
                 if head != "/data" or not path.is_file():
@@ -64,7 +65,7 @@ class Server:
                 return None
 
             def do_HEAD(self) -> None:
-                path = server.folder / self.path.rpartition("/")[2]
+                path = server.folder / unquote(self.path).rpartition("/")[2]
                 if not path.is_file():
                     return self.send_error(404)
                 self.send_response(200)
