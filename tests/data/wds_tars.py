@@ -28,6 +28,7 @@ def stored_samples(manifest: Manifest, split: str) -> list[dict[str, dict[str, b
 
 
 def write_files(folder: Path, samples: Samples) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for key, members in samples.items():
         for extension, content in members.items():
             path = folder / f"{key}.{extension}"

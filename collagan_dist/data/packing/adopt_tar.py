@@ -21,6 +21,7 @@ from collagan_dist.data.packing.shard_job import library_versions
 from collagan_dist.data.packing.tar_stream import HashedStream, TarMember, read_samples
 from collagan_dist.data.readers.colour_profile import is_srgb
 from collagan_dist.data.readers.picture import UnusablePicture, read_picture
+from collagan_dist.data.readers.picture_format import SIGNATURE_BYTES, picture_format
 from collagan_dist.data.readers.sample_json import SampleJson, read_sample_json
 from collagan_dist.data.shards.label_png import decode_label_map
 from collagan_dist.data.shards.remote import RemoteFolder, open_location
@@ -202,6 +203,8 @@ def _describe(
     file = FileInMemory(member.name, member.content)
     # As stored: readers of tars do not turn pictures, and training decodes these very bytes.
     picture = read_picture(file)
+    if (form := picture_format(member.content[:SIGNATURE_BYTES])) not in ("JPEG", "PNG"):
+        raise ValueError(f"is {form}, neither JPEG nor PNG; convert it")
     picture.check()
     counts["turned"] += read_picture(file, upright=True).orientation > 1
     counts["profile"] += picture.profile is not None and not is_srgb(picture.profile)

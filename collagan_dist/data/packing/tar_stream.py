@@ -19,6 +19,7 @@ from collagan_dist.data.shards.wire_format import FORGED_TAR_ERRORS
 from collagan_dist.errors import DataError
 
 _READ_BYTES = 1 << 20
+_MAX_EMPTY = 100  # reads at the end: tarfile would read there as often as a forged size says
 _META = re.compile(r"__[^/]*__($|/)")  # of webdataset: no samples
 # First bytes of what people compress tars to, and what undoes that.
 _COMPRESSED = (
@@ -45,7 +46,7 @@ class HashedStream:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._hash = stream, hashlib.sha256()
-        self.count = self.last = 0
+        self.count = self.last = self._empty = 0
         self.head = self._next(tarfile.BLOCKSIZE)
         self._ahead = self.head
 
@@ -62,6 +63,9 @@ class HashedStream:
 
     def _next(self, count: int) -> bytes:
         content = self._stream.read(count)
+        self._empty += not content
+        if self._empty > _MAX_EMPTY:
+            raise EOFError("a file is said to be longer than the tar")
         self._hash.update(content)
         if used := len(content.rstrip(b"\0")):
             self.last = self.count + used

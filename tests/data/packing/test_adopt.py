@@ -262,7 +262,7 @@ def test_url_of_tars(originals, by_others, cache, tmp_path, monkeypatch):
         verify(tmp_path / "out", deep=True)
         config = small(tmp_path / "out", data__cache={"folder": str(cache)}, schedule__steps=2)
         train(config, tmp_path / "run", World())
-        assert len(list(cache.glob("*.tar"))) == 3 and not list(tmp_path.glob("out/*.tar"))
+        assert len(list(cache.glob("*.tar"))) == 4 and not list(tmp_path.glob("out/*.tar"))
 
 
 def test_a_folder_of_its_own_for_tars_that_stay_where_they_are(by_others, tmp_path):
