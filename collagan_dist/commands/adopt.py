@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from collagan_dist import shell
 from collagan_dist.commands.arguments import add_max_bad, non_negative_int
+from collagan_dist.types import SPLITS
 from collagan_dist.units import format_things
 
 if TYPE_CHECKING:
@@ -56,50 +57,54 @@ def run(args: argparse.Namespace) -> None:
     adoption = Adoption(find_tars(args.tars), Path(args.out) if args.out else None, args.split_by, ignore, args.max_bad)
     with progress("adopting", "tars") as advance:
         found = adopt(adoption, args.workers, advance)
-    manifest = found.manifest
-    for line in (*_splits(manifest), *_annotations(manifest), *_notes(manifest, found.counts or Counter())):
+    manifest, counts = found.manifest, found.counts
+    labels, points = _has(manifest)
+    for line in (*_splits(manifest), *_annotations(labels, points), *_notes(manifest, counts or Counter())):
         print(line)
     folder = manifest.folder
-    if found.counts is None:
+    if counts is None:
         print(f"{folder}: was adopted already and is unchanged")
-    else:
-        print(f"{folder}: done; next: {shell.collagan('verify', folder, '--deep')}")
-        print(shell.collagan("train", "demo", "--model", _models(*_has(manifest))[-1], "--data", folder))
+        return
+    print(f"{folder}: done; next: {shell.collagan('verify', folder, '--deep')}")
+    # The one with most tasks.
+    print(shell.collagan("train", "demo", "--model", max(_models(labels, points), key=len), "--data", folder))
 
 
 def _splits(manifest: Manifest) -> Iterator[str]:
     for split, shards in manifest.splits.items():
-        tars = format_things(len(shards), "tar")
-        print(f"{split}: {format_things(manifest.samples(split), 'sample')} in {tars}")
+        yield f"{split}: {format_things(manifest.samples(split), 'sample')} in {format_things(len(shards), 'tar')}"
     how = "names of the tars" if manifest.recipe["split_by"] == "names" else "a hash of each sample's key"
-    missing = [split for split in ("train", "valid", "test") if split not in manifest.splits]
     yield f"splits by {how}"
-    if missing:
+    if missing := [split for split in SPLITS if split not in manifest.splits]:
         yield f"note: no sample is of {' or '.join(missing)}; `--split-by hash` draws all three"
 
 
 def _has(manifest: Manifest) -> tuple[bool, bool]:
     """Return whether the samples have label maps and landmarks: all of them or none."""
-    from collagan_dist.data.shards.shard_reader import SplitReader
+    from collagan_dist.data.shards.sample_check import parse_meta
+    from collagan_dist.data.shards.shard_files import read_index
 
-    sample = SplitReader(manifest, next(iter(manifest.splits))).read(0)
-    return sample.labels is not None, sample.landmarks is not None
+    # The index alone: the tars may be behind a URL.
+    index = read_index(manifest.folder, next(iter(manifest)))
+    _, _, _, parts, line = index[0]
+    return "seg.png" in parts, parse_meta(line or b"")[0].landmarks is not None
 
 
 def _models(labels: bool, points: bool) -> list[str]:
-    """Return the names of the models that these annotations are enough for."""
+    """Return the names of the paper's models that these annotations are enough for."""
     from collagan_dist.config.models import CONTROLS, MODELS
 
-    return [name for name in (*CONTROLS, *MODELS) if (labels or "s" not in name) and (points or "d" not in name)]
+    return [name for name in (*MODELS, *CONTROLS) if (labels or "s" not in name) and (points or "d" not in name)]
 
 
-def _annotations(manifest: Manifest) -> Iterator[str]:
-    labels, points = _has(manifest)
+def _annotations(labels: bool, points: bool) -> Iterator[str]:
+    from collagan_dist.config.models import PEERS
+
     if not labels:
         yield "no label maps (KEY.seg.png): segmentation cannot be trained"
     if not points:
         yield "no landmarks (in KEY.json): landmarks cannot be trained"
-    yield f"models that can be trained (--model): {' '.join(_models(labels, points))}"
+    yield f"models that can be trained (--model): {' '.join((*_models(labels, points), *PEERS))}"
 
 
 def _notes(manifest: Manifest, counts: Counter[str]) -> Iterator[str]:
