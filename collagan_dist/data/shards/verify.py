@@ -111,7 +111,10 @@ def _adopted_problems(tar: Path, name: str, indexes: list[SampleIndex]) -> Itera
     seen, listed = set(), {split_name(member)[0]: member for member in expected}
     with tar.open("rb") as file:
         for sample in _samples(tar, members.__contains__):
-            index, row = expected[listed[sample["__key__"]]]
+            if (member := listed.get(sample["__key__"])) is None:
+                yield f"{name}: sample {sample['__key__']} has no picture that its indexes name"
+                continue
+            index, row = expected[member]
             seen.add(index.line(row).key)
             yield from (f"{name}: sample {index.line(row).key} {p}" for p in _line_problems(index, row, sample, file))
     if len(seen) != len(rows):
