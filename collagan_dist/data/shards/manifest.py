@@ -221,8 +221,10 @@ def _read_bytes(folder: Path | RemoteFolder) -> bytes:
     try:
         return files.read_regular(folder / "manifest.json", structured.MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
+        # Tars without a manifest are mostly another program's.
+        how = ("adopt", folder) if any(folder.glob("*.tar")) else ("pack", "RECIPE", "--out", folder)
         raise DataError(
-            f"{folder}: no manifest.json, so this is not a complete data set; make one with `{shell.collagan('pack', 'RECIPE', '--out', folder)}`"
+            f"{folder}: no manifest.json, so this is not a complete data set; make one with `{shell.collagan(*how)}`"
         ) from None
     except OSError as error:
         raise DataError(f"{folder / 'manifest.json'}: cannot be read ({error.strerror})") from None
