@@ -13,6 +13,12 @@ _CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")
 _HEADER = struct.Struct(">IIBBBBB")
 
 
+def is_png(picture: np.ndarray | bytes) -> bool:
+    """Return whether a picture that is a JPEG or a PNG is a PNG."""
+    # By one byte: a slice of an array as bytes takes longer than the check of a JPEG's header.
+    return len(picture) > 0 and bool(picture[0] == SIGNATURE[0])
+
+
 class PngHeader(NamedTuple):
     """IHDR: colours are 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha."""
 

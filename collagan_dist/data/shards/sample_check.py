@@ -63,7 +63,7 @@ def check_picture(picture: np.ndarray | bytes, width: int, height: int) -> None:
     """
     # DALI refuses what does not parse while it decodes the rest of the batch, and crashes the process (2.4.0: a segmentation
     # fault within 40 such batches). Bytes that parse but do not decode raise an ordinary error.
-    if bytes(picture[:8]) == png_chunks.SIGNATURE:
+    if png_chunks.is_png(picture):
         columns, rows, problem = _png_header(picture)
     else:
         rows, columns, colours, _ = simplejpeg.decode_jpeg_header(picture)
@@ -78,7 +78,7 @@ def check_picture(picture: np.ndarray | bytes, width: int, height: int) -> None:
 
 def decode_picture(picture: np.ndarray | bytes) -> np.ndarray:
     """Return the (H, W, 3) uint8 RGB pixels of a picture that `check_picture` has seen. Raises ValueError."""
-    if bytes(picture[:8]) != png_chunks.SIGNATURE:
+    if not png_chunks.is_png(picture):
         # `strict`: libjpeg only warns about data that is cut short.
         return simplejpeg.decode_jpeg(picture, "RGB", strict=True)
     pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -29,6 +29,7 @@ from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.data.loading.first_batch import CPU
 from tests.data.packed import overwrite, recipe
+from tests.data.remote_shards import names, remote_manifest
 from tests.data.server import serving
 from tests.data.wds_tars import Samples, by_tar, by_webdataset, quarantine, stored_samples
 from tests.models.peers import StopAfter
@@ -131,8 +132,8 @@ def test_tars_are_read_in_place_and_the_manifest_comes_last(originals, tmp_path)
     with pytest.raises(DataError, match=r"train-000001.tar: is damaged or cut short at byte"):
         adopted(tars)
     assert not (tars / "manifest.json").exists()
-    names = ("train-000000.tar", "train-000001.tar")
-    read, unread = (load_result(TarJob(str(tars), name, str(tars), ())) for name in names)
+    both = ("train-000000.tar", "train-000001.tar")
+    read, unread = (load_result(TarJob(str(tars), name, str(tars), ())) for name in both)
     assert read.samples == 20 and unread is None
     (tars / "train-000001.tar").write_bytes(whole)
     first = adopted(tars)
@@ -263,6 +264,18 @@ def test_url_of_tars(originals, by_others, cache, tmp_path, monkeypatch):
         config = small(tmp_path / "out", data__cache={"folder": str(cache)}, schedule__steps=2)
         train(config, tmp_path / "run", World())
         assert len(list(cache.glob("*.tar"))) == 4 and not list(tmp_path.glob("out/*.tar"))
+
+
+def test_an_adopted_folder_behind_a_url(by_others, cache):
+    """Uploaded as it is: manifest, indexes and tars come from there."""
+    with serving(by_others.folder) as server:
+        remote = remote_manifest(server.url, cache)
+        assert stored(remote) == stored(by_others)
+        assert names(cache) == {n for s in by_others for n in (f"{s.sha256}.tar", f"{s.idx_sha256}.idx")}
+        verify(server.url, deep=True)
+        server.faults["train-000001.train.samples"], server.forever = ["flip"], True
+        with pytest.raises(DataError, match=r"train-000001.train.samples: expected at most \d+ bytes"):
+            verify(server.url, deep=True)
 
 
 def test_a_folder_of_its_own_for_tars_that_stay_where_they_are(by_others, tmp_path):
