@@ -52,6 +52,10 @@ class Adoption:
     def folder(self) -> Path:
         """Return where the manifest goes. Raises ConfigError for tars behind a URL without `out`."""
         if self.out is not None:
+            if not str(self.tars.folder).isprintable():
+                raise ConfigError(
+                    f"{self.tars.folder}: no manifest holds such a path; rename the folder, or leave --out out"
+                )
             return self.out.absolute()
         if isinstance(self.tars.folder, RemoteFolder):
             raise ConfigError(

@@ -58,10 +58,13 @@ class TarJob:
 
     @cached_property
     def plan(self) -> str:
-        """A hash of all that the result depends on; of a tar behind a URL only its name."""
-        stamp = [0, 0]
-        with suppress(OSError):  # reading it says what is wrong
-            if isinstance(place := open_location(self.folder), Path):
+        """A hash of all that the result depends on; of a tar's content its size and, in a folder, its time."""
+        place = open_location(self.folder)
+        stamp: list[int | None] = []
+        with suppress(OSError, DataError):  # reading it says what is wrong
+            if isinstance(place, RemoteFolder):
+                stamp = list((place.sizes([self.name], ask_each=True) or {}).values())
+            else:
                 status = (place / self.name).stat()
                 stamp = [status.st_size, status.st_mtime_ns]
         return hashlib.sha256(

@@ -46,11 +46,17 @@ def find_tars(words: Sequence[str]) -> TarList:
     if not found.names:
         raise DataError(f"{' '.join(words)}: there is no tar; give tars, folders that hold *.tar, or URLs of tars")
     for name in found.names:
-        if not FILE_NAME.fullmatch(name) or len(name) > 1000 or not _is_utf8(name):
+        if not FILE_NAME.fullmatch(name) or len(name) > 950 or not _is_utf8(name):
             raise DataError(
                 f"{found.place(name)}: has a name that a manifest cannot hold (control characters, a backslash, a dot in front, "
-                "over 1000 letters, or no UTF-8); rename it"
+                "over 950 letters, or no UTF-8); rename it"
             )
+    # Indexes are called by these.
+    stems = {name.lower().removesuffix(".tar"): name for name in found.names}
+    if twice := [name for name in found.names if stems[name.lower().removesuffix(".tar")] != name]:
+        raise DataError(
+            f"{found.place(twice[0])}: differs from another tar by its suffix or by capitals alone; rename it"
+        )
     return found
 
 

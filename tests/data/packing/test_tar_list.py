@@ -56,6 +56,11 @@ def test_names_that_no_manifest_holds(tmp_path, name):
         find_tars(tars(tmp_path, name))
 
 
+def test_tars_whose_indexes_would_have_one_name(tmp_path):
+    with pytest.raises(DataError, match=r"a.(tar|TAR): differs from another tar by its suffix or by capitals alone"):
+        find_tars(tars(tmp_path, "a.tar", "a.TAR"))
+
+
 @pytest.mark.parametrize(
     ("names", "splits"),
     [
