@@ -222,10 +222,8 @@ def _describe(
     sample = Sample(key, member.name, file, "", said.landmarks, map_file, said.identity)
     square, _ = square_and_labels(sample, picture)
     if said.square is not None:
-        square = Square(*said.square)
+        square = Square(*said.square)  # as packing stored it
     meta = original_meta(sample, picture, square)
-    if said.square is not None and said.landmarks is None:
-        meta["square"] = said.square  # of our own packing: exactly as it was
     return structured.validate(
         {**meta, "key": key, "identity": said.identity, "picture": (member.offset, member.size, member.name),
          "labels": (labels.offset, labels.size, labels.name) if labels is not None else None},

@@ -144,3 +144,14 @@ def test_the_face_square_is_that_of_packing(tmp_path, ignore):
     expected = {(): None, ("labels",): None, ("landmarks",): 1.62 * 50, ("labels", "landmarks"): 90 / 1.3}[ignore]
     assert (line.landmarks is None) == ("landmarks" in ignore) and (line.labels is None) == ("labels" in ignore)
     assert line.square is None if expected is None else abs(line.square[2] - expected) < 1
+
+
+@pytest.mark.parametrize("landmarks", [None, POINTS])
+def test_a_face_square_that_packing_stored_is_kept(tmp_path, landmarks):
+    """Whole pixels of its margin square; landmarks come first."""
+    square = [45.5, 40.5, round(60 / 1.3, 3)]
+    in_a_tar(tmp_path / "a.tar", {"a": [("jpg", JPG), ("json", annotation(landmarks=landmarks, square=square))]})
+    (tmp_path / ".adopting").mkdir()
+    result = adopt_tar(job := TarJob(str(tmp_path), "a.tar", str(tmp_path), ()))
+    (line,) = read_lines(job, result)
+    assert line.square == (square if landmarks is None else None)
