@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
+    adopt,
     audit,
     complete,
     config,
@@ -49,6 +50,7 @@ _MODULES = (
     draw,
     label,
     pack,
+    adopt,
     verify,
     train,
     evaluate,
@@ -63,7 +65,7 @@ _MODULES = (
     doctor,
 )
 # What these have done so far is kept, and not done again.
-_CONTINUING = ("label", "pack", "train", "reproduce", "sweep")
+_CONTINUING = ("label", "pack", "adopt", "train", "reproduce", "sweep")
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 

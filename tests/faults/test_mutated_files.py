@@ -20,12 +20,15 @@ from collagan_dist.commands.main import main
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import config_to_dict, load_config
 from collagan_dist.data.face_square import square_from_landmarks, square_problem
+from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.packing.tar_list import find_tars
 from collagan_dist.data.readers.landmark_file import read_landmark_file
 from collagan_dist.data.readers.recipe import load_recipe
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader
+from collagan_dist.data.shards.verify import _deep_problems
 from collagan_dist.errors import CollaganError
 from collagan_dist.faces.layout import draw_faces
 from collagan_dist.inference.export import export
@@ -79,6 +82,7 @@ class Folders:
     sweep: SimulatedSweep
     reproduction: Path
     files: Path
+    adopted: Manifest
 
 
 @pytest.fixture(scope="session")
@@ -108,30 +112,53 @@ def folders(shards: Manifest, drawn: Path, tmp_path_factory: pytest.TempPathFact
                        ("recipe.yaml", (ROOT / "shards/drawn.yaml").read_text()),
                        ("space.yaml", (ROOT / "cluster/sweep.yaml").read_text())):  # fmt: skip
         (files / name).write_text(text)
-    return Folders(Path(shutil.copytree(drawn, top / "drawn")), data, run, page, top / "exported", sweep, out, files)
+    for shard in data:
+        (files / "tars").mkdir(exist_ok=True)
+        shutil.copy(data.folder / shard.name, files / "tars")
+    adopted = adopt(Adoption(find_tars([str(files / "tars")])), workers=1).manifest
+    return Folders(
+        Path(shutil.copytree(drawn, top / "drawn")), data, run, page, top / "exported", sweep, out, files, adopted
+    )
 
 
 def use_manifest(at: Folders) -> None:
-    manifest = read_manifest(at.shards.folder)
+    read_first_samples(read_manifest(at.shards.folder))
+
+
+def use_adopted_manifest(at: Folders) -> None:
+    read_first_samples(read_manifest(at.adopted.folder))
+
+
+def read_first_samples(manifest: Manifest) -> None:
     quick_check(manifest, repair=False)
-    training_order(small(at.shards.folder), manifest)
+    training_order(small(Path("shards")), manifest)
     for split in manifest.splits:
         SplitReader(manifest, split).read(0)
 
 
 def use_index(at: Folders) -> None:
     """The manifest agrees with the index, as where both were forged."""
-    manifest = read_manifest(at.shards.folder)
-    index = (at.shards.folder / "train-000000.idx").read_bytes()
-    shard = replace(manifest.shards("train")[0], idx_sha256=hashlib.sha256(index).hexdigest())
-    forged = replace(manifest, splits={"train": (shard,)})
+    use_forged(read_manifest(at.shards.folder))
+
+
+def use_adopted_index(at: Folders) -> None:
+    forged = use_forged(at.adopted)
+    # What is found there are problems, and no errors.
+    assert all(isinstance(problem, str) for problem in _deep_problems(forged, list(forged)))
+
+
+def use_forged(manifest: Manifest) -> Manifest:
+    shard = manifest.shards("train")[0]
+    index = (manifest.folder / shard.index_name).read_bytes()
+    forged = replace(manifest, splits={"train": (replace(shard, idx_sha256=hashlib.sha256(index).hexdigest()),)})
     quick_check(forged, repair=False)
     reader = SplitReader(forged, "train")
     for number in range(len(reader)):
         try:
             reader.read(number)
         except DamagedSample:
-            assert reader.describe(0)
+            assert reader.describe(next(n for n in range(len(reader)) if n != number))
+    return forged
 
 
 def verify_by_command(at: Folders) -> int:
@@ -227,6 +254,9 @@ WAYS = {
     "manifest": Way(lambda at: at.shards.folder / "manifest.json", use_manifest, {3}),
     "manifest, by command": Way(lambda at: at.shards.folder / "manifest.json", verify_by_command, {3}),
     "index": Way(lambda at: at.shards.folder / "train-000000.idx", use_index, {3}, mutated),
+    "manifest of adopted tars": Way(lambda at: at.adopted.folder / "manifest.json", use_adopted_manifest, {3}),
+    "index of an adopted tar": Way(lambda at: at.adopted.folder / "train-000000.train.samples", use_adopted_index, {3}, mutated_line),
+    "bytes of the index of an adopted tar": Way(lambda at: at.adopted.folder / "train-000000.train.samples", use_adopted_index, {3}, mutated),
     "lease": Way(lambda at: at.page / "lease", start_in, {4}, mutated),
     "metrics.jsonl": Way(lambda at: at.page / "metrics.jsonl", log_run, set(), mutated_line),
     "metrics.json": Way(lambda at: at.page / "metrics.json", show_run, {3}),
