@@ -5,12 +5,11 @@ Errors are those of collagan_dist.errors; a message says what is wrong, where an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collagan_dist.config.load import load_config
+from collagan_dist.config.load import assignments, load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
@@ -52,7 +51,7 @@ def train(
     from collagan_dist.training import loop
 
     source = config if isinstance(config, Config) else str(config)
-    resolved = load_config(source, model, _assignments(settings), None if data is None else str(data))
+    resolved = load_config(source, model, assignments(settings), None if data is None else str(data))
     folder = Path(run)
     with StopRequest() as stop:
         options = loop.StartOptions(stop, f"collagan_dist.train(…, {str(run)!r})", allow_config_change)
@@ -77,7 +76,7 @@ def evaluate(
     from collagan_dist.inference.score import ScoreRequest, score
 
     request = ScoreRequest(split, () if hole is None else (hole,), (blend,))
-    ((metrics, _),) = score(Path(model), World(), request, None if data is None else str(data), _assignments(settings))
+    ((metrics, _),) = score(Path(model), World(), request, None if data is None else str(data), assignments(settings))
     return metrics
 
 
@@ -125,11 +124,3 @@ def webdataset(shards: Location, split: str = "train") -> Any:
     from collagan_dist.data.shards.pipeline import open_pipeline
 
     return open_pipeline(shards, split)
-
-
-def _assignments(settings: Settings | None) -> list[str]:
-    """Return settings as `--set` takes them. Raises ConfigError for a value that no configuration has."""
-    try:
-        return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-    except TypeError as error:
-        raise ConfigError(f"settings: {error}; give numbers, texts, booleans, None, lists or dicts") from None
