@@ -5,6 +5,7 @@ Errors are those of collagan_dist.errors; a message says what is wrong, where an
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
 
 if TYPE_CHECKING:
+    import optuna
+    import pandas
+
     from collagan_dist.inference.model import Model as Model
 
 Location = str | Path
 Settings = Mapping[str, Any]
 
-__all__ = ["Model", "draw", "evaluate", "report", "runs", "train", "webdataset"]
+__all__ = ["Model", "draw", "evaluate", "report", "runs", "sweep_results", "sweep_study", "train", "webdataset"]
 
 
 def __getattr__(name: str) -> Any:
@@ -113,6 +117,38 @@ def runs(folder: Location) -> list[dict[str, Any]]:
     from collagan_dist.report.run_table import run_table
 
     return run_table(Path(folder))
+
+
+def sweep_results(out: Location) -> pandas.DataFrame:
+    """Return the trials of a sweep's folder as a pandas DataFrame, a row each; also while the sweep runs.
+
+    Columns: trial, status, steps, samples, the metrics of the trial's last evaluation (after `samples` samples), config/KEY for each
+    searched key, role, seed, restarts, reason (of a failure) and path (of its run folder). Raises DataError, and ConfigError without pandas.
+    """
+    pandas = _sweep_library("pandas")
+    from collagan_dist.sweep import sweep_table
+
+    rows = sweep_table.table(Path(out))
+    return pandas.DataFrame(rows, columns=sweep_table.columns(rows))
+
+
+def sweep_study(out: Location) -> optuna.Study:
+    """Return the searched trials of a sweep's folder as an Optuna study, for its plots and importances. It continues no search.
+
+    A trial that was stopped at a rung is pruned; its results are intermediate values by samples. `user_attrs` have what `sweep_results` has.
+    Raises DataError, and ConfigError without Optuna.
+    """
+    _sweep_library("optuna")
+    from collagan_dist.sweep import sweep_table
+
+    return sweep_table.study(Path(out))
+
+
+def _sweep_library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ConfigError(f"this needs {name}, which is not installed: pip install 'collagan_dist[sweep]'") from None
 
 
 def webdataset(shards: Location, split: str = "train") -> Any:

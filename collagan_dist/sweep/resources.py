@@ -30,9 +30,7 @@ class TrialResources:
 
     def placement(self, tune: Any) -> Any:
         """Return what Tune reserves for a trial: a bundle for each worker, all of them or none."""
-        return tune.PlacementGroupFactory(
-            [self.bundle()] * self.workers, strategy="SPREAD" if self.spread else "PACK"
-        )
+        return tune.PlacementGroupFactory([self.bundle()] * self.workers, strategy="SPREAD" if self.spread else "PACK")
 
     def __str__(self) -> str:
         each = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}" + (

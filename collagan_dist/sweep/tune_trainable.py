@@ -6,6 +6,7 @@ Tune gives it, be it its own, after `Tuner.restore`, or another trial's (PBT). W
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,10 +53,9 @@ def trainable(
     except TypeError:
         raise ConfigError(f"{', '.join(resources)}: give workers, cpus, gpus or spread") from None
     # Absolute, since trials run in other folders, on other nodes.
-    shards = str(data) if data is None or "://" in str(data) else str(Path(data).absolute())
-    base = load_config(
-        config if isinstance(config, Config) else str(config), model, assignments(settings), data and shards
-    )
+    shards = None if data is None else str(data) if "://" in str(data) else str(Path(data).absolute())
+    source = config if isinstance(config, Config) else str(config)
+    base = load_config(source, model, assignments(settings), shards)
     base = load_config(base, sets=assignments(worker_settings(base, wanted.cpus)))
 
     def collagan(values: dict[str, Any]) -> None:
@@ -87,6 +87,8 @@ def run_trial(config: Config, out: Path | None) -> None:
     """Train the trial that this process runs for Tune, to its end or until Tune stops it."""
     from ray import tune
 
+    # For a stopped trial to leave its process, which Tune then gives to another one. Its two seconds are short on a busy machine.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     context = tune.get_context()
     trial, bundles = context.get_trial_id(), context.get_trial_resources().bundles
     run = out / trial if out else _run_folder(context.get_storage())
