@@ -65,7 +65,7 @@ def run_sweep(
         constants = constant_summary(prepared) | {"warnings": warnings}
         for warning in warnings:
             logger.warning(f"warning: {warning}")
-        with open_cluster(options.ray) as ray:
+        with open_cluster(options.ray, options.dashboard) as ray:
             resources = options.resources.resolved(ray)
             check_resources(ray, resources)
             need_of_sweep(prepared, resources.capacity(list(node_resources(ray).values()))).check()

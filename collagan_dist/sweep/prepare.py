@@ -53,6 +53,7 @@ class SweepOptions:
     sets: tuple[str, ...] = ()
     ray: str | None = None
     resources: TrialResources = field(default_factory=TrialResources)
+    dashboard: bool = False
 
 
 @dataclass(frozen=True)
