@@ -123,7 +123,7 @@ def sweep_results(out: Location) -> pandas.DataFrame:
     """Return the trials of a sweep's folder as a pandas DataFrame, a row each; also while the sweep runs.
 
     Columns: trial, status, steps, samples, the metrics of the trial's last evaluation (after `samples` samples), config/KEY for each
-    searched key, role, seed, restarts, reason (of a failure) and path (of its run folder). Raises DataError, and ConfigError without pandas.
+    searched key, and role, seed, restarts, reason, path. Raises DataError, and ConfigError without pandas.
     """
     pandas = _sweep_library("pandas")
     from collagan_dist.sweep import sweep_table

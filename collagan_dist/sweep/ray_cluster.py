@@ -22,7 +22,15 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-_DASHBOARD_PARTS = ("aiohttp_cors", "colorful", "opencensus", "opentelemetry", "prometheus_client", "smart_open", "virtualenv")  # of ray[default]
+_DASHBOARD_PARTS = (
+    "aiohttp_cors",
+    "colorful",
+    "opencensus",
+    "opentelemetry",
+    "prometheus_client",
+    "smart_open",
+    "virtualenv",
+)  # of ray[default]
 _FOLDER_PREFIX = "collagan-ray-"  # in /tmp; the id of the process that owns the folder follows
 _STORE_BYTES = 100_000_000  # Ray's object store, by default 30 % of memory; it holds next to nothing here
 _CONNECT_SECONDS = 10.0  # for the head node to answer
@@ -31,12 +39,10 @@ _CANCEL_SECONDS = 60.0  # for cancelled tasks to save and end
 
 @contextmanager
 def open_cluster(address: str | None, dashboard: bool = False) -> Iterator[Any]:
-    """Yield the ray module, connected to the cluster at `address`, or to a new one of this machine alone, with its `dashboard` or not.
+    """Yield the ray module, connected to the cluster at `address`, or to a new one of this machine alone. Raises ClusterError.
 
-    Raises ClusterError; ConfigError where the dashboard cannot be had.
+    `dashboard` starts that of the new one (see `check_dashboard`).
     """
-    if dashboard:
-        check_dashboard(address)
     with join_cluster(address) if address is not None else _local_cluster(dashboard) as ray:
         yield ray
 
@@ -44,8 +50,10 @@ def open_cluster(address: str | None, dashboard: bool = False) -> Iterator[Any]:
 def check_dashboard(address: str | None) -> None:
     """Raise ConfigError where a sweep cannot start Ray's dashboard."""
     if address is not None:
-        hint = f"look at its own (`ray status --address {address}` names its nodes; port 8265 of the head), or leave --dashboard out"
-        raise ConfigError(f"--dashboard: is of a cluster that the sweep starts, and --ray {address} runs already; {hint}")
+        hint = "look at its own (port 8265 of its head node), or leave --dashboard out"
+        raise ConfigError(
+            f"--dashboard: is of a cluster that the sweep starts, and --ray {address} runs already; {hint}"
+        )
     if missing := [name for name in _DASHBOARD_PARTS if find_spec(name) is None]:
         raise ConfigError(
             f"--dashboard: parts of Ray that it needs are not installed here ({', '.join(missing)}): pip install 'collagan_dist[dashboard]'"

@@ -44,7 +44,7 @@ class _Key(structured.Record):
     total: float | None = None
 
 
-class _SweepFile(structured.Record):
+class _SweepFacts(structured.Record):
     status: str
     metrics: Annotated[tuple[_Metric, ...], Field(min_length=1)]
     keys: dict[str, _Key]
@@ -54,7 +54,7 @@ class _SweepFile(structured.Record):
 @dataclass(frozen=True)
 class _Sweep:
     out: Path
-    facts: _SweepFile
+    facts: _SweepFacts
     trials: list[Trial]
 
     def status(self, trial: Trial) -> str:
@@ -64,7 +64,7 @@ class _Sweep:
 def _read(out: Path) -> _Sweep:
     """Read a sweep's folder. Raises DataError."""
     mend = "name the folder that `collagan sweep` wrote with --out"
-    facts = structured.read(out / "sweep.json", _SweepFile, DataError, mend)
+    facts = structured.read(out / "sweep.json", _SweepFacts, DataError, mend)
     trials = read_trials(out)
     if facts.status == "running":  # a segment that was handed out and has no result yet
         trials = [replace(trial, running=not trial.failed and trial.until > trial.reached) for trial in trials]
