@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from collagan_dist import structured
 from collagan_dist.errors import DataError
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.thinning import is_number
 from collagan_dist.sweep.results import trial_status
 from collagan_dist.sweep.search import no_warnings
 from collagan_dist.sweep.space_spec import METRICS
@@ -43,6 +45,20 @@ class _Key(structured.Record):
     values: list[Any] | None = None
     total: float | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> _Key:
+        low, high = self.span
+        if self.values is None and not low < high:
+            raise ValueError("needs values, a total above 0, or low below high")
+        return self
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The ends of a range, or of each value of a simplex; (0, 0) of neither."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        return 0.0, self.total or 0.0
+
 
 class _SweepFacts(structured.Record):
     status: str
@@ -66,6 +82,11 @@ def _read(out: Path) -> _Sweep:
     mend = "name the folder that `collagan sweep` wrote with --out"
     facts = structured.read(out / "sweep.json", _SweepFacts, DataError, mend)
     trials = read_trials(out)
+    numbers = [key for key, one in facts.keys.items() if one.values is None]
+    for trial in trials:
+        if trial.values.keys() != facts.keys.keys() or not all(is_number(trial.values[key]) for key in numbers):
+            path = RunPaths(trial_dir(out, trial)).trial
+            raise DataError(f"{path}: its values are not of the keys that sweep.json names; restore it")
     if facts.status == "running":  # a segment that was handed out and has no result yet
         trials = [replace(trial, running=not trial.failed and trial.until > trial.reached) for trial in trials]
     return _Sweep(out, facts, trials)
@@ -152,8 +173,7 @@ def _distribution(key: _Key, tried: Sequence[Any]) -> BaseDistribution:
 
     if key.values is not None:
         return CategoricalDistribution(tuple(dict.fromkeys(map(_category, [*key.values, *tried]))))
-    low, high = (0.0, key.total) if key.low is None else (key.low, key.high)  # a simplex has a total
-    low, high = min(low, *tried), max(high or 0.0, *tried)
+    low, high = min([key.span[0], *tried]), max([key.span[1], *tried])
     if key.kind == "int" and all(value == int(value) for value in tried):
         return IntDistribution(int(low), int(high))
     return FloatDistribution(low, high, log=key.kind == "loguniform" and low > 0)
