@@ -186,26 +186,27 @@ def test_pbt_goes_on_from_the_donors_checkpoint(shards, tmp_path):
     head, _, tail = search.partition("tuner = tune.Tuner(")
     tail = re.sub(r"ASHAScheduler\(.*?\)", "pbt", tail).replace("max_concurrent_trials=1", "max_concurrent_trials=2")
     code = head + pbt + "tuner = tune.Tuner(" + tail
-    _, rows = program(tmp_path / "program", shards.folder, code)
-    runs = [Path(row["path"], "run") for row in rows]
+    _, rows = program(tmp_path / "program", shards.folder, code.replace("num_to_keep=2", "num_to_keep=None"))
+    trials = [Path(row["path"]) for row in rows]
+
+    def reported(trial: Path, step: int) -> Path:
+        """Where Tune has the checkpoint that a trial reported after a step."""
+        (found,) = trial.glob(f"checkpoint_*/checkpoints/step-{step:08d}")
+        return found.parent.parent
+
     exploits = [
-        (run, line["step"], float(line["changed"][0].rpartition("-> ")[2]))
-        for run in runs
-        for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        (trial, line["step"], float(line["changed"][0].rpartition("-> ")[2]))
+        for trial in trials
+        for line in map(json.loads, (trial / "run/metrics.jsonl").read_text().splitlines())
         if line["kind"] == "event" and line.get("changed") and line["step"] < 9
     ]
     assert exploits
     for number, (member, step, lr) in enumerate(exploits):
-        (donor,) = [one for one in runs if one != member]
-        again = tmp_path / f"again-{number}"
-        shutil.copytree(RunPaths(donor).checkpoint(step), RunPaths(again).checkpoint(step))
-        row = cd.train(
-            str(donor / "config.yaml"),
-            again,
-            settings={"optim.generator.lr": lr, "schedule.steps": step + 3},
-            allow_config_change=True,
-        )
-        assert row["step"] == step + 3 and equal(weights(again, step + 3), weights(member, step + 3))
+        (donor,) = [trial for trial in trials if trial != member]
+        again = Path(shutil.copytree(reported(donor, step), tmp_path / f"again-{number}"))
+        settings = {"optim.generator.lr": lr, "schedule.steps": step + 3}
+        cd.train(str(again / "config.yaml"), again, settings=settings, allow_config_change=True)
+        assert equal(weights(again, step + 3), weights(reported(member, step + 3), step + 3))
 
 
 @pytest.mark.full
