@@ -181,4 +181,4 @@ def _distribution(key: _Key, tried: Sequence[Any]) -> BaseDistribution:
 
 def _category(value: Any) -> Any:
     # Optuna's choices are None, bool, int, float or str; ours can be lists.
-    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
+    return value if value is None or isinstance(value, bool | str) or is_number(value) else json.dumps(value)

@@ -204,9 +204,29 @@ def test_pbt_goes_on_from_the_donors_checkpoint(shards, tmp_path):
     for number, (member, step, lr) in enumerate(exploits):
         (donor,) = [trial for trial in trials if trial != member]
         again = Path(shutil.copytree(reported(donor, step), tmp_path / f"again-{number}"))
-        settings = {"optim.generator.lr": lr, "schedule.steps": step + 3}
+        settings = {"optim.generator.lr": lr, "checkpoint.every": 3, "checkpoint.keep": 3}
         cd.train(str(again / "config.yaml"), again, settings=settings, allow_config_change=True)
         assert equal(weights(again, step + 3), weights(reported(member, step + 3), step + 3))
+
+
+@pytest.mark.full
+def test_a_trial_whose_storage_is_no_folder_is_restored(shards, tmp_path):
+    """As on a bucket: its run folder is on the node, and only Tune's copies survive. Another file system of pyarrow stands for it."""
+    begin = "from pyarrow.fs import LocalFileSystem, SubTreeFileSystem\nplace = SubTreeFileSystem(os.path.abspath('store'), LocalFileSystem())\n"
+    storage = 'storage_path=str(Path("tune").absolute()),'
+    search = smaller(SEARCH).replace(storage, 'storage_path="bucket", storage_filesystem=place,')
+    search = search.replace("num_samples=2", "num_samples=1")
+    restore = RESTORE.replace('str(Path("tune/weights").absolute())', '"bucket/weights", storage_filesystem=place')
+    results = RESULTS.replace('page = cd.report(Path(best.path, "run"))', "print('width', model.size)")
+    (tmp_path / "program/store").mkdir(parents=True)
+    printed, (row,) = program(tmp_path / "program", shards.folder, begin + search + restore + results, interrupt=True)
+    assert "Resume experiment with" in printed and "width 32" in printed and row["metrics"]["steps"] == 9
+    trial = tmp_path / "program/store" / row["path"]
+    assert not (trial / "run").exists()
+    (found,) = trial.glob("checkpoint_*/checkpoints/step-00000009")
+    config = found.parent.parent / "config.yaml"
+    cd.train(str(config), tmp_path / "run")
+    assert equal(weights(found.parent.parent, 9), weights(tmp_path / "run", 9))
 
 
 @pytest.mark.full
