@@ -52,14 +52,17 @@ def trainable(
         wanted = TrialResources(**resources)
     except TypeError:
         raise ConfigError(f"{', '.join(resources)}: give workers, cpus, gpus or spread") from None
-    # Absolute, since trials run in other folders, on other nodes.
-    shards = None if data is None else str(data) if "://" in str(data) else str(Path(data).absolute())
     source = config if isinstance(config, Config) else str(config)
-    base = load_config(source, model, assignments(settings), shards)
-    base = load_config(base, sets=assignments(worker_settings(base, wanted.cpus)))
+    base = load_config(source, model, assignments(settings), None if data is None else str(data))
+    if (shards := base.data.shards) is None:
+        raise ConfigError("data.shards is not set: give data, a folder made by `collagan pack`, or its URL")
+    # Absolute, since trials run in other folders, on other nodes.
+    places = {"data.shards": shards if "://" in shards else str(Path(shards).absolute())}
+    base = load_config(base, sets=assignments({**places, **worker_settings(base, wanted.cpus)}))
+    runs = None if out is None else Path(out).absolute()
 
     def collagan(values: dict[str, Any]) -> None:
-        run_trial(trial_config(base, values), None if out is None else Path(out).absolute())
+        run_trial(trial_config(base, values), runs)
 
     return tune.with_resources(collagan, partial(_placement, base, wanted))
 

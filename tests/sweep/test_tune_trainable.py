@@ -171,6 +171,8 @@ def test_a_trial_reports_at_each_checkpoint_where_nothing_else_is_said(shards):
         trial_config(small(shards.folder), {"schedule.batch": "none"})
     with pytest.raises(ConfigError, match=r"^worker: give workers, cpus, gpus or spread"):
         cd.sweep.trainable("demo", worker=2)
+    with pytest.raises(ConfigError, match=r"^data.shards is not set"):
+        cd.sweep.trainable("demo")
 
 
 # The rest of the page
@@ -237,8 +239,8 @@ def test_two_ranks_and_optunas_searcher(shards, tmp_path):
         .replace("num_samples=2", "num_samples=1, search_alg=searcher")
     )
     head, _, tail = search.partition("tuner = tune.Tuner(")
-    ranks = RANKS.replace('data="packed/drawn"', f'data="packed/drawn", settings={SETTINGS}')
+    ranks = RANKS.replace('data="packed/drawn"', f'data="packed/drawn", out="runs", settings={SETTINGS}')
     _, (row,) = program(tmp_path / "program", shards.folder, head + OPTUNA + ranks + "tuner = tune.Tuner(" + tail)
-    world = json.loads(Path(row["path"], "run/world.json").read_text())
+    (world,) = (json.loads(path.read_text()) for path in (tmp_path / "program/runs").glob("*/world.json"))
     assert world["world_size"] == 2 and row["metrics"]["steps"] == 9
     assert sorted(row["config"]) == ["loss.weights.inpainting.rec", "optim.generator.lr"]
