@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="a running Ray cluster (host:port, or auto; default: one of this machine's own)",
     )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="start Ray's dashboard, too, on loopback (extra: dashboard)"
+    )
     parser.add_argument("--workers", type=positive_int, default=1, metavar="N", help="ranks of a trial (default: 1)")
     parser.add_argument("--cpus", type=positive_int, default=1, metavar="N", help="CPUs of a rank (default: 1)")
     parser.add_argument("--gpus", type=gpus_per_rank, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     options = SweepOptions(
         args.config, args.space, args.data, args.out, args.trials, args.seeds, args.model, tuple(args.set), args.ray,
-        TrialResources(args.workers, args.cpus, args.gpus, args.spread),
+        TrialResources(args.workers, args.cpus, args.gpus, args.spread), args.dashboard,
     )  # fmt: skip
     if args.dry_run:
         _dry_run(prepare(options))

@@ -52,6 +52,7 @@ class RunPaths:
         self.requeue = folder / "requeue"
         self.failed = folder / "failed"
         self.trial = folder / "trial.json"  # the sweep's record of this trial
+        self.reported = folder / "reported.json"  # manifest of the checkpoint that Ray Tune has of this trial
 
     def tracker(self, name: str) -> Path:
         """Return the folder of a tracker's sink, by its name in log.sinks."""

@@ -34,7 +34,7 @@ from collagan_dist.sweep.prepare import (
 from collagan_dist.sweep.ray_cluster import open_cluster
 from collagan_dist.sweep.resources import TrialResources, check_resources, node_resources
 from collagan_dist.sweep.schedule import DONE, WAIT, Segment, SweepPlan
-from collagan_dist.sweep.segment import SegmentSpec
+from collagan_dist.sweep.segment import SegmentSpec, worker_settings
 from collagan_dist.sweep.trial import (
     Trial,
     adopt_checkpoint,
@@ -66,7 +66,7 @@ def run_sweep(
         constants = constant_summary(prepared) | {"warnings": warnings}
         for warning in warnings:
             logger.warning(f"warning: {warning}")
-        with open_cluster(options.ray) as ray:
+        with open_cluster(options.ray, options.dashboard) as ray:
             resources = options.resources.resolved(ray)
             check_resources(ray, resources)
             need_of_sweep(prepared, resources.capacity(list(node_resources(ray).values()))).check()
@@ -286,14 +286,9 @@ def trial_config(base: Config, plan: SweepPlan, trial: Trial, resources: TrialRe
     """Return what a trial trains: the base configuration with its values, a full run long, evaluated at its end."""
     steps = trial.steps(plan.total)
     more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
-    for key, path in (("model.gfc.parser", base.model.gfc.parser), ("evaluate.features", base.evaluate.features)):
-        if path:
-            more[key] = str(Path(path).absolute())  # workers run in other folders
+    more |= worker_settings(base, resources.cpus)
     if find_spec("tensorboardX"):
         more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
-    # Left to themselves, torch and the data pipeline of each trial would take all CPUs of the node.
-    threads = max(1, int(resources.cpus))
-    more |= {f"{part}.threads": threads for part in ("runtime", "data") if not getattr(base, part).threads}
     return plan.space.config(trial.values, **more)
 
 

@@ -25,6 +25,7 @@ from collagan_dist.runs.layout import RunPaths, checkpoint_steps
 from collagan_dist.runs.own_folder import check_own_out, is_run
 from collagan_dist.runs.thinning import is_number
 from collagan_dist.sweep.dimensions import Choice
+from collagan_dist.sweep.ray_cluster import check_dashboard
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.space import Space, read_space
@@ -53,6 +54,7 @@ class SweepOptions:
     sets: tuple[str, ...] = ()
     ray: str | None = None
     resources: TrialResources = field(default_factory=TrialResources)
+    dashboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     """Validate everything that can be validated without writing. Raises ConfigError or DataError."""
     if missing := [name for name in ("ray", "optuna", "pandas", "pyarrow") if find_spec(name) is None]:
         raise ConfigError(f"a sweep needs {', '.join(missing)}, not installed here: pip install 'collagan_dist[sweep]'")
+    if options.dashboard:
+        check_dashboard(options.ray)
     check_own_out(options.out, _is_own, "sweep")
     # Absolute, since trials run in other folders, on other nodes.
     data = options.data if "://" in options.data else str(Path(options.data).absolute())

@@ -28,6 +28,10 @@ class TrialResources:
         """Return the placement group bundle of one worker."""
         return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
 
+    def placement(self, tune: Any) -> Any:
+        """Return what Tune reserves for a trial: a bundle for each worker, all of them or none."""
+        return tune.PlacementGroupFactory([self.bundle()] * self.workers, strategy="SPREAD" if self.spread else "PACK")
+
     def __str__(self) -> str:
         each = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}" + (
             f" and {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else ""

@@ -71,8 +71,6 @@ def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Pa
 
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    strategy = "SPREAD" if resources.spread else "PACK"
-    group = tune.PlacementGroupFactory([resources.bundle()] * resources.workers, strategy=strategy)
     state = out / ".tune"  # on storage that all nodes share, as Tune wants it
     shutil.rmtree(state, ignore_errors=True)
     adapter = TuneAdapter(
@@ -80,7 +78,7 @@ def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Pa
     )
     try:
         tune.Tuner(
-            tune.with_resources(run_segment, group),
+            tune.with_resources(run_segment, resources.placement(tune)),
             # reuse_actors: a new process would spend seconds on importing torch for each segment.
             tune_config=tune.TuneConfig(search_alg=_searcher(adapter), num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(

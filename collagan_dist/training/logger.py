@@ -183,8 +183,8 @@ class TrainingLogger:
                     "learns little from it now. Lower optim.discriminators.lr or loss.weights, or start it later (schedule.adv_from)"
                 )
 
-    def evaluation(self, step: int, networks: Networks) -> None:
-        """Evaluate, and write an eval line. Collective."""
+    def evaluation(self, step: int, networks: Networks) -> dict[str, Any]:
+        """Evaluate, write an eval line, and return the metrics. Collective."""
         predictor = self._predictor(networks)
         config = self.setup.config.evaluate
         # Each rank has its own running statistics; those of rank 0 are the model's.
@@ -193,6 +193,7 @@ class TrainingLogger:
         (result,) = evaluate(self.setup, predictor, config.split, hole, baselines=0)
         if self._metrics is not None:
             self._metrics.write("eval", step, result.metrics)
+        return result.metrics
 
     def grid(self, step: int, networks: Networks) -> None:
         """Write a picture grid of some samples that are not trained on; the run goes on if the disk is full."""

@@ -47,7 +47,7 @@ from collagan_dist.runs.metrics_log import MetricsWriter, last_train_step, read_
 from collagan_dist.runs.model_folder import read_config, read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
 from collagan_dist.setup import training_order
-from collagan_dist.sweep import results, schedule
+from collagan_dist.sweep import results, schedule, sweep_table
 from collagan_dist.sweep.driver import new_trial
 from collagan_dist.sweep.prepare import constant_summary
 from collagan_dist.sweep.space import read_space
@@ -221,6 +221,11 @@ def show_sweep(at: Folders) -> None:
     assert str(sweep_page._texts(read_sweep(at.sweep.out), ())).encode("utf-8", "backslashreplace")
 
 
+def tabulate_sweep(at: Folders) -> None:
+    sweep_table.table(at.sweep.out)
+    sweep_table.study(at.sweep.out)
+
+
 def show_reproduction(at: Folders) -> None:
     assert str(reproduction.read_reproduction(at.reproduction)).encode("utf-8", "backslashreplace")
 
@@ -272,6 +277,8 @@ WAYS = {
     "trial": Way(lambda at: at.sweep.out / "trials/t001/trial.json", go_on_with_sweep, {2, 3}),
     "sweep.json": Way(lambda at: at.sweep.out / "sweep.json", go_on_with_sweep, {2, 3}),
     "sweep.json, of a page": Way(lambda at: at.sweep.out / "sweep.json", show_sweep, {3}),
+    "sweep.json, of a table": Way(lambda at: at.sweep.out / "sweep.json", tabulate_sweep, {3}),
+    "trial, of a table": Way(lambda at: at.sweep.out / "trials/t001/trial.json", tabulate_sweep, {3}),
     "trials.csv": Way(lambda at: at.sweep.out / "trials.csv", show_sweep, {3}, mutated),
     "space": Way(lambda at: at.files / "space.yaml", lambda at: read_space(str(at.files / "space.yaml"), load_config("stable")), {2}, mutated_yaml),
     "recipe": Way(lambda at: at.files / "recipe.yaml", lambda at: load_recipe(str(at.files / "recipe.yaml")), {2}, mutated_yaml),
