@@ -113,7 +113,7 @@ class _SweepFile:
     """The content of sweep.json, without numbers that cannot be drawn.
 
     `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials;
-    `warnings` say what is searched without effect.
+    `warnings` say what is searched without effect, `left_out` which nodes of the cluster got no more trials.
     """
 
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]  # everything is by the first
@@ -136,6 +136,7 @@ class _SweepFile:
     seconds: float | None = None
     confirmed: Annotated[Confirmation | None, BeforeValidator(_only_complete)] = None
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     __pydantic_config__ = structured.Record.model_config
 

@@ -23,10 +23,27 @@ DONE: Literal["done"] = "done"  # nothing to start any more
 
 
 @dataclass(frozen=True)
+class Goal:
+    """A value of a metric that ends the search once a trial reaches it."""
+
+    metric: str
+    value: float
+
+    def is_reached_by(self, trial: Trial) -> bool:
+        sign = 1 if METRICS[self.metric][0] == "max" else -1
+        found = (metrics.get(self.metric) for metrics in trial.results.values())
+        return any(sign * value >= sign * self.value for value in found if value is not None)
+
+    def __str__(self) -> str:
+        return f"{self.metric}{'>=' if METRICS[self.metric][0] == 'max' else '<='}{self.value:g}"
+
+
+@dataclass(frozen=True)
 class SweepPlan:
     """What a sweep is to do. Lengths of training are in samples; `rungs` are ascending, and the last is `total`.
 
     `confirm` is the number of extra seeds with which the paper's λ and the best trial are trained again at the end.
+    `goal` ends the search when a trial reaches it.
     """
 
     space: Space
@@ -35,6 +52,7 @@ class SweepPlan:
     rungs: tuple[int, ...]
     seed: int
     confirm: int = 0
+    goal: Goal | None = None
 
     @property
     def scheduler(self) -> str:
@@ -82,6 +100,8 @@ class Exploit:
 def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
     """Return what to start now beside what is running. `trials` are all there are, sorted by number."""
     searched = _searched(trials)
+    if goal_reached(plan, searched) is not None:
+        return WAIT if any(trial.running for trial in searched) else _next_confirmation(plan, trials)
     goals = _GOALS[plan.scheduler](plan, searched)
     # `until` keeps a promise: a promotion that a kill interrupted is finished, even if better trials have arrived at its rung since.
     due = [Segment(t.number, max(goals.get(t.number, 0), t.until)) for t in searched if not t.failed and not t.running]
@@ -94,6 +114,13 @@ def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal[
     if any(trial.running for trial in searched):
         return WAIT
     return _next_confirmation(plan, trials)
+
+
+def goal_reached(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
+    """Return the first trial that has reached the plan's goal, None without one."""
+    if plan.goal is None:
+        return None
+    return next((trial for trial in _searched(trials) if plan.goal.is_reached_by(trial)), None)
 
 
 def best_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
@@ -138,7 +165,12 @@ def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     members = _searched(trials)
     at = _last_common_rung(plan, members)
     # A member that was already sent past this generation shows that all its exploits were carried out.
-    if plan.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
+    if (
+        plan.scheduler != "pbt"
+        or goal_reached(plan, trials)
+        or not 0 < at < plan.total
+        or any(m.until > at for m in members)
+    ):
         return []
     alive = plan.ranked([member for member in members if not member.failed], at)
     # A single member has nobody to copy from.
