@@ -66,7 +66,7 @@ def run_sweep(
         constants = constant_summary(prepared) | {"warnings": warnings}
         for warning in warnings:
             logger.warning(f"warning: {warning}")
-        with open_cluster(options.ray) as ray:
+        with open_cluster(options.ray, _imports(options.resources)) as ray:
             room = open_room(ray, options.resources, options.concurrent, own=options.ray is None)
             need_of_sweep(prepared, room.slots).check()
             controller = SweepController(prepared, constants, room, stop, show)
@@ -77,6 +77,13 @@ def run_sweep(
                 controller.close("interrupted")
                 raise _readable(error, ray) from error
         return controller.conclude()
+
+
+def _imports(resources: TrialResources) -> tuple[str, ...]:
+    """Return what processes of a cluster of our own import as it starts: torch takes seconds that the driver has work for."""
+    # Ray starts a process for each CPU at once. Where trials take GPUs, or many CPUs each, most of them would not be used.
+    gpus = resources.gpus if resources.gpus is not None else any(Path("/dev").glob("nvidia[0-9]*"))
+    return () if gpus or resources.cpus > 2 else ("ray.tune", "collagan_dist.training.loop")
 
 
 class SweepController:
