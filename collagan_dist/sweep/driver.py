@@ -22,6 +22,7 @@ from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule, search
 from collagan_dist.sweep.effects import sweep_warnings
+from collagan_dist.sweep.nodes import TrialLosses
 from collagan_dist.sweep.prepare import (
     PreparedSweep,
     SweepOptions,
@@ -110,8 +111,7 @@ class SweepController:
         self.messages: list[str] = []  # for people; `show` prints them
         self.finished = False
         self.idle_reason: str | None = None
-        # By trial: how often it was lost in a row, and its newest checkpoint at the last loss.
-        self._losses: dict[int, tuple[int, int]] = {}
+        self._losses = TrialLosses()
         self._asked_to_end = False
         # A name of its own for each start: a worker that an earlier start left behind must not take this start's file for its own.
         self._stop_file = self.out / f".stop-{secrets.token_hex(4)}"
@@ -136,7 +136,7 @@ class SweepController:
     def segment_ended(self, number: int, outcome: dict[str, Any], nodes: Sequence[str]) -> None:
         # The outcome's step is given along: on network storage the listing of a folder can lag behind what a worker wrote.
         trial = self._ended(self.trials[number], int(outcome.get("steps") or 0))
-        self._losses.pop(number, None)
+        self._losses.ended(number)
         if outcome.get("failed"):
             code, reason = outcome["failed"]
             trial = replace(trial, failure=(int(code), str(reason)))
@@ -160,11 +160,7 @@ class SweepController:
             self._update(trial)
             return
         self._failed_on(nodes, reason)
-        # A trial that has saved since the last loss makes progress, however often its nodes go away.
-        count, saved = self._losses.get(number, (0, trial.saved))
-        count = 1 if trial.saved > saved else count + 1
-        self._losses[number] = count, trial.saved
-        if count <= _MAX_RESTARTS:
+        if self._losses.lost(number, trial.saved) <= _MAX_RESTARTS:
             self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
             self._update(replace(trial, restarts=trial.restarts + 1))
             return
@@ -308,7 +304,7 @@ def new_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial:
     initial, searched = plan.space.initial_points(), sum(trial.role != "confirm" for trial in trials)
     seed = plan.seed
     notes: dict[str, Any] = {}
-    if searched >= plan.trials:
+    if searched >= plan.trials or schedule.goal_reached(plan, trials) is not None:
         role, (values, seed) = "confirm", schedule.missing_confirmations(plan, trials)[0]
     elif searched < len(initial):
         role, values = initial[searched]

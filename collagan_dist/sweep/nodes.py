@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster that are alive, and on which of them segments failed."""
+"""The nodes of a Ray cluster that are alive, and how often in a row segments were lost: on a node, and of a trial."""
 
 from __future__ import annotations
 
@@ -48,3 +48,20 @@ class NodeLosses:
             return None
         count = self._in_a_row[nodes[0]] = self._in_a_row.get(nodes[0], 0) + 1
         return nodes[0] if count % MAX_LOSSES == 0 else None
+
+
+class TrialLosses:
+    """Counts by trial how often in a row it was lost without a new checkpoint."""
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[int, tuple[int, int]] = {}  # and the newest checkpoint at the last loss
+
+    def ended(self, number: int) -> None:
+        self._in_a_row.pop(number, None)
+
+    def lost(self, number: int, saved: int) -> int:
+        """Count a loss of a trial whose newest checkpoint is of step `saved`; return how many there were in a row."""
+        # A trial that saves between losses makes progress, however often the machines of others are taken from it.
+        count, before = self._in_a_row.get(number, (0, saved))
+        self._in_a_row[number] = (1 if saved > before else count + 1), saved
+        return self._in_a_row[number][0]
