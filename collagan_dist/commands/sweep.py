@@ -47,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", help="change a key of every trial's configuration"
     )
+    _add_cluster_arguments(parser)
+    parser.add_argument(
+        "--time-budget", type=duration, metavar="TIME",
+        help="after so long, as 2h or 90m, trials save and end with exit code 75; each start of the same command has as much",
+    )  # fmt: skip
+    parser.add_argument("--stop-at", metavar="GOAL", help="end the search once a trial reaches it, as 'psnr_hole>=24'")
+    parser.add_argument("--dry-run", action="store_true", help="print the first trials and the plan, and stop")
+
+
+def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -62,12 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--concurrent", type=positive_int, metavar="N",
         help="most trials at a time (default: as many as fit; 16 on a cluster that starts nodes, fewer if it may not grow that far)",
     )  # fmt: skip
-    parser.add_argument(
-        "--time-budget", type=duration, metavar="TIME",
-        help="after so long, as 2h or 90m, trials save and end with exit code 75; each start of the same command has as much",
-    )  # fmt: skip
-    parser.add_argument("--stop-at", metavar="GOAL", help="end the search once a trial reaches it, as psnr_hole>=24")
-    parser.add_argument("--dry-run", action="store_true", help="print the first trials and the plan, and stop")
 
 
 def run(args: argparse.Namespace) -> int | None:

@@ -113,7 +113,7 @@ class _SweepFile:
     """The content of sweep.json, without numbers that cannot be drawn.
 
     `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials;
-    `warnings` say what is searched without effect, `left_out` which nodes of the cluster got no more trials.
+    `warnings` say what is searched without effect. `left_out` says which nodes got no more trials.
     """
 
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]  # everything is by the first

@@ -143,15 +143,15 @@ class TuneAdapter:
         running = [trial for trial in ours if trial.status == "RUNNING"]
         for trial in running:
             # Now, since the placement group of a lost node is placed anew elsewhere.
-            if trial.trial_id not in self._nodes:
-                self._nodes[trial.trial_id] = _nodes_of(trial)
+            if trial.trial_id not in self._nodes and (actor := trial.temporary_state.ray_actor) is not None:
+                self._nodes[trial.trial_id] = _nodes_of(actor._actor_id)
         self._busy = bool(running)
         if self._busy or not self._numbers:
             self.room.idle_since = time.monotonic()
         self._call(lambda: self.source.set_idle_reason(None if self._busy else self.room.idle_reason()))
         # Tune calls no hook for some of its own errors, so failed trials are looked for here.
         for trial in [trial for trial in ours if trial.status == "ERROR"]:
-            nodes = self._nodes.pop(trial.trial_id, ())
+            nodes = self._nodes.pop(trial.trial_id, None) or _node_of_lost(trial, self.room.resources.workers)
             self._call(self.source.segment_lost, self._numbers.pop(trial.trial_id), _loss_reason(trial), nodes)
 
     def finished(self) -> bool:
@@ -234,30 +234,49 @@ def _stopper(adapter: TuneAdapter) -> Any:
     return StopWhenIdle(adapter)
 
 
-def _nodes_of(tune_trial: Any) -> tuple[str, ...]:
-    """Return the ids of the nodes on which a running Tune trial has its ranks, () if Ray does not tell."""
+def _nodes_of(actor: Any) -> tuple[str, ...]:
+    """Return the ids of the nodes on which the placement group of an actor (id) has its bundles, () if Ray does not tell."""
     import ray
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup
 
-    actor = tune_trial.temporary_state.ray_actor
-    told = state.get_actor_info(actor._actor_id) if actor is not None else None
-    if not told:
+    told = _actor_facts(actor)
+    if told is None:
         return ()
-    messages: Any = gcs_pb2  # made by Ray's build, without types
-    group = ray.PlacementGroupID(messages.ActorTableData.FromString(told).placement_group_id)
-    table = ray.util.placement_group_table(PlacementGroup(group))
+    table = ray.util.placement_group_table(PlacementGroup(ray.PlacementGroupID(told.placement_group_id)))
     return tuple(sorted({node for node in table.get("bundles_to_node_id", {}).values() if node}))
+
+
+def _node_of_lost(tune_trial: Any, workers: int) -> tuple[str, ...]:
+    """Return the id of the node on which the process of a segment of one rank died before it ran, () if Ray does not tell."""
+    import ray
+
+    found = re.findall(r"^\s*actor_id: ([0-9a-f]+)$", _error_text(tune_trial), re.MULTILINE)
+    told = _actor_facts(ray.ActorID.from_hex(found[-1])) if found and workers == 1 else None
+    return () if told is None else (told.address.node_id.hex(),)
+
+
+def _actor_facts(actor: Any) -> Any:
+    """Return what Ray has noted of an actor (id), None if nothing."""
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    messages: Any = gcs_pb2  # made by Ray's build, without types
+    told = state.get_actor_info(actor)
+    return messages.ActorTableData.FromString(told) if told else None
+
+
+def _error_text(tune_trial: Any) -> str:
+    """Return what Tune wrote of the last failure of a trial, "" if nothing."""
+    try:
+        text = Path(tune_trial.error_file).read_text()
+    except (OSError, TypeError):
+        return ""
+    return text[text.rfind("Failure # ") :]  # of several failures the last one
 
 
 def _loss_reason(tune_trial: Any) -> str:
     """Return in one line why a segment was lost: the message of our own error, or what Ray's means."""
-    try:
-        text = Path(tune_trial.error_file).read_text()
-    except (OSError, TypeError):
-        return "its process is gone"
-    text = text[text.rfind("Failure # ") :]  # of several failures the last one
+    text = _error_text(tune_trial)
     if ours := re.findall(r"^(?:collagan_dist\.errors\.)?ClusterError: (.*)$", text, re.MULTILINE):
         return ours[-1]
     for sign, reason in _LOSS_REASONS.items():
