@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
+    audit,
     complete,
     config,
     doctor,
@@ -57,6 +58,7 @@ _MODULES = (
     serve,
     export,
     report,
+    audit,
     config,
     doctor,
 )

@@ -96,6 +96,12 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     if base.model.name == "sii":
         why = "completes by a search at test time, too slow to evaluate trials with; take another model"
         raise ConfigError(f"{options.config}: SII {why}")
+    if (
+        base.checkpoint.copy_to is not None
+    ):  # a trial may be set back to an earlier checkpoint, which its copies would undo
+        raise ConfigError(
+            "checkpoint.copy_to: the trials of a sweep are not copied; leave it null, and copy the sweep's folder"
+        )
     space = read_space(options.space, base)
     manifest = _read_manifest(options, base)
     samples = manifest.samples(base.data.split)

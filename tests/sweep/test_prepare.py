@@ -163,3 +163,8 @@ def test_a_goal_of_the_command_line(shards, out):
     ):
         with pytest.raises(ConfigError, match=f"--stop-at {text}: {message}"):
             prepared(shards, out, stop_at=text)
+
+
+def test_trials_are_not_copied(shards, out):
+    with pytest.raises(ConfigError, match=r"checkpoint.copy_to: the trials of a sweep are not copied"):
+        prepared(shards, out, sets=("checkpoint.copy_to=/elsewhere",))

@@ -1,6 +1,6 @@
 import pytest
 
-from collagan_dist.data.shards import remote
+from collagan_dist import places
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import DataError
@@ -10,7 +10,7 @@ def test_file_systems_that_list_are_checked_at_the_start(shards, monkeypatch):
     """One that fsspec brings along, in place of an object store."""
     import fsspec
 
-    monkeypatch.setitem(remote.SCHEMES, "memory", "")
+    monkeypatch.setitem(places.SCHEMES, "memory", "")
     memory = fsspec.filesystem("memory")
     memory.put(str(shards.folder), "/listed", recursive=True)
     try:
