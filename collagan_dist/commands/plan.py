@@ -110,13 +110,15 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
     from collagan_dist.plan.chart import write_chart
     from collagan_dist.plan.cost_model import Cluster
     from collagan_dist.plan.hardware import find_gpu, find_link
-    from collagan_dist.plan.prediction import Losses, Planner
+    from collagan_dist.plan.prediction import Losses
+    from collagan_dist.report.vega import check_picture_name
 
+    if args.plot:
+        check_picture_name(Path(args.plot))
     gpu = find_gpu(args.gpu)
     inside, _, between = (args.link or f"{gpu.inside},{gpu.between}").partition(",")
     cluster = Cluster(args.nodes, args.gpus_per_node, find_link(inside), find_link(between or inside))
     planner = _planner(args, config, cluster)
-    assert isinstance(planner, Planner)
     found = planner.plan(cluster, _samples(args, config), Losses(3600 * args.mtbf, args.restart, args.price))
     links = [f"{link.name} ({link.source})" for link in (cluster.inside, cluster.between)]
     found = {"configuration": args.config, "model": model_label(config.model), **found, "links": links}

@@ -83,7 +83,7 @@ def _lines(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _show_scaling(plan: Mapping[str, Any]) -> None:
     table = new_table(
-        "", ("GPUs", "a GPU", "images/s", "of one GPU", "batch", "images/s ", "of one GPU ", "95 % from"), left=()
+        "", ("GPUs", "a GPU", "images/s", "of 1 GPU", "batch", "images/s ", "of 1 GPU ", "95 % from"), left=()
     )
     for row in plan["scaling"]:
         fixed, same = row["configured batch"], row["same share"]

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import os
 import secrets
 import socket
@@ -45,7 +46,8 @@ DOCTOR_HINT = "`collagan doctor --net`, started the same way, checks the network
 _SAME_SECRET = "COLLAGAN_RENDEZVOUS_SECRET must be the same on all ranks"
 _MAX_HELLO_BYTES = 4096
 _MAC_CHARACTERS = 64  # of SHA-256 in hexadecimal
-_REPEAT_SECONDS = 1.0  # between two hellos of a rank that has no answer
+# Between two hellos of a rank that has no answer: at first, and at most. Each time that such a wait ends torch warns, on every rank.
+_REPEAT_SECONDS, _MAX_REPEAT_SECONDS = 1.0, 30.0
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0  # rank 0 keeps its store open so long after a failure, so that the others can read the reason
 _EXTRA_WAIT_SECONDS = 5.0  # the others wait longer than rank 0 by this, for the same
@@ -255,11 +257,12 @@ class _Attempt:
     def _join(self, store: dist.Store) -> Rendezvous:
         """Any other rank: write a hello, confirm rank 0's answer, wait for the outcome."""
         end = self.end + _EXTRA_WAIT_SECONDS
-        start = None
+        start, pause = None, _REPEAT_SECONDS if self.secret else math.inf
         while start is None and time.monotonic() < end:
-            # Again and again: somebody without the secret may have written over it.
+            # With a secret again and again: somebody without it may have written over the hello.
             store.set(f"hello/{self.world.rank}", json.dumps(vars(self.hello)))
-            start = self._wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + _REPEAT_SECONDS))
+            start = self._wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + pause))
+            pause = min(2 * pause, _MAX_REPEAT_SECONDS)
         if start is None:
             raise ClusterError(
                 f"{self._who}: {self.address} answers, but rank 0 did not within {self.timeout:g} s: it did not come, or {_SAME_SECRET}. "
@@ -323,10 +326,17 @@ def _mac(secret: bytes, *words: object) -> str:
 
 def _read_hellos(store: dist.Store, ranks: Iterable[int]) -> dict[int, bytes]:
     """Return the hello of each of `ranks` that wrote one; it may be of a former start, or a stranger's."""
-    # `get` would block on a key that is not there.
-    keys = {rank: f"hello/{rank}" for rank in sorted(ranks)}
-    present = [rank for rank, key in keys.items() if store.check([key])]
-    return {rank: store.get(keys[rank]) for rank in present}
+    keys = {f"hello/{rank}": rank for rank in sorted(ranks)}
+    return {keys[key]: store.get(key) for key in present_keys(store, list(keys))}
+
+
+def present_keys(store: dist.Store, keys: list[str]) -> list[str]:
+    """Return those keys that are in the store: `get` and `multi_get` would block on the others."""
+    # By halves, since a store says only whether all keys of a list are there: few requests where few are missing, at most two a key.
+    if not keys or store.check(keys):
+        return keys
+    half = len(keys) // 2
+    return [*present_keys(store, keys[:half]), *present_keys(store, keys[half:])] if half else []
 
 
 def _size_mismatch(joined: Mapping[int, Hello]) -> str | None:

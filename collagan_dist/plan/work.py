@@ -9,7 +9,7 @@ import re
 import weakref
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,8 @@ class StepWork:
 
 def count_step(config: Config) -> StepWork:
     """Count a step with all losses, in eager mode. Raises ConfigError where a network needs a file that is not there (GFC's parser)."""
-    few, more = (_count(config, size * config.runtime.accumulate) for size in _SIZES)
     sizes = [size * config.runtime.accumulate for size in _SIZES]
+    few, more = _count(config, sizes)
 
     def line(values: Sequence[float]) -> Linear:
         each = (values[1] - values[0]) / (sizes[1] - sizes[0])
@@ -110,6 +110,18 @@ class _Pass:
         self.side, self.gradient_bytes, self.flops = side, gradient_bytes, flops
 
 
+@dataclass
+class _Counted:
+    """What one step has asked for; `peak` begins with what is there before."""
+
+    peak: int
+    bytes: Counter[str] = field(default_factory=Counter)
+    operations: int = 0
+    flops: int = 0
+    norms: list[int] = field(default_factory=list)
+    updates: list[_Pass] = field(default_factory=list)
+
+
 class _Counts(TorchDispatchMode):
     """Counts what torch dispatches: bytes, operations, live memory, batch normalizations."""
 
@@ -117,14 +129,7 @@ class _Counts(TorchDispatchMode):
         super().__init__()
         self.live = 0
         self._alive: dict[int, Any] = {}
-        self.start()
-
-    def start(self) -> None:
-        """Begin a step."""
-        self.bytes: Counter[str] = Counter()
-        self.operations, self.peak, self.flops = 0, self.live, 0
-        self.norms: list[int] = []
-        self.updates: list[_Pass] = []
+        self.step = _Counted(0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -135,10 +140,10 @@ class _Counts(TorchDispatchMode):
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
         if not is_view and name not in _NO_KERNEL and not name.startswith("prim::"):
             read = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
-            self.operations += 1
-            self.bytes["heavy" if _HEAVY.search(name) else "light"] += sum(t.nbytes for t in (*read, *written))
+            self.step.operations += 1
+            self.step.bytes["heavy" if _HEAVY.search(name) else "light"] += sum(t.nbytes for t in (*read, *written))
             if "batch_norm" in name:
-                self.norms.append(read[1].numel() if "backward" not in name else read[2].numel())
+                self.step.norms.append(read[1].numel() if "backward" not in name else read[2].numel())
         return out
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
@@ -146,7 +151,7 @@ class _Counts(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key not in self._alive:
             self.live += size
-            self.peak = max(self.peak, self.live)
+            self.step.peak = max(self.step.peak, self.live)
             self._alive[key] = weakref.ref(storage, lambda _: self._freed(key, size))
 
     def _freed(self, key: int, size: int) -> None:
@@ -174,25 +179,28 @@ class _CountingEngine(Engine):
         super().backward(learners, losses)
         flops = self.flop_counter.get_total_flops() - before
         size = sum(p.nbytes for learner in learners for p in learner.parameters)
-        self.counts.updates.append(_Pass("", size, flops))
+        self.counts.step.updates.append(_Pass("", size, flops))
 
 
-def _count(config: Config, samples: int) -> _Counts:
-    """Count the second step, when Adam has its state."""
+def _count(config: Config, sizes: Sequence[int]) -> list[_Counted]:
+    """Count a step of each size, after one that makes Adam's state."""
     torch.manual_seed(0)
+    config, found = _as_counted(config), []
     with FakeTensorMode(allow_non_fake_inputs=True), (counts := _Counts()):
-        config = _as_counted(config)
         engine, tasks = _CountingEngine(config, counts), build_tasks(config)
         networks = build_networks(config, engine, tasks)
         step = build_step(config, engine, tasks, networks, 2)
-        batch = made_up_batch(config.data.image_size, samples)
-        for _ in range(2):
-            counts.start()
+        for size in (sizes[0], *sizes):
+            batch = made_up_batch(config.data.image_size, size)
+            counts.step = _Counted(counts.live)
             with engine.flop_counter:
                 result = step.run(batch, step.stage(1))
-                counts.flops = engine.flop_counter.get_total_flops()
-    _keep_last_passes(counts, result.sides, config.runtime.accumulate)
-    return counts
+                counts.step.flops = engine.flop_counter.get_total_flops()
+            _keep_last_passes(counts.step, result.sides, config.runtime.accumulate)
+            found.append(counts.step)
+            del batch, result
+            counts.step = _Counted(0)  # the next batch is no part of this step
+    return found[1:]
 
 
 def _as_counted(config: Config) -> Config:
@@ -206,7 +214,7 @@ def _as_counted(config: Config) -> Config:
     return config.model_copy(update={key: getattr(config, key).model_copy(update=new) for key, new in changes.items()})
 
 
-def _keep_last_passes(counts: _Counts, sides: Sequence[str], parts: int) -> None:
+def _keep_last_passes(counts: _Counted, sides: Sequence[str], parts: int) -> None:
     """Keep the backward pass of each update in which gradients are averaged: that of its last micro-batch."""
     counts.updates = counts.updates[parts - 1 :: parts]
     for one, side in zip(counts.updates, sides, strict=True):

@@ -116,8 +116,7 @@ def write_picture(spec: Mapping[str, Any], path: Path) -> None:
     """Write a chart that no page shows, in the light page's colours, as PNG or SVG by the file's name. Raises ConfigError."""
     import vl_convert
 
-    if path.suffix not in (".png", ".svg"):
-        raise ConfigError(f"{path}: a plot is a .png or an .svg")
+    check_picture_name(path)
     text = json.dumps({"padding": 8, **spec, "config": {**THEME, "background": "var(--paper)", "font": "sans-serif"}})
     light = dict(re.findall(r"(--[a-z0-9-]+): (#[0-9a-f]+)", _STYLE.read_text().partition("@media")[0]))
     text = re.sub(r"var\((--[a-z0-9-]+)\)", lambda name: light[name[1]], text)
@@ -125,3 +124,9 @@ def write_picture(spec: Mapping[str, Any], path: Path) -> None:
         files.write_text(path, vl_convert.vegalite_to_svg(text))
     else:
         files.write_bytes(path, vl_convert.vegalite_to_png(text, scale=2))
+
+
+def check_picture_name(path: Path) -> None:
+    """Raise ConfigError for a name of neither kind that `write_picture` writes."""
+    if path.suffix not in (".png", ".svg"):
+        raise ConfigError(f"{path}: a plot is a .png or an .svg")

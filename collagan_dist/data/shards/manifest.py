@@ -19,11 +19,14 @@ from collagan_dist.errors import DataError
 from collagan_dist.types import CLASSES, LANDMARKS
 
 VERSION = 1
+MAX_BYTES = (
+    1 << 29
+)  # 2 million shards, 260 bytes each: a billion samples in shards of the usual size are a quarter of it
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # without a dictionary each: there may be 500,000
 class Shard:
     """One shard as the manifest lists it: a tar, its index, and how many samples they hold."""
 
@@ -134,7 +137,7 @@ def read_manifest(location: str | Path | RemoteFolder) -> Manifest:
     folder = location if isinstance(location, RemoteFolder) else open_location(location)
     path, content = folder / "manifest.json", _read_bytes(folder)
     try:
-        found = structured.parse(content, _ManifestFile, str(path))
+        found = structured.parse(content, _ManifestFile, str(path), MAX_BYTES)
     except structured.Malformed as error:
         raise DataError(f"{error}: is not a manifest of this format ({VERSION}); pack the data set again") from None
     splits = {name: split.shards for name, split in found.splits.items()}
@@ -146,7 +149,7 @@ def _read_bytes(folder: Path | RemoteFolder) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.read("manifest.json")
     try:
-        return files.read_regular(folder / "manifest.json", structured.MAX_BYTES)
+        return files.read_regular(folder / "manifest.json", MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{folder}: no manifest.json, so this is not a complete data set; make one with `{shell.collagan('pack', 'RECIPE', '--out', folder)}`"

@@ -11,18 +11,23 @@ from collagan_dist.data.shards.remote import RemoteFolder, open_location
 from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.errors import ConfigError, DataError
 
+# Shards that a start looks at. All ranks of 1,024 looking at all of 500,000 would be a billion requests to one file system.
+MOST_AT_START = 4096
+
 
 def open_shards(config: Config) -> Manifest:
     """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
     if config.data.shards is None:
         raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
     manifest = read_manifest(open_location(config.data.shards, config.data.cache))
-    quick_check(manifest)
+    quick_check(manifest, most=MOST_AT_START)
     return manifest
 
 
-def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True) -> None:
+def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True, most: int | None = None) -> None:
     """Check the sizes of all shards and, in a local folder, the indexes. Wrong indexes are rebuilt, or without `repair` problems.
+
+    In a local folder of more than `most` shards, `most` of them are looked at, evenly spread; the others when they are first read.
 
     Behind a URL, sizes are checked if one request lists them; `ask_each` allows a request per file.
     Raises DataError naming all problems.
@@ -34,7 +39,9 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True)
         # Sizes only: a file's hash is checked when it is fetched.
         problems = list(_remote_problems(folder, manifest, ask_each))
     else:
-        problems = [problem for shard in manifest for problem in _local_problems(folder, shard, repair)]
+        shards = list(manifest)
+        every = -(-len(shards) // most) if most else 1
+        problems = [problem for shard in shards[::every] for problem in _local_problems(folder, shard, repair)]
     if problems:
         raise DataError("\n".join([*problems, how_to_repair(folder)]))
 
