@@ -51,7 +51,7 @@ _REPEAT_SECONDS, _MAX_REPEAT_SECONDS = 1.0, 30.0
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0  # rank 0 keeps its store open so long after a failure, so that the others can read the reason
 _LINGER_SECONDS_A_RANK = 0.01  # one store answers all of them: of 1,024 ranks on two cores 326 had not heard it after two seconds
-_EXTRA_WAIT_SECONDS = 15.0  # the others wait longer than rank 0 by this, for the same
+_EXTRA_WAIT_SECONDS = 5.0  # the others wait longer than rank 0 by this, for the same
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Attempt:
 
     def _join(self, store: dist.Store) -> Rendezvous:
         """Any other rank: write a hello, confirm rank 0's answer, wait for the outcome."""
-        end = self.end + _EXTRA_WAIT_SECONDS
+        end = self.end + _EXTRA_WAIT_SECONDS + self.world.size * _LINGER_SECONDS_A_RANK
         start, pause = None, _REPEAT_SECONDS if self.secret else math.inf
         while start is None and time.monotonic() < end:
             # With a secret again and again: somebody without it may have written over the hello.
