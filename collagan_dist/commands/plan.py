@@ -54,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=X",
         help="convolution, launch, overlap, jitter or contention (docs/scaling.md)",
     )
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mtbf",
         type=positive_float,

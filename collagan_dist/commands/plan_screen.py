@@ -33,7 +33,7 @@ def _wrapped(head: str, text: str) -> str:
 
 
 def _lines(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    step, saving = plan["step"], plan["checkpoint"]
+    step = plan["step"]
     yield (
         "step",
         (
@@ -50,7 +50,11 @@ def _lines(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{plan['images_per_s']:,.0f} images/s, {plan['images_per_s'] / plan['nodes']:,.0f} a node to be loaded",
     )
     yield "efficiency", f"{plan['efficiency']:.1%} of {plan['ranks']} times one GPU with {plan['share']} samples a step"
-    memory = dict(plan["memory"])
+    yield from _resources(plan)
+
+
+def _resources(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    saving, memory = plan["checkpoint"], dict(plan["memory"])
     peak, limit = memory.pop("peak"), plan["device memory"]
     room = "" if limit is None else f" of {format_bytes(limit)}{'' if peak <= limit else ': TOO MUCH'}"
     yield "memory a GPU", f"{format_bytes(peak)}{room}, and the libraries' own"

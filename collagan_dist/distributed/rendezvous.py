@@ -50,7 +50,8 @@ _MAC_CHARACTERS = 64  # of SHA-256 in hexadecimal
 _REPEAT_SECONDS, _MAX_REPEAT_SECONDS = 1.0, 30.0
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0  # rank 0 keeps its store open so long after a failure, so that the others can read the reason
-_LINGER_SECONDS_A_RANK = 0.01  # one store answers all of them: of 1,024 ranks on two cores 326 had not heard it after two seconds
+# One store answers all ranks: of 1,024 ranks on two cores 326 had not heard the reason after two seconds.
+_LINGER_SECONDS_A_RANK = 0.01
 _EXTRA_WAIT_SECONDS = 5.0  # the others wait longer than rank 0 by this, for the same
 
 

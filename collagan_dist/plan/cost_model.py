@@ -23,11 +23,11 @@ _BUCKET_BYTES = 25 << 20  # DDP's buckets; the last one starts when the backward
 class Assumptions:
     """What is not known of a cluster.
 
-    convolution   share of the reached FLOP/s that convolutions have
-    launch        seconds in which the host launches an operation
-    overlap       share of a backward pass in which an all-reduce can run beside it
-    jitter        standard deviation of a rank's step as a share of it; ranks wait for the slowest
-    contention    times that a step takes longer because ranks of one node share memory and cores; 1: measured with all of them
+    convolution   Share of the reached FLOP/s that convolutions have.
+    launch        Seconds in which the host launches an operation.
+    overlap       Share of a backward pass in which an all-reduce can run beside it.
+    jitter        Standard deviation of a rank's step as a share of it. Ranks wait for the slowest.
+    contention    How many times longer a step takes where ranks of one node share memory and cores.
     """
 
     convolution: float = 0.5
@@ -74,7 +74,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepTime:
     """A predicted step, in seconds. `exposed` is what of `all_reduce` nothing hides; `small`: verdicts, batch normalization."""
 
     compute: float
@@ -126,11 +126,11 @@ def all_reduce_seconds(size: float, cluster: Cluster) -> float:
 
 def predict(
     work: StepWork, samples: int, compute: Compute, cluster: Cluster, assumed: Assumptions, sync_bn: bool = False
-) -> Step:
+) -> StepTime:
     """Return the step of ranks with `samples` each."""
     own = compute(samples) * (assumed.contention if cluster.ranks_per_node > 1 else 1.0)
     if cluster.size == 1:
-        return Step(own, 0.0, 0.0, 0.0, 0.0)
+        return StepTime(own, 0.0, 0.0, 0.0, 0.0)
     total, exposed = 0.0, 0.0
     for update in work.updates:
         sizes = _buckets(update.gradient_bytes)
@@ -142,7 +142,7 @@ def predict(
     small = len(work.updates) * all_reduce_seconds(8, cluster)  # is the update finite on all ranks?
     if sync_bn:
         small += sum(all_reduce_seconds(8 * channels, cluster) for channels in work.norms)
-    return Step(own, own * assumed.jitter * expected_maximum(cluster.size), total, exposed, small)
+    return StepTime(own, own * assumed.jitter * expected_maximum(cluster.size), total, exposed, small)
 
 
 def _buckets(size: int) -> list[int]:

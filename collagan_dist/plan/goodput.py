@@ -12,8 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Failures:
-    """All in seconds: mean time between failures of the whole job, restart from a failure to the first new step, and of a checkpoint
-    the time for which training waits and the time until it counts.
+    """What interrupts a job, in seconds.
+
+    mtbf      Mean time between failures of the whole job.
+    restart   From a failure to the first new step.
+    blocked   For which training waits at a checkpoint.
+    written   Until a checkpoint counts.
     """
 
     mtbf: float
@@ -25,8 +29,8 @@ class Failures:
 def goodput(interval: float, failures: Failures) -> float:
     """Return the share of time that is new steps, with a checkpoint after each `interval` seconds of training.
 
-    A segment of training and its checkpoint takes (M + R)(exp(s / M) - 1) seconds on average where a failure begins it anew after a
-    restart R in which nothing fails (renewal argument, as Daly 2006 eq. 13). A checkpoint still being written is lost with its steps.
+    A segment s of training and its checkpoint takes (M + R)(exp(s / M) - 1) seconds on average (as Daly 2006, eq. 13). A failure begins
+    it anew after a restart R, in which nothing fails. A checkpoint that is still being written is lost with its steps.
     """
     segment = interval + failures.blocked
     # A failure in the first `written` seconds after a save also loses the segment before it.

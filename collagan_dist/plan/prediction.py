@@ -8,7 +8,7 @@ from typing import Any
 from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.order import check_batch, planned_steps
 from collagan_dist.models.registry import count_parameters, estimate_checkpoint_bytes
-from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, Step, predict
+from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, StepTime, predict
 from collagan_dist.plan.goodput import Failures, best_interval, goodput
 from collagan_dist.plan.work import StepWork, count_step
 from collagan_dist.types import World
@@ -46,7 +46,7 @@ class Planner:
         self.config, self.rate, self.assumed = config, rate, assumed
         self.work = work or count_step(config)
 
-    def step(self, cluster: Cluster, share: int) -> Step:
+    def step(self, cluster: Cluster, share: int) -> StepTime:
         """Return the step of ranks with `share` samples each."""
         return predict(self.work, share, self.rate.compute, cluster, self.assumed, self.config.runtime.sync_bn)
 
@@ -130,7 +130,7 @@ class Planner:
             "scaling": self.scaling(cluster, share),
         }  # fmt: skip
 
-    def _saving(self, cluster: Cluster, step: Step, steps: int, losses: Losses) -> dict[str, Any]:
+    def _saving(self, cluster: Cluster, step: StepTime, steps: int, losses: Losses) -> dict[str, Any]:
         """Return what checkpoints and failures cost."""
         # The last step always has a checkpoint.
         size, every = estimate_checkpoint_bytes(self.config), min(self.config.checkpoint.every, steps)

@@ -28,8 +28,8 @@ _STEPS = 2  # the first makes Adam's state and DDP's buckets
 def rehearse(config: Config, world: World, manifest: Manifest) -> dict[str, Any]:
     """Build rank `world.rank` and do its first steps; nothing is written. Collectives answer with this rank's own values.
 
-    Raises what a start would raise: ConfigError or DataError for a batch that ranks cannot share, a split or annotation that is missing,
-    an engine or switch that several ranks do not have; and NumericError where a loss was not finite.
+    Raises what a start would raise. ConfigError and DataError: a batch that ranks cannot share, a missing split or annotation, an engine
+    that several ranks do not have. NumericError: a loss was not finite.
     """
     if config.runtime.engine == "deepspeed":
         raise ConfigError(

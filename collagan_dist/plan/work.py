@@ -58,11 +58,11 @@ class UpdateWork:
 class StepWork:
     """What a rank does in a step, by its samples.
 
-    flops         of convolutions and matrix products, 2 for a multiplication and an addition
-    heavy_bytes   that these read and write; `light_bytes`: those of all other operations
-    operations    that have a kernel
-    peak_bytes    most memory at a time, with parameters, gradients, Adam, average, activations and the batch
-    norms         channels of each batch normalization that runs in the step, forward and backward
+    flops         Of convolutions and matrix products, 2 for a multiplication and an addition.
+    heavy_bytes   That these read and write. `light_bytes`: those of all other operations.
+    operations    That have a kernel.
+    peak_bytes    Most memory at a time, with parameters, gradients, Adam, average, activations and the batch.
+    norms         Channels of each batch normalization that runs in the step, forward and backward.
     """
 
     flops: Linear
