@@ -38,7 +38,8 @@ def rehearse(config: Config, world: World, manifest: Manifest) -> dict[str, Any]
     check_batch(manifest.samples(config.data.split), config.schedule.batch, world, config.runtime.accumulate)
     device = devices.pick_device(World())  # the rank's own may be on another node
     devices.configure_torch(devices.thread_count(world, config.runtime.threads), config.deterministic)
-    with RehearsalGroup(world, device) as group:
+    group = RehearsalGroup(world, device)
+    with group:
         engine = _engine_type(config, world)(config.runtime, group)
         setup = Setup(config, world, device, group, engine, manifest, build_tasks(config))
         if config.evaluate.every:
