@@ -1,14 +1,15 @@
-"""Random kills: how much of the elapsed time was useful.
+"""Random faults: how much of the elapsed time was useful.
 
     python -m benchmarks.chaos [--mtbf SECONDS] [--steps N] [--every N] [--ranks N]
 
-Trains M*_isd of the preset `demo` on drawn faces under torchrun --max-restarts, and kills -9 one rank at random after a time drawn from
-an exponential distribution, again and again; every third kill takes the whole job, agent and ranks, as a lost machine
-does, and the same command starts it again. Told at the end:
+Trains M*_isd of the preset `demo` on drawn faces under torchrun --max-restarts. Faults come after times drawn from an exponential
+distribution, in turns of `FAULTS`: a rank is killed, the whole job (agent and ranks, as a lost machine does), a rank is killed
+after a byte of the newest checkpoint was flipped, the job is asked to end (as by a preemption), a rank stops without an end. Where
+the job has ended the same command starts it again. Told at the end:
 
     goodput         time that the steps of the run take undisturbed / elapsed time (starts, lost steps and restarts are the rest)
-    lost work       steps done again after each kill; never more than a checkpoint's interval and what was being written
-    time to resume  seconds from a kill to the first step beyond the checkpoint
+    lost steps      steps done again after each fault; the checkpoint before is taken where the newest was being written or is damaged
+    time to resume  seconds from a fault to the first step beyond the checkpoint, of all faults and of killed ranks alone
 
 and whether the final weights are those of the undisturbed run, bit for bit.
 """
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,12 +40,14 @@ from collagan_dist.faces.layout import draw_faces
 from collagan_dist.files import sha256
 
 _POLL = 0.02  # seconds
-_EXACT = ["runtime.precision=fp32", "runtime.threads=1", "log.every=1", "log.grid_every=100000"]
+_TIMEOUT = 5  # seconds after which a rank that stopped counts as hanging (runtime.timeout)
+_EXACT = ["runtime.precision=fp32", "runtime.threads=1", "log.every=1", "log.grid_every=100000", f"runtime.timeout={_TIMEOUT}"]  # fmt: skip
+FAULTS = ("rank", "job", "rank", "rank", "checkpoint", "rank", "preemption", "rank", "job", "hang")
 
 
 @dataclass
-class Kill:
-    """One kill: when, at which step, what was killed; then where the run went on and when it was beyond that."""
+class Fault:
+    """One fault: when, at which step, what; then where the run went on and when it was beyond that."""
 
     at: float
     step: int
@@ -69,22 +73,25 @@ def main() -> None:
         subprocess.run([*command, "--run", calm], check=True, capture_output=True)
         whole = time.perf_counter() - began
         seconds = args.steps / _rate(calm, args)
-        print(f"... {args.steps} steps in {seconds:.0f} s, {whole:.0f} s with its start; now with kills", flush=True)
+        print(f"... {args.steps} steps in {seconds:.0f} s, {whole:.0f} s with its start; now with faults", flush=True)
         stormy = Path(folder) / "stormy"
-        elapsed, kills = _storm([*command, "--run", str(stormy)], stormy, args)
+        elapsed, faults = _storm([*command, "--run", str(stormy)], stormy, args)
         final = f"checkpoints/step-{args.steps:08d}/generator.safetensors"
         save(
             __file__,
             {
                 "arguments": vars(args),
-                "kills": len(kills),
+                "faults": dict(Counter(fault.what for fault in faults)),
                 "elapsed seconds": round(elapsed, 1),
                 "undisturbed seconds": {"steps alone": round(seconds, 1), "with start": round(whole, 1)},
                 "goodput": round(seconds / elapsed, 3),
                 "goodput without the first start": round(seconds / (elapsed - (whole - seconds)), 3),
                 "useful steps per second": round(args.steps / elapsed, 2),
-                "lost steps": _spread([k.step - k.resumed for k in kills]),
-                "seconds to resume": _spread([round(k.moving - k.at, 1) for k in kills]),
+                "lost steps": _spread([f.step - f.resumed for f in faults]),
+                "seconds to resume": _spread([round(f.moving - f.at, 1) for f in faults]),
+                "seconds to resume from a killed rank": _spread(
+                    [round(f.moving - f.at, 1) for f in faults if f.what == "rank"]
+                ),
                 "same weights as undisturbed": sha256(calm / final) == sha256(stormy / final),
             },
         )
@@ -118,37 +125,60 @@ def _rate(run: Path, args: argparse.Namespace) -> float:
     return statistics.median(stretches) / 32
 
 
-def _storm(command: list[str], run: Path, args: argparse.Namespace) -> tuple[float, list[Kill]]:
-    """Train to the end under random kills; elapsed seconds, and what each kill did."""
-    draw, kills = random.Random(args.seed), []
+def _storm(command: list[str], run: Path, args: argparse.Namespace) -> tuple[float, list[Fault]]:
+    """Train to the end under random faults; elapsed seconds, and what each fault did."""
+    draw = random.Random(args.seed)
+    faults: list[Fault] = []
     began = time.perf_counter()
     job = _start(command)
     due = began + draw.expovariate(1 / args.mtbf)
     while (step := _step(run)) < args.steps or job.poll() is None:
         now = time.perf_counter()
-        pending = kills[-1] if kills and not kills[-1].moving else None
+        pending = faults[-1] if faults and not faults[-1].moving else None
         if pending is not None:
-            pending.resumed = _resumed(run, len(kills))
+            pending.resumed = _resumed(run, len(faults))
             if pending.resumed >= 0 and step > pending.resumed:
                 pending.moving = now
                 due = now + draw.expovariate(1 / args.mtbf)
-        elif now >= due and 0 < step < args.steps - 1:
-            everything = len(kills) % 3 == 2
-            kills.append(Kill(now, step, "job" if everything else "rank"))
-            if everything:
-                with suppress(ProcessLookupError):
-                    os.killpg(job.pid, signal.SIGKILL)
-                for pid in _ranks(run):
-                    _kill(pid)
-                job.wait()
-            else:
-                _kill(draw.choice(_ranks(run)))
+        elif now >= due and 0 < step < args.steps - 1 and _checkpoints(run):
+            faults.append(Fault(now, step, FAULTS[len(faults) % len(FAULTS)]))
+            _cause(faults[-1].what, job, run, draw)
         if job.poll() is not None and _step(run) < args.steps:
             job = _start(command)
         time.sleep(_POLL)
     if job.wait():
         raise SystemExit(f"the run ended with code {job.returncode}")
-    return time.perf_counter() - began, [kill for kill in kills if kill.moving]
+    return time.perf_counter() - began, [fault for fault in faults if fault.moving]
+
+
+def _cause(what: str, job: subprocess.Popen[bytes], run: Path, draw: random.Random) -> None:
+    rank = draw.choice(_ranks(run))
+    if what == "job":
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        for pid in _ranks(run):
+            _send(pid, signal.SIGKILL)
+        job.wait()
+    elif what == "preemption":
+        job.terminate()  # torchrun passes it on
+    elif what == "hang":
+        _send(rank, signal.SIGSTOP)
+    else:
+        if what == "checkpoint":
+            _flip_byte(_checkpoints(run)[-1] / "generator.safetensors")
+        _send(rank, signal.SIGKILL)
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return sorted(run.glob("checkpoints/step-*"))
+
+
+def _flip_byte(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes([byte[0] ^ 1]))
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
@@ -162,11 +192,11 @@ def _ranks(run: Path) -> list[int]:
     return [rank["pid"] for rank in json.loads((run / "world.json").read_text())["ranks"]]
 
 
-def _kill(pid: int) -> None:
-    """Only a rank of ours: its number may have been given to another process since."""
+def _send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a rank of ours alone: its number may have been given to another process since."""
     with suppress(OSError):
         if b"collagan_dist" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def _lines(run: Path) -> Iterator[dict[str, Any]]:

@@ -22,8 +22,9 @@ _TOKEN = re.compile(
     r"(?:token|secret|passw|pwd|signature|\bsig|credential|api.?key|access.?key|\bauth(?!ors?\b))[^/=:&]{0,40}?(?:=|:|%3[ad])",
     re.IGNORECASE,
 )
-# Their URLs are scheme://container@account/path.
+# URLs with an @ that is no credential's: scheme://container@account/path, hf://datasets/owner/name@revision/path.
 _CONTAINERS = re.compile(r"(?:az|abfss?|wasbs?):/+", re.IGNORECASE)
+_REVISIONS = re.compile(r"hf:/+", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -47,7 +48,9 @@ def redact_value(value: str) -> str:
 def _without_secrets(found: re.Match[str]) -> str:
     scheme, rest = found.groups()
     user, at, place = rest.rpartition("@")
-    if at and not (_CONTAINERS.fullmatch(scheme) and re.fullmatch(r"[\w$-]+", user)):
+    container = _CONTAINERS.fullmatch(scheme) and re.fullmatch(r"[\w$-]+", user)
+    revision = _REVISIONS.fullmatch(scheme) and re.fullmatch(r"(?:[a-z]+/)?[\w.-]+/[\w.-]+", user)
+    if at and not (container or revision):
         rest = f"…@{place}"
     for pattern in (re.compile("[?#;]"), _TOKEN):
         if (cut := pattern.search(rest)) is not None:

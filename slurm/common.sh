@@ -1,8 +1,10 @@
-# Sourced by the batch scripts: finds the project and the collagan command, starts ranks, decides whether a job is requeued.
+# Sourced by the batch scripts: finds the project and the collagan command, and starts ranks.
 
-# `project` is the checkout that the batch script has found. Nothing else is sourced: the submission folder may hold anything.
+# `project` is the checkout that the batch script has found. All that is sourced is there: the submission folder may hold anything.
 # (The last task of an array has the id of the whole array, which lists every task: all have the same command.)
 project=$(cd "$project" && pwd)
+. "$project/slurm/defaults.sh"
+. "$project/slurm/failures.sh"
 
 # A prefix of every command, such as `apptainer exec --nv image.sif`; further options of srun, such as pyxis's --container-image.
 read -ra container <<<"${COLLAGAN_CONTAINER:-}"
@@ -75,44 +77,96 @@ if [ "${SLURM_HET_SIZE:-1}" != 1 ]; then
     echo "slurm: a heterogeneous job ($SLURM_HET_SIZE components): its ranks do not train together; submit a job of one component" >&2
     exit 2
 fi
+
+# find_gpus: set `gpus` to the GPUs of each node that are for ranks, `held_gpus` to those that the job holds, and `asked_gpus` if it asked
+# for a number. One that did not, but for the whole node (--exclusive), holds all; its steps get what they ask for (`step_gpus`).
+declare -A gpus_on
+step_gpus=()
+find_gpus() {
+    local said hosts held node count
+    said=$(scontrol --details show job "$job" 2>/dev/null) || said=''
+    while read -r hosts held; do
+        count=$(grep -o 'gpu:[^,(]*' <<<"$held" | sed 's/.*://' | paste -sd+) || true
+        for node in $(scontrol show hostnames "$hosts"); do gpus_on[$node]=$((${count:-0})); done
+    done < <(sed -n 's/^ *Nodes=\([^ ]*\) .* GRES=\(.*\)/\1 \2/p' <<<"$said")
+    held_gpus=${SLURM_GPUS_ON_NODE:-0}
+    for count in ${gpus_on[@]+"${gpus_on[@]}"}; do [ "$count" -ge "$held_gpus" ] || held_gpus=$count; done
+    gpus=$held_gpus asked_gpus=1
+    if [[ $said =~ TresPerNode=[^[:space:]]*gpu([^[:space:],]*[:=]([0-9]+))? ]]; then
+        gpus=${BASH_REMATCH[2]:-1}
+    elif [[ ${SLURM_GPUS:-} =~ ^[0-9]+$ ]]; then
+        gpus=$((SLURM_GPUS / SLURM_NNODES))
+    elif [[ ! $said =~ TresPer[A-Za-z]*=[^[:space:]]*gpu ]]; then
+        asked_gpus=''
+        if [ "$gpus" != 0 ]; then
+            step_gpus=(--gpus-per-node="$gpus")
+        elif [[ $said == *OverSubscribe=NO* ]] && ! grep -q gpu < <(sinfo -h -o %G); then # Slurm knows of no GPUs: all that are there
+            gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ') || gpus=0
+            held_gpus=$gpus
+        fi
+    fi
+}
+find_gpus
+
+# need_gpus SCRIPT: end with an error where the job got no GPU by chance: on a node without one, or beside other jobs.
+need_gpus() {
+    if [ -n "$asked_gpus" ] || [ "$gpus" != 0 ] || ! sinfo -h -p "${SLURM_JOB_PARTITION:-}" -o %G 2>/dev/null | grep -q gpu; then return 0; fi
+    echo "slurm: this job has no GPU on $SLURM_JOB_NODELIST, but partition $SLURM_JOB_PARTITION has some; submit $1 with" \
+        "--gpus-per-node=N, or with --gpus-per-node=0 to use CPUs" >&2
+    exit 2
+}
+
+# Ranks of a node: the tasks that were asked for, or one for each GPU, as far as there are CPUs.
+cpus_on_node=''
+for part in ${SLURM_JOB_CPUS_PER_NODE//,/ }; do
+    if [ -z "$cpus_on_node" ] || [ "${part%%(*}" -lt "$cpus_on_node" ]; then cpus_on_node=${part%%(*}; fi
+done
 tasks="${SLURM_NTASKS:-$((SLURM_NNODES * ${SLURM_NTASKS_PER_NODE:-1}))}"
 per_node=$((tasks / SLURM_NNODES))
+asked_tasks=${SLURM_NTASKS:-${SLURM_NTASKS_PER_NODE:-}}
 launcher="${COLLAGAN_LAUNCHER:-srun}"
 case "$launcher" in
-srun) ;;
-torchrun) # one task on each node starts all its ranks; GPUs beyond the tasks get ranks, too
-    if [ "$per_node" = 1 ] && [ "${SLURM_GPUS_ON_NODE:-0}" -gt 1 ]; then per_node=$SLURM_GPUS_ON_NODE; fi
-    if [ "$per_node" = 0 ] || [ $((tasks % SLURM_NNODES)) != 0 ]; then
-        echo "slurm: torchrun starts as many ranks on every node, but there are $tasks tasks for $SLURM_NNODES nodes; set --ntasks-per-node" >&2
-        exit 2
-    fi
-    unset SLURM_GPUS_PER_TASK # meant for one rank, but the task holds all ranks of a node
-    tasks=$((SLURM_NNODES * per_node))
-    ;;
+srun | torchrun) ;;
 *)
     echo "slurm: COLLAGAN_LAUNCHER=$launcher: choose srun or torchrun" >&2
     exit 2
     ;;
 esac
+if [ -z "$asked_tasks" ]; then
+    most=$((cpus_on_node / ${SLURM_CPUS_PER_TASK:-1}))
+    per_node=$((gpus < most ? gpus : most))
+    [ "$per_node" -ge 1 ] || per_node=1
+elif [ "$launcher" = torchrun ]; then # one task on each node starts all its ranks; GPUs beyond the tasks get ranks, too
+    if [ "$per_node" = 1 ] && [ "$gpus" -gt 1 ]; then per_node=$gpus; fi
+    if [ "$per_node" = 0 ] || [ $((tasks % SLURM_NNODES)) != 0 ]; then
+        echo "slurm: torchrun starts as many ranks on every node, but there are $tasks tasks for $SLURM_NNODES nodes; set --ntasks-per-node" >&2
+        exit 2
+    fi
+fi
+if [ -z "$asked_tasks" ] || [ "$launcher" = torchrun ]; then tasks=$((SLURM_NNODES * per_node)); fi
+[ "$launcher" != torchrun ] || unset SLURM_GPUS_PER_TASK # meant for one rank, but the task holds all ranks of a node
 
-# warn_of_idle_gpus RANKS: say if this node has more GPUs than ranks.
+# warn_of_idle_gpus HELD RANKS: say if each node has more GPUs than ranks.
 warn_of_idle_gpus() {
-    local gpus="${SLURM_GPUS_ON_NODE:-0}"
-    [ "$gpus" -gt "$1" ] || return 0
-    echo "slurm: warning: $gpus GPUs on each node but $1 rank(s), so the others stay idle; submit with --ntasks-per-node=$gpus" >&2
+    [ "$1" -gt "$2" ] || return 0
+    echo "slurm: warning: this job holds $1 GPUs of each node and has $2 rank(s) there, so the others stay idle; submit with" \
+        "--ntasks-per-node=$1 to use them, with --oversubscribe --gpus-per-node=$2 to leave them to other jobs" >&2
 }
-warn_of_idle_gpus "$per_node"
 
 # ranks COMMAND...: `collagan COMMAND...` on every rank of the allocation; srun's exit code.
 ranks() {
-    local cpus="${SLURM_CPUS_PER_TASK:-}" # srun does not take them from the allocation by itself
-    local options=(--kill-on-bad-exit=1)
+    # srun does not take them from the allocation by itself: a rank would have one core. (With these two, CPUs are not those of a rank.)
+    local cpus=0
+    [ -n "${SLURM_HINT:-}${SLURM_THREADS_PER_CORE:-}" ] || cpus=$((cpus_on_node / ((tasks + SLURM_NNODES - 1) / SLURM_NNODES)))
+    cpus=${SLURM_CPUS_PER_TASK:-$cpus}
+    local options=(--kill-on-bad-exit=1 ${step_gpus[@]+"${step_gpus[@]}"})
     local command=(collagan)
     local how="$itself"
     [ ${#container[@]} = 0 ] || how="$with_workers"
+    if [ "$launcher" = srun ] && [ -z "$asked_tasks" ]; then options+=(--ntasks="$tasks" --ntasks-per-node="$per_node"); fi
     if [ "$launcher" = torchrun ]; then
         options+=(--nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1)
-        cpus=${cpus:+$((cpus * per_node))}
+        cpus=$((cpus == 0 ? 0 : cpus_on_node))
         how="$with_workers"
         # The static rendezvous: with c10d, agents unpickle whatever a stranger puts into their store. It knows the nodes, and
         # nothing tells one agent of another's ranks that died; ranks notice themselves, and end with an error.
@@ -120,6 +174,8 @@ ranks() {
             --rdzv-backend=static --rdzv-id="$SLURM_JOB_ID.$restarts" --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT"
             -m -- collagan_dist)
     fi
+    [ "$cpus" != 0 ] || cpus=''
+    log_begin=$(log_size) # what srun says of nodes comes behind it
     srun "${options[@]}" ${cpus:+--cpus-per-task="$cpus"} ${step_options[@]+"${step_options[@]}"} \
         bash -c "$task$how" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" || return
     MASTER_PORT=$((MASTER_PORT + 1)) # for the next step
@@ -145,82 +201,4 @@ planned() {
     printf -v run %b "$said" # a newline is written as \n there
     [[ $run != -* ]] || run=./$run
     mkdir -p "$run/logs"
-}
-
-# Query `state` and `reason` of this job. Fails if Slurm does not answer, or if this is no longer the job's newest start:
-# a node that was cut off from the network must neither count failures nor write.
-ask_slurm() {
-    local said
-    said=$(scontrol --oneliner show job "$job" 2>/dev/null) || return
-    [[ " $said " =~ \ Restarts=$restarts\  && $said =~ JobState=([^ ]*)\ Reason=([^ ]*) ]] || return
-    state=${BASH_REMATCH[1]} reason=${BASH_REMATCH[2]}
-}
-
-# note TEXT: append a line about this start to RUN/logs/slurm-<job>.txt.
-note() {
-    local file="$run/logs/slurm-$job.txt"
-    [ -s "$file" ] || echo "# Starts of job $job: when, number, nodes, what happened. After MAX_REQUEUE failures it stays ended." >"$file"
-    printf '%s  start %s  %s  %s\n' "$(date '+%F %T')" "$restarts" "$SLURM_JOB_NODELIST" "$1" | tee -a "$file"
-}
-
-# requeue CODE: requeue this job, or exit with CODE where that is not allowed (sbatch --no-requeue).
-requeue() {
-    scontrol requeue "$job" || {
-        echo "slurm: job $job cannot be started again by itself; the same sbatch line continues" >&2
-        exit "$1"
-    }
-    exit 0
-}
-
-# mine FILE: whether this start of this job wrote RUN/requeue or RUN/failed, and not another job in the same folder.
-mine() { grep -qs "slurm:$SLURM_JOB_ID, start $restarts\b" "$run/$1"; }
-
-# elsewhere: whether another job, or a start without one, trains in RUN. Its lease alone says little: one that died left it there,
-# but the file changes with each heartbeat of a start that lives.
-elsewhere() {
-    local seconds before
-    before=$(stat -c %Y - 2>/dev/null <"$run/lease") || return
-    for ((seconds = 0; seconds < 15; seconds++)); do
-        grep -qsx 'state running' "$run/lease" && ! grep -q "^job slurm:$SLURM_JOB_ID, " "$run/lease" || return
-        [ "$(stat -c %Y - <"$run/lease")" = "$before" ] || return 0
-        sleep 1
-    done
-    return 1
-}
-
-# settle CODE: handle the exit code of a step; returns on success. After an interruption that saved, the job is requeued; after a
-# failure too, up to MAX_REQUEUE times, unless a restart cannot help: 2 usage and configuration, 3 data, 5 checkpoint, 6 NaN.
-settle() {
-    local code=$1 failures final
-    [ "$code" != 0 ] || mine requeue || return 0
-    if ! ask_slurm; then
-        echo "slurm: this start of job $job is not its newest any more, or Slurm does not answer" >&2
-        exit "$code"
-    fi
-    # Cancelled or preempted: Slurm has already decided whether to requeue. After the time limit the decision is ours.
-    if [ "$state" != RUNNING ] && [ "$reason" != TimeLimit ]; then
-        note "ended by Slurm ($state)"
-        exit "$code"
-    fi
-    if mine requeue; then
-        note "asked to stop, saved; goes on by itself"
-        requeue 75
-    fi
-    mine failed && final=$(sed -n 's/.*"exit_code": \([0-9]*\).*/\1/p' "$run/failed")
-    case "${final:-$code}" in 2 | 3 | 5 | 6)
-        note "ended with code ${final:-$code}, which a restart does not mend"
-        exit "${final:-$code}"
-        ;;
-    esac
-    if elsewhere; then
-        note "another start trains in this folder: this one ends, no restart"
-        exit 4
-    fi
-    failures=$(grep -c ' FAILED ' "$run/logs/slurm-$job.txt" 2>/dev/null) || true
-    if [ "${failures:-0}" -ge "${MAX_REQUEUE:-3}" ]; then
-        note "FAILED with code $code: the last of MAX_REQUEUE=${MAX_REQUEUE:-3} restarts; the same sbatch line continues"
-        exit "$code"
-    fi
-    note "FAILED with code $code; restart $((${failures:-0} + 1)) of at most ${MAX_REQUEUE:-3}"
-    requeue "$code"
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=collagan-evaluate
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
 #SBATCH --time=4:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
+# sbatch slurm/evaluate.sh                                               the newest run in runs/, on one GPU
 # sbatch [sbatch options] slurm/evaluate.sh MODEL [evaluate options]      scores a run folder or an exported one, over all ranks
 set -euo pipefail
 # Slurm runs a spool copy. The project is where the submitted path leads, links followed; the path ends at one of the blanks.
@@ -21,4 +21,21 @@ if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; th
 fi
 . "$project/slurm/common.sh"
 
-ranks evaluate "$@"
+read_words "$@"
+words=("$@")
+if [ -z "$first$help" ]; then
+    first=$(earlier model runs)
+    first=${first:-$(newest_run)}
+    if [ -z "$first" ]; then
+        echo "slurm: which MODEL? There is no run with a checkpoint in $PWD/runs; submit with the folder of a run or of an exported model" >&2
+        exit 2
+    fi
+    words=("$first" "$@") why="MODEL $first (the newest run in runs/)" run=$first
+    mkdir -p "$run/logs"
+    note "evaluates this run"
+    keep model "$first"
+fi
+say_chosen "evaluate.sh MODEL [evaluate options]"
+[ -n "$help" ] || echo "slurm: evaluates $first, $(on_ranks)"
+warn_of_idle_gpus "$held_gpus" "$per_node"
+ranks evaluate "${words[@]}"

@@ -6,6 +6,7 @@
 #SBATCH --time=12:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
+# sbatch slurm/pack.sh                                                          `celeba` from $COLLAGAN_ROOT, or from data/CelebA
 # sbatch --array=0-15 [sbatch options] slurm/pack.sh RECIPE [pack options]      each task packs its part of the shards
 # sbatch [--dependency=afterok:JOB] slurm/pack.sh RECIPE --merge                ... and this makes a data set of them
 set -euo pipefail
@@ -34,4 +35,19 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     fi
     part=(--part "$number/$SLURM_ARRAY_TASK_COUNT")
 fi
-exec ${container[@]+"${container[@]}"} collagan pack --workers "${SLURM_CPUS_PER_TASK:-0}" ${part[@]+"${part[@]}"} "$@"
+read_words "$@"
+words=("$@")
+if [ -z "$first$help" ]; then
+    known=$(sed -n 's/^root: *//p' "$project/shards/celeba.yaml") # where the recipe looks
+    if [ -z "$root" ] && [ -n "${COLLAGAN_ROOT:-}" ]; then
+        root=$COLLAGAN_ROOT words+=(--root "$root")
+    elif [ -z "$root" ] && [ ! -d "$known" ]; then
+        echo "slurm: which RECIPE? CelebA is not in $PWD/$known; submit with a recipe (celeba --root DIR, folder --root DIR, a YAML file)," \
+            "or with COLLAGAN_ROOT set to CelebA's folder" >&2
+        exit 2
+    fi
+    words=(celeba "${words[@]}")
+    why="RECIPE celeba, from ${root:-$known} into ${out:-packed/celeba}"
+    say_chosen "pack.sh RECIPE [--root DIR] [--out DIR]"
+fi
+exec ${container[@]+"${container[@]}"} collagan pack --workers "${SLURM_CPUS_PER_TASK:-0}" ${part[@]+"${part[@]}"} ${words[@]+"${words[@]}"}

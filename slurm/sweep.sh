@@ -2,13 +2,13 @@
 #SBATCH --job-name=collagan-sweep
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=8
-#SBATCH --gpus-per-node=1
+#SBATCH --exclusive
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --no-kill
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR2@120
+# sbatch slurm/sweep.sh                                              `stable` over the space `lambda`, into sweeps/
 # sbatch [sbatch options] slurm/sweep.sh CONFIG [sweep options]      a Ray cluster over the nodes, and collagan sweep on it
 # The job requeues itself. MAX_REQUEUE: restarts after failures (3). COLLAGAN_RAY_WAIT: seconds for all nodes to join (120).
 set -euo pipefail
@@ -31,9 +31,27 @@ if ! ${container[@]+"${container[@]}"} bash -c 'command -v ray' >/dev/null; then
     exit 2
 fi
 
+need_gpus slurm/sweep.sh
+read_words "$@"
+words=("$@")
+if [ -z "$first" ]; then
+    first=stable words=(stable "$@") why="CONFIG stable"
+fi
+if [ -z "$space" ]; then
+    space=lambda words+=(--space lambda) why+="${why:+, }--space lambda"
+fi
+choose_data sweeps
+if [ -z "$out" ]; then
+    names=("${first##*/}" "${space##*/}")
+    out=sweeps/${names[0]%.*}-${names[1]%.*} why+="${why:+, }--out $out"
+    words+=(--out "$out")
+fi
+say_chosen "sweep.sh CONFIG --space SPACE --data SHARDS --out DIR"
+
 # Errors of the command are found before Ray starts.
-plan=$(one sweep "$@" --dry-run)
-planned out "$@"
+plan=$(one sweep "${words[@]}" --dry-run)
+planned out "${words[@]}"
+echo "slurm: sweeps $first over $space into $run"
 
 # Ray refuses clients without the token of this start. It is passed in the environment, which only its user can read, and is
 # written to no file.
@@ -90,9 +108,11 @@ done
 
 # start NODE HEAD: start Ray on a node, with HEAD `head` or the head's address. Its step gets all resources of the job there.
 start() {
+    local gpus=()
+    if [ -z "$asked_gpus" ] && [ "${gpus_on[$1]:-0}" != 0 ]; then gpus=(--gpus-per-node="${gpus_on[$1]}"); fi
     env -u SLURM_GPUS -u SLURM_GPUS_PER_NODE -u SLURM_GPUS_PER_TASK -u SLURM_NTASKS -u SLURM_NPROCS -u SLURM_NTASKS_PER_NODE \
         srun --overlap --no-kill --nodes=1 --ntasks=1 --nodelist="$1" --cpus-per-task="${cpus[$1]}" \
-        bash -c "$task$(cat "$project/slurm/ray_node.sh")" bash "$2" "${cpus[$1]}" ${container[@]+"${container[@]}"} \
+        ${gpus[@]+"${gpus[@]}"} bash -c "$task$(cat "$project/slurm/ray_node.sh")" bash "$2" "${cpus[$1]}" ${container[@]+"${container[@]}"} \
         <"$folder/end" >"$folder/$1.txt" 2>&1 9>&- &
     step[$1]=$!
 }
@@ -127,10 +147,11 @@ code=4
 [ -z "$stopping" ] || code=75
 if [ -n "$address" ] && [ -z "$stopping" ]; then
     note "Ray on ${#there[@]} of ${#nodes[@]} nodes, at $address"
+    [ -z "$note_data" ] || keep data "$data"
     (
         trap '' USR2 # as tasks start
         unset MASTER_ADDR MASTER_PORT
-        exec ${container[@]+"${container[@]}"} collagan sweep "$@" --ray "$address"
+        exec ${container[@]+"${container[@]}"} collagan sweep "${words[@]}" --ray "$address"
     ) 9>&- &
     driver=$!
     lost=''

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=collagan
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node=1
+#SBATCH --exclusive
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR2@120
+# sbatch slurm/train.sh                                              `stable` on $COLLAGAN_DATA, or the one set in packed/
 # sbatch [sbatch options] slurm/train.sh CONFIG [train options]      trains, evaluates, reports; requeues itself
+# --exclusive: all of a node, a rank for each of its GPUs. To share nodes: sbatch --oversubscribe --gpus-per-node=1 ...
 # COLLAGAN_LAUNCHER=torchrun: one task a node. COLLAGAN_EVALUATE=0: only train. MAX_REQUEUE: restarts after failures (3).
 set -euo pipefail
 # Slurm runs a spool copy. The project is where the submitted path leads, links followed; the path ends at one of the blanks.
@@ -23,14 +24,35 @@ if [ ! -f "$project/slurm/common.sh" ] || [ ! -f "$project/cluster/env.sh" ]; th
 fi
 . "$project/slurm/common.sh"
 
-# Errors of the command are found before ranks start. As rank 0 of all, so that it checks whether they can share the batch.
-plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "$@" --dry-run)
-planned run "$@"
+need_gpus slurm/train.sh
+read_words "$@"
+words=("$@")
+if [ -z "$first" ]; then
+    first=stable words=(stable "$@") why="CONFIG stable"
+fi
+choose_data runs
+say_chosen "train.sh CONFIG --data SHARDS"
+
+# Errors of the command are found before ranks start. As rank 0 of all, so that it checks whether they can share the batch: of ranks
+# that nobody asked for there are as many as can.
+until plan=$(TORCHELASTIC_RUN_ID=plan RANK=0 WORLD_SIZE=$tasks LOCAL_RANK=0 LOCAL_WORLD_SIZE=$per_node GROUP_RANK=0 one train "${words[@]}" --dry-run 2>&1); do
+    code=$?
+    if [ -n "$asked_tasks" ] || [ "$per_node" = 1 ] || ! grep -qE 'shared evenly|start fewer ranks' <<<"$plan"; then
+        printf '%s\n' "$plan" >&2
+        exit "$code"
+    fi
+    per_node=$((per_node - 1)) tasks=$((tasks - SLURM_NNODES))
+done
+planned run "${words[@]}"
+echo "slurm: trains $first into $run, $(on_ranks)"
+warn_of_idle_gpus "$held_gpus" "$per_node"
+lost_before
 note "$tasks ranks by $launcher, meeting at $MASTER_ADDR:$MASTER_PORT"
+[ -z "$note_data" ] || keep data "$data"
 
 trap : TERM # Slurm sends it to this shell too, which must outlive the ranks to handle their exit code
 code=0
-ranks train "$@" || code=$?
+ranks train "${words[@]}" || code=$?
 settle "$code"
 if [ "${COLLAGAN_EVALUATE:-1}" != 0 ]; then
     ranks evaluate "$run" || code=$?

@@ -1,5 +1,6 @@
 """Data sets that tests share, and what they need of the machine."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from collagan_dist.data.readers.recipe import Recipe
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.faces.layout import draw_faces
 from collagan_dist.log import log_to_stderr
+from tests.data.stores import S3, moto_server, s3_store
 from tests.slurm.cluster import Cluster, missing_slurm
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +52,23 @@ def small_recipe(faces: Path, out: Path) -> Recipe:
     return Recipe(
         dataset="celeba", root=str(faces), labels="Label/img_celeba", out=str(out), samples_per_shard=20, store_size=88
     )
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[int]:
+    """The port of moto's S3, shared by all tests of this process; each uses a bucket of its own."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3(moto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An empty bucket."""
+    bucket = f"bucket-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
+    with s3_store(moto, bucket, monkeypatch) as store:
+        yield store
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ ROWS = (
     ("urls",),
     ("callable_package", "types", "errors", "log", "units", "rng", "shell", "presets"),
     ("files",),
-    ("structured",),
+    ("structured", "places"),
     ("config",),
     ("faces", "data", "tasks", "losses", "distributed"),
     ("runs",),
@@ -26,6 +26,7 @@ ROWS = (
     ("report", "doctor"),
     ("sweep", "serve", "plan"),
     ("reproduce",),
+    ("audit",),
     ("api",),
     ("commands",),
     ("__main__", "__init__"),  # the package's face names what the interface offers
@@ -40,7 +41,7 @@ HOMES = {
     "onnxruntime": ("inference/parser_onnx.py",), "tensorboardX": ("runs/tensorboard.py",),
     "skimage": ("inference/face_detector.py",),
     "wandb": ("runs/wandb_sink.py",), "mlflow": ("runs/mlflow_sink.py",),
-    "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("data/shards/remote.py",), "aiohttp": ("data/shards/remote.py", "serve/"),
+    "shlex": ("shell.py", "reproduce/slurm.py"), "fsspec": ("places.py",), "aiohttp": ("places.py", "serve/"),
     **dict.fromkeys(["pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"], ()),  # they run what a file says
 }  # fmt: skip
 # Files or folders, and words that none of their imports may contain.

@@ -36,6 +36,8 @@ def test_command(page, command):
         script = next(i for i, w in enumerate(words) if w.endswith(".sh"))
         assert (ROOT / words[script]).exists()
         words = ["collagan", Path(words[script]).stem, *words[script + 1 :]]
+        if words[1:2] == ["train"] and words[2:3] and words[2].startswith("-"):  # without CONFIG
+            words.insert(2, "stable")
     elif words[0] == "torchrun":
         words = ["collagan", *words[words.index("collagan_dist") + 1 :]]
     # `collagan pack` as a name, or with a placeholder

@@ -40,11 +40,14 @@ SECRETS = [
     "user:CANARY@host:6379",
     "https://user:CAN ARY CANARY@host/data",
     "file://user:CANARY@host/data",
+    "hf://user:CANARY@datasets/owner/name",
+    "hf://CANARY@owner/name",
 ]
 HARMLESS = [
     "https://host/data", "http://127.0.0.1:8080/a/b_c/authors/secretariat", "s3://bucket/data-2024.01", "file:///data/a b",
     "abfs://container@account.dfs.core.windows.net/data", "host:6379", "auto", "runs/a@b", "photos/what?.jpg", "a#1.png",
     "schedule.steps=20", "12:30", "data.shards=s3://bucket/data", "C:x", "pipe:touch canary", "seed=1 # x", "s3://bucket/authors=5/x",
+    "hf://datasets/owner/name@v1.0/data", "hf://owner/name@main",
 ]  # fmt: skip
 
 

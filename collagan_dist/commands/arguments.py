@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from pathlib import Path
 
 
 def positive_int(text: str) -> int:
@@ -30,6 +31,15 @@ def positive_float(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def model_folder(text: str) -> Path:
+    """Return the folder of a run or an exported model; the URL of a run's copies is downloaded first."""
+    if "://" not in text:
+        return Path(text)
+    from collagan_dist.runs.fetched_run import local_run
+
+    return local_run(text)
 
 
 def fraction(text: str) -> float:

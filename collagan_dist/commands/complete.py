@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from collagan_dist.commands.arguments import add_max_bad, square
+from collagan_dist.commands.arguments import add_max_bad, model_folder, square
 
 HELP = "complete a picture or a folder of pictures with a trained model"
 EXAMPLE = "collagan complete runs/demo photo.jpg --out completed --hole block"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
+    parser.add_argument("model", metavar="MODEL", help="run folder, URL of its copies, or exported folder")
     parser.add_argument(
         "input",
         metavar="INPUT",
@@ -68,6 +68,6 @@ def run(args: argparse.Namespace) -> None:
     options = CompleteOptions(args.blend, args.set, args.max_bad, given)
     # A bar of one picture would say nothing.
     with progress("completing", "pictures") if source.is_dir() else busy("completing") as advance:
-        result = complete(Path(args.model), source, out, args.hole, options, advance)
+        result = complete(model_folder(args.model), source, out, args.hole, options, advance)
     print(f"see {result.sheets[0]}")
     print(f"{len(result.sheets)} completed, {len(result.left_out)} left out")

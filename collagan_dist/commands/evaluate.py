@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from collagan_dist.commands.arguments import model_folder
 from collagan_dist.types import EvaluationHole
 
 HELP = "evaluate a trained model on a split, beside trivial baselines; over all ranks"
@@ -16,7 +17,7 @@ _BLENDS = {"none": ("none",), "poisson": ("poisson",), "both": ("none", "poisson
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder or exported folder")
+    parser.add_argument("model", metavar="MODEL", help="run folder, URL of its copies, or exported folder")
     parser.add_argument("--data", metavar="SHARDS", help="other shards than the run's own")
     parser.add_argument("--out", metavar="DIR", help="folder of the results (default: MODEL/evaluation)")
     parser.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else None
     request = ScoreRequest(args.split, args.hole, _BLENDS[args.blend], out)
     with progress("evaluating", "samples") if world.is_rank0 else busy("evaluating", shown=False) as advance:
-        results = score(Path(args.model), world, request, args.data, args.set, advance)
+        results = score(model_folder(args.model), world, request, args.data, args.set, advance)
     if world.is_rank0:
         from collagan_dist.commands.tables import metrics_table
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import io
 import logging
 import os
@@ -15,6 +17,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
+    audit,
     complete,
     config,
     doctor,
@@ -57,6 +60,7 @@ _MODULES = (
     serve,
     export,
     report,
+    audit,
     config,
     doctor,
 )
@@ -89,6 +93,8 @@ def build_parser() -> HintingParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.excepthook = _show_traceback
+    # Python looks for garbage as it ends, which takes up to a second where torch is imported; what is frozen is left out.
+    atexit.register(gc.freeze)
     words = sys.argv[1:] if argv is None else argv
     for word in filter(has_secret, words):  # before argparse, whose errors repeat words
         print(f"collagan: {redact_value(word)}: {HINT}", file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from collagan_dist.commands.arguments import model_folder
+
 HELP = "one self-contained report.html for runs: curves, pictures, metrics, configuration"
 EXAMPLE = "collagan report runs/demo"
 
@@ -25,6 +27,6 @@ def run(args: argparse.Namespace) -> None:
     with busy("writing the page"):
         from collagan_dist.report.page import write_report
 
-        page = write_report([Path(p) for p in args.paths], Path(args.out) if args.out else None)
+        page = write_report([model_folder(p) for p in args.paths], Path(args.out) if args.out else None)
     # The path alone, so that scripts can open it.
     print(page)

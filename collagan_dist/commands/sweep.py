@@ -106,10 +106,13 @@ def _dry_run(prepared: PreparedSweep) -> None:
     # With --seeds N, the paper's λ and the best trial are each trained N times more.
     samples = schedule.expected_samples(plan) + 2 * plan.confirm * plan.total
     rungs = ", ".join(f"{rung:,}" for rung in plan.rungs)
+    seeds = f", each with {plan.repeats} seeds" if plan.repeats > 1 else ""
     print(
-        f"# {plan.trials} trials of up to {plan.total:,} samples, compared by {', '.join(space.metrics)} at {rungs} "
+        f"# {plan.trials} trials of up to {plan.total:,} samples{seeds}, compared by {', '.join(space.metrics)} at {rungs} "
         f"({space.spec.scheduler}): about {samples:,.0f} samples in all; each trial takes {prepared.options.resources}"
     )
+    if names := space.constraint_values({}):
+        print(f"# behind all others, and never the best: {', '.join(names)}")
     print(f"# {need_of_sweep(prepared, running=1)}")
     for warning in sweep_warnings(prepared):
         print(f"# warning: {warning}")

@@ -75,15 +75,23 @@ def headline(sweep: SweepController) -> str:
         if states.count(state)
     ]
     again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
-    parts = [f"{len(trials)} of {plan.trials + again} trials begun: {', '.join(counts) or 'none runs yet'}"]
+    planned = plan.trials * plan.repeats + again
+    parts = [f"{len(trials)} of {planned} trials begun: {', '.join(counts) or 'none runs yet'}"]
+    breaking = sum(bool(plan.broken(trial, trial.reached)) for trial in trials)
+    parts += [f"{breaking} break a constraint"] if breaking else []
     best = schedule.best_trial(plan, trials)
     if best is not None:
         at = plan.last_rung(best)
-        parts.append(f"best: trial {best.number}, {plan.metric} {_number(best, at, plan.metric)} after {at:,} samples")
-        paper = schedule.paper_trial(trials)
-        if paper is not None and paper is not best and paper.metrics_at(at):
+        score = results.score_text(plan, trials, best)
+        parts.append(f"best: trial {best.number}, {plan.metric} {score} after {at:,} samples")
+        paper = schedule.paper_trial(plan, trials)
+        if paper is not None and paper.number != best.number and paper.metrics_at(at):
             # At the same number of samples: the paper's trial may have trained longer.
             parts[-1] += f" (the paper's λ: {_number(paper, at, plan.metric)})"
+        if found := results.lead(plan, trials):
+            parts.append(results.lead_text(found))
+    elif breaking:
+        parts.append("best: none keeps the constraints")
     if sweep.idle_reason:
         parts.append(f"waits for room: {sweep.idle_reason}")
     elif (left := _left(sweep)) is not None:
@@ -106,11 +114,14 @@ def _table(sweep: SweepController, width: int) -> Any:
     keys = short_labels(list(plan.space.keys))
     title = f"{sweep.prepared.options.out}: {plan.space.spec.search}, {plan.space.spec.scheduler}"
     # The metric that decides is the first.
-    rows = [["trial", "status", "step", *plan.space.metrics, *keys.values()]]
+    rows = [["trial", "status", "step", *plan.needed, *keys.values()]]
     for trial in _chosen(sweep):
         step = last_train_step(trial_dir(sweep.out, trial)) if trial.running else trial.steps(trial.reached)
-        scores = [_number(trial, trial.reached, name) for name in plan.space.metrics]
-        label = f"{trial.number}{f' {trial.role}' if trial.role in ('paper', 'confirm') else ''}"
+        # "!" is what fits beside a number; the headline says how many break a constraint.
+        broken = {name.split()[0] for name in plan.broken(trial, trial.reached)}
+        scores = [_number(trial, trial.reached, name) + "!" * (name in broken) for name in plan.needed]
+        words = [str(trial.number), *([trial.role] if trial.role in ("paper", "confirm") else [])]
+        label = " ".join([*words, *([f"seed {trial.seed}"] if plan.repeats > 1 else [])])
         values = [_value(trial.values[key]) for key in keys]
         status = results.trial_status(plan, trial, sweep.finished)
         rows.append([label, status, f"{step}/{trial.steps(plan.total)}", *scores, *values])
@@ -132,10 +143,10 @@ def _fitting(rows: list[list[str]], width: int) -> int:
 def _chosen(sweep: SweepController) -> list[Trial]:
     """Return the running trials and the best of the others, as many as a screen holds; longest and best first."""
     plan = sweep.plan
-    ranked = sorted(sweep.trials, key=lambda t: (not t.running, -t.reached, -plan.score(t, t.reached), t.number))[
-        :_MAX_ROWS
-    ]
-    return sorted(ranked, key=lambda t: (-t.reached, -plan.score(t, t.reached), t.number))
+    lengths = sorted({trial.reached for trial in sweep.trials}, reverse=True)
+    ranked = [one for at in lengths for one in plan.ranked([t for t in sweep.trials if t.reached == at], at)]
+    shown = {trial.number for trial in sorted(ranked, key=lambda trial: not trial.running)[:_MAX_ROWS]}
+    return [trial for trial in ranked if trial.number in shown]
 
 
 def _left(sweep: SweepController) -> str | None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from collagan_dist.audit.audit import Audit
+    from collagan_dist.audit.finding import AuditFinding
     from collagan_dist.reproduce.estimate import RunEstimate
 
 # Metric: (label, number format).
@@ -101,6 +103,43 @@ def averages_table(out: Path, tables: Sequence[int]) -> None:
                 table.add_row(str(number), model, name, f"{paper:.2f}", *found)
     if table.row_count:
         console().print(table)
+
+
+_VERDICTS = {"equal": "equal bit for bit", "within": "within bounds", "differs": "DIFFERS", "damaged": "DAMAGED"}
+
+
+def audit_table(audit: Audit) -> None:
+    """Print what an audit found: a line a comparison, then what has to be said of each."""
+    columns = ("what", "with", "compared", "verdict")
+    table = new_table("", columns, left=columns)
+    for one in audit.findings:
+        table.add_row(one.subject, one.how, one.compared, _VERDICTS.get(one.verdict, one.verdict))
+    screen = console()
+    title = f"Audit of {audit.run} (--seed {audit.seed})"
+    screen.print(title, style="italic", highlight=False, soft_wrap=True)
+    screen.print(table)
+    for one in audit.findings:
+        for text in _remarks(one):
+            screen.print(
+                f"{one.subject}{f', {one.how}' * bool(one.how)}: {text}", highlight=False, markup=False, soft_wrap=True
+            )
+    for note in audit.notes:
+        screen.print(f"not looked at: {note}", highlight=False, markup=False, soft_wrap=True)
+    screen.print(f"the audit {'found nothing that differs' if audit.verdict == 'passed' else audit.verdict}")
+
+
+def _remarks(one: AuditFinding) -> list[str]:
+    """Return sentences on a finding, the most telling first."""
+    texts = [f"differs: {text}" for text in one.wrong]
+    if one.bound is not None and one.verdict in ("within", "undecided"):
+        texts.append(
+            f"{one.share:.2g} of the way that the weights went, at most {one.bound:.2g} is explained by roundings"
+        )
+    if one.verdict == "undecided":
+        texts.append("roundings alone move the weights that far, so this says nothing; a shorter stretch would")
+    if one.reasons and one.verdict != "equal":
+        texts.append(f"bits may differ: {'; '.join(one.reasons)}")
+    return texts + [f"not compared: {text}" for text in one.notes]
 
 
 def _averaged(number: int, row: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

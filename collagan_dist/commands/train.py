@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import files, shell
+from collagan_dist.commands.arguments import positive_int
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, ConfigError, Interrupted
 
@@ -57,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="continue although identity keys differ from the checkpoint's",
     )
     parser.add_argument(
+        "--stop-at", type=positive_int, metavar="STEP", help="end at this step, saved and evaluated like the last one"
+    )
+    parser.add_argument(
         "--strict", action="store_true", help="refuse a damaged newest checkpoint instead of taking the one before it"
     )
 
@@ -82,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
         if args.dry_run:
             _dry_run(args, config, folder, world)
             return
+        _check_stop_at(args.stop_at, folder)
         command = _continue_command(world.launcher, world.local_size)
         with _record_failure(folder, world):
             # Before torch is imported: what is wrong with the data set, and the first word.
@@ -91,13 +97,27 @@ def run(args: argparse.Namespace) -> None:
                 logger.info(plan)
                 for warning in warnings_of(config, steps, changed_keys(args.set)):
                     logger.warning(f"warning: {warning}")
+            # Imports make objects that stay: looking for garbage among them, now and later, would cost a tenth of a start.
+            gc.disable()
             from collagan_dist.training.loop import StartOptions, train
 
-            options = StartOptions(stop, command, args.allow_config_change, args.strict)
+            gc.freeze()
+            gc.enable()
+            options = StartOptions(stop, command, args.allow_config_change, args.strict, args.stop_at)
             done = train(config, folder, world, options, manifest)
     if world.is_rank0:
         print(
             f"{folder}: {done} steps done; next: {shell.collagan('evaluate', folder)} && {shell.collagan('report', folder)}"
+        )
+
+
+def _check_stop_at(step: int | None, folder: Path) -> None:
+    """Raise ConfigError where a run is beyond the step at which it is to end."""
+    from collagan_dist.runs.layout import RunPaths
+
+    if step is not None and (newest := RunPaths(folder).newest_step()) > step:
+        raise ConfigError(
+            f"--stop-at {step}: {folder} is at step {newest} already; give a later step, or another --out"
         )
 
 

@@ -133,7 +133,7 @@ def _to_data(node: yaml.Node, where: str, path: tuple[str, ...], lines: dict[tup
             result[key] = _to_data(value, where, (*path, key), lines)
         return result
     if isinstance(node, yaml.SequenceNode):
-        return [_to_data(child, where, path, lines) for child in node.value]
+        return [_to_data(child, where, (*path, str(number)), lines) for number, child in enumerate(node.value)]
     assert isinstance(node, yaml.ScalarNode)
     return _scalar(node, f"{where}:{node.start_mark.line + 1}")
 

@@ -199,7 +199,7 @@ class Data(Section):
     """The training pictures. Identity keys, except shards, cache, keep, threads and max_damaged."""
 
     shards: str | None = None
-    """Folder of shards written by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs)."""
+    """Folder of shards written by `collagan pack`, or its URL (http, https, s3, gs, gcs, az, abfs, hf)."""
     cache: Cache = Cache()
     """Local copies of remote shards."""
     split: str = "train"
@@ -351,6 +351,9 @@ class Checkpoint(Section):
     """Number of newest checkpoints that are kept."""
     max_failures: Count = 3
     """Failed checkpoints in a row, as on a full disk, before the run stops with exit code 5."""
+    copy_to: str | None = None
+    """Folder or URL (s3, gs, gcs, az, abfs) below which checkpoints are copied, in a folder of the run folder's name. A start whose
+    run folder has none as new goes on from there. null: no copies."""
 
 
 # (top, left, height, width) in pixels of a 128x128 picture; other image_sizes scale it.

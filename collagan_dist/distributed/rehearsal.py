@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from collagan_dist.config.tree import Runtime
 from collagan_dist.distributed.ddp import DDPEngine, DDPLearner
 from collagan_dist.distributed.group import Group
 from collagan_dist.types import World
@@ -57,18 +58,19 @@ class RehearsalGroup(Group):
 class _RehearsalLearner(DDPLearner):
     def wrap(self) -> Callable[..., Any]:
         forward = super().wrap()
-        # The fake group's own reduction does not come back to DDP.
-        self.ddp.register_comm_hook(None, _reduced)
+        # The fake group's own reduction does not come back to the reducer.
+        dist._register_comm_hook(self.reducer, None, _reduced)
         return forward
 
 
 class RehearsalEngine(DDPEngine):
-    """DDP whose averages are this rank's own gradients."""
+    """DDP whose averages are this rank's own gradients; never compiled."""
 
-    learner_type = _RehearsalLearner
+    def __init__(self, runtime: Runtime, group: Group) -> None:
+        super().__init__(runtime, group)
+        self.learner_type = _RehearsalLearner
 
 
-# DDP looks at the annotations, so they are no texts in this file.
 def _reduced(state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,6 +94,33 @@ def evaluate(
         head = {"split": split, "hole": hole, "blend": blend, "samples": len(result.samples["ids"])}
         results.append(replace(result, metrics={**head, **result.metrics, **about}))
     return results
+
+
+def measure_batch(
+    setup: Setup, predictor: Predict, about: Mapping[str, str], number: int, count: int
+) -> tuple[np.ndarray, Measured]:
+    """Return (ids, measurements) of batch `number` of the `count` samples, as `evaluate` on one rank measures it.
+
+    `about` has `split`, `hole` and `blend`. Samples that cannot be read are left out. Raises ConfigError, DataError.
+    """
+    loader = setup.loader(about["split"], setup.view(training=False, hole=about["hole"]), _BATCH)
+    numbers = np.arange(number * _BATCH, min(count, (number + 1) * _BATCH))
+    batch = next(loader.batches(sequential_ids(numbers, _BATCH)), None)
+    if batch is None:
+        raise DataError(f"{setup.manifest.folder}: none of the samples {numbers[0]} to {numbers[-1]} can be read")
+    outputs = BLENDS[about["blend"]](predictor(batch), batch)
+    return batch.ids_B.astype(np.int64), _measure(setup.tasks, outputs, batch)
+
+
+def batches_of(count: int) -> int:
+    """Return how many batches one rank measures `count` samples in."""
+    return -(-count // _BATCH)
+
+
+def summarize_rows(tasks: dict[str, Task], measured: Measured) -> dict[str, Any]:
+    """Return the metrics and standard errors (`se`) of rows by task and name, as they stand in metrics.json."""
+    metrics, errors = _summarize(tasks, measured)
+    return {**metrics, "se": errors}
 
 
 def _in_lockstep(setup: Setup, batches: Iterator[Batch], count: int) -> Iterator[Batch]:

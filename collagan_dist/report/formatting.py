@@ -47,6 +47,13 @@ def metric_title(key: str) -> str:
     return metric_label(key).replace(",", "")
 
 
+def label_in_sentence(key: str) -> str:
+    """Return a metric's label in lower case except of names."""
+    label = metric_title(key)
+    is_name = label[:2].isupper() or base_metric(key) == "dice"
+    return label if is_name else label[:1].lower() + label[1:]
+
+
 def variant_label(key: str) -> str:
     """Return which variant of its metric a key is, for places where the metric is named already."""
     suffix = metric_name(key).removeprefix(base_metric(key))

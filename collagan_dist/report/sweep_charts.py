@@ -15,8 +15,8 @@ from collagan_dist.report.vega import INK, INK_SOFT, PAPER, REFERENCE, SERIES, V
 
 Row = dict[str, Any]
 TRIAL, BEST = SERIES[0], SERIES[1]
-BEST_TRIAL, PAPERS, FULL, STOPPED, UNFINISHED, FAILED = (
-    "best", "the paper's λ", "full-length run", "stopped early", "not finished", "failed",
+BEST_TRIAL, PAPERS, FULL, STOPPED, UNFINISHED, FAILED, BREAKING = (
+    "best", "the paper's λ", "full-length run", "stopped early", "not finished", "failed", "breaks a constraint",
 )  # fmt: skip
 FRONT, BEST_SO_FAR, REFERENCES, RUNGS = "Pareto-optimal", "best so far", "reference", "rungs"
 # Trials that are worse than an axis shows, by the sign of their metric.
@@ -39,6 +39,7 @@ LOOKS: dict[str, dict[str, Any]] = {
         STOPPED: ("circle", PAPER, INK_SOFT, 26, TRIAL, 1, (1, 0), 0.45),
         UNFINISHED: ("triangle-right", PAPER, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
         FAILED: (_CROSS, INK_SOFT, INK_SOFT, 30, TRIAL, 1, (1, 0), 0.45),
+        BREAKING: ("square", PAPER, TRIAL, 30, TRIAL, 1, (2, 2), 0.6),
         FULL: ("circle", TRIAL, TRIAL, 30, TRIAL, 1.2, (1, 0), 0.8),
         FRONT: ("circle", BEST, PAPER, 75, BEST, 1.6, (1, 0), 1),
         PAPERS: ("diamond", INK, PAPER, 70, INK, 2, (5, 3), 1),
@@ -68,8 +69,9 @@ def history_chart(sweep: SweepData, metric: Metric) -> VegaChart | None:
     # A trial that failed after a rung has a value, another one a cross at the edge of the worse values.
     shown = [*trials, *(one for one in sweep.searched if one.status == "failed" and metric.name not in one.scores)]
     rows = trial_rows(sweep, shown, best, lambda one: {"x": one.number, **_height(one.scores.get(metric.name), limits)})
-    layers = [_best_so_far(full or trials, metric, last=max(trial.number for trial in sweep.searched))]
-    labels = {BEST_TRIAL: f"trial {best}, the best", BEST_SO_FAR: "best so far"}
+    kept = [trial for trial in full or trials if not sweep.broken(trial)]
+    layers = [_best_so_far(kept, metric, last=max(trial.number for trial in sweep.searched))] if kept else []
+    labels = {BEST_TRIAL: f"trial {best}, the best", **({BEST_SO_FAR: "best so far"} if kept else {})}
     if paper is not None and metric.name in paper.scores:
         length = "" if sweep.is_full_length(paper) else f" after {formatting.format_number(paper.samples or 0)} samples"
         labels[REFERENCES] = f"{PAPERS}{length}: {formatting.format_metric(metric.name, paper.scores[metric.name])}"
@@ -193,6 +195,8 @@ def kind_of(sweep: SweepData, trial: TrialData, best: int | None) -> str:
         return BEST_TRIAL
     if trial.role == "paper":
         return PAPERS
+    if sweep.broken(trial):
+        return BREAKING
     if sweep.is_full_length(trial):
         return FULL
     return {"running": UNFINISHED, "paused": UNFINISHED, "failed": FAILED}.get(trial.status, STOPPED)

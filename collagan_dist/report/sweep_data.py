@@ -13,6 +13,7 @@ from collagan_dist import structured
 from collagan_dist.errors import DataError
 from collagan_dist.report import formatting, trial_data
 from collagan_dist.report.evaluation import is_number
+from collagan_dist.report.repeats import by_configuration
 from collagan_dist.report.run_data import read_json_object
 from collagan_dist.report.trial_data import TrialData, Value
 from collagan_dist.runs.layout import RunPaths
@@ -86,6 +87,22 @@ class Confirmation(structured.Record):
     p: float | None = None
 
 
+class Lead(structured.Record):
+    """How much better the best trial is than the `next` one, with the standard error of that; `clear` where it is more than noise."""
+
+    next: int
+    difference: float
+    error: float
+    clear: bool
+
+
+class MetricBounds(structured.Record):
+    """The values that a metric may have."""
+
+    min: float | None = None
+    max: float | None = None
+
+
 class _Space(structured.Record):
     kind: str | None = None
     low: float | None = None
@@ -112,7 +129,7 @@ def _known(found: Any) -> Any:
 class _SweepFile:
     """The content of sweep.json, without numbers that cannot be drawn.
 
-    `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials;
+    `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials; `repeats` seeds are one trial;
     `warnings` say what is searched without effect.
     """
 
@@ -125,6 +142,8 @@ class _SweepFile:
     planned_trials: Annotated[int | None, Field(alias="trials")] = None
     seed: int | None = None
     # Sorted, as the last one is taken for the length of a full run.
+    constraints: dict[str, MetricBounds] = field(default_factory=dict)
+    repeats: Annotated[int, Field(ge=1)] = 1
     rungs: Annotated[
         tuple[_Rung, ...], BeforeValidator(_known), AfterValidator(lambda found: tuple(sorted(found)))
     ] = ()
@@ -135,6 +154,7 @@ class _SweepFile:
     samples_trained: float | None = None
     seconds: float | None = None
     confirmed: Annotated[Confirmation | None, BeforeValidator(_only_complete)] = None
+    lead: Lead | None = None
     warnings: tuple[str, ...] = ()
 
     __pydantic_config__ = structured.Record.model_config
@@ -146,13 +166,24 @@ class _SweepFile:
             return trial.samples >= self.rungs[-1]
         return trial.status == "done"
 
+    def broken(self, trial: TrialData) -> dict[str, str]:
+        """Return the constraints that the trial breaks: by metric, "above 2"."""
+        found = {}
+        for name, bounds in self.constraints.items():
+            value = trial.scores.get(name)
+            for bound, sign, word in ((bounds.min, -1, "below"), (bounds.max, 1, "above")):
+                if value is not None and bound is not None and sign * (value - bound) > 0:
+                    found[name] = f"{word} {bound:g}"
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepData(_SweepFile):
     """A sweep: sweep.json, and what else its folder has.
 
     `columns` are the metrics of trials.csv in its order; `notes` say which trials could not be read. `shown` are the numbers of
-    the trials that charts and tables show, None for all; numbers that are computed are of all trials.
+    the trials that charts and tables show, None for all; numbers that are computed are of all trials. With `repeats` a trial is the mean
+    of several, under the number of the first.
     """
 
     name: str
@@ -187,6 +218,7 @@ class SweepData(_SweepFile):
         sign = next((metric.sign for metric in self.metrics if metric.name == name), formatting.better_sign(name))
         # A trial stopped early has the value of a shorter training: it may lead by the noise of its rung.
         runs = [trial for trial in self.searched if name in trial.scores and self.is_full_length(trial)]
+        runs = [trial for trial in runs if not self.broken(trial)]
         return max(runs, key=lambda trial: sign * trial.scores[name]).number if runs else None
 
     @property
@@ -247,8 +279,14 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
     lengths = [trial.samples for trial in trials if trial.role == "paper" and trial.samples is not None]
     # Of all metrics: the best and the paper's trial are compared at the same length by each of them.
     with_curves, on_curves = trial_data.add_curves(folder, trials, columns, kept=(*found.rungs, *lengths))
-    shown = _choose_shown(trials, found)
     notes += undrawable_note("trials.csv", sum(trial.undrawable for trial in trials))
+    if found.repeats > 1:
+        with_curves = by_configuration(with_curves, found.repeats)
+        notes.insert(
+            0,
+            f"A trial here is the mean of {found.repeats} seeds, under the number of the first. trials.csv lists each seed.",
+        )
+    shown = _choose_shown(with_curves, found)
     return SweepData(
         **vars(found),
         name=folder.resolve().name,
@@ -256,7 +294,7 @@ def _parse_sweep(folder: Path, found: _SweepFile, notes: list[str]) -> SweepData
         keys=_parse_keys(spaces, found.paper, with_curves),
         trials=with_curves,
         columns=columns,
-        notes=(*_shown_note(trials, shown), *notes, *on_curves),
+        notes=(*_shown_note(with_curves, shown), *notes, *on_curves),
         shown=shown,
     )
 

@@ -34,6 +34,7 @@ def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
         "cards": sweep_summary.cards(sweep),
         "main": sweep.main.label,
         "stopped": any(trial.status == "stopped" for trial in sweep.trials),
+        "constrained": bool(sweep.constraints),
         "repeated": len(sweep.searched) < len(sweep.trials),
         "best": sweep_tables.best_table(sweep),
         "train_options": sweep_tables.train_options(sweep),

@@ -34,23 +34,48 @@ def headline(sweep: SweepData) -> str:
     # The best trial of an interrupted sweep may not have been evaluated yet.
     if best is None or value is None:
         return _no_result(sweep)
-    label, count = _label_in_sentence(main.name), _scored_trials(sweep)
-    result = formatting.format_metric(main.name, value, True)
+    label, count = formatting.label_in_sentence(main.name), _scored_trials(sweep)
+    result = _with_error(main.name, value, best.errors.get(main.name))
     if paper is not None and best.number == paper.number:
         text = f"The paper's λ are the best of {count} by {label}: {result}."
     else:
         text = f"Trial {best.number} is the best of {count} by {label} ({result}): {_against_paper(sweep, best, value)}"
     if sweep.confirmed:
         text += " " + confirmation(sweep, sweep.confirmed)
-    elif paper is not None and best.number != paper.number:
+    elif paper is not None and best.number != paper.number and sweep.repeats == 1:
         text += " One seed each, and the best of many trials is partly the luckiest: not confirmed over seeds."
-    return text + _front_sentence(sweep)
+    return text + _lead_sentence(sweep) + _constraints_sentence(sweep) + _front_sentence(sweep)
+
+
+def _lead_sentence(sweep: SweepData) -> str:
+    if sweep.repeats == 1:
+        return ""
+    text = f" Each is the mean of {sweep.repeats} seeds (± standard error)."
+    if sweep.lead is None:
+        return text
+    name = sweep.main.name
+    text += f" Trial {sweep.best} leads trial {sweep.lead.next}, the next, by {_with_error(name, sweep.lead.difference, sweep.lead.error)}"
+    return f"{text}." if sweep.lead.clear else f"{text}, which may be the noise of seeds."
+
+
+def _constraints_sentence(sweep: SweepData) -> str:
+    if not sweep.constraints:
+        return ""
+    scored = [trial for trial in sweep.searched if trial.scores]
+    broken = [sweep.broken(trial) for trial in scored if sweep.broken(trial)]
+    if not broken:
+        return " All trials keep the constraints."
+    names = " or ".join(
+        f"{formatting.label_in_sentence(name)} {bound} {formatting.metric_unit(name)}".strip()
+        for name, bound in dict.fromkeys(pair for one in broken for pair in one.items())
+    )
+    return f" {len(broken)} of {len(scored)} trials break a constraint ({names})."
 
 
 def confirmation(sweep: SweepData, found: Confirmation) -> str:
     """Return the comparison of best and paper over seeds: mean ± sd each, p, and what follows from it."""
     best, paper = _mean_and_sd(found.metric, found.best), _mean_and_sd(found.metric, found.paper)
-    subject = "" if found.metric == sweep.main.name else f"{_label_in_sentence(found.metric)} "
+    subject = "" if found.metric == sweep.main.name else f"{formatting.label_in_sentence(found.metric)} "
     # A sweep that grew may have a newer best trial than the one that was confirmed.
     subject += f"trial {found.best.trial} has " if found.best.trial not in (None, sweep.best) else ""
     # Elsewhere on the page ± is a standard error.
@@ -73,6 +98,7 @@ def cards(sweep: SweepData) -> list[Card]:
     order = [*_STATUS_ORDER, *(status for status in counts if status not in _STATUS_ORDER)]
     notes = [f"{counts[status]} {STATUS_LABELS.get(status, status)}" for status in order if counts[status]]
     repeated = len(sweep.trials) - len(sweep.searched)
+    notes += [f"each with {sweep.repeats} seeds"] if sweep.repeats > 1 else []
     notes += [f"and {repeated} over other seeds"] if repeated else []
     found = [Card("Trials", formatting.format_number(len(sweep.searched)), ", ".join(notes))]
     if sweep.samples_trained is not None:
@@ -88,6 +114,8 @@ def _no_result(sweep: SweepData) -> str:
         return "No trial has started yet."
     if failed == len(sweep.searched):
         return "Every trial failed; the reasons are below."
+    if sweep.best is None and sweep.constraints and any(map(sweep.broken, sweep.searched)):
+        return f"No trial keeps the constraints.{_constraints_sentence(sweep)}"
     if sweep.front:
         return _front_sentence(sweep).strip()
     return "No trial has a result to compare yet."
@@ -123,17 +151,10 @@ def _compare(metric: Metric, value: float, rival: float) -> str:
 def _front_sentence(sweep: SweepData) -> str:
     if len(sweep.metrics) < 2 or not sweep.front:
         return ""
-    names = ", ".join(_label_in_sentence(metric.name) for metric in sweep.metrics)
+    names = ", ".join(formatting.label_in_sentence(metric.name) for metric in sweep.metrics)
     if len(sweep.front) == 1:
         return f" Trial {sweep.front[0]} alone is Pareto-optimal ({names})."
     return f" {len(sweep.front)} trials are Pareto-optimal ({names})."
-
-
-def _label_in_sentence(name: str) -> str:
-    """Return a metric's label in lower case except of names."""
-    label = formatting.metric_title(name)
-    is_name = label[:2].isupper() or formatting.base_metric(name) == "dice"
-    return label if is_name else label[:1].lower() + label[1:]
 
 
 def _mean_and_sd(name: str, scores: SeedScores) -> str:
@@ -141,12 +162,19 @@ def _mean_and_sd(name: str, scores: SeedScores) -> str:
     return formatting.format_metric(name, scores.mean) + sd
 
 
+def _with_error(name: str, value: float, error: float | None) -> str:
+    """Return "21.30 ± 0.04 dB"."""
+    words = (formatting.format_metric(name, value), formatting.format_error(name, error), formatting.metric_unit(name))
+    return " ".join(filter(None, words))
+
+
 def _share_trained(sweep: SweepData) -> str:
     """Return which share of full-length runs of all trials was trained."""
     if not sweep.rungs or not sweep.trials or not sweep.samples_trained:
         return ""
     # Close to all is shown as nothing saved.
-    share = sweep.samples_trained / (sweep.rungs[-1] * len(sweep.trials))
+    runs = sweep.repeats * len(sweep.searched) + len(sweep.trials) - len(sweep.searched)
+    share = sweep.samples_trained / (sweep.rungs[-1] * runs)
     return f"{share:.0%} of full-length runs of all trials" if share < 0.995 else ""
 
 
@@ -154,11 +182,14 @@ def _best_card(sweep: SweepData, metric: Metric) -> Card | None:
     best, paper = sweep.trial(sweep.best_number(metric.name)), sweep.paper_trial
     if best is None or metric.name not in best.scores:
         return None
-    notes = [f"trial {best.number}"]
+    notes = [
+        *filter(None, [formatting.format_error(metric.name, best.errors.get(metric.name))]),
+        f"trial {best.number}",
+    ]
     if paper is not None and metric.name in paper.scores:
         length = (
             f" after {formatting.format_number(paper.samples or 0)} samples" if not sweep.is_full_length(paper) else ""
         )
         notes.append(f"the paper's λ {formatting.format_metric(metric.name, paper.scores[metric.name])}{length}")
     value = formatting.format_metric(metric.name, best.scores[metric.name], True)
-    return Card(f"Best {_label_in_sentence(metric.name)}", value, " · ".join(notes))
+    return Card(f"Best {formatting.label_in_sentence(metric.name)}", value, " · ".join(notes))

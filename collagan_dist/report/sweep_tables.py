@@ -76,7 +76,7 @@ def train_options(sweep: SweepData) -> str:
 
 def trials_table(sweep: SweepData) -> Table:
     """Return the optimized metrics and the keys of all trials: longest first, of equal length the best by the first metric."""
-    names = [metric.name for metric in sweep.metrics]
+    names = list(dict.fromkeys([*(metric.name for metric in sweep.metrics), *sweep.constraints]))
     keys = tuple(key.label for key in sweep.keys)
     rows = []
     for trial in _ordered(sweep):
@@ -85,6 +85,11 @@ def trials_table(sweep: SweepData) -> Table:
         rows.append((str(trial.number), (*_metric_cells(sweep, trial, names), *map(Cell, texts))))
     titles = ("Trial", *map(summary_label, names), "Samples", *keys, "Status")
     note = "Longer runs first, then by the first metric, at the trial's samples. The best full-length run of a metric is marked ★."
+    note += (
+        " Below a value that breaks a constraint is its bound; of equal length such trials come last."
+        if sweep.constraints
+        else ""
+    )
     return Table("Trials", titles, tuple(rows), note, compact=True)
 
 
@@ -119,7 +124,9 @@ def settings_table(sweep: SweepData) -> Table:
         "scheduler": _SCHEDULERS.get(sweep.scheduler, sweep.scheduler),
         "search": _SEARCHES.get(sweep.search, sweep.search),
         "metrics": ", ".join(metrics),
+        **({"constraints": ", ".join(_constraint_words(sweep))} if sweep.constraints else {}),
         "trials planned": formatting.format_setting(sweep.planned_trials),
+        **({"seeds of each trial": str(sweep.repeats)} if sweep.repeats > 1 else {}),
         rungs: " · ".join(map(formatting.format_number, sweep.rungs)) or "none",
         "seed": formatting.format_setting(sweep.seed),
     }
@@ -132,22 +139,37 @@ def space_table(sweep: SweepData) -> Table:
     return Table("Search space", ("Key", "Space", "The paper's"), rows, numeric=False)
 
 
+def _constraint_words(sweep: SweepData) -> list[str]:
+    pairs = [(name, word, bound) for name, bounds in sweep.constraints.items()
+             for word, bound in (("at least", bounds.min), ("at most", bounds.max)) if bound is not None]  # fmt: skip
+    return [f"{name} {word} {formatting.format_number(bound)}" for name, word, bound in pairs]
+
+
 def _columns(sweep: SweepData) -> list[str]:
     # A sweep of inpainting alone has no Dice.
     return [name for name in sweep.columns if any(name in trial.scores for trial in sweep.trials)]
 
 
 def _ordered(sweep: SweepData) -> list[TrialData]:
-    """Return the shown trials, longest first: values of other lengths cannot be compared; those without a value last."""
+    """Return the shown trials, longest first: values of other lengths cannot be compared; those without a value last.
+
+    Of equal length, those that break a constraint come behind.
+    """
     name, sign = sweep.main.name, sweep.main.sign
     scored = [trial for trial in sweep.trials if name in trial.scores]
-    scored.sort(key=lambda trial: (-(trial.samples or 0), -sign * trial.scores[name]))
+    scored.sort(key=lambda trial: (-(trial.samples or 0), bool(sweep.broken(trial)), -sign * trial.scores[name]))
     return list(filter(sweep.is_shown, [*scored, *(trial for trial in sweep.trials if name not in trial.scores)]))
 
 
 def _metric_cells(sweep: SweepData, trial: TrialData, names: Sequence[str]) -> list[Cell]:
     texts = [formatting.format_metric(name, trial.scores.get(name)) for name in names]
-    return [Cell(text, best=sweep.best_number(name) == trial.number) for name, text in zip(names, texts, strict=True)]
+    broken = sweep.broken(trial)
+    below = [
+        ", ".join(filter(None, (formatting.format_error(name, trial.errors.get(name)), broken.get(name))))
+        for name in names
+    ]
+    best = [sweep.best_number(name) == trial.number for name in names]
+    return [Cell(*one) for one in zip(texts, below, best, strict=True)]
 
 
 def _status(sweep: SweepData, trial: TrialData) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,7 +25,7 @@ Value = float | str | None
 Curve = tuple[tuple[int, float], ...]
 REPAIR_HINT = "Restore it, or remove it and run the same `collagan sweep` again, which writes it anew from the trials"
 # All other columns are searched keys and metrics.
-_COLUMNS = ("trial", "status", "steps", "role", "seed", "samples", "restarts", "reason")
+_COLUMNS = ("trial", "configuration", "status", "steps", "role", "seed", "samples", "restarts", "breaks", "reason")
 _JSON_WORDS = {"True": "true", "False": "false", "None": "null"}
 _EMPTY = ("", "nan", "none", "null")
 _MAX_INTEGER = 10**15
@@ -36,7 +36,10 @@ _MAX_NOTES = 20
 
 @dataclass(frozen=True)
 class TrialData:
-    """One trial. `scores` are its metrics after `samples` samples; `curves` those of all its evaluations, (samples, value)."""
+    """One trial. `scores` are its metrics after `samples` samples; `curves` those of all its evaluations, (samples, value).
+
+    `configuration` is the first trial of those that differ in their seed alone; `errors` are standard errors of scores that are means.
+    """
 
     number: int
     status: str
@@ -48,6 +51,8 @@ class TrialData:
     seed: int | None = None
     restarts: int | None = None
     reason: str = ""
+    configuration: int | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Curve] | None = None
     undrawable: int = 0
 
@@ -139,6 +144,7 @@ def _parse_trial(row: _CsvRow, spaces: Mapping[str, dict[str, Any]], metrics: tu
         seed=row.integer("seed"),
         restarts=row.integer("restarts"),
         reason=row.text("reason"),
+        configuration=row.integer("configuration"),
         undrawable=sum(_is_undrawable(row.text(name)) for name in (*spaces, *metrics)),
     )
 

@@ -43,7 +43,7 @@ class Results:
             self._runs.setdefault(run.base, []).append(run)
         self._manifest = manifest
         # Each file is needed for several numbers, and each number for several claims.
-        self._read = cache(_read)
+        self._read = cache(read_evaluation)
         self._estimate = cache(self._measure)
 
     def score(self, table: int, column: str, kind: str = "") -> Score:
@@ -57,7 +57,7 @@ class Results:
 
     def values(self, model: str, score: Score) -> list[float]:
         """Return the number of each seed that has it, in the table's unit."""
-        found = [_lookup(metrics, score) for metrics in self._metrics(model, score)]
+        found = [lookup(metrics, score) for metrics in self._metrics(model, score)]
         return [value * score.factor for value in found if value is not None]
 
     def error(self, model: str, score: Score) -> float | None:
@@ -66,7 +66,7 @@ class Results:
         if len(seeds) > 1:
             return statistics.average(seeds).se
         # One seed has a standard error in its evaluation already.
-        found = [_lookup(metrics.get("se", {}), score) for metrics in self._metrics(model, score)]
+        found = [lookup(metrics.get("se", {}), score) for metrics in self._metrics(model, score)]
         return None if not found or found[0] is None else found[0] * score.factor
 
     def seeds(self, model: str, score: Score) -> dict[int, Estimate]:
@@ -95,7 +95,7 @@ class Results:
         usual = Counter(sizes.values()).most_common(1)
         for model in (m for m, side in sizes.items() if side == usual[0][0]):
             for metrics in self._metrics(model, score):
-                values = {name: _lookup(one, score) for name, one in metrics.get("baselines", {}).items()}
+                values = {name: lookup(one, score) for name, one in metrics.get("baselines", {}).items()}
                 if known := {name: value * score.factor for name, value in values.items() if value is not None}:
                     samples = metrics.get("baselines_subset", metrics)["samples"]
                     return {name: (value, samples) for name, value in known.items()}
@@ -132,7 +132,7 @@ class _Metrics(structured.Record):
     hole_size: tuple[float, float] | None = None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_evaluation(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return (metrics, rows by sample) of an evaluation, rows in the order of their ids. Raises DataError."""
     try:
         metrics = structured.read_record(path, _Metrics).model_dump(exclude_unset=True)
@@ -143,11 +143,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return metrics, {name: values[order] for name, values in rows.items() if len(values) == len(order)}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{path}: cannot be read with the rows beside it ({error}); remove both files and run again"
+            f"{path}: cannot be read with the rows beside it ({error}); remove both files and evaluate again"
         ) from None
 
 
-def _lookup(metrics: dict[str, Any], score: Score) -> float | None:
+def lookup(metrics: dict[str, Any], score: Score) -> float | None:
+    """Return the number of an evaluation that `score` means, in the evaluation's unit; None where it has none."""
     value = metrics.get(score.key)
     if isinstance(value, dict):
         value = value.get(score.part or "mean")

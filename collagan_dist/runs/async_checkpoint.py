@@ -84,6 +84,7 @@ class AsyncCheckpointer:
     def __init__(self, folder: Path, group: Group, keep: int, max_failures: int) -> None:
         self.folder, self.group, self.keep, self.max_failures = folder, group, keep, max_failures
         self.blocked_seconds = 0.0
+        self.after_commit: Callable[[], None] = lambda: None  # called by the writing thread; it must return at once
         self._host_copy = HostCopy()
         # The interpreter waits for an executor's thread before it exits, so a write is never cut off.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -119,6 +120,7 @@ class AsyncCheckpointer:
                     lease.check()  # a newer start removes unfinished folders: then the disk is not at fault
                 logger.warning("warning: %s", error)
                 raise
+            self.after_commit()
 
         self._write = step, self._executor.submit(write)
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 
 from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError
+from collagan_dist.places import Place
 from collagan_dist.runs.checkpoint_state import FORMAT, AnyState, Step
 from collagan_dist.runs.layout import MANIFEST_FILE, STATE_FILE, checkpoint_dir, checkpoint_steps, step_of
 from collagan_dist.runs.lease import Lease
@@ -38,8 +39,9 @@ R = TypeVar("R", bound=structured.Record)
 _TENSOR_FILE = re.compile(r"[a-z0-9_]+\.safetensors")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Real ones are thousands of times smaller; the limit keeps a forged file from filling the memory.
-_MAX_BYTES = {MANIFEST_FILE: 1 << 20, STATE_FILE: 1 << 26}
-_MAX_TENSOR_BYTES = 1 << 37  # a sparse file of any size costs its maker nothing, and its hash would cost us days
+MAX_MANIFEST_BYTES = 1 << 20
+_MAX_BYTES = {MANIFEST_FILE: MAX_MANIFEST_BYTES, STATE_FILE: 1 << 26}
+MAX_TENSOR_BYTES = 1 << 37  # a sparse file of any size costs its maker nothing, and its hash would cost us days
 _DTYPES = {
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16", torch.float16: "F16",
     torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -102,7 +104,7 @@ def save(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _write_files(partial, step, tensors, content)
         with lease.held() if lease else nullcontext():
-            doomed = _commit(partial, final)
+            doomed = commit(partial, final)
             doomed += _set_aside_old(folder, step, keep)
     except OSError as error:  # in a thread of rank 0, which reports it when the ranks meet next
         raise _write_failed(error, final, needed) from None
@@ -177,7 +179,7 @@ def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _commit(partial: Path, final: Path) -> list[Path]:
+def commit(partial: Path, final: Path) -> list[Path]:
     """Rename the finished folder; return what had its name before, under another one."""
     # A damaged checkpoint of this step, from which the run went back to an earlier one.
     doomed = [_set_aside(final)] if final.exists() else []
@@ -277,12 +279,8 @@ def load(path: Path) -> LoadedCheckpoint:
 
 def _load(path: Path) -> LoadedCheckpoint:
     manifest = read_record(path, MANIFEST_FILE, CheckpointManifest)
-    hashes = manifest.sha256
-    if STATE_FILE not in hashes:
-        raise ValueError(f"{MANIFEST_FILE} does not name {STATE_FILE}")
+    hashes = hashes_of(path, manifest)
     for name, expected in hashes.items():
-        if name != STATE_FILE and not _TENSOR_FILE.fullmatch(name):
-            raise CheckpointError(f"{path}: {MANIFEST_FILE} names {name[:100]!r}, which is no file of a checkpoint")
         check_file(path, name, expected)
     state = read_record(path, STATE_FILE, AnyState)
     if not manifest.step == state.step == step_of(path.name):
@@ -295,9 +293,19 @@ def _load(path: Path) -> LoadedCheckpoint:
     return LoadedCheckpoint(path, tensors, state.model_dump())
 
 
+def hashes_of(where: Path | Place, manifest: CheckpointManifest) -> dict[str, str]:
+    """Return the sha256 of each file of a checkpoint. Raises ValueError, and CheckpointError for a name that leads elsewhere."""
+    if STATE_FILE not in manifest.sha256:
+        raise ValueError(f"{MANIFEST_FILE} does not name {STATE_FILE}")
+    for name in manifest.sha256:
+        if name != STATE_FILE and not _TENSOR_FILE.fullmatch(name):
+            raise CheckpointError(f"{where}: {MANIFEST_FILE} names {name[:100]!r}, which is no file of a checkpoint")
+    return manifest.sha256
+
+
 def check_file(folder: Path, name: str, sha256: str) -> None:
     """Raise CheckpointError unless `name` is a plain file with these bytes."""
-    if (size := _plain_size(folder / name)) > _MAX_TENSOR_BYTES:
+    if (size := _plain_size(folder / name)) > MAX_TENSOR_BYTES:
         raise CheckpointError(f"{folder}: {name} is damaged ({size} bytes are too many)")
     # safetensors checks no bytes itself: a flipped bit loads as another number.
     if files.sha256(folder / name) != sha256:

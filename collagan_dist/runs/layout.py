@@ -50,6 +50,7 @@ class RunPaths:
         self.data = folder / "data.json"
         self.world = folder / "world.json"
         self.lease = folder / "lease"
+        self.copy = folder / "copy.json"  # the id of the run, by which it knows its copies again
         self.metrics_log = folder / "metrics.jsonl"
         self.tensorboard = folder / "tensorboard"
         self.checkpoints = folder / "checkpoints"

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from collagan_dist import files, structured
 from collagan_dist.errors import ClusterError, DataError
+from collagan_dist.places import Place
 
 HEARTBEAT_SECONDS = 5.0
 _MISSED_HEARTBEATS = 3  # after which a start on another host is taken for dead
@@ -28,7 +29,7 @@ _CHECK_SECONDS = 1.0  # between checks of who owns the run, so a lost lease is n
 _POLL_SECONDS = 0.2
 _EXIT_SECONDS = 10.0  # that a process of the same job may take to exit before its restart is refused
 _LOCK_SECONDS = 30.0
-_MAX_LEASE_BYTES = 4096
+MAX_LEASE_BYTES = 4096
 _RESTART_MARK = ", start "  # between a job's name and the number of its start (world.start_label)
 # The words of RUN/lease and the fields that they stand for, in the file's order.
 _FIELDS = {
@@ -139,12 +140,12 @@ def _probe_pid(pid: int) -> str:
 
 
 class LeaseRequest:
-    """A start that wants a run folder.
+    """A start that wants a run folder, or the place of its copies (place_lease.py).
 
     `known` is the newest generation by other signs, in case the lease file was removed.
     """
 
-    def __init__(self, run: Path, job: str = "", known: int = 0) -> None:
+    def __init__(self, run: Path | Place, job: str = "", known: int = 0) -> None:
         self.run, self.job, self.known = run, job, known
         self._began = time.monotonic()
         self._first_seen: tuple[str, int] | None = None
@@ -154,17 +155,22 @@ class LeaseRequest:
 
         Raises ClusterError where another start is alive.
         """
+        assert isinstance(self.run, Path)
         deadline = time.monotonic() + seconds
         while True:
             with _locked(self.run):
                 text, beat = _read(self.run)
-                if self._is_free(parse_owner(text), beat):
+                if self.is_free(parse_owner(text), beat):
                     return Lease(self.run, max(parse_owner(text).generation, self.known), self.job)
             if time.monotonic() >= deadline:
                 return None
             time.sleep(min(_POLL_SECONDS, seconds))
 
-    def _is_free(self, former: Owner, beat: int) -> bool:
+    def is_free(self, former: Owner, beat: int) -> bool:
+        """Return whether the lease can be taken; False while it is unclear. `beat` changes while the former owner lives.
+
+        Raises ClusterError where another start is alive.
+        """
         waited = time.monotonic() - self._began
         if former.ended or former.is_this_process():
             return True
@@ -270,12 +276,12 @@ def _read(run: Path) -> tuple[str, int]:
     try:
         # Opened anew each time: NFS shows old times of a file that stays open.
         with (run / "lease").open("rb") as file:
-            return file.read(_MAX_LEASE_BYTES).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns
+            return file.read(MAX_LEASE_BYTES).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return "", 0
 
 
-def _refusal(run: Path, other: Owner) -> ClusterError:
+def _refusal(run: Path | Place, other: Owner) -> ClusterError:
     return ClusterError(
         f"{run} is being trained by pid {other.pid} on host {other.host} since {other.since}; "
         f"stop it, give another --out, or remove {run / 'lease'} to take the run over"

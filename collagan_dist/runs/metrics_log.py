@@ -161,6 +161,13 @@ def parse_line(line: bytes) -> Row | None:
     return row if type(step) is int and 0 <= step <= _MAX_STEP else None
 
 
+def read_rows(run: Path) -> Iterator[Row]:
+    """Yield all lines of a run in the order of writing; none without the file. Damaged ones are skipped."""
+    for line in _complete_lines(RunPaths(run).metrics_log):
+        if (row := parse_line(line)) is not None:
+            yield row
+
+
 def read_eval_lines(run: Path) -> Iterator[Row]:
     """Yield the eval lines of a run in the order of writing. Damaged lines are skipped."""
     for line in _complete_lines(RunPaths(run).metrics_log):

@@ -56,6 +56,8 @@ def read_config(model: Path, shards: str | None = None, sets: Iterable[str] = ()
     paths = RunPaths(model)
     if not paths.exists():
         hint = "give a folder that `collagan train` or `collagan export` wrote"
+        if ":/" in str(model):
+            hint = f"of a URL only evaluate, complete, export and report take the copies of a run; else {hint}"
         raise ConfigError(f"{model}: is no run folder (no config.yaml); {hint}")
     # data.json has the absolute path; config.yaml has what the user typed, perhaps relative to another folder.
     if not shards and (data := structured.find(paths.data, DataRecord)) is not None:

@@ -21,6 +21,7 @@ from collagan_dist.errors import ClusterError, CollaganError, Interrupted, Numer
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule, search
+from collagan_dist.sweep.configurations import members, to_repeat
 from collagan_dist.sweep.effects import sweep_warnings
 from collagan_dist.sweep.prepare import (
     PreparedSweep,
@@ -132,8 +133,10 @@ class SweepController:
         elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
             reason = f"its metrics.jsonl has no evaluation at {trial.until} samples; remove its checkpoints to train it again"
             trial = replace(trial, failure=(CollaganError.exit_code, reason))
-        elif not outcome.get("interrupted") and self.plan.metric not in (trial.metrics_at(trial.until) or {}):
-            reason = f"its {self.plan.metric} is no number after {trial.until} samples"
+        elif not outcome.get("interrupted") and (
+            lost := set(self.plan.needed) - set(trial.metrics_at(trial.until) or {})
+        ):
+            reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
             trial = replace(trial, failure=(NumericError.exit_code, reason))
         self._record_result(trial)
 
@@ -234,8 +237,11 @@ class SweepController:
         if trial.failure:
             self.say(f"trial {trial.number} failed: {trial.failure[1]}")
         elif (metrics := trial.metrics_at(trial.until)) is not None:
-            scores = ", ".join(f"{name} {metrics[name]:.4g}" for name in self.plan.space.metrics if name in metrics)
-            self.say(f"trial {trial.number}: {scores} after {trial.until:,} samples")
+            scores = ", ".join(f"{name} {metrics[name]:.4g}" for name in self.plan.needed if name in metrics)
+            broken = ", ".join(self.plan.broken(trial, trial.until))
+            self.say(
+                f"trial {trial.number}: {scores} after {trial.until:,} samples{f' (breaks a constraint: {broken})' * bool(broken)}"
+            )
 
     def _write_results(self, status: str) -> None:
         seconds = self._seconds_before + time.monotonic() - self.started_at
@@ -254,8 +260,14 @@ class SweepController:
 
 
 def new_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial:
-    """Return the next trial: first the paper's λ and the base configuration, then the search's, at last those that confirm."""
-    initial, searched = plan.space.initial_points(), sum(trial.role != "confirm" for trial in trials)
+    """Return the next trial: first those given (the paper's λ, the base configuration, `start`), then the search's, at last those that confirm.
+
+    With `repeats` each configuration comes with all of its seeds before the next one.
+    """
+    if (first := to_repeat(trials, plan.repeats)) is not None:
+        seed = plan.seed + sum(trial.configuration == first.number for trial in trials)
+        return Trial(len(trials), first.role, first.values, seed, first.batch, repeat_of=first.number)
+    initial, searched = plan.space.initial_points(), len(members(trials))
     seed = plan.seed
     notes: dict[str, Any] = {}
     if searched >= plan.trials:

@@ -67,14 +67,17 @@ class PreparedSweep:
     @property
     def identity(self) -> dict[str, Any]:
         """What may not change when a sweep is resumed: its trials would not be comparable."""
-        evaluate = config_to_dict(self.base)["evaluate"]
+        evaluate, spec = config_to_dict(self.base)["evaluate"], self.plan.space.spec
         if evaluate["features"] is not None:  # a path says nothing of the weights behind it
             evaluate["features"] = weights_hash(evaluate["features"])
         return {
             "config": identity_keys(self.base, self.manifest.hash, self.base.model.gfc.parser, self.base.model.init),
             "total": self.plan.total,
             "evaluate": evaluate,
-            "space": self.plan.space.spec.model_dump(mode="json", exclude_none=True),
+            # A single seed is left out: sweeps that were begun before there were several go on.
+            "space": spec.model_dump(
+                mode="json", exclude_none=True, exclude={"repeats"} if spec.repeats == 1 else None
+            ),
         }
 
 
@@ -89,6 +92,12 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     if base.model.name == "sii":
         why = "completes by a search at test time, too slow to evaluate trials with; take another model"
         raise ConfigError(f"{options.config}: SII {why}")
+    if (
+        base.checkpoint.copy_to is not None
+    ):  # a trial may be set back to an earlier checkpoint, which its copies would undo
+        raise ConfigError(
+            "checkpoint.copy_to: the trials of a sweep are not copied; leave it null, and copy the sweep's folder"
+        )
     space = read_space(options.space, base)
     manifest = _read_manifest(options, base)
     samples = manifest.samples(base.data.split)
@@ -140,7 +149,7 @@ def _trial_count(options: SweepOptions, space: Space) -> int:
     least = max(initial, _MIN_POPULATION if space.spec.scheduler == "pbt" else 1)
     if trials < least:
         raise ConfigError(
-            f"--trials {trials}: too few; {initial} are the paper's λ and the base configuration's, give at least {least}"
+            f"--trials {trials}: too few; {initial} are the paper's λ, the base configuration's and those of `start`, give at least {least}"
         )
     return trials
 
@@ -198,6 +207,7 @@ def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
     metrics = [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)]
     return {
         "version": 1, "about": _describe(prepared), "metrics": metrics, "scheduler": plan.scheduler, "search": plan.space.spec.search,
+        "constraints": plan.space.spec.model_dump(mode="json", exclude_none=True)["constraints"], "repeats": plan.repeats,
         "trials": plan.trials, "seed": plan.seed, "rungs": list(plan.rungs), "keys": keys, "identity": prepared.identity,
         "seconds": seconds,
     }  # fmt: skip
@@ -223,7 +233,8 @@ def _may_belong_to(plan: SweepPlan, trials: Sequence[Trial]) -> bool:
     """Whether trials can be those of a plan, by their keys and their first values; there is no sweep.json to tell."""
     # A run folder refuses another configuration by itself, so this only has to catch another space.
     initial = [values for _, values in plan.space.initial_points()]
-    return all(trial.values == values for trial, values in zip(trials, initial, strict=False))
+    first = [trial for trial in trials if trial.repeat_of is None]
+    return all(trial.values == values for trial, values in zip(first, initial, strict=False))
 
 
 def _fits(space: Space, values: dict[str, Any]) -> bool:
@@ -251,7 +262,7 @@ def need_of_sweep(prepared: PreparedSweep, running: int) -> DiskNeed:
     from collagan_dist.models.registry import estimate_checkpoint_bytes
 
     plan, out, keep = prepared.plan, prepared.options.out, prepared.base.checkpoint.keep
-    trials = plan.trials + 2 * plan.confirm
+    trials = plan.trials * plan.repeats + 2 * plan.confirm
     kept = sum(bool(checkpoint_steps(folder)) for folder in out.glob("trials/t*/checkpoints"))
     least, running = max(0, trials - kept), min(running, trials)
     size = estimate_checkpoint_bytes(prepared.base)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from math import hypot
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from collagan_dist import files
 from collagan_dist.config.load import to_yaml
 from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep.configurations import configurations, members, standard_error
 from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.search import Observation
 from collagan_dist.sweep.space_spec import METRICS
@@ -37,14 +39,14 @@ def write_csv(out: Path, plan: SweepPlan, trials: Sequence[Trial], over: bool) -
     """Write trials.csv: one line for each trial, with its values and the metrics of its last evaluation."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    facts = ("role", "seed", "samples", "restarts", "reason")
-    table.writerow(["trial", "status", "steps", *plan.space.keys, *METRICS, *facts])
+    facts = ("role", "seed", "samples", "restarts", "breaks", "reason")
+    table.writerow(["trial", "configuration", "status", "steps", *plan.space.keys, *METRICS, *facts])
     for trial in trials:
         metrics = trial.results.get(trial.reached, {})  # also of a failed trial: how far it came
         table.writerow([
-            trial.number, trial_status(plan, trial, over), saved_step(out, trial), *(_cell(trial.values[key]) for key in plan.space.keys),
-            *(metrics.get(name, "") for name in METRICS), trial.role, trial.seed, trial.reached, trial.restarts,
-            trial.failure[1] if trial.failure else "",
+            trial.number, trial.configuration, trial_status(plan, trial, over), saved_step(out, trial),
+            *(_cell(trial.values[key]) for key in plan.space.keys), *(metrics.get(name, "") for name in METRICS), trial.role, trial.seed,
+            trial.reached, trial.restarts, "; ".join(plan.broken(trial, trial.reached)), trial.failure[1] if trial.failure else "",
         ])  # fmt: skip
     files.write_text(out / "trials.csv", text.getvalue())
 
@@ -53,14 +55,17 @@ def write_best(out: Path, plan: SweepPlan, trials: Sequence[Trial]) -> None:
     """Write best.yaml, the configuration of the best trial for `collagan train`; nothing before the first result."""
     best = schedule.best_trial(plan, trials)
     if best is None:
+        # One that a longer training has shown to break a constraint must not stay.
+        (out / "best.yaml").unlink(missing_ok=True)
         return
     at = plan.last_rung(best)
-    value = (best.metrics_at(at) or {}).get(plan.metric)
     head = [
         "# collagan train best.yaml --data SHARDS",
-        f"# Trial {best.number}, of {plan.trials}: {plan.metric} {_number(value)} after {at:,} samples.",
+        f"# Trial {best.number}, of {plan.trials}: {plan.metric} {score_text(plan, trials, best)} after {at:,} samples.",
     ]
-    paper = schedule.paper_trial(trials)
+    if found := lead(plan, trials):
+        head.append(f"# {lead_text(found)}")
+    paper = schedule.paper_trial(plan, trials)
     if paper is not None and (metrics := paper.metrics_at(at)):
         head.append(f"# The paper's λ: {_number(metrics.get(plan.metric))} after as many.")
     if best.lineage:
@@ -70,6 +75,36 @@ def write_best(out: Path, plan: SweepPlan, trials: Sequence[Trial]) -> None:
     files.write_text(out / "best.yaml", "\n".join(head) + "\n" + to_yaml(plan.space.config(best.values)))
 
 
+def score_text(plan: SweepPlan, trials: Sequence[Trial], best: Trial) -> str:
+    """Return the first metric of a configuration at its last rung: "21.25", of several seeds "21.25 ± 0.04 over 3 seeds"."""
+    at = plan.last_rung(best)
+    text = _number((best.metrics_at(at) or {}).get(plan.metric))
+    error = standard_error(members(trials)[best.number], plan.metric, at)
+    return text if error is None else f"{text} ± {error:.2g} over {plan.repeats} seeds"
+
+
+def lead(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """Compare the best configuration with the next one at its length; None with one seed each, or several metrics.
+
+    `difference` is how much better it is, `error` the standard error of that, `clear` whether it is more than twice as much.
+    """
+    contenders = schedule.contenders(plan, trials)[:2]
+    if len(contenders) < 2 or plan.repeats == 1 or len(plan.space.metrics) > 1:
+        return None
+    best, following = contenders
+    at, groups = plan.last_rung(best), members(trials)
+    errors = [standard_error(groups[one.number], plan.metric, at) or 0.0 for one in contenders]
+    difference, error = plan.scores(best, at)[0] - plan.scores(following, at)[0], hypot(*errors)
+    return {
+        "trial": best.number, "next": following.number, "difference": difference, "error": error, "clear": difference > 2 * error,
+    }  # fmt: skip
+
+
+def lead_text(found: dict[str, Any]) -> str:
+    text = f"{found['difference']:.2g} ± {found['error']:.2g} better than trial {found['next']}, the next"
+    return text if found["clear"] else f"{text}: no more than the noise of seeds"
+
+
 def write_summary(out: Path, plan: SweepPlan, trials: Sequence[Trial], facts: dict[str, Any]) -> None:
     """Write sweep.json: the given facts, among them `status`, and what is computed from the trials."""
     best = schedule.best_trial(plan, trials)
@@ -77,6 +112,7 @@ def write_summary(out: Path, plan: SweepPlan, trials: Sequence[Trial], facts: di
         **facts,
         "best": None if best is None else best.number,
         "front": [trial.number for trial in schedule.pareto_front(plan, trials)] if len(plan.space.metrics) > 1 else [],
+        "lead": lead(plan, trials),
         "paper": next((trial.values for trial in trials if trial.role in ("paper", "base")), {}),
         # Computed once, at the end: this file is written after every segment.
         "importance": importance(plan, trials) if facts["status"] == "done" else {},
@@ -87,14 +123,20 @@ def write_summary(out: Path, plan: SweepPlan, trials: Sequence[Trial], facts: di
 
 def observations(plan: SweepPlan, trials: Sequence[Trial]) -> list[Observation]:
     """Return the trials as samplers see them: by their metrics at the longest rung that enough of them have reached."""
-    searched = [trial for trial in trials if trial.role != "confirm"]
+    searched = configurations(trials, plan.repeats)
     # A model of few points would follow their noise, so longer rungs count once there are more points than dimensions.
     enough = len(plan.space.keys) + 2
     at = next(
         (rung for rung in reversed(plan.rungs) if sum(trial.evaluated_at(rung) for trial in searched) >= enough),
         plan.rungs[0],
     )
-    return [Observation(trial.values, trial.notes, _metrics(plan, trial, at), trial.failed) for trial in searched]
+    # NSGA-II breeds from whole generations, and at longer rungs most of each are missing.
+    at = plan.rungs[0] if plan.space.spec.search == "nsga2" else at
+    found = []
+    for trial in searched:
+        constraints = plan.space.constraint_values(trial.metrics_at(at) or {})
+        found.append(Observation(trial.values, trial.notes, _metrics(plan, trial, at), trial.failed, constraints))
+    return found
 
 
 def importance(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:

@@ -5,17 +5,23 @@ and no environment, and keep no state. What they know of a trial is its `Trial` 
 
 The unit of work is a `Segment`: a stretch of one trial's training that ends at a rung, with an evaluation and a checkpoint there.
 A promotion is one more segment, a pause is the time between two, and resuming a killed sweep is asking the same question again.
+
+With `repeats` several trials are one configuration (configurations.py): schedulers see it as one trial with the means of its metrics,
+and all of its trials are promoted together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
-from collagan_dist.sweep import search
+import numpy as np
+
+from collagan_dist.sweep import ranking, search
+from collagan_dist.sweep.configurations import configurations, members, to_repeat
 from collagan_dist.sweep.space import Space
-from collagan_dist.sweep.space_spec import METRICS
 from collagan_dist.sweep.trial import Trial
 
 WAIT: Literal["wait"] = "wait"  # nothing to start until a running segment has ended
@@ -26,6 +32,7 @@ DONE: Literal["done"] = "done"  # nothing to start any more
 class SweepPlan:
     """What a sweep is to do. Lengths of training are in samples; `rungs` are ascending, and the last is `total`.
 
+    `trials` counts configurations: with `repeats` each is as many trials.
     `confirm` is the number of extra seeds with which the paper's λ and the best trial are trained again at the end.
     """
 
@@ -41,24 +48,47 @@ class SweepPlan:
         return self.space.spec.scheduler
 
     @property
+    def repeats(self) -> int:
+        return self.space.spec.repeats
+
+    @property
     def metric(self) -> str:
-        """The metric by which trials are ranked: the first of several."""
+        """The first metric: of several, that by which one best trial is chosen."""
         return self.space.metrics[0]
 
-    def score(self, trial: Trial, samples: int) -> float:
-        """Return the ranking metric of a trial at a length, negated where less is better; -inf without one."""
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The metrics without which a trial cannot be compared: those that are optimised or have constraints."""
+        return tuple(dict.fromkeys([*self.space.metrics, *self.space.spec.constraints]))
+
+    def scores(self, trial: Trial, samples: int) -> tuple[float, ...]:
+        """Return the metrics of a trial at a length, negated where less is better; -inf for one without a number."""
         metrics = trial.metrics_at(samples) or {}
-        sign = 1 if METRICS[self.metric][0] == "max" else -1
-        return sign * metrics[self.metric] if self.metric in metrics else -float("inf")
+        signs = [1 if mode == "max" else -1 for mode in self.space.modes]
+        names = zip(signs, self.space.metrics, strict=True)
+        return tuple(sign * metrics[name] if name in metrics else -inf for sign, name in names)
+
+    def broken(self, trial: Trial, samples: int) -> dict[str, float]:
+        """Return the constraints that a trial breaks at a length, with how far, relative to the bound; {} before it is evaluated."""
+        metrics = trial.metrics_at(samples)
+        found = {} if metrics is None else self.space.constraint_values(metrics)
+        return {name: beyond for name, beyond in found.items() if beyond > 0}
 
     def last_rung(self, trial: Trial) -> int:
         """Return the longest rung at which a trial was evaluated, 0 before the first."""
         return max((rung for rung in self.rungs if trial.evaluated_at(rung)), default=0)
 
     def ranked(self, trials: Sequence[Trial], samples: int) -> list[Trial]:
-        """Sort trials by their score at a length, best first; ties by number."""
+        """Sort trials by their metrics at a length, best first, as `ranking.order` says; ties by number.
+
+        Every decision of a sweep rests on this order: promotions, PBT's exploits, the best trial.
+        """
         # Ties need an order of their own: a resumed sweep must make the same decisions.
-        return sorted(trials, key=lambda trial: (-self.score(trial, samples), trial.number))
+        known = sorted(trials, key=lambda trial: trial.number)
+        points = [self.scores(trial, samples) for trial in known]
+        beyond = [sum(self.broken(trial, samples).values()) for trial in known]
+        violations = [inf if -inf in point else one for point, one in zip(points, beyond, strict=True)]
+        return [known[index] for index in ranking.order(points, violations)]
 
 
 @dataclass(frozen=True)
@@ -81,15 +111,18 @@ class Exploit:
 
 def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
     """Return what to start now beside what is running. `trials` are all there are, sorted by number."""
-    searched = _searched(trials)
+    searched = configurations(trials, plan.repeats)
     goals = _GOALS[plan.scheduler](plan, searched)
-    # `until` keeps a promise: a promotion that a kill interrupted is finished, even if better trials have arrived at its rung since.
-    due = [Segment(t.number, max(goals.get(t.number, 0), t.until)) for t in searched if not t.failed and not t.running]
-    due = [segment for segment in due if segment.samples and not trials[segment.number].evaluated_at(segment.samples)]
+    groups, due = members(trials), []
+    for one in searched:
+        # `until` keeps a promise: a promotion that a kill interrupted is finished, even if better trials have arrived at its rung since.
+        samples = max(goals.get(one.number, 0), one.until)
+        waiting = [trial for trial in groups[one.number] if not trial.running and not trial.evaluated_at(samples)]
+        due += [Segment(trial.number, samples) for trial in waiting if samples and not one.failed]
     if due:
         # Promotions before new trials, the furthest first, as in Algorithm 2 of ASHA (Li 2020).
         return min(due, key=lambda segment: (-segment.samples, segment.number))
-    if len(searched) < plan.trials:
+    if len(searched) < plan.trials or to_repeat(trials, plan.repeats):
         return Segment(len(trials), plan.rungs[0])
     if any(trial.running for trial in searched):
         return WAIT
@@ -97,50 +130,55 @@ def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal[
 
 
 def best_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial with the best score among those that were trained furthest, None without any result."""
-    candidates = [trial for trial in _searched(trials) if not trial.failed]
+    """Return the best configuration among those that were trained furthest; None without any that keeps the constraints."""
+    return next(iter(contenders(plan, trials)), None)
+
+
+def contenders(plan: SweepPlan, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the configurations that were trained furthest of all that keep the constraints, best first."""
+    alive = [trial for trial in configurations(trials, plan.repeats) if not trial.failed]
+    kept = [trial for trial in alive if not plan.broken(trial, plan.last_rung(trial))]
     # Scores at different lengths are not comparable: a short run that scores well may have been overtaken by all others since.
-    furthest = max(map(plan.last_rung, candidates), default=0)
-    return next(iter(plan.ranked([t for t in candidates if t.evaluated_at(furthest)], furthest)), None)
+    furthest = max(map(plan.last_rung, kept), default=0)
+    return plan.ranked([trial for trial in kept if trial.evaluated_at(furthest)], furthest)
 
 
-def paper_trial(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial with the paper's λ, if the sweep has one."""
-    return next((trial for trial in trials if trial.role == "paper"), None)
+def paper_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
+    """Return the configuration with the paper's λ, if the sweep has one."""
+    return next((trial for trial in configurations(trials, plan.repeats) if trial.role == "paper"), None)
 
 
 def pareto_front(plan: SweepPlan, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the fully trained trials that no other one dominates, over all metrics of the sweep."""
-    signs = [1 if mode == "max" else -1 for mode in plan.space.modes]
-    points = []
-    for trial in _searched(trials):
-        # Only full runs: a short one may lead in one metric just because it is short.
-        metrics = trial.metrics_at(plan.total) or {}
-        if all(name in metrics for name in plan.space.metrics):
-            points.append((trial, [sign * metrics[name] for sign, name in zip(signs, plan.space.metrics, strict=True)]))
-    return [trial for trial, point in points if not any(_dominates(other, point) for _, other in points)]
+    """Return the fully trained configurations that keep the constraints and that no other such one dominates."""
+    # Only full runs: a short one may lead in one metric just because it is short.
+    full = [trial for trial in configurations(trials, plan.repeats) if not plan.broken(trial, plan.total)]
+    points = [(trial, scores) for trial in full if -inf not in (scores := plan.scores(trial, plan.total))]
+    ranks = ranking.pareto_ranks(np.array([scores for _, scores in points])) if points else ()
+    return [trial for (trial, _), rank in zip(points, ranks, strict=True) if rank == 0]
 
 
 def expected_samples(plan: SweepPlan) -> float:
     """Return how many samples the search trains in all if no trial fails."""
     if plan.scheduler in ("none", "pbt"):
-        return float(plan.trials * plan.total)
+        return float(plan.trials * plan.repeats * plan.total)
     # Of ASHA this is the least: it promotes by what is known at the time, and corrects itself by promoting more.
     left, previous, samples = plan.trials, 0, 0.0
     for rung in plan.rungs:
-        samples += left * (rung - previous)
+        samples += plan.repeats * left * (rung - previous)
         left, previous = max(1, left // plan.space.spec.rungs.factor), rung
     return samples
 
 
 def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     """Return what PBT changes before its population continues (truncation selection, Jaderberg 2017); often nothing."""
-    members = _searched(trials)
-    at = _last_common_rung(plan, members)
-    # A member that was already sent past this generation shows that all its exploits were carried out.
-    if plan.scheduler != "pbt" or not 0 < at < plan.total or any(member.until > at for member in members):
+    if plan.scheduler != "pbt":
         return []
-    alive = plan.ranked([member for member in members if not member.failed], at)
+    population = configurations(trials, plan.repeats)
+    at = _last_common_rung(plan, population)
+    # A member that was already sent past this generation shows that all its exploits were carried out.
+    if not 0 < at < plan.total or any(member.until > at for member in population):
+        return []
+    alive = plan.ranked([member for member in population if not member.failed], at)
     # A single member has nobody to copy from.
     count = max(1, int(len(alive) * plan.space.spec.pbt.quantile)) if len(alive) > 1 else 0
     due = []
@@ -248,22 +286,15 @@ def missing_confirmations(plan: SweepPlan, trials: Sequence[Trial]) -> list[tupl
     """Return (values, seed) of the confirming trials that have not been started."""
     pair = trials_to_confirm(plan, trials) or ()
     started = [(trial.values, trial.seed) for trial in trials if trial.role == "confirm"]
-    wanted = [(trial.values, plan.seed + number) for number in range(1, plan.confirm + 1) for trial in pair]
+    # The search has seen the seeds before these, and chosen by them.
+    seeds = range(plan.seed + plan.repeats, plan.seed + plan.repeats + plan.confirm)
+    wanted = [(trial.values, seed) for seed in seeds for trial in pair]
     return [one for one in wanted if one not in started]
 
 
 def trials_to_confirm(plan: SweepPlan, trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
     """Return (the paper's trial, the best one), None where there is nothing to compare."""
-    winner, paper = best_trial(plan, trials), paper_trial(trials)
+    winner, paper = best_trial(plan, trials), paper_trial(plan, trials)
     if not plan.confirm or winner is None or paper is None or winner.values == paper.values:
         return None
     return paper, winner
-
-
-def _searched(trials: Sequence[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.role != "confirm"]
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether a point is at least as good in every metric and better in one (larger is better)."""
-    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +27,14 @@ _POPULATION_RANGE = (4, 50)  # of NSGA-II: a quarter of the trials, within these
 class Observation:
     """What a sampler is told about an earlier trial: its values, what the sampler stored with them, and its metrics.
 
-    `metrics` is None while there are none yet; a failed trial never has any.
+    `metrics` is None while there are none yet; a failed trial never has any. `constraints`: `Space.constraint_values` of them.
     """
 
     values: dict[str, Any]
     notes: dict[str, Any]
     metrics: tuple[float, ...] | None
     failed: bool = False
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 def generator_for(*key: int) -> np.random.Generator:
@@ -122,6 +123,7 @@ def _study(space: Space, seed: int, trials: int, observations: Sequence[Observat
             "params": params,
             "distributions": distributions(space),
             "system_attrs": dict(one.notes),
+            "constraints": one.constraints if metrics is not None else None,
         }
         study.add_trial(optuna.trial.create_trial(state=state, values=metrics, **facts))
     return study

@@ -6,8 +6,9 @@ Everything that cannot work is refused here, with file and line, before a sweep 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from math import inf
 from typing import Any, NoReturn
 
 from collagan_dist.config import project_files, strict_yaml
@@ -36,10 +37,13 @@ class Space:
         self.keys = tuple(key for dimension in self.dimensions for key in dimension.keys)
         self._check_keys()
         for metric in self.metrics:
-            self._check_metric(metric, base)
+            self._check_metric(metric, base, ("metric",))
+        for metric in self.spec.constraints:
+            self._check_metric(metric, base, ("constraints", metric))
         for corner in self.corners():
             # Values that no configuration can have are reported now, not by the trial that draws them.
             self.config(corner)
+        self._start_points = list(self._read_start_points())
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -49,17 +53,33 @@ class Space:
     def modes(self) -> tuple[str, ...]:
         return tuple(METRICS[name][0] for name in self.metrics)
 
-    def config(self, values: dict[str, Any], **more: Any) -> Config:
-        """Return the base configuration with these values of searched keys, and of `more` keys. Raises ConfigError."""
+    def constraint_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return by how much metrics break each constraint, named as "dice below 0.5"; 0 or less where they keep it.
+
+        In units of the bound's size, so that bounds of different metrics can be added up; infinite without a number.
+        """
+        found = {}
+        for name, bounds in self.spec.constraints.items():
+            for bound, sign, word in ((bounds.min, -1, "below"), (bounds.max, 1, "above")):
+                if bound is not None:
+                    beyond = sign * (metrics[name] - bound) / (abs(bound) or 1.0) if name in metrics else inf
+                    found[f"{name} {word} {bound:g}"] = beyond
+        return found
+
+    def config(self, values: dict[str, Any], lines: Lines | None = None, **more: Any) -> Config:
+        """Return the base configuration with these values of searched keys, and of `more` keys. Raises ConfigError.
+
+        An error names a key's place in `lines`, by default that of its domain.
+        """
         tree = deepcopy(self.base)
         for key, value in {**values, **more}.items():
             set_nested(tree, tuple(key.split(".")), value)
-        lines: dict[tuple[str, ...], int | str] = {tuple(key.split(".")): self._location(key) for key in values}
+        lines = lines or {tuple(key.split(".")): self._location(key) for key in values}
         where = f"{self.where}, {', '.join(f'{key}={value}' for key, value in values.items())}"
         return validate_config(tree, where, lines)
 
     def initial_points(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return (role, values) of the trials before the search: the paper's λ (section 4.2) and the base configuration."""
+        """Return (role, values) of what is tried before the search: the paper's λ (section 4.2), the base configuration, `start`."""
         base = {key: get_nested(self.base, *key.split(".")) for key in self.keys}
         tasks = self.base["model"]["tasks"]
         paper = dict(base)
@@ -70,8 +90,11 @@ class Space:
         # The paper gives no λ for the models that it compares with.
         peer = self.base["model"]["name"].upper() in PEERS
         if peer or not any(key.startswith("loss.weights.") for key in self.keys):
-            return [("base", base)]
-        return [("paper", paper)] + ([("base", base)] if base != paper else [])
+            points = [("base", base)]
+        else:
+            points = [("paper", paper)] + ([("base", base)] if base != paper else [])
+        known = [values for _, values in points]
+        return points + [("start", values) for values in self._start_points if values not in known]
 
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination of values; the last key changes fastest."""
@@ -117,8 +140,39 @@ class Space:
             if self.spec.search == "grid" and not isinstance(dimension, Choice):
                 self._refuse(dimension.keys[0], "a grid needs its values one by one: {choice: [...]}")
 
-    def _check_metric(self, metric: str, base: Config) -> None:
-        where, task = f"{self.where}:{self._lines.get(('metric',), 1)}: metric", METRICS[metric][1]
+    def _read_start_points(self) -> Iterator[dict[str, Any]]:
+        """Yield the values of all searched keys of each start point. Raises ConfigError."""
+        seen: list[dict[str, Any]] = []
+        for number, given in enumerate(self.spec.start or ()):
+            places = {
+                pattern: f"{self.where}:{self._lines.get(('start', str(number), pattern), 1)}" for pattern in given
+            }
+            values = {key: get_nested(self.base, *key.split(".")) for key in self.keys}
+            chosen: dict[str, str] = {}  # by key, the pattern that names it
+            for pattern, value in given.items():
+                keys = [key for key in self.keys if _matches(pattern, key)]
+                if not keys:
+                    near = difflib.get_close_matches(pattern, self.keys, 1)
+                    hint = f"; did you mean {near[0]}?" if near else ""
+                    raise ConfigError(f"{places[pattern]}: start: {pattern} is not searched{hint}")
+                chosen |= dict.fromkeys(keys, pattern)
+                values |= dict.fromkeys(keys, value)
+            self.config(values, {tuple(key.split(".")): places[pattern] for key, pattern in chosen.items()})
+            for dimension in self.dimensions:
+                named = [key for key in dimension.keys if key in chosen]
+                # A key that was not named has the base configuration's value, which may lie outside as the paper's may.
+                if named and dimension.to_params(values) is None:
+                    what = ", ".join(f"{key} = {values[key]}" for key in dimension.keys)
+                    raise ConfigError(
+                        f"{places[chosen[named[0]]]}: start: {what}: is outside the space ({_domain_words(dimension)})"
+                    )
+            if values in seen:
+                raise ConfigError(f"{next(iter(places.values()), self.where)}: start: the same values are given twice")
+            seen.append(values)
+            yield values
+
+    def _check_metric(self, metric: str, base: Config, key: tuple[str, ...]) -> None:
+        where, task = f"{self.where}:{self._lines.get(key, 1)}: {key[0]}", METRICS[metric][1]
         if task not in base.model.tasks:
             has = ", ".join(name for name, (_, other) in METRICS.items() if other in base.model.tasks)
             raise ConfigError(
@@ -159,6 +213,14 @@ def _dimension(key: str, domain: Domain) -> Dimension:
         return Choice(key, domain.choice)
     low, high = domain.uniform or domain.loguniform or domain.integers or (0, 1)
     return Interval(key, low, high, log=domain.loguniform is not None, integer=domain.integers is not None)
+
+
+def _domain_words(dimension: Dimension) -> str:
+    if isinstance(dimension, Choice):
+        return "one of " + ", ".join(map(str, dimension.choices))
+    if isinstance(dimension, Simplex):
+        return f"none below 0, adding up to {dimension.total:g}"
+    return f"from {dimension.low:g} to {dimension.high:g}"
 
 
 def _matches(pattern: str, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""The content of SPACE.yaml as a validated model: metric, scheduler, search and the domain of each searched key."""
+"""The content of SPACE.yaml as a validated model: metrics, constraints, scheduler, search and the domain of each searched key."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ class Pbt(Section):
     """Probability that a copied value is drawn anew instead of being perturbed by a factor of 1.2."""
 
 
+class Bounds(Section):
+    """The values that a metric may have at the end of a trial; each bound is included."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"no value is from {self.min:g} to {self.max:g}; min must not be above max")
+        return self
+
+
 class Domain(Section):
     """The values of one key: exactly one of these fields."""
 
@@ -67,11 +82,17 @@ class SpaceSpec(Section):
     """The whole of SPACE.yaml."""
 
     metric: str | tuple[str, ...]
-    """What is optimised, of the evaluation on `evaluate.split`; several for search: nsga2."""
+    """What is optimised, of the evaluation on `evaluate.split`. Of several, trials are compared by domination."""
     mode: Literal["max", "min"] | tuple[Literal["max", "min"], ...] | None = None
     """The better direction of each metric. It is known, but may be stated."""
     scheduler: Literal["asha", "sync_halving", "pbt", "none"] = "none"
     search: Literal["random", "grid", "tpe", "nsga2"] = "random"
+    constraints: dict[str, Bounds] = {}
+    """Bounds of metrics. Trials that break one rank behind all that keep them, and are never the best."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """Seeds with which each configuration is trained; the mean over them is its result."""
+    start: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] | None = None
+    """Values of searched keys that are tried before the search; keys that are left out are the base configuration's."""
     rungs: Rungs = Rungs()
     pbt: Pbt = Pbt()
     space: Annotated[dict[str, Domain], Field(min_length=1)]
@@ -85,9 +106,12 @@ class SpaceSpec(Section):
         metrics = self.metrics
         if not metrics or len(set(metrics)) != len(metrics):
             raise ValueError("metric: name at least one, each once")
-        for name in metrics:
+        for key, name in [
+            *(("metric", name) for name in metrics),
+            *((f"constraints.{name}", name) for name in self.constraints),
+        ]:
             if name not in METRICS:
-                raise ValueError(f"metric: there is none of the name {name!r}; choose from {', '.join(METRICS)}")
+                raise ValueError(f"{key}: there is none of the name {name!r}; choose from {', '.join(METRICS)}")
         # A direction that contradicts the metric is a mistake about the metric, so it is not obeyed.
         known = tuple(METRICS[name][0] for name in metrics)
         if self.mode is not None and ((self.mode,) if isinstance(self.mode, str) else self.mode) != known:
@@ -98,16 +122,18 @@ class SpaceSpec(Section):
     def _check_combination(self) -> SpaceSpec:
         """Refuse combinations of search and scheduler in which one of the two could not do its work."""
         search, scheduler, metrics = self.search, self.scheduler, self.metrics
-        if len(metrics) > 1 and search != "nsga2":
-            raise ValueError(f"search: {search} seeks the best of one metric; take nsga2, or name one metric")
         if len(metrics) == 1 and search == "nsga2":
             raise ValueError("search: nsga2 is for several metrics; for one take tpe or random")
-        if search == "nsga2" and scheduler != "none":
-            raise ValueError(f"scheduler: {scheduler} stops trials by one metric; with nsga2 take none")
         if scheduler == "pbt" and search != "random":
             raise ValueError(f"search: pbt changes its members by itself, so {search} has no effect: random")
+        if scheduler == "pbt" and self.repeats > 1:
+            why = "pbt changes the values of a run while it trains, so there is no configuration to repeat"
+            raise ValueError(f"repeats: {why}: leave it out, or scheduler: asha")
+        # A value of a key that is no choice of it would be no point of the grid, and one that is would be trained twice.
+        if search == "grid" and self.start:
+            raise ValueError("start: a grid tries all of its points anyway; leave it out")
         # All trials of sync_halving start before the first has a result.
-        if scheduler == "sync_halving" and search == "tpe":
-            why = "with sync_halving all trials start before the first is finished, so tpe has nothing to learn from"
+        if scheduler == "sync_halving" and search in ("tpe", "nsga2"):
+            why = f"with sync_halving all trials start before the first is finished, so {search} has nothing to learn from"
             raise ValueError(f"search: {why}: random, or scheduler: asha")
         return self

@@ -31,16 +31,18 @@ class Trial:
     """One configuration and its results so far. All lengths are in samples.
 
     `values`: those of the searched keys. `notes`: what the sampler stored. `until`: how far it may train, in samples.
+    `repeat_of`: the trial whose configuration it trains with another seed, None for a first one.
     `lineage`: PBT's exploits, each with its length (`at`), the donor (`from`) and the former `values`.
     `failure`: (exit code, reason). `results`: metrics by length. `saved`: step of the newest checkpoint when last read.
     """
 
     number: int
-    role: str  # paper, base, search or confirm
+    role: str  # paper, base, start, search or confirm
     values: dict[str, Any]
     seed: int
     batch: int
     notes: dict[str, Any] = field(default_factory=dict)
+    repeat_of: int | None = None
     until: int = 0
     lineage: tuple[dict[str, Any], ...] = ()
     failure: tuple[int, str] | None = None
@@ -52,6 +54,11 @@ class Trial:
     @property
     def name(self) -> str:
         return f"t{self.number:03d}"
+
+    @property
+    def configuration(self) -> int:
+        """The number of the first trial of its configuration."""
+        return self.number if self.repeat_of is None else self.repeat_of
 
     @property
     def failed(self) -> bool:
@@ -89,6 +96,7 @@ class _TrialFile(structured.Record):
     seed: structured.Count
     batch: Annotated[structured.Count, Field(ge=1)]
     notes: dict[str, Any]
+    repeat_of: structured.Count | None = None
     until: structured.Count
     lineage: tuple[_Exploit, ...]
     failure: tuple[int, str] | None

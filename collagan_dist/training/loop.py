@@ -170,6 +170,7 @@ class Trainer:
             self._loop(networks, progress, train_step, batches, log)
             log.quarantine(self.stop_at, self.loader.damaged)
             self.folder.wait_for_checkpoint(log.event)
+            self.folder.wait_for_copies(log.event)
         except Diverged:
             # The checkpoint being written is the one to go back to, unless it fails: then the one before it.
             self.folder.wait_for_checkpoint(log.event, required=False)
@@ -252,7 +253,8 @@ class Trainer:
         """End this start after a stop request. Raises Interrupted."""
         self.folder.wait_for_checkpoint(log.event)
         log.event(steps_done, "interrupted")
-        self.folder.request_requeue()
+        self.folder.request_requeue()  # before the wait, which a kill may end
+        self.folder.wait_for_copies(log.event, interrupted=True)
         raise Interrupted(
             f"stopped at step {steps_done} of {self.total_steps}, saved in {self.folder.path}; this continues:\n  {self.options.command}"
         )

@@ -8,8 +8,9 @@ from rich.console import Console
 from collagan_dist.commands import sweep_screen
 from collagan_dist.commands.sweep_screen import Screen, headline
 from collagan_dist.report.sweep_data import short_labels
+from collagan_dist.sweep.space_spec import Bounds
 from collagan_dist.sweep.trial import Trial
-from tests.sweep.simulation import RUNGS, plan
+from tests.sweep.simulation import RUNGS, plan, with_spec
 from tests.sweep.spaces import space
 
 
@@ -36,6 +37,36 @@ def test_the_headline(tmp_path):
     assert headline(a_sweep(tmp_path, trials=[])) == "0 of 4 trials begun: none runs yet"
     confirm = [*sweep.trials, replace(sweep.trials[2], number=3, role="confirm")]
     assert "4 of 8 trials begun" in headline(a_sweep(tmp_path, trials=confirm, plan=replace(sweep.plan, confirm=2)))
+
+
+def test_the_headline_of_repeats_under_a_constraint(tmp_path):
+    """The mean with its error, the lead with its noise, and how many break a constraint; "!" marks the number that does."""
+    made = with_spec(plan("asha", 3), repeats=2, constraints={"psnr": Bounds(max=21.5)})
+    values, trials = dict.fromkeys(made.space.keys, 1.5), []
+    for number, psnr in enumerate((20.0, 20.4, 21.0, 21.2, 22.0, 22.2)):
+        first = number - number % 2
+        facts = {
+            "results": {RUNGS[0]: {"psnr": psnr}},
+            "until": RUNGS[0],
+            "repeat_of": first if first != number else None,
+        }
+        trials.append(Trial(number, "search", values, number % 2, 64, **facts))
+    sweep = a_sweep(tmp_path, plan=made, trials=trials)
+    text = headline(sweep)
+    assert (
+        "6 of 6 trials begun" in text and "; 2 break a constraint; best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
+    )
+    assert "0.9 ± 0.22 better than trial 0, the next" in text and "noise" not in text
+    console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
+    console.print(sweep_screen._table(sweep, 120))
+    table = console.export_text()
+    assert "22.2!" in table and "21.2 " in table and "5 seed 1" in table
+    rows = [
+        line.split()[0] for line in table.splitlines() if " paused " in line and "!" not in line and "begun" not in line
+    ]
+    assert rows == ["3", "2", "1", "0"]
+    none = a_sweep(tmp_path, plan=with_spec(made, constraints={"psnr": Bounds(max=1)}), trials=trials)
+    assert "6 break a constraint; best: none keeps the constraints" in headline(none)
 
 
 def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(tmp_path, capsys, monkeypatch):

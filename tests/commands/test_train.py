@@ -135,6 +135,25 @@ def test_a_training_ends_with_the_next_commands(collagan, trained, shards):
     assert result[:2] == (0, said) and sorted((trained / "checkpoints").iterdir()) == before
 
 
+def test_stop_at_ends_a_start_early(collagan, trained, shards, tmp_path):
+    command = [
+        "train",
+        "demo",
+        "--data",
+        shards.folder,
+        *SMALL,
+        "--set",
+        "runtime.threads=1",
+        "--out",
+        tmp_path / "run",
+    ]
+    result = collagan(*command, "--stop-at", "1")
+    assert result.code == 0 and "run: 1 steps done" in result.out
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000001"]
+    result = collagan("train", "demo", "--data", shards.folder, *SMALL, "--out", trained, "--stop-at", "1")
+    assert result.code == 2 and "--stop-at 1: " in result.err and "is at step 2 already" in result.err
+
+
 def test_a_failure_is_recorded(tmp_path):
     """But not one that a restart may mend, nor in a folder that does not exist."""
     with pytest.raises(ClusterError), train._record_failure(tmp_path, World()):

@@ -39,7 +39,7 @@ def test_a_file_here_wins_a_folder_does_not(tmp_path, monkeypatch):
 def test_errors_of_a_known_file_name_it():
     with pytest.raises(ConfigError, match=r"^recipe drawn:7: store: "):
         load_recipe("drawn", sets=["store=x"])
-    with pytest.raises(ConfigError, match=r"^search space lambda:9: loss.weights"):
+    with pytest.raises(ConfigError, match=r"^search space lambda:12: loss.weights"):
         read_space("lambda", load_config("stable", "M_i"))
 
 

@@ -1,11 +1,14 @@
-"""A real HTTP server of a folder, in a thread, that can be told to misbehave."""
+"""A real HTTP server of a folder, in a thread, that can be told to misbehave; tests/data/stores.py has those of object stores."""
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
+
+Answer = tuple[int, Mapping[str, str], bytes]
 
 
 class Server:
@@ -17,12 +20,24 @@ class Server:
         self.forever = False
         self.requests: Counter[str] = Counter()
         self.go_on = threading.Event()
+        self.states_lengths = False  # of an answer cut short: stores do, a plain server need not
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}/data"
+        self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
+        self.url = f"{self.endpoint}/data"
 
-    def _take(self, name: str) -> str:
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Return what an undisturbed server answers: status, headers and content."""
+        head, _, name = path.rpartition("/")
+        found = self.folder / name
+        return (200, {}, found.read_bytes()) if head == "/data" and found.is_file() else (404, {}, b"")
+
+    def refuse(self, status: int) -> Answer:
+        """Return the answer of a server that is asked too much or by the wrong person."""
+        return status, {}, b""
+
+    def take(self, name: str) -> str:
         with self._lock:
             self.requests[name] += 1
             waiting = self.faults.get(name) or [""]
@@ -35,49 +50,61 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-            def do_GET(self) -> None:
-                head, _, name = self.path.rpartition("/")
-                path = server.folder / name
-                fault = server._take(name)
-                if head != "/data" or not path.is_file():
-                    return self.send_error(404)
+            def _work(self) -> None:
+                name = unquote(self.path.partition("?")[0]).rpartition("/")[2]
+                fault = server.take(name) if self.command in ("GET", "PUT") else ""
+                if self.headers.get("Expect") == "100-continue":
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if fault == "slow" and self.command == "PUT":
+                    server.go_on.wait(60)
+                if fault == "flip" and self.command == "PUT":  # damaged on its way, which a store may not notice
+                    body = flipped(body)
                 if fault in ("503", "403"):
-                    return self.send_error(int(fault))
-                content = path.read_bytes()
+                    self._send(*server.refuse(int(fault)))
+                    return
+                status, headers, content = server.answer(self.command, self.path, self.headers, body)
+                self._send(status, headers, content, fault if self.command == "GET" and status < 300 else "")
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _work
+
+            def _send(self, status: int, headers: Mapping[str, str], content: bytes, fault: str = "") -> None:
                 half = len(content) // 2
                 if fault == "flip":
-                    content = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+                    content = flipped(content)
                 if fault == "longer":
                     content += content
-                self.send_response(200)
-                if fault not in ("short", "longer"):  # without a length nobody but the manifest knows better
+                if fault == "short" and server.states_lengths:
+                    content, fault = content[:half], ""
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                # Without a length nobody but the manifest knows better.
+                if "Content-Length" not in headers and (server.states_lengths or fault not in ("short", "longer")):
                     self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
+                if self.command == "HEAD":
+                    return
                 if fault in ("short", "drop"):
+                    content = content[:half]
+                elif fault in ("slow", "pause"):
                     self.wfile.write(content[:half])
-                    return None
-                if fault in ("slow", "pause"):
-                    self.wfile.write(content[:half])
+                    self.wfile.flush()
                     server.go_on.wait(60 if fault == "slow" else 0.02)
                     content = content[half:]
                 self.wfile.write(content)
-                return None
-
-            def do_HEAD(self) -> None:
-                path = server.folder / self.path.rpartition("/")[2]
-                if not path.is_file():
-                    return self.send_error(404)
-                self.send_response(200)
-                self.send_header("Content-Length", str(path.stat().st_size))
-                self.end_headers()
-                return None
 
         return Handler
 
 
+def flipped(content: bytes) -> bytes:
+    """Return content with one bit changed in its middle."""
+    half = len(content) // 2
+    return content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+
+
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
+def running(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=server._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -87,3 +114,9 @@ def serving(folder: Path) -> Iterator[Server]:
         server._http.shutdown()
         server._http.server_close()
         thread.join()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    with running(Server(folder)) as server:
+        yield server

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from collagan_dist.config.tree import Adam, Runtime
+from collagan_dist.distributed.ddp import DDPEngine
 from collagan_dist.distributed.group import Group
 from collagan_dist.distributed.stragglers import StragglerDetector
 from collagan_dist.distributed.sync_bn import convert_sync_batchnorm
+from collagan_dist.distributed.update import Update
 from collagan_dist.distributed.world import detect_world
 from collagan_dist.doctor import report
 from collagan_dist.errors import ClusterError, DataError
@@ -74,6 +77,29 @@ def batch_norm(group: Group) -> dict[str, Any]:
     }
 
 
+def ddp(group: Group) -> dict[str, Any]:
+    """Gradients of three steps, the second of two micro-batches, by our learner and by torch's class; and what was imported for ours."""
+    found: dict[str, Any] = {}
+    for name, compile_ in (("ours", False), ("torch", True)):
+        engine = DDPEngine(Runtime(compile=compile_), group)
+        engine.compiled = lambda function, part: function  # type: ignore[method-assign]
+        torch.manual_seed(group.world.rank)  # ranks begin apart: building a learner makes them equal
+        module = nn.Sequential(nn.Linear(300, 1200), nn.BatchNorm1d(1200), nn.ReLU(), nn.Linear(1200, 3))
+        learner = engine.learner(module, Adam())
+        torch.manual_seed(10 + group.world.rank)
+        gradients = []
+        for micro_batches in (1, 2, 1):
+            with Update(engine, "generator", [learner], 1e-3, micro_batches) as update:
+                for _ in range(micro_batches):
+                    update.backward([learner(torch.randn(4, 300)).square().mean()])
+            gradients.append(
+                [float(update.values["gradient/generator"]), *(p.grad[0].tolist() for p in module.parameters())]
+            )
+        found[name] = gradients
+        found[f"compiler imported for {name}"] = "torch._dynamo" in sys.modules
+    return found
+
+
 def stragglers(group: Group) -> list[list[str]]:
     """What each of five checks finds while rank 1 works longer than rank 0."""
     detector, found = StragglerDetector(group, 2.0), []
@@ -105,6 +131,7 @@ def main(out: str) -> None:
         "collectives": collectives(group),
         "errors": errors(group),
         "batch_norm": batch_norm(group),
+        "ddp": ddp(group),
         "stragglers": stragglers(group),
         "doctor": [[vars(finding) for finding in report._check_ranks(group, net)] for net in (True, False)],
         "lost_rank": lost_rank(group),

@@ -83,7 +83,7 @@ STAGES: dict[str, tuple[str, Callable[..., Any]]] = {
     "before": ("_write_files", die),
     "mid-file": ("_write_hashed", die_flushed),
     "before-manifest": ("_write_hashed", die_at_manifest),
-    "before-rename": ("_commit", die),
+    "before-rename": ("commit", die),
     "after-rename": ("_set_aside_old", die),
     "while-removing": ("_remove", die_removing),
 }

@@ -9,12 +9,14 @@ from collagan_dist import files
 from tests.conftest import ROOT
 
 
-def bash(name, text, **env):
-    """(exit code, output) of a script that has one function of common.sh."""
-    whole = (ROOT / "slurm/common.sh").read_text()
-    begin = whole.index(f"\n{name}() {{\n")
-    function = whole[begin : whole.index("\n}\n", begin) + 3]
-    done = subprocess.run(["bash", "-c", f"set -euo pipefail{function}{text}"], env=env, capture_output=True)
+def bash(names, text, **env):
+    """(exit code, output) of a script that has some functions of those that batch scripts share."""
+    whole = "\n".join((ROOT / f"slurm/{file}.sh").read_text() for file in ("common", "defaults", "failures"))
+    functions = ""
+    for name in names.split():
+        begin = whole.index(f"\n{name}() {{\n")
+        functions += whole[begin : whole.index("\n}\n", begin) + 3]
+    done = subprocess.run(["bash", "-c", f"set -euo pipefail{functions}{text}"], env=env, capture_output=True)
     return done.returncode, done.stdout.decode(errors="surrogateescape") + done.stderr.decode()
 
 
@@ -69,10 +71,95 @@ def test_a_plan_without_a_run_is_shown(tmp_path, plan, words):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "ranks", "said"), [("8", 1, "8 GPUs on each node but 1 rank(s)"), ("2", 2, ""), (None, 4, "")]
+    ("gpus", "ranks", "said"), [(8, 1, "holds 8 GPUs of each node and has 1 rank(s)"), (2, 2, ""), (0, 4, "")]
 )
 def test_gpus_that_no_rank_uses(gpus, ranks, said):
-    """`sbatch --gpus-per-node=8` without --ntasks-per-node trains on one of eight."""
-    env = {"PATH": os.environ["PATH"], **({"SLURM_GPUS_ON_NODE": gpus} if gpus else {})}
-    code, text = bash("warn_of_idle_gpus", f"warn_of_idle_gpus {ranks}", **env)
+    code, text = bash("warn_of_idle_gpus", f"warn_of_idle_gpus {gpus} {ranks}", PATH=os.environ["PATH"])
     assert code == 0 and said in text and bool(text) == bool(said)
+
+
+SRUN, STEPD = "srun: error: ", "slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-30T03:19:09 ***\n"
+HANG = "collagan: rank 1 (host {}, pid 7) has not come to all_reduce of step 9 in 20 s (runtime.timeout is 20); it has not answered\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "launcher", "node"),
+    [
+        (
+            f"{SRUN}n2: task 2: Killed\n{STEPD}{SRUN}n2: task 3: Terminated\n{SRUN}n1: tasks 0-1: Terminated\n",
+            "srun",
+            "n2",
+        ),
+        (f"{SRUN}n2: tasks 2-3: Segmentation fault\n{STEPD}{SRUN}n1: task 0: Exited with exit code 4\n", "srun", "n2"),
+        (f"{SRUN}n1: task 0: Exited with exit code 4\n{SRUN}n2: task 2: Bus error (core dumped)\n", "srun", "n2"),
+        (f"{SRUN}n2: task 1: Out Of Memory\n", "torchrun", "n2"),
+        (f"{SRUN}n1: task 0: Exited with exit code 1\n{STEPD}{SRUN}n2: task 2: Exited with exit code 1\n", "srun", ""),
+        (f"{SRUN}n1: task 0: Exited with exit code 1\n", "srun", "n1"),
+        (f"{SRUN}n1: task 0: Exited with exit code 1\n", "torchrun", ""),
+        (f"{SRUN}n1: task 0: Exited with exit code 4\n{STEPD}{SRUN}n2: task 2: Killed\n", "srun", ""),
+        (
+            f"{SRUN}n1: task 0: Exited with exit code 4\n{STEPD}{HANG.format('n2')}{SRUN}n2: task 2: Killed\n",
+            "srun",
+            "n2",
+        ),
+        (f"{HANG.format('n2')}{HANG.format('n1')}", "srun", ""),
+        (HANG.format("elsewhere"), "srun", ""),
+        (f"{SRUN}Node failure on n2\n{SRUN}n1: task 0: Killed\n", "srun", "n2"),
+        (f"{SRUN}Task launch for StepId=7.0 failed on node n2: Communication connection failure\n", "srun", "n2"),
+        ("n2 is mentioned\n", "srun", ""),
+    ],
+)
+def test_the_node_that_failed_is_named_only_if_it_is_known(tmp_path, said, launcher, node):
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$3" | tr , "\\n"\n')  # without brackets in what is said
+    (tmp_path / "scontrol").chmod(0o755)
+    (tmp_path / "log").write_text(f"{SRUN}n3: task 9: Killed\n")
+    text = """exec 2>>log; log_begin=$(log_size); printf %s "$said" >&2; blamed"""
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COLLAGAN_NODES": "n1 n2 ", "launcher": launcher, "said": said}
+    code, out = bash("log_size said_of_the_end lost blamed", f"cd {tmp_path}; {text}", **env)
+    assert (code, out) == (0, f"{node}\n" if node else "")
+
+
+JOB = """JobId=7 JobName=collagan
+   OverSubscribe={share} Contiguous=0 Licenses=(null) Network=(null)
+   JOB_GRES=gpu:2
+{nodes}
+   {tres}
+"""
+NODE = "     Nodes={} CPU_IDs=0-3 Mem=0 GRES={}"
+TYPED = "gpu:a100:4(IDX:0-3)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tres", "env", "said"),
+    [
+        ([("n1", "gpu:8(IDX:0-7)")], "", {}, "8 8 --gpus-per-node=8"),
+        ([("n1,n2", TYPED), ("n3", "gpu:a100:2(IDX:0,3),gpu:v100:1(IDX:4)")], "", {}, "3 3 --gpus-per-node=3"),
+        ([("n1", TYPED), ("n2", "")], "", {}, "0 0 "),
+        ([("n1", TYPED)], "TresPerNode=gres:gpu:a100:2", {}, "2 4 "),
+        ([("n1", TYPED)], "TresPerNode=gres/gpu:1", {}, "1 4 "),
+        ([("n1", TYPED)], "TresPerNode=gres:gpu", {}, "1 4 "),
+        ([("n1", TYPED)], "TresPerNode=gres:gpu:0", {}, "0 4 "),
+        ([("n1,n2", TYPED)], "TresPerJob=gres:gpu:4", {"SLURM_GPUS": "4"}, "2 4 "),
+        ([("n1", TYPED)], "TresPerTask=gres:gpu:1", {}, "4 4 "),
+        ([("n1", "")], "", {"known": "(null)"}, "3 3 "),  # a cluster without GRES: what nvidia-smi lists
+        ([("n1", "")], "", {"known": "gpu:4"}, "0 0 "),
+        ([("n1", "")], "", {"known": "(null)", "share": "OK"}, "0 0 "),
+    ],
+)
+def test_how_many_gpus_a_job_has(tmp_path, nodes, tres, env, said):
+    """By what Slurm says of it, in the words of several of its versions; other programs' words stand in for those of a cluster."""
+    text = JOB.format(nodes="\n".join(NODE.format(*node) for node in nodes), tres=tres, share=env.get("share", "NO"))
+    programs = {
+        "scontrol": 'if [ "$2" = hostnames ]; then echo "$3" | tr , "\\n"; else cat "$0.job"; fi',
+        "sinfo": 'echo "$known"',
+        "nvidia-smi": "for i in 0 1 2; do echo GPU $i: NVIDIA; done",
+    }
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "scontrol.job").write_text(text)
+    held = {"SLURM_GPUS_ON_NODE": "8" if "8(" in text else "4"} if "IDX" in text else {}
+    begin = f"declare -A gpus_on; step_gpus=(); job=7 SLURM_NNODES={1 + (',' in nodes[0][0])}"
+    end = 'find_gpus; echo "$gpus $held_gpus ${step_gpus[*]-}"'
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "known": "gpu:4", **held, **env}
+    assert bash("find_gpus", f"{begin}; {end}", **env) == (0, f"{said}\n")

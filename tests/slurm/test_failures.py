@@ -1,6 +1,8 @@
 """A rank, a node or the network is lost under slurm/train.sh: the job is requeued and ends with the weights of an undisturbed run."""
 
 import json
+import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ import pytest
 
 from tests.faults.damages import rounds
 from tests.slurm.cluster import Cluster
-from tests.slurm.training import Training
+from tests.slurm.training import TRAIN, Training
 
 pytestmark = pytest.mark.slurm
 
@@ -48,8 +50,8 @@ def test_row_19_failures_are_counted_and_the_same_command_resumes(cluster, undis
     done = cluster.wait(training.job)
     assert (done.state, done.restarts) == ("FAILED", 1) and done.exit_code > 0
     first, _, last = training.notes()[1:]
-    assert first == f"FAILED with code {done.exit_code}; restart 1 of at most 1"
-    assert last.startswith(f"FAILED with code {done.exit_code}: the last of MAX_REQUEUE=1 restarts")
+    assert re.fullmatch(r"FAILED with code \d+ on n2; restart 1 of at most 1", first)
+    assert last.startswith(f"FAILED with code {done.exit_code} on n1: the last of MAX_REQUEUE=1 restarts")
     Training.submit(cluster, undisturbed.config, run).finish()
     assert undisturbed.equals(run, undisturbed.steps)
 
@@ -69,6 +71,41 @@ def test_errors_that_a_restart_cannot_repair_end_the_job(cluster, undisturbed, t
     assert (failed["exit_code"], failed["host"]) == (5, f"n{failed['rank'] + 1}") and "seed: 0 -> 1" in failed[
         "message"
     ]
+
+
+# Its ranks die on one node, and end well elsewhere.
+BAD_NODE = """#!/bin/bash
+if [[ " $* " == *" --dry-run "* ]]; then echo "# run: $PWD/$4"; exit; fi
+if [ "$SLURMD_NODENAME" = n1 ] && [ -n "${SLURM_STEP_ID:-}" ] && [ "$1" = train ]; then kill -9 $$; fi
+[ "$SLURM_NNODES" = 1 ] || sleep 60
+"""
+
+
+def test_a_node_that_fails_twice_is_left_out(cluster, tmp_path):
+    """Beside those that were excluded from the start, and said; but not where too few nodes would be left."""
+    (tmp_path / "collagan").write_text(BAD_NODE)
+    (tmp_path / "collagan").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MAX_REQUEUE": "2"}
+
+    def submit(run: str, *options: str) -> Training:
+        options = ("--oversubscribe", "--gpus-per-node=0", "--ntasks-per-node=1", "--time=5", *options)
+        job = cluster.submit(TRAIN, "demo", "--out", run, "--data=d", options=options, cwd=tmp_path, env=env)
+        return Training(cluster, job, tmp_path / run)
+
+    one, all_nodes = submit("one", "--exclude=n3"), submit("all", "--nodes=3")
+    done = cluster.wait(one.job, 120)
+    assert (done.state, done.restarts, done.nodes) == ("COMPLETED", 2, "n2"), one.log()
+    assert [note for note in one.notes() if "meeting" not in note] == [
+        "FAILED with code 137 on n1; restart 1 of at most 2", "FAILED with code 137 on n1; restart 2 of at most 2",
+        "excluded from now on, since this job failed there twice: n1", "done",
+    ]  # fmt: skip
+    assert re.search(r"ExcNodeList=(n3,n1|n\[3,1\]|n\[1,3\])\n", cluster.run("scontrol", "show", "job", one.job))
+    done = cluster.wait(all_nodes.job, 120)
+    assert (done.state, done.restarts, done.nodes) == ("FAILED", 2, "n[1-3]"), all_nodes.log()
+    assert [note.split(";")[0] for note in all_nodes.notes() if "meeting" not in note][:2] == [
+        "FAILED with code 143 on n1"
+    ] * 2
+    assert "ExcNodeList=(null)" in cluster.run("scontrol", "show", "job", all_nodes.job)
 
 
 @pytest.mark.full

@@ -81,7 +81,8 @@ def test_a_copy_and_standard_input_say_what_they_need(cluster, config, tmp_path,
     assert log.startswith(SAID) and "COLLAGAN_PROJECT=<checkout>" in log and (stdin or str(copy) in log)
     done, log = submit(cluster, copy, config, tmp_path, stdin=stdin, COLLAGAN_PROJECT=str(ROOT))
     assert "stranger" not in log and SAID not in log
-    if stdin:  # without arguments: it is the command that says something
-        assert done.state in ("COMPLETED", "FAILED") and "collagan train" in log, log
+    if stdin:  # without arguments, and no data set is here
+        assert (done.state, done.exit_code) == ("FAILED", 2) and len(log.splitlines()) == 1, log
+        assert log.startswith(f"slurm: no data set: there is none in {tmp_path}/packed; "), log
     else:
         assert done.state == "COMPLETED" and f"# run: {tmp_path}/run" in log, log

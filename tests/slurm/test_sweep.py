@@ -135,9 +135,10 @@ class Sweeps:
     def submit(self, *options: str, words: tuple[str, ...] = ("small",), **env: str) -> Sweep:
         out = self.folder / self.out
         path = f"{self.folder / 'bin'}:{BIN}:{os.environ['PATH']}"
+        small = ["--oversubscribe", "--cpus-per-task=4", "--gpus-per-node=0", "--time=10"]
         job = self.cluster.submit(
-            SWEEP, *words, "--out", out, cwd=self.folder, options=["--cpus-per-task=4", "--gpus-per-node=0", "--time=10", *options],
-            env={"PATH": path, "PYTHONPATH": str(ROOT), **env},
+            SWEEP, *words, "--out", out, cwd=self.folder, options=[*small, *options],
+            env={"PATH": path, "PYTHONPATH": str(ROOT), "COLLAGAN_DATA": "faces", **env},
         )  # fmt: skip
         return Sweep(self.cluster, job, out)
 

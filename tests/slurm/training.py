@@ -15,7 +15,14 @@ from tests.slurm.cluster import Cluster, Job
 from tests.training.small import small
 
 TRAIN = ROOT / "slurm/train.sh"
-SMALL_JOB = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", "--time=30")
+SMALL_JOB = (
+    "--nodes=2",
+    "--ntasks-per-node=1",
+    "--gpus-per-node=0",
+    "--cpus-per-task=1",
+    "--time=30",
+    "--oversubscribe",
+)
 
 
 def write_config(folder: Path, shards: Path, **changes: Any) -> Path:

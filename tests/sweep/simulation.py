@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from collagan_dist.errors import ClusterError
-from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep import ranking, schedule, search
+from collagan_dist.sweep.configurations import members
 from collagan_dist.sweep.driver import new_trial
 from collagan_dist.sweep.schedule import DONE, WAIT, Exploit, Segment, SweepPlan
 from collagan_dist.sweep.trial import Trial, without_retryable_failure
@@ -36,6 +41,31 @@ def a_plan(name: str, trials: int, factor: int = 3, confirm: int = 0, seed: int 
     return replace(PLANS[name, factor], trials=trials, confirm=confirm, seed=seed)
 
 
+def with_spec(made: SweepPlan, **changes: object) -> SweepPlan:
+    """The same plan with other keys of SPACE.yaml, without validating it again."""
+    changed = copy.copy(made.space)
+    changed.spec = made.space.spec.model_copy(update=changes)
+    return replace(made, space=changed)
+
+
+_CHOICES = ", ".join(f"{number}.0" for number in range(1, 100))
+
+
+def a_grid(scheduler: str, trials: int, **spec: object) -> SweepPlan:
+    """A plan whose values cost nothing to find, for many simulations; the base configuration is the first trial."""
+    text = f"metric: psnr\nsearch: grid\nspace: {{loss.weights.inpainting.rec: {{choice: [{_CHOICES}]}}}}"
+    if "grid" not in _GRID:
+        _GRID["grid"] = SweepPlan(space(text), trials, RUNGS[-1], RUNGS, 7)
+        # Validated once: none of the searched values changes the batch, which is all that a new trial asks for.
+        config = _GRID["grid"].space.config({})
+        _GRID["grid"].space.config = lambda values, *more: config  # type: ignore[method-assign]
+    rungs = RUNGS[-1:] if scheduler == "none" else RUNGS[::3]
+    return replace(with_spec(_GRID["grid"], scheduler=scheduler, **spec), trials=trials, rungs=rungs)
+
+
+_GRID: dict[str, SweepPlan] = {}
+
+
 def stored(trial: Trial) -> Trial:
     """As a new start reads it: what ran is not running, and how far it came is in its checkpoints."""
     saved = json.loads(json.dumps({"values": trial.values, "notes": trial.notes, "lineage": trial.lineage}))
@@ -54,6 +84,9 @@ class Simulation:
     lost: float = 0.0
     killed: float = 0.0
     alike: bool = False  # all results are equal
+    objective: Callable[[Trial, int], dict[str, float]] | None = (
+        None  # the metrics of a trial at a length, instead of `score`
+    )
     trials: list[Trial] = field(default_factory=list)
     segments: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, from, to), those that ended well
     asked: list[Segment] = field(default_factory=list)
@@ -85,6 +118,16 @@ class Simulation:
     @property
     def trained(self) -> int:
         return sum(to - start for _, start, to in self.segments)
+
+    @property
+    def decided(self) -> dict[tuple[int, int], tuple]:
+        """What became of each seed of each configuration, by the configuration's place among all."""
+        groups = members(self.trials).values()
+        return {
+            (n, t.seed): (t.values, t.role, t.until, t.failure, t.results)
+            for n, group in enumerate(groups)
+            for t in group
+        }
 
     @property
     def searched(self) -> list[Trial]:
@@ -129,7 +172,7 @@ class Simulation:
         trial = self.trials[segment.number]
         assert not trial.running and trial.failure is None and trial.number == segment.number
         assert trial.steps(segment.samples) * trial.batch > trial.reached  # never back, nothing twice
-        assert len(self.searched) <= self.plan.trials
+        assert len(members(self.trials)) <= self.plan.trials
         self.asked.append(segment)
         self.running[segment.number] = segment
         self.trials[segment.number] = replace(trial, until=segment.samples, running=True)
@@ -145,8 +188,45 @@ class Simulation:
             self.segments.append((number, trial.reached, to))
             sign = 1 if self.plan.space.modes[0] == "max" else -1
             scores = {name: sign * self.score(number, to) for name in self.plan.space.metrics}
-            trial = replace(trial, results={**trial.results, to: scores})
+            trial = replace(
+                trial, results={**trial.results, to: self.objective(trial, to) if self.objective else scores}
+            )
         self.trials[number] = trial
 
     def _kill(self) -> None:
         self.trials, self.running = [stored(trial) for trial in self.trials], {}
+
+
+def chosen(scheduler: str, trials: int, repeats: int, noise: float, seed: int) -> tuple[int, float]:
+    """A sweep over configurations of standard normal quality, seen with noise that each training seed has for good.
+
+    Returns how many are truly better than the chosen one (0: it is the best), and the true quality of that.
+    """
+    truth = search.generator_for(seed, 1).normal(size=trials)
+
+    def objective(trial: Trial, samples: int) -> dict[str, float]:
+        place = trial.configuration // repeats
+        return {"psnr": float(truth[place] + noise * search.generator_for(seed, 2, trial.seed, place).normal())}
+
+    sweep = Simulation(a_grid(scheduler, trials, repeats=repeats), objective=objective).run()
+    best = schedule.best_trial(sweep.plan, sweep.trials)
+    quality = truth[best.number // repeats]
+    return int((truth > quality).sum()), float(quality)
+
+
+def front_kept(scheduler: str, trials: int, metric: tuple[str, ...], noise: float, seed: int) -> float:
+    """A sweep over configurations of two qualities that contradict each other; the share of their true Pareto front trained to the end.
+
+    It ranks by `metric`: both ("psnr", "landmark_error"), or the first alone.
+    """
+    rng = search.generator_for(seed, 3)
+    trade, loss = rng.uniform(size=trials), rng.exponential(0.2, size=trials)
+    truth = np.stack([trade - loss, (1 - trade**2) ** 0.5 - loss], axis=1)  # both larger is better
+    front = {place for place, rank in enumerate(ranking.pareto_ranks(truth)) if rank == 0}
+
+    def objective(trial: Trial, samples: int) -> dict[str, float]:
+        seen = truth[trial.number] + noise * search.generator_for(seed, 4, trial.number, samples).normal(size=2)
+        return {"psnr": float(seen[0]), "landmark_error": float(-seen[1])}
+
+    sweep = Simulation(a_grid(scheduler, trials, metric=metric), objective=objective).run()
+    return len(front & sweep.reached(RUNGS[-1])) / len(front)

@@ -7,7 +7,7 @@ import pytest
 from collagan_dist.config.load import load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.sweep import schedule
+from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.driver import trial_config
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.schedule import SweepPlan
@@ -152,6 +152,58 @@ def test_learning_samplers_complete_a_sweep(head):
     ).run()
     assert len({repr(trial.values) for trial in sweep.trials}) == 30
     assert any(trial.notes for trial in sweep.trials)
+
+
+LEARNING = {
+    "tpe, two metrics": "metric: [psnr, landmark_error]\nsearch: tpe\nscheduler: asha",
+    "nsga2, stopped early": "metric: [psnr, landmark_error]\nsearch: nsga2\nscheduler: asha",
+    "constraint and repeats": "metric: psnr\nsearch: tpe\nscheduler: asha\nrepeats: 2\nconstraints: {landmark_error: {max: 1}}",
+}
+
+
+@pytest.mark.parametrize("head", LEARNING)
+def test_a_killed_search_proposes_what_an_uninterrupted_one_does(head):
+    """Trial for trial, with what the sampler notes; start points first. The metrics depend on the values and the seed alone."""
+    keys = "{loss.weights.*.rec: {loguniform: [1, 1000]}, model.noise: {uniform: [0, 0.9]}}"
+    where = space(f"{LEARNING[head]}\nstart: [{{model.noise: 0.25}}]\nspace: {keys}")
+    plan = SweepPlan(where, 24, RUNGS[-1], RUNGS[::3], 3)
+
+    def objective(trial: Trial, samples: int) -> dict[str, float]:
+        noise = trial.values["model.noise"]
+        own = search.generator_for(trial.seed, int(1e9 * noise), samples).random()
+        return {"psnr": noise + own / 9, "landmark_error": 2 * noise**2 + own}
+
+    whole = Simulation(plan, objective=objective).run()
+    killed = Simulation(plan, chance=5, killed=0.4, objective=objective).run()
+    assert killed.trials == whole.trials and len(killed.asked) > len(whole.asked)
+    assert [trial.role for trial in whole.trials if trial.repeat_of is None] == ["paper", "start", *["search"] * 22]
+    assert whole.trials[1 * where.spec.repeats].values["model.noise"] == 0.25
+    if "nsga2" in head:  # whole generations, though few trials are trained to the end
+        generations = [trial.notes["NSGAIISampler:generation"] for trial in whole.trials if trial.notes]
+        assert generations == sorted(generations) and generations[-1] == 3
+
+
+@pytest.mark.full
+def test_a_real_sweep_of_repeats_under_a_constraint(shards, tmp_path):
+    """Three configurations with two seeds each: the best keeps the constraint, and its two trials differ by the seed alone."""
+    key = "optim.generator.lr"
+    space_ = {
+        **HALVING,
+        "repeats": 2,
+        "start": [{key: 0.002}],
+        "constraints": {"landmark_error": {"max": 1000.0}, "psnr": {"min": 0.0}},
+    }
+    sweep = Sweep(tmp_path, shards.folder, space_, "--trials", 3)
+    sweep.run()
+    rows = sweep.rows()
+    assert [(row["configuration"], row["seed"]) for row in rows] == [(str(n - n % 2), str(n % 2)) for n in range(6)]
+    assert [row["role"] for row in rows] == ["paper"] * 2 + ["start"] * 2 + ["search"] * 2 and rows[2][key] == "0.002"
+    summary = json.loads((sweep.out / "sweep.json").read_text())
+    best = [row for row in rows if int(row["configuration"]) == summary["best"]]
+    assert [int(row["steps"]) for row in best] == [STEPS] * 2 and summary["lead"] is None  # none other came so far
+    assert not equal(weights(sweep.trial(summary["best"]), STEPS), weights(sweep.trial(summary["best"] + 1), STEPS))
+    head = (sweep.out / "best.yaml").read_text()
+    assert "over 2 seeds" in head and not any(row["breaks"] for row in rows)
 
 
 def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end():

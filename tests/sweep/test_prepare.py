@@ -92,6 +92,9 @@ def test_the_same_sweep_is_resumed(shards, out, scheduler, options):
     ("space", "options", "message"),
     [
         ({**HALVING, "metric": "psnr"}, {}, "space.metric: psnr_hole -> psnr"),
+        ({**HALVING, "repeats": 2}, {}, "space.repeats: None -> 2"),
+        ({**HALVING, "start": [{"optim.generator.lr": 0.01}]}, {}, "space.start"),
+        ({**HALVING, "constraints": {"psnr": {"min": 5}}}, {}, "space.constraints.psnr.min: None -> 5.0"),
         (HALVING, {"sets": ("loss.adv=minmax",)}, "config.loss.adv: ns -> minmax"),
         (HALVING, {"sets": ("schedule.steps=60",)}, "total: 216 -> 240"),
         (HALVING, {"trials": 7}, "was begun with 6; sync_halving compares all of them from the beginning"),
@@ -127,6 +130,7 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
         (GRID, {"seeds": 2, "trials": None}, "this sweep has none of the paper's"),
         (GRID, {"trials": 9}, "the grid has 4 points, and 1 more are tried before them"),
         (HALVING, {"trials": 1, "sets": ("loss.weights.inpainting.adv=5",)}, "--trials 1: too few; 2 are the paper's"),
+        ({**HALVING, "start": [{"optim.generator.lr": 0.01}]}, {"trials": 1}, "--trials 1: too few; 2 are .* and those of `start`"),
         ({**HALVING, "scheduler": "pbt"}, {"trials": 3}, "--trials 3: too few; .* give at least 4"),
         (HALVING, {"resources": TrialResources(workers=3)}, "schedule.batch: 4 samples cannot be shared evenly by 3 ranks"),
         (HALVING, {"sets": ("data.split=holiday",)}, "data.split|needs the split"),
@@ -143,3 +147,8 @@ def test_the_folder_of_another_user_is_refused(shards, out):
     os.chown(out, 12345, -1)
     with pytest.raises(ConfigError, match=r"belongs to another user \(id 12345\)"):
         run_sweep(options, StopRequest())
+
+
+def test_trials_are_not_copied(shards, out):
+    with pytest.raises(ConfigError, match=r"checkpoint.copy_to: the trials of a sweep are not copied"):
+        prepared(shards, out, sets=("checkpoint.copy_to=/elsewhere",))

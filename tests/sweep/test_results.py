@@ -6,8 +6,9 @@ import pytest
 
 from collagan_dist.config.load import load_config
 from collagan_dist.sweep import results
+from collagan_dist.sweep.space_spec import Bounds
 from collagan_dist.sweep.trial import Trial
-from tests.sweep.simulation import RUNGS, Simulation, a_plan
+from tests.sweep.simulation import RUNGS, Simulation, a_plan, with_spec
 
 
 def test_status():
@@ -42,6 +43,25 @@ def test_files_of_a_finished_sweep(tmp_path):
     assert load_config(str(tmp_path / "best.yaml")) == plan.space.config(best.values)
     summary = json.loads((tmp_path / "sweep.json").read_text())
     assert summary["best"] == best.number and summary["front"] == [] and summary["paper"] == trials[0].values
+
+
+def test_files_name_constraints_and_repeats(tmp_path):
+    """trials.csv says of which configuration a trial is and what it breaks; best.yaml goes when nothing keeps the constraints."""
+    bounds = {"psnr": Bounds(max=1.2)}
+    plan = with_spec(a_plan("sync_halving", 9, seed=3), constraints=bounds, repeats=2)
+    sweep = Simulation(plan).run()
+    results.write_csv(tmp_path, plan, sweep.trials, over=True)
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, trial in zip(rows, sweep.trials, strict=True):
+        assert int(row["configuration"]) == trial.configuration == trial.number - trial.number % 2
+        assert row["breaks"] == ("psnr above 1.2" if float(row["psnr"]) > 1.2 else "")
+    assert 0 < sum(bool(row["breaks"]) for row in rows) < len(rows)
+    results.write_best(tmp_path, plan, sweep.trials)
+    text = (tmp_path / "best.yaml").read_text()
+    assert "over 2 seeds after" in text
+    results.write_best(tmp_path, with_spec(plan, constraints={"psnr": Bounds(max=-1)}), sweep.trials)
+    assert not (tmp_path / "best.yaml").exists()
 
 
 def test_confirming_seeds_are_compared_without_the_search():

@@ -198,6 +198,37 @@ def test_tpe_avoids_values_of_running_and_stopped_trials():
     assert near(observations) > 0.8 and near(observations + beside) < 0.3
 
 
+@pytest.mark.parametrize("kind", ["tpe", "nsga2"])
+def test_the_search_avoids_what_breaks_constraints(kind):
+    """The metric is best where the constraint is broken: told of it, the search asks for values that keep it."""
+    head = "metric: psnr\nsearch: tpe" if kind == "tpe" else HEADS["nsga2"]
+    where = space(
+        f"{head}\nspace: {{model.noise: {{uniform: [0, 0.9]}}, loss.weights.inpainting.rec: {{uniform: [0, 1]}}}}"
+    )
+
+    def told(constrained: bool) -> float:
+        observations: list[Observation] = []
+        for number in range(40):
+            values, notes = search.propose(where, 3, number, 40, observations)
+            high = values["model.noise"]
+            beyond = {"dice above 0.3": high - 0.3} if constrained else {}
+            metrics = (high, values[REC])[: len(where.metrics)]
+            observations.append(stored(Observation(values, notes, metrics, constraints=beyond)))
+        return float(np.mean([one.values["model.noise"] > 0.3 for one in observations[15:]]))
+
+    assert told(True) < (0.5 if kind == "tpe" else 0.7) * told(False)
+
+
+def test_tpe_with_two_metrics_seeks_the_front():
+    """The front of two metrics is where model.noise is least; psnr and the error pull the other key to either end."""
+    text = "space: {model.noise: {uniform: [0, 0.9]}, loss.weights.inpainting.rec: {uniform: [0, 1]}}"
+    where = space(f"metric: [psnr, landmark_error]\nsearch: tpe\n{text}")
+    observations = searched(where, 0, 50, lambda v: (v[REC] - v["model.noise"], v[REC] ** 2 + v["model.noise"]))
+    late = [one.values for one in observations[25:]]
+    assert np.mean([values["model.noise"] for values in late]) < 0.25
+    assert min(values[REC] for values in late) < 0.25 and max(values[REC] for values in late) > 0.6
+
+
 @pytest.mark.parametrize("kind", ["random", "nsga2"])
 @pytest.mark.parametrize("key", [REC, "model.noise", "loss.weights.landmarks.adv", "schedule.batch", "loss.adv"])
 def test_the_key_that_matters_is_the_most_important(key, kind):

@@ -156,6 +156,59 @@ def test_peers_and_other_keys_start_at_the_base_configuration(preset, sets, keys
     assert one.initial_points() == list(expected.items())
 
 
+START = """metric: psnr
+space:
+  loss.weights.*.adv: {simplex: 1}
+  optim.generator.lr: {uniform: [0.1, 1]}
+  loss.adv: {choice: [ns, minmax]}
+start:
+"""
+
+
+def test_own_starting_points_come_after_the_papers():
+    """What is left out is the base configuration's; what is the paper's or the base's is not tried again."""
+    own = (
+        "  - {optim.generator.lr: 0.5}\n  - {loss.weights.*.adv: 0.3333333333, loss.adv: minmax}\n  - {loss.adv: ns}\n"
+    )
+    one = space(START + own, sets=[f"{LR_KEY}=0.2"])
+    (role, paper), *others = one.initial_points()
+    assert role == "paper" and paper[LR_KEY] == 0.2 and [role for role, _ in others] == ["start", "start"]
+    thirds = {f"loss.weights.{task}.adv": 0.3333333333 for task in TASK_WEIGHTS}
+    assert [values for _, values in others] == [paper | {LR_KEY: 0.5}, paper | thirds | {"loss.adv": "minmax"}]
+
+
+@pytest.mark.parametrize(
+    ("points", "line", "message"),
+    [
+        ("  - {optim.generater.lr: 0.5}", 7, "start: optim.generater.lr is not searched; did you mean optim.generator.lr?"),
+        ("  - {model.noise: 0.5}", 7, "start: model.noise is not searched"),
+        ("  - {loss.adv: ns}\n  - {optim.generator.lr: 0.05}", 8, r"start: optim.generator.lr = 0.05: is outside the space \(from 0.1 to 1\)"),
+        ("  - {loss.adv: printed}", 7, r"start: loss.adv = printed: is outside the space \(one of ns, minmax\)"),
+        ("  - loss.adv: ns\n    optim.generator.lr: fast", 8, "optim.generator.lr: needs a number, is 'fast'"),
+        ("  - {loss.adv: [ns]}", 7, "loss.adv: "),
+        ("  - {loss.weights.landmarks.adv: 0.5}", 7, r"start: .*landmarks.adv = 0.5: is outside .*adding up to 1"),
+        ("  - {loss.adv: ns}\n  - {loss.adv: ns}", 8, "start: the same values are given twice"),
+        ("  - {loss.adv: ns, loss.adv: minmax}", 7, "key start.0.loss.adv is given twice"),
+        ("  - 0.5", 6, "start.0: needs keys and values, is 0.5"),
+    ],
+)  # fmt: skip
+def test_a_bad_starting_point_is_reported_with_its_line(points, line, message):
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:{line}: .*{message}"):
+        space(START + points, sets=[f"{LR_KEY}=0.2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("landmark_error", "landmark_error is of landmarks, a task the model has not"),
+        ("dice_hole", "there are no holes to measure"),
+    ],
+)
+def test_a_constraint_needs_its_metric(name, message):
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml:3: constraints: {message}"):
+        space(f"metric: psnr\nconstraints:\n  {name}: {{max: 2}}\n{LR}", model="M_is", sets=["hole.kind=none"])
+
+
 def test_a_grid_has_every_combination_once():
     keys = "{loss.adv: {choice: [ns, minmax]}, optim.*.lr: {choice: [0.1, 0.2, 0.3]}}"
     one = space(f"metric: psnr\nsearch: grid\nspace: {keys}")

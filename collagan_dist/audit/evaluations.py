@@ -1,0 +1,192 @@
+"""Audits evaluations of a run: metrics against their own rows by sample, random samples against the model, the headline against both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from pydantic import ConfigDict
+
+from collagan_dist import structured
+from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.record import Removed, RunRecord, configuration
+from collagan_dist.audit.rederive import nudge
+from collagan_dist.config.load import config_to_dict, leaves, validate_config
+from collagan_dist.config.tree import Config
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import CheckpointError, ConfigError, DataError
+from collagan_dist.inference.evaluate import Measured, batches_of, measure_batch, summarize_rows
+from collagan_dist.models.registry import load_predictor
+from collagan_dist.reproduce.results import read_evaluation
+from collagan_dist.runs import checkpoint
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.setup import Setup, build_setup
+from collagan_dist.types import World
+
+# Of a sample: beyond the largest difference that roundings make in the batch, and this share of a value. Counts of pixels may differ by a few.
+_FACTOR, _LEAST, _LEAST_PIXELS = 30.0, 1e-3, 4
+_SUMMARY = 1e-6  # the same sum of float64, perhaps by another NumPy
+_SHOWN = 3
+
+
+class _About(structured.Record):
+    """What an evaluation says of itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    split: str
+    hole: str
+    blend: str
+    step: structured.Count
+    manifest: str
+    settings: dict[str, Any]
+
+
+def evaluation_files(record: RunRecord) -> list[Path]:
+    """Return the evaluations of a run, by name."""
+    return sorted(record.paths.evaluations.glob("[!.]*.json")) if record.paths.evaluations.is_dir() else []
+
+
+def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: Random, work: Path) -> AuditFinding:
+    """Return what is found of one evaluation: all its metrics, and the rows of one random batch of its samples."""
+    finding = AuditFinding(path.stem, "not comparable", "evaluation")
+    try:
+        about = structured.read(path, _About, DataError, "evaluate again")
+        metrics, rows = read_evaluation(path)
+    except DataError as error:
+        return replace(finding, verdict="damaged", wrong=(str(error),))
+    if about.manifest != manifest.hash:
+        return replace(finding, notes=("it is of another data set; give that by --data",))
+    try:
+        audit = _EvaluationAudit(record, path, about, manifest, work)
+        return audit.judge(replace(finding, verdict="differs"), metrics, rows, random)
+    except Removed:
+        return replace(finding, notes=(f"its checkpoint, of step {about.step}, is not kept",))
+    except CheckpointError as error:
+        return replace(finding, verdict="damaged", wrong=(str(error),))
+    except ConfigError as error:
+        return replace(finding, notes=(str(error),))
+
+
+@dataclass
+class _EvaluationAudit:
+    record: RunRecord
+    path: Path
+    about: _About
+    manifest: Manifest
+    work: Path
+
+    def judge(
+        self, finding: AuditFinding, metrics: dict[str, Any], rows: dict[str, np.ndarray], random: Random
+    ) -> AuditFinding:
+        loaded = self.record.load(self.about.step)
+        config, notes = self._configuration(configuration(loaded.state, loaded.path))
+        setup = build_setup(config, World(), self.manifest)
+        count = int(rows["ids"].max(initial=-1)) + 1
+        number = random.randrange(batches_of(count))
+        measure = partial(measure_batch, setup, about=self.about.model_dump(), number=number, count=count)
+        ids, found = measure(self._predictor(setup, loaded, "as-it-is"))
+        wrong = [*self._headline(metrics), *self._summary(setup, metrics, rows, found)]
+        stored = _rows_of(rows, ids)
+        compared = f"{len(ids)} of {len(rows['ids'])} samples"
+        finding = replace(
+            finding, compared=compared, notes=tuple(notes), reasons=("an evaluation does not record what computed it",)
+        )
+        if not (unequal := _unequal(stored, found, None)):
+            return replace(finding, verdict="differs" if wrong else "equal", wrong=tuple(wrong))
+        names = ("generator", "discriminators", "ema")
+        nudged = measure(self._predictor(setup, nudge(loaded, 0, names), "nudged"))[1]
+        unequal = _unequal(stored, found, nudged)
+        wrong += [f"{self.path.with_suffix('.npz')}: {text}" for text in unequal[:_SHOWN]]
+        return replace(finding, verdict="differs" if wrong else "within", wrong=tuple(wrong))
+
+    def _configuration(self, trained: Config) -> tuple[Config, list[str]]:
+        """Return the run's configuration with the settings of the evaluation, and notes on what cannot be had."""
+        tree, notes = config_to_dict(trained), []
+        settings = dict(self.about.settings)
+        if settings.pop("features", None):
+            notes.append("distances in a network's features")
+        tree["evaluate"] |= {"augment": False, **settings, "features": None}
+        tree["data"]["shards"] = str(self.manifest.folder)
+        return validate_config(tree, f"{self.path}: settings"), notes
+
+    def _predictor(self, setup: Setup, loaded: checkpoint.LoadedCheckpoint, name: str) -> Any:
+        folder = self.work / self.path.stem / name
+        paths = RunPaths(folder)
+        checkpoint.save(paths.checkpoints, self.about.step, loaded.tensors, loaded.state, keep=1)
+        return load_predictor(folder, setup.config, setup.engine, setup.tasks)[0]
+
+    def _headline(self, metrics: dict[str, Any]) -> list[str]:
+        """Return what of RUN/metrics.json is not what the evaluation says that it repeats."""
+        path = self.record.paths.headline_metrics
+        try:
+            headline = structured.read_json(path)
+        except FileNotFoundError:
+            return []
+        except (OSError, structured.Malformed) as error:
+            return [str(error)]
+        same = isinstance(headline, dict) and all(
+            headline.get(key) == metrics.get(key) for key in ("split", "hole", "blend", "step", "settings", "manifest")
+        )
+        return _different(str(path), headline, metrics, 0.0)[:_SHOWN] if same else []
+
+    def _summary(
+        self, setup: Setup, metrics: dict[str, Any], rows: dict[str, np.ndarray], found: Measured
+    ) -> list[str]:
+        """Return which metrics are not those of the evaluation's own rows."""
+        missing = [name for task in found.values() for name in task if name not in rows]
+        if missing:
+            return [f"{self.path.with_suffix('.npz')}: has no {', '.join(missing)}"]
+        by_task = {task: {name: rows[name] for name in values} for task, values in found.items()}
+        computed = summarize_rows(setup.tasks, by_task)
+        return _different(str(self.path), metrics, computed, _SUMMARY)[:_SHOWN]
+
+
+def _different(where: str, stored: Mapping[str, Any], computed: Mapping[str, Any], tolerance: float) -> list[str]:
+    """Return "where: key: stored, computed value" of numbers that differ; NaN stands for no value, which JSON leaves out."""
+    then = leaves(stored)
+    numbers = {k: v for k, v in leaves(computed).items() if isinstance(v, float | int) and not np.isnan(v)}
+    return [
+        f"{where}: {key}: {then.get(key)}, by its samples {value}"
+        for key, value in numbers.items()
+        if not isinstance(then.get(key), float | int) or abs(then[key] - value) > tolerance * abs(value)
+    ]
+
+
+def _rows_of(rows: dict[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the stored rows of some samples, in their order. A sample that is not stored has NaN."""
+    place = {int(one): n for n, one in enumerate(rows["ids"])}
+    chosen = [place.get(int(one), -1) for one in ids]
+    known = np.array(chosen) >= 0
+    found = {}
+    for name, values in rows.items():
+        taken = values[chosen].astype(np.float64)
+        taken[~known] = np.nan
+        found[name] = taken
+    return found
+
+
+def _unequal(stored: dict[str, np.ndarray], found: Measured, nudged: Measured | None) -> list[str]:
+    """Return "sample N: name: stored, measured value" of rows that differ: at all, or with `nudged` beyond what roundings make."""
+    texts = []
+    for task, values in found.items():
+        for name, now in values.items():
+            if name not in stored:
+                continue
+            then, now = stored[name], now.astype(np.float64)
+            allowed = np.zeros_like(now)
+            if nudged is not None:
+                noise = np.abs(nudged[task][name] - now)
+                least = _LEAST_PIXELS if name.startswith("dice") else _LEAST * np.abs(now)
+                allowed = _FACTOR * np.nanmax(noise, initial=0.0, where=~np.isnan(noise)) + least
+            both_nan = np.isnan(then) & np.isnan(now)
+            wrong = ~(both_nan | (np.abs(then - now) <= allowed))
+            for place in np.argwhere(wrong)[:1]:
+                sample = int(stored["ids"][place[0]])
+                texts.append(f"sample {sample}: {name}: {then[tuple(place)]:.6g}, measured {now[tuple(place)]:.6g}")
+    return texts

@@ -1,0 +1,72 @@
+"""The configuration with which another number of ranks computes what the run's ranks did, up to the order of sums."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from collagan_dist.distributed import versions
+
+_NEVER = 10**9  # as checkpoint.every: the last step of a stretch is always saved
+
+
+class NotComparable(Exception):
+    """What was recorded does not determine what a computation here should give; the text says why."""
+
+
+@dataclass(frozen=True)
+class HowToTrain:
+    """A plain configuration for a number of ranks.
+
+    `statistics` is whether running statistics are those of the same samples as the run's; `changed` says what computes
+    in another way than the run did.
+    """
+
+    tree: dict[str, Any]
+    ranks: int
+    statistics: bool
+    changed: tuple[str, ...]
+
+
+def how_to_train(stored: dict[str, Any], recorded: int, ranks: int) -> HowToTrain:
+    """Return how `ranks` ranks here do what `recorded` ranks did by the configuration `stored`. Raises NotComparable."""
+    tree = copy.deepcopy(stored)
+    runtime = tree["runtime"]
+    changed: list[str] = []
+    statistics = _share_batches(runtime, recorded, ranks, changed)
+    if runtime["engine"] == "deepspeed" and (ranks != recorded or not versions.library_version("deepspeed")):
+        changed.append("engine: deepspeed -> ddp")
+        runtime |= {"engine": "ddp", "zero_stage": 0}
+    if runtime["engine"] == "plain" and ranks > 1:
+        runtime["engine"] = "ddp"
+    if runtime["cuda_graph"] and (ranks > 1 or not torch.cuda.is_available()):
+        changed.append("cuda_graph: true -> false")
+        runtime["cuda_graph"] = False
+    # What follows changes no number of the training.
+    runtime |= {"straggler": 0.0, "fail_on_straggler": False}
+    tree["data"] |= {"keep": "none"}
+    tree["log"] |= {"sinks": [], "grid_every": _NEVER}
+    tree["checkpoint"] |= {"every": _NEVER, "keep": 1}
+    return HowToTrain(tree, ranks, statistics, tuple(changed))
+
+
+def _share_batches(runtime: dict[str, Any], recorded: int, ranks: int, changed: list[str]) -> bool:
+    """Let batch normalization see the same samples together as it did; return whether rank 0's running statistics are equal, too."""
+    parts = recorded * runtime["accumulate"]
+    if ranks == recorded or (runtime["sync_bn"] and runtime["accumulate"] == 1):
+        return True
+    # Parts of a batch on fewer ranks learn what more ranks do; but rank 0 alone keeps statistics, which were of its own share.
+    if not runtime["sync_bn"] and parts % ranks == 0:
+        changed.append(f"accumulate: {runtime['accumulate']} -> {parts // ranks}")
+        runtime["accumulate"] = parts // ranks
+        return False
+    if not runtime["sync_bn"] and parts == 1 and runtime["compile"] != "step":
+        changed.append("sync_bn: false -> true")
+        runtime["sync_bn"] = True
+        return True
+    raise NotComparable(
+        f"batch normalization saw {parts} parts of a batch apart, which {ranks} ranks cannot share (runtime.accumulate, sync_bn)"
+    )

@@ -1,0 +1,231 @@
+"""Audits one stretch of a run: trains it again on each wanted number of ranks, and compares all that it left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from collagan_dist import __version__
+from collagan_dist.audit import compare_tensors
+from collagan_dist.audit.compare_lines import LineComparison, Noise, compare_lines, noise_of
+from collagan_dist.audit.compare_tensors import Distance, Neighbours
+from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.ranks import HowToTrain, NotComparable, how_to_train
+from collagan_dist.audit.record import LoggedPart, Removed, RunRecord, Stretch, config_differences, configuration
+from collagan_dist.audit.rederive import Rederivation, Rederived
+from collagan_dist.config.load import config_to_dict, differences
+from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.errors import CheckpointError, ConfigError, DataError, NumericError
+from collagan_dist.runs.checkpoint import LoadedCheckpoint
+from collagan_dist.runs.checkpoint_state import config_changes
+from collagan_dist.runs.run_folder import code_commit, run_identity
+
+# Of state.json: what the same training gives again.
+_FACTS = ("samples", "seed", "skipped_batches", "bad_row", "manifest", "parser", "init")
+# They differ among themselves by a factor of ten where the adversarial losses begin (docs/audit.md).
+_TWINS = 4
+_SHOWN = 3  # of tensors and lines that differ
+
+
+@dataclass(frozen=True)
+class Resources:
+    """With what a run is audited: its data set, numbers of ranks, threads (None: the recorded number), a folder for temporary runs."""
+
+    manifest: Manifest
+    ranks: Sequence[int]
+    threads: int | None
+    work: Path
+
+
+def audit_stretch(record: RunRecord, stretch: Stretch, given: Resources) -> Iterator[AuditFinding]:
+    """Yield a finding for each number of ranks. Raises DataError for another data set, or one that cannot be read."""
+    subject = f"steps {stretch}"
+    try:
+        last = record.load(stretch.end)
+        first = record.load(stretch.start) if stretch.start else None
+    except Removed as error:
+        yield AuditFinding(subject, "not comparable", notes=(str(error),))
+        return
+    except CheckpointError as error:
+        yield AuditFinding(subject, "damaged", wrong=(str(error),))
+        return
+    audit = _StretchAudit(record, stretch, given, first, last)
+    for ranks in given.ranks:
+        try:
+            yield audit.compare(ranks)
+        except NotComparable as error:
+            yield AuditFinding(subject, "not comparable", _count(ranks, "rank"), notes=(str(error),))
+
+
+@dataclass
+class _StretchAudit:
+    record: RunRecord
+    stretch: Stretch
+    given: Resources
+    first: LoadedCheckpoint | None
+    last: LoadedCheckpoint
+    # The first training of the stretch here, and its twins, which show what roundings do.
+    _plain: tuple[Rederivation, Rederived] | None = field(default=None, init=False)
+    _twins: list[Rederived] = field(default_factory=list, init=False)
+    _noise: Noise = field(default_factory=dict, init=False)
+
+    @cached_property
+    def log(self) -> LoggedPart:
+        return self.record.log(self.stretch)
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        return self.last.state["machine"] or {}
+
+    def compare(self, ranks: int) -> AuditFinding:
+        """Train the stretch on `ranks` ranks and compare. Raises NotComparable."""
+        wrong = self._check_configurations()
+        how = how_to_train(self._configuration(), int(self.machine.get("ranks", 1)), ranks)
+        job = Rederivation(self.stretch, how, self.first, self.last.state)
+        finding = AuditFinding(f"steps {self.stretch}", "differs", _count(ranks, "rank"), wrong=tuple(wrong))
+        try:
+            found = job.train(self.given.work / f"{self.stretch.end}-{ranks}")
+        except ConfigError as error:
+            raise NotComparable(str(error)) from None
+        except (CheckpointError, NumericError) as error:
+            return replace(finding, wrong=(*wrong, f"it cannot be trained again: {error}"))
+        self._plain = self._plain or (job, found)
+        facts = ({key: side.state.get(key) for key in _FACTS} for side in (self.last, found.end))
+        wrong += [f"{self.last.path}/state.json: {line}" for line in differences(*facts)]
+        threads = found.end.state["machine"]["threads"]
+        how_said = f"{_count(ranks, 'rank')}, {threads} thread{'s' * (threads != '1')}"
+        return self._judge(replace(finding, how=how_said, reasons=tuple(self._reasons(how, found))), how, found, wrong)
+
+    def _judge(self, finding: AuditFinding, how: HowToTrain, found: Rederived, wrong: list[str]) -> AuditFinding:
+        """Compare bits, and where they need not be equal, or are not, the size of the difference."""
+        tensors = compare_tensors.differing(self.last.tensors, found.end.tensors)
+        lines = compare_lines(self.log, found.rows, self.stretch, None, how.statistics)
+        count = sum(map(len, self.last.tensors.values()))
+        compared = f"{_count(count, 'tensor')}, {_count(lines.compared, 'line')}"
+        finding = replace(finding, compared=compared, notes=lines.left_out)
+        if not (tensors or lines.differing or wrong):
+            return replace(finding, verdict="equal")
+        if not tensors:  # then no rounding has been in between
+            return replace(finding, wrong=(*wrong, *_shown("metrics.jsonl", lines.differing)))
+        distance, lines = self._bounded(how, found)
+        finding = replace(finding, share=distance.share, bound=distance.bound)
+        beyond = [*wrong, *_shown("", distance.beyond), *_shown("metrics.jsonl", lines.differing)]
+        if not finding.reasons:
+            size = "no larger than roundings make it" if not beyond else "larger than roundings make it"
+            said = f"{self._broken(tensors, count)}; the difference is {size}"
+            return replace(finding, wrong=(*wrong, said, *beyond[len(wrong) :]))
+        if not how.statistics:
+            finding = replace(
+                finding, notes=(*finding.notes, "running statistics: rank 0 kept those of its own share alone")
+            )
+        if beyond:
+            return replace(finding, wrong=tuple(beyond))
+        return replace(finding, verdict="within" if distance.tells else "undecided")
+
+    def _broken(self, tensors: Sequence[str], count: int) -> str:
+        return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
+
+    def _bounded(self, how: HowToTrain, found: Rederived) -> tuple[Distance, LineComparison]:
+        """Compare within what roundings explain; where that is not enough, by what more twins show that they do."""
+        for twins in range(1, _TWINS + 1):
+            self._train_twins(twins)
+            distance = compare_tensors.within(self.last.tensors, found.end.tensors, self._neighbours(), how.statistics)
+            lines = compare_lines(self.log, found.rows, self.stretch, self._noise, how.statistics)
+            if not (distance.beyond or lines.differing):
+                break
+        return distance, lines
+
+    def _train_twins(self, count: int) -> None:
+        """Train until there are `count` twins of the first training here, each nudged by roundings at its beginning."""
+        assert self._plain is not None
+        job, plain = self._plain
+        for number in range(len(self._twins), count):
+            twin = job.train(self.given.work / f"{self.stretch.end}-nudged-{number}", nudged=number)
+            self._twins.append(twin)
+            self._noise = noise_of(plain.rows, twin.rows, self._noise)
+
+    def _neighbours(self) -> Neighbours:
+        assert self._plain is not None and self._twins[0].first is not None
+        twins = [twin.end.tensors for twin in self._twins]
+        return Neighbours(self._twins[0].first.tensors, self._plain[1].end.tensors, twins)
+
+    def _configuration(self) -> dict[str, Any]:
+        """Return the configuration of the stretch as plain data, with the data set and threads here."""
+        tree = config_to_dict(configuration(self.last.state, self.last.path))
+        tree["data"]["shards"] = str(self.given.manifest.folder)
+        threads = str(self.given.threads or self.machine.get("threads", ""))
+        if threads.isdigit():
+            tree["runtime"]["threads"] = int(threads)
+        if not any(row["kind"] == "eval" for row in self.log.rows):
+            tree["evaluate"]["every"] = 0
+        return tree
+
+    def _check_configurations(self) -> list[str]:
+        """Return what of the configurations cannot be. Raises NotComparable where the log says that they changed on the way."""
+        self._check_identity()
+        inside = self.log.inside(self.stretch)
+        changed = list(config_differences(self.first.state["config"], self.last.state["config"])) if self.first else []
+        changed_inside = [line for _, row in inside for line in row.get("changed", ())]
+        if changed_inside or (changed and inside):
+            steps = ", ".join(str(step) for step, _ in inside)
+            raise NotComparable(
+                f"the configuration changed in a start at step {steps}: {'; '.join([*changed, *changed_inside])}"
+            )
+        started = any(step == self.stretch.start for step, _ in self.log.starts)
+        if changed and self.log.known and not started:
+            where = f"{self.last.path}/state.json: another configuration than that of step {self.stretch.start}, with no start between them"
+            return [f"{where}: {'; '.join(changed)}"]
+        return []
+
+    def _check_identity(self) -> None:
+        """Raise NotComparable or DataError where data set, parser or initial weights are others by now."""
+        if self.last.state["manifest"] != self.given.manifest.hash:
+            where = f"{self.given.manifest.folder}: is another data set than that of {self.last.path}"
+            raise DataError(f"{where} (hashes of manifest.json differ); give the run's own by --data")
+        try:
+            config = configuration(self.last.state, self.last.path)
+            # Where a checkpoint is the beginning, the initial weights are of no use, and may be gone.
+            init = self.last.state["init"] if self.stretch.start else None
+            changes = config_changes(
+                self.last.path, self.last.state, run_identity(config, self.given.manifest.hash, init)
+            )
+        except (ConfigError, CheckpointError) as error:
+            raise NotComparable(str(error)) from None
+        if changes:
+            raise NotComparable(f"other weights than the run's: {'; '.join(changes)}")
+
+    def _reasons(self, how: HowToTrain, found: Rederived) -> Iterator[str]:
+        """Yield why bits need not be equal: what computes here is not what computed then, or gives no promise."""
+        yield from how.changed
+        if not self.machine:
+            yield "the checkpoint does not say what computed it"
+        else:
+            yield from differences(self.machine, found.end.state["machine"])
+        for step, row in self.log.inside(self.stretch):
+            yield from (f"from step {step} on {line}" for line in row.get("machine", ()))
+        if (precision := how.tree["runtime"]["precision"]) != "fp32":
+            yield f"precision: {precision}"
+        if torch.cuda.is_available():
+            yield "a GPU computes"
+        world = self.record.world()
+        known = world.get("commit") if world.get("generation") == self.last.state.get("generation") else None
+        code = {"version": __version__, **({"commit": code_commit()} if known else {})}
+        yield from differences(
+            {"version": self.last.state.get("version"), **({"commit": known} if known else {})}, code
+        )
+
+
+def _shown(where: str, texts: Sequence[str]) -> list[str]:
+    """Return the first of the texts, and how many more there are."""
+    head = f"{where}: " if where else ""
+    more = [f"{head}and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return [*(f"{head}{text}" for text in texts[:_SHOWN]), *more]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

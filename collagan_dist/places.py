@@ -1,0 +1,298 @@
+"""A folder in a store that fsspec knows (S3, GCS, Azure, the Hugging Face hub, HTTP), or on this machine, with bounded retries.
+
+Credentials, endpoints and proxies come from the environment, as fsspec's drivers find them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from collagan_dist import files
+from collagan_dist.errors import CollaganError, ConfigError, DataError
+from collagan_dist.urls import HINT, has_secret, redact_value
+
+T = TypeVar("T")
+
+LOCAL = "file"
+# Scheme: the extra of this package that installs its driver; http comes with fsspec[http].
+SCHEMES = {"http": "", "https": "", "s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "hf": "hf"}
+# Others cannot be written by plain requests, or make a commit of every file (hf).
+WRITABLE = ("s3", "gs", "gcs", "az", "abfs", LOCAL)
+# What to do where a store does not know this user, by extra.
+_ACCESS = {
+    "": "credentials belong in ~/.netrc",
+    "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in the environment (FSSPEC_S3_ANON=true for a public bucket)",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS in the environment",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY in the environment",
+    "hf": "set HF_TOKEN in the environment, of an account that may read it",
+}
+
+_RETRY_SECONDS = (0.5, 2.0)  # before the second and the third try
+_CONNECT_SECONDS, _READ_SECONDS = 15, 60  # without a connection, without a byte
+_PERMANENT = (400, 401, 403, 404, 405, 410)  # HTTP answers that another try does not change
+# What drivers raise where they find no credentials. Names, so that no driver is imported.
+_NO_CREDENTIALS = (
+    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError", "ProfileNotFound",
+    "DefaultCredentialsError", "RefreshError", "ClientAuthenticationError", "LocalTokenNotFoundError",
+)  # fmt: skip
+_PIECE_BYTES = 1 << 24  # of a file that is read back
+
+
+class WrongContent(Exception):
+    """What came is not what was asked for; another try may bring it."""
+
+
+def scheme_of(location: str) -> str:
+    """Return the scheme of a URL, or "" for a path."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", location)
+    return found[1] if found else ""
+
+
+def open_place(location: str, schemes: tuple[str, ...], use: str) -> Path | Place:
+    """Return a local folder, or the place behind a URL of one of `schemes`. Raises ConfigError; `use` begins the sentence that says which are."""
+    if not (scheme := scheme_of(location)):
+        return Path(location)
+    # Configurations come here too, not only arguments.
+    if has_secret(location):
+        raise ConfigError(f"{redact_value(location)}: {HINT}")
+    # Only these schemes reach fsspec, which also has drivers for archives, local files and much else.
+    rest = location[len(scheme) :].removeprefix("://")
+    if scheme == LOCAL and rest.startswith("/"):
+        return Path(unquote(rest))
+    if scheme not in schemes or not location.startswith(f"{scheme}://") or not rest.strip("/"):
+        kinds = ", ".join(f"{s}://" for s in dict.fromkeys((LOCAL, *schemes)))
+        raise ConfigError(
+            f"{location}: {use} a folder or {use.split()[-1]} {kinds} (a folder of that name is written ./{location})"
+        )
+    return Place(location.rstrip("/"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder behind a URL, or a path. Methods raise DataError after three tries, ConfigError for a missing driver."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    def below(self, name: str) -> Place:
+        return Place(self / name)
+
+    @property
+    def scheme(self) -> str:
+        return self.url.partition("://")[0] if "://" in self.url else LOCAL
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """Return a file as it is there now, or its first `limit` bytes."""
+        content: bytes = self.retry(name, lambda: self._driver().cat_file(self._path(name), end=limit))
+        return content
+
+    def find_file(self, name: str, limit: int) -> bytes | None:
+        """Return the first `limit` bytes of a small file, or None where there is none."""
+
+        def attempt() -> bytes | None:
+            with suppress(FileNotFoundError):
+                return bytes(self._driver().cat_file(self._path(name), end=limit))
+            return None
+
+        return self.retry(name, attempt)
+
+    def get(self, name: str, to: Path, max_bytes: int, sha256: str, said: str) -> None:
+        """Download a file of the given content; `said` is what is expected, in words. Raises OSError for a full disk."""
+
+        def attempt() -> None:
+            self._transfer(name, to, max_bytes, said)
+            size = to.stat().st_size
+            if (found := files.sha256(to)) != sha256:
+                raise WrongContent(f"expected {said}, found {size} bytes with sha256 {found[:12]}…")
+
+        self.retry(name, attempt)
+
+    def _transfer(self, name: str, to: Path, max_bytes: int, said: str) -> None:
+        from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+        def limit(size: int | None, value: int, **_: Any) -> None:
+            if value > max_bytes:  # there may be no room for more
+                raise WrongContent(f"expected {said}, found more than {max_bytes} bytes")
+
+        driver, path = self._driver(), self._path(name)
+        if (
+            self.scheme == "hf"
+        ):  # with a callback of ours it would ask for pieces of 5 MB; it takes no more than this size
+            limit(None, driver.info(path)["size"])
+            driver.get_file(path, str(to), callback=DEFAULT_CALLBACK)
+        else:
+            driver.get_file(path, str(to), callback=Callback(hooks={"limit": limit}))
+
+    def put(self, local: Path, name: str) -> None:
+        """Upload a file. FileNotFoundError means that `local` is gone."""
+        try:
+            self.retry(name, lambda: self._driver().put_file(str(local), self._path(name)), "written")
+        except DataError:
+            local.stat()  # drivers say the same of a file that is gone here
+            raise
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all."""
+
+        def attempt() -> None:
+            if self.scheme != LOCAL:  # stores show an object when it is whole
+                self._driver().pipe_file(self._path(name), content)
+                return
+            path = Path(self / name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_bytes(path, content)
+
+        self.retry(name, attempt, "written")
+
+    def sha256(self, name: str, size: int) -> str:
+        """Return the hash of a file as it is read back, in pieces."""
+        digest = hashlib.sha256()
+        for start in range(0, size, _PIECE_BYTES):
+            end = min(start + _PIECE_BYTES, size)
+
+            def attempt(start: int = start, end: int = end) -> bytes:
+                return bytes(self._driver().cat_file(self._path(name), start=start, end=end))
+
+            digest.update(self.retry(name, attempt))
+        return digest.hexdigest()
+
+    def files_below(self, folder: str) -> list[str]:
+        """Return the names of all files in a folder and its folders, relative to it; [] where there is no such folder."""
+        root = self.below(folder)
+
+        def attempt() -> list[str]:
+            prefix = f"{root._path('').rstrip('/')}/"
+            return [
+                name.removeprefix(prefix) for name in self._driver().find(root._path("")) if name.startswith(prefix)
+            ]
+
+        return self.retry(folder, attempt)
+
+    def remove(self, *names: str) -> None:
+        """Remove files or folders; one that is gone already is no error."""
+        for name in names:
+
+            def attempt(name: str = name) -> None:
+                with suppress(FileNotFoundError):
+                    self._driver().rm(self._path(name), recursive=True)
+
+            self.retry(name, attempt, "removed")
+
+    def sizes(self, names: list[str], ask_each: bool) -> dict[str, int | None] | None:
+        """Return the sizes of files: None for one that is missing, -1 where the server does not say.
+
+        A file system that lists folders needs one request. HTTP has none: None, or with `ask_each` a request per file.
+        """
+        if not self.scheme.startswith("http"):
+            listed = self.retry("", lambda: self._driver().ls(self._path(""), detail=True))
+            found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
+            return {name: found.get(name) for name in names}
+        return {name: self.retry(name, lambda: self._size(name)) for name in names} if ask_each else None  # noqa: B023
+
+    def _size(self, name: str) -> int | None:
+        try:
+            size = self._driver().info(self._path(name))["size"]
+        except FileNotFoundError:
+            return None
+        return -1 if size is None else size
+
+    def _driver(self) -> Any:
+        import fsspec
+
+        try:
+            driver = fsspec.get_filesystem_class(self.scheme)
+        except ImportError as error:
+            extra = SCHEMES[self.scheme]
+            raise ConfigError(
+                f"{self.url}: {self.scheme}:// needs a package that is not installed; pip install 'collagan_dist[{extra}]' ({error})"
+            ) from None
+        options = driver._get_kwargs_from_urls(self.url)
+        found = driver(**options | _options_of(self.scheme))
+        if self.scheme == "s3":
+            found.retries = 1  # of its own, around those of botocore (AWS_MAX_ATTEMPTS) and inside ours
+        return found
+
+    def _path(self, name: str) -> str:
+        """Return the driver's name of a file; an empty name stands for the folder."""
+        import fsspec
+
+        driver = fsspec.get_filesystem_class(self.scheme)
+        return str(driver._strip_protocol(self / name if name else self.url))
+
+    def retry(self, name: str, attempt: Callable[[], T], done: str = "fetched") -> T:
+        """Return the result of an attempt, made again after a pause where that can help."""
+        for tries, pause in enumerate((*_RETRY_SECONDS, None), 1):
+            try:
+                return attempt()
+            except CollaganError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise  # our own disk is full
+                if pause is None or _is_permanent(error):
+                    where = self / name if name else self.url
+                    times = f", {tries} times" if tries > 1 else ""
+                    raise DataError(f"{where}: {self._describe(error, done)}{times}") from error
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _describe(self, error: Exception, done: str) -> str:
+        """Return a driver's error in one line, with what mends it where that is known."""
+        if isinstance(error, WrongContent):
+            return str(error)
+        access = _ACCESS[SCHEMES.get(self.scheme, "")] if self.scheme != LOCAL else "give this user access to it"
+        said = (str(error).splitlines() or [""])[0]
+        if type(error).__name__ in _NO_CREDENTIALS:
+            return f"there are no credentials for it ({said}); {access}"
+        status = _status(error)
+        if isinstance(error, FileNotFoundError):
+            if "bucket does not exist" in said or "epository not found" in said:
+                return f"there is no such bucket or repository ({said})"
+            return "there is no such file there"
+        if isinstance(error, PermissionError) or status in (401, 403):
+            answer = f"the server answers {status} {getattr(error, 'message', '')}" if status else said
+            return f"access is denied ({answer.strip()}); {access}"
+        if status is not None:
+            return f"cannot be {done} (the server answers {status} {getattr(error, 'message', '')})"
+        return f"cannot be {done} ({said or type(error).__name__})"
+
+
+def _options_of(scheme: str) -> dict[str, Any]:
+    """Return the options of a driver: its timeouts, and that it asks again what is there."""
+    if scheme.startswith("http"):
+        import aiohttp
+
+        # aiohttp ends a transfer after 300 s in all, too soon for a large shard; its proxies and netrc are off.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+    if scheme == "s3":
+        seconds = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
+        return {"config_kwargs": seconds, "use_listings_cache": False}
+    if scheme == LOCAL:
+        return {"auto_mkdir": True}
+    return {} if scheme == "hf" else {"use_listings_cache": False}
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status of an answer that a driver made an error of."""
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _is_permanent(error: Exception) -> bool:
+    kinds = isinstance(error, FileNotFoundError | PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+    return kinds or _status(error) in _PERMANENT

@@ -1,0 +1,116 @@
+"""PLACE/RUN/lease: which start of which run may copy its checkpoints there (`checkpoint.copy_to`).
+
+The text of RUN/lease, and whose run it is. A start watches it as it watches RUN/lease, in slower beats. Stores have no locks: of two starts
+that claim a place in the same second both may begin; the one that wrote first finds out before it copies anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from collagan_dist import files, structured
+from collagan_dist.errors import ClusterError, ConfigError
+from collagan_dist.places import Place
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.lease import MAX_LEASE_BYTES, LeaseRequest, Owner, parse_owner, this_process
+
+BEAT_SECONDS = 20.0  # a request each, so rarer than on a disk
+_POLL_SECONDS = 2.0
+_FILE = "lease"
+
+
+class _CopyRecord(structured.Record):
+    """RUN/copy.json: by which a run knows its own copies again, wherever its folder is moved."""
+
+    run: str
+
+
+class PlaceLease:
+    """The right of this start to copy into a place. `check` and `beat` raise ClusterError once another start has taken it."""
+
+    def __init__(self, place: Place, run: str, identity: str, owner: Owner) -> None:
+        self.place, self.run, self.identity, self.owner = place, run, identity, owner
+        self._beats, self._written = 0, 0.0
+        self._write()
+
+    def check(self) -> None:
+        """Raise ClusterError if another start has taken the place."""
+        owner = parse_owner(_read(self.place))
+        if owner.token != self.owner.token:
+            newer = (
+                f"start {owner.generation} on host {owner.host} has taken over"
+                if owner.token
+                else "its `lease` was removed"
+            )
+            raise ClusterError(f"{self.place}: {newer}, so this start copies nothing more there; it trains on")
+
+    def beat(self) -> None:
+        """Show that this start is alive, if that is due."""
+        if time.monotonic() - self._written >= BEAT_SECONDS:
+            self.check()
+            self._beats += 1
+            self._write()
+
+    def release(self) -> None:
+        """Record that this start has ended, so that the next one need not wait."""
+        self.check()
+        self.owner = replace(self.owner, state="ended")
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        text = f"{self.owner.text()}run {self.run}\nidentity {self.identity}\nbeats {self._beats}\n"
+        self.place.write(_FILE, text.encode())
+
+
+def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any], allow_change: bool) -> PlaceLease:
+    """Take a place for a run, waiting where it is unclear whether the start before lives.
+
+    `own` is the owner of the run folder, `identity` its identity keys. Raises ConfigError where the place is another run's,
+    ClusterError where another start copies there.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    request = LeaseRequest(place, own.job)
+    while True:
+        text = _read(place)
+        words = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+        run = _run_id(place, paths, words, digest, allow_change) if text else None
+        former = parse_owner(text)
+        if request.is_free(former, int(words.get("beats", "0")) if words.get("beats", "0").isdigit() else 0):
+            break
+        time.sleep(_POLL_SECONDS)
+    run = run or _known(paths) or secrets.token_hex(8)
+    files.write_json(paths.copy, {"run": run})
+    return PlaceLease(place, run, digest, this_process(former.generation + 1, own.token, own.job, BEAT_SECONDS))
+
+
+def _run_id(place: Place, paths: RunPaths, words: Mapping[str, str], identity: str, allow_change: bool) -> str:
+    """Return the id of the run whose copies are there. Raises ConfigError where that is another one than this."""
+    there = words.get("run", "")
+    if there and there == _known(paths):
+        return there
+    # A new folder takes up what was copied; one with checkpoints of its own would mix two runs.
+    if paths.steps_saved():
+        problem = "and this run folder has checkpoints of its own"
+    elif there and (words.get("identity") == identity or allow_change):
+        return there
+    else:
+        problem = "of another configuration or other data (--allow-config-change takes it up all the same)"
+    raise ConfigError(
+        f"{place}: holds the copies of another run, {problem}; give a run folder of another name, or another checkpoint.copy_to"
+    )
+
+
+def _known(paths: RunPaths) -> str | None:
+    found = structured.find(paths.copy, _CopyRecord)
+    return found.run if found else None
+
+
+def _read(place: Place) -> str:
+    return (place.find_file(_FILE, MAX_LEASE_BYTES) or b"").decode(errors="replace")

@@ -1,0 +1,65 @@
+"""What is chosen, and what an audit as a whole says."""
+
+import json
+import shutil
+
+import pytest
+
+from collagan_dist.audit.audit import Audit, AuditRequest, audit
+from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.errors import CheckpointError, ConfigError
+from tests.audit.test_table_cells import out  # noqa: F401, a fixture
+
+
+def steps(found: Audit) -> list[str]:
+    return [one.subject for one in found.findings]
+
+
+def test_what_is_chosen_follows_from_the_seed(trained):
+    request = AuditRequest(4, stretches=0, evaluations=1, ranks=(1,))
+    first, second = audit(trained, request), audit(trained, request)
+    assert first == second and first.verdict == "passed" and len(first.findings) == 1
+    everything = audit(trained, AuditRequest(4, stretches=9, evaluations=9, ranks=(1,)))
+    assert steps(everything)[:3] == ["steps 0 to 3", "steps 3 to 6", "steps 6 to 9"]
+    assert sorted(steps(everything)[3:]) == ["test-O1", "test-block"]
+    assert json.loads(json.dumps(everything.as_dict()))["findings"][0]["verdict"] == "equal"
+
+
+def test_the_beginning_of_a_long_run_is_not_chosen_unless_it_may_be(run):
+    shutil.rmtree(run / "checkpoints/step-00000003")
+    alone = {"evaluations": 0, "ranks": (1,)}
+    found = audit(run, AuditRequest(0, stretches=9, **alone))
+    assert steps(found) == ["steps 6 to 9"]
+    assert found.notes[0].startswith("steps 0 to 6: longer than the stretches between checkpoints; --max-steps 6 ")
+    assert steps(audit(run, AuditRequest(0, stretches=9, max_steps=6, **alone))) == ["steps 0 to 6", "steps 6 to 9"]
+    with pytest.raises(ConfigError, match="the shortest has 3 steps"):
+        audit(run, AuditRequest(0, max_steps=2, **alone))
+
+
+def test_runs_of_a_reproduction_with_their_tables(out):  # noqa: F811
+    found = audit(out, AuditRequest(0, stretches=1, evaluations=2, ranks=(1,)))
+    assert found.verdict == "passed" and all(one.subject.startswith("M_isd: ") for one in found.findings)
+    assert sum(one.subject == "M_isd: tables" for one in found.findings) == 2
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is no run folder"):
+        audit(tmp_path, AuditRequest(0))
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="holds no checkpoint yet"):
+        audit(tmp_path, AuditRequest(0))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (("equal", "within"), "passed"),
+        (("equal", "not comparable"), "passed"),
+        (("equal", "differs"), "failed"),
+        (("damaged",), "failed"),
+        (("undecided", "not comparable"), "nothing confirmed"),
+    ],
+)
+def test_the_verdict_of_all(tmp_path, verdicts, expected):
+    assert Audit(tmp_path, 0, tuple(AuditFinding("", one) for one in verdicts), ()).verdict == expected

@@ -1,0 +1,49 @@
+import torch
+
+from collagan_dist.audit.compare_tensors import Neighbours, differing, within
+
+
+def tensors(value: float, **files: dict) -> dict:
+    """A network of one layer whose weights are all `value`."""
+    layer = {
+        "layer.weight": torch.full((100,), value),
+        "norm.running_mean": torch.zeros(4),
+        "norm.num_batches_tracked": torch.tensor(3),
+    }
+    return {"generator": layer, **files}
+
+
+def neighbours(noise: float) -> Neighbours:
+    """The weights went from 0 to 1, and the twin is `noise` beside them."""
+    return Neighbours(tensors(0.0), tensors(1.0), [tensors(1.0), tensors(1.0 + noise)])
+
+
+def test_bits_are_compared_not_values():
+    one, other = tensors(0.0), tensors(-0.0)
+    assert differing(one, one) == [] and differing(one, other) == ["generator.safetensors: layer.weight"]
+    assert differing(one, tensors(0.0, ema={"x": torch.zeros(1)})) == ["ema.safetensors: x"]
+
+
+def test_bounds_are_five_times_the_twin_and_at_least_a_twentieth_of_the_way():
+    for noise, distance, beyond in ((0.0, 0.04, False), (0.0, 0.06, True), (0.05, 0.2, False), (0.05, 0.3, True)):
+        found = within(tensors(1.0 + distance), tensors(1.0), neighbours(noise), True)
+        assert bool(found.beyond) == beyond and found.tells
+        assert abs(found.share - distance) < 1e-6 and abs(found.bound - max(5 * noise, 0.05)) < 1e-6
+    assert not within(tensors(1.0), tensors(1.0), neighbours(0.25), True).tells
+
+
+def test_one_element_is_found():
+    recorded = tensors(1.0)
+    recorded["generator"]["layer.weight"][7] += 2.5
+    found = within(recorded, tensors(1.0), neighbours(0.1), True)
+    assert found.beyond == ("generator.safetensors: layer.weight, 2.5 in one element, where the largest way is 1",)
+
+
+def test_statistics_and_counts():
+    recorded = tensors(1.0)
+    recorded["generator"]["norm.running_mean"] += 1.0
+    recorded["generator"]["norm.num_batches_tracked"] += 1
+    assert within(recorded, tensors(1.0), neighbours(0.0), False).beyond == ()
+    assert "norm.running_mean" in " ".join(within(recorded, tensors(1.0), neighbours(0.0), True).beyond)
+    del recorded["generator"]["layer.weight"]
+    assert within(recorded, tensors(1.0), neighbours(0.0), False).beyond == ("generator.safetensors: layer.weight",)

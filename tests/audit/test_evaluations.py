@@ -1,0 +1,87 @@
+"""What of an evaluation is found when a number of it was changed."""
+
+import json
+import shutil
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
+from collagan_dist.audit.record import RunRecord
+from collagan_dist.data.shards.manifest import read_manifest
+from tests.audit.test_stretches import contents
+
+
+@pytest.fixture
+def audited(shards, tmp_path):
+    def audit(run: Path, name: str = "test-O1", manifest=shards):
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        return audit_evaluation(RunRecord(run), run / f"evaluation/{name}.json", manifest, Random(0), tmp_path / "work")
+
+    return audit
+
+
+def edit(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_rows(path: Path, name: str, change) -> None:
+    with np.load(path) as archive:
+        rows = {key: archive[key] for key in archive.files}
+    rows[name] = change(rows[name])
+    np.savez_compressed(path, **rows)
+
+
+@pytest.mark.parametrize("name", ["test-O1", "test-block"])
+def test_an_evaluation_is_equal(audited, run, name):
+    before = contents(run)
+    assert [path.stem for path in evaluation_files(RunRecord(run))] == ["test-O1", "test-block"]
+    one = audited(run, name)
+    assert (one.verdict, one.wrong, one.compared) == ("equal", (), "4 of 4 samples")
+    assert contents(run) == before
+
+
+def test_an_edited_metric_is_named(audited, run):
+    edit(run / "evaluation/test-O1.json", lambda found: found["dice"].update(nose=0.99))
+    one = audited(run)
+    assert one.verdict == "differs" and "test-O1.json: dice.nose: 0.99, by its samples 0." in one.wrong[0]
+
+
+def test_an_edited_headline_is_named(audited, run):
+    edit(run / "metrics.json", lambda found: found.update(psnr_hole=40.0))
+    one = audited(run, "test-block")
+    assert one.verdict == "differs" and "run/metrics.json: psnr_hole: 40.0, " in one.wrong[0]
+
+
+def test_rows_that_the_model_does_not_give_are_named(audited, run):
+    """Rows and metrics together, as somebody would who knows both."""
+
+    def better(values):
+        return values + 1.0
+
+    edit_rows(run / "evaluation/test-O1.npz", "psnr", better)
+    edit(run / "evaluation/test-O1.json", lambda found: found.update(psnr=found["psnr"] + 1.0))
+    one = audited(run)
+    assert one.verdict == "differs" and len(one.wrong) == 1 and "test-O1.npz: sample 0: psnr: " in one.wrong[0]
+
+
+def test_roundings_of_rows_are_within_bounds(audited, run):
+    edit_rows(run / "evaluation/test-O1.npz", "psnr", lambda values: values * (1 + 1e-7))
+    one = audited(run)
+    assert one.verdict == "within" and one.wrong == ()
+
+
+def test_what_cannot_be_compared_is_said(audited, run, shards, tmp_path):
+    other = read_manifest(shutil.copytree(shards.folder, tmp_path / "other"))
+    edit(tmp_path / "other/manifest.json", lambda found: found.update(dataset="other"))
+    other = read_manifest(tmp_path / "other")
+    assert "another data set" in audited(run, manifest=other).notes[0]
+    (run / "evaluation/test-block.npz").write_bytes(b"PK")
+    assert audited(run, "test-block").verdict == "damaged"
+    shutil.rmtree(run / "checkpoints/step-00000009")
+    one = audited(run)
+    assert one.verdict == "not comparable" and "its checkpoint, of step 9, is not kept" in one.notes[0]

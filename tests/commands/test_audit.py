@@ -1,0 +1,49 @@
+import json
+import shutil
+import stat
+
+from tests.audit.conftest import run, trained  # noqa: F401, fixtures
+from tests.runs.run_folders import rewrite_state
+
+ONE_RANK = ("--ranks", "1")
+
+
+def test_a_read_only_run_elsewhere_with_its_data_elsewhere(collagan, run, shards, tmp_path, monkeypatch):  # noqa: F811
+    moved = shutil.copytree(shards.folder, tmp_path / "moved")
+    for path in (run, *run.rglob("*")):
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    monkeypatch.chdir(tmp_path)
+    result = collagan("audit", "run", "--data", moved, *ONE_RANK, "--seed", "7", "--out", "audit.json")
+    assert result.code == 0 and result.out.count("equal bit for bit") == 2
+    assert result.out.startswith("Audit of run (--seed 7)\n")
+    assert max(map(len, (line.rstrip() for line in result.out.splitlines()))) <= 80
+    assert result.out.splitlines()[-1].strip() == "the audit found nothing that differs"
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert (found["verdict"], found["seed"], [one["verdict"] for one in found["findings"]]) == (
+        "passed",
+        7,
+        ["equal"] * 2,
+    )
+
+
+def test_what_differs_is_exit_5(collagan, run):  # noqa: F811
+    rewrite_state(run / "checkpoints/step-00000003", lambda state: state.update(seed=9))
+    result = collagan("audit", run, *ONE_RANK, "--evaluations", "0", "--stretches", "3", "--json")
+    found = json.loads(result.out)
+    assert result.code == 5 and found["verdict"] == "failed" and 0 <= found["seed"] < 1 << 31
+    assert "state.json: seed: 9 -> 0" in str(found["findings"][0]["wrong"])
+
+
+def test_what_cannot_be_audited_is_said(collagan, run, shards, tmp_path, monkeypatch):  # noqa: F811
+    for arguments, code, message in (
+        ((shards.folder,), 2, "is no run folder"),
+        ((run, "--max-steps", "1", "--evaluations", "0"), 2, "nothing to audit; stretches: the shortest has 3 steps"),
+        ((run, "--data", tmp_path / "none"), 3, "none"),
+        ((run, "--ranks", "0"), 2, "not a whole number above 0"),
+    ):
+        result = collagan("audit", *arguments)
+        assert result.code == code and message in result.err, result
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    result = collagan("audit", run)
+    assert result.code == 2 and "it starts its ranks itself" in result.err

@@ -1,0 +1,312 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from collagan_dist import files, places
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError
+from collagan_dist.places import Place
+from collagan_dist.runs import checkpoint, place_lease, run_folder
+from collagan_dist.runs.copies import Copies, place_of, take_up
+from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.lease import Lease
+from collagan_dist.training.loop import StartOptions, train
+from collagan_dist.types import World
+from tests.faults.processes import until
+from tests.faults.saving import die, forked
+from tests.launch import torchrun
+from tests.runs.run_folders import KEPT, SAVING, STEPS, checkpoint_names, events, lines, write_config
+from tests.runs.test_lease import take_lease
+from tests.training.small import equal, small, weights
+
+FILES = [
+    "discriminators.safetensors",
+    "ema.safetensors",
+    "generator.safetensors",
+    "manifest.json",
+    "optimizer.safetensors",
+    "state.json",
+]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(places, "_RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(place_lease, "_POLL_SECONDS", 0.02)
+
+
+@pytest.fixture
+def lease(tmp_path: Path) -> Iterator[Lease]:
+    lease = take_lease(tmp_path)
+    yield lease
+    lease.release()
+
+
+def claimed(place: Place, run: Path, lease: Lease, **identity: object) -> place_lease.PlaceLease:
+    return place_lease.claim(place, RunPaths(run), lease.owner, identity, False)
+
+
+def copy_all(place: Place, run: Path, lease: Lease, keep: int = 2) -> Copies:
+    copies = Copies(place, RunPaths(run), keep, claimed(place, run, lease))
+    copies.request()
+    assert copies.wait(60)
+    return copies
+
+
+@pytest.mark.parametrize("kind", ["s3", "folder"])
+def test_a_run_goes_on_elsewhere_as_if_nothing_had_happened(shards, finished, request, tmp_path, monkeypatch, kind):
+    """From another folder and working directory, with the same weights, bit for bit, and the whole log."""
+    place = "s3://{}/runs".format(request.getfixturevalue("s3").bucket) if kind == "s3" else str(tmp_path / "place")
+    config = small(shards.folder, **SAVING, checkpoint__copy_to=place)
+    train(config, tmp_path / "here/run", World(), StartOptions(stop_at=6))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    train(config, Path("run"), World())
+    assert equal(weights(finished, STEPS), weights(Path("run"), STEPS)) and checkpoint_names(Path("run")) == KEPT
+    assert [line["step"] for line in lines(Path("run"), "train")] == [2, 4, 6, 8, 9]
+    assert [event["step"] for event in events(Path("run"), "resume")] == [6] and not events(Path("run"), "copy_failed")
+    there = Place(f"{place}/run")
+    assert sorted(there.files_below("checkpoints")) == [f"{step}/{file}" for step in KEPT for file in FILES]
+    assert there.find_file("config.yaml", 1 << 20) == Path("run/config.yaml").read_bytes()
+    # The folder that was left behind knows its copies, and takes what is newer there.
+    train(config, tmp_path / "here/run", World())
+    assert checkpoint_names(tmp_path / "here/run") == ["step-00000006", KEPT[-1]]
+
+
+def test_a_copy_that_fails_is_said_and_tried_again(shards, finished, s3, tmp_path, capsys):
+    """The run ends well, with all its checkpoints there."""
+    s3.faults["optimizer.safetensors"] = ["503"] * 3 + ["flip"] + [""] * 99
+    config = small(shards.folder, **SAVING | {"checkpoint__keep": 9}, checkpoint__copy_to=f"s3://{s3.bucket}/runs")
+    train(config, tmp_path / "run", World())
+    reason = events(tmp_path / "run", "copy_failed")[0]["reason"]
+    assert reason.startswith(
+        f"s3://{s3.bucket}/runs/run/checkpoints/step-00000002/optimizer.safetensors: cannot be written"
+    )
+    said = capsys.readouterr().err
+    everything = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert "CANARY" not in said and not any(b"CANARY" in content for content in everything)
+    assert f"is not copied to s3://{s3.bucket}/runs/run: " in said and "tried again with the next checkpoint" in said
+    assert s3.names("runs/run/checkpoints/") == [
+        f"{step}/{file}" for step in checkpoint_names(tmp_path / "run") for file in FILES
+    ]
+    assert equal(weights(finished, STEPS), weights(tmp_path / "run", STEPS))
+
+
+def test_bytes_that_changed_on_their_way_are_noticed(run, tmp_path, lease, monkeypatch, capsys):
+    """By reading them back: no manifest says that they are a checkpoint."""
+    place, put = Place(str(tmp_path / "place")), Place.put
+
+    def damaging(self: Place, local: Path, name: str) -> None:
+        put(self, local, name)
+        path = Path(self / name)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    monkeypatch.setattr(Place, "put", damaging)
+    copies = copy_all(place, run, lease)
+    assert "is not what was uploaded" in copies.take_failures()[0][1]
+    assert not [name for name in place.files_below("checkpoints") if name.endswith("manifest.json")]
+    monkeypatch.undo()
+    copies.request()
+    assert copies.wait(60) and not copies.take_failures()
+    copies.close()
+    assert take_up(place, RunPaths(tmp_path), lease, True) == STEPS
+
+
+def test_killed_anywhere_in_an_upload(run, tmp_path, lease):
+    """After any number of requests, also in the middle of a file: what a start takes from there is whole, or nothing."""
+    taken = []
+    for number in range(40):
+        place, folder = Place(str(tmp_path / f"place-{number}")), tmp_path / f"run-{number}"
+        ended = forked(copy_and_die, place, run, lease, number)
+        (folder / "checkpoints").mkdir(parents=True)
+        taken.append(take_up(place, RunPaths(folder), lease, strict=True))
+        loaded = checkpoint.load_latest(folder / "checkpoints", strict=True)
+        assert (loaded and loaded.state["step"]) == taken[-1]
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        # The next start completes it.
+        copy_all(place, run, lease).close()
+        assert {
+            name.split("/")[0] for name in place.files_below("checkpoints") if name.endswith("manifest.json")
+        } == set(KEPT)
+    assert taken[0] is None and taken[-1] == STEPS and 15 < len(taken) < 40
+
+
+def copy_and_die(place: Place, run: Path, lease: Lease, number: int) -> None:
+    """Copy a run, killed in the n-th write, of a file when half of it is there."""
+    count, put, write = 0, Place.put, Place.write
+
+    def counting() -> bool:
+        nonlocal count
+        count += 1
+        return count > number
+
+    def put_or_die(self: Place, local: Path, name: str) -> None:
+        if counting():
+            target = Path(self / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(local.read_bytes()[: local.stat().st_size // 2])
+            die()
+        put(self, local, name)
+
+    def write_or_die(self: Place, name: str, content: bytes) -> None:
+        if counting():
+            die()
+        write(self, name, content)
+
+    Place.put, Place.write = put_or_die, write_or_die
+    copies = copy_all(place, run, lease)
+    assert not copies.take_failures()
+
+
+def test_killed_in_a_training_while_it_uploads(shards, finished, s3, tmp_path):
+    s3.faults["state.json"] = ["", "slow"]
+    config = small(shards.folder, **SAVING, checkpoint__copy_to=f"s3://{s3.bucket}/runs")
+    command = [
+        sys.executable,
+        "-m",
+        "collagan_dist",
+        "train",
+        write_config(config, tmp_path),
+        "--run",
+        tmp_path / "here/run",
+    ]
+    first = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    try:
+        # A PUT, a GET that reads it back, then the one that hangs.
+        until(lambda: s3.requests["state.json"] >= 2, lambda: first.poll() is None)
+    finally:
+        first.kill()
+        first.wait()
+    s3.go_on.set()
+    train(config, tmp_path / "there/run", World())
+    assert equal(weights(finished, STEPS), weights(tmp_path / "there/run", STEPS))
+    assert s3.names("runs/run/checkpoints/") == [f"{step}/{file}" for step in KEPT for file in FILES]
+
+
+def test_an_upload_that_takes_too_long_is_left_to_the_next_start(shards, s3, tmp_path, monkeypatch, capsys):
+    """The end waits for a bounded time; then it says what is missing, and ends well."""
+    monkeypatch.setattr(run_folder, "_COPY_SECONDS", 0.3)
+    s3.faults["generator.safetensors"] = ["slow"] + [""] * 99
+    config = small(shards.folder, schedule__steps=2, checkpoint__copy_to=f"s3://{s3.bucket}/runs")
+    assert train(config, tmp_path / "run", World()) == 2
+    assert (
+        f"step 2 is not yet copied to s3://{s3.bucket}/runs/run: the next start of this run does it"
+        in capsys.readouterr().err
+    )
+    assert "manifest.json" not in "".join(s3.names("runs/run/checkpoints/"))
+    s3.go_on.set()
+    monkeypatch.setattr(run_folder, "_COPY_SECONDS", 60)
+    train(config, tmp_path / "run", World())
+    assert "step-00000002/manifest.json" in s3.names("runs/run/checkpoints/")
+
+
+def test_damaged_copies_are_never_taken(run, tmp_path, lease, capsys):
+    place = Place(str(tmp_path / "place"))
+    copy_all(place, run, lease).close()
+    ema = Path(place / f"checkpoints/{KEPT[1]}/ema.safetensors")
+    ema.write_bytes(ema.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointError, match=r"step-00000009/ema.safetensors: expected .*or run without --strict"):
+        take_up(place, RunPaths(tmp_path / "strict"), lease, strict=True)
+    assert take_up(place, RunPaths(tmp_path / "other"), lease, strict=False) == 8
+    assert "step-00000009/ema.safetensors: expected a file with sha256" in capsys.readouterr().err
+    stray, state = Path(place / "checkpoints/stray"), Path(place / f"checkpoints/{KEPT[0]}/state.json")
+    stray.write_bytes(b"x")
+    leading_out = {"state.json": files.sha256(state), "../stray": files.sha256(stray)}
+    for hashes in ({"../stray": "0"}, leading_out, {"state.json": "0"}, {}):
+        forged = json.dumps({"step": 8, "sha256": hashes})
+        Path(place / f"checkpoints/{KEPT[0]}/manifest.json").write_text(forged if hashes else "{")
+        with pytest.raises(CheckpointError, match="no copy of a checkpoint is undamaged"):
+            take_up(place, RunPaths(tmp_path / "forged"), lease, strict=False)
+    assert not [path for path in (tmp_path / "forged").rglob("*") if path.is_file()]
+
+
+def test_a_place_belongs_to_one_run(run, tmp_path, lease):
+    """Another configuration, or a run folder with checkpoints of its own, is refused and changes nothing."""
+    place, other = Place(str(tmp_path / "place")), shutil.copytree(run, tmp_path / "other")
+    copy_all(place, run, lease).close()
+    before = place.files_below("")
+    with pytest.raises(
+        ConfigError, match="holds the copies of another run, and this run folder has checkpoints of its own"
+    ):
+        claimed(place, other, lease)
+    with pytest.raises(ConfigError, match="another run, of another configuration or other data"):
+        claimed(place, tmp_path / "empty", lease, seed=1)
+    assert place.files_below("") == before
+    place_lease.claim(place, RunPaths(tmp_path), lease.owner, {"seed": 1}, True).release()
+
+
+def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, capsys):
+    """On another machine, by the beats of the first; when they stop, it takes over, and the first copies nothing more."""
+    place, elsewhere = Place(str(tmp_path / "place")), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    first = claimed(place, run, lease)
+    first.owner = replace(first.owner, machine="another", heartbeat_seconds=0.2)
+    first._write()
+    copies = Copies(place, RunPaths(run), 2, first)
+    stopped = threading.Event()
+
+    def beat() -> None:
+        while not stopped.wait(0.05):
+            first._beats += 1
+            first._write()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    second = take_lease(elsewhere)
+    with pytest.raises(
+        ClusterError, match=rf"{place} is being trained by pid {os.getpid()} on host .* or remove {place}/lease"
+    ):
+        claimed(place, elsewhere, second)
+    stopped.set()
+    thread.join()
+    taken = claimed(place, elsewhere, second)
+    assert taken.owner.generation == 2 and taken.run == first.run
+    copies.request()
+    assert copies.wait(30) and copies.lost
+    assert "start 2 on host" in copies.take_failures()[0][1] and not place.files_below("checkpoints")
+    assert "it trains on" in capsys.readouterr().err
+    taken.release()
+    second.release()
+
+
+@pytest.mark.parametrize(
+    ("copy_to", "said"),
+    [
+        ("https://example.org/runs", "checkpoints are copied to a folder or to file://, s3://"),
+        ("hf://datasets/a/b", "checkpoints are copied to a folder"),
+        ("s3://key:word@bucket/x", "credentials belong in the environment"),
+        (".", "holds the run folder itself"),
+        ("file://{here}", "holds the run folder itself"),
+    ],
+)
+def test_places_that_cannot_take_copies(tmp_path, monkeypatch, copy_to, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=said) as error:
+        place_of(copy_to.format(here=tmp_path), Path("run"))
+    assert "word" not in str(error.value).removesuffix(said) or "password" in str(error.value)
+
+
+def test_a_bucket_that_is_not_there_ends_the_start(shards, s3, tmp_path):
+    config = small(shards.folder, checkpoint__copy_to="s3://no-such-bucket/runs")
+    with pytest.raises(DataError, match="no such bucket"):
+        train(config, tmp_path / "run", World())
+
+
+@pytest.mark.full
+def test_two_ranks_go_on_elsewhere(shards, tmp_path):
+    config = write_config(small(shards.folder, **SAVING, checkpoint__copy_to=str(tmp_path / "place")), tmp_path)
+    torchrun(2, "-m", "--", "collagan_dist", "train", config, "--run", tmp_path / "here/run")
+    shutil.rmtree(tmp_path / f"place/run/checkpoints/{KEPT[1]}")
+    torchrun(2, "-m", "--", "collagan_dist", "train", config, "--run", tmp_path / "there/run")
+    assert equal(weights(tmp_path / "here/run", STEPS), weights(tmp_path / "there/run", STEPS))
+    assert [event["step"] for event in events(tmp_path / "there/run", "resume")] == [8]
