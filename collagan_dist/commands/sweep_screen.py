@@ -68,10 +68,10 @@ def headline(sweep: SweepController) -> str:
     from collagan_dist.sweep import results, schedule
 
     plan, trials = sweep.plan, sweep.trials
-    states = [results.trial_status(plan.total, trial, sweep.finished) for trial in trials]
+    states = [_status(sweep, trial) for trial in trials]
     counts = [
-        f"{states.count(state)} {state}"
-        for state in ("done", "running", "paused", "stopped", "failed")
+        f"{states.count(state)} {state}{' for room' if state == 'waiting' and sweep.waiting else ''}"
+        for state in ("done", "running", "waiting", "paused", "stopped", "failed")
         if states.count(state)
     ]
     again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
@@ -107,7 +107,6 @@ def _table(sweep: SweepController, width: int) -> Any:
     from collagan_dist.commands.tables import new_table
     from collagan_dist.report.sweep_data import short_labels
     from collagan_dist.runs.metrics_log import last_train_step
-    from collagan_dist.sweep import results
     from collagan_dist.sweep.trial import trial_dir
 
     plan = sweep.plan
@@ -123,14 +122,21 @@ def _table(sweep: SweepController, width: int) -> Any:
         words = [str(trial.number), *([trial.role] if trial.role in ("paper", "confirm") else [])]
         label = " ".join([*words, *([f"seed {trial.seed}"] if plan.repeats > 1 else [])])
         values = [_value(trial.values[key]) for key in keys]
-        status = results.trial_status(plan.total, trial, sweep.finished)
-        rows.append([label, status, f"{step}/{trial.steps(plan.total)}", *scores, *values])
+        rows.append([label, _status(sweep, trial), f"{step}/{trial.steps(plan.total)}", *scores, *values])
     shown = _fitting(rows, width)
     table = new_table(title, rows[0][:shown], left=("status",))
     for row in rows[1:]:
         table.add_row(*row[:shown])
     left_out = ", ".join(rows[0][shown:])
     return Group(table, *[Text(f"in trials.csv alone: {left_out}")] * bool(left_out), Text(headline(sweep)))
+
+
+def _status(sweep: SweepController, trial: Trial) -> str:
+    """Return the status of a trial; "waiting" where its segment was handed to Ray and has no place yet."""
+    from collagan_dist.sweep import results
+
+    status = results.trial_status(sweep.plan.total, trial, sweep.finished)
+    return "waiting" if status == "running" and trial.number in sweep.waiting else status
 
 
 def _fitting(rows: list[list[str]], width: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -111,6 +111,7 @@ class SweepController:
         self.samples_before = samples_trained(self.out, self.trials)
         self.messages: list[str] = []  # for people; `show` prints them
         self.finished = False
+        self.waiting: Set[int] = frozenset()  # numbers of trials whose segment has no place yet
         self.idle_reason: str | None = None
         self._losses = TrialLosses()
         self._asked_to_end = False
@@ -171,7 +172,8 @@ class SweepController:
         keep_newest_checkpoint(self.out, trial)
         self._record_result(replace(trial, failure=(ClusterError.exit_code, text)))
 
-    def set_idle_reason(self, reason: str | None) -> None:
+    def set_waiting(self, numbers: Set[int], reason: str | None) -> None:
+        self.waiting = numbers
         if reason != self.idle_reason:
             waits = f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
             self.say(waits if reason else "there is room again")

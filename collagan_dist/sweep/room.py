@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -43,10 +44,8 @@ class Room:
         self._poll()
         # No more than there is room for: a segment that is chosen later is chosen with more results. An autoscaler starts
         # nodes for what waits alone.
-        most = self.fits if self.growth is None else max(self.fits, min(self._grown(), MOST_ON_GROWING))
-        return (
-            most if self.concurrent is None else min(self.concurrent, most if self.growth is None else self.concurrent)
-        )
+        wanted = self.concurrent or (self.fits if self.growth is None else max(self.fits, MOST_ON_GROWING))
+        return min(wanted, max(self.fits, self._grown()))
 
     def check(self) -> None:
         """Raise ClusterError, with all the numbers, if the cluster can never place a trial."""
@@ -109,11 +108,11 @@ class Room:
         return [] if self.growth is None else self.growth.nodes(resources.capacity)
 
     def _grown(self) -> int:
-        """Return how many trials the cluster holds when it has grown as far as it may, 0 if it does not grow."""
+        """Return how many trials the cluster holds when it has grown as far as it may (no limit if that is unknown), 0 if it does not grow."""
         if self.growth is None:
             return 0
         if not self.growth.is_known:
-            return MOST_ON_GROWING
+            return sys.maxsize
         heads = self._usable([node for node in self.nodes if node.is_head])
         return self.resources.capacity(heads + self._started(self.resources))
 

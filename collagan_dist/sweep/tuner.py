@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,8 +57,8 @@ class SegmentSource(Protocol):
         """The cluster ended a segment, or it could not continue where it was. `nodes` is empty where that is unknown."""
         ...
 
-    def set_idle_reason(self, reason: str | None) -> None:
-        """Why nothing runs although there is work, or None."""
+    def set_waiting(self, numbers: Set[int], idle_reason: str | None) -> None:
+        """Which trials have a segment that is not placed yet, and why nothing runs although there is work, or None."""
         ...
 
     def poll(self) -> bool:
@@ -133,7 +133,8 @@ class TuneAdapter:
         self._busy = bool(running)
         if self._busy or not self._numbers:
             self.room.idle_since = time.monotonic()
-        self._call(lambda: self.source.set_idle_reason(None if self._busy else self.room.idle_reason()))
+        waiting = {self._numbers[trial.trial_id] for trial in ours if trial.status == "PENDING"}
+        self._call(lambda: self.source.set_waiting(waiting, None if self._busy else self.room.idle_reason()))
         # Tune calls no hook for some of its own errors, so failed trials are looked for here.
         for trial in [trial for trial in ours if trial.status == "ERROR"]:
             nodes = self._nodes.pop(trial.trial_id, None) or _node_of_lost(trial, self.room.resources.workers)

@@ -7,13 +7,43 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from collagan_dist.sweep.growth import Growth, NodeType
+from collagan_dist.sweep.resources import TrialResources
+from collagan_dist.sweep.room import Room
 from tests.sweep.ray_nodes import descendants, growing_nodes, ray_nodes
 from tests.sweep.small import LR_SPACE, STEPS, Sweep
 
 COUNT = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40); print(sum(n['Alive'] for n in ray.nodes()))"
+
+
+def growth(most: int) -> Growth:
+    return Growth((NodeType("worker", {"CPU": 2.0}, most),), most)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "grows", "concurrent", "slots"),
+    [
+        (3, None, None, 3),
+        (3, None, 2, 2),
+        (3, None, 9, 3),
+        (1, growth(4), None, 4),
+        (1, growth(4), 2, 2),
+        (1, growth(4), 9, 4),  # a segment that waits for ever would have been chosen without the results of the others
+        (1, growth(40), None, 16),
+        (20, growth(40), None, 20),
+        (1, growth(40), 30, 30),
+        (1, Growth(), None, 16),
+        (1, Growth(), 30, 30),  # it may grow as far as the user says
+    ],
+)  # fmt: skip
+def test_how_many_segments_are_handed_out(nodes, grows, concurrent, slots):
+    facts = {"Alive": True, "NodeManagerHostname": "n", "NodeManagerAddress": "a", "Resources": {"CPU": 2.0}}
+    ray = SimpleNamespace(nodes=lambda: [{**facts, "NodeID": str(number)} for number in range(nodes)])
+    assert Room(ray, TrialResources(cpus=2), grows, concurrent).slots == slots
 
 
 def alive(address: str) -> int:

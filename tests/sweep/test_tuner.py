@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from collagan_dist.sweep.tuner import _loss_reason
+from collagan_dist.sweep.tuner import TuneAdapter, _loss_reason
 from tests.conftest import collagan
 from tests.sweep.ray_nodes import descendants, power_off, ray_nodes, start_node, wait_for
 from tests.sweep.small import LR_SPACE, STEPS, Sweep
@@ -62,6 +62,7 @@ def test_a_sweep_that_waits_for_resources_can_be_interrupted(shards, tmp_path):
                 )
                 process.send_signal(signal.SIGINT)
                 assert process.wait(40) == 75, sweep.log.read_text()
+            assert "1 of 2 trials begun: 1 waiting for room; waits for room: others use" in sweep.log.read_text()
             assert not (sweep.trial(0) / "checkpoints").exists()
         finally:
             holder.kill()
@@ -100,6 +101,21 @@ def test_the_reason_of_a_loss(text, reason, tmp_path):
     """Of the last failure: our own words first, else what Ray's mean, else Ray's last line."""
     (tmp_path / "error.txt").write_text(text or "")
     assert re.fullmatch(reason, _loss_reason(SimpleNamespace(error_file=tmp_path / "error.txt" if text else None)))
+
+
+def test_segments_without_a_place_are_told_while_others_run():
+    told: list[tuple[set[int], str | None]] = []
+    source = SimpleNamespace(poll=lambda: False, set_waiting=lambda *facts: told.append(facts))
+    adapter = TuneAdapter(source, SimpleNamespace(idle_reason=lambda: "the cluster starts nodes"))
+    adapter._numbers = {"a": 5, "b": 6, "c": 7}
+    trials = [
+        SimpleNamespace(trial_id=one, status="PENDING", temporary_state=SimpleNamespace(ray_actor=None))
+        for one in "abcd"
+    ]
+    adapter.step(trials)
+    trials[1].status = "RUNNING"
+    adapter.step(trials)
+    assert told == [({5, 6, 7}, "the cluster starts nodes"), ({5, 7}, None)] and adapter.error is None
 
 
 def midway(sweep: Sweep, node: int) -> bool:
