@@ -8,21 +8,19 @@ import time
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from collagan_dist import files
 from collagan_dist.config.load import config_to_dict
-from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
 from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted, NumericError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
-from collagan_dist.sweep import results, schedule, search
-from collagan_dist.sweep.configurations import members, to_repeat
+from collagan_dist.sweep import results, schedule
 from collagan_dist.sweep.effects import sweep_warnings
+from collagan_dist.sweep.new_trial import new_trial, trial_config
 from collagan_dist.sweep.nodes import TrialLosses
 from collagan_dist.sweep.prepare import (
     PreparedSweep,
@@ -35,8 +33,8 @@ from collagan_dist.sweep.prepare import (
 from collagan_dist.sweep.ray_cluster import open_cluster
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.room import Room, open_room
-from collagan_dist.sweep.schedule import DONE, WAIT, Segment, SweepPlan
-from collagan_dist.sweep.segment import SegmentSpec, worker_settings
+from collagan_dist.sweep.schedule import DONE, WAIT, Segment
+from collagan_dist.sweep.segment import SegmentSpec
 from collagan_dist.sweep.trial import (
     Trial,
     adopt_checkpoint,
@@ -305,40 +303,6 @@ class SweepController:
             if trial.reached and RunPaths(folder).tensorboard.is_dir():
                 with suppress(CollaganError, OSError):  # nothing is lost: trials.csv has the same
                     write_hparams(folder, trial.values, trial.results[trial.reached])
-
-
-def new_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial:
-    """Return the next trial: first those given (the paper's λ, the base configuration, `start`), then the search's, at last those that confirm.
-
-    With `repeats` each configuration comes with all of its seeds before the next one.
-    """
-    over = schedule.goal_reached(plan, trials) is not None
-    if not over and (first := to_repeat(trials, plan.repeats)) is not None:
-        seed = plan.seed + sum(trial.configuration == first.number for trial in trials)
-        return Trial(len(trials), first.role, first.values, seed, first.batch, repeat_of=first.number)
-    initial, searched = plan.space.initial_points(), len(members(trials))
-    seed = plan.seed
-    notes: dict[str, Any] = {}
-    if searched >= plan.trials or over:
-        role, (values, seed) = "confirm", schedule.missing_confirmations(plan, trials)[0]
-    elif searched < len(initial):
-        role, values = initial[searched]
-    else:
-        # Counted without confirming trials: `--trials` may grow after those, and must not change what the search proposes.
-        role, number = "search", searched - len(initial)
-        observations = results.observations(plan, trials)
-        values, notes = search.propose(plan.space, plan.seed, number, plan.trials, observations)
-    return Trial(len(trials), role, values, seed, plan.space.config(values).schedule.batch, notes)
-
-
-def trial_config(base: Config, plan: SweepPlan, trial: Trial, resources: TrialResources) -> Config:
-    """Return what a trial trains: the base configuration with its values, a full run long, evaluated at its end."""
-    steps = trial.steps(plan.total)
-    more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
-    more |= worker_settings(base, resources.cpus)
-    if find_spec("tensorboardX"):
-        more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
-    return plan.space.config(trial.values, **more)
 
 
 def _write_report(out: Path) -> None:

@@ -48,7 +48,7 @@ from collagan_dist.runs.model_folder import read_config, read_inference_paramete
 from collagan_dist.runs.own_folder import check_own_run
 from collagan_dist.setup import training_order
 from collagan_dist.sweep import results, schedule, sweep_table
-from collagan_dist.sweep.driver import new_trial
+from collagan_dist.sweep.new_trial import new_trial
 from collagan_dist.sweep.prepare import constant_summary
 from collagan_dist.sweep.space import read_space
 from collagan_dist.sweep.trial import read_trials

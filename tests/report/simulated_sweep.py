@@ -12,7 +12,7 @@ from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import to_yaml
 from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.sweep import results, schedule
-from collagan_dist.sweep.driver import new_trial, trial_config
+from collagan_dist.sweep.new_trial import new_trial, trial_config
 from collagan_dist.sweep.prepare import SweepOptions, constant_summary, prepare
 from collagan_dist.sweep.schedule import DONE
 from collagan_dist.sweep.trial import Trial, trial_dir, with_results, write_trial

@@ -13,7 +13,7 @@ import numpy as np
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep import ranking, schedule, search
 from collagan_dist.sweep.configurations import members
-from collagan_dist.sweep.driver import new_trial
+from collagan_dist.sweep.new_trial import new_trial
 from collagan_dist.sweep.schedule import DONE, WAIT, Exploit, Segment, SweepPlan
 from collagan_dist.sweep.trial import Trial, without_retryable_failure
 from tests.sweep.spaces import space

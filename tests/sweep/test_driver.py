@@ -10,7 +10,7 @@ from collagan_dist.config.load import load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.sweep import schedule, search
-from collagan_dist.sweep.driver import trial_config
+from collagan_dist.sweep.new_trial import trial_config
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.trial import Trial
