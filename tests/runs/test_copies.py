@@ -14,10 +14,11 @@ import pytest
 from collagan_dist import files, places
 from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError
 from collagan_dist.places import Place
-from collagan_dist.runs import checkpoint, place_lease, run_folder
-from collagan_dist.runs.copies import Copies, place_of, take_up
+from collagan_dist.runs import checkpoint, copied_run, place_lease
+from collagan_dist.runs.copies import Copies, place_of
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.lease import Lease
+from collagan_dist.runs.taken_up import take_up
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.faults.processes import until
@@ -195,7 +196,7 @@ def test_killed_in_a_training_while_it_uploads(shards, finished, s3, tmp_path):
 
 def test_an_upload_that_takes_too_long_is_left_to_the_next_start(shards, s3, tmp_path, monkeypatch, capsys):
     """The end waits for a bounded time; then it says what is missing, and ends well."""
-    monkeypatch.setattr(run_folder, "_COPY_SECONDS", 0.3)
+    monkeypatch.setattr(copied_run, "_COPY_SECONDS", 0.3)
     s3.faults["generator.safetensors"] = ["slow"] + [""] * 99
     config = small(shards.folder, schedule__steps=2, checkpoint__copy_to=f"s3://{s3.bucket}/runs")
     assert train(config, tmp_path / "run", World()) == 2
@@ -205,7 +206,7 @@ def test_an_upload_that_takes_too_long_is_left_to_the_next_start(shards, s3, tmp
     )
     assert "manifest.json" not in "".join(s3.names("runs/run/checkpoints/"))
     s3.go_on.set()
-    monkeypatch.setattr(run_folder, "_COPY_SECONDS", 60)
+    monkeypatch.setattr(copied_run, "_COPY_SECONDS", 60)
     train(config, tmp_path / "run", World())
     assert "step-00000002/manifest.json" in s3.names("runs/run/checkpoints/")
 
@@ -264,7 +265,7 @@ def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, c
     thread.start()
     second = take_lease(elsewhere)
     with pytest.raises(
-        ClusterError, match=rf"{place} is being trained by pid {os.getpid()} on host .* or remove {place}/lease"
+        ClusterError, match=rf"{place}: checkpoints are being copied there by pid {os.getpid()} on host .*; stop it"
     ):
         claimed(place, elsewhere, second)
     stopped.set()
