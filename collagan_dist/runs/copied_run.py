@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
+from collections.abc import Mapping
 from typing import Any
 
 from collagan_dist.distributed.group import Group
@@ -54,7 +51,7 @@ class CopiedRun:
                 raise ClusterError(f"{error}; so it is unknown whether newer checkpoints are there") from None
             self._copies.request()  # what an earlier start left
 
-        self._in_rounds(work)
+        self.group.on_rank0_for_long(work)
         self._opened = True
 
     def request(self) -> None:
@@ -88,21 +85,3 @@ class CopiedRun:
         """Give up the place. Not collective."""
         if self._copies is not None:
             self._copies.close()
-
-    def _in_rounds(self, work: Callable[[], None]) -> None:
-        """Do `work` on rank 0, however long it takes: the other ranks hear meanwhile that it is alive. Collective."""
-        outcome: Future[None] = Future()
-
-        def run() -> None:
-            try:
-                work()
-                outcome.set_result(None)
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        if self.group.world.is_rank0:
-            # Not an executor's thread, for which an error of this start would have to wait.
-            threading.Thread(target=run, name="take-up", daemon=True).start()
-        while not self.group.on_rank0(lambda: bool(wait_for([outcome], _POLL_SECONDS).done)):
-            pass
-        self.group.on_rank0(outcome.result)

@@ -29,7 +29,7 @@ def take_up(
     """Download the newest whole checkpoint of a place if the run folder has no undamaged one as new; return its step, or None.
 
     `distrust` hears of each damaged copy. Raises CheckpointError where all copies are damaged and the run folder has none, or the
-    newest one is with `strict`; DataError for a place that cannot be read now, as nobody knows whether its copies are damaged.
+    newest one is with `strict`. Raises DataError for a place that cannot be read now: nobody knows whether its copies are damaged.
     """
     whole = whole_steps(place.files_below(CHECKPOINTS))
     newest = _newest_undamaged(paths) if whole else -1
