@@ -58,17 +58,18 @@ class _OverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, own_2C: torch.Tensor) -> torch.Tensor:
-        all_W2C = own_2C.new_empty((dist.get_world_size(), *own_2C.shape))
-        dist.all_gather(list(all_W2C.unbind()), own_2C.contiguous())
-        mean = all_W2C[:, 0].mean(0)
-        # Chan's formula for equal parts: no difference of large numbers, as E[x²] - E[x]² would be.
-        var = (all_W2C[:, 1] + (all_W2C[:, 0] - mean).square()).mean(0)
-        context.save_for_backward(own_2C[0] - mean)
-        return torch.stack([mean, var])
+        # One sum, whatever the number of ranks, where a gather grows with them. In float64 the variance may be a difference, E[x²] - E[x]².
+        mean, var = own_2C.double()
+        total = torch.stack([mean, var + mean.square()])
+        dist.all_reduce(total)
+        mean, square = total / dist.get_world_size()
+        var = (square - mean.square()).clamp_(min=0)
+        context.save_for_backward((own_2C[0] - mean).to(own_2C))
+        return torch.stack([mean, var]).to(own_2C)
 
     @staticmethod
     def backward(context: Any, gradient_2C: torch.Tensor) -> torch.Tensor:
-        # All ranks' losses depend on both. Two numbers a channel are summed, not two for each rank.
+        # All ranks' losses depend on both. d var / d mean of a rank is 2 (its mean - mean) / ranks, d var / d its var is 1 / ranks.
         total = gradient_2C.clone(memory_format=torch.contiguous_format)  # autograd forbids changing its input in place
         dist.all_reduce(total)
         (difference,) = context.saved_tensors

@@ -17,6 +17,8 @@ from collagan_dist.plan.hardware import GPU, REACHED_BANDWIDTH, REACHED_FLOPS, R
 from collagan_dist.plan.work import StepWork
 
 _BUCKET_BYTES = 25 << 20  # DDP's buckets; the last one starts when the backward pass has ended
+# Of assumptions that are shares or factors; the others are any number from 0 on.
+_RANGES = {"convolution": (0.01, 1.0), "overlap": (0.0, 1.0), "contention": (1.0, 100.0)}
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ class Assumptions:
                 changes[name] = float(value)
             except ValueError:
                 changes[name] = math.nan
-            if not 0 <= changes[name] < math.inf:
-                raise ConfigError(f"--assume {text}: needs a number from 0 on, as {name}={getattr(cls(), name):g}")
+            low, high = _RANGES.get(name, (0.0, math.inf))
+            if not (low <= changes[name] <= high and changes[name] < math.inf):
+                upwards = "on" if high == math.inf else f"to {high:g}"
+                raise ConfigError(
+                    f"--assume {text}: needs a number from {low:g} {upwards}, as {name}={getattr(cls(), name):g}"
+                )
         return replace(cls(), **changes)
 
 
@@ -68,9 +74,9 @@ class Cluster:
         return self.nodes * self.ranks_per_node
 
     def of_size(self, size: int) -> Cluster:
-        """Return a cluster of `size` ranks on as few nodes."""
-        local = min(size, self.ranks_per_node)
-        return Cluster(-(-size // local), local, self.inside, self.between)
+        """Return a cluster of `size` ranks on few nodes, equally many on each."""
+        local = max(ranks for ranks in range(1, min(size, self.ranks_per_node) + 1) if size % ranks == 0)
+        return Cluster(size // local, local, self.inside, self.between)
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ def predict(
         total, exposed = total + sum(each), exposed + sum(each) - hidden
     small = len(work.updates) * all_reduce_seconds(8, cluster)  # is the update finite on all ranks?
     if sync_bn:
-        small += sum(all_reduce_seconds(8 * channels, cluster) for channels in work.norms)
+        # The float64 sums of the forward passes, the float32 gradients of the backward passes: two numbers a channel.
+        small += sum(all_reduce_seconds(size * channels, cluster) for size, channels in work.norms)
     return StepTime(own, own * assumed.jitter * expected_maximum(cluster.size), total, exposed, small)
 
 

@@ -55,8 +55,8 @@ class Planner:
         return self.rate.compute(share) / self.step(cluster, share).seconds
 
     def efficient_share(self, cluster: Cluster) -> int | None:
-        """Return the smallest power of two of samples a rank with EFFICIENT; None where there is none that fits."""
-        share = 2
+        """Return the least samples a rank with EFFICIENT, doubled from the fewest allowed; None where none fits."""
+        share = 2 * self.config.runtime.accumulate  # batch normalization needs two at a time
         while share <= _LARGEST_SHARE and self.fits(cluster, share):
             if self.efficiency(cluster, share) >= EFFICIENT:
                 return share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.models.registry import build_networks, build_step
-from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, computed_seconds, predict
+from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, StepTime, computed_seconds, predict
 from collagan_dist.plan.hardware import GPU
 from collagan_dist.plan.prediction import Rate
 from collagan_dist.plan.work import StepWork, made_up_batch
@@ -33,7 +34,7 @@ _SAME = {
     "runtime": ("precision", "channels_last", "compile", "cuda_graph", "accumulate"),
 }
 _ROUNDS, _SECONDS = 5, 20.0  # of a measurement: at least so many steps, and no more once they have taken so long
-_CORRECTIONS = 20
+_HALVINGS = 40
 
 
 def stated_rate(config: Config, work: StepWork, gpu: GPU, assumed: Assumptions) -> Rate:
@@ -62,7 +63,9 @@ def rate_of_run(run: Path, config: Config, work: StepWork, cluster: Cluster, ass
     nodes = len({one.host for one in ranks})
     there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
     share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate
-    alone = _without_others(seconds, share, work, there, assumed)
+    alone = _without_others(
+        seconds, share, lambda compute: predict(work, share, compute, there, assumed, own.runtime.sync_bn)
+    )
     device = ranks[0].name or ranks[0].device
     origin = f"measured by {run}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
     return Rate(_in_proportion(share, alone), origin, device)
@@ -80,13 +83,14 @@ def _in_proportion(share: int, seconds: float) -> Compute:
     return lambda samples: seconds * samples / share
 
 
-def _without_others(seconds: float, share: int, work: StepWork, cluster: Cluster, assumed: Assumptions) -> float:
-    """Return the part of a step that a rank computes, such that the model gives the whole."""
-    own = seconds
-    for _ in range(_CORRECTIONS):
-        step = predict(work, share, _in_proportion(share, own), cluster, assumed)
-        own = max(seconds / 100, own + (seconds - step.seconds) / 2)
-    return own
+def _without_others(seconds: float, share: int, step_of: Callable[[Compute], StepTime]) -> float:
+    """Return the part of a step of `seconds` that a rank computes, such that the model gives the whole; at least a hundredth."""
+    least, most = seconds / 100, seconds
+    # By halves: a step never takes less than it computes, and takes longer where it computes longer.
+    for _ in range(_HALVINGS):
+        own = (least + most) / 2
+        least, most = (own, most) if step_of(_in_proportion(share, own)).seconds < seconds else (least, own)
+    return (least + most) / 2
 
 
 def measured_rate(config: Config, share: int) -> Rate:

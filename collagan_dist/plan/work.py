@@ -62,7 +62,7 @@ class StepWork:
     heavy_bytes   That these read and write. `light_bytes`: those of all other operations.
     operations    That have a kernel.
     peak_bytes    Most memory at a time, with parameters, gradients, Adam, average, activations and the batch.
-    norms         Channels of each batch normalization that runs in the step, forward and backward.
+    norms         What batch normalization over all ranks would sum: of each pass, bytes a channel and channels.
     """
 
     flops: Linear
@@ -71,7 +71,7 @@ class StepWork:
     operations: int
     peak_bytes: Linear
     updates: tuple[UpdateWork, ...]
-    norms: tuple[int, ...]
+    norms: tuple[tuple[int, int], ...]
 
 
 def count_step(config: Config) -> StepWork:
@@ -118,7 +118,7 @@ class _Counted:
     bytes: Counter[str] = field(default_factory=Counter)
     operations: int = 0
     flops: int = 0
-    norms: list[int] = field(default_factory=list)
+    norms: list[tuple[int, int]] = field(default_factory=list)
     updates: list[_Pass] = field(default_factory=list)
 
 
@@ -143,7 +143,8 @@ class _Counts(TorchDispatchMode):
             self.step.operations += 1
             self.step.bytes["heavy" if _HEAVY.search(name) else "light"] += sum(t.nbytes for t in (*read, *written))
             if "batch_norm" in name:
-                self.step.norms.append(read[1].numel() if "backward" not in name else read[2].numel())
+                of_weight, each = (read[2], 8) if "backward" in name else (read[1], 16)  # distributed/sync_bn.py
+                self.step.norms.append((each, of_weight.numel()))
         return out
 
     def _follow(self, storage: torch.UntypedStorage) -> None:

@@ -1,12 +1,9 @@
 import json
+import shutil
 
 import pytest
+import yaml
 
-from collagan_dist.config.load import load_config
-from collagan_dist.plan import rates
-from collagan_dist.plan.cost_model import Assumptions, Cluster, predict
-from collagan_dist.plan.hardware import LINKS
-from collagan_dist.plan.work import count_step
 from collagan_dist.runs.metrics_log import median_rate
 from tests.commands.conftest import SMALL
 
@@ -85,13 +82,19 @@ def test_a_measured_run(collagan, trained, shards):
     assert wider.code == 2 and "model.widths.generator: 4 -> 8" in wider.err
 
 
-def test_a_run_of_several_ranks_gives_what_one_computes():
-    work = count_step(load_config("demo", sets=SMALL[1::2]))
-    cluster, assumed = Cluster(2, 8, LINKS["nvlink4"], LINKS["25gbe"]), Assumptions(jitter=0.05)
-    alone = rates._without_others(0.3, 16, work, cluster, assumed)
-    assert alone < 0.3 and predict(
-        work, 16, rates._in_proportion(16, alone), cluster, assumed
-    ).seconds == pytest.approx(0.3, rel=1e-4)
+@pytest.mark.parametrize(("sync_bn", "contention"), [(False, 1), (True, 6)])
+def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shards, tmp_path, sync_bn, contention):
+    """Planned for the cluster that it ran on, with all that its ranks waited for, the plan is the measurement."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    record = json.loads((run / "world.json").read_text())
+    (run / "world.json").write_text(json.dumps(record | {"ranks": 2 * record["ranks"][:1]}))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["runtime"]["sync_bn"] = sync_bn
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "loopback"]
+    plan = json.loads(collagan(*asked, "--assume", f"contention={contention}", "--measured", run, "--json").out)
+    assert plan["images_per_s"] == pytest.approx(median_rate(run)) and plan["step"]["small"] > 0
 
 
 def test_a_short_measurement_here(collagan):

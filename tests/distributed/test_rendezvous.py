@@ -15,6 +15,8 @@ from collagan_dist.types import World
 from tests.faults.processes import free_port
 
 TIMEOUT = 2.0
+# torch's store looks up the name of each address that connects, and its clients wait for it without a limit: where DNS is silent, minutes.
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,10 @@ from collagan_dist.inference.parser_onnx import read_class_map
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.inference.score_target import Target
 from collagan_dist.places import Place
+from collagan_dist.plan import rates
+from collagan_dist.plan.cost_model import Assumptions, Cluster
+from collagan_dist.plan.hardware import LINKS
+from collagan_dist.plan.work import Linear, StepWork
 from collagan_dist.report import reproduction, run_data, summary, sweep_page, tables
 from collagan_dist.report.page import write_report
 from collagan_dist.report.sweep_data import read_sweep
@@ -249,6 +253,12 @@ def show_reproduction(at: Folders) -> None:
     assert str(reproduction.read_reproduction(at.reproduction)).encode("utf-8", "backslashreplace")
 
 
+def plan_by_run(at: Folders) -> None:
+    link, one = LINKS["loopback"], Linear(0, 1)
+    work = StepWork(one, one, one, 1, one, (), ())
+    rates.rate_of_run(at.page, read_config(at.page), work, Cluster(1, 1, link, link), Assumptions())
+
+
 def use_class_map(at: Folders) -> None:
     found, _ = read_class_map(at.files / "map.yaml")
     found.table(found.largest_index + 1)
@@ -291,6 +301,7 @@ WAYS = {
     "data.json, of a page": Way(lambda at: at.page / "data.json", show_run, {3}),
     "data.json, of a model": Way(lambda at: at.page / "data.json", use_model, set()),
     "world.json": Way(lambda at: at.page / "world.json", show_run, {3}),
+    "world.json, of a measured run": Way(lambda at: at.page / "world.json", plan_by_run, {3}),
     "config of a page": Way(lambda at: at.page / "config.yaml", show_run, {2}, mutated_yaml),
     "config of a run": Way(lambda at: at.page / "config.yaml", use_model, {2}, mutated_yaml),
     "config of an export": Way(lambda at: at.exported / "config.yaml", lambda at: read_config(at.exported), {2}, mutated_yaml),

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pytest
 
@@ -71,6 +72,13 @@ def test_memory_has_the_state_and_grows_with_what_is_computed_at_a_time(work, st
 def test_every_kind_of_model_is_counted(preset):
     found = count_step(load_config(preset))
     assert found.flops.each > 1e8 and found.peak_bytes.each > 1e5 and len(found.updates) in (2, 3)
+
+
+def test_every_batch_normalization_is_summed_in_both_passes(work):
+    """Of float64 forward, of float32 backward; passes whose output nobody differentiates have no second."""
+    forward, backward = ([channels for each, channels in work.norms if each == size] for size in (16, 8))
+    assert len(forward) + len(backward) == len(work.norms) and sum(backward) > 0
+    assert not Counter(backward) - Counter(forward)
 
 
 def test_a_network_that_needs_a_file_says_so():

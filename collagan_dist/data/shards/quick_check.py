@@ -35,9 +35,10 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True,
     # Every rank checks everything: all reach the same result before they wait for each other at the rendezvous. One
     # that checked for the others would leave them waiting there. It costs a stat and some 0.2 ms per shard.
     shards = list(manifest)
-    every = -(-len(shards) // most) if most else 1
+    if most and len(shards) > most:
+        shards = [shards[number * len(shards) // most] for number in range(most)]
     problems = [
-        *(problem for shard in shards[::every] for problem in _local_problems(manifest, shard, repair)),
+        *(problem for shard in shards for problem in _local_problems(manifest, shard, repair)),
         *_remote_problems(manifest, ask_each),
     ]
     if problems:

@@ -34,7 +34,10 @@ def test_a_start_looks_at_some_of_many_shards(shards, monkeypatch, most):
     monkeypatch.setattr(module, "read_index", lambda folder, shard, repair: looked.append(shard.name))
     quick_check(shards, most=most)
     names = [shard.name for shard in shards]
-    assert len(looked) <= most and looked == names[:: -(-len(names) // most)]
+    assert len(looked) == min(most, len(names)) and looked == sorted(set(looked), key=names.index)
+    places = [names.index(name) for name in looked]
+    gaps = [after - before for before, after in zip(places, [*places[1:], len(names)], strict=True)]
+    assert places[0] == 0 and max(gaps) - min(gaps) <= 1
     looked.clear()
     quick_check(shards)
     assert looked == names and len(names) > 3
