@@ -24,6 +24,8 @@ def open_shards(config: Config) -> Manifest:
 def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True) -> None:
     """Check the sizes of all shards and, in a local folder, the indexes. Wrong indexes are rebuilt, or without `repair` problems.
 
+    Those of adopted tars are always problems: `collagan adopt` makes them again.
+
     Behind a URL, sizes are checked if one request lists them; `ask_each` allows a request per file.
     Raises DataError naming all problems.
     """
@@ -39,7 +41,7 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True)
 
 def how_to_repair(manifest: Manifest) -> str:
     if manifest.is_adopted:
-        return f"copy these files again, or {READOPT}, which reads all tars"
+        return f"copy these files again; to adopt tars as they are now, {READOPT}, which reads all of them"
     if isinstance(manifest.folder, RemoteFolder):
         return "copy these shards there again"
     return f"copy these shards again, or remove {manifest.folder} and run `collagan pack` again"
@@ -47,19 +49,30 @@ def how_to_repair(manifest: Manifest) -> str:
 
 def _local_problems(manifest: Manifest, shard: Shard, repair: bool) -> Iterator[str]:
     """Yield what is wrong with the files of a shard that lie in folders."""
-    if isinstance(manifest.tars, Path):
-        tar = manifest.tars / shard.name
-        if not tar.is_file():
-            yield f"{tar}: is missing"
-            return
-        if (size := tar.stat().st_size) != shard.bytes:
-            yield f"{tar}: has {size} bytes, the manifest says {shard.bytes}"
-            return
-    if isinstance(manifest.folder, Path):
-        try:
-            read_index(manifest.folder, shard, repair)
-        except DataError as error:
-            yield str(error)
+    if (problem := local_tar_problem(manifest, shard)) is not None:
+        yield problem
+    elif isinstance(manifest.folder, Path) and (problem := index_problem(manifest, shard, repair)) is not None:
+        yield problem
+
+
+def local_tar_problem(manifest: Manifest, shard: Shard) -> str | None:
+    """Return what is wrong with the size of a tar that lies in a folder."""
+    if not isinstance(manifest.tars, Path):
+        return None
+    tar = manifest.tars / shard.name
+    if not tar.is_file():
+        return f"{tar}: is missing"
+    size = tar.stat().st_size
+    return f"{tar}: has {size} bytes, the manifest says {shard.bytes}" if size != shard.bytes else None
+
+
+def index_problem(manifest: Manifest, shard: Shard, repair: bool = False) -> str | None:
+    """Return what is wrong with the index of a shard, unless it is rebuilt."""
+    try:
+        read_index(manifest.folder, shard, repair)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _remote_problems(manifest: Manifest, ask_each: bool) -> Iterator[str]:

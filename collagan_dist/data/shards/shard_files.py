@@ -133,7 +133,7 @@ def _local_index(folder: Path, shard: Shard, repair: bool) -> bytes:
     if not _is_index_of(content, shard):
         problem = "is damaged" if content else "is missing"
         if shard.index:  # it also holds what was decided over all tars
-            raise DataError(f"{path}: {problem}; {shard.mend}")
+            raise DataError(f"{path}: {problem}; run the same `collagan adopt` again, which reads all tars and makes it anew")
         if not repair:
             raise DataError(f"{path}: {problem}; `{shell.collagan('verify', folder)}` rebuilds it from its tar")
         content = _rebuild_index(folder / shard.name, shard)
