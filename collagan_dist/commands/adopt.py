@@ -120,6 +120,8 @@ def _notes(manifest: Manifest, counts: Counter[str]) -> Iterator[str]:
         yield f"note: {format_things(counts['turned'], 'picture')} with an EXIF orientation are seen as stored, not turned"
     if counts["profile"]:
         yield f"note: {format_things(counts['profile'], 'picture')} with a colour profile other than sRGB are read as sRGB"
+    if count := counts["other index"]:
+        yield f"note: {format_things(count, 'NAME.idx file')}, there before, not of the tar as it is: remove what is not needed"
     if manifest.quarantined:
         path = Path(str(manifest.folder)) / "quarantine.jsonl"
         yield f"{format_things(manifest.quarantined, 'unusable sample')} left out, see {path}"

@@ -23,7 +23,11 @@ def test_from_tars_to_an_evaluation(collagan, shards, tmp_path):
     assert "models that can be trained (--model): M_i M_s M_is M*_i M*_is CE SII GFC\n" in done.out
     assert "not used: .cls (60), .txt (60)" in done.out and "next: collagan verify" in done.out
     again = collagan("adopt", tars)
-    assert again.code == 0 and "was adopted already; sizes and indexes are unchanged" in again.out and "next:" not in again.out
+    assert (
+        again.code == 0
+        and "was adopted already; sizes and indexes are unchanged" in again.out
+        and "next:" not in again.out
+    )
     assert "undamaged (48 train, 6 valid, 6 test samples" in collagan("verify", tars, "--deep").out
     model = re.search(r"train demo --model (\S+) --data", done.out)[1]
     assert model == "M_is"

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 ANNOTATIONS = ("labels", "landmarks")
 _WORDS = {"labels": "a label map (KEY.seg.png)", "landmarks": "landmarks (in KEY.json)"}
+_ENTRY_BYTES = 400  # of a tar's samples of one split in manifest.json, without names
 _NUMBER = re.compile(r"\d+")
 Progress = Callable[[int, int], None]
 
@@ -85,6 +86,7 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
     MAX_BAD_COUNT; ConfigError for a folder that cannot be used. What was read stays, so the same command continues.
     """
     out, named = adoption.folder, splits_of_tars(adoption.tars, adoption.split_by)
+    _check_count(adoption.tars, 1 if named else len(SPLITS))
     with files.command_lock(out, "collagan adopt"):
         recipe: dict[str, Any] = {
             "dataset": ADOPTED, "store": "original", "split_by": "names" if named else "hash", "ignore": list(adoption.ignore),
@@ -106,11 +108,23 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
         recipe |= {"samples_per_shard": mean}
         # Runs know their data by the hash of its manifest.
         if found is not None and found.splits != splits:
-            raise DataError(f"{out}: indexes made again differ from those that the manifest lists; to adopt anew, {READOPT}")
+            raise DataError(
+                f"{out}: indexes made again differ from those that the manifest lists; to adopt anew, {READOPT}"
+            )
         if found is None:
             write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
         shutil.rmtree(out / ".adopting")
         return Adopted(read_manifest(out), writing.counts)
+
+
+def _check_count(tars: TarList, splits: int) -> None:
+    """Raise ConfigError for more tars than a manifest can list, before they are read."""
+    need = splits * sum(_ENTRY_BYTES + 2 * len(json.dumps(name)) for name in tars.names)
+    if need > structured.MAX_BYTES:
+        most = len(tars.names) * structured.MAX_BYTES // need
+        raise ConfigError(
+            f"{tars.folder}: {len(tars.names)} tars are more than a manifest can list; adopt {most} of them, or make fewer, larger tars"
+        )
 
 
 def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | None:
@@ -138,7 +152,9 @@ def _is_whole(found: Manifest) -> bool:
     if not lost or any(local_tar_problem(found, shard) for shard in found):
         quick_check(found)
         return True
-    logger.info(f"{len(lost)} of {len(list(found))} indexes are missing or damaged; all tars are read to make them again")
+    logger.info(
+        f"{len(lost)} of {len(list(found))} indexes are missing or damaged; all tars are read to make them again"
+    )
     return False
 
 
@@ -147,8 +163,9 @@ def _check_same_tars(found: Manifest, jobs: Sequence[TarJob], results: Sequence[
     expected = {shard.name: shard.sha256 for shard in found}
     names = [j.name for j, r in zip(jobs, results, strict=True) if expected.get(j.name, r.sha256) != r.sha256]
     if names:
+        many = format_things(len(names), "such tar")
         raise DataError(
-            f"{found.tars / names[0]}: was changed after it was adopted ({format_things(len(names), 'such tar')}); to adopt them as they are now, {READOPT}"
+            f"{found.tars / names[0]}: was changed after it was adopted ({many}); to adopt them as they are now, {READOPT}"
         )
 
 

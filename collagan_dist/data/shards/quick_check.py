@@ -32,7 +32,7 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True)
     # Every rank checks everything: all reach the same result before they wait for each other at the rendezvous. One
     # that checked for the others would leave them waiting there. It costs a stat and some 0.2 ms per shard.
     problems = [
-        *(problem for shard in manifest for problem in _local_problems(manifest, shard, repair)),
+        *(problem for shard in manifest if (problem := _local_problem(manifest, shard, repair)) is not None),
         *_remote_problems(manifest, ask_each),
     ]
     if problems:
@@ -47,12 +47,12 @@ def how_to_repair(manifest: Manifest) -> str:
     return f"copy these shards again, or remove {manifest.folder} and run `collagan pack` again"
 
 
-def _local_problems(manifest: Manifest, shard: Shard, repair: bool) -> Iterator[str]:
-    """Yield what is wrong with the files of a shard that lie in folders."""
-    if (problem := local_tar_problem(manifest, shard)) is not None:
-        yield problem
-    elif isinstance(manifest.folder, Path) and (problem := index_problem(manifest, shard, repair)) is not None:
-        yield problem
+def _local_problem(manifest: Manifest, shard: Shard, repair: bool) -> str | None:
+    """Return what is wrong with the files of a shard that lie in folders."""
+    problem = local_tar_problem(manifest, shard)
+    if problem is None and isinstance(manifest.folder, Path):
+        return index_problem(manifest, shard, repair)
+    return problem
 
 
 def local_tar_problem(manifest: Manifest, shard: Shard) -> str | None:

@@ -20,7 +20,7 @@ from collagan_dist.data.packing import adopt_tar
 from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, load_result
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.packing.tar_list import find_tars
+from collagan_dist.data.packing.tar_list import TarList, find_tars
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
@@ -190,7 +190,9 @@ def test_lost_indexes_are_made_again(originals, tmp_path):
     forged = json.loads(before["manifest.json"])
     forged["splits"]["train"]["shards"][0]["idx_sha256"] = "0" * 64
     (tmp_path / "manifest.json").write_text(json.dumps(forged))
-    with pytest.raises(DataError, match=r"made again differ from those that the manifest lists; .* remove manifest.json"):
+    with pytest.raises(
+        DataError, match=r"made again differ from those that the manifest lists; .* remove manifest.json"
+    ):
         adopted(tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text()) == forged
 
@@ -351,6 +353,13 @@ def test_what_is_refused(originals, by_others, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there is no tar"):
         adopted(tmp_path / "empty")
+
+
+def test_more_tars_than_a_manifest_can_list(tmp_path):
+    """Are refused before the first is read."""
+    names = tuple(f"{number:06d}.tar" for number in range(100_000))
+    with pytest.raises(ConfigError, match=r"100000 tars are more than a manifest can list; adopt \d{5} of them"):
+        adopt(Adoption(TarList(tmp_path, names)))
 
 
 def changed(members: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
