@@ -26,7 +26,15 @@ from collagan_dist.data.packing.pack import processes
 from collagan_dist.data.packing.tar_list import SplitBy, TarList, splits_of_tars
 from collagan_dist.data.readers.folder import split_by_hash
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
-from collagan_dist.data.shards.manifest import ADOPTED, READOPT, Manifest, Shard, read_manifest, write_manifest
+from collagan_dist.data.shards.manifest import (
+    ADOPTED,
+    MAX_BYTES,
+    READOPT,
+    Manifest,
+    Shard,
+    read_manifest,
+    write_manifest,
+)
 from collagan_dist.data.shards.quick_check import index_problem, local_tar_problem, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.sample_index import SampleLine, encode_line, encode_samples, is_sample_index
@@ -120,8 +128,8 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
 def _check_count(tars: TarList, splits: int) -> None:
     """Raise ConfigError for more tars than a manifest can list, before they are read."""
     need = splits * sum(_ENTRY_BYTES + 2 * len(json.dumps(name)) for name in tars.names)
-    if need > structured.MAX_BYTES:
-        most = len(tars.names) * structured.MAX_BYTES // need
+    if need > MAX_BYTES:
+        most = len(tars.names) * MAX_BYTES // need
         raise ConfigError(
             f"{tars.folder}: {len(tars.names)} tars are more than a manifest can list; adopt {most} of them, or make fewer, larger tars"
         )
