@@ -359,7 +359,7 @@ def test_more_tars_than_a_manifest_can_list(tmp_path, monkeypatch):
     """Are refused before the first is read."""
     monkeypatch.setattr("collagan_dist.data.packing.adopt.MAX_BYTES", 15_000)
     tars = TarList(tmp_path, tuple(f"{number}.tar" for number in range(20)))
-    with pytest.raises(ConfigError, match=r"20 tars are more than a manifest can list; adopt 11 of them"):
+    with pytest.raises(ConfigError, match=r"20 tars are more than a manifest can list; adopt 12 of them"):
         adopt(Adoption(tars))
 
 
