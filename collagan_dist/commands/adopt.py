@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from collagan_dist.commands.progress import progress
+    from collagan_dist.config.models import CONTROLS
     from collagan_dist.data.packing.adopt import Adoption, adopt
     from collagan_dist.data.packing.tar_list import find_tars
 
@@ -63,11 +64,12 @@ def run(args: argparse.Namespace) -> None:
         print(line)
     folder = manifest.folder
     if counts is None:
-        print(f"{folder}: was adopted already and is unchanged")
+        print(f"{folder}: was adopted already; sizes and indexes are unchanged")
         return
     print(f"{folder}: done; next: {shell.collagan('verify', folder, '--deep')}")
-    # The one with most tasks.
-    print(shell.collagan("train", "demo", "--model", max(_models(labels, points), key=len), "--data", folder))
+    # The one with most tasks, of those that the paper has.
+    model = max((name for name in _models(labels, points) if name not in CONTROLS), key=len)
+    print(shell.collagan("train", "demo", "--model", model, "--data", folder))
 
 
 def _splits(manifest: Manifest) -> Iterator[str]:
@@ -76,7 +78,10 @@ def _splits(manifest: Manifest) -> Iterator[str]:
     how = "names of the tars" if manifest.recipe["split_by"] == "names" else "a hash of each sample's key"
     yield f"splits by {how}"
     if missing := [split for split in SPLITS if split not in manifest.splits]:
-        yield f"note: no sample is of {' or '.join(missing)}; `--split-by hash` draws all three"
+        by_names = manifest.recipe["split_by"] == "names"
+        # Samples of one key are of one split, in whatever tars they lie.
+        why = "`--split-by hash` draws all three" if by_names else "there are too few keys, or tars repeat them"
+        yield f"note: no sample is of {' or '.join(missing)}; {why}"
 
 
 def _has(manifest: Manifest) -> tuple[bool, bool]:
@@ -115,6 +120,8 @@ def _notes(manifest: Manifest, counts: Counter[str]) -> Iterator[str]:
         yield f"note: {format_things(counts['turned'], 'picture')} with an EXIF orientation are seen as stored, not turned"
     if counts["profile"]:
         yield f"note: {format_things(counts['profile'], 'picture')} with a colour profile other than sRGB are read as sRGB"
+    if count := counts["other index"]:
+        yield f"note: {format_things(count, 'NAME.idx file')}, there before, not of the tar as it is: remove what is not needed"
     if manifest.quarantined:
         path = Path(str(manifest.folder)) / "quarantine.jsonl"
         yield f"{format_things(manifest.quarantined, 'unusable sample')} left out, see {path}"

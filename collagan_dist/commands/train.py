@@ -166,6 +166,8 @@ def _plan(config: Config, manifest: Manifest, world: World, folder: Path) -> tup
     check_batch(samples, config.schedule.batch, world, config.runtime.accumulate)
     steps = planned_steps(config.schedule, samples)
     line = f"{model_label(config.model)}: {steps} steps of {config.schedule.batch} over {samples} samples, {world.size} rank(s), into {folder}"
+    if manifest.elsewhere is not None:  # a manifest from others may name any place
+        line += f", tars from {manifest.elsewhere}"
     saved = checkpoint_steps(RunPaths(folder).checkpoints)
     return f"{line}, from step {saved[-1]} on" if saved else line, steps
 

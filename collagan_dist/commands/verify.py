@@ -28,3 +28,5 @@ def run(args: argparse.Namespace) -> None:
     quick = f"{'sizes and indexes' if isinstance(manifest.folder, Path) else 'sizes'}; --deep checks every byte"
     checked = "every file's hash and every sample" if args.deep else quick
     print(f"{args.shards}: undamaged ({samples} samples; checked {checked})")
+    if manifest.elsewhere is not None:  # a manifest from others may name any place
+        print(f"its tars are read from {manifest.elsewhere}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from array import array
@@ -25,15 +26,27 @@ from collagan_dist.data.packing.pack import processes
 from collagan_dist.data.packing.tar_list import SplitBy, TarList, splits_of_tars
 from collagan_dist.data.readers.folder import split_by_hash
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
-from collagan_dist.data.shards.manifest import ADOPTED, READOPT, Manifest, Shard, read_manifest, write_manifest
-from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.manifest import (
+    ADOPTED,
+    MAX_BYTES,
+    READOPT,
+    Manifest,
+    Shard,
+    read_manifest,
+    write_manifest,
+)
+from collagan_dist.data.shards.quick_check import index_problem, local_tar_problem, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.sample_index import SampleLine, encode_line, encode_samples, is_sample_index
 from collagan_dist.errors import ConfigError, DataError
 from collagan_dist.types import SPLITS
+from collagan_dist.units import format_things
+
+logger = logging.getLogger(__name__)
 
 ANNOTATIONS = ("labels", "landmarks")
 _WORDS = {"labels": "a label map (KEY.seg.png)", "landmarks": "landmarks (in KEY.json)"}
+_ENTRY_BYTES = 400  # of a tar's samples of one split in manifest.json, without names
 _NUMBER = re.compile(r"\d+")
 Progress = Callable[[int, int], None]
 
@@ -75,28 +88,51 @@ class Adopted:
 def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done, total: None) -> Adopted:
     """Write manifest, indexes and quarantine.jsonl of tars.
 
+    Indexes that were lost or damaged since are made again, if they come out as the manifest says.
+
     Raises DataError for tars that are damaged, names that leave splits unclear, or more unusable samples than `max_bad` and
     MAX_BAD_COUNT; ConfigError for a folder that cannot be used. What was read stays, so the same command continues.
     """
     out, named = adoption.folder, splits_of_tars(adoption.tars, adoption.split_by)
+    _check_count(adoption.tars, 1 if named else len(SPLITS))
     with files.command_lock(out, "collagan adopt"):
         recipe: dict[str, Any] = {
             "dataset": ADOPTED, "store": "original", "split_by": "names" if named else "hash", "ignore": list(adoption.ignore),
             "tars": hashlib.sha256("\n".join(adoption.tars.names).encode()).hexdigest(),
         }  # fmt: skip
-        if (found := _adopted_before(adoption, recipe)) is not None:
+        found = _adopted_before(adoption, recipe)
+        if found is not None and _is_whole(found):
             return Adopted(found)
         (out / ".adopting").mkdir(exist_ok=True)
         jobs = [TarJob(str(adoption.tars.folder), name, str(out), adoption.ignore) for name in adoption.tars.names]
-        writing = _Writing(adoption, named, list(zip(jobs, _read_all(jobs, workers, progress), strict=True)))
+        results = _read_all(jobs, workers, progress)
+        if found is not None:
+            _check_same_tars(found, jobs, results)
+        writing = _Writing(adoption, named, list(zip(jobs, results, strict=True)))
         splits = writing.write_indexes()
         mean = max(-(-sum(s.samples for s in shards) // len(shards)) for shards in splits.values())
         # Beside its tars, a data set may be moved with them.
         elsewhere = adoption.tars.folder if adoption.tars.folder != out else None
         recipe |= {"samples_per_shard": mean}
-        write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
+        # Runs know their data by the hash of its manifest.
+        if found is not None and found.splits != splits:
+            raise DataError(
+                f"{out}: indexes made again differ from those that the manifest lists; to adopt anew, {READOPT}"
+            )
+        if found is None:
+            write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
         shutil.rmtree(out / ".adopting")
         return Adopted(read_manifest(out), writing.counts)
+
+
+def _check_count(tars: TarList, splits: int) -> None:
+    """Raise ConfigError for more tars than a manifest can list, before they are read."""
+    need = splits * sum(_ENTRY_BYTES + 2 * len(json.dumps(name)) for name in tars.names)
+    if need > MAX_BYTES:
+        most = len(tars.names) * MAX_BYTES // need
+        raise ConfigError(
+            f"{tars.folder}: {len(tars.names)} tars are more than a manifest can list; adopt {most} of them, or make fewer, larger tars"
+        )
 
 
 def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | None:
@@ -115,8 +151,30 @@ def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | No
     same = all(found.recipe.get(key) == value for key, value in recipe.items())
     if not same or found.tars != adoption.tars.folder:
         raise DataError(f"{out}: was adopted from other tars, or by other options; to adopt it anew, {READOPT}")
-    quick_check(found)
     return found
+
+
+def _is_whole(found: Manifest) -> bool:
+    """Return whether all indexes are there. Raises DataError for tars of other sizes than those that were adopted."""
+    lost = [problem for shard in found if (problem := index_problem(found, shard)) is not None]
+    if not lost or any(local_tar_problem(found, shard) for shard in found):
+        quick_check(found)
+        return True
+    logger.info(
+        f"{len(lost)} of {len(list(found))} indexes are missing or damaged; all tars are read to make them again"
+    )
+    return False
+
+
+def _check_same_tars(found: Manifest, jobs: Sequence[TarJob], results: Sequence[TarResult]) -> None:
+    """Raise DataError unless these are the tars of a manifest, by their hashes."""
+    expected = {shard.name: shard.sha256 for shard in found}
+    names = [j.name for j, r in zip(jobs, results, strict=True) if expected.get(j.name, r.sha256) != r.sha256]
+    if names:
+        many = format_things(len(names), "such tar")
+        raise DataError(
+            f"{found.tars / names[0]}: was changed after it was adopted ({many}); to adopt them as they are now, {READOPT}"
+        )
 
 
 def _read_all(jobs: Sequence[TarJob], workers: int, progress: Progress) -> list[TarResult]:

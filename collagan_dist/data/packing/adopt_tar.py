@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,14 +36,18 @@ from collagan_dist.data.shards.sample_index import (
     encode_line,
     encode_samples,
 )
-from collagan_dist.data.shards.wire_format import Member, encode_index
+from collagan_dist.data.shards.wire_format import Member, index_line, join_index
 from collagan_dist.errors import DataError
 from collagan_dist.types import FileInMemory, Sample
+from collagan_dist.units import format_bytes
 
 PICTURES = ("jpg", "jpeg", "png")
 LABELS, JSON = "seg.png", "json"
 _WANTED = frozenset((*PICTURES, LABELS, JSON))
 _MAX_KEY = 2000  # letters
+_LOG_SECONDS = 60.0  # between lines in a log
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,12 +138,22 @@ class _Reading:
         self.lines: dict[str, bytes] = {}
         self.quarantine: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
-        self.rows: list[list[Member]] = []
-        for name, members in read_samples(stream, str(open_location(job.folder) / job.name), _WANTED):
+        # As text, which takes a tenth of the memory: a tar may hold a million samples. None: a name that DALI's index cannot hold.
+        self.rows: list[bytes] | None = []
+        place, last = str(open_location(job.folder) / job.name), time.monotonic()
+        for name, members in read_samples(stream, place, _WANTED):
             self._add(name.removeprefix("./"), members)
+            # The bar counts tars, and one may take hours. On a terminal lines of several processes would break the bar.
+            if (now := time.monotonic()) - last >= _LOG_SECONDS and not sys.stderr.isatty():
+                last = now
+                logger.info(f"{place}: {format_bytes(stream.count)} read, {len(self.lines)} usable samples")
 
     def _add(self, key: str, members: list[TarMember]) -> None:
-        self.rows.append([Member(m.name[len(m.key) + 1 :], m.offset, m.size, m.name) for m in members])
+        # Fields of DALI's index are separated by blanks.
+        if any(" " in member.name or "\n" in member.name for member in members):
+            self.rows = None
+        if self.rows is not None:
+            self.rows.append(index_line([Member(m.name[len(m.key) + 1 :], m.offset, m.size, m.name) for m in members]))
         self.counts.update(f".{m.extension}" for m in members if m.extension not in _WANTED)
         if key in self.lines or key in self.quarantine:
             # webdataset makes a sample of what follows each other.
@@ -156,11 +173,8 @@ class _Reading:
     def write(self) -> TarResult:
         """Write DALI's index where there is none, and the result."""
         job, content = self.job, encode_samples(list(self.lines.values()))
-        # Fields of DALI's index are separated by blanks.
-        index = Path(job.out, f"{job.stem}.idx")
-        if not index.exists() and not any(" " in m.name or "\n" in m.name for row in self.rows for m in row):
-            index.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(index, encode_index(self.rows))
+        if self.rows is not None:
+            _write_index(Path(job.out, f"{job.stem}.idx"), join_index(self.rows), self.counts)
         result = TarResult(
             plan=job.plan, bytes=self.stream.count, sha256=self.stream.sha256(), samples=len(self.lines),
             samples_sha256=hashlib.sha256(content).hexdigest(), quarantine=tuple(self.quarantine.items()), counts=dict(self.counts),
@@ -168,6 +182,15 @@ class _Reading:
         files.write_bytes(job.result_path(".samples"), content)
         files.write_json(job.result_path(".json"), result.model_dump())
         return result
+
+
+def _write_index(path: Path, content: bytes, counts: Counter[str]) -> None:
+    """Write DALI's index where there is none; count one that is there and says otherwise, which may be of an older tar."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, content)
+    elif files.read_regular(path, 0, len(content) + 1) != content:
+        counts["other index"] += 1
 
 
 def _check_sample(key: str, members: list[TarMember], ignore: tuple[str, ...], counts: Counter[str]) -> SampleLine:

@@ -117,15 +117,19 @@ def groupby_key(members: Iterator[TarMember]) -> Iterator[tuple[str, list[TarMem
 def _members(tar: tarfile.TarFile, wanted: frozenset[str]) -> Iterator[TarMember]:
     for header in tar:
         tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
-        key, extension = split_name(header.name)
-        if not key or _META.match(header.name) or header.isdir():
+        # The same name where it is UTF-8. Others fit into no index, and no terminal prints them.
+        name = header.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        key, extension = split_name(name)
+        if not key or _META.match(name) or header.isdir():
             continue
         problem = _problem(header)
+        if name != header.name:
+            problem = f"the name {name} is not in UTF-8; rename the files (convmv does), and make the tar again"
         content = b""
         if extension in wanted and problem is None:
             file = tar.extractfile(header)
             content = file.read() if file is not None else b""
-        yield TarMember(header.name, key, extension, header.offset_data, header.size, content, problem)
+        yield TarMember(name, key, extension, header.offset_data, header.size, content, problem)
 
 
 def _problem(header: tarfile.TarInfo) -> str | None:

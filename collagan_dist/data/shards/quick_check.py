@@ -27,6 +27,7 @@ def open_shards(config: Config) -> Manifest:
 def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True, most: int | None = None) -> None:
     """Check the sizes of all shards and, in a local folder, the indexes. Wrong indexes are rebuilt, or without `repair` problems.
 
+    Those of adopted tars are always problems: `collagan adopt` makes them again.
     In a local folder of more than `most` shards, `most` of them are looked at, evenly spread; the others when they are first read.
 
     Behind a URL, sizes are checked if one request lists them; `ask_each` allows a request per file.
@@ -38,7 +39,7 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True,
     if most and len(shards) > most:
         shards = [shards[number * len(shards) // most] for number in range(most)]
     problems = [
-        *(problem for shard in shards for problem in _local_problems(manifest, shard, repair)),
+        *(problem for shard in shards if (problem := _local_problem(manifest, shard, repair)) is not None),
         *_remote_problems(manifest, ask_each),
     ]
     if problems:
@@ -47,27 +48,38 @@ def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True,
 
 def how_to_repair(manifest: Manifest) -> str:
     if manifest.is_adopted:
-        return f"copy these files again, or {READOPT}, which reads all tars"
+        return f"copy these files again; to adopt tars as they are now, {READOPT}, which reads all of them"
     if isinstance(manifest.folder, RemoteFolder):
         return "copy these shards there again"
     return f"copy these shards again, or remove {manifest.folder} and run `collagan pack` again"
 
 
-def _local_problems(manifest: Manifest, shard: Shard, repair: bool) -> Iterator[str]:
-    """Yield what is wrong with the files of a shard that lie in folders."""
-    if isinstance(manifest.tars, Path):
-        tar = manifest.tars / shard.name
-        if not tar.is_file():
-            yield f"{tar}: is missing"
-            return
-        if (size := tar.stat().st_size) != shard.bytes:
-            yield f"{tar}: has {size} bytes, the manifest says {shard.bytes}"
-            return
-    if isinstance(manifest.folder, Path):
-        try:
-            read_index(manifest.folder, shard, repair)
-        except DataError as error:
-            yield str(error)
+def _local_problem(manifest: Manifest, shard: Shard, repair: bool) -> str | None:
+    """Return what is wrong with the files of a shard that lie in folders."""
+    problem = local_tar_problem(manifest, shard)
+    if problem is None and isinstance(manifest.folder, Path):
+        return index_problem(manifest, shard, repair)
+    return problem
+
+
+def local_tar_problem(manifest: Manifest, shard: Shard) -> str | None:
+    """Return what is wrong with the size of a tar that lies in a folder."""
+    if not isinstance(manifest.tars, Path):
+        return None
+    tar = manifest.tars / shard.name
+    if not tar.is_file():
+        return f"{tar}: is missing"
+    size = tar.stat().st_size
+    return f"{tar}: has {size} bytes, the manifest says {shard.bytes}" if size != shard.bytes else None
+
+
+def index_problem(manifest: Manifest, shard: Shard, repair: bool = False) -> str | None:
+    """Return what is wrong with the index of a shard, unless it is rebuilt."""
+    try:
+        read_index(manifest.folder, shard, repair)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _remote_problems(manifest: Manifest, ask_each: bool) -> Iterator[str]:

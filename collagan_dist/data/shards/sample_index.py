@@ -70,8 +70,9 @@ class SampleIndex:
 
     def __init__(self, content: bytes, tar_bytes: int) -> None:
         self._content, self._tar_bytes = content, tar_bytes
-        self._ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")).tolist()
-        first = content[: self._ends[0]] if self._ends else b""
+        # No list of numbers: it would take five times as much memory, and tars may hold millions of samples.
+        self._ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
+        first = content[: self._ends[0]] if len(self._ends) else b""
         try:
             head = structured.parse(first[:MAX_LINE_BYTES], _Head, "its index")
         except structured.Malformed as error:

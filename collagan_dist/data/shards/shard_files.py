@@ -5,6 +5,7 @@ An index is used only if its hash is the manifest's. A wrong one in a local fold
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -129,11 +130,13 @@ def _local_index(folder: Path, shard: Shard, repair: bool) -> bytes:
     Raises DataError if the tar is not the manifest's, if the index cannot be written, if `repair` forbids it, or for an adopted tar.
     """
     path = folder / shard.index_name
-    content = _read_or_empty(path)
+    content = _read_or_empty(path, shard)
     if not _is_index_of(content, shard):
         problem = "is damaged" if content else "is missing"
         if shard.index:  # it also holds what was decided over all tars
-            raise DataError(f"{path}: {problem}; {shard.mend}")
+            raise DataError(
+                f"{path}: {problem}; run the same `collagan adopt` again, which reads all tars and makes it anew"
+            )
         if not repair:
             raise DataError(f"{path}: {problem}; `{shell.collagan('verify', folder)}` rebuilds it from its tar")
         content = _rebuild_index(folder / shard.name, shard)
@@ -141,12 +144,15 @@ def _local_index(folder: Path, shard: Shard, repair: bool) -> bytes:
     return content
 
 
-def _read_or_empty(path: Path) -> bytes:
+def _read_or_empty(path: Path, shard: Shard) -> bytes:
+    """Return the content of an index, nothing where there is none; of one that is too long a part."""
     try:
-        return path.read_bytes()
+        return files.read_regular(path, index_content(shard).max_bytes)
     except FileNotFoundError:
         return b""
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            return files.read_regular(path, 0, 1)
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
@@ -170,7 +176,7 @@ def _write_index(path: Path, content: bytes, shard: Shard) -> None:
     try:
         with suppress(OSError):  # a network file system without locks: each rank reports
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_index_of(_read_or_empty(path), shard):
+        if _is_index_of(_read_or_empty(path, shard), shard):
             return
         files.write_bytes(path, content)
     except OSError as error:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -94,8 +94,15 @@ def _header(name: str, size: int) -> bytes:
 
 def encode_index(rows: Iterable[list[Member]]) -> bytes:
     """Return DALI's index (wds2idx v1.2): one line per sample, `extension offset size name` for each of its files."""
-    lines = [" ".join(f"{m.extension} {m.offset} {m.size} {m.name}" for m in row) for row in rows]
-    return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode()
+    return join_index([index_line(row) for row in rows])
+
+
+def index_line(row: list[Member]) -> bytes:
+    return " ".join(f"{m.extension} {m.offset} {m.size} {m.name}" for m in row).encode()
+
+
+def join_index(lines: Sequence[bytes]) -> bytes:
+    return b"\n".join([f"{INDEX_VERSION} {len(lines)}".encode(), *lines, b""])
 
 
 # What tarfile raises besides its own errors: for sizes beyond all numbers, and for headers of headers without end.

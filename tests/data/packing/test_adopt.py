@@ -15,11 +15,12 @@ from collagan_dist.api import webdataset
 from collagan_dist.config.tree import Augment
 from collagan_dist.data.loading.decode import Decoders
 from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.loading.order import Order
 from collagan_dist.data.packing import adopt_tar
 from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, load_result
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.data.packing.tar_list import find_tars
+from collagan_dist.data.packing.tar_list import TarList, find_tars
 from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
@@ -165,8 +166,53 @@ def test_a_tar_that_changes_later_is_found(by_others, tmp_path):
     ):
         verify(copy.folder, deep=True)
     (copy.folder / "train-000001.train.samples").unlink()
-    with pytest.raises(DataError, match=r"train-000001.train.samples: is missing; remove manifest.json and run"):
+    with pytest.raises(DataError, match=r"train-000001.train.samples: is missing; run the same `collagan adopt` again"):
         verify(copy.folder)
+    before = bytes_of(copy.folder)
+    with pytest.raises(DataError, match=r"train-000000.tar: was changed after it was adopted \(1 such tar\)"):
+        adopted(copy.folder)
+    assert {n: c for n, c in bytes_of(copy.folder).items() if not n.startswith(".adopting")} == before
+    (copy.folder / "train-000000.tar").write_bytes(b"cut short")
+    with pytest.raises(DataError, match=r"train-000000.tar: has 9 bytes, the manifest says"):
+        adopted(copy.folder)
+
+
+def test_lost_indexes_are_made_again(originals, tmp_path):
+    """Of tars whose keys are shared and whose samples are of all splits, so that an index alone does not say what was decided."""
+    samples = stored_samples(originals, "train")[0]
+    for number in range(2):
+        by_webdataset(tmp_path / f"{number}.tar", samples)
+    first, before = adopted(tmp_path), bytes_of(tmp_path)
+    (tmp_path / "0.train.samples").unlink()
+    overwrite(tmp_path / "1.train.samples", 100, b"damaged")
+    assert adopted(tmp_path) == first and bytes_of(tmp_path) == before
+    # A manifest that lists other samples is never replaced.
+    forged = json.loads(before["manifest.json"])
+    forged["splits"]["train"]["shards"][0]["idx_sha256"] = "0" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps(forged))
+    with pytest.raises(
+        DataError, match=r"made again differ from those that the manifest lists; .* remove manifest.json"
+    ):
+        adopted(tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == forged
+
+
+def test_two_ranks_share_the_batches_of_one(by_others):
+    """Bit for bit, where samples are read through streams, from tar to tar."""
+
+    def read(world: World) -> list[tuple]:
+        reader = SplitReader(by_others, "train")
+        order = Order(len(reader), 8, 0, by_others.recipe["samples_per_shard"], 1)
+        loader = Loader(reader, VIEW, 8 // world.size, Decoders(1, CPU))
+        found = [(b.ids_B.copy(), *(t.clone() for t in b.tensors())) for b in loader.batches(order.steps(0, 3, world))]
+        assert not loader.damaged
+        return found
+
+    one, *two = read(World()), read(World(0, 2)), read(World(1, 2))
+    for whole, *parts in zip(one, *two, strict=True):
+        assert all(len(part[0]) == 4 for part in parts)
+        assert np.array_equal(whole[0], np.concatenate([part[0] for part in parts]))
+        assert all(torch.equal(t, torch.cat(ts)) for t, *ts in zip(whole[1:], *(p[1:] for p in parts), strict=True))
 
 
 def test_a_damaged_sample_is_replaced_and_counted(by_others, tmp_path):
@@ -307,6 +353,14 @@ def test_what_is_refused(originals, by_others, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there is no tar"):
         adopted(tmp_path / "empty")
+
+
+def test_more_tars_than_a_manifest_can_list(tmp_path, monkeypatch):
+    """Are refused before the first is read."""
+    monkeypatch.setattr("collagan_dist.data.packing.adopt.MAX_BYTES", 15_000)
+    tars = TarList(tmp_path, tuple(f"{number}.tar" for number in range(20)))
+    with pytest.raises(ConfigError, match=r"20 tars are more than a manifest can list; adopt 12 of them"):
+        adopt(Adoption(tars))
 
 
 def changed(members: dict[str, bytes], **changes: Any) -> dict[str, bytes]:

@@ -119,6 +119,26 @@ def test_other_samples_are_taken_and_what_is_not_used_is_counted(tmp_path):
     assert unused == {".txt": 1, ".cls": 1, ".mask.png": 1, ".npy": 1} and result.counts["turned"] == 1
 
 
+def test_names_that_are_not_utf8(tmp_path):
+    """As systems of another character set wrote them, of samples and of files that are not used."""
+    members = [("B\udce4r.jpg", JPG), *((f"{n}.jpg", JPG) for n in range(9)), ("8.t\udcfct", b"")]
+    by_tarfile(tmp_path / "train.tar", members)
+    found = adopt(Adoption(find_tars([str(tmp_path)]), max_bad=0.5), workers=1)
+    assert found.manifest.samples("train") == 9 and found.counts[r".t\xfct"] == 1
+    assert "is not in UTF-8" in quarantine(tmp_path)[r"B\xe4r"]
+
+
+def test_an_index_of_an_older_tar_is_counted(tmp_path):
+    for number in (9, 8):
+        by_tarfile(tmp_path / "train.tar", [(f"{n}.jpg", JPG) for n in range(number)])
+        (tmp_path / "manifest.json").unlink(missing_ok=True)
+        found = adopt(Adoption(find_tars([str(tmp_path)])), workers=1)
+    assert found.counts["other index"] == 1 and (tmp_path / "train.idx").read_bytes().startswith(b"v1.2 9\n")
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "train.idx").unlink()
+    assert not adopt(Adoption(find_tars([str(tmp_path)])), workers=1).counts["other index"]
+
+
 def test_files_of_a_sample_that_lie_apart(tmp_path):
     """As in a tar that was not sorted: webdataset would make two samples of them."""
     names = [("a.jpg", JPG), ("b.jpg", JPG), ("a.json", annotation()), ("c.jpg", JPG), ("./c.txt", b"words")]

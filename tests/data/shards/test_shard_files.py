@@ -11,6 +11,7 @@ import pytest
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.data.shards.shard_reader import SplitReader
+from collagan_dist.errors import DataError
 from tests.data.remote_shards import content, remote_manifest
 
 
@@ -47,6 +48,18 @@ def test_an_index_that_another_rank_rebuilds_meanwhile_is_reported_once(shards, 
         fcntl.flock(other, fcntl.LOCK_UN)
         assert len(waiting.result(60)) == 20
     assert "rebuilt" not in caplog.text
+
+
+def test_an_index_that_is_a_pipe_or_without_end(shards, tmp_path):
+    """Nothing is waited for, and no more is read than an index may have."""
+    folder = Path(shutil.copytree(shards.folder, tmp_path / "copy"))
+    index, shard = folder / "train-000001.idx", shards.shards("train")[1]
+    os.truncate(index, 1 << 40)
+    assert len(read_index(folder, shard)) == 20 and index.stat().st_size < 10_000
+    index.unlink()
+    os.mkfifo(index)
+    with pytest.raises(DataError, match=r"train-000001.idx: cannot be read"):
+        read_index(folder, shard)
 
 
 def test_a_removed_or_damaged_copy_is_fetched_again(shards, server, cache):
