@@ -70,12 +70,12 @@ def stop(*_):
     Path("run/requeue").write_text(f"slurm:{{os.environ['SLURM_JOB_ID']}}, start 0")
     sys.exit()
 
-time.sleep(1)
 if "--dry-run" in sys.argv:
     Path("checked").touch()
     time.sleep(1)
     print(f"# run: {{os.getcwd()}}/run")
 elif "SLURM_RESTART_COUNT" not in os.environ:
+    time.sleep(7)
     signal.signal(signal.SIGUSR2, stop)
     time.sleep(60)
 """
