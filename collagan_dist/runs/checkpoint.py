@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +202,11 @@ def prune(folder: Path, step: int, keep: int) -> None:
     Later ones were found damaged: they do not count, and stay for inspection.
     """
     _remove(_set_aside_old(folder, step, keep))
+
+
+def remove_others(folder: Path, kept: Collection[int]) -> None:
+    """Remove the checkpoints of all steps that are not `kept`, later ones too."""
+    _remove([_set_aside(checkpoint_dir(folder, step)) for step in checkpoint_steps(folder) if step not in kept])
 
 
 def remove_unfinished(folder: Path) -> None:

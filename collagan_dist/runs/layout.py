@@ -27,6 +27,20 @@ class WorldRecord(Record):
     generation: Count
 
 
+class RankRecord(Record):
+    """A rank in world.json."""
+
+    host: str
+    device: str
+    name: str = ""
+
+
+class RanksRecord(Record):
+    """Which ranks world.json says a run has."""
+
+    ranks: tuple[RankRecord, ...]
+
+
 class RunPaths:
     """The paths of one run folder, whether or not they exist."""
 
@@ -52,6 +66,7 @@ class RunPaths:
         self.requeue = folder / "requeue"
         self.failed = folder / "failed"
         self.trial = folder / "trial.json"  # the sweep's record of this trial
+        self.reported = folder / "reported.json"  # manifest of the checkpoint that Ray Tune has of this trial
 
     def tracker(self, name: str) -> Path:
         """Return the folder of a tracker's sink, by its name in log.sinks."""
