@@ -44,8 +44,8 @@ export SLURM_EXPORT_ENV=ALL # tasks get this shell's environment, whatever sbatc
 # On clusters that do not constrain devices, a job that asked for no GPU would use those of other jobs.
 [ "${SLURM_GPUS_PER_NODE:-}" != 0 ] || export CUDA_VISIBLE_DEVICES=
 
-# A task starts with its node's environment and ignores USR2, Slurm's warning: by default it kills a process that has no
-# handler (yet), such as torchrun, or Python in its first second. The text is passed on, since a container may not see the file.
+# A task starts with its node's environment and ignores USR2, the warning: by default it kills a process that has no
+# handler (yet), such as torchrun, or Python in its first second. It is repeated (`follow`), so none is missed. The text is passed on, since a container may not see the file.
 task="trap '' USR2
 $(cat "$project/cluster/env.sh")
 "
@@ -153,6 +153,18 @@ warn_of_idle_gpus() {
         "--ntasks-per-node=$1 to use them, with --oversubscribe --gpus-per-node=$2 to leave them to other jobs" >&2
 }
 
+# follow PID: wait for a step, passing the warning on to its tasks; srun's exit code.
+follow() {
+    exec 8<> <(:) # nobody writes there: reading it sleeps without a process
+    while kill -0 "$1" 2>/dev/null; do
+        # Again and again: tasks that have not started, or have no handler yet, miss it.
+        if [ -n "${warned:-}" ] && [ $((SECONDS % 5)) = 0 ]; then scancel --signal=USR2 "$job" 2>/dev/null || true; fi
+        read -r -t 1 -u 8 _ || true
+    done
+    exec 8>&-
+    wait "$1" # the shell remembers it
+}
+
 # ranks COMMAND...: `collagan COMMAND...` on every rank of the allocation; srun's exit code.
 ranks() {
     # srun does not take them from the allocation by itself: a rank would have one core. (With these two, CPUs are not those of a rank.)
@@ -177,7 +189,8 @@ ranks() {
     [ "$cpus" != 0 ] || cpus=''
     log_begin=$(log_size) # what srun says of nodes comes behind it
     srun "${options[@]}" ${cpus:+--cpus-per-task="$cpus"} ${step_options[@]+"${step_options[@]}"} \
-        bash -c "$task$how" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" || return
+        bash -c "$task$how" bash ${container[@]+"${container[@]}"} "${command[@]}" "$@" &
+    follow $! || return
     MASTER_PORT=$((MASTER_PORT + 1)) # for the next step
 }
 

@@ -1,7 +1,7 @@
 # Sourced by common.sh: what a batch script takes that was submitted without its first argument, or without a data set.
 
 # Options of all commands that are followed by no value.
-flags=' -h --help --debug --dry-run --allow-config-change --strict --spread --merge '
+flags=' -h --help --debug --dry-run --dashboard --allow-config-change --strict --spread --merge '
 
 # read_words WORD...: set `first` to the first word that is neither an option nor an option's value (CONFIG, MODEL, RECIPE), `data`,
 # `out`, `space` and `root` to the values of these options, `help` if it was asked for.

@@ -12,6 +12,7 @@
 # sbatch [sbatch options] slurm/sweep.sh CONFIG [sweep options]      a Ray cluster over the nodes, and collagan sweep on it
 # The job requeues itself. MAX_REQUEUE: restarts after failures (3). COLLAGAN_RAY_WAIT: seconds for all nodes to join (120).
 set -euo pipefail
+trap 'warned=1' USR2 # Slurm's warning of the time limit, which may come at once
 # Slurm runs a spool copy. The project is where the submitted path leads, links followed; the path ends at one of the blanks.
 said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) said=${said#* Command=} project=${COLLAGAN_PROJECT:-}
 said=${said%%$'\n'*} said=${said%% WorkDir=*}
@@ -65,7 +66,7 @@ COLLAGAN_GRACE=$(($(scontrol show config | sed -n 's/^KillWait *= *\([0-9]*\).*/
 
 # Requests to stop are passed to the driver, which makes trials save. A container's own process may not forward USR2, or may die of it,
 # so all processes below it are signalled.
-driver='' stopping=''
+driver='' stopping=${warned:+USR2}
 below() { for pid in $(cat /proc/"$1"/task/*/children 2>/dev/null); do echo "$pid" && below "$pid"; done; }
 tell() {
     stopping=$1

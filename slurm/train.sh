@@ -5,12 +5,13 @@
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=USR2@120
+#SBATCH --signal=B:USR2@120
 # sbatch slurm/train.sh                                              `stable` on $COLLAGAN_DATA, or the one set in packed/
 # sbatch [sbatch options] slurm/train.sh CONFIG [train options]      trains, evaluates, reports; requeues itself
 # --exclusive: all of a node, a rank for each of its GPUs. To share nodes: sbatch --oversubscribe --gpus-per-node=1 ...
 # COLLAGAN_LAUNCHER=torchrun: one task a node. COLLAGAN_EVALUATE=0: only train. MAX_REQUEUE: restarts after failures (3).
 set -euo pipefail
+trap 'warned=1' USR2 # Slurm's warning of the time limit, which may come at once
 # Slurm runs a spool copy. The project is where the submitted path leads, links followed; the path ends at one of the blanks.
 said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) said=${said#* Command=} project=${COLLAGAN_PROJECT:-}
 said=${said%%$'\n'*} said=${said%% WorkDir=*}

@@ -25,6 +25,7 @@ from collagan_dist.runs.feature_weights import weights_hash
 from collagan_dist.runs.layout import RunPaths, checkpoint_steps
 from collagan_dist.runs.own_folder import check_own_out, is_run
 from collagan_dist.runs.thinning import is_number
+from collagan_dist.sweep.configurations import members
 from collagan_dist.sweep.dimensions import Choice
 from collagan_dist.sweep.ray_cluster import check_dashboard
 from collagan_dist.sweep.resources import TrialResources
@@ -100,9 +101,8 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     if base.model.name == "sii":
         why = "completes by a search at test time, too slow to evaluate trials with; take another model"
         raise ConfigError(f"{options.config}: SII {why}")
-    if (
-        base.checkpoint.copy_to is not None
-    ):  # a trial may be set back to an earlier checkpoint, which its copies would undo
+    if base.checkpoint.copy_to is not None:
+        # A trial may be set back to an earlier checkpoint, which its copies would undo.
         raise ConfigError(
             "checkpoint.copy_to: the trials of a sweep are not copied; leave it null, and copy the sweep's folder"
         )
@@ -254,11 +254,12 @@ def _check_same_sweep(prepared: PreparedSweep) -> float:
 
 
 def _may_belong_to(plan: SweepPlan, trials: Sequence[Trial]) -> bool:
-    """Whether trials can be those of a plan, by their keys and their first values; there is no sweep.json to tell."""
+    """Whether trials can be those of a plan, by their first values and their repeats; there is no sweep.json to tell."""
     # A run folder refuses another configuration by itself, so this only has to catch another space.
     initial = [values for _, values in plan.space.initial_points()]
-    first = [trial for trial in trials if trial.repeat_of is None]
-    return all(trial.values == values for trial, values in zip(first, initial, strict=False))
+    groups = list(members(trials).values())
+    same = all(group[0].values == values for group, values in zip(groups, initial, strict=False))
+    return same and all(len(group) <= plan.repeats for group in groups)
 
 
 def _fits(space: Space, values: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,7 +127,17 @@ def read_trials(out: Path) -> list[Trial]:
     # Numbers seed the search, so trials after a gap would not be those that the sweep started.
     if [trial.number for trial in trials] != list(range(len(trials))):
         raise DataError(f"{out / 'trials'}: trials are missing before the last; restore them, or give another --out")
+    for trial in trials:
+        if trial.repeat_of is not None and not _repeats(trial, trials):
+            path = RunPaths(trial_dir(out, trial)).trial
+            raise DataError(f"{path}: does not repeat trial {trial.repeat_of}; restore it, or give another --out")
     return trials
+
+
+def _repeats(trial: Trial, trials: Sequence[Trial]) -> bool:
+    """Whether a trial has the configuration of the one that it is said to repeat, an earlier one that repeats none itself."""
+    first = trials[min(trial.configuration, trial.number)]
+    return (first.role, first.values, first.repeat_of) == (trial.role, trial.values, None)
 
 
 def with_results(out: Path, trial: Trial, saved: int = 0) -> Trial:

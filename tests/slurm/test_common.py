@@ -119,6 +119,41 @@ def test_the_node_that_failed_is_named_only_if_it_is_known(tmp_path, said, launc
     assert (code, out) == (0, f"{node}\n" if node else "")
 
 
+RECORD = """# Starts of job 7: when, number, nodes, what happened. After MAX_REQUEUE failures it stays ended.
+2026-11-30 03:00:00  start 0  n[1-2]  2 ranks by srun, meeting at n1:20070
+{}"""
+ENDED = "2026-11-30 03:09:00  start 0  n[1-2]  ended by Slurm (PENDING) with the loss of n1\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "restarts", "down", "said"),
+    [
+        ("", 1, "n1", "the start before ended with the loss of n1"),
+        ("", 1, "n2 n1", "the start before ended with the loss of n1,n2"),
+        ("", 1, "", ""),  # it was lost in another way
+        ("", 2, "n1", ""),  # of the start before nothing is known
+        (ENDED, 1, "n1", ""),  # it has said so itself
+        (None, 1, "n1", ""),
+    ],
+)
+def test_nodes_that_were_lost_with_their_batch_script(tmp_path, more, restarts, down, said):
+    """Are noted by the next start, once, and count as failed."""
+    (tmp_path / "sinfo").write_text(
+        f'#!/bin/sh\n[ "$*" = "-hN -n n[1-2] -t down,no_respond,fail -o %N" ] && printf "%s\\n" {down}\n'
+    )
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$3" | tr , "\\n"\n')
+    for program in ("sinfo", "scontrol"):
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "logs").mkdir()
+    if more is not None:
+        (tmp_path / "logs/slurm-7.txt").write_text(RECORD.format(more))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "run": str(tmp_path), "job": "7", "SLURM_JOB_NODELIST": "n3"}
+    code, out = bash("note lost_before", f"restarts={restarts}; lost_before", **env)
+    assert code == 0 and out.partition(f"  start {restarts}  n3  ")[2].strip() == said
+    code, nodes = bash("failed_nodes", "failed_nodes", **env)
+    assert code == 0 and nodes.split() == (sorted(down.split()) if said else ["n1"] if more else [])
+
+
 JOB = """JobId=7 JobName=collagan
    OverSubscribe={share} Contiguous=0 Licenses=(null) Network=(null)
    JOB_GRES=gpu:2

@@ -15,8 +15,9 @@ from tests.conftest import ROOT
 from tests.slurm.test_common import bash
 from tests.slurm.training import TRAIN
 
-# Says which ranks a start would have, and what each of them is given; runs nothing.
+# Says which ranks a start would have, and what each of them is given; runs nothing. MOST: ranks of a node that share the batch.
 STAND_IN = """#!/bin/bash
+if [ "${LOCAL_WORLD_SIZE:-1}" -gt "${MOST:-9}" ]; then echo "the batch cannot be shared evenly"; exit 2; fi
 for word; do
     if [ "$word" = --dry-run ]; then echo "$*; $WORLD_SIZE ranks, $LOCAL_WORLD_SIZE a node"; echo "# run: $PWD/run"; echo "# out: $PWD/run"; exit; fi
 done
@@ -124,6 +125,7 @@ def test_ranks_and_their_gpus(cluster, tmp_path):
     jobs = [submit(*options) for options, *_ in RANKS]
     torchrun = submit("--ntasks-per-node=1", COLLAGAN_LAUNCHER="torchrun")
     by_chance = submit("--oversubscribe")
+    fewer, as_asked = submit("--nodes=2", MOST="1"), submit("--ntasks-per-node=2", MOST="1")
     for job, (options, ranks, of_node, gpus, idle) in zip(jobs, RANKS, strict=True):
         done, log = cluster.wait(job, 120), cluster.log(job)
         assert done.state == "COMPLETED", log
@@ -143,6 +145,10 @@ def test_ranks_and_their_gpus(cluster, tmp_path):
         torchrun
     )
     assert cluster.wait(by_chance).exit_code == 2 and "this job has no GPU on n" in cluster.log(by_chance)
+    assert cluster.wait(fewer).state == "COMPLETED" and ", by 2 ranks on 2 nodes with 2 GPUs each\n" in cluster.log(
+        fewer
+    )
+    assert cluster.wait(as_asked).exit_code == 2 and "shared evenly" in cluster.log(as_asked)
 
 
 @pytest.mark.parametrize(("batch", "ranks"), [(64, 3), (8, 8)])
@@ -162,7 +168,8 @@ def packed(shards, tmp_path):
 
 
 @pytest.mark.slurm
-@pytest.mark.parametrize(("batch", "nodes", "ranks"), [(8, 2, 4), pytest.param(3, 1, 1, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize(("batch", "nodes", "ranks"), [(8, 2, 4), (3, 1, 1)])
 def test_stable_alone(cluster, packed, batch, nodes, ranks):
     """Up to its plan, on the data set in packed/, by as many ranks as can share the batch; a dry run starts none."""
     words = ["--set", f"schedule.batch={batch}", "--dry-run"]

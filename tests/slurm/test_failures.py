@@ -140,6 +140,9 @@ def test_row_20_a_node_loses_power(cluster, undisturbed, tmp_path, node, rounds,
             done = training.finish()
         assert done.restarts == 1 and node not in cluster.run("scontrol", "show", "hostnames", done.nodes)
         assert undisturbed.equals(training.run, undisturbed.steps)
+        # The script on n2's side lives to say so; the one that is lost with n1 leaves it to the next start.
+        (lost,) = [note for note in training.notes() if f"with the loss of {node}" in note]
+        assert lost == "the start before ended with the loss of n1" or node == "n2"
     record(f"20 {node}", rounds=rounds)
 
 

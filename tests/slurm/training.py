@@ -103,18 +103,18 @@ class Training:
 
     def processes(self) -> list[tuple[str, str]]:
         """(node, process id) of everything that works on the run: ranks, launchers, batch scripts."""
-        return [(node, process) for node, process, _ in self._commands()]
+        return [(node, process) for node, process, _ in self.commands()]
 
     def ranks(self) -> list[tuple[str, str]]:
         """(node, process id) of the Python processes that train; torchrun itself is none."""
         pattern = rf"^\S*python\S* (-\S+ )*\S*collagan\S* train .*{self.run}"
-        return [(node, process) for node, process, command in self._commands() if re.match(pattern, command)]
+        return [(node, process) for node, process, command in self.commands() if re.match(pattern, command)]
 
     def kill_rank(self, node: str) -> None:
         (process,) = [process for place, process in self.ranks() if place == node]
         self.cluster.on(node, "kill", "-9", process)
 
-    def _commands(self) -> list[tuple[str, str, str]]:
+    def commands(self) -> list[tuple[str, str, str]]:
         """(node, process id, command line) of all processes that name the run."""
         found = []
         for node in self.cluster.with_power:

@@ -1,6 +1,8 @@
 import itertools
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,11 @@ import pytest
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import CollaganError, ConfigError, DataError
-from collagan_dist.sweep.driver import run_sweep
+from collagan_dist.sweep.driver import new_trial, run_sweep
 from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
-from collagan_dist.sweep.schedule import Goal
-from collagan_dist.sweep.trial import Trial, write_trial
+from collagan_dist.sweep.schedule import Goal, Segment, missing_confirmations, next_segment
+from collagan_dist.sweep.trial import Trial, read_trials, write_trial
 from tests.sweep.simulation import PLANS, plan
 from tests.sweep.small import GRID, HALVING, write
 
@@ -89,6 +91,42 @@ def test_the_same_sweep_is_resumed(shards, out, scheduler, options):
     assert (summary["seconds"], summary["trials"]) == (5.0, options.get("trials", 6))
 
 
+# As an earlier version wrote them: it knew no constraints, repeats or starting points.
+BEGUN_SPACE = {
+    "metric": "psnr_hole", "scheduler": "sync_halving", "search": "random", "rungs": {"factor": 3}, "pbt": {"quantile": 0.25, "resample": 0.25},
+    "space": {"loss.weights.*.adv": {"simplex": 1.0}, "optim.generator.lr": {"loguniform": [0.001, 0.1]}},
+}  # fmt: skip
+BEGUN_TRIAL = {
+    "number": 0, "role": "paper", "seed": 0, "batch": 4, "notes": {}, "until": 24, "lineage": [], "failure": None, "restarts": 0,
+}  # fmt: skip
+
+
+def test_a_sweep_of_an_earlier_version_is_resumed(shards, out):
+    """With the trials that it has, as single seeds; nothing else is asked than it would have asked."""
+    sweep = prepared(shards, out, seeds=1)
+    begin(sweep, out)
+    begun = json.loads((out / "sweep.json").read_text())
+    begun["identity"]["space"] = BEGUN_SPACE
+    for key in ("constraints", "repeats"):
+        del begun[key]
+    (out / "sweep.json").write_text(json.dumps(begun))
+    (_, values), *_ = sweep.plan.space.initial_points()
+    (out / "trials/t000").mkdir(parents=True)
+    (out / "trials/t000/trial.json").write_text(json.dumps(BEGUN_TRIAL | {"values": values}))
+    assert constant_summary(sweep)["seconds"] == 5.0
+    trials = read_trials(out)
+    assert trials == [Trial(0, "paper", values, 0, 4, until=24)]
+    assert next_segment(sweep.plan, trials) == Segment(0, 24)
+    trials = [replace(trials[0], results={24: {"psnr_hole": 9.0}})]
+    while len(trials) < 6:
+        assert next_segment(sweep.plan, trials) == Segment(len(trials), 24)
+        new = new_trial(sweep.plan, trials)
+        trials.append(replace(new, until=24, results={24: {"psnr_hole": 9.0 - len(trials)}}))
+    assert [(trial.role, trial.seed) for trial in trials] == [("paper", 0)] + [("search", 0)] * 5
+    ended = [replace(trial, results={216: {"psnr_hole": trial.number}}) for trial in trials]
+    assert missing_confirmations(sweep.plan, ended) == [(values, 1), (trials[-1].values, 1)]
+
+
 @pytest.mark.parametrize(
     ("space", "options", "message"),
     [
@@ -116,6 +154,12 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
     write_trial(out, Trial(0, "paper", {**values, "optim.generator.lr": 0.5}, 0, 4))
     with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
         constant_summary(sweep)
+    for number in range(2):
+        write_trial(out, Trial(number, "paper", values, number, 4, repeat_of=0 if number else None))
+    with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
+        constant_summary(sweep)
+    constant_summary(prepared(shards, out, {**HALVING, "repeats": 2}))
+    shutil.rmtree(out / "trials/t001")
     write_trial(out, Trial(0, "paper", {"optim.generator.lr": "fast"}, 0, 4))
     with pytest.raises(DataError, match=r"t000/trial\.json: its values are not of this space"):
         constant_summary(sweep)

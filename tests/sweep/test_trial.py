@@ -17,7 +17,10 @@ from collagan_dist.sweep.trial import (
 )  # fmt: skip
 
 LINEAGE = ({"at": 8, "from": 1, "values": {}},)
-TRIAL = Trial(0, "search", {"loss.adv": "ns"}, 3, 4, {"note": [1]}, 40, LINEAGE, (4, "its node is gone"), 2)
+FAILURE = (4, "its node is gone")
+TRIAL = Trial(
+    0, "search", {"loss.adv": "ns"}, 3, 4, {"note": [1]}, until=40, lineage=LINEAGE, failure=FAILURE, restarts=2
+)
 
 
 def test_only_complete_evaluation_lines_count(tmp_path):
@@ -84,6 +87,26 @@ def test_missing_trials_are_named(tmp_path):
     write_trial(tmp_path, TRIAL)
     write_trial(tmp_path, replace(TRIAL, number=2))
     with pytest.raises(DataError, match="trials are missing"):
+        read_trials(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "first"),
+    [
+        (1, {"repeat_of": 1}, 1),
+        (1, {"repeat_of": 2}, 2),
+        (2, {"repeat_of": 1}, 1),  # which repeats trial 0
+        (1, {"values": {"loss.adv": "minmax"}}, 0),
+        (1, {"role": "confirm"}, 0),
+    ],
+)
+def test_a_trial_that_does_not_repeat_another_is_named(tmp_path, number, changes, first):
+    trials = [TRIAL, *(replace(TRIAL, number=n, seed=3 + n, repeat_of=0) for n in (1, 2))]
+    for trial in trials:
+        write_trial(tmp_path, trial)
+    assert [trial.configuration for trial in read_trials(tmp_path)] == [0, 0, 0]
+    write_trial(tmp_path, replace(trials[number], **changes))
+    with pytest.raises(DataError, match=rf"t00{number}/trial\.json: does not repeat trial {first}; restore it"):
         read_trials(tmp_path)
 
 
