@@ -167,6 +167,7 @@ PREPARED: dict[str, Callable[[], object]] = {
     "The disk is full": lambda: Path("runs/first/.report.html").symlink_to("/dev/full"),
     "A file stands where a folder should": lambda: write("completed", "text"),
     "Continued with other data": other_data,
+    "The data set of an audited run was moved": lambda: Path("packed/drawn").rename("moved"),
     "A damaged checkpoint": lambda: change_byte(f"{CHECKPOINT}/generator.safetensors", -5),
     "A checkpoint of a newer program": lambda: rewrite_state(Path(CHECKPOINT), lambda state: state.update(format=99)),
     "An exported model was changed": exported,

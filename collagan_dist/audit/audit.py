@@ -20,7 +20,7 @@ from collagan_dist.audit.table_cells import audit_cells
 from collagan_dist.config.load import config_to_dict, validate_config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
-from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.errors import CheckpointError, ConfigError, DataError
 from collagan_dist.runs.checkpoint_state import read_state
 from collagan_dist.runs.layout import RunPaths
 
@@ -184,5 +184,9 @@ def _data(record: RunRecord, shards: str | None) -> Manifest:
         except (OSError, CheckpointError):
             continue
         tree["data"]["shards"] = shards or record.shards() or tree["data"]["shards"]
-        return open_shards(validate_config(tree, f"{path}: the stored configuration"))
+        try:
+            return open_shards(validate_config(tree, f"{path}: the stored configuration"))
+        except DataError as error:
+            hint = "; if the run's data set was moved, give its folder by --data" if shards is None else ""
+            raise DataError(f"{error}{hint}") from None
     raise CheckpointError(f"{record.folder}: no checkpoint says what the run was; it cannot be audited")
