@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collagan_dist import errors as errors
+    from collagan_dist import sweep as sweep
     from collagan_dist.api import Model as Model
     from collagan_dist.api import draw as draw
     from collagan_dist.api import evaluate as evaluate
     from collagan_dist.api import report as report
     from collagan_dist.api import runs as runs
+    from collagan_dist.api import sweep_results as sweep_results
+    from collagan_dist.api import sweep_study as sweep_study
     from collagan_dist.api import train as train
     from collagan_dist.api import webdataset as webdataset
 
 __version__ = "0.1.0"
 
-_FROM_API = ("Model", "draw", "evaluate", "train", "webdataset")
+_FROM_API = ("Model", "draw", "evaluate", "sweep_results", "sweep_study", "train", "webdataset")
 # `report` and `runs` are packages too. Whoever imports them first, the name is the package, and the package can be called.
-_MODULES = ("errors", "report", "runs")
+_MODULES = ("errors", "report", "runs", "sweep")
 __all__ = ["__version__", *_FROM_API, *_MODULES]
 
 

@@ -5,23 +5,26 @@ Errors are those of collagan_dist.errors; a message says what is wrong, where an
 
 from __future__ import annotations
 
-import json
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collagan_dist.config.load import load_config
+from collagan_dist.config.load import assignments, load_config
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.types import World
 
 if TYPE_CHECKING:
+    import optuna
+    import pandas
+
     from collagan_dist.inference.model import Model as Model
 
 Location = str | Path
 Settings = Mapping[str, Any]
 
-__all__ = ["Model", "draw", "evaluate", "report", "runs", "train", "webdataset"]
+__all__ = ["Model", "draw", "evaluate", "report", "runs", "sweep_results", "sweep_study", "train", "webdataset"]
 
 
 def __getattr__(name: str) -> Any:
@@ -52,7 +55,7 @@ def train(
     from collagan_dist.training import loop
 
     source = config if isinstance(config, Config) else str(config)
-    resolved = load_config(source, model, _assignments(settings), None if data is None else str(data))
+    resolved = load_config(source, model, assignments(settings), None if data is None else str(data))
     folder = Path(run)
     with StopRequest() as stop:
         options = loop.StartOptions(stop, f"collagan_dist.train(…, {str(run)!r})", allow_config_change)
@@ -77,7 +80,7 @@ def evaluate(
     from collagan_dist.inference.score import ScoreRequest, score
 
     request = ScoreRequest(split, () if hole is None else (hole,), (blend,))
-    ((metrics, _),) = score(Path(model), World(), request, None if data is None else str(data), _assignments(settings))
+    ((metrics, _),) = score(Path(model), World(), request, None if data is None else str(data), assignments(settings))
     return metrics
 
 
@@ -116,6 +119,38 @@ def runs(folder: Location) -> list[dict[str, Any]]:
     return run_table(Path(folder))
 
 
+def sweep_results(out: Location) -> pandas.DataFrame:
+    """Return the trials of a sweep's folder as a pandas DataFrame, a row each; also while the sweep runs.
+
+    Columns: trial, status, steps, samples, the metrics of the trial's last evaluation (after `samples` samples), config/KEY for each
+    searched key, and role, seed, restarts, reason, path. Raises DataError, and ConfigError without pandas.
+    """
+    pandas = _sweep_library("pandas")
+    from collagan_dist.sweep import sweep_table
+
+    rows = sweep_table.table(Path(out))
+    return pandas.DataFrame(rows, columns=sweep_table.columns(rows))
+
+
+def sweep_study(out: Location) -> optuna.Study:
+    """Return the searched trials of a sweep's folder as an Optuna study, for its plots and importances. It continues no search.
+
+    A trial that was stopped at a rung is pruned; its results are intermediate values by samples. `user_attrs` have what `sweep_results` has.
+    Raises DataError, and ConfigError without Optuna.
+    """
+    _sweep_library("optuna")
+    from collagan_dist.sweep import sweep_table
+
+    return sweep_table.study(Path(out))
+
+
+def _sweep_library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ConfigError(f"this needs {name}, which is not installed: pip install 'collagan_dist[sweep]'") from None
+
+
 def webdataset(shards: Location, split: str = "train") -> Any:
     """Return the samples of a split as a webdataset pipeline, in the order of the shards: for a loop of one's own.
 
@@ -125,11 +160,3 @@ def webdataset(shards: Location, split: str = "train") -> Any:
     from collagan_dist.data.shards.pipeline import open_pipeline
 
     return open_pipeline(shards, split)
-
-
-def _assignments(settings: Settings | None) -> list[str]:
-    """Return settings as `--set` takes them. Raises ConfigError for a value that no configuration has."""
-    try:
-        return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-    except TypeError as error:
-        raise ConfigError(f"settings: {error}; give numbers, texts, booleans, None, lists or dicts") from None

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote, unquote
 
 from collagan_dist import files
 from collagan_dist.errors import CollaganError, ConfigError, DataError
@@ -51,6 +51,14 @@ class WrongContent(Exception):
     """What came is not what was asked for; another try may bring it."""
 
 
+class DamagedThere(DataError):
+    """A file is missing there, or its content is another one."""
+
+
+class Unreachable(DataError):
+    """No answer, or none that says anything: nobody knows what is there. A later start may have more luck."""
+
+
 def scheme_of(location: str) -> str:
     """Return the scheme of a URL, or "" for a path."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", location)
@@ -78,7 +86,7 @@ def open_place(location: str, schemes: tuple[str, ...], use: str) -> Path | Plac
 
 @dataclass(frozen=True)
 class Place:
-    """A folder behind a URL, or a path. Methods raise DataError after three tries, ConfigError for a missing driver."""
+    """A folder behind a URL, or a path. Methods raise DataError (DamagedThere, Unreachable) after three tries, ConfigError for a missing driver."""
 
     url: str
 
@@ -129,9 +137,8 @@ class Place:
                 raise WrongContent(f"expected {said}, found more than {max_bytes} bytes")
 
         driver, path = self._driver(), self._path(name)
-        if (
-            self.scheme == "hf"
-        ):  # with a callback of ours it would ask for pieces of 5 MB; it takes no more than this size
+        # With a callback of ours hf would ask for pieces of 5 MB; it takes no more than the size that it says.
+        if self.scheme == "hf":
             limit(None, driver.info(path)["size"])
             driver.get_file(path, str(to), callback=DEFAULT_CALLBACK)
         else:
@@ -198,10 +205,36 @@ class Place:
         A file system that lists folders needs one request. HTTP has none: None, or with `ask_each` a request per file.
         """
         if not self.scheme.startswith("http"):
-            listed = self.retry("", lambda: self._driver().ls(self._path(""), detail=True))
-            found = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
+            found: dict[str, int] = {}
+            for below in {name.rpartition("/")[0] for name in names}:  # adopted tars may lie in several folders
+                found |= self._listed(below)
             return {name: found.get(name) for name in names}
         return {name: self.retry(name, lambda: self._size(name)) for name in names} if ask_each else None  # noqa: B023
+
+    def _listed(self, below: str = "") -> dict[str, int]:
+        """Return names and sizes of the files in a folder, by a request."""
+        listed = self.retry(below, lambda: self._driver().ls(self._path(below), detail=True))
+        prefix = f"{below}/" if below else ""
+        return {prefix + entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
+
+    def list_files(self) -> list[str]:
+        """Return the names of the files in this folder. Raises DataError for HTTP, which has no lists."""
+        if self.scheme.startswith("http"):
+            raise DataError(
+                f"{self.url}: a web server does not list its files; name the tars, as {self.url}/{{000..099}}.tar"
+            )
+        return sorted(self._listed())
+
+    def read_through(self, name: str, use: Callable[[BinaryIO], T]) -> T:
+        """Return what `use` makes of a file that it reads from start to end. It is called again after a transfer that failed."""
+        # A web server may not know ranges: a block size of 0 asks for the whole file once.
+        whole = {"block_size": 0} if self.scheme.startswith("http") else {}
+
+        def attempt() -> T:
+            with self._driver().open(self._path(name), "rb", **whole) as stream:
+                return use(stream)
+
+        return self.retry(name, attempt)
 
     def _size(self, name: str) -> int | None:
         try:
@@ -231,6 +264,8 @@ class Place:
         import fsspec
 
         driver = fsspec.get_filesystem_class(self.scheme)
+        if self.scheme.startswith("http"):
+            name = quote(name)  # an adopted tar may have any name
         return str(driver._strip_protocol(self / name if name else self.url))
 
     def retry(self, name: str, attempt: Callable[[], T], done: str = "fetched") -> T:
@@ -246,7 +281,7 @@ class Place:
                 if pause is None or _is_permanent(error):
                     where = self / name if name else self.url
                     times = f", {tries} times" if tries > 1 else ""
-                    raise DataError(f"{where}: {self._describe(error, done)}{times}") from error
+                    raise _kind_of(error)(f"{where}: {self._describe(error, done)}{times}") from error
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
@@ -291,6 +326,12 @@ def _status(error: Exception) -> int | None:
     """Return the HTTP status of an answer that a driver made an error of."""
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _kind_of(error: Exception) -> type[DataError]:
+    if isinstance(error, WrongContent | FileNotFoundError):
+        return DamagedThere
+    return DataError if _is_permanent(error) else Unreachable
 
 
 def _is_permanent(error: Exception) -> bool:

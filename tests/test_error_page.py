@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from collagan_dist.commands.main import main
 from collagan_dist.config.load import to_yaml
 from collagan_dist.runs import lease as leases
 from tests.conftest import ROOT
+from tests.data.wds_tars import by_tarfile
 from tests.faults.test_packing import private_mounts
 from tests.runs.run_folders import rewrite_state
 from tests.training.small import small
@@ -87,6 +89,23 @@ def without_annotation() -> None:
     """packed/drawn has pictures alone."""
     shutil.rmtree("packed/drawn")
     assert command("pack folder --root faces/Img/img_celeba --out packed/drawn --set store_size=44 --workers 1") == 0
+
+
+def tars() -> None:
+    """Tars without a manifest."""
+    Path("tars").mkdir()
+    for path in Path("packed/drawn").glob("*.tar"):
+        shutil.copy(path, "tars")
+
+
+def unsorted_tars() -> None:
+    """All pictures of a tar first, as a disk may list them."""
+    tars()
+    samples, path = {}, Path("tars/train-000000.tar")
+    with tarfile.open(path) as tar:
+        for member in tar:
+            samples[member.name] = tar.extractfile(member).read()
+    by_tarfile(path, sorted(samples.items(), key=lambda item: item[0].partition(".")[::-1]))
 
 
 def other_data() -> None:
@@ -159,6 +178,8 @@ PREPARED: dict[str, Callable[[], object]] = {
     "Too many pictures cannot be used": damage_pictures,
     "Pictures beside folders of splits": lambda: pictures("mine/train/a.png", "mine/b.png"),
     "The data set lacks annotation": without_annotation,
+    "Tars of another program": tars,
+    "Files of a sample lie apart in a tar": unsorted_tars,
     "A shard has another size": lambda: os.truncate("packed/drawn/train-000000.tar", 5000),
     "A shard has other content": lambda: change_byte("packed/drawn/train-000001.tar", 5000),
     "A hole of another shape than the picture": lambda: draw("hole.png", np.full((100, 90), 255, np.uint8)),

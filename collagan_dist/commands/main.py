@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from collagan_dist import __version__, files
 from collagan_dist.commands import (
+    adopt,
     audit,
     complete,
     config,
@@ -27,6 +28,7 @@ from collagan_dist.commands import (
     init,
     label,
     pack,
+    plan,
     report,
     reproduce,
     serve,
@@ -49,8 +51,10 @@ _MODULES = (
     draw,
     label,
     pack,
+    adopt,
     verify,
     train,
+    plan,
     evaluate,
     reproduce,
     sweep,
@@ -63,7 +67,7 @@ _MODULES = (
     doctor,
 )
 # What these have done so far is kept, and not done again.
-_CONTINUING = ("label", "pack", "train", "reproduce", "sweep")
+_CONTINUING = ("label", "pack", "adopt", "train", "reproduce", "sweep")
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 

@@ -68,7 +68,7 @@ def headline(sweep: SweepController) -> str:
     from collagan_dist.sweep import results, schedule
 
     plan, trials = sweep.plan, sweep.trials
-    states = [results.trial_status(plan, trial, sweep.finished) for trial in trials]
+    states = [results.trial_status(plan.total, trial, sweep.finished) for trial in trials]
     counts = [
         f"{states.count(state)} {state}"
         for state in ("done", "running", "paused", "stopped", "failed")
@@ -123,7 +123,7 @@ def _table(sweep: SweepController, width: int) -> Any:
         words = [str(trial.number), *([trial.role] if trial.role in ("paper", "confirm") else [])]
         label = " ".join([*words, *([f"seed {trial.seed}"] if plan.repeats > 1 else [])])
         values = [_value(trial.values[key]) for key in keys]
-        status = results.trial_status(plan, trial, sweep.finished)
+        status = results.trial_status(plan.total, trial, sweep.finished)
         rows.append([label, status, f"{step}/{trial.steps(plan.total)}", *scores, *values])
     shown = _fitting(rows, width)
     table = new_table(title, rows[0][:shown], left=("status",))

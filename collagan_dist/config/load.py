@@ -66,6 +66,14 @@ def load_config(
     return validate_config(tree, where, lines)
 
 
+def assignments(settings: Mapping[str, Any] | None) -> list[str]:
+    """Return values of dotted keys as `--set` takes them. Raises ConfigError for a value that no configuration has."""
+    try:
+        return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+    except TypeError as error:
+        raise ConfigError(f"settings: {error}; give numbers, texts, booleans, None, lists or dicts") from None
+
+
 def changed_keys(sets: Iterable[str]) -> list[str]:
     """Return the dotted keys of the command line's `--set`. Raises ConfigError."""
     return [".".join(strict_yaml.parse_assignment(item)[0]) for item in sets]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from types import TracebackType
@@ -29,6 +32,8 @@ T = TypeVar("T")
 # torch's own limit is this much longer than runtime.timeout: the hang detector names the missing rank first.
 LIBRARY_TIMEOUT_MARGIN_SECONDS = 30
 _MIN_CONNECT_SECONDS = 5.0
+# While rank 0 waits for something else, the other ranks hear of it this often.
+_POLL_SECONDS = 20.0
 _RECORDED_COLLECTIVES = "2000"
 
 
@@ -54,7 +59,10 @@ class Group:
             # torch's flight recorder, read when ranks hang, must be on before the process group exists.
             os.environ.setdefault("TORCH_FR_BUFFER_SIZE", _RECORDED_COLLECTIVES)
             self.store = self._init_process_group(rendezvous_timeout)
-            self._hang_detector = HangDetector(world, self.store, self.status, timeout, rendezvous_timeout)
+            self._hang_detector = self._watch(self.store)
+
+    def _watch(self, store: dist.Store) -> HangDetector | None:
+        return HangDetector(self.world, store, self.status, self.timeout, self.rendezvous_timeout)
 
     def _init_process_group(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError if they do not come in time."""
@@ -252,6 +260,31 @@ class Group:
         if isinstance(failure, CollaganError):
             failure.raised_on_all_ranks = True
         raise failure
+
+    def on_rank0_for_long(self, work: Callable[[], T]) -> T:
+        """As `on_rank0`, of work that may wait for others than ranks: it runs in a thread, and is no hang."""
+        if self.world.size == 1:
+            return work()
+        future: Future[T] = Future()
+        if self.world.is_rank0:
+            # Not an executor's thread, which the interpreter would wait for at its end.
+            threading.Thread(target=_fulfil, args=(future, work), daemon=True).start()
+        self.wait_on_rank0(future)
+        return self.on_rank0(future.result)
+
+    def wait_on_rank0(self, future: Future[Any] | None) -> None:
+        """Return when rank 0's future is done, if it has one. The others hear of it in rounds, so that it is no hang."""
+        # A quarter of the hang limit, so that what is slow on rank 0 is never taken for a hanging rank 0.
+        seconds = min(_POLL_SECONDS, self.timeout / 4)
+        while not self.on_rank0(lambda: future is None or not wait_for([future], seconds).not_done):
+            pass
+
+
+def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _as_bytes(message: bytes) -> torch.Tensor:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +20,6 @@ from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.runs.lease import Lease
 
 logger = logging.getLogger(__name__)
-
-# While rank 0 writes, the others hear of it this often; else their collective would look like a hang.
-_POLL_SECONDS = 20.0
 
 Tensors = Mapping[str, torch.Tensor]
 # log_event(step, name, **facts) writes an event line of metrics.jsonl.
@@ -129,10 +125,7 @@ class AsyncCheckpointer:
 
         Raises CheckpointError, on all ranks, after max_failures failures in a row, or after one if it is `required`.
         """
-        # A quarter of the hang limit, so that a slow disk is never taken for a hanging rank 0.
-        seconds = min(_POLL_SECONDS, self.group.timeout / 4)
-        while not self.group.on_rank0(lambda: self._write is None or not wait_for([self._write[1]], seconds).not_done):
-            pass
+        self.group.wait_on_rank0(self._write[1] if self._write else None)
         self.group.on_rank0(lambda: self._handle_outcome(log_event, required))
 
     def _handle_outcome(self, log_event: LogEvent, required: bool) -> None:

@@ -11,6 +11,8 @@ from collagan_dist.types import POSITIONS
 # Beside the tensors in a checkpoint.
 MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
 
+CHECKPOINTS = "checkpoints"  # also below a place of copies
+
 _STEP_NAME = re.compile(r"step-([0-9]+)")
 
 
@@ -27,6 +29,20 @@ class WorldRecord(Record):
     generation: Count
 
 
+class RankRecord(Record):
+    """A rank in world.json."""
+
+    host: str
+    device: str
+    name: str = ""
+
+
+class RanksRecord(Record):
+    """Which ranks world.json says a run has."""
+
+    ranks: tuple[RankRecord, ...]
+
+
 class RunPaths:
     """The paths of one run folder, whether or not they exist."""
 
@@ -39,7 +55,7 @@ class RunPaths:
         self.copy = folder / "copy.json"  # the id of the run, by which it knows its copies again
         self.metrics_log = folder / "metrics.jsonl"
         self.tensorboard = folder / "tensorboard"
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / CHECKPOINTS
         self.grids = folder / "grids"
         self.grid_columns = self.grids / "columns.json"
         self.evaluations = folder / "evaluation"
@@ -52,6 +68,7 @@ class RunPaths:
         self.requeue = folder / "requeue"
         self.failed = folder / "failed"
         self.trial = folder / "trial.json"  # the sweep's record of this trial
+        self.reported = folder / "reported.json"  # manifest of the checkpoint that Ray Tune has of this trial
 
     def tracker(self, name: str) -> Path:
         """Return the folder of a tracker's sink, by its name in log.sinks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -25,8 +26,9 @@ from collagan_dist.runs.layout import RunPaths, checkpoint_steps
 from collagan_dist.runs.own_folder import check_own_out, is_run
 from collagan_dist.runs.thinning import is_number
 from collagan_dist.sweep.dimensions import Choice
+from collagan_dist.sweep.ray_cluster import check_dashboard
 from collagan_dist.sweep.resources import TrialResources
-from collagan_dist.sweep.schedule import SweepPlan
+from collagan_dist.sweep.schedule import Goal, SweepPlan
 from collagan_dist.sweep.space import Space, read_space
 from collagan_dist.sweep.space_spec import SpaceSpec
 from collagan_dist.sweep.trial import Trial, read_trials, trial_dir
@@ -41,7 +43,7 @@ _MIN_POPULATION = 4  # of PBT
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """The options of `collagan sweep`."""
+    """The options of `collagan sweep`; `time_budget` is in seconds, of each start."""
 
     config: str
     space: str
@@ -53,6 +55,10 @@ class SweepOptions:
     sets: tuple[str, ...] = ()
     ray: str | None = None
     resources: TrialResources = field(default_factory=TrialResources)
+    dashboard: bool = False
+    concurrent: int | None = None
+    time_budget: float | None = None
+    stop_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     """Validate everything that can be validated without writing. Raises ConfigError or DataError."""
     if missing := [name for name in ("ray", "optuna", "pandas", "pyarrow") if find_spec(name) is None]:
         raise ConfigError(f"a sweep needs {', '.join(missing)}, not installed here: pip install 'collagan_dist[sweep]'")
+    if options.dashboard:
+        check_dashboard(options.ray)
     check_own_out(options.out, _is_own, "sweep")
     # Absolute, since trials run in other folders, on other nodes.
     data = options.data if "://" in options.data else str(Path(options.data).absolute())
@@ -113,7 +121,23 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     for batch in sorted(batches):
         order.check_batch(samples, batch, World(size=options.resources.workers), base.runtime.accumulate)
     trials, rungs = _trial_count(options, space), _rungs(space.spec, total, max(batches))
-    return PreparedSweep(options, base, manifest, SweepPlan(space, trials, total, rungs, base.seed, options.seeds))
+    plan = SweepPlan(space, trials, total, rungs, base.seed, options.seeds, _goal(options.stop_at, space))
+    return PreparedSweep(options, base, manifest, plan)
+
+
+def _goal(text: str | None, space: Space) -> Goal | None:
+    """Return the goal of --stop-at, like psnr_hole>=24. Raises ConfigError."""
+    if text is None:
+        return None
+    modes = dict(zip(space.metrics, space.modes, strict=True))
+    right = ", ".join(f"{name}{'>=' if mode == 'max' else '<='}VALUE" for name, mode in modes.items())
+    found = re.fullmatch(r"(\w+)\s*([<>]=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", text.strip(), re.ASCII)
+    if found is None or found[1] not in modes:
+        raise ConfigError(f"--stop-at {text}: a metric of this sweep and the value to reach: {right}")
+    if (found[2] == ">=") != (modes[found[1]] == "max"):
+        better = "more" if modes[found[1]] == "max" else "less"
+        raise ConfigError(f"--stop-at {text}: of {found[1]} {better} is better; give {right}")
+    return Goal(found[1], float(found[3]))
 
 
 class _Begun(structured.Record):
@@ -253,6 +277,7 @@ def _describe(prepared: PreparedSweep) -> str:
         f"{base.schedule.batch}, "
         f"trained on {manifest.samples(base.data.split):,} and compared on {scored:,} samples ({base.evaluate.split}) of "
         f"{Path(prepared.options.data).name} ({manifest.dataset})"
+        f"{f', until a trial reaches {prepared.plan.goal}' if prepared.plan.goal else ''}"
     )
 
 

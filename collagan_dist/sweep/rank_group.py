@@ -16,7 +16,7 @@ from typing import Any
 
 from collagan_dist.distributed import addresses
 from collagan_dist.errors import ClusterError
-from collagan_dist.sweep.segment import SegmentSpec, rank_variables, train_rank
+from collagan_dist.sweep.segment import Report, SegmentSpec, rank_variables, train_rank
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,10 @@ class RankActor:
         return train_rank(spec, variables)
 
 
-def train_on_ranks(spec: SegmentSpec) -> int:
+def train_on_ranks(spec: SegmentSpec, report: Report | None = None) -> int:
     """Train on `spec.workers` ranks, of which this process is rank 0; return the number of steps done in all."""
+    if spec.workers == 1:
+        return train_rank(spec, rank_variables(spec, rank=0, size=1, local_rank=0, local_size=1, node=0), report)
     import ray
     from ray.util import get_node_ip_address
 
@@ -53,7 +55,7 @@ def train_on_ranks(spec: SegmentSpec) -> int:
             actor.train.remote(spec, {**rank_variables(spec, *world), **rendezvous})
             for actor, world in zip(actors, worlds[1:], strict=True)
         ]
-        return _train_rank_0(spec, {**rank_variables(spec, *worlds[0]), **rendezvous}, running)
+        return _train_rank_0(spec, {**rank_variables(spec, *worlds[0]), **rendezvous}, running, report)
     except ray.exceptions.RayActorError as error:
         raise _rank_lost(spec, error) from None
     finally:
@@ -81,7 +83,7 @@ def _start_actors(workers: int) -> list[Any]:
     ]  # fmt: skip
 
 
-def _train_rank_0(spec: SegmentSpec, variables: dict[str, str], running: list[Any]) -> int:
+def _train_rank_0(spec: SegmentSpec, variables: dict[str, str], running: list[Any], report: Report | None) -> int:
     """Train as rank 0 beside the `running` other ranks. Of several errors, raise the one that caused the others."""
     import ray
 
@@ -89,7 +91,7 @@ def _train_rank_0(spec: SegmentSpec, variables: dict[str, str], running: list[An
         own_error: Exception | None = None
         steps = 0
         try:
-            steps = train_rank(spec, variables)
+            steps = train_rank(spec, variables, report)
         except Exception as error:
             own_error = error
         done, _ = ray.wait(running, num_returns=len(running), timeout=_GRACE_SECONDS if own_error else None)

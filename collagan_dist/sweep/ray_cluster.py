@@ -8,8 +8,9 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,17 @@ from collagan_dist.errors import ClusterError, ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+logger = logging.getLogger(__name__)
+
+_DASHBOARD_PARTS = (
+    "aiohttp_cors",
+    "colorful",
+    "opencensus",
+    "opentelemetry",
+    "prometheus_client",
+    "smart_open",
+    "virtualenv",
+)  # of ray[default]
 _FOLDER_PREFIX = "collagan-ray-"  # in /tmp; the id of the process that owns the folder follows
 _STORE_BYTES = 100_000_000  # Ray's object store, by default 30 % of memory; it holds next to nothing here
 _CONNECT_SECONDS = 10.0  # for the head node to answer
@@ -26,14 +38,31 @@ _CANCEL_SECONDS = 60.0  # for cancelled tasks to save and end
 
 
 @contextmanager
-def open_cluster(address: str | None) -> Iterator[Any]:
-    """Yield the ray module, connected to the cluster at `address`, or to a new one of this machine alone. Raises ClusterError."""
-    with join_cluster(address) if address is not None else _local_cluster() as ray:
+def open_cluster(address: str | None, dashboard: bool = False, imports: Sequence[str] = ()) -> Iterator[Any]:
+    """Yield the ray module, connected to the cluster at `address`, or to a new one of this machine alone. Raises ClusterError.
+
+    `dashboard` starts that of the new one (see `check_dashboard`), whose worker processes have `imports` (modules) before their
+    first task, as far as these can be imported.
+    """
+    with join_cluster(address) if address is not None else _local_cluster(dashboard, imports) as ray:
         yield ray
 
 
+def check_dashboard(address: str | None) -> None:
+    """Raise ConfigError where a sweep cannot start Ray's dashboard."""
+    if address is not None:
+        hint = "look at its own (port 8265 of its head node), or leave --dashboard out"
+        raise ConfigError(
+            f"--dashboard: is of a cluster that the sweep starts, and --ray {address} runs already; {hint}"
+        )
+    if missing := [name for name in _DASHBOARD_PARTS if find_spec(name) is None]:
+        raise ConfigError(
+            f"--dashboard: parts of Ray that it needs are not installed here ({', '.join(missing)}): pip install 'collagan_dist[dashboard]'"
+        )
+
+
 @contextmanager
-def _local_cluster() -> Iterator[Any]:
+def _local_cluster(dashboard: bool = False, imports: Sequence[str] = ()) -> Iterator[Any]:
     """Start a cluster that ends with this process, listens on loopback only and accepts only who knows its token."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -41,17 +70,22 @@ def _local_cluster() -> Iterator[Any]:
     # Despite its name this is what makes Ray listen on loopback alone: it says that no other host will join.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.pop("RAY_ADDRESS", None)  # would join that cluster instead
+    if imports:
+        os.environ.setdefault("RAY_preload_python_modules", ",".join(imports))
     ray = _import_ray()
     _remove_leftovers()
     # /tmp: the path of a Unix socket has at most 107 characters, and Ray's sockets lie deep below this folder.
     prefix, place = f"{_FOLDER_PREFIX}{os.getpid()}-", "/tmp"
     files.check_temporary(Path(place), "Ray")
     with files.temporary_folder(prefix, place) as folder:
-        _connect(
-            ray, address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, object_store_memory=_STORE_BYTES,
-            _node_ip_address="127.0.0.1", _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it
+        url = _connect(
+            ray, address="local", num_cpus=len(os.sched_getaffinity(0)), object_store_memory=_STORE_BYTES,
+            include_dashboard=dashboard, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1",
+            _temp_dir=f"{folder}/ray",  # Ray opens its folder to everybody, not ours above it
         )  # fmt: skip
         try:
+            if dashboard:
+                logger.info(f"dashboard: http://{url}\nits token: {os.environ['RAY_AUTH_TOKEN']}")
             yield ray
         finally:
             ray.shutdown()
@@ -107,11 +141,12 @@ def _remove_leftovers() -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _connect(ray: Any, **options: Any) -> None:
+def _connect(ray: Any, **options: Any) -> str:
+    """Connect, and return the address of the dashboard, "" without one."""
     # Ray's own processes inherit that SIGHUP is ignored: when the terminal goes away, trials can still save.
     hangup, term = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options).dashboard_url or ""
     finally:
         # Ray installs a handler of SIGTERM that exits at once; ours lets trials save first.
         signal.signal(signal.SIGTERM, term)

@@ -23,11 +23,11 @@ from collagan_dist.sweep.trial import Trial, samples_trained, saved_step
 _MIN_RESULTS = 8  # at one length, before importance is computed
 
 
-def trial_status(plan: SweepPlan, trial: Trial, over: bool) -> str:
+def trial_status(total: int, trial: Trial, over: bool) -> str:
     """Return done, running, failed, waiting (for its first segment), paused, or stopped (early, at a rung, for good)."""
     if trial.failed:
         return "failed"
-    if trial.evaluated_at(plan.total):
+    if trial.evaluated_at(total):
         return "done"
     if trial.running:
         return "running"
@@ -44,7 +44,7 @@ def write_csv(out: Path, plan: SweepPlan, trials: Sequence[Trial], over: bool) -
     for trial in trials:
         metrics = trial.results.get(trial.reached, {})  # also of a failed trial: how far it came
         table.writerow([
-            trial.number, trial.configuration, trial_status(plan, trial, over), saved_step(out, trial),
+            trial.number, trial.configuration, trial_status(plan.total, trial, over), saved_step(out, trial),
             *(_cell(trial.values[key]) for key in plan.space.keys), *(metrics.get(name, "") for name in METRICS), trial.role, trial.seed,
             trial.reached, trial.restarts, "; ".join(plan.broken(trial, trial.reached)), trial.failure[1] if trial.failure else "",
         ])  # fmt: skip

@@ -54,7 +54,7 @@ def propose(
     for attempt in range(_MAX_DRAWS):
         key = (seed, number, attempt) if attempt else (seed, number)
         study = _study(space, int(generator_for(*key).integers(2**31)), trials, observations)
-        with _no_warnings():
+        with no_warnings():
             trial = study.ask(distributions(space))
         values = _values(space, trial.params)
         # The same values again would be the same run. NSGA-II's children are often copies of a parent.
@@ -80,7 +80,7 @@ def importance(space: Space, observations: Sequence[Observation]) -> dict[str, d
                 spans = {key: span for _, around in nearest for key, span in around.items()}
                 trial = optuna.trial.create_trial(params=params, distributions=spans, value=one.metrics[number])
                 study.add_trial(trial)
-        with _no_warnings():
+        with no_warnings():
             try:
                 evaluator = optuna.importance.PedAnovaImportanceEvaluator()
                 shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
@@ -100,7 +100,7 @@ def distributions(space: Space) -> dict[str, Any]:
 def draw_random(space: Space, generator: np.random.Generator) -> dict[str, Any]:
     """Return random values of the space."""
     study = _study(space, int(generator.integers(2**31)), 1, (), "random")
-    with _no_warnings():
+    with no_warnings():
         return _values(space, study.ask(distributions(space)).params)
 
 
@@ -109,7 +109,7 @@ def _study(space: Space, seed: int, trials: int, observations: Sequence[Observat
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with _no_warnings():
+    with no_warnings():
         sampler = _sampler(search or space.spec.search, seed, trials)
         study = optuna.create_study(directions=[_direction(mode) for mode in space.modes], sampler=sampler)
     states = optuna.trial.TrialState
@@ -156,7 +156,7 @@ def _direction(mode: str) -> Any:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Silence Optuna's warnings about experimental features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

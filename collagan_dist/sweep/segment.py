@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.log import log_to_stderr
 from collagan_dist.runs.layout import RunPaths
@@ -21,13 +22,13 @@ _POLL_SECONDS = 1.0  # between looks for the stop file
 class SegmentSpec:
     """What a worker needs to train a segment; plain data, since it travels between nodes.
 
-    `stop` is the file whose presence asks to save and end.
+    `stop` is the file whose presence asks to save and end; `stop_at_step` None is the end of the run.
     """
 
     name: str
     run: str
     config: dict[str, Any]
-    stop_at_step: int
+    stop_at_step: int | None
     workers: int
     gpus: bool
     allow_change: bool
@@ -49,8 +50,11 @@ class StopFile(StopRequest):
         return self._requested
 
 
-def train_rank(spec: SegmentSpec, variables: Mapping[str, str]) -> int:
-    """Train as the rank that the variables describe; return the number of steps done in all."""
+Report = Callable[[int, dict[str, Any]], bool]  # StartOptions.report of training/loop.py
+
+
+def train_rank(spec: SegmentSpec, variables: Mapping[str, str], report: Report | None = None) -> int:
+    """Train as the rank that the variables describe; return the number of steps done in all. Rank 0 may `report`."""
     # Imported here: the driver uses SegmentSpec, and needs no torch.
     from collagan_dist.config.load import validate_config
     from collagan_dist.distributed.world import detect_world
@@ -61,8 +65,23 @@ def train_rank(spec: SegmentSpec, variables: Mapping[str, str]) -> int:
     config = validate_config(spec.config, f"trial {spec.name}")
     with _environment(variables), _log_file(Path(spec.run), int(variables["RANK"])):
         stop = StopFile(Path(spec.stop))
-        options = StartOptions(stop, "the same `collagan sweep`", spec.allow_change, stop_at=spec.stop_at_step)
+        command = "tune.Tuner.restore" if report else "the same `collagan sweep`"
+        options = StartOptions(stop, command, spec.allow_change, stop_at=spec.stop_at_step, report=report)
         return train(config, Path(spec.run), detect_world(), options)
+
+
+def worker_settings(config: Config, cpus: float) -> dict[str, Any]:
+    """Return the keys of a configuration that a Ray worker needs otherwise: absolute paths, and threads for its CPUs."""
+    paths = {
+        "model.gfc.parser": config.model.gfc.parser, "model.init": config.model.init,
+        "evaluate.features": config.evaluate.features,
+    }  # fmt: skip
+    # Left to themselves, torch and the data pipeline of each trial would take all CPUs of the node.
+    threads = max(1, int(cpus))
+    return {
+        **{key: str(Path(path).absolute()) for key, path in paths.items() if path},
+        **{f"{part}.threads": threads for part in ("runtime", "data") if not getattr(config, part).threads},
+    }
 
 
 def rank_variables(

@@ -24,7 +24,7 @@ from collagan_dist.sweep.space_spec import METRICS, Domain, SpaceSpec
 _FIXED_KEYS = ("data.shards", "data.cache", "data.split", "data.keep", "data.threads", "data.max_damaged", "data.image_size", "data.face_square",
                "model.name", "model.tasks", "runtime", "checkpoint", "evaluate", "log", "seed", "hole", "deterministic", "schedule.steps",
                "schedule.epochs")  # fmt: skip
-_CHANGEABLE_KEYS = ("loss.", "optim.")  # prefixes of what a run can change when it resumes; PBT searches nothing else
+CHANGEABLE_KEYS = ("loss.", "optim.")  # prefixes of what a run can change when it resumes; PBT searches nothing else
 
 
 class Space:
@@ -132,7 +132,7 @@ class Space:
         for key in self.keys:
             if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED_KEYS):
                 self._refuse(key, "cannot be searched: all trials must run, last and be scored alike to be comparable")
-            if self.spec.scheduler == "pbt" and not key.startswith(_CHANGEABLE_KEYS):
+            if self.spec.scheduler == "pbt" and not key.startswith(CHANGEABLE_KEYS):
                 self._refuse(
                     key, "pbt changes values while a run is trained, and only loss.* and optim.* can change then"
                 )

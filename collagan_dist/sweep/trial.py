@@ -159,12 +159,15 @@ def _results(run: Path, batch: int, saved: int) -> dict[int, dict[str, float]]:
     return {row["step"] * batch: _metrics(row) for row in read_eval_lines(run) if row["step"] <= saved}
 
 
+def searched_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the metrics of an evaluation that it has: averages where one is given per class or per landmark."""
+    values = {name: row[name] for name in METRICS if name in row}
+    return {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
+
+
 def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of an evaluation line: averages where a metric is given per class or per landmark."""
-    values = {name: row.get(name) for name in METRICS}
-    averages = {name: value.get("mean") if isinstance(value, dict) else value for name, value in values.items()}
     # NaN and Inf are left out of metrics.jsonl, so a metric can be missing; such a trial is ranked last.
-    return {name: float(value) for name, value in averages.items() if value is not None and is_number(value)}
+    return {name: float(value) for name, value in searched_metrics(row).items() if is_number(value)}
 
 
 def keep_newest_checkpoint(out: Path, trial: Trial) -> None:
@@ -183,7 +186,7 @@ def adopt_checkpoint(member: Path, donor: Path, step: int) -> None:
     adopted, own = target.with_name(f".{target.name}.adopted"), target.with_name(f".{target.name}.own")
     for leftover in (adopted, own):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(RunPaths(donor).checkpoint(step), adopted, copy_function=_link)
+    shutil.copytree(RunPaths(donor).checkpoint(step), adopted, copy_function=link_or_copy)
     # A folder cannot be replaced by one rename, so there is a moment with neither; undo_interrupted_adoptions mends it.
     if target.exists():
         target.rename(own)
@@ -200,7 +203,7 @@ def undo_interrupted_adoptions(out: Path) -> None:
             own.rename(target)
 
 
-def _link(source: str, target: str) -> None:
+def link_or_copy(source: str, target: str) -> None:
     # Checkpoint files never change after they are written, so a hard link is as good as a copy and costs nothing.
     try:
         os.link(source, target)

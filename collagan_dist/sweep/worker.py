@@ -16,7 +16,7 @@ from typing import Any
 from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.sweep.rank_group import train_on_ranks
-from collagan_dist.sweep.segment import SegmentSpec, rank_variables, train_rank
+from collagan_dist.sweep.segment import SegmentSpec
 
 WORKER_TAINTED = "its process met an error in another trial"
 _worker_tainted = False  # whether an unexpected error may have left something behind in this process
@@ -35,9 +35,7 @@ def run_segment(config: dict[str, Any]) -> None:
 def train_segment(spec: SegmentSpec) -> dict[str, Any]:
     """Train on all ranks; return {"steps"}, {"interrupted"} or {"failed": [exit code, reason]}. Raises ClusterError."""
     try:
-        if spec.workers > 1:
-            return {"steps": train_on_ranks(spec)}
-        return {"steps": train_rank(spec, rank_variables(spec, rank=0, size=1, local_rank=0, local_size=1, node=0))}
+        return {"steps": train_on_ranks(spec)}
     except Interrupted:
         return {"interrupted": True}
     except ClusterError:
@@ -49,7 +47,7 @@ def train_segment(spec: SegmentSpec) -> dict[str, Any]:
     except Exception as error:  # memory, CUDA, our own bugs
         return _unexpected(spec, error)
     finally:
-        _free_memory()
+        free_memory()
 
 
 def _unexpected(spec: SegmentSpec, error: Exception) -> dict[str, Any]:
@@ -67,8 +65,11 @@ def _unexpected(spec: SegmentSpec, error: Exception) -> dict[str, Any]:
     return {"failed": [CollaganError.exit_code, text]}
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Return cached GPU memory, which the next trial or another process on the GPU may need."""
     gc.collect()
+    # What is left after the first segment is libraries: without them later collections take a tenth of the time.
+    if not gc.get_freeze_count():
+        gc.freeze()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

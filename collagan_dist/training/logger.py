@@ -63,6 +63,7 @@ class TrainingLogger:
         self._grid_batch: Batch | None = None
         self.damaged = 0  # samples that the loaders of all ranks had found at the last call of `quarantine`
         self._quarantined: set[int] = set()
+        self._samples = setup.manifest.samples(setup.config.data.split)  # once: it adds up all shards
         self._stragglers = StragglerDetector(setup.group, setup.config.runtime.straggler)
         self._won_lines: dict[str, int] = {}  # by task: lines in a row with a discriminator that is nearly always right
 
@@ -117,7 +118,7 @@ class TrainingLogger:
         seconds = max(now - self._line_began, 1e-9)
         batch = self.setup.config.schedule.batch
         record = {
-            "epoch": step * batch / self.setup.manifest.samples(self.setup.config.data.split),
+            "epoch": step * batch / self._samples,
             "samples": step * batch,
             **losses,
             **self._weighted(losses),
@@ -183,8 +184,8 @@ class TrainingLogger:
                     "learns little from it now. Lower optim.discriminators.lr or loss.weights, or start it later (schedule.adv_from)"
                 )
 
-    def evaluation(self, step: int, networks: Networks) -> None:
-        """Evaluate, and write an eval line. Collective."""
+    def evaluation(self, step: int, networks: Networks) -> dict[str, Any]:
+        """Evaluate, write an eval line, and return the metrics. Collective."""
         predictor = self._predictor(networks)
         config = self.setup.config.evaluate
         # Each rank has its own running statistics; those of rank 0 are the model's.
@@ -193,6 +194,7 @@ class TrainingLogger:
         (result,) = evaluate(self.setup, predictor, config.split, hole, baselines=0)
         if self._metrics is not None:
             self._metrics.write("eval", step, result.metrics)
+        return result.metrics
 
     def grid(self, step: int, networks: Networks) -> None:
         """Write a picture grid of some samples that are not trained on; the run goes on if the disk is full."""

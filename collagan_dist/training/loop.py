@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from collagan_dist.models.step import Step, StepResult
 from collagan_dist.runs.layout import checkpoint_steps
 from collagan_dist.runs.metrics_log import check_sinks
 from collagan_dist.runs.run_folder import Progress, RunFolder
+from collagan_dist.runs.thinning import Row
 from collagan_dist.setup import Setup, build_setup, target_means, training_order
 from collagan_dist.training.guard import Diverged, Guard
 from collagan_dist.training.kept_canvases import open_canvas_store
@@ -40,7 +41,8 @@ class StartOptions:
 
     Once `stop` is true the start saves and ends; `command` is what the user is told to run then. `stop_at` is the step at which
     the start ends, logged, evaluated and saved like the last one. `strict` refuses a damaged newest checkpoint instead of
-    taking the one before it.
+    taking the one before it. `report` gets step and metrics of each evaluation, on rank 0, once the checkpoint of that step is
+    complete; when it returns False, the start ends.
     """
 
     stop: StopRequest = field(default_factory=StopRequest)
@@ -48,6 +50,7 @@ class StartOptions:
     allow_config_change: bool = False
     strict: bool = False
     stop_at: int | None = None
+    report: Callable[[int, Row], bool] | None = None
 
 
 def train(
@@ -101,7 +104,7 @@ class Trainer:
             is_rollback = self.guard.rollbacks > 0
             if not is_rollback:
                 # As early as all other errors of the configuration: they leave the run folder alone.
-                initial = self._initial_weights(networks)
+                initial = None if self.folder.copies else self._initial_weights(networks)
                 if self.setup.world.is_rank0:
                     logger.info(_describe(self.setup, networks))
                 self.folder.check_room(networks.checkpoint_bytes, self.stop_at)
@@ -116,6 +119,8 @@ class Trainer:
                 self.folder.record_start(self.options.command)
                 self._warn_of_machine(progress)
             if progress.step == 0:  # a checkpoint has it already
+                if self.folder.copies and initial is None:  # only now: where copies are taken up, it may be gone
+                    initial = self._initial_weights(networks)
                 _initialize_output_bias(self.setup, networks)
                 if initial is not None:
                     initial.load_into(networks)
@@ -161,6 +166,7 @@ class Trainer:
         train_step = build_step(self.config, self.setup.engine, self.setup.tasks, networks, self.total_steps)
         batches = self._batches(progress)
         self.folder.check_lease()  # reading a checkpoint may have taken long
+        self.reports = self.group.broadcast(self.options.report is not None)  # only rank 0 is told to whom
         log = TrainingLogger(
             self.setup, self.folder.path, progress.step, self.stop_at, train_step.loss_weights(), self.folder.lease
         )
@@ -211,8 +217,8 @@ class Trainer:
             if self._is_due(config.log.every, steps_done):
                 blocked_seconds = folder.checkpointer.blocked_seconds
                 log.train_line(steps_done, train_step.learning_rate(step), loader.idle_seconds, blocked_seconds)
-            if self._is_due(config.evaluate.every, steps_done):
-                log.evaluation(steps_done, networks)
+            due = self._is_due(config.evaluate.every, steps_done)
+            metrics = log.evaluation(steps_done, networks) if due else None
             if self._is_due(config.log.grid_every, steps_done):
                 log.grid(steps_done, networks)
             # What ranks have to decide together. The sums are one step old: nobody waits for them.
@@ -226,10 +232,11 @@ class Trainer:
             stopping = bool(stops) and steps_done < self.stop_at
             if stopping:
                 self._read_verdicts(pending, log)
-            if self._is_due(config.checkpoint.every, steps_done) or stopping:
+            reporting = self.reports and metrics is not None
+            if self._is_due(config.checkpoint.every, steps_done) or stopping or reporting:
                 self.guard.check_parameters(networks, step)
                 folder.save(networks, progress.at(steps_done, self.guard.bad_row), log.event)
-            if stopping:
+            if stopping or (reporting and self._report(steps_done, metrics, log)):
                 self._interrupt(steps_done, log)
         self._read_verdicts(pending, log)
 
@@ -248,6 +255,13 @@ class Trainer:
     def _is_due(self, every: int, steps_done: int) -> bool:
         """Whether something periodic happens now: every `every` steps and at the end; never for 0."""
         return every > 0 and (steps_done % every == 0 or steps_done == self.stop_at)
+
+    def _report(self, steps_done: int, metrics: Row | None, log: TrainingLogger) -> bool:
+        """Report an evaluation whose checkpoint is being written; return whether to end before the last step. Collective."""
+        self.folder.wait_for_checkpoint(log.event)
+        report = self.options.report
+        goes_on = self.group.on_rank0_for_long(lambda: report is None or metrics is None or report(steps_done, metrics))
+        return not goes_on and steps_done < self.stop_at
 
     def _interrupt(self, steps_done: int, log: TrainingLogger) -> None:
         """End this start after a stop request. Raises Interrupted."""

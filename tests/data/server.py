@@ -29,7 +29,7 @@ class Server:
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return what an undisturbed server answers: status, headers and content."""
-        head, _, name = path.rpartition("/")
+        head, _, name = unquote(path).rpartition("/")
         found = self.folder / name
         return (200, {}, found.read_bytes()) if head == "/data" and found.is_file() else (404, {}, b"")
 

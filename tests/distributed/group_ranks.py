@@ -35,7 +35,17 @@ def collectives(group: Group) -> dict[str, Any]:
         "broadcast": group.broadcast(f"from rank {rank}"),
         "tensors": [tensor.tolist() for tensor in tensors],
         "on_rank0": group.on_rank0(lambda: f"by rank {rank}"),
+        "for long": in_rounds(group),
     }
+
+
+def in_rounds(group: Group) -> str:
+    """Work of rank 0 that takes longer than a round of waiting."""
+    limit, group.timeout = group.timeout, 0.2
+    try:
+        return group.on_rank0_for_long(lambda: time.sleep(1) or f"by rank {group.world.rank}")
+    finally:
+        group.timeout = limit
 
 
 def errors(group: Group) -> dict[str, str]:

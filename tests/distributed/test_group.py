@@ -18,6 +18,7 @@ def test_collectives():
         "broadcast": "from rank 0",
         "tensors": [[0.0, 0.0], [0]],
         "on_rank0": "by rank 0",
+        "for long": "by rank 0",
     }
     assert [rank["collectives"] for rank in two_ranks()] == [expected] * 2
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -20,18 +21,22 @@ from collagan_dist.commands.main import main
 from collagan_dist.config import strict_yaml
 from collagan_dist.config.load import config_to_dict, load_config
 from collagan_dist.data.face_square import square_from_landmarks, square_problem
+from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.packing.tar_list import find_tars
 from collagan_dist.data.readers.landmark_file import read_landmark_file
 from collagan_dist.data.readers.recipe import load_recipe
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.data.shards.shard_reader import DamagedSample, SplitReader
+from collagan_dist.data.shards.verify import _deep_problems
 from collagan_dist.errors import CollaganError
 from collagan_dist.faces.layout import draw_faces
 from collagan_dist.inference.export import export
 from collagan_dist.inference.parser_onnx import read_class_map
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.inference.score_target import Target
+from collagan_dist.places import Place
 from collagan_dist.report import reproduction, run_data, summary, sweep_page, tables
 from collagan_dist.report.page import write_report
 from collagan_dist.report.sweep_data import read_sweep
@@ -39,12 +44,14 @@ from collagan_dist.reproduce.driver import _write_tables
 from collagan_dist.reproduce.plan import ReproduceOptions
 from collagan_dist.reproduce.slurm import Queue
 from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.lease import LeaseRequest, held_by_other_job, process_start_time, this_process
 from collagan_dist.runs.metrics_log import MetricsWriter, last_train_step, read_eval_lines
 from collagan_dist.runs.model_folder import read_config, read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
+from collagan_dist.runs.place_lease import claim
 from collagan_dist.setup import training_order
-from collagan_dist.sweep import results, schedule
+from collagan_dist.sweep import results, schedule, sweep_table
 from collagan_dist.sweep.driver import new_trial
 from collagan_dist.sweep.prepare import constant_summary
 from collagan_dist.sweep.space import read_space
@@ -79,6 +86,7 @@ class Folders:
     sweep: SimulatedSweep
     reproduction: Path
     files: Path
+    adopted: Manifest
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +106,9 @@ def folders(shards: Manifest, drawn: Path, tmp_path_factory: pytest.TempPathFact
     parent = os.getppid()
     owner = replace(this_process(3, "cafe", "", 1.0), pid=parent, process_start=process_start_time(parent))
     (page / "lease").write_text(owner.text())
+    claim(Place(str(files / "copies/page")), RunPaths(page), owner, {}, False).release()
+    known = json.loads((page / "copy.json").read_text())
+    (page / "copy.json").write_text(json.dumps(known | {"of a newer program": [1, 2, 3]}))
     sweep = SimulatedSweep(top / "sweep", data.folder, 6, failing=(3,), seeds=2).run()
     runs = [*as_printed(out), run_of(out, "M_id")]
     write_points(runs[-1], 2.5 + np.random.default_rng(0).normal(0, 0.3, (40, 5)))
@@ -108,30 +119,53 @@ def folders(shards: Manifest, drawn: Path, tmp_path_factory: pytest.TempPathFact
                        ("recipe.yaml", (ROOT / "shards/drawn.yaml").read_text()),
                        ("space.yaml", (ROOT / "cluster/sweep.yaml").read_text())):  # fmt: skip
         (files / name).write_text(text)
-    return Folders(Path(shutil.copytree(drawn, top / "drawn")), data, run, page, top / "exported", sweep, out, files)
+    for shard in data:
+        (files / "tars").mkdir(exist_ok=True)
+        shutil.copy(data.folder / shard.name, files / "tars")
+    adopted = adopt(Adoption(find_tars([str(files / "tars")])), workers=1).manifest
+    return Folders(
+        Path(shutil.copytree(drawn, top / "drawn")), data, run, page, top / "exported", sweep, out, files, adopted
+    )
 
 
 def use_manifest(at: Folders) -> None:
-    manifest = read_manifest(at.shards.folder)
+    read_first_samples(read_manifest(at.shards.folder))
+
+
+def use_adopted_manifest(at: Folders) -> None:
+    read_first_samples(read_manifest(at.adopted.folder))
+
+
+def read_first_samples(manifest: Manifest) -> None:
     quick_check(manifest, repair=False)
-    training_order(small(at.shards.folder), manifest)
+    training_order(small(Path("shards")), manifest)
     for split in manifest.splits:
         SplitReader(manifest, split).read(0)
 
 
 def use_index(at: Folders) -> None:
     """The manifest agrees with the index, as where both were forged."""
-    manifest = read_manifest(at.shards.folder)
-    index = (at.shards.folder / "train-000000.idx").read_bytes()
-    shard = replace(manifest.shards("train")[0], idx_sha256=hashlib.sha256(index).hexdigest())
-    forged = replace(manifest, splits={"train": (shard,)})
+    use_forged(read_manifest(at.shards.folder))
+
+
+def use_adopted_index(at: Folders) -> None:
+    forged = use_forged(at.adopted)
+    # What is found there are problems, and no errors.
+    assert all(isinstance(problem, str) for problem in _deep_problems(forged, list(forged)))
+
+
+def use_forged(manifest: Manifest) -> Manifest:
+    shard = manifest.shards("train")[0]
+    index = (manifest.folder / shard.index_name).read_bytes()
+    forged = replace(manifest, splits={"train": (replace(shard, idx_sha256=hashlib.sha256(index).hexdigest()),)})
     quick_check(forged, repair=False)
     reader = SplitReader(forged, "train")
     for number in range(len(reader)):
         try:
             reader.read(number)
         except DamagedSample:
-            assert reader.describe(0)
+            assert reader.describe(next(n for n in range(len(reader)) if n != number))
+    return forged
 
 
 def verify_by_command(at: Folders) -> int:
@@ -164,6 +198,18 @@ def start_in(at: Folders) -> None:
         lease.release()
 
 
+def copy_to(at: Folders, new: bool = False) -> None:
+    """A start claims the place of its copies, from the folder that made them or from a new one."""
+    paths, place = RunPaths(at.files / "new" if new else at.page), Place(str(at.files / "copies/page"))
+    if new:
+        paths.folder.mkdir(exist_ok=True)
+        paths.copy.unlink(missing_ok=True)
+    claimed = claim(place, paths, this_process(1, "cafe", "", 1.0), {}, False)
+    claimed.check()
+    # What was taken for the run's id is one.
+    assert json.loads(paths.copy.read_text()) == {"run": claimed.run} and re.fullmatch("[0-9a-f]{16}", claimed.run)
+
+
 def use_model(at: Folders) -> None:
     config = read_config(at.page)
     evaluation_variant(at.page, evaluation_settings(config), "another")
@@ -192,6 +238,11 @@ def go_on_with_sweep(at: Folders) -> None:
 def show_sweep(at: Folders) -> None:
     """All texts of a sweep's page."""
     assert str(sweep_page._texts(read_sweep(at.sweep.out), ())).encode("utf-8", "backslashreplace")
+
+
+def tabulate_sweep(at: Folders) -> None:
+    sweep_table.table(at.sweep.out)
+    sweep_table.study(at.sweep.out)
 
 
 def show_reproduction(at: Folders) -> None:
@@ -227,7 +278,12 @@ WAYS = {
     "manifest": Way(lambda at: at.shards.folder / "manifest.json", use_manifest, {3}),
     "manifest, by command": Way(lambda at: at.shards.folder / "manifest.json", verify_by_command, {3}),
     "index": Way(lambda at: at.shards.folder / "train-000000.idx", use_index, {3}, mutated),
+    "manifest of adopted tars": Way(lambda at: at.adopted.folder / "manifest.json", use_adopted_manifest, {3}),
+    "index of an adopted tar": Way(lambda at: at.adopted.folder / "train-000000.train.samples", use_adopted_index, {3}, mutated_line),
+    "bytes of the index of an adopted tar": Way(lambda at: at.adopted.folder / "train-000000.train.samples", use_adopted_index, {3}, mutated),
     "lease": Way(lambda at: at.page / "lease", start_in, {4}, mutated),
+    "lease of a place": Way(lambda at: at.files / "copies/page/lease", lambda at: copy_to(at, new=True), {2}, mutated),
+    "copy.json": Way(lambda at: at.page / "copy.json", copy_to, {2}),
     "metrics.jsonl": Way(lambda at: at.page / "metrics.jsonl", log_run, set(), mutated_line),
     "metrics.json": Way(lambda at: at.page / "metrics.json", show_run, {3}),
     "evaluation": Way(lambda at: at.page / "evaluation/test-block.json", show_run, {3}),
@@ -242,6 +298,8 @@ WAYS = {
     "trial": Way(lambda at: at.sweep.out / "trials/t001/trial.json", go_on_with_sweep, {2, 3}),
     "sweep.json": Way(lambda at: at.sweep.out / "sweep.json", go_on_with_sweep, {2, 3}),
     "sweep.json, of a page": Way(lambda at: at.sweep.out / "sweep.json", show_sweep, {3}),
+    "sweep.json, of a table": Way(lambda at: at.sweep.out / "sweep.json", tabulate_sweep, {3}),
+    "trial, of a table": Way(lambda at: at.sweep.out / "trials/t001/trial.json", tabulate_sweep, {3}),
     "trials.csv": Way(lambda at: at.sweep.out / "trials.csv", show_sweep, {3}, mutated),
     "space": Way(lambda at: at.files / "space.yaml", lambda at: read_space(str(at.files / "space.yaml"), load_config("stable")), {2}, mutated_yaml),
     "recipe": Way(lambda at: at.files / "recipe.yaml", lambda at: load_recipe(str(at.files / "recipe.yaml")), {2}, mutated_yaml),

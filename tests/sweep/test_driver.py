@@ -1,9 +1,11 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import collagan_dist as cd
 from collagan_dist.config.load import load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
@@ -38,6 +40,12 @@ def test_result_files_of_a_sweep(undisturbed):
     assert lambdas[0] == [0.8, 0.1, 0.1] and [sum(one) for one in lambdas] == pytest.approx([1] * len(rows))
     assert {row["seed"] for row in rows[6:]} == {"1"}
     (winner,) = [row for row in rows[:6] if row["status"] == "done"]
+    table, study = cd.sweep_results(undisturbed.out), cd.sweep_study(undisturbed.out)
+    assert list(table["steps"]) == [int(row["steps"]) for row in rows] and len(study.trials) == 6
+    assert (
+        study.best_value == float(winner["psnr_hole"])
+        and (table["path"].map(Path) / "config.yaml").map(Path.is_file).all()
+    )
     best = load_config(str(undisturbed.out / "best.yaml"))
     assert str(best.optim.generator.lr) == winner["optim.generator.lr"] and best.schedule.steps == STEPS
     assert "<svg" in (undisturbed.out / "report.html").read_text()

@@ -4,13 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from collagan_dist.data.packing.pack import pack
-from collagan_dist.errors import ClusterError
-from collagan_dist.sweep.ray_cluster import join_cluster
+from collagan_dist.errors import ClusterError, ConfigError
+from collagan_dist.sweep.ray_cluster import check_dashboard, join_cluster
 from tests.conftest import collagan
 from tests.data.packed import contents, recipe
 from tests.sweep.ray_nodes import descendants, ray_nodes
@@ -72,3 +75,45 @@ def test_row_32_a_local_cluster_accepts_only_its_token_on_loopback(shards, tmp_p
     while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < last, left
         time.sleep(0.2)
+
+
+def test_a_dashboard_that_cannot_be_had_is_refused():
+    """One of another cluster; and one whose parts are not installed, which are named."""
+    with pytest.raises(
+        ConfigError, match=r"^--dashboard: is of a cluster that the sweep starts, and --ray auto runs already"
+    ):
+        check_dashboard("auto")
+    if find_spec("opencensus") is None:
+        with pytest.raises(
+            ConfigError, match=r"not installed here \(.*opencensus.*\): pip install 'collagan_dist\[dashboard\]'"
+        ):
+            check_dashboard(None)
+
+
+def status(url: str, token: str = "") -> int:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    find_spec("opencensus") is None, reason="Ray's dashboard is not installed: pip install 'collagan_dist[dashboard]'"
+)
+def test_the_dashboard_is_on_loopback_and_asks_for_its_token(shards, tmp_path):
+    sweep = Sweep(tmp_path, shards.folder, HALVING, "--trials", 3, "--dashboard", schedule__steps=5000)
+    with sweep.started() as process:
+        sweep.until(process, lambda: sweep.saved(0) >= 2)
+        url, token = re.search(
+            r"dashboard: (http://127\.0\.0\.1:\d+)\nits token: (\w{64})\n", sweep.log.read_text()
+        ).groups()
+        assert [status(f"{url}/api/jobs/", one) for one in (token, "", "b" * 64)] == [200, 401, 403]
+        family = descendants(process.pid)
+        listening = [line.split() for line in subprocess.check_output(["ss", "-ltnpH"], text=True).splitlines()]
+        own = [words[3] for words in listening if any(f"pid={pid}," in words[-1] for pid in family)]
+        assert own and all(address.startswith(("127.0.0.1:", "[::ffff:127.0.0.1]:")) for address in own), own
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 75, sweep.log.read_text()

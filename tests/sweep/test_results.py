@@ -16,12 +16,12 @@ def test_status():
     trial = Trial(0, "search", {}, 0, 64)
     rung, full = {RUNGS[0]: {"psnr": 1.0}}, {RUNGS[-1]: {"psnr": 1.0}}
     found = [
-        results.trial_status(plan, one, over)
+        results.trial_status(plan.total, one, over)
         for one in (trial, replace(trial, running=True), replace(trial, results=rung), replace(trial, results=full))
         for over in (False, True)
     ]
     assert found == ["waiting", "stopped", "running", "running", "paused", "stopped", "done", "done"]
-    assert results.trial_status(plan, replace(trial, results=full, failure=(6, "NaN")), True) == "failed"
+    assert results.trial_status(plan.total, replace(trial, results=full, failure=(6, "NaN")), True) == "failed"
 
 
 def test_files_of_a_finished_sweep(tmp_path):

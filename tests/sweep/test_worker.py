@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from collagan_dist.errors import ClusterError, ConfigError, DataError, Interrupted, NumericError
-from collagan_dist.sweep import worker
+from collagan_dist.sweep import rank_group, worker
 from collagan_dist.sweep.segment import SegmentSpec
 from tests.sweep.small import GRID, Sweep
 
@@ -12,12 +12,12 @@ from tests.sweep.small import GRID, Sweep
 def outcome(monkeypatch: pytest.MonkeyPatch, run: Path, error: Exception | None) -> dict[str, Any]:
     """What is reported when training ends with an error."""
 
-    def train_rank(spec: SegmentSpec, variables: dict[str, str]) -> int:
+    def train_rank(*args: object) -> int:
         if error is not None:
             raise error
         return 7
 
-    monkeypatch.setattr(worker, "train_rank", train_rank)
+    monkeypatch.setattr(rank_group, "train_rank", train_rank)
     monkeypatch.setattr(worker, "_worker_tainted", False)
     return worker.train_segment(SegmentSpec("out/t000", str(run), {}, 7, 1, False, False, str(run / "stop")))
 

@@ -12,7 +12,7 @@ import torch
 from collagan_dist.data.loading.dali_pipeline import DaliPipeline
 from collagan_dist.data.loading.libjpeg_decoder import LibjpegDecoder
 from collagan_dist.data.shards.label_png import decode_label_map
-from collagan_dist.data.shards.sample_check import WrongSample, check_jpeg
+from collagan_dist.data.shards.sample_check import WrongSample, check_picture
 from collagan_dist.data.shards.shard_reader import StoredSample
 from collagan_dist.errors import ConfigError
 
@@ -71,7 +71,7 @@ class Decoder:
     def _check(self, sample: StoredSample) -> np.ndarray:
         """Return the label map of a sample, nothing where none is needed, once both files were seen to be its own."""
         try:
-            check_jpeg(sample.jpg, sample.width, sample.height)
+            check_picture(sample.jpg, sample.width, sample.height)
             if not self.labels:
                 return np.empty(0)
             if sample.labels is None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image
+
+from collagan_dist.data.shards.sample_check import decode_picture
 
 
 class LibjpegDecoder:
@@ -36,7 +37,7 @@ class LibjpegDecoder:
 
     def _picture(self, jpg: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
         try:
-            pixels = simplejpeg.decode_jpeg(jpg, "RGB", strict=True)  # else data that is cut short is a warning
+            pixels = decode_picture(jpg)
         except ValueError as error:
             raise RuntimeError(str(error)) from None
         # Pillow's filter grows with the scale, as DALI's does with antialias.

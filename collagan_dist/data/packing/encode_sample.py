@@ -43,7 +43,7 @@ def _encode_crop(sample: Sample, picture: Picture, size: int) -> dict[str, bytes
     """Encode the margin square around the face, `size` pixels wide."""
     # Decoded before the annotation is read, so that a damaged picture is quarantined whatever its annotation is.
     pixels = picture.pixels_HW3
-    square, labels = _square_and_labels(sample, picture)
+    square, labels = square_and_labels(sample, picture)
     # Augmentation moves the view inside this margin, so no more of the picture is needed.
     margin = square.scaled(MARGIN)
     points = points_to_crop(sample.landmarks, *pixel_box(margin), size) if sample.landmarks is not None else None
@@ -55,15 +55,21 @@ def _encode_crop(sample: Sample, picture: Picture, size: int) -> dict[str, bytes
 def _encode_original(sample: Sample, picture: Picture) -> dict[str, bytes]:
     """Keep the picture as it is and note the face square that training crops."""
     jpeg, reencoded = picture.as_jpeg()
-    square, labels = _square_and_labels(sample, picture)
+    square, labels = square_and_labels(sample, picture)
+    meta = original_meta(sample, picture, square)
+    if reencoded:
+        meta["reencoded"] = True
+    return _files(sample, jpeg, labels, meta)
+
+
+def original_meta(sample: Sample, picture: Picture, square: Square) -> dict[str, Any]:
+    """Return what the json says of a picture that is kept as it is."""
     meta: dict[str, Any] = {"landmarks": sample.landmarks, "width": picture.width, "height": picture.height}
     # Landmarks say where the face square is; without them, training would need the label map before decoding.
     if sample.landmarks is None:
         square = snap_to_pixels(square)
         meta["square"] = [round(square.x, 3), round(square.y, 3), round(square.side, 3)]
-    if reencoded:
-        meta["reencoded"] = True
-    return _files(sample, jpeg, labels, meta)
+    return meta
 
 
 def _files(sample: Sample, jpeg: bytes, labels: np.ndarray | None, meta: dict[str, Any]) -> dict[str, bytes]:
@@ -76,8 +82,11 @@ def _files(sample: Sample, jpeg: bytes, labels: np.ndarray | None, meta: dict[st
     return result
 
 
-def _square_and_labels(sample: Sample, picture: Picture) -> tuple[Square, np.ndarray | None]:
-    """Return the face square (from landmarks, else label map, else picture size) and the label map."""
+def square_and_labels(sample: Sample, picture: Picture) -> tuple[Square, np.ndarray | None]:
+    """Return the face square (from landmarks, else label map, else picture size) and the label map.
+
+    Raises UnusablePicture, or DataError for a wrong label map.
+    """
     width, height = picture.width, picture.height
     # Landmarks first: a picture that they make unusable is quarantined before its label map is read.
     square = _square_of_landmarks(sample.landmarks, width, height) if sample.landmarks is not None else None

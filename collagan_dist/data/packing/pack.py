@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from collagan_dist import files, structured
 from collagan_dist.data.packing.shard_job import (
@@ -46,6 +46,8 @@ _SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d+\.(?:tar|idx)")
 _PARTIAL = re.compile(rf"\.(?:{_SHARD.pattern}|manifest\.json|quarantine\.jsonl|\.source\.json)\.\w+\.partial")
 _LOCK_SECONDS = 5.0  # to wait for a lock: workers of a killed `collagan pack` need a moment to end
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 Progress = Callable[[int, int], None]  # samples done, samples in total
 # Runs jobs somewhere and yields them in any order.
 Builder = Callable[[list[ShardJob]], Iterator[tuple[ShardJob, ShardResult]]]
@@ -67,7 +69,7 @@ def pack(
         if jobs is None:
             return read_manifest(recipe.out)
         _remove_stale(Path(recipe.out), jobs)
-        results = _build_missing(jobs, builder or processes(workers), progress)
+        results = _build_missing(jobs, builder or processes(workers, build_shard), progress)
         return _finish(recipe, jobs, results, max_bad)
 
 
@@ -79,7 +81,11 @@ def pack_part(
     Parts may run at the same time, on any nodes that share OUT.
     """
     with _locked_jobs(recipe, part=f"{index % count}-{count}") as jobs:
-        return _build_missing(jobs[index % count :: count], processes(workers), progress) if jobs is not None else None
+        return (
+            _build_missing(jobs[index % count :: count], processes(workers, build_shard), progress)
+            if jobs is not None
+            else None
+        )
 
 
 def merge(recipe: Recipe, max_bad: float = MAX_BAD) -> Manifest:
@@ -99,16 +105,16 @@ def merge(recipe: Recipe, max_bad: float = MAX_BAD) -> Manifest:
         return _finish(recipe, jobs, [result for result in results if result is not None], max_bad)
 
 
-def processes(workers: int) -> Builder:
+def processes(workers: int, build: Callable[[Job], Result]) -> Callable[[list[Job]], Iterator[tuple[Job, Result]]]:
     """Return a builder with `workers` processes of this machine, 0 for one per core."""
 
-    def build_all(jobs: list[ShardJob]) -> Iterator[tuple[ShardJob, ShardResult]]:
+    def build_all(jobs: list[Job]) -> Iterator[tuple[Job, Result]]:
         count = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
         with ProcessPoolExecutor(count, initializer=_die_with_parent) as pool:
             # Workers are forks. What they inherit they must not finalize: a pipeline of DALI would wait for threads that a fork lacks.
             gc.freeze()
             try:
-                futures = {pool.submit(build_shard, job): job for job in jobs}
+                futures = {pool.submit(build, job): job for job in jobs}
             finally:
                 gc.unfreeze()
             try:

@@ -32,7 +32,7 @@ from collagan_dist.types import MAX_KEY_BYTES, SPLITS, File
 logger = logging.getLogger(__name__)
 
 # Names of folders, in lower case, that people give to splits.
-_SPLIT_OF_FOLDER = {
+SPLIT_OF_FOLDER = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test", "testing": "test",
 }  # fmt: skip
 _NAME_AND_WORD = re.compile(r"(.+?)([_.-][A-Za-z]\w*)?", re.DOTALL)  # 00001_skin: 00001 and _skin
@@ -206,7 +206,7 @@ def _assign_splits(where: str, names: list[str], splits: np.ndarray | None, spli
                 "(--set split_by=hash), which ignores folders"
             )
         return np.array([SPLITS.index(next(iter(found))) for found in by_folder.values()], np.uint8)
-    drawn = np.array([_split_by_hash(name) for name in names], np.uint8)
+    drawn = np.array([split_by_hash(name) for name in names], np.uint8)
     counts = zip(np.bincount(drawn, minlength=len(SPLITS)), SPLITS, strict=True)
     logger.info("splits drawn by a hash of the name: %s", ", ".join(f"{count} {split}" for count, split in counts))
     return drawn
@@ -214,10 +214,11 @@ def _assign_splits(where: str, names: list[str], splits: np.ndarray | None, spli
 
 def _splits_named(name: str) -> set[str]:
     """Return the splits that the folders of a picture name."""
-    return {_SPLIT_OF_FOLDER[part.lower()] for part in name.split("/")[:-1] if part.lower() in _SPLIT_OF_FOLDER}
+    return {SPLIT_OF_FOLDER[part.lower()] for part in name.split("/")[:-1] if part.lower() in SPLIT_OF_FOLDER}
 
 
-def _split_by_hash(name: str) -> int:
+def split_by_hash(name: str) -> int:
+    """Return the number in SPLITS of a name: 80 / 10 / 10."""
     # Of the name alone, so that a picture keeps its split when others are added.
     share = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4]) / 2**32
     return 0 if share < 0.8 else 1 if share < 0.9 else 2

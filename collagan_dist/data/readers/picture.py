@@ -37,11 +37,11 @@ class UnusablePicture(Exception):
     """A picture for quarantine; the text is the reason."""
 
 
-def check_bad_count(bad: int, total: int, max_bad: float, note: str) -> None:
-    """Raise DataError if more pictures than MAX_BAD_COUNT and the share `max_bad` are unusable; `note` says where they are named."""
+def check_bad_count(bad: int, total: int, max_bad: float, note: str, things: str = "pictures") -> None:
+    """Raise DataError if more `things` than MAX_BAD_COUNT and the share `max_bad` are unusable; `note` says where they are named."""
     if bad > max(MAX_BAD_COUNT, max_bad * total):
         raise DataError(
-            f"{bad} of {total} pictures are unusable, more than --max-bad {max_bad:g} allows; "
+            f"{bad} of {total} {things} are unusable, more than --max-bad {max_bad:g} allows; "
             f"{note}; repair them or raise --max-bad, and run the same command"
         )
 
@@ -85,10 +85,17 @@ class Picture:
         """
         if not self._is_plain_jpeg():
             return encode_jpeg(self.pixels_HW3), True
+        self.check()
+        return self.content, False
+
+    def check(self) -> None:
+        """Raise UnusablePicture unless every byte decodes."""
+        if self.colours is None:
+            _ = self.unconverted_HW3
+            return
         # At an eighth of the size all entropy-coded data is still decoded, so the result is that of the full size
         # at 1.6 times its speed (tests/data/readers/test_picture.py holds it to that).
         _decode_jpeg(self.content, min_height=1, min_width=1)
-        return self.content, False
 
     def _is_plain_jpeg(self) -> bool:
         # Decoders disagree about an EXIF orientation, and none of training's knows profiles.

@@ -5,20 +5,18 @@ Several times as fast as decoders of pictures: packing stores rows as they are (
 
 from __future__ import annotations
 
-import struct
+import io
 import zlib
 
 import cv2
 import numpy as np
 
+from collagan_dist.data.shards.png_chunks import read_chunks
 from collagan_dist.data.shards.sample_check import WrongSample
 from collagan_dist.types import CLASSES
 
-_SIGNATURE, _CHUNK, _CRC = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s"), struct.Struct(">I")
-# Width, height, bits, colour type, methods of compression and filter, interlacing.
-_HEADER = struct.Struct(">IIBBBBB")
-_GREY_8 = (8, 0, 0, 0)
 _MAX_FILTER = 4
+_GREY, _PALETTE = 0, 3  # colours of a PNG
 
 
 def decode_label_map(png: np.ndarray | bytes, width: int, height: int) -> np.ndarray:
@@ -35,15 +33,16 @@ def decode_label_map(png: np.ndarray | bytes, width: int, height: int) -> np.nda
 
 def _decode(png: np.ndarray | bytes, width: int, height: int) -> np.ndarray:
     try:
-        header, packed = _chunks(memoryview(png))  # type: ignore[arg-type]  # of an array or of bytes
-        columns, rows, *kind, interlaced = _HEADER.unpack(header)
-    except struct.error:
-        raise ValueError("the label map is a PNG cut short") from None
-    if (columns, rows) != (width, height):
-        raise WrongSample(f"the label map is {columns}x{rows}, its json says {width}x{height}")
-    if tuple(kind) != _GREY_8:
+        header, packed = read_chunks(png)
+    except ValueError as error:
+        raise ValueError(f"the label map {error}") from None
+    if (header.width, header.height) != (width, height):
+        raise WrongSample(f"the label map is {header.width}x{header.height}, its json says {width}x{height}")
+    if header.colours == _PALETTE:
+        return _decode_palette(png, height, width)
+    if (header.bits, header.colours, header.compression, header.filters) != (8, _GREY, 0, 0):
         raise WrongSample("the label map is not grey with 8 bits")
-    if not interlaced:
+    if not header.interlaced:
         # A row is one byte, its filter, and then its pixels.
         stored = np.frombuffer(_inflate(packed, height * (width + 1)), np.uint8).reshape(height, width + 1)
         if not (last := stored[:, 0].max()):
@@ -57,22 +56,18 @@ def _decode(png: np.ndarray | bytes, width: int, height: int) -> np.ndarray:
     return values
 
 
-def _chunks(data: memoryview) -> tuple[memoryview, list[memoryview]]:
-    """Return the header of a PNG and its parts of compressed rows. Raises struct.error where it is cut short."""
-    if bytes(data[:8]) != _SIGNATURE:
-        raise ValueError("the label map is no PNG")
-    at, name, header, packed = 8, b"", data[:0], []
-    while name != b"IEND":
-        length, name = _CHUNK.unpack_from(data, at)
-        body = data[at + 8 : at + 8 + length]
-        if _CRC.unpack_from(data, at + 8 + length)[0] != zlib.crc32(body, zlib.crc32(name)):
-            raise ValueError("the label map is a damaged PNG: a checksum differs")
-        if name == b"IHDR":
-            header = body
-        elif name == b"IDAT":
-            packed.append(body)
-        at += 12 + length
-    return header, packed
+def _decode_palette(png: np.ndarray | bytes, height: int, width: int) -> np.ndarray:
+    """Return the indices of a palette: label maps in adopted tars may have colours to look at."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(bytes(png)), formats=("PNG",)) as image:
+            values = np.asarray(image)
+    except Exception:  # Pillow's decoders raise whatever they meet
+        raise ValueError("the label map is a PNG whose rows do not decode") from None
+    if values.dtype != np.uint8 or values.shape != (height, width):
+        raise WrongSample("the label map is not grey with 8 bits")
+    return values
 
 
 def _inflate(packed: list[memoryview], count: int) -> bytes:

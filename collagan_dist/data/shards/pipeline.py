@@ -12,11 +12,11 @@ from typing import Any
 
 from collagan_dist import structured
 from collagan_dist.data.shards.label_png import decode_label_map
-from collagan_dist.data.shards.manifest import Shard, read_manifest
+from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
-from collagan_dist.data.shards.sample_check import WrongSample, check_jpeg, parse_meta
-from collagan_dist.data.shards.shard_files import tar_content
+from collagan_dist.data.shards.sample_check import WrongSample, check_picture, decode_picture, parse_meta
+from collagan_dist.data.shards.shard_files import open_tar, read_index, tar_content
 from collagan_dist.errors import DataError
 
 
@@ -35,9 +35,21 @@ def open_pipeline(location: str | Path, split: str = "train") -> Any:
     quick_check(manifest)
     shards = list(manifest.shards(split))
     # Our own opener, not webdataset's, which takes names for URLs and some URLs for commands. It also goes through the cache.
-    stages = (split_by_node, split_by_worker, partial(_open_tars, manifest.folder), tar_file_expander, group_by_keys)
+    read = (partial(_open_tars, manifest.folder), tar_file_expander, group_by_keys)
     counts = {str(manifest.folder / shard.name): shard.samples for shard in shards}
-    return FluidWrapper(shards).compose(*stages, partial(_decode_samples, counts))
+    stages = (partial(_indexed_samples, manifest),) if manifest.is_adopted else (*read, partial(_whole_shards, counts))
+    return FluidWrapper(shards).compose(split_by_node, split_by_worker, *stages, partial(map, _decode))
+
+
+def _indexed_samples(manifest: Manifest, shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
+    """Yield the samples of adopted tars by their indexes: a tar may hold other splits too, and its json is not ours."""
+    for shard in shards:
+        index, tar = read_index(manifest.folder, shard), open_tar(manifest.tars, shard)
+        for row in range(len(index)):
+            key, start, size, parts, line = index[row]
+            content = tar.pread(size, start)
+            found = {name: content[offset : offset + count] for name, (offset, count) in parts.items()}
+            yield {"__key__": key, "__url__": str(manifest.tars / shard.name), **found, "json": line}
 
 
 def _open_tars(folder: Path | RemoteFolder, shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
@@ -53,14 +65,14 @@ def _open_tars(folder: Path | RemoteFolder, shards: Iterable[Shard]) -> Iterator
             yield {"url": str(folder / shard.name), "stream": stream}
 
 
-def _decode_samples(counts: Mapping[str, int], samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield decoded samples. Raises DataError for a shard that has another number than `counts` says, by its name."""
+def _whole_shards(counts: Mapping[str, int], samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the samples. Raises DataError for a shard that has another number than `counts` says, by its name."""
     # A tar ends, for those who read it, at a header that is damaged.
     for name, of_shard in groupby(_whole_tars(samples), lambda sample: sample["__url__"]):
         count = 0
         for sample in of_shard:
             count += 1
-            yield _decode(sample)
+            yield sample
         if count != counts[name]:
             raise DataError(f"{name}: is damaged after {count} of {counts[name]} samples; copy it again")
 
@@ -75,15 +87,13 @@ def _whole_tars(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _decode(sample: dict[str, Any]) -> dict[str, Any]:
-    import simplejpeg
-
     name = f"{sample['__url__']}: sample {sample['__key__']}"
     try:
         meta, _ = parse_meta(sample["json"])
-        check_jpeg(sample["jpg"], meta.width, meta.height)
+        check_picture(sample["jpg"], meta.width, meta.height)
         decoded = {
             **sample,
-            "jpg": simplejpeg.decode_jpeg(sample["jpg"], "RGB"),
+            "jpg": decode_picture(sample["jpg"]),
             "json": structured.parse_json(sample["json"], name),
         }
         if "seg.png" in sample:

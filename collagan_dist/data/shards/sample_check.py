@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import cv2
 import numpy as np
 import simplejpeg
 from pydantic import Field
 
 from collagan_dist import structured
 from collagan_dist.data.face_square import Square, square_problem, stored_square
+from collagan_dist.data.shards import png_chunks
 from collagan_dist.types import LANDMARKS, MAX_PIXELS
 
 _MAX_JSON_BYTES = 1 << 16  # a sample's own has some 300
@@ -54,17 +56,39 @@ def parse_meta(content: bytes) -> tuple[Meta, Square]:
     return meta, square
 
 
-def check_jpeg(jpg: np.ndarray | bytes, width: int, height: int) -> None:
-    """Check that a picture begins as a JPEG of this size.
+def check_picture(picture: np.ndarray | bytes, width: int, height: int) -> None:
+    """Check that a picture begins as a JPEG of this size, or is a PNG of it, as adopted tars may have.
 
     Raises WrongSample for a sound beginning that is not this sample's, ValueError for bytes that do not parse.
     """
     # DALI refuses what does not parse while it decodes the rest of the batch, and crashes the process (2.4.0: a segmentation
     # fault within 40 such batches). Bytes that parse but do not decode raise an ordinary error.
-    rows, columns, colours, _ = simplejpeg.decode_jpeg_header(jpg)
+    if png_chunks.is_png(picture):
+        columns, rows, problem = _png_header(picture)
+    else:
+        rows, columns, colours, _ = simplejpeg.decode_jpeg_header(picture)
+        problem = None if colours in _COLOURS else f"has the colours {colours}"
     if columns * rows > MAX_PIXELS:
         raise WrongSample(f"the picture has {columns} x {rows} pixels, more than {MAX_PIXELS}: a decompression bomb")
     if (columns, rows) != (width, height):
         raise WrongSample(f"the picture is {columns}x{rows}, its json says {width}x{height}")
-    if colours not in _COLOURS:
-        raise WrongSample(f"the picture has the colours {colours}")
+    if problem is not None:
+        raise WrongSample(f"the picture {problem}")
+
+
+def decode_picture(picture: np.ndarray | bytes) -> np.ndarray:
+    """Return the (H, W, 3) uint8 RGB pixels of a picture that `check_picture` has seen. Raises ValueError."""
+    if not png_chunks.is_png(picture):
+        # `strict`: libjpeg only warns about data that is cut short.
+        return simplejpeg.decode_jpeg(picture, "RGB", strict=True)
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError("the rows of the PNG do not decode")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _png_header(picture: np.ndarray | bytes) -> tuple[int, int, str | None]:
+    """Return width and height of a PNG whose checksums are all right, and what is wrong with its pixels."""
+    header, _ = png_chunks.read_chunks(picture)
+    # Decoders round 16 bits differently, by 1 of 255.
+    return header.width, header.height, "has 16 bits a channel" if header.bits == 16 else None

@@ -19,6 +19,7 @@ from collagan_dist.data.shards import wire_format
 from collagan_dist.data.shards.cache import CacheItem
 from collagan_dist.data.shards.manifest import Shard
 from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.sample_index import SampleIndex
 from collagan_dist.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -36,15 +37,15 @@ def open_tar(folder: Path | RemoteFolder, shard: Shard) -> LocalTar | CachedTar:
         raise DataError(f"{folder / shard.name}: cannot be opened ({error.strerror})") from None
 
 
-def read_index(folder: Path | RemoteFolder, shard: Shard, repair: bool = True) -> wire_format.Index:
+def read_index(folder: Path | RemoteFolder, shard: Shard, repair: bool = True) -> wire_format.Index | SampleIndex:
     """Read the index of a shard, rebuilt if need be and `repair` allows it. Raises DataError."""
     content = _cached_index(folder, shard) if isinstance(folder, RemoteFolder) else _local_index(folder, shard, repair)
     try:
-        found = wire_format.Index(content, shard.bytes)
+        found = SampleIndex(content, shard.bytes) if shard.index else wire_format.Index(content, shard.bytes)
         if len(found) != shard.samples:
             raise ValueError(f"its index lists {len(found)} samples, the manifest says {shard.samples}")
     except ValueError as error:
-        raise DataError(f"{folder / shard.name}: {error}; pack this data set again") from None
+        raise DataError(f"{folder / shard.name}: {error}; {shard.mend}") from None
     return found
 
 
@@ -106,8 +107,9 @@ def tar_content(shard: Shard) -> CacheItem:
 
 
 def index_content(shard: Shard) -> CacheItem:
-    # Manifests have no size of an index. Its bound: a line names three files, by a key of at most 92 bytes each.
-    return CacheItem(shard.idx_sha256, ".idx", 64 + 512 * shard.samples)
+    # Manifests have no size of a packed index. Its bound: a line names three files, by a key of at most 92 bytes each.
+    size = 64 + 512 * shard.samples if shard.index_bytes is None else shard.index_bytes
+    return CacheItem(shard.idx_sha256, ".idx", size)
 
 
 def _cached_index(remote: RemoteFolder, shard: Shard) -> bytes:
@@ -124,13 +126,15 @@ def _cached_index(remote: RemoteFolder, shard: Shard) -> bytes:
 def _local_index(folder: Path, shard: Shard, repair: bool) -> bytes:
     """Return the index of a local shard; a missing or wrong one is rebuilt from the tar, written and reported.
 
-    Raises DataError if the tar is not the manifest's, if the index cannot be written, or if `repair` forbids it.
+    Raises DataError if the tar is not the manifest's, if the index cannot be written, if `repair` forbids it, or for an adopted tar.
     """
     path = folder / shard.index_name
     content = _read_or_empty(path)
     if not _is_index_of(content, shard):
+        problem = "is damaged" if content else "is missing"
+        if shard.index:  # it also holds what was decided over all tars
+            raise DataError(f"{path}: {problem}; {shard.mend}")
         if not repair:
-            problem = "is damaged" if content else "is missing"
             raise DataError(f"{path}: {problem}; `{shell.collagan('verify', folder)}` rebuilds it from its tar")
         content = _rebuild_index(folder / shard.name, shard)
         _write_index(path, content, shard)

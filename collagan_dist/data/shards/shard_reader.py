@@ -66,11 +66,11 @@ class SplitReader:
 
     def describe(self, number: int) -> str:
         """Return shard and key of a sample for messages."""
-        return f"{self.manifest.folder / self._shards[self._find(number)[0]].name}: sample {self.key(number)}"
+        return f"{self.manifest.tars / self._shards[self._find(number)[0]].name}: sample {self.key(number)}"
 
     @property
     def is_remote(self) -> bool:
-        return isinstance(self.manifest.folder, RemoteFolder)
+        return isinstance(self.manifest.tars, RemoteFolder)
 
     def shards_of(self, numbers: np.ndarray) -> set[int]:
         """Return the numbers of the shards that hold these samples."""
@@ -89,15 +89,15 @@ class _OpenShard:
     """The index and the open tar of one shard."""
 
     def __init__(self, manifest: Manifest, shard: Shard) -> None:
-        self.folder, self.path = manifest.folder, manifest.folder / shard.name
+        self.folder, self.path, self._mend = manifest.folder, manifest.tars / shard.name, shard.mend
         self.index = shard_files.read_index(self.folder, shard)
-        self.tar = shard_files.open_tar(self.folder, shard)
+        self.tar = shard_files.open_tar(manifest.tars, shard)
 
     def key(self, row: int) -> str:
         return self._row(row).key
 
     def read(self, row: int) -> StoredSample:
-        key, start, size, parts = self._row(row)
+        key, start, size, parts, line = self._row(row)
         # `pread` and not a memory map: a tar that is cut short under a map kills the process, a short read has a name.
         try:
             content = self.tar.pread(size, start)
@@ -109,9 +109,11 @@ class _OpenShard:
             raise DamagedSample(
                 f"{self.path}: sample {key} is cut short; run `{shell.collagan('verify', self.folder, '--deep')}`"
             )
-        offset, count = parts["json"]
+        if line is None:
+            offset, count = parts["json"]
+            line = content[offset : offset + count]
         try:
-            meta, square = parse_meta(content[offset : offset + count])
+            meta, square = parse_meta(line)
         except WrongSample as error:
             raise DamagedSample(f"{self.path}: the json of sample {key} cannot be used: {error}") from None
         return StoredSample(
@@ -124,7 +126,7 @@ class _OpenShard:
         try:
             return self.index[row]
         except ValueError as error:
-            raise DamagedSample(f"{self.path}: {error}; pack this data set again") from None
+            raise DamagedSample(f"{self.path}: {error}; {self._mend}") from None
 
 
 def _view(content: bytes, part: tuple[int, int]) -> np.ndarray:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
-
-import simplejpeg
+from typing import BinaryIO
 
 from collagan_dist import files
 from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.cache import CacheItem
 from collagan_dist.data.shards.label_png import decode_label_map
 from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
 from collagan_dist.data.shards.quick_check import how_to_repair, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
-from collagan_dist.data.shards.sample_check import WrongSample, check_jpeg, parse_meta
+from collagan_dist.data.shards.sample_check import WrongSample, check_picture, decode_picture, parse_meta
+from collagan_dist.data.shards.sample_index import SampleIndex, split_name
 from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
 
@@ -35,54 +38,104 @@ def verify(
     manifest = read_manifest(location)
     quick_check(manifest, ask_each=not deep, repair=repair)
     if deep:
-        shards = list(manifest)
-        problems = []  # of all shards: people want to know how much to copy again
-        for number, shard in enumerate(shards, 1):
-            problems += list(_deep_problems(manifest.folder, shard))
-            progress(number, len(shards))
+        # An adopted tar may have samples of several splits.
+        tars = groupby(sorted(manifest, key=lambda shard: shard.name), lambda shard: shard.name)
+        total, problems = (
+            len({shard.name for shard in manifest}),
+            [],
+        )  # of all: people want to know how much to copy again
+        for number, (_, shards) in enumerate(tars, 1):
+            problems += list(_deep_problems(manifest, list(shards)))
+            progress(number, total)
         if problems:
-            raise DataError("\n".join([*problems, how_to_repair(manifest.folder)]))
+            raise DataError("\n".join([*problems, how_to_repair(manifest)]))
     return manifest
 
 
-def _deep_problems(folder: Path | RemoteFolder, shard: Shard) -> Iterator[str]:
-    if not isinstance(folder, RemoteFolder):
-        yield from _tar_problems(folder / shard.name, str(folder / shard.name), shard)
-        return
-    # Past the cache, because what is to be checked is the files at the URL.
-    with files.temporary_folder("collagan-verify-") as temporary, files.naming_full_disk(temporary):
-        tar = temporary / shard.name
+def _deep_problems(manifest: Manifest, shards: list[Shard]) -> Iterator[str]:
+    """Yield what is wrong with the tar that these shards share, and with their indexes."""
+    with ExitStack() as stack:
         try:
-            folder.fetch(shard.index_name, temporary / shard.index_name, index_content(shard))
-            folder.fetch(shard.name, tar, tar_content(shard))
+            tar = _local_file(manifest.tars, shards[0].name, tar_content(shards[0]), stack)
+            indexes = [_local_file(manifest.folder, s.index_name, index_content(s), stack) for s in shards]
         except DataError as error:
             yield str(error)
             return
-        yield from _tar_problems(tar, folder / shard.name, shard)
+        name = str(manifest.tars / shards[0].name)
+        if files.sha256(tar) != shards[0].sha256:
+            yield f"{name}: its sha256 differs from the manifest's"
+            return
+        try:
+            if manifest.is_adopted:
+                found = [
+                    SampleIndex(path.read_bytes(), shard.bytes) for path, shard in zip(indexes, shards, strict=True)
+                ]
+                yield from _adopted_problems(tar, name, found)
+            else:
+                yield from _tar_problems(tar, name, shards[0])
+        except (tarfile.TarError, ValueError) as error:
+            yield f"{name}: is no tar of samples ({error})"
+
+
+def _local_file(folder: Path | RemoteFolder, name: str, item: CacheItem, stack: ExitStack) -> Path:
+    """Return the path of a file; of one behind a URL that of a copy, which is gone with `stack`."""
+    if not isinstance(folder, RemoteFolder):
+        return folder / name
+    # Past the cache, because what is to be checked is the files at the URL.
+    temporary = stack.enter_context(files.temporary_folder("collagan-verify-"))
+    with files.naming_full_disk(temporary):
+        folder.fetch(name, temporary / "copy", item)
+    return temporary / "copy"
 
 
 def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
-    """Yield what is wrong with a tar; `name` is its name in messages."""
-    if files.sha256(tar) != shard.sha256:
-        yield f"{name}: its sha256 differs from the manifest's"
-        return
+    """Yield what is wrong with a packed tar; `name` is its name in messages."""
     count = 0
-    try:
-        if hashlib.sha256(wire_format.index_from_tar(tar)).hexdigest() != shard.idx_sha256:
-            yield f"{name}: its index is that of another tar"
-        for sample in _samples(tar):
-            count += 1
-            if (problem := _sample_problem(sample)) is not None:
-                yield f"{name}: sample {sample['__key__']} {problem}"
-    except (tarfile.TarError, ValueError) as error:
-        yield f"{name}: is no tar of samples ({error})"
-        return
+    if hashlib.sha256(wire_format.index_from_tar(tar)).hexdigest() != shard.idx_sha256:
+        yield f"{name}: its index is that of another tar"
+    for sample in _samples(tar):
+        count += 1
+        wrong = wire_format.member_problem([k for k in sample if not k.startswith("__")])
+        if (problem := wrong or _sample_problem(sample)) is not None:
+            yield f"{name}: sample {sample['__key__']} {problem}"
     if count != shard.samples:
         yield f"{name}: holds {count} samples, the manifest says {shard.samples}"
 
 
-def _samples(tar: Path) -> Iterator[dict]:
-    """Yield the samples as plain webdataset does, undecoded."""
+def _adopted_problems(tar: Path, name: str, indexes: list[SampleIndex]) -> Iterator[str]:
+    """Yield what is wrong with the samples of an adopted tar that its indexes list."""
+    rows = [(index, row) for index in indexes for row in range(len(index))]
+    # By the member, not by the key, which may differ from webdataset's.
+    expected = {index.line(row).picture[2]: (index, row) for index, row in rows}
+    members = {part[2] for index, row in rows for part in (index.line(row).picture, index.line(row).labels) if part}
+    seen, listed = set(), {split_name(member)[0]: member for member in expected}
+    with tar.open("rb") as file:
+        for sample in _samples(tar, members.__contains__):
+            if (member := listed.get(sample["__key__"])) is None:
+                yield f"{name}: sample {sample['__key__']} has no picture that its indexes name"
+                continue
+            index, row = expected[member]
+            seen.add(index.line(row).key)
+            yield from (f"{name}: sample {index.line(row).key} {p}" for p in _line_problems(index, row, sample, file))
+    if len(seen) != len(rows):
+        yield f"{name}: holds {len(seen)} samples, its indexes say {len(rows)}"
+
+
+def _line_problems(index: SampleIndex, row: int, sample: dict, file: BinaryIO) -> Iterator[str]:
+    line, entry = index.line(row), index[row]
+    for (_, _, member), part in ((line.picture, "jpg"), (line.labels or line.picture, "seg.png")):
+        if part in entry.parts:
+            offset, size = entry.parts[part]
+            file.seek(entry.start + offset)
+            if sample.pop(split_name(member)[1], None) != (content := file.read(size)):
+                yield f"does not lie in its tar as its index says ({member})"
+            sample[part] = content
+    if (problem := _sample_problem(sample | {"json": entry.meta})) is not None:
+        yield problem
+
+
+def _samples(tar: Path, select: Callable[[str], bool] | None = None) -> Iterator[dict]:
+    """Yield the samples as plain webdataset does, undecoded; of an adopted tar the members that `select` takes."""
     import webdataset
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -90,18 +143,15 @@ def _samples(tar: Path) -> Iterator[dict]:
     # file: webdataset would take the name of a folder for a URL, and run one that begins with `pipe:` as a command.
     webdataset.utils.enforce_security = True
     with tar.open("rb") as stream:
-        yield from group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}]))
+        yield from group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}], select_files=select))
 
 
 def _sample_problem(sample: dict) -> str | None:
-    if (wrong := wire_format.member_problem([k for k in sample if not k.startswith("__")])) is not None:
-        return wrong
     labels = sample.get("seg.png")
     try:
         meta, _ = parse_meta(sample["json"])
-        check_jpeg(sample["jpg"], meta.width, meta.height)
-        # `strict`: libjpeg only warns about data that is cut short.
-        simplejpeg.decode_jpeg(sample["jpg"], "RGB", strict=True)
+        check_picture(sample["jpg"], meta.width, meta.height)
+        decode_picture(sample["jpg"])
         if labels is not None:
             decode_label_map(labels, meta.width, meta.height)
     except WrongSample as error:

@@ -103,12 +103,16 @@ FORGED_TAR_ERRORS = (ValueError, OverflowError, RecursionError, MemoryError)
 
 
 class IndexEntry(NamedTuple):
-    """The position of a sample in its tar: `parts` are (offset from `start`, bytes) by extension."""
+    """The position of a sample in its tar: `parts` are (offset from `start`, bytes) by extension.
+
+    `meta` is its json where that is not in the tar.
+    """
 
     key: str
     start: int
     size: int
     parts: dict[str, tuple[int, int]]
+    meta: bytes | None = None
 
 
 # Lines of an index whose samples have exactly the files that packing writes. Possessive quantifiers (`++`) keep the

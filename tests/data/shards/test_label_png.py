@@ -98,8 +98,18 @@ def test_sound_files_of_another_kind_are_refused_by_what_they_are():
     labels = label_map()
     for content, said in (
         (png(plain_rows(labels[:-1]), height=HEIGHT - 1), "is 21x12, its json says 21x13"),
-        (png(plain_rows(labels), kind=bytes([8, 3, 0, 0, 0])), "not grey with 8 bits"),
+        (png(plain_rows(labels), kind=bytes([8, 2, 0, 0, 0])), "not grey with 8 bits"),
         (png(plain_rows(labels + 2)), f"the value {labels.max() + 2}; classes are 0 to 10"),
     ):
         with pytest.raises(WrongSample, match=said):
             decode_label_map(content, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_indices_of_a_palette_are_the_classes(bits):
+    image = Image.fromarray(label_map()).convert("P")
+    image.putpalette([0, 0, 0, *range(30)])
+    image.save(stream := io.BytesIO(), "PNG", bits=bits)
+    assert np.array_equal(decode_label_map(stream.getvalue(), WIDTH, HEIGHT), label_map())
+    with pytest.raises(ValueError, match="checksum differs"):
+        decode_label_map(stream.getvalue()[:-20] + bytes(20), WIDTH, HEIGHT)

@@ -54,7 +54,7 @@ def test_a_tar_has_the_bytes_of_webdatasets_writer():
 )
 def test_an_index_that_points_elsewhere_is_refused(line):
     valid = b"v1.2 1\njpg 512 100 a.jpg json 1536 10 a.json\n"
-    assert wire_format.Index(valid, 10240)[0] == ("a", 512, 1034, {"jpg": (0, 100), "json": (1024, 10)})
+    assert wire_format.Index(valid, 10240)[0] == ("a", 512, 1034, {"jpg": (0, 100), "json": (1024, 10)}, None)
     with pytest.raises(ValueError):
         wire_format.Index(f"v1.2 1\n{line}\n".encode(), 10240)[0]
 

@@ -1,0 +1,120 @@
+"""`collagan adopt`: WebDataset tars that exist as a data set, without writing to them."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collagan_dist import shell
+from collagan_dist.commands.arguments import add_max_bad, non_negative_int
+from collagan_dist.types import SPLITS
+from collagan_dist.units import format_things
+
+if TYPE_CHECKING:
+    from collagan_dist.data.shards.manifest import Manifest
+
+HELP = "train on WebDataset tars that exist: manifest, index and checks beside them; no tar is written"
+EXAMPLE = """collagan adopt /data/faces
+         collagan adopt train-000.tar val-000.tar --out adopted
+         collagan adopt 'https://data.example.org/faces/train-{000..099}.tar' --out adopted"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "tars",
+        metavar="TARS",
+        nargs="+",
+        help="tars, folders that hold *.tar at any depth, or URLs; {000..099} stands for several",
+    )
+    parser.add_argument("--out", help="folder of manifest and indexes (default: beside the tars; needed for URLs)")
+    parser.add_argument(
+        "--split-by",
+        choices=("auto", "names", "hash"),
+        default="auto",
+        help="names: train, val, test in names or folders of the tars; hash: 80 / 10 / 10 by a hash of each key; auto (default): "
+        "by names if there are any, else by the hash",
+    )
+    parser.add_argument(
+        "--ignore",
+        choices=("labels", "landmarks"),
+        action="append",
+        default=[],
+        help="leave out an annotation that is wrong, or that only some samples have",
+    )
+    parser.add_argument("--workers", type=non_negative_int, default=0, help="processes; 0: one a core (default)")
+    add_max_bad(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist.commands.progress import progress
+    from collagan_dist.data.packing.adopt import Adoption, adopt
+    from collagan_dist.data.packing.tar_list import find_tars
+
+    ignore = tuple(sorted(set(args.ignore)))
+    adoption = Adoption(find_tars(args.tars), Path(args.out) if args.out else None, args.split_by, ignore, args.max_bad)
+    with progress("adopting", "tars") as advance:
+        found = adopt(adoption, args.workers, advance)
+    manifest, counts = found.manifest, found.counts
+    labels, points = _has(manifest)
+    for line in (*_splits(manifest), *_annotations(labels, points), *_notes(manifest, counts or Counter())):
+        print(line)
+    folder = manifest.folder
+    if counts is None:
+        print(f"{folder}: was adopted already and is unchanged")
+        return
+    print(f"{folder}: done; next: {shell.collagan('verify', folder, '--deep')}")
+    # The one with most tasks.
+    print(shell.collagan("train", "demo", "--model", max(_models(labels, points), key=len), "--data", folder))
+
+
+def _splits(manifest: Manifest) -> Iterator[str]:
+    for split, shards in manifest.splits.items():
+        yield f"{split}: {format_things(manifest.samples(split), 'sample')} in {format_things(len(shards), 'tar')}"
+    how = "names of the tars" if manifest.recipe["split_by"] == "names" else "a hash of each sample's key"
+    yield f"splits by {how}"
+    if missing := [split for split in SPLITS if split not in manifest.splits]:
+        yield f"note: no sample is of {' or '.join(missing)}; `--split-by hash` draws all three"
+
+
+def _has(manifest: Manifest) -> tuple[bool, bool]:
+    """Return whether the samples have label maps and landmarks: all of them or none."""
+    from collagan_dist.data.shards.sample_check import parse_meta
+    from collagan_dist.data.shards.shard_files import read_index
+
+    # The index alone: the tars may be behind a URL.
+    index = read_index(manifest.folder, next(iter(manifest)))
+    _, _, _, parts, line = index[0]
+    return "seg.png" in parts, parse_meta(line or b"")[0].landmarks is not None
+
+
+def _models(labels: bool, points: bool) -> list[str]:
+    """Return the names of the paper's models that these annotations are enough for."""
+    from collagan_dist.config.models import CONTROLS, MODELS
+
+    return [name for name in (*MODELS, *CONTROLS) if (labels or "s" not in name) and (points or "d" not in name)]
+
+
+def _annotations(labels: bool, points: bool) -> Iterator[str]:
+    from collagan_dist.config.models import PEERS
+
+    if not labels:
+        yield "no label maps (KEY.seg.png): segmentation cannot be trained"
+    if not points:
+        yield "no landmarks (in KEY.json): landmarks cannot be trained"
+    yield f"models that can be trained (--model): {' '.join((*_models(labels, points), *PEERS))}"
+
+
+def _notes(manifest: Manifest, counts: Counter[str]) -> Iterator[str]:
+    unused = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()) if name.startswith("."))
+    if unused:
+        yield f"not used: {unused}"
+    if counts["turned"]:
+        yield f"note: {format_things(counts['turned'], 'picture')} with an EXIF orientation are seen as stored, not turned"
+    if counts["profile"]:
+        yield f"note: {format_things(counts['profile'], 'picture')} with a colour profile other than sRGB are read as sRGB"
+    if manifest.quarantined:
+        path = Path(str(manifest.folder)) / "quarantine.jsonl"
+        yield f"{format_things(manifest.quarantined, 'unusable sample')} left out, see {path}"

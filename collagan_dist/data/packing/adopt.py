@@ -1,0 +1,229 @@
+"""Adopt WebDataset tars that exist: a manifest and an index beside them; no byte of a tar is written.
+
+Tars are read by processes of this machine, each once. Then splits and keys are decided over all of them, and the
+manifest is written last. The same command continues after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collagan_dist import files, structured
+from collagan_dist.data.packing.adopt_tar import TarJob, TarResult, adopt_tar, load_result, read_lines
+from collagan_dist.data.packing.pack import processes
+from collagan_dist.data.packing.tar_list import SplitBy, TarList, splits_of_tars
+from collagan_dist.data.readers.folder import split_by_hash
+from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
+from collagan_dist.data.shards.manifest import ADOPTED, READOPT, Manifest, Shard, read_manifest, write_manifest
+from collagan_dist.data.shards.quick_check import quick_check
+from collagan_dist.data.shards.remote import RemoteFolder
+from collagan_dist.data.shards.sample_index import SampleLine, encode_line, encode_samples, is_sample_index
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.types import SPLITS
+
+ANNOTATIONS = ("labels", "landmarks")
+_WORDS = {"labels": "a label map (KEY.seg.png)", "landmarks": "landmarks (in KEY.json)"}
+_NUMBER = re.compile(r"\d+")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What to adopt and how. `out` is None beside the tars; `ignore` names annotations that are left out."""
+
+    tars: TarList
+    out: Path | None = None
+    split_by: SplitBy = "auto"
+    ignore: tuple[str, ...] = ()
+    max_bad: float = MAX_BAD
+
+    @property
+    def folder(self) -> Path:
+        """Return where the manifest goes. Raises ConfigError for tars behind a URL without `out`."""
+        if self.out is not None:
+            if not str(self.tars.folder).isprintable():
+                raise ConfigError(
+                    f"{self.tars.folder}: no manifest holds such a path; rename the folder, or leave --out out"
+                )
+            return self.out.absolute()
+        if isinstance(self.tars.folder, RemoteFolder):
+            raise ConfigError(
+                f"{self.tars.folder}: nothing is written there; give a folder for the manifest (--out DIR)"
+            )
+        return self.tars.folder
+
+
+@dataclass
+class Adopted:
+    """A data set that was adopted. `counts` are those of its tars together; None where it had been adopted before."""
+
+    manifest: Manifest
+    counts: Counter[str] | None = None
+
+
+def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done, total: None) -> Adopted:
+    """Write manifest, indexes and quarantine.jsonl of tars.
+
+    Raises DataError for tars that are damaged, names that leave splits unclear, or more unusable samples than `max_bad` and
+    MAX_BAD_COUNT; ConfigError for a folder that cannot be used. What was read stays, so the same command continues.
+    """
+    out, named = adoption.folder, splits_of_tars(adoption.tars, adoption.split_by)
+    with files.command_lock(out, "collagan adopt"):
+        recipe: dict[str, Any] = {
+            "dataset": ADOPTED, "store": "original", "split_by": "names" if named else "hash", "ignore": list(adoption.ignore),
+            "tars": hashlib.sha256("\n".join(adoption.tars.names).encode()).hexdigest(),
+        }  # fmt: skip
+        if (found := _adopted_before(adoption, recipe)) is not None:
+            return Adopted(found)
+        (out / ".adopting").mkdir(exist_ok=True)
+        jobs = [TarJob(str(adoption.tars.folder), name, str(out), adoption.ignore) for name in adoption.tars.names]
+        writing = _Writing(adoption, named, list(zip(jobs, _read_all(jobs, workers, progress), strict=True)))
+        splits = writing.write_indexes()
+        mean = max(-(-sum(s.samples for s in shards) // len(shards)) for shards in splits.values())
+        # Beside its tars, a data set may be moved with them.
+        elsewhere = adoption.tars.folder if adoption.tars.folder != out else None
+        recipe |= {"samples_per_shard": mean}
+        write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
+        shutil.rmtree(out / ".adopting")
+        return Adopted(read_manifest(out), writing.counts)
+
+
+def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | None:
+    """Return the manifest of the same tars, adopted in the same way. Raises DataError for another one."""
+    out = adoption.folder
+    if not (out / "manifest.json").exists():
+        return None
+    try:
+        found = read_manifest(out)
+    except DataError as error:
+        raise DataError(f"{error}; if it is of another program, give another folder for ours (--out DIR)") from None
+    if not found.is_adopted:
+        raise DataError(
+            f"{out}: holds shards that `collagan pack` made; train on them as they are, or give another --out"
+        )
+    same = all(found.recipe.get(key) == value for key, value in recipe.items())
+    if not same or found.tars != adoption.tars.folder:
+        raise DataError(f"{out}: was adopted from other tars, or by other options; to adopt it anew, {READOPT}")
+    quick_check(found)
+    return found
+
+
+def _read_all(jobs: Sequence[TarJob], workers: int, progress: Progress) -> list[TarResult]:
+    """Return the results of all tars, in their order. Raises DataError naming every tar that cannot be used."""
+    results = {job.name: result for job in jobs if (result := load_result(job)) is not None}
+    progress(len(results), len(jobs))
+    for job, result in processes(workers, adopt_tar)([job for job in jobs if job.name not in results]):
+        results[job.name] = result
+        progress(len(results), len(jobs))
+    if problems := [result.problem for job in jobs if (result := results[job.name]).problem]:
+        raise DataError("\n".join(problems))
+    return [results[job.name] for job in jobs]
+
+
+class _Writing:
+    """Decides over all tars what belongs to which split, and writes the indexes."""
+
+    def __init__(
+        self, adoption: Adoption, named: dict[str, str] | None, read: Sequence[tuple[TarJob, TarResult]]
+    ) -> None:
+        self.adoption, self.named, self.read = adoption, named, read
+        self.quarantine = [(job.name, *entry) for job, result in read for entry in result.quarantine]
+        self.counts = sum((Counter(result.counts) for _, result in read), Counter[str]())
+        digests = array("Q")
+        for job, result in read:
+            for line in read_lines(job, result):
+                digests.append(_digest(line.key))
+                self._count(line)
+        self.samples = len(digests)
+        keys, times = np.unique(np.array(digests), return_counts=True)
+        self._repeated = set(keys[times > 1].tolist())
+        # What some samples have, training needs of all.
+        self.partial = [name for name in ANNOTATIONS if 0 < self.counts[name] < self.samples]
+
+    def write_indexes(self) -> dict[str, tuple[Shard, ...]]:
+        """Write quarantine.jsonl and the indexes; return the shards of each split. Raises DataError."""
+        self._check_sides()
+        found: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+        total = self.samples + len(self.quarantine)
+        for job, result in self.read:
+            lines = self._by_split(job, result)
+            for split, shards in found.items():
+                shards += self._write_index(job, result, split, lines.get(split, []))
+        path = self.adoption.folder / "quarantine.jsonl"
+        texts = [json.dumps({"tar": tar, "key": key, "reason": reason}) for tar, key, reason in sorted(self.quarantine)]
+        files.write_text(path, "".join(f"{text}\n" for text in texts))
+        if self.quarantine:
+            check_bad_count(len(self.quarantine), total, self.adoption.max_bad, self._note(path), "samples")
+        if not any(found.values()):
+            raise DataError(f"{self.adoption.tars.folder}: not one usable sample; see {path}")
+        return {split: tuple(shards) for split, shards in found.items() if shards}
+
+    def _count(self, line: SampleLine) -> None:
+        self.counts["labels"] += line.labels is not None
+        self.counts["landmarks"] += line.landmarks is not None
+        self.counts["crossed"] += line.landmarks is not None and line.landmarks[0][0] > line.landmarks[1][0]
+
+    def _check_sides(self) -> None:
+        counts = self.counts
+        # More than half: a head that is upside down crosses its eyes, too.
+        if counts["crossed"] > counts["landmarks"] / 2:
+            raise DataError(
+                f"{self.adoption.tars.folder}: in {counts['crossed']} of {counts['landmarks']} samples the left eye lies right of the "
+                "right eye; left is left in the picture: exchange the points of left and right, or leave them out (--ignore landmarks)"
+            )
+
+    def _by_split(self, job: TarJob, result: TarResult) -> dict[str, list[bytes]]:
+        """Return the lines of a tar by split, and quarantine samples that lack what others have."""
+        found: dict[str, list[bytes]] = {}
+        for line in read_lines(job, result):
+            if lacks := [_WORDS[name] for name in self.partial if getattr(line, name) is None]:
+                reason = f"has no {' and no '.join(lacks)}, which others of these tars have"
+                self.quarantine.append((job.name, line.key, reason))
+                continue
+            split = self.named[job.name] if self.named else SPLITS[split_by_hash(line.key)]
+            # Tars that each count from 0 share keys, and random choices for a sample depend on its key.
+            if _digest(line.key) in self._repeated:
+                line = line.model_copy(update={"key": f"{job.stem}/{line.key}"})
+            found.setdefault(split, []).append(encode_line(line))
+        return found
+
+    def _write_index(self, job: TarJob, result: TarResult, split: str, lines: list[bytes]) -> list[Shard]:
+        """Write the index of a tar's samples of one split; without any, remove that of an earlier adoption."""
+        name = f"{job.stem}.{split}.samples"
+        path = self.adoption.folder / name
+        if path.exists() and not is_sample_index(files.read_regular(path, structured.MAX_BYTES, 64)):
+            raise DataError(
+                f"{path}: is a file of another program where an index goes; give another folder (--out DIR)"
+            )
+        if not lines:
+            path.unlink(missing_ok=True)
+            return []
+        content = encode_samples(lines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return [Shard(job.name, result.bytes, result.sha256, sha256, len(lines), name, len(content))]
+
+    def _note(self, path: Path) -> str:
+        """Return what to look at, with the most frequent reason."""
+        reasons = Counter(_NUMBER.sub("N", reason) for *_, reason in self.quarantine)
+        common, count = reasons.most_common(1)[0]
+        tar, key, reason = next(one for one in self.quarantine if _NUMBER.sub("N", one[2]) == common)
+        options = " or ".join(f"--ignore {name}" for name in self.partial)
+        mend = f" ({options} adopts all samples without)" if options else ""
+        return f"{count} like {tar}: {key}: {reason}{mend}; all are in {path}"
+
+
+def _digest(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")

@@ -1,0 +1,238 @@
+"""Adopt one tar: read it once, check every sample, and note where it lies and what training needs to know of it.
+
+The result lies in OUT/.adopting until all tars are read. A later start trusts it if tar and options are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from collagan_dist import files, structured
+from collagan_dist.data.face_square import Square
+from collagan_dist.data.packing.encode_sample import original_meta, square_and_labels
+from collagan_dist.data.packing.shard_job import library_versions
+from collagan_dist.data.packing.tar_stream import HashedStream, TarMember, read_samples
+from collagan_dist.data.readers.colour_profile import is_srgb
+from collagan_dist.data.readers.picture import UnusablePicture, read_picture
+from collagan_dist.data.readers.picture_format import SIGNATURE_BYTES, picture_format
+from collagan_dist.data.readers.sample_json import SampleJson, read_sample_json
+from collagan_dist.data.shards.label_png import decode_label_map
+from collagan_dist.data.shards.remote import RemoteFolder, open_location
+from collagan_dist.data.shards.sample_check import check_picture, parse_meta
+from collagan_dist.data.shards.sample_index import (
+    MAX_LINE_BYTES,
+    SampleIndex,
+    SampleLine,
+    encode_line,
+    encode_samples,
+)
+from collagan_dist.data.shards.wire_format import Member, encode_index
+from collagan_dist.errors import DataError
+from collagan_dist.types import FileInMemory, Sample
+
+PICTURES = ("jpg", "jpeg", "png")
+LABELS, JSON = "seg.png", "json"
+_WANTED = frozenset((*PICTURES, LABELS, JSON))
+_MAX_KEY = 2000  # letters
+
+
+@dataclass(frozen=True)
+class TarJob:
+    """One tar below a folder or URL, where its index goes, and what of its samples is left out: labels, landmarks."""
+
+    folder: str
+    name: str
+    out: str
+    ignore: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        return self.name[:-4] if self.name.lower().endswith(".tar") else self.name
+
+    @cached_property
+    def plan(self) -> str:
+        """A hash of all that the result depends on; of a tar's content its size and, in a folder, its time."""
+        place = open_location(self.folder)
+        stamp: list[int | None] = []
+        with suppress(OSError, DataError):  # reading it says what is wrong
+            if isinstance(place, RemoteFolder):
+                stamp = list((place.sizes([self.name], ask_each=True) or {}).values())
+            else:
+                status = (place / self.name).stat()
+                stamp = [status.st_size, status.st_mtime_ns]
+        return hashlib.sha256(
+            json.dumps([library_versions(), self.folder, self.name, self.ignore, stamp]).encode()
+        ).hexdigest()
+
+    def result_path(self, suffix: str) -> Path:
+        return Path(self.out, ".adopting", hashlib.sha256(self.name.encode()).hexdigest()[:32] + suffix)
+
+
+class TarResult(structured.Record):
+    """An adopted tar. `counts` are of extensions that are not used, and of pictures of which something is to be said.
+
+    `problem` is what is wrong with the tar as a whole; then there is nothing else.
+    """
+
+    plan: str
+    problem: str | None = None
+    bytes: structured.Count = 0
+    sha256: str = ""
+    samples: structured.Count = 0
+    samples_sha256: str = ""
+    quarantine: tuple[tuple[str, str], ...] = ()
+    counts: dict[str, structured.Count] = {}
+
+
+def adopt_tar(job: TarJob) -> TarResult:
+    """Read a tar and write its result. A tar that is damaged or cannot be read is a result with a problem, and not written."""
+    place = open_location(job.folder)
+    try:
+        if isinstance(place, RemoteFolder):
+            found = place.read_through(job.name, lambda stream: _Reading(job, HashedStream(stream)))
+        else:
+            with files.open_regular(place / job.name) as stream:
+                found = _Reading(job, HashedStream(stream))
+    except (DataError, OSError) as error:
+        text = str(error) if isinstance(error, DataError) else f"{place / job.name}: cannot be read ({error.strerror})"
+        return TarResult(plan=job.plan, problem=text)
+    return found.write()
+
+
+def load_result(job: TarJob) -> TarResult | None:
+    """Return the result of a tar that was read before and is unchanged; None if it must be read."""
+    result = structured.find(job.result_path(".json"), TarResult)
+    if result is None or result.plan != job.plan:
+        return None
+    with suppress(OSError):
+        if files.sha256(job.result_path(".samples")) == result.samples_sha256:
+            return result
+    return None
+
+
+def read_lines(job: TarJob, result: TarResult) -> Iterable[SampleLine]:
+    """Yield what was found of each usable sample of a tar, in its order."""
+    index = SampleIndex(job.result_path(".samples").read_bytes(), result.bytes)
+    return (index.line(row) for row in range(len(index)))
+
+
+class _Reading:
+    """What one pass over a tar has found."""
+
+    def __init__(self, job: TarJob, stream: HashedStream) -> None:
+        self.job, self.stream = job, stream
+        self.lines: dict[str, bytes] = {}
+        self.quarantine: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.rows: list[list[Member]] = []
+        for name, members in read_samples(stream, str(open_location(job.folder) / job.name), _WANTED):
+            self._add(name.removeprefix("./"), members)
+
+    def _add(self, key: str, members: list[TarMember]) -> None:
+        self.rows.append([Member(m.name[len(m.key) + 1 :], m.offset, m.size, m.name) for m in members])
+        self.counts.update(f".{m.extension}" for m in members if m.extension not in _WANTED)
+        if key in self.lines or key in self.quarantine:
+            # webdataset makes a sample of what follows each other.
+            self.lines.pop(key, None)
+            self.quarantine[key] = (
+                "its files do not follow each other in the tar, or it is there twice; `tar --sort=name` puts files of one sample together"
+            )
+            return
+        try:
+            line = _check_sample(key, members, self.job.ignore, self.counts)
+            self.lines[key] = encode_line(line)
+            _check_line(self.lines[key])
+        except (UnusablePicture, DataError, ValueError) as error:
+            self.lines.pop(key, None)
+            self.quarantine[key[:_MAX_KEY]] = str(error)
+
+    def write(self) -> TarResult:
+        """Write DALI's index where there is none, and the result."""
+        job, content = self.job, encode_samples(list(self.lines.values()))
+        # Fields of DALI's index are separated by blanks.
+        index = Path(job.out, f"{job.stem}.idx")
+        if not index.exists() and not any(" " in m.name or "\n" in m.name for row in self.rows for m in row):
+            index.parent.mkdir(parents=True, exist_ok=True)
+            files.write_bytes(index, encode_index(self.rows))
+        result = TarResult(
+            plan=job.plan, bytes=self.stream.count, sha256=self.stream.sha256(), samples=len(self.lines),
+            samples_sha256=hashlib.sha256(content).hexdigest(), quarantine=tuple(self.quarantine.items()), counts=dict(self.counts),
+        )  # fmt: skip
+        files.write_bytes(job.result_path(".samples"), content)
+        files.write_json(job.result_path(".json"), result.model_dump())
+        return result
+
+
+def _check_sample(key: str, members: list[TarMember], ignore: tuple[str, ...], counts: Counter[str]) -> SampleLine:
+    """Return the line of a sample. Raises UnusablePicture, ValueError or DataError, which say why there is none."""
+    if len(key) > _MAX_KEY:
+        raise ValueError(f"its name has more than {_MAX_KEY} letters")
+    by_extension: dict[str, TarMember] = {}
+    for member in members:
+        if member.extension in _WANTED and member.problem is not None:
+            raise ValueError(member.problem)
+        if by_extension.setdefault(member.extension, member) is not member:
+            raise ValueError(f"has two files .{member.extension}, which webdataset refuses")
+    picture = _picture_of(by_extension)
+    said = read_sample_json(by_extension[JSON].content) if JSON in by_extension else SampleJson()
+    if "landmarks" in ignore:
+        said = said._replace(landmarks=None, square=None)
+    labels = by_extension.get(LABELS) if "labels" not in ignore else None
+    return _describe(key, picture, labels, said, counts)
+
+
+def _picture_of(by_extension: dict[str, TarMember]) -> TarMember:
+    pictures = [by_extension[extension] for extension in PICTURES if extension in by_extension]
+    if not pictures:
+        raise ValueError(f"has no picture ({', '.join(PICTURES)}), only {', '.join(sorted(by_extension))}")
+    if len(pictures) > 1:
+        raise ValueError(
+            f"has several pictures ({', '.join(one.extension for one in pictures)}); a label map is called KEY.{LABELS}"
+        )
+    return pictures[0]
+
+
+def _describe(
+    key: str, member: TarMember, labels: TarMember | None, said: SampleJson, counts: Counter[str]
+) -> SampleLine:
+    """Decode picture and label map, and return the line with the face square."""
+    file = FileInMemory(member.name, member.content)
+    # As stored: readers of tars do not turn pictures, and training decodes these very bytes.
+    picture = read_picture(file)
+    if (form := picture_format(member.content[:SIGNATURE_BYTES])) not in ("JPEG", "PNG"):
+        raise ValueError(f"is {form}, neither JPEG nor PNG; convert it")
+    picture.check()
+    counts["turned"] += read_picture(file, upright=True).orientation > 1
+    counts["profile"] += picture.profile is not None and not is_srgb(picture.profile)
+    if said.landmarks is not None and said.size not in (None, (picture.width, picture.height)):
+        raise ValueError(
+            f"its json says {'{}x{}'.format(*said.size or ())}, the picture is {picture.width}x{picture.height}: its landmarks mean another size"
+        )
+    check_picture(member.content, picture.width, picture.height)
+    if labels is not None:
+        decode_label_map(labels.content, picture.width, picture.height)
+    map_file = FileInMemory(labels.name, labels.content) if labels is not None else None
+    sample = Sample(key, member.name, file, "", said.landmarks, map_file, said.identity)
+    square, _ = square_and_labels(sample, picture)
+    if said.square is not None:
+        square = Square(*said.square)  # as packing stored it
+    meta = original_meta(sample, picture, square)
+    return structured.validate(
+        {**meta, "key": key, "identity": said.identity, "picture": (member.offset, member.size, member.name),
+         "labels": (labels.offset, labels.size, labels.name) if labels is not None else None},
+        SampleLine, "its annotation",
+    )  # fmt: skip
+
+
+def _check_line(line: bytes) -> None:
+    """Raise ValueError unless training could use this line."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError("its names and annotations are too long")
+    parse_meta(line)

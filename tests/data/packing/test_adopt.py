@@ -1,0 +1,333 @@
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from collagan_dist.api import webdataset
+from collagan_dist.config.tree import Augment
+from collagan_dist.data.loading.decode import Decoders
+from collagan_dist.data.loading.loader import Loader, View
+from collagan_dist.data.packing import adopt_tar
+from collagan_dist.data.packing.adopt import Adoption, adopt
+from collagan_dist.data.packing.adopt_tar import TarJob, load_result
+from collagan_dist.data.packing.pack import pack
+from collagan_dist.data.packing.tar_list import find_tars
+from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards.manifest import Manifest, read_manifest
+from collagan_dist.data.shards.shard_reader import SplitReader
+from collagan_dist.data.shards.verify import verify
+from collagan_dist.errors import ConfigError, DataError, Interrupted
+from collagan_dist.training.loop import StartOptions, train
+from collagan_dist.types import World
+from tests.data.loading.first_batch import CPU
+from tests.data.packed import overwrite, recipe
+from tests.data.remote_shards import names, remote_manifest
+from tests.data.server import serving
+from tests.data.wds_tars import Samples, by_tar, by_webdataset, quarantine, stored_samples
+from tests.models.peers import StopAfter
+from tests.training.small import equal, small, weights
+
+SPLITS = ("train", "valid", "test")
+VIEW = View(32, "block", 0, Augment(), training=True)
+
+
+def adopted(*words: object, out: Path | None = None, **options: Any) -> Manifest:
+    return adopt(Adoption(find_tars(list(map(str, words))), out, **options), workers=1).manifest
+
+
+@pytest.fixture(scope="session")
+def originals(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """60 drawn faces, packed as they are."""
+    return pack(recipe(drawn, tmp_path_factory.mktemp("originals") / "packed", store="original"), workers=1)
+
+
+def rewritten(packed: Manifest, out: Path, write: Callable[[Path, Samples], None]) -> Path:
+    """The samples of each shard in a tar of the same name, by another program."""
+    for split in packed.splits:
+        for shard, samples in zip(packed.shards(split), stored_samples(packed, split), strict=True):
+            write(out / shard.name, samples)
+    return out
+
+
+@pytest.fixture(scope="module")
+def by_others(originals: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The same samples in the same order, written by webdataset, and adopted."""
+    return adopted(rewritten(originals, tmp_path_factory.mktemp("others") / "tars", by_webdataset))
+
+
+def batches(manifest: Manifest, split: str = "train") -> dict[str, tuple]:
+    """What training sees in two epochs, by key: picture, holed picture, hole, label map, points."""
+    reader, found = SplitReader(manifest, split), {}
+    loader = Loader(reader, VIEW, 4, Decoders(1, CPU))
+    numbers = np.arange(len(reader))[: len(reader) // 4 * 4].reshape(-1, 4)
+    for batch in loader.batches((ids, np.full(4, epoch)) for epoch in (0, 1) for ids in numbers):
+        tensors = [t.clone() for t in batch.tensors()]
+        for row, number in enumerate(batch.ids_B):
+            found[f"{reader.key(int(number))}, {batch.epoch_B[row]}"] = tuple(t[row] for t in tensors)
+    assert not loader.damaged
+    return found
+
+
+def same(one: dict[str, tuple], other: dict[str, tuple]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(a, b) for key in one for a, b in zip(one[key], other[key], strict=True)
+    )
+
+
+def bytes_of(folder: Path, suffix: str = "") -> dict[str, bytes]:
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(suffix) and p.name[0] != ".")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+def stored(manifest: Manifest) -> dict[str, tuple]:
+    """What the loader is given of every sample, by split and key."""
+    readers = [SplitReader(manifest, split) for split in manifest.splits]
+    samples = [(reader.name, reader.read(number)) for reader in readers for number in range(len(reader))]
+    return {f"{split}/{s.key}": (s.uid, s.jpg.tobytes(), s.labels.tobytes(), *s[4:]) for split, s in samples}
+
+
+GNU_TAR = {
+    "with ./ and folders": ["--sort=name"],
+    "pax": ["--sort=name", "--format=pax", "--pax-option=exthdr.name=%d/PaxHeaders/%f"],
+    "v7": ["--sort=name", "--format=v7"],
+}
+
+
+@pytest.mark.parametrize("options", GNU_TAR.values(), ids=GNU_TAR)
+def test_tars_by_tar_are_read_as_our_own(originals, tmp_path, options):
+    """Keys, and so all random choices, do not depend on ./ in front; the batches are equal."""
+    manifest = adopted(rewritten(originals, tmp_path / "tars", lambda path, samples: by_tar(path, samples, *options)))
+    assert verify(manifest.folder, deep=True) == manifest
+    assert stored(manifest) == stored(originals)
+    if options == GNU_TAR["pax"]:
+        assert same(batches(originals), batches(manifest))
+
+
+def test_a_training_on_tars_by_webdataset_is_that_on_our_own(originals, by_others, tmp_path):
+    """Bit for bit, also when it is interrupted; beside each tar lies DALI's index, too."""
+    for shard in by_others:
+        tar = by_others.folder / shard.name
+        assert tar.with_suffix(".idx").read_bytes() == wire_format.index_from_tar(tar)
+    train(small(originals.folder), tmp_path / "ours", World())
+    config = small(by_others.folder)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "theirs", World(), StartOptions(StopAfter(3)))
+    train(config, tmp_path / "theirs", World())
+    assert equal(weights(tmp_path / "ours", 7), weights(tmp_path / "theirs", 7))
+
+
+def test_tars_are_read_in_place_and_the_manifest_comes_last(originals, tmp_path):
+    """A tar that is cut short stops the command; what was read is not read again, and the result is that of an undisturbed one."""
+    tars = rewritten(originals, tmp_path / "tars", by_webdataset)
+    before, whole = bytes_of(tars), (tars / "train-000001.tar").read_bytes()
+    (tars / "train-000001.tar").write_bytes(whole[:-30_000])
+    with pytest.raises(DataError, match=r"train-000001.tar: is damaged or cut short at byte"):
+        adopted(tars)
+    assert not (tars / "manifest.json").exists()
+    both = ("train-000000.tar", "train-000001.tar")
+    read, unread = (load_result(TarJob(str(tars), name, str(tars), ())) for name in both)
+    assert read.samples == 20 and unread is None
+    (tars / "train-000001.tar").write_bytes(whole)
+    first = adopted(tars)
+    assert {name: content for name, content in bytes_of(tars).items() if name in before} == before
+    assert not (tars / ".adopting").exists() and adopted(tars) == first
+    written = {name: content for name, content in bytes_of(tars).items() if name not in before}
+    for name in ("manifest.json", "train-000000.train.samples"):
+        (tars / name).unlink()
+    again = adopted(tars)
+    assert again == first and {n: c for n, c in bytes_of(tars).items() if n not in before} == written
+
+
+def test_a_result_of_a_tar_that_changed_is_not_used(originals, tmp_path):
+    tars = rewritten(originals, tmp_path / "tars", by_webdataset)
+    job = TarJob(str(tars), "test-000000.tar", str(tars), ())
+    (tars / ".adopting").mkdir()
+    adopt_tar.adopt_tar(job)
+    assert load_result(replace(job)).samples == 6 and load_result(replace(job, ignore=("labels",))) is None
+    by_webdataset(tars / "test-000000.tar", stored_samples(originals, "valid")[0])
+    assert load_result(replace(job)) is None
+
+
+def test_a_tar_that_changes_later_is_found(by_others, tmp_path):
+    copy = read_manifest(shutil.copytree(by_others.folder, tmp_path / "copy"))
+    overwrite(copy.folder / "train-000000.tar", 5000, b"changed")
+    verify(copy.folder)
+    with pytest.raises(
+        DataError, match=r"train-000000.tar: its sha256 differs(.|\n)*remove manifest.json and run `collagan adopt`"
+    ):
+        verify(copy.folder, deep=True)
+    (copy.folder / "train-000001.train.samples").unlink()
+    with pytest.raises(DataError, match=r"train-000001.train.samples: is missing; remove manifest.json and run"):
+        verify(copy.folder)
+
+
+def test_a_damaged_sample_is_replaced_and_counted(by_others, tmp_path):
+    copy = read_manifest(shutil.copytree(by_others.folder, tmp_path / "copy"))
+    entry = SplitReader(copy, "train")._open(0).index[2]
+    overwrite(copy.folder / "train-000000.tar", entry.start + entry.parts["jpg"][0], bytes(entry.parts["jpg"][1]))
+    loader = Loader(SplitReader(copy, "train"), VIEW, 4, Decoders(1, CPU))
+    (batch,) = loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))]))
+    assert batch.ids_B.tolist() == [0, 1, 3, 3]
+    assert [d.reason for d in loader.damaged] == [f"{copy.folder}/train-000000.tar: sample {entry.key} does not decode"]
+
+
+def png_of(jpg: bytes) -> bytes:
+    return cv2.imencode(".png", cv2.imdecode(np.frombuffer(jpg, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
+
+
+@pytest.mark.parametrize("dali", [True, False])
+def test_png_pictures_are_the_pixels_that_a_jpeg_decodes_to(originals, tmp_path, monkeypatch, dali):
+    """By DALI and without it. A PNG with a wrong checksum is replaced, as a JPEG that does not decode."""
+    if not dali:
+        monkeypatch.setattr("collagan_dist.data.loading.dali_pipeline.DaliPipeline._build", raise_import_error)
+
+    def write(path: Path, samples: Samples) -> None:
+        by_webdataset(
+            path, {k: {"PNG": png_of(m["jpg"]), "seg.png": m["seg.png"], "json": m["json"]} for k, m in samples.items()}
+        )
+
+    manifest = adopted(rewritten(originals, tmp_path / "tars", write))
+    assert verify(manifest.folder, deep=True).samples("train") == 48
+    assert same(batches(originals, "valid"), batches(manifest, "valid"))
+    entry = SplitReader(manifest, "valid")._open(0).index[1]
+    overwrite(manifest.folder / "valid-000000.tar", entry.start + entry.parts["jpg"][0] + 3000, b"x")
+    loader = Loader(SplitReader(manifest, "valid"), VIEW, 4, Decoders(1, CPU))
+    (batch,) = loader.batches(iter([(np.arange(4), np.zeros(4, np.int64))]))
+    assert batch.ids_B.tolist() == [0, 2, 2, 3] and len(loader.damaged) == 1
+
+
+def raise_import_error(*_: object) -> None:
+    raise ImportError("no DALI here")
+
+
+def test_splits_by_a_hash_run_through_the_middle_of_a_tar(originals, tmp_path):
+    """Each sample is in one split, whatever tar it lies in; each split is read, and only that."""
+    shards = [one for split in SPLITS for one in stored_samples(originals, split)]
+    everything = dict(chain.from_iterable(one.items() for one in shards))
+    by_webdataset(tmp_path / "one/faces v1.2.tar", everything)
+    keys = list(everything)
+    for number in range(4):
+        by_webdataset(tmp_path / f"four/{number}/x.tar", {key: everything[key] for key in keys[number::4]})
+    one, four = adopted(tmp_path / "one/faces v1.2.tar"), adopted(tmp_path / "four")
+    assert verify(one.folder, deep=True) == one and verify(four.folder, deep=True) == four
+    split_of = {key: split for split in SPLITS for key in (s["__key__"] for s in webdataset(one.folder, split))}
+    assert sorted(split_of) == sorted(keys) and split_of == {
+        key: split for split in SPLITS for key in (s["__key__"] for s in webdataset(four.folder, split))
+    }
+    assert [len([k for k in split_of if split_of[k] == split]) for split in SPLITS] == [one.samples(s) for s in SPLITS]
+    assert {shard.name for shard in one} == {"faces v1.2.tar"} and sum(1 for _ in one) == 3
+    assert stored(one) == stored(four)
+
+
+def test_keys_that_tars_share_become_different(originals, tmp_path):
+    """Tars that each count from 0 are common."""
+    samples = list(stored_samples(originals, "valid")[0].values())
+    for name in "ab":
+        by_webdataset(tmp_path / f"train-{name}.tar", {f"{n:04d}": one for n, one in enumerate(samples)})
+    reader = SplitReader(adopted(tmp_path), "train")
+    assert [reader.key(number) for number in (0, 6)] == ["train-a/0000", "train-b/0000"]
+    assert len({reader.read(number).uid for number in range(12)}) == 12
+    verify(tmp_path, deep=True)
+
+
+def test_url_of_tars(originals, by_others, cache, tmp_path, monkeypatch):
+    """Read once, also over a connection that breaks; the manifest names the URL, and training reads through the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = rewritten(originals, tmp_path / "there", by_webdataset)
+    (folder / "train-000002.tar").rename(folder / "train #3?.tar")
+    with serving(folder) as server:
+        server.faults["train-000001.tar"] = ["drop", ""]
+        words = [
+            f"{server.url}/{name}"
+            for name in ("train-{000000..000001}.tar", "{valid,test}-000000.tar", "train%20%233%3F.tar")
+        ]
+        with pytest.raises(ConfigError, match="--out DIR"):
+            adopted(*words)
+        manifest = adopted(*words, out=tmp_path / "out")
+        assert server.requests["train-000000.tar"] == 1 and server.requests["train-000001.tar"] == 2
+        assert json.loads((tmp_path / "out/manifest.json").read_text())["tars"] == server.url
+        assert {shard.name for shard in manifest.shards("train")} == {
+            "train #3?.tar",
+            "train-000000.tar",
+            "train-000001.tar",
+        }
+        assert stored(manifest) == stored(originals)
+        verify(tmp_path / "out", deep=True)
+        config = small(tmp_path / "out", data__cache={"folder": str(cache)}, schedule__steps=2)
+        train(config, tmp_path / "run", World())
+        assert len(list(cache.glob("*.tar"))) == 4 and not list(tmp_path.glob("out/*.tar"))
+
+
+def test_an_adopted_folder_behind_a_url(by_others, cache):
+    """Uploaded as it is: manifest, indexes and tars come from there."""
+    with serving(by_others.folder) as server:
+        remote = remote_manifest(server.url, cache)
+        assert stored(remote) == stored(by_others)
+        assert names(cache) == {n for s in by_others for n in (f"{s.sha256}.tar", f"{s.idx_sha256}.idx")}
+        verify(server.url, deep=True)
+        server.faults["train-000001.train.samples"], server.forever = ["flip"], True
+        with pytest.raises(DataError, match=r"train-000001.train.samples: expected at most \d+ bytes"):
+            verify(server.url, deep=True)
+
+
+def test_a_folder_of_its_own_for_tars_that_stay_where_they_are(by_others, tmp_path):
+    tars = tmp_path / "read only"
+    shutil.copytree(by_others.folder, tars, ignore=shutil.ignore_patterns("*.samples", "*.json*", "*.idx"))
+    before = bytes_of(tars)
+    manifest = adopted(tars, out=tmp_path / "out")
+    assert bytes_of(tars) == before and manifest.tars == tars and stored(manifest) == stored(by_others)
+    assert verify(tmp_path / "out", deep=True) == manifest
+    forged = json.loads((tmp_path / "out/manifest.json").read_text()) | {"tars": "read only"}
+    (tmp_path / "out/manifest.json").write_text(json.dumps(forged))
+    with pytest.raises(DataError, match="tars: read only is no URL and no absolute path"):
+        read_manifest(tmp_path / "out")
+
+
+def test_what_is_refused(originals, by_others, tmp_path):
+    with pytest.raises(DataError, match="holds shards that `collagan pack` made"):
+        adopted(originals.folder)
+    with pytest.raises(DataError, match=r"adopted from other tars, or by other options; .* remove manifest.json"):
+        adopted(by_others.folder, ignore=("labels",))
+    tars = tmp_path / "tars"
+    shutil.copytree(by_others.folder, tars, ignore=shutil.ignore_patterns("*.samples", "manifest.json"))
+    (tars / "train-000000.train.samples").write_text("mine")
+    with pytest.raises(DataError, match=r"train-000000.train.samples: is a file of another program"):
+        adopted(tars)
+    (tars / "manifest.json").write_text('{"of": "another program"}')
+    with pytest.raises(DataError, match="if it is of another program, give another folder"):
+        adopted(tars)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="there is no tar"):
+        adopted(tmp_path / "empty")
+
+
+def changed(members: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
+    return {**members, "json": json.dumps({**json.loads(members["json"]), **changes}).encode()}
+
+
+def test_annotation_that_only_some_have(originals, tmp_path):
+    samples = {f"{n:03d}": m for n, m in enumerate(stored_samples(originals, "train")[0].values())}
+    without = {key: changed(members, landmarks=None) if key < "012" else members for key, members in samples.items()}
+    by_webdataset(tmp_path / "train.tar", without)
+    with pytest.raises(
+        DataError,
+        match=r"12 of 20 .* like train.tar: 000: has no landmarks \(in KEY.json\), .*--ignore landmarks adopts all",
+    ):
+        adopted(tmp_path)
+    some = adopted(tmp_path, max_bad=0.7)
+    assert some.samples("train") == 8 and some.quarantined == 12 and len(quarantine(tmp_path)) == 12
+    (tmp_path / "manifest.json").unlink()
+    every = adopted(tmp_path, ignore=("landmarks",))
+    assert every.samples("train") == 20 and all(
+        SplitReader(every, "train").read(n).landmarks is None for n in range(20)
+    )
+    with pytest.raises(DataError, match="has no landmarks, which a task of this model needs; train --model M_is"):
+        Loader(SplitReader(every, "train"), VIEW, 4, Decoders(1, CPU))

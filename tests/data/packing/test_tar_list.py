@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from collagan_dist.data.packing.tar_list import TarList, expand_braces, find_tars, splits_of_tars
+from collagan_dist.errors import ConfigError, DataError
+
+
+def tars(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return [str(folder / name) for name in names]
+
+
+def test_tars_of_a_folder_and_by_name(tmp_path):
+    given = tars(tmp_path, "b/train 1.tar", "a.v2.TAR", "b/c/x", "b/.hidden.tar", ".parts/d.tar")
+    assert find_tars([str(tmp_path)]) == TarList(tmp_path, ("a.v2.TAR", "b/train 1.tar"))
+    # A file that is named is taken whatever its suffix is; the folder is what all share.
+    assert find_tars([given[0], given[2], given[0]]) == TarList(tmp_path / "b", ("c/x", "train 1.tar"))
+    assert find_tars([f"{tmp_path}/{{a.v2.TAR,b/train 1.tar}}"]).folder == tmp_path
+
+
+def test_braces():
+    assert list(expand_braces("a{08..10}-{x,y}.tar")) == [f"a{n}-{x}.tar" for n in ("08", "09", "10") for x in "xy"]
+    assert list(expand_braces("{3..1}")) == ["3", "2", "1"] and list(expand_braces("{}a{b")) == ["a{b"]
+    with pytest.raises(ConfigError, match="more than 1000000 tars"):
+        list(expand_braces("{0..99999999999}"))
+
+
+def test_urls():
+    found = find_tars(["https://example.org/data/{train,val}/0.tar", "https://example.org/data/my%20test/0.tar"])
+    assert str(found.folder) == "https://example.org/data" and found.names == (
+        "my test/0.tar",
+        "train/0.tar",
+        "val/0.tar",
+    )
+    assert str(find_tars(["https://example.org/0.tar"]).folder) == "https://example.org"
+    for words, said in (
+        (["https://a.org/0.tar", "https://b.org/0.tar"], "lie on one server"),
+        (["https://a.org/0.tar", "0.tar"], "not both"),
+        (["https://user:password@a.org/0.tar"], "credentials belong in the environment"),
+        (["ftp://a.org/0.tar"], "shards are read from a folder or from"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            find_tars(words)
+    with pytest.raises(
+        DataError, match=r"does not list its files; name the tars, as https://a.org/data/\{000..099\}.tar"
+    ):
+        find_tars(["https://a.org/data"])
+
+
+@pytest.mark.parametrize("name", ["a\nb.tar", "back\\slash.tar", "\udce4.tar", ".tar"])
+def test_names_that_no_manifest_holds(tmp_path, name):
+    with pytest.raises(DataError, match="has a name that a manifest cannot hold"):
+        find_tars(tars(tmp_path, name))
+
+
+def test_tars_whose_indexes_would_have_one_name(tmp_path):
+    with pytest.raises(DataError, match=r"a.(tar|TAR): differs from another tar by its suffix or by capitals alone"):
+        find_tars(tars(tmp_path, "a.tar", "a.TAR"))
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train-000.tar", "val_0.tar", "faces.test.tar"], ["train", "valid", "test"]),
+        (["Train/0.tar", "validation/0.tar"], ["train", "valid"]),
+        (["celeba-training-0.tar"], ["train"]),
+        (["trains.tar", "0.tar"], None),
+        (["value.tar"], None),
+    ],
+)
+def test_splits_by_names(names, splits):
+    found = splits_of_tars(TarList(Path(), tuple(names)), "auto")
+    assert found == (dict(zip(names, splits, strict=True)) if splits else None)
+    assert splits_of_tars(TarList(Path(), tuple(names)), "hash") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "by"), [(("train.tar", "0.tar"), "auto"), (("train-val.tar",), "auto"), (("0.tar",), "names")]
+)
+def test_names_that_leave_splits_unclear(names, by):
+    with pytest.raises(DataError, match=r"has not one .* --split-by hash"):
+        splits_of_tars(TarList(Path("there"), names), by)
