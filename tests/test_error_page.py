@@ -114,6 +114,12 @@ def other_data() -> None:
     assert command("pack drawn --root more --out packed/drawn --set store_size=88 --workers 1") == 0
 
 
+def moved_data() -> None:
+    Path("packed/drawn").rename("moved")
+    # The run is a copy, whose record names the data set of its original.
+    edit("runs/first/data.json", r'"shards": "[^"]*"', f'"shards": "{Path("packed/drawn").absolute()}"')
+
+
 def damage_pictures() -> None:
     for number in range(1, 13):
         Path(f"faces/Img/img_celeba/{number:06d}.jpg").write_bytes(b"no picture")
@@ -188,6 +194,7 @@ PREPARED: dict[str, Callable[[], object]] = {
     "The disk is full": lambda: Path("runs/first/.report.html").symlink_to("/dev/full"),
     "A file stands where a folder should": lambda: write("completed", "text"),
     "Continued with other data": other_data,
+    "The data set of an audited run was moved": moved_data,
     "A damaged checkpoint": lambda: change_byte(f"{CHECKPOINT}/generator.safetensors", -5),
     "A checkpoint of a newer program": lambda: rewrite_state(Path(CHECKPOINT), lambda state: state.update(format=99)),
     "An exported model was changed": exported,

@@ -20,7 +20,7 @@ from collagan_dist.audit.table_cells import audit_cells
 from collagan_dist.config.load import config_to_dict, validate_config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
-from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.errors import CheckpointError, ConfigError, DataError
 from collagan_dist.runs.checkpoint_state import read_state
 from collagan_dist.runs.layout import RunPaths
 
@@ -75,14 +75,19 @@ def audit(folder: Path, request: AuditRequest, tell: Callable[[str], object] = l
     with files.temporary_folder("collagan-audit-") as work:
         for run in runs:
             name = "" if run == folder else f"{run.name}: "
-            one = _RunAudit(RunRecord(run), request, random, work / run.name, lambda text, name=name: tell(name + text))  # type: ignore[misc]
-            findings += [replace(found, subject=name + found.subject) for found in one.findings()]
+            one = _RunAudit(RunRecord(run), request, random, work / run.name)
+            findings += [replace(found, subject=name + found.subject) for found in one.findings(_naming(name, tell))]
             notes += [name + note for note in one.notes]
             cells = [audit_cells(folder, run, path) for path in one.evaluations if run != folder]
             findings += [found for found in cells if found is not None]
     if not findings:
-        raise ConfigError(f"{folder}: nothing to audit; {'; '.join(notes)}")
+        why = "; ".join(notes) or "--stretches and --evaluations are 0"
+        raise ConfigError(f"{folder}: nothing to audit; {why}")
     return Audit(folder, request.seed, tuple(findings), tuple(notes))
+
+
+def _naming(name: str, tell: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: tell(name + text)
 
 
 def _runs(folder: Path, count: int, random: Random) -> list[Path]:
@@ -101,26 +106,24 @@ def _runs(folder: Path, count: int, random: Random) -> list[Path]:
 class _RunAudit:
     """The audit of one run: what is chosen of it, and notes on what is not."""
 
-    def __init__(
-        self, record: RunRecord, request: AuditRequest, random: Random, work: Path, tell: Callable[[str], object]
-    ) -> None:
-        self.record, self.request, self.random, self.work, self.tell = record, request, random, work, tell
+    def __init__(self, record: RunRecord, request: AuditRequest, random: Random, work: Path) -> None:
+        self.record, self.request, self.random, self.work = record, request, random, work
         self.stretches, self.notes = _choose(record, request, random)
         every = evaluation_files(record)
         self.evaluations = random.sample(every, min(request.evaluations, len(every)))
         if request.evaluations and not every:
             self.notes.append("evaluations: the run has none")
 
-    def findings(self) -> Iterator[AuditFinding]:
+    def findings(self, tell: Callable[[str], object]) -> Iterator[AuditFinding]:
         """Yield what is found, one comparison after the other. Raises DataError."""
         if not self.stretches and not self.evaluations:
             return
         manifest = _data(self.record, self.request.data)
         for stretch, ranks in zip(self.stretches, _ranks(self.record, self.request, len(self.stretches)), strict=True):
-            self.tell(f"steps {stretch} on {' and '.join(map(str, ranks))} rank(s)")
+            tell(f"steps {stretch} on {' and '.join(map(str, ranks))} rank(s)")
             yield from audit_stretch(self.record, stretch, Resources(manifest, ranks, self.request.threads, self.work))
         for path in self.evaluations:
-            self.tell(f"evaluation {path.stem}")
+            tell(f"evaluation {path.stem}")
             yield audit_evaluation(self.record, path, manifest, self.random, self.work)
 
 
@@ -181,5 +184,9 @@ def _data(record: RunRecord, shards: str | None) -> Manifest:
         except (OSError, CheckpointError):
             continue
         tree["data"]["shards"] = shards or record.shards() or tree["data"]["shards"]
-        return open_shards(validate_config(tree, f"{path}: the stored configuration"))
+        try:
+            return open_shards(validate_config(tree, f"{path}: the stored configuration"))
+        except DataError as error:
+            hint = "; if the run's data set was moved, give its folder by --data" if shards is None else ""
+            raise DataError(f"{error}{hint}") from None
     raise CheckpointError(f"{record.folder}: no checkpoint says what the run was; it cannot be audited")

@@ -11,7 +11,8 @@ from collagan_dist.runs.thinning import is_number
 
 # They say when and how fast, not how well.
 _TIMES = ("kind", "step", "images_per_s", "data_wait_share", "checkpoint_wait_share")
-_ACCURACY = "accuracy/"  # shares of few patches jump when one logit crosses zero
+# Shares of few patches jump when one logit crosses zero, landmarks when another pixel of a heatmap becomes the largest.
+_JUMPING = ("accuracy/", "landmark_error", "se.landmark_error")
 # A value may differ by so many times the largest difference that roundings make of it in a line of any twin, or by this share of it,
 # as an evaluation counts pixels of 8 bits, and a rounding may turn a step of Adam (compare_tensors.py).
 _FACTOR, _LEAST = 5.0, {"train": 0.02, "eval": 0.005}
@@ -46,7 +47,7 @@ def compare_lines(
         elif place not in computed:
             left_out.append(f"{kind} line of step {step}: the configuration of the end has none there")
         elif kind == "train" and _window(logged.rows, logged.begins, step) != _window(found, [stretch.start], step):
-            left_out.append(f"train line of step {step}: a start in between began its means anew")
+            left_out.append(f"train line of step {step}: its means begin at another step than here")
         else:
             compared += 1
             wrong += [f"step {step}: {text}" for text in _differences(row, computed[place], noise)]
@@ -88,7 +89,7 @@ def _differences(row: Row, other: Row, noise: Noise | None) -> list[str]:
             # Roundings may decide whether a class has any pixel, and so a value.
             return then.get(key) == now.get(key) or (noise is not None and row["kind"] == "eval")
         allowed = _FACTOR * noise.get((row["kind"], key), 0.0) + _LEAST[row["kind"]] * abs(then[key])
-        return key.startswith(_ACCURACY) or abs(then[key] - now[key]) <= allowed
+        return key.startswith(_JUMPING) or abs(then[key] - now[key]) <= allowed
 
     return [f"{key}: {then.get(key)} -> {now.get(key)}" for key in sorted({*then, *now}) if not alike(key)]
 

@@ -13,9 +13,8 @@ Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # by file and name
 
 # In the order of a message: what is learned before what follows from it.
 _FILES = ("generator", "discriminators", OPTIMIZER_FILE, "ema")
-_COUNTS = (
-    "num_batches_tracked"  # which no result depends on, and ranks that share batches in other ways count in other ways
-)
+# No result depends on it, and ranks that share batches in other ways count in other ways.
+_COUNTS = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var", _COUNTS)
 # A group of tensors may be so many times as far from the recorded ones as the farthest twin is from the training here, or be this share of
 # the way that it went: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, which no twin need have met.
@@ -23,7 +22,7 @@ _FACTOR, _LEAST_SHARE = 5.0, 0.05
 # Adam moves all weights about equally far in a step, so no single one can differ by much more than two opposite ways. Moments are of gradients,
 # whose sizes jump.
 _WAYS, _MOMENT_WAYS = 2.0, 10.0
-# A bound of the whole way would let everything pass.
+# A bound of the whole way would let everything pass. What is within the least share is confirmed without it.
 _LARGEST_BOUND = 1.0
 _TINY = 1e-300  # in place of a way of 0
 
@@ -42,7 +41,7 @@ class Distance:
     """How far the computed tensors are from the recorded ones, and how far they may be.
 
     Both are shares of the way that the weights went in the stretch, of the network for which the first is the largest
-    part of the second. `beyond` names what is too far. `tells` is false where roundings alone move so much that nothing follows.
+    part of the second. `beyond` names what is too far. `tells` is false where only a bound as large as the way lets them pass.
     """
 
     share: float
@@ -83,7 +82,7 @@ def within(recorded: Tensors, found: Tensors, neighbours: Neighbours, statistics
                 f"{file}.safetensors: {kind} as a whole, {distance / max(way, _TINY):.2g} of the way, at most {bound / max(way, _TINY):.2g}"
             )
         if kind == "weights" and way > 0:
-            tells &= _FACTOR * noise < _LARGEST_BOUND * way
+            tells &= distance <= _LEAST_SHARE * way or _FACTOR * noise < _LARGEST_BOUND * way
             shares.append((distance / way, bound / way))
     share, bound = max(shares, key=lambda one: one[0] / one[1], default=(0.0, 0.0))
     return Distance(share, bound, tuple(beyond), tells)

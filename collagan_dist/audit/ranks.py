@@ -49,7 +49,8 @@ def how_to_train(stored: dict[str, Any], recorded: int, ranks: int) -> HowToTrai
     runtime |= {"straggler": 0.0, "fail_on_straggler": False}
     tree["data"] |= {"keep": "none"}
     tree["log"] |= {"sinks": [], "grid_every": _NEVER}
-    tree["checkpoint"] |= {"every": _NEVER, "keep": 1}
+    # The place of the run's own copies must neither get the audit's checkpoints nor give it the run's.
+    tree["checkpoint"] |= {"every": _NEVER, "keep": 1, "copy_to": None}
     return HowToTrain(tree, ranks, statistics, tuple(changed))
 
 

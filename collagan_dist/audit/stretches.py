@@ -110,7 +110,7 @@ class _StretchAudit:
         finding = replace(finding, compared=compared, notes=lines.left_out)
         if not (tensors or lines.differing or wrong):
             return replace(finding, verdict="equal")
-        if not tensors:  # then no rounding has been in between
+        if not tensors and not finding.reasons:
             return replace(finding, wrong=(*wrong, *_shown("metrics.jsonl", lines.differing)))
         distance, lines = self._bounded(how, found)
         finding = replace(finding, share=distance.share, bound=distance.bound)

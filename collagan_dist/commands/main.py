@@ -98,9 +98,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # Python looks for garbage as it ends, which takes up to a second where torch is imported; what is frozen is left out.
     atexit.register(gc.freeze)
     words = sys.argv[1:] if argv is None else argv
-    for word in filter(has_secret, words):  # before argparse, whose errors repeat words
-        print(f"collagan: {redact_value(word)}: {HINT}", file=sys.stderr)
-        sys.exit(ConfigError.exit_code)
+    _refuse_secrets(words)  # before argparse, whose errors repeat words
     args = build_parser().parse_args(words)
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -139,6 +137,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         )
         code = Interrupted.exit_code
     sys.exit(code)
+
+
+def _refuse_secrets(words: Sequence[str]) -> None:
+    for word in filter(has_secret, words):
+        print(f"collagan: {redact_value(word)}: {HINT}", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -8,7 +8,12 @@ import pytest
 from collagan_dist.audit.audit import Audit, AuditRequest, audit
 from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.errors import CheckpointError, ConfigError
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
+from tests.audit.conftest import AUDITED
+from tests.audit.test_stretches import contents
 from tests.audit.test_table_cells import out  # noqa: F401, a fixture
+from tests.training.small import small
 
 
 def steps(found: Audit) -> list[str]:
@@ -40,6 +45,20 @@ def test_runs_of_a_reproduction_with_their_tables(out):  # noqa: F811
     found = audit(out, AuditRequest(0, stretches=1, evaluations=2, ranks=(1,)))
     assert found.verdict == "passed" and all(one.subject.startswith("M_isd: ") for one in found.findings)
     assert sum(one.subject == "M_isd: tables" for one in found.findings) == 2
+
+
+def test_copies_of_a_run_in_another_place_are_left_alone(shards, tmp_path):
+    """A training again must neither copy its checkpoints there nor take up the run's, which would equal themselves."""
+    run, place = tmp_path / "run", tmp_path / "place"
+    train(small(shards.folder, **AUDITED | {"schedule__steps": 3}, checkpoint__copy_to=str(place)), run, World())
+    before = contents(place)
+    assert audit(run, AuditRequest(0, evaluations=0, ranks=(1,))).verdict == "passed"
+    assert contents(place) == before and any("step-00000003" in name for name in before)
+
+
+def test_nothing_to_audit_says_why(trained):
+    with pytest.raises(ConfigError, match="nothing to audit; --stretches and --evaluations are 0"):
+        audit(trained, AuditRequest(0, stretches=0, evaluations=0))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

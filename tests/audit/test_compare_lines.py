@@ -29,10 +29,22 @@ def test_bounds_are_five_times_the_twin_and_at_least_a_fiftieth():
         assert bool(compare_lines(logged(lines(factor)), lines(), STRETCH, twin, True).differing) == differs
 
 
+def test_what_jumps_is_compared_only_where_bits_are():
+    """Accuracies of few patches, and landmarks at the largest pixel of a heatmap, with their standard errors."""
+    one, other = (
+        {"kind": "eval", "step": 6, "landmark_error": {"nose": v}, "se": {"landmark_error": {"nose": v}}}
+        for v in (9.0, 10.0)
+    )
+    assert len(compare_lines(logged([one]), [other], STRETCH, None, True).differing) == 2
+    assert compare_lines(logged([one]), [other], STRETCH, {}, True).differing == ()
+
+
 def test_means_of_other_steps_are_left_out():
     """A start at step 5 began the means of the line of step 6 anew; a log that goes on from step 2 has longer ones."""
     found = compare_lines(logged(lines(), (3, 5)), lines(1.5), STRETCH, None, True)
-    assert found.left_out == ("train line of step 6: a start in between began its means anew",) and found.compared == 1
+    assert (
+        found.left_out == ("train line of step 6: its means begin at another step than here",) and found.compared == 1
+    )
     found = compare_lines(logged(lines(), (2,)), lines(), STRETCH, None, True)
     assert found.compared == 1 and found.left_out[0].startswith("train line of step 4: ")
 

@@ -29,7 +29,9 @@ def test_bounds_are_five_times_the_twin_and_at_least_a_twentieth_of_the_way():
         found = within(tensors(1.0 + distance), tensors(1.0), neighbours(noise), True)
         assert bool(found.beyond) == beyond and found.tells
         assert abs(found.share - distance) < 1e-6 and abs(found.bound - max(5 * noise, 0.05)) < 1e-6
-    assert not within(tensors(1.0), tensors(1.0), neighbours(0.25), True).tells
+    # A bound of more than the way confirms nothing, but what is within the least share needs none.
+    assert not within(tensors(1.1), tensors(1.0), neighbours(0.25), True).tells
+    assert within(tensors(1.04), tensors(1.0), neighbours(0.25), True).tells
 
 
 def test_one_element_is_found():

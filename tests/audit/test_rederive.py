@@ -1,7 +1,15 @@
+import shutil
+
+import pytest
 import torch
 
 from collagan_dist.audit.record import RunRecord
 from collagan_dist.audit.rederive import nudge
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
+from tests.audit.conftest import AUDITED
+from tests.models.peers import PEERS, peer, train_parser
+from tests.training.small import small
 
 
 def test_a_nudge_moves_each_weight_to_a_neighbouring_float(trained):
@@ -18,3 +26,25 @@ def test_a_nudge_moves_each_weight_to_a_neighbouring_float(trained):
                 assert torch.equal(tensor, other)
     up = moved.tensors["generator"]["output.weight"] > found.tensors["generator"]["output.weight"]
     assert 0.3 < up.float().mean() < 0.7
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_is_equal_bit_for_bit(findings, shards, tmp_path, name):
+    if name == "gfc":
+        train(train_parser(shards), tmp_path / "parser", World())
+    config = peer(shards, name, parser=tmp_path / "parser" if name == "gfc" else None, **AUDITED)
+    train(config, tmp_path / "run", World())
+    found = [one for start in (0, 3) for one in findings(tmp_path / "run", start, start + 3)]
+    assert [one.verdict for one in found] == ["equal", "equal"]
+
+
+@pytest.mark.full
+def test_initial_weights_are_needed_at_the_beginning_alone(findings, shards, trained, tmp_path):
+    first = shutil.copytree(trained, tmp_path / "first")
+    model = {"widths": {"generator": 4, "discriminator": 4}, "init": str(first)}
+    train(small(shards.folder, **AUDITED, model=model, seed=4), tmp_path / "run", World())
+    assert [findings(tmp_path / "run", start, start + 3)[0].verdict for start in (0, 3)] == ["equal", "equal"]
+    first.rename(tmp_path / "gone")
+    found = [findings(tmp_path / "run", start, start + 3)[0].verdict for start in (0, 3)]
+    assert found == ["not comparable", "equal"]
