@@ -176,6 +176,8 @@ def test_a_trial_reports_at_each_checkpoint_where_nothing_else_is_said(shards):
         cd.sweep.trainable("demo", worker=2)
     with pytest.raises(ConfigError, match=r"^data.shards is not set"):
         cd.sweep.trainable("demo")
+    with pytest.raises(ConfigError, match=r"^checkpoint.copy_to: Tune copies"):
+        cd.sweep.trainable("demo", data=shards.folder, settings={"checkpoint.copy_to": "s3://bucket/runs"})
 
 
 # The rest of the page
