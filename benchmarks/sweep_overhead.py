@@ -1,8 +1,9 @@
 """What a sweep costs beside training: seconds of a trial that are not steps, against the same runs started by hand, in one run.
 
-Trials one at a time (each takes all CPUs), so that both do the same work on the same machine. A: `collagan sweep` of six trials, its
-Ray cluster started and ended with it. B: `collagan train` on each trial's config.yaml, one after the other. Alternating, two rounds;
-seconds of steps are those that a run's own train lines tell of.
+Trials one at a time (each takes all CPUs), so that both do the same work on the same machine. A: `collagan sweep` of six trials. B:
+`collagan train` on each trial's config.yaml, one after the other. Alternating, two rounds; seconds of steps are those that a run's
+own train lines tell of. Apart: the start of the command and of Ray, before the sweep begins, and their end with the report, after its
+last segment (the rest of the command's time beside `seconds` of sweep.json).
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def main() -> None:
                     *sets,
                 )
                 seconds = timed("sweep", "demo", *words)
-                found[name].append(account(seconds, sorted((out / "trials").glob("t*"))))
+                within = json.loads((out / "sweep.json").read_text())["seconds"]
+                found[name].append(account(seconds, sorted((out / "trials").glob("t*")), within))
             runs = [root / f"hand-{number}" / f"{trial}" for trial in range(TRIALS)]
             seconds = sum(
                 timed("train", root / f"none-{number}/trials/t{trial:03d}/config.yaml", "--run", run)
@@ -78,9 +80,16 @@ def main() -> None:
     )
 
 
-def account(seconds: float, runs: list[Path]) -> dict[str, float]:
+def account(seconds: float, runs: list[Path], within: float | None = None) -> dict[str, float]:
+    """Of `seconds` in all, those `within` a sweep are its trials' (None: all)."""
     steps = sum(map(in_steps, runs))
-    return {"wall": seconds, "in steps": steps, "others a run": (seconds - steps) / len(runs)}
+    within = seconds if within is None else within
+    return {
+        "wall": seconds,
+        "in steps": steps,
+        "others a run": (within - steps) / len(runs),
+        "start and end": seconds - within,
+    }
 
 
 def in_steps(run: Path) -> float:

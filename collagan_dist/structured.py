@@ -87,10 +87,10 @@ def read_record(path: Path, model: type[R], limit: int = MAX_BYTES) -> R:
     return parse(files.read_regular(path, limit), model, str(path))
 
 
-def parse(content: bytes, model: type[R], where: str) -> R:
-    """Return the checked content of a JSON text. Raises Malformed, whose message begins with `where`."""
+def parse(content: bytes, model: type[R], where: str, limit: int | None = None) -> R:
+    """Return the checked content of a JSON text of at most `limit` bytes. Raises Malformed, whose message begins with `where`."""
     # Read twice: pydantic knows neither keys given twice nor NaN in parts of any type.
-    parse_json(content, where)
+    parse_json(content, where, limit=limit)
     return check(content, model, where)
 
 
@@ -186,10 +186,10 @@ def read_json(path: Path, limit: int = MAX_BYTES, nan: bool = False) -> Any:
     return parse_json(files.read_regular(path, limit), str(path), nan)
 
 
-def parse_json(content: bytes, where: str, nan: bool = False) -> Any:
+def parse_json(content: bytes, where: str, nan: bool = False, limit: int | None = None) -> Any:
     """Return the data of a JSON text. Raises Malformed, whose message begins with `where` and the line."""
-    if len(content) > MAX_BYTES:  # what came over the network has no size before
-        raise Malformed(f"{where}: has {len(content)} bytes, more than {MAX_BYTES}")
+    if len(content) > (limit := limit or MAX_BYTES):  # what came over the network has no size before
+        raise Malformed(f"{where}: has {len(content)} bytes, more than {limit}")
     check_depth(content, where)
     try:
         return json.loads(

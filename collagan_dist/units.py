@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_SECONDS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
+
 
 def format_duration(seconds: float) -> str:
     """Return "13.5 min": three digits of the largest unit that fits."""
@@ -9,6 +13,14 @@ def format_duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of "2h", "90m", "1h30m" or "1.5 h" (units d, h, m or min, s). Raises ValueError."""
+    number = r"(\d+(?:\.\d+)?|\.\d+)\s*(d|h|min|m|s)\s*"
+    if not re.fullmatch(f"(?:{number})+", text, re.ASCII):
+        raise ValueError(f"{text!r} is no duration: a number with d, h, m or s, like 2h, 90m or 1h30m")
+    return sum(float(count) * _SECONDS[unit] for count, unit in re.findall(number, text, re.ASCII))
 
 
 def format_bytes(count: float) -> str:

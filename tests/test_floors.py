@@ -24,7 +24,7 @@ ROWS = (
     ("inference",),
     ("training",),
     ("report", "doctor"),
-    ("sweep", "serve"),
+    ("sweep", "serve", "plan"),
     ("reproduce",),
     ("audit",),
     ("api",),

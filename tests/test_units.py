@@ -1,4 +1,6 @@
-from collagan_dist.units import format_bytes, format_duration, format_things
+import pytest
+
+from collagan_dist.units import format_bytes, format_duration, format_things, parse_duration
 
 
 def test_units():
@@ -10,3 +12,21 @@ def test_units():
 
 def test_one_thing_and_several():
     assert [format_things(count, "shard") for count in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
+
+
+def test_durations_that_people_write():
+    written = {
+        "2h": 7200,
+        "90m": 5400,
+        "90min": 5400,
+        "1h30m": 5400,
+        "1.5 h": 5400,
+        "1d 2h": 93600,
+        "45s": 45,
+        ".5h": 1800,
+    }
+    assert {text: parse_duration(text) for text in written} == written
+    assert parse_duration(format_duration(5400)) == 5400
+    for text in ("", "2", "h", "2 hours", "-2h", "1:30", "2h x", "nan h"):
+        with pytest.raises(ValueError, match="is no duration"):
+            parse_duration(text)

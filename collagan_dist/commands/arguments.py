@@ -7,6 +7,8 @@ import math
 import re
 from pathlib import Path
 
+from collagan_dist.units import parse_duration
+
 
 def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
@@ -55,6 +57,17 @@ def gpus_per_rank(text: str) -> float:
     if not 0 <= value < 1000 or (value > 1 and not value.is_integer()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs: a whole one, or a fraction of one")
     return value
+
+
+def duration(text: str) -> float:
+    """Return the seconds of 2h, 90m or 1h30m."""
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all")
+    return seconds
 
 
 def part_of(text: str) -> tuple[int, int]:

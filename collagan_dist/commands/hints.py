@@ -9,7 +9,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-_CONFIGURED = ("train", "evaluate", "reproduce", "sweep")  # commands whose --set changes a key of the configuration
+_CONFIGURED = (
+    "train",
+    "plan",
+    "evaluate",
+    "reproduce",
+    "sweep",
+)  # commands whose --set changes a key of the configuration
 
 
 class HintingParser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import files, shell
-from collagan_dist.commands.arguments import gpus_per_rank, non_negative_int, positive_int
+from collagan_dist.commands.arguments import duration, gpus_per_rank, non_negative_int, positive_int
 
 if TYPE_CHECKING:
     from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions
@@ -47,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", help="change a key of every trial's configuration"
     )
+    _add_cluster_arguments(parser)
+    parser.add_argument(
+        "--time-budget", type=duration, metavar="TIME",
+        help="after so long, as 2h or 90m, trials save and end with exit code 75; each start of the same command has as much",
+    )  # fmt: skip
+    parser.add_argument("--stop-at", metavar="GOAL", help="end the search once a trial reaches it, as 'psnr_hole>=24'")
+    parser.add_argument("--dry-run", action="store_true", help="print the first trials and the plan, and stop")
+
+
+def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -61,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spread", action="store_true", help="put the ranks of a trial on different nodes, as far as possible"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the first trials and the plan, and stop")
+    parser.add_argument(
+        "--concurrent", type=positive_int, metavar="N",
+        help="most trials at a time (default: as many as fit; 16 on a cluster that starts nodes, fewer if it may not grow that far)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -73,6 +86,7 @@ def run(args: argparse.Namespace) -> int | None:
     options = SweepOptions(
         args.config, args.space, args.data, args.out, args.trials, args.seeds, args.model, tuple(args.set), args.ray,
         TrialResources(args.workers, args.cpus, args.gpus, args.spread), args.dashboard,
+        args.concurrent, args.time_budget, args.stop_at,
     )  # fmt: skip
     if args.dry_run:
         _dry_run(prepare(options))

@@ -59,7 +59,10 @@ class Group:
             # torch's flight recorder, read when ranks hang, must be on before the process group exists.
             os.environ.setdefault("TORCH_FR_BUFFER_SIZE", _RECORDED_COLLECTIVES)
             self.store = self._init_process_group(rendezvous_timeout)
-            self._hang_detector = HangDetector(world, self.store, self.status, timeout, rendezvous_timeout)
+            self._hang_detector = self._watch(self.store)
+
+    def _watch(self, store: dist.Store) -> HangDetector | None:
+        return HangDetector(self.world, store, self.status, self.timeout, self.rendezvous_timeout)
 
     def _init_process_group(self, timeout: float) -> dist.Store:
         """Join the other ranks. Raises ClusterError if they do not come in time."""

@@ -29,6 +29,7 @@ from collagan_dist.distributed.hang_report import (
     store_lost_verdict,
 )
 from collagan_dist.distributed.rank_status import RankStatus
+from collagan_dist.distributed.rendezvous import present_keys
 from collagan_dist.distributed.world import launcher_hosts_store
 from collagan_dist.errors import ClusterError
 from collagan_dist.types import World
@@ -183,13 +184,11 @@ class HangDetector:
         self._store.set(_heartbeat_key(self.rank), json.dumps(vars(heartbeat)))
 
     def _receive(self) -> None:
-        keys = {rank: _heartbeat_key(rank) for rank in range(self.size)}
-        if not self._store.check(list(keys.values())):
-            # multi_get would block on the keys of ranks that have never sent one.
-            keys = {rank: key for rank, key in keys.items() if self._store.check([key])}
+        ranks = {_heartbeat_key(rank): rank for rank in range(self.size)}
+        keys = present_keys(self._store, list(ranks))  # not of ranks that have never sent one
         now = time.monotonic()
-        texts = self._store.multi_get(list(keys.values())) if keys else []
-        for rank, text in zip(keys, texts, strict=True):
+        texts = self._store.multi_get(keys) if keys else []
+        for rank, text in zip(map(ranks.__getitem__, keys), texts, strict=True):
             heartbeat = Heartbeat(**json.loads(text))
             # Counts are compared, not clocks, which differ between hosts.
             if rank not in self._heartbeats or self._heartbeats[rank].count != heartbeat.count:

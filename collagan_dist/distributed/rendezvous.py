@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import os
 import secrets
 import socket
@@ -45,9 +46,12 @@ DOCTOR_HINT = "`collagan doctor --net`, started the same way, checks the network
 _SAME_SECRET = "COLLAGAN_RENDEZVOUS_SECRET must be the same on all ranks"
 _MAX_HELLO_BYTES = 4096
 _MAC_CHARACTERS = 64  # of SHA-256 in hexadecimal
-_REPEAT_SECONDS = 1.0  # between two hellos of a rank that has no answer
+# Between two hellos of a rank that has no answer: at first, and at most. Each time that such a wait ends torch warns, on every rank.
+_REPEAT_SECONDS, _MAX_REPEAT_SECONDS = 1.0, 30.0
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0  # rank 0 keeps its store open so long after a failure, so that the others can read the reason
+# One store answers all ranks: of 1,024 ranks on two cores 326 had not heard the reason after two seconds.
+_LINGER_SECONDS_A_RANK = 0.01
 _EXTRA_WAIT_SECONDS = 5.0  # the others wait longer than rank 0 by this, for the same
 
 
@@ -126,7 +130,7 @@ class _Attempt:
         """Return the store: rank 0 creates it unless the launcher hosts it, the others connect."""
         if self.world.is_rank0 and not launcher_hosts_store():
             try:
-                return _listen(self._own_address(), self.port)
+                return _listen(self._own_address(), self.port, ":" in (self.hello.master or ""))
             except (RuntimeError, OSError) as error:
                 text = f"{self._who} cannot listen on port {self.port} (MASTER_PORT): {_first_line(error)}"
                 if "EADDRINUSE" in str(error) or getattr(error, "errno", None) == errno.EADDRINUSE:
@@ -222,7 +226,7 @@ class _Attempt:
     def _abort(self, store: dist.Store, start: str, text: str) -> None:
         """Tell all ranks that came why nothing starts, and raise it."""
         self._write(store, f"{start}/outcome", json.dumps({"error": text}))
-        time.sleep(_LINGER_SECONDS)
+        time.sleep(_LINGER_SECONDS + self.world.size * _LINGER_SECONDS_A_RANK)
         raise mark_on_all_ranks(ClusterError(text))
 
     def _write(self, store: dist.Store, key: str, text: str) -> None:
@@ -254,12 +258,13 @@ class _Attempt:
 
     def _join(self, store: dist.Store) -> Rendezvous:
         """Any other rank: write a hello, confirm rank 0's answer, wait for the outcome."""
-        end = self.end + _EXTRA_WAIT_SECONDS
-        start = None
+        end = self.end + _EXTRA_WAIT_SECONDS + self.world.size * _LINGER_SECONDS_A_RANK
+        start, pause = None, _REPEAT_SECONDS if self.secret else math.inf
         while start is None and time.monotonic() < end:
-            # Again and again: somebody without the secret may have written over it.
+            # With a secret again and again: somebody without it may have written over the hello.
             store.set(f"hello/{self.world.rank}", json.dumps(vars(self.hello)))
-            start = self._wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + _REPEAT_SECONDS))
+            start = self._wait(store, f"answer/{self.hello.token}", min(end, time.monotonic() + pause))
+            pause = min(2 * pause, _MAX_REPEAT_SECONDS)
         if start is None:
             raise ClusterError(
                 f"{self._who}: {self.address} answers, but rank 0 did not within {self.timeout:g} s: it did not come, or {_SAME_SECRET}. "
@@ -277,15 +282,20 @@ class _Attempt:
         return Rendezvous(dist.PrefixStore(start, store), outcome["hosts"], outcome["master"])
 
 
-def _listen(address: str | None, port: int) -> dist.Store:
+def _listen(address: str | None, port: int, by_ipv6: bool = False) -> dist.Store:
     """Return the store that listens on one address of this host, or on all where none is given or it is no host's own."""
     own = _listening_socket(address, port) if address else None
+    if own is None and not by_ipv6:
+        # On IPv4 alone. The store looks up the name of whoever connects, one after the other, and a socket for both families sees
+        # ::ffff:10.0.0.1, which no /etc/hosts has: a slow DNS would then keep 1,024 ranks waiting for each lookup.
+        own = _listening_socket("0.0.0.0", port)
     # wait_for_workers would block until all ranks are there, and name nobody.
     options = {"is_master": True, "wait_for_workers": False, "multi_tenant": True}
     if own is None:
         return dist.TCPStore("127.0.0.1", port, **options)  # type: ignore[arg-type]
     with own:
-        store = dist.TCPStore(address, port, master_listen_fd=own.fileno(), **options)  # type: ignore[arg-type]
+        host = own.getsockname()[0].replace("0.0.0.0", "127.0.0.1")
+        store = dist.TCPStore(host, port, master_listen_fd=own.fileno(), **options)  # type: ignore[arg-type]
         own.detach()  # the store's from here on
     return store
 
@@ -323,10 +333,17 @@ def _mac(secret: bytes, *words: object) -> str:
 
 def _read_hellos(store: dist.Store, ranks: Iterable[int]) -> dict[int, bytes]:
     """Return the hello of each of `ranks` that wrote one; it may be of a former start, or a stranger's."""
-    # `get` would block on a key that is not there.
-    keys = {rank: f"hello/{rank}" for rank in sorted(ranks)}
-    present = [rank for rank, key in keys.items() if store.check([key])]
-    return {rank: store.get(keys[rank]) for rank in present}
+    keys = {f"hello/{rank}": rank for rank in sorted(ranks)}
+    return {keys[key]: store.get(key) for key in present_keys(store, list(keys))}
+
+
+def present_keys(store: dist.Store, keys: list[str]) -> list[str]:
+    """Return those keys that are in the store: `get` and `multi_get` would block on the others."""
+    # By halves, since a store says only whether all keys of a list are there: few requests where few are missing, at most two a key.
+    if not keys or store.check(keys):
+        return keys
+    half = len(keys) // 2
+    return [*present_keys(store, keys[:half]), *present_keys(store, keys[half:])] if half else []
 
 
 def _size_mismatch(joined: Mapping[int, Hello]) -> str | None:

@@ -33,11 +33,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
         x = as_float32(x_BCHW)
         var_C, mean_C = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         with self.group.collective("batch normalization"):
-            all_W2C = _gather(torch.stack([mean_C, var_C]))
-        mean = all_W2C[:, 0].mean(0)
-        # Chan's formula for equal parts: no difference of large numbers, as E[x²] - E[x]² would be.
-        var = (all_W2C[:, 1] + (all_W2C[:, 0] - mean).square()).mean(0)
-        self._update_running(mean.detach(), var.detach(), x.numel() // x.shape[1] * len(all_W2C))
+            mean, var = _OverRanks.apply(torch.stack([mean_C, var_C])).unbind()
+        self._update_running(mean.detach(), var.detach(), x.numel() // x.shape[1] * self.group.world.size)
         # Scale and shift would be rounded to 16 bits by autocast.
         with torch.autocast(x.device.type, enabled=False):
             scale = self.weight * torch.rsqrt(var + self.eps)
@@ -56,24 +53,27 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_((var_C * (count / max(1, count - 1))).to(self.running_var), momentum)
 
 
-class _Gather(torch.autograd.Function):
-    """Gather every rank's tensor, by rank. In backward each rank gets the gradient of its own, summed over all ranks."""
+class _OverRanks(torch.autograd.Function):
+    """Mean and variance (2, C) over the samples of all ranks, from each rank's own; every rank has equally many samples."""
 
     @staticmethod
-    def forward(context: Any, own: torch.Tensor) -> torch.Tensor:
-        all_ranks = own.new_empty((dist.get_world_size(), *own.shape))
-        dist.all_gather(list(all_ranks.unbind()), own.contiguous())
-        return all_ranks
+    def forward(context: Any, own_2C: torch.Tensor) -> torch.Tensor:
+        all_W2C = own_2C.new_empty((dist.get_world_size(), *own_2C.shape))
+        dist.all_gather(list(all_W2C.unbind()), own_2C.contiguous())
+        mean = all_W2C[:, 0].mean(0)
+        # Chan's formula for equal parts: no difference of large numbers, as E[x²] - E[x]² would be.
+        var = (all_W2C[:, 1] + (all_W2C[:, 0] - mean).square()).mean(0)
+        context.save_for_backward(own_2C[0] - mean)
+        return torch.stack([mean, var])
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)  # autograd forbids changing its input in place
+    def backward(context: Any, gradient_2C: torch.Tensor) -> torch.Tensor:
+        # All ranks' losses depend on both. Two numbers a channel are summed, not two for each rank.
+        total = gradient_2C.clone(memory_format=torch.contiguous_format)  # autograd forbids changing its input in place
         dist.all_reduce(total)
-        return total[dist.get_rank()]
-
-
-def _gather(own: torch.Tensor) -> torch.Tensor:
-    return _Gather.apply(own)  # a function of its own for its type: `apply` has none
+        (difference,) = context.saved_tensors
+        of_mean, of_var = total / dist.get_world_size()
+        return torch.stack([of_mean + 2 * difference * of_var, of_var])
 
 
 def convert_sync_batchnorm(module: nn.Module, group: Group) -> nn.Module:

@@ -130,7 +130,7 @@ class _SweepFile:
     """The content of sweep.json, without numbers that cannot be drawn.
 
     `rungs` are in samples, the last is a full-length run; `best` and `front` are numbers of trials; `repeats` seeds are one trial;
-    `warnings` say what is searched without effect.
+    `warnings` say what is searched without effect. `left_out` says which nodes got no more trials.
     """
 
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]  # everything is by the first
@@ -156,6 +156,7 @@ class _SweepFile:
     confirmed: Annotated[Confirmation | None, BeforeValidator(_only_complete)] = None
     lead: Lead | None = None
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     __pydantic_config__ = structured.Record.model_config
 

@@ -41,7 +41,7 @@ def _texts(sweep: SweepData, notes: Sequence[str]) -> dict[str, Any]:
         "failed": sweep_tables.failed_table(sweep),
         "table": sweep_tables.trials_table(sweep),
         "metrics": sweep_tables.metrics_table(sweep),
-        "warnings": sweep.warnings,
+        "warnings": (*sweep.warnings, *sweep.left_out),
         "notes": [*sweep.notes, *notes],
         "settings": sweep_tables.settings_table(sweep),
         "space": sweep_tables.space_table(sweep),

@@ -7,8 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from collagan_dist import files
+from collagan_dist.errors import ConfigError
+
+_STYLE = Path(__file__).parent / "base.css"
 COLOURS = 8
 RAMP_COLOURS = 9
 # Variables of page.css, so that light and dark pages need one drawing. Vega writes them into the SVG as they are.
@@ -105,3 +110,23 @@ def library() -> str:
 
     # "</script" within one of its strings would end the element.
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+
+
+def write_picture(spec: Mapping[str, Any], path: Path) -> None:
+    """Write a chart that no page shows, in the light page's colours, as PNG or SVG by the file's name. Raises ConfigError."""
+    import vl_convert
+
+    check_picture_name(path)
+    text = json.dumps({"padding": 8, **spec, "config": {**THEME, "background": "var(--paper)", "font": "sans-serif"}})
+    light = dict(re.findall(r"(--[a-z0-9-]+): (#[0-9a-f]+)", _STYLE.read_text().partition("@media")[0]))
+    text = re.sub(r"var\((--[a-z0-9-]+)\)", lambda name: light[name[1]], text)
+    if path.suffix == ".svg":
+        files.write_text(path, vl_convert.vegalite_to_svg(text))
+    else:
+        files.write_bytes(path, vl_convert.vegalite_to_png(text, scale=2))
+
+
+def check_picture_name(path: Path) -> None:
+    """Raise ConfigError for a name of neither kind that `write_picture` writes."""
+    if path.suffix not in (".png", ".svg"):
+        raise ConfigError(f"{path}: a plot is a .png or an .svg")

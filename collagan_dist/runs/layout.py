@@ -27,6 +27,20 @@ class WorldRecord(Record):
     generation: Count
 
 
+class RankRecord(Record):
+    """A rank in world.json."""
+
+    host: str
+    device: str
+    name: str = ""
+
+
+class RanksRecord(Record):
+    """Which ranks world.json says a run has."""
+
+    ranks: tuple[RankRecord, ...]
+
+
 class RunPaths:
     """The paths of one run folder, whether or not they exist."""
 

@@ -17,12 +17,13 @@ from collagan_dist.config.load import config_to_dict
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.distributed.world import job_id, start_label
-from collagan_dist.errors import ClusterError, CollaganError, Interrupted, NumericError
+from collagan_dist.errors import ClusterError, CollaganError, DataError, Interrupted, NumericError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.tensorboard import write_hparams
 from collagan_dist.sweep import results, schedule, search
 from collagan_dist.sweep.configurations import members, to_repeat
 from collagan_dist.sweep.effects import sweep_warnings
+from collagan_dist.sweep.nodes import TrialLosses
 from collagan_dist.sweep.prepare import (
     PreparedSweep,
     SweepOptions,
@@ -32,7 +33,8 @@ from collagan_dist.sweep.prepare import (
     prepare,
 )
 from collagan_dist.sweep.ray_cluster import open_cluster
-from collagan_dist.sweep.resources import TrialResources, check_resources, node_resources
+from collagan_dist.sweep.resources import TrialResources
+from collagan_dist.sweep.room import Room, open_room
 from collagan_dist.sweep.schedule import DONE, WAIT, Segment, SweepPlan
 from collagan_dist.sweep.segment import SegmentSpec, worker_settings
 from collagan_dist.sweep.trial import (
@@ -52,7 +54,7 @@ from collagan_dist.sweep.worker import WORKER_TAINTED
 
 logger = logging.getLogger(__name__)
 
-_MAX_RESTARTS = 3  # in a row of one segment, after losses by the cluster
+_MAX_RESTARTS = 3  # in a row after losses by the cluster, with no checkpoint in between
 
 
 def run_sweep(
@@ -66,17 +68,24 @@ def run_sweep(
         constants = constant_summary(prepared) | {"warnings": warnings}
         for warning in warnings:
             logger.warning(f"warning: {warning}")
-        with open_cluster(options.ray, options.dashboard) as ray:
-            resources = options.resources.resolved(ray)
-            check_resources(ray, resources)
-            need_of_sweep(prepared, resources.capacity(list(node_resources(ray).values()))).check()
-            controller = SweepController(prepared, constants, resources, stop, show)
+        with open_cluster(options.ray, options.dashboard, _imports(options.resources)) as ray:
+            room = open_room(ray, options.resources, options.concurrent, own=options.ray is None)
+            need_of_sweep(prepared, room.slots).check()
+            controller = SweepController(prepared, constants, room, stop, show)
             try:
-                run_tune(controller, ray, resources, controller.out)
+                run_tune(controller, room, controller.out)
+                controller.stop_clock()  # what follows is the end of Ray
             except Exception as error:
                 controller.close("interrupted")
                 raise _readable(error, ray) from error
         return controller.conclude()
+
+
+def _imports(resources: TrialResources) -> tuple[str, ...]:
+    """Return what processes of a cluster of our own import as it starts: torch takes seconds that the driver has work for."""
+    # Ray starts a process for each CPU at once. Where trials take GPUs, or many CPUs each, most of them would not be used.
+    gpus = resources.gpus if resources.gpus is not None else any(Path("/dev").glob("nvidia[0-9]*"))
+    return () if gpus or resources.cpus > 2 else ("ray.tune", "collagan_dist.training.loop")
 
 
 class SweepController:
@@ -86,10 +95,10 @@ class SweepController:
     """
 
     def __init__(
-        self, prepared: PreparedSweep, constants: dict[str, Any], resources: TrialResources, stop: StopRequest,
+        self, prepared: PreparedSweep, constants: dict[str, Any], room: Room, stop: StopRequest,
         show: Callable[[SweepController], None],
     ) -> None:  # fmt: skip
-        self.prepared, self.plan, self.resources = prepared, prepared.plan, resources
+        self.prepared, self.plan, self.room = prepared, prepared.plan, room
         self._constants, self._stop, self._show = constants, stop, show
         self.out = prepared.options.out.absolute()
         undo_interrupted_adoptions(self.out)
@@ -98,11 +107,13 @@ class SweepController:
             if trial.failed or trial.evaluated_at(trial.until):  # a kill came before their checkpoints were removed
                 keep_newest_checkpoint(self.out, trial)
         self.started_at, self._seconds_before = time.monotonic(), float(constants.get("seconds") or 0.0)
+        self._stopped_at: float | None = None
         self.samples_before = samples_trained(self.out, self.trials)
         self.messages: list[str] = []  # for people; `show` prints them
         self.finished = False
         self.idle_reason: str | None = None
-        self._losses: dict[int, int] = {}  # by trial, since its last segment that ended well
+        self._losses = TrialLosses()
+        self._asked_to_end = False
         # A name of its own for each start: a worker that an earlier start left behind must not take this start's file for its own.
         self._stop_file = self.out / f".stop-{secrets.token_hex(4)}"
         for leftover in (*self.out.glob(".stop-*"), self.out / "requeue", self.out / "failed"):
@@ -123,10 +134,10 @@ class SweepController:
         self._update(replace(self.trials[segment.number], until=segment.samples, running=True))
         return segment.number, self._spec(self.trials[segment.number])
 
-    def segment_ended(self, number: int, outcome: dict[str, Any]) -> None:
+    def segment_ended(self, number: int, outcome: dict[str, Any], nodes: Sequence[str]) -> None:
         # The outcome's step is given along: on network storage the listing of a folder can lag behind what a worker wrote.
         trial = self._ended(self.trials[number], int(outcome.get("steps") or 0))
-        self._losses.pop(number, None)
+        self._losses.ended(number)
         if outcome.get("failed"):
             code, reason = outcome["failed"]
             trial = replace(trial, failure=(int(code), str(reason)))
@@ -139,14 +150,20 @@ class SweepController:
             reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
             trial = replace(trial, failure=(NumericError.exit_code, reason))
         self._record_result(trial)
+        if (
+            trial.failure and trial.failure[0] == DataError.exit_code
+        ):  # shards that its node does not see, or a full disk
+            self._failed_on(nodes, trial.failure[1])
+        else:
+            self.room.worked(nodes)
 
-    def segment_lost(self, number: int, reason: str) -> None:
+    def segment_lost(self, number: int, reason: str, nodes: Sequence[str]) -> None:
         trial = self._stopped(self.trials[number])
         if reason == WORKER_TAINTED:  # neither this trial nor a machine failed: not counted
             self._update(trial)
             return
-        self._losses[number] = self._losses.get(number, 0) + 1
-        if self._losses[number] <= _MAX_RESTARTS:
+        self._failed_on(nodes, reason)
+        if self._losses.lost(number, trial.saved) <= _MAX_RESTARTS:
             self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
             self._update(replace(trial, restarts=trial.restarts + 1))
             return
@@ -161,13 +178,37 @@ class SweepController:
         self.idle_reason = reason
 
     def poll(self) -> bool:
-        if self._stop and not self._stop_file.exists():
-            self.say("asked to stop: running trials save and end")
-            self._stop_file.touch()
+        goal = schedule.goal_reached(self.plan, self.trials)
+        over = "asked to stop" if self._stop else "the time budget is used up" if self._is_out_of_time() else None
+        searching = any(trial.running and trial.role != "confirm" for trial in self.trials)
+        why = over or (f"{self.plan.goal} is reached" if goal is not None and searching else None)
+        if bool(why) != self._asked_to_end:
+            self._ask_to_end(why)
         self._show(self)
-        return bool(self._stop)
+        # With confirming trials to come Tune goes on, and running trials end by themselves.
+        return bool(over) or (goal is not None and not self.plan.confirm)
+
+    def _ask_to_end(self, why: str | None) -> None:
+        self._asked_to_end = why is not None
+        if why is None:
+            self._stop_file.unlink(missing_ok=True)
+        else:
+            self.say(f"{why}: running trials save and end")
+            self._stop_file.touch()
+
+    def _is_out_of_time(self) -> bool:
+        budget = self.prepared.options.time_budget
+        return budget is not None and time.monotonic() - self.started_at >= budget
+
+    def _failed_on(self, nodes: Sequence[str], reason: str) -> None:
+        if (text := self.room.failed(nodes, reason)) is not None:
+            self.say(text)
 
     # The end
+
+    def stop_clock(self) -> None:
+        """Note that the last segment has ended, for the time that the sweep has run."""
+        self._stopped_at = time.monotonic()
 
     def close(self, status: str) -> None:
         """Write the results and remove the stop file; no segment runs any more."""
@@ -181,15 +222,20 @@ class SweepController:
         codes = [trial.failure[0] for trial in self.trials if trial.failure]
         retryable = [t.failure[0] for t in self.trials if t.failure and not without_retryable_failure(t).failed]
         self.finished = ended and not retryable
+        if (goal := schedule.goal_reached(self.plan, self.trials)) is not None:
+            self.say(f"trial {goal.number} has reached {self.plan.goal}: the search is over")
         self.close("done" if self.finished else "interrupted")
         self._show(self)
         self._write_hparams()
         _write_report(self.out)
         if not ended:
+            out = self.prepared.options.out
+            kept = f"what was trained is kept in {out}, and the same command continues"
+            if not self._stop and self._is_out_of_time():  # a budget that is used up is no reason to be queued again
+                raise Interrupted(f"the time budget is used up; {kept} with as much again")
             if job_id():
                 files.write_text(self.out / "requeue", f"{start_label()}\n")  # slurm/common.sh requeues the job then
-            out = self.prepared.options.out
-            raise Interrupted(f"stopped; what was trained is kept in {out}, and the same command continues")
+            raise Interrupted(f"stopped; {kept}")
         if retryable:
             return retryable[0]
         # Failed trials are results like others, unless there are no others.
@@ -201,10 +247,10 @@ class SweepController:
     # Trials
 
     def _spec(self, trial: Trial) -> SegmentSpec:
-        config = trial_config(self.prepared.base, self.plan, trial, self.resources)
+        config = trial_config(self.prepared.base, self.plan, trial, self.room.resources)
         return SegmentSpec(
             name=f"{self.out.name}/{trial.name}", run=str(trial_dir(self.out, trial)), config=config_to_dict(config),
-            stop_at_step=trial.steps(trial.until), workers=self.resources.workers, gpus=bool(self.resources.gpus),
+            stop_at_step=trial.steps(trial.until), workers=self.room.resources.workers, gpus=bool(self.room.resources.gpus),
             allow_change=bool(trial.lineage),  # PBT changed values that a resumed run would otherwise refuse
             stop=str(self._stop_file),
         )  # fmt: skip
@@ -244,8 +290,8 @@ class SweepController:
             )
 
     def _write_results(self, status: str) -> None:
-        seconds = self._seconds_before + time.monotonic() - self.started_at
-        facts = {**self._constants, "status": status, "seconds": seconds}
+        seconds = self._seconds_before + (self._stopped_at or time.monotonic()) - self.started_at
+        facts = {**self._constants, "status": status, "seconds": seconds, "left_out": list(self.room.left_out.values())}
         results.write_summary(self.out, self.plan, self.trials, facts)  # first: by it the next start knows the folder
         results.write_csv(self.out, self.plan, self.trials, over=status == "done")
         results.write_best(self.out, self.plan, self.trials)
@@ -264,13 +310,14 @@ def new_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial:
 
     With `repeats` each configuration comes with all of its seeds before the next one.
     """
-    if (first := to_repeat(trials, plan.repeats)) is not None:
+    over = schedule.goal_reached(plan, trials) is not None
+    if not over and (first := to_repeat(trials, plan.repeats)) is not None:
         seed = plan.seed + sum(trial.configuration == first.number for trial in trials)
         return Trial(len(trials), first.role, first.values, seed, first.batch, repeat_of=first.number)
     initial, searched = plan.space.initial_points(), len(members(trials))
     seed = plan.seed
     notes: dict[str, Any] = {}
-    if searched >= plan.trials:
+    if searched >= plan.trials or over:
         role, (values, seed) = "confirm", schedule.missing_confirmations(plan, trials)[0]
     elif searched < len(initial):
         role, values = initial[searched]

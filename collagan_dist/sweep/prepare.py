@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ from collagan_dist.sweep.dimensions import Choice
 from collagan_dist.sweep.ray_cluster import check_dashboard
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.results import plan_facts
-from collagan_dist.sweep.schedule import SweepPlan
+from collagan_dist.sweep.schedule import Goal, SweepPlan
 from collagan_dist.sweep.space import Space, read_space
 from collagan_dist.sweep.space_spec import SpaceSpec
 from collagan_dist.sweep.trial import Trial, read_trials, trial_dir
@@ -43,7 +44,7 @@ _MIN_POPULATION = 4  # of PBT
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """The options of `collagan sweep`."""
+    """The options of `collagan sweep`; `time_budget` is in seconds, of each start."""
 
     config: str
     space: str
@@ -56,6 +57,9 @@ class SweepOptions:
     ray: str | None = None
     resources: TrialResources = field(default_factory=TrialResources)
     dashboard: bool = False
+    concurrent: int | None = None
+    time_budget: float | None = None
+    stop_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,23 @@ def prepare(options: SweepOptions) -> PreparedSweep:
     for batch in sorted(batches):
         order.check_batch(samples, batch, World(size=options.resources.workers), base.runtime.accumulate)
     trials, rungs = _trial_count(options, space), _rungs(space.spec, total, max(batches))
-    return PreparedSweep(options, base, manifest, SweepPlan(space, trials, total, rungs, base.seed, options.seeds))
+    plan = SweepPlan(space, trials, total, rungs, base.seed, options.seeds, _goal(options.stop_at, space))
+    return PreparedSweep(options, base, manifest, plan)
+
+
+def _goal(text: str | None, space: Space) -> Goal | None:
+    """Return the goal of --stop-at, like psnr_hole>=24. Raises ConfigError."""
+    if text is None:
+        return None
+    modes = dict(zip(space.metrics, space.modes, strict=True))
+    right = ", ".join(f"{name}{'>=' if mode == 'max' else '<='}VALUE" for name, mode in modes.items())
+    found = re.fullmatch(r"(\w+)\s*([<>]=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", text.strip(), re.ASCII)
+    if found is None or found[1] not in modes:
+        raise ConfigError(f"--stop-at {text}: a metric of this sweep and the value to reach: {right}")
+    if (found[2] == ">=") != (modes[found[1]] == "max"):
+        better = "more" if modes[found[1]] == "max" else "less"
+        raise ConfigError(f"--stop-at {text}: of {found[1]} {better} is better; give {right}")
+    return Goal(found[1], float(found[3]))
 
 
 class _Begun(structured.Record):
@@ -253,6 +273,7 @@ def _describe(prepared: PreparedSweep) -> str:
         f"{base.schedule.batch}, "
         f"trained on {manifest.samples(base.data.split):,} and compared on {scored:,} samples ({base.evaluate.split}) of "
         f"{Path(prepared.options.data).name} ({manifest.dataset})"
+        f"{f', until a trial reaches {prepared.plan.goal}' if prepared.plan.goal else ''}"
     )
 
 

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,12 +38,13 @@ _CANCEL_SECONDS = 60.0  # for cancelled tasks to save and end
 
 
 @contextmanager
-def open_cluster(address: str | None, dashboard: bool = False) -> Iterator[Any]:
+def open_cluster(address: str | None, dashboard: bool = False, imports: Sequence[str] = ()) -> Iterator[Any]:
     """Yield the ray module, connected to the cluster at `address`, or to a new one of this machine alone. Raises ClusterError.
 
-    `dashboard` starts that of the new one (see `check_dashboard`).
+    `dashboard` starts that of the new one (see `check_dashboard`), whose worker processes have `imports` (modules) before their
+    first task, as far as these can be imported.
     """
-    with join_cluster(address) if address is not None else _local_cluster(dashboard) as ray:
+    with join_cluster(address) if address is not None else _local_cluster(dashboard, imports) as ray:
         yield ray
 
 
@@ -61,7 +62,7 @@ def check_dashboard(address: str | None) -> None:
 
 
 @contextmanager
-def _local_cluster(dashboard: bool = False) -> Iterator[Any]:
+def _local_cluster(dashboard: bool = False, imports: Sequence[str] = ()) -> Iterator[Any]:
     """Start a cluster that ends with this process, listens on loopback only and accepts only who knows its token."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -69,6 +70,8 @@ def _local_cluster(dashboard: bool = False) -> Iterator[Any]:
     # Despite its name this is what makes Ray listen on loopback alone: it says that no other host will join.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.pop("RAY_ADDRESS", None)  # would join that cluster instead
+    if imports:
+        os.environ.setdefault("RAY_preload_python_modules", ",".join(imports))
     ray = _import_ray()
     _remove_leftovers()
     # /tmp: the path of a Unix socket has at most 107 characters, and Ray's sockets lie deep below this folder.

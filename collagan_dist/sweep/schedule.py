@@ -12,7 +12,7 @@ and all of its trials are promoted together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
@@ -22,10 +22,26 @@ import numpy as np
 from collagan_dist.sweep import ranking, search
 from collagan_dist.sweep.configurations import configurations, members, to_repeat
 from collagan_dist.sweep.space import Space
+from collagan_dist.sweep.space_spec import METRICS
 from collagan_dist.sweep.trial import Trial
 
 WAIT: Literal["wait"] = "wait"  # nothing to start until a running segment has ended
 DONE: Literal["done"] = "done"  # nothing to start any more
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A value of a metric that ends the search once a trial reaches it."""
+
+    metric: str
+    value: float
+
+    def is_met(self, metrics: Mapping[str, float]) -> bool:
+        sign = 1 if METRICS[self.metric][0] == "max" else -1
+        return self.metric in metrics and sign * metrics[self.metric] >= sign * self.value
+
+    def __str__(self) -> str:
+        return f"{self.metric}{'>=' if METRICS[self.metric][0] == 'max' else '<='}{self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class SweepPlan:
 
     `trials` counts configurations: with `repeats` each is as many trials.
     `confirm` is the number of extra seeds with which the paper's λ and the best trial are trained again at the end.
+    `goal` ends the search when a trial reaches it.
     """
 
     space: Space
@@ -42,6 +59,7 @@ class SweepPlan:
     rungs: tuple[int, ...]
     seed: int
     confirm: int = 0
+    goal: Goal | None = None
 
     @property
     def scheduler(self) -> str:
@@ -73,6 +91,13 @@ class SweepPlan:
         metrics = trial.metrics_at(samples)
         found = {} if metrics is None else self.space.constraint_values(metrics)
         return {name: beyond for name, beyond in found.items() if beyond > 0}
+
+    def reaches_goal(self, trial: Trial) -> bool:
+        """Whether a trial has met the goal at any length, and kept the constraints there."""
+        goal = self.goal
+        return goal is not None and any(
+            goal.is_met(metrics) and not self.broken(trial, samples) for samples, metrics in trial.results.items()
+        )
 
     def last_rung(self, trial: Trial) -> int:
         """Return the longest rung at which a trial was evaluated, 0 before the first."""
@@ -112,6 +137,12 @@ class Exploit:
 def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal["wait", "done"]:
     """Return what to start now beside what is running. `trials` are all there are, sorted by number."""
     searched = configurations(trials, plan.repeats)
+    if goal_reached(plan, trials) is not None:
+        return (
+            WAIT
+            if any(trial.running for trial in trials if trial.role != "confirm")
+            else _next_confirmation(plan, trials)
+        )
     goals = _GOALS[plan.scheduler](plan, searched)
     groups, due = members(trials), []
     for one in searched:
@@ -127,6 +158,13 @@ def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal[
     if any(trial.running for trial in searched):
         return WAIT
     return _next_confirmation(plan, trials)
+
+
+def goal_reached(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
+    """Return the first configuration that has reached the plan's goal, None without one."""
+    if plan.goal is None:
+        return None
+    return next((one for one in configurations(trials, plan.repeats) if plan.reaches_goal(one)), None)
 
 
 def best_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial | None:
@@ -171,7 +209,7 @@ def expected_samples(plan: SweepPlan) -> float:
 
 def due_exploits(plan: SweepPlan, trials: Sequence[Trial]) -> list[Exploit]:
     """Return what PBT changes before its population continues (truncation selection, Jaderberg 2017); often nothing."""
-    if plan.scheduler != "pbt":
+    if plan.scheduler != "pbt" or goal_reached(plan, trials) is not None:
         return []
     population = configurations(trials, plan.repeats)
     at = _last_common_rung(plan, population)

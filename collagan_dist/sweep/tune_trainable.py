@@ -71,11 +71,10 @@ def trainable(
 def _placement(base: Config, wanted: TrialResources, values: dict[str, Any]) -> Any:
     """Return what Tune reserves for a trial with these values. Raises ConfigError where no configuration has them."""
     import ray
-    from ray import tune
 
     # Tune asks the driver for it, before the trial exists: an error ends `fit` instead of one trial after the other.
     trial_config(base, values)
-    return wanted.resolved(ray).placement(tune)
+    return wanted.resolved([ray.cluster_resources()]).placement()
 
 
 def trial_config(base: Config, values: Mapping[str, Any]) -> Config:

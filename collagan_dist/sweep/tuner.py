@@ -17,17 +17,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from collagan_dist.sweep.resources import TrialResources, node_resources, placement_is_pending
+from collagan_dist.sweep.room import Room
 from collagan_dist.sweep.segment import SegmentSpec
 from collagan_dist.sweep.worker import run_segment
 
-_POLL_SECONDS = 2.0  # between looks at the cluster's resources
-_IDLE_SECONDS = 15.0  # without a running segment before the reason is looked for
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # How many segments may wait for a node: all that the source hands out. Tune's own limit, 1, hides them from an autoscaler.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     # Tune's own warning when nothing can be placed; the sweep has a better one.
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER": "1000000",
@@ -49,10 +49,12 @@ class SegmentSource(Protocol):
         """Return (trial number, its next segment), WAIT or DONE."""
         ...
 
-    def segment_ended(self, number: int, outcome: dict[str, Any]) -> None: ...
+    def segment_ended(self, number: int, outcome: dict[str, Any], nodes: Sequence[str]) -> None:
+        """A segment ended by itself, on the nodes with these ids."""
+        ...
 
-    def segment_lost(self, number: int, reason: str) -> None:
-        """The cluster ended a segment, or it could not continue where it was."""
+    def segment_lost(self, number: int, reason: str, nodes: Sequence[str]) -> None:
+        """The cluster ended a segment, or it could not continue where it was. `nodes` is empty where that is unknown."""
         ...
 
     def set_idle_reason(self, reason: str | None) -> None:
@@ -64,7 +66,7 @@ class SegmentSource(Protocol):
         ...
 
 
-def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Path) -> None:
+def run_tune(source: SegmentSource, room: Room, out: Path) -> None:
     """Run the segments of a source until it is DONE, or until `poll` asks to stop and the running ones have ended."""
     os.environ.update(_ENVIRONMENT)
     from ray import tune
@@ -73,12 +75,10 @@ def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Pa
         logging.getLogger(name).setLevel(logging.CRITICAL)
     state = out / ".tune"  # on storage that all nodes share, as Tune wants it
     shutil.rmtree(state, ignore_errors=True)
-    adapter = TuneAdapter(
-        source, lambda: resources.capacity(list(node_resources(ray).values())), lambda: placement_is_pending(ray)
-    )
+    adapter = TuneAdapter(source, room)
     try:
         tune.Tuner(
-            tune.with_resources(run_segment, resources.placement(tune)),
+            tune.with_resources(run_segment, lambda config: room.resources.placement(config["left_out"])),
             # reuse_actors: a new process would spend seconds on importing torch for each segment.
             tune_config=tune.TuneConfig(search_alg=_searcher(adapter), num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
@@ -93,65 +93,55 @@ def run_tune(source: SegmentSource, ray: Any, resources: TrialResources, out: Pa
 
 
 class TuneAdapter:
-    """Connects Tune's searcher, callback and stopper with a source, and records which Tune trial runs whose segment.
+    """Connects Tune's searcher, callback and stopper with a source, and records which Tune trial runs whose segment, and where.
 
     `error` is the first exception of the source; Tune itself would swallow it.
     """
 
-    def __init__(self, source: SegmentSource, capacity: Callable[[], int], pending: Callable[[], bool]) -> None:
-        self.source, self.capacity, self.pending = source, capacity, pending
+    def __init__(self, source: SegmentSource, room: Room) -> None:
+        self.source, self.room = source, room
         self.error: Exception | None = None
         self._numbers: dict[str, int] = {}  # sweep's trial number by Tune's trial id
-        self._slots, self._crowded, self._polled_at = 0, False, -_POLL_SECONDS
+        self._nodes: dict[str, tuple[str, ...]] = {}  # ids of the nodes of a segment that runs, by Tune's trial id
         self._stopping = self._busy = False
-        self._idle_since = time.monotonic()
 
-    def ask(self, trial_id: str) -> SegmentSpec | str:
-        """Return the next segment, WAIT or DONE."""
+    def ask(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the next segment as the configuration of a Tune trial, WAIT or DONE."""
         self._call(self._poll_source)
         if self._stopping or self.error is not None:
             return "done"
-        self._poll_cluster()
-        # No more than the cluster has room for: a segment that is chosen later is chosen with more results.
-        if len(self._numbers) >= self._slots:
+        if len(self._numbers) >= (self._call(lambda: self.room.slots) or 0):
             return "wait"
         found = self._call(self.source.next_segment)
         if found is None or isinstance(found, str):
             return found or "done"
         self._numbers[trial_id], spec = found
-        return spec
+        return {"spec": asdict(spec), "left_out": sorted(self.room.left_out)}
 
     def ended(self, trial_id: str, outcome: dict[str, Any]) -> None:
-        self._call(self.source.segment_ended, self._numbers.pop(trial_id), outcome)
+        self._call(self.source.segment_ended, self._numbers.pop(trial_id), outcome, self._nodes.pop(trial_id, ()))
 
     def step(self, tune_trials: Sequence[Any]) -> None:
         """Handle one event of Tune's loop."""
         self._call(self._poll_source)
-        self._busy = any(trial.status == "RUNNING" for trial in tune_trials)
+        ours = [trial for trial in tune_trials if trial.trial_id in self._numbers]
+        running = [trial for trial in ours if trial.status == "RUNNING"]
+        for trial in running:
+            # Now, since the placement group of a lost node is placed anew elsewhere.
+            if trial.trial_id not in self._nodes and (actor := trial.temporary_state.ray_actor) is not None:
+                self._nodes[trial.trial_id] = _nodes_of(actor._actor_id)
+        self._busy = bool(running)
         if self._busy or not self._numbers:
-            self._idle_since = time.monotonic()
-        self._call(self.source.set_idle_reason, self._idle_reason())
+            self.room.idle_since = time.monotonic()
+        self._call(lambda: self.source.set_idle_reason(None if self._busy else self.room.idle_reason()))
         # Tune calls no hook for some of its own errors, so failed trials are looked for here.
-        for trial in [trial for trial in tune_trials if trial.status == "ERROR" and trial.trial_id in self._numbers]:
-            self._call(self.source.segment_lost, self._numbers.pop(trial.trial_id), _loss_reason(trial))
+        for trial in [trial for trial in ours if trial.status == "ERROR"]:
+            nodes = self._nodes.pop(trial.trial_id, None) or _node_of_lost(trial, self.room.resources.workers)
+            self._call(self.source.segment_lost, self._numbers.pop(trial.trial_id), _loss_reason(trial), nodes)
 
     def finished(self) -> bool:
         """Whether Tune should end now; segments that wait for resources are not waited for."""
         return self.error is not None or (self._stopping and not self._busy)
-
-    def _poll_cluster(self) -> None:
-        now = time.monotonic()
-        if now - self._polled_at >= _POLL_SECONDS:
-            self._slots, self._polled_at = self.capacity(), now
-            self._crowded = now - self._idle_since > _IDLE_SECONDS and self.pending()
-
-    def _idle_reason(self) -> str | None:
-        if self._busy:
-            return None
-        self._poll_cluster()
-        if self._slots == 0:
-            return "no node of the cluster that lives has what a trial takes"
-        return "others use what the cluster has" if self._crowded else None
 
     def _poll_source(self) -> None:
         self._stopping = self.source.poll()
@@ -191,9 +181,7 @@ def _searcher(adapter: TuneAdapter) -> Any:
 
         def suggest(self, trial_id: str) -> Any:
             found = self.adapter.ask(trial_id)
-            if isinstance(found, str):
-                return Searcher.FINISHED if found == "done" else None
-            return {"spec": asdict(found)}
+            return {"done": Searcher.FINISHED, "wait": None}[found] if isinstance(found, str) else found
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             if not error and result:  # errors are handled by `step`, where the reason is known
@@ -231,13 +219,49 @@ def _stopper(adapter: TuneAdapter) -> Any:
     return StopWhenIdle(adapter)
 
 
-def _loss_reason(tune_trial: Any) -> str:
-    """Return in one line why a segment was lost: the message of our own error, or what Ray's means."""
+def _nodes_of(actor: Any) -> tuple[str, ...]:
+    """Return the ids of the nodes on which the placement group of an actor (id) has its bundles, () if Ray does not tell."""
+    import ray
+    from ray.util.placement_group import PlacementGroup
+
+    told = _actor_facts(actor)
+    if told is None:
+        return ()
+    table = ray.util.placement_group_table(PlacementGroup(ray.PlacementGroupID(told.placement_group_id)))
+    return tuple(sorted({node for node in table.get("bundles_to_node_id", {}).values() if node}))
+
+
+def _node_of_lost(tune_trial: Any, workers: int) -> tuple[str, ...]:
+    """Return the id of the node on which the process of a segment of one rank died before it ran, () if Ray does not tell."""
+    import ray
+
+    found = re.findall(r"^\s*actor_id: ([0-9a-f]+)$", _error_text(tune_trial), re.MULTILINE)
+    told = _actor_facts(ray.ActorID.from_hex(found[-1])) if found and workers == 1 else None
+    return () if told is None else (told.address.node_id.hex(),)
+
+
+def _actor_facts(actor: Any) -> Any:
+    """Return what Ray has noted of an actor (id), None if nothing."""
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    messages: Any = gcs_pb2  # made by Ray's build, without types
+    told = state.get_actor_info(actor)
+    return messages.ActorTableData.FromString(told) if told else None
+
+
+def _error_text(tune_trial: Any) -> str:
+    """Return what Tune wrote of the last failure of a trial, "" if nothing."""
     try:
         text = Path(tune_trial.error_file).read_text()
     except (OSError, TypeError):
-        return "its process is gone"
-    text = text[text.rfind("Failure # ") :]  # of several failures the last one
+        return ""
+    return text[text.rfind("Failure # ") :]  # of several failures the last one
+
+
+def _loss_reason(tune_trial: Any) -> str:
+    """Return in one line why a segment was lost: the message of our own error, or what Ray's means."""
+    text = _error_text(tune_trial)
     if ours := re.findall(r"^(?:collagan_dist\.errors\.)?ClusterError: (.*)$", text, re.MULTILINE):
         return ours[-1]
     for sign, reason in _LOSS_REASONS.items():

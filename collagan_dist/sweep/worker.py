@@ -68,5 +68,8 @@ def _unexpected(spec: SegmentSpec, error: Exception) -> dict[str, Any]:
 def free_memory() -> None:
     """Return cached GPU memory, which the next trial or another process on the GPU may need."""
     gc.collect()
+    # What is left after the first segment is libraries: without them later collections take a tenth of the time.
+    if not gc.get_freeze_count():
+        gc.freeze()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

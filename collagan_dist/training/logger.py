@@ -63,6 +63,7 @@ class TrainingLogger:
         self._grid_batch: Batch | None = None
         self.damaged = 0  # samples that the loaders of all ranks had found at the last call of `quarantine`
         self._quarantined: set[int] = set()
+        self._samples = setup.manifest.samples(setup.config.data.split)  # once: it adds up all shards
         self._stragglers = StragglerDetector(setup.group, setup.config.runtime.straggler)
         self._won_lines: dict[str, int] = {}  # by task: lines in a row with a discriminator that is nearly always right
 
@@ -117,7 +118,7 @@ class TrainingLogger:
         seconds = max(now - self._line_began, 1e-9)
         batch = self.setup.config.schedule.batch
         record = {
-            "epoch": step * batch / self.setup.manifest.samples(self.setup.config.data.split),
+            "epoch": step * batch / self._samples,
             "samples": step * batch,
             **losses,
             **self._weighted(losses),

@@ -141,7 +141,7 @@ OUTWARD = addresses.source_address("198.51.100.1")  # this host's own, on the wa
     ("host", "hosts", "nodes", "listens"),
     [
         ("127.0.0.1", 1, "", "127.0.0.1"),
-        ("127.0.0.1", 2, "", "*"),  # other hosts know it by another address: which one?
+        ("127.0.0.1", 2, "", "0.0.0.0"),  # other hosts know it by another address: which one?
         ("127.0.1.1", 2, "n1 198.51.100.1", OUTWARD),  # Debian's name of a node, and the job's other node
         pytest.param(OUTWARD, 2, "", OUTWARD, marks=pytest.mark.skipif(OUTWARD is None, reason="no way out")),
         ("::1", 1, "", "[::1]"),
@@ -166,7 +166,7 @@ def test_ranks_meet_where_the_store_of_one_host_listens(port):
 def test_the_address_of_a_service_that_forwards_here(port):
     """Kubernetes gives MASTER_ADDR an address that is no host's own."""
     store = module._listen("198.51.100.1", port)
-    assert listening(port) == ["*"]
+    assert listening(port) == ["0.0.0.0"]
     store.set("key", "value")
 
 
@@ -186,3 +186,21 @@ def test_the_port_is_in_use(port):
     assert f"port {port} of {socket.gethostname()}" in str(here)
     assert f"port {port} of {socket.gethostname()}" in str(first) and "MASTER_PORT" in str(first)
     assert "it is not the rendezvous of a run" in str(second)
+
+
+@pytest.mark.parametrize("there", [[], [0], [5, 6], list(range(9)), list(range(8))])
+def test_which_keys_a_store_has(port, there):
+    """Few questions where few are missing."""
+    store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    for number in there:
+        store.set(f"key/{number}", "")
+    asked: list[int] = []
+
+    class Counting:
+        def check(self, keys: list[str]) -> bool:
+            asked.append(len(keys))
+            return store.check(keys)
+
+    keys = [f"key/{number}" for number in range(9)]
+    assert module.present_keys(Counting(), keys) == [f"key/{number}" for number in there]
+    assert len(asked) <= (1 if len(there) == 9 else 9 if len(there) == 8 else 2 * 9)

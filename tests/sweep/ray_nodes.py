@@ -1,5 +1,6 @@
 """Real Ray nodes on this machine, as processes of their own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -46,6 +47,52 @@ def ray_nodes(count: int, cpus: int = 1) -> Iterator[tuple[str, list[subprocess.
                     node.wait(20)
                 except subprocess.TimeoutExpired:
                     os.killpg(node.pid, signal.SIGKILL)
+
+
+HEAD_ID = 51 * "f" + "00000"  # Ray's fake provider knows the head node by the id that it is started with
+AUTOSCALING = {
+    "cluster_name": "test", "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1, "head_node_type": "ray.head.default",
+    # The class by its name: the defaults that Ray reads for its own name of it are not in its wheels.
+    "provider": {
+        "type": "external", "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "head_node_id": HEAD_ID, "launch_multiple": True, "disable_node_updaters": True, "disable_launch_config_check": True,
+    },
+    "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
+    "rsync_exclude": [], "rsync_filter": [], "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
+    "worker_setup_commands": [], "head_start_ray_commands": [], "worker_start_ray_commands": [],
+}  # fmt: skip
+
+
+@contextmanager
+def growing_nodes(cpus: int, most: int) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A head node of 1 CPU whose autoscaler starts up to `most` nodes of `cpus` CPUs; its address, and its process.
+
+    Ray's own provider for tests. `AutoscalingCluster` would end every Ray process of the machine.
+    """
+    types = {"ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}}
+    types["worker"] = {
+        "resources": {"CPU": cpus, "object_store_memory": 100_000_000},
+        "node_config": {},
+        "max_workers": most,
+    }
+    port = free_port()
+    own = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1"}
+    own |= {"RAY_CLOUD_INSTANCE_ID": HEAD_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        config = Path(folder, "cluster.json")
+        provider = AUTOSCALING["provider"] | {"gcs_address": f"127.0.0.1:{port}"}
+        config.write_text(
+            json.dumps(AUTOSCALING | {"provider": provider, "available_node_types": types, "max_workers": most})
+        )
+        with patch.dict(os.environ, ENVIRONMENT):
+            head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+            with patch.dict(os.environ, own):
+                node = start_node(1, *head, f"--autoscaling-config={config}")
+            try:
+                wait_for(f"127.0.0.1:{port}", 1)
+                yield f"127.0.0.1:{port}", node
+            finally:
+                power_off(node)
 
 
 def power_off(node: subprocess.Popen) -> None:

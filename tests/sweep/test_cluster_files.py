@@ -1,11 +1,13 @@
 """cluster/ray.yaml: what Ray's cluster launcher takes, and that nobody gets into such a cluster without its token."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from collagan_dist.sweep.growth import Growth, NodeType, parse_growth
 from tests.conftest import ROOT
 
 
@@ -24,6 +26,14 @@ def test_ray_accepts_the_file(launcher):
     assert launcher["max_workers"] == len(launcher["provider"]["worker_ips"])
     with pytest.raises(Exception, match="max_worker"):
         validate_config(launcher | {"max_worker": 3})
+
+
+def test_a_sweep_on_such_a_cluster_waits_for_no_other_machine(launcher):
+    """All machines that it names run from the beginning; those of a cloud are started for what waits."""
+    assert parse_growth("ray.yaml", json.dumps(launcher)) is None
+    types = {"gpu": {"resources": {"CPU": 8, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3}}
+    cloud = launcher | {"available_node_types": launcher["available_node_types"] | types}
+    assert parse_growth("ray.yaml", json.dumps(cloud)) == Growth((NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 3),), 2)
 
 
 def test_every_start_has_a_token_and_sends_no_statistics(launcher):

@@ -12,6 +12,7 @@ from collagan_dist.errors import CollaganError, ConfigError, DataError
 from collagan_dist.sweep.driver import run_sweep
 from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions, _rungs, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
+from collagan_dist.sweep.schedule import Goal
 from collagan_dist.sweep.trial import Trial, write_trial
 from tests.sweep.simulation import PLANS, plan
 from tests.sweep.small import GRID, HALVING, write
@@ -147,6 +148,21 @@ def test_the_folder_of_another_user_is_refused(shards, out):
     os.chown(out, 12345, -1)
     with pytest.raises(ConfigError, match=r"belongs to another user \(id 12345\)"):
         run_sweep(options, StopRequest())
+
+
+def test_a_goal_of_the_command_line(shards, out):
+    assert prepared(shards, out, stop_at="psnr_hole >= 24.5").plan.goal == Goal("psnr_hole", 24.5)
+    assert prepared(
+        shards, out, {**HALVING, "metric": "landmark_error"}, stop_at="landmark_error<=.1"
+    ).plan.goal == Goal("landmark_error", 0.1)
+    for text, message in (
+        ("psnr_hole<=24", "of psnr_hole more is better; give psnr_hole>=VALUE"),
+        ("psnr>=24", "a metric of this sweep and the value to reach: psnr_hole>=VALUE"),
+        ("psnr_hole>24", "a metric of this sweep and the value"),
+        ("psnr_hole>=nan", "a metric of this sweep and the value"),
+    ):
+        with pytest.raises(ConfigError, match=f"--stop-at {text}: {message}"):
+            prepared(shards, out, stop_at=text)
 
 
 def test_trials_are_not_copied(shards, out):

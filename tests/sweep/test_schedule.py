@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep.schedule import Goal
 from collagan_dist.sweep.space_spec import Bounds, Pbt
 from collagan_dist.sweep.trial import Trial
 from tests.sweep.simulation import (
@@ -461,3 +462,32 @@ def test_nothing_is_confirmed_without_a_comparison(paper, other, expected):
     first = replace(trials[0], **{"role": "paper", "values": {"a": 1}} | paper)
     second = replace(trials[1], **{"values": {"a": 2}} | other)
     assert schedule.next_segment(a_plan("none", 2, confirm=2), [first, second]) == expected
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("confirm", [0, 2])
+def test_a_goal_ends_the_search(name, confirm):
+    """Nothing of the search begins once a trial has reached it; confirming trials follow. A goal out of reach changes nothing."""
+    free = Simulation(a_plan(name, 9, confirm=confirm), slots=2).run()
+    far = Simulation(replace(free.plan, goal=Goal("psnr", 99.0)), slots=2).run()
+    assert far.asked == free.asked
+    value = max(results["psnr"] for trial in free.searched for results in trial.results.values())
+    value -= 0.3
+    near = Simulation(replace(free.plan, goal=Goal("psnr", value)), slots=2).run()
+    reached = schedule.goal_reached(near.plan, near.trials)
+    assert reached is not None and max(results["psnr"] for results in reached.results.values()) >= value
+    searched = [segment for segment in near.asked if near.trials[segment.number].role != "confirm"]
+    assert len(searched) < len(free.asked) and searched == free.asked[: len(searched)]
+    assert sum(trial.role == "confirm" for trial in near.trials) in (0, 2 * confirm)
+    assert (
+        confirm == 0
+        or schedule.trials_to_confirm(near.plan, near.trials) is None
+        or len(near.trials) > len(near.searched)
+    )
+
+
+def test_a_goal_of_a_metric_of_which_less_is_better():
+    goal = Goal("landmark_error", 0.1)
+    assert str(goal) == "landmark_error<=0.1" and str(Goal("psnr", 24)) == "psnr>=24"
+    assert [goal.is_met({"landmark_error": value}) for value in (0.2, 0.1, 0.05)] == [False, True, True]
+    assert not goal.is_met({"psnr": 0.05})

@@ -138,7 +138,7 @@ def check_batch(samples: int, batch: int, world: World, parts: int = 1) -> None:
     who = f"{world.size} ranks" if parts == 1 else f"{world.size} ranks in {parts} parts each (runtime.accumulate)"
     if batch % shares:
         below = batch - batch % shares
-        near = [n for n in (below, below + shares) if n >= 2 * shares]
+        near = [n for n in (below, below + shares) if n >= 2 * shares] or [2 * shares]
         raise ConfigError(
             f"schedule.batch: {batch} samples cannot be shared evenly by {who}; set it to {' or '.join(map(str, near))}"
         )

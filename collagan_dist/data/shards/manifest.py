@@ -23,6 +23,9 @@ from collagan_dist.types import CLASSES, LANDMARKS
 VERSION = 1
 ADOPTED = "adopted"  # the recipe's `dataset` of tars that were not packed here
 READOPT = "remove manifest.json and run `collagan adopt` again"
+MAX_BYTES = (
+    1 << 29
+)  # 2 million shards, 260 bytes each: a billion samples in shards of the usual size are a quarter of it
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 # Below a folder: no name of a folder above, none that begins with a dot. An adopted tar may have any such name.
@@ -32,7 +35,7 @@ FileName = Annotated[str, Field(pattern=FILE_NAME.pattern, max_length=1000)]
 _PACKED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}\.tar")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # without a dictionary each: there may be 500,000
 class Shard:
     """One shard as the manifest lists it: a tar, its index, and how many samples they hold.
 
@@ -189,7 +192,7 @@ def read_manifest(location: str | Path | RemoteFolder, cache: Cache | None = Non
     folder = location if isinstance(location, RemoteFolder) else open_location(location)
     path, content = folder / "manifest.json", _read_bytes(folder)
     try:
-        found = structured.parse(content, _ManifestFile, str(path))
+        found = structured.parse(content, _ManifestFile, str(path), MAX_BYTES)
     except structured.Malformed as error:
         raise DataError(f"{error}: is not a manifest of this format ({VERSION}); pack the data set again") from None
     splits = {name: split.shards for name, split in found.splits.items()}
@@ -219,7 +222,7 @@ def _read_bytes(folder: Path | RemoteFolder) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.read("manifest.json")
     try:
-        return files.read_regular(folder / "manifest.json", structured.MAX_BYTES)
+        return files.read_regular(folder / "manifest.json", MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         # Tars without a manifest are mostly another program's.
         how = ("adopt", folder) if any(folder.glob("*.tar")) else ("pack", "RECIPE", "--out", folder)

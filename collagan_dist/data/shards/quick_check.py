@@ -11,26 +11,33 @@ from collagan_dist.data.shards.remote import RemoteFolder, open_location
 from collagan_dist.data.shards.shard_files import read_index
 from collagan_dist.errors import ConfigError, DataError
 
+# Shards that a start looks at. All ranks of 1,024 looking at all of 500,000 would be a billion requests to one file system.
+MOST_AT_START = 4096
+
 
 def open_shards(config: Config) -> Manifest:
     """Return the data set of a configuration after a quick check. Raises ConfigError without one, DataError if it is damaged."""
     if config.data.shards is None:
         raise ConfigError("data.shards is not set: give the folder of shards by --data (make one with `collagan pack`)")
     manifest = read_manifest(open_location(config.data.shards, config.data.cache), config.data.cache)
-    quick_check(manifest)
+    quick_check(manifest, most=MOST_AT_START)
     return manifest
 
 
-def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True) -> None:
+def quick_check(manifest: Manifest, ask_each: bool = False, repair: bool = True, most: int | None = None) -> None:
     """Check the sizes of all shards and, in a local folder, the indexes. Wrong indexes are rebuilt, or without `repair` problems.
+
+    In a local folder of more than `most` shards, `most` of them are looked at, evenly spread; the others when they are first read.
 
     Behind a URL, sizes are checked if one request lists them; `ask_each` allows a request per file.
     Raises DataError naming all problems.
     """
     # Every rank checks everything: all reach the same result before they wait for each other at the rendezvous. One
     # that checked for the others would leave them waiting there. It costs a stat and some 0.2 ms per shard.
+    shards = list(manifest)
+    every = -(-len(shards) // most) if most else 1
     problems = [
-        *(problem for shard in manifest for problem in _local_problems(manifest, shard, repair)),
+        *(problem for shard in shards[::every] for problem in _local_problems(manifest, shard, repair)),
         *_remote_problems(manifest, ask_each),
     ]
     if problems:

@@ -1,6 +1,7 @@
 import pytest
 
 from collagan_dist import places
+from collagan_dist.data.shards import quick_check as module
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.data.shards.quick_check import quick_check
 from collagan_dist.errors import DataError
@@ -24,3 +25,16 @@ def test_file_systems_that_list_are_checked_at_the_start(shards, monkeypatch):
         assert "memory://listed/test-000000.idx: is missing" in str(error.value)
     finally:
         memory.rm("/listed", recursive=True)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+def test_a_start_looks_at_some_of_many_shards(shards, monkeypatch, most):
+    """Evenly spread, the same ones on all ranks; without a bound at all of them."""
+    looked: list[str] = []
+    monkeypatch.setattr(module, "read_index", lambda folder, shard, repair: looked.append(shard.name))
+    quick_check(shards, most=most)
+    names = [shard.name for shard in shards]
+    assert len(looked) <= most and looked == names[:: -(-len(names) // most)]
+    looked.clear()
+    quick_check(shards)
+    assert looked == names and len(names) > 3

@@ -1,0 +1,161 @@
+"""`collagan plan`: what a configuration would take on a cluster, and one rank of it rehearsed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from collagan_dist.commands.arguments import non_negative_int, positive_float, positive_int
+from collagan_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collagan_dist.config.tree import Config
+    from collagan_dist.plan.prediction import Planner, Rate
+
+HELP = "predict time, memory, efficiency, goodput and cost on a cluster; or rehearse one rank of it"
+EXAMPLE = """collagan plan stable --nodes 4 --gpus-per-node 8 --gpu h100 --set schedule.batch=2048
+         collagan plan stable --nodes 2 --gpus-per-node 8 --measured runs/first --link nvlink4,100gbe
+         collagan plan stable --nodes 128 --gpus-per-node 8 --data packed/celeba --rehearse 1023 --set schedule.batch=65536"""
+_CELEBA = 162_770  # pictures of CelebA's split for training
+# 419 interruptions that nobody had planned in 54 days of 2,048 nodes (The Llama 3 Herd of Models, arXiv 2407.21783).
+_NODE_MTBF_HOURS, _RESTART_SECONDS = 6300.0, 120.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="preset name or YAML file")
+    parser.add_argument("--nodes", type=positive_int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--gpus-per-node", type=positive_int, default=1, metavar="G", help="default: 1")
+    parser.add_argument("--model", metavar="NAME", help="as in train")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a key of the configuration")
+    parser.add_argument("--data", metavar="SHARDS", help="the data set, for its number of samples and for --rehearse")
+    parser.add_argument(
+        "--samples",
+        type=positive_int,
+        metavar="N",
+        help=f"samples of an epoch, without --data (default: CelebA's {_CELEBA:,})",
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--gpu", default="h100", metavar="NAME", help="h100 (default), h200, a100: by their data sheets"
+    )
+    source.add_argument("--measured", metavar="RUN", help="the rate of a run of this configuration, by its log")
+    source.add_argument("--measure", action="store_true", help="measure some steps on this machine's device")
+    parser.add_argument(
+        "--link",
+        metavar="INSIDE,BETWEEN",
+        help="links inside a node and between nodes: nvlink4 nvlink3 pcie4 ib-ndr ib-hdr 100gbe 25gbe loopback, or GB/S:MICROSECONDS",
+    )
+    parser.add_argument(
+        "--assume",
+        action="append",
+        default=[],
+        metavar="NAME=X",
+        help="convolution, launch, overlap, jitter or contention (docs/scaling.md)",
+    )
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mtbf",
+        type=positive_float,
+        default=_NODE_MTBF_HOURS,
+        metavar="HOURS",
+        help="between failures of a node (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--restart", type=positive_float, default=_RESTART_SECONDS, metavar="SECONDS",
+        help="from a failure to the next new step (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument("--price", type=positive_float, metavar="P", help="of a GPU for an hour")
+    parser.add_argument("--plot", metavar="FILE", help="write the plot for 1 to 1,024 GPUs, .png or .svg")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument(
+        "--rehearse",
+        type=non_negative_int,
+        metavar="RANK",
+        help="build this rank with its real data and do its first steps here, instead",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from collagan_dist.commands import plan_screen
+    from collagan_dist.commands.progress import busy
+    from collagan_dist.config.load import load_config
+
+    config = load_config(args.config, args.model, args.set, args.data)
+    with busy("planning", not args.json):
+        found = _rehearsal(args, config) if args.rehearse is not None else _prediction(args, config)
+    if args.json:
+        print(json.dumps(found))
+    elif args.rehearse is not None:
+        plan_screen.show_rehearsal(found)
+    else:
+        plan_screen.show_plan(found)
+
+
+def _rehearsal(args: argparse.Namespace, config: Config) -> dict[str, Any]:
+    from collagan_dist.data.shards.quick_check import open_shards
+    from collagan_dist.plan.rehearsal import rehearse
+    from collagan_dist.types import World
+
+    size, rank = args.nodes * args.gpus_per_node, args.rehearse
+    if rank >= size:
+        raise ConfigError(f"--rehearse {rank}: {args.nodes} nodes of {args.gpus_per_node} have ranks 0 to {size - 1}")
+    node, local = divmod(rank, args.gpus_per_node)
+    world = World(rank, size, local, args.gpus_per_node, node)
+    return rehearse(config, world, open_shards(config))
+
+
+def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
+    from collagan_dist.config.load import model_label
+    from collagan_dist.plan.chart import write_chart
+    from collagan_dist.plan.cost_model import Cluster
+    from collagan_dist.plan.hardware import find_gpu, find_link
+    from collagan_dist.plan.prediction import Losses
+    from collagan_dist.report.vega import check_picture_name
+
+    if args.plot:
+        check_picture_name(Path(args.plot))
+    gpu = find_gpu(args.gpu)
+    inside, _, between = (args.link or f"{gpu.inside},{gpu.between}").partition(",")
+    cluster = Cluster(args.nodes, args.gpus_per_node, find_link(inside), find_link(between or inside))
+    planner = _planner(args, config, cluster)
+    found = planner.plan(cluster, _samples(args, config), Losses(3600 * args.mtbf, args.restart, args.price))
+    links = [f"{link.name} ({link.source})" for link in (cluster.inside, cluster.between)]
+    found = {"configuration": args.config, "model": model_label(config.model), **found, "links": links}
+    if args.plot:
+        write_chart(found, Path(args.plot))
+    return found
+
+
+def _planner(args: argparse.Namespace, config: Config, cluster: Any) -> Planner:
+    from collagan_dist.data.loading.order import check_batch
+    from collagan_dist.plan import rates
+    from collagan_dist.plan.cost_model import Assumptions
+    from collagan_dist.plan.hardware import find_gpu
+    from collagan_dist.plan.prediction import Planner
+    from collagan_dist.plan.work import count_step
+    from collagan_dist.types import World
+
+    # Before anything is counted or measured.
+    check_batch(_samples(args, config), config.schedule.batch, World(size=cluster.size), config.runtime.accumulate)
+    assumed, work = Assumptions.parse(args.assume), count_step(config)
+    rate: Rate
+    if args.measured:
+        rate = rates.rate_of_run(Path(args.measured), config, work, cluster, assumed)
+    elif args.measure:
+        rate = rates.measured_rate(config, config.schedule.batch // cluster.size)
+    else:
+        rate = rates.stated_rate(config, work, find_gpu(args.gpu), assumed)
+    return Planner(config, rate, assumed, work)
+
+
+def _samples(args: argparse.Namespace, config: Config) -> int:
+    from collagan_dist.data.shards.manifest import read_manifest
+
+    if config.data.shards is not None:
+        return read_manifest(config.data.shards).samples(config.data.split)
+    return args.samples or _CELEBA

@@ -1,0 +1,55 @@
+"""The plan's plot: images per second and efficiency by ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from collagan_dist.report.vega import SERIES, write_picture
+
+_IDEAL = "ideal"
+
+
+def write_chart(plan: Mapping[str, Any], path: Path) -> None:
+    """Write the plot of a plan's scaling, as PNG or SVG by the name. Raises ConfigError for another name."""
+    rows = list(_rows(plan))
+    names = list(dict.fromkeys(row["series"] for row in rows))
+    x = {"field": "ranks", "type": "quantitative", "title": "GPUs",
+         "scale": {"type": "log", "base": 2}, "axis": {"values": sorted({row["ranks"] for row in rows})[::2], "labelOverlap": False}}  # fmt: skip
+    colour = {
+        "field": "series",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": names, "range": list(SERIES[: len(names)])},
+    }
+    line = {"type": "line", "point": {"filled": True, "size": 28}, "strokeWidth": 2}
+
+    def panel(field: str, title: str, **y_axis: Any) -> dict[str, Any]:
+        y = {"field": field, "type": "quantitative", "title": title, **y_axis}
+        return {"mark": line, "width": 320, "height": 240, "encoding": {"x": x, "y": y, "color": colour}}
+
+    panels = [
+        panel("images_per_s", "images/s", scale={"type": "log"}, axis={"values": [10**power for power in range(9)]}),
+        panel("efficiency", "efficiency against one GPU, %", scale={"domain": [0, 100]}),
+    ]
+    write_picture({"data": {"values": rows}, "hconcat": panels, "spacing": 30}, path)
+
+
+def _rows(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    labels = {"configured batch": f"{plan['batch']} samples a step", "same share": f"{plan['share']} samples a GPU"}
+    for key, label in labels.items():
+        for row in plan["scaling"]:
+            if row[key] is not None:
+                yield {
+                    "ranks": row["ranks"], "series": label, "images_per_s": round(row[key]["images_per_s"], 1),
+                    "efficiency": round(100 * row[key]["efficiency"], 2),
+                }  # fmt: skip
+    alone = plan["scaling"][0]["same share"]["images_per_s"]
+    for row in plan["scaling"]:
+        yield {
+            "ranks": row["ranks"],
+            "series": _IDEAL,
+            "images_per_s": round(alone * row["ranks"], 1),
+            "efficiency": 100.0,
+        }

@@ -1,0 +1,144 @@
+"""A configuration on a cluster: the prediction for it, and for 1 to 1,024 ranks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from collagan_dist.config.tree import Config
+from collagan_dist.data.loading.order import check_batch, planned_steps
+from collagan_dist.models.registry import count_parameters, estimate_checkpoint_bytes
+from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, StepTime, predict
+from collagan_dist.plan.goodput import Failures, best_interval, goodput
+from collagan_dist.plan.work import StepWork, count_step
+from collagan_dist.types import World
+
+SIZES = tuple(2**power for power in range(11))
+EFFICIENT = 0.95
+_LARGEST_SHARE = 4096  # samples of a rank that are tried for EFFICIENT
+# Of benchmarks/checkpoint.json: a copy into the host's memory, and what a thread hashes and writes beside training; bytes/s.
+_COPY, _WRITE = 602e6 / 0.064, 602e6 / 2.11
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How long a rank computes, where that is from, and the bytes of its device's memory where they are known."""
+
+    compute: Compute
+    origin: str
+    device: str
+    memory: float | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Seconds between two failures of a node, and from a failure to the first new step; price of a GPU for an hour, in any currency."""
+
+    node_mtbf: float
+    restart: float
+    price: float | None = None
+
+
+class Planner:
+    """Predictions of one configuration."""
+
+    def __init__(self, config: Config, rate: Rate, assumed: Assumptions, work: StepWork | None = None) -> None:
+        self.config, self.rate, self.assumed = config, rate, assumed
+        self.work = work or count_step(config)
+
+    def step(self, cluster: Cluster, share: int) -> StepTime:
+        """Return the step of ranks with `share` samples each."""
+        return predict(self.work, share, self.rate.compute, cluster, self.assumed, self.config.runtime.sync_bn)
+
+    def efficiency(self, cluster: Cluster, share: int) -> float:
+        """Return how much of the rate of one rank with as many samples each rank keeps."""
+        return self.rate.compute(share) / self.step(cluster, share).seconds
+
+    def efficient_share(self, cluster: Cluster) -> int | None:
+        """Return the smallest power of two of samples a rank with EFFICIENT; None where there is none that fits."""
+        share = 2
+        while share <= _LARGEST_SHARE and self.fits(cluster, share):
+            if self.efficiency(cluster, share) >= EFFICIENT:
+                return share
+            share *= 2
+        return None
+
+    def memory(self, cluster: Cluster, share: int) -> dict[str, int]:
+        """Return the bytes of a rank by what they are for; "peak" is the most at a time."""
+        config, parameters = self.config, count_parameters(self.config)
+        own, stage = 4 * sum(parameters.values()), config.runtime.zero_stage
+        average = 4 * parameters["generator"] * bool(config.optim.ema)
+        adam, gradients = 2 * own, own
+        saved = round(adam * (stage >= 1) * (1 - 1 / cluster.size) + gradients * (stage >= 2) * (1 - 1 / cluster.size))
+        peak = round(self.work.peak_bytes.at(share))
+        found = {
+            "parameters": own,
+            "gradients": gradients,
+            "Adam": adam,
+            "moving average": average,
+            "activations": max(0, peak - own - gradients - adam - average),
+        }
+        return {name: size for name, size in found.items() if size} | {"peak": peak - saved}
+
+    def fits(self, cluster: Cluster, share: int) -> bool:
+        return self.rate.memory is None or self.memory(cluster, share)["peak"] <= self.rate.memory
+
+    def scaling(self, cluster: Cluster, share: int) -> list[dict[str, Any]]:
+        """Return a row for each of SIZES: the configured batch shared by all ranks, and `share` samples for each."""
+        batch, parts, rows = self.config.schedule.batch, self.config.runtime.accumulate, []
+        for size in SIZES:
+            there = cluster.of_size(size)
+            own = batch // size if batch % (size * parts) == 0 and batch // (size * parts) >= 2 else None
+            fixed = {"share": own, **self._rates(there, own, batch)} if own else None
+            each = {"batch": share * size, **self._rates(there, share, share)}
+            rows.append({
+                "ranks": size, "nodes": there.nodes, "configured batch": fixed, "same share": each,
+                "share for 95 %": self.efficient_share(there),
+            })  # fmt: skip
+        return rows
+
+    def _rates(self, cluster: Cluster, share: int, alone: int) -> dict[str, float]:
+        """Return rates of ranks of `share` samples; efficiency against one rank with `alone` samples a step."""
+        seconds = self.step(cluster, share).seconds
+        rate, of_one = share * cluster.size / seconds, alone / self.rate.compute(alone)
+        return {"step seconds": seconds, "images_per_s": rate, "efficiency": rate / cluster.size / of_one}
+
+    def plan(self, cluster: Cluster, samples: int, losses: Losses) -> dict[str, Any]:
+        """Return the whole prediction as plain data. Raises ConfigError and DataError for a batch that the ranks cannot share."""
+        config, size = self.config, cluster.size
+        check_batch(samples, config.schedule.batch, World(size=size), config.runtime.accumulate)
+        share, steps = config.schedule.batch // size, planned_steps(config.schedule, samples)
+        step = self.step(cluster, share)
+        useful = steps * step.seconds
+        saving = self._saving(cluster, step, steps, losses)
+        elapsed = useful / saving["goodput"] if saving["goodput"] else None
+        hours = None if elapsed is None else elapsed / 3600 * size
+        return {
+            "ranks": size, "nodes": cluster.nodes, "batch": config.schedule.batch, "share": share,
+            "samples": samples, "steps": steps,
+            "rate": self.rate.origin, "device": self.rate.device,
+            "gflops a sample": round(self.work.flops.at(share) / share / 1e9, 2),
+            "step": {"seconds": step.seconds, **asdict(step)},
+            "images_per_s": config.schedule.batch / step.seconds,
+            "efficiency": self.efficiency(cluster, share),
+            "memory": self.memory(cluster, share), "device memory": self.rate.memory,
+            "epoch seconds": samples / config.schedule.batch * step.seconds,
+            "training seconds": useful, "run seconds": elapsed,
+            "checkpoint": saving,
+            "gpu hours": hours, "cost": None if hours is None or losses.price is None else hours * losses.price,
+            "assumptions": asdict(self.assumed) | asdict(losses),
+            "scaling": self.scaling(cluster, share),
+        }  # fmt: skip
+
+    def _saving(self, cluster: Cluster, step: StepTime, steps: int, losses: Losses) -> dict[str, Any]:
+        """Return what checkpoints and failures cost."""
+        # The last step always has a checkpoint.
+        size, every = estimate_checkpoint_bytes(self.config), min(self.config.checkpoint.every, steps)
+        failures = Failures(losses.node_mtbf / cluster.nodes, losses.restart, size / _COPY, size / _WRITE)
+        best = min(steps, max(1, round(best_interval(failures) / step.seconds)))
+        return {
+            "bytes": size, "blocked seconds": failures.blocked, "written seconds": failures.written,
+            "job mtbf seconds": failures.mtbf,
+            "every": every, "goodput": goodput(every * step.seconds, failures),
+            "best every": best, "best goodput": goodput(best * step.seconds, failures),
+        }  # fmt: skip

@@ -1,0 +1,123 @@
+"""How long a rank computes: by the log of a run, by a short measurement here, or by a data sheet."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from collagan_dist import structured
+from collagan_dist.config.load import config_to_dict, differences
+from collagan_dist.config.tree import Config
+from collagan_dist.distributed import devices
+from collagan_dist.distributed.engine import Engine
+from collagan_dist.distributed.group import Group
+from collagan_dist.errors import ConfigError, DataError
+from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, computed_seconds, predict
+from collagan_dist.plan.hardware import GPU
+from collagan_dist.plan.prediction import Rate
+from collagan_dist.plan.work import StepWork, made_up_batch
+from collagan_dist.runs.layout import RanksRecord, RunPaths
+from collagan_dist.runs.metrics_log import median_rate
+from collagan_dist.runs.model_folder import read_config
+from collagan_dist.tasks import build_tasks
+from collagan_dist.types import World
+
+# Keys that change the time of a step with as many samples.
+_SAME = {
+    "model": ("name", "tasks", "concentrated", "widths", "discriminators", "patch", "normalize", "mask_channel"),
+    "data": ("image_size",),
+    "runtime": ("precision", "channels_last", "compile", "cuda_graph", "accumulate"),
+}
+_ROUNDS, _SECONDS = 5, 20.0  # of a measurement: at least so many steps, and no more once they have taken so long
+_CORRECTIONS = 20
+
+
+def stated_rate(config: Config, work: StepWork, gpu: GPU, assumed: Assumptions) -> Rate:
+    """Return the rate that a GPU's data sheet gives."""
+    compute = computed_seconds(work, gpu, config.runtime.precision, assumed)
+    return Rate(compute, f"computed, not measured: {gpu.source}", gpu.name, gpu.memory)
+
+
+def rate_of_run(run: Path, config: Config, work: StepWork, cluster: Cluster, assumed: Assumptions) -> Rate:
+    """Return the rate in a run's log. A run of several ranks has waited for others, too: what the model says of that is taken off.
+
+    Raises ConfigError for a run of another kind of step, DataError for one without a rate.
+    """
+    own = read_config(run)
+    if different := _differing(own, config):
+        raise ConfigError(
+            f"{run}: its steps are others than this configuration's ({'; '.join(different)}), so its rate says nothing of them; "
+            f"plan {run}/config.yaml, or measure a run of this configuration"
+        )
+    rate = median_rate(run)
+    if rate is None:
+        raise DataError(f"{run}: its metrics.jsonl has no rate; let it log some train lines (log.every)")
+    ranks = structured.read(RunPaths(run).world, RanksRecord, DataError, "give a run folder of `collagan train`").ranks
+    if not ranks or own.schedule.batch % len(ranks):
+        raise DataError(f"{RunPaths(run).world}: {len(ranks)} ranks do not share a batch of {own.schedule.batch}")
+    nodes = len({one.host for one in ranks})
+    there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
+    share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate
+    alone = _without_others(seconds, share, work, there, assumed)
+    device = ranks[0].name or ranks[0].device
+    origin = f"measured by {run}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
+    return Rate(_in_proportion(share, alone), origin, device)
+
+
+def _differing(run: Config, config: Config) -> list[str]:
+    trees = [
+        {s: {key: section[key] for key in keys} for s, keys in _SAME.items() for section in [config_to_dict(one)[s]]}
+        for one in (run, config)
+    ]
+    return differences(*trees)
+
+
+def _in_proportion(share: int, seconds: float) -> Compute:
+    return lambda samples: seconds * samples / share
+
+
+def _without_others(seconds: float, share: int, work: StepWork, cluster: Cluster, assumed: Assumptions) -> float:
+    """Return the part of a step that a rank computes, such that the model gives the whole."""
+    own = seconds
+    for _ in range(_CORRECTIONS):
+        step = predict(work, share, _in_proportion(share, own), cluster, assumed)
+        own = max(seconds / 100, own + (seconds - step.seconds) / 2)
+    return own
+
+
+def measured_rate(config: Config, share: int) -> Rate:
+    """Return the rate of steps on made-up batches on this machine's device; two sizes give a constant and a part for each sample."""
+    alone = World()
+    device = devices.pick_device(alone)
+    devices.configure_torch(devices.thread_count(alone, config.runtime.threads), config.deterministic)
+    half = max(2 * config.runtime.accumulate, share // 2 // config.runtime.accumulate * config.runtime.accumulate)
+    step_seconds = {size: _seconds_of_step(config, size, device) for size in sorted({share, half})}
+    each = (step_seconds[share] - step_seconds[half]) / (share - half) if share > half else step_seconds[share] / share
+    # Noise must not make small batches free.
+    each = min(max(each, step_seconds[share] / share / 2), step_seconds[share] / share)
+    constant = step_seconds[share] - each * share
+    threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU{threads}"
+    memory = float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+    origin = f"measured here: {share / step_seconds[share]:.4g} images/s, {share} samples a step without data loading"
+    return Rate(lambda samples: constant + each * samples, origin, name, memory)
+
+
+def _seconds_of_step(config: Config, samples: int, device: torch.device) -> float:
+    """Return the median of some steps, after one that warms up."""
+    engine = Engine(config.runtime, Group(World(), device))
+    tasks = build_tasks(config)
+    last = config.schedule.steps or 1 << 30
+    step = build_step(config, engine, tasks, build_networks(config, engine, tasks), last)
+    batch = made_up_batch(config.data.image_size, samples, device)
+    seconds: list[float] = []
+    while len(seconds) <= _ROUNDS and sum(seconds) < _SECONDS:
+        began = time.perf_counter()
+        step(batch, last - 1).verdict.read()
+        engine.group.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:] or seconds)

@@ -1,0 +1,67 @@
+"""The nodes of a Ray cluster that are alive, and how often in a row segments were lost: on a node, and of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LOSSES = 3  # in a row on one node, before it is left out
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive. `name` is for people; `resources` are all it has, whoever uses them."""
+
+    id: str
+    name: str
+    resources: dict[str, float]
+
+    @property
+    def is_head(self) -> bool:
+        return "node:__internal_head__" in self.resources
+
+
+def living_nodes(ray: Any) -> list[Node]:
+    return [
+        Node(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][-6:]})", node["Resources"])
+        for node in ray.nodes() if node["Alive"]
+    ]  # fmt: skip
+
+
+class NodeLosses:
+    """Counts by node how many segments in a row failed there.
+
+    A segment on several nodes tells nothing: any of them may be the cause. Nor does one whose node is gone: that is a loss like others.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[str, int] = {}
+
+    def worked(self, nodes: Sequence[str]) -> None:
+        for node in nodes:
+            self._in_a_row.pop(node, None)
+
+    def failed(self, nodes: Sequence[str], alive: Collection[str]) -> str | None:
+        """Count a failed segment; return its node if it is the last of MAX_LOSSES in a row there."""
+        if len(nodes) != 1 or nodes[0] not in alive:
+            return None
+        count = self._in_a_row[nodes[0]] = self._in_a_row.get(nodes[0], 0) + 1
+        return nodes[0] if count % MAX_LOSSES == 0 else None
+
+
+class TrialLosses:
+    """Counts by trial how often in a row it was lost without a new checkpoint."""
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[int, tuple[int, int]] = {}  # and the newest checkpoint at the last loss
+
+    def ended(self, number: int) -> None:
+        self._in_a_row.pop(number, None)
+
+    def lost(self, number: int, saved: int) -> int:
+        """Count a loss of a trial whose newest checkpoint is of step `saved`; return how many there were in a row."""
+        # A trial that saves between losses makes progress, however often the machines of others are taken from it.
+        count, before = self._in_a_row.get(number, (0, saved))
+        self._in_a_row[number] = (1 if saved > before else count + 1), saved
+        return self._in_a_row[number][0]

@@ -1,0 +1,131 @@
+"""How many trials at a time a Ray cluster is asked for, and why none runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from collagan_dist.errors import ClusterError
+from collagan_dist.sweep.growth import Growth, read_growth
+from collagan_dist.sweep.nodes import MAX_LOSSES, Node, NodeLosses, living_nodes
+from collagan_dist.sweep.resources import TrialResources
+
+MOST_ON_GROWING = 16  # trials at a time on a cluster that grows, unless --concurrent says otherwise
+_POLL_SECONDS = 2.0  # between looks at the cluster
+_PENDING_SECONDS = 15.0  # without a running segment, before those that wait are said to
+
+
+class Room:
+    """The room of a cluster for trials: of its nodes, and of those that its autoscaler may start.
+
+    `concurrent` is the most trials at a time, None: as many as fit, on a cluster that grows up to MOST_ON_GROWING.
+    """
+
+    def __init__(
+        self, ray: Any, resources: TrialResources, growth: Growth | None = None, concurrent: int | None = None
+    ) -> None:
+        self.ray, self.growth, self.concurrent = ray, growth, concurrent
+        self.nodes = living_nodes(ray)
+        self.resources = resources.resolved([node.resources for node in self.nodes] + self._started(resources))
+        self.left_out: dict[str, str] = {}  # by the id of a node, a sentence that says why
+        self.idle_since = self._polled_at = time.monotonic()
+        self._losses, self._waits = NodeLosses(), False
+
+    @property
+    def fits(self) -> int:
+        """How many trials the nodes that are alive hold, without those that are left out."""
+        return self.resources.capacity(self._usable(self.nodes))
+
+    @property
+    def slots(self) -> int:
+        """How many segments may be handed out, running ones included."""
+        self._poll()
+        # No more than there is room for: a segment that is chosen later is chosen with more results. An autoscaler starts
+        # nodes for what waits alone.
+        most = self.fits if self.growth is None else max(self.fits, min(self._grown(), MOST_ON_GROWING))
+        return (
+            most if self.concurrent is None else min(self.concurrent, most if self.growth is None else self.concurrent)
+        )
+
+    def check(self) -> None:
+        """Raise ClusterError, with all the numbers, if the cluster can never place a trial."""
+        # Ray would wait for ever for a node that never comes.
+        if self.fits or self._grown():
+            return
+        has = [
+            f"{node.name}: {node.resources.get('CPU', 0):g} CPUs, {node.resources.get('GPU', 0):g} GPUs"
+            for node in self.nodes
+        ]
+        if self.growth is not None:
+            has += ["and of the types that it starts:", *map(str, self.growth.types)]
+        lines = "\n  ".join(has)
+        more = "start more nodes" if self.growth is None else "give the cluster a larger node type"
+        raise ClusterError(
+            f"a trial takes {self.resources}, and this Ray cluster can never place it; its nodes:\n  {lines}\n"
+            f"give less by --workers, --cpus or --gpus, or {more}"
+        )
+
+    def worked(self, nodes: Sequence[str]) -> None:
+        """Note that a segment ended well on nodes (ids)."""
+        self._losses.worked(nodes)
+
+    def failed(self, nodes: Sequence[str], reason: str) -> str | None:
+        """Note that a segment failed on nodes (ids); return a sentence if one of them is left out from now on."""
+        self.nodes = living_nodes(self.ray)
+        found = self._losses.failed(nodes, [node.id for node in self.nodes])
+        if found is None or found in self.left_out:
+            return None
+        name = next(node.name for node in self.nodes if node.id == found)
+        why = f"{MAX_LOSSES} segments in a row failed there, the last one because {reason}"
+        self.left_out[found] = f"node {name} is left out: {why}"
+        if self.fits or self._grown():
+            return self.left_out[found]
+        del self.left_out[found]
+        return f"node {name} is used all the same, since no other has room for a trial: {why}"
+
+    def idle_reason(self) -> str | None:
+        """Return why no segment runs although some are due, None if that is no wonder."""
+        self._poll()
+        if not self.fits and self.growth is None:
+            return "no node of the cluster that lives has what a trial takes"
+        if not self._waits:
+            return None
+        if self.growth is None or sum(not node.is_head for node in self.nodes) >= self.growth.most:
+            return "others use what the cluster has"
+        unknown = "the cluster has to start nodes, if it has a type that is large enough"
+        return "the cluster starts nodes" if self.growth.is_known else unknown
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        if now - self._polled_at >= _POLL_SECONDS:
+            self._polled_at, self.nodes = now, living_nodes(self.ray)
+            self._waits = now - self.idle_since > _PENDING_SECONDS and _placement_is_pending(self.ray)
+
+    def _usable(self, nodes: Sequence[Node]) -> list[dict[str, float]]:
+        return [node.resources for node in nodes if node.id not in self.left_out]
+
+    def _started(self, resources: TrialResources) -> list[dict[str, float]]:
+        return [] if self.growth is None else self.growth.nodes(resources.capacity)
+
+    def _grown(self) -> int:
+        """Return how many trials the cluster holds when it has grown as far as it may, 0 if it does not grow."""
+        if self.growth is None:
+            return 0
+        if not self.growth.is_known:
+            return MOST_ON_GROWING
+        heads = self._usable([node for node in self.nodes if node.is_head])
+        return self.resources.capacity(heads + self._started(self.resources))
+
+
+def open_room(ray: Any, resources: TrialResources, concurrent: int | None, own: bool) -> Room:
+    """Return the room of a connected cluster; one of our `own` does not grow. Raises ClusterError if no trial ever fits."""
+    room = Room(ray, resources, None if own else read_growth(ray), concurrent)
+    room.check()
+    return room
+
+
+def _placement_is_pending(ray: Any) -> bool:
+    """Whether a placement group waits for resources."""
+    # A group that is placed and still starts its workers is CREATED: a slow start is not a lack of resources.
+    return any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values())

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from collagan_dist.config.load import load_config
+from collagan_dist.plan import rates
+from collagan_dist.plan.cost_model import Assumptions, Cluster, predict
+from collagan_dist.plan.hardware import LINKS
+from collagan_dist.plan.work import count_step
+from collagan_dist.runs.metrics_log import median_rate
+from tests.commands.conftest import SMALL
+
+NARROW = [
+    word
+    for key in ("data.image_size=32", "model.widths.generator=4", "model.widths.discriminator=4")
+    for word in ("--set", key)
+]
+
+
+@pytest.mark.usefixtures("no_nohup")
+def test_a_plan(collagan, tmp_path):
+    out = tmp_path / "plan.png"
+    asked = [
+        "plan",
+        "stable",
+        *NARROW,
+        "--nodes",
+        4,
+        "--gpus-per-node",
+        8,
+        "--set",
+        "schedule.batch=2048",
+        "--price",
+        2.5,
+    ]
+    plan = json.loads(collagan(*asked, "--json", "--plot", out).out)
+    assert out.read_bytes().startswith(b"\x89PNG") and plan["ranks"] == 32 and plan["share"] == 64
+    assert plan["rate"].startswith("computed, not measured") and plan["cost"] == pytest.approx(2.5 * plan["gpu hours"])
+    assert plan["images_per_s"] * plan["step"]["seconds"] == pytest.approx(2048)
+    assert plan["step"]["seconds"] == pytest.approx(
+        sum(plan["step"][k] for k in ("compute", "waiting", "exposed", "small"))
+    )
+    assert plan["training seconds"] == pytest.approx(plan["steps"] * plan["step"]["seconds"]) and plan["steps"] == -(
+        -20 * 162_770 // 2048
+    )
+    alone, *others = plan["scaling"]
+    assert alone["same share"]["efficiency"] == 1 and [row["ranks"] for row in others][-1] == 1024
+    rates_ = [row["same share"]["efficiency"] for row in plan["scaling"]]
+    assert rates_ == sorted(rates_, reverse=True)
+    printed = collagan(*asked).out
+    assert "Assumed (docs/scaling.md)" in printed and max(map(len, printed.splitlines())) <= 80
+
+
+def test_what_cannot_be_planned_is_said(collagan, tmp_path):
+    def said(*words):
+        result = collagan("plan", "stable", *words)
+        assert result.code == 2, result
+        return result.err
+
+    assert "64 samples cannot be shared evenly by 48 ranks; set it to 96" in said("--nodes", 6, "--gpus-per-node", 8)
+    assert "have ranks 0 to 7" in said("--gpus-per-node", 8, "--rehearse", 8)
+    assert "known are h100" in said("--gpu", "v100") and "is no link" in said("--link", "string")
+    assert "not allowed with" in said("--measure", "--measured", "run")
+    assert "no run folder" in said("--measured", tmp_path)
+    assert "a plot is a .png or an .svg" in said(*NARROW, "--plot", tmp_path / "plan.jpg")
+
+
+def test_a_measured_run(collagan, trained, shards):
+    """Alone the plan is the measurement; it is refused for steps of another kind."""
+    asked = [
+        "plan",
+        trained / "config.yaml",
+        "--data",
+        shards.folder,
+        "--link",
+        "loopback",
+        "--measured",
+        trained,
+        "--json",
+    ]
+    plan = json.loads(collagan(*asked).out)
+    assert plan["images_per_s"] == pytest.approx(median_rate(trained)) and "measured by" in plan["rate"]
+    assert plan["samples"] == shards.samples("train")
+    wider = collagan(*asked, "--set", "model.widths.generator=8")
+    assert wider.code == 2 and "model.widths.generator: 4 -> 8" in wider.err
+
+
+def test_a_run_of_several_ranks_gives_what_one_computes():
+    work = count_step(load_config("demo", sets=SMALL[1::2]))
+    cluster, assumed = Cluster(2, 8, LINKS["nvlink4"], LINKS["25gbe"]), Assumptions(jitter=0.05)
+    alone = rates._without_others(0.3, 16, work, cluster, assumed)
+    assert alone < 0.3 and predict(
+        work, 16, rates._in_proportion(16, alone), cluster, assumed
+    ).seconds == pytest.approx(0.3, rel=1e-4)
+
+
+def test_a_short_measurement_here(collagan):
+    plan = json.loads(collagan("plan", "demo", *SMALL, "--measure", "--json").out)
+    assert plan["rate"].startswith("measured here") and 1 < plan["images_per_s"] < 1e5

@@ -1,0 +1,94 @@
+import math
+
+import pytest
+
+from collagan_dist.errors import ConfigError
+from collagan_dist.plan.cost_model import Assumptions, Cluster, all_reduce_seconds, expected_maximum, predict
+from collagan_dist.plan.hardware import GPUS, LINKS, REACHED_LINK, Link, find_gpu, find_link
+from collagan_dist.plan.work import Linear, StepWork, UpdateWork
+
+FAST, SLOW = Link("fast", 100e9 / REACHED_LINK, 1e-6, ""), Link("slow", 10e9 / REACHED_LINK, 1e-5, "")
+WORK = StepWork(
+    Linear(0, 1e9), Linear(0, 1e6), Linear(0, 1e6), 100, Linear(0, 1e6),
+    (UpdateWork("discriminators", 50 << 20, Linear(0, 3e8)), UpdateWork("generator", 200 << 20, Linear(0, 3e8))), (64, 128),
+)  # fmt: skip
+
+
+def second_for_100(samples: int) -> float:
+    return samples / 100
+
+
+def test_a_ring_inside_a_node():
+    """2 (n - 1) messages of a share of 1 / n."""
+    assert all_reduce_seconds(8e9, Cluster(1, 8, FAST, SLOW)) == pytest.approx(14 * (1e9 / 100e9 + 1e-6))
+
+
+def test_between_nodes_each_rank_carries_its_share():
+    two = all_reduce_seconds(8e9, Cluster(2, 8, FAST, SLOW)) - all_reduce_seconds(8e9, Cluster(1, 8, FAST, SLOW))
+    assert two == pytest.approx(2 * (0.5e9 / 10e9 + 1e-5))
+    one_card = Link("one card", SLOW.bytes_per_s, SLOW.latency, "", card_per_gpu=False)
+    shared = all_reduce_seconds(8e9, Cluster(2, 8, FAST, one_card)) - all_reduce_seconds(8e9, Cluster(1, 8, FAST, SLOW))
+    assert shared == pytest.approx(2 * (8 * 0.5e9 / 10e9 + 1e-5))
+
+
+def test_small_messages_between_many_nodes_go_by_a_tree():
+    assert all_reduce_seconds(8, Cluster(1024, 1, FAST, SLOW)) == pytest.approx(20 * SLOW.latency, rel=0.01)
+
+
+def test_nothing_is_exchanged_alone():
+    step = predict(WORK, 50, second_for_100, Cluster(1, 1, FAST, SLOW), Assumptions(), sync_bn=True)
+    assert step.seconds == step.compute == 0.5
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 16, 128])
+def test_what_is_hidden(nodes):
+    """Never the last bucket, and never more than the share of the backward passes that `overlap` says."""
+    cluster = Cluster(nodes, 8, FAST, SLOW)
+    steps = [predict(WORK, 50, second_for_100, cluster, Assumptions(overlap=share)) for share in (0.0, 0.05, 1.0)]
+    assert steps[0].exposed == steps[0].all_reduce > steps[1].exposed > 0
+    last = 2 * all_reduce_seconds(25 << 20, cluster)
+    assert steps[2].exposed == pytest.approx(last)
+    assert steps[0].exposed - steps[1].exposed == pytest.approx(min(0.05 * 0.3, steps[0].all_reduce - last), rel=0.5)
+
+
+def test_synchronous_normalization_costs_a_collective_a_layer():
+    cluster = Cluster(4, 8, FAST, SLOW)
+    without, with_it = (predict(WORK, 50, second_for_100, cluster, Assumptions(), sync) for sync in (False, True))
+    assert with_it.small - without.small == pytest.approx(sum(all_reduce_seconds(8 * c, cluster) for c in (64, 128)))
+
+
+@pytest.mark.parametrize(("count", "exact"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (100, 2.508), (1024, 3.24)])
+def test_the_largest_of_normal_numbers(count, exact):
+    assert expected_maximum(count) == pytest.approx(exact, rel=0.05)
+
+
+def test_a_cluster_of_another_size_fills_nodes():
+    whole = Cluster(128, 8, FAST, SLOW)
+    assert [(c.nodes, c.ranks_per_node) for c in map(whole.of_size, (1, 4, 16, 1024))] == [
+        (1, 1),
+        (1, 4),
+        (2, 8),
+        (128, 8),
+    ]
+
+
+def test_names_and_numbers():
+    assert (
+        find_link("40:10").bytes_per_s * REACHED_LINK == pytest.approx(40e9) and find_link("ib-ndr") is LINKS["ib-ndr"]
+    )
+    assert all(
+        gpu.inside in LINKS and gpu.between in LINKS and {"fp32", "bf16", "fp16"} <= set(gpu.flops)
+        for gpu in GPUS.values()
+    )
+    for text in ("wire", "40", "-1:2", "nan:1", "1:1e9"):
+        with pytest.raises(ConfigError, match="is no link; known are nvlink4"):
+            find_link(text)
+    with pytest.raises(ConfigError, match="known are h100"):
+        find_gpu("v100")
+
+
+def test_assumptions_are_named():
+    assert Assumptions.parse(["overlap=0.5", "jitter=0"]) == Assumptions(overlap=0.5, jitter=0.0)
+    for text in ("overlap", "overlap=x", "overlap=-1", "overlap=inf", "other=1"):
+        with pytest.raises(ConfigError, match="--assume"):
+            Assumptions.parse([text])

@@ -1,0 +1,133 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.ray_nodes import descendants, growing_nodes, ray_nodes
+from tests.sweep.small import LR_SPACE, STEPS, Sweep
+
+COUNT = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40); print(sum(n['Alive'] for n in ray.nodes()))"
+
+
+def alive(address: str) -> int:
+    return int(subprocess.check_output([sys.executable, "-c", COUNT, address], text=True, timeout=120).split()[-1])
+
+
+def test_a_cluster_grows_for_trials_and_shrinks(shards, tmp_path):
+    """The head node holds no trial. What a trial takes is known from the node type; a larger trial is refused with the types."""
+    with growing_nodes(cpus=2, most=1) as (address, _):
+        sweep = Sweep(
+            tmp_path, shards.folder, LR_SPACE, "--trials", 2, "--ray", address, "--cpus", 2, schedule__steps=4
+        )
+        sweep.run()
+        assert [row["status"] for row in sweep.rows()] == ["done"] * 2
+        sweep.words[sweep.words.index("--cpus") + 1] = 3
+        assert re.search(r"can never place it; .*\n(.*\n)*  worker: 2 CPUs, 0 GPUs, up to 1 of them", sweep.run(4))
+        last = time.monotonic() + 120
+        while alive(address) > 1:
+            assert time.monotonic() < last
+
+
+@pytest.mark.full
+def test_four_trials_at_a_time_grow_a_cluster_and_survive_a_spot_node(shards, tmp_path):
+    """Each has a node of its own. A node that the cloud takes back is an ordinary loss, and is replaced."""
+    with growing_nodes(cpus=2, most=4) as (address, head):
+        sweep = Sweep(
+            tmp_path,
+            shards.folder,
+            LR_SPACE,
+            "--trials",
+            5,
+            "--ray",
+            address,
+            "--cpus",
+            2,
+            "--concurrent",
+            4,
+            schedule__steps=150,
+        )
+        with sweep.started() as process:
+            sweep.until(process, lambda: all(sweep.saved(number) for number in range(4)), 400)
+            assert alive(address) == 5
+            power_off_a_worker(head.pid)
+            assert process.wait(500) == 0, sweep.log.read_text()
+        assert [row["status"] for row in sweep.rows()] == ["done"] * 5
+        assert sorted(row["restarts"] for row in sweep.rows()) == ["0"] * 4 + ["1"], sweep.log.read_text()
+        assert "is left out" not in sweep.log.read_text()
+
+
+@pytest.mark.full
+def test_a_node_on_which_trials_are_lost_in_a_row_is_left_out(shards, tmp_path):
+    """One of two nodes ends every process that trains there. All trials are done on the other one."""
+    with ray_nodes(2) as (address, nodes):
+        sweep = Sweep(tmp_path, shards.folder, LR_SPACE, "--trials", 6, "--ray", address)
+        over = threading.Event()
+        thread = threading.Thread(target=end_what_trains, args=(nodes[1].pid, over))
+        thread.start()
+        try:
+            said = sweep.run()
+        finally:
+            over.set()
+            thread.join()
+    (name,) = re.findall(
+        r"node (.*) is left out: 3 segments in a row failed there, the last one because its process was killed", said
+    )
+    assert [row["status"] for row in sweep.rows()] == ["done"] * 6
+    assert f"node {name} is left out" in (sweep.out / "sweep.json").read_text()
+    assert f"node {name} is left out" in (sweep.out / "report.html").read_text()
+
+
+@pytest.mark.full
+def test_a_time_budget_and_a_goal(shards, tmp_path):
+    """Stopped by its budget a sweep continues; at the goal it is done, and the trials that ran are not trained on."""
+    sweep = Sweep(
+        tmp_path, shards.folder, LR_SPACE, "--trials", 9, "--cpus", len(os.sched_getaffinity(0)), "--time-budget", "1s"
+    )
+    said = sweep.run(75)
+    assert "the time budget is used up: running trials save and end" in said
+    assert "the same command continues with as much again" in said
+    assert not any(row["status"] == "done" for row in sweep.rows()) and not (sweep.out / "requeue").exists()
+    sweep.words[-2:] = ["--stop-at", "psnr_hole>=1"]
+    assert "trial 0 has reached psnr_hole>=1: the search is over" in sweep.run()
+    assert [row["status"] for row in sweep.rows()] == ["done"] and sweep.saved(0) == STEPS
+    assert "trial 0 has reached" in sweep.run() and len(sweep.rows()) == 1
+    assert "until a trial reaches psnr_hole&gt;=1" in (sweep.out / "report.html").read_text()
+    del sweep.words[-2:]
+    sweep.words += ["--stop-at", "psnr_hole>=99", "--time-budget", "1s"]
+    sweep.run(75)
+
+
+def power_off_a_worker(head: int) -> None:
+    """End a node that the autoscaler started, at once, with all that runs on it."""
+    for pid in descendants(head):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"raylet/raylet" in command and any(b"ray::Implicit" in name for name in names(pid)):
+            for process in descendants(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            return
+    raise AssertionError("no node of the autoscaler trains")
+
+
+def names(process: int) -> list[bytes]:
+    found = []
+    for pid in descendants(process):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return found
+
+
+def end_what_trains(node: int, over: threading.Event) -> None:
+    """End every process of Tune's below a node, as soon as it is there."""
+    while not over.wait(0.2):
+        for pid in descendants(node):
+            with suppress(OSError):
+                if b"ray::Implicit" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
