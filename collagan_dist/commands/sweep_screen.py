@@ -81,7 +81,7 @@ def headline(sweep: SweepController) -> str:
     # As decisions rest on them: the means of seeds, of which single ones may be beyond a bound.
     breaking = sum(bool(plan.broken(one, one.reached)) for one in configurations(trials, plan.repeats))
     means = f" (means of {plan.repeats} seeds)" if plan.repeats > 1 else ""
-    parts += [f"{breaking} break a constraint{means}"] if breaking else []
+    parts += [f"{breaking} break{'s' if breaking == 1 else ''} a constraint{means}"] if breaking else []
     best = schedule.best_trial(plan, trials)
     if best is not None:
         at = plan.last_rung(best)

@@ -55,7 +55,7 @@ def test_the_headline_of_repeats_under_a_constraint(tmp_path):
     text = headline(sweep)
     assert (
         "6 of 6 trials begun" in text
-        and "; 1 break a constraint (means of 2 seeds); best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
+        and "; 1 breaks a constraint (means of 2 seeds); best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
     )
     assert "0.9 ± 0.22 better than trial 0, the next" in text and "noise" not in text
     console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
