@@ -122,8 +122,9 @@ def runs(folder: Location) -> list[dict[str, Any]]:
 def sweep_results(out: Location) -> pandas.DataFrame:
     """Return the trials of a sweep's folder as a pandas DataFrame, a row each; also while the sweep runs.
 
-    Columns: trial, status, steps, samples, the metrics of the trial's last evaluation (after `samples` samples), config/KEY for each
-    searched key, and role, seed, restarts, reason, path. Raises DataError, and ConfigError without pandas.
+    Columns: trial, configuration, status, steps, samples, the metrics of the trial's last evaluation (after `samples` samples),
+    config/KEY for each searched key, and role, seed, restarts, breaks, reason, path. Trials of one `configuration` differ in their seed
+    alone. Raises DataError, and ConfigError without pandas.
     """
     pandas = _sweep_library("pandas")
     from collagan_dist.sweep import sweep_table
@@ -133,9 +134,10 @@ def sweep_results(out: Location) -> pandas.DataFrame:
 
 
 def sweep_study(out: Location) -> optuna.Study:
-    """Return the searched trials of a sweep's folder as an Optuna study, for its plots and importances. It continues no search.
+    """Return the configurations of a sweep's folder as an Optuna study, for its plots and importances. It continues no search.
 
-    A trial that was stopped at a rung is pruned; its results are intermediate values by samples. `user_attrs` have what `sweep_results` has.
+    One of several seeds has their means. One that was stopped at a rung is pruned; its results are intermediate values by samples.
+    `user_attrs` have what `sweep_results` has of its first trial, with the means.
     Raises DataError, and ConfigError without Optuna.
     """
     _sweep_library("optuna")

@@ -66,6 +66,7 @@ class Screen:
 def headline(sweep: SweepController) -> str:
     """Return how far a sweep is, its best trial beside the paper's λ, and when it will be done."""
     from collagan_dist.sweep import results, schedule
+    from collagan_dist.sweep.configurations import configurations
 
     plan, trials = sweep.plan, sweep.trials
     states = [_status(sweep, trial) for trial in trials]
@@ -77,8 +78,10 @@ def headline(sweep: SweepController) -> str:
     again = 2 * plan.confirm if any(trial.role == "confirm" for trial in trials) else 0
     planned = plan.trials * plan.repeats + again
     parts = [f"{len(trials)} of {planned} trials begun: {', '.join(counts) or 'none runs yet'}"]
-    breaking = sum(bool(plan.broken(trial, trial.reached)) for trial in trials)
-    parts += [f"{breaking} break a constraint"] if breaking else []
+    # As decisions rest on them: the means of seeds, of which single ones may be beyond a bound.
+    breaking = sum(bool(plan.broken(one, one.reached)) for one in configurations(trials, plan.repeats))
+    means = f" (means of {plan.repeats} seeds)" if plan.repeats > 1 else ""
+    parts += [f"{breaking} break{'s' if breaking == 1 else ''} a constraint{means}"] if breaking else []
     best = schedule.best_trial(plan, trials)
     if best is not None:
         at = plan.last_rung(best)

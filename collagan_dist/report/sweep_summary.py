@@ -69,7 +69,8 @@ def _constraints_sentence(sweep: SweepData) -> str:
         f"{formatting.label_in_sentence(name)} {bound} {formatting.metric_unit(name)}".strip()
         for name, bound in dict.fromkeys(pair for one in broken for pair in one.items())
     )
-    return f" {len(broken)} of {len(scored)} trials break a constraint ({names})."
+    verb = "breaks" if len(broken) == 1 else "break"
+    return f" {len(broken)} of {len(scored)} trials {verb} a constraint ({names})."
 
 
 def confirmation(sweep: SweepData, found: Confirmation) -> str:

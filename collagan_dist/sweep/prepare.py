@@ -29,6 +29,7 @@ from collagan_dist.sweep.configurations import members
 from collagan_dist.sweep.dimensions import Choice
 from collagan_dist.sweep.ray_cluster import check_dashboard
 from collagan_dist.sweep.resources import TrialResources
+from collagan_dist.sweep.results import plan_facts
 from collagan_dist.sweep.schedule import Goal, SweepPlan
 from collagan_dist.sweep.space import Space, read_space
 from collagan_dist.sweep.space_spec import SpaceSpec
@@ -227,13 +228,8 @@ def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
     # Without sweep.json, which can be written anew, the trials themselves tell.
     if not known and not _may_belong_to(plan, trials):
         raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
-    keys = {key: facts for dimension in plan.space.dimensions for key, facts in dimension.describe().items()}
-    metrics = [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)]
     return {
-        "version": 1, "about": _describe(prepared), "metrics": metrics, "scheduler": plan.scheduler, "search": plan.space.spec.search,
-        "constraints": plan.space.spec.model_dump(mode="json", exclude_none=True)["constraints"], "repeats": plan.repeats,
-        "trials": plan.trials, "seed": plan.seed, "rungs": list(plan.rungs), "keys": keys, "identity": prepared.identity,
-        "seconds": seconds,
+        "version": 1, "about": _describe(prepared), **plan_facts(plan), "identity": prepared.identity, "seconds": seconds,
     }  # fmt: skip
 
 

@@ -105,6 +105,17 @@ def lead_text(found: dict[str, Any]) -> str:
     return text if found["clear"] else f"{text}: no more than the noise of seeds"
 
 
+def plan_facts(plan: SweepPlan) -> dict[str, Any]:
+    """Return what sweep.json says of a plan."""
+    return {
+        "metrics": [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)],
+        "scheduler": plan.scheduler, "search": plan.space.spec.search,
+        "constraints": plan.space.spec.model_dump(mode="json", exclude_none=True)["constraints"], "repeats": plan.repeats,
+        "trials": plan.trials, "seed": plan.seed, "rungs": list(plan.rungs),
+        "keys": {key: facts for dimension in plan.space.dimensions for key, facts in dimension.describe().items()},
+    }  # fmt: skip
+
+
 def write_summary(out: Path, plan: SweepPlan, trials: Sequence[Trial], facts: dict[str, Any]) -> None:
     """Write sweep.json: the given facts, among them `status`, and what is computed from the trials."""
     best = schedule.best_trial(plan, trials)

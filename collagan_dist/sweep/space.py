@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from math import inf
 from typing import Any, NoReturn
 
 from collagan_dist.config import project_files, strict_yaml
@@ -18,7 +17,7 @@ from collagan_dist.config.strict_yaml import Lines
 from collagan_dist.config.tree import Config
 from collagan_dist.errors import ConfigError
 from collagan_dist.sweep.dimensions import Choice, Dimension, Interval, Simplex
-from collagan_dist.sweep.space_spec import METRICS, Domain, SpaceSpec
+from collagan_dist.sweep.space_spec import METRICS, Domain, SpaceSpec, constraint_values
 
 # Keys that do not change what is learned, and keys on which the comparison of trials rests (data, holes, evaluation, length).
 _FIXED_KEYS = ("data.shards", "data.cache", "data.split", "data.keep", "data.threads", "data.max_damaged", "data.image_size", "data.face_square",
@@ -54,17 +53,7 @@ class Space:
         return tuple(METRICS[name][0] for name in self.metrics)
 
     def constraint_values(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return by how much metrics break each constraint, named as "dice below 0.5"; 0 or less where they keep it.
-
-        In units of the bound's size, so that bounds of different metrics can be added up; infinite without a number.
-        """
-        found = {}
-        for name, bounds in self.spec.constraints.items():
-            for bound, sign, word in ((bounds.min, -1, "below"), (bounds.max, 1, "above")):
-                if bound is not None:
-                    beyond = sign * (metrics[name] - bound) / (abs(bound) or 1.0) if name in metrics else inf
-                    found[f"{name} {word} {bound:g}"] = beyond
-        return found
+        return constraint_values(self.spec.constraints, metrics)
 
     def config(self, values: dict[str, Any], lines: Lines | None = None, **more: Any) -> Config:
         """Return the base configuration with these values of searched keys, and of `more` keys. Raises ConfigError.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -49,6 +51,20 @@ class Bounds(Section):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"no value is from {self.min:g} to {self.max:g}; min must not be above max")
         return self
+
+
+def constraint_values(constraints: Mapping[str, Bounds], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much metrics break each constraint, named as "dice below 0.5"; 0 or less where they keep it.
+
+    In units of the bound's size, so that bounds of different metrics can be added up; infinite without a number.
+    """
+    found = {}
+    for name, bounds in constraints.items():
+        for bound, sign, word in ((bounds.min, -1, "below"), (bounds.max, 1, "above")):
+            if bound is not None:
+                beyond = sign * (metrics[name] - bound) / (abs(bound) or 1.0) if name in metrics else inf
+                found[f"{name} {word} {bound:g}"] = beyond
+    return found
 
 
 class Domain(Section):

@@ -1,4 +1,4 @@
-"""A sweep's folder for programs: a row for each trial, and its trials as an Optuna study.
+"""A sweep's folder for programs: a row for each trial, and its configurations as an Optuna study.
 
 Values and metrics are read from the trials themselves, with their types, also while the sweep runs. (The report reads trials.csv:
 it stands below this package.)
@@ -18,9 +18,10 @@ from collagan_dist import structured
 from collagan_dist.errors import DataError
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.thinning import is_number
+from collagan_dist.sweep.configurations import configurations
 from collagan_dist.sweep.results import trial_status
 from collagan_dist.sweep.search import no_warnings
-from collagan_dist.sweep.space_spec import METRICS
+from collagan_dist.sweep.space_spec import METRICS, Bounds, constraint_values
 from collagan_dist.sweep.trial import Trial, read_trials, trial_dir
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class _SweepFacts(structured.Record):
     metrics: Annotated[tuple[_Metric, ...], Field(min_length=1)]
     keys: dict[str, _Key]
     rungs: Annotated[tuple[int, ...], Field(min_length=1)]
+    constraints: dict[str, Bounds] = {}
+    repeats: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class _Sweep:
 
     def status(self, trial: Trial) -> str:
         return trial_status(self.facts.rungs[-1], trial, self.facts.status == "done")
+
+    def violations(self, trial: Trial) -> dict[str, float]:
+        """By how much its last evaluation breaks each constraint, 0 or less where it keeps it; {} before the first."""
+        return constraint_values(self.facts.constraints, trial.results[trial.reached]) if trial.reached else {}
 
 
 def _read(out: Path) -> _Sweep:
@@ -93,9 +100,10 @@ def _read(out: Path) -> _Sweep:
 
 
 def table(out: Path) -> list[Row]:
-    """Return a row for each trial: trial, status, steps, samples, its metrics, config/KEY for each searched key, and more facts.
+    """Return a row for each trial: trial, configuration, status, steps, samples, its metrics, config/KEY for each searched key, and more facts.
 
-    Metrics are those of the trial's last evaluation, after `samples` samples. Raises DataError.
+    Metrics are those of the trial's last evaluation, after `samples` samples; `breaks` names the constraints that they break. With
+    repeats, trials of one `configuration` (the number of the first of them) differ in their seed alone. Raises DataError.
     """
     sweep = _read(out)
     return [_row(sweep, trial) for trial in sweep.trials]
@@ -104,9 +112,11 @@ def table(out: Path) -> list[Row]:
 def _row(sweep: _Sweep, trial: Trial) -> Row:
     metrics = trial.results.get(trial.reached, {})
     return {
-        "trial": trial.number, "status": sweep.status(trial), "steps": trial.saved, "samples": trial.reached, **metrics,
+        "trial": trial.number, "configuration": trial.configuration, "status": sweep.status(trial), "steps": trial.saved,
+        "samples": trial.reached, **metrics,
         **{f"config/{key}": trial.values.get(key) for key in sweep.facts.keys},
         "role": trial.role, "seed": trial.seed, "restarts": trial.restarts,
+        "breaks": "; ".join(name for name, beyond in sweep.violations(trial).items() if beyond > 0),
         "reason": trial.failure[1] if trial.failure else "", "path": str(trial_dir(sweep.out, trial)),
     }  # fmt: skip
 
@@ -121,14 +131,15 @@ def columns(rows: Iterable[Row]) -> list[str]:
 
 
 def study(out: Path) -> optuna.Study:
-    """Return the searched trials of a sweep as an Optuna study in memory; those that repeat a trial with other seeds are left out.
+    """Return the configurations of a sweep as an Optuna study in memory, without the trials that confirm with other seeds.
 
-    A trial that was stopped at a rung is pruned, and has its results as intermediate values by samples. Raises DataError.
+    With repeats a configuration has the means of its seeds and the facts of its first trial, as the sweep itself sees it. One
+    that was stopped at a rung is pruned, and has its results as intermediate values by samples. Raises DataError.
     """
     import optuna
 
     sweep = _read(out)
-    searched = [trial for trial in sweep.trials if trial.role != "confirm"]
+    searched = configurations(sweep.trials, sweep.facts.repeats)
     metrics = sweep.facts.metrics
     directions: list[Any] = ["maximize" if metric.mode == "max" else "minimize" for metric in metrics]
     said = optuna.logging.get_verbosity()
@@ -163,7 +174,7 @@ def _frozen(sweep: _Sweep, trial: Trial, spans: dict[str, BaseDistribution]) -> 
         state=state, values=[metrics[name] for name in names] if state == TrialState.COMPLETE else None,
         params={key: _category(value) for key, value in trial.values.items()}, distributions=spans,
         # Of several objectives Optuna knows no intermediate values.
-        intermediate_values=curve if len(names) == 1 else {}, user_attrs=_row(sweep, trial),
+        intermediate_values=curve if len(names) == 1 else {}, user_attrs=_row(sweep, trial), constraints=sweep.violations(trial),
     )  # fmt: skip
 
 

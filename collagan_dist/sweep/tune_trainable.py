@@ -59,6 +59,7 @@ def trainable(
     # Absolute, since trials run in other folders, on other nodes.
     places = {"data.shards": shards if "://" in shards else str(Path(shards).absolute())}
     base = load_config(base, sets=assignments({**places, **worker_settings(base, wanted.cpus)}))
+    trial_config(base, {})  # what is wrong for all trials
     runs = None if out is None else Path(out).absolute()
 
     def collagan(values: dict[str, Any]) -> None:
@@ -82,6 +83,10 @@ def trial_config(base: Config, values: Mapping[str, Any]) -> Config:
         found = load_config(base, sets=assignments(values))
     except ConfigError as error:
         raise ConfigError(f"param_space: {error}") from None
+    if found.checkpoint.copy_to is not None:  # a trial is set back to what Tune gives, which copies would undo
+        raise ConfigError(
+            "checkpoint.copy_to: Tune copies a trial's checkpoints; leave it null, and give a storage_path"
+        )
     return found if found.evaluate.every else load_config(found, sets=[f"evaluate.every={found.checkpoint.every}"])
 
 

@@ -44,7 +44,7 @@ def test_the_headline(tmp_path):
 
 
 def test_the_headline_of_repeats_under_a_constraint(tmp_path):
-    """The mean with its error, the lead with its noise, and how many break a constraint; "!" marks the number that does."""
+    """The mean with its error, the lead with its noise, and how many of them break a constraint; "!" marks the number that does."""
     made = with_spec(plan("asha", 3), repeats=2, constraints={"psnr": Bounds(max=21.5)})
     values, trials = dict.fromkeys(made.space.keys, 1.5), []
     for number, psnr in enumerate((20.0, 20.4, 21.0, 21.2, 22.0, 22.2)):
@@ -58,7 +58,8 @@ def test_the_headline_of_repeats_under_a_constraint(tmp_path):
     sweep = a_sweep(tmp_path, plan=made, trials=trials)
     text = headline(sweep)
     assert (
-        "6 of 6 trials begun" in text and "; 2 break a constraint; best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
+        "6 of 6 trials begun" in text
+        and "; 1 breaks a constraint (means of 2 seeds); best: trial 2, psnr 21.1 ± 0.1 over 2 seeds" in text
     )
     assert "0.9 ± 0.22 better than trial 0, the next" in text and "noise" not in text
     console = Console(width=120, record=True, file=(tmp_path / "out.txt").open("w"))
@@ -70,7 +71,7 @@ def test_the_headline_of_repeats_under_a_constraint(tmp_path):
     ]
     assert rows == ["3", "2", "1", "0"]
     none = a_sweep(tmp_path, plan=with_spec(made, constraints={"psnr": Bounds(max=1)}), trials=trials)
-    assert "6 break a constraint; best: none keeps the constraints" in headline(none)
+    assert "3 break a constraint (means of 2 seeds); best: none keeps the constraints" in headline(none)
 
 
 def test_a_log_has_messages_at_once_and_the_headline_when_it_changes(tmp_path, capsys, monkeypatch):

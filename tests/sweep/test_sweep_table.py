@@ -12,8 +12,9 @@ import collagan_dist as cd
 from collagan_dist.errors import DataError
 from collagan_dist.sweep import results
 from collagan_dist.sweep.schedule import SweepPlan
+from collagan_dist.sweep.space_spec import Bounds
 from collagan_dist.sweep.trial import Trial, trial_dir, write_trial
-from tests.sweep.simulation import RUNGS, Simulation, a_plan
+from tests.sweep.simulation import RUNGS, Simulation, a_plan, with_spec
 from tests.sweep.spaces import space
 
 
@@ -26,11 +27,7 @@ def stored(out: Path, plan: SweepPlan, trials: list[Trial], status: str) -> None
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         if trial.reached:
             (folder / f"checkpoints/step-{trial.reached // trial.batch:08d}").mkdir(parents=True)
-    keys = {key: facts for dimension in plan.space.dimensions for key, facts in dimension.describe().items()}
-    metrics = [{"name": name, "mode": mode} for name, mode in zip(plan.space.metrics, plan.space.modes, strict=True)]
-    results.write_summary(
-        out, plan, trials, {"status": status, "keys": keys, "metrics": metrics, "rungs": list(plan.rungs)}
-    )
+    results.write_summary(out, plan, trials, {**results.plan_facts(plan), "status": status})
     results.write_csv(out, plan, trials, over=status == "done")
 
 
@@ -46,7 +43,9 @@ def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulation]:
 def test_the_table_is_that_of_trials_csv(halved):
     out, sweep = halved
     found, written = cd.sweep_results(out), pandas.read_csv(out / "trials.csv")
-    assert list(found.columns[:5]) == ["trial", "status", "steps", "samples", "psnr"] and len(found) == len(written)
+    assert list(found.columns[:6]) == ["trial", "configuration", "status", "steps", "samples", "psnr"] and len(
+        found
+    ) == len(written)
     for name in ("trial", "status", "steps", "samples", "role", "seed", "restarts"):
         assert list(found[name]) == list(written[name]), name
     for key in sweep.plan.space.keys:
@@ -69,6 +68,30 @@ def test_the_study_has_each_trial(halved):
     assert best is not None and study.best_trial.user_attrs["trial"] == best.number
     assert study.best_value == best.results[RUNGS[-1]]["psnr"] and study.metric_names == ["psnr"]
     assert optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+
+
+def test_repeats_and_constraints_are_those_of_the_sweep(tmp_path):
+    """The table has each seed, the study each configuration with its means; the study's best is the sweep's best."""
+    bounds = {"psnr": Bounds(max=1.2)}
+    plan = with_spec(a_plan("none", 9, confirm=1, seed=3), constraints=bounds, repeats=2)
+    sweep = Simulation(plan, failing=0.15).run()
+    sweep.trials = [replace(trial, saved=trial.reached // trial.batch) for trial in sweep.trials]
+    stored(tmp_path, plan, sweep.trials, "done")
+    found, written = cd.sweep_results(tmp_path), pandas.read_csv(tmp_path / "trials.csv", keep_default_na=False)
+    for name in ("configuration", "seed", "status", "breaks"):
+        assert list(found[name]) == list(written[name]), name
+    assert set(found["breaks"]) == {"", "psnr above 1.2"} and set(found["status"]) == {"done", "failed"}
+    study, best = cd.sweep_study(tmp_path), results.schedule.best_trial(plan, sweep.trials)
+    assert best is not None and study.best_trial.user_attrs["trial"] == best.number
+    assert study.best_value == best.results[RUNGS[-1]]["psnr"] < max(t.values[0] for t in study.trials if t.values)
+    searched = found[found["role"] != "confirm"].groupby("configuration")
+    assert [trial.user_attrs["trial"] for trial in study.trials] == list(searched.groups)
+    for trial in study.trials:
+        seeds = searched.get_group(trial.user_attrs["trial"])
+        assert (trial.state == TrialState.FAIL) == ("failed" in set(seeds["status"]))
+        if trial.state != TrialState.FAIL:
+            assert trial.user_attrs["psnr"] == pytest.approx(seeds["psnr"].mean()) and len(seeds) == 2
+            assert (trial.constraints["psnr above 1.2"] > 0) == (seeds["psnr"].mean() > 1.2)
 
 
 def test_a_sweep_that_runs_can_be_read(tmp_path):
