@@ -51,6 +51,14 @@ class WrongContent(Exception):
     """What came is not what was asked for; another try may bring it."""
 
 
+class DamagedThere(DataError):
+    """A file is missing there, or its content is another one."""
+
+
+class Unreachable(DataError):
+    """No answer, or none that says anything: nobody knows what is there. A later start may have more luck."""
+
+
 def scheme_of(location: str) -> str:
     """Return the scheme of a URL, or "" for a path."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", location)
@@ -78,7 +86,7 @@ def open_place(location: str, schemes: tuple[str, ...], use: str) -> Path | Plac
 
 @dataclass(frozen=True)
 class Place:
-    """A folder behind a URL, or a path. Methods raise DataError after three tries, ConfigError for a missing driver."""
+    """A folder behind a URL, or a path. Methods raise DataError (DamagedThere, Unreachable) after three tries, ConfigError for a missing driver."""
 
     url: str
 
@@ -129,9 +137,8 @@ class Place:
                 raise WrongContent(f"expected {said}, found more than {max_bytes} bytes")
 
         driver, path = self._driver(), self._path(name)
-        if (
-            self.scheme == "hf"
-        ):  # with a callback of ours it would ask for pieces of 5 MB; it takes no more than this size
+        # With a callback of ours hf would ask for pieces of 5 MB; it takes no more than the size that it says.
+        if self.scheme == "hf":
             limit(None, driver.info(path)["size"])
             driver.get_file(path, str(to), callback=DEFAULT_CALLBACK)
         else:
@@ -274,7 +281,7 @@ class Place:
                 if pause is None or _is_permanent(error):
                     where = self / name if name else self.url
                     times = f", {tries} times" if tries > 1 else ""
-                    raise DataError(f"{where}: {self._describe(error, done)}{times}") from error
+                    raise _kind_of(error)(f"{where}: {self._describe(error, done)}{times}") from error
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
@@ -319,6 +326,12 @@ def _status(error: Exception) -> int | None:
     """Return the HTTP status of an answer that a driver made an error of."""
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _kind_of(error: Exception) -> type[DataError]:
+    if isinstance(error, WrongContent | FileNotFoundError):
+        return DamagedThere
+    return DataError if _is_permanent(error) else Unreachable
 
 
 def _is_permanent(error: Exception) -> bool:

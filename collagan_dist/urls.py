@@ -22,6 +22,7 @@ _TOKEN = re.compile(
     r"(?:token|secret|passw|pwd|signature|\bsig|credential|api.?key|access.?key|\bauth(?!ors?\b))[^/=:&]{0,40}?(?:=|:|%3[ad])",
     re.IGNORECASE,
 )
+_QUERY = re.compile("[?#]|;(?=.)", re.DOTALL)  # a semicolon at the end is the sentence's
 # URLs with an @ that is no credential's: scheme://container@account/path, hf://datasets/owner/name@revision/path.
 _CONTAINERS = re.compile(r"(?:az|abfss?|wasbs?):/+", re.IGNORECASE)
 _REVISIONS = re.compile(r"hf:/+", re.IGNORECASE)
@@ -52,7 +53,7 @@ def _without_secrets(found: re.Match[str]) -> str:
     revision = _REVISIONS.fullmatch(scheme) and re.fullmatch(r"(?:[a-z]+/)?[\w.-]+/[\w.-]+", user)
     if at and not (container or revision):
         rest = f"…@{place}"
-    for pattern in (re.compile("[?#;]"), _TOKEN):
+    for pattern in (_QUERY, _TOKEN):
         if (cut := pattern.search(rest)) is not None:
             rest = f"{rest[: cut.start()]}…"
     return scheme + rest

@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,7 +111,7 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     # Outside of the lease's lock: removing gigabytes takes long on network storage.
-    _remove(doomed)
+    remove(doomed)
     return needed
 
 
@@ -201,17 +201,17 @@ def prune(folder: Path, step: int, keep: int) -> None:
 
     Later ones were found damaged: they do not count, and stay for inspection.
     """
-    _remove(_set_aside_old(folder, step, keep))
+    remove(_set_aside_old(folder, step, keep))
 
 
 def remove_others(folder: Path, kept: Collection[int]) -> None:
     """Remove the checkpoints of all steps that are not `kept`, later ones too."""
-    _remove([_set_aside(checkpoint_dir(folder, step)) for step in checkpoint_steps(folder) if step not in kept])
+    remove([_set_aside(checkpoint_dir(folder, step)) for step in checkpoint_steps(folder) if step not in kept])
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed starts left half written or half removed. Only for the owner of the run."""
-    _remove([*folder.glob(".step-*"), *folder.glob(".old-*")])
+    remove([*folder.glob(".step-*"), *folder.glob(".old-*")])
 
 
 def _set_aside_old(folder: Path, step: int, keep: int) -> list[Path]:
@@ -229,7 +229,8 @@ def _set_aside(path: Path) -> Path:
     return path.replace(doomed)
 
 
-def _remove(doomed: Iterable[Path]) -> None:
+def remove(doomed: Iterable[Path]) -> None:
+    """Remove what was renamed for that."""
     for path in doomed:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -271,8 +272,20 @@ def unreadable(path: Path, error: OSError) -> Unreadable:
 
 def load(path: Path) -> LoadedCheckpoint:
     """Read a checkpoint and check every byte against its manifest. Raises CheckpointError."""
-    try:
+    with _saying_damage(path):
         return _load(path)
+
+
+def check(path: Path) -> None:
+    """Check every byte against the manifest, and load nothing. Raises CheckpointError."""
+    with _saying_damage(path):
+        _check(path)
+
+
+@contextmanager
+def _saying_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
     except OSError as error:
@@ -282,18 +295,22 @@ def load(path: Path) -> LoadedCheckpoint:
         raise CheckpointError(f"{path}: is damaged ({error})") from None
 
 
-def _load(path: Path) -> LoadedCheckpoint:
+def _check(path: Path) -> CheckpointManifest:
     manifest = read_record(path, MANIFEST_FILE, CheckpointManifest)
-    hashes = hashes_of(path, manifest)
-    for name, expected in hashes.items():
+    for name, expected in hashes_of(path, manifest).items():
         check_file(path, name, expected)
+    return manifest
+
+
+def _load(path: Path) -> LoadedCheckpoint:
+    manifest = _check(path)
     state = read_record(path, STATE_FILE, AnyState)
     if not manifest.step == state.step == step_of(path.name):
         raise ValueError("its folder's name, manifest.json and state.json name different steps")
     if state.format > FORMAT:
         reads = f"this program reads formats 1 to {FORMAT}; use the version of collagan_dist that wrote it"
         raise NewerFormat(f"{path}: is of format {state.format}, {reads}")
-    names = [name for name in hashes if name != STATE_FILE]
+    names = [name for name in manifest.sha256 if name != STATE_FILE]
     tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in names}
     return LoadedCheckpoint(path, tensors, state.model_dump())
 

@@ -1,4 +1,4 @@
-"""Copies of a run's checkpoints in another place (`checkpoint.copy_to`): uploaded beside training, taken up by a start elsewhere.
+"""Copies of a run's checkpoints in another place (`checkpoint.copy_to`), uploaded beside training; taken_up.py has the way back.
 
 PLACE/RUN looks like a run folder. A checkpoint's manifest.json comes last, after all other files were read back and their hashes
 compared, and is removed first. So what has one is whole; a start checks every byte all the same.
@@ -7,24 +7,21 @@ compared, and is removed first. So what has one is whole; a start checks every b
 from __future__ import annotations
 
 import logging
-import secrets
-import shutil
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError, ClusterError, CollaganError, ConfigError, DataError
 from collagan_dist.places import WRITABLE, Place, open_place
 from collagan_dist.runs import checkpoint
-from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, step_name, step_of
-from collagan_dist.runs.lease import Lease
+from collagan_dist.runs.layout import CHECKPOINTS, MANIFEST_FILE, RunPaths, step_name, step_of
 from collagan_dist.runs.place_lease import PlaceLease
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINTS = "checkpoints"
-_BEAT_POLL_SECONDS = 5.0  # between looks whether the place's lease is due
+_BEAT_POLL_SECONDS = 5.0  # between looks whether a beat of the place's lease is due
+_AGAIN = "; it is tried again with the next checkpoint, and by the next start"
 _RELEASE_SECONDS = 5.0  # that an end may wait for a store that does not answer
 MAX_BESIDE_BYTES = 1 << 28
 # Beside the checkpoints, so that the place can be used like a run folder; the log, so that curves go on elsewhere.
@@ -51,14 +48,21 @@ class Copies:
     def __init__(self, place: Place, paths: RunPaths, keep: int, lease: PlaceLease) -> None:
         self.place, self.paths, self.keep, self.lease = place, paths, keep, lease
         self.lost = False
-        self._copied: dict[int, bytes] = {}  # manifests of what is there, by step
+        # Manifests that need nothing more, by step: of copies that are whole there, of checkpoints that are damaged here.
+        self._settled: dict[int, bytes] = {}
+        self._distrusted: set[int] = set()
         self._failures: list[tuple[int, str]] = []
         self._changed = threading.Condition()
         self._asked = self._done = 0
-        self._closing = False
-        # Not an executor's thread: the interpreter would wait for it without a bound.
-        self._thread = threading.Thread(target=self._work, name="copies", daemon=True)
-        self._thread.start()
+        self._closing = threading.Event()
+        # Not an executor's threads: the interpreter would wait for them without a bound.
+        threading.Thread(target=self._copy_loop, name="copies", daemon=True).start()
+        # Another thread: one large file may take longer than a start is believed to live without a beat.
+        threading.Thread(target=self._beat_loop, name="copies-beat", daemon=True).start()
+
+    def distrust(self, step: int) -> None:
+        """Copy this step anew, whatever is there: it was found damaged."""
+        self._distrusted.add(step)
 
     def request(self) -> None:
         """Copy what is new. Returns at once."""
@@ -79,8 +83,8 @@ class Copies:
 
     def close(self) -> None:
         """Give up the place. What is not copied by now is left to the next start."""
+        self._closing.set()
         with self._changed:
-            self._closing = True
             self._changed.notify_all()
         if not self.lost:
             release = threading.Thread(target=self._release, daemon=True)
@@ -91,29 +95,40 @@ class Copies:
         with suppress(CollaganError, OSError):  # else the next start waits until it takes this one for dead
             self.lease.release()
 
-    def _work(self) -> None:
-        while not self._closing and not self.lost:
-            with self._changed:
-                asked = self._asked
-                if asked == self._done:
-                    self._changed.wait(_BEAT_POLL_SECONDS)
-                    asked = self._asked
-            step = self.paths.newest_step()
+    def _beat_loop(self) -> None:
+        while not self._closing.wait(_BEAT_POLL_SECONDS) and not self.lost:
             try:
-                if asked > self._done and not self._closing:
-                    self._copy_new()
-                elif not self._closing:
-                    self.lease.beat()
+                self.lease.beat()
             except ClusterError as error:
-                self._fail(step, error, "")
-                self.lost = True
-            except (CollaganError, OSError) as error:
-                # A beat that fails says nothing new: the next copy will.
-                if asked > self._done:
-                    self._fail(step, error, "; it is tried again with the next checkpoint, and by the next start")
+                self._lose(error)
+            except (CollaganError, OSError):
+                pass  # the next copy says what is wrong with the place
+
+    def _copy_loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing.is_set() or self.lost or self._asked > self._done)
+                if self._closing.is_set() or self.lost:
+                    return
+                asked = self._asked
+            try:
+                self._copy_new()
+            except ClusterError as error:
+                self._lose(error)
+            except Exception as error:  # whatever it is: a thread that ends would let the end of the run wait for it
+                self._fail(self.paths.newest_step(), error, _AGAIN)
             with self._changed:
                 self._done = asked
                 self._changed.notify_all()
+
+    def _lose(self, error: ClusterError) -> None:
+        """Copy nothing more: another start has the place."""
+        with self._changed:
+            if self.lost:
+                return
+            self.lost = True
+            self._changed.notify_all()
+        self._fail(self.paths.newest_step(), error, "")
 
     def _fail(self, step: int, error: Exception, then: str) -> None:
         logger.warning("warning: step %s is not copied to %s: %s%s", step, self.place, error, then)
@@ -125,100 +140,72 @@ class Copies:
         self.lease.check()
         steps = self.paths.committed_steps()[-self.keep :]
         for step in reversed(steps):
-            with suppress(FileNotFoundError):  # removed here meanwhile, as older ones are
-                self._copy(step)
-        if steps:
+            manifest = b""
+            try:
+                manifest = files.read_regular(
+                    self.paths.checkpoint(step) / MANIFEST_FILE, checkpoint.MAX_MANIFEST_BYTES
+                )
+                if self._settled.get(step) != manifest:
+                    self._copy(step, manifest)
+            except FileNotFoundError:
+                pass  # removed here meanwhile, as older ones are
+            except CheckpointError as error:  # damaged here: nothing to copy, and no reason to leave out the others
+                self._settled[step] = manifest
+                self._fail(step, error, "")
+            except (DataError, OSError) as error:
+                self._fail(step, error, _AGAIN)
+                return
+        if steps and not self._closing.is_set():
             self._prune(steps)
 
-    def _copy(self, step: int) -> None:
-        folder, target = self.paths.checkpoint(step), f"{_CHECKPOINTS}/{step_name(step)}"
-        manifest = (folder / MANIFEST_FILE).read_bytes()
-        if step not in self._copied:
-            self._copied[step] = self.place.find_file(f"{target}/{MANIFEST_FILE}", checkpoint.MAX_MANIFEST_BYTES) or b""
-        if self._copied[step] == manifest:
-            return
-        if self._copied[step]:  # another one of this step, found damaged since; without a manifest it is none
-            self.place.remove(f"{target}/{MANIFEST_FILE}")
-        del self._copied[step]
-        hashes = checkpoint.hashes_of(folder, structured.parse(manifest, checkpoint.CheckpointManifest, str(folder)))
-        for name, expected in hashes.items():
-            if self._closing:  # the start has ended, so another may begin
+    def _copy(self, step: int, manifest: bytes) -> None:
+        folder, target = self.paths.checkpoint(step), f"{CHECKPOINTS}/{step_name(step)}"
+        try:
+            hashes = checkpoint.hashes_of(
+                folder, structured.parse(manifest, checkpoint.CheckpointManifest, str(folder))
+            )
+        except ValueError as error:
+            raise CheckpointError(f"{folder}: is damaged ({error})") from None
+        there = self.place.find_file(f"{target}/{MANIFEST_FILE}", checkpoint.MAX_MANIFEST_BYTES)
+        if there != manifest or step in self._distrusted:
+            for name, expected in hashes.items():
+                checkpoint.check_file(folder, name, expected)
+            if there is not None:  # another one of this step, or a damaged copy; without a manifest it is none
+                self.place.remove(f"{target}/{MANIFEST_FILE}")
+            if not self._upload(folder, target, hashes):
                 return
-            self.lease.beat()
+            self.lease.check()
+            self.place.write(f"{target}/{MANIFEST_FILE}", manifest)
+        self._settled[step] = manifest
+        self._distrusted.discard(step)
+
+    def _upload(self, folder: Path, target: str, hashes: dict[str, str]) -> bool:
+        """Upload the files of a checkpoint and those beside it, and read the former back. Return False once the start has ended."""
+        for name, expected in hashes.items():
+            if self._closing.is_set() or self.lost:  # another start may begin
+                return False
             self.place.put(folder / name, f"{target}/{name}")
-            self._read_back(folder / name, f"{target}/{name}", expected)
+            # Checksums of uploads differ between stores and drivers; reading costs the traffic once more, and proves it.
+            if self.place.sha256(f"{target}/{name}", (folder / name).stat().st_size) != expected:
+                where = self.place / f"{target}/{name}"
+                raise DataError(f"{where}: is not what was uploaded (its sha256 differs from the manifest's)")
         for name in BESIDE:
             with suppress(FileNotFoundError):
                 self.place.put(self.paths.folder / name, name)
-        self.lease.check()
-        self.place.write(f"{target}/{MANIFEST_FILE}", manifest)
-        self._copied[step] = manifest
-
-    def _read_back(self, local: Path, name: str, expected: str) -> None:
-        # Checksums of uploads differ between stores and drivers; reading costs the traffic once more, and proves it.
-        if self.place.sha256(name, local.stat().st_size) != expected:
-            raise DataError(f"{self.place / name}: is not what was uploaded (its sha256 differs from the manifest's)")
+        return not self._closing.is_set()
 
     def _prune(self, steps: list[int]) -> None:
-        """Remove all but `steps` there, up to the newest of them: older copies, and halves of copies that were never finished."""
-        there = {
-            step for name in self.place.files_below(_CHECKPOINTS) if (step := step_of(name.split("/")[0])) is not None
-        }
-        for step in sorted(there - set(steps)):
-            if step < steps[-1]:
-                self._copied.pop(step, None)
-                folder = f"{_CHECKPOINTS}/{step_name(step)}"
-                self.place.remove(f"{folder}/{MANIFEST_FILE}", folder)
+        """Remove older copies but for the `keep` newest, and halves of copies that were never finished."""
+        names = self.place.files_below(CHECKPOINTS)
+        there = {step for name in names if (step := step_of(name.split("/")[0])) is not None and step < steps[-1]}
+        # By what is there: a start that took one copy up has fewer here than are to stay.
+        whole = [step for step in whole_steps(names) if step <= steps[-1]]
+        for step in sorted(there - set(whole[-self.keep :])):
+            folder = f"{CHECKPOINTS}/{step_name(step)}"
+            self.place.remove(f"{folder}/{MANIFEST_FILE}", folder)
 
 
-def take_up(place: Place, paths: RunPaths, lease: Lease | None, strict: bool) -> int | None:
-    """Download the newest whole checkpoint of a place if the run folder has none as new; return its step, or None.
-
-    Raises CheckpointError where all copies are damaged and the run folder has none, or the newest one is with `strict`.
-    """
-    names = set(place.files_below(_CHECKPOINTS))
-    whole = sorted(
-        (step for name in names if (step := step_of(name.removesuffix(f"/{MANIFEST_FILE}"))) is not None), reverse=True
-    )
-    newest = max(paths.committed_steps(), default=-1)
-    for step in (step for step in whole if step > newest):
-        try:
-            _download(place, paths, lease, step)
-        except (CheckpointError, DataError) as error:
-            if strict:
-                raise CheckpointError(
-                    f"{error}; remove it there, or run without --strict to go on from the one before it"
-                ) from None
-            logger.warning("warning: %s; taking the checkpoint before it", error)
-            continue
-        log = None if paths.metrics_log.exists() else place.find_file(paths.metrics_log.name, MAX_BESIDE_BYTES)
-        if log:
-            paths.metrics_log.write_bytes(log)
-        logger.info("step %s was taken from %s into %s", step, place, paths.folder)
-        return step
-    if whole and newest < 0:
-        raise CheckpointError(f"{place}: no copy of a checkpoint is undamaged; remove them there to start anew")
-    return None
-
-
-def _download(place: Place, paths: RunPaths, lease: Lease | None, step: int) -> None:
-    """Download a checkpoint under a dotted name, compare every hash, and rename it. Raises CheckpointError, DataError, DiskFull."""
-    source, final = f"{_CHECKPOINTS}/{step_name(step)}", paths.checkpoint(step)
-    partial = final.with_name(f".{final.name}-{lease.owner.token[:8] if lease else secrets.token_hex(4)}")
-    content = place.read(f"{source}/{MANIFEST_FILE}", checkpoint.MAX_MANIFEST_BYTES)
-    try:
-        manifest = structured.parse(content, checkpoint.CheckpointManifest, place / f"{source}/{MANIFEST_FILE}")
-        hashes = checkpoint.hashes_of(place.below(source), manifest)
-    except ValueError as error:
-        raise CheckpointError(f"{place / source}: is damaged ({error})") from None
-    partial.mkdir(parents=True)
-    try:
-        with files.naming_full_disk(partial):
-            for name, sha256 in hashes.items():
-                said = f"a file with sha256 {sha256[:12]}…"
-                place.get(f"{source}/{name}", partial / name, checkpoint.MAX_TENSOR_BYTES, sha256, said)
-            files.write_bytes(partial / MANIFEST_FILE, content)
-        with lease.held() if lease else nullcontext():
-            checkpoint.commit(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def whole_steps(names: list[str]) -> list[int]:
+    """Return the steps that have a manifest, oldest first, of the names of all files below `checkpoints`."""
+    found = (step_of(name.removesuffix(f"/{MANIFEST_FILE}")) for name in names)
+    return sorted(step for step in found if step is not None)

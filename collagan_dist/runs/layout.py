@@ -11,6 +11,8 @@ from collagan_dist.types import POSITIONS
 # Beside the tensors in a checkpoint.
 MANIFEST_FILE, STATE_FILE = "manifest.json", "state.json"
 
+CHECKPOINTS = "checkpoints"  # also below a place of copies
+
 _STEP_NAME = re.compile(r"step-([0-9]+)")
 
 
@@ -53,7 +55,7 @@ class RunPaths:
         self.copy = folder / "copy.json"  # the id of the run, by which it knows its copies again
         self.metrics_log = folder / "metrics.jsonl"
         self.tensorboard = folder / "tensorboard"
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / CHECKPOINTS
         self.grids = folder / "grids"
         self.grid_columns = self.grids / "columns.json"
         self.evaluations = folder / "evaluation"

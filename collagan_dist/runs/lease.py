@@ -282,10 +282,12 @@ def _read(run: Path) -> tuple[str, int]:
 
 
 def _refusal(run: Path | Place, other: Owner) -> ClusterError:
-    return ClusterError(
-        f"{run} is being trained by pid {other.pid} on host {other.host} since {other.since}; "
-        f"stop it, give another --out, or remove {run / 'lease'} to take the run over"
-    )
+    who = f"by pid {other.pid} on host {other.host} since {other.since}"
+    if isinstance(run, Path):
+        mend = f"stop it, give another --out, or remove {run / 'lease'} to take the run over"
+        return ClusterError(f"{run} is being trained {who}; {mend}")
+    # Its lease must stay: it also says whose copies these are.
+    return ClusterError(f"{run}: checkpoints are being copied there {who}; stop it, or give another --out")
 
 
 @contextmanager

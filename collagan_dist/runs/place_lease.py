@@ -8,35 +8,44 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from collagan_dist import files, structured
 from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.places import Place
-from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.layout import CHECKPOINTS, RunPaths
 from collagan_dist.runs.lease import MAX_LEASE_BYTES, LeaseRequest, Owner, parse_owner, this_process
 
 BEAT_SECONDS = 20.0  # a request each, so rarer than on a disk
 _POLL_SECONDS = 2.0
 _FILE = "lease"
+_RUN = re.compile("^[0-9a-f]{16}$")
 
 
 class _CopyRecord(structured.Record):
     """RUN/copy.json: by which a run knows its own copies again, wherever its folder is moved."""
 
-    run: str
+    run: Annotated[str, Field(pattern=_RUN.pattern)]
 
 
 class PlaceLease:
-    """The right of this start to copy into a place. `check` and `beat` raise ClusterError once another start has taken it."""
+    """The right of this start to copy into a place. `check` and `beat` raise ClusterError once another start has taken it.
+
+    Threads may share it: one copies, one beats.
+    """
 
     def __init__(self, place: Place, run: str, identity: str, owner: Owner) -> None:
         self.place, self.run, self.identity, self.owner = place, run, identity, owner
         self._beats, self._written = 0, 0.0
+        self._lock = threading.Lock()
         self._write()
 
     def check(self) -> None:
@@ -52,16 +61,18 @@ class PlaceLease:
 
     def beat(self) -> None:
         """Show that this start is alive, if that is due."""
-        if time.monotonic() - self._written >= BEAT_SECONDS:
-            self.check()
-            self._beats += 1
-            self._write()
+        with self._lock:
+            if not self.owner.ended and time.monotonic() - self._written >= BEAT_SECONDS:
+                self.check()
+                self._beats += 1
+                self._write()
 
     def release(self) -> None:
         """Record that this start has ended, so that the next one need not wait."""
-        self.check()
-        self.owner = replace(self.owner, state="ended")
-        self._write()
+        with self._lock:
+            self.check()
+            self.owner = replace(self.owner, state="ended")
+            self._write()
 
     def _write(self) -> None:
         self._written = time.monotonic()
@@ -80,9 +91,11 @@ def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any]
     while True:
         text = _read(place)
         words = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-        run = _run_id(place, paths, words, digest, allow_change) if text else None
-        former = parse_owner(text)
-        if request.is_free(former, int(words.get("beats", "0")) if words.get("beats", "0").isdigit() else 0):
+        # Also without a lease: somebody may have removed it, and the copies are still one run's.
+        used = bool(text or place.files_below(CHECKPOINTS))
+        run = _run_id(place, paths, words, digest, allow_change) if used else None
+        former, beats = parse_owner(text), words.get("beats", "")
+        if request.is_free(former, int(beats) if re.fullmatch("[0-9]{1,15}", beats) else 0):
             break
         time.sleep(_POLL_SECONDS)
     run = run or _known(paths) or secrets.token_hex(8)
@@ -91,15 +104,17 @@ def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any]
 
 
 def _run_id(place: Place, paths: RunPaths, words: Mapping[str, str], identity: str, allow_change: bool) -> str:
-    """Return the id of the run whose copies are there. Raises ConfigError where that is another one than this."""
-    there = words.get("run", "")
-    if there and there == _known(paths):
-        return there
+    """Return the id of the run whose copies are there, "" where nothing says it. Raises ConfigError where it is another one than this."""
+    there, known = words.get("run", ""), _known(paths)
+    if not _RUN.match(there):
+        there = ""
+    if known and known == (there or known):
+        return known
     # A new folder takes up what was copied; one with checkpoints of its own would mix two runs.
     if paths.steps_saved():
         problem = "and this run folder has checkpoints of its own"
-    elif there and (words.get("identity") == identity or allow_change):
-        return there
+    elif not there or words.get("identity") == identity or allow_change:
+        return there  # what is taken up without one is compared by its state
     else:
         problem = "of another configuration or other data (--allow-config-change takes it up all the same)"
     raise ConfigError(

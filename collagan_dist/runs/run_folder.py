@@ -9,8 +9,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,19 +28,17 @@ from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.async_checkpoint import AsyncCheckpointer, Checkpointable, LogEvent
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes, parse_state
-from collagan_dist.runs.copies import Copies, place_of, take_up
+from collagan_dist.runs.copied_run import CopiedRun
+from collagan_dist.runs.copies import place_of
 from collagan_dist.runs.disk_need import need_of_run
 from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths, WorldRecord, checkpoint_dir
 from collagan_dist.runs.lease import Lease, LeaseRequest
 from collagan_dist.runs.model_folder import read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
-from collagan_dist.runs.place_lease import claim
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0  # of waiting for the lease, before the other ranks hear again that rank 0 is alive
-_COPY_SECONDS = 600.0  # that the end of a run waits for its last copy
-_COPY_SECONDS_INTERRUPTED = 15.0  # of the 30 s that schedulers leave between a warning and the kill
 _VISIBLE_SECONDS = 30.0  # that network storage may take to show a new folder on another node
 
 
@@ -77,9 +73,10 @@ class RunFolder:
         )
         self._generation = 0  # until `acquire`
         self._machine: dict[str, Any] = {}  # until `record_start`
-        self.place = place_of(config.checkpoint.copy_to, path)
-        self._joined = False  # the place of copies
-        self.copies: Copies | None = None  # on rank 0, from the first `resume` on
+        place = place_of(config.checkpoint.copy_to, path)
+        self.copies = CopiedRun(place, self.paths, config.checkpoint.keep, group) if place else None
+        if self.copies:
+            self.checkpointer.after_commit = self.copies.request
         # Of the weights that the run started from (model.init), once they were read.
         self.init_sha256: str | None = None
 
@@ -194,9 +191,9 @@ class RunFolder:
         Raises CheckpointError where a rank cannot read it, and when identity keys differ from the checkpoint's unless
         `allow_change` is given.
         """
-        if self.place is not None and not self._joined:
-            self._in_rounds(lambda: self._open_copies(allow_change, strict))
-            self._joined = True
+        if self.copies:
+            # Without the hashes of weights that it began with: those may be gone here, and the checkpoint's state has them.
+            self.copies.open(self.lease, identity_keys(self.config, self.manifest.hash), allow_change, strict)
         loaded = self._load_newest(strict)
         if loaded is None:
             return Progress()
@@ -215,25 +212,6 @@ class RunFolder:
         step = state["step"]
         self._as_owner(lambda: checkpoint.prune(self.paths.checkpoints, step, self.config.checkpoint.keep))
         return Progress(step, state["skipped_batches"], state["bad_row"], changed, state["machine"] or {})
-
-    def _open_copies(self, allow_change: bool, strict: bool) -> None:
-        """Claim the place of copies, and take up the newest checkpoint that is there. On rank 0."""
-        assert self.place is not None and self.lease is not None
-        # Without the hashes of weights that it began with: those may be gone here, and the checkpoint's state has them.
-        identity = identity_keys(self.config, self.manifest.hash)
-        claimed = claim(self.place, self.paths, self.lease.owner, identity, allow_change)
-        self.copies = Copies(self.place, self.paths, self.config.checkpoint.keep, claimed)
-        take_up(self.place, self.paths, self.lease, strict)
-        self.copies.request()  # what an earlier start left
-        self.checkpointer.after_commit = self.copies.request
-
-    def _in_rounds(self, work: Callable[[], None]) -> None:
-        """Do `work` on rank 0, however long it takes: the other ranks hear meanwhile that it is alive. Collective."""
-        with ThreadPoolExecutor(1) as executor:
-            task = executor.submit(work) if self.group.world.is_rank0 else None
-            while not self.group.on_rank0(lambda: task is None or not wait_for([task], _POLL_SECONDS).not_done):
-                pass
-            self.group.on_rank0(lambda: task and task.result())
 
     def _load_newest(self, strict: bool) -> LoadedCheckpoint | None:
         """Return the newest undamaged checkpoint, the same one on all ranks: rank 0 says which. Collective.
@@ -281,7 +259,8 @@ class RunFolder:
         """Start to write a checkpoint. Collective; see AsyncCheckpointer.save."""
         # The state is made on rank 0 alone, which knows the parser's hash.
         self.checkpointer.save(networks, progress.step, lambda: self._state(progress), self.lease, log_event)
-        self._log_copies(log_event)
+        if self.copies:
+            self.copies.log_failures(log_event)
 
     def _state(self, progress: Progress) -> dict[str, Any]:
         return {
@@ -306,26 +285,8 @@ class RunFolder:
 
     def wait_for_copies(self, log_event: LogEvent, interrupted: bool = False) -> None:
         """Wait until the last checkpoint is copied, for a bounded time; then say what is missing. Collective."""
-        if self.place is None:
-            return
-        deadline = time.monotonic() + (_COPY_SECONDS_INTERRUPTED if interrupted else _COPY_SECONDS)
-
-        def poll() -> bool:
-            left = deadline - time.monotonic()
-            return self.copies is None or self.copies.wait(min(left, _POLL_SECONDS)) or left <= 0
-
-        while not self.group.on_rank0(poll):
-            pass
-        self._log_copies(log_event)
-        if self.copies is not None and not self.copies.wait(0):
-            step = self.paths.newest_step()
-            logger.warning(
-                "warning: step %s is not yet copied to %s: the next start of this run does it", step, self.place
-            )
-
-    def _log_copies(self, log_event: LogEvent) -> None:
-        for step, reason in self.copies.take_failures() if self.copies else []:  # of rank 0 alone
-            log_event(step, "copy_failed", reason=reason)
+        if self.copies:
+            self.copies.wait(log_event, interrupted)
 
     @property
     def lease_lost(self) -> bool:
@@ -353,7 +314,7 @@ class RunFolder:
     def release(self) -> None:
         """Finish writing, then give up the lease. Not collective: other ranks may be gone."""
         self.checkpointer.close()
-        if self.copies is not None:
+        if self.copies:
             self.copies.close()
         if self.lease is not None:
             self.lease.release()

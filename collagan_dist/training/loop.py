@@ -104,7 +104,7 @@ class Trainer:
             is_rollback = self.guard.rollbacks > 0
             if not is_rollback:
                 # As early as all other errors of the configuration: they leave the run folder alone.
-                initial = self._initial_weights(networks)
+                initial = None if self.folder.copies else self._initial_weights(networks)
                 if self.setup.world.is_rank0:
                     logger.info(_describe(self.setup, networks))
                 self.folder.check_room(networks.checkpoint_bytes, self.stop_at)
@@ -119,6 +119,8 @@ class Trainer:
                 self.folder.record_start(self.options.command)
                 self._warn_of_machine(progress)
             if progress.step == 0:  # a checkpoint has it already
+                if self.folder.copies and initial is None:  # only now: where copies are taken up, it may be gone
+                    initial = self._initial_weights(networks)
                 _initialize_output_bias(self.setup, networks)
                 if initial is not None:
                     initial.load_into(networks)

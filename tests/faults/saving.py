@@ -85,7 +85,7 @@ STAGES: dict[str, tuple[str, Callable[..., Any]]] = {
     "before-manifest": ("_write_hashed", die_at_manifest),
     "before-rename": ("commit", die),
     "after-rename": ("_set_aside_old", die),
-    "while-removing": ("_remove", die_removing),
+    "while-removing": ("remove", die_removing),
 }
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -35,6 +36,7 @@ from collagan_dist.inference.export import export
 from collagan_dist.inference.parser_onnx import read_class_map
 from collagan_dist.inference.score import ScoreRequest, score
 from collagan_dist.inference.score_target import Target
+from collagan_dist.places import Place
 from collagan_dist.report import reproduction, run_data, summary, sweep_page, tables
 from collagan_dist.report.page import write_report
 from collagan_dist.report.sweep_data import read_sweep
@@ -42,10 +44,12 @@ from collagan_dist.reproduce.driver import _write_tables
 from collagan_dist.reproduce.plan import ReproduceOptions
 from collagan_dist.reproduce.slurm import Queue
 from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
+from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.lease import LeaseRequest, held_by_other_job, process_start_time, this_process
 from collagan_dist.runs.metrics_log import MetricsWriter, last_train_step, read_eval_lines
 from collagan_dist.runs.model_folder import read_config, read_inference_parameters
 from collagan_dist.runs.own_folder import check_own_run
+from collagan_dist.runs.place_lease import claim
 from collagan_dist.setup import training_order
 from collagan_dist.sweep import results, schedule, sweep_table
 from collagan_dist.sweep.driver import new_trial
@@ -102,6 +106,9 @@ def folders(shards: Manifest, drawn: Path, tmp_path_factory: pytest.TempPathFact
     parent = os.getppid()
     owner = replace(this_process(3, "cafe", "", 1.0), pid=parent, process_start=process_start_time(parent))
     (page / "lease").write_text(owner.text())
+    claim(Place(str(files / "copies/page")), RunPaths(page), owner, {}, False).release()
+    known = json.loads((page / "copy.json").read_text())
+    (page / "copy.json").write_text(json.dumps(known | {"of a newer program": [1, 2, 3]}))
     sweep = SimulatedSweep(top / "sweep", data.folder, 6, failing=(3,), seeds=2).run()
     runs = [*as_printed(out), run_of(out, "M_id")]
     write_points(runs[-1], 2.5 + np.random.default_rng(0).normal(0, 0.3, (40, 5)))
@@ -191,6 +198,18 @@ def start_in(at: Folders) -> None:
         lease.release()
 
 
+def copy_to(at: Folders, new: bool = False) -> None:
+    """A start claims the place of its copies, from the folder that made them or from a new one."""
+    paths, place = RunPaths(at.files / "new" if new else at.page), Place(str(at.files / "copies/page"))
+    if new:
+        paths.folder.mkdir(exist_ok=True)
+        paths.copy.unlink(missing_ok=True)
+    claimed = claim(place, paths, this_process(1, "cafe", "", 1.0), {}, False)
+    claimed.check()
+    # What was taken for the run's id is one.
+    assert json.loads(paths.copy.read_text()) == {"run": claimed.run} and re.fullmatch("[0-9a-f]{16}", claimed.run)
+
+
 def use_model(at: Folders) -> None:
     config = read_config(at.page)
     evaluation_variant(at.page, evaluation_settings(config), "another")
@@ -263,6 +282,8 @@ WAYS = {
     "index of an adopted tar": Way(lambda at: at.adopted.folder / "train-000000.train.samples", use_adopted_index, {3}, mutated_line),
     "bytes of the index of an adopted tar": Way(lambda at: at.adopted.folder / "train-000000.train.samples", use_adopted_index, {3}, mutated),
     "lease": Way(lambda at: at.page / "lease", start_in, {4}, mutated),
+    "lease of a place": Way(lambda at: at.files / "copies/page/lease", lambda at: copy_to(at, new=True), {2}, mutated),
+    "copy.json": Way(lambda at: at.page / "copy.json", copy_to, {2}),
     "metrics.jsonl": Way(lambda at: at.page / "metrics.jsonl", log_run, set(), mutated_line),
     "metrics.json": Way(lambda at: at.page / "metrics.json", show_run, {3}),
     "evaluation": Way(lambda at: at.page / "evaluation/test-block.json", show_run, {3}),

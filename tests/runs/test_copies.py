@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from collagan_dist import files, places
-from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError
+from collagan_dist.errors import CheckpointError, ClusterError, CollaganError, ConfigError, DataError
 from collagan_dist.places import Place
-from collagan_dist.runs import checkpoint, place_lease, run_folder
-from collagan_dist.runs.copies import Copies, place_of, take_up
+from collagan_dist.runs import checkpoint, copied_run, place_lease
+from collagan_dist.runs import copies as copies_module
+from collagan_dist.runs.copies import Copies, place_of
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.lease import Lease
+from collagan_dist.runs.taken_up import take_up
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.faults.processes import until
@@ -195,7 +198,7 @@ def test_killed_in_a_training_while_it_uploads(shards, finished, s3, tmp_path):
 
 def test_an_upload_that_takes_too_long_is_left_to_the_next_start(shards, s3, tmp_path, monkeypatch, capsys):
     """The end waits for a bounded time; then it says what is missing, and ends well."""
-    monkeypatch.setattr(run_folder, "_COPY_SECONDS", 0.3)
+    monkeypatch.setattr(copied_run, "_COPY_SECONDS", 0.3)
     s3.faults["generator.safetensors"] = ["slow"] + [""] * 99
     config = small(shards.folder, schedule__steps=2, checkpoint__copy_to=f"s3://{s3.bucket}/runs")
     assert train(config, tmp_path / "run", World()) == 2
@@ -205,7 +208,7 @@ def test_an_upload_that_takes_too_long_is_left_to_the_next_start(shards, s3, tmp
     )
     assert "manifest.json" not in "".join(s3.names("runs/run/checkpoints/"))
     s3.go_on.set()
-    monkeypatch.setattr(run_folder, "_COPY_SECONDS", 60)
+    monkeypatch.setattr(copied_run, "_COPY_SECONDS", 60)
     train(config, tmp_path / "run", World())
     assert "step-00000002/manifest.json" in s3.names("runs/run/checkpoints/")
 
@@ -222,12 +225,140 @@ def test_damaged_copies_are_never_taken(run, tmp_path, lease, capsys):
     stray, state = Path(place / "checkpoints/stray"), Path(place / f"checkpoints/{KEPT[0]}/state.json")
     stray.write_bytes(b"x")
     leading_out = {"state.json": files.sha256(state), "../stray": files.sha256(stray)}
-    for hashes in ({"../stray": "0"}, leading_out, {"state.json": "0"}, {}):
-        forged = json.dumps({"step": 8, "sha256": hashes})
+    right = {"state.json": files.sha256(state)}
+    for step, hashes in ((8, {"../stray": "0"}), (8, leading_out), (8, {"state.json": "0"}), (8, {}), (7, right)):
+        forged = json.dumps({"step": step, "sha256": hashes})
         Path(place / f"checkpoints/{KEPT[0]}/manifest.json").write_text(forged if hashes else "{")
         with pytest.raises(CheckpointError, match="no copy of a checkpoint is undamaged"):
             take_up(place, RunPaths(tmp_path / "forged"), lease, strict=False)
     assert not [path for path in (tmp_path / "forged").rglob("*") if path.is_file()]
+
+
+def spoil(checkpoint_folder: Path, name: str = "ema.safetensors") -> None:
+    path = checkpoint_folder / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("name", ["ema.safetensors", "manifest.json"])
+def test_a_checkpoint_that_is_damaged_here_holds_up_no_other(run, tmp_path, lease, capsys, name):
+    """It is named once, and never copied."""
+    place, here = Place(str(tmp_path / "place")), shutil.copytree(run, tmp_path / "here")
+    spoil(here / "checkpoints" / KEPT[1], name)
+    copies = copy_all(place, here, lease)
+    copies.request()
+    assert copies.wait(60)
+    copies.close()
+    failures = copies.take_failures()
+    assert len(failures) == 1 and failures[0][0] == STEPS and "damaged" in failures[0][1]
+    assert place.files_below("checkpoints") == [f"{KEPT[0]}/{file}" for file in FILES]
+
+
+def test_a_checkpoint_that_is_damaged_here_is_taken_from_its_copy(run, tmp_path, lease):
+    place, here = Place(str(tmp_path / "place")), shutil.copytree(run, tmp_path / "here")
+    copy_all(place, here, lease).close()
+    spoil(here / "checkpoints" / KEPT[1])
+    assert take_up(place, RunPaths(here), lease, True) == STEPS and checkpoint_names(here) == KEPT
+    assert equal(weights(here, STEPS), weights(run, STEPS))
+    assert take_up(place, RunPaths(here), lease, True) is None
+
+
+def test_a_copy_that_was_found_damaged_is_made_again(run, tmp_path, lease):
+    """Though its manifest is that of the checkpoint here: the same machine computes the same bytes again."""
+    place = Place(str(tmp_path / "place"))
+    copy_all(place, run, lease).close()
+    spoil(Path(place / f"checkpoints/{KEPT[1]}"))
+    copies = Copies(place, RunPaths(run), 2, claimed(place, run, lease))
+    (tmp_path / "there").mkdir()
+    assert take_up(place, RunPaths(tmp_path / "there"), lease, False, copies.distrust) == 8
+    copies.request()
+    assert copies.wait(60) and not copies.take_failures()
+    copies.close()
+    assert take_up(place, RunPaths(tmp_path / "there"), lease, True) == STEPS
+
+
+def test_a_start_that_took_one_copy_up_keeps_the_others_there(run, tmp_path, lease):
+    place, there = Place(str(tmp_path / "place")), tmp_path / "there"
+    there.mkdir()
+    copy_all(place, run, lease).close()
+    half = Path(place / "checkpoints/step-00000003/state.json")
+    half.parent.mkdir()
+    half.touch()
+    copies = Copies(place, RunPaths(there), 2, claimed(place, there, lease))
+    assert take_up(place, RunPaths(there), lease, True) == STEPS and checkpoint_names(there) == KEPT[1:]
+    copies.request()
+    assert copies.wait(60)
+    copies.close()
+    assert {name.split("/")[0] for name in place.files_below("checkpoints")} == set(KEPT)
+
+
+def test_a_place_that_does_not_answer_is_not_taken_for_damaged(run, s3, shards, tmp_path, lease):
+    """No older checkpoint is taken in its stead, and the end is one that a restart may mend."""
+    place = Place(f"s3://{s3.bucket}/runs/run")
+    copy_all(place, run, lease).close()
+    s3.faults["ema.safetensors"], s3.forever = ["503"], True
+    with pytest.raises(places.Unreachable, match=r"step-00000009/ema.safetensors"):
+        take_up(place, RunPaths(tmp_path / "there"), lease, strict=False)
+    s3.faults = {"lease": ["503"]}
+    config = small(shards.folder, checkpoint__copy_to=f"s3://{s3.bucket}/runs")
+    with pytest.raises(ClusterError, match="3 times; so it is unknown whether newer checkpoints are there"):
+        train(config, tmp_path / "again/run", World())
+
+
+def test_a_disk_without_room_for_a_copy_is_not_taken_for_a_damaged_copy(run, tmp_path, lease, monkeypatch):
+    place = Place(str(tmp_path / "place"))
+    copy_all(place, run, lease).close()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Place, "_transfer", full)
+    with pytest.raises(files.DiskFull):
+        take_up(place, RunPaths(tmp_path / "there"), lease, strict=False)
+    assert not list((tmp_path / "there/checkpoints").iterdir())
+
+
+def test_a_start_shows_that_it_lives_while_a_large_file_is_uploaded(run, tmp_path, lease, monkeypatch):
+    monkeypatch.setattr(place_lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(copies_module, "_BEAT_POLL_SECONDS", 0.01)
+    place, go_on, put = Place(str(tmp_path / "place")), threading.Event(), Place.put
+    monkeypatch.setattr(Place, "put", lambda *args: go_on.wait(60) and put(*args))
+    copies = Copies(place, RunPaths(run), 2, claimed(place, run, lease))
+    copies.request()
+    before = Path(place / "lease").read_text()
+    until(lambda: Path(place / "lease").read_text() != before)
+    assert not place.files_below("checkpoints")
+    go_on.set()
+    assert copies.wait(60)
+    copies.close()
+    until(lambda: "state ended" in Path(place / "lease").read_text())
+    copies.lease.beat()
+    assert "state ended" in Path(place / "lease").read_text()
+
+
+def test_a_place_whose_lease_was_removed_still_belongs_to_its_run(run, tmp_path, lease):
+    place, other = Place(str(tmp_path / "place")), shutil.copytree(run, tmp_path / "other")
+    copy_all(place, run, lease).close()
+    Path(place / "lease").unlink()
+    (other / "copy.json").unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match="another run, and this run folder has checkpoints of its own"):
+        claimed(place, other, lease)
+    claimed(place, run, lease).release()
+    Path(place / "lease").unlink()
+    (tmp_path / "empty").mkdir()
+    claimed(place, tmp_path / "empty", lease).release()
+
+
+def test_the_model_that_a_run_began_with_may_be_gone_elsewhere(shards, run, tmp_path):
+    model = shutil.copytree(run, tmp_path / "model")
+    config = small(
+        shards.folder, schedule__steps=2, model__init=str(model), checkpoint__copy_to=str(tmp_path / "place")
+    )
+    train(config, tmp_path / "here/run", World())
+    shutil.rmtree(model)
+    assert train(config, tmp_path / "there/run", World()) == 2
+    assert equal(weights(tmp_path / "here/run", 2), weights(tmp_path / "there/run", 2))
+    with pytest.raises(CollaganError, match=str(model)):
+        train(config, tmp_path / "there/another", World())
 
 
 def test_a_place_belongs_to_one_run(run, tmp_path, lease):
@@ -264,7 +395,7 @@ def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, c
     thread.start()
     second = take_lease(elsewhere)
     with pytest.raises(
-        ClusterError, match=rf"{place} is being trained by pid {os.getpid()} on host .* or remove {place}/lease"
+        ClusterError, match=rf"{place}: checkpoints are being copied there by pid {os.getpid()} on host .*; stop it"
     ):
         claimed(place, elsewhere, second)
     stopped.set()

@@ -1,12 +1,17 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from collagan_dist.errors import ConfigError
 from collagan_dist.places import Place
 from collagan_dist.runs.fetched_run import local_run
+from collagan_dist.training.loop import train
+from collagan_dist.types import World
+from tests.faults.processes import until
 from tests.faults.test_bad_input import run as command
 from tests.runs.run_folders import KEPT, checkpoint_names
 from tests.runs.test_copies import copy_all, lease  # noqa: F401 (a fixture)
-from tests.training.small import equal, weights
+from tests.training.small import equal, small, weights
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +39,51 @@ def test_a_run_is_evaluated_by_the_url_of_its_copies(shards, run, s3, lease, tmp
     assert code == 2 and f"{url}x: no copies of a run are there (no config.yaml)" in text
     code, text = command(capsys, "serve", url)
     assert code == 2 and "only evaluate, complete, export and report take the copies of a run" in text
+
+
+def test_photographs_are_completed_by_the_url_of_a_run(shards, run, s3, lease, drawn, tmp_path, capsys):  # noqa: F811
+    """As by its folder, to the byte."""
+    url, picture = f"s3://{s3.bucket}/runs/run", next((drawn / "Img/img_celeba").iterdir())
+    copy_all(Place(url), run, lease).close()
+    found = []
+    for model, out in ((run, tmp_path / "here"), (url, tmp_path / "there")):
+        code, text = command(capsys, "complete", model, picture, "--out", out, "--hole", "block")
+        assert code == 0, text
+        found.append({path.name: path.read_bytes() for path in out.rglob("*.png")})
+    assert found[0] == found[1] and found[0]
+
+
+def test_a_new_run_of_an_old_name_is_not_taken_for_it(shards, run, s3, lease, tmp_path):  # noqa: F811
+    """Nor its checkpoint of the same step; and what was damaged in the cache is fetched again."""
+    place = Place(f"s3://{s3.bucket}/runs/run")
+    copy_all(place, run, lease).close()
+    folder = local_run(place.url)
+    damaged = folder / f"checkpoints/{KEPT[1]}/ema.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    assert equal(weights(local_run(place.url), 9), weights(run, 9))
+    place.remove("checkpoints", "lease")
+    train(
+        small(shards.folder, seed=7, schedule__steps=2, checkpoint__copy_to=f"s3://{s3.bucket}/runs"),
+        tmp_path / "new/run",
+        World(),
+    )
+    assert local_run(place.url) == folder and checkpoint_names(folder) == ["step-00000002"]
+    assert equal(weights(folder, 2), weights(tmp_path / "new/run", 2))
+
+
+def test_ranks_wait_for_the_download_of_one(run, s3, lease, monkeypatch):  # noqa: F811
+    """However long it takes; each file is fetched once."""
+    url = f"s3://{s3.bucket}/runs/run"
+    copy_all(Place(url), run, lease).close()
+    monkeypatch.setattr("collagan_dist.files._LOCK_WAIT_SECONDS", 0.0)
+    s3.requests.clear()
+    s3.faults["generator.safetensors"] = ["slow", ""]
+    with ThreadPoolExecutor(2) as executor:
+        ranks = [executor.submit(local_run, url) for _ in range(2)]
+        until(lambda: s3.requests["generator.safetensors"] == 1)
+        s3.go_on.set()
+        assert ranks[0].result() == ranks[1].result()
+    assert s3.requests["generator.safetensors"] == 1
 
 
 @pytest.mark.parametrize("url", ["https://example.org/run", "hf://datasets/a/b", "memory://x"])
