@@ -36,7 +36,8 @@ def test_the_page_of_a_run_with_a_full_path_is_drawn(tmp_path, monkeypatch):
 
 def test_the_pictures_are_small_and_load_nothing():
     found = sorted(path.name for path in IMAGES.iterdir())
-    assert found == ["evaluate.svg", "report.png"]
+    assert found == ["evaluate.svg", "report.png", "scaling.svg"]
     assert all((IMAGES / name).stat().st_size <= MAX_BYTES for name in found)
-    hosts = re.findall(r"https?://[\w.]+", (IMAGES / "evaluate.svg").read_text())
+    texts = [(IMAGES / name).read_text() for name in found if name.endswith(".svg")]
+    hosts = re.findall(r"https?://[\w.]+", "".join(texts))
     assert set(hosts) <= {"http://www.w3.org", "https://www.textualize.io"}, hosts  # a namespace, a comment

@@ -60,12 +60,25 @@ class CopiedRun:
             self._copies.request()
 
     def wait(self, log_event: LogEvent, interrupted: bool = False) -> None:
-        """Wait until the last checkpoint is copied, for a bounded time; then say what is missing. Collective."""
+        """Wait until the last checkpoint is copied, for a bounded time; then say what is missing. Collective.
+
+        What failed is tried once more, since no checkpoint follows with which it would be.
+        """
         deadline = time.monotonic() + (_COPY_SECONDS_INTERRUPTED if interrupted else _COPY_SECONDS)
 
+        tries = 2
+
         def poll() -> bool:
+            nonlocal tries
             left = deadline - time.monotonic()
-            return self._copies is None or self._copies.wait(min(left, _POLL_SECONDS)) or left <= 0
+            if self._copies is None or left <= 0:
+                return True
+            if not self._copies.wait(min(left, _POLL_SECONDS)):
+                return False
+            tries -= 1
+            if again := self._copies.failed and tries > 0:
+                self._copies.request()
+            return not again
 
         while not self.group.on_rank0(poll):
             pass

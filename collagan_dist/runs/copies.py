@@ -52,6 +52,7 @@ class Copies:
         self._settled: dict[int, bytes] = {}
         self._distrusted: set[int] = set()
         self._failures: list[tuple[int, str]] = []
+        self.failed = False  # whether anything failed since the last pass over the checkpoints began
         self._changed = threading.Condition()
         self._asked = self._done = 0
         self._closing = threading.Event()
@@ -110,7 +111,7 @@ class Copies:
                 self._changed.wait_for(lambda: self._closing.is_set() or self.lost or self._asked > self._done)
                 if self._closing.is_set() or self.lost:
                     return
-                asked = self._asked
+                asked, self.failed = self._asked, False
             try:
                 self._copy_new()
             except ClusterError as error:
@@ -126,14 +127,15 @@ class Copies:
         with self._changed:
             if self.lost:
                 return
+            self._fail(self.paths.newest_step(), error, "")  # before anybody who waits is woken
             self.lost = True
             self._changed.notify_all()
-        self._fail(self.paths.newest_step(), error, "")
 
     def _fail(self, step: int, error: Exception, then: str) -> None:
         logger.warning("warning: step %s is not copied to %s: %s%s", step, self.place, error, then)
         with self._changed:
             self._failures.append((step, str(error)))
+            self.failed = True
 
     def _copy_new(self) -> None:
         """Copy the newest checkpoints that are not there, the newest first; then remove older ones there."""
