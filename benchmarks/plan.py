@@ -222,7 +222,7 @@ def against_chaos() -> dict[str, Any]:
         "predicted": round(predicted, 3),
         "measured": measured,
         "error": round(predicted / measured - 1, 3),
-        "kills": chaos["kills"],
+        "faults": sum(chaos["faults"].values()),
     }
 
 
