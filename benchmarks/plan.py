@@ -38,6 +38,7 @@ from collagan_dist.plan.hardware import REACHED_LINK, Link
 from collagan_dist.plan.prediction import Planner
 from collagan_dist.plan.rates import rate_of_run
 from collagan_dist.plan.work import StepWork, count_step
+from collagan_dist.reproduce.child_process import collagan_command
 from collagan_dist.runs.metrics_log import median_rate, read_metrics_log
 
 HERE = Path(__file__).parent
@@ -101,12 +102,9 @@ class Comparison:
     def _train(self, folders: list[Path], ranks: int) -> float:
         """Median seconds of a step of runs of `ranks` ranks, one for each folder, at the same time."""
         keys = [*KEYS, *self.keys, f"schedule.batch={self.share * ranks}", f"schedule.steps={self.steps}"]
-        launcher = ["-m", "collagan_dist"] if ranks == 1 else [
-            "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", "--", "collagan_dist"
-        ]  # fmt: skip
         jobs = [
             subprocess.Popen(
-                [sys.executable, *launcher, "train", "stable", "--data", self.shards, "--run", one, *(w for k in keys for w in ("--set", k))],
+                [*collagan_command(ranks), "train", "stable", "--data", self.shards, "--run", one, *(w for k in keys for w in ("--set", k))],
                 env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             for one in folders

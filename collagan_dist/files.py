@@ -229,6 +229,11 @@ def temporary_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
         yield Path(path)
 
 
+def user_cache() -> Path:
+    """Return the folder of this user's downloads."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "collagan_dist"
+
+
 @contextmanager
 def usable_folder(out: Path) -> Iterator[None]:
     """Turn what goes wrong when a command makes its output folder, or its first file there, into ConfigError."""

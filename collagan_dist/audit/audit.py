@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -166,22 +167,18 @@ def _ranks(record: RunRecord, request: AuditRequest, stretches: int) -> Iterator
 
 def _recorded(record: RunRecord) -> tuple[int, int]:
     """Return the number of ranks of the newest checkpoint that can be read, and the global batch; 1 and 1 without one."""
-    for step in reversed(record.paths.committed_steps()):
-        try:
-            state = read_state(record.paths.checkpoint(step))
+    for _, state in _states(record):
+        with suppress(KeyError, TypeError, ValueError):
             return int((state["machine"] or {}).get("ranks", 1)), int(state["config"]["schedule"]["batch"])
-        except (OSError, CheckpointError, KeyError, TypeError, ValueError):
-            continue  # the audit of its stretch says what is wrong with it
     return 1, 1
 
 
 def _data(record: RunRecord, shards: str | None) -> Manifest:
     """Open the run's data set, wherever it lies now. Raises ConfigError, DataError."""
-    for step in reversed(record.paths.committed_steps()):
+    for path, state in _states(record):
         try:
-            path = record.paths.checkpoint(step)
-            tree = config_to_dict(configuration(read_state(path), path))
-        except (OSError, CheckpointError):
+            tree = config_to_dict(configuration(state, path))
+        except CheckpointError:
             continue
         tree["data"]["shards"] = shards or record.shards() or tree["data"]["shards"]
         try:
@@ -190,3 +187,13 @@ def _data(record: RunRecord, shards: str | None) -> Manifest:
             hint = "; if the run's data set was moved, give its folder by --data" if shards is None else ""
             raise DataError(f"{error}{hint}") from None
     raise CheckpointError(f"{record.folder}: no checkpoint says what the run was; it cannot be audited")
+
+
+def _states(record: RunRecord) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield path and state of each checkpoint that can be read, the newest first. The audit of its stretch names a damaged one."""
+    for step in reversed(record.paths.committed_steps()):
+        path = record.paths.checkpoint(step)
+        try:
+            yield path, read_state(path)
+        except (OSError, CheckpointError):
+            continue

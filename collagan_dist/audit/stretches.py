@@ -24,6 +24,7 @@ from collagan_dist.errors import CheckpointError, ConfigError, DataError, Numeri
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes
 from collagan_dist.runs.run_folder import code_commit, run_identity
+from collagan_dist.units import format_things
 
 # Of state.json: what the same training gives again.
 _FACTS = ("samples", "seed", "skipped_batches", "bad_row", "manifest", "parser", "init")
@@ -59,7 +60,7 @@ def audit_stretch(record: RunRecord, stretch: Stretch, given: Resources) -> Iter
         try:
             yield audit.compare(ranks)
         except NotComparable as error:
-            yield AuditFinding(subject, "not comparable", _count(ranks, "rank"), notes=(str(error),))
+            yield AuditFinding(subject, "not comparable", format_things(ranks, "rank"), notes=(str(error),))
 
 
 @dataclass
@@ -87,7 +88,7 @@ class _StretchAudit:
         wrong = self._check_configurations()
         how = how_to_train(self._configuration(), int(self.machine.get("ranks", 1)), ranks)
         job = Rederivation(self.stretch, how, self.first, self.last.state)
-        finding = AuditFinding(f"steps {self.stretch}", "differs", _count(ranks, "rank"), wrong=tuple(wrong))
+        finding = AuditFinding(f"steps {self.stretch}", "differs", format_things(ranks, "rank"), wrong=tuple(wrong))
         try:
             found = job.train(self.given.work / f"{self.stretch.end}-{ranks}")
         except ConfigError as error:
@@ -98,7 +99,7 @@ class _StretchAudit:
         facts = ({key: side.state.get(key) for key in _FACTS} for side in (self.last, found.end))
         wrong += [f"{self.last.path}/state.json: {line}" for line in differences(*facts)]
         threads = found.end.state["machine"]["threads"]
-        how_said = f"{_count(ranks, 'rank')}, {threads} thread{'s' * (threads != '1')}"
+        how_said = f"{format_things(ranks, 'rank')}, {threads} thread{'s' * (threads != '1')}"
         return self._judge(replace(finding, how=how_said, reasons=tuple(self._reasons(how, found))), how, found, wrong)
 
     def _judge(self, finding: AuditFinding, how: HowToTrain, found: Rederived, wrong: list[str]) -> AuditFinding:
@@ -106,7 +107,7 @@ class _StretchAudit:
         tensors = compare_tensors.differing(self.last.tensors, found.end.tensors)
         lines = compare_lines(self.log, found.rows, self.stretch, None, how.statistics)
         count = sum(map(len, self.last.tensors.values()))
-        compared = f"{_count(count, 'tensor')}, {_count(lines.compared, 'line')}"
+        compared = f"{format_things(count, 'tensor')}, {format_things(lines.compared, 'line')}"
         finding = replace(finding, compared=compared, notes=lines.left_out)
         if not (tensors or lines.differing or wrong):
             return replace(finding, verdict="equal")
@@ -225,7 +226,3 @@ def _shown(where: str, texts: Sequence[str]) -> list[str]:
     head = f"{where}: " if where else ""
     more = [f"{head}and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return [*(f"{head}{text}" for text in texts[:_SHOWN]), *more]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -9,13 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-_CONFIGURED = (
-    "train",
-    "plan",
-    "evaluate",
-    "reproduce",
-    "sweep",
-)  # commands whose --set changes a key of the configuration
+# Commands whose --set changes a key of the configuration.
+_CONFIGURED = ("train", "plan", "evaluate", "reproduce", "sweep")
 
 
 class HintingParser(argparse.ArgumentParser):

@@ -12,6 +12,7 @@ from collagan_dist.errors import ConfigError
 
 if TYPE_CHECKING:
     from collagan_dist.config.tree import Config
+    from collagan_dist.plan.cost_model import Cluster
     from collagan_dist.plan.prediction import Planner, Rate
 
 HELP = "predict time, memory, efficiency, goodput and cost on a cluster; or rehearse one rank of it"
@@ -111,19 +112,23 @@ def _rehearsal(args: argparse.Namespace, config: Config) -> dict[str, Any]:
 
 def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
     from collagan_dist.config.load import model_label
+    from collagan_dist.data.loading.order import check_batch
     from collagan_dist.plan.chart import write_chart
     from collagan_dist.plan.cost_model import Cluster
     from collagan_dist.plan.hardware import find_gpu, find_link
     from collagan_dist.plan.prediction import Losses
     from collagan_dist.report.vega import check_picture_name
+    from collagan_dist.types import World
 
     if args.plot:
         check_picture_name(Path(args.plot))
     gpu = find_gpu(args.gpu)
     inside, _, between = (args.link or f"{gpu.inside},{gpu.between}").partition(",")
     cluster = Cluster(args.nodes, args.gpus_per_node, find_link(inside), find_link(between or inside))
-    planner = _planner(args, config, cluster)
-    found = planner.plan(cluster, _samples(args, config), Losses(3600 * args.mtbf, args.restart, args.price))
+    samples = _samples(args, config)
+    # Before anything is counted or measured.
+    check_batch(samples, config.schedule.batch, World(size=cluster.size), config.runtime.accumulate)
+    found = _planner(args, config, cluster).plan(cluster, samples, Losses(3600 * args.mtbf, args.restart, args.price))
     links = [f"{link.name} ({link.source})" for link in (cluster.inside, cluster.between)]
     found = {"configuration": args.config, "model": model_label(config.model), **found, "links": links}
     if args.plot:
@@ -131,17 +136,13 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
     return found
 
 
-def _planner(args: argparse.Namespace, config: Config, cluster: Any) -> Planner:
-    from collagan_dist.data.loading.order import check_batch
+def _planner(args: argparse.Namespace, config: Config, cluster: Cluster) -> Planner:
     from collagan_dist.plan import rates
     from collagan_dist.plan.cost_model import Assumptions
     from collagan_dist.plan.hardware import find_gpu
     from collagan_dist.plan.prediction import Planner
     from collagan_dist.plan.work import count_step
-    from collagan_dist.types import World
 
-    # Before anything is counted or measured.
-    check_batch(_samples(args, config), config.schedule.batch, World(size=cluster.size), config.runtime.accumulate)
     assumed, work = Assumptions.parse(args.assume), count_step(config)
     rate: Rate
     if args.measured:

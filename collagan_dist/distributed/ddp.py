@@ -27,7 +27,7 @@ _NO_BUFFER_SYNC: dict[str, Any] = {_BUFFER_SYNC: False}
 class DDPLearner(Learner):
     """A learner whose gradient DDP's reducer averages over ranks, a bucket at a time while the backward pass runs."""
 
-    # Not by the class DDP: it imports torch.compile's compiler, a third of a start's time (benchmarks/start.py).
+    # Not by the class DDP: it imports torch.compile's compiler, which takes a CPU-second of each rank's start.
 
     reducer: Any
     _syncs = True

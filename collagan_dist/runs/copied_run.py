@@ -65,7 +65,6 @@ class CopiedRun:
         What failed is tried once more, since no checkpoint follows with which it would be.
         """
         deadline = time.monotonic() + (_COPY_SECONDS_INTERRUPTED if interrupted else _COPY_SECONDS)
-
         tries = 2
 
         def poll() -> bool:

@@ -30,8 +30,9 @@ def local_run(location: str) -> Path:
     place = open_place(location, WRITABLE, "the copies of a run are read from")
     if isinstance(place, Path):
         return place
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "collagan_dist" / "runs"
-    folder = cache / hashlib.sha256(place.url.encode()).hexdigest()[:16] / place.url.rpartition("/")[2]
+    folder = (
+        files.user_cache() / "runs" / hashlib.sha256(place.url.encode()).hexdigest()[:16] / place.url.rpartition("/")[2]
+    )
     with _alone(folder):
         for name in BESIDE:
             if content := place.find_file(name, MAX_BESIDE_BYTES):

@@ -149,9 +149,8 @@ class SweepController:
             reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
             trial = replace(trial, failure=(NumericError.exit_code, reason))
         self._record_result(trial)
-        if (
-            trial.failure and trial.failure[0] == DataError.exit_code
-        ):  # shards that its node does not see, or a full disk
+        # Shards that its node does not see, or a full disk.
+        if trial.failure and trial.failure[0] == DataError.exit_code:
             self._failed_on(nodes, trial.failure[1])
         else:
             self.room.worked(nodes)

@@ -16,8 +16,8 @@ from pydantic import Field
 from collagan_dist.config import strict_yaml
 from collagan_dist.errors import CollaganError
 from collagan_dist.structured import Record, validate
+from collagan_dist.sweep.nodes import HEAD_RESOURCE, living_nodes
 
-_HEAD = "node:__internal_head__"  # a resource that the head node alone has
 _ASK_SECONDS = 60.0  # for the head node to start a worker and answer
 _MANY = 1000  # nodes; stands for "without limit"
 
@@ -110,10 +110,10 @@ def parse_growth(path: str, text: str) -> Growth | None:
 
 def _ask_head(ray: Any) -> tuple[str, str] | None:
     context = ray.get_runtime_context()
-    head = next((node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]), None)
+    head = next((node.id for node in living_nodes(ray) if node.is_head), None)
     if head == context.get_node_id():
         return monitor_config(context.gcs_address)
-    ask = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(monitor_config)
+    ask = ray.remote(num_cpus=0, resources={HEAD_RESOURCE: 0.001})(monitor_config)
     answer: tuple[str, str] | None = ray.get(ask.remote(context.gcs_address), timeout=_ASK_SECONDS)
     return answer
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+HEAD_RESOURCE = "node:__internal_head__"  # that the head node alone has
 MAX_LOSSES = 3  # in a row on one node, before it is left out
 
 
@@ -19,7 +20,7 @@ class Node:
 
     @property
     def is_head(self) -> bool:
-        return "node:__internal_head__" in self.resources
+        return HEAD_RESOURCE in self.resources
 
 
 def living_nodes(ray: Any) -> list[Node]:

@@ -21,11 +21,9 @@ class TrialResources:
 
     def resolved(self, nodes: Sequence[Mapping[str, float]]) -> TrialResources:
         """Return the same with the number of GPUs decided, for the resources of nodes."""
-        return (
-            self
-            if self.gpus is not None
-            else replace(self, gpus=1.0 if any(node.get("GPU") for node in nodes) else 0.0)
-        )
+        if self.gpus is not None:
+            return self
+        return replace(self, gpus=1.0 if any(node.get("GPU") for node in nodes) else 0.0)
 
     def bundle(self) -> dict[str, float]:
         """Return the placement group bundle of one worker."""

@@ -138,11 +138,8 @@ def next_segment(plan: SweepPlan, trials: Sequence[Trial]) -> Segment | Literal[
     """Return what to start now beside what is running. `trials` are all there are, sorted by number."""
     searched = configurations(trials, plan.repeats)
     if goal_reached(plan, trials) is not None:
-        return (
-            WAIT
-            if any(trial.running for trial in trials if trial.role != "confirm")
-            else _next_confirmation(plan, trials)
-        )
+        is_searching = any(trial.running for trial in trials if trial.role != "confirm")
+        return WAIT if is_searching else _next_confirmation(plan, trials)
     goals = _GOALS[plan.scheduler](plan, searched)
     groups, due = members(trials), []
     for one in searched:

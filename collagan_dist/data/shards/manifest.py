@@ -23,9 +23,8 @@ from collagan_dist.types import CLASSES, LANDMARKS
 VERSION = 1
 ADOPTED = "adopted"  # the recipe's `dataset` of tars that were not packed here
 READOPT = "remove manifest.json and run `collagan adopt` again"
-MAX_BYTES = (
-    1 << 29
-)  # 2 million shards, 260 bytes each: a billion samples in shards of the usual size are a quarter of it
+# 2 million shards, 260 bytes each: a billion samples in shards of the usual size are a quarter of it.
+MAX_BYTES = 1 << 29
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 # Below a folder: no name of a folder above, none that begins with a dot. An adopted tar may have any such name.

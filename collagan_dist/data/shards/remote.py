@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from collagan_dist import files
 from collagan_dist.config.tree import Cache as CacheSettings
 from collagan_dist.data.shards.cache import CacheItem, ShardCache
 from collagan_dist.errors import DataError
@@ -24,7 +24,7 @@ def open_location(location: str | Path, settings: CacheSettings | None = None) -
 def _cache_folder(settings: CacheSettings) -> Path:
     if settings.folder is not None:
         return Path(settings.folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "collagan_dist" / "shards"
+    return files.user_cache() / "shards"
 
 
 @dataclass(frozen=True)

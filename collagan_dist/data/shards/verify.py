@@ -18,7 +18,7 @@ from collagan_dist.data.shards.manifest import Manifest, Shard, read_manifest
 from collagan_dist.data.shards.quick_check import how_to_repair, quick_check
 from collagan_dist.data.shards.remote import RemoteFolder
 from collagan_dist.data.shards.sample_check import WrongSample, check_picture, decode_picture, parse_meta
-from collagan_dist.data.shards.sample_index import SampleIndex, split_name
+from collagan_dist.data.shards.sample_index import SampleIndex, SampleLine, split_name
 from collagan_dist.data.shards.shard_files import index_content, tar_content
 from collagan_dist.errors import DataError
 
@@ -40,10 +40,8 @@ def verify(
     if deep:
         # An adopted tar may have samples of several splits.
         tars = groupby(sorted(manifest, key=lambda shard: shard.name), lambda shard: shard.name)
-        total, problems = (
-            len({shard.name for shard in manifest}),
-            [],
-        )  # of all: people want to know how much to copy again
+        total = len({shard.name for shard in manifest})
+        problems = []  # of all tars: people want to know how much to copy again
         for number, (_, shards) in enumerate(tars, 1):
             problems += list(_deep_problems(manifest, list(shards)))
             progress(number, total)
@@ -104,10 +102,14 @@ def _tar_problems(tar: Path, name: str, shard: Shard) -> Iterator[str]:
 
 def _adopted_problems(tar: Path, name: str, indexes: list[SampleIndex]) -> Iterator[str]:
     """Yield what is wrong with the samples of an adopted tar that its indexes list."""
-    rows = [(index, row) for index in indexes for row in range(len(index))]
-    # By the member, not by the key, which may differ from webdataset's.
-    expected = {index.line(row).picture[2]: (index, row) for index, row in rows}
-    members = {part[2] for index, row in rows for part in (index.line(row).picture, index.line(row).labels) if part}
+    # By the member, not by the key, which may differ from webdataset's. Lines are parsed again: all at once would fill the memory.
+    expected: dict[str, tuple[SampleIndex, int]] = {}
+    members: set[str] = set()
+    for index in indexes:
+        for row in range(len(index)):
+            line = index.line(row)
+            expected[line.picture[2]] = index, row
+            members |= {part[2] for part in (line.picture, line.labels) if part}
     seen, listed = set(), {split_name(member)[0]: member for member in expected}
     with tar.open("rb") as file:
         for sample in _samples(tar, members.__contains__):
@@ -115,14 +117,16 @@ def _adopted_problems(tar: Path, name: str, indexes: list[SampleIndex]) -> Itera
                 yield f"{name}: sample {sample['__key__']} has no picture that its indexes name"
                 continue
             index, row = expected[member]
-            seen.add(index.line(row).key)
-            yield from (f"{name}: sample {index.line(row).key} {p}" for p in _line_problems(index, row, sample, file))
-    if len(seen) != len(rows):
-        yield f"{name}: holds {len(seen)} samples, its indexes say {len(rows)}"
+            line = index.line(row)
+            seen.add(line.key)
+            yield from (f"{name}: sample {line.key} {p}" for p in _line_problems(line, index[row], sample, file))
+    count = sum(map(len, indexes))
+    if len(seen) != count:
+        yield f"{name}: holds {len(seen)} samples, its indexes say {count}"
 
 
-def _line_problems(index: SampleIndex, row: int, sample: dict, file: BinaryIO) -> Iterator[str]:
-    line, entry = index.line(row), index[row]
+def _line_problems(line: SampleLine, entry: wire_format.IndexEntry, sample: dict, file: BinaryIO) -> Iterator[str]:
+    """Yield what is wrong with a sample as webdataset has read it, beside its line and where that says it lies."""
     for (_, _, member), part in ((line.picture, "jpg"), (line.labels or line.picture, "seg.png")):
         if part in entry.parts:
             offset, size = entry.parts[part]
