@@ -47,10 +47,11 @@ FAULTS = ("rank", "job", "rank", "rank", "checkpoint", "rank", "preemption", "ra
 
 @dataclass
 class Fault:
-    """One fault: when, at which step, what; then where the run went on and when it was beyond that."""
+    """One fault: when, at which step, after how many starts, what; then where the run went on and when it was beyond that."""
 
     at: float
     step: int
+    starts: int
     what: str
     resumed: int = -1
     moving: float = 0.0
@@ -120,7 +121,7 @@ def _command(shards: Path, args: argparse.Namespace) -> list[str]:
 
 def _rate(run: Path, args: argparse.Namespace) -> float:
     """Steps per second of an undisturbed run, checkpoints included: the median over stretches of 50 steps."""
-    rates = [line["images_per_s"] for line in _lines(run) if line["kind"] == "train"]
+    rates = [line["images_per_s"] for line in _lines(run, "train")]
     stretches = [statistics.harmonic_mean(rates[i : i + 50]) for i in range(0, len(rates) - 49, 50)]
     return statistics.median(stretches) / 32
 
@@ -136,12 +137,14 @@ def _storm(command: list[str], run: Path, args: argparse.Namespace) -> tuple[flo
         now = time.perf_counter()
         pending = faults[-1] if faults and not faults[-1].moving else None
         if pending is not None:
-            pending.resumed = _resumed(run, len(faults))
+            pending.resumed = next(iter(_starts(run)[pending.starts :]), -1)
             if pending.resumed >= 0 and step > pending.resumed:
                 pending.moving = now
+                took = f"{now - pending.at:.1f} s"
+                print(f"{pending.what} at step {pending.step}: from {pending.resumed}, {took}", flush=True)
                 due = now + draw.expovariate(1 / args.mtbf)
         elif now >= due and 0 < step < args.steps - 1 and _checkpoints(run):
-            faults.append(Fault(now, step, FAULTS[len(faults) % len(FAULTS)]))
+            faults.append(Fault(now, step, len(_starts(run)), FAULTS[len(faults) % len(FAULTS)]))
             _cause(faults[-1].what, job, run, draw)
         if job.poll() is not None and _step(run) < args.steps:
             job = _start(command)
@@ -199,11 +202,12 @@ def _send(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _lines(run: Path) -> Iterator[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
+def _lines(run: Path, kind: str) -> Iterator[dict[str, Any]]:
+    for line in (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
         with suppress(ValueError):
-            yield json.loads(line)
+            # Asked before it is parsed: the log is read many times a second, beside the ranks.
+            if line.startswith(b'{"kind": "%b"' % kind.encode()):
+                yield json.loads(line)
 
 
 def _step(run: Path) -> int:
@@ -216,10 +220,9 @@ def _step(run: Path) -> int:
     return 0
 
 
-def _resumed(run: Path, times: int) -> int:
-    """Where the run went on for the so manieth time; -1 when it has not yet."""
-    starts = [line["step"] for line in _lines(run) if line.get("event") in ("start", "resume")]
-    return starts[times] if len(starts) > times else -1
+def _starts(run: Path) -> list[int]:
+    """The steps at which the run began or went on."""
+    return [line["step"] for line in _lines(run, "event") if line["event"] in ("start", "resume")]
 
 
 def _spread(values: list[float]) -> dict[str, float]:

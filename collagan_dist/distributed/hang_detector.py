@@ -11,11 +11,13 @@ import atexit
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -223,6 +225,7 @@ class HangDetector:
         timer.daemon = True
         timer.start()
         verdict = HangVerdict(**json.loads(verdict_json))
+        self._end_stopped(verdict.silent)
         try:
             frames = dump_stacks(self.rank, self.status, self._waited_seconds())
             if verdict.speaker == self.rank:
@@ -235,6 +238,15 @@ class HangDetector:
             pass
         # sys.exit would run in this thread only, and the main thread would go on hanging.
         os._exit(ClusterError.exit_code)
+
+    def _end_stopped(self, silent: list[int]) -> None:
+        """End the silent ranks that the launcher of this rank has started here: it would wait 30 s for a stopped process."""
+        for rank in silent:
+            heartbeat = self._heartbeats.get(rank)
+            # The parent tells: the pid may be another process's by now, or of another container of the same host name.
+            if heartbeat and heartbeat.host == socket.gethostname() and _parent(heartbeat.pid) == os.getppid():
+                with suppress(OSError):
+                    os.kill(heartbeat.pid, signal.SIGKILL)
 
     def _report(self, verdict: HangVerdict, frames: str) -> None:
         others = [rank for rank in verdict.answering if rank != self.rank]
@@ -256,6 +268,15 @@ class HangDetector:
 
 def _heartbeat_key(rank: int) -> str:
     return f"beat/{rank}"
+
+
+def _parent(pid: int) -> int:
+    """The pid of a process's parent; 0 where it is gone, or the system has no /proc."""
+    try:
+        # The name in parentheses may hold blanks and parentheses itself, so split behind the last one.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _address(store: dist.Store) -> str:

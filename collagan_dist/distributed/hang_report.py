@@ -44,12 +44,14 @@ class HangVerdict:
     speaker     The rank that prints it for all.
     answering   Ranks that can still write their stacks.
     working     Ranks that are waited for although they answer: busy or stuck in their own code.
+    silent      Ranks that do not answer: stopped, or their machine or network is gone.
     """
 
     text: str
     speaker: int
     answering: list[int]
     working: list[int]
+    silent: list[int]
 
     def to_json(self) -> str:
         return json.dumps(vars(self))
@@ -85,7 +87,7 @@ def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent
             f"all ranks wait for one another and nothing arrives {waited}: "
             f"the network between them is cut, or they are in different collectives ({each})"
         )
-        return HangVerdict(text, answering[0], answering, working)
+        return HangVerdict(text, answering[0], answering, working, [])
     lines = []
     for rank in missing:
         if rank in working:
@@ -95,13 +97,13 @@ def hang_verdict(observer: Observer, heartbeats: Mapping[int, Heartbeat], silent
         name = heartbeats.get(rank, f"rank {rank}")
         where = f"{observer.status.collective} of {observer.status.position}"
         lines.append(f"{name} has not come to {where} {waited}; {state}")
-    return HangVerdict("\n".join(lines), answering[0], answering, working)
+    return HangVerdict("\n".join(lines), answering[0], answering, working, [r for r in silent if r not in answering])
 
 
 def ended_verdict(observer: Observer, exit_reason: str) -> HangVerdict:
     """Another rank has ended by an error of its own and said why."""
     where = f"{observer.status.collective} of {observer.status.position}"
-    return HangVerdict(f"{exit_reason}; the others wait for it in {where}", observer.rank, [observer.rank], [])
+    return HangVerdict(f"{exit_reason}; the others wait for it in {where}", observer.rank, [observer.rank], [], [])
 
 
 def store_lost_verdict(observer: Observer, host: Heartbeat | None, address: str, silent_seconds: float) -> HangVerdict:
@@ -113,7 +115,7 @@ def store_lost_verdict(observer: Observer, host: Heartbeat | None, address: str,
         f"for {observer.waited_seconds:.0f} s: "
         f"that process is stopped, or the network between it and {socket.gethostname()} is cut"
     )
-    return HangVerdict(text, observer.rank, [], [])
+    return HangVerdict(text, observer.rank, [], [], [])
 
 
 def _silence(seconds: float) -> str:

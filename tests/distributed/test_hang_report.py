@@ -22,7 +22,7 @@ def test_a_silent_rank():
     found = verdict({0: None, 1: "the gradient"}, {0: 6.4, 1: 0.0})
     assert found.text.startswith("rank 0 (host n0, pid 100) has not come to the gradient of step 7 in 0 s")
     assert "(runtime.timeout is 8); it has not answered for 6 s or more: its process is stopped" in found.text
-    assert (found.speaker, found.answering, found.working) == (1, [1], [])
+    assert (found.speaker, found.answering, found.working, found.silent) == (1, [1], [], [0])
 
 
 def test_a_rank_that_never_answered_has_no_name():
@@ -34,7 +34,7 @@ def test_a_rank_that_is_stuck_in_its_own_work():
     """It answers, so it is asked for its stack; the lowest rank that answers speaks."""
     found = verdict({0: None, 1: "the gradient", 2: "the gradient"}, {0: 1.0, 1: 0.0, 2: 3.9})
     assert "busy or stuck in its own work" in found.text and len(found.text.splitlines()) == 1
-    assert (found.speaker, found.answering, found.working) == (0, [0, 1, 2], [0])
+    assert (found.speaker, found.answering, found.working, found.silent) == (0, [0, 1, 2], [0], [])
 
 
 def test_all_ranks_wait():
@@ -49,7 +49,7 @@ def test_other_verdicts_and_their_json():
     assert ended.text == "rank 0 on n0 ended: ValueError: no; the others wait for it in a collective of the start"
     lost = hang_report.store_lost_verdict(observer, heartbeat(0, None), "n0:29500", 9.0)
     assert lost.text.startswith("rank 0 (host n0, pid 100), which hosts the store of the ranks at n0:29500")
-    assert lost.answering == [] and HangVerdict(**json.loads(lost.to_json())) == lost
+    assert lost.answering == lost.silent == [] and HangVerdict(**json.loads(lost.to_json())) == lost
 
 
 def test_stacks_are_kept_in_the_logs(tmp_path):

@@ -91,6 +91,17 @@ def test_rows_23_and_24_a_slow_rank_and_one_that_is_stopped(shards, tmp_path):
         assert ranks.end(0) == [4] and "rank 1 (host" not in ranks.output(0), ranks.output()
 
 
+def test_row_23_a_stopped_rank_is_ended_by_the_one_beside_it(shards, tmp_path):
+    """Nobody else ends it: both are children of this process, as they are of a launcher, which would wait for it."""
+    config = configured(shards, tmp_path, schedule__steps=1000, runtime__timeout=4)
+    train = ["collagan_dist", "train", config, "--run", tmp_path / "run"]
+    with Ranks(tmp_path, train, ["tests.faults.driver", "stop", 6, *train[1:]]) as ranks:
+        assert ranks.end() == [4, -signal.SIGKILL], ranks.output()
+        said = ranks.output(0)
+        assert f"rank 1 (host {socket.gethostname()}, pid {ranks.processes[1].pid}) has not come to " in said
+        assert "it has not answered for" in said
+
+
 @pytest.mark.full
 def test_row_24_a_rank_with_a_fifth_of_its_core(shards, tmp_path):
     """Stopped and let go, over and over: its whole work is slow, not a place in its code."""
