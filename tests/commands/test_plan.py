@@ -97,6 +97,7 @@ def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shard
     assert plan["images_per_s"] == pytest.approx(median_rate(run)) and plan["step"]["small"] > 0
 
 
+@pytest.mark.full
 def test_a_short_measurement_here(collagan):
     plan = json.loads(collagan("plan", "demo", *SMALL, "--measure", "--json").out)
     assert plan["rate"].startswith("measured here") and 1 < plan["images_per_s"] < 1e5
