@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -155,6 +155,27 @@ def test_a_result_of_a_tar_that_changed_is_not_used(originals, tmp_path):
     assert load_result(replace(job)).samples == 6 and load_result(replace(job, ignore=("labels",))) is None
     by_webdataset(tars / "test-000000.tar", stored_samples(originals, "valid")[0])
     assert load_result(replace(job)) is None
+
+
+def test_a_tar_that_is_replaced_while_it_is_read(originals, tmp_path, monkeypatch):
+    """What was found in the older tar is not kept; the same command adopts the newer one."""
+    old, new = (stored_samples(originals, split)[0] for split in ("train", "valid"))
+    by_webdataset(tmp_path / "new/train.tar", new)
+    by_webdataset(tmp_path / "tars/train.tar", old)
+    read_samples = adopt_tar.read_samples
+
+    def replaced(*given: Any) -> Iterator[Any]:
+        for number, sample in enumerate(read_samples(*given)):
+            if number == 3:
+                shutil.copy(tmp_path / "new/train.tar", tmp_path / "moved")
+                (tmp_path / "moved").replace(tmp_path / "tars/train.tar")
+            yield sample
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adopt_tar, "read_samples", replaced)
+        with pytest.raises(DataError, match=r"train.tar: was changed while it was read; run the same command"):
+            adopted(tmp_path / "tars")
+    assert adopted(tmp_path / "tars").splits == adopted(tmp_path / "new").splits
 
 
 def test_a_tar_that_changes_later_is_found(by_others, tmp_path):
