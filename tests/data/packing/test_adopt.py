@@ -218,6 +218,26 @@ def test_lost_indexes_are_made_again(originals, tmp_path):
     assert json.loads((tmp_path / "manifest.json").read_text()) == forged
 
 
+def test_indexes_made_again_that_differ_replace_nothing(originals, tmp_path, monkeypatch):
+    """As those of a version that decides otherwise: the data set is what it was, with its one lost index."""
+    tars = {f"{number}.tar": stored_samples(originals, "train")[number] for number in range(2)}
+    for name, samples in tars.items():
+        by_webdataset(tmp_path / name, samples)
+    adopted(tmp_path)
+    (tmp_path / "1.train.samples").unlink()
+    (tmp_path / "quarantine.jsonl").write_text("read by somebody\n")
+
+    def there() -> dict[str, bytes]:
+        return {name: content for name, content in bytes_of(tmp_path).items() if not name.startswith(".adopting")}
+
+    before = there()
+    with monkeypatch.context() as patched:
+        patched.setattr("collagan_dist.data.packing.adopt.split_by_hash", lambda key: int(key[-1]) % 3)
+        with pytest.raises(DataError, match="made again differ from those that the manifest lists"):
+            adopted(tmp_path)
+    assert there() == before
+
+
 def test_two_ranks_share_the_batches_of_one(by_others):
     """Bit for bit, where samples are read through streams, from tar to tar."""
 
