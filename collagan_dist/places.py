@@ -218,12 +218,12 @@ class Place:
         return {prefix + entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
 
     def list_files(self) -> list[str]:
-        """Return the names of the files in this folder. Raises DataError for HTTP, which has no lists."""
+        """Return the names of the files below this folder, at any depth. Raises DataError for HTTP, which has no lists."""
         if self.scheme.startswith("http"):
             raise DataError(
                 f"{self.url}: a web server does not list its files; name the tars, as {self.url}/{{000..099}}.tar"
             )
-        return sorted(self._listed())
+        return sorted(self.files_below(""))
 
     def read_through(self, name: str, use: Callable[[BinaryIO], T]) -> T:
         """Return what `use` makes of a file that it reads from start to end. It is called again after a transfer that failed."""

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "tars",
         metavar="TARS",
         nargs="+",
-        help="tars, folders that hold *.tar at any depth, or URLs; {000..099} stands for several",
+        help="tars, or folders that hold *.tar at any depth, as paths or URLs (of a web server tars only); {000..099} stands for several",
     )
     parser.add_argument("--out", help="folder of manifest and indexes (default: beside the tars; needed for URLs)")
     parser.add_argument(

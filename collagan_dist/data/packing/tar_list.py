@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -87,8 +88,7 @@ def _local_tars(given: Sequence[str]) -> TarList:
     paths = [Path(str(open_location(word))).absolute() for word in given]
     for path in paths:
         if path.is_dir():
-            below = (one for one in path.rglob("*") if one.suffix.lower() == ".tar" and one.is_file())
-            places |= {one for one in below if not any(p.startswith(".") for p in one.relative_to(path).parts)}
+            places |= set(_tars_below(path))
         elif path.exists():
             places.add(path)
         else:
@@ -100,6 +100,29 @@ def _local_tars(given: Sequence[str]) -> TarList:
     return TarList(top, tuple(sorted(path.relative_to(top).as_posix() for path in places)))
 
 
+def _tars_below(folder: Path) -> Iterator[Path]:
+    """Yield the tars at any depth, but for names with a dot in front. Raises DataError for a folder or a tar that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}), so tars may be missed; mend that, or name the tars"
+        )
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if _is_tar(name):
+                path = Path(place, name)
+                if not path.is_file():  # is_file follows links
+                    raise DataError(f"{path}: is no file, or a link to none; remove it, or name the tars")
+                yield path
+
+
+def _is_tar(name: str) -> bool:
+    """Return whether a file below a folder is a tar to take, by its name there."""
+    return name.lower().endswith(".tar") and not any(part.startswith(".") for part in name.split("/"))
+
+
 def _remote_tars(given: Sequence[str]) -> TarList:
     urls: set[str] = set()
     for word in given:
@@ -108,7 +131,7 @@ def _remote_tars(given: Sequence[str]) -> TarList:
         else:
             folder = open_location(word)
             assert isinstance(folder, RemoteFolder)
-            urls |= {str(folder / name) for name in folder.list_files() if name.lower().endswith(".tar")}
+            urls |= {str(folder / name) for name in folder.list_files() if _is_tar(name)}
     if not urls:
         return TarList(Path(), ())
     scheme, _, _ = next(iter(urls)).partition("://")
