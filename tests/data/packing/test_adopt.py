@@ -21,7 +21,7 @@ from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, load_result
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.packing.tar_list import TarList, find_tars
-from collagan_dist.data.shards import wire_format
+from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
@@ -110,6 +110,21 @@ def test_tars_by_tar_are_read_as_our_own(originals, tmp_path, options):
     assert stored(manifest) == stored(originals)
     if options == GNU_TAR["pax"]:
         assert same(batches(originals), batches(manifest))
+
+
+def test_large_files_between_picture_and_label_map_are_not_read(originals, tmp_path, monkeypatch):
+    """As `tar --sort=name` places them: samples and batches are those without; of the tar only what is used is read."""
+
+    (samples,) = stored_samples(originals, "valid")
+    by_tar(tmp_path / "without/valid.tar", samples, "--sort=name")
+    large = {key: {**files, "npy": bytes(3 << 20)} for key, files in samples.items()}
+    by_tar(tmp_path / "large/valid.tar", large, "--sort=name")
+    without, manifest = adopted(tmp_path / "without"), adopted(tmp_path / "large")
+    read, pread = [], shard_files.LocalTar.pread
+    monkeypatch.setattr(shard_files.LocalTar, "pread", lambda *given: read.append(given[1]) or pread(*given))
+    assert stored(manifest) == stored(without) and same(batches(manifest, "valid"), batches(without, "valid"))
+    assert [s["seg.png"] for s in webdataset(manifest.folder, "valid")]
+    assert max(read) < 1 << 20
 
 
 def test_a_training_on_tars_by_webdataset_is_that_on_our_own(originals, by_others, tmp_path):
