@@ -23,7 +23,7 @@ import numpy as np
 from collagan_dist import files, structured
 from collagan_dist.data.packing.adopt_tar import TarJob, TarResult, adopt_tar, load_result, read_lines
 from collagan_dist.data.packing.pack import processes
-from collagan_dist.data.packing.tar_list import SplitBy, TarList, splits_of_tars
+from collagan_dist.data.packing.tar_list import SplitBy, TarList, absolute, splits_of_tars
 from collagan_dist.data.readers.folder import split_by_hash
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.shards.manifest import (
@@ -69,7 +69,7 @@ class Adoption:
                 raise ConfigError(
                     f"{self.tars.folder}: no manifest holds such a path; rename the folder, or leave --out out"
                 )
-            return self.out.absolute()
+            return absolute(self.out)
         if isinstance(self.tars.folder, RemoteFolder):
             raise ConfigError(
                 f"{self.tars.folder}: nothing is written there; give a folder for the manifest (--out DIR)"

@@ -84,8 +84,7 @@ def expand_braces(word: str) -> Iterator[str]:
 
 def _local_tars(given: Sequence[str]) -> TarList:
     places: set[Path] = set()
-    # Absolute, but links are not followed: a folder of links to tars is a data set of its own.
-    paths = [Path(str(open_location(word))).absolute() for word in given]
+    paths = [absolute(Path(str(open_location(word)))) for word in given]
     for path in paths:
         if path.is_dir():
             places |= set(_tars_below(path))
@@ -98,6 +97,14 @@ def _local_tars(given: Sequence[str]) -> TarList:
     one_folder = len(paths) == 1 and paths[0].is_dir()
     top = paths[0] if one_folder else Path(posixpath.commonpath([str(path.parent) for path in places]))
     return TarList(top, tuple(sorted(path.relative_to(top).as_posix() for path in places)))
+
+
+def absolute(path: Path) -> Path:
+    """Return the absolute path of a tar or folder; links are not followed: a folder of links to tars is a data set of its own."""
+    path = path.absolute()
+    if ".." in path.parts:  # what lies above the end of a link, only the system knows
+        return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    return path
 
 
 def _tars_below(folder: Path) -> Iterator[Path]:

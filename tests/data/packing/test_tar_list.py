@@ -21,6 +21,21 @@ def test_tars_of_a_folder_and_by_name(tmp_path):
     assert find_tars([f"{tmp_path}/{{a.v2.TAR,b/train 1.tar}}"]).folder == tmp_path
 
 
+def test_paths_through_a_folder_above(tmp_path, monkeypatch):
+    """Name the same tars as absolute ones, also from a folder that is a link."""
+    given = tars(tmp_path, "a/train.tar", "b/val.tar")
+    (tmp_path / "far/c").mkdir(parents=True)
+    tars(tmp_path, "far/d/train.tar")
+    (tmp_path / "b/link").symlink_to(tmp_path / "far/c")
+    monkeypatch.chdir(tmp_path / "b")
+    assert (
+        find_tars(["../a/train.tar", "val.tar"]) == find_tars(given) == TarList(tmp_path, ("a/train.tar", "b/val.tar"))
+    )
+    assert find_tars(["../a"]) == find_tars(["../b/../a/train.tar"]) == TarList(tmp_path / "a", ("train.tar",))
+    assert find_tars(["link/../d"]) == TarList(tmp_path / "far/d", ("train.tar",))
+    assert find_tars(["link/../../b/val.tar", ".."]) == find_tars([str(tmp_path)])
+
+
 def test_a_link_to_no_tar_is_not_left_out(tmp_path):
     """As of a disk that is not there."""
     tars(tmp_path, "a.tar", "b/c.tar")
