@@ -152,7 +152,8 @@ def _remote_tars(given: Sequence[str]) -> TarList:
     assert isinstance(folder, RemoteFolder)
     # As the server's files are called: a URL of the web quotes what is no plain letter.
     plain = unquote if scheme.startswith("http") else str
-    return TarList(folder, tuple(sorted(plain(path.removeprefix(f"{top}/")) for path in paths)))
+    # Quoted or not, it is one tar.
+    return TarList(folder, tuple(sorted({plain(path.removeprefix(f"{top}/")) for path in paths})))
 
 
 def splits_of_tars(tars: TarList, split_by: SplitBy) -> dict[str, str] | None:

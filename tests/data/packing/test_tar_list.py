@@ -69,6 +69,10 @@ def test_urls():
         "val/0.tar",
     )
     assert str(find_tars(["https://example.org/0.tar"]).folder) == "https://example.org"
+    twice = find_tars(
+        ["https://example.org/a%20b.tar", "https://example.org/a b.tar", "https://example.org/%61%20b.tar"]
+    )
+    assert twice.names == ("a b.tar",)
     for words, said in (
         (["https://a.org/0.tar", "https://b.org/0.tar"], "lie on one server"),
         (["https://a.org/0.tar", "0.tar"], "not both"),
