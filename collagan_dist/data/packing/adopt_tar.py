@@ -245,9 +245,7 @@ def _describe(
         decode_label_map(labels.content, picture.width, picture.height)
     map_file = FileInMemory(labels.name, labels.content) if labels is not None else None
     sample = Sample(key, member.name, file, "", said.landmarks, map_file, said.identity)
-    square, _ = square_and_labels(sample, picture)
-    if said.square is not None:
-        square = Square(*said.square)  # as packing stored it
+    square, _ = square_and_labels(sample, picture, Square(*said.square) if said.square is not None else None)
     meta = original_meta(sample, picture, square)
     return structured.validate(
         {**meta, "key": key, "identity": said.identity, "picture": (member.offset, member.size, member.name),

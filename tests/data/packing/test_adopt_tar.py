@@ -69,6 +69,7 @@ BAD: dict[str, tuple[list[tuple[str, bytes | tarfile.TarInfo]], str]] = {
     "no JSON": ([("jpg", JPG), ("json", b"{")], "its json:1: is no JSON"),
     "68 points": ([("jpg", JPG), ("json", annotation(landmarks=POINTS * 13))], "landmarks of its json has 65 items"),
     "outside": ([("jpg", JPG), ("json", annotation(landmarks=[[300, 3], *POINTS[1:]]))], "a landmark lies outside the 100x90 picture"),
+    "a small square": ([("jpg", JPG), ("json", annotation(landmarks=None, square=[45.5, 40.5, 2]))], "the face's square has 2 pixels, needs 32"),
     "another size": ([("jpg", JPG), ("json", annotation(width=200, height=180))], "its json says 200x180, the picture is 100x90"),
 }  # fmt: skip
 # What is taken, with landmarks where it says so.
@@ -82,6 +83,11 @@ GOOD: dict[str, list[tuple[str, bytes | tarfile.TarInfo]]] = {
     "a list as json": [("json", b"[1]"), ("jpg", JPG)],
     "more files": [("txt", b"w"), ("jpg", JPG), ("cls", b"3"), ("mask.png", b"x"), ("npy", b"y" * 70_000)],
     "turned": [("jpg", turned(JPG))],
+    "a square beside a label map without a face": [
+        ("jpg", JPG),
+        ("seg.png", label_map(0)),
+        ("json", annotation(landmarks=None, square=[45.5, 40.5, 60])),
+    ],
 }
 
 
