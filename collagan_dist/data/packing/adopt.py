@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -105,6 +106,7 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
             return Adopted(found)
         (out / ".adopting").mkdir(exist_ok=True)
         jobs = [TarJob(str(adoption.tars.folder), name, str(out), adoption.ignore) for name in adoption.tars.names]
+        _check_folders(jobs)
         results = _read_all(jobs, workers, progress)
         if found is not None:
             _check_same_tars(found, jobs, results)
@@ -128,6 +130,14 @@ def _check_count(tars: TarList, splits: int) -> None:
         raise ConfigError(
             f"{tars.folder}: {len(tars.names)} tars are more than a manifest can list; adopt {most} of them, or make fewer, larger tars"
         )
+
+
+def _check_folders(jobs: Sequence[TarJob]) -> None:
+    """Raise ConfigError for a folder that takes no index, before a tar is read."""
+    for folder in sorted({job.index_path.parent for job in jobs}):
+        with files.usable_folder(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()  # what permissions say of network storage need not be true
 
 
 def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | None:
@@ -283,7 +293,6 @@ class _Writing:
             self._check_same(shard, self.listed.get(name))
             if index_problem(self.found, shard) is None:
                 return [shard]
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path, content)
         return [shard]
 

@@ -76,6 +76,11 @@ class TarJob:
             json.dumps([library_versions(), self.folder, self.name, self.ignore, stamp]).encode()
         ).hexdigest()
 
+    @property
+    def index_path(self) -> Path:
+        """The path of DALI's index."""
+        return Path(self.out, f"{self.stem}.idx")
+
     def result_path(self, suffix: str) -> Path:
         return Path(self.out, ".adopting", hashlib.sha256(self.name.encode()).hexdigest()[:32] + suffix)
 
@@ -176,7 +181,7 @@ class _Reading:
         """Write DALI's index where there is none, and the result."""
         job, content = self.job, encode_samples(list(self.lines.values()))
         if self.rows is not None:
-            _write_index(Path(job.out, f"{job.stem}.idx"), join_index(self.rows), self.counts)
+            _write_index(job.index_path, join_index(self.rows), self.counts)
         result = TarResult(
             plan=plan, bytes=self.stream.count, sha256=self.stream.sha256(), samples=len(self.lines),
             samples_sha256=hashlib.sha256(content).hexdigest(), quarantine=tuple(self.quarantine.items()), counts=dict(self.counts),
@@ -189,7 +194,6 @@ class _Reading:
 def _write_index(path: Path, content: bytes, counts: Counter[str]) -> None:
     """Write DALI's index where there is none; count one that is there and says otherwise, which may be of an older tar."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path, content)
     elif files.read_regular(path, 0, len(content) + 1) != content:
         counts["other index"] += 1

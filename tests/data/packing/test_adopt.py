@@ -393,6 +393,20 @@ def test_a_folder_of_its_own_for_tars_that_stay_where_they_are(by_others, tmp_pa
         read_manifest(tmp_path / "out")
 
 
+@pytest.mark.parametrize("place", ["a file", "/proc"])
+def test_a_folder_that_takes_no_index_is_found_before_a_tar_is_read(by_others, tmp_path, place):
+    """As the subfolder of tars that somebody else owns."""
+    (tmp_path / "tars/a").mkdir(parents=True)
+    for name in ("0.tar", "a/1.tar"):
+        shutil.copy(by_others.folder / "valid-000000.tar", tmp_path / "tars" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "out/a").symlink_to(tmp_path / place)
+    with pytest.raises(ConfigError, match=r"out/a: cannot be used as a folder \(.*\); give another --out"):
+        adopted(tmp_path / "tars", out=tmp_path / "out")
+    assert not list((tmp_path / "out/.adopting").iterdir())
+
+
 def test_what_is_refused(originals, by_others, tmp_path):
     with pytest.raises(DataError, match="holds shards that `collagan pack` made"):
         adopted(originals.folder)
