@@ -115,7 +115,7 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
         mean = max(-(-sum(s.samples for s in shards) // len(shards)) for shards in splits.values())
         # Beside its tars, a data set may be moved with them.
         elsewhere = adoption.tars.folder if adoption.tars.folder != out else None
-        recipe |= {"samples_per_shard": mean}
+        recipe |= {"samples_per_shard": mean, **({"hash_of": "identity"} if writing.by_identity else {})}
         if found is None:
             write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
         shutil.rmtree(out / ".adopting")
@@ -216,6 +216,9 @@ class _Writing:
         self.samples = len(digests)
         keys, times = np.unique(np.array(digests), return_counts=True)
         self._repeated = set(keys[times > 1].tolist())
+        # A person is in one split. Of a data set that was adopted before this was so, indexes come out as they were.
+        known = found is None or found.recipe.get("hash_of") == "identity"
+        self.by_identity = named is None and known and self.counts["identity"] > 0
         # What some samples have, training needs of all.
         self.partial = [name for name in ANNOTATIONS if 0 < self.counts[name] < self.samples]
 
@@ -246,6 +249,7 @@ class _Writing:
             )
 
     def _count(self, line: SampleLine) -> None:
+        self.counts["identity"] += line.identity is not None
         self.counts["labels"] += line.labels is not None
         self.counts["landmarks"] += line.landmarks is not None
         self.counts["crossed"] += line.landmarks is not None and line.landmarks[0][0] > line.landmarks[1][0]
@@ -267,7 +271,8 @@ class _Writing:
                 reason = f"has no {' and no '.join(lacks)}, which others of these tars have"
                 self.quarantine.append((job.name, line.key, reason))
                 continue
-            split = self.named[job.name] if self.named else SPLITS[split_by_hash(line.key)]
+            hashed = line.identity if self.by_identity and line.identity is not None else line.key
+            split = self.named[job.name] if self.named else SPLITS[split_by_hash(hashed)]
             # Tars that each count from 0 share keys, and random choices for a sample depend on its key.
             if _digest(line.key) in self._repeated:
                 line = line.model_copy(update={"key": f"{job.stem}/{line.key}"})

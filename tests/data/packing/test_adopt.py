@@ -21,6 +21,7 @@ from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, load_result
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.packing.tar_list import TarList, find_tars
+from collagan_dist.data.readers.folder import split_by_hash
 from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
@@ -435,6 +436,38 @@ def test_more_tars_than_a_manifest_can_list(tmp_path, monkeypatch):
 
 def changed(members: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
     return {**members, "json": json.dumps({**json.loads(members["json"]), **changes}).encode()}
+
+
+def persons(originals: Manifest, name: Callable[[int], str]) -> Samples:
+    every = chain.from_iterable(one.items() for one in stored_samples(originals, "train"))
+    return {key: changed(members, identity=name(n)) for n, (key, members) in enumerate(every)}
+
+
+def test_a_person_is_in_one_split(originals, tmp_path):
+    """By the same share as a key; a sample without a person goes by its key."""
+    samples = persons(originals, lambda n: None if n < 20 else f"person {n % 9}")
+    by_webdataset(tmp_path / "a.tar", dict(list(samples.items())[::2]))
+    by_webdataset(tmp_path / "b.tar", dict(list(samples.items())[1::2]))
+    first, before = adopted(tmp_path), bytes_of(tmp_path)
+    expected = {key: SPLITS[split_by_hash(json.loads(m["json"])["identity"] or key)] for key, m in samples.items()}
+    assert {s["__key__"]: split for split in SPLITS for s in webdataset(tmp_path, split)} == expected
+    assert expected != {key: SPLITS[split_by_hash(key)] for key in samples} and first.recipe["hash_of"] == "identity"
+    (tmp_path / "a.train.samples").unlink()
+    assert adopted(tmp_path) == first and bytes_of(tmp_path) == before
+
+
+def test_a_data_set_that_was_split_by_keys_stays_so(originals, tmp_path, monkeypatch):
+    by_webdataset(tmp_path / "a.tar", samples := persons(originals, lambda n: f"person {n}"))
+    key_of = {json.loads(members["json"])["identity"]: key for key, members in samples.items()}
+    with monkeypatch.context() as patched:
+        patched.setattr("collagan_dist.data.packing.adopt.split_by_hash", lambda person: split_by_hash(key_of[person]))
+        adopted(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["recipe"].pop("hash_of")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    before = bytes_of(tmp_path)
+    (tmp_path / "a.train.samples").unlink()
+    assert "hash_of" not in adopted(tmp_path).recipe and bytes_of(tmp_path) == before
 
 
 def test_annotation_that_only_some_have(originals, tmp_path):
