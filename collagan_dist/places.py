@@ -209,7 +209,18 @@ class Place:
             for below in {name.rpartition("/")[0] for name in names}:  # adopted tars may lie in several folders
                 found |= self._listed(below)
             return {name: found.get(name) for name in names}
-        return {name: self.retry(name, lambda: self._size(name)) for name in names} if ask_each else None  # noqa: B023
+        return {name: self.size(name) for name in names} if ask_each else None
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file, by a request for it alone: None for one that is missing, -1 where the server does not say."""
+
+        def attempt() -> int | None:
+            with suppress(FileNotFoundError):
+                size: int | None = self._driver().info(self._path(name))["size"]
+                return -1 if size is None else size
+            return None
+
+        return self.retry(name, attempt)
 
     def _listed(self, below: str = "") -> dict[str, int]:
         """Return names and sizes of the files in a folder, by a request."""
@@ -235,13 +246,6 @@ class Place:
                 return use(stream)
 
         return self.retry(name, attempt)
-
-    def _size(self, name: str) -> int | None:
-        try:
-            size = self._driver().info(self._path(name))["size"]
-        except FileNotFoundError:
-            return None
-        return -1 if size is None else size
 
     def _driver(self) -> Any:
         import fsspec

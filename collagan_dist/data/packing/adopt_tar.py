@@ -68,7 +68,7 @@ class TarJob:
         stamp: list[int | None] = []
         with suppress(OSError, DataError):  # reading it says what is wrong
             if isinstance(place, RemoteFolder):
-                stamp = list((place.sizes([self.name], ask_each=True) or {}).values())
+                stamp = [place.size(self.name)]
             else:
                 status = (place / self.name).stat()
                 stamp = [status.st_size, status.st_mtime_ns]
