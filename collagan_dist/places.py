@@ -209,7 +209,18 @@ class Place:
             for below in {name.rpartition("/")[0] for name in names}:  # adopted tars may lie in several folders
                 found |= self._listed(below)
             return {name: found.get(name) for name in names}
-        return {name: self.retry(name, lambda: self._size(name)) for name in names} if ask_each else None  # noqa: B023
+        return {name: self.size(name) for name in names} if ask_each else None
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file, by a request for it alone: None for one that is missing, -1 where the server does not say."""
+
+        def attempt() -> int | None:
+            with suppress(FileNotFoundError):
+                size: int | None = self._driver().info(self._path(name))["size"]
+                return -1 if size is None else size
+            return None
+
+        return self.retry(name, attempt)
 
     def _listed(self, below: str = "") -> dict[str, int]:
         """Return names and sizes of the files in a folder, by a request."""
@@ -218,12 +229,12 @@ class Place:
         return {prefix + entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in listed}
 
     def list_files(self) -> list[str]:
-        """Return the names of the files in this folder. Raises DataError for HTTP, which has no lists."""
+        """Return the names of the files below this folder, at any depth. Raises DataError for HTTP, which has no lists."""
         if self.scheme.startswith("http"):
             raise DataError(
                 f"{self.url}: a web server does not list its files; name the tars, as {self.url}/{{000..099}}.tar"
             )
-        return sorted(self._listed())
+        return sorted(self.files_below(""))
 
     def read_through(self, name: str, use: Callable[[BinaryIO], T]) -> T:
         """Return what `use` makes of a file that it reads from start to end. It is called again after a transfer that failed."""
@@ -235,13 +246,6 @@ class Place:
                 return use(stream)
 
         return self.retry(name, attempt)
-
-    def _size(self, name: str) -> int | None:
-        try:
-            size = self._driver().info(self._path(name))["size"]
-        except FileNotFoundError:
-            return None
-        return -1 if size is None else size
 
     def _driver(self) -> Any:
         import fsspec

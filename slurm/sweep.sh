@@ -53,6 +53,8 @@ say_chosen "sweep.sh CONFIG --space SPACE --data SHARDS --out DIR"
 plan=$(one sweep "${words[@]}" --dry-run)
 planned out "${words[@]}"
 echo "slurm: sweeps $first over $space into $run"
+note "starts Ray on $SLURM_NNODES nodes"
+[ -z "$note_data" ] || keep data "$data" # also where Ray does not start: a restart takes the same
 
 # Ray refuses clients without the token of this start. It is passed in the environment, which only its user can read, and is
 # written to no file.
@@ -148,7 +150,6 @@ code=4
 [ -z "$stopping" ] || code=75
 if [ -n "$address" ] && [ -z "$stopping" ]; then
     note "Ray on ${#there[@]} of ${#nodes[@]} nodes, at $address"
-    [ -z "$note_data" ] || keep data "$data"
     (
         trap '' USR2 # as tasks start
         unset MASTER_ADDR MASTER_PORT

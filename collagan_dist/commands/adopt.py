@@ -27,15 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "tars",
         metavar="TARS",
         nargs="+",
-        help="tars, folders that hold *.tar at any depth, or URLs; {000..099} stands for several",
+        help="tars, or folders that hold *.tar at any depth, as paths or URLs (of a web server tars only); {000..099} stands for several",
     )
     parser.add_argument("--out", help="folder of manifest and indexes (default: beside the tars; needed for URLs)")
     parser.add_argument(
         "--split-by",
         choices=("auto", "names", "hash"),
         default="auto",
-        help="names: train, val, test in names or folders of the tars; hash: 80 / 10 / 10 by a hash of each key; auto (default): "
-        "by names if there are any, else by the hash",
+        help="names: train, val, test in names or folders of the tars; hash: 80 / 10 / 10 by a hash of each identity, or key without one; "
+        "auto (default): by names if there are any, else by the hash",
     )
     parser.add_argument(
         "--ignore",
@@ -75,12 +75,17 @@ def run(args: argparse.Namespace) -> None:
 def _splits(manifest: Manifest) -> Iterator[str]:
     for split, shards in manifest.splits.items():
         yield f"{split}: {format_things(manifest.samples(split), 'sample')} in {format_things(len(shards), 'tar')}"
-    how = "names of the tars" if manifest.recipe["split_by"] == "names" else "a hash of each sample's key"
+    hashed = "identity, where it has one, else its key" if "hash_of" in manifest.recipe else "key"
+    how = "names of the tars" if manifest.recipe["split_by"] == "names" else f"a hash of each sample's {hashed}"
     yield f"splits by {how}"
     if missing := [split for split in SPLITS if split not in manifest.splits]:
         by_names = manifest.recipe["split_by"] == "names"
         # Samples of one key are of one split, in whatever tars they lie.
-        why = "`--split-by hash` draws all three" if by_names else "there are too few keys, or tars repeat them"
+        why = (
+            "`--split-by hash` draws all three"
+            if by_names
+            else "there are too few keys or identities, or tars repeat them"
+        )
         yield f"note: no sample is of {' or '.join(missing)}; {why}"
 
 

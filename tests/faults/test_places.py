@@ -37,6 +37,17 @@ def test_a_user_without_home_and_passwd_entry(tmp_path):
     assert as_unknown_user(tmp_path, "-c", code, HOME=str(tmp_path)).stdout == f"{tmp_path}\n"
 
 
+def test_a_folder_of_tars_that_cannot_be_read_is_no_empty_one(tmp_path):
+    (tmp_path / "set/val").mkdir(parents=True)
+    for name in ("x.tar", "val/y.tar"):
+        (tmp_path / "set" / name).write_bytes(b"")
+    (tmp_path / "set/val").chmod(0)
+    result = as_unknown_user(tmp_path, "-m", "collagan_dist", "adopt", "set")
+    assert result.returncode == 3 and f"{tmp_path}/set/val: cannot be read (Permission denied), so" in result.stderr, (
+        result.stderr
+    )
+
+
 def test_a_full_tmp_is_said_by_what_needs_it_and_stops_nothing_else(shards, tmp_path):
     """Ray, a compiler, and copies of a URL's shards; training and its DeepSpeed need none of it."""
     place = f"/var/tmp/{tmp_path.parent.parent.name}-{os.getpid()}"

@@ -173,7 +173,7 @@ def test_three_nodes_accept_only_their_token(cluster, sweeps):
     seen = sweep.until_seen(0, {"n1", "n2", "n3"})
     assert seen["sizes"] == [4, 2] * 3
     assert seen["seen"] == [[node, sweep.job, "1"] for node in ("n1", "n2", "n3")]
-    (note,) = sweep.notes()
+    _, note = sweep.notes()
     address = re.fullmatch(r"Ray on 3 of 3 nodes, at (10\.77\.0\.1:(\d+))", note)
     assert address, note
     token = (sweep.run / "token").read_text()
@@ -258,7 +258,7 @@ def test_two_sweeps_share_a_node(cluster, sweeps, tmp_path):
     second = Sweeps(cluster, tmp_path, "beside").submit("--nodelist=n1", "--cpus-per-task=1")
     assert int(second.job) == int(first.job) + 20
     assert second.until_seen(0, {"n1"})["sizes"] == first.seen()["sizes"] == [1, 0]
-    (one, other) = (sweep.notes()[0].split() for sweep in (first, second))
+    (one, other) = (sweep.notes()[1].split() for sweep in (first, second))
     assert one[:5] == ["Ray", "on", "1", "of", "2"] and one[-1] != other[-1]
     for sweep in (first, second):
         (sweep.run / "end").touch()
@@ -270,6 +270,26 @@ def test_errors_of_the_command_are_found_before_ray_starts(cluster, sweeps):
     wrong, plan = sweeps.submit(words=("wrong",)), sweeps.submit(words=("small", "--dry-run"))
     assert cluster.wait(wrong.job).exit_code == 2 and cluster.wait(plan.job).exit_code == 0
     assert "# out: " in plan.log() and not wrong.run.exists()
+
+
+def test_a_restart_takes_the_data_set_that_was_chosen_before_ray_failed(cluster, sweeps, tmp_path):
+    """Although packed/ has a second one by then."""
+
+    def pack(name: str) -> None:
+        (tmp_path / "packed" / name).mkdir(parents=True)
+        (tmp_path / "packed" / name / "manifest.json").write_text("{}")
+
+    pack("one")
+    sweeps.ray_fails("n1", 3)
+    sweep = sweeps.submit("--nodelist=n1", COLLAGAN_DATA="")
+    cluster.until(lambda: "sweeps small over lambda" in sweep.log(), 60, "the first start", sweep.job)
+    pack("two")
+    sweep.until_seen(1, {"n1"}, 180)
+    assert (
+        "no Ray on n1" in sweep.log()
+        and "# data: packed/one\n" in (sweep.run / f"logs/slurm-{sweep.job}.txt").read_text()
+    )
+    assert sweep.finish().restarts == 1
 
 
 @pytest.mark.full

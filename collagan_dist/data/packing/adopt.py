@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 from collagan_dist import files, structured
 from collagan_dist.data.packing.adopt_tar import TarJob, TarResult, adopt_tar, load_result, read_lines
 from collagan_dist.data.packing.pack import processes
-from collagan_dist.data.packing.tar_list import SplitBy, TarList, splits_of_tars
+from collagan_dist.data.packing.tar_list import SplitBy, TarList, absolute, splits_of_tars
 from collagan_dist.data.readers.folder import split_by_hash
 from collagan_dist.data.readers.picture import MAX_BAD, check_bad_count
 from collagan_dist.data.shards.manifest import (
@@ -69,7 +70,7 @@ class Adoption:
                 raise ConfigError(
                     f"{self.tars.folder}: no manifest holds such a path; rename the folder, or leave --out out"
                 )
-            return self.out.absolute()
+            return absolute(self.out)
         if isinstance(self.tars.folder, RemoteFolder):
             raise ConfigError(
                 f"{self.tars.folder}: nothing is written there; give a folder for the manifest (--out DIR)"
@@ -105,20 +106,16 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
             return Adopted(found)
         (out / ".adopting").mkdir(exist_ok=True)
         jobs = [TarJob(str(adoption.tars.folder), name, str(out), adoption.ignore) for name in adoption.tars.names]
+        _check_folders(jobs)
         results = _read_all(jobs, workers, progress)
         if found is not None:
             _check_same_tars(found, jobs, results)
-        writing = _Writing(adoption, named, list(zip(jobs, results, strict=True)))
+        writing = _Writing(adoption, named, list(zip(jobs, results, strict=True)), found)
         splits = writing.write_indexes()
         mean = max(-(-sum(s.samples for s in shards) // len(shards)) for shards in splits.values())
         # Beside its tars, a data set may be moved with them.
         elsewhere = adoption.tars.folder if adoption.tars.folder != out else None
-        recipe |= {"samples_per_shard": mean}
-        # Runs know their data by the hash of its manifest.
-        if found is not None and found.splits != splits:
-            raise DataError(
-                f"{out}: indexes made again differ from those that the manifest lists; to adopt anew, {READOPT}"
-            )
+        recipe |= {"samples_per_shard": mean, **({"hash_of": "identity"} if writing.by_identity else {})}
         if found is None:
             write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
         shutil.rmtree(out / ".adopting")
@@ -133,6 +130,14 @@ def _check_count(tars: TarList, splits: int) -> None:
         raise ConfigError(
             f"{tars.folder}: {len(tars.names)} tars are more than a manifest can list; adopt {most} of them, or make fewer, larger tars"
         )
+
+
+def _check_folders(jobs: Sequence[TarJob]) -> None:
+    """Raise ConfigError for a folder that takes no index, before a tar is read."""
+    for folder in sorted({job.index_path.parent for job in jobs}):
+        with files.usable_folder(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()  # what permissions say of network storage need not be true
 
 
 def _adopted_before(adoption: Adoption, recipe: dict[str, Any]) -> Manifest | None:
@@ -190,12 +195,17 @@ def _read_all(jobs: Sequence[TarJob], workers: int, progress: Progress) -> list[
 
 
 class _Writing:
-    """Decides over all tars what belongs to which split, and writes the indexes."""
+    """Decides over all tars what belongs to which split, and writes the indexes: all, or those that a manifest lists and are lost."""
 
     def __init__(
-        self, adoption: Adoption, named: dict[str, str] | None, read: Sequence[tuple[TarJob, TarResult]]
+        self,
+        adoption: Adoption,
+        named: dict[str, str] | None,
+        read: Sequence[tuple[TarJob, TarResult]],
+        found: Manifest | None,
     ) -> None:
-        self.adoption, self.named, self.read = adoption, named, read
+        self.adoption, self.named, self.read, self.found = adoption, named, read, found
+        self.listed = {shard.index_name: shard for shard in found or ()}
         self.quarantine = [(job.name, *entry) for job, result in read for entry in result.quarantine]
         self.counts = sum((Counter(result.counts) for _, result in read), Counter[str]())
         digests = array("Q")
@@ -206,28 +216,40 @@ class _Writing:
         self.samples = len(digests)
         keys, times = np.unique(np.array(digests), return_counts=True)
         self._repeated = set(keys[times > 1].tolist())
+        # A person is in one split. Of a data set that was adopted before this was so, indexes come out as they were.
+        known = found is None or found.recipe.get("hash_of") == "identity"
+        self.by_identity = named is None and known and self.counts["identity"] > 0
         # What some samples have, training needs of all.
         self.partial = [name for name in ANNOTATIONS if 0 < self.counts[name] < self.samples]
 
     def write_indexes(self) -> dict[str, tuple[Shard, ...]]:
-        """Write quarantine.jsonl and the indexes; return the shards of each split. Raises DataError."""
+        """Write the indexes and quarantine.jsonl; return the shards of each split. Raises DataError."""
         self._check_sides()
-        found: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+        made: dict[str, list[Shard]] = {split: [] for split in SPLITS}
         total = self.samples + len(self.quarantine)
         for job, result in self.read:
             lines = self._by_split(job, result)
-            for split, shards in found.items():
+            for split, shards in made.items():
                 shards += self._write_index(job, result, split, lines.get(split, []))
+        splits = {split: tuple(shards) for split, shards in made.items() if shards}
+        self._check_same(splits, self.found.splits if self.found is not None else splits)
         path = self.adoption.folder / "quarantine.jsonl"
         texts = [json.dumps({"tar": tar, "key": key, "reason": reason}) for tar, key, reason in sorted(self.quarantine)]
         files.write_text(path, "".join(f"{text}\n" for text in texts))
         if self.quarantine:
             check_bad_count(len(self.quarantine), total, self.adoption.max_bad, self._note(path), "samples")
-        if not any(found.values()):
+        if not splits:
             raise DataError(f"{self.adoption.tars.folder}: not one usable sample; see {path}")
-        return {split: tuple(shards) for split, shards in found.items() if shards}
+        return splits
+
+    def _check_same(self, made: object, listed: object) -> None:
+        if made != listed:  # runs know their data by the hash of its manifest
+            raise DataError(
+                f"{self.adoption.folder}: indexes made again differ from those that the manifest lists; to adopt anew, {READOPT}"
+            )
 
     def _count(self, line: SampleLine) -> None:
+        self.counts["identity"] += line.identity is not None
         self.counts["labels"] += line.labels is not None
         self.counts["landmarks"] += line.landmarks is not None
         self.counts["crossed"] += line.landmarks is not None and line.landmarks[0][0] > line.landmarks[1][0]
@@ -249,7 +271,8 @@ class _Writing:
                 reason = f"has no {' and no '.join(lacks)}, which others of these tars have"
                 self.quarantine.append((job.name, line.key, reason))
                 continue
-            split = self.named[job.name] if self.named else SPLITS[split_by_hash(line.key)]
+            hashed = line.identity if self.by_identity and line.identity is not None else line.key
+            split = self.named[job.name] if self.named else SPLITS[split_by_hash(hashed)]
             # Tars that each count from 0 share keys, and random choices for a sample depend on its key.
             if _digest(line.key) in self._repeated:
                 line = line.model_copy(update={"key": f"{job.stem}/{line.key}"})
@@ -257,7 +280,7 @@ class _Writing:
         return found
 
     def _write_index(self, job: TarJob, result: TarResult, split: str, lines: list[bytes]) -> list[Shard]:
-        """Write the index of a tar's samples of one split; without any, remove that of an earlier adoption."""
+        """Write the index of a tar's samples of one split where it is not; without any, remove that of an earlier adoption."""
         name = f"{job.stem}.{split}.samples"
         path = self.adoption.folder / name
         if path.exists() and not is_sample_index(files.read_regular(path, structured.MAX_BYTES, 64)):
@@ -265,13 +288,18 @@ class _Writing:
                 f"{path}: is a file of another program where an index goes; give another folder (--out DIR)"
             )
         if not lines:
-            path.unlink(missing_ok=True)
+            if self.found is None:
+                path.unlink(missing_ok=True)
             return []
         content = encode_samples(lines)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, content)
         sha256 = hashlib.sha256(content).hexdigest()
-        return [Shard(job.name, result.bytes, result.sha256, sha256, len(lines), name, len(content))]
+        shard = Shard(job.name, result.bytes, result.sha256, sha256, len(lines), name, len(content))
+        if self.found is not None:
+            self._check_same(shard, self.listed.get(name))
+            if index_problem(self.found, shard) is None:
+                return [shard]
+        files.write_bytes(path, content)
+        return [shard]
 
     def _note(self, path: Path) -> str:
         """Return what to look at, with the most frequent reason."""

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from collagan_dist import files, structured
@@ -63,20 +62,24 @@ class TarJob:
     def stem(self) -> str:
         return self.name[:-4] if self.name.lower().endswith(".tar") else self.name
 
-    @cached_property
     def plan(self) -> str:
-        """A hash of all that the result depends on; of a tar's content its size and, in a folder, its time."""
+        """Return a hash of all that the result depends on; of a tar's content its size and, in a folder, its time, as they are now."""
         place = open_location(self.folder)
         stamp: list[int | None] = []
         with suppress(OSError, DataError):  # reading it says what is wrong
             if isinstance(place, RemoteFolder):
-                stamp = list((place.sizes([self.name], ask_each=True) or {}).values())
+                stamp = [place.size(self.name)]
             else:
                 status = (place / self.name).stat()
                 stamp = [status.st_size, status.st_mtime_ns]
         return hashlib.sha256(
             json.dumps([library_versions(), self.folder, self.name, self.ignore, stamp]).encode()
         ).hexdigest()
+
+    @property
+    def index_path(self) -> Path:
+        """The path of DALI's index."""
+        return Path(self.out, f"{self.stem}.idx")
 
     def result_path(self, suffix: str) -> Path:
         return Path(self.out, ".adopting", hashlib.sha256(self.name.encode()).hexdigest()[:32] + suffix)
@@ -100,7 +103,7 @@ class TarResult(structured.Record):
 
 def adopt_tar(job: TarJob) -> TarResult:
     """Read a tar and write its result. A tar that is damaged or cannot be read is a result with a problem, and not written."""
-    place = open_location(job.folder)
+    place, plan = open_location(job.folder), job.plan()
     try:
         if isinstance(place, RemoteFolder):
             found = place.read_through(job.name, lambda stream: _Reading(job, HashedStream(stream)))
@@ -109,14 +112,18 @@ def adopt_tar(job: TarJob) -> TarResult:
                 found = _Reading(job, HashedStream(stream))
     except (DataError, OSError) as error:
         text = str(error) if isinstance(error, DataError) else f"{place / job.name}: cannot be read ({error.strerror})"
-        return TarResult(plan=job.plan, problem=text)
-    return found.write()
+        return TarResult(plan=plan, problem=text)
+    # A later start would trust what was found in an older tar.
+    if job.plan() != plan:
+        text = f"{place / job.name}: was changed while it was read; run the same command when it no longer changes"
+        return TarResult(plan=plan, problem=text)
+    return found.write(plan)
 
 
 def load_result(job: TarJob) -> TarResult | None:
     """Return the result of a tar that was read before and is unchanged; None if it must be read."""
     result = structured.find(job.result_path(".json"), TarResult)
-    if result is None or result.plan != job.plan:
+    if result is None or result.plan != job.plan():
         return None
     with suppress(OSError):
         if files.sha256(job.result_path(".samples")) == result.samples_sha256:
@@ -170,13 +177,13 @@ class _Reading:
             self.lines.pop(key, None)
             self.quarantine[key[:_MAX_KEY]] = str(error)
 
-    def write(self) -> TarResult:
+    def write(self, plan: str) -> TarResult:
         """Write DALI's index where there is none, and the result."""
         job, content = self.job, encode_samples(list(self.lines.values()))
         if self.rows is not None:
-            _write_index(Path(job.out, f"{job.stem}.idx"), join_index(self.rows), self.counts)
+            _write_index(job.index_path, join_index(self.rows), self.counts)
         result = TarResult(
-            plan=job.plan, bytes=self.stream.count, sha256=self.stream.sha256(), samples=len(self.lines),
+            plan=plan, bytes=self.stream.count, sha256=self.stream.sha256(), samples=len(self.lines),
             samples_sha256=hashlib.sha256(content).hexdigest(), quarantine=tuple(self.quarantine.items()), counts=dict(self.counts),
         )  # fmt: skip
         files.write_bytes(job.result_path(".samples"), content)
@@ -187,7 +194,6 @@ class _Reading:
 def _write_index(path: Path, content: bytes, counts: Counter[str]) -> None:
     """Write DALI's index where there is none; count one that is there and says otherwise, which may be of an older tar."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path, content)
     elif files.read_regular(path, 0, len(content) + 1) != content:
         counts["other index"] += 1
@@ -243,9 +249,7 @@ def _describe(
         decode_label_map(labels.content, picture.width, picture.height)
     map_file = FileInMemory(labels.name, labels.content) if labels is not None else None
     sample = Sample(key, member.name, file, "", said.landmarks, map_file, said.identity)
-    square, _ = square_and_labels(sample, picture)
-    if said.square is not None:
-        square = Square(*said.square)  # as packing stored it
+    square, _ = square_and_labels(sample, picture, Square(*said.square) if said.square is not None else None)
     meta = original_meta(sample, picture, square)
     return structured.validate(
         {**meta, "key": key, "identity": said.identity, "picture": (member.offset, member.size, member.name),

@@ -82,14 +82,16 @@ def _files(sample: Sample, jpeg: bytes, labels: np.ndarray | None, meta: dict[st
     return result
 
 
-def square_and_labels(sample: Sample, picture: Picture) -> tuple[Square, np.ndarray | None]:
-    """Return the face square (from landmarks, else label map, else picture size) and the label map.
+def square_and_labels(
+    sample: Sample, picture: Picture, stored: Square | None = None
+) -> tuple[Square, np.ndarray | None]:
+    """Return the face square (from landmarks, else as `stored`, else from label map, else picture size) and the label map.
 
     Raises UnusablePicture, or DataError for a wrong label map.
     """
     width, height = picture.width, picture.height
     # Landmarks first: a picture that they make unusable is quarantined before its label map is read.
-    square = _square_of_landmarks(sample.landmarks, width, height) if sample.landmarks is not None else None
+    square = _square_of_landmarks(sample.landmarks, width, height) if sample.landmarks is not None else stored
     labels = read_label_map(sample.labels, (height, width)) if sample.labels is not None else None
     if square is None:
         square = square_from_size(width, height) if labels is None else _square_of_labels(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -83,12 +84,10 @@ def expand_braces(word: str) -> Iterator[str]:
 
 def _local_tars(given: Sequence[str]) -> TarList:
     places: set[Path] = set()
-    # Absolute, but links are not followed: a folder of links to tars is a data set of its own.
-    paths = [Path(str(open_location(word))).absolute() for word in given]
+    paths = [absolute(Path(str(open_location(word)))) for word in given]
     for path in paths:
         if path.is_dir():
-            below = (one for one in path.rglob("*") if one.suffix.lower() == ".tar" and one.is_file())
-            places |= {one for one in below if not any(p.startswith(".") for p in one.relative_to(path).parts)}
+            places |= set(_tars_below(path))
         elif path.exists():
             places.add(path)
         else:
@@ -100,6 +99,37 @@ def _local_tars(given: Sequence[str]) -> TarList:
     return TarList(top, tuple(sorted(path.relative_to(top).as_posix() for path in places)))
 
 
+def absolute(path: Path) -> Path:
+    """Return the absolute path of a tar or folder; links are not followed: a folder of links to tars is a data set of its own."""
+    path = path.absolute()
+    if ".." in path.parts:  # what lies above the end of a link, only the system knows
+        return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    return path
+
+
+def _tars_below(folder: Path) -> Iterator[Path]:
+    """Yield the tars at any depth, but for names with a dot in front. Raises DataError for a folder or a tar that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}), so tars may be missed; mend that, or name the tars"
+        )
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if _is_tar(name):
+                path = Path(place, name)
+                if not path.is_file():  # is_file follows links
+                    raise DataError(f"{path}: is no file, or a link to none; remove it, or name the tars")
+                yield path
+
+
+def _is_tar(name: str) -> bool:
+    """Return whether a file below a folder is a tar to take, by its name there."""
+    return name.lower().endswith(".tar") and not any(part.startswith(".") for part in name.split("/"))
+
+
 def _remote_tars(given: Sequence[str]) -> TarList:
     urls: set[str] = set()
     for word in given:
@@ -108,7 +138,7 @@ def _remote_tars(given: Sequence[str]) -> TarList:
         else:
             folder = open_location(word)
             assert isinstance(folder, RemoteFolder)
-            urls |= {str(folder / name) for name in folder.list_files() if name.lower().endswith(".tar")}
+            urls |= {str(folder / name) for name in folder.list_files() if _is_tar(name)}
     if not urls:
         return TarList(Path(), ())
     scheme, _, _ = next(iter(urls)).partition("://")
@@ -122,7 +152,8 @@ def _remote_tars(given: Sequence[str]) -> TarList:
     assert isinstance(folder, RemoteFolder)
     # As the server's files are called: a URL of the web quotes what is no plain letter.
     plain = unquote if scheme.startswith("http") else str
-    return TarList(folder, tuple(sorted(plain(path.removeprefix(f"{top}/")) for path in paths)))
+    # Quoted or not, it is one tar.
+    return TarList(folder, tuple(sorted({plain(path.removeprefix(f"{top}/")) for path in paths})))
 
 
 def splits_of_tars(tars: TarList, split_by: SplitBy) -> dict[str, str] | None:

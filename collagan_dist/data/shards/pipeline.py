@@ -46,10 +46,9 @@ def _indexed_samples(manifest: Manifest, shards: Iterable[Shard]) -> Iterator[di
     for shard in shards:
         index, tar = read_index(manifest.folder, shard), open_tar(manifest.tars, shard)
         for row in range(len(index)):
-            key, start, size, parts, line = index[row]
-            content = tar.pread(size, start)
-            found = {name: content[offset : offset + count] for name, (offset, count) in parts.items()}
-            yield {"__key__": key, "__url__": str(manifest.tars / shard.name), **found, "json": line}
+            entry = index[row]
+            found = {name: bytes(part) for name, part in entry.read(tar.pread).items()}
+            yield {"__key__": entry.key, "__url__": str(manifest.tars / shard.name), **found, "json": entry.meta}
 
 
 def _open_tars(folder: Path | RemoteFolder, shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:

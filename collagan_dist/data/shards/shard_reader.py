@@ -1,4 +1,4 @@
-"""Read any sample of a split by its number, with the index and one `pread`."""
+"""Read any sample of a split by its number, with the index and mostly one `pread`."""
 
 from __future__ import annotations
 
@@ -97,28 +97,28 @@ class _OpenShard:
         return self._row(row).key
 
     def read(self, row: int) -> StoredSample:
-        key, start, size, parts, line = self._row(row)
+        entry = self._row(row)
+        key, line = entry.key, entry.meta
         # `pread` and not a memory map: a tar that is cut short under a map kills the process, a short read has a name.
         try:
-            content = self.tar.pread(size, start)
+            parts = entry.read(self.tar.pread)
         except OSError as error:
             # EIO is a bad block under one sample; other errors concern the file system.
             kind = DamagedSample if error.errno == errno.EIO else DataError
             raise kind(f"{self.path}: sample {key} cannot be read ({error.strerror})") from None
-        if len(content) < size:
+        if any(len(parts[name]) < size for name, (_, size) in entry.parts.items()):
             raise DamagedSample(
                 f"{self.path}: sample {key} is cut short; run `{shell.collagan('verify', self.folder, '--deep')}`"
             )
         if line is None:
-            offset, count = parts["json"]
-            line = content[offset : offset + count]
+            line = bytes(parts["json"])
         try:
             meta, square = parse_meta(line)
         except WrongSample as error:
             raise DamagedSample(f"{self.path}: the json of sample {key} cannot be used: {error}") from None
         return StoredSample(
-            key, rng.name_id(key), _view(content, parts["jpg"]),
-            _view(content, parts["seg.png"]) if "seg.png" in parts else None,
+            key, rng.name_id(key), np.frombuffer(parts["jpg"], np.uint8),
+            np.frombuffer(parts["seg.png"], np.uint8) if "seg.png" in parts else None,
             meta.landmarks, meta.width, meta.height, square,
         )  # fmt: skip
 
@@ -127,7 +127,3 @@ class _OpenShard:
             return self.index[row]
         except ValueError as error:
             raise DamagedSample(f"{self.path}: {error}; {self._mend}") from None
-
-
-def _view(content: bytes, part: tuple[int, int]) -> np.ndarray:
-    return np.frombuffer(content, np.uint8, count=part[1], offset=part[0])

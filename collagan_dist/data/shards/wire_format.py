@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 
 BLOCK_BYTES = 512  # of a tar: headers take one block, contents are padded to whole ones
 INDEX_VERSION = "v1.2"
+_MOST_BETWEEN = 1 << 20  # bytes of a sample that are read in vain
 
 
 # Sorted and without blanks: the same sample always has the same bytes.
@@ -120,6 +121,15 @@ class IndexEntry(NamedTuple):
     size: int
     parts: dict[str, tuple[int, int]]
     meta: bytes | None = None
+
+    def read(self, pread: Callable[[int, int], bytes]) -> dict[str, memoryview]:
+        """Return the bytes of all parts, fewer where the tar ends; `pread` is given count and offset."""
+        spans = self.parts.items()
+        # One read is faster, unless files of other programs lie between, such as arrays of 200 MB.
+        if self.size - sum(size for _, size in self.parts.values()) > _MOST_BETWEEN:
+            return {name: memoryview(pread(size, self.start + at)) for name, (at, size) in spans}
+        content = memoryview(pread(self.size, self.start))
+        return {name: content[at : at + size] for name, (at, size) in spans}
 
 
 # Lines of an index whose samples have exactly the files that packing writes. Possessive quantifiers (`++`) keep the

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,8 @@ from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, load_result
 from collagan_dist.data.packing.pack import pack
 from collagan_dist.data.packing.tar_list import TarList, find_tars
-from collagan_dist.data.shards import wire_format
+from collagan_dist.data.readers.folder import split_by_hash
+from collagan_dist.data.shards import shard_files, wire_format
 from collagan_dist.data.shards.manifest import Manifest, read_manifest
 from collagan_dist.data.shards.shard_reader import SplitReader
 from collagan_dist.data.shards.verify import verify
@@ -112,6 +113,21 @@ def test_tars_by_tar_are_read_as_our_own(originals, tmp_path, options):
         assert same(batches(originals), batches(manifest))
 
 
+def test_large_files_between_picture_and_label_map_are_not_read(originals, tmp_path, monkeypatch):
+    """As `tar --sort=name` places them: samples and batches are those without; of the tar only what is used is read."""
+
+    (samples,) = stored_samples(originals, "valid")
+    by_tar(tmp_path / "without/valid.tar", samples, "--sort=name")
+    large = {key: {**files, "npy": bytes(3 << 20)} for key, files in samples.items()}
+    by_tar(tmp_path / "large/valid.tar", large, "--sort=name")
+    without, manifest = adopted(tmp_path / "without"), adopted(tmp_path / "large")
+    read, pread = [], shard_files.LocalTar.pread
+    monkeypatch.setattr(shard_files.LocalTar, "pread", lambda *given: read.append(given[1]) or pread(*given))
+    assert stored(manifest) == stored(without) and same(batches(manifest, "valid"), batches(without, "valid"))
+    assert [s["seg.png"] for s in webdataset(manifest.folder, "valid")]
+    assert max(read) < 1 << 20
+
+
 def test_a_training_on_tars_by_webdataset_is_that_on_our_own(originals, by_others, tmp_path):
     """Bit for bit, also when it is interrupted; beside each tar lies DALI's index, too."""
     for shard in by_others:
@@ -157,6 +173,27 @@ def test_a_result_of_a_tar_that_changed_is_not_used(originals, tmp_path):
     assert load_result(replace(job)) is None
 
 
+def test_a_tar_that_is_replaced_while_it_is_read(originals, tmp_path, monkeypatch):
+    """What was found in the older tar is not kept; the same command adopts the newer one."""
+    old, new = (stored_samples(originals, split)[0] for split in ("train", "valid"))
+    by_webdataset(tmp_path / "new/train.tar", new)
+    by_webdataset(tmp_path / "tars/train.tar", old)
+    read_samples = adopt_tar.read_samples
+
+    def replaced(*given: Any) -> Iterator[Any]:
+        for number, sample in enumerate(read_samples(*given)):
+            if number == 3:
+                shutil.copy(tmp_path / "new/train.tar", tmp_path / "moved")
+                (tmp_path / "moved").replace(tmp_path / "tars/train.tar")
+            yield sample
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adopt_tar, "read_samples", replaced)
+        with pytest.raises(DataError, match=r"train.tar: was changed while it was read; run the same command"):
+            adopted(tmp_path / "tars")
+    assert adopted(tmp_path / "tars").splits == adopted(tmp_path / "new").splits
+
+
 def test_a_tar_that_changes_later_is_found(by_others, tmp_path):
     copy = read_manifest(shutil.copytree(by_others.folder, tmp_path / "copy"))
     overwrite(copy.folder / "train-000000.tar", 5000, b"changed")
@@ -195,6 +232,26 @@ def test_lost_indexes_are_made_again(originals, tmp_path):
     ):
         adopted(tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text()) == forged
+
+
+def test_indexes_made_again_that_differ_replace_nothing(originals, tmp_path, monkeypatch):
+    """As those of a version that decides otherwise: the data set is what it was, with its one lost index."""
+    tars = {f"{number}.tar": stored_samples(originals, "train")[number] for number in range(2)}
+    for name, samples in tars.items():
+        by_webdataset(tmp_path / name, samples)
+    adopted(tmp_path)
+    (tmp_path / "1.train.samples").unlink()
+    (tmp_path / "quarantine.jsonl").write_text("read by somebody\n")
+
+    def there() -> dict[str, bytes]:
+        return {name: content for name, content in bytes_of(tmp_path).items() if not name.startswith(".adopting")}
+
+    before = there()
+    with monkeypatch.context() as patched:
+        patched.setattr("collagan_dist.data.packing.adopt.split_by_hash", lambda key: int(key[-1]) % 3)
+        with pytest.raises(DataError, match="made again differ from those that the manifest lists"):
+            adopted(tmp_path)
+    assert there() == before
 
 
 def test_two_ranks_share_the_batches_of_one(by_others):
@@ -337,6 +394,20 @@ def test_a_folder_of_its_own_for_tars_that_stay_where_they_are(by_others, tmp_pa
         read_manifest(tmp_path / "out")
 
 
+@pytest.mark.parametrize("place", ["a file", "/proc"])
+def test_a_folder_that_takes_no_index_is_found_before_a_tar_is_read(by_others, tmp_path, place):
+    """As the subfolder of tars that somebody else owns."""
+    (tmp_path / "tars/a").mkdir(parents=True)
+    for name in ("0.tar", "a/1.tar"):
+        shutil.copy(by_others.folder / "valid-000000.tar", tmp_path / "tars" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "out/a").symlink_to(tmp_path / place)
+    with pytest.raises(ConfigError, match=r"out/a: cannot be used as a folder \(.*\); give another --out"):
+        adopted(tmp_path / "tars", out=tmp_path / "out")
+    assert not list((tmp_path / "out/.adopting").iterdir())
+
+
 def test_what_is_refused(originals, by_others, tmp_path):
     with pytest.raises(DataError, match="holds shards that `collagan pack` made"):
         adopted(originals.folder)
@@ -365,6 +436,38 @@ def test_more_tars_than_a_manifest_can_list(tmp_path, monkeypatch):
 
 def changed(members: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
     return {**members, "json": json.dumps({**json.loads(members["json"]), **changes}).encode()}
+
+
+def persons(originals: Manifest, name: Callable[[int], str]) -> Samples:
+    every = chain.from_iterable(one.items() for one in stored_samples(originals, "train"))
+    return {key: changed(members, identity=name(n)) for n, (key, members) in enumerate(every)}
+
+
+def test_a_person_is_in_one_split(originals, tmp_path):
+    """By the same share as a key; a sample without a person goes by its key."""
+    samples = persons(originals, lambda n: None if n < 20 else f"person {n % 9}")
+    by_webdataset(tmp_path / "a.tar", dict(list(samples.items())[::2]))
+    by_webdataset(tmp_path / "b.tar", dict(list(samples.items())[1::2]))
+    first, before = adopted(tmp_path), bytes_of(tmp_path)
+    expected = {key: SPLITS[split_by_hash(json.loads(m["json"])["identity"] or key)] for key, m in samples.items()}
+    assert {s["__key__"]: split for split in SPLITS for s in webdataset(tmp_path, split)} == expected
+    assert expected != {key: SPLITS[split_by_hash(key)] for key in samples} and first.recipe["hash_of"] == "identity"
+    (tmp_path / "a.train.samples").unlink()
+    assert adopted(tmp_path) == first and bytes_of(tmp_path) == before
+
+
+def test_a_data_set_that_was_split_by_keys_stays_so(originals, tmp_path, monkeypatch):
+    by_webdataset(tmp_path / "a.tar", samples := persons(originals, lambda n: f"person {n}"))
+    key_of = {json.loads(members["json"])["identity"]: key for key, members in samples.items()}
+    with monkeypatch.context() as patched:
+        patched.setattr("collagan_dist.data.packing.adopt.split_by_hash", lambda person: split_by_hash(key_of[person]))
+        adopted(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["recipe"].pop("hash_of")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    before = bytes_of(tmp_path)
+    (tmp_path / "a.train.samples").unlink()
+    assert "hash_of" not in adopted(tmp_path).recipe and bytes_of(tmp_path) == before
 
 
 def test_annotation_that_only_some_have(originals, tmp_path):

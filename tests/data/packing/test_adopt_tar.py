@@ -11,6 +11,7 @@ from PIL import Image
 from collagan_dist.data.packing.adopt import Adoption, adopt
 from collagan_dist.data.packing.adopt_tar import TarJob, adopt_tar, read_lines
 from collagan_dist.data.packing.tar_list import find_tars
+from collagan_dist.data.shards.remote import open_location
 from tests.data.wds_tars import by_tarfile, member, quarantine
 
 POINTS = [[30, 30], [60, 30], [45, 45], [35, 60], [55, 60]]
@@ -69,6 +70,7 @@ BAD: dict[str, tuple[list[tuple[str, bytes | tarfile.TarInfo]], str]] = {
     "no JSON": ([("jpg", JPG), ("json", b"{")], "its json:1: is no JSON"),
     "68 points": ([("jpg", JPG), ("json", annotation(landmarks=POINTS * 13))], "landmarks of its json has 65 items"),
     "outside": ([("jpg", JPG), ("json", annotation(landmarks=[[300, 3], *POINTS[1:]]))], "a landmark lies outside the 100x90 picture"),
+    "a small square": ([("jpg", JPG), ("json", annotation(landmarks=None, square=[45.5, 40.5, 2]))], "the face's square has 2 pixels, needs 32"),
     "another size": ([("jpg", JPG), ("json", annotation(width=200, height=180))], "its json says 200x180, the picture is 100x90"),
 }  # fmt: skip
 # What is taken, with landmarks where it says so.
@@ -82,6 +84,11 @@ GOOD: dict[str, list[tuple[str, bytes | tarfile.TarInfo]]] = {
     "a list as json": [("json", b"[1]"), ("jpg", JPG)],
     "more files": [("txt", b"w"), ("jpg", JPG), ("cls", b"3"), ("mask.png", b"x"), ("npy", b"y" * 70_000)],
     "turned": [("jpg", turned(JPG))],
+    "a square beside a label map without a face": [
+        ("jpg", JPG),
+        ("seg.png", label_map(0)),
+        ("json", annotation(landmarks=None, square=[45.5, 40.5, 60])),
+    ],
 }
 
 
@@ -117,6 +124,17 @@ def test_other_samples_are_taken_and_what_is_not_used_is_counted(tmp_path):
     assert [line.key for line in read_lines(job, result)] == [f"x.y/{key}" for key in GOOD]
     unused = {name: count for name, count in result.counts.items() if name[0] == "."}
     assert unused == {".txt": 1, ".cls": 1, ".mask.png": 1, ".npy": 1} and result.counts["turned"] == 1
+
+
+def test_whether_a_tar_in_a_store_is_the_same_is_asked_without_a_list_of_its_folder(s3, tmp_path):
+    """As there may be 10,000 tars in it."""
+    found = []
+    for size in (3, 3, 4):
+        s3.write("data/0.tar", bytes(size))
+        found.append(TarJob(s3.url, "0.tar", str(tmp_path), ()).plan())
+    assert found[0] == found[1] != found[2] and open_location(s3.url).size("0.tar") == 4
+    assert not s3.requests[s3.bucket]
+    assert open_location(s3.url).size("1.tar") is None
 
 
 def test_names_that_are_not_utf8(tmp_path):

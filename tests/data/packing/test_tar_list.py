@@ -21,6 +21,39 @@ def test_tars_of_a_folder_and_by_name(tmp_path):
     assert find_tars([f"{tmp_path}/{{a.v2.TAR,b/train 1.tar}}"]).folder == tmp_path
 
 
+def test_paths_through_a_folder_above(tmp_path, monkeypatch):
+    """Name the same tars as absolute ones, also from a folder that is a link."""
+    given = tars(tmp_path, "a/train.tar", "b/val.tar")
+    (tmp_path / "far/c").mkdir(parents=True)
+    tars(tmp_path, "far/d/train.tar")
+    (tmp_path / "b/link").symlink_to(tmp_path / "far/c")
+    monkeypatch.chdir(tmp_path / "b")
+    assert (
+        find_tars(["../a/train.tar", "val.tar"]) == find_tars(given) == TarList(tmp_path, ("a/train.tar", "b/val.tar"))
+    )
+    assert find_tars(["../a"]) == find_tars(["../b/../a/train.tar"]) == TarList(tmp_path / "a", ("train.tar",))
+    assert find_tars(["link/../d"]) == TarList(tmp_path / "far/d", ("train.tar",))
+    assert find_tars(["link/../../b/val.tar", ".."]) == find_tars([str(tmp_path)])
+
+
+def test_a_link_to_no_tar_is_not_left_out(tmp_path):
+    """As of a disk that is not there."""
+    tars(tmp_path, "a.tar", "b/c.tar")
+    (tmp_path / "link.tar").symlink_to(tmp_path / "b/c.tar")
+    assert find_tars([str(tmp_path)]).names == ("a.tar", "b/c.tar", "link.tar")
+    (tmp_path / "b/lost.tar").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"b/lost.tar: is no file, or a link to none"):
+        find_tars([str(tmp_path)])
+
+
+def test_tars_of_a_store_at_any_depth(s3):
+    for name in ("x.tar", "val/y.TAR", "val/.hidden.tar", ".parts/z.tar", "val/words.txt"):
+        s3.write(f"data/{name}", b"")
+    s3.write("database/beside.tar", b"")
+    found = find_tars([s3.url])
+    assert str(found.folder) == s3.url and found.names == ("val/y.TAR", "x.tar")
+
+
 def test_braces():
     assert list(expand_braces("a{08..10}-{x,y}.tar")) == [f"a{n}-{x}.tar" for n in ("08", "09", "10") for x in "xy"]
     assert list(expand_braces("{3..1}")) == ["3", "2", "1"] and list(expand_braces("{}a{b")) == ["a{b"]
@@ -36,6 +69,10 @@ def test_urls():
         "val/0.tar",
     )
     assert str(find_tars(["https://example.org/0.tar"]).folder) == "https://example.org"
+    twice = find_tars(
+        ["https://example.org/a%20b.tar", "https://example.org/a b.tar", "https://example.org/%61%20b.tar"]
+    )
+    assert twice.names == ("a b.tar",)
     for words, said in (
         (["https://a.org/0.tar", "https://b.org/0.tar"], "lie on one server"),
         (["https://a.org/0.tar", "0.tar"], "not both"),
