@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -136,6 +138,12 @@ class Place:
             if value > max_bytes:  # there may be no room for more
                 raise WrongContent(f"expected {said}, found more than {max_bytes} bytes")
 
+        if self.scheme == LOCAL:
+            with files.open_regular(self / name) as source, to.open("wb") as target:
+                while piece := source.read(_PIECE_BYTES):
+                    target.write(piece)
+                    limit(None, target.tell())
+            return
         driver, path = self._driver(), self._path(name)
         # With a callback of ours hf would ask for pieces of 5 MB; it takes no more than the size that it says.
         if self.scheme == "hf":
@@ -146,8 +154,16 @@ class Place:
 
     def put(self, local: Path, name: str) -> None:
         """Upload a file. FileNotFoundError means that `local` is gone."""
+
+        def attempt() -> None:
+            if self.scheme != LOCAL:
+                self._driver().put_file(str(local), self._path(name))
+                return
+            with files.open_regular(local) as source, files.atomic_write(self._made(name)) as target:
+                shutil.copyfileobj(source, target, _PIECE_BYTES)
+
         try:
-            self.retry(name, lambda: self._driver().put_file(str(local), self._path(name)), "written")
+            self.retry(name, attempt, "written")
         except DataError:
             local.stat()  # drivers say the same of a file that is gone here
             raise
@@ -159,9 +175,7 @@ class Place:
             if self.scheme != LOCAL:  # stores show an object when it is whole
                 self._driver().pipe_file(self._path(name), content)
                 return
-            path = Path(self / name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(path, content)
+            files.write_bytes(self._made(name), content)
 
         self.retry(name, attempt, "written")
 
@@ -182,6 +196,8 @@ class Place:
         root = self.below(folder)
 
         def attempt() -> list[str]:
+            if self.scheme == LOCAL:
+                return _files_below(Path(root.url))
             prefix = f"{root._path('').rstrip('/')}/"
             return [
                 name.removeprefix(prefix) for name in self._driver().find(root._path("")) if name.startswith(prefix)
@@ -247,6 +263,12 @@ class Place:
 
         return self.retry(name, attempt)
 
+    def _made(self, name: str) -> Path:
+        """Return the path of a file on this machine, whose folder exists."""
+        path = Path(self / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def _driver(self) -> Any:
         import fsspec
 
@@ -310,6 +332,18 @@ class Place:
         return f"cannot be {done} ({said or type(error).__name__})"
 
 
+def _files_below(root: Path) -> list[str]:
+    """Return the names of all files below a folder of this machine. Raises OSError where a folder cannot be listed."""
+
+    # fsspec takes a folder that cannot be read for one that is not there, and a file for none (isfile).
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # removed meanwhile, or never there
+            raise error
+
+    found = os.walk(root, onerror=refuse)
+    return sorted(str(Path(folder, name).relative_to(root)) for folder, _, names in found for name in names)
+
+
 def _options_of(scheme: str) -> dict[str, Any]:
     """Return the options of a driver: its timeouts, and that it asks again what is there."""
     if scheme.startswith("http"):
@@ -321,9 +355,7 @@ def _options_of(scheme: str) -> dict[str, Any]:
     if scheme == "s3":
         seconds = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
         return {"config_kwargs": seconds, "use_listings_cache": False}
-    if scheme == LOCAL:
-        return {"auto_mkdir": True}
-    return {} if scheme == "hf" else {"use_listings_cache": False}
+    return {} if scheme in ("hf", LOCAL) else {"use_listings_cache": False}
 
 
 def _status(error: Exception) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 import threading
@@ -23,6 +24,8 @@ from collagan_dist.errors import ClusterError, ConfigError
 from collagan_dist.places import Place
 from collagan_dist.runs.layout import CHECKPOINTS, RunPaths
 from collagan_dist.runs.lease import MAX_LEASE_BYTES, LeaseRequest, Owner, parse_owner, this_process
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 20.0  # a request each, so rarer than on a disk
 _POLL_SECONDS = 2.0
@@ -98,7 +101,13 @@ def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any]
         if request.is_free(former, int(beats) if re.fullmatch("[0-9]{1,15}", beats) else 0):
             break
         time.sleep(_POLL_SECONDS)
-    run = run or _known(paths) or secrets.token_hex(8)
+    known = _known(paths)
+    if known and not used:  # a disk that is not mounted looks like a new place
+        step = paths.newest_step()
+        logger.warning(
+            "warning: there are no copies at %s, though this run was copied; it begins at step %s", place, step
+        )
+    run = run or known or secrets.token_hex(8)
     files.write_json(paths.copy, {"run": run})
     return PlaceLease(place, run, digest, this_process(former.generation + 1, own.token, own.job, BEAT_SECONDS))
 

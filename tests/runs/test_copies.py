@@ -304,6 +304,40 @@ def test_a_place_that_does_not_answer_is_not_taken_for_damaged(run, s3, shards, 
         train(config, tmp_path / "again/run", World())
 
 
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(run, tmp_path, lease):
+    """Nor a file for a missing one: then an older checkpoint would be taken, or none."""
+    place, disk = Place(str(tmp_path / "place/run")), tmp_path / "disk"
+    copy_all(place, run, lease).close()
+    file = Path(place / f"checkpoints/{KEPT[1]}/ema.safetensors")
+    file.unlink()
+    file.symlink_to(file.name)  # ELOOP, as root reads every other file
+    with pytest.raises(places.Unreachable, match=r"ema.safetensors: cannot be fetched .*symbolic links.*3 times"):
+        take_up(place, RunPaths(tmp_path / "there"), lease, strict=False)
+    (tmp_path / "place").rename(disk)
+    (tmp_path / "place").touch()
+    with pytest.raises(
+        places.Unreachable, match=r"place/run/checkpoints: cannot be fetched .*Not a directory.*3 times"
+    ):
+        take_up(place, RunPaths(tmp_path / "there"), lease, strict=False)
+    assert not [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+
+
+def test_copies_that_are_gone_are_said(run, tmp_path, lease, capsys):
+    """As those on a disk that is not mounted: the run begins anew with what it has."""
+    place, here = Place(str(tmp_path / "place/run")), shutil.copytree(run, tmp_path / "here")
+    (tmp_path / "new").mkdir()
+    for folder, said in ((here, ""), (here, ""), (tmp_path / "new", "")):
+        claimed(place, folder, lease).release()
+        assert capsys.readouterr().err == said
+    for folder, step in ((here, STEPS), (tmp_path / "new", 0)):
+        shutil.rmtree(tmp_path / "place")
+        claimed(place, folder, lease).release()
+        assert (
+            f"there are no copies at {place}, though this run was copied; it begins at step {step}"
+            in capsys.readouterr().err
+        )
+
+
 def test_a_disk_without_room_for_a_copy_is_not_taken_for_a_damaged_copy(run, tmp_path, lease, monkeypatch):
     place = Place(str(tmp_path / "place"))
     copy_all(place, run, lease).close()
