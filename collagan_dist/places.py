@@ -78,8 +78,9 @@ def open_place(location: str, schemes: tuple[str, ...], use: str) -> Path | Plac
     rest = location[len(scheme) :].removeprefix("://")
     if scheme == LOCAL and rest.startswith("/"):
         return Path(unquote(rest))
-    if scheme not in schemes or not location.startswith(f"{scheme}://") or not rest.strip("/"):
-        kinds = ", ".join(f"{s}://" for s in dict.fromkeys((LOCAL, *schemes)))
+    # file://name/x names a host, not a folder.
+    if scheme == LOCAL or scheme not in schemes or not location.startswith(f"{scheme}://") or not rest.strip("/"):
+        kinds = ", ".join(("file:///", *(f"{s}://" for s in schemes if s != LOCAL)))
         raise ConfigError(
             f"{location}: {use} a folder or {use.split()[-1]} {kinds} (a folder of that name is written ./{location})"
         )

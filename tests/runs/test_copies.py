@@ -447,11 +447,13 @@ def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, c
 @pytest.mark.parametrize(
     ("copy_to", "said"),
     [
-        ("https://example.org/runs", "checkpoints are copied to a folder or to file://, s3://"),
+        ("https://example.org/runs", "checkpoints are copied to a folder or to file:///, s3://"),
         ("hf://datasets/a/b", "checkpoints are copied to a folder"),
         ("s3://key:word@bucket/x", "credentials belong in the environment"),
         (".", "holds the run folder itself"),
         ("file://{here}", "holds the run folder itself"),
+        ("file://name/x", "file://name/x: checkpoints are copied to a folder or to file:///, s3://"),
+        ("file:name/x", "checkpoints are copied to a folder"),
     ],
 )
 def test_places_that_cannot_take_copies(tmp_path, monkeypatch, copy_to, said):

@@ -88,5 +88,5 @@ def test_ranks_wait_for_the_download_of_one(run, s3, lease, monkeypatch):  # noq
 
 @pytest.mark.parametrize("url", ["https://example.org/run", "hf://datasets/a/b", "memory://x"])
 def test_urls_whose_runs_cannot_be_read(url):
-    with pytest.raises(ConfigError, match="the copies of a run are read from a folder or from file://, s3://"):
+    with pytest.raises(ConfigError, match="the copies of a run are read from a folder or from file:///, s3://"):
         local_run(url)

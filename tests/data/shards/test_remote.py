@@ -108,7 +108,7 @@ def test_access_that_is_missing_says_how_to_mend_it(shards, s3, cache, monkeypat
 @pytest.mark.parametrize(
     ("url", "code", "said"),
     [
-        ("pipe:touch canary", 2, "read from a folder or from file://, http://"),
+        ("pipe:touch canary", 2, "read from a folder or from file:///, http://"),
         ("pipe://touch canary", 2, "read from a folder"),
         ("memory://shards", 2, "read from a folder"),
         ("simplecache::http://x/y", 2, "read from a folder"),
