@@ -395,6 +395,20 @@ def test_the_model_that_a_run_began_with_may_be_gone_elsewhere(shards, run, tmp_
         train(config, tmp_path / "there/another", World())
 
 
+def test_a_lease_that_was_emptied_is_none(run, s3, tmp_path, lease):
+    """Stores refuse any range of an empty object; three tries of each start would end with exit 4."""
+    place = Place(f"s3://{s3.bucket}/runs/run")
+    claimed(place, run, lease).release()
+    s3.write("runs/run/lease", b"")
+    s3.requests.clear()
+    assert place.find_file("lease", 9) == b"" == place.read("lease", 9) == place.read("lease")
+    assert s3.requests["lease"] == 3
+    with pytest.raises(places.DamagedThere, match="no such file"):
+        place.read("absent", 9)
+    claimed(place, run, lease).release()
+    assert place.find_file("lease", 1 << 12).startswith(b"1 ")
+
+
 def test_a_place_belongs_to_one_run(run, tmp_path, lease):
     """Another configuration, or a run folder with checkpoints of its own, is refused and changes nothing."""
     place, other = Place(str(tmp_path / "place")), shutil.copytree(run, tmp_path / "other")
