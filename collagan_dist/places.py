@@ -178,10 +178,11 @@ class Place:
             local.stat()  # drivers say the same of a file that is gone here
             raise
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file, whole or not at all."""
+    def write(self, name: str, content: bytes, check: Callable[[], None] = lambda: None) -> None:
+        """Write a small file, whole or not at all. `check` raises where it may not be written, before each try."""
 
         def attempt() -> None:
+            check()
             if self.scheme != LOCAL:  # stores show an object when it is whole
                 self._driver().pipe_file(self._path(name), content)
                 return

@@ -127,7 +127,7 @@ class Copies:
         with self._changed:
             if self.lost:
                 return
-            self._fail(self.paths.newest_step(), error, "")  # before anybody who waits is woken
+            self._fail(self.paths.newest_step(), error, "; it trains on")  # before anybody who waits is woken
             self.lost = True
             self._changed.notify_all()
 
@@ -173,11 +173,11 @@ class Copies:
             for name, expected in hashes.items():
                 checkpoint.check_file(folder, name, expected)
             if there is not None:  # another one of this step, or a damaged copy; without a manifest it is none
+                self.lease.check()
                 self.place.remove(f"{target}/{MANIFEST_FILE}")
             if not self._upload(folder, target, hashes):
                 return
-            self.lease.check()
-            self.place.write(f"{target}/{MANIFEST_FILE}", manifest)
+            self.place.write(f"{target}/{MANIFEST_FILE}", manifest, self.lease.check)
         self._settled[step] = manifest
         self._distrusted.discard(step)
 
@@ -204,6 +204,7 @@ class Copies:
         whole = [step for step in whole_steps(names) if step <= steps[-1]]
         for step in sorted(there - set(whole[-self.keep :])):
             folder = f"{CHECKPOINTS}/{step_name(step)}"
+            self.lease.check()  # a former removal may have taken minutes
             self.place.remove(f"{folder}/{MANIFEST_FILE}", folder)
 
 

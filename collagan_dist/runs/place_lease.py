@@ -1,7 +1,8 @@
 """PLACE/RUN/lease: which start of which run may copy its checkpoints there (`checkpoint.copy_to`).
 
 The text of RUN/lease, and whose run it is. A start watches it as it watches RUN/lease, in slower beats. Stores have no locks: of two starts
-that claim a place in the same second both may begin; the one that wrote first finds out before it copies anything.
+that claim a place in the same second both may begin. The one that wrote first finds out as it reads the lease once more, or at the latest
+before it copies anything.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -45,42 +46,45 @@ class PlaceLease:
     Threads may share it: one copies, one beats.
     """
 
-    def __init__(self, place: Place, run: str, identity: str, owner: Owner) -> None:
+    def __init__(self, place: Place, run: str, identity: str, owner: Owner, former: str) -> None:
         self.place, self.run, self.identity, self.owner = place, run, identity, owner
         self._beats, self._written = 0, 0.0
         self._lock = threading.Lock()
-        self._write()
+        self._write(lambda: self._expect(owner.token, former))
 
     def check(self) -> None:
         """Raise ClusterError if another start has taken the place."""
+        self._expect(self.owner.token)
+
+    def _expect(self, *tokens: str) -> None:
         owner = parse_owner(_read(self.place))
-        if owner.token != self.owner.token:
+        if owner.token not in tokens:
             newer = (
                 f"start {owner.generation} on host {owner.host} has taken over"
                 if owner.token
                 else "its `lease` was removed"
             )
-            raise ClusterError(f"{self.place}: {newer}, so this start copies nothing more there; it trains on")
+            raise ClusterError(f"{self.place}: {newer}, so this start copies nothing more there")
 
     def beat(self) -> None:
         """Show that this start is alive, if that is due."""
         with self._lock:
             if not self.owner.ended and time.monotonic() - self._written >= BEAT_SECONDS:
-                self.check()
                 self._beats += 1
-                self._write()
+                self._write(self.check)
 
     def release(self) -> None:
         """Record that this start has ended, so that the next one need not wait."""
         with self._lock:
-            self.check()
             self.owner = replace(self.owner, state="ended")
-            self._write()
+            self._write(self.check)
 
-    def _write(self) -> None:
+    def _write(self, check: Callable[[], None]) -> None:
         self._written = time.monotonic()
         text = f"{self.owner.text()}run {self.run}\nidentity {self.identity}\nbeats {self._beats}\n"
-        self.place.write(_FILE, text.encode())
+        # Before each try: minutes may pass between two. And after it: another start may have written in between.
+        self.place.write(_FILE, text.encode(), check)
+        self.check()
 
 
 def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any], allow_change: bool) -> PlaceLease:
@@ -109,7 +113,8 @@ def claim(place: Place, paths: RunPaths, own: Owner, identity: Mapping[str, Any]
         )
     run = run or known or secrets.token_hex(8)
     files.write_json(paths.copy, {"run": run})
-    return PlaceLease(place, run, digest, this_process(former.generation + 1, own.token, own.job, BEAT_SECONDS))
+    owner = this_process(former.generation + 1, own.token, own.job, BEAT_SECONDS)
+    return PlaceLease(place, run, digest, owner, former.token)
 
 
 def _run_id(place: Place, paths: RunPaths, words: Mapping[str, str], identity: str, allow_change: bool) -> str:

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -161,10 +162,10 @@ def copy_and_die(place: Place, run: Path, lease: Lease, number: int) -> None:
             die()
         put(self, local, name)
 
-    def write_or_die(self: Place, name: str, content: bytes) -> None:
+    def write_or_die(self: Place, name: str, content: bytes, *check: Callable[[], None]) -> None:
         if counting():
             die()
-        write(self, name, content)
+        write(self, name, content, *check)
 
     Place.put, Place.write = put_or_die, write_or_die
     copies = copy_all(place, run, lease)
@@ -430,14 +431,14 @@ def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, c
     elsewhere.mkdir()
     first = claimed(place, run, lease)
     first.owner = replace(first.owner, machine="another", heartbeat_seconds=0.2)
-    first._write()
+    first._write(first.check)
     copies = Copies(place, RunPaths(run), 2, first)
     stopped = threading.Event()
 
     def beat() -> None:
         while not stopped.wait(0.05):
             first._beats += 1
-            first._write()
+            first._write(first.check)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -456,6 +457,64 @@ def test_a_second_start_is_refused_while_the_first_lives(run, tmp_path, lease, c
     assert "it trains on" in capsys.readouterr().err
     taken.release()
     second.release()
+
+
+def other_start(lease: place_lease.PlaceLease) -> str:
+    return replace(lease.owner, generation=2, token="cafe").text()
+
+
+def test_a_start_that_lost_the_place_between_two_tries_writes_nothing(run, s3, tmp_path, lease, monkeypatch, capsys):
+    """Neither its lease nor a manifest, whose files may be another start's by now."""
+    place = Place(f"s3://{s3.bucket}/runs/run")
+    first = claimed(place, run, lease)
+
+    def lose(_: float) -> None:
+        s3.write("runs/run/lease", other_start(first).encode())
+
+    monkeypatch.setattr(places, "time", SimpleNamespace(sleep=lose))
+    monkeypatch.setattr(place_lease, "BEAT_SECONDS", 0)
+    s3.faults["lease"] = ["", "503"]  # of the check before, of the write
+    with pytest.raises(ClusterError, match=r"start 2 on host .* has taken over"):
+        first.beat()
+    assert place.find_file("lease", 1 << 12) == other_start(first).encode()
+    place.remove("lease")
+    monkeypatch.setattr(place_lease, "BEAT_SECONDS", 99)
+    s3.faults["manifest.json"] = ["", "503"]
+    copies = Copies(place, RunPaths(run), 2, claimed(place, run, lease))
+    copies.request()
+    assert copies.wait(60) and copies.lost and "taken over" in copies.take_failures()[0][1]
+    assert sorted({name.split("/")[1] for name in s3.names("runs/run/checkpoints/")}) == sorted(
+        {*FILES} - {"manifest.json"}
+    )
+
+
+def test_of_two_starts_that_claim_at_once_the_first_to_write_ends(run, tmp_path, lease, monkeypatch):
+    place, write = Place(str(tmp_path / "place")), Place.write
+
+    def both(self: Place, name: str, content: bytes, *check: object) -> None:
+        write(self, name, content, *check)
+        write(self, name, replace(lease.owner, generation=2, token="cafe").text().encode())
+
+    monkeypatch.setattr(Place, "write", both)
+    with pytest.raises(ClusterError, match=r"start 2 on host .* has taken over"):
+        claimed(place, run, lease)
+
+
+def test_a_start_that_lost_the_place_removes_nothing_more(run, tmp_path, lease, monkeypatch):
+    place, remove = Place(str(tmp_path / "place")), Place.remove
+    first = claimed(place, run, lease)
+    for step in (1, 3):
+        place.write(f"checkpoints/step-{step:08d}/state.json", b"half")
+
+    def remove_and_lose(self: Place, *names: str) -> None:
+        remove(self, *names)
+        place.write("lease", other_start(first).encode())
+
+    monkeypatch.setattr(Place, "remove", remove_and_lose)
+    copies = Copies(place, RunPaths(run), 2, first)
+    copies.request()
+    assert copies.wait(60) and copies.lost
+    assert {name.split("/")[0] for name in place.files_below("checkpoints")} == {"step-00000003", *KEPT}
 
 
 @pytest.mark.parametrize(
