@@ -30,6 +30,7 @@ _POLL_SECONDS = 0.2
 _EXIT_SECONDS = 10.0  # that a process of the same job may take to exit before its restart is refused
 _LOCK_SECONDS = 30.0
 MAX_LEASE_BYTES = 4096
+_SLURM = "slurm:"  # begins a job's name (world.job_id)
 _RESTART_MARK = ", start "  # between a job's name and the number of its start (world.start_label)
 # The words of RUN/lease and the fields that they stand for, in the file's order.
 _FIELDS = {
@@ -180,7 +181,8 @@ class LeaseRequest:
             if not self._is_restart_of(former) or waited > _EXIT_SECONDS:
                 raise _refusal(self.run, former)
             return False
-        if self._is_restart_of(former):
+        # torchrun's --rdzv-id is any word, also of two jobs that have nothing else in common but a place.
+        if self._is_restart_of(former) and (isinstance(self.run, Path) or self.job.startswith(_SLURM)):
             return True
         # Clocks of two hosts are never compared: only whether the file's time changes while this start watches.
         seen = (former.token, beat)
@@ -195,7 +197,7 @@ class LeaseRequest:
         job, _, start = self.job.partition(_RESTART_MARK)
         former_job, _, former_start = former.job.partition(_RESTART_MARK)
         # Two steps of one start of a Slurm job run side by side: neither restarts the other.
-        side_by_side = job.startswith("slurm:") and start == former_start
+        side_by_side = job.startswith(_SLURM) and start == former_start
         return bool(job) and job == former_job and not side_by_side
 
 

@@ -20,7 +20,7 @@ from collagan_dist.runs import checkpoint, copied_run, place_lease
 from collagan_dist.runs import copies as copies_module
 from collagan_dist.runs.copies import Copies, place_of
 from collagan_dist.runs.layout import RunPaths
-from collagan_dist.runs.lease import Lease
+from collagan_dist.runs.lease import Lease, LeaseRequest, this_process
 from collagan_dist.runs.taken_up import take_up
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
@@ -515,6 +515,15 @@ def test_a_start_that_lost_the_place_removes_nothing_more(run, tmp_path, lease, 
     copies.request()
     assert copies.wait(60) and copies.lost
     assert {name.split("/")[0] for name in place.files_below("checkpoints")} == {"step-00000003", *KEPT}
+
+
+@pytest.mark.parametrize("job", ["slurm:7", "torchrun:demo"])
+def test_two_jobs_of_one_rendezvous_name_are_no_restart_for_a_place(tmp_path, job):
+    """On two machines only a scheduler's job is known to be one; for a run folder, which one machine or file system has, any."""
+    former = replace(this_process(1, "cafe", f"{job}, start 0", 20.0), machine="another")
+    own = f"{job}, start 1"
+    assert LeaseRequest(tmp_path, own).is_free(former, 0)
+    assert LeaseRequest(Place(str(tmp_path)), own).is_free(former, 0) == (job == "slurm:7")
 
 
 @pytest.mark.parametrize(
