@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -141,7 +142,19 @@ class Place:
 
         self.retry(name, attempt)
 
-    def _transfer(self, name: str, to: Path, max_bytes: int, said: str) -> None:
+    def find_to(self, name: str, to: Path) -> bool:
+        """Download a file as it is there now, of any size; return False where there is none. Raises OSError for a full disk."""
+
+        def attempt() -> bool:
+            try:
+                self._transfer(name, to)
+            except FileNotFoundError:
+                return False
+            return True
+
+        return self.retry(name, attempt)
+
+    def _transfer(self, name: str, to: Path, max_bytes: float = math.inf, said: str = "") -> None:
         from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
         def limit(size: int | None, value: int, **_: Any) -> None:

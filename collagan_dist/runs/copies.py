@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 _BEAT_POLL_SECONDS = 5.0  # between looks whether a beat of the place's lease is due
 _AGAIN = "; it is tried again with the next checkpoint, and by the next start"
 _RELEASE_SECONDS = 5.0  # that an end may wait for a store that does not answer
-MAX_BESIDE_BYTES = 1 << 28
 # Beside the checkpoints, so that the place can be used like a run folder; the log, so that curves go on elsewhere.
 BESIDE = ("config.yaml", "data.json", "metrics.jsonl")
 

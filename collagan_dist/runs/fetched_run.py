@@ -14,7 +14,7 @@ from collagan_dist import files
 from collagan_dist.errors import ConfigError
 from collagan_dist.places import WRITABLE, Place, open_place
 from collagan_dist.runs import checkpoint
-from collagan_dist.runs.copies import BESIDE, MAX_BESIDE_BYTES
+from collagan_dist.runs.copies import BESIDE
 from collagan_dist.runs.layout import CHECKPOINTS, MANIFEST_FILE, RunPaths, step_name
 from collagan_dist.runs.taken_up import take_up
 
@@ -35,8 +35,11 @@ def local_run(location: str) -> Path:
     )
     with _alone(folder):
         for name in BESIDE:
-            if content := place.find_file(name, MAX_BESIDE_BYTES):
-                files.write_bytes(folder / name, content)
+            partial = folder / f".{name}"
+            with files.naming_full_disk(folder):
+                found = place.find_to(name, partial)
+            if found:
+                partial.replace(folder / name)
             elif name == RunPaths(folder).config.name:
                 hint = "give the URL of a run below its checkpoint.copy_to"
                 raise ConfigError(f"{place}: no copies of a run are there (no config.yaml); {hint}")

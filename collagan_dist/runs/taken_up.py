@@ -12,7 +12,7 @@ from collagan_dist import files, structured
 from collagan_dist.errors import CheckpointError
 from collagan_dist.places import DamagedThere, Place
 from collagan_dist.runs import checkpoint
-from collagan_dist.runs.copies import MAX_BESIDE_BYTES, whole_steps
+from collagan_dist.runs.copies import whole_steps
 from collagan_dist.runs.layout import CHECKPOINTS, MANIFEST_FILE, RunPaths, step_name
 from collagan_dist.runs.lease import Lease
 
@@ -43,9 +43,6 @@ def take_up(
             distrust(step)
             logger.warning("warning: %s; taking the checkpoint before it", error)
             continue
-        log = None if paths.metrics_log.exists() else place.find_file(paths.metrics_log.name, MAX_BESIDE_BYTES)
-        if log:
-            files.write_bytes(paths.metrics_log, log)
         logger.info("step %s was taken from %s into %s", step, place, paths.folder)
         return step
     if whole and newest < 0:
@@ -84,8 +81,16 @@ def _download(place: Place, paths: RunPaths, lease: Lease | None, step: int) -> 
             for name, sha256 in hashes.items():
                 said = f"a file with sha256 {sha256[:12]}…"
                 place.get(f"{source}/{name}", partial / name, checkpoint.MAX_TENSOR_BYTES, sha256, said)
-            files.write_bytes(partial / MANIFEST_FILE, content)
+            # The log here is an older start's, unless it has a checkpoint as new that is damaged. A cache gets its log by itself.
+            log = partial / paths.metrics_log.name
+            outdated = paths.newest_step() < step or not paths.metrics_log.exists()
+            has_log = lease is not None and outdated and place.find_to(log.name, log)
+            files.write_bytes(partial / MANIFEST_FILE, content)  # which flushes the names in the folder, too
         with lease.held() if lease else nullcontext():
+            # First: with the checkpoint, a next start would take no log any more. Lines of later steps are left out by the writer.
+            if has_log:
+                log.replace(paths.metrics_log)
+                files.fsync_folder(paths.folder)
             doomed = checkpoint.commit(partial, final)
         checkpoint.remove(doomed)
     finally:

@@ -83,6 +83,8 @@ def test_a_run_goes_on_elsewhere_as_if_nothing_had_happened(shards, finished, re
     # The folder that was left behind knows its copies, and takes what is newer there.
     train(config, tmp_path / "here/run", World())
     assert checkpoint_names(tmp_path / "here/run") == ["step-00000006", KEPT[-1]]
+    assert [line["step"] for line in lines(tmp_path / "here/run", "train")] == [2, 4, 6, 8, 9]
+    assert [event["step"] for event in events(tmp_path / "here/run", "resume")][:1] == [6]
 
 
 def test_a_copy_that_fails_is_said_and_tried_again(shards, finished, s3, tmp_path, capsys):
@@ -258,7 +260,10 @@ def test_a_checkpoint_that_is_damaged_here_is_taken_from_its_copy(run, tmp_path,
     place, here = Place(str(tmp_path / "place")), shutil.copytree(run, tmp_path / "here")
     copy_all(place, here, lease).close()
     spoil(here / "checkpoints" / KEPT[1])
+    log = here / "metrics.jsonl"
+    log.write_text(log.read_text() + "newer than the copy's\n")
     assert take_up(place, RunPaths(here), lease, True) == STEPS and checkpoint_names(here) == KEPT
+    assert log.read_text().endswith("newer than the copy's\n")
     assert equal(weights(here, STEPS), weights(run, STEPS))
     assert take_up(place, RunPaths(here), lease, True) is None
 
@@ -275,6 +280,17 @@ def test_a_copy_that_was_found_damaged_is_made_again(run, tmp_path, lease):
     assert copies.wait(60) and not copies.take_failures()
     copies.close()
     assert take_up(place, RunPaths(tmp_path / "there"), lease, True) == STEPS
+
+
+def test_a_log_of_any_size_is_taken_whole(run, tmp_path, lease):
+    place, paths = Place(str(tmp_path / "place")), RunPaths(tmp_path / "there")
+    copy_all(place, run, lease).close()
+    with Path(place / "metrics.jsonl").open("ab") as log:
+        log.truncate((1 << 28) + 9)
+        log.seek(0, os.SEEK_END)
+        log.write(b"newest")
+    assert take_up(place, paths, lease, True) == STEPS
+    assert files.sha256(paths.metrics_log) == files.sha256(Path(place / "metrics.jsonl"))
 
 
 def test_a_start_that_took_one_copy_up_keeps_the_others_there(run, tmp_path, lease):
