@@ -52,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         partial.replace(path)
         # Without it a power cut may undo the rename.
-        fsync_folder(path.parent)
+        fsync(path.parent)
     except BaseException as error:
         # Sizes first: they are gone after the unlink.
         problem = _disk_full(path, partial) if isinstance(error, OSError) and error.errno in _DISK_FULL else None
@@ -168,9 +168,9 @@ def describe_file_type(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "a device")
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush the entries of `folder` to disk, so that renames in it survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Flush a file to disk, or the entries of a folder, so that renames in it survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -139,6 +139,7 @@ class Place:
             size = to.stat().st_size
             if (found := files.sha256(to)) != sha256:
                 raise WrongContent(f"expected {said}, found {size} bytes with sha256 {found[:12]}…")
+            files.fsync(to)
 
         self.retry(name, attempt)
 
@@ -150,6 +151,7 @@ class Place:
                 self._transfer(name, to)
             except FileNotFoundError:
                 return False
+            files.fsync(to)
             return True
 
         return self.retry(name, attempt)

@@ -93,4 +93,4 @@ def _publish(partial: Path, out: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     partial.replace(out)
-    files.fsync_folder(out.parent)
+    files.fsync(out.parent)

@@ -125,7 +125,7 @@ def _write_files(partial: Path, step: int, tensors: Mapping[str, Tensors], state
     # Last, so that a folder with a manifest has everything that it names.
     _write_hashed(partial / MANIFEST_FILE, [json.dumps({"step": step, "sha256": hashes}, indent=1).encode()])
     # The names in the folder must be on disk before the folder gets its own.
-    files.fsync_folder(partial)
+    files.fsync(partial)
 
 
 def _write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
@@ -184,7 +184,7 @@ def commit(partial: Path, final: Path) -> list[Path]:
     # A damaged checkpoint of this step, from which the run went back to an earlier one.
     doomed = [_set_aside(final)] if final.exists() else []
     partial.replace(final)
-    files.fsync_folder(final.parent)
+    files.fsync(final.parent)
     return doomed
 
 

@@ -90,7 +90,7 @@ def _download(place: Place, paths: RunPaths, lease: Lease | None, step: int) -> 
             # First: with the checkpoint, a next start would take no log any more. Lines of later steps are left out by the writer.
             if has_log:
                 log.replace(paths.metrics_log)
-                files.fsync_folder(paths.folder)
+                files.fsync(paths.folder)
             doomed = checkpoint.commit(partial, final)
         checkpoint.remove(doomed)
     finally:

@@ -201,7 +201,7 @@ def adopt_checkpoint(member: Path, donor: Path, step: int) -> None:
     if target.exists():
         target.rename(own)
     adopted.rename(target)
-    files.fsync_folder(target.parent)
+    files.fsync(target.parent)
     shutil.rmtree(own, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -291,6 +292,26 @@ def test_a_log_of_any_size_is_taken_whole(run, tmp_path, lease):
         log.write(b"newest")
     assert take_up(place, paths, lease, True) == STEPS
     assert files.sha256(paths.metrics_log) == files.sha256(Path(place / "metrics.jsonl"))
+
+
+def test_copies_are_on_disk_before_they_have_their_names(run, tmp_path, lease, monkeypatch):
+    """There as here: a power cut would leave checkpoints whose files are empty."""
+    place, flushed, fsync = Place(str(tmp_path / "place")), [], os.fsync
+
+    def record(handle: int) -> None:
+        fsync(handle)
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    monkeypatch.setattr(os, "fsync", record)
+    copy_all(place, run, lease).close()
+    for name in FILES:
+        partial = re.compile(rf"{place}/checkpoints/{KEPT[1]}/\.{name}\.[0-9a-f]+\.partial")
+        assert [path for path in flushed if partial.fullmatch(str(path))]
+    flushed.clear()
+    take_up(place, RunPaths(tmp_path / "there"), lease, True)
+    downloaded = tmp_path / f"there/checkpoints/.{KEPT[1]}-{lease.owner.token[:8]}"
+    assert {*FILES, "metrics.jsonl"} - {path.name for path in flushed if path.parent == downloaded} == {"manifest.json"}
+    assert flushed[-3:] == [downloaded, tmp_path / "there", downloaded.parent]
 
 
 def test_a_start_that_took_one_copy_up_keeps_the_others_there(run, tmp_path, lease):
