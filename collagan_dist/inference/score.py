@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -14,16 +15,18 @@ import numpy as np
 
 from collagan_dist import files
 from collagan_dist.data.shards.quick_check import open_shards
-from collagan_dist.errors import ConfigError
+from collagan_dist.distributed.group import Group
+from collagan_dist.errors import ClusterError, ConfigError, mark_on_all_ranks
 from collagan_dist.inference.evaluate import BLENDS, Evaluation, Predict, evaluate
 from collagan_dist.inference.grids import write_grid
 from collagan_dist.inference.score_target import Target
 from collagan_dist.models.predictor import Predictor, TaskTensors
-from collagan_dist.models.registry import load_predictor
+from collagan_dist.models.registry import predictor_of
+from collagan_dist.runs.checkpoint import tensor_pieces
 from collagan_dist.runs.evaluation_name import evaluation_settings, evaluation_variant
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.runs.metrics_log import without_nonfinite
-from collagan_dist.runs.model_folder import read_config
+from collagan_dist.runs.model_folder import InferenceParameters, read_config, read_inference_parameters
 from collagan_dist.setup import Setup, build_setup
 from collagan_dist.types import Batch, EvaluationHole, World
 
@@ -72,14 +75,15 @@ def score(
     own_hole = config.evaluate.hole or config.hole.kind
     setup = build_setup(config, world, manifest)
     with setup.group:
-        predictor, step = load_predictor(run, config, setup.engine, setup.tasks)
+        weights = _same_weights(run, setup.group)
+        predictor = predictor_of(weights, config, setup.engine, setup.tasks)
         settings = evaluation_settings(config)
         variant = evaluation_variant(run, settings, manifest.hash)
         target = Target(run, request.out, config.evaluate.positions, manifest.hash, variant)
         holes = request.holes or (own_hole,)
         paths = [target.path(request.split, hole, blend) for hole in holes for blend in request.blends]
         setup.group.on_rank0(partial(target.check, paths))
-        about = {"settings": settings, "step": step, "manifest": manifest.hash} | target.about()
+        about = {"settings": settings, "step": weights.step, "manifest": manifest.hash} | target.about()
         results = []
         total = len(holes) * min(manifest.samples(request.split), config.evaluate.samples or sys.maxsize)
         predict = _counted(predictor, total, world.size, progress)
@@ -95,6 +99,22 @@ def score(
                 setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
                 results.append((found.metrics, path))
         return results
+
+
+def _same_weights(run: Path, group: Group) -> InferenceParameters:
+    """Return a model's weights. Collective. Raises ClusterError where ranks have read different ones."""
+    weights = read_inference_parameters(run)
+    digest = hashlib.sha256()
+    for piece in tensor_pieces(weights.generator):  # the file may be removed by now: the run may be training
+        digest.update(piece)
+    found = group.all_gather(f"step {weights.step}, sha256 {digest.hexdigest()[:12]}…")
+    if len(set(found)) > 1:
+        text = "; ".join(f"rank {rank}: {said}" for rank, said in enumerate(found))
+        problem = (
+            "ranks do not read the same checkpoint; is it being trained? Give the command again, or an exported model"
+        )
+        raise mark_on_all_ranks(ClusterError(f"{run}: {problem} ({text})"))
+    return weights
 
 
 def _counted(predictor: Predictor, total: int, ranks: int, progress: Callable[[int, int], None]) -> Predict:

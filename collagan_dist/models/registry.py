@@ -17,7 +17,7 @@ from collagan_dist.models import ce, collagan, gfc, sii
 from collagan_dist.models.networks import Networks, checkpoint_bytes
 from collagan_dist.models.predictor import Predictor, Tasks
 from collagan_dist.models.step import Step
-from collagan_dist.runs.model_folder import read_inference_parameters
+from collagan_dist.runs.model_folder import InferenceParameters, read_inference_parameters
 from collagan_dist.tasks import build_tasks
 
 
@@ -106,8 +106,13 @@ def build_predictor(config: Config, engine: Engine, tasks: Tasks, networks: Netw
 
 def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) -> tuple[Predictor, int]:
     """Return the predictor of a run folder or an exported folder, and its step. Raises CheckpointError."""
-    kind = MODEL_KINDS[config.model.name].predictor
     weights = read_inference_parameters(model)
+    return predictor_of(weights, config, engine, tasks), weights.step
+
+
+def predictor_of(weights: InferenceParameters, config: Config, engine: Engine, tasks: Tasks) -> Predictor:
+    """Return the predictor of weights that were read. Raises CheckpointError where they are not those of the configured model."""
+    kind = MODEL_KINDS[config.model.name].predictor
     # First without memory: a configuration from elsewhere may ask for a network of any size.
     with torch.device("meta"):
         weights.check_generator(build_generator(config, tasks))
@@ -120,7 +125,7 @@ def load_predictor(model: Path, config: Config, engine: Engine, tasks: Tasks) ->
         discriminators = build_discriminators(config, tasks)
         weights.load_discriminators(discriminators)
         discriminators = engine.prepare_module(discriminators)
-    return kind(config, engine, tasks, engine.prepare_module(generator), discriminators), weights.step
+    return kind(config, engine, tasks, engine.prepare_module(generator), discriminators)
 
 
 def _seed(config: Config, network: str) -> None:

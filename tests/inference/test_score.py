@@ -1,11 +1,16 @@
 import json
+import re
+import shutil
 
 import pytest
 
 from collagan_dist.errors import ConfigError
 from collagan_dist.inference.score import ScoreRequest, score
+from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.commands.conftest import call
+from tests.faults.processes import Ranks
+from tests.training.small import small
 
 
 def test_holes_and_blends_in_one_call(trained_run, capsys):
@@ -49,3 +54,17 @@ def test_only_valid_keys_of_evaluate_can_be_set(trained_run, item, message):
 def test_nothing_to_blend(landmarks_run):
     with pytest.raises(ConfigError, match="no completions to blend"):
         score(landmarks_run, World(), ScoreRequest(blends=["poisson"]))
+
+
+def test_ranks_that_read_different_checkpoints_score_none(shards, tmp_path):
+    """As they may of a URL, or of a run that trains: each looks for the newest by itself."""
+    first = tmp_path / "0/run"
+    train(small(shards.folder, schedule__steps=2, checkpoint__every=1), first, World())
+    second = shutil.copytree(first, tmp_path / "1/run")
+    shutil.rmtree(second / "checkpoints/step-00000002")
+    command = ["collagan_dist", "evaluate"]
+    with Ranks(tmp_path, [*command, first], [*command, second]) as ranks:
+        assert ranks.end() == [4, 4], ranks.output()
+    said = r"run: ranks do not read the same checkpoint; .* \(rank 0: step 2, sha256 .*; rank 1: step 1, "
+    assert re.search(said, ranks.output(0)) and not ranks.output(1)
+    assert not list(tmp_path.rglob("test-*.json"))
