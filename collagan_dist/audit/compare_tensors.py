@@ -77,7 +77,7 @@ def within(recorded: Tensors, found: Tensors, neighbours: Neighbours, statistics
         noise = max(noises)
         bound = max(_FACTOR * noise, _LEAST_SHARE * way)
         beyond += group.single(_WAYS if file != OPTIMIZER_FILE else _MOMENT_WAYS)
-        if distance > bound:
+        if not distance <= bound:
             beyond.append(
                 f"{file}.safetensors: {kind} as a whole, {distance / max(way, _TINY):.2g} of the way, at most {bound / max(way, _TINY):.2g}"
             )
@@ -117,7 +117,7 @@ class _Group:
         for name, distance, way, *noises in zip(
             self.names, *map(_largest, (self.distances, self.ways, *self.noises)), strict=True
         ):
-            if distance > max(_FACTOR * max(noises), ways * way):
+            if not distance <= max(_FACTOR * max(noises), ways * way):
                 yield f"{self.file}.safetensors: {name}, {distance:.2g} in one element, where the largest way is {way:.2g}"
 
 
@@ -153,9 +153,11 @@ def _same(recorded: Tensors, found: Tensors, file: str, name: str) -> bool:
 
 
 def _alike(recorded: Tensors, found: Tensors, file: str, name: str) -> bool:
-    """Return whether both sides have the tensor, and an integer one has equal values."""
+    """Return whether both sides have the tensor, with finite values, and an integer one with equal ones."""
     pair = _pair(recorded, found, file, name)
-    return pair is not None and (pair[0].is_floating_point() or name.endswith(_COUNTS) or torch.equal(*pair))
+    if pair is None or not all(bool(one.isfinite().all()) for one in pair):
+        return False  # no distance to NaN is larger than a bound
+    return pair[0].is_floating_point() or name.endswith(_COUNTS) or torch.equal(*pair)
 
 
 def _difference(one: Tensors, other: Tensors, file: str, name: str) -> torch.Tensor:

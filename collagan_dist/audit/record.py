@@ -81,7 +81,7 @@ class RunRecord:
         return [Stretch(start, end) for start, end in zip([0, *steps], steps, strict=False)]
 
     def load(self, step: int) -> LoadedCheckpoint:
-        """Return a checkpoint whose every byte was checked, its state in the present format.
+        """Return a checkpoint whose every byte was checked, and that its numbers are finite; its state in the present format.
 
         Raises Removed where the run has pruned it, CheckpointError that names the file where it is damaged.
         """
@@ -90,6 +90,8 @@ class RunRecord:
             found = checkpoint.load(path)
             state = parse_state(path, found.state)
             contents.check_files(found.tensors, state)
+            for file, tensors in found.tensors.items():
+                contents.check_values(f"{file}.safetensors", tensors)
         except CheckpointError as error:
             if not path.exists():
                 raise Removed(f"{path}: was removed by the run meanwhile (checkpoint.keep)") from None

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from collagan_dist.audit.compare_tensors import Neighbours, differing, within
@@ -49,3 +50,12 @@ def test_statistics_and_counts():
     assert "norm.running_mean" in " ".join(within(recorded, tensors(1.0), neighbours(0.0), True).beyond)
     del recorded["generator"]["layer.weight"]
     assert within(recorded, tensors(1.0), neighbours(0.0), False).beyond == ("generator.safetensors: layer.weight",)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_within_no_bound(value):
+    recorded = tensors(1.0)
+    recorded["generator"]["layer.weight"][7] = value
+    for one in (recorded, tensors(value)):
+        found = within(one, tensors(1.0), neighbours(0.1), True)
+        assert found.beyond == ("generator.safetensors: layer.weight",) and found.share == 0.0

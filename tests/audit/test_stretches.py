@@ -92,6 +92,18 @@ def test_a_damaged_file_is_named(findings, run):
     assert one.verdict == "damaged" and "step-00000006: ema.safetensors is damaged or edited" in one.wrong[0]
 
 
+def spoil_one(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(-1)[0] = float("nan")
+    return tensor
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_number_that_is_not_finite_is_damage(findings, run, step):
+    name = forge(checkpoint(run, step), "generator.safetensors", spoil_one)
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "damaged" and f"generator.safetensors: {name} holds numbers that are not" in one.wrong[0]
+
+
 def test_another_learning_rate_in_one_checkpoint_is_named(findings, run):
     rewrite_state(checkpoint(run, 6), lambda state: state["config"]["optim"]["generator"].update(lr=0.001))
     (one,) = findings(run, 3, 6)
