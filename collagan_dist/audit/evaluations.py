@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict
@@ -25,8 +25,9 @@ from collagan_dist.models.registry import load_predictor
 from collagan_dist.reproduce.results import read_evaluation
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.runs.thinning import is_number
 from collagan_dist.setup import Setup, build_setup
-from collagan_dist.types import World
+from collagan_dist.types import EvaluationHole, World
 
 # Of a sample: beyond the largest difference that roundings make in the batch, and this share of a value. Counts of pixels may differ by a few.
 _FACTOR, _LEAST, _LEAST_PIXELS = 30.0, 1e-3, 4
@@ -40,8 +41,10 @@ class _About(structured.Record):
     model_config = ConfigDict(extra="allow")
 
     split: str
-    hole: str
-    blend: str
+    hole: EvaluationHole
+    blend: Literal["none", "poisson"]
+    samples: structured.Count
+    damaged: structured.Count = 0
     step: structured.Count
     manifest: str
     settings: dict[str, Any]
@@ -58,10 +61,12 @@ def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: 
     try:
         about = structured.read(path, _About, DataError, "evaluate again")
         metrics, rows = read_evaluation(path)
+        if about.manifest != manifest.hash:
+            return replace(finding, notes=("it is of another data set; give that by --data",))
+        if problem := _wrong_ids(about, rows["ids"], _count(about, manifest)):
+            return replace(finding, verdict="damaged", wrong=(f"{path.with_suffix('.npz')}: {problem}",))
     except DataError as error:
         return replace(finding, verdict="damaged", wrong=(str(error),))
-    if about.manifest != manifest.hash:
-        return replace(finding, notes=("it is of another data set; give that by --data",))
     try:
         audit = _EvaluationAudit(record, path, about, manifest, work)
         return audit.judge(replace(finding, verdict="differs"), metrics, rows, random)
@@ -69,8 +74,27 @@ def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: 
         return replace(finding, notes=(f"its checkpoint, of step {about.step}, is not kept",))
     except CheckpointError as error:
         return replace(finding, verdict="damaged", wrong=(str(error),))
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         return replace(finding, notes=(str(error),))
+
+
+def _count(about: _About, manifest: Manifest) -> int:
+    """Return how many samples an evaluation had to measure. Raises DataError where the data set has no such split."""
+    samples, limit = manifest.samples(about.split), about.settings.get("samples")
+    return min(samples, limit) if isinstance(limit, int) and limit > 0 else samples
+
+
+def _wrong_ids(about: _About, ids: np.ndarray, count: int) -> str:
+    """Return in which way the samples of an evaluation are not the first `count` of its split; "" where they are."""
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not ids.size:
+        return "has no numbers of samples (ids)"
+    if about.samples != len(ids):
+        return f"has {len(ids)} samples, where {about.samples} were measured"
+    if int(ids.min()) < 0 or int(ids.max()) >= count or len(np.unique(ids)) < len(ids):
+        return f"its samples are not different ones of 0 to {count - 1}"
+    if count - len(ids) > about.damaged:
+        return f"lacks {count - len(ids)} of {count} samples, where {about.damaged} were damaged"
+    return ""
 
 
 @dataclass
@@ -87,21 +111,24 @@ class _EvaluationAudit:
         loaded = self.record.load(self.about.step)
         config, notes = self._configuration(configuration(loaded.state, loaded.path))
         setup = build_setup(config, World(), self.manifest)
-        count = int(rows["ids"].max(initial=-1)) + 1
+        count = _count(self.about, self.manifest)
         number = random.randrange(batches_of(count))
         measure = partial(measure_batch, setup, about=self.about.model_dump(), number=number, count=count)
         ids, found = measure(self._predictor(setup, loaded, "as-it-is"))
+        if misfits := _misfits(rows, found):
+            text = f"{self.path.with_suffix('.npz')}: has no numbers of {', '.join(misfits)}"
+            return replace(finding, verdict="damaged", wrong=(text,))
         wrong = [*self._headline(metrics), *self._summary(setup, metrics, rows, found)]
-        stored = _rows_of(rows, ids)
+        stored = _rows_of(rows, ids, [name for task in found.values() for name in task])
         compared = f"{len(ids)} of {len(rows['ids'])} samples"
         finding = replace(
             finding, compared=compared, notes=tuple(notes), reasons=("an evaluation does not record what computed it",)
         )
-        if not (unequal := _unequal(stored, found, None)):
+        if not (unequal := _unequal(ids, stored, found, None)):
             return replace(finding, verdict="differs" if wrong else "equal", wrong=tuple(wrong))
         names = ("generator", "discriminators", "ema")
         nudged = measure(self._predictor(setup, nudge(loaded, 0, names), "nudged"))[1]
-        unequal = _unequal(stored, found, nudged)
+        unequal = _unequal(ids, stored, found, nudged)
         wrong += [f"{self.path.with_suffix('.npz')}: {text}" for text in unequal[:_SHOWN]]
         return replace(finding, verdict="differs" if wrong else "within", wrong=tuple(wrong))
 
@@ -139,9 +166,6 @@ class _EvaluationAudit:
         self, setup: Setup, metrics: dict[str, Any], rows: dict[str, np.ndarray], found: Measured
     ) -> list[str]:
         """Return which metrics are not those of the evaluation's own rows."""
-        missing = [name for task in found.values() for name in task if name not in rows]
-        if missing:
-            return [f"{self.path.with_suffix('.npz')}: has no {', '.join(missing)}"]
         by_task = {task: {name: rows[name] for name in values} for task, values in found.items()}
         computed = summarize_rows(setup.tasks, by_task)
         return _different(str(self.path), metrics, computed, _SUMMARY)[:_SHOWN]
@@ -150,34 +174,47 @@ class _EvaluationAudit:
 def _different(where: str, stored: Mapping[str, Any], computed: Mapping[str, Any], tolerance: float) -> list[str]:
     """Return "where: key: stored, computed value" of numbers that differ; NaN stands for no value, which JSON leaves out."""
     then = leaves(stored)
-    numbers = {k: v for k, v in leaves(computed).items() if isinstance(v, float | int) and not np.isnan(v)}
+
+    def alike(key: str, value: float) -> bool:
+        if np.isnan(value):
+            return key not in then
+        return is_number(then.get(key)) and abs(then[key] - value) <= tolerance * abs(value)
+
+    numbers = {key: value for key, value in leaves(computed).items() if isinstance(value, float | int)}
     return [
         f"{where}: {key}: {then.get(key)}, by its samples {value}"
         for key, value in numbers.items()
-        if not isinstance(then.get(key), float | int) or abs(then[key] - value) > tolerance * abs(value)
+        if not alike(key, value)
     ]
 
 
-def _rows_of(rows: dict[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the stored rows of some samples, in their order. A sample that is not stored has NaN."""
+def _misfits(rows: Mapping[str, np.ndarray], found: Measured) -> list[str]:
+    """Return what is measured of a sample and is not stored, or not as numbers of that shape."""
+
+    def fits(name: str, values: np.ndarray) -> bool:
+        return name in rows and rows[name].shape[1:] == values.shape[1:] and rows[name].dtype.kind in "biuf"
+
+    return [name for task in found.values() for name, values in task.items() if not fits(name, values)]
+
+
+def _rows_of(rows: dict[str, np.ndarray], ids: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the stored rows of some samples by name, in the order of `ids`. A sample that is not stored has NaN."""
     place = {int(one): n for n, one in enumerate(rows["ids"])}
     chosen = [place.get(int(one), -1) for one in ids]
     known = np.array(chosen) >= 0
     found = {}
-    for name, values in rows.items():
-        taken = values[chosen].astype(np.float64)
+    for name in names:
+        taken = rows[name][chosen].astype(np.float64)
         taken[~known] = np.nan
         found[name] = taken
     return found
 
 
-def _unequal(stored: dict[str, np.ndarray], found: Measured, nudged: Measured | None) -> list[str]:
+def _unequal(ids: np.ndarray, stored: dict[str, np.ndarray], found: Measured, nudged: Measured | None) -> list[str]:
     """Return "sample N: name: stored, measured value" of rows that differ: at all, or with `nudged` beyond what roundings make."""
     texts = []
     for task, values in found.items():
         for name, now in values.items():
-            if name not in stored:
-                continue
             then, now = stored[name], now.astype(np.float64)
             allowed = np.zeros_like(now)
             if nudged is not None:
@@ -187,6 +224,7 @@ def _unequal(stored: dict[str, np.ndarray], found: Measured, nudged: Measured | 
             both_nan = np.isnan(then) & np.isnan(now)
             wrong = ~(both_nan | (np.abs(then - now) <= allowed))
             for place in np.argwhere(wrong)[:1]:
-                sample = int(stored["ids"][place[0]])
-                texts.append(f"sample {sample}: {name}: {then[tuple(place)]:.6g}, measured {now[tuple(place)]:.6g}")
+                texts.append(
+                    f"sample {ids[place[0]]}: {name}: {then[tuple(place)]:.6g}, measured {now[tuple(place)]:.6g}"
+                )
     return texts

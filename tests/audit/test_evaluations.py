@@ -29,11 +29,14 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(content))
 
 
-def edit_rows(path: Path, name: str, change) -> None:
+def edit_all_rows(path: Path, change) -> None:
     with np.load(path) as archive:
         rows = {key: archive[key] for key in archive.files}
-    rows[name] = change(rows[name])
-    np.savez_compressed(path, **rows)
+    np.savez_compressed(path, **{name: change(name, values) for name, values in rows.items()})
+
+
+def edit_rows(path: Path, name: str, change) -> None:
+    edit_all_rows(path, lambda one, values: change(values) if one == name else values)
 
 
 @pytest.mark.parametrize("name", ["test-O1", "test-block"])
@@ -49,6 +52,13 @@ def test_an_edited_metric_is_named(audited, run):
     edit(run / "evaluation/test-O1.json", lambda found: found["dice"].update(nose=0.99))
     one = audited(run)
     assert one.verdict == "differs" and "test-O1.json: dice.nose: 0.99, by its samples 0." in one.wrong[0]
+
+
+def test_rows_of_another_shape_or_kind_are_damage(audited, run):
+    for change in (lambda rows: np.stack([rows, rows], axis=1), lambda rows: rows.astype(str)):
+        edit_rows(run / "evaluation/test-O1.npz", "psnr", change)
+        one = audited(run)
+        assert one.verdict == "damaged" and one.wrong[0].endswith("test-O1.npz: has no numbers of psnr")
 
 
 def test_an_edited_headline_is_named(audited, run):
@@ -67,6 +77,39 @@ def test_rows_that_the_model_does_not_give_are_named(audited, run):
     edit(run / "evaluation/test-O1.json", lambda found: found.update(psnr=found["psnr"] + 1.0))
     one = audited(run)
     assert one.verdict == "differs" and len(one.wrong) == 1 and "test-O1.npz: sample 0: psnr: " in one.wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda name, rows: rows[:3], "has 3 samples, where 4 were measured", id="cut"),
+        pytest.param(
+            lambda name, rows: rows - 4 if name == "ids" else rows, "are not different ones of 0 to 3", id="negative"
+        ),
+        pytest.param(lambda name, rows: rows[[0, 1, 1, 1]], "are not different ones of 0 to 3", id="repeated"),
+        pytest.param(lambda name, rows: rows[:0], "has no numbers of samples", id="none"),
+    ],
+)
+def test_rows_of_other_samples_than_the_first_of_the_split_are_named(audited, run, change, said):
+    edit_all_rows(run / "evaluation/test-O1.npz", change)
+    one = audited(run)
+    assert one.verdict == "damaged" and "test-O1.npz: " in one.wrong[0] and said in one.wrong[0]
+
+
+def test_a_sample_that_was_cut_from_rows_and_count_is_missed(audited, run):
+    edit_all_rows(run / "evaluation/test-O1.npz", lambda name, rows: rows[1:])
+    edit(run / "evaluation/test-O1.json", lambda found: found.update(samples=3))
+    assert "lacks 1 of 4 samples, where 0 were damaged" in audited(run).wrong[0]
+    # One that is said to have been damaged can be read here.
+    edit(run / "evaluation/test-O1.json", lambda found: found.update(damaged=1))
+    one = audited(run)
+    assert one.verdict == "differs" and any("sample 0: psnr: nan, measured " in text for text in one.wrong)
+
+
+@pytest.mark.parametrize("change", [{"blend": "x"}, {"hole": "x"}, {"split": "x"}, {"step": -1}])
+def test_an_evaluation_of_what_does_not_exist_is_damaged(audited, run, change):
+    edit(run / "evaluation/test-O1.json", lambda found: found.update(change))
+    assert audited(run).verdict == "damaged"
 
 
 def test_roundings_of_rows_are_within_bounds(audited, run):
