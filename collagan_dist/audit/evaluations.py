@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 from collagan_dist import structured
 from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.ranks import NotComparable
 from collagan_dist.audit.record import Removed, RunRecord, configuration
 from collagan_dist.audit.rederive import nudge
 from collagan_dist.config.load import config_to_dict, leaves, validate_config
@@ -48,6 +49,10 @@ class _About(structured.Record):
     step: structured.Count
     manifest: str
     settings: dict[str, Any]
+    # Older ones do not say it: then the run's own.
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    # Of evaluate.batch_norm=batch alone, where numbers depend on them.
+    ranks: structured.Count | None = None
 
 
 def evaluation_files(record: RunRecord) -> list[Path]:
@@ -74,7 +79,7 @@ def audit_evaluation(record: RunRecord, path: Path, manifest: Manifest, random: 
         return replace(finding, notes=(f"its checkpoint, of step {about.step}, is not kept",))
     except CheckpointError as error:
         return replace(finding, verdict="damaged", wrong=(str(error),))
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, NotComparable) as error:
         return replace(finding, notes=(str(error),))
 
 
@@ -111,9 +116,11 @@ class _EvaluationAudit:
         loaded = self.record.load(self.about.step)
         config, notes = self._configuration(configuration(loaded.state, loaded.path))
         setup = build_setup(config, World(), self.manifest)
-        count = _count(self.about, self.manifest)
-        number = random.randrange(batches_of(count))
-        measure = partial(measure_batch, setup, about=self.about.model_dump(), number=number, count=count)
+        ranks = self.about.ranks if config.evaluate.batch_norm == "batch" else 1
+        if not ranks:
+            raise NotComparable("batch_norm=batch, and it does not say on how many ranks it was measured")
+        numbers = random.choice(batches_of(_count(self.about, self.manifest), ranks))
+        measure = partial(measure_batch, setup, about=self.about.model_dump(), numbers=numbers)
         ids, found = measure(self._predictor(setup, loaded, "as-it-is"))
         if misfits := _misfits(rows, found):
             text = f"{self.path.with_suffix('.npz')}: has no numbers of {', '.join(misfits)}"
@@ -140,6 +147,7 @@ class _EvaluationAudit:
             notes.append("distances in a network's features")
         tree["evaluate"] |= {"augment": False, **settings, "features": None}
         tree["data"]["shards"] = str(self.manifest.folder)
+        tree["runtime"]["precision"] = self.about.precision or tree["runtime"]["precision"]
         return validate_config(tree, f"{self.path}: settings"), notes
 
     def _predictor(self, setup: Setup, loaded: checkpoint.LoadedCheckpoint, name: str) -> Any:

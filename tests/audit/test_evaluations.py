@@ -11,6 +11,10 @@ import pytest
 from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
 from collagan_dist.audit.record import RunRecord
 from collagan_dist.data.shards.manifest import read_manifest
+from collagan_dist.inference.evaluate import batches_of
+from collagan_dist.inference.score import ScoreRequest, score
+from collagan_dist.reproduce.child_process import collagan_command, run_command
+from collagan_dist.types import World
 from tests.audit.test_stretches import contents
 
 
@@ -128,3 +132,34 @@ def test_what_cannot_be_compared_is_said(audited, run, shards, tmp_path):
     shutil.rmtree(run / "checkpoints/step-00000009")
     one = audited(run)
     assert one.verdict == "not comparable" and "its checkpoint, of step 9, is not kept" in one.notes[0]
+
+
+def test_an_evaluation_in_another_precision_is_measured_in_it(audited, run):
+    ((metrics, _),) = score(run, World(), ScoreRequest(holes=("O1",)), sets=["runtime.precision=bf16"])
+    one = audited(run)
+    assert metrics["precision"] == "bf16" and (one.verdict, one.wrong) == ("equal", ())
+
+
+BATCH_NORM = "evaluate.batch_norm=batch"
+
+
+def test_by_statistics_of_the_batch_the_number_of_ranks_is_needed(audited, run):
+    ((metrics, path),) = score(run, World(), ScoreRequest(holes=("O1",)), sets=[BATCH_NORM])
+    assert metrics["ranks"] == 1 and audited(run, path.stem).verdict == "equal"
+    edit(path, lambda found: found.pop("ranks"))
+    one = audited(run, path.stem)
+    assert one.verdict == "not comparable" and "on how many ranks" in one.notes[0]
+
+
+def test_every_rank_measures_its_own_batches():
+    assert [batch.tolist() for batch in batches_of(5, 2)] == [[0, 2, 4], [1, 3]]
+    assert [len(batch) for batch in batches_of(70, 1)] == [32, 32, 6] and len(batches_of(3, 8)) == 3
+
+
+@pytest.mark.full  # a start of torchrun
+def test_by_statistics_of_the_batch_an_evaluation_of_two_ranks_is_equal(audited, run, tmp_path):
+    arguments = ["evaluate", str(run), "--hole", "O1", "--set", BATCH_NORM]
+    assert run_command([*collagan_command(2), *arguments], tmp_path / "log", False, lambda line: None).code == 0
+    (path,) = run.glob("evaluation/test-O1-settings-*.json")
+    one = audited(run, path.stem)
+    assert (one.verdict, one.wrong, one.compared) == ("equal", (), "2 of 4 samples")
