@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
+from collagan_dist.audit.evaluations import audit_evaluation, beyond, evaluation_files
 from collagan_dist.audit.record import RunRecord
 from collagan_dist.data.shards.manifest import read_manifest
 from collagan_dist.inference.evaluate import batches_of
@@ -120,6 +120,27 @@ def test_roundings_of_rows_are_within_bounds(audited, run):
     edit_rows(run / "evaluation/test-O1.npz", "psnr", lambda values: values * (1 + 1e-7))
     one = audited(run)
     assert one.verdict == "within" and one.wrong == ()
+
+
+@pytest.mark.parametrize(("points", "named"), [(1, False), (2, True)])
+def test_one_landmark_of_twenty_may_jump(audited, run, points, named):
+    def jump(rows):
+        rows.reshape(-1)[:points] += 3.0
+        return rows
+
+    edit_rows(run / "evaluation/test-block.npz", "landmark_error", jump)
+    found = [text for text in audited(run, "test-block").wrong if "npz: sample 0: landmark_error: " in text]
+    assert bool(found) == named
+
+
+def test_a_jump_is_counted_and_other_rows_have_a_size():
+    now = np.arange(1.0, 41.0).reshape(8, 5)
+    then, nudged = now.copy(), now.copy()
+    then[:3, 0] += 7.0
+    assert beyond("landmark_error", then, now, nudged).sum() == 3
+    nudged[7, 4] += 9.0
+    assert not beyond("landmark_error_hole", then, now, nudged).any()
+    assert beyond("ssim", now + 271.0, now, nudged).sum() == 40 and not beyond("ssim", then, now, nudged).any()
 
 
 def test_what_cannot_be_compared_is_said(audited, run, shards, tmp_path):
