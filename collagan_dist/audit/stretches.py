@@ -23,7 +23,7 @@ from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, DataError, NumericError
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes
-from collagan_dist.runs.run_folder import code_commit, run_identity
+from collagan_dist.runs.run_folder import run_identity
 from collagan_dist.units import format_things
 
 # Of state.json: what the same training gives again.
@@ -205,20 +205,18 @@ class _StretchAudit:
         yield from how.changed
         if not self.machine:
             yield "the checkpoint does not say what computed it"
-        else:
-            yield from differences(self.machine, found.end.state["machine"])
+        here = found.end.state["machine"]
+        known = {key: value for key, value in here.items() if key in self.machine}
+        yield from differences(self.machine, known)
+        # Checkpoints of older versions do not have all of it.
+        yield from (f"{key}: not recorded" for key in here if self.machine and key not in self.machine)
+        yield from differences({"version": self.last.state.get("version")}, {"version": __version__})
         for step, row in self.log.inside(self.stretch):
             yield from (f"from step {step} on {line}" for line in row.get("machine", ()))
         if (precision := how.tree["runtime"]["precision"]) != "fp32":
             yield f"precision: {precision}"
         if torch.cuda.is_available():
             yield "a GPU computes"
-        world = self.record.world()
-        known = world.get("commit") if world.get("generation") == self.last.state.get("generation") else None
-        code = {"version": __version__, **({"commit": code_commit()} if known else {})}
-        yield from differences(
-            {"version": self.last.state.get("version"), **({"commit": known} if known else {})}, code
-        )
 
 
 def _shown(where: str, texts: Sequence[str]) -> list[str]:

@@ -190,6 +190,19 @@ def test_a_start_in_between_is_no_change_but_another_machine_is_said(findings, s
     assert one.reasons == ("from step 5 on threads: 1 -> 2",) and one.verdict == "within"
 
 
+def test_older_code_is_a_reason_also_for_an_earlier_start(findings, run):
+    """The run's record of its newest start says nothing of who wrote this checkpoint."""
+    rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(commit="0123456789ab", decoder="A on cpu"))
+    (run / "world.json").unlink()
+    forge(checkpoint(run, 6), "generator.safetensors", move_one_bit)
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "within" and len(one.reasons) == 2
+    assert one.reasons[0].startswith("commit: 0123456789ab -> ") and one.reasons[1].startswith("decoder: A on cpu -> ")
+    rewrite_state(checkpoint(run, 6), lambda state: [state["machine"].pop(key) for key in ("commit", "decoder")])
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "within" and {"commit: not recorded", "decoder: not recorded"} == set(one.reasons)
+
+
 @pytest.mark.full
 def test_a_configuration_that_a_start_in_between_changed_is_not_compared(findings, shards, tmp_path):
     interrupted(shards, tmp_path / "run", 5, optim={"ema": 0.9, "generator": {"lr": 0.001}})
