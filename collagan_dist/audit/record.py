@@ -49,13 +49,18 @@ class LoggedPart:
 
     `rows` are the train and eval lines after its first step, `starts` the (step, event) of each start up to its last step that
     was not given up. `begins` has the steps after which a train line's means may begin: of these starts, and of the last line before.
-    `known` is whether the log has any start at all.
+    `known` is whether the log has any start at all. `left_out` are the steps that were left out.
     """
 
     rows: list[Row]
     starts: list[tuple[int, Row]]
     begins: tuple[int, ...]
     known: bool
+    left_out: frozenset[int] = frozenset()
+
+    def covers(self, stretch: Stretch) -> bool:
+        """Whether the log has the start that trained the stretch's first step: a file that was lost before does not have its lines."""
+        return any(step <= stretch.start for step, _ in self.starts)
 
     def inside(self, stretch: Stretch) -> list[tuple[int, Row]]:
         """Return the starts between both checkpoints."""
@@ -115,6 +120,7 @@ class RunRecord:
         """Return what the log says of a stretch."""
         rows: dict[tuple[Any, ...], Row] = {}
         starts: list[tuple[int, Row]] = []
+        left_out: set[int] = set()
         known, line = False, 0
         for row in read_rows(self.folder):
             step = row.get("step")
@@ -125,12 +131,16 @@ class RunRecord:
                 # A start gives up what was logged and started beyond it.
                 starts = [one for one in starts if one[0] < step] + [(step, row)]
                 rows = {key: one for key, one in rows.items() if one["step"] <= step}
+            elif row["kind"] == "event" and row.get("event") == "left_out":
+                left_out.add(step)
             elif row["kind"] in ("train", "eval") and stretch.start < step <= stretch.end:
                 rows[step, row["kind"], row.get("split"), row.get("hole")] = row
             elif row["kind"] == "train" and step <= stretch.start:
                 line = step
         starts = [one for one in starts if one[0] <= stretch.end]
-        return LoggedPart(list(rows.values()), starts, (line, *(step for step, _ in starts)), known)
+        return LoggedPart(
+            list(rows.values()), starts, (line, *(step for step, _ in starts)), known, frozenset(left_out)
+        )
 
 
 def configuration(state: dict[str, Any], where: Path) -> Config:

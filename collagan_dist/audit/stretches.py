@@ -12,13 +12,14 @@ import torch
 
 from collagan_dist import __version__
 from collagan_dist.audit import compare_tensors
-from collagan_dist.audit.compare_lines import LineComparison, Noise, compare_lines, noise_of
+from collagan_dist.audit.compare_lines import Expected, LineComparison, Noise, compare_lines, noise_of
 from collagan_dist.audit.compare_tensors import Distance, Neighbours
 from collagan_dist.audit.finding import AuditFinding
 from collagan_dist.audit.ranks import HowToTrain, NotComparable, how_to_train
 from collagan_dist.audit.record import LoggedPart, Removed, RunRecord, Stretch, config_differences, configuration
 from collagan_dist.audit.rederive import Rederivation, Rederived
 from collagan_dist.config.load import config_to_dict, differences
+from collagan_dist.data.loading.order import planned_steps
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.errors import CheckpointError, ConfigError, DataError, NumericError
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
@@ -105,7 +106,7 @@ class _StretchAudit:
     def _judge(self, finding: AuditFinding, how: HowToTrain, found: Rederived, wrong: list[str]) -> AuditFinding:
         """Compare bits, and where they need not be equal, or are not, the size of the difference."""
         tensors = compare_tensors.differing(self.last.tensors, found.end.tensors)
-        lines = compare_lines(self.log, found.rows, self.stretch, None, how.statistics)
+        lines = compare_lines(self.log, found.rows, self._expected(how), None)
         count = sum(map(len, self.last.tensors.values()))
         compared = f"{format_things(count, 'tensor')}, {format_things(lines.compared, 'line')}"
         finding = replace(finding, compared=compared, notes=lines.left_out)
@@ -136,7 +137,7 @@ class _StretchAudit:
         for twins in range(1, _TWINS + 1):
             self._train_twins(twins)
             distance = compare_tensors.within(self.last.tensors, found.end.tensors, self._neighbours(), how.statistics)
-            lines = compare_lines(self.log, found.rows, self.stretch, self._noise, how.statistics)
+            lines = compare_lines(self.log, found.rows, self._expected(how), self._noise)
             if not (distance.beyond or lines.differing):
                 break
         return distance, lines
@@ -162,9 +163,23 @@ class _StretchAudit:
         threads = str(self.given.threads or self.machine.get("threads", ""))
         if threads.isdigit():
             tree["runtime"]["threads"] = int(threads)
-        if not any(row["kind"] == "eval" for row in self.log.rows):
+        # It may take as long as the stretch, and the last step is always evaluated here.
+        due = self.log.covers(self.stretch) and not self.log.inside(self.stretch) and self._due("eval")
+        if not due and not any(row["kind"] == "eval" for row in self.log.rows):
             tree["evaluate"]["every"] = 0
         return tree
+
+    def _due(self, kind: str) -> list[int]:
+        """Return the steps at which the run had to log a kind of line, by the configuration of the end."""
+        config = configuration(self.last.state, self.last.path)
+        every = {"train": config.log.every, "eval": config.evaluate.every}[kind]
+        total = planned_steps(config.schedule, self.given.manifest.samples(config.data.split))
+        steps = range(self.stretch.start + 1, self.stretch.end + 1)
+        return [step for step in steps if every and (step % every == 0 or step == total)]
+
+    def _expected(self, how: HowToTrain) -> Expected:
+        at_end = frozenset(kind for kind in ("train", "eval") if self.stretch.end in self._due(kind))
+        return Expected(self.stretch, how.statistics, at_end)
 
     def _check_configurations(self) -> list[str]:
         """Return what of the configurations cannot be. Raises NotComparable where the log says that they changed on the way."""

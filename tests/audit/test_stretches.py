@@ -162,6 +162,17 @@ def test_a_removed_line_is_named(findings, run):
     assert "metrics.jsonl: step 4: metrics.jsonl has no train line" in one.wrong
 
 
+def test_removed_evaluations_are_named_and_a_missing_log_is_said(findings, run):
+    path = run / "metrics.jsonl"
+    kept = [line for line in path.read_text().splitlines(keepends=True) if '"kind": "eval"' not in line]
+    path.write_text("".join(kept))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "differs" and one.wrong == ("metrics.jsonl: step 6: metrics.jsonl has no eval line",)
+    path.unlink()
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "equal" and one.notes == ("metrics.jsonl has no start up to step 3: lines may be missing",)
+
+
 def test_a_pruned_checkpoint_is_no_damage(findings, run):
     shutil.rmtree(checkpoint(run, 6))
     (one,) = findings(run, 3, 6)
