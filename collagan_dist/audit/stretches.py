@@ -14,14 +14,14 @@ from collagan_dist import __version__
 from collagan_dist.audit import compare_tensors
 from collagan_dist.audit.compare_lines import Expected, LineComparison, Noise, compare_lines, noise_of
 from collagan_dist.audit.compare_tensors import Distance, Neighbours
-from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.finding import AuditFinding, Verdict
 from collagan_dist.audit.ranks import HowToTrain, NotComparable, how_to_train
 from collagan_dist.audit.record import LoggedPart, Removed, RunRecord, Stretch, config_differences, configuration
 from collagan_dist.audit.rederive import Rederivation, Rederived
 from collagan_dist.config.load import config_to_dict, differences
 from collagan_dist.data.loading.order import planned_steps
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.errors import CheckpointError, ConfigError, DataError, NumericError
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, NumericError
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes
 from collagan_dist.runs.run_folder import run_identity
@@ -86,7 +86,7 @@ class _StretchAudit:
 
     def compare(self, ranks: int) -> AuditFinding:
         """Train the stretch on `ranks` ranks and compare. Raises NotComparable."""
-        wrong = self._check_configurations()
+        wrong = [*self._check_configurations(), *self._left_out_unsaid()]
         how = how_to_train(self._configuration(), int(self.machine.get("ranks", 1)), ranks)
         job = Rederivation(self.stretch, how, self.first, self.last.state)
         finding = AuditFinding(f"steps {self.stretch}", "differs", format_things(ranks, "rank"), wrong=tuple(wrong))
@@ -94,6 +94,8 @@ class _StretchAudit:
             found = job.train(self.given.work / f"{self.stretch.end}-{ranks}")
         except ConfigError as error:
             raise NotComparable(str(error)) from None
+        except ClusterError as error:  # of the machine here, not of the run
+            raise NotComparable(f"it cannot be trained here: {error}") from None
         except (CheckpointError, NumericError) as error:
             return replace(finding, wrong=(*wrong, f"it cannot be trained again: {error}"))
         self._plain = self._plain or (job, found)
@@ -114,7 +116,10 @@ class _StretchAudit:
             return replace(finding, verdict="equal")
         if not tensors and not finding.reasons:
             return replace(finding, wrong=(*wrong, *_shown("metrics.jsonl", lines.differing)))
-        distance, lines = self._bounded(how, found)
+        try:
+            distance, lines = self._bounded(how, found)
+        except (CheckpointError, ClusterError, NumericError) as error:
+            return self._without_bounds(finding, wrong, self._broken(tensors, count), str(error))
         finding = replace(finding, share=distance.share, bound=distance.bound)
         beyond = [*wrong, *_shown("", distance.beyond), *_shown("metrics.jsonl", lines.differing)]
         if not finding.reasons:
@@ -128,6 +133,14 @@ class _StretchAudit:
         if beyond:
             return replace(finding, wrong=tuple(beyond))
         return replace(finding, verdict="within" if distance.tells else "undecided")
+
+    def _without_bounds(self, finding: AuditFinding, wrong: list[str], broken: str, error: str) -> AuditFinding:
+        """Return what is known where a twin cannot be trained: bits differ, and nothing says how far they may."""
+        if not finding.reasons:
+            return replace(finding, wrong=(*wrong, broken))
+        note = f"bits differ, and a training that is moved by roundings fails, so that there is no bound: {error}"
+        verdict: Verdict = "differs" if wrong else "undecided"
+        return replace(finding, verdict=verdict, wrong=tuple(wrong), notes=(*finding.notes, note))
 
     def _broken(self, tensors: Sequence[str], count: int) -> str:
         return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
@@ -197,6 +210,17 @@ class _StretchAudit:
             where = f"{self.last.path}/state.json: another configuration than that of step {self.stretch.start}, with no start between them"
             return [f"{where}: {'; '.join(changed)}"]
         return []
+
+    def _left_out_unsaid(self) -> list[str]:
+        """Return which batches were left out by the checkpoint alone: whenever training comes to one, it logs that."""
+        if not self.log.covers(self.stretch):
+            return []  # which a note says
+        steps = sorted(step + 1 for step in self.last.state["skipped_batches"])  # there from 0, in the log from 1
+        unsaid = [n for n in steps if self.stretch.start < n <= self.stretch.end and n not in self.log.left_out]
+        where = f"{self.last.path}/state.json: skipped_batches"
+        return [f"{where}: metrics.jsonl does not say that step {', '.join(map(str, unsaid))} was left out"] * bool(
+            unsaid
+        )
 
     def _check_identity(self) -> None:
         """Raise NotComparable or DataError where data set, parser or initial weights are others by now."""

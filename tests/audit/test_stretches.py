@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from collagan_dist.audit.rederive import Rederivation
+from collagan_dist.errors import NumericError
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.audit.conftest import AUDITED
@@ -221,7 +223,7 @@ def test_a_configuration_that_a_start_in_between_changed_is_not_compared(finding
     assert one.verdict == "not comparable" and "at step 5: optim.generator.lr: 0.0002 -> 0.001" in one.notes[0]
 
 
-@pytest.mark.full  # five trainings
+@pytest.mark.full  # six trainings
 def test_batches_that_a_rollback_left_out_are_left_out(findings, shards, tmp_path):
     """The first checkpoint is from before the rollback, and does not know of it."""
     run = tmp_path / "run"
@@ -234,3 +236,29 @@ def test_batches_that_a_rollback_left_out_are_left_out(findings, shards, tmp_pat
     rewrite_state(checkpoint(run, 6), lambda state: state.update(skipped_batches=[]))
     (one,) = findings(run, 3, 6)
     assert one.verdict == "differs"
+
+
+def test_a_batch_that_only_the_checkpoints_leave_out_is_named(findings, shards, tmp_path):
+    """As where a training without it was put in the place of the run's."""
+    run = tmp_path / "run"
+    train(small(shards.folder, **AUDITED), run, World(), StartOptions(stop_at=3))
+    rewrite_state(checkpoint(run, 3), lambda state: state.update(skipped_batches=[4]))
+    train(small(shards.folder, **AUDITED), run, World(), StartOptions(stop_at=6))
+    path = run / "metrics.jsonl"
+    path.write_text("".join(one for one in path.read_text().splitlines(keepends=True) if '"left_out"' not in one))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "differs" and len(one.wrong) == 1
+    assert one.wrong[0].endswith("skipped_batches: metrics.jsonl does not say that step 5 was left out")
+
+
+def test_a_twin_that_fails_leaves_it_undecided(findings, elsewhere, monkeypatch):
+    real = Rederivation.train
+
+    def failing(self, work, nudged=None):
+        if nudged is not None:
+            raise NumericError("steps 4 to 6: NaN or Inf again")
+        return real(self, work)
+
+    monkeypatch.setattr(Rederivation, "train", failing)
+    (one,) = findings(elsewhere, 3, 6)
+    assert one.verdict == "undecided" and one.wrong == () and one.notes[-1].endswith("NaN or Inf again")
