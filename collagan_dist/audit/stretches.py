@@ -117,7 +117,7 @@ class _StretchAudit:
         if not tensors and not finding.reasons:
             return replace(finding, wrong=(*wrong, *_shown("metrics.jsonl", lines.differing)))
         try:
-            distance, lines = self._bounded(how, found)
+            distance, lines = self._bounded(how, found, () if tensors else ("train",))
         except (CheckpointError, ClusterError, NumericError) as error:
             return self._without_bounds(finding, wrong, self._broken(tensors, count), str(error))
         finding = replace(finding, share=distance.share, bound=distance.bound)
@@ -145,12 +145,15 @@ class _StretchAudit:
     def _broken(self, tensors: Sequence[str], count: int) -> str:
         return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
 
-    def _bounded(self, how: HowToTrain, found: Rederived) -> tuple[Distance, LineComparison]:
-        """Compare within what roundings explain; where that is not enough, by what more twins show that they do."""
+    def _bounded(self, how: HowToTrain, found: Rederived, exact: Sequence[str]) -> tuple[Distance, LineComparison]:
+        """Compare within what roundings explain; where that is not enough, by what more twins show that they do.
+
+        Lines of the kinds `exact` are compared exactly: where all tensors are equal, no loss on the way was another.
+        """
         for twins in range(1, _TWINS + 1):
             self._train_twins(twins)
             distance = compare_tensors.within(self.last.tensors, found.end.tensors, self._neighbours(), how.statistics)
-            lines = compare_lines(self.log, found.rows, self._expected(how), self._noise)
+            lines = compare_lines(self.log, found.rows, self._expected(how), self._noise, exact)
             if not (distance.beyond or lines.differing):
                 break
         return distance, lines

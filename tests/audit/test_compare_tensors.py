@@ -59,3 +59,17 @@ def test_what_is_not_finite_is_within_no_bound(value):
     for one in (recorded, tensors(value)):
         found = within(one, tensors(1.0), neighbours(0.1), True)
         assert found.beyond == ("generator.safetensors: layer.weight",) and found.share == 0.0
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_steps_of_adam_are_counted_unless_overflows_skip_them(fp16):
+    def adam(step: float) -> dict:
+        scale = {"generator/loss_scale": torch.tensor([1024.0, 3.0], dtype=torch.float64)} if fp16 else {}
+        return {"generator/layer.weight/step": torch.tensor(step), **scale}
+
+    def of(value: float, step: float) -> dict:
+        return tensors(value, optimizer=adam(step))
+
+    around = Neighbours(of(0.0, 0.0), of(1.0, 100.0), [of(1.0, 100.0)])
+    found = within(of(1.0, 101.0), of(1.0, 100.0), around, True)
+    assert found.beyond == (() if fp16 else ("optimizer.safetensors: generator/layer.weight/step",))

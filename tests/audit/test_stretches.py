@@ -145,7 +145,7 @@ def test_an_edited_line_is_named(findings, run, elsewhere, kind, key):
     assert one.verdict == "differs" and f"metrics.jsonl: step 6: {key}: {row[key]} -> " in one.wrong[0]
 
 
-def test_where_bits_may_differ_lines_may_though_no_tensor_does(findings, run):
+def test_where_bits_may_differ_evaluations_may_though_no_tensor_does(findings, run):
     """As where the threads of another machine change sums of the evaluations alone."""
     rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(name="another processor"))
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -153,6 +153,12 @@ def test_where_bits_may_differ_lines_may_though_no_tensor_does(findings, run):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (one,) = findings(run, 3, 6)
     assert one.verdict == "within" and one.wrong == () and one.share == 0
+    # Losses cannot, where they led to the same weights.
+    row = next(row for row in rows if row["kind"] == "train" and row["step"] == 5)
+    row["loss/inpainting/rec"] *= 1 + 1e-7
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "differs" and "step 5: loss/inpainting/rec: " in one.wrong[0]
 
 
 def test_a_removed_line_is_named(findings, run):
