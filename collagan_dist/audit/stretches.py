@@ -31,6 +31,9 @@ from collagan_dist.units import format_things
 _FACTS = ("samples", "seed", "skipped_batches", "bad_row", "manifest", "parser", "init")
 # They differ among themselves by a factor of ten where the adversarial losses begin (docs/audit.md).
 _TWINS = 4
+_OTHER_PICTURES = (
+    "pictures were decoded by another library or device, which moves their grey levels by more than roundings"
+)
 _SHOWN = 3  # of tensors and lines that differ
 
 
@@ -130,9 +133,16 @@ class _StretchAudit:
             finding = replace(
                 finding, notes=(*finding.notes, "running statistics: rank 0 kept those of its own share alone")
             )
+        if beyond and not wrong and self._other_pictures(found):
+            return replace(finding, verdict="undecided", notes=(*finding.notes, _OTHER_PICTURES, *beyond))
         if beyond:
             return replace(finding, wrong=tuple(beyond))
         return replace(finding, verdict="within" if distance.tells else "undecided")
+
+    def _other_pictures(self, found: Rederived) -> bool:
+        """Whether another library or device decodes pictures here than what the checkpoint says."""
+        here = found.end.state["machine"]["decoder"]
+        return bool(self.machine) and self.machine.get("decoder", here) != here
 
     def _without_bounds(self, finding: AuditFinding, wrong: list[str], broken: str, error: str) -> AuditFinding:
         """Return what is known where a twin cannot be trained: bits differ, and nothing says how far they may."""

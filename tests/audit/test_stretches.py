@@ -257,6 +257,13 @@ def test_a_batch_that_only_the_checkpoints_leave_out_is_named(findings, shards, 
     assert one.wrong[0].endswith("skipped_batches: metrics.jsonl does not say that step 5 was left out")
 
 
+def test_beyond_bounds_pictures_of_another_decoder_decide_nothing(findings, run):
+    forge(checkpoint(run, 6), "generator.safetensors", enlarge_one)
+    rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(decoder="another library on cuda"))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "undecided" and one.wrong == () and "decoded by another library" in one.notes[0]
+
+
 def test_a_twin_that_fails_leaves_it_undecided(findings, elsewhere, monkeypatch):
     real = Rederivation.train
 
