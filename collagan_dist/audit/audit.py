@@ -15,6 +15,7 @@ import torch
 from collagan_dist import files
 from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
 from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.folder_files import audit_config, audit_headline
 from collagan_dist.audit.record import RunRecord, Stretch, configuration
 from collagan_dist.audit.stretches import Resources, audit_stretch
 from collagan_dist.audit.table_cells import audit_cells
@@ -112,11 +113,14 @@ class _RunAudit:
         self.stretches, self.notes = _choose(record, request, random)
         every = evaluation_files(record)
         self.evaluations = random.sample(every, min(request.evaluations, len(every)))
+        beside = [audit_config(record), audit_headline(record, every) if request.evaluations else None]
+        self.beside = [found for found in beside if found]
         if request.evaluations and not every:
             self.notes.append("evaluations: the run has none")
 
     def findings(self, tell: Callable[[str], object]) -> Iterator[AuditFinding]:
         """Yield what is found, one comparison after the other. Raises DataError."""
+        yield from self.beside
         if not self.stretches and not self.evaluations:
             return
         manifest = _data(self.record, self.request.data)
@@ -174,7 +178,7 @@ def _recorded(record: RunRecord, stretch: Stretch) -> tuple[int, int]:
 
 def _data(record: RunRecord, shards: str | None) -> Manifest:
     """Open the run's data set, wherever it lies now. Raises ConfigError, DataError."""
-    for path, state in _states(record):
+    for path, state in record.states():
         try:
             tree = config_to_dict(configuration(state, path))
         except CheckpointError:
@@ -186,13 +190,3 @@ def _data(record: RunRecord, shards: str | None) -> Manifest:
             hint = "; if the run's data set was moved, give its folder by --data" if shards is None else ""
             raise DataError(f"{error}{hint}") from None
     raise CheckpointError(f"{record.folder}: no checkpoint says what the run was; it cannot be audited")
-
-
-def _states(record: RunRecord) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield path and state of each checkpoint that can be read, the newest first. The audit of its stretch names a damaged one."""
-    for step in reversed(record.paths.committed_steps()):
-        path = record.paths.checkpoint(step)
-        try:
-            yield path, read_state(path)
-        except (OSError, CheckpointError):
-            continue

@@ -1,4 +1,4 @@
-"""Audits evaluations of a run: metrics against their own rows by sample, random samples against the model, the headline against both."""
+"""Audits evaluations of a run: metrics against their own rows by sample, and random samples against the model."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class _EvaluationAudit:
         if misfits := _misfits(rows, found):
             text = f"{self.path.with_suffix('.npz')}: has no numbers of {', '.join(misfits)}"
             return replace(finding, verdict="damaged", wrong=(text,))
-        wrong = [*self._headline(metrics), *self._summary(setup, metrics, rows, found)]
+        wrong = self._summary(setup, metrics, rows, found)
         stored = _rows_of(rows, ids, [name for task in found.values() for name in task])
         compared = f"{len(ids)} of {len(rows['ids'])} samples"
         finding = replace(
@@ -158,20 +158,6 @@ class _EvaluationAudit:
         paths = RunPaths(folder)
         checkpoint.save(paths.checkpoints, self.about.step, loaded.tensors, loaded.state, keep=1)
         return load_predictor(folder, setup.config, setup.engine, setup.tasks)[0]
-
-    def _headline(self, metrics: dict[str, Any]) -> list[str]:
-        """Return what of RUN/metrics.json is not what the evaluation says that it repeats."""
-        path = self.record.paths.headline_metrics
-        try:
-            headline = structured.read_json(path)
-        except FileNotFoundError:
-            return []
-        except (OSError, structured.Malformed) as error:
-            return [str(error)]
-        same = isinstance(headline, dict) and all(
-            headline.get(key) == metrics.get(key) for key in ("split", "hole", "blend", "step", "settings", "manifest")
-        )
-        return _different(str(path), headline, metrics, 0.0)[:_SHOWN] if same else []
 
     def _summary(
         self, setup: Setup, metrics: dict[str, Any], rows: dict[str, np.ndarray], found: Measured

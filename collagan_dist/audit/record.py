@@ -13,7 +13,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
-from collagan_dist.runs.checkpoint_state import parse_state
+from collagan_dist.runs.checkpoint_state import parse_state, read_state
 from collagan_dist.runs.layout import DataRecord, RunPaths
 from collagan_dist.runs.metrics_log import read_rows
 
@@ -102,6 +102,15 @@ class RunRecord:
                 raise Removed(f"{path}: was removed by the run meanwhile (checkpoint.keep)") from None
             raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
         return replace(found, state=state)
+
+    def states(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield path and state of each checkpoint that can be read, the newest first. The audit of its stretch names a damaged one."""
+        for step in reversed(self.paths.committed_steps()):
+            path = self.paths.checkpoint(step)
+            try:
+                yield path, read_state(path)
+            except (OSError, CheckpointError):
+                continue
 
     def shards(self) -> str | None:
         """Return where the run's data set lay, if the folder says so."""

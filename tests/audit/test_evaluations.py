@@ -65,12 +65,6 @@ def test_rows_of_another_shape_or_kind_are_damage(audited, run):
         assert one.verdict == "damaged" and one.wrong[0].endswith("test-O1.npz: has no numbers of psnr")
 
 
-def test_an_edited_headline_is_named(audited, run):
-    edit(run / "metrics.json", lambda found: found.update(psnr_hole=40.0))
-    one = audited(run, "test-block")
-    assert one.verdict == "differs" and "run/metrics.json: psnr_hole: 40.0, " in one.wrong[0]
-
-
 def test_rows_that_the_model_does_not_give_are_named(audited, run):
     """Rows and metrics together, as somebody would who knows both."""
 
