@@ -95,9 +95,9 @@ class _StretchAudit:
         finding = AuditFinding(f"steps {self.stretch}", "differs", format_things(ranks, "rank"), wrong=tuple(wrong))
         try:
             found = job.train(self.given.work / f"{self.stretch.end}-{ranks}")
-        except ConfigError as error:
-            raise NotComparable(str(error)) from None
-        except ClusterError as error:  # of the machine here, not of the run
+        except (ConfigError, ClusterError) as error:  # of this machine, not of the run
+            if wrong:
+                return finding
             raise NotComparable(f"it cannot be trained here: {error}") from None
         except (CheckpointError, NumericError) as error:
             return replace(finding, wrong=(*wrong, f"it cannot be trained again: {error}"))
@@ -122,12 +122,12 @@ class _StretchAudit:
         try:
             distance, lines = self._bounded(how, found, () if tensors else ("train",))
         except (CheckpointError, ClusterError, NumericError) as error:
-            return self._without_bounds(finding, wrong, self._broken(tensors, count), str(error))
+            return _without_bounds(finding, wrong, "" if finding.reasons else _broken(tensors, count), str(error))
         finding = replace(finding, share=distance.share, bound=distance.bound)
         beyond = [*wrong, *_shown("", distance.beyond), *_shown("metrics.jsonl", lines.differing)]
         if not finding.reasons:
             size = "no larger than roundings make it" if not beyond else "larger than roundings make it"
-            said = f"{self._broken(tensors, count)}; the difference is {size}"
+            said = f"{_broken(tensors, count)}; the difference is {size}"
             return replace(finding, wrong=(*wrong, said, *beyond[len(wrong) :]))
         if not how.statistics:
             finding = replace(
@@ -143,17 +143,6 @@ class _StretchAudit:
         """Whether another library or device decodes pictures here than what the checkpoint says."""
         here = found.end.state["machine"]["decoder"]
         return bool(self.machine) and self.machine.get("decoder", here) != here
-
-    def _without_bounds(self, finding: AuditFinding, wrong: list[str], broken: str, error: str) -> AuditFinding:
-        """Return what is known where a twin cannot be trained: bits differ, and nothing says how far they may."""
-        if not finding.reasons:
-            return replace(finding, wrong=(*wrong, broken))
-        note = f"bits differ, and a training that is moved by roundings fails, so that there is no bound: {error}"
-        verdict: Verdict = "differs" if wrong else "undecided"
-        return replace(finding, verdict=verdict, wrong=tuple(wrong), notes=(*finding.notes, note))
-
-    def _broken(self, tensors: Sequence[str], count: int) -> str:
-        return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
 
     def _bounded(self, how: HowToTrain, found: Rederived, exact: Sequence[str]) -> tuple[Distance, LineComparison]:
         """Compare within what roundings explain; where that is not enough, by what more twins show that they do.
@@ -276,3 +265,16 @@ def _shown(where: str, texts: Sequence[str]) -> list[str]:
     head = f"{where}: " if where else ""
     more = [f"{head}and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return [*(f"{head}{text}" for text in texts[:_SHOWN]), *more]
+
+
+def _broken(tensors: Sequence[str], count: int) -> str:
+    return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
+
+
+def _without_bounds(finding: AuditFinding, wrong: list[str], broken: str, error: str) -> AuditFinding:
+    """Return what is known where a twin cannot be trained: something differs, and nothing says how far it may."""
+    if broken:
+        return replace(finding, wrong=(*wrong, broken))
+    note = f"a training that is moved by roundings fails, so that there is no bound: {error}"
+    verdict: Verdict = "differs" if wrong else "undecided"
+    return replace(finding, verdict=verdict, wrong=tuple(wrong), notes=(*finding.notes, note))

@@ -132,31 +132,33 @@ def test_a_configuration_that_was_changed_everywhere_gives_other_weights(finding
     assert folder == elsewhere or "larger than roundings" in one.wrong[0]
 
 
+def edit_line(run: Path, kind: str, step: int, key: str, factor: float) -> float:
+    """Multiply a number of metrics.jsonl; return what it is then."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["kind"] == kind and row["step"] == step)
+    row[key] *= factor
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return float(row[key])
+
+
 @pytest.mark.parametrize(
     ("kind", "key"), [("train", "loss/inpainting/rec"), pytest.param("eval", "psnr", marks=pytest.mark.full)]
 )
 def test_an_edited_line_is_named(findings, run, elsewhere, kind, key):
     folder = run if kind == "train" else elsewhere
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    row = next(row for row in rows if row["kind"] == kind and row["step"] == 6)
-    row[key] *= 1.1
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edited = edit_line(folder, kind, 6, key, 1.1)
     (one,) = findings(folder, 3, 6)
-    assert one.verdict == "differs" and f"metrics.jsonl: step 6: {key}: {row[key]} -> " in one.wrong[0]
+    assert one.verdict == "differs" and f"metrics.jsonl: step 6: {key}: {edited} -> " in one.wrong[0]
 
 
 def test_where_bits_may_differ_evaluations_may_though_no_tensor_does(findings, run):
     """As where the threads of another machine change sums of the evaluations alone."""
     rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(name="another processor"))
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    next(row for row in rows if row["kind"] == "eval" and row["step"] == 6)["psnr"] *= 1 + 1e-7
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit_line(run, "eval", 6, "psnr", 1 + 1e-7)
     (one,) = findings(run, 3, 6)
     assert one.verdict == "within" and one.wrong == () and one.share == 0
     # Losses cannot, where they led to the same weights.
-    row = next(row for row in rows if row["kind"] == "train" and row["step"] == 5)
-    row["loss/inpainting/rec"] *= 1 + 1e-7
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit_line(run, "train", 5, "loss/inpainting/rec", 1 + 1e-7)
     (one,) = findings(run, 3, 6)
     assert one.verdict == "differs" and "step 5: loss/inpainting/rec: " in one.wrong[0]
 
@@ -264,7 +266,13 @@ def test_beyond_bounds_pictures_of_another_decoder_decide_nothing(findings, run)
     assert one.verdict == "undecided" and one.wrong == () and "decoded by another library" in one.notes[0]
 
 
-def test_a_twin_that_fails_leaves_it_undecided(findings, elsewhere, monkeypatch):
+@pytest.mark.parametrize("tensors", ["other", "equal"])
+def test_a_twin_that_fails_leaves_it_undecided(findings, elsewhere, run, monkeypatch, tensors):
+    folder = elsewhere
+    if tensors == "equal":
+        folder = run
+        rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(name="another processor"))
+        edit_line(run, "eval", 6, "psnr", 1 + 1e-7)
     real = Rederivation.train
 
     def failing(self, work, nudged=None):
@@ -273,5 +281,5 @@ def test_a_twin_that_fails_leaves_it_undecided(findings, elsewhere, monkeypatch)
         return real(self, work)
 
     monkeypatch.setattr(Rederivation, "train", failing)
-    (one,) = findings(elsewhere, 3, 6)
+    (one,) = findings(folder, 3, 6)
     assert one.verdict == "undecided" and one.wrong == () and one.notes[-1].endswith("NaN or Inf again")
