@@ -27,7 +27,8 @@ import torch
 from benchmarks import drawn_shards, save
 from collagan_dist.audit.audit import AuditRequest, audit
 from collagan_dist.audit.finding import AuditFinding
-from collagan_dist.config.load import config_to_dict, load_config
+from collagan_dist.config.load import config_to_dict, load_config, to_yaml
+from collagan_dist.config.tree import Config
 from collagan_dist.runs.layout import RunPaths
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
@@ -80,7 +81,7 @@ def _audits(work: Path, keys: dict[str, Any]) -> Iterator[tuple[str, list[AuditF
     yield "2 ranks for 1", findings[1::2]
     for name, change in FORGED.items():
         run = _train(work / name.replace(" ", "-"), {**keys, **change(keys)})
-        _claim(run, config_to_dict(load_config("stable", "M*_isd", _words(keys))))
+        _claim(run, load_config("stable", "M*_isd", _words(keys)))
         yield name, _audit(run, (1,))
 
 
@@ -94,10 +95,12 @@ def _words(keys: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in keys.items()]
 
 
-def _claim(run: Path, config: dict[str, Any]) -> None:
-    """Make the checkpoints of a run say that it had this configuration."""
+def _claim(run: Path, config: Config) -> None:
+    """Make a run say that it had this configuration."""
+    RunPaths(run).config.write_text(to_yaml(config))
+    claimed = {"config": config_to_dict(config), "seed": config.seed}
     for step in RunPaths(run).committed_steps():
-        rewrite_state(RunPaths(run).checkpoint(step), lambda state: state.update(config=config, seed=config["seed"]))
+        rewrite_state(RunPaths(run).checkpoint(step), lambda state: state.update(claimed))
 
 
 def _audit(run: Path, ranks: tuple[int, ...]) -> list[AuditFinding]:

@@ -15,6 +15,7 @@ import torch
 from collagan_dist import files
 from collagan_dist.audit.evaluations import audit_evaluation, evaluation_files
 from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.folder_files import audit_config, audit_headline
 from collagan_dist.audit.record import RunRecord, Stretch, configuration
 from collagan_dist.audit.stretches import Resources, audit_stretch
 from collagan_dist.audit.table_cells import audit_cells
@@ -112,15 +113,19 @@ class _RunAudit:
         self.stretches, self.notes = _choose(record, request, random)
         every = evaluation_files(record)
         self.evaluations = random.sample(every, min(request.evaluations, len(every)))
+        beside = [audit_config(record), audit_headline(record, every) if request.evaluations else None]
+        self.beside = [found for found in beside if found]
         if request.evaluations and not every:
             self.notes.append("evaluations: the run has none")
 
     def findings(self, tell: Callable[[str], object]) -> Iterator[AuditFinding]:
         """Yield what is found, one comparison after the other. Raises DataError."""
+        yield from self.beside
         if not self.stretches and not self.evaluations:
             return
         manifest = _data(self.record, self.request.data)
-        for stretch, ranks in zip(self.stretches, _ranks(self.record, self.request, len(self.stretches)), strict=True):
+        for number, stretch in enumerate(self.stretches):
+            ranks = _ranks(self.record, self.request, stretch, first=number == 0)
             tell(f"steps {stretch} on {' and '.join(map(str, ranks))} rank(s)")
             yield from audit_stretch(self.record, stretch, Resources(manifest, ranks, self.request.threads, self.work))
         for path in self.evaluations:
@@ -151,31 +156,29 @@ def _choose(record: RunRecord, request: AuditRequest, random: Random) -> tuple[l
     return sorted(random.sample(fits, min(request.stretches, len(fits))), key=lambda one: one.end), notes
 
 
-def _ranks(record: RunRecord, request: AuditRequest, stretches: int) -> Iterator[Sequence[int]]:
-    """Yield the numbers of ranks for each stretch: by default the run's own, and for the first stretch another one too."""
+def _ranks(record: RunRecord, request: AuditRequest, stretch: Stretch, first: bool) -> Sequence[int]:
+    """Return the numbers of ranks for a stretch: by default those that trained it, and for the first stretch another one too."""
     if request.ranks:
-        yield from [request.ranks] * stretches
-        return
-    own, batch = _recorded(record)
+        return request.ranks
+    own, batch = _recorded(record, stretch)
     here = torch.cuda.device_count() or len(os.sched_getaffinity(0))
     other = 1 if own > 1 else 2
     fits = other <= here and batch % other == 0 and batch // other >= 2
     usual = (own,) if own <= here else (1,)
-    for number in range(stretches):
-        yield (*usual, other) if number == 0 and fits and other not in usual else usual
+    return (*usual, other) if first and fits and other not in usual else usual
 
 
-def _recorded(record: RunRecord) -> tuple[int, int]:
-    """Return the number of ranks of the newest checkpoint that can be read, and the global batch; 1 and 1 without one."""
-    for _, state in _states(record):
-        with suppress(KeyError, TypeError, ValueError):
-            return int((state["machine"] or {}).get("ranks", 1)), int(state["config"]["schedule"]["batch"])
+def _recorded(record: RunRecord, stretch: Stretch) -> tuple[int, int]:
+    """Return the number of ranks that trained a stretch, and the global batch; 1 and 1 where its checkpoint cannot be read."""
+    with suppress(OSError, CheckpointError, KeyError, TypeError, ValueError):
+        state = read_state(record.paths.checkpoint(stretch.end))
+        return int((state["machine"] or {}).get("ranks", 1)), int(state["config"]["schedule"]["batch"])
     return 1, 1
 
 
 def _data(record: RunRecord, shards: str | None) -> Manifest:
     """Open the run's data set, wherever it lies now. Raises ConfigError, DataError."""
-    for path, state in _states(record):
+    for path, state in record.states():
         try:
             tree = config_to_dict(configuration(state, path))
         except CheckpointError:
@@ -187,13 +190,3 @@ def _data(record: RunRecord, shards: str | None) -> Manifest:
             hint = "; if the run's data set was moved, give its folder by --data" if shards is None else ""
             raise DataError(f"{error}{hint}") from None
     raise CheckpointError(f"{record.folder}: no checkpoint says what the run was; it cannot be audited")
-
-
-def _states(record: RunRecord) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield path and state of each checkpoint that can be read, the newest first. The audit of its stretch names a damaged one."""
-    for step in reversed(record.paths.committed_steps()):
-        path = record.paths.checkpoint(step)
-        try:
-            yield path, read_state(path)
-        except (OSError, CheckpointError):
-            continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from collagan_dist.runs.contents import OPTIMIZER_FILE
+from collagan_dist.runs.contents import LOSS_SCALE, OPTIMIZER_FILE
 
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # by file and name
 
@@ -15,6 +15,7 @@ Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # by file and name
 _FILES = ("generator", "discriminators", OPTIMIZER_FILE, "ema")
 # No result depends on it, and ranks that share batches in other ways count in other ways.
 _COUNTS = "num_batches_tracked"
+_STEP = "/step"
 _STATISTICS = ("running_mean", "running_var", _COUNTS)
 # A group of tensors may be so many times as far from the recorded ones as the farthest twin is from the training here, or be this share of
 # the way that it went: a rounding can turn the first step of Adam for a weight whose gradient is nearly 0, which no twin need have met.
@@ -77,7 +78,7 @@ def within(recorded: Tensors, found: Tensors, neighbours: Neighbours, statistics
         noise = max(noises)
         bound = max(_FACTOR * noise, _LEAST_SHARE * way)
         beyond += group.single(_WAYS if file != OPTIMIZER_FILE else _MOMENT_WAYS)
-        if distance > bound:
+        if not distance <= bound:
             beyond.append(
                 f"{file}.safetensors: {kind} as a whole, {distance / max(way, _TINY):.2g} of the way, at most {bound / max(way, _TINY):.2g}"
             )
@@ -117,7 +118,7 @@ class _Group:
         for name, distance, way, *noises in zip(
             self.names, *map(_largest, (self.distances, self.ways, *self.noises)), strict=True
         ):
-            if distance > max(_FACTOR * max(noises), ways * way):
+            if not distance <= max(_FACTOR * max(noises), ways * way):
                 yield f"{self.file}.safetensors: {name}, {distance:.2g} in one element, where the largest way is {way:.2g}"
 
 
@@ -153,9 +154,13 @@ def _same(recorded: Tensors, found: Tensors, file: str, name: str) -> bool:
 
 
 def _alike(recorded: Tensors, found: Tensors, file: str, name: str) -> bool:
-    """Return whether both sides have the tensor, and an integer one has equal values."""
+    """Return whether both sides have the tensor, with finite values, and integers and Adam's steps with equal ones."""
     pair = _pair(recorded, found, file, name)
-    return pair is not None and (pair[0].is_floating_point() or name.endswith(_COUNTS) or torch.equal(*pair))
+    if pair is None or not all(bool(one.isfinite().all()) for one in pair):
+        return False  # no distance to NaN is larger than a bound
+    if file == OPTIMIZER_FILE and name.endswith(_STEP):  # fp16 alone skips steps, where its gradients overflow
+        return any(one.endswith(LOSS_SCALE) for one in recorded[file]) or torch.equal(*pair)
+    return pair[0].is_floating_point() or name.endswith(_COUNTS) or torch.equal(*pair)
 
 
 def _difference(one: Tensors, other: Tensors, file: str, name: str) -> torch.Tensor:

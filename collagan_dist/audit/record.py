@@ -13,7 +13,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.runs import checkpoint, contents
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
-from collagan_dist.runs.checkpoint_state import parse_state
+from collagan_dist.runs.checkpoint_state import parse_state, read_state
 from collagan_dist.runs.layout import DataRecord, RunPaths
 from collagan_dist.runs.metrics_log import read_rows
 
@@ -49,13 +49,18 @@ class LoggedPart:
 
     `rows` are the train and eval lines after its first step, `starts` the (step, event) of each start up to its last step that
     was not given up. `begins` has the steps after which a train line's means may begin: of these starts, and of the last line before.
-    `known` is whether the log has any start at all.
+    `known` is whether the log has any start at all. `left_out` are the steps that were left out.
     """
 
     rows: list[Row]
     starts: list[tuple[int, Row]]
     begins: tuple[int, ...]
     known: bool
+    left_out: frozenset[int] = frozenset()
+
+    def covers(self, stretch: Stretch) -> bool:
+        """Whether the log has the start that trained the stretch's first step: a file that was lost before does not have its lines."""
+        return any(step <= stretch.start for step, _ in self.starts)
 
     def inside(self, stretch: Stretch) -> list[tuple[int, Row]]:
         """Return the starts between both checkpoints."""
@@ -81,7 +86,7 @@ class RunRecord:
         return [Stretch(start, end) for start, end in zip([0, *steps], steps, strict=False)]
 
     def load(self, step: int) -> LoadedCheckpoint:
-        """Return a checkpoint whose every byte was checked, its state in the present format.
+        """Return a checkpoint whose every byte was checked, and that its numbers are finite; its state in the present format.
 
         Raises Removed where the run has pruned it, CheckpointError that names the file where it is damaged.
         """
@@ -90,11 +95,22 @@ class RunRecord:
             found = checkpoint.load(path)
             state = parse_state(path, found.state)
             contents.check_files(found.tensors, state)
+            for file, tensors in found.tensors.items():
+                contents.check_values(f"{file}.safetensors", tensors)
         except CheckpointError as error:
             if not path.exists():
                 raise Removed(f"{path}: was removed by the run meanwhile (checkpoint.keep)") from None
             raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
         return replace(found, state=state)
+
+    def states(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield path and state of each checkpoint that can be read, the newest first. The audit of its stretch names a damaged one."""
+        for step in reversed(self.paths.committed_steps()):
+            path = self.paths.checkpoint(step)
+            try:
+                yield path, read_state(path)
+            except (OSError, CheckpointError):
+                continue
 
     def shards(self) -> str | None:
         """Return where the run's data set lay, if the folder says so."""
@@ -113,6 +129,7 @@ class RunRecord:
         """Return what the log says of a stretch."""
         rows: dict[tuple[Any, ...], Row] = {}
         starts: list[tuple[int, Row]] = []
+        left_out: set[int] = set()
         known, line = False, 0
         for row in read_rows(self.folder):
             step = row.get("step")
@@ -123,12 +140,16 @@ class RunRecord:
                 # A start gives up what was logged and started beyond it.
                 starts = [one for one in starts if one[0] < step] + [(step, row)]
                 rows = {key: one for key, one in rows.items() if one["step"] <= step}
+            elif row["kind"] == "event" and row.get("event") == "left_out":
+                left_out.add(step)
             elif row["kind"] in ("train", "eval") and stretch.start < step <= stretch.end:
                 rows[step, row["kind"], row.get("split"), row.get("hole")] = row
             elif row["kind"] == "train" and step <= stretch.start:
                 line = step
         starts = [one for one in starts if one[0] <= stretch.end]
-        return LoggedPart(list(rows.values()), starts, (line, *(step for step, _ in starts)), known)
+        return LoggedPart(
+            list(rows.values()), starts, (line, *(step for step, _ in starts)), known, frozenset(left_out)
+        )
 
 
 def configuration(state: dict[str, Any], where: Path) -> Config:

@@ -12,24 +12,28 @@ import torch
 
 from collagan_dist import __version__
 from collagan_dist.audit import compare_tensors
-from collagan_dist.audit.compare_lines import LineComparison, Noise, compare_lines, noise_of
+from collagan_dist.audit.compare_lines import Expected, LineComparison, Noise, compare_lines, noise_of
 from collagan_dist.audit.compare_tensors import Distance, Neighbours
-from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.finding import AuditFinding, Verdict
 from collagan_dist.audit.ranks import HowToTrain, NotComparable, how_to_train
 from collagan_dist.audit.record import LoggedPart, Removed, RunRecord, Stretch, config_differences, configuration
 from collagan_dist.audit.rederive import Rederivation, Rederived
 from collagan_dist.config.load import config_to_dict, differences
+from collagan_dist.data.loading.order import planned_steps
 from collagan_dist.data.shards.manifest import Manifest
-from collagan_dist.errors import CheckpointError, ConfigError, DataError, NumericError
+from collagan_dist.errors import CheckpointError, ClusterError, ConfigError, DataError, NumericError
 from collagan_dist.runs.checkpoint import LoadedCheckpoint
 from collagan_dist.runs.checkpoint_state import config_changes
-from collagan_dist.runs.run_folder import code_commit, run_identity
+from collagan_dist.runs.run_folder import run_identity
 from collagan_dist.units import format_things
 
 # Of state.json: what the same training gives again.
 _FACTS = ("samples", "seed", "skipped_batches", "bad_row", "manifest", "parser", "init")
 # They differ among themselves by a factor of ten where the adversarial losses begin (docs/audit.md).
 _TWINS = 4
+_OTHER_PICTURES = (
+    "pictures were decoded by another library or device, which moves their grey levels by more than roundings"
+)
 _SHOWN = 3  # of tensors and lines that differ
 
 
@@ -85,14 +89,16 @@ class _StretchAudit:
 
     def compare(self, ranks: int) -> AuditFinding:
         """Train the stretch on `ranks` ranks and compare. Raises NotComparable."""
-        wrong = self._check_configurations()
+        wrong = [*self._check_configurations(), *self._left_out_unsaid()]
         how = how_to_train(self._configuration(), int(self.machine.get("ranks", 1)), ranks)
         job = Rederivation(self.stretch, how, self.first, self.last.state)
         finding = AuditFinding(f"steps {self.stretch}", "differs", format_things(ranks, "rank"), wrong=tuple(wrong))
         try:
             found = job.train(self.given.work / f"{self.stretch.end}-{ranks}")
-        except ConfigError as error:
-            raise NotComparable(str(error)) from None
+        except (ConfigError, ClusterError) as error:  # of this machine, not of the run
+            if wrong:
+                return finding
+            raise NotComparable(f"it cannot be trained here: {error}") from None
         except (CheckpointError, NumericError) as error:
             return replace(finding, wrong=(*wrong, f"it cannot be trained again: {error}"))
         self._plain = self._plain or (job, found)
@@ -105,7 +111,7 @@ class _StretchAudit:
     def _judge(self, finding: AuditFinding, how: HowToTrain, found: Rederived, wrong: list[str]) -> AuditFinding:
         """Compare bits, and where they need not be equal, or are not, the size of the difference."""
         tensors = compare_tensors.differing(self.last.tensors, found.end.tensors)
-        lines = compare_lines(self.log, found.rows, self.stretch, None, how.statistics)
+        lines = compare_lines(self.log, found.rows, self._expected(how), None)
         count = sum(map(len, self.last.tensors.values()))
         compared = f"{format_things(count, 'tensor')}, {format_things(lines.compared, 'line')}"
         finding = replace(finding, compared=compared, notes=lines.left_out)
@@ -113,30 +119,40 @@ class _StretchAudit:
             return replace(finding, verdict="equal")
         if not tensors and not finding.reasons:
             return replace(finding, wrong=(*wrong, *_shown("metrics.jsonl", lines.differing)))
-        distance, lines = self._bounded(how, found)
+        try:
+            distance, lines = self._bounded(how, found, () if tensors else ("train",))
+        except (CheckpointError, ClusterError, NumericError) as error:
+            return _without_bounds(finding, wrong, "" if finding.reasons else _broken(tensors, count), str(error))
         finding = replace(finding, share=distance.share, bound=distance.bound)
         beyond = [*wrong, *_shown("", distance.beyond), *_shown("metrics.jsonl", lines.differing)]
         if not finding.reasons:
             size = "no larger than roundings make it" if not beyond else "larger than roundings make it"
-            said = f"{self._broken(tensors, count)}; the difference is {size}"
+            said = f"{_broken(tensors, count)}; the difference is {size}"
             return replace(finding, wrong=(*wrong, said, *beyond[len(wrong) :]))
         if not how.statistics:
             finding = replace(
                 finding, notes=(*finding.notes, "running statistics: rank 0 kept those of its own share alone")
             )
+        if beyond and not wrong and self._other_pictures(found):
+            return replace(finding, verdict="undecided", notes=(*finding.notes, _OTHER_PICTURES, *beyond))
         if beyond:
             return replace(finding, wrong=tuple(beyond))
         return replace(finding, verdict="within" if distance.tells else "undecided")
 
-    def _broken(self, tensors: Sequence[str], count: int) -> str:
-        return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
+    def _other_pictures(self, found: Rederived) -> bool:
+        """Whether another library or device decodes pictures here than what the checkpoint says."""
+        here = found.end.state["machine"]["decoder"]
+        return bool(self.machine) and self.machine.get("decoder", here) != here
 
-    def _bounded(self, how: HowToTrain, found: Rederived) -> tuple[Distance, LineComparison]:
-        """Compare within what roundings explain; where that is not enough, by what more twins show that they do."""
+    def _bounded(self, how: HowToTrain, found: Rederived, exact: Sequence[str]) -> tuple[Distance, LineComparison]:
+        """Compare within what roundings explain; where that is not enough, by what more twins show that they do.
+
+        Lines of the kinds `exact` are compared exactly: where all tensors are equal, no loss on the way was another.
+        """
         for twins in range(1, _TWINS + 1):
             self._train_twins(twins)
             distance = compare_tensors.within(self.last.tensors, found.end.tensors, self._neighbours(), how.statistics)
-            lines = compare_lines(self.log, found.rows, self.stretch, self._noise, how.statistics)
+            lines = compare_lines(self.log, found.rows, self._expected(how), self._noise, exact)
             if not (distance.beyond or lines.differing):
                 break
         return distance, lines
@@ -162,9 +178,23 @@ class _StretchAudit:
         threads = str(self.given.threads or self.machine.get("threads", ""))
         if threads.isdigit():
             tree["runtime"]["threads"] = int(threads)
-        if not any(row["kind"] == "eval" for row in self.log.rows):
+        # It may take as long as the stretch, and the last step is always evaluated here.
+        due = self.log.covers(self.stretch) and not self.log.inside(self.stretch) and self._due("eval")
+        if not due and not any(row["kind"] == "eval" for row in self.log.rows):
             tree["evaluate"]["every"] = 0
         return tree
+
+    def _due(self, kind: str) -> list[int]:
+        """Return the steps at which the run had to log a kind of line, by the configuration of the end."""
+        config = configuration(self.last.state, self.last.path)
+        every = {"train": config.log.every, "eval": config.evaluate.every}[kind]
+        total = planned_steps(config.schedule, self.given.manifest.samples(config.data.split))
+        steps = range(self.stretch.start + 1, self.stretch.end + 1)
+        return [step for step in steps if every and (step % every == 0 or step == total)]
+
+    def _expected(self, how: HowToTrain) -> Expected:
+        at_end = frozenset(kind for kind in ("train", "eval") if self.stretch.end in self._due(kind))
+        return Expected(self.stretch, how.statistics, at_end)
 
     def _check_configurations(self) -> list[str]:
         """Return what of the configurations cannot be. Raises NotComparable where the log says that they changed on the way."""
@@ -182,6 +212,17 @@ class _StretchAudit:
             where = f"{self.last.path}/state.json: another configuration than that of step {self.stretch.start}, with no start between them"
             return [f"{where}: {'; '.join(changed)}"]
         return []
+
+    def _left_out_unsaid(self) -> list[str]:
+        """Return which batches were left out by the checkpoint alone: whenever training comes to one, it logs that."""
+        if not self.log.covers(self.stretch):
+            return []  # which a note says
+        steps = sorted(step + 1 for step in self.last.state["skipped_batches"])  # there from 0, in the log from 1
+        unsaid = [n for n in steps if self.stretch.start < n <= self.stretch.end and n not in self.log.left_out]
+        where = f"{self.last.path}/state.json: skipped_batches"
+        return [f"{where}: metrics.jsonl does not say that step {', '.join(map(str, unsaid))} was left out"] * bool(
+            unsaid
+        )
 
     def _check_identity(self) -> None:
         """Raise NotComparable or DataError where data set, parser or initial weights are others by now."""
@@ -205,20 +246,18 @@ class _StretchAudit:
         yield from how.changed
         if not self.machine:
             yield "the checkpoint does not say what computed it"
-        else:
-            yield from differences(self.machine, found.end.state["machine"])
+        here = found.end.state["machine"]
+        known = {key: value for key, value in here.items() if key in self.machine}
+        yield from differences(self.machine, known)
+        # Checkpoints of older versions do not have all of it.
+        yield from (f"{key}: not recorded" for key in here if self.machine and key not in self.machine)
+        yield from differences({"version": self.last.state.get("version")}, {"version": __version__})
         for step, row in self.log.inside(self.stretch):
             yield from (f"from step {step} on {line}" for line in row.get("machine", ()))
         if (precision := how.tree["runtime"]["precision"]) != "fp32":
             yield f"precision: {precision}"
         if torch.cuda.is_available():
             yield "a GPU computes"
-        world = self.record.world()
-        known = world.get("commit") if world.get("generation") == self.last.state.get("generation") else None
-        code = {"version": __version__, **({"commit": code_commit()} if known else {})}
-        yield from differences(
-            {"version": self.last.state.get("version"), **({"commit": known} if known else {})}, code
-        )
 
 
 def _shown(where: str, texts: Sequence[str]) -> list[str]:
@@ -226,3 +265,16 @@ def _shown(where: str, texts: Sequence[str]) -> list[str]:
     head = f"{where}: " if where else ""
     more = [f"{head}and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return [*(f"{head}{text}" for text in texts[:_SHOWN]), *more]
+
+
+def _broken(tensors: Sequence[str], count: int) -> str:
+    return f"bits differ, first in {tensors[0]}, in {len(tensors)} of {count} tensors, although all that is recorded is equal"
+
+
+def _without_bounds(finding: AuditFinding, wrong: list[str], broken: str, error: str) -> AuditFinding:
+    """Return what is known where a twin cannot be trained: something differs, and nothing says how far it may."""
+    if broken:
+        return replace(finding, wrong=(*wrong, broken))
+    note = f"a training that is moved by roundings fails, so that there is no bound: {error}"
+    verdict: Verdict = "differs" if wrong else "undecided"
+    return replace(finding, verdict=verdict, wrong=tuple(wrong), notes=(*finding.notes, note))

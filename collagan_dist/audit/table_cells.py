@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from collagan_dist.audit.finding import AuditFinding, Verdict
@@ -27,13 +28,13 @@ def audit_cells(out: Path, run: Path, evaluation: Path) -> AuditFinding | None:
         return AuditFinding(subject, "damaged", wrong=(str(error),))
     if not found:
         return None
-    wrong = [f"{where}: {shown}, by {evaluation} {value}" for where, shown, value in found if not _is(shown, value)]
+    wrong = [text for where, cell, value in found if (text := _wrong(where, cell, value, evaluation))]
     verdict: Verdict = "differs" if wrong else "equal"
     return AuditFinding(subject, verdict, evaluation.stem, f"{len(found)} cells", wrong=tuple(wrong[:_SHOWN]))
 
 
-def _cells(out: Path, model: str, metrics: dict[str, Any]) -> Iterator[tuple[str, list[float], float]]:
-    """Yield (place of a cell, the numbers of its seeds, the evaluation's number)."""
+def _cells(out: Path, model: str, metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """Yield (place of a cell, the cell, the evaluation's number)."""
     tables: list[tuple[int, str, Mapping[str, Any]]] = [
         (n, f"table{n}.json", paper_tables.read_table(out, n))
         for n in paper.TABLES
@@ -47,10 +48,19 @@ def _cells(out: Path, model: str, metrics: dict[str, Any]) -> Iterator[tuple[str
                 score = paper.score(number, column, kind, "words" if words else "numbers")
                 here = (score.hole, score.blended) == (metrics.get("hole"), metrics.get("blend") == "poisson")
                 if here and (value := lookup(metrics, score)) is not None:
-                    one = cell[kind] if kind else cell
-                    shown = one.get("seeds") or [one["ours"]]
-                    yield f"{out / file}: {model}, {column}{f', {kind}' * bool(kind)}", shown, value * score.factor
+                    place = f"{out / file}: {model}, {column}{f', {kind}' * bool(kind)}"
+                    yield place, cell[kind] if kind else cell, value * score.factor
 
 
-def _is(shown: list[float], value: float) -> bool:
-    return any(one is not None and abs(one - value) <= _TOLERANCE * abs(value) for one in shown)
+def _wrong(where: str, cell: Mapping[str, Any], value: float, evaluation: Path) -> str:
+    """Return what is wrong with a cell: no seed has the evaluation's number, or the cell's is not the mean of its seeds; "" if all is right."""
+    seeds = list(cell.get("seeds") or [cell["ours"]])
+    if not any(_is(one, value) for one in seeds):
+        return f"{where}: {seeds}, by {evaluation} {value}"
+    if not _is(cell["ours"], fmean(seeds)):
+        return f"{where}: {cell['ours']}, where its seeds' mean is {fmean(seeds)}"
+    return ""
+
+
+def _is(shown: float | None, value: float) -> bool:
+    return shown is not None and abs(shown - value) <= _TOLERANCE * abs(value)

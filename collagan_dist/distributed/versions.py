@@ -82,6 +82,12 @@ def library_version(name: str) -> str | None:
     return _installed(name)[1]
 
 
+def decoding_library() -> str:
+    """Return what decodes pictures, which decides their grey levels (data/loading/decode.py)."""
+    version = library_version("dali")
+    return f"DALI {version}" if version else "libjpeg-turbo"
+
+
 def dali_wheel() -> str | None:
     """Return the name of the installed distribution of DALI, or None."""
     return _installed("dali")[0]

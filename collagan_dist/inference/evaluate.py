@@ -19,7 +19,7 @@ from collagan_dist.models.predictor import Blend, TaskTensors
 from collagan_dist.setup import Setup, sequential_ids
 from collagan_dist.tasks import poisson
 from collagan_dist.tasks.base import SampleValues, Task
-from collagan_dist.types import POSITIONS, Batch
+from collagan_dist.types import POSITIONS, Batch, World
 
 logger = logging.getLogger(__name__)
 
@@ -97,24 +97,24 @@ def evaluate(
 
 
 def measure_batch(
-    setup: Setup, predictor: Predict, about: Mapping[str, str], number: int, count: int
+    setup: Setup, predictor: Predict, about: Mapping[str, str], numbers: np.ndarray
 ) -> tuple[np.ndarray, Measured]:
-    """Return (ids, measurements) of batch `number` of the `count` samples, as `evaluate` on one rank measures it.
+    """Return (ids, measurements) of the samples of one batch (batches_of), as `evaluate` measures it.
 
     `about` has `split`, `hole` and `blend`. Samples that cannot be read are left out. Raises ConfigError, DataError.
     """
     loader = setup.loader(about["split"], setup.view(training=False, hole=about["hole"]), _BATCH)
-    numbers = np.arange(number * _BATCH, min(count, (number + 1) * _BATCH))
     batch = next(loader.batches(sequential_ids(numbers, _BATCH)), None)
     if batch is None:
-        raise DataError(f"{setup.manifest.folder}: none of the samples {numbers[0]} to {numbers[-1]} can be read")
+        raise DataError(f"{setup.manifest.folder}: none of the samples {', '.join(map(str, numbers))} can be read")
     outputs = BLENDS[about["blend"]](predictor(batch), batch)
     return batch.ids_B.astype(np.int64), _measure(setup.tasks, outputs, batch)
 
 
-def batches_of(count: int) -> int:
-    """Return how many batches one rank measures `count` samples in."""
-    return -(-count // _BATCH)
+def batches_of(count: int, ranks: int) -> list[np.ndarray]:
+    """Return the numbers of the samples in each batch of an evaluation of `count` samples on so many ranks."""
+    shares = [order.rank_samples(count, World(rank, ranks)) for rank in range(min(ranks, count))]
+    return [numbers for share in shares for numbers, _ in sequential_ids(share, _BATCH)]
 
 
 def summarize_rows(tasks: dict[str, Task], measured: Measured) -> dict[str, Any]:

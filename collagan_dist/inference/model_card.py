@@ -22,6 +22,8 @@ _NOT_METRICS = (
     "baselines",
     "baselines_subset",
     "settings",
+    "precision",
+    "ranks",
     "features",
     "samples",
     "step",

@@ -83,7 +83,10 @@ def score(
         holes = request.holes or (own_hole,)
         paths = [target.path(request.split, hole, blend) for hole in holes for blend in request.blends]
         setup.group.on_rank0(partial(target.check, paths))
-        about = {"settings": settings, "step": weights.step, "manifest": manifest.hash} | target.about()
+        about = {"settings": settings, "precision": config.runtime.precision, "step": weights.step} | target.about()
+        about["manifest"] = manifest.hash
+        if config.evaluate.batch_norm == "batch":  # then numbers depend on which samples were in a batch together
+            about["ranks"] = world.size
         results = []
         total = len(holes) * min(manifest.samples(request.split), config.evaluate.samples or sys.maxsize)
         predict = _counted(predictor, total, world.size, progress)

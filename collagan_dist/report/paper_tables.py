@@ -51,6 +51,8 @@ class _Cell(structured.Record):
     ours: float | None
     se: float | None
     sd: float | None = None
+    # The number of each seed, of which `ours` is the mean; of a single one there are none.
+    seeds: tuple[float, ...] = ()
 
 
 class _Cells(structured.Record):

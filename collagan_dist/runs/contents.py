@@ -64,8 +64,7 @@ def check_tensors(file: str, found: Tensors, expected: Tensors) -> None:
         raise CheckpointError(f"{file} is of another network, which has no {_some(foreign)}")
     for name, tensor in expected.items():
         _check_kind(file, name, found[name], tensor.shape, tensor.dtype)
-    for name, tensor in found.items():
-        _check_values(file, name, tensor)
+    check_values(file, found)
 
 
 def check_moments(file: str, found: Tensors, learners: Mapping[str, Tensors]) -> None:
@@ -88,8 +87,7 @@ def check_moments(file: str, found: Tensors, learners: Mapping[str, Tensors]) ->
             _check_scale(file, f"{prefix}{LOSS_SCALE}", scale)
     if foreign := sorted(found.keys() - known):
         raise CheckpointError(f"{file} is of another network, which has no {_some(foreign)}")
-    for name, tensor in found.items():
-        _check_values(file, name, tensor)
+    check_values(file, found)
 
 
 def _check_kind(file: str, name: str, tensor: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> None:
@@ -100,13 +98,15 @@ def _check_kind(file: str, name: str, tensor: torch.Tensor, shape: torch.Size, d
         raise CheckpointError(f"{file}: {name} is of type {tensor.dtype}, the network's is of {dtype}")
 
 
-def _check_values(file: str, name: str, tensor: torch.Tensor) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{file}: {name} holds numbers that are not finite")
-    # Batches that a normalization has seen; steps of Adam.
-    counts = not tensor.is_floating_point() or name.endswith(f"/{_STEP}")
-    if (counts or name.endswith(_NEVER_NEGATIVE)) and bool((tensor < 0).any()):
-        raise CheckpointError(f"{file}: {name} holds numbers below zero")
+def check_values(file: str, tensors: Tensors) -> None:
+    """Raise CheckpointError where a tensor of a file has numbers that no training saves: NaN, infinite, a count below zero."""
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{file}: {name} holds numbers that are not finite")
+        # Batches that a normalization has seen; steps of Adam.
+        counts = not tensor.is_floating_point() or name.endswith(f"/{_STEP}")
+        if (counts or name.endswith(_NEVER_NEGATIVE)) and bool((tensor < 0).any()):
+            raise CheckpointError(f"{file}: {name} holds numbers below zero")
 
 
 def _check_scale(file: str, name: str, scale: torch.Tensor) -> None:

@@ -22,6 +22,7 @@ from collagan_dist.config.load import config_to_dict, differences, get_nested, i
 from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.group import Group
+from collagan_dist.distributed.versions import decoding_library
 from collagan_dist.distributed.world import job_id, restart_counts, start_label
 from collagan_dist.errors import CheckpointError, ConfigError, mark_on_all_ranks
 from collagan_dist.runs import checkpoint, contents
@@ -135,10 +136,12 @@ class RunFolder:
     def record_start(self, command: str) -> None:
         """Write config.yaml, data.json and world.json. Collective."""
         ranks = self.group.all_gather(self._rank_facts())
-        self._machine = machine_state(ranks)
-        self._as_owner(lambda: self._write_start(ranks, command))
+        # On rank 0 only, which alone writes and speaks.
+        commit = code_commit() if self.group.world.is_rank0 else None
+        self._machine = machine_state(ranks) | ({"commit": commit} if commit else {})
+        self._as_owner(lambda: self._write_start(ranks, command, commit))
 
-    def _write_start(self, ranks: list[dict[str, Any]], command: str) -> None:
+    def _write_start(self, ranks: list[dict[str, Any]], command: str, commit: str | None) -> None:
         # Marks of the former start: this one will leave its own.
         self.paths.requeue.unlink(missing_ok=True)
         self.paths.failed.unlink(missing_ok=True)
@@ -153,7 +156,7 @@ class RunFolder:
         files.write_json(self.paths.data, data)
         world = {
             "command": command,
-            "commit": code_commit(),
+            "commit": commit,
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "generation": self._generation,
             "restarts": restart_counts(),
@@ -167,7 +170,7 @@ class RunFolder:
         return {
             "host": socket.gethostname(), "pid": os.getpid(), "device": str(device),
             "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads(), "decoder": f"{decoding_library()} on {device.type}",
             "launcher": self.group.world.launcher, "python": platform.python_version(), "torch": torch.__version__,
             "collagan_dist": __version__,
         }  # fmt: skip
@@ -182,8 +185,8 @@ class RunFolder:
         }  # fmt: skip
 
     def machine_changes(self, progress: Progress) -> list[str]:
-        """Return lines "key: then -> now" of what computes in another way than what made the checkpoint did."""
-        return differences(dict(progress.machine), self._machine) if progress.machine else []
+        """Return lines "key: then -> now" of what computes in another way than what made the checkpoint did, as far as that says it."""
+        return differences(dict(progress.machine), {k: v for k, v in self._machine.items() if k in progress.machine})
 
     def resume(self, networks: Checkpointable, allow_change: bool, strict: bool = False) -> Progress:
         """Load the newest undamaged checkpoint into the networks, also from the place of copies; return where to go on. Collective.
@@ -321,9 +324,10 @@ class RunFolder:
 
 
 def machine_state(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what of the ranks decides the last bits of a training: their number, threads, devices and torch's version."""
+    """Return what of the ranks decides the last bits of a training: their number, threads, devices, what decodes pictures, torch's version."""
     # Sums are split by threads, and kernels are chosen by the kind of processor.
-    kinds = {key: ", ".join(sorted({str(rank[key]) for rank in ranks})) for key in ("threads", "name", "torch")}
+    keys = ("threads", "name", "torch", "decoder")
+    kinds = {key: ", ".join(sorted({str(rank[key]) for rank in ranks})) for key in keys}
     return {"ranks": len(ranks), **kinds}
 
 

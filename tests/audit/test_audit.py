@@ -1,6 +1,7 @@
 """What is chosen, and what an audit as a whole says."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -11,8 +12,9 @@ from collagan_dist.errors import CheckpointError, ConfigError
 from collagan_dist.training.loop import train
 from collagan_dist.types import World
 from tests.audit.conftest import AUDITED
-from tests.audit.test_stretches import contents
+from tests.audit.test_stretches import checkpoint, contents
 from tests.audit.test_table_cells import out  # noqa: F401, a fixture
+from tests.runs.run_folders import rewrite_state
 from tests.training.small import small
 
 
@@ -54,6 +56,18 @@ def test_copies_of_a_run_in_another_place_are_left_alone(shards, tmp_path):
     before = contents(place)
     assert audit(run, AuditRequest(0, evaluations=0, ranks=(1,))).verdict == "passed"
     assert contents(place) == before and any("step-00000003" in name for name in before)
+
+
+def test_each_stretch_is_trained_on_the_ranks_that_it_was(run):
+    """Not on those of the newest checkpoint: a run may go on on more ranks or fewer."""
+    told: list[str] = []
+    for step, ranks in ((3, 1), (6, 2), (9, 1)):
+        rewrite_state(checkpoint(run, step), lambda state, ranks=ranks: state["machine"].update(ranks=ranks))
+        (checkpoint(run, step) / "generator.safetensors").write_bytes(b"")  # so that nothing need be trained
+    found = audit(run, AuditRequest(0, stretches=9, evaluations=0), told.append)
+    assert {one.verdict for one in found.findings} == {"damaged"}
+    own = min(2, len(os.sched_getaffinity(0)))
+    assert told[1:] == [f"steps 3 to 6 on {own} rank(s)", "steps 6 to 9 on 1 rank(s)"]
 
 
 def test_nothing_to_audit_says_why(trained):

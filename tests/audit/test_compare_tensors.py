@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from collagan_dist.audit.compare_tensors import Neighbours, differing, within
@@ -49,3 +50,26 @@ def test_statistics_and_counts():
     assert "norm.running_mean" in " ".join(within(recorded, tensors(1.0), neighbours(0.0), True).beyond)
     del recorded["generator"]["layer.weight"]
     assert within(recorded, tensors(1.0), neighbours(0.0), False).beyond == ("generator.safetensors: layer.weight",)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_within_no_bound(value):
+    recorded = tensors(1.0)
+    recorded["generator"]["layer.weight"][7] = value
+    for one in (recorded, tensors(value)):
+        found = within(one, tensors(1.0), neighbours(0.1), True)
+        assert found.beyond == ("generator.safetensors: layer.weight",) and found.share == 0.0
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_steps_of_adam_are_counted_unless_overflows_skip_them(fp16):
+    def adam(step: float) -> dict:
+        scale = {"generator/loss_scale": torch.tensor([1024.0, 3.0], dtype=torch.float64)} if fp16 else {}
+        return {"generator/layer.weight/step": torch.tensor(step), **scale}
+
+    def of(value: float, step: float) -> dict:
+        return tensors(value, optimizer=adam(step))
+
+    around = Neighbours(of(0.0, 0.0), of(1.0, 100.0), [of(1.0, 100.0)])
+    found = within(of(1.0, 101.0), of(1.0, 100.0), around, True)
+    assert found.beyond == (() if fp16 else ("optimizer.safetensors: generator/layer.weight/step",))

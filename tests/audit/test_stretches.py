@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from collagan_dist.audit.rederive import Rederivation
+from collagan_dist.errors import NumericError
 from collagan_dist.training.loop import StartOptions, train
 from collagan_dist.types import World
 from tests.audit.conftest import AUDITED
@@ -92,6 +94,18 @@ def test_a_damaged_file_is_named(findings, run):
     assert one.verdict == "damaged" and "step-00000006: ema.safetensors is damaged or edited" in one.wrong[0]
 
 
+def spoil_one(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(-1)[0] = float("nan")
+    return tensor
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_number_that_is_not_finite_is_damage(findings, run, step):
+    name = forge(checkpoint(run, step), "generator.safetensors", spoil_one)
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "damaged" and f"generator.safetensors: {name} holds numbers that are not" in one.wrong[0]
+
+
 def test_another_learning_rate_in_one_checkpoint_is_named(findings, run):
     rewrite_state(checkpoint(run, 6), lambda state: state["config"]["optim"]["generator"].update(lr=0.001))
     (one,) = findings(run, 3, 6)
@@ -118,27 +132,35 @@ def test_a_configuration_that_was_changed_everywhere_gives_other_weights(finding
     assert folder == elsewhere or "larger than roundings" in one.wrong[0]
 
 
+def edit_line(run: Path, kind: str, step: int, key: str, factor: float) -> float:
+    """Multiply a number of metrics.jsonl; return what it is then."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["kind"] == kind and row["step"] == step)
+    row[key] *= factor
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return float(row[key])
+
+
 @pytest.mark.parametrize(
     ("kind", "key"), [("train", "loss/inpainting/rec"), pytest.param("eval", "psnr", marks=pytest.mark.full)]
 )
 def test_an_edited_line_is_named(findings, run, elsewhere, kind, key):
     folder = run if kind == "train" else elsewhere
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    row = next(row for row in rows if row["kind"] == kind and row["step"] == 6)
-    row[key] *= 1.1
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edited = edit_line(folder, kind, 6, key, 1.1)
     (one,) = findings(folder, 3, 6)
-    assert one.verdict == "differs" and f"metrics.jsonl: step 6: {key}: {row[key]} -> " in one.wrong[0]
+    assert one.verdict == "differs" and f"metrics.jsonl: step 6: {key}: {edited} -> " in one.wrong[0]
 
 
-def test_where_bits_may_differ_lines_may_though_no_tensor_does(findings, run):
+def test_where_bits_may_differ_evaluations_may_though_no_tensor_does(findings, run):
     """As where the threads of another machine change sums of the evaluations alone."""
     rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(name="another processor"))
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    next(row for row in rows if row["kind"] == "eval" and row["step"] == 6)["psnr"] *= 1 + 1e-7
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit_line(run, "eval", 6, "psnr", 1 + 1e-7)
     (one,) = findings(run, 3, 6)
     assert one.verdict == "within" and one.wrong == () and one.share == 0
+    # Losses cannot, where they led to the same weights.
+    edit_line(run, "train", 5, "loss/inpainting/rec", 1 + 1e-7)
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "differs" and "step 5: loss/inpainting/rec: " in one.wrong[0]
 
 
 def test_a_removed_line_is_named(findings, run):
@@ -148,6 +170,17 @@ def test_a_removed_line_is_named(findings, run):
     (run / "metrics.jsonl").write_text("".join(kept))
     (one,) = findings(run, 3, 6)
     assert "metrics.jsonl: step 4: metrics.jsonl has no train line" in one.wrong
+
+
+def test_removed_evaluations_are_named_and_a_missing_log_is_said(findings, run):
+    path = run / "metrics.jsonl"
+    kept = [line for line in path.read_text().splitlines(keepends=True) if '"kind": "eval"' not in line]
+    path.write_text("".join(kept))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "differs" and one.wrong == ("metrics.jsonl: step 6: metrics.jsonl has no eval line",)
+    path.unlink()
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "equal" and one.notes == ("metrics.jsonl has no start up to step 3: lines may be missing",)
 
 
 def test_a_pruned_checkpoint_is_no_damage(findings, run):
@@ -178,6 +211,19 @@ def test_a_start_in_between_is_no_change_but_another_machine_is_said(findings, s
     assert one.reasons == ("from step 5 on threads: 1 -> 2",) and one.verdict == "within"
 
 
+def test_older_code_is_a_reason_also_for_an_earlier_start(findings, run):
+    """The run's record of its newest start says nothing of who wrote this checkpoint."""
+    rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(commit="0123456789ab", decoder="A on cpu"))
+    (run / "world.json").unlink()
+    forge(checkpoint(run, 6), "generator.safetensors", move_one_bit)
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "within" and len(one.reasons) == 2
+    assert one.reasons[0].startswith("commit: 0123456789ab -> ") and one.reasons[1].startswith("decoder: A on cpu -> ")
+    rewrite_state(checkpoint(run, 6), lambda state: [state["machine"].pop(key) for key in ("commit", "decoder")])
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "within" and {"commit: not recorded", "decoder: not recorded"} == set(one.reasons)
+
+
 @pytest.mark.full
 def test_a_configuration_that_a_start_in_between_changed_is_not_compared(findings, shards, tmp_path):
     interrupted(shards, tmp_path / "run", 5, optim={"ema": 0.9, "generator": {"lr": 0.001}})
@@ -185,7 +231,7 @@ def test_a_configuration_that_a_start_in_between_changed_is_not_compared(finding
     assert one.verdict == "not comparable" and "at step 5: optim.generator.lr: 0.0002 -> 0.001" in one.notes[0]
 
 
-@pytest.mark.full  # five trainings
+@pytest.mark.full  # six trainings
 def test_batches_that_a_rollback_left_out_are_left_out(findings, shards, tmp_path):
     """The first checkpoint is from before the rollback, and does not know of it."""
     run = tmp_path / "run"
@@ -198,3 +244,42 @@ def test_batches_that_a_rollback_left_out_are_left_out(findings, shards, tmp_pat
     rewrite_state(checkpoint(run, 6), lambda state: state.update(skipped_batches=[]))
     (one,) = findings(run, 3, 6)
     assert one.verdict == "differs"
+
+
+def test_a_batch_that_only_the_checkpoints_leave_out_is_named(findings, shards, tmp_path):
+    """As where a training without it was put in the place of the run's."""
+    run = tmp_path / "run"
+    train(small(shards.folder, **AUDITED), run, World(), StartOptions(stop_at=3))
+    rewrite_state(checkpoint(run, 3), lambda state: state.update(skipped_batches=[4]))
+    train(small(shards.folder, **AUDITED), run, World(), StartOptions(stop_at=6))
+    path = run / "metrics.jsonl"
+    path.write_text("".join(one for one in path.read_text().splitlines(keepends=True) if '"left_out"' not in one))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "differs" and len(one.wrong) == 1
+    assert one.wrong[0].endswith("skipped_batches: metrics.jsonl does not say that step 5 was left out")
+
+
+def test_beyond_bounds_pictures_of_another_decoder_decide_nothing(findings, run):
+    forge(checkpoint(run, 6), "generator.safetensors", enlarge_one)
+    rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(decoder="another library on cuda"))
+    (one,) = findings(run, 3, 6)
+    assert one.verdict == "undecided" and one.wrong == () and "decoded by another library" in one.notes[0]
+
+
+@pytest.mark.parametrize("tensors", ["other", "equal"])
+def test_a_twin_that_fails_leaves_it_undecided(findings, elsewhere, run, monkeypatch, tensors):
+    folder = elsewhere
+    if tensors == "equal":
+        folder = run
+        rewrite_state(checkpoint(run, 6), lambda state: state["machine"].update(name="another processor"))
+        edit_line(run, "eval", 6, "psnr", 1 + 1e-7)
+    real = Rederivation.train
+
+    def failing(self, work, nudged=None):
+        if nudged is not None:
+            raise NumericError("steps 4 to 6: NaN or Inf again")
+        return real(self, work)
+
+    monkeypatch.setattr(Rederivation, "train", failing)
+    (one,) = findings(folder, 3, 6)
+    assert one.verdict == "undecided" and one.wrong == () and one.notes[-1].endswith("NaN or Inf again")

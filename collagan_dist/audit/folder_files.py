@@ -1,0 +1,72 @@
+"""Audits what a run folder says beside its checkpoints and evaluations, and takes from them: config.yaml and metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from collagan_dist import structured
+from collagan_dist.audit.finding import AuditFinding
+from collagan_dist.audit.record import RunRecord, configuration
+from collagan_dist.config.load import config_to_dict, differences, leaves, load_config
+from collagan_dist.errors import CheckpointError, ConfigError, DataError
+from collagan_dist.reproduce.results import read_evaluation
+
+_SHOWN = 3
+# What an evaluation is of; of these its file has the name. The other keys say how far the run was, and how it was measured.
+_SUBJECT = ("split", "hole", "blend", "settings", "manifest")
+
+
+def audit_config(record: RunRecord) -> AuditFinding | None:
+    """Compare config.yaml with the configuration of the newest checkpoint; None where both are the same."""
+    path = record.paths.config
+    for where, state in record.states():
+        try:
+            trained = config_to_dict(configuration(state, where))
+        except CheckpointError:
+            continue  # of another version; the audit of its stretch says so
+        try:
+            written = config_to_dict(load_config(str(path)))
+        except ConfigError as error:
+            return AuditFinding(path.name, "damaged", wrong=(str(error),))
+        if not (changes := differences(trained, written)[:_SHOWN]):
+            return None
+        if record.world().get("generation") == state.get("generation"):
+            return AuditFinding(path.name, "differs", wrong=tuple(f"{path}: not that of {where}: {c}" for c in changes))
+        note = f"of a start that has saved no checkpoint, with another configuration: {'; '.join(changes)}"
+        return AuditFinding(path.name, "not comparable", notes=(note,))
+    return None
+
+
+def audit_headline(record: RunRecord, evaluations: Sequence[Path]) -> AuditFinding | None:
+    """Compare metrics.json with the evaluation that it repeats; None where both are the same, or there is no such file."""
+    path = record.paths.headline_metrics
+    try:
+        headline = structured.read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, structured.Malformed) as error:
+        return AuditFinding(path.name, "damaged", wrong=(str(error),))
+    if not isinstance(headline, dict):
+        return AuditFinding(path.name, "damaged", wrong=(f"{path}: is no object",))
+    found = [metrics for one in evaluations if (metrics := _metrics(one)) and _is_of(metrics, headline, _SUBJECT)]
+    if not found:
+        return AuditFinding(path.name, "differs", wrong=(f"{path}: repeats no evaluation of the run",))
+    metrics = found[0]
+    if not _is_of(metrics, headline, ("step", "precision")):
+        note = f"its evaluation was replaced by one of step {metrics.get('step')} in {metrics.get('precision')}"
+        return AuditFinding(path.name, "not comparable", notes=(note,))
+    wrong = differences(leaves(metrics), leaves(headline))[:_SHOWN]
+    return AuditFinding(path.name, "differs", wrong=tuple(f"{path}: {text}" for text in wrong)) if wrong else None
+
+
+def _metrics(evaluation: Path) -> dict[str, Any]:
+    try:
+        return read_evaluation(evaluation)[0]
+    except DataError:
+        return {}  # which its own audit says
+
+
+def _is_of(metrics: dict[str, Any], headline: dict[str, Any], keys: Sequence[str]) -> bool:
+    return all(metrics.get(key) == headline.get(key) for key in keys)

@@ -1,0 +1,71 @@
+"""config.yaml against the newest checkpoint, metrics.json against its evaluation."""
+
+import json
+
+import pytest
+
+from collagan_dist.audit.audit import AuditRequest, audit
+from collagan_dist.audit.evaluations import evaluation_files
+from collagan_dist.audit.folder_files import audit_config, audit_headline
+from collagan_dist.audit.record import RunRecord
+from tests.audit.test_evaluations import edit
+
+
+def headline(run):
+    record = RunRecord(run)
+    return audit_headline(record, evaluation_files(record))
+
+
+def test_what_a_run_says_itself_is_equal(run):
+    assert audit_config(RunRecord(run)) is None and headline(run) is None
+    (run / "metrics.json").unlink()
+    assert headline(run) is None
+
+
+def test_an_edited_headline_is_named(run):
+    edit(run / "metrics.json", lambda found: found.update(psnr_hole=40.0))
+    one = headline(run)
+    assert one.verdict == "differs" and one.wrong[0].startswith(f"{run}/metrics.json: psnr_hole: ")
+    assert one.wrong[0].endswith(" -> 40.0")
+    edit(run / "metrics.json", lambda found: found.pop("psnr_hole"))
+    assert headline(run).wrong[0].endswith(" -> None")
+
+
+@pytest.mark.parametrize("change", [{"split": "valid"}, {"hole": "O5"}, {"settings": {}}, {"manifest": "0"}])
+def test_a_headline_of_no_evaluation_is_named(run, change):
+    edit(run / "metrics.json", lambda found: found.update(change))
+    one = headline(run)
+    assert one.verdict == "differs" and one.wrong[0].endswith("repeats no evaluation of the run")
+
+
+def test_a_headline_whose_evaluation_was_replaced_is_said(run):
+    """By one in another precision, which is not the run's headline."""
+    edit(run / "evaluation/test-block.json", lambda found: found.update(precision="bf16", psnr=1.0))
+    one = headline(run)
+    assert one.verdict == "not comparable" and one.notes == ("its evaluation was replaced by one of step 9 in bf16",)
+
+
+def test_a_headline_that_cannot_be_read_is_damage(run):
+    for text in ("{", "[]"):
+        (run / "metrics.json").write_text(text)
+        assert headline(run).verdict == "damaged"
+
+
+def test_an_edited_configuration_is_named(run):
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.0002", "lr: 0.0001"))
+    one = audit_config(RunRecord(run))
+    assert one.verdict == "differs" and "optim.discriminators.lr: 0.0002 -> 0.0001" in one.wrong[0]
+    # Of a start that was killed before its first checkpoint.
+    world = json.loads((run / "world.json").read_text())
+    (run / "world.json").write_text(json.dumps(world | {"generation": world["generation"] + 1}))
+    one = audit_config(RunRecord(run))
+    assert one.verdict == "not comparable" and "optim.discriminators.lr: 0.0002 -> 0.0001" in one.notes[0]
+    path.write_text("optim: [")
+    assert audit_config(RunRecord(run)).verdict == "damaged"
+
+
+def test_an_audit_names_them(run):
+    edit(run / "metrics.json", lambda found: found.update(psnr=40.0))
+    found = audit(run, AuditRequest(0, stretches=0))
+    assert found.verdict == "failed" and found.findings[0].subject == "metrics.json"
