@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def adopt(adoption: Adoption, workers: int = 0, progress: Progress = lambda done
         elsewhere = adoption.tars.folder if adoption.tars.folder != out else None
         recipe |= {"samples_per_shard": mean, **({"hash_of": "identity"} if writing.by_identity else {})}
         if found is None:
-            write_manifest(Manifest(out, ADOPTED, recipe, splits, len(writing.quarantine), elsewhere=elsewhere))
+            write_manifest(Manifest(out, ADOPTED, recipe, splits, writing.quarantined, elsewhere=elsewhere))
         shutil.rmtree(out / ".adopting")
         return Adopted(read_manifest(out), writing.counts)
 
@@ -206,40 +206,41 @@ class _Writing:
     ) -> None:
         self.adoption, self.named, self.read, self.found = adoption, named, read, found
         self.listed = {shard.index_name: shard for shard in found or ()}
-        self.quarantine = [(job.name, *entry) for job, result in read for entry in result.quarantine]
         self.counts = sum((Counter(result.counts) for _, result in read), Counter[str]())
         digests = array("Q")
+        missing: Counter[tuple[str, ...]] = Counter()
         for job, result in read:
             for line in read_lines(job, result):
                 digests.append(_digest(line.key))
                 self._count(line)
-        self.samples = len(digests)
+                missing[_missing(line, ANNOTATIONS)] += 1
         keys, times = np.unique(np.array(digests), return_counts=True)
-        self._repeated = set(keys[times > 1].tolist())
+        self._repeated = keys[times > 1]
         # A person is in one split. Of a data set that was adopted before this was so, indexes come out as they were.
         known = found is None or found.recipe.get("hash_of") == "identity"
         self.by_identity = named is None and known and self.counts["identity"] > 0
         # What some samples have, training needs of all.
-        self.partial = [name for name in ANNOTATIONS if 0 < self.counts[name] < self.samples]
+        self.partial = [name for name in ANNOTATIONS if 0 < self.counts[name] < len(digests)]
+        bad = sum(len(result.quarantine) for _, result in read)
+        self.samples = len(digests) + bad
+        self.quarantined = bad + sum(count for names, count in missing.items() if set(names) & set(self.partial))
 
     def write_indexes(self) -> dict[str, tuple[Shard, ...]]:
-        """Write the indexes and quarantine.jsonl; return the shards of each split. Raises DataError."""
+        """Write quarantine.jsonl and the indexes; return the shards of each split. Raises DataError."""
         self._check_sides()
+        if self.found is None:  # what a manifest lists was allowed once
+            check_bad_count(self.quarantined, self.samples, self.adoption.max_bad, self._write_quarantine(), "samples")
         made: dict[str, list[Shard]] = {split: [] for split in SPLITS}
-        total = self.samples + len(self.quarantine)
         for job, result in self.read:
             lines = self._by_split(job, result)
             for split, shards in made.items():
                 shards += self._write_index(job, result, split, lines.get(split, []))
         splits = {split: tuple(shards) for split, shards in made.items() if shards}
         self._check_same(splits, self.found.splits if self.found is not None else splits)
-        path = self.adoption.folder / "quarantine.jsonl"
-        texts = [json.dumps({"tar": tar, "key": key, "reason": reason}) for tar, key, reason in sorted(self.quarantine)]
-        files.write_text(path, "".join(f"{text}\n" for text in texts))
-        if self.quarantine:
-            check_bad_count(len(self.quarantine), total, self.adoption.max_bad, self._note(path), "samples")
+        if self.found is not None:
+            self._write_quarantine()
         if not splits:
-            raise DataError(f"{self.adoption.tars.folder}: not one usable sample; see {path}")
+            raise DataError(f"{self.adoption.tars.folder}: not one usable sample; see {self._bad_list}")
         return splits
 
     def _check_same(self, made: object, listed: object) -> None:
@@ -264,17 +265,15 @@ class _Writing:
             )
 
     def _by_split(self, job: TarJob, result: TarResult) -> dict[str, list[bytes]]:
-        """Return the lines of a tar by split, and quarantine samples that lack what others have."""
+        """Return the lines of the usable samples of a tar by split."""
         found: dict[str, list[bytes]] = {}
         for line in read_lines(job, result):
-            if lacks := [_WORDS[name] for name in self.partial if getattr(line, name) is None]:
-                reason = f"has no {' and no '.join(lacks)}, which others of these tars have"
-                self.quarantine.append((job.name, line.key, reason))
+            if _missing(line, self.partial):
                 continue
             hashed = line.identity if self.by_identity and line.identity is not None else line.key
             split = self.named[job.name] if self.named else SPLITS[split_by_hash(hashed)]
             # Tars that each count from 0 share keys, and random choices for a sample depend on its key.
-            if _digest(line.key) in self._repeated:
+            if self._is_repeated(line.key):
                 line = line.model_copy(update={"key": f"{job.stem}/{line.key}"})
             found.setdefault(split, []).append(encode_line(line))
         return found
@@ -301,14 +300,45 @@ class _Writing:
         files.write_bytes(path, content)
         return [shard]
 
-    def _note(self, path: Path) -> str:
-        """Return what to look at, with the most frequent reason."""
-        reasons = Counter(_NUMBER.sub("N", reason) for *_, reason in self.quarantine)
-        common, count = reasons.most_common(1)[0]
-        tar, key, reason = next(one for one in self.quarantine if _NUMBER.sub("N", one[2]) == common)
+    def _is_repeated(self, key: str) -> bool:
+        digest = np.uint64(_digest(key))
+        at = np.searchsorted(self._repeated, digest)
+        return bool(at < len(self._repeated) and self._repeated[at] == digest)
+
+    @property
+    def _bad_list(self) -> Path:
+        return self.adoption.folder / "quarantine.jsonl"
+
+    def _write_quarantine(self) -> str:
+        """Write quarantine.jsonl, one line at a time: they may be most of a billion. Return what to look at, with the most frequent reason."""
+        reasons: Counter[str] = Counter()
+        first: dict[str, str] = {}
+        with files.atomic_write(self._bad_list) as file:
+            for tar, key, reason in self._unusable():
+                file.write(json.dumps({"tar": tar, "key": key, "reason": reason}).encode() + b"\n")
+                common = _NUMBER.sub("N", reason)
+                reasons[common] += 1
+                first.setdefault(common, f"{tar}: {key}: {reason}")
         options = " or ".join(f"--ignore {name}" for name in self.partial)
         mend = f" ({options} adopts all samples without)" if options else ""
-        return f"{count} like {tar}: {key}: {reason}{mend}; all are in {path}"
+        return "".join(
+            f"{count} like {first[common]}{mend}; all are in {self._bad_list}"
+            for common, count in reasons.most_common(1)
+        )
+
+    def _unusable(self) -> Iterator[tuple[str, str, str]]:
+        """Yield tar, key and reason of samples that cannot be used, or that lack what others have, by tar and key."""
+        for job, result in self.read:
+            found = list(result.quarantine)
+            for line in read_lines(job, result) if self.partial else ():
+                if lacks := [_WORDS[name] for name in _missing(line, self.partial)]:
+                    found.append((line.key, f"has no {' and no '.join(lacks)}, which others of these tars have"))
+            yield from ((job.name, *entry) for entry in sorted(found))
+
+
+def _missing(line: SampleLine, names: Iterable[str]) -> tuple[str, ...]:
+    """Return which of these annotations a sample lacks."""
+    return tuple(name for name in names if getattr(line, name) is None)
 
 
 def _digest(key: str) -> int:

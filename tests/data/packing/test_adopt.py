@@ -479,8 +479,11 @@ def test_annotation_that_only_some_have(originals, tmp_path):
         match=r"12 of 20 .* like train.tar: 000: has no landmarks \(in KEY.json\), .*--ignore landmarks adopts all",
     ):
         adopted(tmp_path)
-    some = adopted(tmp_path, max_bad=0.7)
+    assert len(quarantine(tmp_path)) == 12 and not list(tmp_path.glob("*.samples"))
+    some, before = adopted(tmp_path, max_bad=0.7), bytes_of(tmp_path)
     assert some.samples("train") == 8 and some.quarantined == 12 and len(quarantine(tmp_path)) == 12
+    (tmp_path / "train.train.samples").unlink()
+    assert adopted(tmp_path) == some and bytes_of(tmp_path) == before
     (tmp_path / "manifest.json").unlink()
     every = adopted(tmp_path, ignore=("landmarks",))
     assert every.samples("train") == 20 and all(
