@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from collagan_dist import files
+from collagan_dist.config.tree import Config
 from collagan_dist.data.shards.quick_check import open_shards
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ClusterError, ConfigError, mark_on_all_ranks
@@ -77,16 +78,12 @@ def score(
     with setup.group:
         weights = _same_weights(run, setup.group)
         predictor = predictor_of(weights, config, setup.engine, setup.tasks)
-        settings = evaluation_settings(config)
-        variant = evaluation_variant(run, settings, manifest.hash)
+        variant = evaluation_variant(run, evaluation_settings(config), manifest.hash)
         target = Target(run, request.out, config.evaluate.positions, manifest.hash, variant)
         holes = request.holes or (own_hole,)
         paths = [target.path(request.split, hole, blend) for hole in holes for blend in request.blends]
         setup.group.on_rank0(partial(target.check, paths))
-        about = {"settings": settings, "precision": config.runtime.precision, "step": weights.step} | target.about()
-        about["manifest"] = manifest.hash
-        if config.evaluate.batch_norm == "batch":  # then numbers depend on which samples were in a batch together
-            about["ranks"] = world.size
+        about = _about(config, weights.step, world) | {"manifest": manifest.hash} | target.about()
         results = []
         total = len(holes) * min(manifest.samples(request.split), config.evaluate.samples or sys.maxsize)
         predict = _counted(predictor, total, world.size, progress)
@@ -102,6 +99,13 @@ def score(
                 setup.group.on_rank0(partial(_write, path, found, setup, predictor, headline))
                 results.append((found.metrics, path))
         return results
+
+
+def _about(config: Config, step: int, world: World) -> dict[str, Any]:
+    """Return with what an evaluation is computed."""
+    about = {"settings": evaluation_settings(config), "precision": config.runtime.precision, "step": step}
+    # Numbers depend on which samples were in a batch together.
+    return about | ({"ranks": world.size} if config.evaluate.batch_norm == "batch" else {})
 
 
 def _same_weights(run: Path, group: Group) -> InferenceParameters:
