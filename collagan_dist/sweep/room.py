@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from collagan_dist.errors import ClusterError
@@ -111,10 +112,12 @@ class Room:
         """Return how many trials the cluster holds when it has grown as far as it may (no limit if that is unknown), 0 if it does not grow."""
         if self.growth is None:
             return 0
-        if not self.growth.is_known:
+        # A node that is left out lives on and keeps its place. One too small for a worker is ended once it idles.
+        worker = replace(self.resources, workers=1)
+        living = [node.resources for node in self.nodes if not node.is_head and worker.capacity([node.resources])]
+        if not self.growth.is_known and len(living) < self.growth.most:
             return sys.maxsize
-        heads = self._usable([node for node in self.nodes if node.is_head])
-        return self.resources.capacity(heads + self._started(self.resources))
+        return self.resources.capacity(self._usable(self.nodes) + self.growth.nodes(self.resources.capacity, living))
 
 
 def open_room(ray: Any, resources: TrialResources, concurrent: int | None, own: bool) -> Room:
