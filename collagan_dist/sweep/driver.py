@@ -151,7 +151,7 @@ class SweepController:
         self._record_result(trial)
         # Shards that its node does not see, or a full disk.
         if trial.failure and trial.failure[0] == DataError.exit_code:
-            self._failed_on(nodes, trial.failure[1])
+            self._failed_on(nodes, trial, trial.failure[1])
         else:
             self.room.worked(nodes)
 
@@ -160,7 +160,7 @@ class SweepController:
         if reason == WORKER_TAINTED:  # neither this trial nor a machine failed: not counted
             self._update(trial)
             return
-        self._failed_on(nodes, reason)
+        self._failed_on(nodes, trial, reason)
         if self._losses.lost(number, trial.saved) <= _MAX_RESTARTS:
             self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
             self._update(replace(trial, restarts=trial.restarts + 1))
@@ -199,8 +199,8 @@ class SweepController:
         budget = self.prepared.options.time_budget
         return budget is not None and time.monotonic() - self.started_at >= budget
 
-    def _failed_on(self, nodes: Sequence[str], reason: str) -> None:
-        if (text := self.room.failed(nodes, reason)) is not None:
+    def _failed_on(self, nodes: Sequence[str], trial: Trial, reason: str) -> None:
+        if (text := self.room.failed(nodes, trial.configuration, reason)) is not None:
             self.say(text)
 
     # The end

@@ -70,19 +70,32 @@ class Room:
         """Note that a segment ended well on nodes (ids)."""
         self._losses.worked(nodes)
 
-    def failed(self, nodes: Sequence[str], reason: str) -> str | None:
-        """Note that a segment failed on nodes (ids); return a sentence if one of them is left out from now on."""
+    def failed(self, nodes: Sequence[str], configuration: int, reason: str) -> str | None:
+        """Note that a segment of a configuration failed on nodes (ids); return a sentence on each node that is left out now, or used again."""
         self.nodes = living_nodes(self.ray)
-        found = self._losses.failed(nodes, [node.id for node in self.nodes])
-        if found is None or found in self.left_out:
-            return None
-        name = next(node.name for node in self.nodes if node.id == found)
+        alive = {node.id for node in self.nodes}
+        found = self._losses.failed(nodes, configuration, alive)
+        said = [self._use_again(node) for node in self._losses.explained() if node in alive and node in self.left_out]
+        if found is not None and found not in self.left_out:
+            said.append(self._leave_out(found, reason))
+        return "; ".join(said) or None
+
+    def _leave_out(self, node: str, reason: str) -> str:
         why = f"{MAX_LOSSES} segments in a row failed there, the last one because {reason}"
-        self.left_out[found] = f"node {name} is left out: {why}"
+        self.left_out[node] = f"node {self._name(node)} is left out: {why}"
         if self.fits or self._grown():
-            return self.left_out[found]
-        del self.left_out[found]
-        return f"node {name} is used all the same, since no other has room for a trial: {why}"
+            return self.left_out[node]
+        del self.left_out[node]
+        self._losses.worked([node])  # counted anew
+        return f"node {self._name(node)} is used all the same, since no other has room for a trial: {why}"
+
+    def _use_again(self, node: str) -> str:
+        del self.left_out[node]
+        self._losses.worked([node])
+        return f"node {self._name(node)} is used again: what failed there fails on another node, too"
+
+    def _name(self, node: str) -> str:
+        return next(one.name for one in self.nodes if one.id == node)
 
     def idle_reason(self) -> str | None:
         """Return why no segment runs although some are due, None if that is no wonder."""

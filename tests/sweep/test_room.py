@@ -83,10 +83,22 @@ def cluster(**resources: dict[str, float]) -> SimpleNamespace:
 def test_a_node_is_left_out_while_others_have_room(nodes, grows, is_left_out, slots):
     """Those that live, or that may still be started beside it: it keeps its place among those of the autoscaler."""
     room = Room(cluster(**nodes), TrialResources(cpus=2, gpus=0), grows)
-    *before, said = [room.failed(["a"], "of a bad disk") for _ in range(MAX_LOSSES)]
+    *before, said = [room.failed(["a"], number, "of a bad disk") for number in range(MAX_LOSSES)]
     assert before == [None] * len(before)
     assert (" is left out: " in said, " is used all the same" in said) == (is_left_out, not is_left_out)
     assert (list(room.left_out), room.slots) == (["a"] * is_left_out, slots)
+
+
+def test_a_trial_that_fails_on_two_nodes_costs_neither():
+    """What it costs before that is known comes back. A node on which others fail, too, stays left out."""
+    for others in ([], [8]):
+        room = Room(cluster(a=WORKER, b=WORKER), TrialResources(cpus=2))
+        said = [room.failed(["a"], number, "of memory") for number in [*others, *[7] * MAX_LOSSES]]
+        assert "is left out: " in "".join(filter(None, said)) and room.slots == 1
+        assert room.failed(["b"], 7, "of memory") == (
+            None if others else "node n (a, a) is used again: what failed there fails on another node, too"
+        )
+        assert room.slots == (1 if others else 2)
 
 
 def test_a_trial_that_no_node_type_holds_is_refused():
