@@ -29,7 +29,9 @@ class Room:
     ) -> None:
         self.ray, self.growth, self.concurrent = ray, growth, concurrent
         self.nodes = living_nodes(ray)
-        self.resources = resources.resolved([node.resources for node in self.nodes] + self._started(resources))
+        # Of all types: which nodes come first is known once it is decided whether a trial takes GPUs.
+        types = [] if growth is None else [kind.resources for kind in growth.types if kind.resources is not None]
+        self.resources = resources.resolved([node.resources for node in self.nodes] + types)
         self.left_out: dict[str, str] = {}  # by the id of a node, a sentence that says why
         self.idle_since = self._polled_at = time.monotonic()
         self._losses, self._waits = NodeLosses(), False
@@ -117,9 +119,6 @@ class Room:
 
     def _usable(self, nodes: Sequence[Node]) -> list[dict[str, float]]:
         return [node.resources for node in nodes if node.id not in self.left_out]
-
-    def _started(self, resources: TrialResources) -> list[dict[str, float]]:
-        return [] if self.growth is None else self.growth.nodes(resources.capacity)
 
     def _grown(self) -> int:
         """Return how many trials the cluster holds when it has grown as far as it may (no limit if that is unknown), 0 if it does not grow."""

@@ -89,6 +89,13 @@ def test_a_node_is_left_out_while_others_have_room(nodes, grows, is_left_out, sl
     assert (list(room.left_out), room.slots) == (["a"] * is_left_out, slots)
 
 
+def test_a_trial_takes_a_gpu_where_a_node_type_has_one():
+    """Also where other types hold more trials, and enough of them to reach the cluster's limit."""
+    types = NodeType("cpu", {"CPU": 64.0}, 10), NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 10)
+    room = Room(cluster(head=HEAD), TrialResources(), Growth(types, 10))
+    assert (room.resources.gpus, room.slots) == (1.0, 10)
+
+
 def test_a_trial_that_fails_on_two_nodes_costs_neither():
     """What it costs before that is known comes back. A node on which others fail, too, stays left out."""
     for others in ([], [8]):
