@@ -134,11 +134,16 @@ class SweepController:
         return segment.number, self._spec(self.trials[segment.number])
 
     def segment_ended(self, number: int, outcome: dict[str, Any], nodes: Sequence[str]) -> None:
+        failed = outcome.get("failed")
+        if failed and failed[0] == DataError.exit_code and not self.room.left_out.keys().isdisjoint(nodes):
+            # It was handed out before its node was left out: what fails there is the node's fault.
+            self.segment_lost(number, str(failed[1]), nodes)
+            return
         # The outcome's step is given along: on network storage the listing of a folder can lag behind what a worker wrote.
         trial = self._ended(self.trials[number], int(outcome.get("steps") or 0))
         self._losses.ended(number)
-        if outcome.get("failed"):
-            code, reason = outcome["failed"]
+        if failed:
+            code, reason = failed
             trial = replace(trial, failure=(int(code), str(reason)))
         elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
             reason = f"its metrics.jsonl has no evaluation at {trial.until} samples; remove its checkpoints to train it again"
