@@ -90,16 +90,22 @@ def _check_cuda() -> None:
 
 def worker_settings(config: Config, cpus: float) -> dict[str, Any]:
     """Return the keys of a configuration that a Ray worker needs otherwise: absolute paths, and threads for its CPUs."""
-    paths = {
-        "model.gfc.parser": config.model.gfc.parser, "model.init": config.model.init,
-        "evaluate.features": config.evaluate.features,
-    }  # fmt: skip
     # Left to themselves, torch and the data pipeline of each trial would take all CPUs of the node.
     threads = max(1, int(cpus))
     return {
-        **{key: str(Path(path).absolute()) for key, path in paths.items() if path},
+        **absolute_paths(config, Path.cwd()),
         **{f"{part}.threads": threads for part in ("runtime", "data") if not getattr(config, part).threads},
     }
+
+
+def absolute_paths(config: Config, folder: Path) -> dict[str, str]:
+    """Return the keys of a configuration that name something on a disk, with their paths as seen from a folder."""
+    # Trials run in other folders, on other nodes.
+    paths = {
+        "data.shards": config.data.shards, "model.gfc.parser": config.model.gfc.parser, "model.init": config.model.init,
+        "evaluate.features": config.evaluate.features,
+    }  # fmt: skip
+    return {key: str(folder / path) for key, path in paths.items() if path and "://" not in path}
 
 
 def rank_variables(
