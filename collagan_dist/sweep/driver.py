@@ -174,12 +174,15 @@ class SweepController:
         keep_newest_checkpoint(self.out, trial)
         self._record_result(replace(trial, failure=(ClusterError.exit_code, text)))
 
-    def set_waiting(self, numbers: Set[int], reason: str | None) -> None:
+    def set_waiting(self, numbers: Set[int], reason: str | None) -> Set[int]:
         self.waiting = numbers
         if reason != self.idle_reason:
             waits = f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
             self.say(waits if reason else "there is room again")
         self.idle_reason = reason
+        if schedule.goal_reached(self.plan, self.trials) is None:
+            return frozenset()
+        return {number for number in numbers if self.trials[number].role != "confirm"}
 
     def poll(self) -> bool:
         goal = schedule.goal_reached(self.plan, self.trials)
