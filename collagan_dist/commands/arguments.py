@@ -51,14 +51,6 @@ def fraction(text: str) -> float:
     return value
 
 
-def gpus_per_rank(text: str) -> float:
-    value = _float(text)
-    # Ray shares one GPU between processes, but gives no process one GPU and a half.
-    if not 0 <= value < 1000 or (value > 1 and not value.is_integer()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs: a whole one, or a fraction of one")
-    return value
-
-
 def duration(text: str) -> float:
     """Return the seconds of 2h, 90m or 1h30m."""
     try:

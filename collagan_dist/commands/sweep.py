@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collagan_dist import files, shell
-from collagan_dist.commands.arguments import duration, gpus_per_rank, non_negative_int, positive_int
+from collagan_dist.commands.arguments import duration, non_negative_int, positive_int
 
 if TYPE_CHECKING:
     from collagan_dist.sweep.prepare import PreparedSweep, SweepOptions
@@ -67,7 +67,7 @@ def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=positive_int, default=1, metavar="N", help="ranks of a trial (default: 1)")
     parser.add_argument("--cpus", type=positive_int, default=1, metavar="N", help="CPUs of a rank (default: 1)")
-    parser.add_argument("--gpus", type=gpus_per_rank, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
+    parser.add_argument("--gpus", type=float, metavar="F", help="GPUs of a rank, as 0.25 (default: 1 where there are any)")  # fmt: skip
     parser.add_argument(
         "--spread", action="store_true", help="put the ranks of a trial on different nodes, as far as possible"
     )

@@ -134,11 +134,16 @@ class SweepController:
         return segment.number, self._spec(self.trials[segment.number])
 
     def segment_ended(self, number: int, outcome: dict[str, Any], nodes: Sequence[str]) -> None:
+        failed = outcome.get("failed")
+        if failed and failed[0] == DataError.exit_code and not self.room.left_out.keys().isdisjoint(nodes):
+            # It was handed out before its node was left out: what fails there is the node's fault.
+            self.segment_lost(number, str(failed[1]), nodes)
+            return
         # The outcome's step is given along: on network storage the listing of a folder can lag behind what a worker wrote.
         trial = self._ended(self.trials[number], int(outcome.get("steps") or 0))
         self._losses.ended(number)
-        if outcome.get("failed"):
-            code, reason = outcome["failed"]
+        if failed:
+            code, reason = failed
             trial = replace(trial, failure=(int(code), str(reason)))
         elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
             reason = f"its metrics.jsonl has no evaluation at {trial.until} samples; remove its checkpoints to train it again"
@@ -151,7 +156,7 @@ class SweepController:
         self._record_result(trial)
         # Shards that its node does not see, or a full disk.
         if trial.failure and trial.failure[0] == DataError.exit_code:
-            self._failed_on(nodes, trial.failure[1])
+            self._failed_on(nodes, trial, trial.failure[1])
         else:
             self.room.worked(nodes)
 
@@ -160,7 +165,7 @@ class SweepController:
         if reason == WORKER_TAINTED:  # neither this trial nor a machine failed: not counted
             self._update(trial)
             return
-        self._failed_on(nodes, reason)
+        self._failed_on(nodes, trial, reason)
         if self._losses.lost(number, trial.saved) <= _MAX_RESTARTS:
             self.say(f"trial {number} starts again from its newest checkpoint: {reason}")
             self._update(replace(trial, restarts=trial.restarts + 1))
@@ -169,12 +174,15 @@ class SweepController:
         keep_newest_checkpoint(self.out, trial)
         self._record_result(replace(trial, failure=(ClusterError.exit_code, text)))
 
-    def set_waiting(self, numbers: Set[int], reason: str | None) -> None:
+    def set_waiting(self, numbers: Set[int], reason: str | None) -> Set[int]:
         self.waiting = numbers
         if reason != self.idle_reason:
             waits = f"{reason}: the sweep waits for room (what it has is kept, and the same command continues)"
             self.say(waits if reason else "there is room again")
         self.idle_reason = reason
+        if schedule.goal_reached(self.plan, self.trials) is None:
+            return frozenset()
+        return {number for number in numbers if self.trials[number].role != "confirm"}
 
     def poll(self) -> bool:
         goal = schedule.goal_reached(self.plan, self.trials)
@@ -199,8 +207,8 @@ class SweepController:
         budget = self.prepared.options.time_budget
         return budget is not None and time.monotonic() - self.started_at >= budget
 
-    def _failed_on(self, nodes: Sequence[str], reason: str) -> None:
-        if (text := self.room.failed(nodes, reason)) is not None:
+    def _failed_on(self, nodes: Sequence[str], trial: Trial, reason: str) -> None:
+        if (text := self.room.failed(nodes, trial.configuration, reason)) is not None:
             self.say(text)
 
     # The end

@@ -48,11 +48,27 @@ class Growth:
     def is_known(self) -> bool:
         return bool(self.types) and all(kind.resources is not None for kind in self.types)
 
-    def nodes(self, capacity: Callable[[list[dict[str, float]]], int]) -> list[dict[str, float]]:
-        """Return the resources of the nodes that may be started, those first of which one holds most by `capacity`."""
+    def nodes(
+        self, capacity: Callable[[list[dict[str, float]]], int], living: Sequence[dict[str, float]] = ()
+    ) -> list[dict[str, float]]:
+        """Return the resources of the nodes that may be started, those first of which one holds most by `capacity`.
+
+        `living` are the resources of the nodes, beside the head node, that take places already.
+        """
         known = [(kind.resources, kind.most) for kind in self.types if kind.resources is not None]
         known.sort(key=lambda kind: -capacity([kind[0]]))
-        return [resources for resources, most in known for _ in range(most)][: self.most]
+        left = [most for _, most in known]
+        for node in living:
+            of_type = (at for at, (resources, _) in enumerate(known) if left[at] and _are_alike(resources, node))
+            if (at := next(of_type, None)) is not None:
+                left[at] -= 1
+        places = [resources for (resources, _), count in zip(known, left, strict=True) for _ in range(count)]
+        return places[: max(0, self.most - len(living))]
+
+
+def _are_alike(one: dict[str, float], other: dict[str, float]) -> bool:
+    # By what a trial takes: Ray adds memory and labels of its own to what a type declares.
+    return all(one.get(kind, 0) == other.get(kind, 0) for kind in ("CPU", "GPU"))
 
 
 def read_growth(ray: Any) -> Growth | None:

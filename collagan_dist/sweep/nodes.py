@@ -31,24 +31,33 @@ def living_nodes(ray: Any) -> list[Node]:
 
 
 class NodeLosses:
-    """Counts by node how many segments in a row failed there.
+    """Which segments in a row failed on each node, by the number of their configuration's first trial.
 
     A segment on several nodes tells nothing: any of them may be the cause. Nor does one whose node is gone: that is a loss like others.
     """
 
     def __init__(self) -> None:
-        self._in_a_row: dict[str, int] = {}
+        self._in_a_row: dict[str, list[int]] = {}
+        self._failed_on: dict[int, set[str]] = {}
 
     def worked(self, nodes: Sequence[str]) -> None:
         for node in nodes:
             self._in_a_row.pop(node, None)
 
-    def failed(self, nodes: Sequence[str], alive: Collection[str]) -> str | None:
-        """Count a failed segment; return its node if it is the last of MAX_LOSSES in a row there."""
+    def failed(self, nodes: Sequence[str], configuration: int, alive: Collection[str]) -> str | None:
+        """Note a failed segment; return its node if MAX_LOSSES or more in a row failed there, and no one configuration explains it."""
         if len(nodes) != 1 or nodes[0] not in alive:
             return None
-        count = self._in_a_row[nodes[0]] = self._in_a_row.get(nodes[0], 0) + 1
-        return nodes[0] if count % MAX_LOSSES == 0 else None
+        (node,) = nodes
+        self._in_a_row.setdefault(node, []).append(configuration)
+        self._failed_on.setdefault(configuration, set()).add(node)
+        return node if len(self._in_a_row[node]) >= MAX_LOSSES and node not in self.explained() else None
+
+    def explained(self) -> list[str]:
+        """Return the nodes where all in a row are of one configuration that has failed on another node, too."""
+        # Before it has, nobody knows which of the two is the cause: to try it elsewhere is the way to find out.
+        rows = self._in_a_row.items()
+        return [node for node, row in rows if len(set(row)) == 1 and len(self._failed_on[row[0]]) > 1]
 
 
 class TrialLosses:

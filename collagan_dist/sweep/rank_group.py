@@ -45,7 +45,7 @@ def train_on_ranks(spec: SegmentSpec, report: Report | None = None) -> int:
     actors = _start_actors(spec.workers)
     try:
         here = ray.get_runtime_context().get_node_id()
-        nodes = ray.get([actor.node.remote() for actor in actors])
+        nodes = _nodes_of(actors, spec)
         # The rendezvous store is rank 0's, so its address and a free port are looked for here.
         rendezvous = {
             "MASTER_ADDR": get_node_ip_address(), "MASTER_PORT": str(addresses.free_port()), "COLLAGAN_RENDEZVOUS_SECRET": secrets.token_hex(32),
@@ -81,6 +81,21 @@ def _start_actors(workers: int) -> list[Any]:
         ).remote()
         for index in range(1, workers)
     ]  # fmt: skip
+
+
+def _nodes_of(actors: list[Any], spec: SegmentSpec) -> list[str]:
+    """Return the id of each actor's node, once all have started. Raises ClusterError if they do not in time."""
+    import ray
+
+    seconds = spec.config["runtime"]["rendezvous_timeout"]
+    asked = [actor.node.remote() for actor in actors]
+    try:
+        return ray.get(asked, timeout=seconds)
+    except ray.exceptions.GetTimeoutError:
+        silent = len(ray.wait(asked, num_returns=len(asked), timeout=0)[1])
+        raise ClusterError(
+            f"{silent} of {spec.workers} ranks of trial {spec.name} did not start in {seconds} s (runtime.rendezvous_timeout)"
+        ) from None
 
 
 def _train_rank_0(spec: SegmentSpec, variables: dict[str, str], running: list[Any], report: Report | None) -> int:

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
+from numbers import Integral, Real
 from typing import Any
+
+from collagan_dist.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TrialResources:
     """Resources of one trial: `workers` ranks, each with CPUs and GPUs, spread over nodes or packed onto few.
 
-    `gpus` None: one for each worker where the cluster has any.
+    `gpus` None: one for each worker where the cluster has any. Raises ConfigError for numbers that no trial can have.
     """
 
     workers: int = 1
     cpus: float = 1
     gpus: float | None = None
     spread: bool = False
+
+    def __post_init__(self) -> None:
+        gpus = self.gpus if self.gpus is not None else 1.0
+        rules = {
+            "workers": (isinstance(self.workers, Integral) and self.workers >= 1, "a whole number above 0"),
+            "cpus": (isinstance(self.cpus, Real) and 0 < self.cpus < inf, "a number above 0"),
+            # Ray shares one GPU between processes, but gives no process one GPU and a half.
+            "gpus": (
+                isinstance(gpus, Real) and 0 <= gpus < 1000 and (gpus <= 1 or gpus % 1 == 0),
+                "a number of GPUs: a whole one, or a fraction of one",
+            ),
+        }
+        for name, (is_kept, rule) in rules.items():
+            if not is_kept:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not {rule}")
 
     def resolved(self, nodes: Sequence[Mapping[str, float]]) -> TrialResources:
         """Return the same with the number of GPUs decided, for the resources of nodes."""
@@ -50,7 +69,7 @@ class TrialResources:
 
     def _workers_on(self, node: Mapping[str, float]) -> int:
         # 1e-9: 1 / 0.1 must be 10 workers, not 9, after rounding.
-        count = int(node.get("CPU", 0) / self.cpus + 1e-9) if self.cpus else 10**6
+        count = int(node.get("CPU", 0) / self.cpus + 1e-9)
         gpus = self.gpus or 0
         if gpus >= 1:
             count = min(count, int(node.get("GPU", 0) // gpus))

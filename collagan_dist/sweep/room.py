@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from collagan_dist.errors import ClusterError
@@ -28,7 +29,9 @@ class Room:
     ) -> None:
         self.ray, self.growth, self.concurrent = ray, growth, concurrent
         self.nodes = living_nodes(ray)
-        self.resources = resources.resolved([node.resources for node in self.nodes] + self._started(resources))
+        # Of all types: which nodes come first is known once it is decided whether a trial takes GPUs.
+        types = [] if growth is None else [kind.resources for kind in growth.types if kind.resources is not None]
+        self.resources = resources.resolved([node.resources for node in self.nodes] + types)
         self.left_out: dict[str, str] = {}  # by the id of a node, a sentence that says why
         self.idle_since = self._polled_at = time.monotonic()
         self._losses, self._waits = NodeLosses(), False
@@ -69,19 +72,32 @@ class Room:
         """Note that a segment ended well on nodes (ids)."""
         self._losses.worked(nodes)
 
-    def failed(self, nodes: Sequence[str], reason: str) -> str | None:
-        """Note that a segment failed on nodes (ids); return a sentence if one of them is left out from now on."""
+    def failed(self, nodes: Sequence[str], configuration: int, reason: str) -> str | None:
+        """Note that a segment of a configuration failed on nodes (ids); return a sentence on each node that is left out now, or used again."""
         self.nodes = living_nodes(self.ray)
-        found = self._losses.failed(nodes, [node.id for node in self.nodes])
-        if found is None or found in self.left_out:
-            return None
-        name = next(node.name for node in self.nodes if node.id == found)
+        alive = {node.id for node in self.nodes}
+        found = self._losses.failed(nodes, configuration, alive)
+        said = [self._use_again(node) for node in self._losses.explained() if node in alive and node in self.left_out]
+        if found is not None and found not in self.left_out:
+            said.append(self._leave_out(found, reason))
+        return "; ".join(said) or None
+
+    def _leave_out(self, node: str, reason: str) -> str:
         why = f"{MAX_LOSSES} segments in a row failed there, the last one because {reason}"
-        self.left_out[found] = f"node {name} is left out: {why}"
+        self.left_out[node] = f"node {self._name(node)} is left out: {why}"
         if self.fits or self._grown():
-            return self.left_out[found]
-        del self.left_out[found]
-        return f"node {name} is used all the same, since no other has room for a trial: {why}"
+            return self.left_out[node]
+        del self.left_out[node]
+        self._losses.worked([node])  # counted anew
+        return f"node {self._name(node)} is used all the same, since no other has room for a trial: {why}"
+
+    def _use_again(self, node: str) -> str:
+        del self.left_out[node]
+        self._losses.worked([node])
+        return f"node {self._name(node)} is used again: what failed there fails on another node, too"
+
+    def _name(self, node: str) -> str:
+        return next(one.name for one in self.nodes if one.id == node)
 
     def idle_reason(self) -> str | None:
         """Return why no segment runs although some are due, None if that is no wonder."""
@@ -104,17 +120,16 @@ class Room:
     def _usable(self, nodes: Sequence[Node]) -> list[dict[str, float]]:
         return [node.resources for node in nodes if node.id not in self.left_out]
 
-    def _started(self, resources: TrialResources) -> list[dict[str, float]]:
-        return [] if self.growth is None else self.growth.nodes(resources.capacity)
-
     def _grown(self) -> int:
         """Return how many trials the cluster holds when it has grown as far as it may (no limit if that is unknown), 0 if it does not grow."""
         if self.growth is None:
             return 0
-        if not self.growth.is_known:
+        # A node that is left out lives on and keeps its place. One too small for a worker is ended once it idles.
+        worker = replace(self.resources, workers=1)
+        living = [node.resources for node in self.nodes if not node.is_head and worker.capacity([node.resources])]
+        if not self.growth.is_known and len(living) < self.growth.most:
             return sys.maxsize
-        heads = self._usable([node for node in self.nodes if node.is_head])
-        return self.resources.capacity(heads + self._started(self.resources))
+        return self.resources.capacity(self._usable(self.nodes) + self.growth.nodes(self.resources.capacity, living))
 
 
 def open_room(ray: Any, resources: TrialResources, concurrent: int | None, own: bool) -> Room:

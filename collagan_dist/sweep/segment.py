@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -12,6 +13,7 @@ from typing import Any
 
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.errors import ClusterError
 from collagan_dist.log import log_to_stderr
 from collagan_dist.runs.layout import RunPaths
 
@@ -54,13 +56,18 @@ Report = Callable[[int, dict[str, Any]], bool]  # StartOptions.report of trainin
 
 
 def train_rank(spec: SegmentSpec, variables: Mapping[str, str], report: Report | None = None) -> int:
-    """Train as the rank that the variables describe; return the number of steps done in all. Rank 0 may `report`."""
+    """Train as the rank that the variables describe; return the number of steps done in all. Rank 0 may `report`.
+
+    Raises ClusterError where the segment was given GPUs and CUDA finds none.
+    """
     # Imported here: the driver uses SegmentSpec, and needs no torch.
     from collagan_dist.config.load import validate_config
     from collagan_dist.distributed.world import detect_world
     from collagan_dist.training.loop import StartOptions, train
 
-    if not spec.gpus:
+    if spec.gpus:
+        _check_cuda()
+    else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a worker that asked for none
     config = validate_config(spec.config, f"trial {spec.name}")
     with _environment(variables), _log_file(Path(spec.run), int(variables["RANK"])):
@@ -70,18 +77,35 @@ def train_rank(spec: SegmentSpec, variables: Mapping[str, str], report: Report |
         return train(config, Path(spec.run), detect_world(), options)
 
 
+def _check_cuda() -> None:
+    import torch
+
+    # Training would take the CPU without a word, and hours for minutes.
+    if not torch.cuda.is_available():
+        raise ClusterError(
+            f"a GPU of {socket.gethostname()} was given to this trial, and CUDA finds none there: look at nvidia-smi and "
+            "`collagan doctor` on it, or train on CPUs (--gpus 0)"
+        )
+
+
 def worker_settings(config: Config, cpus: float) -> dict[str, Any]:
     """Return the keys of a configuration that a Ray worker needs otherwise: absolute paths, and threads for its CPUs."""
-    paths = {
-        "model.gfc.parser": config.model.gfc.parser, "model.init": config.model.init,
-        "evaluate.features": config.evaluate.features,
-    }  # fmt: skip
     # Left to themselves, torch and the data pipeline of each trial would take all CPUs of the node.
     threads = max(1, int(cpus))
     return {
-        **{key: str(Path(path).absolute()) for key, path in paths.items() if path},
+        **absolute_paths(config, Path.cwd()),
         **{f"{part}.threads": threads for part in ("runtime", "data") if not getattr(config, part).threads},
     }
+
+
+def absolute_paths(config: Config, folder: Path) -> dict[str, str]:
+    """Return the keys of a configuration that name something on a disk, with their paths as seen from a folder."""
+    # Trials run in other folders, on other nodes.
+    paths = {
+        "data.shards": config.data.shards, "model.gfc.parser": config.model.gfc.parser, "model.init": config.model.init,
+        "evaluate.features": config.evaluate.features,
+    }  # fmt: skip
+    return {key: str(folder / path) for key, path in paths.items() if path and "://" not in path}
 
 
 def rank_variables(

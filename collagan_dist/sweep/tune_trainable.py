@@ -22,7 +22,7 @@ from collagan_dist.runs.layout import MANIFEST_FILE, RunPaths
 from collagan_dist.runs.metrics_log import read_eval_lines
 from collagan_dist.sweep.rank_group import train_on_ranks
 from collagan_dist.sweep.resources import TrialResources
-from collagan_dist.sweep.segment import SegmentSpec, worker_settings
+from collagan_dist.sweep.segment import SegmentSpec, absolute_paths, worker_settings
 from collagan_dist.sweep.space import CHANGEABLE_KEYS
 from collagan_dist.sweep.trial import adopt_checkpoint, link_or_copy, searched_metrics
 from collagan_dist.sweep.worker import free_memory
@@ -42,7 +42,8 @@ def trainable(
 
     `config`, `data`, `model` and `settings` are as for `collagan_dist.train`: what all trials have in common. `resources` are
     `workers` (ranks, 1), `cpus` (1) and `gpus` (of a rank; one where there are any) and `spread`. A trial is a run folder, `run` in the trial's
-    folder of Tune, or `out`/TRIAL_ID. Raises ConfigError; a wrong key of `param_space` is one at `Tuner.fit`.
+    folder of Tune, or `out`/TRIAL_ID. Relative paths, also those of `param_space`, are seen from the folder in which this is called.
+    Raises ConfigError; a wrong key of `param_space` is one at `Tuner.fit`.
     """
     if missing := [name for name in ("ray", "pandas", "pyarrow") if find_spec(name) is None]:
         raise ConfigError(f"this needs {', '.join(missing)}, not installed here: pip install 'collagan_dist[sweep]'")
@@ -54,33 +55,36 @@ def trainable(
         raise ConfigError(f"{', '.join(resources)}: give workers, cpus, gpus or spread") from None
     source = config if isinstance(config, Config) else str(config)
     base = load_config(source, model, assignments(settings), None if data is None else str(data))
-    if (shards := base.data.shards) is None:
+    if base.data.shards is None:
         raise ConfigError("data.shards is not set: give data, a folder made by `collagan pack`, or its URL")
-    # Absolute, since trials run in other folders, on other nodes.
-    places = {"data.shards": shards if "://" in shards else str(Path(shards).absolute())}
-    base = load_config(base, sets=assignments({**places, **worker_settings(base, wanted.cpus)}))
-    trial_config(base, {})  # what is wrong for all trials
+    base = load_config(base, sets=assignments(worker_settings(base, wanted.cpus)))
+    folder = Path.cwd()
+    trial_config(base, {}, folder)  # what is wrong for all trials
     runs = None if out is None else Path(out).absolute()
 
     def collagan(values: dict[str, Any]) -> None:
-        run_trial(trial_config(base, values), runs)
+        run_trial(trial_config(base, values, folder), runs)
 
-    return tune.with_resources(collagan, partial(_placement, base, wanted))
+    return tune.with_resources(collagan, partial(_placement, base, wanted, folder))
 
 
-def _placement(base: Config, wanted: TrialResources, values: dict[str, Any]) -> Any:
+def _placement(base: Config, wanted: TrialResources, folder: Path, values: dict[str, Any]) -> Any:
     """Return what Tune reserves for a trial with these values. Raises ConfigError where no configuration has them."""
     import ray
 
     # Tune asks the driver for it, before the trial exists: an error ends `fit` instead of one trial after the other.
-    trial_config(base, values)
+    trial_config(base, values, folder)
     return wanted.resolved([ray.cluster_resources()]).placement()
 
 
-def trial_config(base: Config, values: Mapping[str, Any]) -> Config:
-    """Return the configuration of a trial, which evaluates at each checkpoint where it says nothing else. Raises ConfigError."""
+def trial_config(base: Config, values: Mapping[str, Any], folder: Path) -> Config:
+    """Return the configuration of a trial, which evaluates at each checkpoint where it says nothing else.
+
+    Relative paths among the values are seen from a folder. Raises ConfigError.
+    """
     try:
         found = load_config(base, sets=assignments(values))
+        found = load_config(found, sets=assignments(absolute_paths(found, folder)))
     except ConfigError as error:
         raise ConfigError(f"param_space: {error}") from None
     if found.checkpoint.copy_to is not None:  # a trial is set back to what Tune gives, which copies would undo

@@ -57,8 +57,11 @@ class SegmentSource(Protocol):
         """The cluster ended a segment, or it could not continue where it was. `nodes` is empty where that is unknown."""
         ...
 
-    def set_waiting(self, numbers: Set[int], idle_reason: str | None) -> None:
-        """Which trials have a segment that is not placed yet, and why nothing runs although there is work, or None."""
+    def set_waiting(self, numbers: Set[int], idle_reason: str | None) -> Set[int]:
+        """Which trials have a segment that is not placed yet, and why nothing runs although there is work, or None.
+
+        Return those whose segment is to be taken back; it then ends as one that was interrupted.
+        """
         ...
 
     def poll(self) -> bool:
@@ -80,7 +83,7 @@ def run_tune(source: SegmentSource, room: Room, out: Path) -> None:
         tune.Tuner(
             tune.with_resources(run_segment, lambda config: room.resources.placement(config["left_out"])),
             # reuse_actors: a new process would spend seconds on importing torch for each segment.
-            tune_config=tune.TuneConfig(search_alg=_searcher(adapter), num_samples=-1, reuse_actors=True),
+            tune_config=tune.TuneConfig(search_alg=_searcher(adapter), scheduler=_scheduler(adapter), num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="segments", storage_path=str(state), verbose=0, callbacks=[_callback(adapter)], stop=_stopper(adapter),
                 failure_config=tune.FailureConfig(max_failures=0),  # retries are the source's decision
@@ -93,7 +96,7 @@ def run_tune(source: SegmentSource, room: Room, out: Path) -> None:
 
 
 class TuneAdapter:
-    """Connects Tune's searcher, callback and stopper with a source, and records which Tune trial runs whose segment, and where.
+    """Connects Tune's searcher, scheduler, callback and stopper with a source, and records which Tune trial runs whose segment, and where.
 
     `error` is the first exception of the source; Tune itself would swallow it.
     """
@@ -101,6 +104,7 @@ class TuneAdapter:
     def __init__(self, source: SegmentSource, room: Room) -> None:
         self.source, self.room = source, room
         self.error: Exception | None = None
+        self.stop_trial: Callable[[Any], None] = lambda trial: None  # Tune's own, once it has a trial
         self._numbers: dict[str, int] = {}  # sweep's trial number by Tune's trial id
         self._nodes: dict[str, tuple[str, ...]] = {}  # ids of the nodes of a segment that runs, by Tune's trial id
         self._stopping = self._busy = False
@@ -133,8 +137,12 @@ class TuneAdapter:
         self._busy = bool(running)
         if self._busy or not self._numbers:
             self.room.idle_since = time.monotonic()
-        waiting = {self._numbers[trial.trial_id] for trial in ours if trial.status == "PENDING"}
-        self._call(lambda: self.source.set_waiting(waiting, None if self._busy else self.room.idle_reason()))
+        waiting = {self._numbers[trial.trial_id]: trial for trial in ours if trial.status == "PENDING"}
+        reason = None if self._busy else self._call(self.room.idle_reason)
+        for number in self._call(self.source.set_waiting, waiting.keys(), reason) or ():
+            # An autoscaler starts machines for what waits.
+            self.stop_trial(waiting[number])
+            self.ended(waiting[number].trial_id, {"interrupted": True})
         # Tune calls no hook for some of its own errors, so failed trials are looked for here.
         for trial in [trial for trial in ours if trial.status == "ERROR"]:
             nodes = self._nodes.pop(trial.trial_id, None) or _node_of_lost(trial, self.room.resources.workers)
@@ -195,6 +203,21 @@ def _searcher(adapter: TuneAdapter) -> Any:
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
     return SegmentSearcher(adapter)
+
+
+def _scheduler(adapter: TuneAdapter) -> Any:
+    """Build a scheduler that lets every segment run; Tune tells schedulers alone how a trial is stopped."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    class SegmentScheduler(_Unpickled, FIFOScheduler):
+        def __init__(self, adapter: TuneAdapter) -> None:
+            FIFOScheduler.__init__(self)
+            self.adapter = adapter
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            self.adapter.stop_trial = tune_controller.stop_trial
+
+    return SegmentScheduler(adapter)
 
 
 def _callback(adapter: TuneAdapter) -> Any:

@@ -13,7 +13,6 @@ from collagan_dist.commands import arguments
         (arguments.positive_float, {"0.01": 0.01, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
         (arguments.fraction, {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["-0.1", "1.1", "nan", "x"]),
         (arguments.duration, {"2h": 7200, "1h30m": 5400}, ["2", "0h", "an hour", "-1h"]),
-        (arguments.gpus_per_rank, {"0": 0.0, "0.25": 0.25, "2": 2.0}, ["1.5", "-1", "nan", "inf", "x"]),
         (
             arguments.square,
             {"420,180,360": (420, 180, 360), "-5,0,1": (-5, 0, 1)},

@@ -45,12 +45,18 @@ def test_version(collagan):
         ("reproduce --data d --out o --ranks 2 --ray auto", "not allowed with"),
         ("sweep demo --space s --data d --out o --trials 0", "'0' is not a whole number above 0"),
         ("sweep demo --space s --data d --out o --seeds -1", "'-1' is not a whole number"),
-        ("sweep demo --space s --data d --out o --gpus 1.5", "'1.5' is not a number of GPUs"),
+        ("sweep demo --space s --data d --out o --gpus one", "'one'"),
     ],
 )
 def test_usage_errors_end_with_2(words, message, collagan):
     result = collagan(*words.split())
     assert result.code == 2 and "usage: collagan" in result.err and message in result.err
+
+
+def test_resources_that_no_trial_can_have_end_with_2(collagan):
+    message = "collagan sweep: gpus=1.5 is not a number of GPUs: a whole one, or a fraction of one\n"
+    words = "sweep demo --space s --data d --out o --gpus 1.5"
+    assert collagan(*words.split()) == (2, "", message)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,14 +10,19 @@ import collagan_dist as cd
 from collagan_dist.config.load import load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.errors import DataError
 from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep.driver import SweepController
 from collagan_dist.sweep.new_trial import trial_config
+from collagan_dist.sweep.prepare import SweepOptions, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
+from collagan_dist.sweep.room import Room
 from collagan_dist.sweep.schedule import SweepPlan
 from collagan_dist.sweep.trial import Trial
 from tests.conftest import collagan
 from tests.sweep.simulation import RUNGS, Simulation, a_plan, stored
-from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep
+from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep, write
 from tests.sweep.spaces import LR, space
 from tests.training.small import equal, weights
 
@@ -189,6 +195,24 @@ def test_a_killed_search_proposes_what_an_uninterrupted_one_does(head):
     if "nsga2" in head:  # whole generations, though few trials are trained to the end
         generations = [trial.notes["NSGAIISampler:generation"] for trial in whole.trials if trial.notes]
         assert generations == sorted(generations) and generations[-1] == 3
+
+
+def test_shards_that_a_left_out_node_cannot_read_cost_no_further_trial(shards, tmp_path):
+    """One whose segment was on its way there is trained elsewhere."""
+    config, file = write(tmp_path, shards.folder, HALVING)
+    prepared = prepare(SweepOptions(str(config), str(file), str(shards.folder), tmp_path / "out", trials=6))
+    (tmp_path / "out").mkdir()
+    facts = {"Alive": True, "NodeManagerHostname": "n", "NodeManagerAddress": "a", "Resources": {"CPU": 9.0}}
+    ray = SimpleNamespace(nodes=lambda: [{**facts, "NodeID": one} for one in "ab"])
+    room = Room(ray, TrialResources())
+    with StopRequest() as stop:
+        sweep = SweepController(prepared, constant_summary(prepared), room, stop, lambda controller: None)
+    numbers = [sweep.next_segment()[0] for _ in range(6)]
+    for number, node in zip(numbers, "aaaaab", strict=True):
+        sweep.segment_ended(number, {"failed": [DataError.exit_code, "no shards"]}, [node])
+    assert [trial.failure and trial.failure[0] for trial in sweep.trials] == [3, 3, 3, None, None, 3]
+    assert [trial.restarts for trial in sweep.trials] == [0, 0, 0, 1, 1, 0] and list(room.left_out) == ["a"]
+    assert sweep.next_segment()[0] == 3
 
 
 @pytest.mark.full

@@ -1,7 +1,9 @@
 import re
 
+import numpy as np
 import pytest
 
+from collagan_dist.errors import ConfigError
 from collagan_dist.sweep.resources import TrialResources
 from tests.sweep.small import HALVING, Sweep
 
@@ -23,6 +25,21 @@ from tests.sweep.small import HALVING, Sweep
 )  # fmt: skip
 def test_capacity(resources, nodes, trials):
     assert resources.capacity(nodes) == trials
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("workers", [1, 12, np.int64(2)], [0, -1, 1.5, "2", None]),
+        ("cpus", [1, 0.1, 2.0], [0, -1, float("nan"), float("inf"), "2", None]),
+        ("gpus", [None, 0, 0.25, 1, 2.0], [1.5, -1, float("nan"), float("inf"), 1000, "1"]),
+    ],
+)
+def test_numbers_that_no_trial_can_have(name, good, bad):
+    assert [getattr(TrialResources(**{name: one}), name) for one in good] == good
+    for one in bad:
+        with pytest.raises(ConfigError, match=rf"^{name}={re.escape(repr(one))} is not a (whole )?number "):
+            TrialResources(**{name: one})
 
 
 def test_resources_as_text():

@@ -12,6 +12,7 @@ import pytest
 
 from collagan_dist.errors import ClusterError
 from collagan_dist.sweep.growth import Growth, NodeType
+from collagan_dist.sweep.nodes import MAX_LOSSES
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.room import Room
 from tests.sweep.ray_nodes import descendants, growing_nodes, ray_nodes
@@ -52,6 +53,59 @@ def test_how_many_segments_are_handed_out(nodes, grows, concurrent, slots):
     facts = {"Alive": True, "NodeManagerHostname": "n", "NodeManagerAddress": "a", "Resources": {"CPU": 2.0}}
     ray = SimpleNamespace(nodes=lambda: [{**facts, "NodeID": str(number)} for number in range(nodes)])
     assert Room(ray, TrialResources(cpus=2), grows, concurrent).slots == slots
+
+
+HEAD, WORKER = {"CPU": 2.0, "node:__internal_head__": 1.0}, {"CPU": 2.0}
+
+
+def cluster(**resources: dict[str, float]) -> SimpleNamespace:
+    """Ray with living nodes of these ids and resources."""
+    facts = {"Alive": True, "NodeManagerHostname": "n", "NodeManagerAddress": "a"}
+    return SimpleNamespace(nodes=lambda: [{**facts, "NodeID": one, "Resources": has} for one, has in resources.items()])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "grows", "is_left_out", "slots"),
+    [
+        ({"a": WORKER}, growth(1), False, 1),
+        ({"head": {**HEAD, "CPU": 0.0}, "a": WORKER}, growth(1), False, 1),
+        ({"head": {**HEAD, "CPU": 0.0}, "a": WORKER}, Growth((NodeType("w", None, 1),), 1), False, 1),
+        ({"head": HEAD, "a": WORKER}, growth(1), True, 1),
+        ({"a": WORKER, "b": WORKER, "c": WORKER}, growth(3), True, 2),  # its place is taken, nothing is started for it
+        ({"a": WORKER, "b": WORKER}, growth(4), True, 3),
+        ({"a": WORKER, "b": {"CPU": 1.0}}, growth(2), True, 1),  # b is of no use: it ends, and one of use starts
+        ({"a": WORKER}, Growth((*growth(1).types, NodeType("gpu", {"CPU": 2.0, "GPU": 1.0}, 9)), 9), True, 8),
+        ({"a": WORKER, "b": WORKER}, Growth((*growth(1).types, *growth(3).types), 9), True, 3),
+        ({"a": WORKER, "b": WORKER}, None, True, 1),
+        ({"a": WORKER}, None, False, 1),
+    ],
+)  # fmt: skip
+def test_a_node_is_left_out_while_others_have_room(nodes, grows, is_left_out, slots):
+    """Those that live, or that may still be started beside it: it keeps its place among those of the autoscaler."""
+    room = Room(cluster(**nodes), TrialResources(cpus=2, gpus=0), grows)
+    *before, said = [room.failed(["a"], number, "of a bad disk") for number in range(MAX_LOSSES)]
+    assert before == [None] * len(before)
+    assert (" is left out: " in said, " is used all the same" in said) == (is_left_out, not is_left_out)
+    assert (list(room.left_out), room.slots) == (["a"] * is_left_out, slots)
+
+
+def test_a_trial_takes_a_gpu_where_a_node_type_has_one():
+    """Also where other types hold more trials, and enough of them to reach the cluster's limit."""
+    types = NodeType("cpu", {"CPU": 64.0}, 10), NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 10)
+    room = Room(cluster(head=HEAD), TrialResources(), Growth(types, 10))
+    assert (room.resources.gpus, room.slots) == (1.0, 10)
+
+
+def test_a_trial_that_fails_on_two_nodes_costs_neither():
+    """What it costs before that is known comes back. A node on which others fail, too, stays left out."""
+    for others in ([], [8]):
+        room = Room(cluster(a=WORKER, b=WORKER), TrialResources(cpus=2))
+        said = [room.failed(["a"], number, "of memory") for number in [*others, *[7] * MAX_LOSSES]]
+        assert "is left out: " in "".join(filter(None, said)) and room.slots == 1
+        assert room.failed(["b"], 7, "of memory") == (
+            None if others else "node n (a, a) is used again: what failed there fails on another node, too"
+        )
+        assert room.slots == (1 if others else 2)
 
 
 def test_a_trial_that_no_node_type_holds_is_refused():

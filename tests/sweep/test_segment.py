@@ -1,11 +1,15 @@
 import logging
 import os
+import socket
 import sys
 
 import pytest
+import torch
 
+from collagan_dist.errors import ClusterError
 from collagan_dist.sweep import segment
 from collagan_dist.sweep.segment import SegmentSpec, StopFile, rank_variables
+from collagan_dist.sweep.worker import train_segment
 
 
 def test_the_stop_file_asks_to_stop(tmp_path, monkeypatch):
@@ -28,6 +32,15 @@ def test_a_segment_leaves_the_environment_as_it_was(monkeypatch):
         assert (os.environ["COLLAGAN_RAY_TRIAL"], os.environ["RANK"], os.environ["NODE_RANK"]) == ("out/t003", "1", "1")
         raise ZeroDivisionError
     assert os.environ["RANK"] == "7" and "COLLAGAN_RAY_TRIAL" not in os.environ
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA finds a GPU here")
+def test_a_trial_with_a_gpu_does_not_train_on_the_cpu(tmp_path):
+    """As with a broken driver: the node is to be left out, so that it is said as a loss by the cluster."""
+    spec = SegmentSpec("out/t003", str(tmp_path / "run"), {}, 1, 1, True, False, "")
+    with pytest.raises(ClusterError, match=rf"^a GPU of {socket.gethostname()} was given .* nvidia-smi .*--gpus 0\)$"):
+        train_segment(spec)
+    assert not (tmp_path / "run").exists()
 
 
 def test_rank_0_writes_the_log(tmp_path):

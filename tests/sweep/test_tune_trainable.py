@@ -23,6 +23,7 @@ from tests.conftest import ROOT
 from tests.sweep.ray_nodes import ENVIRONMENT
 from tests.training.small import equal, small, weights
 
+HERE = Path.cwd()
 PAGE = (ROOT / "docs/tune.md").read_text()
 SEARCH, RESTORE, RESULTS, PBT, OPTUNA, RANKS = re.findall(r"^```python\n(.*?)^```\n", PAGE, re.MULTILINE | re.DOTALL)
 SETTINGS = {
@@ -161,23 +162,37 @@ def test_a_trial_goes_on_from_what_tune_gives(run, tmp_path):
 def test_only_losses_and_optimizers_may_change(run, shards):
     config = small(shards.folder, checkpoint__every=1, evaluate__every=3, evaluate__samples=4)
     assert not check_continues(config, run)
-    assert check_continues(trial_config(config, {"optim.generator.lr": 1e-3, "loss.weights.inpainting.rec": 7.0}), run)
+    assert check_continues(
+        trial_config(config, {"optim.generator.lr": 1e-3, "loss.weights.inpainting.rec": 7.0}, HERE), run
+    )
     with pytest.raises(
         ConfigError, match=r"^schedule\.batch: 4 -> 8: cannot change while a trial is trained, as PBT does; only loss"
     ):
-        check_continues(trial_config(config, {"schedule.batch": 8}), run)
+        check_continues(trial_config(config, {"schedule.batch": 8}, HERE), run)
 
 
 def test_a_trial_reports_at_each_checkpoint_where_nothing_else_is_said(shards):
-    assert trial_config(small(shards.folder, checkpoint__every=5), {}).evaluate.every == 5
+    assert trial_config(small(shards.folder, checkpoint__every=5), {}, HERE).evaluate.every == 5
     with pytest.raises(ConfigError, match=r"^param_space: --set schedule\.batch=\"none\""):
-        trial_config(small(shards.folder), {"schedule.batch": "none"})
+        trial_config(small(shards.folder), {"schedule.batch": "none"}, HERE)
     with pytest.raises(ConfigError, match=r"^worker: give workers, cpus, gpus or spread"):
         cd.sweep.trainable("demo", worker=2)
+    with pytest.raises(ConfigError, match=r"^workers=0 is not a whole number above 0$"):
+        cd.sweep.trainable("demo", workers=0)
     with pytest.raises(ConfigError, match=r"^data.shards is not set"):
         cd.sweep.trainable("demo")
     with pytest.raises(ConfigError, match=r"^checkpoint.copy_to: Tune copies"):
         cd.sweep.trainable("demo", data=shards.folder, settings={"checkpoint.copy_to": "s3://bucket/runs"})
+
+
+def test_paths_of_a_trial_are_seen_from_the_program(shards):
+    """A trial runs in a folder of its own."""
+    paths = {"data.shards": "packed/a", "model.init": "runs/b", "evaluate.features": "lpips.pt"}
+    config = trial_config(small(shards.folder, model__init="runs/c"), paths, Path("/here"))
+    assert (config.data.shards, config.model.init) == ("/here/packed/a", "/here/runs/b")
+    assert config.evaluate.features == "/here/lpips.pt"
+    config = trial_config(config, {"data.shards": "s3://bucket/a", "model.init": "/else/b"}, Path("/here"))
+    assert (config.data.shards, config.model.init) == ("s3://bucket/a", "/else/b")
 
 
 # The rest of the page

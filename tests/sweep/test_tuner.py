@@ -11,7 +11,7 @@ import pytest
 from collagan_dist.sweep.tuner import TuneAdapter, _loss_reason
 from tests.conftest import collagan
 from tests.sweep.ray_nodes import descendants, power_off, ray_nodes, start_node, wait_for
-from tests.sweep.small import LR_SPACE, STEPS, Sweep
+from tests.sweep.small import HALVING, LR_SPACE, STEPS, Sweep
 from tests.training.small import equal, weights
 
 
@@ -103,9 +103,29 @@ def test_the_reason_of_a_loss(text, reason, tmp_path):
     assert re.fullmatch(reason, _loss_reason(SimpleNamespace(error_file=tmp_path / "error.txt" if text else None)))
 
 
+@pytest.mark.full
+def test_segments_that_wait_are_taken_back_at_the_goal(shards, tmp_path):
+    """Another program has one of two CPUs: the second trial waits until the first one has reached the goal, and never starts."""
+    space = {**HALVING, "scheduler": "none"}
+    with (
+        ray_nodes(1, cpus=2) as (address, _),
+        subprocess.Popen([sys.executable, "-c", HOLDER, address, tmp_path / "held"]) as holder,
+    ):
+        try:
+            sweep = Sweep(tmp_path, shards.folder, space, "--trials", 3, "--seeds", 1, "--ray", address)
+            sweep.words += ["--stop-at", "psnr_hole>=1"]
+            sweep.log.touch()
+            sweep.until(holder, (tmp_path / "held").exists)
+            assert "trial 0 has reached psnr_hole>=1: the search is over" in sweep.run()
+        finally:
+            holder.kill()
+    assert [row["steps"] for row in sweep.rows()] == [str(STEPS), "0"]
+    assert not (sweep.trial(1) / "checkpoints").exists() and not (sweep.trial(1) / "logs").exists()
+
+
 def test_segments_without_a_place_are_told_while_others_run():
     told: list[tuple[set[int], str | None]] = []
-    source = SimpleNamespace(poll=lambda: False, set_waiting=lambda *facts: told.append(facts))
+    source = SimpleNamespace(poll=lambda: False, set_waiting=lambda *facts: told.append((set(facts[0]), facts[1])))
     adapter = TuneAdapter(source, SimpleNamespace(idle_reason=lambda: "the cluster starts nodes"))
     adapter._numbers = {"a": 5, "b": 6, "c": 7}
     trials = [
@@ -116,6 +136,21 @@ def test_segments_without_a_place_are_told_while_others_run():
     trials[1].status = "RUNNING"
     adapter.step(trials)
     assert told == [({5, 6, 7}, "the cluster starts nodes"), ({5, 7}, None)] and adapter.error is None
+
+
+def test_a_segment_that_waits_is_taken_back():
+    """It ends as one that was interrupted, and Tune's trial is stopped; the others go on waiting."""
+    ended: list[tuple[object, ...]] = []
+    source = SimpleNamespace(
+        poll=lambda: False, set_waiting=lambda numbers, reason: numbers & {6, 9}, segment_ended=lambda *facts: ended.append(facts)
+    )  # fmt: skip
+    adapter = TuneAdapter(source, SimpleNamespace(idle_reason=lambda: None))
+    adapter._numbers, stopped = {"a": 5, "b": 6}, []
+    adapter.stop_trial = stopped.append
+    trials = [SimpleNamespace(trial_id=one, status="PENDING") for one in "ab"]
+    adapter.step(trials)
+    assert stopped == [trials[1]] and ended == [(6, {"interrupted": True}, ())]
+    assert adapter._numbers == {"a": 5} and adapter.error is None
 
 
 def midway(sweep: Sweep, node: int) -> bool:
