@@ -16,11 +16,10 @@ from collagan_dist.distributed import devices
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, StepTime, computed_seconds, predict
 from collagan_dist.plan.hardware import GPU
 from collagan_dist.plan.prediction import Rate
-from collagan_dist.plan.work import StepWork, made_up_batch
+from collagan_dist.plan.work import LAST_STEP, StepWork, build_last_step, made_up_batch
 from collagan_dist.runs.layout import RanksRecord, RunPaths
 from collagan_dist.runs.metrics_log import median_rate
 from collagan_dist.runs.model_folder import read_config
@@ -113,15 +112,12 @@ def measured_rate(config: Config, share: int) -> Rate:
 
 def _seconds_of_step(config: Config, samples: int, device: torch.device) -> float:
     """Return the median of some steps, after one that warms up."""
-    engine = Engine(config.runtime, Group(World(), device))
-    tasks = build_tasks(config)
-    last = config.schedule.steps or 1 << 30
-    step = build_step(config, engine, tasks, build_networks(config, engine, tasks), last)
+    step = build_last_step(config, engine := Engine(config.runtime, Group(World(), device)), build_tasks(config))
     batch = made_up_batch(config.data.image_size, samples, device)
     seconds: list[float] = []
     while len(seconds) <= _ROUNDS and sum(seconds) < _SECONDS:
         began = time.perf_counter()
-        step(batch, last - 1).verdict.read()
+        step(batch, LAST_STEP).verdict.read()
         engine.group.synchronize()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:] or seconds)
