@@ -137,16 +137,20 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
 
 
 def _planner(args: argparse.Namespace, config: Config, cluster: Cluster) -> Planner:
+    from collagan_dist.distributed import devices
     from collagan_dist.plan import rates
     from collagan_dist.plan.cost_model import Assumptions
     from collagan_dist.plan.hardware import find_gpu
     from collagan_dist.plan.prediction import Planner
     from collagan_dist.plan.work import count_step
+    from collagan_dist.types import World
 
-    assumed, work = Assumptions.parse(args.assume), count_step(config)
+    run = rates.read_run(Path(args.measured)) if args.measured else None
+    device = run.ranks[0].device if run else devices.pick_device(World()).type if args.measure else "cuda"
+    assumed, work = Assumptions.parse(args.assume, device), count_step(config)
     rate: Rate
-    if args.measured:
-        rate = rates.rate_of_run(Path(args.measured), config, work, cluster, assumed)
+    if run:
+        rate = rates.rate_of_run(run, config, work, cluster, assumed)
     elif args.measure:
         rate = rates.measured_rate(config, config.schedule.batch // cluster.size)
     else:

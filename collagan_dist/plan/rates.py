@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, StepTim
 from collagan_dist.plan.hardware import GPU
 from collagan_dist.plan.prediction import Rate
 from collagan_dist.plan.work import LAST_STEP, StepWork, build_last_step, made_up_batch
-from collagan_dist.runs.layout import RanksRecord, RunPaths
+from collagan_dist.runs.layout import RankRecord, RanksRecord, RunPaths
 from collagan_dist.runs.metrics_log import median_rate
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.tasks import build_tasks
@@ -42,23 +43,38 @@ def stated_rate(config: Config, work: StepWork, gpu: GPU, assumed: Assumptions) 
     return Rate(compute, f"computed, not measured: {gpu.source}", gpu.name, gpu.memory)
 
 
-def rate_of_run(run: Path, config: Config, work: StepWork, cluster: Cluster, assumed: Assumptions) -> Rate:
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run folder whose rate is taken, with its configuration and the ranks of its newest start."""
+
+    folder: Path
+    config: Config
+    ranks: tuple[RankRecord, ...]
+
+
+def read_run(folder: Path) -> MeasuredRun:
+    """Return what a run folder says of itself. Raises ConfigError for another folder, DataError for ranks that share no batch."""
+    config, world = read_config(folder), RunPaths(folder).world
+    ranks = structured.read(world, RanksRecord, DataError, "give a run folder of `collagan train`").ranks
+    if not ranks or config.schedule.batch % len(ranks):
+        raise DataError(f"{world}: {len(ranks)} ranks do not share a batch of {config.schedule.batch}")
+    return MeasuredRun(folder, config, ranks)
+
+
+def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Cluster, assumed: Assumptions) -> Rate:
     """Return the rate in a run's log. A run of several ranks has waited for others, too: what the model says of that is taken off.
 
     Raises ConfigError for a run of another kind of step, DataError for one without a rate.
     """
-    own = read_config(run)
+    own, ranks = run.config, run.ranks
     if different := _differing(own, config):
         raise ConfigError(
-            f"{run}: its steps are others than this configuration's ({'; '.join(different)}), so its rate says nothing of them; "
-            f"plan {run}/config.yaml, or measure a run of this configuration"
+            f"{run.folder}: its steps are others than this configuration's ({'; '.join(different)}), so its rate says nothing of them; "
+            f"plan {run.folder}/config.yaml, or measure a run of this configuration"
         )
-    rate = median_rate(run)
+    rate = median_rate(run.folder)
     if rate is None:
-        raise DataError(f"{run}: its metrics.jsonl has no rate; let it log some train lines (log.every)")
-    ranks = structured.read(RunPaths(run).world, RanksRecord, DataError, "give a run folder of `collagan train`").ranks
-    if not ranks or own.schedule.batch % len(ranks):
-        raise DataError(f"{RunPaths(run).world}: {len(ranks)} ranks do not share a batch of {own.schedule.batch}")
+        raise DataError(f"{run.folder}: its metrics.jsonl has no rate; let it log some train lines (log.every)")
     nodes = len({one.host for one in ranks})
     there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
     share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate
@@ -66,7 +82,7 @@ def rate_of_run(run: Path, config: Config, work: StepWork, cluster: Cluster, ass
         seconds, share, lambda compute: predict(work, share, compute, there, assumed, own.runtime.sync_bn)
     )
     device = ranks[0].name or ranks[0].device
-    origin = f"measured by {run}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
+    origin = f"measured by {run.folder}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
     return Rate(_in_proportion(share, alone), origin, device)
 
 

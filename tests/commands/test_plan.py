@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from collagan_dist.runs.metrics_log import median_rate
@@ -77,7 +78,7 @@ def test_a_measured_run(collagan, trained, shards):
     ]
     plan = json.loads(collagan(*asked).out)
     assert plan["images_per_s"] == pytest.approx(median_rate(trained)) and "measured by" in plan["rate"]
-    assert plan["samples"] == shards.samples("train")
+    assert plan["samples"] == shards.samples("train") and plan["assumptions"]["overlap"] == 0  # a CPU
     wider = collagan(*asked, "--set", "model.widths.generator=8")
     assert wider.code == 2 and "model.widths.generator: 4 -> 8" in wider.err
 
@@ -100,4 +101,5 @@ def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shard
 @pytest.mark.full
 def test_a_short_measurement_here(collagan):
     plan = json.loads(collagan("plan", "demo", *SMALL, "--measure", "--json").out)
+    assert plan["assumptions"]["overlap"] == (0.8 if torch.cuda.is_available() else 0)
     assert plan["rate"].startswith("measured here") and 1 < plan["images_per_s"] < 1e5

@@ -95,6 +95,8 @@ def test_names_and_numbers():
 
 def test_assumptions_are_named():
     assert Assumptions.parse(["overlap=0.5", "jitter=0"]) == Assumptions(overlap=0.5, jitter=0.0)
+    assert Assumptions.parse([], "cpu") == Assumptions(overlap=0.0) and Assumptions.parse([], "cuda:3") == Assumptions()
+    assert Assumptions.parse(["overlap=0.5"], "cpu").overlap == 0.5
     for text in (
         "overlap",
         "overlap=x",
