@@ -66,11 +66,14 @@ def _resources(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{format_duration(plan['epoch seconds'])} for {plan['samples']:,} samples; {run} for {plan['steps']:,} steps"
         ),
     )
+    waited = ""
+    if saving["waited seconds"]:
+        waited = f", for which the next waits {format_duration(saving['waited seconds'])}"
     yield (
         "checkpoint",
         (
             f"{format_bytes(saving['bytes'])}: training waits {format_duration(saving['blocked seconds'])}, "
-            f"it is written after {format_duration(saving['written seconds'])}"
+            f"it is written after {format_duration(saving['written seconds'])}{waited}"
         ),
     )
     yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,9 +136,10 @@ class Planner:
         # The last step always has a checkpoint.
         size, every = estimate_checkpoint_bytes(self.config), min(self.config.checkpoint.every, steps)
         failures = Failures(losses.node_mtbf / cluster.nodes, losses.restart, size / _COPY, size / _WRITE)
-        best = min(steps, max(1, round(best_interval(failures) / step.seconds)))
+        best = min(steps, math.ceil(best_interval(failures) / step.seconds))
         return {
             "bytes": size, "blocked seconds": failures.blocked, "written seconds": failures.written,
+            "waited seconds": max(0.0, failures.written - every * step.seconds),
             "job mtbf seconds": failures.mtbf,
             "every": every, "goodput": goodput(every * step.seconds, failures),
             "best every": best, "best goodput": goodput(best * step.seconds, failures),
