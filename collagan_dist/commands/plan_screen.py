@@ -10,6 +10,7 @@ from collagan_dist.commands.tables import console, new_table
 from collagan_dist.units import format_bytes, format_duration
 
 _MILLI, _COLUMNS = 1000, 80
+_FAR = 4  # times fewer samples than were measured
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
@@ -116,6 +117,9 @@ def _assumptions(plan: Mapping[str, Any]) -> Iterator[str]:
     if plan["rate"].startswith("computed"):
         yield f"convolutions reach {assumed['convolution']:.0%} of what a large product does"
         yield f"an operation is launched in {assumed['launch'] * 1e6:g} µs"
+    measured = plan["measured share"] or 0
+    if any(row["configured batch"] and _FAR * row["configured batch"]["share"] < measured for row in plan["scaling"]):
+        yield f"steps of fewer than {-(-measured // _FAR)} samples a GPU are far from those measured, of {measured}"
     yield f"all-reduces run beside {assumed['overlap']:.0%} of a backward pass"
     yield f"steps vary by {assumed['jitter']:.1%}"
     if assumed["contention"] != 1:

@@ -23,12 +23,16 @@ _COPY, _WRITE = 602e6 / 0.064, 602e6 / 2.11
 
 @dataclass(frozen=True)
 class Rate:
-    """How long a rank computes, where that is from, and the bytes of its device's memory where they are known."""
+    """How long a rank computes, where that is from, and the bytes of its device's memory where they are known.
+
+    `measured_share` are the samples a rank that were measured, None where nothing was.
+    """
 
     compute: Compute
     origin: str
     device: str
     memory: float | None = None
+    measured_share: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Planner:
         return {
             "ranks": size, "nodes": cluster.nodes, "batch": config.schedule.batch, "share": share,
             "samples": samples, "steps": steps,
-            "rate": self.rate.origin, "device": self.rate.device,
+            "rate": self.rate.origin, "device": self.rate.device, "measured share": self.rate.measured_share,
             "gflops a sample": round(self.work.flops.at(share) / share / 1e9, 2),
             "step": {"seconds": step.seconds, **asdict(step)},
             "images_per_s": config.schedule.batch / step.seconds,

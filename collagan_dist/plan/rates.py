@@ -83,7 +83,9 @@ def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Clust
     )
     device = ranks[0].name or ranks[0].device
     origin = f"measured by {run.folder}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
-    return Rate(_in_proportion(share, alone), origin, device)
+    # The counted operations are launched one by one: few samples take no less than that. A CUDA graph launches them at once.
+    launches = 0.0 if ranks[0].device == "cpu" or own.runtime.cuda_graph else work.operations * assumed.launch
+    return Rate(_in_proportion(share, alone, min(launches, alone)), origin, device, measured_share=share)
 
 
 def _differing(run: Config, config: Config) -> list[str]:
@@ -94,8 +96,8 @@ def _differing(run: Config, config: Config) -> list[str]:
     return differences(*trees)
 
 
-def _in_proportion(share: int, seconds: float) -> Compute:
-    return lambda samples: seconds * samples / share
+def _in_proportion(share: int, seconds: float, least: float = 0.0) -> Compute:
+    return lambda samples: max(seconds * samples / share, least)
 
 
 def _without_others(seconds: float, share: int, step_of: Callable[[Compute], StepTime]) -> float:
@@ -123,7 +125,7 @@ def measured_rate(config: Config, share: int) -> Rate:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU{threads}"
     memory = float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
     origin = f"measured here: {share / step_seconds[share]:.4g} images/s, {share} samples a step without data loading"
-    return Rate(lambda samples: constant + each * samples, origin, name, memory)
+    return Rate(lambda samples: constant + each * samples, origin, name, memory, share)
 
 
 def _seconds_of_step(config: Config, samples: int, device: torch.device) -> float:
