@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from collagan_dist.plan.hardware import GPU
 from collagan_dist.plan.prediction import Rate
 from collagan_dist.plan.work import LAST_STEP, StepWork, build_last_step, made_up_batch
 from collagan_dist.runs.layout import RankRecord, RanksRecord, RunPaths
-from collagan_dist.runs.metrics_log import median_rate
+from collagan_dist.runs.metrics_log import full_rates_of_newest_start
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
@@ -72,9 +73,12 @@ def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Clust
             f"{run.folder}: its steps are others than this configuration's ({'; '.join(different)}), so its rate says nothing of them; "
             f"plan {run.folder}/config.yaml, or measure a run of this configuration"
         )
-    rate = median_rate(run.folder)
-    if rate is None:
-        raise DataError(f"{run.folder}: its metrics.jsonl has no rate; let it log some train lines (log.every)")
+    if not (found := full_rates_of_newest_start(run.folder)):
+        raise DataError(
+            f"{run.folder}: its metrics.jsonl has no rate of steps with all losses since its newest start; let it log some train lines "
+            "(log.every) after its adversarial losses have begun (schedule.adv_from, model.gfc.stages)"
+        )
+    rate = statistics.median(found)
     nodes = len({one.host for one in ranks})
     there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
     share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate
@@ -89,11 +93,20 @@ def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Clust
 
 
 def _differing(run: Config, config: Config) -> list[str]:
-    trees = [
-        {s: {key: section[key] for key in keys} for s, keys in _SAME.items() for section in [config_to_dict(one)[s]]}
-        for one in (run, config)
-    ]
-    return differences(*trees)
+    return differences(_step_keys(run), _step_keys(config))
+
+
+def _step_keys(config: Config) -> dict[str, Any]:
+    """Return what of a configuration changes the time of a step with as many samples."""
+    tree = config_to_dict(config)
+    found = {section: {key: tree[section][key] for key in keys} for section, keys in _SAME.items()}
+    if config.model.name in ("ce", "sii"):
+        found["model"][config.model.name] = tree["model"][config.model.name]
+    # Of these it is enough whether they are on.
+    found["optim"] = {"ema": config.optim.ema > 0}
+    if config.model.name == "gfc":
+        found["model"]["gfc"] = {"parsing": config.model.gfc.parsing > 0}
+    return found
 
 
 def _in_proportion(share: int, seconds: float, least: float = 0.0) -> Compute:
@@ -101,8 +114,17 @@ def _in_proportion(share: int, seconds: float, least: float = 0.0) -> Compute:
 
 
 def _without_others(seconds: float, share: int, step_of: Callable[[Compute], StepTime]) -> float:
-    """Return the part of a step of `seconds` that a rank computes, such that the model gives the whole; at least a hundredth."""
+    """Return the part of a step of `seconds` that a rank computes, such that the model gives the whole; at least a hundredth.
+
+    Raises ConfigError where the model has a longer step even so.
+    """
     least, most = seconds / 100, seconds
+    if (shortest := step_of(_in_proportion(share, least)).seconds) > seconds:
+        raise ConfigError(
+            f"--measured: a step took {1000 * seconds:.3g} ms, and by these links and assumptions its ranks would have waited for each other "
+            f"for about {1000 * shortest:.3g} ms; give the links of the cluster that it ran on (--link INSIDE,BETWEEN), or other "
+            "assumptions (--assume)"
+        )
     # By halves: a step never takes less than it computes, and takes longer where it computes longer.
     for _ in range(_HALVINGS):
         own = (least + most) / 2
