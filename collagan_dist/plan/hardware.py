@@ -4,6 +4,7 @@ what says so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from collagan_dist.errors import ConfigError
@@ -71,17 +72,28 @@ def find_gpu(name: str) -> GPU:
     return GPUS[name]
 
 
+def find_links(text: str) -> tuple[Link, Link]:
+    """Return the links inside a node and between nodes, of INSIDE,BETWEEN. Raises ConfigError."""
+    # Both, for a single node too: the table for 1 to 1,024 GPUs has several nodes.
+    inside, _, between = text.partition(",")
+    if not between:
+        raise ConfigError(f"--link {text}: give both, inside a node and between nodes, like nvlink4,ib-ndr")
+    return find_link(inside), find_link(between)
+
+
 def find_link(text: str) -> Link:
-    """Return a link by its name, or of GB/S:MICROSECONDS. Raises ConfigError."""
+    """Return a link by its name, or of GB/S:MICROSECONDS or GB/S:MICROSECONDS/node. Raises ConfigError."""
     if text in LINKS:
         return LINKS[text]
-    speed, _, latency = text.partition(":")
+    numbers, slash, owner = text.partition("/")
+    speed, _, latency = numbers.partition(":")
     try:
-        found = Link(text, float(speed) * GIGABYTE / REACHED_LINK, float(latency) * 1e-6, "given")
+        rate, seconds = float(speed) * GIGABYTE / REACHED_LINK, float(latency) * 1e-6
     except ValueError:
-        found = None
-    if found is None or not (0 < found.bytes_per_s < 1e15 and 0 <= found.latency < 10):
+        rate = seconds = math.nan
+    if not (0 < rate < 1e15 and 0 <= seconds < 10) or (slash and owner != "node"):
         raise ConfigError(
-            f"--link: {text!r} is no link; known are {', '.join(LINKS)}; or GB/S:MICROSECONDS, like 40:10, as `collagan doctor` measures them"
+            f"--link: {text!r} is no link; known are {', '.join(LINKS)}; or GB/S:MICROSECONDS, like 40:10, of a GPU, or 40:10/node of a "
+            "node's one card (docs/scaling.md: from `collagan doctor`)"
         )
-    return found
+    return Link(text, rate, seconds, "given, one card a node" if slash else "given", not slash)

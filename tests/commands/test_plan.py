@@ -57,7 +57,8 @@ def test_what_cannot_be_planned_is_said(collagan, tmp_path):
 
     assert "64 samples cannot be shared evenly by 48 ranks; set it to 96" in said("--nodes", 6, "--gpus-per-node", 8)
     assert "have ranks 0 to 7" in said("--gpus-per-node", 8, "--rehearse", 8)
-    assert "known are h100" in said("--gpu", "v100") and "is no link" in said("--link", "string")
+    assert "known are h100" in said("--gpu", "v100") and "is no link" in said("--link", "string,ib-ndr")
+    assert "give both" in said("--link", "nvlink4", "--nodes", 2)
     assert "not allowed with" in said("--measure", "--measured", "run")
     assert "no run folder" in said("--measured", tmp_path)
     assert "a plot is a .png or an .svg" in said(*NARROW, "--plot", tmp_path / "plan.jpg")
@@ -71,7 +72,7 @@ def test_a_measured_run(collagan, trained, shards):
         "--data",
         shards.folder,
         "--link",
-        "loopback",
+        "loopback,loopback",
         "--measured",
         trained,
         "--json",
@@ -93,7 +94,7 @@ def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shard
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["runtime"]["sync_bn"] = sync_bn
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "loopback"]
+    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "loopback,loopback"]
     plan = json.loads(collagan(*asked, "--assume", f"contention={contention}", "--measured", run, "--json").out)
     assert plan["images_per_s"] == pytest.approx(median_rate(run)) and plan["step"]["small"] > 0
 

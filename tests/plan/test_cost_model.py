@@ -4,7 +4,7 @@ import pytest
 
 from collagan_dist.errors import ConfigError
 from collagan_dist.plan.cost_model import Assumptions, Cluster, all_reduce_seconds, expected_maximum, predict
-from collagan_dist.plan.hardware import GPUS, LINKS, REACHED_LINK, Link, find_gpu, find_link
+from collagan_dist.plan.hardware import GPUS, LINKS, REACHED_LINK, Link, find_gpu, find_link, find_links
 from collagan_dist.plan.work import Linear, StepWork, UpdateWork
 
 FAST, SLOW = Link("fast", 100e9 / REACHED_LINK, 1e-6, ""), Link("slow", 10e9 / REACHED_LINK, 1e-5, "")
@@ -86,11 +86,19 @@ def test_names_and_numbers():
         gpu.inside in LINKS and gpu.between in LINKS and {"fp32", "bf16", "fp16"} <= set(gpu.flops)
         for gpu in GPUS.values()
     )
-    for text in ("wire", "40", "-1:2", "nan:1", "1:1e9"):
+    assert find_link("40:10").card_per_gpu and not find_link("40:10/node").card_per_gpu
+    for text in ("wire", "40", "-1:2", "nan:1", "1:1e9", "40:10/", "40:10/gpu"):
         with pytest.raises(ConfigError, match="is no link; known are nvlink4"):
             find_link(text)
     with pytest.raises(ConfigError, match="known are h100"):
         find_gpu("v100")
+
+
+def test_links_are_given_inside_a_node_and_between_nodes():
+    assert find_links("nvlink4,100gbe") == (LINKS["nvlink4"], LINKS["100gbe"])
+    for text in ("nvlink4", "nvlink4,"):
+        with pytest.raises(ConfigError, match="give both, inside a node and between nodes"):
+            find_links(text)
 
 
 def test_assumptions_are_named():
