@@ -90,26 +90,27 @@ def _resources(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _show_scaling(plan: Mapping[str, Any]) -> None:
-    table = new_table(
-        "", ("GPUs", "a GPU", "images/s", "of 1 GPU", "batch", "images/s ", "of 1 GPU ", "95 % from"), left=()
-    )
+    names = ("GPUs", "nodes", "a GPU", "images/s", "kept", "batch", "images/s ", "kept ", "95 % from")
+    table = new_table("", names, left=())
     for row in plan["scaling"]:
-        fixed, same = row["configured batch"], row["same share"]
-        shared = ("–", "–", "–") if fixed is None else (str(fixed["share"]), *_rate(fixed))
         least = row["share for 95 %"]
         table.add_row(
-            f"{row['ranks']:,}", *shared, f"{same['batch']:,}", *_rate(same), "–" if least is None else str(least)
-        )
+            f"{row['ranks']:,}", f"{row['nodes']:,}", *_rate(row, "configured batch", "share"), *_rate(row, "same share", "batch"),
+            "–" if least is None else str(least),
+        )  # fmt: skip
     text = (
-        f"By number of GPUs: {plan['batch']:,} samples a step shared by all; then {plan['share']:,} samples for each GPU; then the samples a GPU "
-        "from which each keeps 95 % of the rate that one alone has with as many"
+        f"By number of GPUs: {plan['batch']:,} samples a step shared by all; then {plan['share']:,} samples for each GPU; how much of "
+        "a GPU's rate each keeps, against the fewest GPUs here; then the samples a GPU from which each keeps 95 % of the rate that one "
+        "alone has with as many"
     )
     print(f"\n{_wrapped('', text)}")
     console().print(table)
 
 
-def _rate(row: Mapping[str, float]) -> tuple[str, str]:
-    return f"{row['images_per_s']:,.0f}", f"{row['efficiency']:.0%}"
+def _rate(row: Mapping[str, Any], key: str, samples: str) -> tuple[str, str, str]:
+    if row[key] is None:
+        return "–", "no memory" if key in row["no memory"] else "–", "–"
+    return f"{row[key][samples]:,}", f"{row[key]['images_per_s']:,.0f}", f"{row[key]['efficiency']:.0%}"
 
 
 def _assumptions(plan: Mapping[str, Any]) -> Iterator[str]:
