@@ -1,6 +1,4 @@
-"""GPUs and links by name: figures of their data sheets, and how much of them programs get. Nothing here was measured by this project but
-what says so.
-"""
+"""GPUs and links by name: figures of their data sheets, and how much of them programs get. None of GPUs was measured by this project."""
 
 from __future__ import annotations
 
@@ -36,8 +34,8 @@ class Link:
     card_per_gpu: bool = True  # each GPU of a node has a network card of its own
 
 
-# Shares of a data sheet's figures that are reached: 790 of 989 TFLOP/s by a bf16 matrix product and 4.3 of 4.8 TB/s by a copy, measured
-# on one H200; taken for the others, too.
+# Shares of a data sheet's figures that are reached: assumed, for all GPUs. 790 of 989 TFLOP/s by a bf16 matrix product and 4.3 of
+# 4.8 TB/s by a copy are what an H200 was seen to reach; no result of that is kept here.
 REACHED_FLOPS, REACHED_BANDWIDTH = 790 / 989, 4.3 / 4.8
 _H100 = {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12}  # fp32 is float32, not TF32 (distributed/devices.py)
 GPUS = {
@@ -61,7 +59,7 @@ LINKS = {
         Link("ib-hdr", 25e9, 5e-6, f"200 Gb/s, a card for each GPU; {_ASSUMED}"),
         Link("100gbe", 12.5e9, 30e-6, f"100 Gb/s, one card a node; {_ASSUMED}", False),
         Link("25gbe", 3.125e9, 30e-6, f"25 Gb/s, one card a node; {_ASSUMED}", False),
-        Link("loopback", 0.9e9 / REACHED_LINK, 100e-6, "gloo between two processes of one machine: benchmarks/README.md", False),
+        Link("loopback", 1.47e9 / REACHED_LINK, 133e-6, "gloo, two processes of one machine: benchmarks/plan.json, mean of two", False),
     )
 }  # fmt: skip
 

@@ -94,7 +94,7 @@ def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shard
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["runtime"]["sync_bn"] = sync_bn
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "loopback,loopback"]
+    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "1:20,1:20"]
     plan = json.loads(collagan(*asked, "--assume", f"contention={contention}", "--measured", run, "--json").out)
     assert plan["images_per_s"] == pytest.approx(median_rate(run)) and plan["step"]["small"] > 0
 
