@@ -36,7 +36,7 @@ from collagan_dist.plan.cost_model import Assumptions, Cluster
 from collagan_dist.plan.goodput import Failures, goodput
 from collagan_dist.plan.hardware import REACHED_LINK, Link
 from collagan_dist.plan.prediction import Planner
-from collagan_dist.plan.rates import rate_of_run
+from collagan_dist.plan.rates import rate_of_run, read_run
 from collagan_dist.plan.work import StepWork, count_step
 from collagan_dist.reproduce.child_process import collagan_command
 from collagan_dist.runs.metrics_log import median_rate, read_metrics_log
@@ -152,7 +152,8 @@ class Comparison:
         config = load_config("stable", sets=[*KEYS, *self.keys, f"schedule.batch={self.share}"])
         self.work = self.work or count_step(config)
         cluster = Cluster(1, ranks, link, link)
-        rate = rate_of_run(self.folders[f"{ranks}: alone"][number][0], config, self.work, cluster, assumed)
+        alone_run = read_run(self.folders[f"{ranks}: alone"][number][0])
+        rate = rate_of_run(alone_run, config, self.work, cluster, assumed)
         step = Planner(config, rate, assumed, self.work).step(cluster, self.share)
         return {
             "seconds alone": alone, "seconds side by side": beside, "contention": beside / alone, "jitter": jitter,

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--link",
         metavar="INSIDE,BETWEEN",
-        help="links inside a node and between nodes: nvlink4 nvlink3 pcie4 ib-ndr ib-hdr 100gbe 25gbe loopback, or GB/S:MICROSECONDS",
+        help="links inside a node and between nodes: nvlink4 nvlink3 pcie4 ib-ndr ib-hdr 100gbe 25gbe loopback, or GB/S:MICROSECONDS, "
+        "with /node behind it where the GPUs of a node share one card",
     )
     parser.add_argument(
         "--assume",
@@ -115,7 +116,7 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
     from collagan_dist.data.loading.order import check_batch
     from collagan_dist.plan.chart import write_chart
     from collagan_dist.plan.cost_model import Cluster
-    from collagan_dist.plan.hardware import find_gpu, find_link
+    from collagan_dist.plan.hardware import find_gpu, find_links
     from collagan_dist.plan.prediction import Losses
     from collagan_dist.report.vega import check_picture_name
     from collagan_dist.types import World
@@ -123,8 +124,7 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
     if args.plot:
         check_picture_name(Path(args.plot))
     gpu = find_gpu(args.gpu)
-    inside, _, between = (args.link or f"{gpu.inside},{gpu.between}").partition(",")
-    cluster = Cluster(args.nodes, args.gpus_per_node, find_link(inside), find_link(between or inside))
+    cluster = Cluster(args.nodes, args.gpus_per_node, *find_links(args.link or f"{gpu.inside},{gpu.between}"))
     samples = _samples(args, config)
     # Before anything is counted or measured.
     check_batch(samples, config.schedule.batch, World(size=cluster.size), config.runtime.accumulate)
@@ -137,16 +137,20 @@ def _prediction(args: argparse.Namespace, config: Config) -> dict[str, Any]:
 
 
 def _planner(args: argparse.Namespace, config: Config, cluster: Cluster) -> Planner:
+    from collagan_dist.distributed import devices
     from collagan_dist.plan import rates
     from collagan_dist.plan.cost_model import Assumptions
     from collagan_dist.plan.hardware import find_gpu
     from collagan_dist.plan.prediction import Planner
     from collagan_dist.plan.work import count_step
+    from collagan_dist.types import World
 
-    assumed, work = Assumptions.parse(args.assume), count_step(config)
+    run = rates.read_run(Path(args.measured)) if args.measured else None
+    device = run.ranks[0].device if run else devices.pick_device(World()).type if args.measure else "cuda"
+    assumed, work = Assumptions.parse(args.assume, device), count_step(config)
     rate: Rate
-    if args.measured:
-        rate = rates.rate_of_run(Path(args.measured), config, work, cluster, assumed)
+    if run:
+        rate = rates.rate_of_run(run, config, work, cluster, assumed)
     elif args.measure:
         rate = rates.measured_rate(config, config.schedule.batch // cluster.size)
     else:

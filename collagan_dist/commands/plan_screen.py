@@ -10,6 +10,7 @@ from collagan_dist.commands.tables import console, new_table
 from collagan_dist.units import format_bytes, format_duration
 
 _MILLI, _COLUMNS = 1000, 80
+_FAR = 4  # times fewer samples than were measured
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
@@ -66,11 +67,14 @@ def _resources(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{format_duration(plan['epoch seconds'])} for {plan['samples']:,} samples; {run} for {plan['steps']:,} steps"
         ),
     )
+    waited = ""
+    if saving["waited seconds"]:
+        waited = f", for which the next waits {format_duration(saving['waited seconds'])}"
     yield (
         "checkpoint",
         (
             f"{format_bytes(saving['bytes'])}: training waits {format_duration(saving['blocked seconds'])}, "
-            f"it is written after {format_duration(saving['written seconds'])}"
+            f"it is written after {format_duration(saving['written seconds'])}{waited}"
         ),
     )
     yield (
@@ -86,26 +90,27 @@ def _resources(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _show_scaling(plan: Mapping[str, Any]) -> None:
-    table = new_table(
-        "", ("GPUs", "a GPU", "images/s", "of 1 GPU", "batch", "images/s ", "of 1 GPU ", "95 % from"), left=()
-    )
+    names = ("GPUs", "nodes", "a GPU", "images/s", "kept", "batch", "images/s ", "kept ", "95 % from")
+    table = new_table("", names, left=())
     for row in plan["scaling"]:
-        fixed, same = row["configured batch"], row["same share"]
-        shared = ("–", "–", "–") if fixed is None else (str(fixed["share"]), *_rate(fixed))
         least = row["share for 95 %"]
         table.add_row(
-            f"{row['ranks']:,}", *shared, f"{same['batch']:,}", *_rate(same), "–" if least is None else str(least)
-        )
+            f"{row['ranks']:,}", f"{row['nodes']:,}", *_rate(row, "configured batch", "share"), *_rate(row, "same share", "batch"),
+            "–" if least is None else str(least),
+        )  # fmt: skip
     text = (
-        f"By number of GPUs: {plan['batch']:,} samples a step shared by all; then {plan['share']:,} samples for each GPU; then the samples a GPU "
-        "from which each keeps 95 % of the rate that one alone has with as many"
+        f"By number of GPUs: {plan['batch']:,} samples a step shared by all; then {plan['share']:,} samples for each GPU; how much of "
+        "a GPU's rate each keeps, against the fewest GPUs here; then the samples a GPU from which each keeps 95 % of the rate that one "
+        "alone has with as many"
     )
     print(f"\n{_wrapped('', text)}")
     console().print(table)
 
 
-def _rate(row: Mapping[str, float]) -> tuple[str, str]:
-    return f"{row['images_per_s']:,.0f}", f"{row['efficiency']:.0%}"
+def _rate(row: Mapping[str, Any], key: str, samples: str) -> tuple[str, str, str]:
+    if row[key] is None:
+        return "–", "no memory" if key in row["no memory"] else "–", "–"
+    return f"{row[key][samples]:,}", f"{row[key]['images_per_s']:,.0f}", f"{row[key]['efficiency']:.0%}"
 
 
 def _assumptions(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -113,6 +118,9 @@ def _assumptions(plan: Mapping[str, Any]) -> Iterator[str]:
     if plan["rate"].startswith("computed"):
         yield f"convolutions reach {assumed['convolution']:.0%} of what a large product does"
         yield f"an operation is launched in {assumed['launch'] * 1e6:g} µs"
+    measured = plan["measured share"] or 0
+    if any(row["configured batch"] and _FAR * row["configured batch"]["share"] < measured for row in plan["scaling"]):
+        yield f"steps of fewer than {-(-measured // _FAR)} samples a GPU are far from those measured, of {measured}"
     yield f"all-reduces run beside {assumed['overlap']:.0%} of a backward pass"
     yield f"steps vary by {assumed['jitter']:.1%}"
     if assumed["contention"] != 1:

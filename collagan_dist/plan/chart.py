@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def write_chart(plan: Mapping[str, Any], path: Path) -> None:
 
     panels = [
         panel("images_per_s", "images/s", scale={"type": "log"}, axis={"values": [10**power for power in range(9)]}),
-        panel("efficiency", "efficiency against one GPU, %", scale={"domain": [0, 100]}),
+        panel("efficiency", "rate that each GPU keeps, %", scale={"domain": [0, 100]}),
     ]
     write_picture({"data": {"values": rows}, "hconcat": panels, "spacing": 30}, path)
 
@@ -45,8 +45,13 @@ def _rows(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     "ranks": row["ranks"], "series": label, "images_per_s": round(row[key]["images_per_s"], 1),
                     "efficiency": round(100 * row[key]["efficiency"], 2),
                 }  # fmt: skip
-    alone = plan["scaling"][0]["same share"]["images_per_s"]
-    for row in plan["scaling"]:
+    yield from _ideal_rows([row for row in plan["scaling"] if row["same share"]])
+
+
+def _ideal_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what numbers of GPUs would make if each kept the rate that one has in the first row."""
+    for row in rows:
+        alone = rows[0]["same share"]["images_per_s"] / rows[0]["ranks"]
         yield {
             "ranks": row["ranks"],
             "series": _IDEAL,

@@ -27,7 +27,7 @@ class Assumptions:
 
     convolution   Share of the reached FLOP/s that convolutions have.
     launch        Seconds in which the host launches an operation.
-    overlap       Share of a backward pass in which an all-reduce can run beside it.
+    overlap       Share of a backward pass in which an all-reduce can run beside it; `parse` knows that of a CPU.
     jitter        Standard deviation of a rank's step as a share of it. Ranks wait for the slowest.
     contention    How many times longer a step takes where ranks of one node share memory and cores.
     """
@@ -39,8 +39,10 @@ class Assumptions:
     contention: float = 1.0
 
     @classmethod
-    def parse(cls, texts: Sequence[str]) -> Assumptions:
-        """Return the defaults but for texts NAME=X. Raises ConfigError."""
+    def parse(cls, texts: Sequence[str], device: str = "cuda") -> Assumptions:
+        """Return the defaults for a type of device, but for texts NAME=X. Raises ConfigError."""
+        # On a CPU gloo's threads take the cores of the backward pass.
+        default = cls(overlap=0.0) if device == "cpu" else cls()
         names = [field.name for field in fields(cls)]
         changes: dict[str, float] = {}
         for text in texts:
@@ -55,9 +57,9 @@ class Assumptions:
             if not (low <= changes[name] <= high and changes[name] < math.inf):
                 upwards = "on" if high == math.inf else f"to {high:g}"
                 raise ConfigError(
-                    f"--assume {text}: needs a number from {low:g} {upwards}, as {name}={getattr(cls(), name):g}"
+                    f"--assume {text}: needs a number from {low:g} {upwards}, as {name}={getattr(default, name):g}"
                 )
-        return replace(cls(), **changes)
+        return replace(default, **changes)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ class Failures:
 
     mtbf      Mean time between failures of the whole job.
     restart   From a failure to the first new step.
-    blocked   For which training waits at a checkpoint.
-    written   Until a checkpoint counts.
+    blocked   For which training waits at a checkpoint while it is copied.
+    written   From then until it counts. The next one waits for that.
     """
 
     mtbf: float
@@ -30,9 +30,10 @@ def goodput(interval: float, failures: Failures) -> float:
     """Return the share of time that is new steps, with a checkpoint after each `interval` seconds of training.
 
     A segment s of training and its checkpoint takes (M + R)(exp(s / M) - 1) seconds on average (as Daly 2006, eq. 13). A failure begins
-    it anew after a restart R, in which nothing fails. A checkpoint that is still being written is lost with its steps.
+    it anew after a restart R, in which nothing fails. A checkpoint that is still being written is lost with its steps. Checkpoints are
+    written one at a time, so a segment is never shorter than that takes.
     """
-    segment = interval + failures.blocked
+    segment = max(interval, failures.written) + failures.blocked
     # A failure in the first `written` seconds after a save also loses the segment before it.
     lost_again = min(1.0, failures.written / failures.mtbf) * segment
     try:
@@ -43,9 +44,12 @@ def goodput(interval: float, failures: Failures) -> float:
 
 
 def best_interval(failures: Failures) -> float:
-    """Return about the best seconds between checkpoints (Daly 2006 eq. 37, whose first term is Young's 1974)."""
+    """Return about the best seconds between checkpoints (Daly 2006 eq. 37, whose first term is Young's 1974).
+
+    At least those in which one is written: training would only wait.
+    """
     ratio = failures.blocked / (2 * failures.mtbf)
     if ratio >= 1:
-        return failures.mtbf
+        return max(failures.mtbf, failures.written)
     young = math.sqrt(2 * failures.blocked * failures.mtbf)
-    return young * (1 + math.sqrt(ratio) / 3 + ratio / 9) - failures.blocked
+    return max(young * (1 + math.sqrt(ratio) / 3 + ratio / 9) - failures.blocked, failures.written)

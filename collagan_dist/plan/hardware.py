@@ -1,9 +1,8 @@
-"""GPUs and links by name: figures of their data sheets, and how much of them programs get. Nothing here was measured by this project but
-what says so.
-"""
+"""GPUs and links by name: figures of their data sheets, and how much of them programs get. None of GPUs was measured by this project."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from collagan_dist.errors import ConfigError
@@ -35,8 +34,8 @@ class Link:
     card_per_gpu: bool = True  # each GPU of a node has a network card of its own
 
 
-# Shares of a data sheet's figures that are reached: 790 of 989 TFLOP/s by a bf16 matrix product and 4.3 of 4.8 TB/s by a copy, measured
-# on one H200; taken for the others, too.
+# Shares of a data sheet's figures that are reached: assumed, for all GPUs. 790 of 989 TFLOP/s by a bf16 matrix product and 4.3 of
+# 4.8 TB/s by a copy are what an H200 was seen to reach; no result of that is kept here.
 REACHED_FLOPS, REACHED_BANDWIDTH = 790 / 989, 4.3 / 4.8
 _H100 = {"bf16": 989e12, "fp16": 989e12, "fp32": 67e12}  # fp32 is float32, not TF32 (distributed/devices.py)
 GPUS = {
@@ -60,7 +59,7 @@ LINKS = {
         Link("ib-hdr", 25e9, 5e-6, f"200 Gb/s, a card for each GPU; {_ASSUMED}"),
         Link("100gbe", 12.5e9, 30e-6, f"100 Gb/s, one card a node; {_ASSUMED}", False),
         Link("25gbe", 3.125e9, 30e-6, f"25 Gb/s, one card a node; {_ASSUMED}", False),
-        Link("loopback", 0.9e9 / REACHED_LINK, 100e-6, "gloo between two processes of one machine: benchmarks/README.md", False),
+        Link("loopback", 1.47e9 / REACHED_LINK, 133e-6, "gloo, two processes of one machine: benchmarks/plan.json, mean of two", False),
     )
 }  # fmt: skip
 
@@ -71,17 +70,28 @@ def find_gpu(name: str) -> GPU:
     return GPUS[name]
 
 
+def find_links(text: str) -> tuple[Link, Link]:
+    """Return the links inside a node and between nodes, of INSIDE,BETWEEN. Raises ConfigError."""
+    # Both, for a single node too: the table for 1 to 1,024 GPUs has several nodes.
+    inside, _, between = text.partition(",")
+    if not between:
+        raise ConfigError(f"--link {text}: give both, inside a node and between nodes, like nvlink4,ib-ndr")
+    return find_link(inside), find_link(between)
+
+
 def find_link(text: str) -> Link:
-    """Return a link by its name, or of GB/S:MICROSECONDS. Raises ConfigError."""
+    """Return a link by its name, or of GB/S:MICROSECONDS or GB/S:MICROSECONDS/node. Raises ConfigError."""
     if text in LINKS:
         return LINKS[text]
-    speed, _, latency = text.partition(":")
+    numbers, slash, owner = text.partition("/")
+    speed, _, latency = numbers.partition(":")
     try:
-        found = Link(text, float(speed) * GIGABYTE / REACHED_LINK, float(latency) * 1e-6, "given")
+        rate, seconds = float(speed) * GIGABYTE / REACHED_LINK, float(latency) * 1e-6
     except ValueError:
-        found = None
-    if found is None or not (0 < found.bytes_per_s < 1e15 and 0 <= found.latency < 10):
+        rate = seconds = math.nan
+    if not (0 < rate < 1e15 and 0 <= seconds < 10) or (slash and owner != "node"):
         raise ConfigError(
-            f"--link: {text!r} is no link; known are {', '.join(LINKS)}; or GB/S:MICROSECONDS, like 40:10, as `collagan doctor` measures them"
+            f"--link: {text!r} is no link; known are {', '.join(LINKS)}; or GB/S:MICROSECONDS, like 40:10, of a GPU, or 40:10/node of a "
+            "node's one card (docs/scaling.md: from `collagan doctor`)"
         )
-    return found
+    return Link(text, rate, seconds, "given, one card a node" if slash else "given", not slash)

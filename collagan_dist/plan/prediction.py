@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,12 +23,16 @@ _COPY, _WRITE = 602e6 / 0.064, 602e6 / 2.11
 
 @dataclass(frozen=True)
 class Rate:
-    """How long a rank computes, where that is from, and the bytes of its device's memory where they are known."""
+    """How long a rank computes, where that is from, and the bytes of its device's memory where they are known.
+
+    `measured_share` are the samples a rank that were measured, None where nothing was.
+    """
 
     compute: Compute
     origin: str
     device: str
     memory: float | None = None
+    measured_share: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,24 +89,38 @@ class Planner:
         return self.rate.memory is None or self.memory(cluster, share)["peak"] <= self.rate.memory
 
     def scaling(self, cluster: Cluster, share: int) -> list[dict[str, Any]]:
-        """Return a row for each of SIZES: the configured batch shared by all ranks, and `share` samples for each."""
-        batch, parts, rows = self.config.schedule.batch, self.config.runtime.accumulate, []
+        """Return a row for each of SIZES: the configured batch shared by all ranks, and `share` samples for each.
+
+        None where the ranks cannot share the batch, or where it is too much for their memory, which "no memory" lists. Efficiency is
+        against the first row that has a rate: what no device holds is no measure.
+        """
+        rows: list[dict[str, Any]] = []
         for size in SIZES:
             there = cluster.of_size(size)
-            own = batch // size if batch % (size * parts) == 0 and batch // (size * parts) >= 2 else None
-            fixed = {"share": own, **self._rates(there, own, batch)} if own else None
-            each = {"batch": share * size, **self._rates(there, share, share)}
+            shares = {"configured batch": self._share(size), "same share": share}
+            fits = {key: own is not None and self.fits(there, own) for key, own in shares.items()}
+            rates = {key: self._rates(there, own) if own and fits[key] else None for key, own in shares.items()}
             rows.append({
-                "ranks": size, "nodes": there.nodes, "configured batch": fixed, "same share": each,
+                "ranks": size, "nodes": there.nodes, **rates,
+                "no memory": [key for key, own in shares.items() if own and not fits[key]],
                 "share for 95 %": self.efficient_share(there),
             })  # fmt: skip
+        for key in ("configured batch", "same share"):
+            found = [row for row in rows if row[key]]
+            for row in found:
+                first = found[0][key]["images_per_s"] / found[0]["ranks"]
+                row[key]["efficiency"] = row[key]["images_per_s"] / row["ranks"] / first
         return rows
 
-    def _rates(self, cluster: Cluster, share: int, alone: int) -> dict[str, float]:
-        """Return rates of ranks of `share` samples; efficiency against one rank with `alone` samples a step."""
-        seconds = self.step(cluster, share).seconds
-        rate, of_one = share * cluster.size / seconds, alone / self.rate.compute(alone)
-        return {"step seconds": seconds, "images_per_s": rate, "efficiency": rate / cluster.size / of_one}
+    def _share(self, size: int) -> int | None:
+        """Return the samples of a rank of the configured batch; None where so many ranks cannot share it."""
+        share, rest = divmod(self.config.schedule.batch, size * self.config.runtime.accumulate)
+        return None if rest or share < 2 else share * self.config.runtime.accumulate
+
+    def _rates(self, cluster: Cluster, share: int) -> dict[str, float]:
+        """Return rates of ranks of `share` samples."""
+        seconds, batch = self.step(cluster, share).seconds, share * cluster.size
+        return {"share": share, "batch": batch, "step seconds": seconds, "images_per_s": batch / seconds}
 
     def plan(self, cluster: Cluster, samples: int, losses: Losses) -> dict[str, Any]:
         """Return the whole prediction as plain data. Raises ConfigError and DataError for a batch that the ranks cannot share."""
@@ -116,7 +135,7 @@ class Planner:
         return {
             "ranks": size, "nodes": cluster.nodes, "batch": config.schedule.batch, "share": share,
             "samples": samples, "steps": steps,
-            "rate": self.rate.origin, "device": self.rate.device,
+            "rate": self.rate.origin, "device": self.rate.device, "measured share": self.rate.measured_share,
             "gflops a sample": round(self.work.flops.at(share) / share / 1e9, 2),
             "step": {"seconds": step.seconds, **asdict(step)},
             "images_per_s": config.schedule.batch / step.seconds,
@@ -135,9 +154,10 @@ class Planner:
         # The last step always has a checkpoint.
         size, every = estimate_checkpoint_bytes(self.config), min(self.config.checkpoint.every, steps)
         failures = Failures(losses.node_mtbf / cluster.nodes, losses.restart, size / _COPY, size / _WRITE)
-        best = min(steps, max(1, round(best_interval(failures) / step.seconds)))
+        best = min(steps, math.ceil(best_interval(failures) / step.seconds))
         return {
             "bytes": size, "blocked seconds": failures.blocked, "written seconds": failures.written,
+            "waited seconds": max(0.0, failures.written - every * step.seconds),
             "job mtbf seconds": failures.mtbf,
             "every": every, "goodput": goodput(every * step.seconds, failures),
             "best every": best, "best goodput": goodput(best * step.seconds, failures),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,13 +18,12 @@ from collagan_dist.distributed import devices
 from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.group import Group
 from collagan_dist.errors import ConfigError, DataError
-from collagan_dist.models.registry import build_networks, build_step
 from collagan_dist.plan.cost_model import Assumptions, Cluster, Compute, StepTime, computed_seconds, predict
 from collagan_dist.plan.hardware import GPU
 from collagan_dist.plan.prediction import Rate
-from collagan_dist.plan.work import StepWork, made_up_batch
-from collagan_dist.runs.layout import RanksRecord, RunPaths
-from collagan_dist.runs.metrics_log import median_rate
+from collagan_dist.plan.work import LAST_STEP, StepWork, build_last_step, made_up_batch
+from collagan_dist.runs.layout import RankRecord, RanksRecord, RunPaths
+from collagan_dist.runs.metrics_log import full_rates_of_newest_start
 from collagan_dist.runs.model_folder import read_config
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
@@ -43,23 +44,41 @@ def stated_rate(config: Config, work: StepWork, gpu: GPU, assumed: Assumptions) 
     return Rate(compute, f"computed, not measured: {gpu.source}", gpu.name, gpu.memory)
 
 
-def rate_of_run(run: Path, config: Config, work: StepWork, cluster: Cluster, assumed: Assumptions) -> Rate:
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run folder whose rate is taken, with its configuration and the ranks of its newest start."""
+
+    folder: Path
+    config: Config
+    ranks: tuple[RankRecord, ...]
+
+
+def read_run(folder: Path) -> MeasuredRun:
+    """Return what a run folder says of itself. Raises ConfigError for another folder, DataError for ranks that share no batch."""
+    config, world = read_config(folder), RunPaths(folder).world
+    ranks = structured.read(world, RanksRecord, DataError, "give a run folder of `collagan train`").ranks
+    if not ranks or config.schedule.batch % len(ranks):
+        raise DataError(f"{world}: {len(ranks)} ranks do not share a batch of {config.schedule.batch}")
+    return MeasuredRun(folder, config, ranks)
+
+
+def rate_of_run(run: MeasuredRun, config: Config, work: StepWork, cluster: Cluster, assumed: Assumptions) -> Rate:
     """Return the rate in a run's log. A run of several ranks has waited for others, too: what the model says of that is taken off.
 
     Raises ConfigError for a run of another kind of step, DataError for one without a rate.
     """
-    own = read_config(run)
+    own, ranks = run.config, run.ranks
     if different := _differing(own, config):
         raise ConfigError(
-            f"{run}: its steps are others than this configuration's ({'; '.join(different)}), so its rate says nothing of them; "
-            f"plan {run}/config.yaml, or measure a run of this configuration"
+            f"{run.folder}: its steps are others than this configuration's ({'; '.join(different)}), so its rate says nothing of them; "
+            f"plan {run.folder}/config.yaml, or measure a run of this configuration"
         )
-    rate = median_rate(run)
-    if rate is None:
-        raise DataError(f"{run}: its metrics.jsonl has no rate; let it log some train lines (log.every)")
-    ranks = structured.read(RunPaths(run).world, RanksRecord, DataError, "give a run folder of `collagan train`").ranks
-    if not ranks or own.schedule.batch % len(ranks):
-        raise DataError(f"{RunPaths(run).world}: {len(ranks)} ranks do not share a batch of {own.schedule.batch}")
+    if not (found := full_rates_of_newest_start(run.folder)):
+        raise DataError(
+            f"{run.folder}: its metrics.jsonl has no rate of steps with all losses since its newest start; let it log some train lines "
+            "(log.every) after its adversarial losses have begun (schedule.adv_from, model.gfc.stages)"
+        )
+    rate = statistics.median(found)
     nodes = len({one.host for one in ranks})
     there = Cluster(nodes, -(-len(ranks) // nodes), cluster.inside, cluster.between)
     share, seconds = own.schedule.batch // len(ranks), own.schedule.batch / rate
@@ -67,25 +86,45 @@ def rate_of_run(run: Path, config: Config, work: StepWork, cluster: Cluster, ass
         seconds, share, lambda compute: predict(work, share, compute, there, assumed, own.runtime.sync_bn)
     )
     device = ranks[0].name or ranks[0].device
-    origin = f"measured by {run}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
-    return Rate(_in_proportion(share, alone), origin, device)
+    origin = f"measured by {run.folder}: {rate:.4g} images/s on {len(ranks)} x {device}, {share} samples a rank"
+    # The counted operations are launched one by one: few samples take no less than that. A CUDA graph launches them at once.
+    launches = 0.0 if ranks[0].device == "cpu" or own.runtime.cuda_graph else work.operations * assumed.launch
+    return Rate(_in_proportion(share, alone, min(launches, alone)), origin, device, measured_share=share)
 
 
 def _differing(run: Config, config: Config) -> list[str]:
-    trees = [
-        {s: {key: section[key] for key in keys} for s, keys in _SAME.items() for section in [config_to_dict(one)[s]]}
-        for one in (run, config)
-    ]
-    return differences(*trees)
+    return differences(_step_keys(run), _step_keys(config))
 
 
-def _in_proportion(share: int, seconds: float) -> Compute:
-    return lambda samples: seconds * samples / share
+def _step_keys(config: Config) -> dict[str, Any]:
+    """Return what of a configuration changes the time of a step with as many samples."""
+    tree = config_to_dict(config)
+    found = {section: {key: tree[section][key] for key in keys} for section, keys in _SAME.items()}
+    if config.model.name in ("ce", "sii"):
+        found["model"][config.model.name] = tree["model"][config.model.name]
+    # Of these it is enough whether they are on.
+    found["optim"] = {"ema": config.optim.ema > 0}
+    if config.model.name == "gfc":
+        found["model"]["gfc"] = {"parsing": config.model.gfc.parsing > 0}
+    return found
+
+
+def _in_proportion(share: int, seconds: float, least: float = 0.0) -> Compute:
+    return lambda samples: max(seconds * samples / share, least)
 
 
 def _without_others(seconds: float, share: int, step_of: Callable[[Compute], StepTime]) -> float:
-    """Return the part of a step of `seconds` that a rank computes, such that the model gives the whole; at least a hundredth."""
+    """Return the part of a step of `seconds` that a rank computes, such that the model gives the whole; at least a hundredth.
+
+    Raises ConfigError where the model has a longer step even so.
+    """
     least, most = seconds / 100, seconds
+    if (shortest := step_of(_in_proportion(share, least)).seconds) > seconds:
+        raise ConfigError(
+            f"--measured: a step took {1000 * seconds:.3g} ms, and by these links and assumptions its ranks would have waited for each other "
+            f"for about {1000 * shortest:.3g} ms; give the links of the cluster that it ran on (--link INSIDE,BETWEEN), or other "
+            "assumptions (--assume)"
+        )
     # By halves: a step never takes less than it computes, and takes longer where it computes longer.
     for _ in range(_HALVINGS):
         own = (least + most) / 2
@@ -108,20 +147,17 @@ def measured_rate(config: Config, share: int) -> Rate:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU{threads}"
     memory = float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
     origin = f"measured here: {share / step_seconds[share]:.4g} images/s, {share} samples a step without data loading"
-    return Rate(lambda samples: constant + each * samples, origin, name, memory)
+    return Rate(lambda samples: constant + each * samples, origin, name, memory, share)
 
 
 def _seconds_of_step(config: Config, samples: int, device: torch.device) -> float:
     """Return the median of some steps, after one that warms up."""
-    engine = Engine(config.runtime, Group(World(), device))
-    tasks = build_tasks(config)
-    last = config.schedule.steps or 1 << 30
-    step = build_step(config, engine, tasks, build_networks(config, engine, tasks), last)
+    step = build_last_step(config, engine := Engine(config.runtime, Group(World(), device)), build_tasks(config))
     batch = made_up_batch(config.data.image_size, samples, device)
     seconds: list[float] = []
     while len(seconds) <= _ROUNDS and sum(seconds) < _SECONDS:
         began = time.perf_counter()
-        step(batch, last - 1).verdict.read()
+        step(batch, LAST_STEP).verdict.read()
         engine.group.synchronize()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:] or seconds)

@@ -17,7 +17,7 @@ from collagan_dist.distributed.engine import Engine
 from collagan_dist.distributed.rehearsal import RehearsalEngine, RehearsalGroup
 from collagan_dist.errors import ConfigError, NumericError
 from collagan_dist.inference.perception import measured_tasks
-from collagan_dist.models.registry import build_networks, build_step
+from collagan_dist.plan.work import LAST_STEP, build_last_step
 from collagan_dist.setup import Setup, training_order
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import World
@@ -60,15 +60,13 @@ def _steps(setup: Setup, group: RehearsalGroup) -> dict[str, Any]:
     ids = [order.step(number, world) for number in range(_STEPS)]
     ordered = time.perf_counter()
     loader = setup.loader(config.data.split, setup.view(training=True), share)
-    networks = build_networks(config, setup.engine, setup.tasks)
-    step = build_step(config, setup.engine, setup.tasks, networks, _STEPS)
+    step = build_last_step(config, setup.engine, setup.tasks)
     built = time.perf_counter()
     seconds: list[float] = []
-    # The last step of a run has all losses.
     for number, batch in enumerate(loader.batches(iter(ids))):
         group.collectives.clear()
         before = time.perf_counter()
-        verdict = step(batch, _STEPS - 1).verdict.read()
+        verdict = step(batch, LAST_STEP).verdict.read()
         group.synchronize()
         seconds.append(time.perf_counter() - before)
         if not verdict.finite:

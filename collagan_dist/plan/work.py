@@ -23,12 +23,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from collagan_dist.config.tree import Config
 from collagan_dist.distributed.engine import Engine, Learner
 from collagan_dist.distributed.group import Group
+from collagan_dist.models.predictor import Tasks
 from collagan_dist.models.registry import build_networks, build_step, count_parameters
+from collagan_dist.models.step import Step
 from collagan_dist.tasks import build_tasks
 from collagan_dist.types import CLASSES, LANDMARKS, Batch, World
 
 # Micro-batches that are counted. So large that no layer takes a CPU's way for few pixels (models/layers.py).
 _SIZES = (4096, 8192)
+LAST_STEP = (1 << 30) - 1  # the last of so long a run that the stages of every model come before its end
 _NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
 _AVERAGE_TRAFFIC = 8  # times its bytes: a difference, a product and a sum, each read and written (models/networks.py)
 _HEAVY = re.compile("convolution|mm|linear")  # operations that a GPU limits by its FLOP/s
@@ -101,6 +104,13 @@ def count_step(config: Config) -> StepWork:
 
 def _average_bytes(config: Config) -> int:
     return 4 * count_parameters(config)["generator"] if config.optim.ema else 0
+
+
+def build_last_step(config: Config, engine: Engine, tasks: Tasks) -> Step:
+    """Return a step of new networks, which has all losses of the model where it is called with LAST_STEP."""
+    # A run may end before its adversarial losses begin; its plan has them all the same.
+    config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"adv_from": 0})})
+    return build_step(config, engine, tasks, build_networks(config, engine, tasks), LAST_STEP + 1)
 
 
 class _Pass:
@@ -189,13 +199,12 @@ def _count(config: Config, sizes: Sequence[int]) -> list[_Counted]:
     config, found = _as_counted(config), []
     with FakeTensorMode(allow_non_fake_inputs=True), (counts := _Counts()):
         engine, tasks = _CountingEngine(config, counts), build_tasks(config)
-        networks = build_networks(config, engine, tasks)
-        step = build_step(config, engine, tasks, networks, 2)
+        step = build_last_step(config, engine, tasks)
         for size in (sizes[0], *sizes):
             batch = made_up_batch(config.data.image_size, size)
             counts.step = _Counted(counts.live)
             with engine.flop_counter:
-                result = step.run(batch, step.stage(1))
+                result = step.run(batch, step.stage(LAST_STEP))
                 counts.step.flops = engine.flop_counter.get_total_flops()
             _keep_last_passes(counts.step, result.sides, config.runtime.accumulate)
             found.append(counts.step)
@@ -205,11 +214,10 @@ def _count(config: Config, sizes: Sequence[int]) -> list[_Counted]:
 
 
 def _as_counted(config: Config) -> Config:
-    """Return the configuration whose every step has all losses, in eager mode, by the plain engine."""
+    """Return the configuration whose steps run in eager mode, by the plain engine."""
     # The average is a copy of a module, which torch cannot make of fake tensors; `count_step` adds it.
     changes = {
         "runtime": {"compile": False, "cuda_graph": False, "engine": "plain", "zero_stage": 0},
-        "schedule": {"adv_from": 0},
         "optim": {"ema": 0.0},
     }
     return config.model_copy(update={key: getattr(config, key).model_copy(update=new) for key, new in changes.items()})

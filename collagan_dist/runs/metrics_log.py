@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ MAX_EVALS, MAX_SUBJECTS, MAX_EVENTS, MAX_MARKS = 300, 8, 200, 60
 _MAX_EVENT_NAMES = 100
 # Fields of a train line that say when, not how well.
 _NOT_CURVES = ("kind", "epoch", "samples", "time")
+# In the lines of steps with all losses, of every model: GFC's last discriminator has this name, the first another.
+_ADVERSARIAL = re.compile("loss/[^/]+/adv")
 # Events after which the curves may jump.
 _MARKED = ("resume", "rollback")
 
@@ -227,6 +230,27 @@ def median_rate(run: Path) -> float | None:
     rates = read_metrics_log(run).train.samples.get("images_per_s", ())
     # The first line holds what happens once: libraries that choose their kernels, readers that fill their queues.
     return median(rates[1:] or rates) if rates else None
+
+
+def full_rates_of_newest_start(run: Path) -> list[float]:
+    """Return the rates of the newest start's lines whose steps had all losses, in images per second and in their order.
+
+    Without the first, which holds what happens once, where there are more. One that began before the adversarial losses never counts.
+    """
+    rates: list[float] = []
+    is_mixed = False  # whether the first of them has steps without adversarial losses
+    without: int | None = None  # the step of the newest line without adversarial losses
+    for row in read_rows(run):
+        # A rollback trains on with the same ranks; before the others there may have been other ones.
+        if row["kind"] == "event" and row.get("event") in ("start", "resume"):
+            without, rates = None, []
+        elif row["kind"] == "train" and is_number(rate := row.get("images_per_s")) and rate > 0:
+            if any(_ADVERSARIAL.fullmatch(name) for name in row):
+                is_mixed = is_mixed if rates else without is not None and row["step"] - without > 1
+                rates.append(float(rate))
+            else:
+                without = row["step"]
+    return rates if len(rates) == 1 and not is_mixed else rates[1:]
 
 
 def drawable(tree: Any, depth: int) -> tuple[Any, int]:

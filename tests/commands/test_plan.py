@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from collagan_dist.runs.metrics_log import median_rate
@@ -56,7 +57,8 @@ def test_what_cannot_be_planned_is_said(collagan, tmp_path):
 
     assert "64 samples cannot be shared evenly by 48 ranks; set it to 96" in said("--nodes", 6, "--gpus-per-node", 8)
     assert "have ranks 0 to 7" in said("--gpus-per-node", 8, "--rehearse", 8)
-    assert "known are h100" in said("--gpu", "v100") and "is no link" in said("--link", "string")
+    assert "known are h100" in said("--gpu", "v100") and "is no link" in said("--link", "string,ib-ndr")
+    assert "give both" in said("--link", "nvlink4", "--nodes", 2)
     assert "not allowed with" in said("--measure", "--measured", "run")
     assert "no run folder" in said("--measured", tmp_path)
     assert "a plot is a .png or an .svg" in said(*NARROW, "--plot", tmp_path / "plan.jpg")
@@ -70,14 +72,14 @@ def test_a_measured_run(collagan, trained, shards):
         "--data",
         shards.folder,
         "--link",
-        "loopback",
+        "loopback,loopback",
         "--measured",
         trained,
         "--json",
     ]
     plan = json.loads(collagan(*asked).out)
     assert plan["images_per_s"] == pytest.approx(median_rate(trained)) and "measured by" in plan["rate"]
-    assert plan["samples"] == shards.samples("train")
+    assert plan["samples"] == shards.samples("train") and plan["assumptions"]["overlap"] == 0  # a CPU
     wider = collagan(*asked, "--set", "model.widths.generator=8")
     assert wider.code == 2 and "model.widths.generator: 4 -> 8" in wider.err
 
@@ -92,7 +94,7 @@ def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shard
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["runtime"]["sync_bn"] = sync_bn
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "loopback"]
+    asked = ["plan", run / "config.yaml", "--data", shards.folder, "--gpus-per-node", 2, "--link", "1:20,1:20"]
     plan = json.loads(collagan(*asked, "--assume", f"contention={contention}", "--measured", run, "--json").out)
     assert plan["images_per_s"] == pytest.approx(median_rate(run)) and plan["step"]["small"] > 0
 
@@ -100,4 +102,5 @@ def test_a_run_of_several_ranks_gives_what_one_computes(collagan, trained, shard
 @pytest.mark.full
 def test_a_short_measurement_here(collagan):
     plan = json.loads(collagan("plan", "demo", *SMALL, "--measure", "--json").out)
+    assert plan["assumptions"]["overlap"] == (0.8 if torch.cuda.is_available() else 0)
     assert plan["rate"].startswith("measured here") and 1 < plan["images_per_s"] < 1e5

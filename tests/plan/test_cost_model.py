@@ -1,11 +1,14 @@
+import json
 import math
+from statistics import mean
 
 import pytest
 
 from collagan_dist.errors import ConfigError
 from collagan_dist.plan.cost_model import Assumptions, Cluster, all_reduce_seconds, expected_maximum, predict
-from collagan_dist.plan.hardware import GPUS, LINKS, REACHED_LINK, Link, find_gpu, find_link
+from collagan_dist.plan.hardware import GPUS, LINKS, REACHED_LINK, Link, find_gpu, find_link, find_links
 from collagan_dist.plan.work import Linear, StepWork, UpdateWork
+from tests.conftest import ROOT
 
 FAST, SLOW = Link("fast", 100e9 / REACHED_LINK, 1e-6, ""), Link("slow", 10e9 / REACHED_LINK, 1e-5, "")
 WORK = StepWork(
@@ -86,15 +89,50 @@ def test_names_and_numbers():
         gpu.inside in LINKS and gpu.between in LINKS and {"fp32", "bf16", "fp16"} <= set(gpu.flops)
         for gpu in GPUS.values()
     )
-    for text in ("wire", "40", "-1:2", "nan:1", "1:1e9"):
+    assert find_link("40:10").card_per_gpu and not find_link("40:10/node").card_per_gpu
+    for text in ("wire", "40", "-1:2", "nan:1", "1:1e9", "40:10/", "40:10/gpu"):
         with pytest.raises(ConfigError, match="is no link; known are nvlink4"):
             find_link(text)
     with pytest.raises(ConfigError, match="known are h100"):
         find_gpu("v100")
 
 
+def test_loopback_is_what_the_benchmark_measured():
+    found = json.loads((ROOT / "benchmarks/plan.json").read_text())["to two ranks"].values()
+    measured = [one["all-reduce of two"] for one in found]
+    assert LINKS["loopback"].bytes_per_s * REACHED_LINK / 1e9 == pytest.approx(mean(one["GB/s"] for one in measured))
+    # Two messages of few bytes, one after the other.
+    seconds = mean(one["seconds by bytes"]["4096"] / 2 for one in measured)
+    assert LINKS["loopback"].latency == pytest.approx(seconds, abs=1e-6)
+
+
+def test_the_table_of_the_documentation_is_the_benchmark():
+    text = (ROOT / "docs/scaling.md").read_text()
+    for work, found in json.loads((ROOT / "benchmarks/plan.json").read_text())["to two ranks"].items():
+        for ranks in (2, 4):
+            one = found[f"{ranks} ranks"]
+            names = ("seconds side by side", "predicted seconds", "measured seconds")
+            beside, predicted, measured = (1000 * one[name] for name in names)
+            more, cost = predicted - beside, measured - beside
+            (row,) = (line for line in text.splitlines() if line.startswith(f"| {work}, {ranks} ranks"))
+            cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+            assert cells == [
+                f"{beside:.1f}", f"{predicted:.1f}", f"{measured:.1f}", f"{1 - predicted / measured:.0%} too short".replace("%", " %"),
+                f"{more:.1f} of {cost:.1f} ({more / cost:.0%})".replace("%", " %"),
+            ]  # fmt: skip
+
+
+def test_links_are_given_inside_a_node_and_between_nodes():
+    assert find_links("nvlink4,100gbe") == (LINKS["nvlink4"], LINKS["100gbe"])
+    for text in ("nvlink4", "nvlink4,"):
+        with pytest.raises(ConfigError, match="give both, inside a node and between nodes"):
+            find_links(text)
+
+
 def test_assumptions_are_named():
     assert Assumptions.parse(["overlap=0.5", "jitter=0"]) == Assumptions(overlap=0.5, jitter=0.0)
+    assert Assumptions.parse([], "cpu") == Assumptions(overlap=0.0) and Assumptions.parse([], "cuda:3") == Assumptions()
+    assert Assumptions.parse(["overlap=0.5"], "cpu").overlap == 0.5
     for text in (
         "overlap",
         "overlap=x",

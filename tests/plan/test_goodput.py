@@ -43,6 +43,15 @@ def test_what_is_being_written_is_lost_too():
     assert goodput(60, Failures(600, 100, 2, written=30)) < goodput(60, Failures(600, 100, 2))
 
 
+def test_the_next_checkpoint_waits_until_the_one_before_is_written():
+    """AsyncCheckpointer.save waits first, then copies."""
+    never = Failures(mtbf=1e12, restart=100, blocked=2, written=30)
+    assert goodput(10, never) == pytest.approx(10 / 32) and goodput(60, never) == pytest.approx(60 / 62)
+    often = Failures(600, 30, 0.01, 30)
+    assert best_interval(often) == 30 and best_interval(Failures(10, 1, 30, 40)) == 40
+    assert goodput(30, often) > goodput(best_interval(Failures(600, 30, 0.01)), often)
+
+
 def test_the_run_under_kills_of_benchmarks_chaos():
     chaos = json.loads((ROOT / "benchmarks/chaos.json").read_text())
     asked, steps = chaos["arguments"], chaos["undisturbed seconds"]["steps alone"]

@@ -11,7 +11,9 @@ LAST = World(rank=1023, size=1024, local_rank=7, local_size=8, node=127)
 
 
 @pytest.mark.parametrize(
-    "switches", [{}, {"runtime__sync_bn": True, "runtime__accumulate": 2}], ids=["plain", "sync_bn, 2 parts"]
+    "switches",
+    [{"schedule__adv_from": 5}, {"runtime__sync_bn": True, "runtime__accumulate": 2}],
+    ids=["discriminators start later", "sync_bn, 2 parts"],
 )
 def test_rank_1023_of_1024(shards, monkeypatch, switches):
     """Its own slice of the global batch, two real steps by DDP, and what it would wait for in each."""
@@ -26,7 +28,7 @@ def test_rank_1023_of_1024(shards, monkeypatch, switches):
     assert found["first samples"] == whole[1023 * share :].tolist() and found["damaged samples"] == 0
     waits = found["collectives a step"]
     norms = waits.pop("batch normalization", 0)
-    assert (norms > 20) == bool(switches) and len(found["seconds"]["steps"]) == 2
+    assert (norms > 20) == (parts == 2) and len(found["seconds"]["steps"]) == 2
     assert waits == {
         "the gradient of the discriminators": parts, "the gradient of the generator": parts, "the verdict on an update": 2,
         "the verdict on a step": 1,

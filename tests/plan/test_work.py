@@ -56,6 +56,13 @@ def test_gradients_are_those_of_all_parameters(work, stable):
     assert [one.gradient_bytes for one in work.updates] == [4 * sum(sizes.values()), 4 * generator]
 
 
+def test_gfc_has_both_discriminators():
+    """Its last one starts in stage 3 of 3."""
+    config = load_config("gfc", sets=["model.gfc.parsing=0", "data.image_size=32"])
+    sizes = count_parameters(config)
+    assert count_step(config).updates[0].gradient_bytes == 4 * (sum(sizes.values()) - sizes["generator"])
+
+
 def test_memory_has_the_state_and_grows_with_what_is_computed_at_a_time(work, stable):
     assert work.peak_bytes.at(0) > state_bytes(stable, count_parameters(stable))
     halves = count_step(load_config("stable", sets=["runtime.accumulate=2"]))
