@@ -246,7 +246,7 @@ class SweepController:
     # Trials
 
     def _spec(self, trial: Trial) -> SegmentSpec:
-        config = trial_config(self.prepared.base, self.plan, trial, self.room.resources)
+        config = trial_config(self.plan, trial, self.room.resources)
         return SegmentSpec(
             name=f"{self.out.name}/{trial.name}", run=str(trial_dir(self.out, trial)), config=config_to_dict(config),
             stop_at_step=trial.steps(trial.until), workers=self.room.resources.workers, gpus=bool(self.room.resources.gpus),

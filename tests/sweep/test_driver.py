@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import collagan_dist as cd
-from collagan_dist.config.load import load_config
+from collagan_dist.config.load import config_to_dict, get_nested, load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.sweep import schedule, search
@@ -219,11 +219,21 @@ def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end():
     where = space(f"metric: psnr\n{LR[:-1]}, schedule.batch: {{choice: [32, 48]}}}}")
     plan = SweepPlan(where, 4, 1000, (1000,), 0)
     trial = Trial(1, "search", {"optim.generator.lr": 0.01, "schedule.batch": 48}, 7, 48)
-    config = trial_config(load_config("stable"), plan, trial, TrialResources(cpus=3))
+    config = trial_config(plan, trial, TrialResources(cpus=3))
     assert (config.optim.generator.lr, config.schedule.batch, config.seed) == (0.01, 48, 7)
     assert config.schedule.steps == config.evaluate.every == 21  # the first that is no shorter than 1000 samples
     assert config.runtime.threads == config.data.threads == 3
     sets = ["runtime.threads=5", "evaluate.every=2"]
     plan = replace(plan, space=space(f"metric: psnr\n{LR}", sets=sets))
-    config = trial_config(load_config("stable", None, sets), plan, replace(trial, values={}), TrialResources(cpus=3))
+    config = trial_config(plan, replace(trial, values={}), TrialResources(cpus=3))
     assert (config.runtime.threads, config.data.threads, config.evaluate.every) == (5, 3, 2)
+
+
+@pytest.mark.parametrize("key", ["model.init", "model.gfc.parser"])
+def test_a_searched_path_is_the_trials_own(key):
+    """Absolute, as a worker runs in another folder; the base configuration's is that of trials which have it."""
+    where = space(f"metric: psnr\nspace: {{{key}: {{choice: [runs/a, runs/b]}}}}", "gfc", sets=[f"{key}=runs/a"])
+    plan = SweepPlan(where, 4, 640, (640,), 0)
+    for path in ("runs/a", "runs/b"):
+        config = trial_config(plan, Trial(1, "search", {key: path}, 0, 64), TrialResources())
+        assert get_nested(config_to_dict(config), *key.split(".")) == str(Path(path).absolute())
