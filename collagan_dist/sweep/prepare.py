@@ -117,13 +117,24 @@ def prepare(options: SweepOptions) -> PreparedSweep:
             f"--seeds {options.seeds}: trains the paper's λ and the best found with other seeds, and this sweep has none of the paper's: "
             "leave it out, or search loss.weights of one of the paper's models"
         )
-    # Every batch that a trial may have; the largest decides how close rungs can be.
-    batches = {space.config(values).schedule.batch for values in ({}, *space.corners())}
-    for batch in sorted(batches):
-        order.check_batch(samples, batch, World(size=options.resources.workers), base.runtime.accumulate)
-    trials, rungs = _trial_count(options, space), _rungs(space.spec, total, max(batches))
+    largest = _largest_batch(space, samples, options.resources.workers, base.runtime.accumulate)
+    trials, rungs = _trial_count(options, space), _rungs(space.spec, total, largest)
     plan = SweepPlan(space, trials, total, rungs, base.seed, options.seeds, _goal(options.stop_at, space))
     return PreparedSweep(options, base, manifest, plan)
+
+
+def _largest_batch(space: Space, samples: int, ranks: int, accumulate: int) -> int:
+    """Return the largest batch that a trial may have: it decides how close rungs can be. Raises ConfigError or DataError."""
+    shares = ranks * accumulate
+    if shares > 1 and any(one.keys == ("schedule.batch",) and not isinstance(one, Choice) for one in space.dimensions):
+        raise ConfigError(
+            f"{space.where}: schedule.batch: a range has batches that {shares} shares (--workers x runtime.accumulate) do not divide; "
+            "give it as choice"
+        )
+    batches = sorted({space.config(values).schedule.batch for values in ({}, *space.corners())})
+    for batch in batches:
+        order.check_batch(samples, batch, World(size=ranks), accumulate)
+    return batches[-1]
 
 
 def _goal(text: str | None, space: Space) -> Goal | None:

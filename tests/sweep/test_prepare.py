@@ -169,6 +169,14 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
         constant_summary(sweep)
 
 
+def batches(**domain: Any) -> dict[str, Any]:
+    return {**HALVING, "space": {"schedule.batch": domain}}
+
+
+def test_a_batch_of_a_range_needs_a_single_share(shards, out):
+    assert prepared(shards, out, batches(integers=[4, 9])).plan.rungs[-1] == 216
+
+
 @pytest.mark.parametrize(
     ("space", "options", "message"),
     [
@@ -178,6 +186,8 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
         ({**HALVING, "start": [{"optim.generator.lr": 0.01}]}, {"trials": 1}, "--trials 1: too few; 2 are .* and those of `start`"),
         ({**HALVING, "scheduler": "pbt"}, {"trials": 3}, "--trials 3: too few; .* give at least 4"),
         (HALVING, {"resources": TrialResources(workers=3)}, "schedule.batch: 4 samples cannot be shared evenly by 3 ranks"),
+        (batches(integers=[4, 8]), {"resources": TrialResources(workers=2)}, "schedule.batch: a range has .* that 2 shares .* as choice"),
+        (batches(integers=[4, 8]), {"sets": ("runtime.accumulate=2",)}, "space.yaml: schedule.batch: a range has batches that 2 shares"),
         (HALVING, {"sets": ("data.split=holiday",)}, "data.split|needs the split"),
     ],
 )  # fmt: skip
