@@ -82,7 +82,7 @@ class Interval(_OneKey):
             step = (_PERTURB_FACTOR - 1) / 2 * (self.high - self.low)
             value = round(value) if self.integer else value
             value += (max(1, round(step)) if self.integer else step) * (1 if up else -1)
-        return {self.key: type(values[self.key])(min(self.high, max(self.low, value)))}
+        return {self.key: min(self.high, max(self.low, value))}
 
 
 @dataclass(frozen=True)
