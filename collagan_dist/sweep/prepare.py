@@ -238,7 +238,9 @@ def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
         raise DataError(f"{path}: its values are not of this space; restore it, or give another --out")
     # Without sweep.json, which can be written anew, the trials themselves tell.
     if not known and not _may_belong_to(plan, trials):
-        raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
+        raise ConfigError(
+            f"{out}: has trials of another sweep, or more than --trials {plan.trials}, and no sweep.json; restore it, or give another --out"
+        )
     return {
         "version": 1, "about": _describe(prepared), **plan_facts(plan), "identity": prepared.identity, "seconds": seconds,
     }  # fmt: skip
@@ -261,12 +263,12 @@ def _check_same_sweep(prepared: PreparedSweep) -> float:
 
 
 def _may_belong_to(plan: SweepPlan, trials: Sequence[Trial]) -> bool:
-    """Whether trials can be those of a plan, by their first values and their repeats; there is no sweep.json to tell."""
+    """Whether trials can be those of a plan, by first values, number and repeats; there is no sweep.json to tell."""
     # A run folder refuses another configuration by itself, so this only has to catch another space.
     initial = [values for _, values in plan.space.initial_points()]
     groups = list(members(trials).values())
     same = all(group[0].values == values for group, values in zip(groups, initial, strict=False))
-    return same and all(len(group) <= plan.repeats for group in groups)
+    return same and len(groups) <= plan.trials and all(len(group) <= plan.repeats for group in groups)
 
 
 def _fits(space: Space, values: dict[str, Any]) -> bool:

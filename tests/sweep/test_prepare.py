@@ -152,13 +152,17 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
     write_trial(out, Trial(0, "paper", values, 0, 4))
     constant_summary(sweep)
     write_trial(out, Trial(0, "paper", {**values, "optim.generator.lr": 0.5}, 0, 4))
-    with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
+    with pytest.raises(ConfigError, match=r"has trials of another sweep, .* no sweep\.json"):
         constant_summary(sweep)
     for number in range(2):
         write_trial(out, Trial(number, "paper", values, number, 4, repeat_of=0 if number else None))
-    with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
+    with pytest.raises(ConfigError, match=r"has trials of another sweep, .* no sweep\.json"):
         constant_summary(sweep)
     constant_summary(prepared(shards, out, {**HALVING, "repeats": 2}))
+    write_trial(out, Trial(1, "search", values, 0, 4))
+    constant_summary(prepared(shards, out, trials=2))
+    with pytest.raises(ConfigError, match=r"or more than --trials 1, and no sweep\.json"):
+        constant_summary(prepared(shards, out, trials=1))
     shutil.rmtree(out / "trials/t001")
     write_trial(out, Trial(0, "paper", {"optim.generator.lr": "fast"}, 0, 4))
     with pytest.raises(DataError, match=r"t000/trial\.json: its values are not of this space"):
