@@ -111,8 +111,10 @@ class Choice(_OneKey):
         # The choice as it was given, not the value: a configuration holds 100.0 where 100 is the choice.
         return None if index is None else {self.key: json.dumps(self.choices[index])}
 
-    def clamped(self, values: Values) -> tuple[Values, dict[str, BaseDistribution]]:
-        return {self.key: json.dumps(self.choices[self._index(values) or 0])}, self.distributions()
+    def clamped(self, values: Values) -> tuple[Values, dict[str, BaseDistribution]] | None:
+        """Return the choice and its distribution; None for a value outside, to which no choice is nearest."""
+        params = self.to_params(values)
+        return None if params is None else (params, self.distributions())
 
     def perturbed(self, values: Values, rng: np.random.Generator) -> Values:
         """Return a neighbour in the order in which the choices are given."""

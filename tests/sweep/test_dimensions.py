@@ -119,8 +119,11 @@ def test_perturbation_is_a_factor_of_1_2():
     ],
 )  # fmt: skip
 def test_values_outside_have_no_parameters(dimension, values):
-    """No draw gives them; the nearest inside stands for them in importance, and a move leads inside."""
+    """No draw gives them; the nearest inside, which no choice is, stands for them in importance, and a move leads inside."""
     assert dimension.to_params(values) is None
+    if isinstance(dimension, Choice):
+        assert dimension.clamped(values) is None
+        return
     nearest, around = dimension.clamped(values)
     assert all(one._contains(one.to_internal_repr(nearest[name])) for name, one in around.items())
     assert set(nearest) == set(dimension.keys)
