@@ -219,9 +219,12 @@ class SweepController:
         """Write results and report; return the exit code. Raises Interrupted if there is more to train."""
         ended = schedule.next_segment(self.plan, [replace(t, running=False) for t in self.trials]) == DONE
         codes = [trial.failure[0] for trial in self.trials if trial.failure]
-        retryable = [t.failure[0] for t in self.trials if t.failure and not without_retryable_failure(t).failed]
+        goal = schedule.goal_reached(self.plan, self.trials)
+        # After a goal no trial of the search is tried again.
+        due = [trial for trial in self.trials if goal is None or trial.role == "confirm"]
+        retryable = [t.failure[0] for t in due if t.failure and not without_retryable_failure(t).failed]
         self.finished = ended and not retryable
-        if (goal := schedule.goal_reached(self.plan, self.trials)) is not None:
+        if goal is not None:
             self.say(f"trial {goal.number} has reached {self.plan.goal}: the search is over")
         self.close("done" if self.finished else "interrupted")
         self._show(self)

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,14 +10,18 @@ import collagan_dist as cd
 from collagan_dist.config.load import config_to_dict, get_nested, load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
+from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.sweep import schedule, search
+from collagan_dist.sweep.driver import SweepController
 from collagan_dist.sweep.new_trial import trial_config
+from collagan_dist.sweep.prepare import SweepOptions, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.schedule import SweepPlan
-from collagan_dist.sweep.trial import Trial
+from collagan_dist.sweep.trial import Trial, trial_dir, write_trial
 from tests.conftest import collagan
 from tests.sweep.simulation import RUNGS, Simulation, a_plan, stored
-from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep
+from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep, write
 from tests.sweep.spaces import LR, space
 from tests.training.small import equal, weights
 
@@ -212,6 +217,34 @@ def test_a_real_sweep_of_repeats_under_a_constraint(shards, tmp_path):
     assert not equal(weights(sweep.trial(summary["best"]), STEPS), weights(sweep.trial(summary["best"] + 1), STEPS))
     head = (sweep.out / "best.yaml").read_text()
     assert "over 2 seeds" in head and not any(row["breaks"] for row in rows)
+
+
+def controller(
+    shards: Manifest, folder: Path, *ends: tuple[str, dict[str, float]], **options: object
+) -> SweepController:
+    """A start of a sweep of which trials of these roles have come to the first rung, with these metrics."""
+    config, file = write(folder, shards.folder, HALVING)
+    sweep = prepare(SweepOptions(str(config), str(file), str(shards.folder), folder / "out", **options))
+    for number, (role, metrics) in enumerate(ends):
+        (_, values), *_ = sweep.plan.space.initial_points()
+        trial = Trial(number, role, values, 0, BATCH, until=FIRST * BATCH)
+        write_trial(folder / "out", trial)
+        log = MetricsWriter(trial_dir(folder / "out", trial), FIRST)
+        log.write("eval", FIRST, metrics)
+        log.close()
+        (trial_dir(folder / "out", trial) / f"checkpoints/step-{FIRST:08d}").mkdir(parents=True)
+    return SweepController(
+        sweep, constant_summary(sweep), SimpleNamespace(left_out={}), StopRequest(), lambda controller: None
+    )
+
+
+@pytest.mark.parametrize(("role", "code"), [("search", 0), ("confirm", 5)])
+def test_a_goal_ends_a_sweep_whatever_may_be_repaired(shards, tmp_path, role, code):
+    """Of the search nothing is tried again; a confirming trial is."""
+    sweep = controller(shards, tmp_path, ("paper", {"psnr_hole": 9.0}), (role, {}), trials=2, stop_at="psnr_hole>=9")
+    sweep.trials[1] = replace(sweep.trials[1], failure=(5, "the disk is full"))
+    assert (sweep.conclude(), sweep.finished) == (code, not code)
+    assert json.loads((sweep.out / "sweep.json").read_text())["status"] == ("interrupted" if code else "done")
 
 
 def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end():
