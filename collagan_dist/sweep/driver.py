@@ -101,9 +101,11 @@ class SweepController:
         self.out = prepared.options.out.absolute()
         undo_interrupted_adoptions(self.out)
         self.trials = [without_retryable_failure(trial) for trial in read_trials(self.out)]
-        for trial in self.trials:
+        for trial in tuple(self.trials):
             if trial.failed or trial.evaluated_at(trial.until):  # a kill came before their checkpoints were removed
                 keep_newest_checkpoint(self.out, trial)
+            if (judged := self._judged(trial)) != trial:  # or before this was seen
+                self._update(judged)
         self.started_at, self._seconds_before = time.monotonic(), float(constants.get("seconds") or 0.0)
         self._stopped_at: float | None = None
         self.samples_before = samples_trained(self.out, self.trials)
@@ -143,11 +145,8 @@ class SweepController:
         elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
             reason = f"its metrics.jsonl has no evaluation at {trial.until} samples; remove its checkpoints to train it again"
             trial = replace(trial, failure=(CollaganError.exit_code, reason))
-        elif not outcome.get("interrupted") and (
-            lost := set(self.plan.needed) - set(trial.metrics_at(trial.until) or {})
-        ):
-            reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
-            trial = replace(trial, failure=(NumericError.exit_code, reason))
+        else:
+            trial = self._judged(trial)
         self._record_result(trial)
         # Shards that its node does not see, or a full disk.
         if trial.failure and trial.failure[0] == DataError.exit_code:
@@ -266,6 +265,14 @@ class SweepController:
         trial = self._stopped(trial, saved)
         keep_newest_checkpoint(self.out, trial)
         return trial
+
+    def _judged(self, trial: Trial) -> Trial:
+        """Return the trial, failed if a metric that the sweep needs is no number at the end of its segment."""
+        metrics = trial.metrics_at(trial.until)
+        if trial.failed or metrics is None or not (lost := set(self.plan.needed) - set(metrics)):
+            return trial
+        reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
+        return replace(trial, failure=(NumericError.exit_code, reason))
 
     def _carry_out(self, exploit: schedule.Exploit) -> None:
         member, donor = self.trials[exploit.number], self.trials[exploit.donor]

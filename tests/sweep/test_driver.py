@@ -11,6 +11,7 @@ from collagan_dist.config.load import config_to_dict, get_nested, load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stop_request import StopRequest
+from collagan_dist.errors import NumericError
 from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.driver import SweepController
@@ -18,7 +19,7 @@ from collagan_dist.sweep.new_trial import trial_config
 from collagan_dist.sweep.prepare import SweepOptions, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.schedule import SweepPlan
-from collagan_dist.sweep.trial import Trial, trial_dir, write_trial
+from collagan_dist.sweep.trial import Trial, read_trials, trial_dir, write_trial
 from tests.conftest import collagan
 from tests.sweep.simulation import RUNGS, Simulation, a_plan, stored
 from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep, write
@@ -245,6 +246,18 @@ def test_a_goal_ends_a_sweep_whatever_may_be_repaired(shards, tmp_path, role, co
     sweep.trials[1] = replace(sweep.trials[1], failure=(5, "the disk is full"))
     assert (sweep.conclude(), sweep.finished) == (code, not code)
     assert json.loads((sweep.out / "sweep.json").read_text())["status"] == ("interrupted" if code else "done")
+
+
+def test_a_metric_that_is_no_number_fails_a_trial_whose_end_the_driver_missed(shards, tmp_path):
+    """Killed between the last checkpoint and the report; the failure is kept, and others are not touched."""
+    sweep = controller(shards, tmp_path, ("paper", {"psnr_hole": 9.0}), ("search", {"ssim": 0.5}), trials=2)
+    assert [trial.failure for trial in read_trials(sweep.out)] == [
+        None, (NumericError.exit_code, f"its psnr_hole is no number after {FIRST * BATCH} samples")
+    ]  # fmt: skip
+    assert [row.split(",")[2] for row in (sweep.out / "trials.csv").read_text().splitlines()[1:]] == [
+        "paused",
+        "failed",
+    ]
 
 
 def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end():
