@@ -29,11 +29,14 @@ def _mean(group: Sequence[TrialData], repeats: int) -> TrialData:
     order = {status: place for place, status in enumerate(_STATUS_ORDER)}
     samples = min((trial.samples for trial in group if trial.samples is not None), default=None)
     # A seed that has not begun may still change the mean.
-    scores = {} if len(group) < repeats else {name: _values(group, name, samples) for name in first.scores}
+    lacking = len(group) < repeats
+    scores = {} if lacking else {name: _values(group, name, samples) for name in first.scores}
     known = {name: values for name, values in scores.items() if values}
     return replace(
         first,
-        status=min((trial.status for trial in group), key=lambda status: order.get(status, len(order))),
+        status=min(
+            (*(trial.status for trial in group), *["paused"] * lacking), key=lambda one: order.get(one, len(order))
+        ),
         scores={name: fmean(values) for name, values in known.items()},
         errors={name: stdev(values) / math.sqrt(len(values)) for name, values in known.items() if len(values) > 1},
         steps=min((trial.steps for trial in group if trial.steps is not None), default=None),

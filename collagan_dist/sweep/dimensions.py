@@ -82,7 +82,7 @@ class Interval(_OneKey):
             step = (_PERTURB_FACTOR - 1) / 2 * (self.high - self.low)
             value = round(value) if self.integer else value
             value += (max(1, round(step)) if self.integer else step) * (1 if up else -1)
-        return {self.key: type(values[self.key])(min(self.high, max(self.low, value)))}
+        return {self.key: min(self.high, max(self.low, value))}
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,10 @@ class Choice(_OneKey):
         # The choice as it was given, not the value: a configuration holds 100.0 where 100 is the choice.
         return None if index is None else {self.key: json.dumps(self.choices[index])}
 
-    def clamped(self, values: Values) -> tuple[Values, dict[str, BaseDistribution]]:
-        return {self.key: json.dumps(self.choices[self._index(values) or 0])}, self.distributions()
+    def clamped(self, values: Values) -> tuple[Values, dict[str, BaseDistribution]] | None:
+        """Return the choice and its distribution; None for a value outside, to which no choice is nearest."""
+        params = self.to_params(values)
+        return None if params is None else (params, self.distributions())
 
     def perturbed(self, values: Values, rng: np.random.Generator) -> Values:
         """Return a neighbour in the order in which the choices are given."""

@@ -101,9 +101,11 @@ class SweepController:
         self.out = prepared.options.out.absolute()
         undo_interrupted_adoptions(self.out)
         self.trials = [without_retryable_failure(trial) for trial in read_trials(self.out)]
-        for trial in self.trials:
+        for trial in tuple(self.trials):
             if trial.failed or trial.evaluated_at(trial.until):  # a kill came before their checkpoints were removed
                 keep_newest_checkpoint(self.out, trial)
+            if (judged := self._judged(trial)) != trial:  # or before this was seen
+                self._update(judged)
         self.started_at, self._seconds_before = time.monotonic(), float(constants.get("seconds") or 0.0)
         self._stopped_at: float | None = None
         self.samples_before = samples_trained(self.out, self.trials)
@@ -148,11 +150,8 @@ class SweepController:
         elif not outcome.get("interrupted") and not trial.evaluated_at(trial.until):
             reason = f"its metrics.jsonl has no evaluation at {trial.until} samples; remove its checkpoints to train it again"
             trial = replace(trial, failure=(CollaganError.exit_code, reason))
-        elif not outcome.get("interrupted") and (
-            lost := set(self.plan.needed) - set(trial.metrics_at(trial.until) or {})
-        ):
-            reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
-            trial = replace(trial, failure=(NumericError.exit_code, reason))
+        else:
+            trial = self._judged(trial)
         self._record_result(trial)
         # Shards that its node does not see, or a full disk.
         if trial.failure and trial.failure[0] == DataError.exit_code:
@@ -227,9 +226,12 @@ class SweepController:
         """Write results and report; return the exit code. Raises Interrupted if there is more to train."""
         ended = schedule.next_segment(self.plan, [replace(t, running=False) for t in self.trials]) == DONE
         codes = [trial.failure[0] for trial in self.trials if trial.failure]
-        retryable = [t.failure[0] for t in self.trials if t.failure and not without_retryable_failure(t).failed]
+        goal = schedule.goal_reached(self.plan, self.trials)
+        # After a goal no trial of the search is tried again.
+        due = [trial for trial in self.trials if goal is None or trial.role == "confirm"]
+        retryable = [t.failure[0] for t in due if t.failure and not without_retryable_failure(t).failed]
         self.finished = ended and not retryable
-        if (goal := schedule.goal_reached(self.plan, self.trials)) is not None:
+        if goal is not None:
             self.say(f"trial {goal.number} has reached {self.plan.goal}: the search is over")
         self.close("done" if self.finished else "interrupted")
         self._show(self)
@@ -254,7 +256,7 @@ class SweepController:
     # Trials
 
     def _spec(self, trial: Trial) -> SegmentSpec:
-        config = trial_config(self.prepared.base, self.plan, trial, self.room.resources)
+        config = trial_config(self.plan, trial, self.room.resources)
         return SegmentSpec(
             name=f"{self.out.name}/{trial.name}", run=str(trial_dir(self.out, trial)), config=config_to_dict(config),
             stop_at_step=trial.steps(trial.until), workers=self.room.resources.workers, gpus=bool(self.room.resources.gpus),
@@ -271,6 +273,14 @@ class SweepController:
         trial = self._stopped(trial, saved)
         keep_newest_checkpoint(self.out, trial)
         return trial
+
+    def _judged(self, trial: Trial) -> Trial:
+        """Return the trial, failed if a metric that the sweep needs is no number at the end of its segment."""
+        metrics = trial.metrics_at(trial.until)
+        if trial.failed or metrics is None or not (lost := set(self.plan.needed) - set(metrics)):
+            return trial
+        reason = f"its {', '.join(sorted(lost))} is no number after {trial.until} samples"
+        return replace(trial, failure=(NumericError.exit_code, reason))
 
     def _carry_out(self, exploit: schedule.Exploit) -> None:
         member, donor = self.trials[exploit.number], self.trials[exploit.donor]

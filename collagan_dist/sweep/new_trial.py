@@ -39,11 +39,16 @@ def new_trial(plan: SweepPlan, trials: Sequence[Trial]) -> Trial:
     return Trial(len(trials), role, values, seed, plan.space.config(values).schedule.batch, notes)
 
 
-def trial_config(base: Config, plan: SweepPlan, trial: Trial, resources: TrialResources) -> Config:
+def trial_config(plan: SweepPlan, trial: Trial, resources: TrialResources) -> Config:
     """Return what a trial trains: the base configuration with its values, a full run long, evaluated at its end."""
-    steps = trial.steps(plan.total)
-    more: dict[str, Any] = {"seed": trial.seed, "schedule.steps": steps, "evaluate.every": base.evaluate.every or steps}
-    more |= worker_settings(base, resources.cpus)
+    # With its values: the paths that a worker needs absolute can be searched.
+    config, steps = plan.space.config(trial.values), trial.steps(plan.total)
+    more: dict[str, Any] = {
+        "seed": trial.seed,
+        "schedule.steps": steps,
+        "evaluate.every": config.evaluate.every or steps,
+    }
+    more |= worker_settings(config, resources.cpus)
     if find_spec("tensorboardX"):
-        more["log.sinks"] = list(dict.fromkeys([*base.log.sinks, "tensorboard"]))
+        more["log.sinks"] = list(dict.fromkeys([*config.log.sinks, "tensorboard"]))
     return plan.space.config(trial.values, **more)

@@ -117,13 +117,24 @@ def prepare(options: SweepOptions) -> PreparedSweep:
             f"--seeds {options.seeds}: trains the paper's λ and the best found with other seeds, and this sweep has none of the paper's: "
             "leave it out, or search loss.weights of one of the paper's models"
         )
-    # Every batch that a trial may have; the largest decides how close rungs can be.
-    batches = {space.config(values).schedule.batch for values in ({}, *space.corners())}
-    for batch in sorted(batches):
-        order.check_batch(samples, batch, World(size=options.resources.workers), base.runtime.accumulate)
-    trials, rungs = _trial_count(options, space), _rungs(space.spec, total, max(batches))
+    largest = _largest_batch(space, samples, options.resources.workers, base.runtime.accumulate)
+    trials, rungs = _trial_count(options, space), _rungs(space.spec, total, largest)
     plan = SweepPlan(space, trials, total, rungs, base.seed, options.seeds, _goal(options.stop_at, space))
     return PreparedSweep(options, base, manifest, plan)
+
+
+def _largest_batch(space: Space, samples: int, ranks: int, accumulate: int) -> int:
+    """Return the largest batch that a trial may have: it decides how close rungs can be. Raises ConfigError or DataError."""
+    shares = ranks * accumulate
+    if shares > 1 and any(one.keys == ("schedule.batch",) and not isinstance(one, Choice) for one in space.dimensions):
+        raise ConfigError(
+            f"{space.where}: schedule.batch: a range has batches that {shares} shares (--workers x runtime.accumulate) do not divide; "
+            "give it as choice"
+        )
+    batches = sorted({space.config(values).schedule.batch for values in ({}, *space.corners())})
+    for batch in batches:
+        order.check_batch(samples, batch, World(size=ranks), accumulate)
+    return batches[-1]
 
 
 def _goal(text: str | None, space: Space) -> Goal | None:
@@ -227,7 +238,9 @@ def constant_summary(prepared: PreparedSweep) -> dict[str, Any]:
         raise DataError(f"{path}: its values are not of this space; restore it, or give another --out")
     # Without sweep.json, which can be written anew, the trials themselves tell.
     if not known and not _may_belong_to(plan, trials):
-        raise ConfigError(f"{out}: has trials of another sweep, and no sweep.json; restore it, or give another --out")
+        raise ConfigError(
+            f"{out}: has trials of another sweep, or more than --trials {plan.trials}, and no sweep.json; restore it, or give another --out"
+        )
     return {
         "version": 1, "about": _describe(prepared), **plan_facts(plan), "identity": prepared.identity, "seconds": seconds,
     }  # fmt: skip
@@ -250,12 +263,12 @@ def _check_same_sweep(prepared: PreparedSweep) -> float:
 
 
 def _may_belong_to(plan: SweepPlan, trials: Sequence[Trial]) -> bool:
-    """Whether trials can be those of a plan, by their first values and their repeats; there is no sweep.json to tell."""
+    """Whether trials can be those of a plan, by first values, number and repeats; there is no sweep.json to tell."""
     # A run folder refuses another configuration by itself, so this only has to catch another space.
     initial = [values for _, values in plan.space.initial_points()]
     groups = list(members(trials).values())
     same = all(group[0].values == values for group, values in zip(groups, initial, strict=False))
-    return same and all(len(group) <= plan.repeats for group in groups)
+    return same and len(groups) <= plan.trials and all(len(group) <= plan.repeats for group in groups)
 
 
 def _fits(space: Space, values: dict[str, Any]) -> bool:

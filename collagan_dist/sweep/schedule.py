@@ -93,10 +93,13 @@ class SweepPlan:
         return {name: beyond for name, beyond in found.items() if beyond > 0}
 
     def reaches_goal(self, trial: Trial) -> bool:
-        """Whether a trial has met the goal at any length, and kept the constraints there."""
+        """Whether a trial that has not failed has met the goal at a rung, and kept the constraints there."""
+        # Between rungs no result counts, and a failed trial is never the best: the sweep would end without what it found.
         goal = self.goal
-        return goal is not None and any(
-            goal.is_met(metrics) and not self.broken(trial, samples) for samples, metrics in trial.results.items()
+        return (
+            goal is not None
+            and not trial.failed
+            and any(goal.is_met(trial.metrics_at(rung) or {}) and not self.broken(trial, rung) for rung in self.rungs)
         )
 
     def last_rung(self, trial: Trial) -> int:

@@ -73,9 +73,10 @@ def importance(space: Space, observations: Sequence[Observation]) -> dict[str, d
     for number, metric in enumerate(space.metrics):
         study = optuna.create_study(direction=_direction(space.modes[number]))
         for one in observations:
-            if one.metrics is not None:
-                # A simplex is drawn by other parameters than its values, but people ask for the importance of the values.
-                nearest = [dimension.clamped(one.values) for dimension in space.dimensions]
+            # A simplex is drawn by other parameters than its values, but people ask for the importance of the values.
+            places = [dimension.clamped(one.values) for dimension in space.dimensions]
+            nearest = [inside for inside in places if inside is not None]
+            if one.metrics is not None and len(nearest) == len(places):
                 params = {key: value for values, _ in nearest for key, value in values.items()}
                 spans = {key: span for _, around in nearest for key, span in around.items()}
                 trial = optuna.trial.create_trial(params=params, distributions=spans, value=one.metrics[number])

@@ -84,7 +84,7 @@ class SimulatedSweep:
     def _train(self, trial: Trial) -> Trial:
         run, step = trial_dir(self.out, trial), trial.steps(trial.until)
         write_trial(self.out, trial)
-        config = trial_config(self.prepared.base, self.plan, trial, self.prepared.options.resources)
+        config = trial_config(self.plan, trial, self.prepared.options.resources)
         files.write_text(run / "config.yaml", to_yaml(config))
         if trial.number in self._failing:
             trial = replace(trial, failure=(6, f"the loss is NaN at step {step}, after 3 rollbacks"), restarts=2)

@@ -44,6 +44,9 @@ def test_a_configuration_is_the_mean_at_the_length_of_all_its_seeds():
     assert one.errors == {"psnr": pytest.approx(2.0)} and one.curves == {"psnr": ((64, 14.0),)}
     (alone,) = by_configuration([a_trial(4, 128, 80.0)], 2)  # the other seed may still change the mean
     assert alone.scores == {} == alone.errors
+    assert alone.status == "paused"
+    (alone,) = by_configuration([a_trial(4, 128, 80.0, status="failed", reason="NaN")], 2)
+    assert alone.status == "failed"
     failed = a_trial(5, 0, 0.0, scores={}, status="failed", reason="NaN", curves={})
     (one,) = by_configuration([a_trial(4, 128, 80.0), failed], 2)
     assert (one.status, one.reason, one.scores) == ("failed", "with seed 5: NaN", {})

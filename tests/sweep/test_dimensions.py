@@ -104,6 +104,9 @@ def test_perturbation_is_a_factor_of_1_2():
     assert {round(line.perturbed({"a": 1.0}, rng)["a"], 9) for rng in rngs} == {0.8, 1.2}
     assert {many.perturbed({"a": 50}, rng)["a"] for rng in rngs} == {40, 60}
     assert {few.perturbed({"a": 2}, rng)["a"] for rng in rngs} == {1, 3}
+    for one in (log, line):  # a starting point may be written without a point
+        moves = [[one.perturbed({"a": value}, np.random.default_rng(n)) for n in range(9)] for value in (1, 1.0)]
+        assert moves[0] == moves[1]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +119,11 @@ def test_perturbation_is_a_factor_of_1_2():
     ],
 )  # fmt: skip
 def test_values_outside_have_no_parameters(dimension, values):
-    """No draw gives them; the nearest inside stands for them in importance, and a move leads inside."""
+    """No draw gives them; the nearest inside, which no choice is, stands for them in importance, and a move leads inside."""
     assert dimension.to_params(values) is None
+    if isinstance(dimension, Choice):
+        assert dimension.clamped(values) is None
+        return
     nearest, around = dimension.clamped(values)
     assert all(one._contains(one.to_internal_repr(nearest[name])) for name, one in around.items())
     assert set(nearest) == set(dimension.keys)

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 import collagan_dist as cd
-from collagan_dist.config.load import load_config
+from collagan_dist.config.load import config_to_dict, get_nested, load_config
 from collagan_dist.config.models import TASK_WEIGHTS
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.distributed.stop_request import StopRequest
-from collagan_dist.errors import DataError
+from collagan_dist.errors import DataError, NumericError
+from collagan_dist.runs.metrics_log import MetricsWriter
 from collagan_dist.sweep import schedule, search
 from collagan_dist.sweep.driver import SweepController
 from collagan_dist.sweep.new_trial import trial_config
@@ -19,7 +20,7 @@ from collagan_dist.sweep.prepare import SweepOptions, constant_summary, prepare
 from collagan_dist.sweep.resources import TrialResources
 from collagan_dist.sweep.room import Room
 from collagan_dist.sweep.schedule import SweepPlan
-from collagan_dist.sweep.trial import Trial
+from collagan_dist.sweep.trial import Trial, read_trials, trial_dir, write_trial
 from tests.conftest import collagan
 from tests.sweep.simulation import RUNGS, Simulation, a_plan, stored
 from tests.sweep.small import BATCH, FIRST, HALVING, SECOND, STEPS, Sweep, write
@@ -238,16 +239,66 @@ def test_a_real_sweep_of_repeats_under_a_constraint(shards, tmp_path):
     assert "over 2 seeds" in head and not any(row["breaks"] for row in rows)
 
 
+def controller(
+    shards: Manifest, folder: Path, *ends: tuple[str, dict[str, float]], **options: object
+) -> SweepController:
+    """A start of a sweep of which trials of these roles have come to the first rung, with these metrics."""
+    config, file = write(folder, shards.folder, HALVING)
+    sweep = prepare(SweepOptions(str(config), str(file), str(shards.folder), folder / "out", **options))
+    for number, (role, metrics) in enumerate(ends):
+        (_, values), *_ = sweep.plan.space.initial_points()
+        trial = Trial(number, role, values, 0, BATCH, until=FIRST * BATCH)
+        write_trial(folder / "out", trial)
+        log = MetricsWriter(trial_dir(folder / "out", trial), FIRST)
+        log.write("eval", FIRST, metrics)
+        log.close()
+        (trial_dir(folder / "out", trial) / f"checkpoints/step-{FIRST:08d}").mkdir(parents=True)
+    return SweepController(
+        sweep, constant_summary(sweep), SimpleNamespace(left_out={}), StopRequest(), lambda controller: None
+    )
+
+
+@pytest.mark.parametrize(("role", "code"), [("search", 0), ("confirm", 5)])
+def test_a_goal_ends_a_sweep_whatever_may_be_repaired(shards, tmp_path, role, code):
+    """Of the search nothing is tried again; a confirming trial is."""
+    sweep = controller(shards, tmp_path, ("paper", {"psnr_hole": 9.0}), (role, {}), trials=2, stop_at="psnr_hole>=9")
+    sweep.trials[1] = replace(sweep.trials[1], failure=(5, "the disk is full"))
+    assert (sweep.conclude(), sweep.finished) == (code, not code)
+    assert json.loads((sweep.out / "sweep.json").read_text())["status"] == ("interrupted" if code else "done")
+
+
+def test_a_metric_that_is_no_number_fails_a_trial_whose_end_the_driver_missed(shards, tmp_path):
+    """Killed between the last checkpoint and the report; the failure is kept, and others are not touched."""
+    sweep = controller(shards, tmp_path, ("paper", {"psnr_hole": 9.0}), ("search", {"ssim": 0.5}), trials=2)
+    assert [trial.failure for trial in read_trials(sweep.out)] == [
+        None, (NumericError.exit_code, f"its psnr_hole is no number after {FIRST * BATCH} samples")
+    ]  # fmt: skip
+    assert [row.split(",")[2] for row in (sweep.out / "trials.csv").read_text().splitlines()[1:]] == [
+        "paused",
+        "failed",
+    ]
+
+
 def test_a_trial_trains_a_full_run_of_its_values_and_evaluates_at_the_end():
     """Whatever its batch; the CPUs of a worker are its threads, unless the configuration says how many."""
     where = space(f"metric: psnr\n{LR[:-1]}, schedule.batch: {{choice: [32, 48]}}}}")
     plan = SweepPlan(where, 4, 1000, (1000,), 0)
     trial = Trial(1, "search", {"optim.generator.lr": 0.01, "schedule.batch": 48}, 7, 48)
-    config = trial_config(load_config("stable"), plan, trial, TrialResources(cpus=3))
+    config = trial_config(plan, trial, TrialResources(cpus=3))
     assert (config.optim.generator.lr, config.schedule.batch, config.seed) == (0.01, 48, 7)
     assert config.schedule.steps == config.evaluate.every == 21  # the first that is no shorter than 1000 samples
     assert config.runtime.threads == config.data.threads == 3
     sets = ["runtime.threads=5", "evaluate.every=2"]
     plan = replace(plan, space=space(f"metric: psnr\n{LR}", sets=sets))
-    config = trial_config(load_config("stable", None, sets), plan, replace(trial, values={}), TrialResources(cpus=3))
+    config = trial_config(plan, replace(trial, values={}), TrialResources(cpus=3))
     assert (config.runtime.threads, config.data.threads, config.evaluate.every) == (5, 3, 2)
+
+
+@pytest.mark.parametrize("key", ["model.init", "model.gfc.parser"])
+def test_a_searched_path_is_the_trials_own(key):
+    """Absolute, as a worker runs in another folder; the base configuration's is that of trials which have it."""
+    where = space(f"metric: psnr\nspace: {{{key}: {{choice: [runs/a, runs/b]}}}}", "gfc", sets=[f"{key}=runs/a"])
+    plan = SweepPlan(where, 4, 640, (640,), 0)
+    for path in ("runs/a", "runs/b"):
+        config = trial_config(plan, Trial(1, "search", {key: path}, 0, 64), TrialResources())
+        assert get_nested(config_to_dict(config), *key.split(".")) == str(Path(path).absolute())

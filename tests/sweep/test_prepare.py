@@ -152,13 +152,17 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
     write_trial(out, Trial(0, "paper", values, 0, 4))
     constant_summary(sweep)
     write_trial(out, Trial(0, "paper", {**values, "optim.generator.lr": 0.5}, 0, 4))
-    with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
+    with pytest.raises(ConfigError, match=r"has trials of another sweep, .* no sweep\.json"):
         constant_summary(sweep)
     for number in range(2):
         write_trial(out, Trial(number, "paper", values, number, 4, repeat_of=0 if number else None))
-    with pytest.raises(ConfigError, match=r"has trials of another sweep, and no sweep\.json"):
+    with pytest.raises(ConfigError, match=r"has trials of another sweep, .* no sweep\.json"):
         constant_summary(sweep)
     constant_summary(prepared(shards, out, {**HALVING, "repeats": 2}))
+    write_trial(out, Trial(1, "search", values, 0, 4))
+    constant_summary(prepared(shards, out, trials=2))
+    with pytest.raises(ConfigError, match=r"or more than --trials 1, and no sweep\.json"):
+        constant_summary(prepared(shards, out, trials=1))
     shutil.rmtree(out / "trials/t001")
     write_trial(out, Trial(0, "paper", {"optim.generator.lr": "fast"}, 0, 4))
     with pytest.raises(DataError, match=r"t000/trial\.json: its values are not of this space"):
@@ -167,6 +171,14 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
     (out / "sweep.json").write_text("{}")
     with pytest.raises(DataError, match=r"sweep\.json: identity is missing.* remove it"):
         constant_summary(sweep)
+
+
+def batches(**domain: Any) -> dict[str, Any]:
+    return {**HALVING, "space": {"schedule.batch": domain}}
+
+
+def test_a_batch_of_a_range_needs_a_single_share(shards, out):
+    assert prepared(shards, out, batches(integers=[4, 9])).plan.rungs[-1] == 216
 
 
 @pytest.mark.parametrize(
@@ -178,6 +190,8 @@ def test_trials_identify_a_sweep_without_sweep_json(shards, out):
         ({**HALVING, "start": [{"optim.generator.lr": 0.01}]}, {"trials": 1}, "--trials 1: too few; 2 are .* and those of `start`"),
         ({**HALVING, "scheduler": "pbt"}, {"trials": 3}, "--trials 3: too few; .* give at least 4"),
         (HALVING, {"resources": TrialResources(workers=3)}, "schedule.batch: 4 samples cannot be shared evenly by 3 ranks"),
+        (batches(integers=[4, 8]), {"resources": TrialResources(workers=2)}, "schedule.batch: a range has .* that 2 shares .* as choice"),
+        (batches(integers=[4, 8]), {"sets": ("runtime.accumulate=2",)}, "space.yaml: schedule.batch: a range has batches that 2 shares"),
         (HALVING, {"sets": ("data.split=holiday",)}, "data.split|needs the split"),
     ],
 )  # fmt: skip

@@ -486,6 +486,23 @@ def test_a_goal_ends_the_search(name, confirm):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "reached"),
+    [
+        ({}, True),
+        ({"results": {TWO - 64: {"psnr": 24.0}}}, False),  # evaluated between rungs
+        ({"results": {TWO: {"ssim": 24.0}}}, False),
+        ({"failure": (6, "NaN")}, False),
+    ],
+)
+def test_a_goal_is_reached_at_a_rung_by_what_can_be_the_best(changes, reached):
+    made = replace(a_plan("asha", 4), goal=Goal("psnr", 24))
+    trials = [replace(results({TWO: 24.0})[0], **{"until": TWO} | changes)]
+    assert (schedule.goal_reached(made, trials) == trials[0]) == reached
+    assert schedule.best_trial(made, trials) == trials[0] or not reached
+    assert (schedule.next_segment(made, trials) == schedule.DONE) == reached
+
+
 def test_a_goal_of_a_metric_of_which_less_is_better():
     goal = Goal("landmark_error", 0.1)
     assert str(goal) == "landmark_error<=0.1" and str(Goal("psnr", 24)) == "psnr>=24"

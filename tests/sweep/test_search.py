@@ -250,6 +250,13 @@ def test_the_key_that_matters_is_the_most_important(key, kind):
         assert max(shares, key=lambda one: shares[one]) == key and shares[key] > 0.4, shares
 
 
+def test_importance_leaves_out_what_is_none_of_a_choice():
+    """As the paper's value may be; it would count as the first choice."""
+    where, observations = some("random", 30)
+    outside = [replace(one, values={**one.values, "loss.adv": "other"}, metrics=(1e3,)) for one in observations[:5]]
+    assert search.importance(where, [*observations, *outside]) == search.importance(where, observations) != {}
+
+
 def test_importance_needs_enough_results():
     where, observations = some("random", 8)
     assert search.importance(where, []) == search.importance(where, [replace(observations[0], metrics=None)]) == {}

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from collagan_dist.errors import ConfigError
@@ -62,3 +65,9 @@ def test_better_directions():
     both = space(f"metric: [psnr_hole, landmark_error]\nsearch: nsga2\nmode: [max, min]\n{LR}")
     assert both.metrics == ("psnr_hole", "landmark_error") and both.modes == ("max", "min")
     assert space(f"metric: psnr\nmode: max\n{LR}").modes == ("max",)
+
+
+def test_the_documentation_names_every_metric():
+    text = (Path(__file__).parents[2] / "docs/sweep.md").read_text()
+    (listed,) = re.findall(r"^Metrics: (.*?)\. Per-class", text, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", listed)) == set(METRICS)
