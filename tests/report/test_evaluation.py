@@ -11,6 +11,11 @@ def test_a_real_evaluation(run):
     assert (item.split, item.hole, item.blend, item.samples, item.step) == ("test", "block", "", raw["samples"], 12)
 
 
+def test_what_says_how_it_was_measured_is_no_metric():
+    about = {"samples": 4, "step": 9, "damaged": 1, "ranks": 2, "precision": "bf16", "settings": {"noise": 1}}
+    assert parse_evaluation({"psnr": 27.0, **about}).values == {"psnr": 27.0}
+
+
 def test_flattened_keys_read_like_nested_ones():
     nested = {"psnr": 27.0, "dice": {"face": 0.8, "mean": 0.7}, "se": {"psnr": 0.2}, "baselines": {"flat": {"psnr": 2}}}
     flat = {"psnr": 27.0, "dice/face": 0.8, "dice.mean": 0.7, "se/psnr": 0.2, "baselines/flat/psnr": 2}
