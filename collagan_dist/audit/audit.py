@@ -135,20 +135,25 @@ class _RunAudit:
 
 def _choose(record: RunRecord, request: AuditRequest, random: Random) -> tuple[list[Stretch], list[str]]:
     """Return the stretches to train again, in their order, and notes on those that were out of question."""
-    every = record.stretches()
+    notes: list[str] = []
+    every: list[Stretch] = []
+    taken = record.taken_over()
+    for stretch in record.stretches():
+        if donors := [f"trial {taken[step]} at step {step}" for step in taken if stretch.start < step <= stretch.end]:
+            notes.append(f"steps {stretch}: its networks were taken from {', '.join(donors)}")
+        else:
+            every.append(stretch)
+    if not every:
+        return [], notes
     if request.max_steps is not None:
         fits = [one for one in every if one.steps <= request.max_steps]
         shortest = min(one.steps for one in every)
-        notes = (
-            []
-            if fits or not request.stretches
-            else [f"stretches: the shortest has {shortest} steps (--max-steps {request.max_steps})"]
-        )
+        if request.stretches and not fits:
+            notes.append(f"stretches: the shortest has {shortest} steps (--max-steps {request.max_steps})")
     else:
         # Of a long run the kept checkpoints are near its end, and the way to the first of them is all of it.
         longest = max((one.steps for one in every[1:]), default=every[0].steps)
         fits = [one for one in every if one.steps <= longest]
-        notes = []
         if every[0] not in fits:
             notes.append(
                 f"steps {every[0]}: longer than the stretches between checkpoints; --max-steps {every[0].steps} lets it be chosen"

@@ -32,6 +32,9 @@ def audit_config(record: RunRecord) -> AuditFinding | None:
             return AuditFinding(path.name, "damaged", wrong=(str(error),))
         if not (changes := differences(trained, written)[:_SHOWN]):
             return None
+        if state.get("step") in (taken := record.taken_over()):
+            note = f"the newest checkpoint was taken from trial {taken[state['step']]}, with its configuration"
+            return AuditFinding(path.name, "not comparable", notes=(note,))
         if record.world().get("generation") == state.get("generation"):
             return AuditFinding(path.name, "differs", wrong=tuple(f"{path}: not that of {where}: {c}" for c in changes))
         note = f"of a start that has saved no checkpoint, with another configuration: {'; '.join(changes)}"

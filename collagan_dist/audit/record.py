@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from collagan_dist import structured
 from collagan_dist.config.load import differences, validate_config
@@ -67,6 +69,18 @@ class LoggedPart:
         return [(step, row) for step, row in self.starts if stretch.start < step < stretch.end]
 
 
+class _Exploit(structured.Record):
+    at: structured.Count  # samples
+    donor: structured.Count = Field(alias="from")
+
+
+class _Trial(structured.Record):
+    """What an audit needs of a sweep's trial.json."""
+
+    batch: Annotated[structured.Count, Field(ge=1)]
+    lineage: tuple[_Exploit, ...] = ()
+
+
 class RunRecord:
     """A run folder, read only."""
 
@@ -111,6 +125,11 @@ class RunRecord:
                 yield path, read_state(path)
             except (OSError, CheckpointError):
                 continue
+
+    def taken_over(self) -> dict[int, int]:
+        """Return at which steps the run went on with another trial's networks (PBT in a sweep), and the number of that trial."""
+        found = structured.find(self.folder / "trial.json", _Trial)
+        return {-(-one.at // found.batch): one.donor for one in found.lineage} if found else {}
 
     def shards(self) -> str | None:
         """Return where the run's data set lay, if the folder says so."""

@@ -43,6 +43,15 @@ def test_the_beginning_of_a_long_run_is_not_chosen_unless_it_may_be(run):
         audit(run, AuditRequest(0, max_steps=2, **alone))
 
 
+def test_a_stretch_in_which_a_trial_took_networks_of_another_is_not_chosen(run):
+    """PBT puts the other trial's checkpoint in the place of the trial's own, which trained none of the way to it."""
+    lineage = [{"at": 6 * 4, "from": 2, "values": {}}]
+    (run / "trial.json").write_text(json.dumps({"number": 1, "batch": 4, "lineage": lineage}))
+    found = audit(run, AuditRequest(0, stretches=9, evaluations=0, ranks=(1,)))
+    assert steps(found) == ["steps 0 to 3", "steps 6 to 9"] and found.verdict == "passed"
+    assert found.notes == ("steps 3 to 6: its networks were taken from trial 2 at step 6",)
+
+
 def test_runs_of_a_reproduction_with_their_tables(out):  # noqa: F811
     found = audit(out, AuditRequest(0, stretches=1, evaluations=2, ranks=(1,)))
     assert found.verdict == "passed" and all(one.subject.startswith("M_isd: ") for one in found.findings)

@@ -69,3 +69,14 @@ def test_an_audit_names_them(run):
     edit(run / "metrics.json", lambda found: found.update(psnr=40.0))
     found = audit(run, AuditRequest(0, stretches=0))
     assert found.verdict == "failed" and found.findings[0].subject == "metrics.json"
+
+
+def test_config_yaml_beside_networks_of_another_trial(run):
+    """Before the next segment of PBT, the newest checkpoint has the configuration of the trial that it was taken from."""
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("adv_from: 4", "adv_from: 3"))
+    assert audit_config(RunRecord(run)).verdict == "differs"
+    (run / "trial.json").write_text(json.dumps({"batch": 4, "lineage": [{"at": 36, "from": 2}]}))
+    assert audit_config(RunRecord(run)).notes == (
+        "the newest checkpoint was taken from trial 2, with its configuration",
+    )

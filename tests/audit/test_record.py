@@ -36,3 +36,15 @@ def test_keys_that_move_results():
     }
     found = list(config_differences(first, last))
     assert found == ["data.window: 1 -> 2", "runtime.precision: fp32 -> bf16", "seed: 0 -> 1"]
+
+
+def test_steps_at_which_a_trial_took_networks_of_another(run):
+    """A batch of 4: 10 samples are reached at step 3."""
+    assert RunRecord(run).taken_over() == {}
+    trial = {
+        "number": 1,
+        "batch": 4,
+        "lineage": [{"at": 10, "from": 0, "values": {}}, {"at": 36, "from": 2, "values": {}}],
+    }
+    (run / "trial.json").write_text(json.dumps(trial))
+    assert RunRecord(run).taken_over() == {3: 0, 9: 2}
