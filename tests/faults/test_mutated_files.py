@@ -256,7 +256,7 @@ def show_reproduction(at: Folders) -> None:
 def plan_by_run(at: Folders) -> None:
     link, one = LINKS["loopback"], Linear(0, 1)
     work = StepWork(one, one, one, 1, one, (), ())
-    rates.rate_of_run(at.page, read_config(at.page), work, Cluster(1, 1, link, link), Assumptions())
+    rates.rate_of_run(rates.read_run(at.page), read_config(at.page), work, Cluster(1, 1, link, link), Assumptions())
 
 
 def use_class_map(at: Folders) -> None:
