@@ -25,6 +25,14 @@ def pick_device(world: World) -> torch.device:
     return device
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device has fast kernels for bfloat16. On a CPU without AVX-512 or AMX they take several times as long as for float32."""
+    # oneDNN decides by the processor; the operator is all that torch tells of it.
+    return device.type != "cpu" or (
+        torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
 def thread_count(world: World, wanted: int = 0) -> int:
     """Return `wanted`, or if it is 0 an equal share of the cores that this process may use."""
     # Not os.cpu_count(): Slurm and containers restrict processes to some of the machine's cores.

@@ -14,6 +14,7 @@ from collagan_dist.config.tree import Config
 from collagan_dist.data.loading.order import check_batch, planned_steps
 from collagan_dist.data.shards.manifest import Manifest
 from collagan_dist.data.shards.quick_check import open_shards
+from collagan_dist.distributed.devices import has_bf16
 from collagan_dist.distributed.stop_request import StopRequest
 from collagan_dist.errors import CheckpointError, CollaganError, Interrupted, mark_on_all_ranks
 from collagan_dist.inference.perception import measured_tasks
@@ -91,6 +92,10 @@ class Trainer:
             logger.warning(
                 f"warning: {setup.manifest.folder}: crops of {setup.manifest.recipe['store_size']} pixels are enlarged to "
                 f"{self.loader.canvas}; pack with store_size={self.loader.canvas} for pictures of {config.data.image_size}"
+            )
+        if setup.world.is_rank0 and config.runtime.precision == "bf16" and not has_bf16(setup.device):
+            logger.warning(
+                "warning: this processor has no fast bf16: runtime.precision=fp32 trains several times as many images a second"
             )
         if config.data.keep != "none":
             self.loader.keep(open_canvas_store(setup, self.loader.canvas))

@@ -6,6 +6,7 @@ import pytest
 from collagan_dist.errors import Interrupted
 from collagan_dist.runs import checkpoint
 from collagan_dist.runs.layout import RunPaths
+from collagan_dist.training import loop
 from collagan_dist.training.loop import StartOptions, train
 from tests.models.peers import PEERS, WORLD, StopAfter, peer
 from tests.training.small import equal, small, weights
@@ -40,3 +41,13 @@ def test_evaluations_are_reported_with_their_checkpoints(shards, tmp_path):
     lines = map(json.loads, paths.metrics_log.read_text().splitlines())
     assert heard == [(line["step"], line["psnr_hole"]) for line in lines if line["kind"] == "eval"]
     assert [step for step, _ in heard] == [2, 4, 5]
+
+
+@pytest.mark.parametrize(("precision", "has_bf16", "said"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
+def test_a_processor_on_which_bf16_is_slow_is_said(shards, tmp_path, monkeypatch, capsys, precision, has_bf16, said):
+    monkeypatch.setattr(loop, "has_bf16", lambda device: has_bf16)  # one machine has one kind of processor
+    train(small(shards.folder, schedule__steps=1, runtime__precision=precision), tmp_path / "run", WORLD)
+    assert (
+        capsys.readouterr().err.count("warning: this processor has no fast bf16: runtime.precision=fp32 trains ")
+        == said
+    )
