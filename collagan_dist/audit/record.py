@@ -69,16 +69,16 @@ class LoggedPart:
         return [(step, row) for step, row in self.starts if stretch.start < step < stretch.end]
 
 
-class _Exploit(structured.Record):
+class _NetworksTaken(structured.Record):
     at: structured.Count  # samples
     donor: structured.Count = Field(alias="from")
 
 
-class _Trial(structured.Record):
+class _TrialLineage(structured.Record):
     """What an audit needs of a sweep's trial.json."""
 
     batch: Annotated[structured.Count, Field(ge=1)]
-    lineage: tuple[_Exploit, ...] = ()
+    lineage: tuple[_NetworksTaken, ...] = ()
 
 
 class RunRecord:
@@ -128,7 +128,7 @@ class RunRecord:
 
     def taken_over(self) -> dict[int, int]:
         """Return at which steps the run went on with another trial's networks (PBT in a sweep), and the number of that trial."""
-        found = structured.find(self.folder / "trial.json", _Trial)
+        found = structured.find(self.folder / "trial.json", _TrialLineage)
         return {-(-one.at // found.batch): one.donor for one in found.lineage} if found else {}
 
     def shards(self) -> str | None:
