@@ -63,12 +63,12 @@ class Sweep:
     def run(self, code: int = 0) -> str:
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.started() as process:
-            ended = process.wait(300)
+            ended = process.wait(600)
         printed = self.log.read_bytes()[before:].decode()
         assert ended == code and "Traceback" not in printed, printed
         return printed
 
-    def until(self, process: subprocess.Popen, there: Callable[[], bool], timeout: float = 120) -> None:
+    def until(self, process: subprocess.Popen, there: Callable[[], bool], timeout: float = 400) -> None:
         last = time.monotonic() + timeout
         while not there():
             assert process.poll() is None, f"it ended before:\n{self.log.read_text()}"
